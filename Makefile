@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target makes. `make demo` and `make test` need Python and make, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo run test lint types contracts check proofs fuzz clean
+help:            ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints-test.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints-test.txt --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+demo: $(VENV)/installed  ## draw a street, segment it, and say where the video lies
+	$(BIN)/rtseg demo
+
+run: $(VENV)/installed  ## make run VIDEO=drive.mp4 [OUT=out.mp4]
+	@test -n "$(VIDEO)" || { echo "usage: make run VIDEO=drive.mp4 [OUT=out.mp4]" >&2; exit 2; }
+	$(BIN)/rtseg video "$(VIDEO)" -o "$(or $(OUT),$(basename $(notdir $(VIDEO))).rtseg.mp4)"
+
+test: $(VENV)/installed-dev  ## the test suite
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-dev  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## type check
+	$(BIN)/mypy
+
+contracts: $(VENV)/installed-dev  ## who may import whom
+	$(BIN)/lint-imports
+
+check: lint types contracts test  ## all of the above
+
+proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, kills, soaks
+	$(BIN)/python -m pytest -m proof --timeout 1800
+
+fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceback
+	$(BIN)/python tests/fuzz_media.py --cases 2000 --seed 1 --keep runs/fuzz
+
+clean:           ## remove what was made here
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
