@@ -1,0 +1,166 @@
+"""Who computes the class map. Every backend is the same function: uint8 RGB in, uint8 class indices out."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.description import ModelDescription
+from rtseg.engine_file import SUFFIX, read_sidecar
+from rtseg.errors import BackendError, OptionError
+from rtseg.nvidia import find_gpus
+
+BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx", "torch")
+"""The backends that `open_backend` knows, beside `auto`."""
+
+
+RUNS = {"openvino": (".onnx", ".xml"), "tensorrt": (SUFFIX,), "tensorrt-rtx": (SUFFIX,)}
+"""Endings of the files that a backend runs as they are; `rtseg build` makes such files of others. torch takes checkpoints."""
+
+
+RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+"""Compute capabilities that NVIDIA names for portable engines of TensorRT for RTX; on others it has to be asked for by name."""
+
+
+class Backend(Protocol):
+    """A model, loaded and ready for one input size."""
+
+    @property
+    def name(self) -> str:
+        """`openvino`, `tensorrt`, `tensorrt-rtx` or `torch`."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words: the processor's or the card's name."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the arithmetic: `fp32`, `fp16`, `bf16` or `int8`."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model says of itself."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) of the pictures that `infer` takes."""
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Class maps of pictures.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, RGB, of `input_size`.
+
+        Returns:
+            uint8 `[N, H, W]`, an array of the caller's own.
+
+        Raises:
+            BackendError: the run-time failed.
+        """
+
+    def close(self) -> None:
+        """Gives back memory and device. May be called twice."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `--backend auto` took, and why."""
+
+    backend: str
+    reason: str
+
+
+def choose_backend(model: Path | None = None) -> Choice:
+    """The best backend that works on this machine, with the reason in words.
+
+    Args:
+        model: the model file, if it is known: an engine runs on what it was built for and nothing else.
+
+    Raises:
+        BackendError: none is installed.
+        ModelError: the model is an engine whose sidecar is missing or damaged.
+    """
+    if model is not None and model.suffix == SUFFIX:
+        return Choice(read_sidecar(model).facts.target, "the model is an engine built for it")
+    gpus = find_gpus()
+    if gpus and _found("cuda.bindings"):
+        if _found("tensorrt"):
+            return Choice("tensorrt", f"{gpus[0].name} and TensorRT are here")
+        if gpus[0].capability in RTX_CAPABILITIES and (_found("tensorrt_rtx") or _found("tensorrt_rtx_bindings")):
+            return Choice("tensorrt-rtx", f"{gpus[0].name} and TensorRT for RTX are here")
+    without = (
+        f"{gpus[0].name} is here, but no TensorRT for it with cuda-bindings" if gpus else "no NVIDIA GPU was found"
+    )
+    if _found("openvino"):
+        return Choice("openvino", without)
+    if _found("torch"):
+        return Choice("torch", f"{without}, nor is OpenVINO installed")
+    raise BackendError("no backend is installed: `pip install openvino` for processors, or rtseg[train] for torch")
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a parent package
+        return False
+
+
+def open_backend(name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None) -> Backend:
+    """Loads a model for running.
+
+    Args:
+        name: one of `BACKENDS`.
+        model: the model file, of a kind that the backend runs; see `RUNS`.
+        size: (width, height) of the network's input; None: the model's own.
+        device: as the backend names devices, such as `CPU` or `cuda:0`; None: its default.
+
+    Raises:
+        OptionError: no such backend.
+        BackendError: it is not installed, or finds no device.
+        ModelError: the file is missing, damaged, or of another kind.
+    """
+    match name:
+        case "openvino":
+            from rtseg.backends.openvino import OpenVinoBackend
+
+            return OpenVinoBackend(model, size=size, device=device or "CPU")
+        case "tensorrt" | "tensorrt-rtx":
+            from rtseg.backends.tensorrt import TensorRtBackend
+
+            return TensorRtBackend(model, target=name, size=size, device=device)
+        case "torch":
+            from rtseg.backends.torch import TorchBackend
+
+            return TorchBackend(model, size=size, device=device)
+        case _:
+            raise OptionError(f"no backend '{name}': there are auto, {', '.join(BACKENDS)}")
+
+
+def describe_model(model: Path) -> ModelDescription:
+    """What a model file says of itself, without loading its weights for running.
+
+    Raises:
+        BackendError: nothing that can read it is installed.
+        ModelError: it is damaged, or of another kind.
+    """
+    if model.suffix == SUFFIX:
+        return read_sidecar(model).description
+    from rtseg.backends.openvino import read_description
+
+    return read_description(model)
+
+
+def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int]) -> None:
+    """The one check of what every backend is given.
+
+    Raises:
+        ValueError: not uint8 `[N, H, W, 3]` of the input size.
+    """
+    width, height = input_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        raise ValueError(f"images must be uint8 [N, {height}, {width}, 3], not {images.dtype} {list(images.shape)}")

@@ -1,0 +1,102 @@
+"""torch: the reference that the other backends are compared with, and the way to run a checkpoint as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.backends import check_images
+from rtseg.description import ModelDescription
+from rtseg.errors import BackendError, ModelError
+
+
+class TorchBackend:
+    """A checkpoint on the processor (FP32) or on a CUDA device (FP16)."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        size: tuple[int, int] | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+    ) -> None:
+        """Reads the checkpoint and moves it to the device.
+
+        Args:
+            model: a file of `rtseg train`, or a checkpoint of a library that `rtseg build` knows.
+            size: (width, height) of the input; None: the model's own.
+            device: a torch device, such as `cpu` or `cuda:0`; None: the first CUDA device, or the processor.
+            precision: `fp32` or `fp16`; None: fp16 on a CUDA device, fp32 on the processor.
+
+        Raises:
+            BackendError: torch is missing, or has no such device.
+            ModelError: the file is missing, damaged or of another kind.
+        """
+        try:
+            import torch
+
+            from rtseg.models.network import open_network
+        except ImportError as error:
+            raise BackendError(f'the torch backend needs {error.name}: pip install "rtseg[train]"') from error
+        if model.suffix in (".onnx", ".xml", ".engine"):
+            raise ModelError(
+                f"{model}: the torch backend runs checkpoints (.safetensors, .pt, .pth); leave --backend out for this file"
+            )
+        self._torch = torch
+        try:
+            self._device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+            torch.empty(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(f"torch has no device '{device}' here: {str(error).splitlines()[0]}") from error
+        self._precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
+        network = open_network(model, size)
+        self._description = network.description
+        self._input_size = size or network.description.input_size
+        dtype = torch.float16 if self._precision == "fp16" else torch.float32
+        self._module = network.module.to(self._device, dtype)
+        self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+    @property
+    def device(self) -> str:
+        """The card's name, or `processor`."""
+        if self._device.type == "cuda":
+            return str(self._torch.cuda.get_device_name(self._device))
+        return f"processor, {self._torch.get_num_threads()} threads"
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `fp16`."""
+        return self._precision
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model says of itself."""
+        return self._description
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) of the input."""
+        return self._input_size
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`."""
+        check_images(images, self._input_size)
+        torch = self._torch
+        try:
+            with torch.inference_mode():
+                answers = self._module(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
+                result: npt.NDArray[np.uint8] = answers.cpu().numpy()
+        except RuntimeError as error:
+            raise BackendError(f"torch failed while computing: {str(error).splitlines()[0]}") from error
+        return result
+
+    def close(self) -> None:
+        """Gives the network's memory back."""
+        self._module = self._torch.nn.Identity()
+        if self._device.type == "cuda":
+            self._torch.cuda.empty_cache()

@@ -1,0 +1,49 @@
+"""The trained models that come with rtseg, and finding a model by name or file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rtseg.errors import ModelError
+
+ASSETS = Path(__file__).parent / "assets"
+DEFAULT_MODEL = "small"
+
+
+def bundled_models() -> dict[str, Path]:
+    """Bundled models by name, `small` for `camvid-small.onnx` and so on, the default first."""
+    found = {path.stem.removeprefix("camvid-"): path for path in sorted(ASSETS.glob("camvid-*.onnx"))}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT_MODEL, item[0])))
+
+
+def find_model(name_or_file: str | Path | None) -> Path:
+    """The file that `--model` means.
+
+    Args:
+        name_or_file: a bundled model's name (`small`, `camvid-small`), a file, or None for the default.
+
+    Raises:
+        ModelError: neither a bundled model nor a file.
+    """
+    bundled = bundled_models()
+    name = str(name_or_file) if name_or_file is not None else DEFAULT_MODEL
+    by_name = bundled.get(name.removeprefix("camvid-"))
+    if by_name is not None:
+        return by_name
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    raise ModelError(
+        f"no model '{name}': bundled are {', '.join(bundled) or 'none'}; or give a model file (.onnx, .xml, .safetensors, .pt)"
+    )
+
+
+def find_weights(name_or_file: str) -> Path:
+    """The FP32 weights that `--from` means: a bundled model's, or a file.
+
+    Raises:
+        ModelError: neither a bundled model nor a file.
+    """
+    path = find_model(name_or_file)
+    beside = path.with_suffix(".safetensors")
+    return beside if path.parent == ASSETS and beside.exists() else path

@@ -1,0 +1,60 @@
+"""`rtseg demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtseg.commands import options as o
+from rtseg.commands.told import say, told
+
+
+def demo(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The coloured video.")] = "demo.mp4",
+    frame_size: Annotated[
+        str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.")
+    ] = "960x540",
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, max=1_000_000, help="Length; 30 frames are a second.")
+    ] = 150,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed is another street.")] = 0,
+    model: o.Model = None,
+    backend: o.Backend = "auto",
+    device: o.Device = None,
+    size: o.Size = None,
+    view: o.ViewOption = o.View.side_by_side,
+    alpha: o.Alpha = 0.5,
+    palette: o.PaletteOption = "street",
+    legend: Annotated[
+        bool, typer.Option("--legend/--no-legend", help="Draw the class names.", rich_help_panel="Look")
+    ] = True,
+    stats: o.StatsFile = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Draw a street whose true classes are known, segment it, and compare: proof that this installation works.
+
+    Needs no data and no camera. The drawn street is encoded to a video first, so that decoding, the model, the colours and
+    encoding are all tried.
+    """
+    with told(verbose):
+        from rtseg.commands.video import describe, tell
+        from rtseg.demo import run_demo
+        from rtseg.files import write_json
+        from rtseg.segmenter import Segmenter
+        from rtseg.video import Encoding, Look
+
+        picture = o.parse_size(frame_size) or (960, 540)
+        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size)) as segmenter:
+            if not quiet:
+                say(describe(segmenter))
+            look = Look(view.value, alpha, palette, None, legend)
+            result = run_demo(output, segmenter, look, Encoding(), size=picture, frames=frames, seed=seed, quiet=quiet)
+        if stats:
+            write_json(result, stats)
+        if not quiet:
+            tell(result)
+            say(f"pixel accuracy against the drawn truth: {result['pixel_accuracy']:.4f}")
+            say(f"the video lies at {Path(output).resolve()}" if output != "-" else "the video went to stdout")

@@ -1,0 +1,86 @@
+"""`rtseg image`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtseg.commands import options as o
+from rtseg.commands.told import one_line, say, told
+
+
+def image(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders or globs.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File, or folder for several pictures.",
+            show_default="INPUT.rtseg.jpg",
+        ),
+    ] = None,
+    model: o.Model = None,
+    backend: o.Backend = "auto",
+    device: o.Device = None,
+    size: o.Size = None,
+    fit: o.FitOption = o.Fit.letterbox,
+    view: o.ViewOption = o.View.overlay,
+    alpha: o.Alpha = 0.5,
+    palette: o.PaletteOption = "street",
+    only: o.Only = None,
+    legend: o.Legend = False,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks", metavar="FOLDER", help="Also write class indices as one-channel PNGs.", rich_help_panel="Output"
+        ),
+    ] = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Colour every pixel of pictures by what it shows.
+
+    JPEG, PNG and WebP; EXIF orientation is honoured.
+
+    Examples:
+
+        rtseg image street.jpg -o street-coloured.png --legend
+
+        rtseg image photos/ -o coloured/ --masks masks/
+    """
+    with told(verbose):
+        from rtseg.commands.video import describe
+        from rtseg.errors import RtsegError
+        from rtseg.progress import Progress
+        from rtseg.segmenter import Segmenter
+        from rtseg.still import find_images, name_images, process_image
+        from rtseg.video import Look
+
+        found = find_images(inputs)
+        outputs = name_images(found, output)
+        failures = 0
+        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value) as segmenter:
+            overlay = Look(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter)
+            if not quiet:
+                say(describe(segmenter))
+            with Progress("pictures", len(found), unit="pictures", quiet=quiet or len(found) == 1) as progress:
+                for path, target in zip(found, outputs, strict=True):
+                    try:
+                        process_image(path, target, segmenter, overlay, masks=masks)
+                    except RtsegError as error:
+                        if len(found) == 1:
+                            raise
+                        say(f"rtseg: {one_line(str(error))}")
+                        failures += 1
+                    progress.advance()
+        if not quiet:
+            where = outputs[0] if len(found) == 1 else outputs[0].parent
+            say(f"{where}: {len(found) - failures} of {len(found)} pictures done")
+        if failures:
+            raise typer.Exit(1)

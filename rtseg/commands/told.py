@@ -1,0 +1,73 @@
+"""What a command says when it ends badly: one line on stderr and the right exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+from rtseg.errors import RtsegError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, with another exit code."""
+
+
+@contextmanager
+def told(verbose: bool = False) -> Iterator[None]:
+    """Turns what a command raises into one line and an exit code: 1 for errors, 130 for SIGINT, 143 for SIGTERM.
+
+    Files were closed and kept by whoever held them before the exception came here.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
+    try:
+        yield
+    except RtsegError as error:
+        if verbose and error.__cause__ is not None:
+            say(f"rtseg: caused by {type(error.__cause__).__name__}: {error.__cause__}")
+        say(f"rtseg: {one_line(str(error))}")
+        raise typer.Exit(1) from None
+    except ImportError as error:
+        remedy = _opencv_remedy(error)
+        if remedy is None:
+            raise
+        say(f"rtseg: {remedy}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt as stop:
+        say("rtseg: interrupted")
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _opencv_remedy(error: ImportError) -> str | None:
+    """What to do about an OpenCV that does not load; None if it is not OpenCV that failed."""
+    if error.name == "cv2":
+        return "OpenCV is not installed: `pip install opencv-python-headless`"
+    if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error) or "libX" in str(error):
+        return (
+            f"OpenCV does not load ({one_line(str(error))}): `apt-get install libgl1 libglib2.0-0`, "
+            "or `pip install opencv-python-headless` in place of opencv-python"
+        )
+    return None
+
+
+def say(line: str) -> None:
+    """A line for people: to stderr, so that stdout stays free for machines."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Line breaks in foreign messages become spaces."""
+    return " ".join(text.split())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,124 @@
+"""`rtseg demo`: a street drawn with known classes, encoded, segmented, coloured, encoded again, and compared with the truth."""
+
+from __future__ import annotations
+
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from rtseg.errors import SinkError
+from rtseg.frame import ClassMap, Passthrough, Segmented
+from rtseg.letterbox import resize_classes
+from rtseg.metrics import confusion, per_class_iou, pixel_accuracy
+from rtseg.progress import Progress
+from rtseg.segmenter import Segmenter
+from rtseg.synthetic import SyntheticDrive
+from rtseg.video import Encoding, Look, process
+
+COMPARED_FRAMES = 300
+"""Class maps of at most so many frames, evenly spread, are kept and compared with the truth."""
+
+
+class ClassKeeper:
+    """A sink that keeps every n-th class map, so that comparing costs the run nothing."""
+
+    name = "truth"
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self.written = 0
+        self.kept: dict[int, ClassMap] = {}
+
+    def write(self, item: Segmented) -> None:
+        """Keeps the class map at the network's resolution."""
+        if item.frame.index % self._every == 0:
+            self.kept[item.frame.index] = item.classes.copy()
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Ignored: there is no sound to compare."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def abort(self) -> None:
+        """Nothing to do."""
+
+
+def run_demo(
+    output: str,
+    segmenter: Segmenter,
+    look: Look,
+    encoding: Encoding,
+    *,
+    size: tuple[int, int],
+    frames: int,
+    seed: int,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Draws the drive, takes it through the same road as any video, and compares.
+
+    Returns:
+        The statistics of `process`, with `command` = `demo`, `pixel_accuracy` (0 to 1, all pixels of the compared frames, at the
+        drive's size) and `iou` by class (classes that occur).
+
+    Raises:
+        RtsegError: as `process`.
+    """
+    drive = SyntheticDrive(size[0], size[1], frames, seed)
+    keeper = ClassKeeper(every=max(1, -(-frames // COMPARED_FRAMES)))
+    with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:
+        source = str(Path(folder) / "synthetic-drive.mp4")
+        write_drive(drive, source, quiet=quiet)
+        result = process(source, output, segmenter, look, encoding, quiet=quiet, extra_sinks=[keeper])
+    classes = len(segmenter.classes)
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    for index, classes_seen in keeper.kept.items():
+        truth = drive.frame(index)[1]
+        matrix += confusion(truth, resize_classes(classes_seen, size[0], size[1]), classes)
+    iou = per_class_iou(matrix)
+    return {
+        **result,
+        "command": "demo",
+        "input": f"synthetic drive {size[0]}x{size[1]}, {frames} frames, seed {seed}",
+        "pixel_accuracy": round(pixel_accuracy(matrix), 4),
+        "iou": {
+            name: round(float(value), 4)
+            for name, value in zip(segmenter.classes, iou, strict=True)
+            if not np.isnan(value)
+        },
+    }
+
+
+def write_drive(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool = False) -> None:
+    """Encodes a drive as H.264 in near-lossless quality, BT.709 limited range, tagged so.
+
+    Raises:
+        SinkError: the file can't be written.
+    """
+    try:
+        with av.open(path, "w") as container, Progress("drawing", len(drive), quiet=quiet) as progress:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = (
+                drive.width + drive.width % 2,
+                drive.height + drive.height % 2,
+                "yuv420p",
+            )
+            stream.codec_context.time_base = Fraction(1, fps)
+            stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
+            stream.codec_context.color_range = 1
+            for index, (rgb, _) in enumerate(drive):
+                even = np.pad(rgb, ((0, drive.height % 2), (0, drive.width % 2), (0, 0)), mode="edge")
+                frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+                    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+                )
+                frame.pts, frame.time_base = index, Fraction(1, fps)
+                container.mux(stream.encode(frame))
+                progress.advance()
+            container.mux(stream.encode(None))
+    except (av.FFmpegError, OSError) as error:
+        raise SinkError(f"the synthetic drive can't be encoded to '{path}': {error.strerror}") from error

@@ -1,0 +1,142 @@
+"""What the command line names as live inputs: cameras, URLs, pipelines, and files at their own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rtseg.errors import OptionError
+from rtseg.live import LiveSource
+from rtseg.sources import Source, open_source
+from rtseg.sources.camera import CameraMode, camera_path, open_camera
+from rtseg.sources.network import TIMEOUT_SECONDS, open_stream, shown_url
+from rtseg.sources.paced import Paced
+from rtseg.sources.reconnect import Reconnecting
+
+
+@dataclass(frozen=True)
+class Input:
+    """One camera of a run."""
+
+    name: str
+    """In file names and statistics: `camera0`, `url1`."""
+
+    title: str
+    """For people, without passwords: `camera 0`, `rtsp://10.0.0.5/stream`."""
+
+    connect: Callable[[], Source]
+    """Opens it once."""
+
+    file: bool = False
+    """A file that plays at its own pace, rather than something that comes back."""
+
+    loop: bool = False
+    """The file begins anew at its end."""
+
+    def source(self, longest_pause_seconds: float, log: Callable[[str], None]) -> LiveSource:
+        """What the live loop reads: with reconnections, or paced.
+
+        Args:
+            longest_pause_seconds: between two tries to connect; 0: no second try.
+            log: told in one line what happened.
+
+        Raises:
+            SourceError: a file that can't be read.
+        """
+        if self.file:
+            return Paced(self.connect, loop=self.loop)
+        return Reconnecting(self.title, self.connect, longest_pause_seconds=longest_pause_seconds, log=log)
+
+
+def find_inputs(
+    *,
+    cameras: Sequence[str] = (),
+    urls: Sequence[str] = (),
+    pipelines: Sequence[str] = (),
+    csi: Sequence[int] = (),
+    mode: CameraMode | None = None,
+    realtime: bool = False,
+    loop: bool = False,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    rtsp_transport: str = "tcp",
+) -> list[Input]:
+    """The inputs in the order cameras, URLs, GStreamer pipelines, CSI cameras.
+
+    Args:
+        cameras: numbers or devices.
+        urls: URLs, or files with `realtime`.
+        pipelines: GStreamer pipelines that end in raw pictures.
+        csi: numbers of cameras on a Jetson's CSI connectors.
+        mode: what cameras are asked for.
+        realtime: files are played at their own pace.
+        loop: they begin anew at their end.
+        timeout_seconds: how long opening may take, and how long an input may be silent.
+        rtsp_transport: `tcp` or `udp`.
+
+    Raises:
+        OptionError: none, the same twice, or a file without `realtime`.
+    """
+    mode = mode or CameraMode()
+    found = [
+        Input(
+            _camera_name(camera),
+            f"camera {camera}",
+            partial(open_camera, camera, mode, timeout_seconds=timeout_seconds),
+        )
+        for camera in cameras
+    ]
+    for number, url in enumerate(urls, 1):
+        found.append(_from_url(url, f"url{number}", realtime, loop, timeout_seconds, rtsp_transport))
+    for number, pipeline in enumerate(pipelines, 1):
+        found.append(Input(f"gst{number}", f"pipeline {number}", partial(_open_pipeline, pipeline, number)))
+    for number in csi:
+        found.append(Input(f"csi{number}", f"CSI camera {number}", partial(_open_csi, number, mode)))
+    names = [entry.name for entry in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"{name} is named twice; name each input once")
+    if not found:
+        raise OptionError("no input: name --camera 0, --url rtsp://..., --gst 'PIPELINE' or --url FILE --realtime")
+    if (realtime or loop) and not any(entry.file for entry in found):
+        raise OptionError("--realtime and --loop are for files: name one with --url FILE")
+    return found
+
+
+def _from_url(url: str, name: str, realtime: bool, loop: bool, timeout_seconds: float, rtsp_transport: str) -> Input:
+    if "://" not in url:
+        if not realtime:
+            raise OptionError(f"'{url}' is no URL; a file needs --realtime, or use `rtseg video {url}`")
+        if not Path(url).exists():
+            raise OptionError(f"no such file: {url}")
+        return Input(name, url, partial(open_source, url), file=True, loop=loop)
+    title = shown_url(url)
+    if url.startswith("srt://"):
+        return Input(name, title, partial(_open_srt, url, title))
+    connect = partial(open_stream, url, name=title, timeout_seconds=timeout_seconds, rtsp_transport=rtsp_transport)
+    return Input(name, title, connect)
+
+
+def _camera_name(camera: str) -> str:
+    return "camera" + Path(camera_path(camera)).name.removeprefix("video")
+
+
+def _open_pipeline(pipeline: str, number: int) -> Source:
+    from rtseg.sources.gstreamer import GStreamerSource
+
+    return GStreamerSource(pipeline, name=f"pipeline {number}")
+
+
+def _open_csi(number: int, mode: CameraMode) -> Source:
+    from rtseg.gstreamer.elements import csi_pipeline
+    from rtseg.sources.gstreamer import GStreamerSource
+
+    return GStreamerSource(csi_pipeline(number, mode.size, mode.fps), name=f"CSI camera {number}")
+
+
+def _open_srt(url: str, title: str) -> Source:
+    from rtseg.gstreamer.elements import srt_pipeline
+    from rtseg.sources.gstreamer import GStreamerSource
+
+    return GStreamerSource(srt_pipeline(url), name=title)

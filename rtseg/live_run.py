@@ -1,0 +1,161 @@
+"""`rtseg live`: inputs, model and outputs put together, run, and told about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from rtseg.controls import Controls, LiveNumbers, Wanted
+from rtseg.inputs import Input
+from rtseg.live import Camera, Live, failures
+from rtseg.livestats import status_line
+from rtseg.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
+from rtseg.overlay import Overlay
+from rtseg.segmenter import Segmenter
+from rtseg.service import heartbeat
+from rtseg.sinks.apart import Apart
+from rtseg.sinks.jsonl import LinesFile
+from rtseg.status import Status
+from rtseg.video import Look, identity
+
+
+def run_live(
+    inputs: Sequence[Input],
+    outputs: Outputs,
+    segmenter: Segmenter,
+    look: Look,
+    controls: Controls,
+    *,
+    numbers: LiveNumbers | None = None,
+    max_age_ms: float | None = None,
+    every_frame: bool = False,
+    reconnect_max_seconds: float = 30.0,
+    wait: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Runs until `controls.quit`, or until all inputs have ended.
+
+    Args:
+        inputs: cameras, streams, files at their own pace.
+        outputs: where it goes.
+        segmenter: the loaded model.
+        look: how it is shown at first; view, opacity and legend follow `controls`.
+        controls: what the person wants; `quit` ends the run.
+        numbers: given the numbers each second, for who wants to read them.
+        max_age_ms: frames older than this are not shown.
+        every_frame: drop nothing, accept delay.
+        reconnect_max_seconds: longest pause between two tries to connect; 0: a disconnection ends that input.
+        wait: go on waiting where no camera can be opened at first.
+        quiet: say nothing but what went wrong.
+
+    Returns:
+        The statistics, as `--stats` writes them; `failed` lists sinks that died and, without reconnection, inputs that went away.
+
+    Raises:
+        RtsegError: no camera could be opened, an output can't be made, or the model failed.
+    """
+    numbers = numbers or LiveNumbers()
+    status = Status(quiet=quiet)
+    overlay = look.overlay(segmenter)
+    opened: list[Apart] = []
+
+    def died(name: str, failure: BaseException) -> None:
+        status.say(f"rtseg: {name} has failed and gets no more frames: {' '.join(str(failure).split())}")
+
+    try:
+        several = len(inputs) > 1
+        lines = LinesFile(outputs.jsonl) if outputs.jsonl is not None else None
+        only = overlay.only if look.only is not None else None
+        cameras = []
+        for entry in inputs:
+            own = camera_sinks(
+                outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, died
+            )
+            opened += own
+            cameras.append(Camera(entry.name, entry.source(reconnect_max_seconds, status.say), own))
+        shared = shared_sinks(outputs, controls, numbers, overlay.palette, died)
+        opened += shared
+        window = open_window(outputs, controls, died)
+        snapshots = open_snapshots(outputs, status.say, died)
+        opened += [snapshots, *([window[0]] if window else [])]
+        run = Live(
+            cameras,
+            segmenter.segment,
+            partial(_look, look, segmenter),
+            segmenter.classes,
+            controls=controls,
+            numbers=numbers,
+            shared=shared,
+            window=window[0] if window else None,
+            poll_window=window[1].poll if window else lambda: None,
+            snapshots=snapshots,
+            max_age_ms=max_age_ms,
+            every_frame=every_frame,
+            identity=_identity(inputs, outputs, segmenter),
+            on_second=partial(_tell_second, status),
+        )
+        if not quiet:
+            _introduce(status, inputs, segmenter, opened)
+        with heartbeat(numbers):
+            result = run.run(wait=wait)
+    finally:
+        status.end()
+        for sink in opened:
+            sink.finish()
+    result["warmup_ms"] = round(segmenter.warmup_ms, 1)
+    result["failed"] = failures(opened)
+    if not reconnect_max_seconds and not controls.quitting:
+        outages = [item["outages"] for item in result.get("items", [result])]
+        result["failed"] += [outage["reason"] for outage in outages if not outage["connected"]]
+    if not quiet:
+        _tell(status, result)
+    return result
+
+
+def _look(look: Look, segmenter: Segmenter, wanted: Wanted) -> Overlay:
+    return replace(look, view=wanted.view, alpha=wanted.alpha, legend=wanted.legend).overlay(segmenter)
+
+
+def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> dict[str, Any]:
+    output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.shown_on())
+    return identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
+
+
+def _introduce(status: Status, inputs: Sequence[Input], segmenter: Segmenter, sinks: Sequence[Apart]) -> None:
+    width, height = segmenter.input_size
+    status.say(
+        f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
+        f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
+    )
+    for entry in inputs:
+        status.say(f"{entry.name}: {entry.title}")
+    for sink in sinks:
+        if sink.url is not None:
+            status.say(f"page: {sink.url}")
+    status.say("Ctrl-C ends it, files complete")
+
+
+def _tell_second(status: Status, numbers: Mapping[str, Any]) -> None:
+    lost = "" if numbers["outages"]["connected"] else "NO PICTURES; "
+    status.numbers(lost + status_line(numbers["now"]))
+
+
+def _tell(status: Status, result: Mapping[str, Any]) -> None:
+    frames, latency, outages = result["frames"], result["latency_ms"], result["outages"]
+    status.say(
+        f"{result['seconds']:.0f} s: read {frames['read']}, segmented {frames['segmented']}, dropped {frames['dropped']}, "
+        f"corrupt {frames['corrupt']}; age p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, "
+        f"max {latency['max']:.0f} ms; limited by {result['bottleneck']}"
+    )
+    if outages["count"]:
+        status.say(f"{outages['count']} times without pictures, {outages['seconds']:.1f} s together")
+    items = result.get("items", [result])
+    sinks = [entry for item in (*items, *([result] if len(items) > 1 else [])) for entry in item["sinks"].items()]
+    for name, sink in sinks:
+        dropped = f", {sink['dropped']} dropped" if sink["dropped"] else ""
+        status.say(f"{name}: {sink['written']} frames{dropped}")
+    for item in items:
+        for warning in item["warnings"]:
+            status.say(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")

@@ -1,0 +1,99 @@
+"""From the capture threads to the network: of each camera the newest frame alone, the cameras in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from rtseg.frame import Frame, StreamInfo
+
+EVERY_FRAME_WAITS = 32
+"""Frames of one camera that may wait with `every_frame`, before its capture has to wait: a second of video, 45 MB at 720p."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A decoded frame and where it comes from."""
+
+    camera: int
+    """Number of the camera in this run, from 0."""
+
+    frame: Frame
+    """The picture."""
+
+    info: StreamInfo
+    """What was known of its stream when it was decoded; it changes with a reconnection."""
+
+
+class Newest:
+    """Takes frames from one thread per camera and gives them to the one that runs the network.
+
+    A frame that is still waiting when its camera's next one comes is dropped and counted: the network always gets the
+    newest. Cameras are served in turn, so that a fast one does not starve a slow one. At every moment, for each camera,
+
+        read = taken + dropped + waiting
+    """
+
+    def __init__(self, cameras: int, *, every_frame: bool = False) -> None:
+        """Opens it.
+
+        Args:
+            cameras: how many there are.
+            every_frame: drop nothing; `put` waits while `EVERY_FRAME_WAITS` frames of that camera are waiting.
+        """
+        self._changed = threading.Condition()
+        self._waiting: list[deque[Captured]] = [deque() for _ in range(cameras)]
+        self._running = set(range(cameras))
+        self._every_frame = every_frame
+        self._next = 0
+        self._closed = False
+        self.read = [0] * cameras
+        """Frames put, by camera."""
+        self.dropped = [0] * cameras
+        """Frames that were put and will never be taken, by camera."""
+
+    def put(self, item: Captured) -> bool:
+        """Gives a frame; False when nobody takes frames any more, and then it counts nowhere."""
+        camera = item.camera
+        with self._changed:
+            waiting = self._waiting[camera]
+            if self._every_frame:
+                self._changed.wait_for(lambda: len(waiting) < EVERY_FRAME_WAITS or self._closed)
+            if self._closed:
+                return False
+            self.read[camera] += 1
+            if not self._every_frame:
+                self.dropped[camera] += len(waiting)
+                waiting.clear()
+            waiting.append(item)
+            self._changed.notify_all()
+            return True
+
+    def end(self, camera: int) -> None:
+        """That camera gives no more frames."""
+        with self._changed:
+            self._running.discard(camera)
+            self._changed.notify_all()
+
+    def take(self) -> Captured | None:
+        """The next frame, waited for; None once all cameras have ended and nothing waits, or after `close`."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(self._waiting) or not self._running or self._closed)
+            count = len(self._waiting)
+            for step in range(count):
+                camera = (self._next + step) % count
+                if self._waiting[camera]:
+                    self._next = camera + 1
+                    self._changed.notify_all()
+                    return self._waiting[camera].popleft()
+            return None
+
+    def close(self) -> None:
+        """Nobody takes frames any more: what waits is dropped, and both ends wake up. May be called twice."""
+        with self._changed:
+            self._closed = True
+            for camera, waiting in enumerate(self._waiting):
+                self.dropped[camera] += len(waiting)
+                waiting.clear()
+            self._changed.notify_all()

@@ -1,0 +1,217 @@
+"""The sinks of a live run, each in a thread of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from rtseg.controls import Controls, LiveNumbers
+from rtseg.errors import OptionError
+from rtseg.frame import Colour, StreamInfo
+from rtseg.palette import Palette
+from rtseg.shown import Shown
+from rtseg.sinks import Sink
+from rtseg.sinks.apart import Apart
+from rtseg.sinks.jsonl import JsonLines, LinesFile
+from rtseg.sinks.masks import open_mask_sink
+from rtseg.sinks.record import Record, numbered_folder_or_file
+from rtseg.sinks.restart import Restarting
+from rtseg.sinks.snapshot import Snapshots
+from rtseg.sinks.video import VideoSink
+from rtseg.sinks.window import Window, has_display
+
+FILE_WAITS = 8
+"""Frames that may wait for a file, while it begins a new segment or the disk is busy."""
+
+SHOWS = ("window", "web", "none")
+"""What `--show` takes."""
+
+OnError = Callable[[str, BaseException], None]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a live run goes."""
+
+    show: tuple[str, ...] = ()
+    """`window`, `web`, `none`; empty: what suits the machine, unless it goes somewhere else."""
+
+    record: str | None = None
+    """A video file; with several cameras, one each."""
+
+    segment_seconds: float | None = None
+    """Length of each file of the recording; None: one file."""
+
+    keep_bytes: int | None = None
+    """The segments of each recording are at most this large together."""
+
+    codec: str | None = None
+    """FFmpeg's name of the recording's encoder; None: what suits the container."""
+
+    crf: int | None = None
+    """Constant rate factor of the recording; None: 23."""
+
+    preset: str = "ultrafast"
+    """The encoder's preset."""
+
+    masks: str | None = None
+    """Class indices: a folder, or an .mkv."""
+
+    jsonl: str | None = None
+    """A file of one line for each frame; `-`: standard output."""
+
+    push: tuple[str, ...] = ()
+    """URLs that the picture is sent to."""
+
+    snapshots: Path = Path()
+    """Folder of single pictures."""
+
+    address: str = "127.0.0.1:8080"
+    """Of the web page."""
+
+    token: str | None = None
+    """Of the web page, where it is reached from other machines."""
+
+    overwrite: bool = True
+    """Replace existing files."""
+
+    def check(self) -> None:
+        """Raises OptionError for what makes no sense, before anything is opened."""
+        for show in self.show:
+            if show not in SHOWS:
+                raise OptionError(f"--show is '{show}'; there are {', '.join(SHOWS)}")
+        if (self.segment_seconds is not None or self.keep_bytes is not None) and self.record is None:
+            raise OptionError("--segment and --keep are about a recording: name it with --record out.mp4")
+        if self.keep_bytes is not None and self.segment_seconds is None:
+            raise OptionError("--keep removes old segments: give their length with --segment 60")
+        if self.segment_seconds is not None and self.segment_seconds < 1:
+            raise OptionError(f"--segment is {self.segment_seconds:g} s; give 1 or more")
+        if self.record is not None and self.record == self.masks:
+            raise OptionError(f"--record and --masks are both {self.record}; name two files")
+
+    def shown_on(self) -> tuple[str, ...]:
+        """`--show`, or where none is named: a window where there is a display, else the web page."""
+        if self.show:
+            return tuple(show for show in dict.fromkeys(self.show) if show != "none")
+        if self.record or self.masks or self.jsonl or self.push:
+            return ()
+        return ("window",) if has_display() else ("web",)
+
+
+def camera_sinks(
+    outputs: Outputs,
+    camera: str | None,
+    lines: LinesFile | None,
+    classes: tuple[str, ...],
+    only: tuple[int, ...] | None,
+    every_frame: bool,
+    on_error: OnError,
+) -> list[Apart]:
+    """The sinks of one camera: recording, masks, lines.
+
+    Args:
+        outputs: where the run goes.
+        camera: the camera's name where there are several, for file names.
+        lines: the file of lines that all cameras share.
+        classes: the model's class names.
+        only: indices of the classes to keep in masks; None: all.
+        every_frame: the loop waits for these sinks instead of dropping.
+        on_error: told when one dies.
+
+    Raises:
+        SinkError: a folder is missing or can't be written.
+    """
+    sinks: list[Sink] = []
+    if outputs.record is not None:
+
+        def open_video(path: str, item: Shown) -> Sink:
+            return _open_video(path, item, outputs)
+
+        path = numbered_folder_or_file(outputs.record, camera)
+        sinks.append(Record(path, open_video, segment_seconds=outputs.segment_seconds, keep_bytes=outputs.keep_bytes))
+    if outputs.masks is not None:
+
+        def open_masks(path: str, item: Shown) -> Sink:
+            return open_mask_sink(path, item.info, only=only, classes=classes, overwrite=outputs.overwrite)
+
+        sinks.append(Record(numbered_folder_or_file(outputs.masks, camera), open_masks))
+    if lines is not None:
+        sinks.append(JsonLines(lines, classes))
+    return [Apart(sink, capacity=FILE_WAITS, patient=every_frame, on_error=on_error) for sink in sinks]
+
+
+def shared_sinks(
+    outputs: Outputs, controls: Controls, numbers: LiveNumbers, palette: Palette, on_error: OnError
+) -> list[Apart]:
+    """The sinks that show all cameras: web page, pushed streams. (A window is the main thread's: see `open_window`.)
+
+    Raises:
+        SinkError: the page's address is taken.
+    """
+    sinks: list[Sink] = []
+    if "web" in outputs.shown_on():
+        from rtseg.sinks.web import WebSink
+
+        sinks.append(WebSink(controls, numbers, address=outputs.address, token=outputs.token, palette=palette))
+    for url in outputs.push:
+        sinks.append(_push(url))
+    return [Apart(sink, on_error=on_error) for sink in sinks]
+
+
+def open_window(outputs: Outputs, controls: Controls, on_error: OnError) -> tuple[Apart, Window] | None:
+    """The window, if one is wanted. Raises SinkError where there is no display."""
+    if "window" not in outputs.shown_on():
+        return None
+    window = Window(controls)
+    return Apart(window, own_thread=False, on_error=on_error), window
+
+
+def open_snapshots(outputs: Outputs, say: Callable[[str], None], on_error: OnError) -> Apart:
+    """The sink for single pictures."""
+    return Apart(Snapshots(outputs.snapshots, lambda path: say(f"saved {path}")), capacity=2, on_error=on_error)
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """`10GB`, `500 MB`, `1.5T` as bytes, decimal; None stays None.
+
+    Raises:
+        OptionError: not of that form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT])?B?", text.strip())
+    if not match:
+        raise OptionError(f"a size is '{text}'; write it like 500MB or 10GB")
+    return int(float(match[1]) * 1000 ** " KMGT".index((match[2] or " ").upper()))
+
+
+def _push(url: str) -> Sink:
+    """A stream to `url`, opened when the first frame says how large the pictures are. Wrong URLs are told now."""
+    from rtseg.sinks.push import PushSink
+
+    unknown = StreamInfo("", 64, 64, "yuv420p", Colour("bt709", full_range=False), Fraction(1, 90_000))
+    trial = PushSink(url, unknown, size=(64, 64))
+    trial.abort()
+
+    def open_push(item: Shown) -> Sink:
+        return PushSink(url, item.info, size=(item.shown.width, item.shown.height))
+
+    return Restarting(trial.name, open_push)
+
+
+def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
+    codec = outputs.codec or "libx264"
+    return VideoSink(
+        path,
+        item.info,
+        size=(item.shown.width, item.shown.height),
+        codec=outputs.codec,
+        crf=outputs.crf,
+        preset=outputs.preset if "264" in codec or "265" in codec else None,
+        tune="zerolatency" if "264" in codec or "265" in codec else None,
+        audio=False,
+        overwrite=outputs.overwrite,
+    )

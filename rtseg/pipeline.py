@@ -1,0 +1,131 @@
+"""The road: decode, segment, colour, hand to the sinks. Every run of rtseg goes through `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rtseg.ahead import Ahead
+from rtseg.frame import ClassMap, Frame, Passthrough, Segmented
+from rtseg.overlay import Overlay
+from rtseg.sinks import Sink
+from rtseg.sources import Source
+from rtseg.stats import Stats
+
+JOIN_SECONDS = 5.0
+"""How long a stage may take to end once it was told to; a decoder blocked in a read is then left to the end of the process."""
+
+
+class Observer(Protocol):
+    """Sees all that leaves the source, in order; the fidelity report is made of it."""
+
+    def see(self, item: Frame | Passthrough) -> None:
+        """One item, before any stage touched it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A frame with its class map, between the model and the overlay."""
+
+    frame: Frame
+    classes: ClassMap
+
+
+def run(
+    source: Source,
+    segment: Callable[[Frame], ClassMap],
+    overlay: Overlay,
+    sinks: Sequence[Sink],
+    stats: Stats,
+    *,
+    observer: Observer | None = None,
+    on_frame: Callable[[Segmented], None] | None = None,
+    threads: bool = True,
+) -> None:
+    """Takes every frame of the source through the model and into every sink.
+
+    Decoding and inference run in threads of their own, colouring and encoding in the caller's. With `threads=False` the same
+    generators run one after the other: same result, bit for bit.
+
+    Args:
+        source: where frames come from; the caller closes it.
+        segment: gives the class map of a frame's picture.
+        overlay: gives the frame that is shown.
+        sinks: take what is shown; the caller closes or aborts them.
+        stats: filled as the run goes.
+        observer: sees what the source yields.
+        on_frame: called after each frame has left the last sink, for progress.
+        threads: False runs everything in the caller's thread.
+
+    Raises:
+        RtsegError: what a stage met. Whatever a stage raises is raised here, and no thread of the run is left behind.
+    """
+    stats.start()
+    decoded = _decode(source, stats, observer)
+    if not threads:
+        _show(_infer(decoded, segment, stats), overlay, sinks, stats, on_frame)
+        return
+    ahead = Ahead(decoded, "decode")
+    classified = Ahead(_infer(ahead, segment, stats), "infer")
+    try:
+        _show(classified, overlay, sinks, stats, on_frame)
+    finally:
+        # Both are told before either is waited for: the second may be waiting for the first.
+        ahead.cancel()
+        classified.cancel()
+        ahead.join(JOIN_SECONDS)
+        classified.join(JOIN_SECONDS)
+
+
+def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Frame | Passthrough]:
+    items = iter(source)
+    while True:
+        with stats.clock("decode"):
+            item = next(items, None)
+        stats.frames["corrupt"] = source.corrupt
+        if item is None:
+            return
+        if isinstance(item, Frame):
+            stats.frames["read"] += 1
+        if observer:
+            observer.see(item)
+        yield item
+
+
+def _infer(
+    items: Iterator[Frame | Passthrough], segment: Callable[[Frame], ClassMap], stats: Stats
+) -> Iterator[Classified | Passthrough]:
+    for item in items:
+        if isinstance(item, Passthrough):
+            yield item
+            continue
+        with stats.clock("infer"):
+            classes = segment(item)
+        stats.see_classes(classes)
+        stats.frames["segmented"] += 1
+        yield Classified(item, classes)
+
+
+def _show(
+    items: Iterator[Classified | Passthrough],
+    overlay: Overlay,
+    sinks: Sequence[Sink],
+    stats: Stats,
+    on_frame: Callable[[Segmented], None] | None,
+) -> None:
+    for item in items:
+        if isinstance(item, Passthrough):
+            for sink in sinks:
+                sink.pass_through(item)
+            continue
+        with stats.clock("overlay"):
+            shown = overlay.apply(item.frame, item.classes, stats.hud_lines() if overlay.hud else ())
+        segmented = Segmented(item.frame, item.classes, shown)
+        with stats.clock("encode"):
+            for sink in sinks:
+                sink.write(segmented)
+        stats.left(item.frame.captured_ns)
+        if on_frame:
+            on_frame(segmented)
+    stats.stop()

@@ -1,0 +1,174 @@
+"""The public way in: a loaded model that tells what each pixel of a picture shows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.backends import RUNS, choose_backend, open_backend
+from rtseg.bundled import find_model
+from rtseg.description import ModelDescription
+from rtseg.errors import OptionError
+from rtseg.frame import ClassMap, Frame, Passthrough, rgb_frame
+from rtseg.letterbox import Fit, Letterbox, resize_classes
+from rtseg.models.needs import require
+from rtseg.palette import Palette
+
+
+class Segmenter:
+    """A trained model on the best backend of this machine. What that backend needs is built first if it is missing.
+
+    Called on a picture it gives the class of each pixel:
+
+        segmenter = Segmenter()
+        classes = segmenter(rgb)                                    # uint8 [H, W, 3] -> uint8 [H, W]
+        road = classes == segmenter.classes.index("road")
+
+    On a source it gives frames with their class maps, one after the other:
+
+        for frame, classes in segmenter.stream(open_source("drive.mp4")):
+            ...
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        backend: str = "auto",
+        device: str | None = None,
+        size: tuple[int, int] | None = None,
+        fit: Fit = "letterbox",
+    ) -> None:
+        """Loads the model and runs it once, so that the first picture is not slower than the others.
+
+        Args:
+            model: a bundled model's name or a model file; None: the bundled default.
+            backend: `auto`, `openvino`, `tensorrt`, `tensorrt-rtx` or `torch`.
+            device: as the backend names devices; None: its default.
+            size: (width, height) of the network's input; None: the model's own.
+            fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
+
+        Raises:
+            ModelError: no such model, or a damaged one.
+            BackendError: the backend is not installed or failed.
+            OptionError: an option's value makes no sense.
+        """
+        if fit not in ("letterbox", "stretch"):
+            raise OptionError(f"fit is '{fit}'; letterbox or stretch is allowed")
+        if size is not None and not all(32 <= side <= 8192 for side in size):
+            raise OptionError(f"the network's input can't be {size[0]}x{size[1]}; each side is 32 to 8192 pixels")
+        begin = time.perf_counter()
+        path = find_model(model)
+        chosen = choose_backend(path) if backend == "auto" else None
+        name = chosen.backend if chosen else backend
+        self._backend = open_backend(name, _runnable(path, name, size), size=size, device=device)
+        self.reason = chosen.reason if chosen else "chosen by --backend"
+        self._fit: Fit = fit
+        self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
+        width, height = self.input_size
+        self._backend.infer(np.zeros((1, height, width, 3), dtype=np.uint8))
+        self.warmup_ms = (time.perf_counter() - begin) * 1e3
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model says of itself."""
+        return self._backend.description
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a class map holds indices into them."""
+        return self.description.classes
+
+    @property
+    def palette(self) -> Palette:
+        """The model's own colours."""
+        return self.description.palette()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) of the network's input."""
+        return self._backend.input_size
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs."""
+        return self._backend.name
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words."""
+        return self._backend.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the arithmetic."""
+        return self._backend.precision
+
+    def __call__(self, rgb: npt.NDArray[np.uint8]) -> ClassMap:
+        """The class of each pixel.
+
+        Args:
+            rgb: uint8 `[H, W, 3]`, red, green, blue.
+
+        Returns:
+            uint8 `[H, W]`, indices into `classes`.
+
+        Raises:
+            OptionError: not such an array.
+        """
+        if (
+            not isinstance(rgb, np.ndarray)
+            or rgb.dtype != np.uint8
+            or rgb.ndim != 3
+            or rgb.shape[2] != 3
+            or 0 in rgb.shape
+        ):
+            given = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise OptionError(f"a picture must be a uint8 array [H, W, 3] in RGB order, not {given}")
+        height, width = rgb.shape[:2]
+        return resize_classes(self.segment(rgb_frame(rgb)), width, height)
+
+    def segment(self, frame: Frame, pixel_aspect: float = 1.0) -> ClassMap:
+        """The class map of a frame's picture at the network's resolution, bars cut off: uint8 `[inner height, inner width]`."""
+        box = self._letterbox(frame.width, frame.height, pixel_aspect)
+        return box.picture_part(self._backend.infer(box.network_input(frame)[None])[0])
+
+    def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
+        """Each frame of a source with its class map at the frame's own size, uint8 `[H, W]`."""
+        for item in source:
+            if isinstance(item, Frame):
+                yield item, resize_classes(self.segment(item), item.width, item.height)
+
+    def close(self) -> None:
+        """Gives back the model's memory."""
+        self._backend.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _letterbox(self, width: int, height: int, pixel_aspect: float) -> Letterbox:
+        key = (width, height, pixel_aspect)
+        if key not in self._letterboxes:
+            self._letterboxes[key] = Letterbox((width, height), self.input_size, self._fit, pixel_aspect)
+        return self._letterboxes[key]
+
+
+def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
+    """The file that the backend runs: the model itself, or what `rtseg build` makes of it, now if it is missing."""
+    if backend not in RUNS or model.suffix in RUNS[backend]:
+        return model
+    require("onnx")
+    from rtseg.models.build import build
+
+    return build(model, target=backend, size=size, say=lambda line: print(line, file=sys.stderr, flush=True)).path

@@ -1,0 +1,159 @@
+"""What each output container is called, holds, and needs to stay playable while it is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rtseg.errors import SinkError
+
+STDOUT = "-"
+"""The name that stands for standard output."""
+
+_PROMPT = {
+    "flush_packets": "1",
+    # Subtitles and data come seldom: a muxer would hold everything else back for ten seconds, waiting for them.
+    "max_interleave_delta": "500000",
+}
+
+# An MP4 counts the starts of its tracks in this unit; the default of a millisecond would move sound off its picture.
+_FINE = {"movie_timescale": "720000"}
+
+_FRAGMENTED = {
+    # Fragments while it is written, an ordinary file with one index once it is closed. The index of a fragmented file
+    # waits for the first packets (`delay_moov`), without which B-frames and early audio would be moved in time.
+    "movflags": "hybrid_fragmented+delay_moov",
+    "frag_duration": "500000",
+    **_FINE,
+    **_PROMPT,
+}
+
+# Clusters of a second, in milliseconds; by default one is not written before the next key frame, nor before it is 4 KiB.
+_CLUSTERED = {"cluster_time_limit": "1000", **_PROMPT}
+
+KEYFRAME_SECONDS = 2
+"""Time between key frames: players seek to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """An output container."""
+
+    format: str
+    """FFmpeg's name of the muxer."""
+
+    video_codec: str = "libx264"
+    """Encoder where the user names none."""
+
+    audio_codec: str | None = "aac"
+    """Encoder for audio that the container can't hold as it is; None: it holds no audio."""
+
+    options: Mapping[str, str] = field(default_factory=lambda: _PROMPT)
+    """Options of the muxer."""
+
+    constant_rate: bool = False
+    """It counts frames instead of telling when each is shown."""
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether it is an MP4 or its like."""
+        return self.options is _FRAGMENTED
+
+    @property
+    def options_with_subtitles(self) -> Mapping[str, str]:
+        """Options of the muxer for an output that has subtitles of MP4's own kinds: it gets no fragments.
+
+        FFmpeg 8.1 ends a fragment at a subtitle, moves the picture that comes next in doing so, and aborts the process
+        where the first subtitle comes late.
+        """
+        return {**_PROMPT, **_FINE} if self.fragmented else self.options
+
+    timed: bool = True
+    """It keeps time stamps."""
+
+    held: frozenset[str] | None = None
+    """Codecs of other streams that players find in it, where its muxer takes more than that; None: what the muxer takes."""
+
+
+# AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes.
+_AVI_HOLDS = frozenset(
+    {"mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
+    | {"mpeg4", "mjpeg", "h264"}
+)
+
+# MPEG-TS takes anything, as private data that nobody can read.
+_TS_HOLDS = frozenset(
+    {"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "opus"}
+    | {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
+    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "scte_35", "timed_id3"}
+)
+
+CONTAINERS: Mapping[str, Container] = {
+    ".mp4": Container("mp4", options=_FRAGMENTED),
+    ".m4v": Container("mp4", options=_FRAGMENTED),
+    ".mov": Container("mov", options=_FRAGMENTED),
+    ".mkv": Container("matroska", options=_CLUSTERED),
+    ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED),
+    ".ts": Container("mpegts", held=_TS_HOLDS),
+    ".m2ts": Container("mpegts", held=_TS_HOLDS),
+    ".mts": Container("mpegts", held=_TS_HOLDS),
+    ".avi": Container(
+        "avi",
+        audio_codec="libmp3lame",
+        # AVI counts from zero; a shift for early sound would put an empty picture among the first.
+        options={**_PROMPT, "avoid_negative_ts": "disabled"},
+        constant_rate=True,
+        held=_AVI_HOLDS,
+    ),
+    ".h264": Container("h264", audio_codec=None, timed=False),
+    ".264": Container("h264", audio_codec=None, timed=False),
+}
+"""Containers by the ending of the file's name."""
+
+
+def container_for(output: str) -> Container:
+    """The container that the ending of `output` names; Matroska for standard output.
+
+    Raises:
+        SinkError: no such ending.
+    """
+    if output == STDOUT:
+        return CONTAINERS[".mkv"]
+    suffix = Path(output).suffix.lower()
+    if suffix not in CONTAINERS:
+        known = ", ".join(CONTAINERS)
+        raise SinkError(f"can't tell a container by the ending '{suffix}' of {output}; these are known: {known}")
+    return CONTAINERS[suffix]
+
+
+def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str | None) -> dict[str, str]:
+    """Options of an encoder for a constant quality.
+
+    Args:
+        encoder: FFmpeg's name.
+        crf: constant rate factor on the encoder's own scale; None: 23, or what looks alike on other scales.
+        preset: the encoder's own name of a preset; None: a fast one.
+        tune: x264's and x265's own; None: none.
+    """
+    options: dict[str, str] = {}
+    match encoder:
+        case "libx264" | "libx264rgb" | "libx265":
+            options = {"crf": str(23 if crf is None else crf), "preset": preset or "veryfast"}
+            if encoder == "libx265":
+                options["x265-params"] = "log-level=error"
+        case "libvpx-vp9" | "libvpx":
+            options = {"crf": str(33 if crf is None else crf), "b:v": "0", "deadline": "realtime", "row-mt": "1"}
+            options["cpu-used"] = preset or "7"
+        case "libsvtav1":
+            options = {"crf": str(35 if crf is None else crf), "preset": preset or "10"}
+        case "mpeg4" | "mjpeg":
+            options = {"flags": "+qscale", "global_quality": str(118 * (4 if crf is None else crf))}
+        case _:
+            if crf is not None:
+                options["crf"] = str(crf)
+            if preset is not None:
+                options["preset"] = preset
+    if tune is not None:
+        options["tune"] = tune
+    return options

@@ -1,0 +1,87 @@
+"""The life of an output file: `NAME.partial.EXT` beside its final name, renamed once it is complete and checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rtseg.errors import SinkError
+
+_LONGEST_NAME = 255
+"""Bytes that Linux, macOS and Windows file systems allow in a name."""
+
+
+class Partial:
+    """A file that is not passed off as a result before it is one.
+
+    Args:
+        output: the final name.
+        source: the input's name, which must not be overwritten.
+        overwrite: whether an existing `output` may be replaced (only ever by the rename at the end).
+
+    Raises:
+        SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
+    """
+
+    def __init__(self, output: str, *, source: str | None = None, overwrite: bool = True) -> None:
+        self.final = Path(output)
+        self.path = self.final.with_name(_partial_name(self.final))
+        self._overwrite = overwrite
+        try:
+            self._check(source)
+            self.path.unlink(missing_ok=True)
+            with self.path.open("xb"):
+                pass
+        except (OSError, ValueError) as error:
+            raise SinkError(f"can't write {output}: {reason(error)}") from error
+
+    def _check(self, source: str | None) -> None:
+        final, folder = self.final, self.final.parent
+        if final.is_dir():
+            raise SinkError(f"can't write {final}: it is a folder; name a file in it")
+        if not folder.exists():
+            raise SinkError(f"can't write {final}: no such folder: {folder}")
+        if not folder.is_dir():
+            raise SinkError(f"can't write {final}: {folder} is not a folder")
+        if source is not None and Path(source).exists():
+            for name in (final, self.path):
+                if name.exists() and name.samefile(source):
+                    raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
+        if final.exists() and not self._overwrite:
+            raise SinkError(f"{final} exists; leave out --no-overwrite to replace it, or give the output another name")
+        if final.exists() and not final.is_file():
+            raise SinkError(f"can't write {final}: it exists and is not a regular file")
+
+    def publish(self) -> None:
+        """Puts the complete file under its final name.
+
+        Raises:
+            SinkError: it can't be renamed, or the final name was taken meanwhile and must not be replaced.
+        """
+        try:
+            if self._overwrite:
+                self.path.replace(self.final)
+            else:
+                os.link(self.path, self.final)  # Unlike a rename it fails where the name was taken meanwhile.
+                self.path.unlink()
+        except OSError as error:
+            raise SinkError(f"{self.path} is complete but can't be renamed to {self.final}: {reason(error)}") from error
+
+    def discard(self) -> None:
+        """Removes what holds nothing. Does not raise."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:
+            return  # The folder went away, and the file with it.
+
+
+def reason(error: Exception) -> str:
+    """The system's own words for a failure, in lower case: `no space left on device`."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _partial_name(final: Path) -> str:
+    ending = ".partial" + final.suffix
+    stem = os.fsencode(final.stem)[: _LONGEST_NAME - len(os.fsencode(ending))]
+    return stem.decode(errors="ignore") + ending

@@ -1,0 +1,146 @@
+"""Files of a run without end: one, or one for every so many seconds, the oldest removed when there are too many."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from fractions import Fraction
+from pathlib import Path
+
+from rtseg.errors import SinkError
+from rtseg.frame import Frame, Passthrough, Segmented
+from rtseg.shown import Shown
+from rtseg.sinks import Sink
+
+OpenFile = Callable[[str, Shown], Sink]
+"""Opens a file of a name for frames like this first one."""
+
+
+class Record:
+    """A recording as files that each begin at 0. Implements `rtseg.sinks.Sink`; takes `rtseg.shown.Shown`.
+
+    A file holds pictures of one size: where the size changes, by the camera or by the view, the next file begins. With
+    `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`, so that another run never replaces
+    them; without, they are `out.mp4`, `out-2.mp4` and so on.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        open_file: OpenFile,
+        *,
+        segment_seconds: float | None = None,
+        keep_bytes: int | None = None,
+    ) -> None:
+        """Opens nothing yet: the first frame says what size the pictures have.
+
+        Args:
+            path: of the recording, or what the names of its segments are made of.
+            open_file: opens one file.
+            segment_seconds: length of a file, by the stream's time; None: one file as long as the size stays.
+            keep_bytes: the segments of this name are at most this large together: the oldest are removed.
+
+        Raises:
+            SinkError: there is no such folder, or it can't be written.
+        """
+        self._path = Path(path)
+        self._open_file = open_file
+        self._segment = None if segment_seconds is None else Fraction(segment_seconds)
+        self._keep = keep_bytes
+        self._file: Sink | None = None
+        self._shape: object = None
+        self._begin = 0
+        self._files = 0
+        self._written_before = 0
+        self.removed = 0
+        """Old segments removed so far."""
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise SinkError(f"can't write {path}: no such folder: {folder}")
+
+    @property
+    def name(self) -> str:
+        """The recording's name without its folder."""
+        return self._path.name
+
+    @property
+    def written(self) -> int:
+        """Frames written so far, in all files."""
+        return self._written_before + (self._file.written if self._file else 0)
+
+    def write(self, item: Segmented) -> None:
+        """Writes a frame, into the next file where that is due. Raises SinkError."""
+        assert isinstance(item, Shown)
+        frame, shown = item.frame, item.shown
+        shape = (shown.width, shown.height, frame.width, frame.height, shown.pixel_format, shown.colour)
+        full = self._segment is not None and (frame.pts - self._begin) * frame.time_base >= self._segment
+        if self._file is None or shape != self._shape or full:
+            self._close_file()
+            self._begin, self._shape = frame.pts, shape
+            self._files += 1
+            self._make_room()
+            self._file = self._open_file(str(self._next_name()), item)
+        self._file.write(replace(item, frame=self._moved(frame), shown=self._moved(shown)))
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Live recordings hold the picture alone."""
+
+    def close(self) -> None:
+        """Completes the last file. Raises SinkError."""
+        self._close_file()
+
+    def abort(self) -> None:
+        """Keeps what was written of the last file under its partial name."""
+        if self._file is not None:
+            self._file.abort()
+
+    def _moved(self, frame: Frame) -> Frame:
+        return replace(frame, pts=frame.pts - self._begin)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._written_before += self._file.written
+            self._file = None
+            gc.collect()  # PyAV's containers and streams hold each other: without this each segment would stay in memory
+
+    def _next_name(self) -> Path:
+        if self._segment is None:
+            return self._path if self._files == 1 else self._named(str(self._files))
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        name, number = self._named(stamp), 2
+        while name.exists():
+            name, number = self._named(f"{stamp}-{number}"), number + 1
+        return name
+
+    def _named(self, ending: str) -> Path:
+        return self._path.with_name(f"{self._path.stem}-{ending}{self._path.suffix}")
+
+    def _make_room(self) -> None:
+        """Removes the oldest segments; an old partial one, which a power cut left, is one of them."""
+        if self._keep is None:
+            return
+        stem, suffix = re.escape(self._path.stem), re.escape(self._path.suffix)
+        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial)?{suffix}")
+        found = sorted(path for path in self._path.parent.iterdir() if pattern.fullmatch(path.name))
+        sizes = {path: path.stat().st_size for path in found}
+        total = sum(sizes.values())
+        # Room for the file that begins now, about as large as the largest.
+        while found and total + max(sizes[path] for path in found) > self._keep:
+            oldest = found.pop(0)
+            total -= sizes[oldest]
+            with contextlib.suppress(FileNotFoundError):  # someone else removed it: that is what was wanted
+                oldest.unlink()
+            self.removed += 1
+
+
+def numbered_folder_or_file(path: str, camera: str | None) -> str:
+    """`path` for one camera of several: `out.mp4` and `camera0` make `out-camera0.mp4`; None leaves it as it is."""
+    if camera is None:
+        return path
+    plain = Path(path)
+    return str(plain.with_name(f"{plain.stem}-{camera}{plain.suffix}"))

@@ -1,0 +1,47 @@
+"""Single pictures of a live run, saved as PNG when someone asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+
+from rtseg.errors import SinkError
+from rtseg.files import write_whole
+from rtseg.frame import Passthrough, Segmented
+from rtseg.letterbox import Letterbox
+
+
+class Snapshots:
+    """Saves each frame it is given as `rtseg-20261122-144012-345.png`. Implements `rtseg.sinks.Sink`."""
+
+    name = "snapshots"
+
+    def __init__(self, folder: Path, on_saved: Callable[[Path], None] = lambda _: None) -> None:
+        """Saves into `folder`, which is made when the first picture comes; `on_saved` is told each file."""
+        self.written = 0
+        self._folder, self._on_saved = folder, on_saved
+
+    def write(self, item: Segmented) -> None:
+        """Saves one picture, as it is shown. Raises SinkError."""
+        shown = item.shown
+        size = shown.width, shown.height
+        picture = cv2.cvtColor(Letterbox(size, size).network_input(shown), cv2.COLOR_RGB2BGR)
+        path = self._folder / f"rtseg-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]}.png"
+        done, data = cv2.imencode(".png", picture)
+        if not done:
+            raise SinkError(f"'{path}' can't be encoded as PNG")
+        write_whole(path, data.tobytes())
+        self.written += 1
+        self._on_saved(path)
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Pictures hold no other streams."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def abort(self) -> None:
+        """Nothing is left behind."""

@@ -1,0 +1,63 @@
+"""Where frames come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from rtseg.frame import Frame, Passthrough, StreamInfo
+
+
+class Source(Protocol):
+    """A stream of upright frames in presentation order, with the packets of its other streams between them."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """What is known before the first frame."""
+
+    @property
+    def corrupt(self) -> int:
+        """Frames so far that were in the stream but could not be decoded; they are not among those yielded."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was met and mended so far, one line each, for people."""
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        """Yields until the end. May raise SourceError."""
+
+    def close(self) -> None:
+        """Gives back file and decoder. May be called twice, and from another thread to end a blocked read."""
+
+
+def open_source(
+    uri: str | Path, *, start: float | None = None, duration: float | None = None, strict: bool = False
+) -> Source:
+    """Opens an input by its name.
+
+    Args:
+        uri: the path of a video file, `-` for standard input, a camera's device (`/dev/video0`), or the URL of a stream,
+            which is one connection without an end: what ends it raises `Disconnected`.
+        start: seconds from the beginning at which to begin.
+        duration: seconds to read; None: to the end.
+        strict: the first damage raises instead of being counted.
+
+    Raises:
+        SourceError: it is missing, unreadable, not a video, or refused.
+    """
+    name = str(uri)
+    if start is None and duration is None:
+        if name.startswith("/dev/video"):
+            from rtseg.sources.camera import open_camera
+
+            return open_camera(name)
+        if re.match(r"(rtsps?|rtmps?|https?|tcp|udp)://", name):
+            from rtseg.sources.network import open_stream
+
+            return open_stream(name)
+
+    from rtseg.sources.file import FileSource
+
+    return FileSource(str(uri), start=start, duration=duration, strict=strict)

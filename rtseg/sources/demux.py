@@ -1,0 +1,155 @@
+"""Opening media that strangers made: what may be opened, and one line for each way it fails.
+
+FFmpeg decides by content, not by name: a playlist named `c.mp4` would make it open other files or internal addresses.
+So formats, protocols and codecs are limited to lists, for the container and for every stream that is probed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from rtseg.errors import SourceError
+
+STDIN = "-"
+"""The name that stands for standard input."""
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,h264,hevc,m4v,mjpeg,ogg,mxf,"
+    "ivf,obu,av1,yuv4mpegpipe,nut,dv,wtv"
+)
+"""Demuxers that read one file and nothing else: no playlists, no image sequences, no devices, no concatenation."""
+
+VIDEO_CODECS = (
+    "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx-vp9,libvpx,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,rawvideo,prores,dnxhd,ffv1,"
+    "huffyuv,ffvhuff,utvideo,theora,vc1,wmv1,wmv2,wmv3,flv,h263,h263p,msmpeg4v1,msmpeg4v2,msmpeg4,dvvideo,png,qtrle,cinepak,"
+    "msvideo1,svq1,svq3,wrapped_avframe"
+)
+"""Decoders that a picture stream may ask for."""
+
+OTHER_CODECS = (
+    "aac,aac_fixed,aac_latm,mp3,mp3float,mp2,mp2float,mp1,mp1float,ac3,eac3,dca,opus,libopus,vorbis,libvorbis,flac,alac,amrnb,amrwb,"
+    "libopencore_amrnb,wmav1,wmav2,wmapro,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,pcm_alaw,pcm_mulaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,"
+    "pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_dvd,pcm_bluray,subrip,srt,ass,ssa,mov_text,"
+    "webvtt,text,dvdsub,dvbsub,pgssub,cc_dec"
+)
+"""Decoders that FFmpeg may open while it probes sound and subtitles, which rtseg copies and does not decode."""
+
+LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""For `av.open`: titles that are no UTF-8 are no reason to refuse a video. From 19.0 on PyAV takes them as they are."""
+
+_STREAMS_LIMIT = 64
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def without_password(text: str) -> str:
+    """`text` with the user names and passwords of all URLs in it taken out."""
+    return _USER_INFO.sub("", text)
+
+
+def open_input(path: str, *, protocols: str = "file") -> InputContainer:
+    """Opens a media file, or standard input for `-`, for demuxing.
+
+    Args:
+        path: a path, or `-`. A path that looks like a URL is still a path.
+        protocols: FFmpeg protocols that the format itself may ask for, separated by commas.
+
+    Raises:
+        SourceError: it is missing, not a regular file, empty, or nothing that FFmpeg and the lists above read as video.
+    """
+    if path == STDIN:
+        regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+        url, protocols = ("fd:", "fd") if regular else ("pipe:0", "pipe")
+    else:
+        _check_file(path)
+        url = f"file:{path}"
+    options = {
+        "protocol_whitelist": protocols,
+        "format_whitelist": FORMATS,
+        "codec_whitelist": f"{VIDEO_CODECS},{OTHER_CODECS}",
+        "max_streams": str(_STREAMS_LIMIT),
+    }
+    try:
+        container = av.open(url, options=options, **LENIENT)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(_why(path, error)) from error
+    assert isinstance(container, InputContainer)
+    return container
+
+
+def shown_name(path: str) -> str:
+    """How messages call the input."""
+    return "standard input" if path == STDIN else without_password(path)
+
+
+def _check_file(path: str) -> None:
+    name = shown_name(path)
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise SourceError(f"{name} is a folder; name a video file in it")
+        if stat.S_ISFIFO(mode):
+            raise SourceError(f"{name} is a named pipe; feed it by standard input: `rtseg video - < PIPE`")
+        if stat.S_ISCHR(mode) and name.startswith("/dev/video"):
+            raise SourceError(f"{name} is a camera; `rtseg live --camera {name}` reads it")
+        if not stat.S_ISREG(mode):
+            raise SourceError(f"{name} is not a regular file")
+        with Path(path).open("rb") as file:
+            head = file.read(1)
+    except FileNotFoundError as error:
+        raise SourceError(f"no such file: {name}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from error
+    if not head:
+        raise SourceError(f"{name} is empty (0 bytes)")
+
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG", "a PNG picture; `rtseg image` takes pictures"),
+    (b"\xff\xd8\xff", "a JPEG picture; `rtseg image` takes pictures"),
+    (b"BM", "a BMP picture; `rtseg image` takes pictures"),
+    (b"II*\0", "a TIFF picture; `rtseg image` takes pictures"),
+    (b"MM\0*", "a TIFF picture; `rtseg image` takes pictures"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it first"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"#EXTM3U", "a playlist; name the video it points to"),
+    (b"ffconcat", "a list of files; name the videos in it"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+def _why(path: str, error: Exception) -> str:
+    name = shown_name(path)
+    if isinstance(error, PermissionError):
+        return f"can't read {name}: permission denied"
+    reason = "not a video that rtseg reads"
+    if path != STDIN:
+        with Path(path).open("rb") as file:
+            head = file.read(4096)
+        kind = next((text for magic, text in _MAGIC if head.startswith(magic)), None)
+        if kind is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            kind = "a WebP picture; `rtseg image` takes pictures"
+        if kind is None and head[4:8] == b"ftyp":
+            kind = "an MP4 file whose index (moov) is missing or damaged: the recording was probably cut off"
+        if kind is None and _looks_like_text(head):
+            kind = "a text file"
+        if kind is not None:
+            reason = f"not a video: it is {kind}" if "MP4" not in kind else f"unreadable: it is {kind}"
+    return f"{name} is {reason}"
+
+
+def _looks_like_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < 4096 else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\r\n\t" for character in text)

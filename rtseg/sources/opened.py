@@ -1,0 +1,179 @@
+"""A video file opened where reading begins: the right stream chosen, and a key frame before the wanted part found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from rtseg.errors import SourceError
+from rtseg.frame import Frame, StreamInfo
+from rtseg.sources.demux import STDIN, VIDEO_CODECS, open_input, shown_name
+from rtseg.sources.pictures import PictureReader
+from rtseg.sources.timeline import Span, fraction
+
+MAX_PIXELS = 1 << 26
+"""Pictures larger than this (8192x8192) are refused: a few bytes can ask for gigabytes of memory."""
+
+GENERATE_PTS = 1
+"""FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets: for H.264 in AVI it makes time stamps that are a frame late."""
+
+_DISCARD_ALL = 48
+"""FFmpeg's AVDISCARD_ALL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file and what is wanted of it."""
+
+    container: InputContainer
+    video: VideoStream
+    span: Span
+    time_base: Fraction
+    """Of the picture stream, seconds."""
+
+    @property
+    def nominal_ticks(self) -> int:
+        """Ticks between two frames by the stream's own rate, at least 1."""
+        rate = fraction(self.video.average_rate or self.video.guessed_rate)
+        return max(1, round(1 / (rate * self.time_base))) if rate else 1
+
+    def describe(self, name: str, first: Frame, reader: PictureReader) -> StreamInfo:
+        """What is known of the picture stream once its first frame is out."""
+        video, container = self.video, self.container
+        rate = fraction(video.average_rate or video.guessed_rate) or None
+        seconds = None
+        if video.duration:
+            seconds = float(video.duration * self.time_base)
+        elif container.duration:
+            seconds = container.duration / av.time_base
+        count: int | None = video.frames or None
+        if not self.span.whole:
+            left = None if seconds is None else max(0.0, seconds - float(self.span.start))
+            limits = [value for value in (left, self.span.duration) if value is not None]
+            seconds = float(min(limits)) if limits else None
+            count = None
+        if count is None and seconds is not None and rate:
+            count = round(seconds * rate)
+        aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
+        notes = list(reader.notes)
+        if self.span.start:
+            notes.append(f"begins at {float(self.span.start):g} s of the input")
+        return StreamInfo(
+            name=name,
+            width=first.width,
+            height=first.height,
+            pixel_format=reader.pixel_format,
+            colour=reader.colour,
+            time_base=self.time_base,
+            frame_rate=rate,
+            frame_count=count,
+            duration_seconds=seconds,
+            sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
+            codec=video.codec_context.name,
+            notes=tuple(notes),
+            streams=tuple(
+                stream for stream in container.streams if stream.index != video.index and not _unread(stream)
+            ),
+            metadata=dict(container.metadata),
+            chapters=tuple(self._chapters()),
+        )
+
+    def _chapters(self) -> Iterator[dict[str, Any]]:
+        for chapter in self.container.chapters():
+            inside = self.span.clip(chapter["start"], chapter["end"], fraction(chapter["time_base"]))
+            if inside is not None:
+                yield {**chapter, "start": inside[0], "end": inside[1]}
+
+
+def open_at(path: str, start: float | None, duration: float | None, max_pixels: int) -> Opened:
+    """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
+
+    Where there is none to be found, reading begins at the beginning, and what comes before `start` has to be left out.
+
+    Args:
+        path: the file, or `-`.
+        start: seconds from the beginning; None: 0.
+        duration: seconds; None: to the end.
+        max_pixels: refuse larger pictures.
+
+    Raises:
+        SourceError: missing, not a video, or refused.
+    """
+    if (start is not None and start < 0) or (duration is not None and duration <= 0):
+        raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
+    opened = _open(path, start, duration, max_pixels)
+    if not start or path == STDIN or _seek(opened):
+        return opened
+    opened.container.close()
+    return _open(path, start, duration, max_pixels)
+
+
+def _open(path: str, start: float | None, duration: float | None, max_pixels: int) -> Opened:
+    container = open_input(path)
+    container.flags &= ~GENERATE_PTS
+    try:
+        video = _choose_video(shown_name(path), container, max_pixels)
+        time_base = fraction(video.time_base)
+        if not time_base:
+            raise SourceError(f"{shown_name(path)}: its video stream has no time base")
+    except BaseException:
+        container.close()
+        raise
+    span = Span(
+        Fraction(start or 0).limit_denominator(1_000_000),
+        None if duration is None else Fraction(duration).limit_denominator(1_000_000),
+        (video.start_time or 0) * time_base,
+    )
+    return Opened(container, video, span, time_base)
+
+
+def _choose_video(name: str, container: InputContainer, max_pixels: int) -> VideoStream:
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not pictures:
+        cover = ", only a cover picture" if container.streams.video else ""
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceError(f"{name} has no video stream{cover} (it holds: {kinds})")
+    video = max(pictures, key=_area)  # The first of the largest, as with a front and a rear camera in one file.
+    context = video.codec_context
+    if context is None or context.name not in VIDEO_CODECS.split(","):
+        codec = context.name if context else "an unknown codec"
+        raise SourceError(f"{name}: rtseg does not decode this kind of video ({codec})")
+    if context.width * context.height > max_pixels:
+        size = f"{context.width}x{context.height}"
+        raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels")
+    context.thread_type = "FRAME"
+    context.options = {"max_pixels": str(max_pixels)}
+    return video
+
+
+def _seek(opened: Opened) -> bool:
+    """Whether a key frame before the span was found; if not, the file has been read and must be opened again."""
+    first = opened.span.first(opened.time_base)
+    for seconds_before in (0, 2, 10, 60):
+        target = first - round(seconds_before / opened.time_base)
+        try:
+            opened.container.seek(target, stream=opened.video)
+            key = next((packet for packet in opened.container.demux(opened.video) if packet.is_keyframe), None)
+            if key is not None and key.pts is not None and key.pts <= first:
+                opened.container.seek(target, stream=opened.video)
+                return True
+        except (av.FFmpegError, OSError):
+            return False
+    return False
+
+
+def _unread(stream: Stream) -> bool:
+    # MP4's chapter track, which FFmpeg gives as chapters and does not read as packets. PyAV tells from 18.0 on.
+    return getattr(stream, "discard", None) == _DISCARD_ALL
+
+
+def _area(stream: VideoStream) -> int:
+    context = stream.codec_context
+    return context.width * context.height if context is not None else 0

@@ -1,0 +1,125 @@
+"""A file that plays at its own pace, like a camera: so that everything live can be tried without one."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from rtseg.frame import Frame, StreamInfo
+from rtseg.sources import Source
+from rtseg.sources.reconnect import TIME_BASE, LiveClock, Outages
+
+LARGEST_DELAY_SECONDS = 1.0
+"""A file that can't be decoded as fast as it plays goes on from where it is, once it is later than this."""
+
+
+class Paced:
+    """Gives a file's frames when they are due. Implements `rtseg.live.LiveSource`.
+
+    A frame counts as captured when it was due, so that what a machine too slow to decode adds to its age is seen.
+    """
+
+    def __init__(self, open_file: Callable[[], Source], *, loop: bool = False) -> None:
+        """Opens the file.
+
+        Args:
+            open_file: opens it, and opens it again for `loop`.
+            loop: begin anew at the end, for ever.
+
+        Raises:
+            SourceError: it can't be read.
+        """
+        self._open_file, self._loop = open_file, loop
+        self._source = open_file()
+        self._info = replace(self._source.info, time_base=TIME_BASE, streams=(), chapters=())
+        self._closing = threading.Event()
+        self._corrupt_before = 0
+        self._late = 0
+        self.decode_seconds = 0.0
+        self.outages = Outages(connected=True)
+        self.tried = threading.Event()
+        self.tried.set()
+
+    @property
+    def info(self) -> StreamInfo:
+        """Of the file, with live time stamps."""
+        return self._info
+
+    @property
+    def corrupt(self) -> int:
+        """Frames so far that could not be decoded."""
+        return self._corrupt_before + self._source.corrupt
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was met and mended so far."""
+        late = f"the file could not be decoded as fast as it plays: {self._late} times it went on later"
+        return (*self._source.warnings, *((late,) if self._late else ()))
+
+    def close(self) -> None:
+        """Ends the reading and the waiting, from any thread."""
+        self._closing.set()
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames when they are due; their `pts` are the file's, from 0, and go on rising with each round."""
+        clock = LiveClock()
+        begin: float | None = None
+        shift = first = Fraction(0)
+        index = 0
+        while True:
+            last: Fraction | None = None
+            for frame in self._timed_frames():
+                own = frame.pts * frame.time_base
+                if begin is None:
+                    begin, first = time.monotonic() - float(own), own
+                due = begin + float(shift + own)
+                late = time.monotonic() - due
+                if late > LARGEST_DELAY_SECONDS:
+                    begin, due = begin + late, due + late
+                    self._late += 1
+                if self._closing.wait(max(0.0, -late)):
+                    return
+                last = own + (frame.duration * frame.time_base or self._nominal_seconds)
+                captured = round(due * 1e9)
+                yield replace(
+                    frame,
+                    pts=clock.place(shift + own, captured),
+                    time_base=TIME_BASE,
+                    index=index,
+                    duration=round(frame.duration * frame.time_base / TIME_BASE),
+                    captured_ns=captured,
+                )
+                index += 1
+            if self._closing.is_set() or not self._loop or last is None:
+                return
+            shift += last - first
+            self._reopen()
+
+    def _timed_frames(self) -> Iterator[Frame]:
+        items = iter(self._source)
+        while True:
+            begin = time.perf_counter()
+            item = next(items, None)
+            while item is not None and not isinstance(item, Frame):
+                item = next(items, None)
+            if item is None:
+                return
+            self.decode_seconds = time.perf_counter() - begin
+            yield item
+
+    def _reopen(self) -> None:
+        following = self._open_file()
+        before, self._source = self._source, following
+        self._corrupt_before += before.corrupt
+        before.close()
+        del before
+        gc.collect()  # PyAV's containers and streams hold each other: without this each round would leave one behind
+
+    @property
+    def _nominal_seconds(self) -> Fraction:
+        return 1 / (self._info.frame_rate or Fraction(25))

@@ -1,0 +1,269 @@
+"""A live source that comes back: opened again whenever it goes away, with a clock that never runs backwards."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from rtseg.errors import SourceError
+from rtseg.frame import Colour, Frame, StreamInfo
+from rtseg.sources import Source
+
+TIME_BASE = Fraction(1, 90_000)
+"""The unit of all live time stamps, as in MPEG transport streams."""
+
+FIRST_PAUSE_SECONDS = 0.5
+"""Pause before the first new try, doubled with each that fails."""
+
+GAP_SECONDS = 1.0
+"""A silence longer than this, and than three frames, is an outage even where the connection held."""
+
+_JUMP_BACK_SECONDS = 1.0
+_JUMP_AHEAD_SECONDS = 10.0
+
+
+@dataclass
+class Outages:
+    """Times without pictures, of one camera."""
+
+    count: int = 0
+    """Those that have begun so far."""
+
+    seconds: float = 0.0
+    """Length of those that are over."""
+
+    connected: bool = False
+    """Whether there are pictures now."""
+
+    reason: str = ""
+    """Why there were none the last time, in one line."""
+
+    since: float | None = None
+    """`time.monotonic()` of the last picture before the present outage; None while there are pictures."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For statistics. An outage that lasts is counted with its length so far."""
+        since = self.since
+        lasting = 0.0 if since is None else time.monotonic() - since
+        return {
+            "count": self.count,
+            "seconds": round(self.seconds + lasting, 3),
+            "connected": self.connected,
+            **({"reason": self.reason} if self.reason else {}),
+        }
+
+
+class LiveClock:
+    """Turns a live stream's own time stamps into ones that always rise, across jumps and reconnections.
+
+    Within a stream the distances are the stream's own. Where its clock is set back or leaps ahead, and where another
+    connection begins, the new stamps are joined to the old with the distance that really passed.
+    """
+
+    def __init__(self) -> None:
+        self.jumps = 0
+        """Times that a stream's clock was set back by a second or more, or ahead by ten more than passed."""
+        self._offset: Fraction | None = None
+        self._last: int | None = None
+        self._last_ns = 0
+
+    def restart(self) -> None:
+        """Another connection begins: its clock is another one."""
+        self._offset = None
+
+    def place(self, stamp_seconds: Fraction | None, captured_ns: int) -> int:
+        """Where a frame stands, in units of `TIME_BASE`, from 0 for the first.
+
+        Args:
+            stamp_seconds: as the stream has it; None: missing.
+            captured_ns: when it was captured, by the monotonic clock.
+        """
+        passed = Fraction(max(0, captured_ns - self._last_ns), 1_000_000_000)
+        expected = 0 if self._last is None else self._last + max(1, round(passed / TIME_BASE))
+        if stamp_seconds is None:
+            ticks = expected
+        else:
+            own = round(stamp_seconds / TIME_BASE)
+            if self._offset is not None and self._last is not None and self._leaps(own + int(self._offset), passed):
+                self.jumps += 1
+                self._offset = None
+            if self._offset is None:
+                self._offset = Fraction(expected - own)
+            ticks = own + int(self._offset)
+        if self._last is not None:
+            ticks = max(ticks, self._last + 1)
+        self._last, self._last_ns = ticks, captured_ns
+        return ticks
+
+    def _leaps(self, ticks: int, passed: Fraction) -> bool:
+        assert self._last is not None
+        step = (ticks - self._last) * TIME_BASE
+        return step < -_JUMP_BACK_SECONDS or step > passed + _JUMP_AHEAD_SECONDS
+
+
+class Reconnecting:
+    """Frames of a source that is opened again whenever it ends or fails. Implements `rtseg.live.LiveSource`.
+
+    Any end of a live source is a disconnection. Between tries it waits, half a second at first and twice as long each time,
+    shortened by a random part so that many clients do not come back at once. No frame is made up for the time between.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Source],
+        *,
+        longest_pause_seconds: float = 30.0,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Opens nothing yet: that happens when the first frame is asked for.
+
+        Args:
+            name: for messages and statistics, without passwords.
+            connect: opens the source; raises SourceError where that fails. Blocks for a bounded time.
+            longest_pause_seconds: between two tries; 0: the first disconnection ends the stream.
+            log: told in one line what happened.
+        """
+        self._name, self._connect, self._log = name, connect, log
+        self._longest = longest_pause_seconds
+        self._closing = threading.Event()
+        self._source: Source | None = None
+        self._info = StreamInfo(name, 0, 0, "yuv420p", Colour("bt709", False), TIME_BASE)
+        self._corrupt_before = 0
+        self._warnings_before: tuple[str, ...] = ()
+        self._clock = LiveClock()
+        self._index = 0
+        self._last_seconds: float | None = None
+        self._step_seconds = 0.0
+        self.decode_seconds = 0.0
+        self.outages = Outages()
+        self.tried = threading.Event()
+
+    @property
+    def info(self) -> StreamInfo:
+        """Of the newest frame; 0x0 before the first."""
+        return self._info
+
+    @property
+    def corrupt(self) -> int:
+        """Frames so far that could not be decoded, of all connections."""
+        source = self._source
+        return self._corrupt_before + (source.corrupt if source else 0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was met and mended so far, in this connection and the one before."""
+        source, jumps = self._source, self._clock.jumps
+        own = (f"the stream's clock jumped {jumps} times: joined by the time that passed",) if jumps else ()
+        return (*self._warnings_before, *(source.warnings if source else ()), *own)
+
+    def close(self) -> None:
+        """Ends the reading and the waiting, from any thread."""
+        self._closing.set()
+        source = self._source
+        if source is not None:
+            source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames from 0 on, whose `pts` always rise, until `close`, or with `longest_pause_seconds=0` the first outage."""
+        pause = FIRST_PAUSE_SECONDS
+        while not self._closing.is_set():
+            before = self._index
+            try:
+                yield from self._one_connection()
+                reason = "the stream ended"
+            except SourceError as error:
+                reason = " ".join(str(error).split())
+            finally:
+                self._let_go()
+            if self._closing.is_set():
+                return
+            if self._index > before:
+                pause = FIRST_PAUSE_SECONDS
+            self._went_away(reason)
+            if not self._longest:
+                return
+            wait = min(pause, self._longest) * random.uniform(0.5, 1.0)
+            self._closing.wait(wait)
+            pause = min(pause * 2, self._longest)
+
+    def _one_connection(self) -> Iterator[Frame]:
+        source = self._connect()
+        self._source = source
+        if self._closing.is_set():
+            source.close()
+            return
+        self._clock.restart()
+        for item in source:
+            if isinstance(item, Frame):
+                self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+                yield self._place(item, source.info)
+            if self._closing.is_set():
+                return
+
+    def _let_go(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+            self._corrupt_before += source.corrupt
+            self._warnings_before = tuple(source.warnings)
+            del source
+            gc.collect()  # PyAV's containers and streams hold each other: without this each connection would stay
+
+    def _place(self, frame: Frame, info: StreamInfo) -> Frame:
+        self._note_change(frame, info)
+        self._came(frame.captured_ns / 1e9)
+        pts = self._clock.place(frame.pts * frame.time_base, frame.captured_ns)
+        placed = replace(
+            frame,
+            pts=pts,
+            time_base=TIME_BASE,
+            index=self._index,
+            duration=round(frame.duration * frame.time_base / TIME_BASE),
+        )
+        self._index += 1
+        return placed
+
+    def _note_change(self, frame: Frame, info: StreamInfo) -> None:
+        old, self._info = self._info, replace(info, name=self._name, time_base=TIME_BASE)
+        was = (old.width, old.height, old.pixel_format)
+        now = (info.width, info.height, info.pixel_format)
+        if self._index and was != now:
+            self._log(f"{self._name}: pictures are now {now[0]}x{now[1]} {now[2]}, were {was[0]}x{was[1]} {was[2]}")
+
+    def _came(self, seconds: float) -> None:
+        """A frame is there: whatever outage there was is over."""
+        outages, last = self.outages, self._last_seconds
+        silence = 0.0 if last is None else seconds - last
+        if outages.since is None and last is not None and silence > max(GAP_SECONDS, 3 * self._step_seconds):
+            outages.count += 1
+            outages.since = last
+        if outages.since is not None:
+            length = max(0.0, seconds - outages.since)
+            outages.seconds += length
+            outages.since = None
+            self._log(f"{self._name}: pictures again, after {length:.1f} s without")
+        elif last is not None:
+            self._step_seconds = 0.9 * self._step_seconds + 0.1 * silence
+        self._last_seconds = seconds
+        outages.connected = True
+        self.tried.set()
+
+    def _went_away(self, reason: str) -> None:
+        outages = self.outages
+        first = outages.since is None
+        outages.reason = reason if reason.startswith(self._name) else f"{self._name}: {reason}"
+        outages.connected = False
+        if first:
+            outages.count += 1
+            outages.since = time.monotonic() if self._last_seconds is None else self._last_seconds
+        if first or self._step_seconds == 0.0:
+            again = "" if not self._longest else "; trying again"
+            self._log(f"{outages.reason}{again}")
+        self.tried.set()

@@ -1,0 +1,45 @@
+"""The houses of the synthetic street."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtseg.synthetic.canvas import BUILDING, Canvas, Colour, scaled
+from rtseg.synthetic.scene import Item
+from rtseg.synthetic.textures import Materials
+from rtseg.synthetic.view import View
+
+_STOREY_METRES = 3.1
+_TILES: Colour = (104, 82, 76)
+_SLATE: Colour = (88, 92, 100)
+_PANE = np.array([(0.0, 0.0), (1.1, 0.0), (1.1, 1.5), (0.0, 1.5)])
+
+
+def draw_house(canvas: Canvas, view: View, materials: Materials, item: Item) -> None:
+    """A house: the end that faces the camera, the roof's slope, and the front along the street."""
+    side = -1 if item.x < 0 else 1
+    near, far = item.z - view.z, item.z + item.length - view.z
+    start = max(near, view.near)
+    facade = materials.facade(side, item.variant)
+    height = _STOREY_METRES * facade.floors + 0.6
+    ridge_x, ridge = item.x + side * 4.0, height + (2.6 if item.variant % 2 else 0.4)
+    if near > view.near:
+        x = np.array([item.x, item.x, ridge_x, ridge_x + side * 6, ridge_x + side * 6])
+        end = view.project(x, np.array([0, height, ridge, height, 0]), np.full(5, near))
+        canvas.fill(end, scaled(facade.wall, 0.8), BUILDING, near)
+        if item.variant % 5 < 3 and near < 80:
+            feet = np.array([(x, _STOREY_METRES * floor + 1.1) for x in (1.6, 5.2) for floor in range(facade.floors)])
+            panes = (feet[:, None] + _PANE).reshape(-1, 2)
+            points = view.project(item.x + side * panes[:, 0], panes[:, 1], np.full(len(panes), near))
+            glass = np.tile((70.0, 80.0, 92.0), (len(panes) // 4, 1))
+            canvas.polygons(points, range(4, len(panes) + 1, 4), glass, BUILDING, near)
+    depth = (start + far) / 2
+    x, y, z = (
+        np.array([item.x, ridge_x, ridge_x, item.x]),
+        np.array([height, ridge, ridge, height]),
+        np.array([start, start, far, far]),
+    )
+    canvas.fill(view.project(x, y, z), _TILES if item.variant % 3 else _SLATE, BUILDING, depth)
+    canvas.paste(
+        facade.texture, view.wall(item.x, start, far, height), BUILDING, depth, ((start - near) / item.length, 1.0)
+    )

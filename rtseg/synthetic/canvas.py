@@ -1,0 +1,179 @@
+"""Painting into a canvas that carries the classes along.
+
+The canvas is uint8 `[H, W, 4]`: red, green, blue and the class index. Every shape is painted into all four at once, without
+anti-aliasing, so that the class map can't disagree with the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.palette import CAMVID_CLASSES
+
+Image = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(len(CAMVID_CLASSES))
+
+_SUBPIXEL_BITS = 4
+_HAZE_STEPS = 32
+_PLAIN_PIXELS = 7.0  # a wall narrower than this gets its texture's mean colour
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    """A colour made lighter or darker, clipped to 0 to 255."""
+    return (min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0))
+
+
+@dataclass
+class Texture:
+    """An RGBA picture with smaller copies of itself, made when first needed, so that far things do not shimmer."""
+
+    rgba: Image
+    ragged: bool = False
+    """Leaves: sampled at the nearest pixel unless enlarged, three times as fast, and nobody can tell."""
+    _levels: dict[tuple[int, int], Image] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pierced = bool(cv2.minMaxLoc(cv2.extractChannel(self.rgba, 3))[0] < 128)
+        """Whether anything shows through."""
+        r, g, b = cv2.mean(self.rgba)[:3]
+        self.mean: Colour = (r, g, b)
+
+    def level(self, width: float, height: float) -> Image:
+        """The copy that suits a painted size of `width` x `height` pixels: halved until less than twice as large."""
+        rows, columns = self.rgba.shape[:2]
+        key = (_halvings(columns, width), _halvings(rows, height))
+        if key not in self._levels:
+            size = (max(columns >> key[0], 2), max(rows >> key[1], 2))
+            self._levels[key] = np.asarray(cv2.resize(self.rgba, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return self._levels[key]
+
+
+def _halvings(have: int, want: float) -> int:
+    """How often `have` pixels can be halved and still be about `want`; at most 6 times."""
+    return min(int(math.log2(max(have / max(want, 1.0), 1.0)) + 0.3), 6)
+
+
+def fixed(points: Points) -> npt.NDArray[np.int32]:
+    """Pixels as OpenCV's fixed point, for shapes that move by less than a pixel."""
+    return np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+
+
+class Haze:
+    """The air between the camera and far things, which makes them pale."""
+
+    def __init__(self, colour: Colour, metres: float) -> None:
+        """Take the haze's colour and the depth at which it has replaced about half of a thing's own."""
+        self.colour = colour
+        self.metres = metres
+        self._tables: dict[tuple[int, int], Image] = {}
+
+    def share(self, depth: float) -> float:
+        """How much of a thing's colour the air has replaced: 0 near, 0.85 at the most."""
+        return 0.85 * (1.0 - math.exp(-max(depth - 10.0, 0.0) / self.metres))
+
+    def table(self, label: int, step: int) -> Image:
+        """A lookup table for RGBA that mixes in `step` / 32 of haze and turns the alpha into a class."""
+        if (label, step) not in self._tables:
+            k = step / _HAZE_STEPS
+            ramp = np.arange(256.0)[:, None] * (1.0 - k) + np.array(self.colour) * k
+            table = np.full((1, 256, 4), label, dtype=np.uint8)
+            table[0, :, :3] = np.rint(ramp)
+            self._tables[label, step] = table
+        return self._tables[label, step]
+
+
+class Canvas:
+    """A frame in the making."""
+
+    def __init__(self, pixels: Image, haze: Haze) -> None:
+        """Paint into `pixels`, uint8 `[H, W, 4]`."""
+        self.pixels = pixels
+        self.haze = haze
+
+    def fill(self, points: Points, colour: Colour, label: int, depth: float = 0.0) -> None:
+        """Paint a convex polygon, float `[N, 2]` in pixels, in one colour and class, `depth` metres away."""
+        k = self.haze.share(depth)
+        r, g, b = (c * (1.0 - k) + h * k for c, h in zip(colour, self.haze.colour, strict=True))
+        cv2.fillConvexPoly(self.pixels, fixed(points), (r, g, b, label), cv2.LINE_8, _SUBPIXEL_BITS)
+
+    def polygons(
+        self, points: Points, ends: Sequence[int], colours: Points, label: int, depth: float | Sequence[float]
+    ) -> None:
+        """Paint convex polygons of one class.
+
+        Args:
+            points: float `[N, 2]` in pixels, one polygon after the other.
+            ends: where in `points` each polygon stops.
+            colours: `[polygons, 3]`.
+            label: the class.
+            depth: metres from the camera, for the haze; one for all or one for each.
+        """
+        k = (
+            self.haze.share(depth)
+            if isinstance(depth, (int, float))
+            else np.array([self.haze.share(d) for d in depth])[:, None]
+        )
+        tones = (np.minimum(colours, 255.0) * (1.0 - k) + np.array(self.haze.colour) * k).tolist()
+        corners = fixed(points)
+        start = 0
+        for end, (r, g, b) in zip(ends, tones, strict=True):
+            cv2.fillConvexPoly(self.pixels, corners[start:end], (r, g, b, label), cv2.LINE_8, _SUBPIXEL_BITS)
+            start = end
+
+    def paste(
+        self, texture: Texture, quad: Points, label: int, depth: float, span: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
+        """Paint a texture into the quadrilateral of its top left, top right, bottom right and bottom left corners.
+
+        Args:
+            texture: where its alpha is below a half, nothing is painted.
+            quad: float `[4, 2]` in pixels.
+            label: the class.
+            depth: metres from the camera, for the haze.
+            span: the part of the texture from left to right that the quadrilateral shows, 0 to 1.
+        """
+        height, width = self.pixels.shape[:2]
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad.tolist()
+        low_x, high_x, low_y, high_y = (
+            min(x0, x1, x2, x3),
+            max(x0, x1, x2, x3),
+            min(y0, y1, y2, y3),
+            max(y0, y1, y2, y3),
+        )
+        left, top = max(math.floor(low_x), 0), max(math.floor(low_y), 0)
+        right, bottom = min(math.ceil(high_x) + 1, width), min(math.ceil(high_y) + 1, height)
+        if right <= left or bottom <= top:
+            return
+        if high_x - low_x < _PLAIN_PIXELS and not texture.pierced:
+            self.fill(quad, texture.mean, label, depth)
+            return
+        share = max(span[1] - span[0], 1e-3)
+        source = texture.level((high_x - low_x) / share, max(abs(y3 - y0), abs(y2 - y1)))
+        rows, columns = source.shape[:2]
+        u0, u1 = span[0] * columns - 0.5, span[1] * columns - 0.5
+        corners = np.array([[u0, -0.5], [u1, -0.5], [u1, rows - 0.5], [u0, rows - 0.5]], dtype=np.float32)
+        to_screen = cv2.getPerspectiveTransform(corners, (quad - (left, top)).astype(np.float32))
+        size = (right - left, bottom - top)
+        enlarged = high_y - low_y > 1.4 * rows
+        how = cv2.INTER_NEAREST if texture.ragged and not enlarged else cv2.INTER_LINEAR
+        warped = cv2.warpPerspective(source, to_screen, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+        cv2.fillConvexPoly(mask, fixed(quad - (left, top)), 255, cv2.LINE_8, _SUBPIXEL_BITS)
+        if texture.pierced:
+            cv2.bitwise_and(mask, cv2.extractChannel(warped, 3), dst=mask)
+            cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY, dst=mask)
+        step = round(self.haze.share(depth) * _HAZE_STEPS)
+        if step == 0:
+            cv2.insertChannel(np.full((size[1], size[0]), label, dtype=np.uint8), warped, 3)
+        else:
+            warped = cv2.LUT(warped, self.haze.table(label, step))
+        cv2.copyTo(warped, mask, self.pixels[top:bottom, left:right])

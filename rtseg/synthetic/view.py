@@ -1,0 +1,89 @@
+"""The synthetic drive's camera: from metres on the street to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+
+CAMERA_HEIGHT = 1.45
+"""Metres above the road."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera that looks along the street: x to the right, y up, z ahead of it, in metres."""
+
+    focal: float
+    centre: float
+    """The vanishing point's column."""
+    horizon: float
+    """The vanishing point's row."""
+    x: float
+    z: float
+    """Metres driven."""
+    mirror: float
+    """-1 swaps left and right, for traffic on the other side."""
+    near: float = 1.2
+    """Nothing nearer than this many metres is drawn."""
+
+    @classmethod
+    def at(cls, width: int, height: int, seconds: float, speed: float, mirror: float) -> View:
+        """Where the camera is after some seconds: it drives on evenly, swaying a little."""
+        focal = float(np.sqrt(width * height))
+        yaw = 0.016 * np.sin(0.5 * seconds) + 0.004 * np.sin(1.7 * seconds)
+        pitch = 0.003 * np.sin(2.9 * seconds) + 0.0015 * np.sin(7.1 * seconds)
+        centre = width / 2 + focal * float(yaw) - mirror * 0.02 * width
+        horizon = height * 0.49 + focal * float(pitch)
+        return cls(focal, centre, horizon, 0.25 * float(np.sin(0.4 * seconds)), speed * seconds, mirror)
+
+    def project(self, x: Points | float, y: Points | float, z: Points) -> Points:
+        """Pixels `[N, 2]` of points; `z` is metres ahead of the camera."""
+        scale = self.focal / z
+        pixels = np.empty((len(z), 2))
+        pixels[:, 0] = self.centre + self.mirror * (x - self.x) * scale
+        pixels[:, 1] = self.horizon - (y - CAMERA_HEIGHT) * scale
+        return pixels
+
+    def row(self, z: float) -> float:
+        """The row of the ground at `z` metres ahead."""
+        return self.horizon + CAMERA_HEIGHT * self.focal / z
+
+    def flat(self, x0: float, x1: float, z0: float, z1: float, y: float = 0.0) -> Points:
+        """A level rectangle."""
+        return self.project(np.array([x0, x1, x1, x0]), y, np.array([z0, z0, z1, z1]))
+
+    def wall(self, x: float, z0: float, z1: float, height: float) -> Points:
+        """An upright rectangle along the street, from its top at `z0` round to its bottom at `z0`."""
+        return self.project(x, np.array([height, height, 0.0, 0.0]), np.array([z0, z1, z1, z0]))
+
+    def upright(self, x: float, z: float, width: float, height: float) -> Points:
+        """An upright rectangle across the street, facing the camera, standing on the ground."""
+        half = width / 2 * self.mirror
+        return self.project(
+            np.array([x - half, x + half, x + half, x - half]), np.array([height, height, 0.0, 0.0]), np.full(4, z)
+        )
+
+    def to_ground(self, per_metre: float, top: int, period: int) -> npt.NDArray[np.float64]:
+        """The 3x3 transform from pixels below row `top` to a texture of the ground.
+
+        Args:
+            per_metre: the texture's pixels a metre.
+            top: the row that becomes 0.
+            period: after how many pixels the texture repeats.
+        """
+        # z = h f / (row - horizon); x = camera + mirror (column - centre) z / f
+        h = CAMERA_HEIGHT
+        offset = (self.z * per_metre) % period
+        across = self.mirror * h * per_metre
+        below = top - self.horizon
+        return np.array(
+            [
+                [across, self.x * per_metre, self.x * per_metre * below - across * self.centre],
+                [0.0, offset, h * self.focal * per_metre + offset * below],
+                [0.0, 1.0, below],
+            ]
+        )
