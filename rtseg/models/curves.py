@@ -1,0 +1,46 @@
+"""The log of a training run, as CSV and as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Row = Mapping[str, float]
+"""One evaluation: `step`, `epoch`, `minutes`, `loss`, `pixel_accuracy`, `miou`."""
+
+
+def write_log(rows: Sequence[Row], path: Path) -> None:
+    """Writes the whole log; replaces the file when the new one is whole."""
+    partial = path.with_name(f"{path.stem}.partial.csv")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: round(value, 5) for key, value in row.items()})
+    partial.replace(path)
+
+
+def write_curves(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Draws loss, pixel accuracy and mean IoU over the epochs as a PNG."""
+    from matplotlib.figure import Figure  # no pyplot: it would look for a display
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    left = figure.add_subplot()
+    epochs = [row["epoch"] for row in rows]
+    mark = "o" if len(rows) == 1 else ""
+    left.plot(epochs, [row["loss"] for row in rows], color="tab:gray", marker=mark, label="training loss")
+    left.set_xlabel("epoch")
+    left.set_ylabel("training loss")
+    right = left.twinx()
+    for name, words, colour in (("pixel_accuracy", "pixel accuracy", "tab:blue"), ("miou", "mean IoU", "tab:red")):
+        values = [row[name] for row in rows]
+        right.plot(epochs, values, color=colour, marker=mark, label=f"{words}, best {max(values):.4f}")
+    right.set_ylim(0, 1)
+    right.set_ylabel("on val")
+    right.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
+    figure.suptitle(title)
+    partial = path.with_name(f"{path.stem}.partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(path)

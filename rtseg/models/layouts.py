@@ -1,0 +1,331 @@
+"""Data sets on disk: which files belong together, and which label value means which class.
+
+Every layout is one function from a folder to a `DataSet`; `open_dataset` picks the function by name or by the files that
+are there, and `check` reads everything once, so that what is wrong is known by name before hours of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.errors import DataError
+from rtseg.palette import CAMVID_CLASSES, NO_CLASS
+
+NOBODYS = -1
+"""In a table of label values: this value may not occur."""
+
+VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
+"""A class of one of these names is no class: its pixels count nowhere."""
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Endings of files that are taken for pictures, in lower case."""
+
+Table = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture and its labels."""
+
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a layout found under a folder."""
+
+    layout: str
+    """A name in `LAYOUTS`."""
+
+    root: Path
+    """The folder."""
+
+    classes: tuple[str, ...]
+    """Class names in index order, lower case, without Void."""
+
+    table: Table
+    """int16 `[256]`: label value to class index; `NO_CLASS` for Void, `NOBODYS` for values that no class owns."""
+
+    splits: dict[str, list[Pair]]
+    """`train`, `val` and `test`, as far as they are there, each in name order."""
+
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    """What has no partner, by split, in words."""
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The pairs of one split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if not self.splits.get(split):
+            there = ", ".join(f"{name} ({len(pairs)})" for name, pairs in self.splits.items() if pairs) or "none"
+            raise DataError(f"{self.root} ({self.layout}) has no split '{split}'; there are: {there}")
+        return self.splits[split]
+
+
+def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
+    """Finds the pairs, classes and splits of a data set. Opens no picture: `check` does that.
+
+    Args:
+        root: the data set's folder.
+        layout: a name in `LAYOUTS`, or `auto` to tell by the files that are there.
+
+    Raises:
+        DataError: no such folder or layout, no layout fits, or a class list can't be used.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the folder of a data set")
+    if layout == "auto":
+        fitting = [name for name, (mark, _) in LAYOUTS.items() if any((root / m).exists() for m in mark)]
+        if not fitting:
+            marks = "; ".join(f"{name} has {' or '.join(mark)}" for name, (mark, _) in LAYOUTS.items())
+            raise DataError(f"{root}: the layout of this data set is not known ({marks}); name it with --layout")
+        layout = fitting[0]
+    if layout not in LAYOUTS:
+        raise DataError(f"no layout '{layout}'; there are {', '.join(LAYOUTS)}")
+    dataset = LAYOUTS[layout][1](root)
+    if not any(dataset.splits.values()):
+        problems = [problem for found in dataset.missing.values() for problem in found]
+        raise DataError(
+            f"{root}: no picture with labels in the {layout} layout" + (f"; {_few(problems)}" if problems else "")
+        )
+    return dataset
+
+
+def read_pair(pair: Pair, table: Table) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """One picture, uint8 `[H, W, 3]` RGB, and its class map, uint8 `[H, W]`, `NO_CLASS` where Void.
+
+    Raises:
+        DataError: a file can't be read, the sizes differ, or a label value belongs to no class. The message names the file.
+    """
+    bgr = _read(pair.image, cv2.IMREAD_COLOR)
+    label = _read(pair.label, cv2.IMREAD_UNCHANGED)
+    if label.ndim != 2:
+        raise DataError(
+            f"{pair.label}: holds {label.shape[2]} channels (colours?); labels are one channel of class indices"
+        )
+    if label.shape != bgr.shape[:2]:
+        raise DataError(
+            f"{pair.label}: is {label.shape[1]}x{label.shape[0]}, "
+            f"but its picture {pair.image.name} is {bgr.shape[1]}x{bgr.shape[0]}"
+        )
+    if label.dtype != np.uint8 and label.max() > 255:
+        raise DataError(f"{pair.label}: label value {label.max()}; values are 0 to 255")
+    classes = table[label]
+    if classes.min() == NOBODYS:
+        values = np.unique(label[classes == NOBODYS])[:5].tolist()
+        raise DataError(f"{pair.label}: label value {', '.join(map(str, values))} belongs to no class")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), classes.astype(np.uint8)
+
+
+def check(dataset: DataSet, splits: Iterable[str], each: Callable[[Pair], None] | None = None) -> None:
+    """Reads every pair of these splits.
+
+    Args:
+        dataset: what `open_dataset` found.
+        splits: names of splits; each must be there.
+        each: called after each pair, for progress.
+
+    Raises:
+        DataError: anything is wrong with any file; the message counts all that is and names the first few.
+    """
+    problems: list[str] = []
+    for split in splits:
+        problems += dataset.missing.get(split, [])
+        for pair in dataset.pairs(split):
+            try:
+                read_pair(pair, dataset.table)
+            except DataError as error:
+                problems.append(str(error))
+            if each is not None:
+                each(pair)
+    raise_problems(dataset, problems)
+
+
+def raise_problems(dataset: DataSet, problems: Sequence[str]) -> None:
+    """Raises `DataError` if there are any problems."""
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError(f"{dataset.root} ({dataset.layout}) has {count}: {_few(problems)}")
+
+
+def _few(problems: Sequence[str], most: int = 8) -> str:
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more
+
+
+def _read(path: Path, mode: int) -> npt.NDArray[np.uint8]:
+    # From bytes: imread says the same of a missing file, a folder and a damaged picture, and can't open some names on Windows.
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        picture = cv2.imdecode(data, mode) if len(data) else None
+    except (OSError, cv2.error) as error:
+        raise DataError(f"{path}: can't be read ({error})") from error
+    if picture is None:
+        raise DataError(f"{path}: is not a picture, or is damaged")
+    return np.asarray(picture)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, sorted by name; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    )
+
+
+def _match(
+    images: Iterable[Path], labels: Iterable[Path], label_name: Callable[[Path], str]
+) -> tuple[list[Pair], list[str]]:
+    """Pairs by name, and what has no partner.
+
+    Args:
+        images: pictures.
+        labels: label files.
+        label_name: the file name, without ending, of a picture's labels.
+    """
+    waiting = {label.stem: label for label in labels}
+    pairs, missing = [], []
+    for image in images:
+        label = waiting.pop(label_name(image), None)
+        if label is None:
+            missing.append(f"{image}: has no labels (a file named {label_name(image)}.png is expected)")
+        else:
+            pairs.append(Pair(image, label))
+    missing += [f"{label}: has no picture" for label in waiting.values()]
+    return pairs, missing
+
+
+def _read_classes(file: Path) -> tuple[tuple[str, ...], Table]:
+    """Class names, one a line in the order of their label values, and the table; Void and 255 are no class."""
+    try:
+        names = [line.strip().lower() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: the class list can't be read ({error}); give one class name a line") from error
+    classes = tuple(name for name in names if name not in VOID_NAMES)
+    if not classes or len(names) > NO_CLASS or len(set(names)) != len(names):
+        raise DataError(f"{file}: a class list has 1 to {NO_CLASS} different names, one a line, not {len(names)}")
+    table = _table()
+    for value, name in enumerate(names):
+        table[value] = NO_CLASS if name in VOID_NAMES else classes.index(name)
+    return classes, table
+
+
+def _table(owned: dict[int, int] | None = None) -> Table:
+    table = np.full(256, NOBODYS, np.int16)
+    table[NO_CLASS] = NO_CLASS
+    for value, index in (owned or {}).items():
+        table[value] = index
+    return table
+
+
+def _folders(root: Path) -> DataSet:
+    """`images/` and `labels/` with `train`, `val` (and `test`) in each, or flat with the last tenth by name as `val`."""
+    classes, table = _read_classes(root / "classes.txt")
+    splits, missing = {}, {}
+    for split in ("train", "val", "test"):
+        images, labels = _pictures(root / "images" / split), _pictures(root / "labels" / split)
+        if images or labels:
+            splits[split], missing[split] = _match(images, labels, lambda image: image.stem)
+    if not splits:
+        pairs, missing["train"] = _match(
+            _pictures(root / "images"), _pictures(root / "labels"), lambda image: image.stem
+        )
+        # One block, not every tenth: neighbours in name order are often neighbours in a film, and near copies.
+        last = len(pairs) - max(1, len(pairs) // 10)
+        splits = {"train": pairs[:last], "val": pairs[last:]}
+    return DataSet("folders", root, classes, table, splits, missing)
+
+
+def _camvid(root: Path) -> DataSet:
+    """CamVid in the 11-class form of SegNet: `train/`, `train_labels/`, `val/`, `val_labels/` (`test/`); 11 is Void."""
+    splits, missing = {}, {}
+    for split in ("train", "val", "test"):
+        images, labels = _pictures(root / split), _pictures(root / f"{split}_labels")
+        if images or labels:
+            splits[split], missing[split] = _match(images, labels, lambda image: image.stem)
+    count = len(CAMVID_CLASSES)
+    return DataSet(
+        "camvid", root, CAMVID_CLASSES, _table({**{i: i for i in range(count)}, count: NO_CLASS}), splits, missing
+    )
+
+
+def _notebook(root: Path) -> DataSet:
+    """fast.ai's CamVid: `images/NAME.png`, `labels/NAME_P.png`, `codes.txt` with the classes, `valid.txt` names `val`'s files."""
+    classes, table = _read_classes(root / "codes.txt")
+    pairs, missing = _match(_pictures(root / "images"), _pictures(root / "labels"), lambda image: f"{image.stem}_P")
+    try:
+        listed = (root / "valid.txt").read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{root / 'valid.txt'}: the list of validation files can't be read ({error})") from error
+    there = {pair.image.name for pair in pairs}
+    absent = [
+        f"{root / 'images' / name}: stands in valid.txt but has no picture with labels"
+        for name in listed
+        if name not in there
+    ]
+    splits = {
+        "train": [pair for pair in pairs if pair.image.name not in set(listed)],
+        "val": [pair for pair in pairs if pair.image.name in set(listed)],
+    }
+    return DataSet("notebook", root, classes, table, splits, {"train": missing, "val": absent})
+
+
+CITYSCAPES_CLASSES = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light", 20: "traffic sign",
+    21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train",
+    32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+"""labelId to name of the 19 classes that count (cityscapesscripts/helpers/labels.py); their order gives the train ids.
+The other ids up to 33 are Void."""
+
+
+def _cityscapes(root: Path) -> DataSet:
+    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` and `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`."""
+    table = _table(dict.fromkeys(range(34), NO_CLASS))
+    for index, value in enumerate(CITYSCAPES_CLASSES):
+        table[value] = index
+    splits, missing = {}, {}
+    for split in ("train", "val", "test"):
+        images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        labels = sorted((root / "gtFine" / split).glob("*/*_gtFine_labelIds.png"))
+        if images or labels:
+            splits[split], missing[split] = _match(
+                images, labels, lambda image: image.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds"
+            )
+    return DataSet("cityscapes", root, tuple(CITYSCAPES_CLASSES.values()), table, splits, missing)
+
+
+def _bdd100k(root: Path) -> DataSet:
+    """`images/10k/SPLIT` and `labels/sem_seg/masks/SPLIT`; older: `seg/images/SPLIT` and `seg/labels/SPLIT/NAME_train_id.png`."""
+    old = (root / "seg").is_dir()
+    classes = tuple(CITYSCAPES_CLASSES.values())  # BDD100K uses Cityscapes' train ids
+    splits, missing = {}, {}
+    for split in ("train", "val", "test"):
+        images = _pictures(root / ("seg/images" if old else "images/10k") / split)
+        labels = _pictures(root / ("seg/labels" if old else "labels/sem_seg/masks") / split)
+        if split == "test" and not labels:
+            continue  # the test labels are not public
+        if images or labels:
+            splits[split], missing[split] = _match(images, labels, lambda image: image.stem + "_train_id" * old)
+    return DataSet("bdd100k", root, classes, _table({i: i for i in range(len(classes))}), splits, missing)
+
+
+LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path], DataSet]]] = {
+    "cityscapes": (("leftImg8bit",), _cityscapes),
+    "bdd100k": (("labels/sem_seg", "seg/labels"), _bdd100k),
+    "notebook": (("codes.txt",), _notebook),
+    "camvid": (("train_labels", "val_labels"), _camvid),
+    "folders": (("classes.txt",), _folders),
+}
+"""Name -> the files or folders of which one gives the layout away, and its function. `auto` tries them in this order."""

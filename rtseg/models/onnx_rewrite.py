@@ -1,0 +1,100 @@
+"""ONNX graphs rewritten by kept libraries: a newer operator set, BatchNorm folded, half precision."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from rtseg.errors import ModelError
+from rtseg.models.needs import require
+from rtseg.models.onnx_file import one_sentence
+
+KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
+"""Statistics over a whole plane overflow or lose their small differences in half precision."""
+
+
+def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model in an operator set that has `Resize` by sizes and `Squeeze` by input."""
+    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if version >= 13:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, 13)
+    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
+        raise ModelError(
+            f"{path} is of operator set {version} and can't be brought to 13 ({one_sentence(error)}); export it anew"
+        ) from error
+
+
+def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """BatchNorm into the convolution before it, by ONNX Runtime's basic optimisations.
+
+    An FP32 model's alone: of a half precision model ONNX Runtime makes one that casts to FP32 before each operation.
+    """
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    if half or not any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        return model
+    require("onnxruntime")
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        options.log_severity_level = 3
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise ModelError(f"{path}: ONNX Runtime can't load it ({one_sentence(error)})") from error
+        folded = onnx.load(options.optimized_model_filepath)
+    foreign = [node.domain for node in folded.graph.node if node.domain not in ("", "ai.onnx")]
+    return model if foreign else folded
+
+
+def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
+    """Weights and arithmetic in half precision, by ONNX Runtime's converter, save where `KEPT_IN_FP32` or `keep` says.
+
+    Args:
+        model: an FP32 model; changed.
+        keep: names of nodes that stay FP32.
+    """
+    require("onnxruntime")
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
+    half: onnx.ModelProto = convert_float_to_float16(model, op_block_list=blocked, node_block_list=list(keep))
+    return half
+
+
+def before_the_network(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes between `image` and the first that computes with weights: the normalisation. Unnamed ones get names."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    known, names = {"image"}, []
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+        inputs = {name for name in node.input if name and name not in weights}
+        if inputs and inputs <= known and node.op_type in ("Cast", "Transpose", "Sub", "Add", "Mul", "Div"):
+            known.update(node.output)
+            names.append(node.name)
+    return names
+
+
+def uint8_by_float(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Casts class indices to FP32 before they become uint8; exact for all 255 of them. Changes the model.
+
+    TensorRT documents conversions to uint8 "only for float32, float16" (`DataType` in 10.3 to 11.4), while the table of its
+    `Cast` operator allows all. Newer versions take integers; this is right by either text.
+    """
+    for index, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type == "Cast" and "classes" in node.output:
+            given = node.input[0]
+            node.input[0] = "rtseg/classes_float"
+            cast = onnx.helper.make_node(
+                "Cast", [given], [node.input[0]], "rtseg/classes_float", to=onnx.TensorProto.FLOAT
+            )
+            model.graph.node.insert(index, cast)
+            break
+    return model

@@ -1,0 +1,146 @@
+"""Where a build starts: a model file of any kind, as a graph of the model contract and as the original to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx
+
+from rtseg.description import ModelDescription
+from rtseg.errors import ModelError, OptionError
+from rtseg.models.agreement import Run
+from rtseg.models.needs import require
+from rtseg.models.onnx_file import contract_description, describe, one_sentence, read_onnx
+from rtseg.models.onnx_rewrite import before_the_network, halved
+from rtseg.models.onnx_source import to_contract
+from rtseg.models.preparation import Preparation
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""Endings of files that hold weights; a folder is what `save_pretrained` writes."""
+
+
+class Origin(Protocol):
+    """A model as it came."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What it says of itself, with what the user said filled in."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed because the file does not say it, one sentence each."""
+
+    def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
+        """The model as an ONNX graph of the contract, its description inside. Its sizes may still be free."""
+
+    def original(self, size: tuple[int, int]) -> Run:
+        """The model as it came, in FP32 where it is not half precision itself, on the processor."""
+
+
+def open_origin(path: Path, preparation: Preparation, size: tuple[int, int] | None) -> Origin:
+    """Reads a model file.
+
+    Args:
+        path: ONNX, a checkpoint of rtseg, or one of the checkpoints that `rtseg.models.importers` knows.
+        preparation: what the file may not say.
+        size: (width, height) of the input that is asked for; None: the model's own.
+
+    Raises:
+        ModelError: it is missing, damaged or of an unknown kind.
+        OptionError: something has to be said that the file does not say.
+    """
+    if path.suffix == ".onnx":
+        model = read_onnx(path)
+        description = contract_description(model, str(path))
+        if description is not None:
+            return _ContractOnnx(model, description, path)
+        return _ForeignOnnx(model, path, preparation, size)
+    if path.is_dir() or path.suffix in CHECKPOINTS:
+        require("torch", "onnxscript", "safetensors")
+        from rtseg.models.checkpoint_origin import CheckpointOrigin
+
+        return CheckpointOrigin(path, preparation, size)
+    raise ModelError(
+        f"{path}: rtseg builds from .onnx, {', '.join(CHECKPOINTS)} and save_pretrained folders; "
+        "a model of another program can be exported to ONNX there"
+    )
+
+
+def onnx_run(model: onnx.ModelProto, origin: str) -> Run:
+    """Runs an ONNX graph of the contract on the processor.
+
+    Raises:
+        ModelError: ONNX Runtime can't load it; the message names what it misses.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise ModelError(f"{origin}: ONNX Runtime can't run it ({one_sentence(error)})") from error
+
+    def run(picture: Any) -> Any:
+        return session.run(["classes"], {"image": picture[None]})[0][0]
+
+    return run
+
+
+class _ContractOnnx:
+    """An ONNX file that follows the contract: used as it is."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, model: onnx.ModelProto, description: ModelDescription, path: Path) -> None:
+        self._model, self.description, self._path = model, description, path
+
+    def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
+        """The file's own graph; halved if FP16 is wanted and it is FP32."""
+        has = self.description.precision
+        if precision == "fp32" and has != "fp32":
+            raise OptionError(
+                f"{self._path} is {has} already; build fp32 from its checkpoint, or leave --precision out"
+            )
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        if precision == "fp16" and has == "fp32":
+            model = halved(model, keep=before_the_network(model))
+        describe(model, replace(self.description, precision=precision, input_size=size))
+        return model
+
+    def original(self, size: tuple[int, int]) -> Run:
+        """The file, by ONNX Runtime."""
+        return onnx_run(self._model, str(self._path))
+
+
+class _ForeignOnnx:
+    """An ONNX file from elsewhere: wrapped."""
+
+    def __init__(
+        self, model: onnx.ModelProto, path: Path, preparation: Preparation, size: tuple[int, int] | None
+    ) -> None:
+        self._model, self._path, self._preparation, self._size = model, path, preparation, size
+        self.description = self._wrapped(size, 1, "fp32")[1]
+        self.notes = () if preparation.classes else ("the classes have no names (--classes)",)
+
+    def _wrapped(
+        self, size: tuple[int, int] | None, batch: int, precision: str
+    ) -> tuple[onnx.ModelProto, ModelDescription]:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._model)
+        return to_contract(copy, self._path, size, batch, precision, self._preparation)
+
+    def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
+        """The wrapped network; its sizes are fixed."""
+        model, description = self._wrapped(size, batch, precision)
+        if description.precision != precision:
+            raise OptionError(f"{self._path} is {description.precision} already; leave --precision out")
+        return model
+
+    def original(self, size: tuple[int, int]) -> Run:
+        """The wrapped network as it came, by ONNX Runtime."""
+        return onnx_run(self._wrapped(size, 1, "fp32")[0], str(self._path))
