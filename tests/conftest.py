@@ -1,0 +1,49 @@
+"""What all tests share: where the outside data lies, and the promise that nothing is skipped silently."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of real drives; the test skips where it is absent."""
+    folder = SHARED / "clips"
+    if not folder.is_dir():
+        pytest.skip(f"no real drives at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """CamVid at 480x360; the test skips where it is absent."""
+    folder = SHARED / "camvid"
+    if not folder.is_dir():
+        pytest.skip(f"no CamVid at {folder}")
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Proofs run only when asked for by `-m proof`."""
+    if "proof" in (config.option.markexpr or ""):
+        return
+    for item in items:
+        if item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.skip(reason="takes longer than 30 seconds: make proofs"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.system("prog", ...)`: skips without the program, fails where RTSEG_REQUIRE_SYSTEM=1 promises it."""
+    for mark in item.iter_markers("system"):
+        for program in mark.args:
+            if shutil.which(program) is None:
+                message = f"the system program {program} is missing"
+                if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
+                    pytest.fail(message + ", but RTSEG_REQUIRE_SYSTEM=1 promises it", pytrace=False)
+                pytest.skip(message)

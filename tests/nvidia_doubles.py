@@ -1,0 +1,357 @@
+"""Stand-ins for TensorRT and CUDA, so that the code which builds and runs engines is driven without a GPU.
+
+`tensorrt(version)` has the names of that version's Python API and no others, as benchmarks/tensorrt_surface.py found them in
+NVIDIA's own binding wheels. Its parser reads real ONNX; its engines compute what `onnx_models.truth` says, from and to memory
+that `Cudart` owns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from onnx_models import truth
+
+SURFACE = json.loads((Path(__file__).parent / "data" / "tensorrt_surface.json").read_text())
+VERSIONS = tuple(SURFACE)
+
+
+class ILogger:
+    class Severity(enum.IntEnum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+
+class IProgressMonitor:
+    pass
+
+
+def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
+    """A module with the surface of one version of TensorRT."""
+    present = set(SURFACE[version]["present"])
+    major = int(version.split(".")[0])
+
+    def members(name: str, names: str, start: int = 0) -> Any:
+        known = [n for n in names.split() if n in present or n.startswith("_")]
+        return enum.IntEnum(name, known, start=start)
+
+    class Layer(SimpleNamespace):
+        num_outputs = 1
+
+        def get_input(self, index: int) -> Any:
+            return self.inputs[index]
+
+        def get_output(self, index: int) -> Any:
+            return self.outputs[index]
+
+    module = SimpleNamespace(
+        __version__=version,
+        ILogger=ILogger,
+        IProgressMonitor=IProgressMonitor,
+        IConvolutionLayer=type("IConvolutionLayer", (Layer,), {}),
+        IDeconvolutionLayer=type("IDeconvolutionLayer", (Layer,), {}),
+        DataType=enum.Enum("DataType", ["FLOAT", "HALF", "UINT8", "INT64"]),
+        LayerType=enum.Enum("LayerType", ["CONSTANT", "CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "CAST"]),
+        BuilderFlag=members("BuilderFlag", "FP16 GPU_FALLBACK VERSION_COMPATIBLE"),
+        NetworkDefinitionCreationFlag=members("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH STRONGLY_TYPED"),
+        ProfilingVerbosity=members("ProfilingVerbosity", "DETAILED"),
+        MemoryPoolType=members("MemoryPoolType", "WORKSPACE"),
+        HardwareCompatibilityLevel=members("HardwareCompatibilityLevel", "_NONE AMPERE_PLUS"),
+        DeviceType=members("DeviceType", "_GPU DLA"),
+        LayerInformationFormat=members("LayerInformationFormat", "JSON"),
+    )
+    assert ("FP16" in module.BuilderFlag.__members__) == (major < 11)
+
+    class Network:
+        def __init__(self, flags: int) -> None:
+            self.flags, self.layers = flags, []
+
+        num_layers = property(lambda self: len(self.layers))
+
+        def get_layer(self, index: int) -> Any:
+            return self.layers[index]
+
+    class OnnxParser:
+        """Takes every operator but `Erf` and those of other domains."""
+
+        def __init__(self, network: Network, logger: Any) -> None:
+            self._network, self._errors = network, []
+
+        num_errors = property(lambda self: len(self._errors))
+
+        def get_error(self, index: int) -> Any:
+            return self._errors[index]
+
+        def parse(self, model: bytes) -> bool:
+            import onnx
+
+            graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), data_prop=True).graph
+            types = {
+                1: module.DataType.FLOAT,
+                10: module.DataType.HALF,
+                2: module.DataType.UINT8,
+                7: module.DataType.INT64,
+            }
+            tensors = {
+                v.name: SimpleNamespace(
+                    name=v.name,
+                    dtype=types[v.type.tensor_type.elem_type],
+                    shape=tuple(d.dim_value for d in v.type.tensor_type.shape.dim),
+                )
+                for v in (*graph.input, *graph.value_info, *graph.output)
+            }
+            weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+            for node in graph.node:
+                to_uint8 = node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.UINT8
+                floats = (module.DataType.FLOAT, module.DataType.HALF)
+                if to_uint8 and tensors[node.input[0]].dtype not in floats:
+                    raise AssertionError("TensorRT documents conversions to uint8 for float32 and float16 alone")
+                if node.domain or node.op_type == "Erf":
+                    self._errors.append(
+                        SimpleNamespace(
+                            node_operator=lambda n=node: n.op_type,
+                            node_name=lambda n=node: n.name,
+                            desc=lambda: "no importer\nregistered",
+                        )
+                    )
+                    continue
+                kind = module.LayerType.CONVOLUTION if node.op_type == "Conv" else module.LayerType.CAST
+                layer = Layer(
+                    type=kind,
+                    inputs=[tensors[i] for i in node.input if i in tensors],
+                    outputs=[tensors[o] for o in node.output],
+                )
+                if node.op_type == "Conv":
+                    layer.kernel_size_nd, layer.num_groups = weights[node.input[1]][2:], 1
+                self._network.layers.append(layer)
+            return not self._errors
+
+    class Config:
+        """Remembers what it was told; knows no attribute that the version does not know."""
+
+        def __init__(self) -> None:
+            object.__setattr__(self, "told", {})
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name not in present:
+                raise AttributeError(f"TensorRT {version} has no {name}")
+            if name == "progress_monitor":
+                object.__setattr__(self, name, value)
+            else:
+                self.told[name] = getattr(value, "name", value)
+
+        def set_flag(self, flag: Any) -> None:
+            self.told.setdefault("flags", []).append(flag.name)
+
+        def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+            self.told[pool.name] = size
+
+        def create_timing_cache(self, data: bytes) -> Any:
+            return SimpleNamespace(data=data)
+
+        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+            assert ignore_mismatch is False
+            self.told["timing_cache"] = len(cache.data)
+            return True
+
+        def get_timing_cache(self) -> Any:
+            return SimpleNamespace(serialize=lambda: b"measured")
+
+    class Builder:
+        num_DLA_cores = 2  # noqa: N815 (TensorRT's own name)
+
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
+
+        def create_network(self, flags: int) -> Network:
+            return Network(flags)
+
+        def create_builder_config(self) -> Config:
+            return Config()
+
+        def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
+            assert network.flags == 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED), (
+                "precision would be a wish"
+            )
+            monitor = config.progress_monitor
+            monitor.phase_start("Building engine", None, 4)
+            for step in range(4):
+                if not monitor.step_complete("Building engine", step):
+                    self._logger.log(ILogger.Severity.ERROR, "cancelled")
+                    return None
+            monitor.phase_finish("Building engine")
+            self._logger.log(ILogger.Severity.WARNING, "a warning\nof two lines")
+            first, last = network.layers[0].inputs[0], network.layers[-1].outputs[0]
+            return json.dumps(
+                {"version": version, "image": first.shape, "classes": last.shape, "told": config.told}
+            ).encode()
+
+    class Engine:
+        def __init__(self, plan: dict[str, Any]) -> None:
+            self._shapes = {"image": tuple(plan["image"]), "classes": tuple(plan["classes"])}
+
+        num_io_tensors = 2
+
+        def get_tensor_name(self, index: int) -> str:
+            return ["image", "classes"][index]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return self._shapes[name]
+
+        def create_execution_context(self) -> Any:
+            return Context(self._shapes)
+
+        def create_engine_inspector(self) -> Any:
+            layers = {"Layers": [{"Name": "conv", "Outputs": [{"Format/Datatype": "Half"}]}]}
+            return SimpleNamespace(get_engine_information=lambda layout: json.dumps(layers))
+
+    class Context:
+        def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+            self._shapes, self._addresses = shapes, {}
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self._addresses[name] = address
+            return True
+
+        def execute_async_v3(self, stream: int) -> bool:
+            assert cudart is not None
+
+            def compute() -> None:
+                image = cudart.view(self._addresses["image"], self._shapes["image"])
+                cudart.view(self._addresses["classes"], self._shapes["classes"])[:] = truth(image)
+
+            return cudart.enqueue(stream, compute)
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
+            self.engine_host_code_allowed = False
+            self.DLA_core = -1  # TensorRT's own name
+
+        def deserialize_cuda_engine(self, data: bytes) -> Any:
+            plan = json.loads(data)
+            assert self.DLA_core == plan["told"].get("DLA_core", -1), "the engine would run on another accelerator"
+            lean = "VERSION_COMPATIBLE" in plan["told"].get("flags", [])
+            if (plan["version"] != version and not lean) or (lean and not self.engine_host_code_allowed):
+                self._logger.log(
+                    ILogger.Severity.ERROR, "The engine plan file is not compatible with this version of TensorRT"
+                )
+                return None
+            return Engine(plan)
+
+    module.Builder, module.OnnxParser, module.Runtime = Builder, OnnxParser, Runtime
+    return module
+
+
+class Cudart:
+    """`cuda.bindings.runtime` on the processor: counts what is alive, runs streams when they are waited for."""
+
+    cudaStreamNonBlocking = 1  # noqa: N815 (CUDA's own names, here and below)
+    cudaHostAllocDefault = 0  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
+
+    def __init__(self) -> None:
+        self.alive: dict[int, Any] = {}
+        self.calls: list[str] = []
+        self.capture_works = True
+        self.fails: str | None = None
+        self._queues: dict[int, list[Callable[[], None]]] = {}
+        self._captured: dict[int, list[Callable[[], None]] | None] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name.startswith("cuda") and callable(value):
+
+            def call(*arguments: Any) -> Any:
+                self.calls.append(name)
+                return (2,) if self.fails == name else value(*arguments)
+
+            return call
+        return value
+
+    def view(self, address: int, shape: tuple[int, ...]) -> Any:
+        memory = self.alive[address]
+        assert memory.nbytes == np.prod(shape), "a tensor does not have the size of its buffer"
+        return memory.reshape(shape)
+
+    def enqueue(self, stream: int, work: Callable[[], None]) -> bool:
+        captured = self._captured.get(int(stream))
+        if captured is not None:
+            captured.append(work)
+            return self.capture_works
+        self._queues[int(stream)].append(work)
+        return True
+
+    def _new(self, value: Any) -> int:
+        handle = value.ctypes.data if isinstance(value, np.ndarray) else 1000 + len(self.calls)
+        self.alive[handle] = value
+        return handle
+
+    def _drop(self, handle: int) -> tuple[int]:
+        del self.alive[handle]
+        return (0,)
+
+    def cudaSetDevice(self, device: int) -> Any:  # noqa: N802
+        return (0,)
+
+    def cudaGetErrorString(self, error: int) -> Any:  # noqa: N802
+        return 0, b"out of memory"
+
+    def cudaGetLastError(self) -> Any:  # noqa: N802
+        return (0,)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
+        stream = self._new("stream")
+        self._queues[stream] = []
+        return 0, stream
+
+    def cudaEventCreate(self) -> Any:  # noqa: N802
+        return 0, self._new("event")
+
+    def cudaMalloc(self, size: int) -> Any:  # noqa: N802
+        return 0, self._new(np.zeros(size, np.uint8))
+
+    def cudaHostAlloc(self, size: int, flags: int) -> Any:  # noqa: N802
+        return 0, self._new(np.zeros(size, np.uint8))
+
+    cudaStreamDestroy = cudaEventDestroy = cudaFree = cudaFreeHost = cudaGraphDestroy = cudaGraphExecDestroy = (  # noqa: N815
+        lambda self, handle: self._drop(handle)
+    )
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> Any:  # noqa: N802
+        self.enqueue(stream, lambda: ctypes.memmove(to, source, size) and None)
+        return (0,)
+
+    def cudaStreamSynchronize(self, stream: int) -> Any:  # noqa: N802
+        assert self._captured.get(stream) is None, "waiting breaks a capture"
+        for work in self._queues[stream]:
+            work()
+        self._queues[stream].clear()
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> Any:  # noqa: N802
+        self._captured[stream] = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream: int) -> Any:  # noqa: N802
+        recorded = self._captured.pop(stream)
+        return (0, self._new(recorded)) if self.capture_works else (901, 0)
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:  # noqa: N802
+        return 0, self._new(self.alive[graph])
+
+    def cudaGraphLaunch(self, launchable: int, stream: int) -> Any:  # noqa: N802
+        self._queues[stream].extend(self.alive[launchable])
+        return (0,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> Any:  # noqa: N802
+        return (0,)
+
+    def cudaEventElapsedTime(self, first: int, last: int) -> Any:  # noqa: N802
+        return 0, 0.25

@@ -1,0 +1,76 @@
+"""From labelled pictures to a model that runs, by the commands alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from command import rtseg, told_in_one_line
+
+from rtseg.palette import CAMVID_CLASSES
+from rtseg.synthetic import SyntheticDrive
+
+pytest.importorskip("torch")
+pytestmark = [pytest.mark.timeout(400), pytest.mark.torch]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures to train on and two to validate, as a plain folder pair with a class list."""
+    root = tmp_path_factory.mktemp("data")
+    drive = SyntheticDrive(96, 64, frames=60, seed=5)
+    for split, numbers in (("train", (0, 10, 20, 30)), ("val", (40, 50))):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for number in numbers:
+            rgb, labels = drive.frame(number)
+            cv2.imwrite(str(root / "images" / split / f"{number:03d}.png"), rgb[:, :, ::-1])
+            cv2.imwrite(str(root / "labels" / split / f"{number:03d}.png"), labels)
+    (root / "classes.txt").write_text("\n".join(CAMVID_CLASSES))
+    return root
+
+
+def test_train_then_eval_then_image(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained = rtseg("train", data, "--out", run, "--variant", "nano", "--epochs", 2, "--batch", 2, "--evaluations", 1)
+    assert trained.returncode == 0, trained.stderr
+    assert {"model.onnx", "model.safetensors", "log.csv", "curves.png", "last.pt"} <= {
+        path.name for path in run.iterdir()
+    }
+
+    measured = rtseg(
+        "eval", data, "--model", run / "model.onnx", "--json", tmp_path / "val.json", "--worst", tmp_path / "worst.png"
+    )
+    assert measured.returncode == 0, measured.stderr
+    told = json.loads((tmp_path / "val.json").read_text())
+    assert 0 <= told["pixel_accuracy"] <= 1
+    assert told["images"] == 2
+    assert set(told["iou"]) <= set(CAMVID_CLASSES)
+    assert "pixel accuracy" in measured.stdout
+    assert (tmp_path / "worst.png").exists()
+
+    shown = rtseg(
+        "image", data / "images" / "val" / "040.png", "-o", tmp_path / "out.png", "--model", run / "model.onnx", "-q"
+    )
+    assert shown.returncode == 0, shown.stderr
+
+    again = rtseg("train", data, "--out", run, "--variant", "nano", "--epochs", 2)
+    assert again.returncode == 1
+    told_in_one_line(again, "--resume")
+
+
+def test_wrong_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
+    missing = rtseg("train", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert missing.returncode == 1
+    told_in_one_line(missing, "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+def test_flicker_of_a_folder(data: Path) -> None:
+    model = Path(__file__).parent / "data" / "nearest-colour.onnx"
+    result = rtseg("eval", data / "images" / "train", "--flicker", "--model", model, "--json", "-", "-q")
+    told = json.loads(result.stdout)
+    assert 0 <= told["flicker"] <= 1
+    assert told["frames"] == 4

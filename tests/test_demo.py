@@ -1,0 +1,61 @@
+"""The bundled models on pictures whose truth is known, through the whole road."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from command import rtseg
+
+from rtseg.bundled import bundled_models
+from rtseg.demo import ClassKeeper, run_demo
+from rtseg.segmenter import Segmenter
+from rtseg.video import Encoding, Look, process
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_small_is_the_default_and_both_say_what_they_are() -> None:
+    assert list(bundled_models()) == ["small", "nano"]
+    told = json.loads(rtseg("models", "--json", "-").stdout)
+    for name in ("small", "nano"):
+        assert told[name]["classes"][3] == "road"
+        assert "CamVid" in told[name]["trained_on"]
+        assert "not for commercial use" in told[name]["licence"]
+        assert told[name]["precision"] == "fp16"
+        assert 0.5 < told[name]["metrics"]["val/pixel_accuracy"] < 1
+
+
+@pytest.mark.parametrize("seed", [0, 11])
+def test_the_demo_is_segmented_as_it_was_drawn(tmp_path: Path, seed: int) -> None:
+    with Segmenter() as segmenter:
+        result = run_demo(
+            str(tmp_path / "demo.mp4"), segmenter, Look("side-by-side"), Encoding(preset="ultrafast"),
+            size=(480, 270), frames=12, seed=seed, quiet=True,
+        )  # fmt: skip
+    assert result["pixel_accuracy"] >= 0.95
+    assert result["iou"]["road"] >= 0.95
+    assert result["fidelity"]["ok"]
+    with av.open(str(tmp_path / "demo.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
+        assert container.streams.video[0].width == 960
+
+
+def test_a_real_street_makes_sense(clips: Path, tmp_path: Path) -> None:
+    """Ahead of the bonnet there is road, at the top of the picture sky, tree or building; nowhere the other way round."""
+    keeper = ClassKeeper(every=10)
+    with Segmenter() as segmenter:
+        process(
+            str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4"), segmenter, Look(), Encoding(preset="ultrafast"),
+            quiet=True, extra_sinks=[keeper],
+        )  # fmt: skip
+        names = np.array(segmenter.classes)
+    for classes in keeper.kept.values():
+        height, width = classes.shape
+        ahead = names[classes[int(height * 0.75) : int(height * 0.9), width // 3 : -width // 3]]
+        top = names[classes[: height // 12]]
+        assert (ahead == "road").mean() > 0.8
+        assert np.isin(top, ["sky", "tree", "building", "pole", "sign"]).mean() > 0.95

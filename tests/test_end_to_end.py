@@ -1,0 +1,190 @@
+"""The whole road on a street whose classes are known: the colours that come out of the encoder are those of the truth.
+
+The street's class map is painted in flat class colours, encoded, decoded, segmented by a model with known answers, coloured,
+encoded, and decoded again by PyAV. What is asserted: away from borders between classes, the colours are right within
+`TOLERANCE`, the classes sit where they belong, and frame n is frame n.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from rtseg.palette import CAMVID, CAMVID_CLASSES, STREET
+from rtseg.segmenter import Segmenter
+from rtseg.synthetic import SyntheticDrive
+from rtseg.video import Encoding, Look, process
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+FRAMES = 6
+STEP = 4  # every 4th frame of the drive, so that neighbours differ
+TOLERANCE = 6.0
+"""Mean absolute difference in 0..255 over the inner pixels, after two encodings in 4:2:0."""
+
+Table = npt.NDArray[np.uint8]
+INPUT_COLOURS: Table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+OTHER_COLOURS: Table = np.array([CAMVID[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(MODEL)
+
+
+def truths(width: int, height: int) -> list[npt.NDArray[np.uint8]]:
+    drive = SyntheticDrive(width, height, frames=FRAMES * STEP, seed=3)
+    return [drive.frame(index * STEP)[1] for index in range(FRAMES)]
+
+
+def encode(path: Path, labels: list[npt.NDArray[np.uint8]], space: int, full_range: bool, codec: str) -> None:
+    """Flat class colours through PyAV's own conversion, tagged with its matrix and range."""
+    height, width = labels[0].shape
+    colorspace = {1: "ITU709", 6: "ITU601"}[space]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            codec, rate=25, options={"crf": "2", "preset": "ultrafast"} if codec == "libx264" else {}
+        )
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_range = space, 2 if full_range else 1
+        for index, classes in enumerate(labels):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(INPUT_COLOURS[classes]), format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=colorspace, dst_color_range="JPEG" if full_range else "MPEG"
+            )
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def decode(path: Path, width: int, height: int) -> list[npt.NDArray[np.uint8]]:
+    """RGB frames as a player shows them: by the file's own tags."""
+    with av.open(str(path)) as container:
+        frames = []
+        for frame in container.decode(video=0):
+            rgb = frame.reformat(format="rgb24", src_colorspace=frame.colorspace, src_color_range=frame.color_range)
+            frames.append(rgb.to_ndarray()[:height, :width])
+        return frames
+
+
+def inner(classes: npt.NDArray[np.uint8], margin: int = 9) -> npt.NDArray[np.bool_]:
+    """Pixels whose whole neighbourhood is of one class: there neither chroma nor the network's size can blur."""
+    kernel = np.ones((margin, margin), np.uint8)
+    same: npt.NDArray[np.bool_] = cv2.erode(classes, kernel) == cv2.dilate(classes, kernel)
+    return same
+
+
+CASES = [
+    (320, 192, 1, False),
+    (320, 192, 6, True),
+    (642, 362, 1, True),
+    (642, 362, 6, False),
+    (335, 221, 1, False),
+    (335, 221, 6, True),
+    (201, 351, 6, False),
+]
+
+
+@pytest.mark.parametrize(("width", "height", "space", "full_range"), CASES)
+def test_class_colours_survive_the_whole_road(
+    segmenter: Segmenter, tmp_path: Path, width: int, height: int, space: int, full_range: bool
+) -> None:
+    labels = truths(width, height)
+    odd = width % 2 or height % 2
+    source, out = tmp_path / ("in.mkv" if odd else "in.mp4"), tmp_path / "out.mp4"
+    encode(source, labels, space, full_range, "ffv1" if odd else "libx264")
+    look = Look(view="overlay", alpha=0.5, palette="camvid")
+    result = process(str(source), str(out), segmenter, look, Encoding(crf=2, preset="ultrafast"), quiet=True)
+    assert result["fidelity"]["ok"]
+    seen = decode(out, width, height)
+    assert len(seen) == FRAMES
+    expected_colours = (INPUT_COLOURS.astype(np.float64) + OTHER_COLOURS) / 2
+    for index, picture in enumerate(seen):
+        difference = np.abs(picture - expected_colours[labels[index]]).mean(axis=2)
+        assert difference[inner(labels[index])].mean() < TOLERANCE
+        recovered = np.abs(picture[:, :, None].astype(np.float64) - expected_colours).sum(axis=3).argmin(axis=2)
+        assert (recovered == labels[index])[inner(labels[index])].mean() > 0.97
+        agreement = [(recovered == truth).mean() for truth in labels]
+        assert int(np.argmax(agreement)) == index, "frames are out of order"
+
+
+def test_masks_are_the_truth_and_line_up(segmenter: Segmenter, tmp_path: Path) -> None:
+    labels = truths(320, 192)
+    encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
+    process(
+        str(tmp_path / "in.mp4"),
+        str(tmp_path / "out.mp4"),
+        segmenter,
+        Look(),
+        Encoding(),
+        masks=str(tmp_path / "masks"),
+        quiet=True,
+    )
+    files = sorted((tmp_path / "masks").glob("*.png"))
+    assert [file.name for file in files] == [f"{index:06d}.png" for index in range(FRAMES)]
+    for file, truth in zip(files, labels, strict=True):
+        mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == truth.shape
+        assert (mask == truth).mean() > 0.97
+
+
+def test_side_by_side_shows_the_picture_beside_its_colours(segmenter: Segmenter, tmp_path: Path) -> None:
+    labels = truths(320, 192)
+    encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
+    process(
+        str(tmp_path / "in.mp4"),
+        str(tmp_path / "out.mp4"),
+        segmenter,
+        Look("side-by-side"),
+        Encoding(crf=5),
+        quiet=True,
+    )
+    picture = decode(tmp_path / "out.mp4", 640, 192)[0]
+    left = np.abs(picture[:, :320] - INPUT_COLOURS[labels[0]].astype(np.float64)).mean(axis=2)
+    assert left[inner(labels[0])].mean() < TOLERANCE
+
+
+def test_the_same_file_twice_gives_the_same_masks(segmenter: Segmenter, tmp_path: Path) -> None:
+    encode(tmp_path / "in.mp4", truths(320, 192), 1, False, "libx264")
+    for name in ("one.mkv", "two.mkv"):
+        process(
+            str(tmp_path / "in.mp4"),
+            str(tmp_path / "o.mp4"),
+            segmenter,
+            Look(),
+            Encoding(),
+            masks=str(tmp_path / name),
+            quiet=True,
+        )
+    one, two = (
+        [frame.to_ndarray() for frame in av.open(str(tmp_path / name)).decode(video=0)]
+        for name in ("one.mkv", "two.mkv")
+    )
+    assert len(one) == FRAMES
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_real_drives_keep_frames_rate_and_sound(segmenter: Segmenter, clips: Path, tmp_path: Path) -> None:
+    for name, frames, size, rate in (
+        ("cambridge_15fps.mp4", 101, (480, 360), 15),
+        ("highway_540p25.mp4", 221, (960, 540), 25),
+    ):
+        process(str(clips / name), str(tmp_path / name), segmenter, Look(), Encoding(preset="ultrafast"), quiet=True)
+        with av.open(str(tmp_path / name)) as container:
+            stream = container.streams.video[0]
+            assert (stream.width, stream.height) == size
+            assert stream.average_rate == rate
+            assert sum(1 for _ in container.decode(video=0)) == frames
+    packets = []
+    for path in (clips / "highway_540p25.mp4", tmp_path / "highway_540p25.mp4"):
+        with av.open(str(path)) as container:
+            packets.append([(bytes(p), p.pts, p.time_base) for p in container.demux(audio=0) if p.size])
+    assert len(packets[0]) > 100
+    assert packets[0] == packets[1]

@@ -1,0 +1,401 @@
+"""The live loop: the newest frame only, counted to the last one; sinks that nobody waits for; an age that stays bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from rtseg.controls import Controls, LiveNumbers, Wanted
+from rtseg.errors import BackendError, SinkError, SourceError
+from rtseg.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.live import STOP_SECONDS, Camera, Live, failures
+from rtseg.newest import EVERY_FRAME_WAITS, Captured, Newest
+from rtseg.overlay import Overlay
+from rtseg.palette import CAMVID_CLASSES, load_palette
+from rtseg.sinks.apart import Apart
+from rtseg.sources.reconnect import TIME_BASE, Outages
+
+pytestmark = pytest.mark.timeout(60)
+
+COLOUR = Colour("bt601", full_range=False)
+INFO = StreamInfo("drawn", 64, 48, "yuv420p", COLOUR, TIME_BASE, Fraction(30))
+
+
+def frame(index: int, age_seconds: float = 0.0) -> Frame:
+    luma = np.full((48, 64), 16 + index % 200, np.uint8)
+    chroma = np.full((24, 32), 128, np.uint8)
+    captured = time.monotonic_ns() - round(age_seconds * 1e9)
+    return Frame((luma, chroma, chroma), "yuv420p", COLOUR, index * 3000, TIME_BASE, index, captured_ns=captured)
+
+
+class DrawnCamera:
+    """A camera that gives `frames` frames, waiting for `gate` before each, then ends (or waits for `close`)."""
+
+    def __init__(
+        self,
+        frames: int,
+        *,
+        gate: Callable[[int], None] = lambda _: None,
+        age_seconds: float = 0.0,
+        lasting: bool = False,
+        fails: str | None = None,
+    ) -> None:
+        self.info = INFO
+        self.corrupt = 2
+        self.warnings: tuple[str, ...] = ()
+        self.decode_seconds = 0.001
+        self.outages = Outages(connected=fails is None, reason=fails or "")
+        self.tried = threading.Event()
+        self.closed = threading.Event()
+        self._frames, self._gate, self._age = frames, gate, age_seconds
+        self._lasting, self._fails = lasting, fails
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        self.tried.set()
+        if self._fails:
+            self.closed.wait(30)
+            return
+        for index in range(self._frames):
+            self._gate(index)
+            yield frame(index, self._age)
+        if self._lasting:
+            self.closed.wait(30)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Keeper:
+    """Keeps what it is given; may block or fail."""
+
+    def __init__(self, name: str = "keeper", *, fail_at: int | None = None, blocks: bool = False) -> None:
+        self.name = name
+        self.written = 0
+        self.items: list[Segmented] = []
+        self.ended = ""
+        self.go = threading.Event()
+        self._fail_at, self._blocks = fail_at, blocks
+
+    def write(self, item: Segmented) -> None:
+        if self._blocks:
+            self.go.wait(30)
+        if self.written == self._fail_at:
+            raise SinkError("no space left on device")
+        self.items.append(item)
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None: ...
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+
+def by_brightness(picture: Frame, aspect: float) -> ClassMap:
+    return (picture.planes[0][::2, ::2] // 24).astype(np.uint8)
+
+
+def look(wanted: Wanted) -> Overlay:
+    return Overlay(load_palette("street", CAMVID_CLASSES), view=wanted.view, alpha=wanted.alpha)  # type: ignore[arg-type]
+
+
+def live(*cameras: Camera, segment: Callable[[Frame, float], ClassMap] = by_brightness, **options: object) -> Live:
+    options.setdefault("controls", Controls())
+    options.setdefault("numbers", LiveNumbers())
+    return Live(cameras, segment, look, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
+
+
+def adds_up(told: dict[str, dict[str, int]]) -> bool:
+    frames = told["frames"]
+    return frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+
+
+# Newest
+
+
+def test_the_network_gets_the_newest_and_the_rest_is_counted() -> None:
+    newest = Newest(1)
+    for index in range(5):
+        assert newest.put(Captured(0, frame(index), INFO))
+    taken = newest.take()
+    assert taken is not None
+    assert taken.frame.index == 4
+    assert (newest.read, newest.dropped) == ([5], [4])
+
+
+def test_cameras_take_turns_however_fast_one_is() -> None:
+    newest = Newest(3)
+    served = []
+    for turn in range(6):
+        for camera in (0, 0, 0, 1, 2):
+            newest.put(Captured(camera, frame(turn), INFO))
+        taken = newest.take()
+        assert taken is not None
+        served.append(taken.camera)
+    assert served == [0, 1, 2, 0, 1, 2]
+
+
+def test_every_frame_waits_instead_of_dropping() -> None:
+    newest = Newest(1, every_frame=True)
+    more = EVERY_FRAME_WAITS + 5
+    thread = threading.Thread(target=lambda: [newest.put(Captured(0, frame(i), INFO)) for i in range(more)])
+    thread.start()
+    seen = [taken.frame.index for _ in range(more) if (taken := newest.take())]
+    thread.join(10)
+    assert seen == list(range(more))
+    assert newest.dropped == [0]
+
+
+def test_closing_wakes_both_ends_and_counts_what_waited() -> None:
+    newest = Newest(2)
+    ends: list[object] = []
+    thread = threading.Thread(target=lambda: ends.append(newest.take()))
+    thread.start()
+    newest.close()
+    thread.join(10)
+    assert ends == [None]
+    assert not newest.put(Captured(0, frame(0), INFO))
+    assert newest.read == newest.dropped == [0, 0]
+
+
+# Apart
+
+
+def test_a_slow_sink_gets_the_newest_and_says_what_it_missed() -> None:
+    sink = Keeper(blocks=True)
+    apart = Apart(sink)
+    left: list[float | None] = []
+    items = [Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
+    apart.offer(items[0], left.append)
+    while apart._waiting:
+        time.sleep(0.01)
+    for item in items[1:]:
+        apart.offer(item, left.append)
+    sink.go.set()
+    apart.finish()
+    assert apart.join(20)
+    assert [item.frame.index for item in sink.items] == [0, 9]
+    assert (apart.written, apart.dropped, len(left)) == (2, 8, 10)
+    assert sink.ended == "closed"
+
+
+def test_a_dead_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
+    told: list[str] = []
+    sink = Keeper(fail_at=1)
+    apart = Apart(sink, capacity=100, on_error=lambda name, failure: told.append(f"{name}: {failure}"))
+    left: list[float | None] = []
+    for i in range(5):
+        apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), left.append)
+    assert apart.join(20)
+    apart.offer(Segmented(frame(9), np.zeros((2, 2), np.uint8), frame(9)), left.append)
+    assert (apart.written, apart.dropped) == (1, 5)
+    assert [seconds is None for seconds in left].count(True) == 5
+    assert told == ["keeper: no space left on device"]
+    assert failures([apart]) == told
+    assert sink.ended == "aborted"
+
+
+def test_a_patient_offer_waits_for_room_but_never_for_a_dead_sink() -> None:
+    sink = Keeper(fail_at=6)
+    apart = Apart(sink, capacity=2, patient=True)
+    for i in range(12):
+        apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
+    assert apart.join(20)
+    assert [item.frame.index for item in sink.items] == list(range(6))
+    assert (apart.written, apart.dropped) == (6, 6)
+
+
+# The loop
+
+
+def test_every_frame_is_accounted_for() -> None:
+    keeper = Keeper()
+
+    def slow(picture: Frame, aspect: float) -> ClassMap:
+        time.sleep(0.004)
+        return by_brightness(picture, aspect)
+
+    camera = Camera("camera0", DrawnCamera(200, gate=lambda _: time.sleep(0.001)), [Apart(keeper, capacity=300)])
+    told = live(camera, segment=slow).run()
+    frames = told["frames"]
+    assert frames["read"] == 202
+    assert frames["corrupt"] == 2
+    assert frames["dropped"] > 0
+    assert adds_up(told)
+    assert frames["segmented"] == frames["written"] == len(keeper.items)
+    indices = [item.frame.index for item in keeper.items]
+    assert indices == sorted(set(indices))
+    assert indices[-1] == 199, "the last frame of an input that ends is not dropped"
+    assert told["sinks"]["keeper"]["dropped"] == 0
+    assert told["latency_ms"]["max"] > 0
+
+
+def test_every_frame_drops_nothing() -> None:
+    keeper = Keeper()
+
+    def slow(picture: Frame, aspect: float) -> ClassMap:
+        time.sleep(0.002)
+        return by_brightness(picture, aspect)
+
+    camera = Camera("camera0", DrawnCamera(100), [Apart(keeper, capacity=2, patient=True)])
+    told = live(camera, segment=slow, every_frame=True).run()
+    assert [item.frame.index for item in keeper.items] == list(range(100))
+    assert told["frames"] == {"read": 102, "segmented": 100, "written": 100, "dropped": 0, "corrupt": 2, "late": 0}
+
+
+def test_frames_older_than_allowed_are_not_shown() -> None:
+    keeper = Keeper()
+    camera = Camera("camera0", DrawnCamera(20, age_seconds=60.0), [Apart(keeper)])
+    told = live(camera, max_age_ms=30_000).run()
+    assert keeper.items == []
+    assert told["frames"]["segmented"] == 0
+    assert adds_up(told)
+
+
+def test_a_frame_that_grew_too_old_in_the_network_is_not_shown() -> None:
+    keeper = Keeper()
+
+    def slow(picture: Frame, aspect: float) -> ClassMap:
+        time.sleep(0.3)
+        return by_brightness(picture, aspect)
+
+    camera = Camera("camera0", DrawnCamera(1), [Apart(keeper)])
+    told = live(camera, segment=slow, max_age_ms=250).run()
+    assert keeper.items == []
+    assert adds_up(told)
+    assert told["frames"]["late"] + told["frames"]["dropped"] == 1
+
+
+def test_a_hung_sink_slows_nobody_and_does_not_hold_up_the_end() -> None:
+    controls = Controls()
+    hung, fine = Keeper("hung", blocks=True), Keeper("fine")
+    gates = []
+
+    def quit_at_last(index: int) -> None:
+        gates.append(index)
+        if index == 99:
+            controls.quit()
+
+    sinks = [Apart(fine, capacity=200), Apart(hung)]
+    told = live(Camera("camera0", DrawnCamera(100, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
+    assert fine.written == told["frames"]["segmented"] > 0
+    assert fine.ended == "closed"
+    assert told["sinks"]["hung"]["written"] == 0
+    assert hung.ended == ""
+    hung.go.set()
+
+
+def test_quitting_ends_a_camera_that_never_ends() -> None:
+    controls = Controls()
+    threading.Timer(0.3, controls.quit).start()
+    begin = time.monotonic()
+    told = live(Camera("camera0", DrawnCamera(3, lasting=True), []), controls=controls).run()
+    assert time.monotonic() - begin < STOP_SECONDS + 10
+    assert adds_up(told)
+
+
+def test_no_camera_at_all_is_an_error_that_says_why() -> None:
+    cameras = [Camera(f"camera{i}", DrawnCamera(0, fails=f"camera {i}: not there"), []) for i in range(2)]
+    with pytest.raises(SourceError, match="camera 0: not there; camera 1: not there"):
+        live(*cameras).run()
+
+
+def test_a_dead_camera_does_not_stop_the_other() -> None:
+    keepers = [Keeper("one"), Keeper("two")]
+    mosaic, controls = Keeper("web"), Controls()
+
+    def quit_at_last(index: int) -> None:
+        time.sleep(0.002)
+        if index == 29:
+            controls.quit()
+
+    cameras = [
+        Camera("camera0", DrawnCamera(0, fails="camera 0: not there"), [Apart(keepers[0])]),
+        Camera("camera1", DrawnCamera(30, gate=quit_at_last, lasting=True), [Apart(keepers[1], capacity=50)]),
+    ]
+    told = live(*cameras, controls=controls, shared=[Apart(mosaic, capacity=50)]).run()
+    assert keepers[0].written == 0
+    assert keepers[1].written == told["items"][1]["frames"]["segmented"] > 0
+    assert all(item.shown.width == keepers[1].items[0].shown.width for item in keepers[1].items)
+    assert mosaic.items[0].shown.width > keepers[1].items[0].shown.width
+    assert [item["outages"]["connected"] for item in told["items"]] == [False, True]
+    assert told["frames"]["read"] == sum(item["frames"]["read"] for item in told["items"])
+    assert adds_up(told)
+
+
+def test_two_cameras_are_served_alike() -> None:
+    keepers = [Keeper("one"), Keeper("two")]
+
+    def slow(picture: Frame, aspect: float) -> ClassMap:
+        time.sleep(0.01)
+        return by_brightness(picture, aspect)
+
+    cameras = [
+        Camera("fast", DrawnCamera(400, gate=lambda _: time.sleep(0.0005)), [Apart(keepers[0], capacity=500)]),
+        Camera("slow", DrawnCamera(40, gate=lambda _: time.sleep(0.005)), [Apart(keepers[1], capacity=500)]),
+    ]
+    live(*cameras, segment=slow).run()
+    assert keepers[1].written > 40 * 0.1, "the fast camera left the slow one nothing"
+
+
+def test_controls_act_on_the_next_frame_and_pausing_holds_the_screen_alone() -> None:
+    controls, screen, file = Controls(), Keeper("web"), Keeper("file")
+
+    def steer(index: int) -> None:
+        time.sleep(0.02)
+        if index == 10:
+            controls.set(view="side-by-side")
+        if index == 20:
+            controls.set(view="mask", paused=True)
+
+    camera = Camera("camera0", DrawnCamera(40, gate=steer), [Apart(file, capacity=100)])
+    live(camera, controls=controls, shared=[Apart(screen, capacity=100)]).run()
+    widths = [item.shown.width for item in file.items]
+    assert set(widths) == {64, 128}
+    assert file.items[-1].frame.index == 39
+    assert screen.items[-1].frame.index < 25
+    assert screen.items[-1].shown.width == 128
+
+
+def test_a_failing_model_ends_the_run_with_its_error_and_closed_files() -> None:
+    keeper = Keeper()
+
+    def fails(picture: Frame, aspect: float) -> ClassMap:
+        if picture.index >= 3:
+            raise BackendError("the device was lost")
+        return by_brightness(picture, aspect)
+
+    camera = Camera("camera0", DrawnCamera(50, gate=lambda _: time.sleep(0.005)), [Apart(keeper, capacity=60)])
+    with pytest.raises(BackendError, match="lost"):
+        live(camera, segment=fails).run()
+    assert keeper.ended == "closed"
+
+
+def test_numbers_come_each_second() -> None:
+    numbers, controls = LiveNumbers(), Controls()
+
+    def gate(index: int) -> None:
+        time.sleep(0.02)
+        if numbers.latest:
+            controls.quit()
+
+    def slow(frame: Frame, pixel_aspect: float) -> ClassMap:
+        time.sleep(0.005)
+        return by_brightness(frame, pixel_aspect)
+
+    camera = Camera("camera0", DrawnCamera(500, gate=gate), [])
+    told = live(camera, segment=slow, controls=controls, numbers=numbers).run()
+    now = numbers.latest["now"]
+    assert 0 < now["capture_fps"] <= 50
+    assert set(now) == {"capture_fps", "shown_fps", "dropped", "age_ms", "bottleneck", "engine_ms", "classes"}
+    assert sum(now["classes"].values()) == pytest.approx(1.0, abs=0.01)
+    assert now["engine_ms"] >= 5
+    assert now["age_ms"]["max"] > 0
+    assert set(told["stages"]) == {"decode", "infer", "overlay", "encode"}

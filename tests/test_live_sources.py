@@ -1,0 +1,381 @@
+"""Live sources: connections that hold, break, stall, come back and change; files at their own pace; secrets kept."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts, paced
+from media import number_of, write_video
+
+from rtseg.errors import Disconnected, OptionError, SourceError
+from rtseg.frame import Frame
+from rtseg.inputs import find_inputs
+from rtseg.sources import open_source
+from rtseg.sources.network import open_stream, shown_url
+from rtseg.sources.paced import Paced
+from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
+
+pytestmark = pytest.mark.timeout(90)
+
+TIMEOUT = 2.0
+
+
+def take(source: object, count: int) -> list[Frame]:
+    frames = [item for item in itertools.islice(iter(source), count) if isinstance(item, Frame)]  # type: ignore[call-overload]
+    assert len(frames) == count
+    return frames
+
+
+def until_gone(source: Iterable[object]) -> tuple[list[Frame], str]:
+    """All its frames, and how it said that it was gone."""
+    frames: list[Frame] = []
+    try:
+        frames.extend(item for item in source if isinstance(item, Frame))
+    except Disconnected as gone:
+        return frames, str(gone)
+    pytest.fail("a live source ended without saying why")
+
+
+def rising(frames: list[Frame]) -> bool:
+    return all(before.pts < after.pts for before, after in itertools.pairwise(frames))
+
+
+def reconnecting(server: TcpServer, log: list[str], **options: float) -> Reconnecting:
+    return Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append, **options)  # type: ignore[arg-type]
+
+
+# Connections
+
+
+def test_tcp_gives_each_picture_with_its_time_and_then_says_that_it_ended() -> None:
+    chunks = encode_ts(40)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, gone = until_gone(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    assert (source.info.width, source.info.height, source.info.codec) == (96, 64, "h264")
+    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(39 / 30, abs=0.001)
+    assert all(before.captured_ns < after.captured_ns for before, after in itertools.pairwise(frames))
+    assert "ended" in gone
+    assert source.corrupt == 0
+    assert source.info.frame_rate == 30
+    assert source.info.name == f"tcp://127.0.0.1:{server.port}"
+
+
+def test_udp_gives_pictures_and_silence_ends_it() -> None:
+    chunks = encode_ts(60)
+    with UdpSender(paced(chunks * 2, 2)) as sender:
+        source = open_stream(sender.url, timeout_seconds=TIMEOUT)
+        frames, gone = until_gone(source)
+        source.close()
+    numbers = [number_of(frame) for frame in frames]
+    assert len(numbers) >= 20
+    assert numbers[0] % 10 == 0, "pictures before the first key frame are not shown"
+    assert numbers[:20] == [(numbers[0] + index) % 60 for index in range(20)]
+    assert "127.0.0.1" in gone
+
+
+def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
+    chunks = encode_rtp(40, size=(320, 192))
+    log: list[str] = []
+    with RtspServer(lambda _: paced(chunks, 2)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        frames: list[Frame] = []
+        for frame in source:
+            frames.append(frame)
+            if len(frames) == 20:
+                server.stop()
+                threading.Timer(0.3, server.start).start()
+            if len(frames) == 50:
+                break
+        source.close()
+        wrong = server.url.replace("s3cret", "guess")
+        with pytest.raises(Disconnected, match=rf"can't open rtsp://127.0.0.1:{server.port}/cam: .*401") as caught:
+            open_stream(wrong, timeout_seconds=TIMEOUT)
+    assert [number_of(frame) for frame in frames[:20]] == list(range(20))
+    assert rising(frames)
+    assert source.outages.count >= 1
+    assert "s3cret" not in "".join(log) + str(caught.value)
+
+
+def test_damage_is_counted_and_passed() -> None:
+    chunks = encode_ts(60)
+    broken = [
+        chunk if index not in (23, 24) else chunk[:188] + b"\x47\x1f\xff\x10" * 47 for index, chunk in enumerate(chunks)
+    ]
+    with TcpServer(lambda _: paced(broken, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, _ = until_gone(source)
+        source.close()
+    numbers = [number_of(frame) for frame in frames]
+    assert set(numbers) >= {*range(23), *range(30, 60)}
+    assert 60 - len(numbers) >= 1
+
+
+def test_a_size_that_changes_in_mid_stream_changes_the_frames() -> None:
+    chunks = [*encode_ts(10), *encode_ts(10, size=(128, 96), first=10, start_seconds=1 / 3)]
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames = take(source, 20)
+        info = source.info
+        source.close()
+    assert [(frame.width, frame.height) for frame in frames] == [(96, 64)] * 10 + [(128, 96)] * 10
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert (info.width, info.height) == (128, 96)
+
+
+def test_a_pixel_format_that_changes_in_mid_stream_changes_the_frames() -> None:
+    chunks = [*encode_ts(10), *encode_ts(10, first=10, start_seconds=1 / 3, pix_fmt="yuv444p")]
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames = take(source, 20)
+        source.close()
+    assert [frame.pixel_format for frame in frames] == ["yuv420p"] * 10 + ["yuv444p"] * 10
+
+
+def test_closing_from_another_thread_ends_the_reading() -> None:
+    chunks = encode_ts(30)
+    with TcpServer(lambda _: paced(chunks * 100)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        threading.Timer(0.3, source.close).start()
+        for _ in source:
+            pass
+        source.close()
+
+
+# What can't be opened
+
+
+def test_nobody_there_is_told_without_the_password() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url in (f"http://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret", f"rtsp://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret"):
+        with pytest.raises(Disconnected, match=rf"127.0.0.1:{port}/cam: .*refused") as caught:
+            open_stream(url, timeout_seconds=TIMEOUT)
+        assert "s3cret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_a_silent_server_is_given_up() -> None:
+    release = threading.Event()
+
+    def silent(_: int) -> Iterator[bytes]:
+        release.wait(60)
+        yield b""
+
+    with TcpServer(silent) as server:
+        for url in (server.url, server.url.replace("tcp", "rtsp") + "/cam", server.url.replace("tcp", "http") + "/cam"):
+            with pytest.raises(Disconnected, match="can't open"):
+                open_stream(url, timeout_seconds=0.5)
+            # the server serves one at a time
+            server.stop()
+            server.start()
+    release.set()
+
+
+def test_a_playlist_can_not_make_it_read_files(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "private.ts")
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{video}\n#EXT-X-ENDLIST\n".encode()
+    answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n" + playlist
+    with TcpServer(lambda _: [answer]) as server:
+        for path in ("cam.m3u8", "cam.ts"):
+            with pytest.raises(SourceError):
+                open_stream(f"http://127.0.0.1:{server.port}/{path}", timeout_seconds=TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://me:pa:ss@cam:554/live/1", "rtsp://cam:554/live/1"),
+        ("rtsp://cam/?user=me&password=pass", "rtsp://cam/"),
+        ("http://me@cam/a@b#pass", "http://cam/a@b"),
+        ("udp://@:1234", "udp://:1234"),
+        ("https://me:p@ss@cam/x", "https://cam/x"),
+    ],
+)
+def test_shown_urls_hold_no_secrets(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_what_is_no_input_is_told_before_anything_is_opened() -> None:
+    with pytest.raises(OptionError, match="--realtime"):
+        find_inputs(urls=["drive.mp4"])
+    with pytest.raises(OptionError, match="named twice"):
+        find_inputs(cameras=["0", "/dev/video0"])
+    with pytest.raises(OptionError, match="--camera 0"):
+        find_inputs()
+    with pytest.raises(OptionError, match="gopher"):
+        find_inputs(urls=["gopher://x/"])[0].connect()
+    with pytest.raises(OptionError, match="by number"):
+        find_inputs(cameras=["front"])
+    with pytest.raises(Disconnected, match="there is no /dev/video77"):
+        find_inputs(cameras=["77"])[0].connect()
+
+
+# Coming back
+
+
+def test_a_server_that_goes_and_comes_is_waited_for() -> None:
+    chunks = encode_ts(30)
+    log: list[str] = []
+    with TcpServer(lambda _: paced(chunks, 2)) as server:
+        source = reconnecting(server, log)
+        frames: list[Frame] = []
+        for frame in source:
+            frames.append(frame)
+            if len(frames) == 20:
+                server.stop()
+                threading.Timer(0.7, server.start).start()
+            if len(frames) == 50:
+                break
+        source.close()
+    assert rising(frames)
+    assert [frame.index for frame in frames] == list(range(50))
+    assert all(frame.time_base == TIME_BASE for frame in frames)
+    gap = max(range(1, 50), key=lambda i: frames[i].pts - frames[i - 1].pts)
+    passed = (frames[gap].captured_ns - frames[gap - 1].captured_ns) / 1e9
+    assert frames[gap].pts_seconds - frames[gap - 1].pts_seconds == pytest.approx(passed, abs=0.05)
+    assert passed > 0.4
+    assert source.outages.count >= 1
+    assert source.outages.seconds == pytest.approx(passed, abs=0.2) or source.outages.count > 1
+    assert "trying again" in log[0]
+    assert any("pictures again" in line for line in log)
+
+
+def test_a_stall_is_an_outage_and_a_new_connection() -> None:
+    chunks = encode_ts(20)
+
+    def stalls(number: int) -> Iterator[bytes]:
+        yield from paced(chunks, 2)
+        if number == 0:
+            never.wait(60)
+
+    never = threading.Event()
+    log: list[str] = []
+    server = TcpServer(stalls)
+    # the stalled connection stays open: the next one is another thread's
+    server_two = TcpServer(lambda _: paced(chunks, 2))
+    urls = iter([server.url, *[server_two.url] * 20])
+    source = Reconnecting("door", lambda: open_stream(next(urls), timeout_seconds=0.7), log=log.append)
+    frames = take(source, 30)
+    source.close()
+    never.set()
+    server.stop()
+    server_two.stop()
+    assert rising(frames)
+    assert source.outages.count >= 1
+    assert source.outages.seconds > 0
+    assert "nothing came in time" in log[0]
+
+
+def test_no_reconnection_where_none_is_wanted() -> None:
+    chunks = encode_ts(20)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = reconnecting(server, [], longest_pause_seconds=0)
+        frames = list(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert server.connections == 1
+    assert "ended" in source.outages.reason
+    assert not source.outages.connected
+
+
+def test_pauses_grow_and_closing_ends_the_waiting() -> None:
+    tries: list[float] = []
+
+    def fails() -> object:
+        tries.append(time.monotonic())
+        raise Disconnected("door: connection refused")
+
+    source = Reconnecting("door", fails)  # type: ignore[arg-type]
+    thread = threading.Thread(target=lambda: list(source))
+    thread.start()
+    assert source.tried.wait(20)
+    assert not source.outages.connected
+    assert "refused" in source.outages.reason
+    while len(tries) < 4:
+        time.sleep(0.05)
+    source.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    pauses = [after - before for before, after in itertools.pairwise(tries)]
+    assert pauses[0] >= 0.25
+    assert pauses[2] >= 1.0
+
+
+def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
+    chunks = [*encode_ts(20, start_seconds=100), *encode_ts(20, first=20, start_seconds=3)]
+    with TcpServer(lambda _: paced(chunks, 2)) as server:
+        source = reconnecting(server, [])
+        frames = take(source, 40)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    assert rising(frames)
+    assert frames[0].pts == 0
+    assert frames[-1].pts_seconds < 10
+    assert any("jumped" in line for line in source.warnings)
+
+
+def test_live_clock() -> None:
+    clock = LiveClock()
+    second = 1_000_000_000
+    assert clock.place(Fraction(7), 10 * second) == 0
+    assert clock.place(Fraction(15, 2), 10 * second + second // 2) == 45_000
+    assert clock.place(None, 11 * second) == 90_000
+    assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: joined by the time that passed"
+    assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "a little back: just behind"
+    assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: joined by the time that passed"
+    assert clock.jumps == 2
+    clock.restart()
+    assert clock.place(Fraction(77), 15 * second) == 180_001 + 3 * 90_000
+    late = clock.place(Fraction(77) + Fraction(1, 30), 20 * second)
+    assert late == 180_001 + 3 * 90_000 + 3000, "a picture that comes late keeps the stream's distance"
+
+
+# Files at their own pace
+
+
+def test_a_paced_file_gives_frames_no_sooner_than_they_are_due(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", frames=20, rate=25)
+    source = Paced(lambda: open_source(video))
+    frames, came = [], []
+    for frame in source:
+        frames.append(frame)
+        came.append(time.monotonic_ns())
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [frame.pts for frame in frames] == [3600 * index for index in range(20)]
+    dues = [frame.captured_ns for frame in frames]
+    assert all(arrival >= due for arrival, due in zip(came, dues, strict=True))
+    assert (dues[-1] - dues[0]) / 1e9 >= 19 / 25 - 0.001
+
+
+def test_a_looped_file_goes_on_with_rising_times(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", frames=10, rate=50)
+    source = Paced(lambda: open_source(video), loop=True)
+    frames = take(source, 35)
+    source.close()
+    assert [number_of(frame) for frame in frames] == [index % 10 for index in range(35)]
+    steps = {after.pts - before.pts for before, after in itertools.pairwise(frames)}
+    assert steps == {1800}
+    assert [frame.index for frame in frames] == list(range(35))
+
+
+def test_open_source_takes_urls_and_cameras_too() -> None:
+    chunks = encode_ts(12)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_source(server.url)
+        frames, _ = until_gone(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    with pytest.raises(Disconnected, match="/dev/video77"):
+        open_source("/dev/video77")

@@ -1,0 +1,110 @@
+"""`rtseg image`: formats, orientation, folders, masks, and what is no picture."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtseg.errors import SinkError, SourceError
+from rtseg.palette import CAMVID_CLASSES, NO_CLASS, STREET
+from rtseg.segmenter import Segmenter
+from rtseg.still import find_images, name_images, process_image, read_image, write_image
+from rtseg.video import Look
+
+pytestmark = pytest.mark.timeout(60)
+
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+QUARTERS = np.kron(np.array([[0, 3], [5, 8]], np.uint8), np.ones((96, 160), np.uint8))
+"""Sky, road, tree and car in a quarter each, 320x192."""
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(MODEL)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_formats(segmenter: Segmenter, tmp_path: Path, suffix: str) -> None:
+    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_image(source, COLOURS[QUARTERS])
+    classes = process_image(source, out, segmenter, Look(alpha=1.0).overlay(segmenter), masks=tmp_path / "masks")
+    assert (classes == QUARTERS).mean() > 0.97
+    assert np.abs(read_image(out).astype(int) - COLOURS[classes]).mean() < 4
+    mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, classes)
+
+
+def test_only_leaves_the_others_alone(segmenter: Segmenter, tmp_path: Path) -> None:
+    write_image(tmp_path / "in.png", COLOURS[QUARTERS])
+    overlay = Look(alpha=1.0, palette="camvid", only=("road",)).overlay(segmenter)
+    process_image(tmp_path / "in.png", tmp_path / "out.png", segmenter, overlay, masks=tmp_path / "masks")
+    picture = read_image(tmp_path / "out.png")
+    assert picture[40, 240].tolist() == [128, 64, 128]
+    assert picture[40, 40].tolist() == COLOURS[0].tolist()
+    mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(mask)) == {3, NO_CLASS}
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
+    """Orientation 6: the camera was held upright, the picture is to be turned clockwise."""
+    _, jpeg = cv2.imencode(".jpg", COLOURS[QUARTERS][:, :, ::-1])
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+    body = b"Exif\0\0" + tiff
+    data = jpeg.tobytes()
+    (tmp_path / "phone.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
+    picture = read_image(tmp_path / "phone.jpg")
+    assert picture.shape == (320, 192, 3)
+    assert (
+        np.abs(picture[40, 40].astype(int) - COLOURS[5]).max() < 20
+    )  # the lower left quarter is now the upper left one
+
+
+def test_alpha_grey_and_sixteen_bits_are_read(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.full((20, 30, 4), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((20, 30, 3), 128 * 257, np.uint16))
+    for name in ("alpha.png", "grey.png", "deep.png"):
+        picture = read_image(tmp_path / name)
+        assert picture.shape == (20, 30, 3)
+        assert picture.dtype == np.uint8
+        assert abs(int(picture.mean()) - 128) <= 1
+
+
+def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not a picture")
+    for name, word in (
+        ("missing.jpg", "no picture"),
+        ("empty.jpg", "not a JPEG"),
+        ("text.png", "not a JPEG"),
+        (".", "folder"),
+    ):
+        with pytest.raises(SourceError, match=word):
+            read_image(tmp_path / name)
+    with pytest.raises(SinkError, match="tiff"):
+        write_image(tmp_path / "out.tiff", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(SinkError, match="can't be written"):
+        write_image(tmp_path / "text.png" / "out.png", np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SourceError, match="no pictures in the folder"):
+        find_images([str(tmp_path / "none")])
+
+
+def test_names_never_collide_with_each_other_or_the_input(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "same.png", np.zeros((4, 4, 3), np.uint8))
+    both = [tmp_path / "a" / "same.png", tmp_path / "b" / "same.png"]
+    with pytest.raises(SinkError, match="different folders"):
+        name_images(both, tmp_path / "out")
+    with pytest.raises(SinkError, match="is the input"):
+        name_images(both[:1], both[0])
+    with pytest.raises(SinkError, match="name a folder"):
+        name_images(both, tmp_path / "out.png")
+    assert name_images(both[:1], None) == [tmp_path / "a" / "same.rtseg.png"]
+    assert len(find_images([str(tmp_path / "a"), str(tmp_path / "*" / "*.png")])) == 2
