@@ -1,0 +1,154 @@
+"""Does a live run stay as young, and as small, as it began? A camera that is faster than the model, for minutes.
+
+    python benchmarks/live_soak.py                                   # 10 minutes, 720p at 30 fps, 60 ms more for each frame
+    python benchmarks/live_soak.py --slow-ms 0 --frame-size 320x192 --minutes 2   # a machine that keeps up
+
+A drawn street plays at its own pace, round after round; the model takes `--slow-ms` longer than it does; the result is recorded
+in segments, of which few are kept. Ages are from the moment a frame was due to the moment it left its last sink. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtseg.controls import Controls, LiveNumbers
+from rtseg.demo import write_drive
+from rtseg.frame import ClassMap, Frame
+from rtseg.inputs import find_inputs
+from rtseg.live import Camera, Live
+from rtseg.memory import keep_memory_flat
+from rtseg.outputs import Outputs, camera_sinks
+from rtseg.segmenter import Segmenter
+from rtseg.synthetic import SyntheticDrive
+from rtseg.video import Look
+
+
+def soak(
+    minutes: float, frame_size: tuple[int, int], slow_ms: float, model: str | None, input_size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Runs it and says how it went; see the keys of the result."""
+    ages: list[tuple[float, float]] = []
+    memory: list[tuple[float, float]] = []
+    lock = threading.Lock()
+    with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
+        drive = Path(folder) / "drive.mp4"
+        write_drive(SyntheticDrive(*frame_size, frames=60, fps=30), str(drive), quiet=True)
+        look, controls = Look(), Controls()
+        outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
+        sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _complain)
+        source = find_inputs(urls=[str(drive)], realtime=True, loop=True)[0].source(0, print)
+
+        def segment(frame: Frame, aspect: float) -> ClassMap:
+            time.sleep(slow_ms / 1e3)
+            return segmenter.segment(frame, aspect)
+
+        def aged(age_ms: float) -> None:
+            with lock:
+                ages.append((time.monotonic(), age_ms))
+
+        run = Live(
+            [Camera("soak", source, sinks)],
+            segment,
+            lambda _: look.overlay(segmenter),
+            segmenter.classes,
+            controls=controls,
+            numbers=LiveNumbers(),
+            on_second=lambda _: memory.append((time.monotonic(), resident_mib())),
+            on_left=aged,
+        )
+        begin = time.monotonic()
+        ending = threading.Timer(minutes * 60, controls.quit)
+        ending.start()
+        told = run.run()
+        ending.cancel()
+        return {
+            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "backend": f"{segmenter.backend} {segmenter.precision}, {segmenter.device}",
+            "minutes": minutes,
+            "frame_size": list(frame_size),
+            "slow_ms": slow_ms,
+            "load_average": os.getloadavg(),
+            "frames": told["frames"],
+            "adds_up": told["frames"]["read"] == sum(told["frames"][k] for k in ("segmented", "dropped", "corrupt")),
+            "sinks": told["sinks"],
+            "bottleneck": told["bottleneck"],
+            "stages_p50_ms": {name: stage["p50"] for name, stage in told["stages"].items()},
+            "latency_ms": told["latency_ms"],
+            **compare(ages, memory, begin, minutes * 60),
+        }
+
+
+def compare(
+    ages: list[tuple[float, float]], memory: list[tuple[float, float]], begin: float, seconds: float
+) -> dict[str, Any]:
+    """Ages at the beginning (from the tenth second) and at the end, and the memory that came on top after a tenth of the run."""
+    window = min(60.0, (seconds - 10) / 2)
+    early = [age for when, age in ages if 10 <= when - begin < 10 + window]
+    late = [age for when, age in ages if seconds - window <= when - begin < seconds]
+    settled = min(60.0, seconds / 3)
+    before = [mib for when, mib in memory if settled * 0.9 <= when - begin < settled * 1.1]
+    after = [mib for when, mib in memory if when - begin >= seconds - max(5.0, seconds / 60)]
+    p99 = [float(np.percentile(part, 99)) for part in (early, late)]
+    return {
+        "window_seconds": window,
+        "early_age_ms": {"p50": round(float(np.median(early)), 1), "p99": round(p99[0], 1)},
+        "late_age_ms": {"p50": round(float(np.median(late)), 1), "p99": round(p99[1], 1)},
+        "p99_change": round(p99[1] / p99[0] - 1, 4),
+        "memory_by_minute_mib": [
+            round(
+                float(np.median([mib for when, mib in memory if minute <= (when - begin) / 60 < minute + 1] or [0])), 1
+            )
+            for minute in range(int(seconds // 60))
+        ],
+        "memory_mib": [round(float(np.median(part)), 2) for part in (before, after)],
+        "memory_growth_mib": round(float(np.median(after) - np.median(before)), 2),
+    }
+
+
+def resident_mib() -> float:
+    """Memory of this process now; 0.0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if statm.exists() else 0.0
+
+
+def _complain(name: str, failure: BaseException) -> None:
+    print(f"{name} failed: {failure}", file=sys.stderr)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--frame-size", type=_size, default=(1280, 720))
+    parser.add_argument("--slow-ms", type=float, default=60.0)
+    parser.add_argument("--model")
+    parser.add_argument("--size", type=_size, help="of the network's input")
+    parser.add_argument("--out", help="also write the JSON here")
+    parser.add_argument("--keep-flat", action=argparse.BooleanOptionalAction, default=True, help="as rtseg live does")
+    given = parser.parse_args()
+    if given.keep_flat:
+        keep_memory_flat()
+    result = soak(given.minutes, given.frame_size, given.slow_ms, given.model, given.size)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.out:
+        Path(given.out).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
