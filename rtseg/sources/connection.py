@@ -20,6 +20,7 @@ from rtseg.frame import Frame, Passthrough, StreamInfo
 from rtseg.sources.demux import VIDEO_CODECS
 from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS
 from rtseg.sources.pictures import PictureReader
+from rtseg.sources.timeline import fraction
 
 WITHOUT_KEY_FRAME = 600
 """Packets that are passed over at most while no key frame comes; then decoding begins anyway (streams that refresh row by row)."""
@@ -61,9 +62,9 @@ class Connection:
         """What the newest frame took to decode and to bring into planes."""
         try:
             self._video = _choose_video(container, name)
-            self._time_base = self._video.time_base or Fraction(1, 1000)
+            self._time_base = fraction(self._video.time_base) or Fraction(1, 1000)
             self._codec = self._video.codec_context.name
-            self._aspect = self._video.sample_aspect_ratio or Fraction(1)
+            self._aspect = fraction(self._video.sample_aspect_ratio) or Fraction(1)
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)
         except StopIteration:
@@ -192,7 +193,7 @@ class Connection:
     def _describe(self, reader: PictureReader) -> StreamInfo:
         width, height = reader.upright_size
         # The rate that FFmpeg guesses counts fields where it has seen few pictures.
-        rate = self._video.average_rate or self._video.codec_context.framerate or None
+        rate = fraction(self._video.average_rate or self._video.codec_context.framerate) or None
         return StreamInfo(
             name=self._name,
             width=width,
