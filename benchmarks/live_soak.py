@@ -26,7 +26,8 @@ from rtseg.controls import Controls, LiveNumbers
 from rtseg.demo import write_drive
 from rtseg.frame import ClassMap, Frame
 from rtseg.inputs import find_inputs
-from rtseg.live import Camera, Live
+from rtseg.live import Live
+from rtseg.live_camera import Camera
 from rtseg.memory import keep_memory_flat
 from rtseg.outputs import Outputs, camera_sinks
 from rtseg.segmenter import Segmenter

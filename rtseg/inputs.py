@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rtseg.errors import OptionError
-from rtseg.live import LiveSource
+from rtseg.live_camera import LiveSource
 from rtseg.sources import Source, open_source
 from rtseg.sources.camera import CameraMode, camera_path, open_camera
 from rtseg.sources.network import TIMEOUT_SECONDS, open_stream, shown_url

@@ -11,20 +11,19 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
 from rtseg.errors import SourceError
-from rtseg.frame import ClassMap, Frame, Passthrough, StreamInfo
-from rtseg.livestats import LiveStats
+from rtseg.frame import ClassMap, Frame
+from rtseg.live_camera import Camera, Leaving
+from rtseg.live_report import LiveReport
 from rtseg.mosaic import Mosaic
 from rtseg.newest import Captured, Newest
 from rtseg.overlay import Overlay
 from rtseg.shown import Shown
 from rtseg.sinks.apart import Apart
-from rtseg.sources.reconnect import Outages
 
 STOP_SECONDS = 1.5
 """How long files may take to be completed after q or a signal; what is not complete then stays under its partial name."""
@@ -34,52 +33,6 @@ DRAIN_SECONDS = 60.0
 
 WINDOW_SECONDS = 0.02
 """How often a window looks for keys."""
-
-
-class LiveSource(Protocol):
-    """A source that lasts: one that reconnects, or a file at its own pace."""
-
-    @property
-    def info(self) -> StreamInfo:
-        """Of the newest frame's stream."""
-
-    @property
-    def corrupt(self) -> int:
-        """Frames so far that could not be decoded."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was met and mended so far."""
-
-    @property
-    def decode_seconds(self) -> float:
-        """What the newest frame took to decode."""
-
-    @property
-    def outages(self) -> Outages:
-        """Times without pictures."""
-
-    @property
-    def tried(self) -> threading.Event:
-        """Set once the first frame is there or the first try has failed."""
-
-    def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Frames with rising `pts`."""
-
-    def close(self) -> None:
-        """Ends the reading, from any thread."""
-
-
-@dataclass
-class Camera:
-    """One camera of a run, with the sinks that are its alone."""
-
-    name: str
-    """`camera0`, `url1`: in file names, logs and statistics."""
-
-    source: LiveSource
-    sinks: list[Apart] = field(default_factory=list)
-    """Recording, masks, lines: the recording first."""
 
 
 class Live:
@@ -129,13 +82,10 @@ class Live:
         self._window, self._poll_window, self._snapshots = window, poll_window, snapshots
         self._shared = [*shared, *([window] if window else [])]
         self._max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
-        self._identity = dict(identity or {})
         self._on_second, self._on_left = on_second, on_left
-        self._whole = LiveStats(classes)
-        several = len(cameras) > 1
-        self._stats = [LiveStats(classes, self._whole) if several else self._whole for _ in cameras]
-        self._mosaic = Mosaic([camera.name for camera in cameras]) if several else None
+        self._mosaic = Mosaic([camera.name for camera in cameras]) if len(cameras) > 1 else None
         self._newest = Newest(len(cameras), every_frame=every_frame)
+        self._report = LiveReport(cameras, self._shared, self._newest, classes, dict(identity or {}))
         self._failure: BaseException | None = None
         self._hud_lines: tuple[str, ...] = ()
         self._wanted: Wanted | None = None
@@ -164,8 +114,7 @@ class Live:
             capture.start()
         try:
             self._wait_for_cameras(wait)
-            for stats in {id(stats): stats for stats in (*self._stats, self._whole)}.values():
-                stats.stats.start()
+            self._report.start()
             self._road.start()
             self._serve()
         finally:
@@ -173,13 +122,13 @@ class Live:
             gc.unfreeze()
         if self._failure is not None:
             raise self._failure
-        return self.to_dict()
+        return self._report.to_dict()
 
     # The threads
 
     def _capture(self, number: int) -> None:
         """One camera's thread: decodes all, hands over each frame."""
-        source, stats = self._cameras[number].source, self._stats[number]
+        source, stats = self._cameras[number].source, self._report.of[number]
         try:
             for item in source:
                 if isinstance(item, Frame):
@@ -208,7 +157,7 @@ class Live:
     # One frame
 
     def _take(self, item: Captured) -> None:
-        frame, stats = item.frame, self._stats[item.camera]
+        frame, stats = item.frame, self._report.of[item.camera]
         if self._too_old(frame):
             stats.refused(segmented=False)
             return
@@ -230,7 +179,7 @@ class Live:
         stats.spent("overlay", time.perf_counter() - inferred)
         shared = [] if wanted.paused else self._shared
         sinks = len(camera.sinks) + len(shared)
-        leaving = _Leaving(max(1, sinks), frame.captured_ns, stats, self._on_left)
+        leaving = Leaving(max(1, sinks), frame.captured_ns, stats, self._on_left)
         if not sinks and not wanted.paused:
             leaving.one(0.0)  # nobody wants the picture: it has left here
         for sink in camera.sinks:
@@ -272,16 +221,8 @@ class Live:
                 self._tick()
 
     def _tick(self) -> None:
-        now = self._whole.second(sum(self._newest.read), self._dropped())
-        several = len(self._cameras) > 1
-        parts = [
-            stats.second(self._newest.read[number], self._dropped(number)) if several else now
-            for number, stats in enumerate(self._stats)
-        ]
-        numbers = self.to_dict()
-        numbers["now"] = now
-        for item, part in zip(numbers.get("items", []), parts, strict=False):
-            item["now"] = part
+        numbers = self._report.second()
+        now = numbers["now"]
         self._hud_lines = (
             f"{now['shown_fps']:.0f} fps",
             f"model {now['engine_ms']:.1f} ms",
@@ -316,89 +257,6 @@ class Live:
             while not sink.join(min(0.05, deadline - time.monotonic())) and time.monotonic() < deadline:
                 if self._controls.quitting:
                     deadline = min(deadline, time.monotonic() + STOP_SECONDS)
-
-    # Numbers
-
-    def _dropped(self, number: int | None = None) -> int:
-        if number is None:
-            return sum(self._dropped(number) for number in range(len(self._cameras)))
-        return self._newest.dropped[number] + self._stats[number].too_old
-
-    def to_dict(self) -> dict[str, Any]:
-        """The statistics as of now."""
-        items = [self._camera_to_dict(number) for number in range(len(self._cameras))]
-        shared = {sink.name: _sink_to_dict(sink) for sink in self._shared}
-        if len(items) == 1:
-            items[0]["sinks"] |= shared
-            if shared and not self._cameras[0].sinks:
-                items[0]["frames"]["written"] = self._shared[0].written
-            return {**self._identity, **items[0]}
-        outages = [item["outages"] for item in items]
-        frames = [item["frames"] for item in items]
-        whole = self._whole.to_dict(sum(self._newest.read), self._dropped(), sum(f["corrupt"] for f in frames))
-        whole["frames"] = {key: sum(f[key] for f in frames) for key in whole["frames"]}
-        return {
-            **self._identity,
-            **whole,
-            "input": ", ".join(item["input"] for item in items),
-            "sinks": shared,
-            "outages": {
-                "count": sum(outage["count"] for outage in outages),
-                "seconds": round(sum(outage["seconds"] for outage in outages), 3),
-                "connected": any(outage["connected"] for outage in outages),
-            },
-            "items": items,
-        }
-
-    def _camera_to_dict(self, number: int) -> dict[str, Any]:
-        camera, source = self._cameras[number], self._cameras[number].source
-        told = self._stats[number].to_dict(self._newest.read[number], self._dropped(number), source.corrupt)
-        if camera.sinks:
-            told["frames"]["written"] = camera.sinks[0].written
-        return {
-            "camera": camera.name,
-            "input": source.info.name,
-            **told,
-            "sinks": {sink.name: _sink_to_dict(sink) for sink in camera.sinks},
-            "outages": source.outages.to_dict(),
-            "warnings": list(source.warnings),
-        }
-
-
-class _Leaving:
-    """Waits for the last sink of a frame; only then has it left."""
-
-    def __init__(self, sinks: int, captured_ns: int, stats: LiveStats, on_left: Callable[[float], None]) -> None:
-        self._sinks, self._captured_ns, self._stats, self._on_left = sinks, captured_ns, stats, on_left
-        self._slowest: float | None = None
-        self._lock = threading.Lock()
-
-    def one(self, seconds: float | None) -> None:
-        """One sink has written the frame in so many seconds, or dropped it (None)."""
-        with self._lock:
-            self._sinks -= 1
-            if seconds is not None:
-                self._slowest = max(seconds, self._slowest or 0.0)
-            last = self._sinks == 0
-        if last and self._slowest is not None:
-            self._stats.spent("encode", self._slowest)
-            self._stats.left(self._captured_ns)
-            self._on_left((time.monotonic_ns() - self._captured_ns) / 1e6)
-
-
-def _sink_to_dict(sink: Apart) -> dict[str, Any]:
-    mean_ms = sink.busy_seconds / sink.written * 1e3 if sink.written else 0.0
-    told: dict[str, Any] = {"written": sink.written, "dropped": sink.dropped, "mean_ms": round(mean_ms, 2)}
-    return told if sink.error is None else {**told, "error": sink.error}
-
-
-def failures(sinks: Sequence[Apart]) -> list[str]:
-    """One line for each sink that died, or that did not end in time."""
-    hung = [sink for sink in sinks if sink.error is None and not sink.join(0.0)]
-    return [
-        *(f"{sink.name}: {sink.error}" for sink in sinks if sink.error is not None),
-        *(f"{sink.name}: not complete in time; what was written lies under its partial name" for sink in hung),
-    ]
 
 
 def left_behind() -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
 from rtseg.inputs import Input
-from rtseg.live import Camera, Live, failures
+from rtseg.live import Live
+from rtseg.live_camera import Camera
+from rtseg.live_report import failures
 from rtseg.livestats import status_line
 from rtseg.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
 from rtseg.overlay import Overlay

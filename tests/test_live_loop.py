@@ -13,7 +13,9 @@ import pytest
 from rtseg.controls import Controls, LiveNumbers, Wanted
 from rtseg.errors import BackendError, SinkError, SourceError
 from rtseg.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
-from rtseg.live import STOP_SECONDS, Camera, Live, failures
+from rtseg.live import STOP_SECONDS, Live
+from rtseg.live_camera import Camera
+from rtseg.live_report import failures
 from rtseg.newest import EVERY_FRAME_WAITS, Captured, Newest
 from rtseg.overlay import Overlay
 from rtseg.palette import CAMVID_CLASSES, load_palette

@@ -18,7 +18,7 @@ LARGEST_DELAY_SECONDS = 1.0
 
 
 class Paced:
-    """Gives a file's frames when they are due. Implements `rtseg.live.LiveSource`.
+    """Gives a file's frames when they are due. Implements `rtseg.live_camera.LiveSource`.
 
     A frame counts as captured when it was due, so that what a machine too slow to decode adds to its age is seen.
     """

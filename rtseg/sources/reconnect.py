@@ -108,7 +108,7 @@ class LiveClock:
 
 
 class Reconnecting:
-    """Frames of a source that is opened again whenever it ends or fails. Implements `rtseg.live.LiveSource`.
+    """Frames of a source that is opened again whenever it ends or fails. Implements `rtseg.live_camera.LiveSource`.
 
     Any end of a live source is a disconnection. Between tries it waits, half a second at first and twice as long each time,
     shortened by a random part so that many clients do not come back at once. No frame is made up for the time between.
