@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from rtseg.ahead import Ahead
@@ -30,6 +32,8 @@ class Classified:
 
     frame: Frame
     classes: ClassMap
+    seconds: float
+    """What the model took for it."""
 
 
 def run(
@@ -42,6 +46,7 @@ def run(
     observer: Observer | None = None,
     on_frame: Callable[[Segmented], None] | None = None,
     threads: bool = True,
+    streams: int = 1,
 ) -> None:
     """Takes every frame of the source through the model and into every sink.
 
@@ -57,17 +62,20 @@ def run(
         observer: sees what the source yields.
         on_frame: called after each frame has left the last sink, for progress.
         threads: False runs everything in the caller's thread.
+        streams: frames that are in `segment` at the same time, each in a thread of its own; their order stays.
 
     Raises:
         RtsegError: what a stage met. Whatever a stage raises is raised here, and no thread of the run is left behind.
     """
     stats.start()
+    stats.streams = streams if threads else 1
     decoded = _decode(source, stats, observer)
+    classify = partial(_classify, segment=segment)
     if not threads:
-        _show(_infer(decoded, segment, stats), overlay, sinks, stats, on_frame)
+        _show(map(classify, decoded), overlay, sinks, stats, on_frame)
         return
-    ahead = Ahead(decoded, "decode")
-    classified = Ahead(_infer(ahead, segment, stats), "infer")
+    ahead: Ahead[Frame | Passthrough] = Ahead(decoded, "decode")
+    classified = Ahead(ahead, "infer", classify, workers=streams)
     try:
         _show(classified, overlay, sinks, stats, on_frame)
     finally:
@@ -93,18 +101,11 @@ def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator
         yield item
 
 
-def _infer(
-    items: Iterator[Frame | Passthrough], segment: Callable[[Frame], ClassMap], stats: Stats
-) -> Iterator[Classified | Passthrough]:
-    for item in items:
-        if isinstance(item, Passthrough):
-            yield item
-            continue
-        with stats.clock("infer"):
-            classes = segment(item)
-        stats.see_classes(classes)
-        stats.frames["segmented"] += 1
-        yield Classified(item, classes)
+def _classify(item: Frame | Passthrough, segment: Callable[[Frame], ClassMap]) -> Classified | Passthrough:
+    if isinstance(item, Passthrough):
+        return item
+    begin = time.perf_counter()
+    return Classified(item, segment(item), time.perf_counter() - begin)
 
 
 def _show(
@@ -119,6 +120,7 @@ def _show(
             for sink in sinks:
                 sink.pass_through(item)
             continue
+        stats.segmented(item.classes, item.seconds)
         with stats.clock("overlay"):
             shown = overlay.apply(item.frame, item.classes, stats.hud_lines() if overlay.hud else ())
         segmented = Segmented(item.frame, item.classes, shown)

@@ -20,6 +20,9 @@ from rtseg.letterbox import Fit, Letterbox, resize_classes
 from rtseg.models.needs import require
 from rtseg.palette import Palette
 
+_STEP = 32
+"""The networks' stride, pixels."""
+
 
 class Segmenter:
     """A trained model on the best backend of this machine. What that backend needs is built first if it is missing.
@@ -44,6 +47,7 @@ class Segmenter:
         device: str | None = None,
         size: tuple[int, int] | None = None,
         fit: Fit = "letterbox",
+        streams: int = 1,
     ) -> None:
         """Loads the model and runs it once, so that the first picture is not slower than the others.
 
@@ -51,8 +55,11 @@ class Segmenter:
             model: a bundled model's name or a model file; None: the bundled default.
             backend: `auto`, `openvino`, `tensorrt`, `tensorrt-rtx` or `torch`.
             device: as the backend names devices; None: its default.
-            size: (width, height) of the network's input; None: the model's own.
+            size: (width, height) of the network's input; None: the model's own, cut to the picture's aspect where the backend
+                takes any size, so that no time is spent on bars.
             fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
+            streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
+                for throughput, 0 for one a core. `segment` may be called by as many threads.
 
         Raises:
             ModelError: no such model, or a damaged one.
@@ -67,13 +74,14 @@ class Segmenter:
         path = find_model(model)
         chosen = choose_backend(path) if backend == "auto" else None
         name = chosen.backend if chosen else backend
-        self._backend = open_backend(name, _runnable(path, name, size), size=size, device=device)
+        self._backend = open_backend(name, _runnable(path, name, size), size=size, device=device, streams=streams)
         self.reason = chosen.reason if chosen else "chosen by --backend"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
-        width, height = self.input_size
-        self._backend.infer(np.zeros((1, height, width, 3), dtype=np.uint8))
+        self._warm: set[tuple[int, int]] = set()
+        self._warm_up(self.input_size)
         self.warmup_ms = (time.perf_counter() - begin) * 1e3
+        """Time that loading and the first run of each input size took, milliseconds."""
 
     @property
     def description(self) -> ModelDescription:
@@ -92,8 +100,35 @@ class Segmenter:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the network's input."""
+        """(width, height) of the network's input; see `input_size_for`."""
         return self._backend.input_size
+
+    @property
+    def streams(self) -> int:
+        """How many pictures are computed at the same time where as many threads call `segment`."""
+        return self._backend.streams
+
+    def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
+        """(width, height) of the network's input for pictures of this size: `input_size`, or what the picture fills of it.
+
+        Args:
+            width: pixels across.
+            height: pixels down.
+            pixel_aspect: width of a pixel divided by its height.
+        """
+        whole = self.input_size
+        if not self._backend.free_size or self._fit == "stretch":
+            return whole
+        inner = Letterbox((width, height), whole, self._fit, pixel_aspect).inner[2:]
+        # In steps of the network's stride: what is between is padded inside it, at the same cost.
+        across, down = (min(side, -(-part // _STEP) * _STEP) for side, part in zip(whole, inner, strict=True))
+        return across, down
+
+    def prepare(self, width: int, height: int, pixel_aspect: float = 1.0) -> None:
+        """Makes the model ready for pictures of this size, so that the first is not slower than the others."""
+        begin = time.perf_counter()
+        if self._warm_up(self.input_size_for(width, height, pixel_aspect)):
+            self.warmup_ms += (time.perf_counter() - begin) * 1e3
 
     @property
     def backend(self) -> str:
@@ -160,8 +195,17 @@ class Segmenter:
     def _letterbox(self, width: int, height: int, pixel_aspect: float) -> Letterbox:
         key = (width, height, pixel_aspect)
         if key not in self._letterboxes:
-            self._letterboxes[key] = Letterbox((width, height), self.input_size, self._fit, pixel_aspect)
+            size = self.input_size_for(width, height, pixel_aspect)
+            self._letterboxes[key] = Letterbox((width, height), size, self._fit, pixel_aspect)
         return self._letterboxes[key]
+
+    def _warm_up(self, size: tuple[int, int]) -> bool:
+        """Runs the model once at an input size, unless it has."""
+        if size in self._warm:
+            return False
+        self._warm.add(size)
+        self._backend.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
+        return True
 
 
 def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:

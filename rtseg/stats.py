@@ -64,6 +64,8 @@ class Stats:
         self.latency = Histogram()
         self.frames = {"read": 0, "segmented": 0, "written": 0, "dropped": 0, "corrupt": 0}
         self.warmup_ms = 0.0
+        self.streams = 1
+        """Frames that are in the model at the same time, each in a thread of its own."""
         self._classes = classes
         self._pixels = np.zeros(256, dtype=np.float64)
         self._hud: tuple[float, tuple[str, ...]] = (0.0, ())
@@ -85,6 +87,12 @@ class Stats:
         begin = time.perf_counter()
         yield
         self.stages[stage].add(time.perf_counter() - begin)
+
+    def segmented(self, classes: ClassMap, seconds: float) -> None:
+        """A frame got its class map, and the model took so long for it."""
+        self.stages["infer"].add(seconds)
+        self.frames["segmented"] += 1
+        self.see_classes(classes)
 
     def see_classes(self, classes: ClassMap) -> None:
         """Adds a class map to the class shares."""
@@ -117,7 +125,10 @@ class Stats:
     @property
     def bottleneck(self) -> str:
         """The stage that worked the largest share of the run."""
-        return max(self.stages, key=lambda stage: self.stages[stage].total_seconds)
+        return max(self.stages, key=self._working_seconds)
+
+    def _working_seconds(self, stage: str) -> float:
+        return self.stages[stage].total_seconds / (self.streams if stage == "infer" else 1)
 
     def class_shares(self) -> dict[str, float]:
         """Share of all pixels by class name."""
@@ -137,7 +148,7 @@ class Stats:
             "warmup_ms": round(self.warmup_ms, 1),
             "latency_ms": {**self.latency.percentiles(), "max": round(self.latency.max_seconds * 1e3, 3)},
             "stages": {
-                name: {**h.percentiles(), "busy": round(min(1.0, h.total_seconds / seconds), 4)}
+                name: {**h.percentiles(), "busy": round(min(1.0, self._working_seconds(name) / seconds), 4)}
                 for name, h in self.stages.items()
             },
             "bottleneck": self.bottleneck,

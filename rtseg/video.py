@@ -190,7 +190,6 @@ def process(
         raise OptionError(f"--masks and --output are the same file '{output}'; name two")
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
-    stats.warmup_ms = segmenter.warmup_ms
     source = open_source(source_name, start=start, duration=duration, strict=strict)
     sinks: list[Sink] = []
     recorder = Recorder(source.info)
@@ -215,6 +214,8 @@ def process(
             )
         sinks += extra_sinks
         pixel_aspect = float(source.info.sample_aspect_ratio)
+        segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
+        stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet) as progress:
             run(
                 source,
@@ -225,6 +226,7 @@ def process(
                 observer=recorder,
                 on_frame=lambda _: progress.advance(),
                 threads=threads,
+                streams=segmenter.streams,
             )
         written = video.finish()
         stats.stop()  # the encoder's last frames are out: they belong to the run
@@ -243,6 +245,7 @@ def process(
         source.close()
     return {
         **identity("video", source_name, output, segmenter),
+        "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
         **stats.to_dict(),
         "fidelity": report.to_dict(),
         "notes": [*source.info.notes, *source.warnings, *video.warnings],

@@ -95,16 +95,17 @@ def rtseg_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("rtseg-")]
 
 
-def go(source: DrawnSource, sink: Keeper, *, threads: bool = True) -> Stats:
+def go(source: DrawnSource, sink: Keeper, *, threads: bool = True, streams: int = 1) -> Stats:
     stats = Stats(CAMVID_CLASSES)
-    run(source, by_brightness, overlay(), [sink, NullSink()], stats, threads=threads)
+    run(source, by_brightness, overlay(), [sink, NullSink()], stats, threads=threads, streams=streams)
     return stats
 
 
-def test_threads_change_nothing_bit_for_bit() -> None:
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_threads_change_nothing_bit_for_bit(streams: int) -> None:
     plain, threaded = Keeper(), Keeper()
     go(DrawnSource(40), plain, threads=False)
-    go(DrawnSource(40), threaded)
+    go(DrawnSource(40), threaded, streams=streams)
     assert len(plain.items) == len(threaded.items) == 40 + 14
     for one, other in zip(plain.items, threaded.items, strict=True):
         assert type(one) is type(other)
@@ -113,6 +114,18 @@ def test_threads_change_nothing_bit_for_bit() -> None:
             assert np.array_equal(one.classes, other.classes)
             for plane, same in zip(one.shown.planes, other.shown.planes, strict=True):
                 assert np.array_equal(plane, same)
+
+
+def test_frames_keep_their_order_where_later_ones_are_done_first() -> None:
+    sink, waiting = Keeper(), threading.Barrier(3, timeout=20)
+
+    def odd_ones_are_slow(frame: Frame) -> ClassMap:
+        waiting.wait()  # three are in the model at the same time, or this breaks
+        time.sleep(0.02 * (frame.index % 3 == 0))
+        return by_brightness(frame)
+
+    run(DrawnSource(30), odd_ones_are_slow, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
+    assert [item.frame.index for item in sink.items if isinstance(item, Segmented)] == list(range(30))
 
 
 def test_packets_stay_between_the_frames_they_were_read_between() -> None:
@@ -147,12 +160,13 @@ def test_a_failing_decoder_is_told_to_the_caller(threads: bool) -> None:
     assert not rtseg_threads()
 
 
-def test_a_failing_model_is_told_to_the_caller() -> None:
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_failing_model_is_told_to_the_caller(streams: int) -> None:
     def broken(frame: Frame) -> ClassMap:
         raise ValueError("the model broke")
 
     with pytest.raises(ValueError, match="the model broke"):
-        run(DrawnSource(1000), broken, overlay(), [Keeper()], Stats(CAMVID_CLASSES))
+        run(DrawnSource(1000), broken, overlay(), [Keeper()], Stats(CAMVID_CLASSES), streams=streams)
     assert not rtseg_threads()
 
 

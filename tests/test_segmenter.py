@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,35 @@ def test_another_input_size() -> None:
     with Segmenter(MODEL, size=(160, 96)) as small:
         assert small.input_size == (160, 96)
         assert (small(COLOURS[blocks(160, 96)]) == blocks(160, 96)).all()
+
+
+def test_no_time_is_spent_on_bars(segmenter: Segmenter) -> None:
+    """The network's input is cut to what the picture fills of it, in steps of 32; not where a size was asked for."""
+    assert segmenter.input_size_for(640, 384) == (320, 192)
+    assert segmenter.input_size_for(1920, 1080) == (320, 192)  # 180 rows, rounded up
+    assert segmenter.input_size_for(900, 100) == (320, 64)
+    assert segmenter.input_size_for(100, 900) == (32, 192)
+    assert segmenter.input_size_for(320, 384, pixel_aspect=2.0) == (320, 192)
+    with Segmenter(MODEL, size=(320, 192)) as named:
+        assert named.input_size_for(900, 100) == (320, 192)
+    with Segmenter(MODEL, fit="stretch") as stretched:
+        assert stretched.input_size_for(900, 100) == (320, 192)
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    truths = [np.roll(blocks(160, 96), 32 * number, axis=1) for number in range(8)]
+    with Segmenter(MODEL, size=(160, 96), streams=2) as shared, ThreadPoolExecutor(4) as pool:
+        assert shared.streams == 2
+        answers = list(pool.map(shared, [COLOURS[truth] for truth in truths] * 5, timeout=60))
+    for answer, truth in zip(answers, truths * 5, strict=True):
+        assert (answer == truth).all()
+
+
+def test_a_closed_model_says_so() -> None:
+    closed = Segmenter(MODEL, size=(160, 96))
+    closed.close()
+    with pytest.raises(BackendError, match="closed"):
+        closed(COLOURS[blocks(160, 96)])
 
 
 def test_a_source_gives_frames_with_their_class_maps(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -50,11 +50,19 @@ class Backend(Protocol):
     def input_size(self) -> tuple[int, int]:
         """(width, height) of the pictures that `infer` takes."""
 
+    @property
+    def free_size(self) -> bool:
+        """Whether `infer` takes pictures of other sizes than `input_size` too."""
+
+    @property
+    def streams(self) -> int:
+        """How many calls of `infer` compute at the same time; further ones wait."""
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps of pictures.
+        """Class maps of pictures. May be called by several threads at once.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, RGB, of `input_size`.
+            images: uint8 `[N, H, W, 3]`, RGB, of `input_size` unless `free_size`.
 
         Returns:
             uint8 `[N, H, W]`, an array of the caller's own.
@@ -110,7 +118,9 @@ def _found(module: str) -> bool:
         return False
 
 
-def open_backend(name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None) -> Backend:
+def open_backend(
+    name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None, streams: int = 1
+) -> Backend:
     """Loads a model for running.
 
     Args:
@@ -118,6 +128,8 @@ def open_backend(name: str, model: Path, *, size: tuple[int, int] | None = None,
         model: the model file, of a kind that the backend runs; see `RUNS`.
         size: (width, height) of the network's input; None: the model's own.
         device: as the backend names devices, such as `CPU` or `cuda:0`; None: its default.
+        streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
+            for throughput, 0 for one a core.
 
     Raises:
         OptionError: no such backend.
@@ -128,7 +140,7 @@ def open_backend(name: str, model: Path, *, size: tuple[int, int] | None = None,
         case "openvino":
             from rtseg.backends.openvino import OpenVinoBackend
 
-            return OpenVinoBackend(model, size=size, device=device or "CPU")
+            return OpenVinoBackend(model, size=size, device=device or "CPU", streams=streams)
         case "tensorrt" | "tensorrt-rtx":
             from rtseg.backends.tensorrt import TensorRtBackend
 
@@ -155,12 +167,12 @@ def describe_model(model: Path) -> ModelDescription:
     return read_description(model)
 
 
-def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int]) -> None:
+def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int] | None) -> None:
     """The one check of what every backend is given.
 
     Raises:
-        ValueError: not uint8 `[N, H, W, 3]` of the input size.
+        ValueError: not uint8 `[N, H, W, 3]` of the input size; None: of any size.
     """
-    width, height = input_size
+    width, height = input_size or (images.shape[2:0:-1] if images.ndim == 4 else (0, 0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
         raise ValueError(f"images must be uint8 [N, {height}, {width}, 3], not {images.dtype} {list(images.shape)}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ class OpenVinoBackend:
         *,
         size: tuple[int, int] | None = None,
         device: str = "CPU",
+        streams: int = 1,
         threads: int = 0,
         precision: str | None = None,
     ):
@@ -37,6 +41,8 @@ class OpenVinoBackend:
             model: `.onnx` or `.xml`, following the model contract.
             size: (width, height) of the input; None: the one in the model's description.
             device: an OpenVINO device name.
+            streams: pictures that are computed at the same time, each with its share of the threads; `infer` may be called by
+                as many threads. 1: all threads work on one picture, which is soonest done. 0: one stream a core.
             threads: inference threads; 0: OpenVINO's choice, one a core.
             precision: `fp32` or `bf16`; None: bf16 where the processor computes in it, else fp32.
 
@@ -49,21 +55,25 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO has no device '{device}' here: there are {', '.join(core.available_devices)}")
         self._description = _description(network, str(model))
         self._input_size = size or self._description.input_size
+        shape = network.input("image").partial_shape
+        self.free_size = size is None and shape[1].is_dynamic and shape[2].is_dynamic
+        """Whether `infer` takes pictures of any size, each compiled for when it first comes; not where a size was asked for."""
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         chosen = precision or ("bf16" if "BF16" in capabilities else "fp32")
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen], "NUM_STREAMS": 1}
+        self.streams = streams or usable_cores()
+        self._settings = {
+            "PERFORMANCE_HINT": "LATENCY" if self.streams == 1 else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
+            "NUM_STREAMS": self.streams,
+        }
         if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        width, height = self._input_size
-        try:
-            network.reshape({"image": [1, height, width, 3]})
-            compiled = core.compile_model(network, device, settings)
-            self._request = compiled.create_infer_request()
-            taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-            self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
-        except RuntimeError as error:
-            raise ModelError(f"{model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})") from error
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
+        self._lock = threading.Lock()
+        self._requests: dict[tuple[int, int], queue.SimpleQueue[Any]] = {}
+        self._precision = ""
         self._device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
+        self._requests_for(self._input_size)
 
     @property
     def device(self) -> str:
@@ -86,20 +96,61 @@ class OpenVinoBackend:
         return self._input_size
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`."""
-        check_images(images, self._input_size)
+        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
+
+        Pictures of a size that has not come before wait for the network to be compiled for it, a fraction of a second.
+        """
+        check_images(images, None if self.free_size else self._input_size)
+        requests = self._requests_for((images.shape[2], images.shape[1]))
         answers = np.empty(images.shape[:3], dtype=np.uint8)
+        request = requests.get()
         try:
             for answer, image in zip(answers, images, strict=True):
-                result = self._request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
+                result = request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
                 answer[:] = result["classes"][0]
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
+        finally:
+            requests.put(request)
         return answers
 
     def close(self) -> None:
         """Gives the network's memory back."""
-        self._request = None
+        with self._lock:
+            self._network = None
+            self._requests.clear()
+
+    def _requests_for(self, size: tuple[int, int]) -> queue.SimpleQueue[Any]:
+        """The requests of the network at (width, height). Whoever computes takes one and puts it back: with all in use, the
+        next caller waits."""
+        with self._lock:
+            if size not in self._requests:
+                self._requests[size] = self._compile(*size)
+            return self._requests[size]
+
+    def _compile(self, width: int, height: int) -> queue.SimpleQueue[Any]:
+        if self._network is None:
+            raise BackendError("the model was closed; open it again")
+        try:
+            self._network.reshape({"image": [1, height, width, 3]})
+            compiled = self._core.compile_model(self._network, self._openvino_device, self._settings)
+            taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            for _ in range(self.streams):
+                requests.put(compiled.create_infer_request())
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
+            ) from error
+        self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
+        return requests
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use: fewer than there are under `taskset` or in a container with a CPU set."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_description(model: Path) -> ModelDescription:

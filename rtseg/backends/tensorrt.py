@@ -159,6 +159,16 @@ class TensorRtBackend:
         """Whether a run is one launch of a recorded CUDA graph; not every engine can be recorded."""
         return bool(self._slots) and self._slots[0].graph is not None
 
+    @property
+    def free_size(self) -> bool:
+        """False: an engine is built for one size."""
+        return False
+
+    @property
+    def streams(self) -> int:
+        """1: a batch uses the whole GPU."""
+        return 1
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
 

@@ -83,6 +83,16 @@ class TorchBackend:
         """(width, height) of the input."""
         return self._input_size
 
+    @property
+    def free_size(self) -> bool:
+        """False: the size is that of the description, or the one asked for."""
+        return False
+
+    @property
+    def streams(self) -> int:
+        """1: torch uses all cores, or the whole GPU, for one batch."""
+        return 1
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`."""
         check_images(images, self._input_size)

@@ -106,7 +106,9 @@ def video(
         if masks is not None and len(found) > 1:
             raise OptionError(f"--masks takes one place, but there are {len(found)} inputs; process them one by one")
         items: list[dict[str, Any]] = []
-        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value) as segmenter:
+        with Segmenter(
+            model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, streams=0
+        ) as segmenter:
             look.overlay(segmenter)  # a wrong palette or class is told before any file is opened
             if not quiet:
                 say(describe(segmenter))
