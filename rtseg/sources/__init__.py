@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,13 @@ class Source(Protocol):
 
 
 def open_source(
-    uri: str | Path, *, start: float | None = None, duration: float | None = None, strict: bool = False
+    uri: str | Path,
+    *,
+    start: float | None = None,
+    duration: float | None = None,
+    strict: bool = False,
+    max_pixels: int | None = None,
+    allow_protocols: Sequence[str] = (),
 ) -> Source:
     """Opens an input by its name.
 
@@ -43,9 +49,13 @@ def open_source(
         start: seconds from the beginning at which to begin.
         duration: seconds to read; None: to the end.
         strict: the first damage raises instead of being counted.
+        max_pixels: larger pictures of a file are refused; None: more than 8192x8192.
+        allow_protocols: `file`, `http`, `https`: by which a playlist in a file may open what it names; none: playlists
+            are refused.
 
     Raises:
         SourceError: it is missing, unreadable, not a video, or refused.
+        OptionError: no such protocol.
     """
     name = str(uri)
     if start is None and duration is None:
@@ -59,5 +69,13 @@ def open_source(
             return open_stream(name)
 
     from rtseg.sources.file import FileSource
+    from rtseg.sources.opened import MAX_PIXELS
 
-    return FileSource(str(uri), start=start, duration=duration, strict=strict)
+    return FileSource(
+        str(uri),
+        start=start,
+        duration=duration,
+        strict=strict,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        allow_protocols=allow_protocols,
+    )

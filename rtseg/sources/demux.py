@@ -1,7 +1,8 @@
 """Opening media that strangers made: what may be opened, and one line for each way it fails.
 
 FFmpeg decides by content, not by name: a playlist named `c.mp4` would make it open other files or internal addresses.
-So formats, protocols and codecs are limited to lists, for the container and for every stream that is probed.
+So formats, protocols and codecs are limited to lists, for the container and for every stream that is probed. A playlist is
+opened only where the user names the protocols by which it may open what it names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import av
 from av.container import InputContainer
 
 from rtseg.errors import SourceError
+from rtseg.sources.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
 
 STDIN = "-"
 """The name that stands for standard input."""
@@ -54,31 +57,44 @@ def without_password(text: str) -> str:
     return _USER_INFO.sub("", text)
 
 
-def open_input(path: str, *, protocols: str = "file") -> InputContainer:
+def open_input(path: str, *, allow_protocols: Sequence[str] = ()) -> InputContainer:
     """Opens a media file, or standard input for `-`, for demuxing.
 
     Args:
         path: a path, or `-`. A path that looks like a URL is still a path.
-        protocols: FFmpeg protocols that the format itself may ask for, separated by commas.
+        allow_protocols: `file`, `http` and `https`: those by which a playlist may open what it names; none: playlists
+            are refused.
 
     Raises:
         SourceError: it is missing, not a regular file, empty, or nothing that FFmpeg and the lists above read as video.
+        OptionError: no such protocol.
     """
-    if path == STDIN:
-        regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
-        url, protocols = ("fd:", "fd") if regular else ("pipe:0", "pipe")
-    else:
-        _check_file(path)
-        url = f"file:{path}"
+    check_protocols(allow_protocols)
     options = {
-        "protocol_whitelist": protocols,
+        "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
         "codec_whitelist": f"{VIDEO_CODECS},{OTHER_CODECS}",
         "max_streams": str(_STREAMS_LIMIT),
     }
+    arguments: dict[str, Any] = {}
+    source: Any = f"file:{path}"
+    if path == STDIN:
+        regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+        source, options["protocol_whitelist"] = ("fd:", "fd") if regular else ("pipe:0", "pipe")
+    else:
+        _check_file(path)
+        playlist = read_playlist(path) if allow_protocols else None
+        if playlist is not None:
+            source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
+            options |= replaced | {"format_whitelist": with_playlists(FORMATS)}
     try:
-        container = av.open(url, options=options, **LENIENT)
+        container = av.open(source, options=options, **arguments, **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
+        if arguments:
+            allowed = ", ".join(allow_protocols)
+            raise SourceError(
+                f"{shown_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
+            ) from error
         raise SourceError(_why(path, error)) from error
     assert isinstance(container, InputContainer)
     return container
@@ -121,8 +137,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
-    (b"#EXTM3U", "a playlist; name the video it points to"),
-    (b"ffconcat", "a list of files; name the videos in it"),
+    (b"#EXTM3U", "a playlist; name the video it points to, or see --allow-protocols"),
+    (b"ffconcat", "a list of files; name the videos in it, or see --allow-protocols"),
     (b"%PDF", "a PDF document"),
 )
 

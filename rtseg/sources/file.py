@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -42,9 +42,11 @@ class FileSource:
         duration: seconds that are read; None: to the end.
         strict: the first damage raises instead of being counted.
         max_pixels: refuse larger pictures.
+        allow_protocols: `file`, `http`, `https`: by which a playlist may open what it names; none: playlists are refused.
 
     Raises:
         SourceError: missing, not a video, no picture in it that can be decoded, or refused.
+        OptionError: no such protocol.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class FileSource:
         duration: float | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        allow_protocols: Sequence[str] = (),
     ) -> None:
         self._name = shown_name(path)
         self._strict = strict
@@ -65,7 +68,7 @@ class FileSource:
         self._finished = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels)
+        self._opened = open_at(path, start, duration, max_pixels, allow_protocols)
         self._container, self._video = self._opened.container, self._opened.video
         self._span, self._time_base = self._opened.span, self._opened.time_base
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.

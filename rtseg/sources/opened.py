@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -92,7 +92,9 @@ class Opened:
                 yield {**chapter, "start": inside[0], "end": inside[1]}
 
 
-def open_at(path: str, start: float | None, duration: float | None, max_pixels: int) -> Opened:
+def open_at(
+    path: str, start: float | None, duration: float | None, max_pixels: int, allow_protocols: Sequence[str] = ()
+) -> Opened:
     """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
 
     Where there is none to be found, reading begins at the beginning, and what comes before `start` has to be left out.
@@ -102,21 +104,25 @@ def open_at(path: str, start: float | None, duration: float | None, max_pixels: 
         start: seconds from the beginning; None: 0.
         duration: seconds; None: to the end.
         max_pixels: refuse larger pictures.
+        allow_protocols: by which a playlist may open what it names.
 
     Raises:
         SourceError: missing, not a video, or refused.
+        OptionError: no such protocol.
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels)
+    opened = _open(path, start, duration, max_pixels, allow_protocols)
     if not start or path == STDIN or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels)
+    return _open(path, start, duration, max_pixels, allow_protocols)
 
 
-def _open(path: str, start: float | None, duration: float | None, max_pixels: int) -> Opened:
-    container = open_input(path)
+def _open(
+    path: str, start: float | None, duration: float | None, max_pixels: int, allow_protocols: Sequence[str]
+) -> Opened:
+    container = open_input(path, allow_protocols=allow_protocols)
     container.flags &= ~GENERATE_PTS
     try:
         video = _choose_video(shown_name(path), container, max_pixels)
@@ -147,7 +153,7 @@ def _choose_video(name: str, container: InputContainer, max_pixels: int) -> Vide
         raise SourceError(f"{name}: rtseg does not decode this kind of video ({codec})")
     if context.width * context.height > max_pixels:
         size = f"{context.width}x{context.height}"
-        raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels")
+        raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels (--max-pixels)")
     context.thread_type = "FRAME"
     context.options = {"max_pixels": str(max_pixels)}
     return video
