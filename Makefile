@@ -41,10 +41,10 @@ contracts: $(VENV)/installed-dev  ## who may import whom
 check: lint types contracts test  ## all of the above
 
 proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, kills, soaks
-	$(BIN)/python -m pytest -m proof --timeout 1800
+	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python -m pytest -m proof --timeout 1800
 
-fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceback
-	$(BIN)/python tests/fuzz_media.py --cases 2000 --seed 1 --keep runs/fuzz
+fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceback, no growth in memory
+	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases 2000 --seed 1 --keep runs/fuzz
 
 clean:           ## remove what was made here
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -29,6 +29,7 @@ from media import (
     through,
     write_video,
 )
+from proofs import keep_proof
 
 from rtseg.errors import SinkError
 from rtseg.frame import Frame
@@ -120,6 +121,7 @@ for got in source:
         sink.pass_through(got)
 """
     random = np.random.default_rng(7)
+    missing = []
     for number in range(20):
         out = tmp_path / f"{number}.{('mp4', 'mkv')[number % 2]}"
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
@@ -134,7 +136,13 @@ for got in source:
         written = max([written, *(int(line) for line in process.stdout if line.strip().isdigit())])
         process.wait(20)
         played = len(read(out.with_name(f"{number}.partial{out.suffix}")))
+        missing.append(written - played)
         assert written - played <= 50, (number, written, played)
+    keep_proof(
+        "kills",
+        "pytest -m proof tests/test_sink_video.py",
+        {"runs": len(missing), "most_seconds_missing": max(missing) / 25, "frames_missing_of_25_a_second": missing},
+    )
 
 
 # Refusals
@@ -235,7 +243,7 @@ sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from media import VideoSink, fill, info
 from rtseg.errors import SinkError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1)
+sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, read_whole=sys.argv[5] == "whole")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     fill(sink, int(sys.argv[4]))
@@ -247,9 +255,12 @@ except SinkError as error:
 """
 
 
-@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize(
+    ("ending", "check"),
+    [(e, "whole") for e in ("mp4", "mkv", "ts", "avi")] + [(e, "end") for e in ("mp4", "mkv", "ts")],
+)
 @pytest.mark.parametrize("when", ["while writing", "at the end"])
-def test_a_full_disk(tmp_path: Path, ending: str, when: str) -> None:
+def test_a_full_disk(tmp_path: Path, ending: str, check: str, when: str) -> None:
     """The file may not grow beyond a limit, which fails as a full disk does: by an error of write()."""
     out = tmp_path / f"out.{ending}"
     sink = VideoSink(out, info(), size=(96, 64), crf=1)
@@ -259,7 +270,7 @@ def test_a_full_disk(tmp_path: Path, ending: str, when: str) -> None:
     limit = out.stat().st_size // 2 if when == "while writing" else out.stat().st_size - 200
     out.unlink()
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(out), str(ROOT), str(limit), str(frames)],
+        [sys.executable, "-c", LIMITED, str(out), str(ROOT), str(limit), str(frames), check],
         capture_output=True,
         text=True,
         timeout=50,
@@ -271,6 +282,33 @@ def test_a_full_disk(tmp_path: Path, ending: str, when: str) -> None:
     assert not out.exists()
     if when == "while writing":
         assert len(read(tmp_path / f"out.partial.{ending}")) > 25
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nothing here counts what a process reads")
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, ending: str) -> None:
+    """A live run has two seconds to complete its files, however long they have become."""
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), crf=1, preset="ultrafast", read_whole=False)
+    fill(sink, 1500)  # a minute
+    before = bytes_read()
+    sink.close()
+    size = (tmp_path / f"out.{ending}").stat().st_size
+    assert bytes_read() - before < size / 4, size
+    assert len(read(tmp_path / f"out.{ending}")) == 1500
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_a_recording_that_lost_its_end_is_told(tmp_path: Path, ending: str) -> None:
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", read_whole=False)
+    fill(sink, 300)
+    sink._last_seconds += 0.5  # as if the last frames had not come through
+    with pytest.raises(SinkError, match=r"holds \d+ of 300 frames"):
+        sink.close()
+    assert not (tmp_path / f"out.{ending}").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -1,0 +1,50 @@
+"""What a proof found, kept as JSON: the machine, the versions, the command and the figures.
+
+`make proofs` and `make fuzz` name the folder by RTSEG_KEEP_PROOFS; without it nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+
+from rtseg import __version__
+
+
+def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
+    """Writes NAME.json into the folder that RTSEG_KEEP_PROOFS names."""
+    folder = os.environ.get("RTSEG_KEEP_PROOFS")
+    if not folder:
+        return
+    told = {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
+        "versions": {
+            "rtseg": __version__,
+            "python": platform.python_version(),
+            "pyav": av.__version__,
+            "ffmpeg": av.ffmpeg_version_info,
+        },
+        "figures": figures,
+    }
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / f"{name}.json").write_text(json.dumps(told, indent=2) + "\n")
+
+
+def resident_mib() -> float:
+    """Memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1] if found else platform.machine()
