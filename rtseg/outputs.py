@@ -214,4 +214,5 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
         tune="zerolatency" if "264" in codec or "265" in codec else None,
         audio=False,
         overwrite=outputs.overwrite,
+        read_whole=False,
     )

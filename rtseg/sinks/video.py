@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, Segmented, StreamInfo
@@ -21,6 +21,9 @@ from rtseg.sinks.partial import Partial, reason
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata that tells how the input file was written, not what it shows."""
+
+_END_SECONDS = 2.0
+"""What is read of a file's end where it is not read whole: more than the distance of two key frames."""
 
 T = TypeVar("T")
 
@@ -71,6 +74,8 @@ class VideoSink:
         overwrite: whether an existing file may be replaced.
         audio: whether other streams are copied; False leaves out all of them.
         strict: a stream that can't be copied as it is, is an error.
+        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
+            takes no longer for a recording of hours.
 
     Raises:
         SinkError: unknown container or encoder, or the file can't be written.
@@ -89,14 +94,17 @@ class VideoSink:
         overwrite: bool = True,
         audio: bool = True,
         strict: bool = False,
+        read_whole: bool = True,
     ) -> None:
         self._output = str(path)
         self._info = info
         self._strict = strict
+        self._read_whole = read_whole
         self._kind = container_for(self._output)
         self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
         self._zero = Fraction(0)
+        self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
         self._closed = False
@@ -143,6 +151,7 @@ class VideoSink:
         pts = shown.pts - round(self._zero / shown.time_base)
         self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
         self._written += 1
+        self._last_seconds = float(pts * shown.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
 
@@ -273,13 +282,24 @@ class VideoSink:
         path = self._partial.path
         try:
             with av.open(f"file:{path}") as container:
-                count = sum(
-                    1 for packet in container.demux(container.streams.video[0]) if packet.size and not packet.is_discard
-                )
+                count = self._count(container)
         except (av.FFmpegError, OSError, IndexError) as error:
             raise SinkError(f"{path} was written but can't be read back: {reason(error)}") from error
         if count != self._written:
             raise SinkError(f"{path} holds {count} of {self._written} frames: the disk may be full")
+
+    def _count(self, container: InputContainer) -> int:
+        """Frames that a finished file holds."""
+        video = container.streams.video[0]
+        timed = self._kind.timed and not self._kind.constant_rate
+        if self._read_whole or not (timed and self._written):
+            return sum(1 for packet in container.demux(video) if packet.size and not packet.is_discard)
+        container.seek(round((self._last_seconds - _END_SECONDS) * 1_000_000))
+        stamps = [packet.pts for packet in container.demux(video) if packet.size and packet.pts is not None]
+        tick = float(video.time_base or 0)
+        if not stamps or max(stamps) * tick < self._last_seconds - max(tick, 0.001):
+            return min(video.frames, self._written - 1)  # its last frames are not there, whatever the index says
+        return video.frames or self._written  # not every container's index tells
 
     def _guard(self, act: Callable[[], T]) -> T:
         try:
