@@ -146,6 +146,8 @@ class LiveNumbers:
             "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},     capture to the last sink's output
             "bottleneck": "infer",      stage that worked the largest share of the second
             "engine_ms": 60.2,          mean time of one inference
+            "work_ms": 62.9,            the same with the colouring: what one frame costs the loop
+            "late": 0,                  frames too old to be shown, in this second
             "classes": {"road": 0.31}   shares in the newest frame
         },
         "outages": {"count": 1, "seconds": 4.2, "connected": true}     all cameras together; in `items` each its own

@@ -22,6 +22,7 @@ from rtseg.live_report import LiveReport
 from rtseg.mosaic import Mosaic
 from rtseg.newest import Captured, Newest
 from rtseg.overlay import Overlay
+from rtseg.pace import Pace
 from rtseg.shown import Shown
 from rtseg.sinks.apart import Apart
 
@@ -53,7 +54,9 @@ class Live:
         snapshots: Apart | None = None,
         max_age_ms: float | None = None,
         every_frame: bool = False,
+        pace: Pace | None = None,
         identity: Mapping[str, Any] | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
         on_second: Callable[[Mapping[str, Any]], None] | None = None,
         on_left: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -72,7 +75,9 @@ class Live:
             snapshots: takes a frame for each snapshot that is asked for.
             max_age_ms: frames older than this are not shown.
             every_frame: drop nothing, accept delay.
+            pace: says which frames are worked on; None: all that can be.
             identity: what ran, for the numbers.
+            more: gives what else the numbers hold; called once a second.
             on_second: told the numbers each second.
             on_left: told each frame's age in milliseconds when it has left its last sink, in that sink's thread.
         """
@@ -82,10 +87,10 @@ class Live:
         self._window, self._poll_window, self._snapshots = window, poll_window, snapshots
         self._shared = [*shared, *([window] if window else [])]
         self._max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
-        self._on_second, self._on_left = on_second, on_left
+        self._on_second, self._on_left, self._pace = on_second, on_left, pace
         self._mosaic = Mosaic([camera.name for camera in cameras]) if len(cameras) > 1 else None
         self._newest = Newest(len(cameras), every_frame=every_frame)
-        self._report = LiveReport(cameras, self._shared, self._newest, classes, dict(identity or {}))
+        self._report = LiveReport(cameras, self._shared, self._newest, classes, dict(identity or {}), more)
         self._failure: BaseException | None = None
         self._hud_lines: tuple[str, ...] = ()
         self._wanted: Wanted | None = None
@@ -133,7 +138,9 @@ class Live:
             for item in source:
                 if isinstance(item, Frame):
                     stats.spent("decode", source.decode_seconds)
-                    if not self._newest.put(Captured(number, item, source.info)):
+                    if self._pace is not None and item.index % self._pace.step.every:
+                        self._newest.leave_out(number)
+                    elif not self._newest.put(Captured(number, item, source.info)):
                         break
         except BaseException as failure:  # raised again by `run`
             self._fail(failure)
@@ -233,6 +240,8 @@ class Live:
                 since = camera.source.outages.since
                 if since is not None:
                     self._mosaic.silent(number, f"no pictures for {time.monotonic() - since:.0f} s")
+        if self._pace is not None:
+            self._pace.second(now)
         self._numbers.publish(numbers)
         if self._on_second:
             self._on_second(numbers)

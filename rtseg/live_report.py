@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rtseg.live_camera import Camera
@@ -21,6 +21,7 @@ class LiveReport:
         newest: Newest,
         classes: tuple[str, ...],
         identity: Mapping[str, Any],
+        more: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Sets all counts to zero.
 
@@ -30,8 +31,10 @@ class LiveReport:
             newest: what counts the frames that were read and dropped.
             classes: the model's class names.
             identity: what ran, put in front.
+            more: gives what else is told beside it.
         """
         self._cameras, self._shared, self._newest, self._identity = cameras, shared, newest, identity
+        self._more = more
         self._whole = LiveStats(classes)
         several = len(cameras) > 1
         self.of = [LiveStats(classes, self._whole) if several else self._whole for _ in cameras]
@@ -69,7 +72,7 @@ class LiveReport:
             items[0]["sinks"] |= shared
             if shared and not self._cameras[0].sinks:
                 items[0]["frames"]["written"] = self._shared[0].written
-            return {**self._identity, **items[0]}
+            return {**self._identity, **items[0], **self._more()}
         outages = [item["outages"] for item in items]
         frames = [item["frames"] for item in items]
         whole = self._whole.to_dict(sum(self._newest.read), self._dropped(), sum(f["corrupt"] for f in frames))
@@ -84,6 +87,7 @@ class LiveReport:
                 "seconds": round(sum(outage["seconds"] for outage in outages), 3),
                 "connected": any(outage["connected"] for outage in outages),
             },
+            **self._more(),
             "items": items,
         }
 

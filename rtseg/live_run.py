@@ -8,19 +8,26 @@ from functools import partial
 from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
+from rtseg.frame import ClassMap, Frame
+from rtseg.heat import HeatWatch
 from rtseg.inputs import Input
+from rtseg.letterbox import Fit
 from rtseg.live import Live
 from rtseg.live_camera import Camera
 from rtseg.live_report import failures
 from rtseg.livestats import status_line
 from rtseg.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
 from rtseg.overlay import Overlay
+from rtseg.pace import Pace
 from rtseg.segmenter import Segmenter
 from rtseg.service import heartbeat
 from rtseg.sinks.apart import Apart
 from rtseg.sinks.jsonl import LinesFile
 from rtseg.status import Status
 from rtseg.video import Look, identity
+
+SMALLEST = "nano"
+"""The bundled model that costs least."""
 
 
 def run_live(
@@ -33,6 +40,8 @@ def run_live(
     numbers: LiveNumbers | None = None,
     max_age_ms: float | None = None,
     every_frame: bool = False,
+    adaptive: bool = False,
+    smaller: Segmenter | None = None,
     reconnect_max_seconds: float = 30.0,
     wait: bool = False,
     quiet: bool = False,
@@ -48,6 +57,8 @@ def run_live(
         numbers: given the numbers each second, for who wants to read them.
         max_age_ms: frames older than this are not shown.
         every_frame: drop nothing, accept delay.
+        adaptive: do less where the machine can't keep up: see `rtseg.pace.Pace`.
+        smaller: a faster model with the same classes, for `adaptive`.
         reconnect_max_seconds: longest pause between two tries to connect; 0: a disconnection ends that input.
         wait: go on waiting where no camera can be opened at first.
         quiet: say nothing but what went wrong.
@@ -61,10 +72,23 @@ def run_live(
     numbers = numbers or LiveNumbers()
     status = Status(quiet=quiet)
     overlay = look.overlay(segmenter)
+    models = [segmenter, *([smaller] if smaller else [])]
+    pace = Pace([model.description.name for model in models], status.say) if adaptive else None
+    heat = HeatWatch()
     opened: list[Apart] = []
 
     def died(name: str, failure: BaseException) -> None:
         status.say(f"rtseg: {name} has failed and gets no more frames: {' '.join(str(failure).split())}")
+
+    def segment(frame: Frame, pixel_aspect: float) -> ClassMap:
+        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect)
+
+    def more() -> dict[str, Any]:
+        warning = heat.look()
+        if warning:
+            status.say(f"rtseg: {warning}")
+        told: dict[str, Any] = {"heat": heat.latest} if heat.latest else {}
+        return {**told, "adaptive": pace.to_dict()} if pace else told
 
     try:
         several = len(inputs) > 1
@@ -84,7 +108,7 @@ def run_live(
         opened += [snapshots, *([window[0]] if window else [])]
         run = Live(
             cameras,
-            segmenter.segment,
+            segment,
             partial(_look, look, segmenter),
             segmenter.classes,
             controls=controls,
@@ -95,6 +119,8 @@ def run_live(
             snapshots=snapshots,
             max_age_ms=max_age_ms,
             every_frame=every_frame,
+            pace=pace,
+            more=more,
             identity=_identity(inputs, outputs, segmenter),
             on_second=partial(_tell_second, status),
         )
@@ -114,6 +140,29 @@ def run_live(
     if not quiet:
         _tell(status, result)
     return result
+
+
+def open_smaller(
+    segmenter: Segmenter, *, device: str | None, size: tuple[int, int] | None, fit: Fit
+) -> Segmenter | None:
+    """The bundled model that `--adaptive` changes to: the fastest, on the same backend.
+
+    Args:
+        segmenter: the model that was asked for.
+        device: as `Segmenter` takes it, like the following.
+        size: (width, height) of the network's input; None: the model's own.
+        fit: `letterbox` or `stretch`.
+
+    Returns:
+        None where there is none that could stand in: the model is that one, its classes are others, or torch runs it.
+    """
+    if segmenter.description.name == f"camvid-{SMALLEST}" or segmenter.backend == "torch":
+        return None
+    smaller = Segmenter(SMALLEST, backend=segmenter.backend, device=device, size=size, fit=fit)
+    if smaller.classes == segmenter.classes:
+        return smaller
+    smaller.close()
+    return None
 
 
 def _look(look: Look, segmenter: Segmenter, wanted: Wanted) -> Overlay:

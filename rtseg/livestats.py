@@ -85,13 +85,15 @@ class LiveStats:
             ages, self._ages_ms = self._ages_ms, []
             newest = self._newest
             totals = {stage: self.stats.stages[stage].total_seconds for stage in STAGES}
-            after = {"read": read, "dropped": dropped, "segmented": self.segmented, **totals}
+            late = self.late + self.too_old
+            after = {"read": read, "dropped": dropped, "segmented": self.segmented, "late": late, **totals}
             tick = time.perf_counter()
         seconds, self._tick = max(tick - self._tick, 1e-9), tick
         since = {key: value - self._before.get(key, 0) for key, value in after.items()}
         self._before = dict(after)
         p50, p99, largest = np.percentile(ages, (50, 99, 100)) if ages else (0.0, 0.0, 0.0)
-        engine = since["infer"] / since["segmented"] * 1e3 if since["segmented"] else 0.0
+        segmented = max(1, since["segmented"])
+        engine, work = since["infer"] / segmented * 1e3, (since["infer"] + since["overlay"]) / segmented * 1e3
         return {
             "capture_fps": round(since["read"] / seconds, 1),
             "shown_fps": round(len(ages) / seconds, 1),
@@ -99,6 +101,8 @@ class LiveStats:
             "age_ms": {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "max": round(float(largest), 1)},
             "bottleneck": max(STAGES, key=lambda stage: since[stage]),
             "engine_ms": round(engine, 1),
+            "work_ms": round(work, 1),
+            "late": int(since["late"]),
             "classes": {} if newest is None else class_shares(newest, self._classes),
         }
 

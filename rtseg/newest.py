@@ -70,6 +70,12 @@ class Newest:
             self._changed.notify_all()
             return True
 
+    def leave_out(self, camera: int) -> None:
+        """A frame of that camera that the network shall not get: read and dropped at once, so that no sum is off."""
+        with self._changed:
+            self.read[camera] += 1
+            self.dropped[camera] += 1
+
     def end(self, camera: int) -> None:
         """That camera gives no more frames."""
         with self._changed:

@@ -396,7 +396,9 @@ def test_numbers_come_each_second() -> None:
     told = live(camera, segment=slow, controls=controls, numbers=numbers).run()
     now = numbers.latest["now"]
     assert 0 < now["capture_fps"] <= 50
-    assert set(now) == {"capture_fps", "shown_fps", "dropped", "age_ms", "bottleneck", "engine_ms", "classes"}
+    assert set(now) == {
+        *("capture_fps", "shown_fps", "dropped", "age_ms", "bottleneck", "engine_ms", "work_ms", "late", "classes")
+    }
     assert sum(now["classes"].values()) == pytest.approx(1.0, abs=0.01)
     assert now["engine_ms"] >= 5
     assert now["age_ms"]["max"] > 0

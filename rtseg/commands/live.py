@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -87,6 +88,9 @@ def live(
         float | None, _option(_AGE, "--max-age-ms", min=1, help="Show no frame older than this.")
     ] = None,
     every_frame: Annotated[bool, _option(_AGE, "--every-frame", help="Drop nothing; accept delay.")] = False,
+    adaptive: Annotated[
+        bool, _option(_AGE, "--adaptive", help="Smaller model, then fewer frames, while the machine can't keep up.")
+    ] = False,
     timeout: Annotated[
         float, _option(_AGE, "--timeout", min=0.1, help="Seconds of silence that an input may have.")
     ] = 5,
@@ -137,9 +141,10 @@ def live(
             _list_cameras()
             return
         from rtseg.controls import Controls
+        from rtseg.errors import OptionError
         from rtseg.files import write_json
         from rtseg.inputs import find_inputs
-        from rtseg.live_run import run_live
+        from rtseg.live_run import open_smaller, run_live
         from rtseg.outputs import Outputs, parse_bytes
         from rtseg.segmenter import Segmenter
         from rtseg.sources.camera import CameraMode
@@ -172,9 +177,18 @@ def live(
             overwrite=overwrite,
         )
         outputs.check()
+        if adaptive and every_frame:
+            raise OptionError("--adaptive leaves frames out, --every-frame forbids it; give one of them")
         look = Look(view.value, alpha, palette, o.parse_names(only), legend, hud)
         controls = Controls(view=view.value, alpha=alpha, legend=legend)
-        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value) as segmenter:
+        with ExitStack() as models:
+            network = o.parse_size(size)
+            segmenter = models.enter_context(
+                Segmenter(model, backend=backend, device=device, size=network, fit=fit.value)
+            )
+            smaller = open_smaller(segmenter, device=device, size=network, fit=fit.value) if adaptive else None
+            if smaller:
+                models.enter_context(smaller)
             _end_by_signal(controls)
             result = run_live(
                 inputs,
@@ -184,6 +198,8 @@ def live(
                 controls,
                 max_age_ms=max_age_ms,
                 every_frame=every_frame,
+                adaptive=adaptive,
+                smaller=smaller,
                 reconnect_max_seconds=reconnect_max,
                 wait=wait,
                 quiet=quiet,

@@ -1,0 +1,249 @@
+"""Heat, power and clocks of the device: a Jetson's from sysfs, a discrete NVIDIA card's from NVML. Nothing where there is neither.
+
+Where a Jetson's readings lie: Jetson Linux Developer Guide, "Platform Power and Performance"
+(https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html).
+NVML: https://docs.nvidia.com/deploy/nvml-api/. It comes with the driver; no Python package is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_GPU_DEVFREQ = re.compile(r"gpu|ga10b|gv11b")
+_LOWERS_CLOCKS = re.compile(r"throttle-alert|cpufreq|devfreq")
+"""Cooling devices that slow the processors down; fans are cooling devices too."""
+
+_OVER_CURRENT = {"oc1": "under-voltage", "oc2": "over-current", "oc3": "over-current"}
+
+_NVML_TEMPERATURE_GPU, _NVML_CLOCK_GRAPHICS = 0, 0
+_NVML_REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
+"""Bits of nvmlClocksThrottleReasons; the others say that the card is idle or that somebody set its clocks."""
+
+_JETSON_HINT = (
+    "more power: `sudo nvpmodel -q`, then `-m` a higher mode; full clocks: `sudo jetson_clocks`; or cool it better"
+)
+_CARD_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` tells more"
+
+
+class Heat:
+    """Reads this machine. `read` is cheap enough for once a second.
+
+    Readings, each present where the device tells it:
+
+        "power_mode": "15W"                    a Jetson's nvpmodel
+        "gpu_load_ratio": 0.93
+        "gpu_hertz": 612000000, "gpu_max_hertz": 1020000000, "cpu_hertz": ..., "cpu_max_hertz": ...
+        "gpu_celsius": 71.5, "cpu_celsius": 70.0, "tj_celsius": 72.1
+        "vdd_in_watts": 14.2, "gpu_watts": 310.0
+        "throttled": true, "throttled_by": ["gpu-throttle-alert", "over-current"]
+
+    Names of several cards begin with `gpu0_`, `gpu1_`, numbered as nvidia-smi numbers them.
+    """
+
+    def __init__(self, root: Path = Path("/"), nvml: Any = None) -> None:
+        """Looks what is there.
+
+        Args:
+            root: folder that holds `sys`, `proc`, `etc` and `var`.
+            nvml: the loaded library; None: the driver's, if there is one.
+        """
+        self._root = root
+        compatible = root / "proc/device-tree/compatible"
+        self._jetson = compatible.exists() and b"nvidia,tegra" in compatible.read_bytes()
+        self._nvml = _load_nvml() if nvml is None else nvml
+        self._cards = _open_cards(self._nvml) if self._nvml is not None else []
+        self._events = dict(self._over_current())
+
+    @property
+    def hint(self) -> str:
+        """What to do when the device throttles."""
+        return _JETSON_HINT if self._jetson else _CARD_HINT
+
+    def read(self) -> dict[str, Any]:
+        """The readings as of now; empty where nothing tells any. `throttled` is about the time since the last call."""
+        told: dict[str, Any] = {}
+        reasons: list[str] = []
+        if self._jetson:
+            told |= dict(self._jetson_readings())
+            reasons += self._jetson_throttling()
+        for number, card in enumerate(self._cards):
+            prefix = f"gpu{number}_" if len(self._cards) > 1 else "gpu_"
+            readings, why = _card_readings(self._nvml, card)
+            # On a Jetson NVML may be there too and knows less: what sysfs told stays.
+            told = {**{prefix + name: value for name, value in readings.items()}, **told}
+            reasons += why
+        if told:
+            told["throttled"] = bool(reasons)
+            if reasons:
+                told["throttled_by"] = list(dict.fromkeys(reasons))
+        return told
+
+    # A Jetson
+
+    def _jetson_readings(self) -> Iterator[tuple[str, Any]]:
+        yield from self._power_mode()
+        yield from self._clocks()
+        for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
+            name, millidegrees = _text(zone / "type"), _number(zone / "temp")
+            if name and millidegrees is not None:
+                yield f"{_plain(name.removesuffix('-thermal'))}_celsius", millidegrees / 1e3
+        for monitor in self._monitors("ina3221"):
+            for label in sorted(monitor.glob("in*_label")):
+                channel = label.name.removeprefix("in").removesuffix("_label")
+                millivolt, milliampere = (
+                    _number(monitor / f"in{channel}_input"),
+                    _number(monitor / f"curr{channel}_input"),
+                )
+                if millivolt is not None and milliampere is not None:
+                    yield f"{_plain(_text(label) or channel)}_watts", round(millivolt * milliampere / 1e6, 3)
+
+    def _power_mode(self) -> Iterator[tuple[str, str]]:
+        chosen = re.search(r"pmode:0*(\d+)", _text(self._root / "var/lib/nvpmodel/status") or "")
+        if chosen:
+            modes = _text(self._root / "etc/nvpmodel.conf") or ""
+            named = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={chosen[1]}\s+NAME=(\S+)", modes, re.MULTILINE)
+            yield "power_mode", named[1] if named else chosen[1]
+
+    def _clocks(self) -> Iterator[tuple[str, float]]:
+        devices = sorted(self._root.glob("sys/class/devfreq/*"))
+        for gpu in [path for path in devices if _GPU_DEVFREQ.search(path.name)][:1]:
+            load = _number(gpu / "device/load")
+            if load is not None:
+                yield "gpu_load_ratio", load / 1e3
+            for name, file in (("gpu_hertz", "cur_freq"), ("gpu_max_hertz", "max_freq")):
+                hertz = _number(gpu / file)
+                if hertz is not None:
+                    yield name, hertz
+        for name, file in (("cpu_hertz", "scaling_cur_freq"), ("cpu_max_hertz", "scaling_max_freq")):
+            cores = [_number(path) for path in self._root.glob(f"sys/devices/system/cpu/cpu[0-9]*/cpufreq/{file}")]
+            kilohertz = [core for core in cores if core is not None]
+            if kilohertz:
+                yield name, max(kilohertz) * 1e3
+
+    def _jetson_throttling(self) -> list[str]:
+        reasons = []
+        for device in sorted(self._root.glob("sys/class/thermal/cooling_device*")):
+            name = _text(device / "type") or ""
+            if _LOWERS_CLOCKS.search(name) and (_number(device / "cur_state") or 0) > 0:
+                reasons.append(name)
+        before, self._events = self._events, dict(self._over_current())
+        reasons += [_OVER_CURRENT[name] for name, count in self._events.items() if count > before.get(name, count)]
+        return reasons
+
+    def _over_current(self) -> Iterator[tuple[str, float]]:
+        """How often since the board's start the power supply was the reason."""
+        for monitor in self._monitors("soctherm_oc"):
+            for name in _OVER_CURRENT:
+                count = _number(monitor / f"{name}_event_cnt")
+                if count is not None:
+                    yield name, count
+
+    def _monitors(self, kind: str) -> list[Path]:
+        found = sorted(self._root.glob("sys/class/hwmon/hwmon*")) if self._jetson else []
+        return [monitor for monitor in found if _text(monitor / "name") == kind]
+
+
+class HeatWatch:
+    """Reads along with a run, once a second at most, and says once in a while that the device throttles."""
+
+    _SILENT_SECONDS = 60.0
+    """Throttling that comes back within so long is not told again."""
+
+    def __init__(self, heat: Heat | None = None) -> None:
+        """With no `heat`: this machine's."""
+        self._heat = heat or Heat()
+        self._read_at = self._throttled_at = -float("inf")
+        self.latest: dict[str, Any] = {}
+        """The newest readings, with `throttled_seconds` of the whole run where there are any."""
+        self._throttled_seconds = 0.0
+
+    def look(self, now_seconds: float | None = None) -> str | None:
+        """Reads, unless less than a second has passed since the last time.
+
+        Args:
+            now_seconds: the time by a clock that does not jump; None: by the system's.
+
+        Returns:
+            A line for people where the device has begun to throttle.
+        """
+        now = time.monotonic() if now_seconds is None else now_seconds
+        if now - self._read_at < 1.0:
+            return None
+        passed, self._read_at = min(now - self._read_at, 2.0), now
+        readings = self._heat.read()
+        if not readings:
+            return None
+        warning = None
+        if readings["throttled"]:
+            self._throttled_seconds += passed
+            if now - self._throttled_at > self._SILENT_SECONDS:
+                warning = f"the device slows itself down ({', '.join(readings['throttled_by'])}): {self._heat.hint}"
+            self._throttled_at = now
+        self.latest = {**readings, "throttled_seconds": round(self._throttled_seconds, 1)}
+        return warning
+
+
+def _text(path: Path) -> str | None:
+    """A small file's text; None where it is missing, or its sensor is switched off: then the read itself fails."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+# NVML
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+def _load_nvml() -> Any:
+    try:
+        return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None  # no NVIDIA driver
+
+
+def _open_cards(nvml: Any) -> list[ctypes.c_void_p]:
+    count = ctypes.c_uint(0)
+    if nvml.nvmlInit_v2() != 0 or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        return []
+    cards = [ctypes.c_void_p() for _ in range(count.value)]
+    return [
+        card for number, card in enumerate(cards) if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(card)) == 0
+    ]
+
+
+def _card_readings(nvml: Any, card: ctypes.c_void_p) -> tuple[dict[str, float], list[str]]:
+    """What a card tells, and why it throttles. A call that a card does not support returns an error and is left out."""
+    told: dict[str, float] = {}
+    value, load, reasons = ctypes.c_uint(), _Utilization(), ctypes.c_ulonglong()
+    if nvml.nvmlDeviceGetUtilizationRates(card, ctypes.byref(load)) == 0:
+        told["load_ratio"] = load.gpu / 100
+    if nvml.nvmlDeviceGetTemperature(card, _NVML_TEMPERATURE_GPU, ctypes.byref(value)) == 0:
+        told["celsius"] = value.value
+    if nvml.nvmlDeviceGetPowerUsage(card, ctypes.byref(value)) == 0:
+        told["watts"] = value.value / 1e3
+    if nvml.nvmlDeviceGetClockInfo(card, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
+        told["hertz"] = value.value * 1e6
+    if nvml.nvmlDeviceGetMaxClockInfo(card, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
+        told["max_hertz"] = value.value * 1e6
+    if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card, ctypes.byref(reasons)) != 0:
+        return told, []
+    return told, [name for bit, name in _NVML_REASONS.items() if reasons.value & bit]
