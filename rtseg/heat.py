@@ -162,6 +162,15 @@ class HeatWatch:
         self.latest: dict[str, Any] = {}
         """The newest readings, with `throttled_seconds` of the whole run where there are any."""
         self._throttled_seconds = 0.0
+        self._reasons: dict[str, None] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line about a run that has ended, where the device throttled in it."""
+        if not self._reasons:
+            return ()
+        why = ", ".join(self._reasons)
+        return (f"the device slowed itself down for {self._throttled_seconds:.0f} s ({why}): {self._heat.hint}",)
 
     def look(self, now_seconds: float | None = None) -> str | None:
         """Reads, unless less than a second has passed since the last time.
@@ -185,6 +194,7 @@ class HeatWatch:
             if now - self._throttled_at > self._SILENT_SECONDS:
                 warning = f"the device slows itself down ({', '.join(readings['throttled_by'])}): {self._heat.hint}"
             self._throttled_at = now
+            self._reasons |= dict.fromkeys(readings["throttled_by"])
         self.latest = {**readings, "throttled_seconds": round(self._throttled_seconds, 1)}
         return warning
 

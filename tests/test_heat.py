@@ -97,6 +97,7 @@ class Nvml:
         return self._answer(value, self.reasons)
 
 
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 NO_NVML = Nvml(init=9)  # NVML_ERROR_DRIVER_NOT_LOADED
 
 
@@ -140,6 +141,7 @@ def test_heat_that_slows_the_board_down_is_told_once_with_what_to_do(tmp_path: P
     assert watch.latest["throttled_seconds"] == 2.0
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
     assert watch.look(4.0) is None  # told a moment ago
+    assert watch.notes[0].startswith("the device slowed itself down for 3 s (gpu-throttle-alert): ")
     board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
     watch.look(5.0)
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
@@ -200,6 +202,7 @@ def test_a_pc_without_either_tells_nothing(tmp_path: Path) -> None:
     watch = HeatWatch(Heat(Board(tmp_path, pc).root, NO_NVML))
     assert watch.look(0.0) is None
     assert watch.latest == {}
+    assert watch.notes == ()
 
 
 def test_the_metrics_hold_the_readings(tmp_path: Path) -> None:
@@ -208,3 +211,28 @@ def test_the_metrics_hold_the_readings(tmp_path: Path) -> None:
     assert 'rtseg_device{reading="throttled"} 0' in text
     assert "power_mode" not in text
     assert "rtseg_device" not in exposition({"frames": {}})
+
+
+def test_a_video_s_statistics_hold_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`process` with a Jetson's root in place of this machine's; without one the field is absent."""
+    from rtseg import video
+    from rtseg.demo import write_drive
+    from rtseg.segmenter import Segmenter
+    from rtseg.synthetic import SyntheticDrive
+
+    write_drive(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
+    board = Board(tmp_path / "board")
+    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
+
+    def run(root: Path) -> dict[str, Any]:
+        monkeypatch.setattr(video, "HeatWatch", lambda: HeatWatch(Heat(root, NO_NVML)))
+        look, encoding = video.Look(), video.Encoding(preset="ultrafast")
+        with Segmenter(MODEL, size=(128, 96)) as segmenter:
+            return video.process(
+                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, look, encoding, quiet=True
+            )
+
+    told = run(board.root)
+    assert told["heat"]["power_mode"] == "25W"
+    assert any("jetson_clocks" in note for note in told["notes"])
+    assert "heat" not in run(tmp_path / "pc")
