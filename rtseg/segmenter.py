@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.backends import RUNS, choose_backend, open_backend
+from rtseg.backends import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
 from rtseg.bundled import find_model
 from rtseg.description import ModelDescription
 from rtseg.errors import OptionError
@@ -19,6 +20,8 @@ from rtseg.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.letterbox import Fit, Letterbox, resize_classes
 from rtseg.models.needs import require
 from rtseg.palette import Palette
+from rtseg.tuning import tuned_streams
+from rtseg.steady import Steady
 
 _STEP = 32
 """The networks' stride, pixels."""
@@ -48,6 +51,7 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         fit: Fit = "letterbox",
         streams: int = 1,
+        smooth: float = 0.0,
     ) -> None:
         """Loads the model and runs it once, so that the first picture is not slower than the others.
 
@@ -59,7 +63,9 @@ class Segmenter:
                 takes any size, so that no time is spent on bars.
             fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
             streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
-                for throughput, 0 for one a core. `segment` may be called by as many threads.
+                for throughput, 0 for what `rtseg bench --tune` found, else one a core. `segment` may be called by as many threads.
+            smooth: steadier videos, on OpenVINO: share of the class scores that is kept of the frames before, 0 to 0.9; see
+                `steady`. One picture is computed at a time then.
 
         Raises:
             ModelError: no such model, or a damaged one.
@@ -70,11 +76,25 @@ class Segmenter:
             raise OptionError(f"fit is '{fit}'; letterbox or stretch is allowed")
         if size is not None and not all(32 <= side <= 8192 for side in size):
             raise OptionError(f"the network's input can't be {size[0]}x{size[1]}; each side is 32 to 8192 pixels")
+        Steady(smooth)  # a wrong share is told before anything is loaded
+        self._smooth = smooth
         begin = time.perf_counter()
-        path = find_model(model)
+        path = self._path = find_model(model)
         chosen = choose_backend(path) if backend == "auto" else None
         name = chosen.backend if chosen else backend
-        self._backend = open_backend(name, _runnable(path, name, size), size=size, device=device, streams=streams)
+        self._next: SmoothBackend | None = None
+        self._backend: Backend
+        if smooth:
+            runnable = path if name != "openvino" else _runnable(path, name, size)
+            self._backend = self._next = open_smooth_backend(name, runnable, size=size, device=device)
+        else:
+            self._backend = open_backend(
+                name,
+                _runnable(path, name, size),
+                size=size,
+                device=device,
+                streams=streams or tuned_streams(path.stem) or 0,
+            )
         self.reason = chosen.reason if chosen else "chosen by --backend"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
@@ -145,11 +165,12 @@ class Segmenter:
         """Precision of the arithmetic."""
         return self._backend.precision
 
-    def __call__(self, rgb: npt.NDArray[np.uint8]) -> ClassMap:
+    def __call__(self, rgb: npt.NDArray[np.uint8], steady: Steady | None = None) -> ClassMap:
         """The class of each pixel.
 
         Args:
             rgb: uint8 `[H, W, 3]`, red, green, blue.
+            steady: where the picture is the next of a video: what `steady()` gave for it.
 
         Returns:
             uint8 `[H, W]`, indices into `classes`.
@@ -167,18 +188,54 @@ class Segmenter:
             given = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise OptionError(f"a picture must be a uint8 array [H, W, 3] in RGB order, not {given}")
         height, width = rgb.shape[:2]
-        return resize_classes(self.segment(rgb_frame(rgb)), width, height)
+        return resize_classes(self.segment(rgb_frame(rgb), steady=steady), width, height)
 
-    def segment(self, frame: Frame, pixel_aspect: float = 1.0) -> ClassMap:
-        """The class map of a frame's picture at the network's resolution, bars cut off: uint8 `[inner height, inner width]`."""
+    def steady(self) -> Steady | None:
+        """What `segment` is to keep of one stream's frames, with `smooth`: one of these for each camera or file; else None."""
+        return Steady(self._smooth) if self._smooth else None
+
+    def segment(self, frame: Frame, pixel_aspect: float = 1.0, steady: Steady | None = None) -> ClassMap:
+        """The class map of a frame's picture at the network's resolution, bars cut off: uint8 `[inner height, inner width]`.
+
+        Args:
+            frame: the picture.
+            pixel_aspect: width of a pixel divided by its height.
+            steady: what `steady()` gave for this frame's stream; its frames then come one after the other, by one thread.
+        """
         box = self._letterbox(frame.width, frame.height, pixel_aspect)
-        return box.picture_part(self._backend.infer(box.network_input(frame)[None])[0])
+        image = box.network_input(frame)
+        if steady is None or self._next is None:
+            return box.picture_part(self._backend.infer(image[None])[0])
+        keep = steady.look(frame, box.picture_part(image))
+        classes, steady.scores = self._next.infer_next(image[None], steady.scores, keep)
+        return box.picture_part(classes[0])
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
         """Each frame of a source with its class map at the frame's own size, uint8 `[H, W]`."""
+        steady = self.steady()
         for item in source:
             if isinstance(item, Frame):
-                yield item, resize_classes(self.segment(item), item.width, item.height)
+                yield item, resize_classes(self.segment(item, steady=steady), item.width, item.height)
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The network alone: class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]` of an input size."""
+        return self._backend.infer(images)
+
+    def settings(self) -> dict[str, object]:
+        """All that decides the class maps, for a result to be tied to: the model with its file's hash, and how it is run."""
+        digest = hashlib.sha256()
+        for file in (self._path, self._path.with_suffix(".bin") if self._path.suffix == ".xml" else None):
+            if file is not None and file.is_file():
+                digest.update(file.read_bytes())
+        return {
+            "model": self.description.name,
+            "model_sha256": digest.hexdigest(),
+            "backend": self.backend,
+            "precision": self.precision,
+            "size": list(self.input_size),
+            "fit": self._fit,
+            "smooth": self._smooth,
+        }
 
     def close(self) -> None:
         """Gives back the model's memory."""

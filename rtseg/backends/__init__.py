@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from rtseg.description import ModelDescription
 from rtseg.engine_file import SUFFIX, read_sidecar
 from rtseg.errors import BackendError, OptionError
 from rtseg.nvidia import find_gpus
+
+Scores = npt.NDArray[np.floating[Any]]
+"""Class scores (logits) where and as the model has them: float16 `[1, classes, ceil(H / 2), ceil(W / 2)]` in rtseg's own."""
 
 BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx", "torch")
 """The backends that `open_backend` knows, beside `auto`."""
@@ -75,6 +78,27 @@ class Backend(Protocol):
         """Gives back memory and device. May be called twice."""
 
 
+class SmoothBackend(Backend, Protocol):
+    """A backend that runs the second form of a model too: class scores kept in part from one frame of a stream to the next."""
+
+    def infer_next(
+        self, image: npt.NDArray[np.uint8], scores: Scores | None, keep: float
+    ) -> tuple[npt.NDArray[np.uint8], Scores]:
+        """The class map of a stream's next picture, by keep * scores + (1 - keep) * scores of the picture.
+
+        Args:
+            image: uint8 `[1, H, W, 3]`, RGB.
+            scores: what came back for the picture before; None, or of another size: there was none, and nothing is kept.
+            keep: 0 to 1; 0 says what `infer` says.
+
+        Returns:
+            uint8 `[1, H, W]`, and the new scores, both the caller's own.
+
+        Raises:
+            BackendError: the run-time failed.
+        """
+
+
 @dataclass(frozen=True)
 class Choice:
     """What `--backend auto` took, and why."""
@@ -116,6 +140,21 @@ def _found(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of a parent package
         return False
+
+
+def open_smooth_backend(
+    name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None
+) -> SmoothBackend:
+    """Loads the second form of a model, for one picture at a time; see `open_backend`.
+
+    Raises:
+        BackendError: this backend has none. And what `open_backend` raises.
+    """
+    if name != "openvino":
+        raise BackendError(f"--smooth runs on openvino alone, not on {name}: add --backend openvino, or leave it out")
+    from rtseg.backends.openvino_smooth import SmoothOpenVinoBackend
+
+    return SmoothOpenVinoBackend(model, size=size, device=device or "CPU")
 
 
 def open_backend(

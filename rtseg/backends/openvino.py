@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
 import threading
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.backends import check_images
+from rtseg.cores import usable_cores
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import BackendError, ModelError
 
@@ -133,7 +133,7 @@ class OpenVinoBackend:
             raise BackendError("the model was closed; open it again")
         try:
             self._network.reshape({"image": [1, height, width, 3]})
-            compiled = self._core.compile_model(self._network, self._openvino_device, self._settings)
+            compiled = self._core.compile_model(self._form(self._network), self._openvino_device, self._settings)
             taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
             requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.streams):
@@ -145,12 +145,9 @@ class OpenVinoBackend:
         self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
         return requests
 
-
-def usable_cores() -> int:
-    """Processor cores that this process may use: fewer than there are under `taskset` or in a container with a CPU set."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _form(self, network: Any) -> Any:
+        """What is compiled of a network whose input size is set; see `SmoothOpenVinoBackend`."""
+        return network
 
 
 def read_description(model: Path) -> ModelDescription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,6 +162,14 @@ def evaluate(
     flicker: Annotated[
         bool, typer.Option("--flicker", help="DATA is a video, or a folder of consecutive pictures: measure flicker.")
     ] = False,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            "--smooth",
+            metavar="0..0.9",
+            help="As in video; the split's pictures must then be consecutive frames of one video.",
+        ),
+    ] = 0.0,
     model: o.Model = None,
     backend: o.Backend = "auto",
     device: o.Device = None,
@@ -199,9 +208,13 @@ def evaluate(
     """
     with told(verbose):
         from rtseg.commands.video import describe
+        from rtseg.errors import OptionError
         from rtseg.segmenter import Segmenter
 
-        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size)) as segmenter:
+        if smooth and worst:
+            raise OptionError("--worst shows single pictures, --smooth is about a row of them; leave one out")
+
+        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth) as segmenter:
             if not quiet:
                 say(describe(segmenter))
             if flicker:
@@ -230,7 +243,7 @@ def _evaluate(
     dataset = open_dataset(data, layout)
     with Progress("evaluating", len(dataset.pairs(split)), unit="pictures", quiet=quiet) as progress:
         result = run(
-            segmenter,
+            partial(segmenter, steady=segmenter.steady()),
             dataset,
             split,
             classes=segmenter.classes,
@@ -268,11 +281,12 @@ def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
     from rtseg.progress import Progress
     from rtseg.still import consecutive_pictures
 
+    steady = segmenter.steady()
     with Progress("frames", None, quiet=quiet) as progress:
 
         def each() -> Any:
             for rgb in consecutive_pictures(data):
-                yield rgb, segmenter(rgb)
+                yield rgb, segmenter(rgb, steady)
                 progress.advance()
 
         result = measure(each())
