@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rtseg import __version__
+from rtseg.commands.bench import bench
 from rtseg.commands.build import build
 from rtseg.commands.demo import demo
 from rtseg.commands.doctor import doctor, models
@@ -48,6 +49,7 @@ app.command("build", rich_help_panel="Make a model")(build)
 app.command("train", rich_help_panel="Make a model")(train)
 app.command("eval", rich_help_panel="Make a model")(evaluate)
 app.add_typer(service, name="service", rich_help_panel="Run")
+app.command("bench", rich_help_panel="Look around")(bench)
 app.add_typer(config, name="config", rich_help_panel="Look around")
 app.command("models", rich_help_panel="Look around")(models)
 app.command("doctor", rich_help_panel="Look around")(doctor)

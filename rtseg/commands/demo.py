@@ -47,7 +47,7 @@ def demo(
         from rtseg.video import Encoding, Look
 
         picture = o.parse_size(frame_size) or (960, 540)
-        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size)) as segmenter:
+        with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), streams=0) as segmenter:
             if not quiet:
                 say(describe(segmenter))
             look = Look(view.value, alpha, palette, None, legend)

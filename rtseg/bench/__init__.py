@@ -1,0 +1,89 @@
+"""`rtseg bench`: chosen models, backends, sizes and files, measured one after the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rtseg import __version__
+from rtseg.bench.measure import SECONDS, bench, machine
+from rtseg.bench.tune import tune_streams
+from rtseg.demo import write_drive
+from rtseg.segmenter import Segmenter
+from rtseg.synthetic import SyntheticDrive
+from rtseg.video import Encoding, Look
+
+__all__ = ["drawn_street", "run_bench", "run_tune"]
+
+Say = Callable[[str], None]
+
+
+def run_bench(
+    videos: Sequence[str],
+    models: Sequence[str | None],
+    backends: Sequence[str],
+    sizes: Sequence[tuple[int, int] | None],
+    encoding: Encoding,
+    *,
+    device: str | None = None,
+    seconds: float = SECONDS,
+    rounds: int = 3,
+    say: Say = lambda line: None,
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Measures every combination.
+
+    Args:
+        videos: files.
+        models: bundled models or model files; None: the default.
+        backends: names, `auto` among them.
+        sizes: (width, height) of the network's input; None: the model's own.
+        encoding: how results are encoded.
+        device: as the backend names devices.
+        seconds: how long each stage is measured.
+        rounds: runs of the whole road.
+        say: told what is being measured.
+        on_result: told each result as it is there.
+
+    Returns:
+        `bench.measure.bench`'s object; of several, an object with `items`.
+
+    Raises:
+        RtsegError: a file, model or backend does not work.
+    """
+    items = []
+    for video, model, backend, size in product(videos, models, backends, sizes):
+        with Segmenter(model, backend=backend, device=device, size=size, streams=0) as segmenter:
+            name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
+
+            def tell(line: str, name: str = name) -> None:
+                say(f"{name}: {line}")
+
+            item = bench(video, segmenter, Look(), encoding, seconds=seconds, rounds=rounds, say=tell)
+        items.append(item)
+        on_result(item)
+    if len(items) == 1:
+        return items[0]
+    return {"rtseg": __version__, "command": "bench", "machine": machine(), "items": items}
+
+
+def run_tune(
+    video: str, models: Sequence[str | None], encoding: Encoding, *, device: str | None = None, say: Say
+) -> list[dict[str, Any]]:
+    """Finds and remembers, for each model, how many pictures at once are fastest; see `tune.tune_streams`."""
+    return [tune_streams(video, model, Look(), encoding, device=device, say=say) for model in models]
+
+
+def drawn_street(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
+    """Draws the synthetic drive into a file in a folder; returns its path."""
+    path = str(Path(folder) / f"drawn-{size[0]}x{size[1]}.mp4")
+    write_drive(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)
+    return path
+
+
+def bench_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for files that nobody keeps."""
+    return tempfile.TemporaryDirectory(prefix="rtseg-bench-")

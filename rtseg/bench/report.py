@@ -1,0 +1,138 @@
+"""What `rtseg bench` found, for people: a table, a picture, and one result against another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rtseg.errors import BackendError, OptionError
+from rtseg.stats import STAGES
+
+COMPARED = ("fps", "bound_fps", "of_bound", "cpu_ms_a_frame", "cpu_ratio", "peak_rss_mib")
+"""Figures of a result that `compare` sets side by side, beside those of its stages."""
+
+
+def items_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The single results of a result file."""
+    items: list[dict[str, Any]] = result.get("items", [result])
+    return items
+
+
+def label(item: dict[str, Any]) -> str:
+    """What was measured, in a few words."""
+    width, height = item["input_size"]
+    return f"{item['model']} {width}x{height}, {item['backend']} {item['precision']}, {item['input']}"
+
+
+def table(items: Sequence[dict[str, Any]]) -> str:
+    """Lines for a terminal: each stage alone, the whole road, and the bound."""
+    lines = []
+    for item in items:
+        engine = item["engine"]
+        lines += [
+            label(item),
+            f"  {'':8}{'p50 ms':>9}{'p99 ms':>9}{'cpu ms':>9}{'fps':>8}",
+            *(
+                f"  {name:8}{cost['p50']:9.2f}{cost['p99']:9.2f}{cost['cpu_ms']:9.2f}{cost['fps']:8.0f}"
+                for name, cost in (("engine", engine), *((stage, item["alone"][stage]) for stage in STAGES))
+            ),
+            f"  {'road':8}{item['latency_ms']['p50']:9.2f}{item['latency_ms']['p99']:9.2f}"
+            f"{item['cpu_ms_a_frame']:9.2f}{item['fps']:8.1f}",
+            f"  bound {item['bound_fps']:.1f} fps on {item['cores']} cores: reached {item['of_bound']:.0%}, "
+            f"with {item['cpu_ratio']:.2f} times the processor time of the stages alone",
+            f"  {item['advice']}",
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def picture(items: Sequence[dict[str, Any]], path: Path) -> None:
+    """A bar of stage times for each result, with what the road reached and its bound: a PNG.
+
+    Raises:
+        BackendError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # no pyplot: it would look for a display
+    except ImportError as error:
+        raise BackendError('a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out') from error
+
+    figure = Figure(figsize=(9, 1.6 + 0.8 * len(items)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = dict(zip(STAGES, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
+    for row, item in enumerate(items):
+        left = 0.0
+        for stage in STAGES:
+            width = item["alone"][stage]["cpu_ms"]
+            axes.barh(row, width, left=left, color=colours[stage], label=stage if row == 0 else None)
+            if width > 0.05 * sum(item["alone"][s]["cpu_ms"] for s in STAGES):
+                axes.text(left + width / 2, row, f"{width:.1f}", ha="center", va="center", color="white", fontsize=8)
+            left += width
+        axes.text(
+            left,
+            row,
+            f"  {item['fps']:.1f} of {item['bound_fps']:.1f} fps ({item['of_bound']:.0%})",
+            va="center",
+            fontsize=9,
+        )
+    longest = max(sum(item["alone"][s]["cpu_ms"] for s in STAGES) for item in items)
+    axes.set_xlim(0, longest * 1.35)
+    axes.set_yticks(range(len(items)), [label(item).replace(", ", "\n", 1) for item in items], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("processor time of a frame, each stage alone, milliseconds")
+    figure.legend(loc="outside upper right", ncols=4, fontsize=8)
+    first = items[0]["machine"]
+    figure.suptitle(f"{first['processor']}, {first['cores']} cores", fontsize=9, x=0.01, ha="left")
+    figure.savefig(path, dpi=110)
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """A file that `rtseg bench --json` wrote.
+
+    Raises:
+        OptionError: it is missing or not such a file.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for item in items_of(result):
+            for key in ("alone", *COMPARED):
+                item[key]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OptionError(f"{path} is not a result of `rtseg bench --json`") from error
+    return dict(result)
+
+
+def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two results, item by item in their order: `what`, `before`, `after` and `ratio` (after by before) of each figure.
+
+    Raises:
+        OptionError: they do not hold as many items.
+    """
+    old, new = items_of(before), items_of(after)
+    if len(old) != len(new):
+        raise OptionError(f"the first file holds {len(old)} results, the second {len(new)}: measure the same in both")
+    rows = []
+    for one, other in zip(old, new, strict=True):
+        pairs = [
+            (f"{stage} cpu ms", one["alone"][stage]["cpu_ms"], other["alone"][stage]["cpu_ms"]) for stage in STAGES
+        ]
+        pairs += [(name.replace("_", " "), one[name], other[name]) for name in COMPARED]
+        name = label(one) if label(one) == label(other) else f"{label(one)} against {label(other)}"
+        for what, first, second in pairs:
+            ratio = round(second / first, 4) if first else None
+            rows.append({"item": name, "what": what, "before": first, "after": second, "ratio": ratio})
+    return rows
+
+
+def compare_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `compare` as lines for a terminal."""
+    lines, item = [], None
+    for row in rows:
+        if row["item"] != item:
+            item = row["item"]
+            lines += [str(item), f"  {'':16}{'before':>10}{'after':>10}{'ratio':>8}"]
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:8.2f}"
+        lines.append(f"  {row['what']:16}{row['before']:10.2f}{row['after']:10.2f}{ratio}")
+    return "\n".join(lines)

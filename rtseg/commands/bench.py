@@ -1,0 +1,142 @@
+"""`rtseg bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rtseg.commands import options as o
+from rtseg.commands.told import say, told
+
+_WHAT, _HOW, _OUT = "What to measure", "How", "Results"
+
+
+def bench(
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VIDEO...]", help="Files of your own.", show_default="a drawn street"),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Bundled model or model file; may be repeated.",
+            show_default="small",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", "-b", help="Backend; may be repeated.", show_default="auto", rich_help_panel=_WHAT),
+    ] = None,
+    device: o.Device = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Network's input; may be repeated.",
+            show_default="the model's own",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    frame_size: Annotated[
+        str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.", rich_help_panel=_WHAT)
+    ] = "1280x720",
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, help="Length of the drawn street.", rich_help_panel=_WHAT)
+    ] = 300,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Encoder's effort.", show_default="veryfast", rich_help_panel=_WHAT)
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="FFmpeg encoder.", show_default="H.264", rich_help_panel=_WHAT)
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="How long each stage is measured.", rich_help_panel=_HOW)
+    ] = 3.0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Runs of the whole road; the median counts.", rich_help_panel=_HOW)
+    ] = 3,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Find how many pictures at once are fastest here, and remember it.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Two result files in place of VIDEO: set them side by side.", rich_help_panel=_OUT
+        ),
+    ] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="The figures; - for stdout.", rich_help_panel=_OUT)
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.png", help="Bars of stage times.", rich_help_panel=_OUT)
+    ] = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Measure every stage alone, the whole road, and what limits it.
+
+    The bound is what the cores could do at most with these stages; the road's share of it says how well they overlap.
+
+    Examples:
+
+        rtseg bench
+
+        rtseg bench drive.mp4 --model small --model nano --preset ultrafast --json now.json --picture now.png
+
+        rtseg bench --tune
+
+        rtseg bench --compare before.json after.json
+    """
+    with told(verbose):
+        from rtseg.bench import bench_folder, drawn_street, run_bench, run_tune
+        from rtseg.bench.report import compare as compared
+        from rtseg.bench.report import compare_table, items_of, load_result, table
+        from rtseg.bench.report import picture as draw
+        from rtseg.errors import OptionError
+        from rtseg.files import write_json
+        from rtseg.video import Encoding
+
+        if compare:
+            if len(videos or ()) != 2:
+                raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
+            before, after = (load_result(Path(name)) for name in videos or ())
+            rows = compared(before, after)
+            print(compare_table(rows))
+            if json_file:
+                write_json({"rows": rows}, json_file)
+            return
+        encoding = Encoding(codec, None, preset)
+        hear = (lambda line: None) if quiet else say
+        chosen: list[str | None] = list(model) if model else [None]
+        with bench_folder() as folder:
+            files = videos or [drawn_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
+            if tune:
+                found = run_tune(files[0], chosen, encoding, device=device, say=say)
+                if json_file:
+                    write_json({"tuned": found}, json_file)
+                return
+            result: dict[str, Any] = run_bench(
+                files,
+                chosen,
+                backend or ["auto"],
+                [o.parse_size(one) for one in size] if size else [None],
+                encoding,
+                device=device,
+                seconds=seconds,
+                rounds=rounds,
+                say=hear,
+                on_result=lambda item: say(table([item])),
+            )
+        if json_file:
+            write_json(result, json_file)
+        if picture:
+            draw(items_of(result), picture)

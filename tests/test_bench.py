@@ -1,0 +1,132 @@
+"""`rtseg bench`: what it measures adds up, and what it tells can be read and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rtseg.bench.measure import StageCost, advice
+from rtseg.cli import app
+from rtseg.demo import write_drive
+from rtseg.stats import STAGES, Histogram
+from rtseg.synthetic import SyntheticDrive
+from rtseg.tuning import remember_streams, tuned_streams, tuning_file
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+QUICK = ("--model", str(MODEL), "--seconds", "0.1", "--rounds", "1", "--preset", "ultrafast")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "drive.mp4"
+    write_drive(SyntheticDrive(160, 96, 20), str(path), quiet=True)
+    return path
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_stages_road_and_bound(drive: Path, tmp_path: Path) -> None:
+    file = tmp_path / "now.json"
+    result = invoke(drive, *QUICK, "--json", file)
+    assert result.exit_code == 0, result.output
+    told = json.loads(file.read_text())
+    assert told["command"] == "bench"
+    assert told["input"] == "drive.mp4"
+    assert told["frames"]["written"] == 20
+    assert set(told["alone"]) == set(STAGES)
+    together = sum(told["alone"][stage]["cpu_ms"] for stage in STAGES)
+    assert told["bound_fps"] == pytest.approx(told["cores"] * 1000 / together, rel=0.01)
+    assert told["of_bound"] == pytest.approx(told["fps"] / told["bound_fps"], rel=0.01)
+    assert told["cpu_ratio"] == pytest.approx(told["cpu_ms_a_frame"] / together, rel=0.01)
+    assert {"processor", "cores", "packages"} <= set(told["machine"])
+    assert "bound" in result.output
+    assert not list(tmp_path.glob("*.mp4"))  # what it encodes is thrown away
+
+
+def test_several_are_items_with_a_picture(drive: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file, picture = tmp_path / "now.json", tmp_path / "now.png"
+    result = invoke(drive, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--picture", picture)
+    assert result.exit_code == 0, result.output
+    items = json.loads(file.read_text())["items"]
+    assert [item["input_size"] for item in items] == [[64, 32], [96, 64]]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_drawn_street_is_the_default(tmp_path: Path) -> None:
+    result = invoke(*QUICK, "--frame-size", "128x64", "--frames", 5, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["frames"]["written"] == 5
+
+
+def test_two_results_are_compared(drive: Path, tmp_path: Path) -> None:
+    before, after, rows = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "rows.json"
+    assert invoke(drive, *QUICK, "--json", before).exit_code == 0
+    faster = json.loads(before.read_text())
+    faster["fps"] *= 2
+    after.write_text(json.dumps(faster))
+    result = invoke("--compare", before, after, "--json", rows)
+    assert result.exit_code == 0, result.output
+    ratios = {row["what"]: row["ratio"] for row in json.loads(rows.read_text())["rows"]}
+    assert ratios["fps"] == 2.0
+    assert ratios["infer cpu ms"] == 1.0
+    assert "fps" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--compare", "one.json"), "--compare takes two files"),
+        (("--compare", "missing.json", "missing.json"), "missing.json is not a result"),
+        (("missing.mp4",), "missing.mp4"),
+    ],
+    ids=["one", "no-result", "no-video"],
+)
+def test_what_the_user_can_mend_is_told(arguments: tuple[str, ...], words: str) -> None:
+    result = invoke(*arguments, *QUICK)
+    assert result.exit_code == 1
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_tune_remembers_what_is_fastest(drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = invoke(drive, *QUICK, "--tune", "--json", "-")
+    assert result.exit_code == 0, result.output
+    (told,) = json.loads(result.stdout)["tuned"]
+    assert str(told["streams"]) in told["fps"]
+    assert tuned_streams(MODEL.stem) == told["streams"]
+
+
+def test_tuning_of_another_machine_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuned_streams("x") is None
+    remember_streams("x", 3)
+    remember_streams("y", 2)
+    assert (tuned_streams("x"), tuned_streams("y"), tuned_streams("z")) == (3, 2, None)
+    kept = tuning_file().read_text()
+    tuning_file().write_text(kept.replace('"cores": ', '"cores": 1'))
+    assert tuned_streams("x") is None
+    for damaged in ("", "[]", "{}", kept.replace('"x": 3', '"x": "many"'), kept.replace('"x": 3', '"x": 0')):
+        tuning_file().write_text(damaged)
+        assert tuned_streams("x") is None
+
+
+def cost(cpu_ms: float) -> StageCost:
+    return StageCost(Histogram(), cpu_ms, 1000 / cpu_ms)
+
+
+def test_advice_names_what_limits() -> None:
+    stages = {"decode": cost(3), "infer": cost(30), "overlay": cost(1), "encode": cost(6)}
+    assert advice(stages, 2, 50.0).startswith("infer takes 75% of the processor time: a smaller model")
+    stages["encode"] = cost(60)
+    assert advice(stages, 2, 2000 / 94).startswith("encode takes 64%")
+    assert advice(stages, 2, 10.0).startswith("the model alone reaches no more than 10 fps")
