@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.frame import ClassMap, Frame, Passthrough, StreamInfo
 from rtseg.livestats import LiveStats
 from rtseg.sinks.apart import Apart
 from rtseg.sources.reconnect import Outages
@@ -58,6 +58,9 @@ class Camera:
     source: LiveSource
     sinks: list[Apart] = field(default_factory=list)
     """Recording, masks, lines: the recording first."""
+
+    segment: Callable[[Frame, float], ClassMap] | None = None
+    """This camera's own way through the network, where something is kept of its frames before; None: the run's."""
 
 
 class Leaving:

@@ -29,6 +29,9 @@ FILE_WAITS = 8
 SHOWS = ("window", "web", "none")
 """What `--show` takes."""
 
+CLOSING_SECONDS = 8.0
+"""How long a recording may take to be completed after q or a signal. A tenth of a second is usual; a busy machine needs more."""
+
 OnError = Callable[[str, BaseException], None]
 
 
@@ -140,7 +143,16 @@ def camera_sinks(
         sinks.append(Record(numbered_folder_or_file(outputs.masks, camera), open_masks))
     if lines is not None:
         sinks.append(JsonLines(lines, classes))
-    return [Apart(sink, capacity=FILE_WAITS, patient=every_frame, on_error=on_error) for sink in sinks]
+    return [
+        Apart(
+            sink,
+            capacity=FILE_WAITS,
+            patient=every_frame,
+            closing_seconds=CLOSING_SECONDS if isinstance(sink, Record) else 0.0,
+            on_error=on_error,
+        )
+        for sink in sinks
+    ]
 
 
 def shared_sinks(

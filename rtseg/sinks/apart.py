@@ -29,6 +29,7 @@ class Apart:
         capacity: int = 1,
         patient: bool = False,
         own_thread: bool = True,
+        closing_seconds: float = 0.0,
         on_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         """Starts the thread.
@@ -38,9 +39,12 @@ class Apart:
             capacity: items that may wait.
             patient: `offer` waits for room instead of pushing out, unless the sink is dead. For who wants every frame.
             own_thread: False for a window, which belongs to the main thread: that calls `turn` again and again.
+            closing_seconds: how long closing may take on a busy machine, even where the run's end is in a hurry.
             on_error: told the sink's name and what it raised, once, in the sink's thread.
         """
         self.name = sink.name
+        self.closing_seconds = closing_seconds
+        """How long the end of the run may wait for the sink to be closed."""
         self._dropped = 0
         self.busy_seconds = 0.0
         """Time that the sink took for what it has written."""
