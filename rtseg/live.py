@@ -16,7 +16,7 @@ from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
 from rtseg.errors import SourceError
-from rtseg.frame import ClassMap, Frame
+from rtseg.frame import ClassMap, Frame, StreamInfo
 from rtseg.live_camera import Camera, Leaving
 from rtseg.live_report import LiveReport
 from rtseg.mosaic import Mosaic
@@ -27,7 +27,8 @@ from rtseg.shown import Shown
 from rtseg.sinks.apart import Apart
 
 STOP_SECONDS = 1.5
-"""How long files may take to be completed after q or a signal; what is not complete then stays under its partial name."""
+"""How long sinks may take to end after q or a signal, unless their `closing_seconds` are more; what is not complete then stays
+under its partial name."""
 
 DRAIN_SECONDS = 60.0
 """The same where the last input came to its end."""
@@ -55,6 +56,7 @@ class Live:
         max_age_ms: float | None = None,
         every_frame: bool = False,
         pace: Pace | None = None,
+        prepare: Callable[[StreamInfo], None] | None = None,
         identity: Mapping[str, Any] | None = None,
         more: Callable[[], Mapping[str, Any]] = dict,
         on_second: Callable[[Mapping[str, Any]], None] | None = None,
@@ -76,13 +78,14 @@ class Live:
             max_age_ms: frames older than this are not shown.
             every_frame: drop nothing, accept delay.
             pace: says which frames are worked on; None: all that can be.
+            prepare: makes the model ready for pictures of this kind, before the first frame counts; None: it is ready.
             identity: what ran, for the numbers.
             more: gives what else the numbers hold; called once a second.
             on_second: told the numbers each second.
             on_left: told each frame's age in milliseconds when it has left its last sink, in that sink's thread.
         """
         self._cameras = cameras
-        self._segment, self._look = segment, look
+        self._segment, self._look, self._prepare = segment, look, prepare
         self._controls, self._numbers = controls, numbers
         self._window, self._poll_window, self._snapshots = window, poll_window, snapshots
         self._shared = [*shared, *([window] if window else [])]
@@ -119,6 +122,7 @@ class Live:
             capture.start()
         try:
             self._wait_for_cameras(wait)
+            self._warm_up()
             self._report.start()
             self._road.start()
             self._serve()
@@ -128,6 +132,15 @@ class Live:
         if self._failure is not None:
             raise self._failure
         return self._report.to_dict()
+
+    def _warm_up(self) -> None:
+        """The model for the cameras that are there; what they gave meanwhile is start-up, and does not count."""
+        if self._prepare is None:
+            return
+        for camera in self._cameras:
+            if camera.source.info.width:
+                self._prepare(camera.source.info)
+        self._newest.begin()
 
     # The threads
 
@@ -169,7 +182,8 @@ class Live:
             stats.refused(segmented=False)
             return
         taken_ns, begin = time.monotonic_ns(), time.perf_counter()
-        classes = self._segment(frame, float(item.info.sample_aspect_ratio))
+        camera = self._cameras[item.camera]
+        classes = (camera.segment or self._segment)(frame, float(item.info.sample_aspect_ratio))
         inferred = time.perf_counter()
         stats.spent("infer", inferred - begin)
         stats.saw(classes)
@@ -178,7 +192,6 @@ class Live:
             return
         wanted, overlay = self._current_look()
         shown = overlay.apply(frame, classes, self._hud_lines)
-        camera = self._cameras[item.camera]
         result = Shown(frame, classes, shown, camera.name, item.info, taken_ns, (inferred - begin) * 1e3)
         everyone = result
         if self._mosaic is not None and self._shared:
@@ -249,7 +262,7 @@ class Live:
     def _stop(self) -> None:
         """Ends all threads: at once after q or a signal, patiently after the end of the last input."""
         patience = STOP_SECONDS if self._controls.quitting else DRAIN_SECONDS
-        deadline = time.monotonic() + patience
+        begin = time.monotonic()
         self._newest.close()
         for camera in self._cameras:
             camera.source.close()
@@ -263,9 +276,9 @@ class Live:
         while self._window is not None and self._window.turn(0.0):
             pass
         for sink in sinks:
-            while not sink.join(min(0.05, deadline - time.monotonic())) and time.monotonic() < deadline:
+            while not sink.join(0.05) and time.monotonic() - begin < max(patience, sink.closing_seconds):
                 if self._controls.quitting:
-                    deadline = min(deadline, time.monotonic() + STOP_SECONDS)
+                    patience = min(patience, time.monotonic() - begin + STOP_SECONDS)
 
 
 def left_behind() -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
-from rtseg.frame import ClassMap, Frame
+from rtseg.frame import ClassMap, Frame, StreamInfo
 from rtseg.heat import HeatWatch
 from rtseg.inputs import Input
 from rtseg.letterbox import Fit
@@ -24,6 +24,7 @@ from rtseg.service import heartbeat
 from rtseg.sinks.apart import Apart
 from rtseg.sinks.jsonl import LinesFile
 from rtseg.status import Status
+from rtseg.steady import Steady
 from rtseg.video import Look, identity
 
 SMALLEST = "nano"
@@ -80,8 +81,12 @@ def run_live(
     def died(name: str, failure: BaseException) -> None:
         status.say(f"rtseg: {name} has failed and gets no more frames: {' '.join(str(failure).split())}")
 
-    def segment(frame: Frame, pixel_aspect: float) -> ClassMap:
-        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect)
+    def segment(frame: Frame, pixel_aspect: float, steady: Steady | None = None) -> ClassMap:
+        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect, steady)
+
+    def prepare(info: StreamInfo) -> None:
+        for model in models:
+            model.prepare(info.width, info.height, float(info.sample_aspect_ratio))
 
     def more() -> dict[str, Any]:
         warning = heat.look()
@@ -100,7 +105,8 @@ def run_live(
                 outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, died
             )
             opened += own
-            cameras.append(Camera(entry.name, entry.source(reconnect_max_seconds, status.say), own))
+            source = entry.source(reconnect_max_seconds, status.say)
+            cameras.append(Camera(entry.name, source, own, partial(segment, steady=segmenter.steady())))
         shared = shared_sinks(outputs, controls, numbers, overlay.palette, died)
         opened += shared
         window = open_window(outputs, controls, died)
@@ -120,6 +126,7 @@ def run_live(
             max_age_ms=max_age_ms,
             every_frame=every_frame,
             pace=pace,
+            prepare=prepare,
             more=more,
             identity=_identity(inputs, outputs, segmenter),
             on_second=partial(_tell_second, status),
@@ -143,7 +150,7 @@ def run_live(
 
 
 def open_smaller(
-    segmenter: Segmenter, *, device: str | None, size: tuple[int, int] | None, fit: Fit
+    segmenter: Segmenter, *, device: str | None, size: tuple[int, int] | None, fit: Fit, smooth: float = 0.0
 ) -> Segmenter | None:
     """The bundled model that `--adaptive` changes to: the fastest, on the same backend.
 
@@ -152,13 +159,14 @@ def open_smaller(
         device: as `Segmenter` takes it, like the following.
         size: (width, height) of the network's input; None: the model's own.
         fit: `letterbox` or `stretch`.
+        smooth: share of the class scores that is kept of the frames before.
 
     Returns:
         None where there is none that could stand in: the model is that one, its classes are others, or torch runs it.
     """
     if segmenter.description.name == f"camvid-{SMALLEST}" or segmenter.backend == "torch":
         return None
-    smaller = Segmenter(SMALLEST, backend=segmenter.backend, device=device, size=size, fit=fit)
+    smaller = Segmenter(SMALLEST, backend=segmenter.backend, device=device, size=size, fit=fit, smooth=smooth)
     if smaller.classes == segmenter.classes:
         return smaller
     smaller.close()

@@ -132,6 +132,17 @@ def test_the_network_gets_the_newest_and_the_rest_is_counted() -> None:
     assert (newest.read, newest.dropped) == ([5], [4])
 
 
+def test_what_came_while_the_model_was_made_ready_is_not_counted() -> None:
+    newest = Newest(2)
+    for index in range(5):
+        newest.put(Captured(0, frame(index), INFO))
+    newest.begin()
+    assert (newest.read, newest.dropped) == ([1, 0], [0, 0])
+    taken = newest.take()
+    assert taken is not None
+    assert taken.frame.index == 4
+
+
 def test_cameras_take_turns_however_fast_one_is() -> None:
     newest = Newest(3)
     served = []
@@ -403,3 +414,40 @@ def test_numbers_come_each_second() -> None:
     assert now["engine_ms"] >= 5
     assert now["age_ms"]["max"] > 0
     assert set(told["stages"]) == {"decode", "infer", "overlay", "encode"}
+
+
+def test_what_is_kept_of_a_camera_is_that_camera_s_alone() -> None:
+    """With two cameras each frame goes through its own camera's way, one after the other."""
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+    cameras = []
+    for name in seen:
+
+        def own(picture: Frame, aspect: float, name: str = name) -> ClassMap:
+            seen[name].append(picture.index)
+            return by_brightness(picture, aspect)
+
+        cameras.append(Camera(name, DrawnCamera(20, gate=lambda _: time.sleep(0.002)), [], own))
+    told = live(*cameras).run()
+    for item, indices in zip(told["items"], seen.values(), strict=True):
+        assert len(indices) == item["frames"]["segmented"] > 0
+        assert indices == sorted(set(indices))
+
+
+def test_a_recording_gets_the_time_that_a_busy_machine_needs_to_complete_it() -> None:
+    """Closing takes longer than the end of a run waits for a page or a pipe."""
+
+    class Slow(Keeper):
+        def close(self) -> None:
+            time.sleep(STOP_SECONDS + 0.5)
+            super().close()
+
+    controls, slow = Controls(), Slow("out.mp4")
+
+    def quit_at_last(index: int) -> None:
+        if index == 4:
+            controls.quit()
+
+    sinks = [Apart(slow, capacity=50, closing_seconds=30)]
+    live(Camera("camera0", DrawnCamera(5, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
+    assert slow.ended == "closed"
+    assert failures(sinks) == []
