@@ -80,10 +80,34 @@ def csi_pipeline(
     )
 
 
+def file_decoder(has: Has = has_element) -> str:
+    """The element that decodes: the Jetson's where there is one, else the one that finds the software decoder that fits."""
+    return "nvv4l2decoder" if has("nvv4l2decoder") else "decodebin"
+
+
 def file_pipeline(path: str, has: Has = has_element) -> str:
     """A video file: through the Jetson's decoder where there is one, else through the software decoder that fits."""
-    opened = f"filesrc location={shlex.quote(str(Path(path)))}"
-    return f"{opened} ! parsebin ! nvv4l2decoder" if has("nvv4l2decoder") else f"{opened} ! decodebin"
+    return f"filesrc location={shlex.quote(str(Path(path)))} ! {_decoded(has)}"
+
+
+def rtsp_pipeline(url: str, transport: str = "tcp", has: Has = has_element) -> str:
+    """A camera's RTSP stream, decoded as a file is.
+
+    Args:
+        url: without a password: arguments of a process can be read by every user of the machine.
+        transport: `tcp` or `udp`.
+        has: tells whether an element exists.
+
+    Raises:
+        SourceError: GStreamer has no RTSP here.
+    """
+    if not has("rtspsrc"):
+        raise SourceError(f"GStreamer's rtspsrc is not installed: `{INSTALL}`")
+    return f"rtspsrc location={shlex.quote(url)} protocols={transport} latency=0 ! {_decoded(has)}"
+
+
+def _decoded(has: Has) -> str:
+    return "parsebin ! nvv4l2decoder" if has("nvv4l2decoder") else "decodebin"
 
 
 def srt_pipeline(url: str, has: Has = has_element) -> str:
@@ -94,8 +118,7 @@ def srt_pipeline(url: str, has: Has = has_element) -> str:
     """
     if not has("srtsrc"):
         raise SourceError(f"SRT is read through GStreamer's srtsrc, which is not installed: `{INSTALL}`")
-    opened = f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0"
-    return f"{opened} ! parsebin ! nvv4l2decoder" if has("nvv4l2decoder") else f"{opened} ! decodebin"
+    return f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0 ! {_decoded(has)}"
 
 
 def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000, has: Has = has_element) -> Encoder:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from rtseg.errors import OptionError
 from rtseg.frame import Frame, Passthrough, StreamInfo
 
 
@@ -40,6 +41,7 @@ def open_source(
     strict: bool = False,
     max_pixels: int | None = None,
     allow_protocols: Sequence[str] = (),
+    decoder: str = "software",
 ) -> Source:
     """Opens an input by its name.
 
@@ -52,10 +54,11 @@ def open_source(
         max_pixels: larger pictures of a file are refused; None: more than 8192x8192.
         allow_protocols: `file`, `http`, `https`: by which a playlist in a file may open what it names; none: playlists
             are refused.
+        decoder: of a file or stream, as `rtseg.hardware.choose_decoder` gives it; `gstreamer` is for whole files.
 
     Raises:
         SourceError: it is missing, unreadable, not a video, or refused.
-        OptionError: no such protocol.
+        OptionError: no such protocol, or GStreamer is asked for a part of a file.
     """
     name = str(uri)
     if start is None and duration is None:
@@ -66,7 +69,13 @@ def open_source(
         if re.match(r"(rtsps?|rtmps?|https?|tcp|udp)://", name):
             from rtseg.sources.network import open_stream
 
-            return open_stream(name)
+            return open_stream(name, decoder=decoder)
+    if decoder == "gstreamer":
+        if name == "-" or start or duration is not None:
+            raise OptionError("--decoder gstreamer reads whole files: no part of one, and no standard input")
+        from rtseg.sources.gstreamer import open_file
+
+        return open_file(name)
 
     from rtseg.sources.file import FileSource
     from rtseg.sources.opened import MAX_PIXELS
@@ -78,4 +87,5 @@ def open_source(
         strict=strict,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         allow_protocols=allow_protocols,
+        decoder=decoder,
     )

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.hardware import decoder_name
 from rtseg.sources.demux import VIDEO_CODECS
 from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS
 from rtseg.sources.pictures import PictureReader
@@ -36,7 +37,12 @@ class Connection:
     """
 
     def __init__(
-        self, container: InputContainer, name: str, *, wait_readable: Callable[[], None] | None = None
+        self,
+        container: InputContainer,
+        name: str,
+        *,
+        wait_readable: Callable[[], None] | None = None,
+        decoder: str = "software",
     ) -> None:
         """Takes the first picture of an open container.
 
@@ -45,6 +51,7 @@ class Connection:
             name: for messages, without passwords.
             wait_readable: called before each read; raises Disconnected when nothing comes in time. For devices, whose
                 reads FFmpeg can't interrupt.
+            decoder: what the container was opened with, as `rtseg.hardware.choose_decoder` gives it.
 
         Raises:
             SourceError: no picture stream, or one of a kind that rtseg does not decode.
@@ -63,7 +70,7 @@ class Connection:
         try:
             self._video = _choose_video(container, name)
             self._time_base = fraction(self._video.time_base) or Fraction(1, 1000)
-            self._codec = self._video.codec_context.name
+            self._codec = decoder_name(self._video, decoder)
             self._aspect = fraction(self._video.sample_aspect_ratio) or Fraction(1)
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)

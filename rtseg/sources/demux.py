@@ -19,6 +19,7 @@ import av
 from av.container import InputContainer
 
 from rtseg.errors import SourceError
+from rtseg.hardware import acceleration
 from rtseg.sources.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
 
 STDIN = "-"
@@ -57,13 +58,14 @@ def without_password(text: str) -> str:
     return _USER_INFO.sub("", text)
 
 
-def open_input(path: str, *, allow_protocols: Sequence[str] = ()) -> InputContainer:
+def open_input(path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software") -> InputContainer:
     """Opens a media file, or standard input for `-`, for demuxing.
 
     Args:
         path: a path, or `-`. A path that looks like a URL is still a path.
         allow_protocols: `file`, `http` and `https`: those by which a playlist may open what it names; none: playlists
             are refused.
+        decoder: as `rtseg.hardware.choose_decoder` gives it.
 
     Raises:
         SourceError: it is missing, not a regular file, empty, or nothing that FFmpeg and the lists above read as video.
@@ -88,7 +90,7 @@ def open_input(path: str, *, allow_protocols: Sequence[str] = ()) -> InputContai
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
             options |= replaced | {"format_whitelist": with_playlists(FORMATS)}
     try:
-        container = av.open(source, options=options, **arguments, **LENIENT)
+        container = av.open(source, options=options, **arguments, **acceleration(decoder), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         if arguments:
             allowed = ", ".join(allow_protocols)

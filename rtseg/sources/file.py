@@ -43,6 +43,7 @@ class FileSource:
         strict: the first damage raises instead of being counted.
         max_pixels: refuse larger pictures.
         allow_protocols: `file`, `http`, `https`: by which a playlist may open what it names; none: playlists are refused.
+        decoder: as `rtseg.hardware.choose_decoder` gives it.
 
     Raises:
         SourceError: missing, not a video, no picture in it that can be decoded, or refused.
@@ -58,6 +59,7 @@ class FileSource:
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         allow_protocols: Sequence[str] = (),
+        decoder: str = "software",
     ) -> None:
         self._name = shown_name(path)
         self._strict = strict
@@ -68,7 +70,7 @@ class FileSource:
         self._finished = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels, allow_protocols)
+        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder)
         self._container, self._video = self._opened.container, self._opened.video
         self._span, self._time_base = self._opened.span, self._opened.time_base
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.

@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
-from rtseg.gstreamer.elements import command_line, csi_pipeline, file_pipeline, srt_pipeline, to_pipe
+from rtseg.gstreamer.elements import command_line, csi_pipeline, file_decoder, file_pipeline, srt_pipeline, to_pipe
 from rtseg.gstreamer.packets import BUFFER, CAPS, HEADER, NANOSECOND, Header, RawVideo, read_caps, read_header
 from rtseg.gstreamer.process import GStreamerProcess, words_of
+from rtseg.sources.opened import MAX_PIXELS, open_at
 
 __all__ = ["GStreamerSource", "csi_pipeline", "dry_run", "file_pipeline", "srt_pipeline"]
 
 LIVE_TIME_BASE = Fraction(1, 90_000)
-MAX_PIXELS = 1 << 26
 _PIPE_BYTES = 1 << 20
 
 
@@ -37,6 +37,8 @@ class GStreamerSource:
         name: how messages call it; None: the pipeline.
         timeout: seconds without a byte after which it counts as gone.
         live: a camera or network stream, whose end is a loss; False: a file, whose end is the end.
+        codec: what decodes, for statistics.
+        notes: for people, what the pipeline leaves out.
 
     Raises:
         OptionError: a pipeline that can't be read, or that holds a password.
@@ -44,7 +46,17 @@ class GStreamerSource:
         Disconnected: it ended or stayed silent before the first picture.
     """
 
-    def __init__(self, pipeline: str, *, name: str | None = None, timeout: float = 10.0, live: bool = True) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        *,
+        name: str | None = None,
+        timeout: float = 10.0,
+        live: bool = True,
+        codec: str = "rawvideo",
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._codec, self._notes = codec, notes
         self._name = name or pipeline
         self._timeout_ms = max(1, round(timeout * 1000))
         self._live = live
@@ -222,8 +234,22 @@ class GStreamerSource:
             time_base=LIVE_TIME_BASE,
             frame_rate=video.frame_rate,
             sample_aspect_ratio=video.pixel_aspect,
-            codec="rawvideo",
+            codec=self._codec,
+            notes=self._notes,
         )
+
+
+def open_file(path: str) -> GStreamerSource:
+    """A video file decoded by GStreamer. FFmpeg looks at it first: it must be a video of a kind that it reads too.
+
+    Raises:
+        SourceError: missing, not a video, or GStreamer can't decode it.
+    """
+    opened = open_at(path, None, None, MAX_PIXELS)
+    others = len(opened.container.streams) > 1
+    opened.container.close()
+    notes = ("GStreamer gives the pictures alone: sound and subtitles are left out",) if others else ()
+    return GStreamerSource(file_pipeline(path), name=path, live=False, codec=file_decoder(), notes=notes)
 
 
 def dry_run(pipeline: str) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 
 from rtseg.errors import Disconnected, OptionError, SourceError
+from rtseg.hardware import acceleration
 from rtseg.sources.connection import Connection, reason
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
 
@@ -41,7 +42,12 @@ def shown_url(url: str) -> str:
 
 
 def open_stream(
-    url: str, *, name: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS, rtsp_transport: str = "tcp"
+    url: str,
+    *,
+    name: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    rtsp_transport: str = "tcp",
+    decoder: str = "software",
 ) -> Connection:
     """Connects to a stream.
 
@@ -50,6 +56,7 @@ def open_stream(
         name: for messages; None: the URL without its secrets.
         timeout_seconds: for opening, and for any silence later.
         rtsp_transport: `tcp` or `udp`.
+        decoder: as `rtseg.hardware.choose_decoder` gives it.
 
     Raises:
         OptionError: not such a URL or transport.
@@ -78,8 +85,9 @@ def open_stream(
         options["rtsp_transport"] = rtsp_transport
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
+    more = {**LENIENT, **acceleration(decoder)}
     try:
-        container = av.open(url, options=options, timeout=(timeout_seconds, timeout_seconds), **LENIENT)
+        container = av.open(url, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except (av.FFmpegError, OSError, ValueError) as error:
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
@@ -88,4 +96,4 @@ def open_stream(
         raise Disconnected(f"can't open {name}: {text}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
-    return Connection(container, name)
+    return Connection(container, name, decoder=decoder)

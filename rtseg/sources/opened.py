@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, StreamInfo
+from rtseg.hardware import decoder_name
 from rtseg.sources.demux import STDIN, VIDEO_CODECS, open_input, shown_name
 from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import Span, fraction
@@ -37,6 +38,9 @@ class Opened:
     span: Span
     time_base: Fraction
     """Of the picture stream, seconds."""
+
+    codec: str
+    """What decodes it, as statistics say it."""
 
     @property
     def nominal_ticks(self) -> int:
@@ -76,7 +80,7 @@ class Opened:
             frame_count=count,
             duration_seconds=seconds,
             sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
-            codec=video.codec_context.name,
+            codec=self.codec,
             notes=tuple(notes),
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
@@ -93,7 +97,12 @@ class Opened:
 
 
 def open_at(
-    path: str, start: float | None, duration: float | None, max_pixels: int, allow_protocols: Sequence[str] = ()
+    path: str,
+    start: float | None,
+    duration: float | None,
+    max_pixels: int,
+    allow_protocols: Sequence[str] = (),
+    decoder: str = "software",
 ) -> Opened:
     """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
 
@@ -105,6 +114,7 @@ def open_at(
         duration: seconds; None: to the end.
         max_pixels: refuse larger pictures.
         allow_protocols: by which a playlist may open what it names.
+        decoder: as `rtseg.hardware.choose_decoder` gives it.
 
     Raises:
         SourceError: missing, not a video, or refused.
@@ -112,23 +122,29 @@ def open_at(
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels, allow_protocols)
+    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder)
     if not start or path == STDIN or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels, allow_protocols)
+    return _open(path, start, duration, max_pixels, allow_protocols, decoder)
 
 
 def _open(
-    path: str, start: float | None, duration: float | None, max_pixels: int, allow_protocols: Sequence[str]
+    path: str,
+    start: float | None,
+    duration: float | None,
+    max_pixels: int,
+    allow_protocols: Sequence[str],
+    decoder: str,
 ) -> Opened:
-    container = open_input(path, allow_protocols=allow_protocols)
+    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder)
     container.flags &= ~GENERATE_PTS
     try:
         video = _choose_video(shown_name(path), container, max_pixels)
         time_base = fraction(video.time_base)
         if not time_base:
             raise SourceError(f"{shown_name(path)}: its video stream has no time base")
+        codec = decoder_name(video, decoder)
     except BaseException:
         container.close()
         raise
@@ -137,7 +153,7 @@ def _open(
         None if duration is None else Fraction(duration).limit_denominator(1_000_000),
         (video.start_time or 0) * time_base,
     )
-    return Opened(container, video, span, time_base)
+    return Opened(container, video, span, time_base, codec)
 
 
 def _choose_video(name: str, container: InputContainer, max_pixels: int) -> VideoStream:
