@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 from rtseg.controls import Controls, LiveNumbers, Wanted
 from rtseg.frame import ClassMap, Frame, StreamInfo
+from rtseg.gstreamer.elements import command_line, encoder, to_file, to_srt
 from rtseg.heat import HeatWatch
 from rtseg.inputs import Input
 from rtseg.letterbox import Fit
@@ -23,6 +25,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.service import heartbeat
 from rtseg.sinks.apart import Apart
 from rtseg.sinks.jsonl import LinesFile
+from rtseg.sources.gstreamer import dry_run as source_command
 from rtseg.status import Status
 from rtseg.steady import Steady
 from rtseg.video import Look, identity
@@ -77,6 +80,7 @@ def run_live(
     pace = Pace([model.description.name for model in models], status.say) if adaptive else None
     heat = HeatWatch()
     opened: list[Apart] = []
+    kept: list[Steady] = []
 
     def died(name: str, failure: BaseException) -> None:
         status.say(f"rtseg: {name} has failed and gets no more frames: {' '.join(str(failure).split())}")
@@ -93,6 +97,8 @@ def run_live(
         if warning:
             status.say(f"rtseg: {warning}")
         told: dict[str, Any] = {"heat": heat.latest} if heat.latest else {}
+        if kept:
+            told["smooth"] = {"keep": kept[0].smooth, "cuts": sum(steady.cuts for steady in kept)}
         return {**told, "adaptive": pace.to_dict()} if pace else told
 
     try:
@@ -106,7 +112,9 @@ def run_live(
             )
             opened += own
             source = entry.source(reconnect_max_seconds, status.say)
-            cameras.append(Camera(entry.name, source, own, partial(segment, steady=segmenter.steady())))
+            steady = segmenter.steady()
+            kept += [steady] if steady else []
+            cameras.append(Camera(entry.name, source, own, partial(segment, steady=steady)))
         shared = shared_sinks(outputs, controls, numbers, overlay.palette, died)
         opened += shared
         window = open_window(outputs, controls, died)
@@ -149,6 +157,21 @@ def run_live(
     return result
 
 
+def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
+    """What `--dry-run` prints: the GStreamer processes that a run would start, as one would type them.
+
+    Raises:
+        OptionError: a pipeline that can't be read, or that holds a password.
+        SourceError, SinkError: an element is missing.
+    """
+    lines = [f"{entry.name}: {source_command(entry.pipeline())}" for entry in inputs if entry.pipeline]
+    if outputs.record is not None and outputs.codec == "gstreamer":
+        quality = 23 if outputs.crf is None else outputs.crf
+        lines.append(f"record: {command_line(to_file(outputs.record, encoder(Fraction(25), quality=quality)))}")
+    lines += [f"push: {command_line(to_srt(url, encoder(Fraction(25))))}" for url in outputs.push if "srt://" in url]
+    return lines or ["no GStreamer process: FFmpeg reads and writes all of it"]
+
+
 def open_smaller(
     segmenter: Segmenter, *, device: str | None, size: tuple[int, int] | None, fit: Fit, smooth: float = 0.0
 ) -> Segmenter | None:
@@ -179,7 +202,9 @@ def _look(look: Look, segmenter: Segmenter, wanted: Wanted) -> Overlay:
 
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> dict[str, Any]:
     output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.shown_on())
-    return identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
+    encodes = outputs.encoder_name()
+    told = identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
+    return told if encodes is None else {**told, "encoder": encodes}
 
 
 def _introduce(status: Status, inputs: Sequence[Input], segmenter: Segmenter, sinks: Sequence[Apart]) -> None:

@@ -75,13 +75,15 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_plays_at_its_pace_and_ends(drive: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.json"
-    process = start("--url", drive, "--realtime", "--every-frame", "--record", tmp_path / "out.mp4", "--stats", stats)
+    arguments = ("--url", drive, "--realtime", "--every-frame", "--smooth", 0.5)
+    process = start(*arguments, "--record", tmp_path / "out.mp4", "--stats", stats)
     said = process.communicate(timeout=90)[1]
     assert process.returncode == 0, said
     assert len(seconds_in(tmp_path / "out.mp4")) == 60
     told = json.loads(stats.read_text())
     assert told["frames"] == {"read": 60, "segmented": 60, "written": 60, "dropped": 0, "corrupt": 0, "late": 0}
     assert told["command"] == "live"
+    assert told["smooth"] == {"keep": 0.5, "cuts": 29}  # numbered pictures, of brightness far apart
     assert told["input"] == str(drive)
     assert told["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
     assert told["seconds"] >= 59 / 30 - 0.2

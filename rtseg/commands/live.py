@@ -55,6 +55,10 @@ def live(
     rtsp_transport: Annotated[
         str, _option(_INPUT, "--rtsp-transport", metavar="tcp|udp", help="What RTSP goes over.")
     ] = "tcp",
+    decoder: Annotated[
+        str,
+        _option(_INPUT, "--decoder", metavar="software|auto|nvdec|gstreamer", help="What decodes URLs and files."),
+    ] = "software",
     show: Annotated[
         list[str] | None,
         _option(
@@ -68,6 +72,10 @@ def live(
     keep: Annotated[
         str | None, _option(_OUTPUT, "--keep", metavar="10GB", help="Remove the oldest files beyond this size.")
     ] = None,
+    encoder: Annotated[
+        str,
+        _option(_OUTPUT, "--encoder", metavar="software|auto|nvenc|gstreamer", help="What encodes the recording."),
+    ] = "software",
     codec: Annotated[
         str | None, _option(_OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder of the recording.")
     ] = None,
@@ -112,8 +120,12 @@ def live(
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     only: o.Only = None,
+    smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
     hud: Annotated[bool, _option("Look", "--hud", help="Burn in frames per second and age.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the GStreamer processes that would run, and end.")
+    ] = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -143,6 +155,7 @@ def live(
         from rtseg.controls import Controls
         from rtseg.errors import OptionError
         from rtseg.files import write_json
+        from rtseg.hardware import choose_encoder
         from rtseg.inputs import find_inputs
         from rtseg.live_run import open_smaller, run_live
         from rtseg.outputs import Outputs, parse_bytes
@@ -160,13 +173,14 @@ def live(
             loop=loop,
             timeout_seconds=timeout,
             rtsp_transport=rtsp_transport,
+            decoder=decoder,
         )
         outputs = Outputs(
             show=tuple(show or ()),
             record=record,
             segment_seconds=o.parse_seconds(segment, "--segment"),
             keep_bytes=parse_bytes(keep),
-            codec=codec,
+            codec=choose_encoder(encoder, codec),
             crf=crf,
             masks=masks,
             jsonl=jsonl,
@@ -177,6 +191,11 @@ def live(
             overwrite=overwrite,
         )
         outputs.check()
+        if dry_run:
+            from rtseg.live_run import dry_run as lines_of
+
+            print(*lines_of(inputs, outputs), sep="\n")
+            return
         if adaptive and every_frame:
             raise OptionError("--adaptive leaves frames out, --every-frame forbids it; give one of them")
         look = Look(view.value, alpha, palette, o.parse_names(only), legend, hud)
@@ -184,9 +203,11 @@ def live(
         with ExitStack() as models:
             network = o.parse_size(size)
             segmenter = models.enter_context(
-                Segmenter(model, backend=backend, device=device, size=network, fit=fit.value)
+                Segmenter(model, backend=backend, device=device, size=network, fit=fit.value, smooth=smooth)
             )
-            smaller = open_smaller(segmenter, device=device, size=network, fit=fit.value) if adaptive else None
+            smaller = None
+            if adaptive:
+                smaller = open_smaller(segmenter, device=device, size=network, fit=fit.value, smooth=smooth)
             if smaller:
                 models.enter_context(smaller)
             _end_by_signal(controls)

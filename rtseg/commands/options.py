@@ -94,6 +94,15 @@ Only = Annotated[
         rich_help_panel=_LOOK,
     ),
 ]
+Smooth = Annotated[
+    float,
+    typer.Option(
+        "--smooth",
+        metavar="0..0.9",
+        help="Steadier classes: share kept of the frames before; 0 is off.",
+        rich_help_panel=_LOOK,
+    ),
+]
 Legend = Annotated[
     bool, typer.Option("--legend", help="Draw the class names and their colours.", rich_help_panel=_LOOK)
 ]
@@ -203,4 +212,36 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
         raise OptionError(f"a list of class names is '{text}'; write at least one, such as road,car")
+    return names
+
+
+def parse_pixels(text: str | None) -> int | None:
+    """`8192x8192`, `67000000` or `67M` as a number of pixels; None stays None.
+
+    Raises:
+        OptionError: not of that form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,17})(?:[xX]([1-9][0-9]{0,8})|([kKmMgG]))?", text.strip())
+    if not match:
+        raise OptionError(f"--max-pixels is '{text}'; write WIDTHxHEIGHT (8192x8192) or a number (67000000, 67M)")
+    unit = {"k": 10**3, "m": 10**6, "g": 10**9}.get((match[3] or "").lower(), 1)
+    return min(int(match[1]) * int(match[2] or 1) * unit, 2**31 - 1)
+
+
+def parse_protocols(text: str | None) -> tuple[str, ...]:
+    """`file, http` as ("file", "http"); None is none.
+
+    Raises:
+        OptionError: no such protocol, or none named.
+    """
+    if text is None:
+        return ()
+    from rtseg.sources.playlist import check_protocols
+
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    if not names:
+        raise OptionError(f"--allow-protocols is '{text}'; name at least one, such as file,http")
+    check_protocols(names)
     return names
