@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -10,27 +11,28 @@ from typing import Any
 PLAIN_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""
 
+_BAR_SECONDS = 0.25
 
-class Progress:
-    """Counts frames (or any unit) towards a total that may not be known. Use it in a `with`."""
 
-    def __init__(self, title: str, total: int | None, *, unit: str = "frames", quiet: bool = False) -> None:
-        self._title, self._total, self._unit = title, total, unit
+class Board:
+    """Where the progress of work that goes on at the same time is shown: bars below each other, or one plain line for all."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty() and not quiet
-        self._count = 0
-        self._begin = self._shown = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
+        self._lock = threading.Lock()
+        self._shown = time.monotonic()
+        self._going: dict[Progress, Any] = {}
+        self._bars: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Board:
         if self._terminal:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
-            self._bar = RichProgress(
-                TextColumn("{task.description}"),
+            self._bars = RichProgress(
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
@@ -39,27 +41,95 @@ class Progress:
                 refresh_per_second=4,
                 transient=True,
             )
-            self._task = self._bar.add_task(self._title, total=self._total, rate="")
-            self._bar.start()
+            self._bars.start()
         return self
 
-    def advance(self, count: int = 1) -> None:
-        """`count` more are done. Costs next to nothing between two updates of the picture."""
-        self._count += count
+    def add(self, progress: Progress) -> None:
+        """Work begins."""
+        with self._lock:
+            self._going[progress] = (
+                self._bars.add_task(progress.title, total=progress.total, rate="") if self._bars is not None else None
+            )
+
+    def remove(self, progress: Progress) -> None:
+        """Work has ended, well or not."""
+        with self._lock:
+            task = self._going.pop(progress, None)
+            if self._bars is not None and task is not None:
+                self._bars.remove_task(task)
+
+    def show(self) -> None:
+        """Brings what is shown up to date. Costs next to nothing between two updates of the picture."""
         now = time.monotonic()
-        if self._quiet or now - self._shown < (0.25 if self._terminal else PLAIN_SECONDS):
+        if self._quiet or now - self._shown < (_BAR_SECONDS if self._terminal else PLAIN_SECONDS):
             return
-        self._shown = now
-        rate = f"{self._count / max(now - self._begin, 1e-9):.1f} {self._unit}/s"
-        if self._bar is not None:
-            total = self._total if self._total is None else max(self._total, self._count)
-            self._bar.update(self._task, completed=self._count, total=total, rate=rate)
-        else:
-            of = f" of {self._total}" if self._total else ""
-            print(f"{self._title}: {self._count}{of} {self._unit}, {rate}", file=sys.stderr, flush=True)
+        with self._lock:
+            self._shown = now
+            if self._bars is None:
+                print("; ".join(progress.line() for progress in self._going), file=sys.stderr, flush=True)
+                return
+            for progress, task in self._going.items():
+                total = progress.total if progress.total is None else max(progress.total, progress.count)
+                self._bars.update(task, completed=progress.count, total=total, rate=progress.rate())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._bars is not None:
+            self._bars.stop()
+
+
+class Progress:
+    """Counts frames (or any unit) towards a total that may not be known. Use it in a `with`."""
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        *,
+        unit: str = "frames",
+        quiet: bool = False,
+        board: Board | None = None,
+    ) -> None:
+        """Begins at zero.
+
+        Args:
+            title: of the work, such as a file's name.
+            total: how many it will be; None: not known.
+            unit: what is counted.
+            quiet: nothing is shown.
+            board: where it is shown beside others; None: on a board of its own.
+        """
+        self.title, self.total = title, total
+        self.count = 0
+        self._unit = unit
+        self._begin = time.monotonic()
+        self._own = board is None
+        self._board = Board(quiet=quiet) if board is None else board
+
+    def __enter__(self) -> Progress:
+        if self._own:
+            self._board.__enter__()
+        self._board.add(self)
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done. Costs next to nothing between two updates of the picture."""
+        self.count += count
+        self._board.show()
+
+    def rate(self) -> str:
+        """How fast it goes, for people."""
+        return f"{self.count / max(time.monotonic() - self._begin, 1e-9):.1f} {self._unit}/s"
+
+    def line(self) -> str:
+        """How far it is, for people, without a terminal."""
+        of = f" of {self.total}" if self.total else ""
+        return f"{self.title}: {self.count}{of} {self._unit}, {self.rate()}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._board.remove(self)
+        if self._own:
+            self._board.__exit__(kind, error, trace)

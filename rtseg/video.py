@@ -1,34 +1,28 @@
-"""`rtseg video`: a file, or many, through the road; each checked against what went in before it gets its name."""
+"""`rtseg video`: one file through the road, checked against what went in before it gets its name."""
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rtseg import __version__
-from rtseg.errors import OptionError, RtsegError, SinkError, SourceError
+from rtseg.errors import OptionError
 from rtseg.fidelity import Recorder, compare
+from rtseg.frame import Segmented
+from rtseg.heat import HeatWatch
 from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
 from rtseg.pipeline import run
-from rtseg.progress import Progress
+from rtseg.progress import Board, Progress
 from rtseg.segmenter import Segmenter
 from rtseg.sinks import Sink
 from rtseg.sinks.masks import open_mask_sink
 from rtseg.sinks.video import VideoSink
 from rtseg.sources import open_source
 from rtseg.stats import Stats
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".gif", ".h264", ".264"}
-)
-"""What a folder is searched for."""
 
 
 @dataclass(frozen=True)
@@ -84,68 +78,24 @@ class Encoding:
     """Replace an existing output (only once the new one is complete and checked)."""
 
 
-def find_inputs(patterns: Sequence[str]) -> list[str]:
-    """Files that the command line names: files as they are, folders searched for videos, globs expanded, `-` for stdin.
+@dataclass(frozen=True)
+class Reading:
+    """How the input is read."""
 
-    Raises:
-        SourceError: nothing matches one of them.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if "://" in pattern:
-            address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
-            raise SourceError(f"'{address}' is a stream, which has no end: use `rtseg live --url {address}`")
-        if pattern == "-" or path.is_file():
-            found.append(pattern)
-        elif path.is_dir():
-            inside = sorted(
-                str(p)
-                for p in path.iterdir()
-                if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file() and ".partial." not in p.name
-            )
-            if not inside:
-                raise SourceError(
-                    f"no videos in the folder '{pattern}' ({', '.join(sorted(VIDEO_SUFFIXES))} are looked for)"
-                )
-            found += inside
-        elif glob.has_magic(pattern):
-            matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
-            if not matches:
-                raise SourceError(f"nothing matches '{pattern}'")
-            found += matches
-        else:
-            found.append(pattern)  # the source says what is wrong with it
-    return list(dict.fromkeys(found))
+    start: float | None = None
+    """Seconds from its beginning to begin at; None: 0."""
 
+    duration: float | None = None
+    """Seconds to process; None: to the end."""
 
-def name_outputs(inputs: Sequence[str], output: str | None, suffix: str | None = None) -> list[str]:
-    """One output for each input: `output` itself for one input, files in the folder `output` for several.
+    strict: bool = False
+    """The first damage ends the run, and so does a stream that can't be copied as it is."""
 
-    Raises:
-        SinkError: several inputs but no folder to put them in, or two inputs that would get the same name.
-    """
-    if output is None:
-        return [_beside(path, suffix) for path in inputs]
-    is_folder = Path(output).is_dir() or output.endswith(("/", os.sep))
-    if len(inputs) == 1 and not is_folder:
-        return [output]
-    if not is_folder and Path(output).suffix:
-        raise SinkError(
-            f"{len(inputs)} inputs but one output file '{output}'; name a folder instead, such as {Path(output).stem}/"
-        )
-    try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SinkError(f"the output folder '{output}' can't be made: {error.strerror}") from error
-    names = [str(Path(output) / (Path(path).stem + (suffix or _video_suffix(path)))) for path in inputs]
-    for name in names:
-        if names.count(name) > 1:
-            clash = [path for path, other in zip(inputs, names, strict=True) if other == name]
-            raise SinkError(
-                f"{' and '.join(clash)} would both be written to {name}; process them into different folders"
-            )
-    return names
+    max_pixels: int | None = None
+    """Larger pictures are refused; None: more than 8192x8192."""
+
+    allow_protocols: tuple[str, ...] = ()
+    """`file`, `http`, `https`: by which a playlist may open what it names; none: playlists are refused."""
 
 
 def process(
@@ -154,14 +104,14 @@ def process(
     segmenter: Segmenter,
     look: Look,
     encoding: Encoding,
+    reading: Reading | None = None,
     *,
-    start: float | None = None,
-    duration: float | None = None,
     masks: str | None = None,
-    strict: bool = False,
     quiet: bool = False,
     threads: bool = True,
     extra_sinks: Sequence[Sink] = (),
+    board: Board | None = None,
+    on_frame: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Takes one video through the road and checks the result against what went in.
 
@@ -171,13 +121,13 @@ def process(
         segmenter: the loaded model.
         look: how it is shown.
         encoding: how it is written.
-        start: seconds into the input to begin at.
-        duration: seconds to process.
+        reading: how the input is read; None: all of it.
         masks: where class indices go, if anywhere.
-        strict: the first damage in the input ends the run.
         quiet: no progress.
         threads: False runs all stages one after the other.
         extra_sinks: take the frames too.
+        board: where progress is shown beside that of others.
+        on_frame: called after each frame; what it raises ends the run.
 
     Returns:
         The statistics, as `--stats` writes them.
@@ -190,8 +140,10 @@ def process(
         raise OptionError(f"--masks and --output are the same file '{output}'; name two")
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
-    source = open_source(source_name, start=start, duration=duration, strict=strict)
+    reading = reading or Reading()
+    source = open_source(source_name, **asdict(reading))
     sinks: list[Sink] = []
+    heat = HeatWatch()
     recorder = Recorder(source.info)
     try:
         video = VideoSink(
@@ -203,7 +155,7 @@ def process(
             preset=encoding.preset,
             audio=encoding.audio,
             overwrite=encoding.overwrite,
-            strict=strict,
+            strict=reading.strict,
         )
         sinks.append(video)
         if masks is not None:
@@ -214,17 +166,25 @@ def process(
             )
         sinks += extra_sinks
         pixel_aspect = float(source.info.sample_aspect_ratio)
+        steady = segmenter.steady()
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
         stats.warmup_ms = segmenter.warmup_ms
-        with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet) as progress:
+        with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
+
+            def left(_: Segmented) -> None:
+                progress.advance()
+                heat.look()
+                if on_frame:
+                    on_frame()
+
             run(
                 source,
-                lambda frame: segmenter.segment(frame, pixel_aspect),
+                lambda frame: segmenter.segment(frame, pixel_aspect, steady),
                 overlay,
                 sinks,
                 stats,
                 observer=recorder,
-                on_frame=lambda _: progress.advance(),
+                on_frame=left,
                 threads=threads,
                 streams=segmenter.streams,
             )
@@ -246,9 +206,11 @@ def process(
     return {
         **identity("video", source_name, output, segmenter),
         "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
+        **({"smooth": {"keep": steady.smooth, "cuts": steady.cuts}} if steady else {}),
         **stats.to_dict(),
         "fidelity": report.to_dict(),
-        "notes": [*source.info.notes, *source.warnings, *video.warnings],
+        **({"heat": heat.latest} if heat.latest else {}),
+        "notes": [*source.info.notes, *source.warnings, *video.warnings, *heat.notes],
     }
 
 
@@ -265,38 +227,3 @@ def identity(command: str, source_name: str, output: str, segmenter: Segmenter) 
         "device": segmenter.device,
         "input_size": list(segmenter.input_size),
     }
-
-
-def totals(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several inputs' statistics as one object: sums, and each input's own object under `items`."""
-    done = [item for item in items if "frames" in item]
-    frames = {
-        key: sum(item["frames"][key] for item in done) for key in ("read", "segmented", "written", "dropped", "corrupt")
-    }
-    seconds = sum(item["seconds"] for item in done)
-    return {
-        "rtseg": __version__,
-        "command": "video",
-        "frames": frames,
-        "seconds": round(seconds, 4),
-        "fps": round(frames["written"] / seconds, 3) if seconds else 0.0,
-        "cpu_seconds": round(sum(item["cpu_seconds"] for item in done), 4),
-        "items": list(items),
-    }
-
-
-def failed(source_name: str, output: str, error: RtsegError) -> dict[str, Any]:
-    """What stands in the statistics for an input that could not be done."""
-    return {"rtseg": __version__, "command": "video", "input": source_name, "output": output, "error": str(error)}
-
-
-def _beside(path: str, suffix: str | None) -> str:
-    if path == "-":
-        raise OptionError("input from stdin has no name to call the output after; name it with -o")
-    return str(Path(path).with_suffix("")) + ".rtseg" + (suffix or _video_suffix(path))
-
-
-def _video_suffix(path: str) -> str:
-    """The input's container where rtseg writes it, else MP4."""
-    suffix = Path(path).suffix.lower()
-    return suffix if suffix in {".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"} else ".mp4"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import av
 
 from rtseg import __version__
+from rtseg.cores import processor_name
 
 
 def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
     told = {
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
+        "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
         "versions": {
             "rtseg": __version__,
             "python": platform.python_version(),
@@ -42,9 +42,3 @@ def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
 def resident_mib() -> float:
     """Memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1] if found else platform.machine()

@@ -158,7 +158,7 @@ def test_several_inputs_one_broken(drive: Path, tmp_path: Path) -> None:
     (folder / "c d ü.mp4").write_bytes(drive.read_bytes())
     result = rtseg("video", folder, "-o", tmp_path / "out", "--model", MODEL, "--stats", tmp_path / "all.json")
     assert result.returncode == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "c d ü.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".rtseg-done.jsonl", "a.mp4", "c d ü.mp4"]
     told = json.loads((tmp_path / "all.json").read_text())
     assert told["frames"]["written"] == 60
     assert [("error" in item) for item in told["items"]] == [False, True, False]

@@ -30,6 +30,32 @@ class Fit(str, Enum):
     stretch = "stretch"
 
 
+class Decoder(str, Enum):
+    """What decodes; the same as `rtseg.hardware.DECODERS`."""
+
+    software = "software"
+    auto = "auto"
+    nvdec = "nvdec"
+    gstreamer = "gstreamer"
+
+
+class Encoder(str, Enum):
+    """What encodes; the same as `rtseg.hardware.ENCODERS`."""
+
+    software = "software"
+    auto = "auto"
+    nvenc = "nvenc"
+    gstreamer = "gstreamer"
+
+
+DecoderOption = Annotated[
+    Decoder,
+    typer.Option("--decoder", help="nvdec: an NVIDIA card's; gstreamer: a Jetson's.", rich_help_panel="Input"),
+]
+EncoderOption = Annotated[
+    Encoder,
+    typer.Option("--encoder", help="nvenc: an NVIDIA card's; gstreamer: a Jetson's.", rich_help_panel="Output"),
+]
 Model = Annotated[
     str | None,
     typer.Option(

@@ -34,6 +34,7 @@ def video(
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     only: o.Only = None,
+    smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
     hud: Annotated[
         bool, typer.Option("--hud", help="Burn in frames per second and latency.", rich_help_panel="Look")
@@ -48,6 +49,26 @@ def video(
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first damage in the input.", rich_help_panel="Input")
     ] = False,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N|WxH",
+            help="Refuse larger pictures: 8192x8192, 67000000, 67M.",
+            show_default="8192x8192",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    allow_protocols: Annotated[
+        str | None,
+        typer.Option(
+            "--allow-protocols",
+            metavar="NAMES",
+            help="Let a playlist open what it names by these: file, http, https.",
+            show_default="none: playlists are refused",
+            rich_help_panel="Input",
+        ),
+    ] = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +97,24 @@ def video(
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace an existing output.", rich_help_panel="Output")
     ] = True,
     masks: o.Masks = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N|auto",
+            help="Videos at the same time; auto: one for each four cores.",
+            rich_help_panel="Several inputs",
+        ),
+    ] = "1",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Leave out what is already done and checked, with the same look.",
+            rich_help_panel="Several inputs",
+        ),
+    ] = False,
     stats: o.StatsFile = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -88,62 +127,43 @@ def video(
 
         rtseg video drive.mp4 -o out.mp4
 
-        rtseg video drives/ -o coloured/ --legend --hud
+        rtseg video drives/ -o coloured/ --legend --jobs 4 --resume
 
         rtseg video drive.mp4 -o road.mp4 --only road,pavement --masks masks.mkv --stats run.json
     """
     with told(verbose):
-        from rtseg.errors import OptionError, RtsegError
         from rtseg.files import write_json
+        from rtseg.many import Run, jobs_at_once, process_all
+        from rtseg.memory import keep_memory_flat
+        from rtseg.naming import name_tasks
         from rtseg.segmenter import Segmenter
-        from rtseg.video import Encoding, Look, failed, find_inputs, name_outputs, process, totals
+        from rtseg.video import Encoding, Look, Reading
 
+        keep_memory_flat()
         look = Look(view.value, alpha, palette, o.parse_names(only), legend, hud)
         encoding = Encoding(codec, crf, preset, audio, overwrite)
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
-        found = find_inputs(inputs)
-        outputs = name_outputs(found, output)
-        if masks is not None and len(found) > 1:
-            raise OptionError(f"--masks takes one place, but there are {len(found)} inputs; process them one by one")
-        items: list[dict[str, Any]] = []
+        reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), o.parse_protocols(allow_protocols))
+        tasks = name_tasks(inputs, output, masks)
+        at_once = jobs_at_once(jobs, len(tasks))
         with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, streams=0
+            model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, streams=0, smooth=smooth
         ) as segmenter:
             look.overlay(segmenter)  # a wrong palette or class is told before any file is opened
             if not quiet:
                 say(describe(segmenter))
-            for source, target in zip(found, outputs, strict=True):
-                try:
-                    result = process(
-                        source,
-                        target,
-                        segmenter,
-                        look,
-                        encoding,
-                        start=begin,
-                        duration=length,
-                        masks=masks,
-                        strict=strict,
-                        quiet=quiet,
-                    )
-                except RtsegError as error:
-                    if len(found) == 1:
-                        raise
-                    say(f"rtseg: {one_line(str(error))}")
-                    items.append(failed(source, target, error))
-                else:
-                    items.append(result)
-                    if not quiet:
-                        tell(result)
-        if stats:
-            write_json(items[0] if len(items) == 1 else totals(items), stats)
-        broken = [item for item in items if "error" in item]
-        if len(found) > 1 and not quiet:
-            say(
-                f"{len(items) - len(broken)} of {len(items)} videos done"
-                + "".join(f"\n  failed: {item['input']}" for item in broken)
+            result = process_all(
+                tasks,
+                Run(segmenter, look, encoding, reading, quiet),
+                jobs=at_once,
+                resume=resume,
+                on_item=Telling(len(tasks), quiet).tell,
             )
-        if broken:
+        if stats:
+            write_json(result, stats)
+        if "items" in result and not quiet:
+            say(summary(result))
+        if any("error" in item for item in result.get("items", ())):
             raise typer.Exit(1)
 
 
@@ -156,14 +176,58 @@ def describe(segmenter: Any) -> str:
     )
 
 
-def tell(result: dict[str, Any]) -> None:
-    """The result of one video, for people."""
-    frames, latency = result["frames"], result["latency_ms"]
-    for note in result["notes"]:
-        say(f"note: {note}")
-    if "fidelity" in result:
-        say(result["fidelity"]["line"])
-    say(
-        f"{result['output']}: {frames['written']} frames in {result['seconds']:.1f} s, {result['fps']:.1f} fps; "
-        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {result['bottleneck']}"
+def tell(item: dict[str, Any]) -> None:
+    """How a single video went, for people."""
+    say("\n".join(_lines(item)))
+
+
+class Telling:
+    """Says of each video as it ends how it went, on lines that stay together."""
+
+    def __init__(self, count: int, quiet: bool) -> None:
+        self._count, self._quiet = count, quiet
+        self._ended = 0
+
+    def tell(self, item: dict[str, Any]) -> None:
+        """One more has ended."""
+        self._ended += 1
+        if "error" in item:
+            say(f"rtseg: {one_line(item['error'])}")
+        elif not self._quiet:
+            say("\n".join(_lines(item, f"[{self._ended} of {self._count}] " if self._count > 1 else "")))
+
+
+def summary(totals: dict[str, Any]) -> str:
+    """Each input with its result, and the sums."""
+    items = totals["items"]
+    done = [item for item in items if "frames" in item]
+    skipped = sum("skipped" in item for item in items)
+    lines = [
+        f"{len(done) + skipped} of {len(items)} videos done"
+        + (f", {skipped} of them before" if skipped else "")
+        + f": {totals['frames']['written']} frames in {totals['seconds']:.1f} s, {totals['fps']:.1f} fps"
+        + (f", {totals['jobs']} at a time" if totals["jobs"] > 1 else "")
+    ]
+    for item in items:
+        if "error" in item:
+            lines.append(f"  failed   {item['input']}: {one_line(item['error'])}")
+        elif "skipped" in item:
+            lines.append(f"  skipped  {item['input']}: {item['skipped']}")
+        else:
+            lines.append(f"  done     {item['input']}: {item['frames']['written']} frames, {item['fps']:.1f} fps")
+    return "\n".join(lines)
+
+
+def _lines(item: dict[str, Any], place: str = "") -> list[str]:
+    """What is told of one video that did not fail; `place` is its place among several."""
+    if "skipped" in item:
+        return [f"{place}{item['output']}: {item['skipped']}"]
+    frames, latency = item["frames"], item["latency_ms"]
+    indent = "  " if place else ""
+    about = [f"{indent}note: {note}" for note in item["notes"]]
+    about += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
+    result = (
+        f"{place}{item['output']}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
+        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {item['bottleneck']}"
     )
+    return [result, *about] if place else [*about, result]

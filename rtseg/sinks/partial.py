@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -83,5 +84,9 @@ def reason(error: Exception) -> str:
 
 def _partial_name(final: Path) -> str:
     ending = ".partial" + final.suffix
-    stem = os.fsencode(final.stem)[: _LONGEST_NAME - len(os.fsencode(ending))]
+    stem = os.fsencode(final.stem)
+    if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
+        # Long names of one folder may begin alike, and may be written at the same time.
+        ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
+        stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
     return stem.decode(errors="ignore") + ending
