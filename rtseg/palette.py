@@ -212,7 +212,7 @@ def _read_palette_file(file: str) -> dict[str, Rgb]:
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"palette {file} can't be read: {error}") from error
     if not isinstance(data, dict):
         kind = type(data).__name__

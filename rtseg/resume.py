@@ -116,7 +116,7 @@ def _entries(file: Path) -> dict[str, Any]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get("output"), str):
             found[entry["output"]] = entry

@@ -12,6 +12,9 @@ import typer
 
 from rtseg.errors import BackendError, OptionError
 
+_LONGEST_SECONDS = 1e9
+"""More than thirty years; a container's 64 bits hold it in nanoseconds."""
+
 _MODEL, _LOOK, _OUTPUT = "Model", "Look", "Output"
 
 
@@ -224,6 +227,8 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     seconds = 0.0
     for part in text.strip().split(":"):
         seconds = seconds * 60 + float(part)
+    if seconds > _LONGEST_SECONDS:
+        raise OptionError(f"{option} is '{text}'; no video is so long")
     return seconds
 
 
