@@ -39,6 +39,7 @@ Refusal = Callable[[], str | None]
 def choose_decoder(
     wanted: str,
     *,
+    with_sound: bool = False,
     why_no_nvdec: Refusal | None = None,
     has: Callable[[str], bool] = has_element,
 ) -> str:
@@ -46,6 +47,7 @@ def choose_decoder(
 
     Args:
         wanted: one of `DECODERS`; `auto` takes the card's decoder, else a Jetson's, else software.
+        with_sound: the sound is wanted too: `auto` leaves out GStreamer, which gives the pictures alone.
         why_no_nvdec: tells why the card can't; None: it is tried.
         has: tells whether GStreamer has an element.
 
@@ -69,7 +71,7 @@ def choose_decoder(
         case "auto":
             if refusal() is None:
                 return wanted
-            return "gstreamer" if has("nvv4l2decoder") else "software"
+            return "gstreamer" if has("nvv4l2decoder") and not with_sound else "software"
     raise OptionError(f"--decoder is '{wanted}'; there are {', '.join(DECODERS)}")
 
 
@@ -92,6 +94,8 @@ def choose_encoder(
         OptionError: no such choice, or a codec that what was named does not encode.
         SinkError: what was named is not there.
     """
+    if codec == "gstreamer":
+        raise OptionError("--codec names a format or an encoder of FFmpeg's; GStreamer is --encoder gstreamer")
     refusal = why_no_nvenc or try_nvenc
     family = "h264" if codec is None else _FAMILY.get(codec, codec)
     nvenc = _NVENC.get(family)

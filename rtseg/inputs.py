@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rtseg.errors import OptionError
+from rtseg.gstreamer.elements import csi_pipeline, file_decoder, file_pipeline, rtsp_pipeline, srt_pipeline
+from rtseg.hardware import choose_decoder
 from rtseg.live_camera import LiveSource
 from rtseg.sources import Source, open_source
 from rtseg.sources.camera import CameraMode, camera_path, open_camera
@@ -35,6 +38,9 @@ class Input:
     loop: bool = False
     """The file begins anew at its end."""
 
+    pipeline: Callable[[], str] | None = None
+    """The GStreamer pipeline that it is read by, if any; may raise SourceError where an element is missing."""
+
     def source(self, longest_pause_seconds: float, log: Callable[[str], None]) -> LiveSource:
         """What the live loop reads: with reconnections, or paced.
 
@@ -61,6 +67,7 @@ def find_inputs(
     loop: bool = False,
     timeout_seconds: float = TIMEOUT_SECONDS,
     rtsp_transport: str = "tcp",
+    decoder: str = "software",
 ) -> list[Input]:
     """The inputs in the order cameras, URLs, GStreamer pipelines, CSI cameras.
 
@@ -74,10 +81,13 @@ def find_inputs(
         loop: they begin anew at their end.
         timeout_seconds: how long opening may take, and how long an input may be silent.
         rtsp_transport: `tcp` or `udp`.
+        decoder: of URLs and files, one of `rtseg.hardware.DECODERS`.
 
     Raises:
-        OptionError: none, the same twice, or a file without `realtime`.
+        OptionError: none, the same twice, a file without `realtime`, or a URL that GStreamer can't be given.
+        SourceError: the decoder is not there.
     """
+    chosen = choose_decoder(decoder)
     mode = mode or CameraMode()
     found = [
         Input(
@@ -88,11 +98,12 @@ def find_inputs(
         for camera in cameras
     ]
     for number, url in enumerate(urls, 1):
-        found.append(_from_url(url, f"url{number}", realtime, loop, timeout_seconds, rtsp_transport))
-    for number, pipeline in enumerate(pipelines, 1):
-        found.append(Input(f"gst{number}", f"pipeline {number}", partial(_open_pipeline, pipeline, number)))
+        found.append(_from_url(url, f"url{number}", realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
+    for number, given in enumerate(pipelines, 1):
+        found.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, given)))
     for number in csi:
-        found.append(Input(f"csi{number}", f"CSI camera {number}", partial(_open_csi, number, mode)))
+        pipeline = partial(csi_pipeline, number, mode.size, mode.fps)
+        found.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline))
     names = [entry.name for entry in found]
     for name in names:
         if names.count(name) > 1:
@@ -104,17 +115,34 @@ def find_inputs(
     return found
 
 
-def _from_url(url: str, name: str, realtime: bool, loop: bool, timeout_seconds: float, rtsp_transport: str) -> Input:
+def _from_url(
+    url: str, name: str, realtime: bool, loop: bool, timeout_seconds: float, transport: str, decoder: str, named: str
+) -> Input:
     if "://" not in url:
         if not realtime:
             raise OptionError(f"'{url}' is no URL; a file needs --realtime, or use `rtseg video {url}`")
         if not Path(url).exists():
             raise OptionError(f"no such file: {url}")
-        return Input(name, url, partial(open_source, url), file=True, loop=loop)
+        pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
+        return Input(name, url, partial(open_source, url, decoder=decoder), file=True, loop=loop, pipeline=pipeline)
     title = shown_url(url)
     if url.startswith("srt://"):
-        return Input(name, title, partial(_open_srt, url, title))
-    connect = partial(open_stream, url, name=title, timeout_seconds=timeout_seconds, rtsp_transport=rtsp_transport)
+        return _from_pipeline(name, title, partial(srt_pipeline, url), file_decoder())
+    if decoder == "gstreamer":
+        # Its pipeline is an argument of a process, which every user of the machine can read: no passwords there.
+        if url.startswith("rtsp://") and "@" not in urlsplit(url).netloc:
+            return _from_pipeline(name, title, partial(rtsp_pipeline, url, transport), file_decoder())
+        if named == "gstreamer":
+            raise OptionError(f"--decoder gstreamer reads files, and rtsp:// without a password, not {title}; try auto")
+        decoder = "software"
+    connect = partial(
+        open_stream,
+        url,
+        name=title,
+        timeout_seconds=timeout_seconds,
+        rtsp_transport=transport,
+        decoder=decoder,
+    )
     return Input(name, title, connect)
 
 
@@ -122,21 +150,11 @@ def _camera_name(camera: str) -> str:
     return "camera" + Path(camera_path(camera)).name.removeprefix("video")
 
 
-def _open_pipeline(pipeline: str, number: int) -> Source:
+def _from_pipeline(name: str, title: str, pipeline: Callable[[], str], codec: str = "rawvideo") -> Input:
+    return Input(name, title, partial(_open_pipeline, pipeline, title, codec), pipeline=pipeline)
+
+
+def _open_pipeline(pipeline: Callable[[], str], title: str, codec: str) -> Source:
     from rtseg.sources.gstreamer import GStreamerSource
 
-    return GStreamerSource(pipeline, name=f"pipeline {number}")
-
-
-def _open_csi(number: int, mode: CameraMode) -> Source:
-    from rtseg.gstreamer.elements import csi_pipeline
-    from rtseg.sources.gstreamer import GStreamerSource
-
-    return GStreamerSource(csi_pipeline(number, mode.size, mode.fps), name=f"CSI camera {number}")
-
-
-def _open_srt(url: str, title: str) -> Source:
-    from rtseg.gstreamer.elements import srt_pipeline
-    from rtseg.sources.gstreamer import GStreamerSource
-
-    return GStreamerSource(srt_pipeline(url), name=title)
+    return GStreamerSource(pipeline(), name=title, codec=codec)

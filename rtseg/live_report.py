@@ -99,6 +99,7 @@ class LiveReport:
         return {
             "camera": camera.name,
             "input": source.info.name,
+            "decoder": source.info.codec,
             **told,
             "sinks": {sink.name: _sink_to_dict(sink) for sink in camera.sinks},
             "outages": source.outages.to_dict(),

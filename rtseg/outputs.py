@@ -11,10 +11,12 @@ from pathlib import Path
 from rtseg.controls import Controls, LiveNumbers
 from rtseg.errors import OptionError
 from rtseg.frame import Colour, StreamInfo
+from rtseg.gstreamer.elements import encoder, to_file
 from rtseg.palette import Palette
 from rtseg.shown import Shown
 from rtseg.sinks import Sink
 from rtseg.sinks.apart import Apart
+from rtseg.sinks.containers import container_for
 from rtseg.sinks.jsonl import JsonLines, LinesFile
 from rtseg.sinks.masks import open_mask_sink
 from rtseg.sinks.record import Record, numbered_folder_or_file
@@ -52,7 +54,7 @@ class Outputs:
     """The segments of each recording are at most this large together."""
 
     codec: str | None = None
-    """FFmpeg's name of the recording's encoder; None: what suits the container."""
+    """The recording's encoder, as `rtseg.hardware.choose_encoder` gives it; None: what suits the container."""
 
     crf: int | None = None
     """Constant rate factor of the recording; None: 23."""
@@ -92,8 +94,18 @@ class Outputs:
             raise OptionError("--keep removes old segments: give their length with --segment 60")
         if self.segment_seconds is not None and self.segment_seconds < 1:
             raise OptionError(f"--segment is {self.segment_seconds:g} s; give 1 or more")
+        if self.record is not None and self.codec == "gstreamer":
+            to_file(self.record, encoder(Fraction(25)))  # a container or an encoder that is not there is told now
         if self.record is not None and self.record == self.masks:
             raise OptionError(f"--record and --masks are both {self.record}; name two files")
+
+    def encoder_name(self) -> str | None:
+        """What encodes the recording, for statistics; None: nothing is recorded."""
+        if self.record is None:
+            return None
+        if self.codec == "gstreamer":
+            return encoder(Fraction(25)).name
+        return self.codec or container_for(self.record).video_codec
 
     def shown_on(self) -> tuple[str, ...]:
         """`--show`, or where none is named: a window where there is a display, else the web page."""
@@ -215,15 +227,25 @@ def _push(url: str) -> Sink:
 
 
 def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
+    size = (item.shown.width, item.shown.height)
+    if outputs.codec == "gstreamer":
+        from rtseg.sinks.gstreamer import GStreamerSink
+
+        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=outputs.overwrite)
     codec = outputs.codec or "libx264"
+    preset = tune = None
+    if codec.endswith("_nvenc"):
+        preset, tune = "p1", "ll"
+    elif "264" in codec or "265" in codec:
+        preset, tune = outputs.preset, "zerolatency"
     return VideoSink(
         path,
         item.info,
-        size=(item.shown.width, item.shown.height),
+        size=size,
         codec=outputs.codec,
         crf=outputs.crf,
-        preset=outputs.preset if "264" in codec or "265" in codec else None,
-        tune="zerolatency" if "264" in codec or "265" in codec else None,
+        preset=preset,
+        tune=tune,
         audio=False,
         overwrite=outputs.overwrite,
         read_whole=False,

@@ -55,10 +55,7 @@ def live(
     rtsp_transport: Annotated[
         str, _option(_INPUT, "--rtsp-transport", metavar="tcp|udp", help="What RTSP goes over.")
     ] = "tcp",
-    decoder: Annotated[
-        str,
-        _option(_INPUT, "--decoder", metavar="software|auto|nvdec|gstreamer", help="What decodes URLs and files."),
-    ] = "software",
+    decoder: o.DecoderOption = o.Decoder.software,
     show: Annotated[
         list[str] | None,
         _option(
@@ -72,10 +69,7 @@ def live(
     keep: Annotated[
         str | None, _option(_OUTPUT, "--keep", metavar="10GB", help="Remove the oldest files beyond this size.")
     ] = None,
-    encoder: Annotated[
-        str,
-        _option(_OUTPUT, "--encoder", metavar="software|auto|nvenc|gstreamer", help="What encodes the recording."),
-    ] = "software",
+    encoder: o.EncoderOption = o.Encoder.software,
     codec: Annotated[
         str | None, _option(_OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder of the recording.")
     ] = None,
@@ -173,14 +167,14 @@ def live(
             loop=loop,
             timeout_seconds=timeout,
             rtsp_transport=rtsp_transport,
-            decoder=decoder,
+            decoder=decoder.value,
         )
         outputs = Outputs(
             show=tuple(show or ()),
             record=record,
             segment_seconds=o.parse_seconds(segment, "--segment"),
             keep_bytes=parse_bytes(keep),
-            codec=choose_encoder(encoder, codec),
+            codec=choose_encoder(encoder.value, codec),
             crf=crf,
             masks=masks,
             jsonl=jsonl,

@@ -19,7 +19,7 @@ config = typer.Typer(no_args_is_help=True, help="Check a configuration file.")
 
 _CONFIG = Path("/etc/rtseg/rtseg.toml")
 _DEVICE_GROUPS = ("video", "render")
-_ONE_SHOT = {"list-cameras", "help", "install-completion", "show-completion"}
+_ONE_SHOT = {"list-cameras", "dry-run", "help", "install-completion", "show-completion"}
 _SECRET_VARIABLES = {"url": "RTSEG_URL", "token": "RTSEG_TOKEN"}
 
 

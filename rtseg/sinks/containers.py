@@ -134,7 +134,7 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str
         encoder: FFmpeg's name.
         crf: constant rate factor on the encoder's own scale; None: 23, or what looks alike on other scales.
         preset: the encoder's own name of a preset; None: a fast one.
-        tune: x264's and x265's own; None: none.
+        tune: the encoder's own; None: none.
     """
     options: dict[str, str] = {}
     match encoder:
@@ -147,6 +147,8 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str
             options["cpu-used"] = preset or "7"
         case "libsvtav1":
             options = {"crf": str(35 if crf is None else crf), "preset": preset or "10"}
+        case "h264_nvenc" | "hevc_nvenc" | "av1_nvenc":
+            options = {"rc": "vbr", "cq": str(23 if crf is None else crf), "preset": preset or "p4"}
         case "mpeg4" | "mjpeg":
             options = {"flags": "+qscale", "global_quality": str(118 * (4 if crf is None else crf))}
         case _:

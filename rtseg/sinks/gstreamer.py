@@ -18,6 +18,7 @@ from rtseg.gstreamer.elements import STDIN_FD, Encoder, command_line, encoder, t
 from rtseg.gstreamer.packets import BUFFER, LAYOUT_OF, RawVideo, head, write_header
 from rtseg.gstreamer.process import GStreamerProcess, words_of
 from rtseg.sinks.partial import Partial, reason
+from rtseg.sinks.video import Written
 
 _STALL_SECONDS = 10.0
 _FINISH_SECONDS = 30.0
@@ -120,6 +121,8 @@ class GStreamerSink:
         self._written = 0
         self._since: Fraction | None = None
         self._done = False
+        self._finished: Written | None = None
+        self._left_out = {stream.index: stream.type for stream in info.streams}
         self._partial = Partial(self._path, source=info.name, overwrite=overwrite)
         self._warnings = (
             ("GStreamer takes the pictures alone: sound and subtitles are left out",) if info.streams else ()
@@ -175,15 +178,26 @@ class GStreamerSink:
     def pass_through(self, packet: Passthrough) -> None:
         """Nothing: only pictures go to GStreamer."""
 
+    def finish(self) -> Written:
+        """Completes the file under its `.partial` name and reads it back. Further calls return the same.
+
+        Raises:
+            SinkError: it can't be written, or what was written can't be read back.
+        """
+        if self._finished is None:
+            self._done = True
+            self._pipe.finish(_FINISH_SECONDS)
+            self._read_back()
+            self._finished = Written(self._partial.path, self._written, self._size, left_out=self._left_out)
+        return self._finished
+
     def close(self) -> None:
         """Completes the file, reads it back, and puts it under its final name.
 
         Raises:
             SinkError: it can't be written, read back or renamed.
         """
-        self._done = True
-        self._pipe.finish(_FINISH_SECONDS)
-        self._read_back()
+        self.finish()
         self._partial.publish()
 
     def abort(self) -> None:

@@ -124,6 +124,11 @@ class VideoSink:
         return "standard output" if self._output == STDOUT else Path(self._output).name
 
     @property
+    def encoder(self) -> str:
+        """FFmpeg's name of what encodes, for statistics."""
+        return self._coding.codec.name
+
+    @property
     def written(self) -> int:
         """Frames written so far."""
         return self._written
