@@ -11,7 +11,7 @@ from typing import Any
 from rtseg import __version__
 from rtseg.errors import OptionError
 from rtseg.fidelity import Recorder, compare
-from rtseg.frame import Segmented
+from rtseg.frame import Segmented, StreamInfo
 from rtseg.heat import HeatWatch
 from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
@@ -19,6 +19,7 @@ from rtseg.pipeline import run
 from rtseg.progress import Board, Progress
 from rtseg.segmenter import Segmenter
 from rtseg.sinks import Sink
+from rtseg.sinks.gstreamer import GStreamerSink
 from rtseg.sinks.masks import open_mask_sink
 from rtseg.sinks.video import VideoSink
 from rtseg.sources import open_source
@@ -63,7 +64,7 @@ class Encoding:
     """How the result is written."""
 
     codec: str | None = None
-    """An FFmpeg encoder's name; None: what suits the container."""
+    """The encoder, as `rtseg.hardware.choose_encoder` gives it; None: what suits the container."""
 
     crf: int | None = None
     """Constant rate factor; None: 23."""
@@ -96,6 +97,9 @@ class Reading:
 
     allow_protocols: tuple[str, ...] = ()
     """`file`, `http`, `https`: by which a playlist may open what it names; none: playlists are refused."""
+
+    decoder: str = "software"
+    """What decodes, as `rtseg.hardware.choose_decoder` gives it."""
 
 
 def process(
@@ -146,17 +150,8 @@ def process(
     heat = HeatWatch()
     recorder = Recorder(source.info)
     try:
-        video = VideoSink(
-            output,
-            source.info,
-            size=overlay.shown_size(source.info.width, source.info.height),
-            codec=encoding.codec,
-            crf=encoding.crf,
-            preset=encoding.preset,
-            audio=encoding.audio,
-            overwrite=encoding.overwrite,
-            strict=reading.strict,
-        )
+        size = overlay.shown_size(source.info.width, source.info.height)
+        video = _open_output(output, source.info, size, encoding, reading.strict)
         sinks.append(video)
         if masks is not None:
             sinks.append(
@@ -207,11 +202,31 @@ def process(
         **identity("video", source_name, output, segmenter),
         "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
         **({"smooth": {"keep": steady.smooth, "cuts": steady.cuts}} if steady else {}),
+        "decoder": source.info.codec,
+        "encoder": video.encoder,
         **stats.to_dict(),
         "fidelity": report.to_dict(),
         **({"heat": heat.latest} if heat.latest else {}),
         "notes": [*source.info.notes, *source.warnings, *video.warnings, *heat.notes],
     }
+
+
+def _open_output(
+    output: str, info: StreamInfo, size: tuple[int, int], encoding: Encoding, strict: bool
+) -> VideoSink | GStreamerSink:
+    if encoding.codec == "gstreamer":
+        return GStreamerSink(output, info, size=size, crf=encoding.crf, overwrite=encoding.overwrite)
+    return VideoSink(
+        output,
+        info,
+        size=size,
+        codec=encoding.codec,
+        crf=encoding.crf,
+        preset=encoding.preset,
+        audio=encoding.audio,
+        overwrite=encoding.overwrite,
+        strict=strict,
+    )
 
 
 def identity(command: str, source_name: str, output: str, segmenter: Segmenter) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def video(
             rich_help_panel="Input",
         ),
     ] = None,
+    decoder: o.DecoderOption = o.Decoder.software,
+    encoder: o.EncoderOption = o.Encoder.software,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -133,6 +135,7 @@ def video(
     """
     with told(verbose):
         from rtseg.files import write_json
+        from rtseg.hardware import choose_decoder, choose_encoder
         from rtseg.many import Run, jobs_at_once, process_all
         from rtseg.memory import keep_memory_flat
         from rtseg.naming import name_tasks
@@ -141,9 +144,11 @@ def video(
 
         keep_memory_flat()
         look = Look(view.value, alpha, palette, o.parse_names(only), legend, hud)
-        encoding = Encoding(codec, crf, preset, audio, overwrite)
+        encoding = Encoding(choose_encoder(encoder.value, codec), crf, preset, audio, overwrite)
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
-        reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), o.parse_protocols(allow_protocols))
+        decodes = choose_decoder(decoder.value, with_sound=audio)
+        protocols = o.parse_protocols(allow_protocols)
+        reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes)
         tasks = name_tasks(inputs, output, masks)
         at_once = jobs_at_once(jobs, len(tasks))
         with Segmenter(

@@ -66,6 +66,7 @@ class GStreamerSource:
         self._lock = threading.Lock()
         self._index = 0
         self._last_pts = -1
+        self._begin_ns: int | None = None
         self._decode_seconds = 0.0
         read_fd, write_fd = os.pipe()
         try:
@@ -171,6 +172,9 @@ class GStreamerSource:
         assert video is not None
         # A pipeline without times (some cameras) is told by the clock; a time that does not rise is moved on by a tick.
         nanoseconds = captured_ns if header.pts_ns is None else header.pts_ns
+        if not self._live:  # a file with B-frames begins where its first picture is decoded, not where it is shown
+            self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
+            nanoseconds -= self._begin_ns
         pts = max(self._last_pts + 1, round(nanoseconds * NANOSECOND / LIVE_TIME_BASE))
         self._last_pts = pts
         frame = Frame(
