@@ -192,6 +192,72 @@ def test_faults_do_not_stop_it_and_every_file_stays_valid(tmp_path: Path) -> Non
     assert rises(stamps)
 
 
+WRAP_SECONDS = 2**33 / 90_000
+"""When an MPEG transport stream's clock begins anew."""
+
+
+def stubborn(number: int) -> Iterator[bytes]:
+    """A camera that stalls with its connection open, then has damage in it, wraps its clock, and changes its pixel format."""
+    if number == 0:
+        yield from paced(encode_ts(20))
+        time.sleep(3.5)
+    else:
+        start = round(WRAP_SECONDS * 30) / 30 - 1.0
+        chunks = encode_ts(60, start_seconds=start)
+        chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)  # the decoder finds no end of the picture's data
+        yield from paced(chunks)
+        yield from paced(encode_ts(30 * 60, start_seconds=1.0, pix_fmt="yuv444p"))
+
+
+def test_a_stall_damage_a_clock_that_wraps_and_another_pixel_format_do_not_stop_it(tmp_path: Path) -> None:
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    with TcpServer(stubborn) as server:
+        process = start("--url", server.url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 1.5)
+        wait_for((tmp_path / "out-2.partial.mp4").exists, process)
+        count = len(lines_in(lines))
+        wait_for(lambda: len(lines_in(lines)) > count + 20, process)
+        said = end(process)
+    assert process.returncode == 0, said
+    assert "nothing came in time" in said
+    assert "yuv444p, were 96x64 yuv420p" in said
+    told = json.loads(stats.read_text())
+    frames = told["frames"]
+    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert frames["corrupt"] >= 1
+    assert told["outages"]["count"] >= 1
+    assert 1.0 < told["outages"]["seconds"] < told["seconds"]
+    written = [seconds_in(part) for part in (out, tmp_path / "out-2.mp4")]
+    assert all(rises(seconds) for seconds in written)
+    assert sum(map(len, written)) == frames["written"]
+    stamps = [float(str(line["pts"])) for line in lines_in(lines)]
+    assert rises(stamps)
+    # The stall is a gap of its length, and the wrap is none.
+    assert told["outages"]["seconds"] < stamps[-1] - stamps[0] < told["seconds"] + 10
+
+
+@pytest.mark.system("gst-launch-1.0")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the process is found in /proc")
+def test_a_camera_whose_process_dies_is_opened_again(tmp_path: Path) -> None:
+    """A camera through GStreamer that is pulled out ends that process: the run goes on, and so does the recording."""
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    pipeline = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=96,height=64,framerate=30/1"
+    process = start("--gst", pipeline, "--record", out, "--jsonl", lines, "--stats", stats)
+    wait_for(lambda: len(lines_in(lines)) > 15, process)
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    for child in {int(number) for listed in children for number in listed.read_text().split()}:
+        os.kill(child, signal.SIGKILL)
+    count = len(lines_in(lines))
+    wait_for(lambda: len(lines_in(lines)) > count + 30, process)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert "pictures again, after" in said
+    told = json.loads(stats.read_text())
+    assert told["outages"]["count"] == 1
+    seconds = seconds_in(out)
+    assert rises(seconds)
+    assert len(seconds) == told["frames"]["written"]
+
+
 def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.json"
     with TcpServer(lambda number: paced(encode_ts(30)) if number == 0 else []) as server:

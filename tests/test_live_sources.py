@@ -120,6 +120,18 @@ def test_damage_is_counted_and_passed() -> None:
     assert 60 - len(numbers) >= 1
 
 
+def test_what_the_decoder_can_not_read_is_counted_and_passed() -> None:
+    chunks = encode_ts(60)
+    chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, _ = until_gone(source)
+        source.close()
+    assert source.corrupt == 1
+    assert {number_of(frame) for frame in frames} >= {*range(14), *range(20, 60)}
+    assert len(frames) + source.corrupt == 60
+
+
 def test_a_size_that_changes_in_mid_stream_changes_the_frames() -> None:
     chunks = [*encode_ts(10), *encode_ts(10, size=(128, 96), first=10, start_seconds=1 / 3)]
     with TcpServer(lambda _: paced(chunks, 4)) as server:
