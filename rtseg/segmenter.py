@@ -15,13 +15,13 @@ import numpy.typing as npt
 from rtseg.backends import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
 from rtseg.bundled import find_model
 from rtseg.description import ModelDescription
-from rtseg.errors import OptionError
+from rtseg.errors import BackendError, OptionError
 from rtseg.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.letterbox import Fit, Letterbox, resize_classes
 from rtseg.models.needs import require
 from rtseg.palette import Palette
-from rtseg.tuning import tuned_streams
 from rtseg.steady import Steady
+from rtseg.tuning import tuned_streams
 
 _STEP = 32
 """The networks' stride, pixels."""
@@ -205,10 +205,10 @@ class Segmenter:
         box = self._letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
         if steady is None or self._next is None:
-            return box.picture_part(self._backend.infer(image[None])[0])
+            return box.picture_part(self._checked(self._backend.infer(image[None]), image)[0])
         keep = steady.look(frame, box.picture_part(image))
         classes, steady.scores = self._next.infer_next(image[None], steady.scores, keep)
-        return box.picture_part(classes[0])
+        return box.picture_part(self._checked(classes, image)[0])
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
         """Each frame of a source with its class map at the frame's own size, uint8 `[H, W]`."""
@@ -248,6 +248,18 @@ class Segmenter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _checked(self, classes: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What a backend gave, if it is what it must give: cut and resized, anything else would look like a class map."""
+        if not isinstance(classes, np.ndarray) or classes.dtype != np.uint8 or classes.shape != (1, *image.shape[:2]):
+            kind = (
+                f"{classes.dtype} {list(classes.shape)}" if isinstance(classes, np.ndarray) else type(classes).__name__
+            )
+            raise BackendError(
+                f"{self.backend} gave {kind} in place of a class map, uint8 [1, {image.shape[0]}, {image.shape[1]}]: "
+                "the model does not follow rtseg's contract"
+            )
+        return classes
 
     def _letterbox(self, width: int, height: int, pixel_aspect: float) -> Letterbox:
         key = (width, height, pixel_aspect)

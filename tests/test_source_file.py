@@ -437,6 +437,17 @@ def test_pictures_too_large_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", size=(640, 480), frames=1)
     with pytest.raises(SourceError, match="640x480"):
         FileSource(str(path), max_pixels=100_000)
+    assert len(read(path, max_pixels=640 * 480)) == 1
+    with pytest.raises(SourceError, match="307199"):
+        FileSource(str(path), max_pixels=640 * 480 - 1)
+
+
+def test_pictures_that_grow_too_large_in_mid_stream_are_refused(tmp_path: Path) -> None:
+    parts = [write_video(tmp_path / f"{n}.h264", size=size, frames=5) for n, size in enumerate(((96, 64), (128, 96)))]
+    path = tmp_path / "in.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(SourceError, match="a picture is 128x96"):
+        read(path, max_pixels=96 * 64)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class FileSource:
     ) -> None:
         self._name = shown_name(path)
         self._strict = strict
+        self._max_pixels = max_pixels
         self._damage: dict[str, int] = {}
         self._corrupt = 0
         self._index = 0
@@ -213,6 +214,9 @@ class FileSource:
             self._corrupt += 1
             self._damaged("picture damaged (the decoder marks it corrupt)")
             return
+        if picture.width * picture.height > self._max_pixels:
+            size = f"{picture.width}x{picture.height}"
+            raise SourceError(f"{self._name}: a picture is {size}: more than {self._max_pixels} pixels (--max-pixels)")
         pts = self._timeline.place(picture.pts, self._decoding_times.popleft() if self._decoding_times else None)
         if not self._span.holds(pts, self._time_base):
             return

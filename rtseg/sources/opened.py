@@ -171,7 +171,8 @@ def _choose_video(name: str, container: InputContainer, max_pixels: int) -> Vide
         size = f"{context.width}x{context.height}"
         raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels (--max-pixels)")
     context.thread_type = "FRAME"
-    context.options = {"max_pixels": str(max_pixels)}
+    # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
+    context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video
 
 
