@@ -118,9 +118,13 @@ class RtspServer(TcpServer):
     """An RTSP camera that asks for a password and sends H.264 through its own connection (RFC 2326, RFC 6184)."""
 
     USER, PASSWORD = "me", "s3cret"
+    asks = True
+    """Whether a password is asked for."""
 
     @property
     def url(self) -> str:
+        if not self.asks:
+            return f"rtsp://127.0.0.1:{self.port}/cam"
         return f"rtsp://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/cam"
 
     def _talk(self, client: socket.socket, number: int) -> None:
@@ -136,7 +140,7 @@ class RtspServer(TcpServer):
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
             method, answer, body = request.split()[0], ["RTSP/1.0 200 OK", f"CSeq: {headers.get('cseq', 0)}"], ""
-            if method != "OPTIONS" and headers.get("authorization") != f"Basic {expected}":
+            if self.asks and method != "OPTIONS" and headers.get("authorization") != f"Basic {expected}":
                 answer[0] = "RTSP/1.0 401 Unauthorized"
                 answer.append('WWW-Authenticate: Basic realm="door"')
             elif method == "OPTIONS":

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from av.container import InputContainer
 from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts, paced
 from media import number_of, write_video
 
@@ -18,6 +21,7 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.frame import Frame
 from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
+from rtseg.sources.connection import Connection
 from rtseg.sources.network import open_stream, shown_url
 from rtseg.sources.paced import Paced
 from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
@@ -391,3 +395,38 @@ def test_open_source_takes_urls_and_cameras_too() -> None:
     assert [number_of(frame) for frame in frames] == list(range(12))
     with pytest.raises(Disconnected, match="/dev/video77"):
         open_source("/dev/video77")
+
+
+@pytest.mark.parametrize("lends", [True, False])
+def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> None:
+    """FFmpeg hands out V4L2's own buffers, which are unmapped on closing: whoever still reads them crashes."""
+    path = tmp_path / "raw.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 99, np.uint8), format="yuv420p")))
+    opened = av.open(str(path))
+    assert isinstance(opened, InputContainer)
+    source = Connection(opened, "camera 0", lends_memory=lends)
+    picture = next(item for item in source if isinstance(item, Frame))
+    assert all(plane.flags.owndata == lends for plane in picture.planes)
+    source.close()
+    assert all((plane == 99).all() for plane in picture.planes)
+
+
+class OpenRtsp(RtspServer):
+    asks = False
+
+
+@pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
+def test_rtsp_decoded_by_gstreamer() -> None:
+    chunks = encode_rtp(90, size=(320, 192))
+    with OpenRtsp(lambda _: paced(chunks)) as server:
+        found = find_inputs(urls=[server.url], decoder="gstreamer")[0]
+        source = found.connect()
+        try:
+            frames = take(source, 5)
+        finally:
+            source.close()
+    assert len({number_of(frame) for frame in frames}) == 5
+    assert rising(frames)

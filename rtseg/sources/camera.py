@@ -122,7 +122,8 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
         text = reason(error) + (f" (asked for {asked})" if asked else "")
         raise Disconnected(f"can't open {name}: {text}") from error
     ours = sorted(_descriptors(path) - before)
-    return Connection(container, name, wait_readable=_readable(ours, name, timeout_seconds) if ours else None)
+    wait = _readable(ours, name, timeout_seconds) if ours else None
+    return Connection(container, name, wait_readable=wait, lends_memory=True)
 
 
 def _check_device(path: str, name: str) -> None:

@@ -42,6 +42,7 @@ class Connection:
         name: str,
         *,
         wait_readable: Callable[[], None] | None = None,
+        lends_memory: bool = False,
         decoder: str = "software",
     ) -> None:
         """Takes the first picture of an open container.
@@ -51,6 +52,7 @@ class Connection:
             name: for messages, without passwords.
             wait_readable: called before each read; raises Disconnected when nothing comes in time. For devices, whose
                 reads FFmpeg can't interrupt.
+            lends_memory: raw pictures lie in memory of the device, which is gone once it is closed: they are copied.
             decoder: what the container was opened with, as `rtseg.hardware.choose_decoder` gives it.
 
         Raises:
@@ -71,6 +73,7 @@ class Connection:
             self._video = _choose_video(container, name)
             self._time_base = fraction(self._video.time_base) or Fraction(1, 1000)
             self._codec = decoder_name(self._video, decoder)
+            self._copies = lends_memory and self._codec == "rawvideo"
             self._aspect = fraction(self._video.sample_aspect_ratio) or Fraction(1)
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)
@@ -178,6 +181,8 @@ class Connection:
             self._info = self._describe(self._reader)
         try:
             planes = self._reader.read(picture)
+            if self._copies:
+                planes = (planes[0].copy(), planes[1].copy(), planes[2].copy())
         except (av.FFmpegError, OSError):
             self._corrupt += 1
             return None
