@@ -225,3 +225,42 @@ def test_running_a_checkpoint_builds_it_once(tmp_path: Path, monkeypatch: Any, c
         np.testing.assert_array_equal(segmenter(picture), first)
     assert "building" not in capsys.readouterr().err
     assert (first == expected("classic-16-bilinear-odd")).mean() > 0.98  # the processor may compute in BF16
+
+
+class _Small:
+    """Stands for a network on a GPU with room for `room` pictures."""
+
+    def __init__(self, module: Any, room: int) -> None:
+        self._module, self._room = module, room
+        self.tried: list[int] = []
+
+    def __call__(self, images: Any) -> Any:
+        self.tried.append(len(images))
+        if len(images) > self._room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore words")
+        return self._module(images)
+
+
+def test_a_gpu_without_room_for_all_pictures_takes_fewer_at_once(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = TorchBackend(own)
+    images = np.random.default_rng(0).integers(0, 256, (11, SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    expected = backend.infer(images)
+    assert len({picture.tobytes() for picture in expected}) == 11
+    small = backend._module = _Small(backend._module, 2)
+    np.testing.assert_array_equal(backend.infer(images), expected)
+    assert small.tried == [11, 5, 2, 2, 2, 2, 2, 1]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("rtseg: no memory left on ")
+    assert said[0].endswith("for 11 pictures at once; 5 from here on")
+    backend.infer(images)
+    assert max(small.tried[8:]) == 2  # what did not fit is not tried again
+    assert capsys.readouterr().err == ""
+
+
+def test_a_gpu_without_room_for_one_picture_is_told(own: Path) -> None:
+    backend = TorchBackend(own)
+    backend._module = _Small(backend._module, 0)
+    with pytest.raises(BackendError, match=r"for one picture of 96x64: .* smaller --size") as error:
+        backend.infer(np.zeros((3, SIZE[1], SIZE[0], 3), np.uint8))
+    assert "\n" not in str(error.value)

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from rtseg.errors import BackendError
 
+_OUT_OF_MEMORY = 2
+"""CUDA's cudaErrorMemoryAllocation."""
+
 
 class Cuda:
     """One device. What it allocates is given back by `close`, in reverse order."""
@@ -51,9 +54,12 @@ class Cuda:
         if int(error) != 0:
             _, text = self._runtime.cudaGetErrorString(error)
             words = text.decode() if isinstance(text, bytes) else str(text)
-            raise BackendError(
-                f"CUDA failed in {name}: {words} (code {int(error)}); `rtseg doctor` looks at the driver"
+            remedy = (
+                "end other programs that use the GPU, or build for a smaller --size or --batch"
+                if int(error) == _OUT_OF_MEMORY
+                else "`rtseg doctor` looks at the driver"
             )
+            raise BackendError(f"CUDA failed in {name}: {words} (code {int(error)}); {remedy}")
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def stream(self) -> Any:

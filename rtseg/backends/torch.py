@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ class TorchBackend:
         network = open_network(model, size)
         self._description = network.description
         self._input_size = size or network.description.input_size
+        self._largest: int | None = None
+        """Pictures that fit into the device's memory together, once more did not."""
         dtype = torch.float16 if self._precision == "fp16" else torch.float32
         self._module = network.module.to(self._device, dtype)
         self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -94,13 +97,40 @@ class TorchBackend:
         return 1
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`."""
+        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
+
+        Where the GPU has no room for all of them they go through in halves, which is told; one picture at a time is the least.
+        """
         check_images(images, self._input_size)
+        answers = np.empty(images.shape[:3], dtype=np.uint8)
+        done = 0
+        while done < len(images):
+            part = images[done : done + (self._largest or len(images))]
+            try:
+                answers[done : done + len(part)] = self._run(part)
+            except self._torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise BackendError(
+                        f"no memory left on {self.device} for one picture of {part.shape[2]}x{part.shape[1]}: "
+                        "end other programs that use it, or choose a smaller --size"
+                    ) from error
+                self._largest = len(part) // 2
+                print(
+                    f"rtseg: no memory left on {self.device} for {len(part)} pictures at once; {self._largest} from here on",
+                    file=sys.stderr,
+                )
+                continue
+            done += len(part)
+        return answers
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         torch = self._torch
         try:
             with torch.inference_mode():
                 answers = self._module(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
                 result: npt.NDArray[np.uint8] = answers.cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise BackendError(f"torch failed while computing: {str(error).splitlines()[0]}") from error
         return result
