@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,15 @@ def bench(
             "--compare", help="Two result files in place of VIDEO: set them side by side.", rich_help_panel=_OUT
         ),
     ] = False,
+    estimate: Annotated[
+        str | None,
+        typer.Option(
+            "--estimate",
+            metavar="BOARD",
+            help="On paper, nothing is measured: orin-nano, orin-nx, agx-orin or thor.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="The figures; - for stdout.", rich_help_panel=_OUT)
     ] = None,
@@ -95,6 +105,8 @@ def bench(
         rtseg bench --tune
 
         rtseg bench --compare before.json after.json
+
+        rtseg bench --estimate orin-nano --model small --size 480x288
     """
     with told(verbose):
         from rtseg.bench import bench_folder, drawn_street, run_bench, run_tune
@@ -113,6 +125,9 @@ def bench(
             print(compare_table(rows))
             if json_file:
                 write_json({"rows": rows}, json_file)
+            return
+        if estimate is not None:
+            _estimate(estimate, model or [None], [o.parse_size(one) for one in size or [None]], json_file)
             return
         encoding = Encoding(codec, None, preset)
         hear = (lambda line: None) if quiet else say
@@ -140,3 +155,17 @@ def bench(
             write_json(result, json_file)
         if picture:
             draw(items_of(result), picture)
+
+
+def _estimate(
+    board: str, models: Sequence[str | None], sizes: Sequence[tuple[int, int] | None], json_file: str | None
+) -> None:
+    from rtseg.bundled import find_model
+    from rtseg.estimate import estimate, working
+    from rtseg.files import write_json
+
+    found = [estimate(find_model(model), board, size) for model in models for size in sizes]
+    if json_file != "-":
+        print("\n".join(working(each) for each in found))
+    if json_file:
+        write_json({"estimates": found}, json_file)
