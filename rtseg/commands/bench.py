@@ -127,7 +127,7 @@ def bench(
                 write_json({"rows": rows}, json_file)
             return
         if estimate is not None:
-            _estimate(estimate, model or [None], [o.parse_size(one) for one in size or [None]], json_file)
+            _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
             return
         encoding = Encoding(codec, None, preset)
         hear = (lambda line: None) if quiet else say
@@ -158,13 +158,13 @@ def bench(
 
 
 def _estimate(
-    board: str, models: Sequence[str | None], sizes: Sequence[tuple[int, int] | None], json_file: str | None
+    board: str, models: Sequence[str], sizes: Sequence[tuple[int, int] | None], json_file: str | None
 ) -> None:
     from rtseg.bundled import find_model
     from rtseg.estimate import estimate, working
     from rtseg.files import write_json
 
-    found = [estimate(find_model(model), board, size) for model in models for size in sizes]
+    found = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
     if json_file != "-":
         print("\n".join(working(each) for each in found))
     if json_file:
