@@ -153,6 +153,23 @@ def test_second_form_with_keep_0_says_what_the_first_says(first_file: Path, smoo
     assert (sessions[1].run(["classes"], inputs)[0] == first).all()
 
 
+def test_the_second_form_that_openvino_makes_of_the_first_is_the_same(first_file: Path, network: UNet) -> None:
+    pytest.importorskip("openvino")
+    from rtseg.backends.openvino_smooth import SmoothOpenVinoBackend
+
+    backend = SmoothOpenVinoBackend(first_file, size=(101, 75), precision="fp32")
+    reference = SmoothImageToClasses(network)
+    kept, scores = None, torch.zeros((1, 11, 38, 51), dtype=torch.float16)
+    for keep, image in ((0.0, street(75, 101)), (0.6, street(75, 101)[:, :, ::-1].copy()), (0.9, street(75, 101))):
+        classes, kept = backend.infer_next(image, kept, keep)
+        with torch.inference_mode():
+            expected, scores = reference(torch.from_numpy(image), scores, torch.tensor(keep))
+        assert kept.dtype == np.float16
+        assert kept.shape == tuple(scores.shape)
+        np.testing.assert_allclose(kept, scores.numpy(), rtol=2e-2, atol=5e-2)
+        assert (classes == expected.numpy()).mean() > 0.998
+
+
 def test_graphs_that_break_the_contract_are_refused(first_file: Path) -> None:
     fixed = onnx.load(first_file)
     fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64
