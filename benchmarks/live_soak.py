@@ -1,10 +1,12 @@
 """Does a live run stay as young, and as small, as it began? A camera that is faster than the model, for minutes.
 
-    python benchmarks/live_soak.py                                   # 10 minutes, 720p at 30 fps, 60 ms more for each frame
-    python benchmarks/live_soak.py --slow-ms 0 --frame-size 320x192 --minutes 2   # a machine that keeps up
+    cd benchmarks/results
+    python ../live_soak.py --out live-soak-slowed.json       # 10 minutes, 720p at 30 fps, 60 ms more for each frame
+    python ../live_soak.py --slow-ms 0 --frame-size 320x192 --minutes 2 --out live-soak-keeps-up.json
 
 A drawn street plays at its own pace, round after round; the model takes `--slow-ms` longer than it does; the result is recorded
-in segments, of which few are kept. Ages are from the moment a frame was due to the moment it left its last sink. Prints JSON.
+in segments, of which few are kept. A machine that keeps up drops nothing, and its p99 age is below `kept_up_bound_ms`: twice the
+sum of the stages' medians, or 50 ms. Ages are from the moment a frame was due to the moment it left its last sink. Prints JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +77,13 @@ def soak(
         told = run.run()
         ending.cancel()
         return {
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "backend": f"{segmenter.backend} {segmenter.precision}, {segmenter.device}",
+            "machine": f"{segmenter.device}, {os.cpu_count()} cores",
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("rtseg", "openvino", "av", "opencv-python", "numpy")},
+            },
+            "model": segmenter.description.name,
+            "backend": f"{segmenter.backend} {segmenter.precision}",
             "minutes": minutes,
             "frame_size": list(frame_size),
             "slow_ms": slow_ms,
@@ -86,6 +94,7 @@ def soak(
             "bottleneck": told["bottleneck"],
             "stages_p50_ms": {name: stage["p50"] for name, stage in told["stages"].items()},
             "latency_ms": told["latency_ms"],
+            "kept_up_bound_ms": round(max(50.0, 2 * sum(stage["p50"] for stage in told["stages"].values())), 1),
             **compare(ages, memory, begin, minutes * 60),
         }
 
