@@ -1,0 +1,74 @@
+"""What runs on the car runs without torch: not installed, not imported, not asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from media import write_video
+
+from rtseg.bundled import find_model
+
+pytestmark = pytest.mark.timeout(120)
+
+RUN = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(f"{name} is forbidden on this path", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+from rtseg.cli import main
+sys.argv = ["rtseg", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "torch")
+    print("torch:", loaded)
+    sys.exit(end.code)
+"""
+
+
+def run(*arguments: object) -> str:
+    """`rtseg ARGUMENTS` where importing torch fails; its standard error."""
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "torch: []"
+    return done.stderr
+
+
+def test_video(tmp_path: Path) -> None:
+    drive = write_video(tmp_path / "drive.mp4", frames=6)
+    run("video", drive, "-o", tmp_path / "out.mp4", "--model", "nano", "--size", "96x64", "--masks", tmp_path / "m.mkv")
+    assert (tmp_path / "out.mp4").exists()
+
+
+def test_live(tmp_path: Path) -> None:
+    drive = write_video(tmp_path / "drive.mp4", frames=6)
+    out, lines = tmp_path / "out.mp4", tmp_path / "lines.jsonl"
+    outputs = ("--show", "none", "--record", out, "--jsonl", lines, "--every-frame")
+    run("live", "--url", drive, "--realtime", "--model", "nano", "--size", "96x64", *outputs)
+    assert out.exists()
+    assert len(lines.read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt-rtx"])
+def test_build_from_onnx(tmp_path: Path, target: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    if target == "tensorrt-rtx":
+        pytest.importorskip("tensorrt_rtx_bindings")
+    name = {"onnx": "built.onnx", "openvino": "built.xml", "tensorrt-rtx": "built.engine"}[target]
+    run("build", find_model("nano"), "--target", target, "--size", "96x64", "-o", tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_config_check(tmp_path: Path) -> None:
+    config = tmp_path / "rtseg.toml"
+    config.write_text('[live]\ncamera = ["/dev/video0"]\n')
+    run("config", "check", config)
