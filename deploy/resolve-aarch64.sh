@@ -2,6 +2,8 @@
 # Asks pip whether the run-time set of a Jetson resolves to wheels for aarch64, without installing anything.
 # JetPack 6 has Python 3.10 and CUDA 12, JetPack 7 has Python 3.12 and CUDA 13. PYTHON names another interpreter than python3.
 set -euo pipefail
+python=${PYTHON:-python3}
+case $python in /*) ;; */*) python=$PWD/$python ;; esac
 cd "$(dirname "$0")/jetson"
 
 # pip compares these tags exactly: a wheel for manylinux_2_17 is not found by asking for manylinux_2_35 alone.
@@ -16,10 +18,10 @@ report=$scratch/report.json
 for pair in 3.10:cuda12 3.12:cuda13; do
   version=${pair%%:*} cuda=${pair##*:}
   echo "== Python $version, ${cuda/cuda/CUDA }, aarch64"
-  "${PYTHON:-python3}" -m pip install --disable-pip-version-check --quiet --quiet --dry-run --ignore-installed --target "$scratch" \
+  "$python" -m pip install --disable-pip-version-check --quiet --quiet --dry-run --ignore-installed --target "$scratch" \
     --only-binary=:all: --implementation cp --python-version "$version" "${platforms[@]}" \
     --report "$report" --requirement requirements.txt --constraint "constraints-$cuda.txt"
-  "${PYTHON:-python3}" - "$report" <<'PY'
+  "$python" - "$report" <<'PY'
 import json
 import sys
 
