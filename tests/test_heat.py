@@ -236,3 +236,31 @@ def test_a_video_s_statistics_hold_the_readings(tmp_path: Path, monkeypatch: pyt
     assert told["heat"]["power_mode"] == "25W"
     assert any("jetson_clocks" in note for note in told["notes"])
     assert "heat" not in run(tmp_path / "pc")
+
+
+def test_a_live_run_says_that_the_board_throttles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from rtseg import live_run
+    from rtseg.controls import Controls, LiveNumbers
+    from rtseg.demo import write_drive
+    from rtseg.inputs import find_inputs
+    from rtseg.outputs import Outputs
+    from rtseg.segmenter import Segmenter
+    from rtseg.synthetic import SyntheticDrive
+    from rtseg.video import Look
+
+    drive = tmp_path / "drive.mp4"
+    write_drive(SyntheticDrive(128, 96, frames=45), str(drive), quiet=True)
+    board = Board(tmp_path / "board")
+    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
+    monkeypatch.setattr(live_run, "HeatWatch", lambda: HeatWatch(Heat(board.root, NO_NVML)))
+    numbers = LiveNumbers()
+    with Segmenter(MODEL, size=(128, 96)) as segmenter:
+        inputs, outputs = find_inputs(urls=[str(drive)], realtime=True), Outputs(show=("none",))
+        told = live_run.run_live(inputs, outputs, segmenter, Look(), Controls(), numbers=numbers)
+    assert told["heat"]["throttled_by"] == ["gpu-throttle-alert"]
+    assert 'rtseg_device{reading="throttled"} 1' in exposition(numbers.latest)
+    said = [line for line in capfd.readouterr().err.splitlines() if "slows itself down" in line]
+    assert len(said) == 1
+    assert "nvpmodel" in said[0]
