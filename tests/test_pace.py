@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from command import rtseg, told_in_one_line
 from test_live_loop import Camera, DrawnCamera, Keeper, adds_up, by_brightness, live
 
 from rtseg.frame import ClassMap, Frame
+from rtseg.live_run import open_smaller
 from rtseg.pace import FASTER_SECONDS, SLOWER_SECONDS, Pace
+from rtseg.segmenter import Segmenter
 from rtseg.sinks.apart import Apart
 
 pytestmark = pytest.mark.timeout(60)
@@ -132,3 +135,18 @@ def test_every_frame_and_adaptive_exclude_each_other() -> None:
     result = rtseg("live", "--camera", "0", "--adaptive", "--every-frame")
     assert result.returncode == 1
     told_in_one_line(result, "--adaptive leaves frames out")
+
+
+def test_which_model_stands_in() -> None:
+    with Segmenter("small", size=(96, 64)) as small:
+        smaller = open_smaller(small, device=None, size=(96, 64), fit="letterbox")
+        assert smaller is not None
+        with smaller:
+            assert smaller.description.name == "camvid-nano"
+            assert smaller.classes == small.classes
+            assert open_smaller(smaller, device=None, size=(96, 64), fit="letterbox") is None
+    with Segmenter(Path(__file__).parent / "data" / "nearest-colour.onnx") as other:
+        kept = open_smaller(other, device=None, size=(96, 64), fit="letterbox")
+        assert (kept is None) == (other.classes != small.classes)
+        if kept:
+            kept.close()
