@@ -24,7 +24,8 @@ USED = """
 Builder create_network create_builder_config build_serialized_network num_DLA_cores
 NetworkDefinitionCreationFlag STRONGLY_TYPED
 OnnxParser parse num_errors get_error node_name node_operator desc
-num_layers get_layer num_outputs get_output get_input type LayerType CONSTANT CONVOLUTION DECONVOLUTION MATRIX_MULTIPLY
+num_layers get_layer num_inputs num_outputs get_output get_input name type
+LayerType CONSTANT CONVOLUTION DECONVOLUTION MATRIX_MULTIPLY DEQUANTIZE
 IConvolutionLayer IDeconvolutionLayer kernel_size_nd num_groups
 dtype shape DataType HALF FLOAT
 profiling_verbosity ProfilingVerbosity DETAILED

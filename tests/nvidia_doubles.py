@@ -42,6 +42,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
     class Layer(SimpleNamespace):
         num_outputs = 1
+        num_inputs = property(lambda self: len(self.inputs))
 
         def get_input(self, index: int) -> Any:
             return self.inputs[index]
@@ -55,8 +56,11 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
         IProgressMonitor=IProgressMonitor,
         IConvolutionLayer=type("IConvolutionLayer", (Layer,), {}),
         IDeconvolutionLayer=type("IDeconvolutionLayer", (Layer,), {}),
-        DataType=enum.Enum("DataType", ["FLOAT", "HALF", "UINT8", "INT64"]),
-        LayerType=enum.Enum("LayerType", ["CONSTANT", "CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "CAST"]),
+        DataType=enum.Enum("DataType", ["FLOAT", "HALF", "UINT8", "INT64", "INT8", "INT32"]),
+        LayerType=enum.Enum(
+            "LayerType",
+            ["CONSTANT", "CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "CAST", "QUANTIZE", "DEQUANTIZE"],
+        ),
         BuilderFlag=members("BuilderFlag", "FP16 GPU_FALLBACK VERSION_COMPATIBLE"),
         NetworkDefinitionCreationFlag=members("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH STRONGLY_TYPED"),
         ProfilingVerbosity=members("ProfilingVerbosity", "DETAILED"),
@@ -96,6 +100,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
                 10: module.DataType.HALF,
                 2: module.DataType.UINT8,
                 7: module.DataType.INT64,
+                3: module.DataType.INT8,
+                6: module.DataType.INT32,
             }
             tensors = {
                 v.name: SimpleNamespace(
@@ -120,7 +126,10 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
                         )
                     )
                     continue
-                kind = module.LayerType.CONVOLUTION if node.op_type == "Conv" else module.LayerType.CAST
+                kinds = {"Conv": "CONVOLUTION", "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE"}
+                kind = module.LayerType[kinds.get(node.op_type, "CAST")]
+                if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+                    weights[node.output[0]] = weights[node.input[0]]
                 layer = Layer(
                     type=kind,
                     inputs=[tensors[i] for i in node.input if i in tensors],
@@ -186,14 +195,17 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
                     return None
             monitor.phase_finish("Building engine")
             self._logger.log(ILogger.Severity.WARNING, "a warning\nof two lines")
-            first, last = network.layers[0].inputs[0], network.layers[-1].outputs[0]
+            tensors = {t.name: t for layer in network.layers for t in (*layer.inputs, *layer.outputs)}
+            first, last = tensors["image"], tensors["classes"]
+            int8 = any(layer.type is module.LayerType.DEQUANTIZE for layer in network.layers)
             return json.dumps(
-                {"version": version, "image": first.shape, "classes": last.shape, "told": config.told}
+                {"version": version, "image": first.shape, "classes": last.shape, "told": config.told, "int8": int8}
             ).encode()
 
     class Engine:
         def __init__(self, plan: dict[str, Any]) -> None:
             self._shapes = {"image": tuple(plan["image"]), "classes": tuple(plan["classes"])}
+            self._taken = "Int8" if plan["int8"] else "Half"
 
         num_io_tensors = 2
 
@@ -207,7 +219,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             return Context(self._shapes)
 
         def create_engine_inspector(self) -> Any:
-            layers = {"Layers": [{"Name": "conv", "Outputs": [{"Format/Datatype": "Half"}]}]}
+            ends = {"Inputs": [{"Format/Datatype": self._taken}], "Outputs": [{"Format/Datatype": "Half"}]}
+            layers = {"Layers": [{"Name": "conv", **ends}]}
             return SimpleNamespace(get_engine_information=lambda layout: json.dumps(layers))
 
     class Context:

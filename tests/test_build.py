@@ -352,7 +352,7 @@ def test_a_fixed_size_stays(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"target": "coreml"}, "no target 'coreml': there are tensorrt, tensorrt-rtx, openvino, onnx"),
-        ({"precision": "int8"}, "fp16 or fp32"),
+        ({"precision": "int4"}, "fp16, fp32 or int8"),
         ({"precision": "fp32"}, "is fp16 already"),
         ({"batch": 0}, "at least 1"),
     ],

@@ -174,13 +174,26 @@ def test_every_version_builds_strongly_typed_and_runs(jetson: Jetson, model: Pat
     assert built.path.name.endswith(f"-64x48-fp16-sm87-trt{short}.engine")
     proof = built.sidecar.proof
     assert proof["precision"]["fp16_share"] == 1.0
-    assert proof["engine_layers"] == {"fp16": 1, "fp32": 0}
+    assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 0}
     assert proof["agreement"]["pixels"] == 1.0
     assert proof["agreement"]["ran"] == "the built file on Orin, compute capability 8.7 in fp16"
     assert set(proof["latency_ms"]) == {"precision", "h2d", "compute", "d2h", "total", "runs", "per_second"}
     assert built.notes == ("a warning of two lines",)
     assert not jetson.cudart.alive, "the proof gave back all it took"
     assert told(built.path)["profiling_verbosity"] == "DETAILED"
+
+
+def test_every_version_builds_int8_of_nodes_in_the_graph(jetson: Jetson, model: Path, tmp_path: Path) -> None:
+    import cv2
+
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pictures(4, 48, 64)):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), picture[..., ::-1])
+    built = build(model, target="tensorrt", precision="int8", calibrate=tmp_path / "pictures", out=tmp_path / "engines")
+    assert "-64x48-int8-sm87-trt" in built.path.name
+    proof = built.sidecar.proof
+    assert (proof["precision"]["int8_share"], proof["precision"]["int8_layers"]) == (1.0, 2)
+    assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 1}
 
 
 def test_every_option_reaches_tensorrt(jetson: Jetson, model: Path, tmp_path: Path) -> None:
@@ -411,15 +424,18 @@ def test_devices_are_named(jetson: Jetson, engine: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "counted"),
     [
-        ("Channel major FP16 format where channel % 8 == 0", (1, 0)),
-        ("Half", (1, 0)),
-        ("Row major linear FP32 format", (0, 1)),
-        ("Float", (0, 1)),
-        ("Int64", (0, 0)),
+        ("Channel major FP16 format where channel % 8 == 0", (1, 0, 0)),
+        ("Half", (1, 0, 0)),
+        ("Row major linear FP32 format", (0, 1, 0)),
+        ("Float", (0, 1, 0)),
+        ("Int64", (0, 0, 0)),
+        ("Int8", (0, 0, 1)),
+        ("Thirty-two wide channel vectorized row major Int8 format", (0, 0, 1)),
     ],
 )
-def test_the_inspector_of_every_version_is_understood(written: str, counted: tuple[int, int]) -> None:
-    layers = {"Layers": [{"Name": "c", "Outputs": [{"Format/Datatype": written}]}, "only a name"]}
+def test_the_inspector_of_every_version_is_understood(written: str, counted: tuple[int, int, int]) -> None:
+    formats = [{"Format/Datatype": written}]
+    layers = {"Layers": [{"Name": "c", "Inputs": formats, "Outputs": formats}, "only a name"]}
     assert engine_layers(json.dumps(layers)) == counted
 
 

@@ -82,8 +82,8 @@ class OpenVinoBackend:
 
     @property
     def precision(self) -> str:
-        """`bf16` or `fp32`: what OpenVINO says it computes in."""
-        return self._precision
+        """`bf16` or `fp32`: what OpenVINO says it computes in; `int8` for a model that was quantised."""
+        return "int8" if self._description.precision == "int8" else self._precision
 
     @property
     def description(self) -> ModelDescription:

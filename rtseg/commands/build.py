@@ -29,6 +29,7 @@ class Precision(str, Enum):
 
     fp16 = "fp16"
     fp32 = "fp32"
+    int8 = "int8"
 
 
 class Layout(str, Enum):
@@ -63,6 +64,12 @@ def build(
     precision: Annotated[
         Precision, typer.Option("--precision", help="Precision of weights and arithmetic.")
     ] = Precision.fp16,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate", metavar="DATA|VIDEO", help="Real pictures for int8: a data set (its train), or a video."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option("--size", metavar="WxH", help="Size of the network's input.", show_default="the model's own"),
@@ -160,20 +167,21 @@ def build(
             "--verify-on",
             metavar="DATA|VIDEO",
             help="Frames for that.",
-            show_default="synthetic drives",
+            show_default="the val of --calibrate, or synthetic drives",
             rich_help_panel=_PROOF,
         ),
     ] = None,
     min_agreement: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--min-agreement",
             min=0.0,
             max=1.0,
             help="Share of pixels that must keep their class.",
+            show_default="0.995; int8: 0.98",
             rich_help_panel=_PROOF,
         ),
-    ] = 0.995,
+    ] = None,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout.")
     ] = None,
@@ -212,6 +220,7 @@ def build(
             size=o.parse_size(size),
             batch=batch,
             precision=precision.value,
+            calibrate=calibrate,
             options=EngineOptions(
                 workspace, optimization_level, hardware_compatible, version_compatible, compute_capability, dla
             ),
@@ -241,7 +250,8 @@ def build(
             for note in built.notes:
                 say(f"note: {note}")
             state = "built" if built.reasons else "nothing has changed:"
-            say(f"{state} {built.path} ({built.path.stat().st_size / 2**20:.1f} MiB)")
+            parts = [built.path] + [built.path.with_suffix(".bin")] * (built.path.suffix == ".xml")
+            say(f"{state} {built.path} ({sum(part.stat().st_size for part in parts) / 2**20:.1f} MiB)")
 
 
 def _triple(text: str | None, option: str) -> tuple[float, float, float] | None:

@@ -60,6 +60,11 @@ class Agreement:
             if value < LOST_OVERLAP and self.share.get(name, 0) >= LOST_SHARE
         )
 
+    @property
+    def miou_change(self) -> float | None:
+        """Mean of `iou_change`; None where no true labels are known."""
+        return float(np.mean(list(self.iou_change.values()))) if self.iou_change else None
+
     def to_dict(self) -> dict[str, Any]:
         """For the sidecar."""
         return {
@@ -75,6 +80,8 @@ class Agreement:
         for name, value in self.overlap.items():
             change = f", IoU against the true labels {self.iou_change[name]:+.4f}" if name in self.iou_change else ""
             lines.append(f"  {name:<14} {self.share.get(name, 0):6.2%} of the picture, overlap {value:.4f}{change}")
+        if self.miou_change is not None:
+            lines.append(f"  mean IoU against the true labels {self.miou_change:+.4f}")
         return lines
 
 
@@ -119,7 +126,11 @@ def compare(
 
 
 def samples(
-    size: tuple[int, int], classes: Sequence[str], source: Path | None = None, count: int = SAMPLES
+    size: tuple[int, int],
+    classes: Sequence[str],
+    source: Path | None = None,
+    count: int = SAMPLES,
+    split: str = "val",
 ) -> Iterator[tuple[Picture, ClassMap | None]]:
     """Frames to compare on.
 
@@ -128,6 +139,7 @@ def samples(
         classes: the model's class names; true labels are given where they are those of the source.
         source: a data set, a folder of pictures or a video; None: synthetic drives.
         count: how many frames at most, spread evenly.
+        split: of a data set; its first where it has no such one. Frames of a video lie between those of another split.
 
     Raises:
         DataError, SourceError: the source can't be read.
@@ -135,9 +147,9 @@ def samples(
     if source is None:
         yield from _synthetic(size, classes, count)
     elif source.is_dir():
-        yield from _pictures(size, classes, source, count)
+        yield from _pictures(size, classes, source, count, split)
     else:
-        yield from _video(size, source, count)
+        yield from _video(size, source, count, split)
 
 
 def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Iterator[tuple[Picture, ClassMap | None]]:
@@ -151,9 +163,9 @@ def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Ite
 
 
 def _pictures(
-    size: tuple[int, int], classes: Sequence[str], folder: Path, count: int
+    size: tuple[int, int], classes: Sequence[str], folder: Path, count: int, split: str
 ) -> Iterator[tuple[Picture, ClassMap | None]]:
-    """A data set's `val`, with labels where its classes are the model's; or else a folder's pictures."""
+    """A data set's split, with labels where its classes are the model's; or else a folder's pictures."""
     import cv2
 
     from rtseg.errors import DataError
@@ -171,7 +183,7 @@ def _pictures(
             yield _fitted(rgb_frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), size)[0], None
         return
     data = open_dataset(folder)
-    split = "val" if "val" in data.splits else next(iter(data.splits))
+    split = split if split in data.splits else next(iter(data.splits))
     known = tuple(data.classes) == tuple(classes)
     for pair in _spread(data.splits[split], count):
         rgb, labels = read_pair(pair, data.table)
@@ -179,15 +191,16 @@ def _pictures(
         yield picture, _fitted_labels(labels, box) if known else None
 
 
-def _video(size: tuple[int, int], path: Path, count: int) -> Iterator[tuple[Picture, ClassMap | None]]:
+def _video(size: tuple[int, int], path: Path, count: int, split: str) -> Iterator[tuple[Picture, ClassMap | None]]:
     from rtseg.sources import open_source
 
     source = open_source(path)
     try:
         every = max(1, (source.info.frame_count or count) // count)
+        first = every // 2 if split == "train" else 0
         taken = 0
         for item in source:
-            if isinstance(item, Frame) and item.index % every == 0:
+            if isinstance(item, Frame) and item.index % every == first:
                 yield _fitted(item, size)[0], None
                 taken += 1
             if taken == count:

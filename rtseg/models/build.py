@@ -1,7 +1,7 @@
 """`rtseg build`: from a trained model to the file that runs, proven, under its name, and only if it is not there yet.
 
     model file ── origin ──▶ ONNX graph of the contract ── target ──▶ plan ── proof ──▶ NAME.engine + NAME.engine.json
-                  origin.py                    tensorrt_engine.py      precision.py, proof.py
+                  origin.py                 make.py, tensorrt_engine.py     precision.py, proof.py
 
 All is made in a folder beside the final place and moved when it is whole and proven.
 """
@@ -18,26 +18,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from rtseg import __version__
 from rtseg.bundled import ASSETS, find_model
 from rtseg.engine_file import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
 from rtseg.errors import BackendError, ModelError, OptionError, SinkError
-from rtseg.models.onnx_file import fix_input, one_sentence
-from rtseg.models.onnx_rewrite import uint8_by_float
+from rtseg.models.make import make
 from rtseg.models.origin import Origin, open_origin
-from rtseg.models.precision import Share, graph_share
 from rtseg.models.preparation import Preparation
 from rtseg.models.proof import check_share, prove, share_line
-from rtseg.models.tensorrt_engine import EngineOptions, Place, build_plan, engine_place
+from rtseg.models.quantise import fingerprint
+from rtseg.models.tensorrt_engine import EngineOptions, Place, engine_place
 from rtseg.nvidia import platform_name
 
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".engine", "openvino": ".xml", "onnx": ".onnx"}
 """What can be built, and the ending of its file."""
-
-MIN_AGREEMENT = 0.995
-"""Share of pixels that must have the original's class."""
 
 DEFAULT_OPTIONS = EngineOptions()
 NOTHING_TO_SAY = Preparation()
@@ -68,10 +62,11 @@ def build(
     size: tuple[int, int] | None = None,
     batch: int = 1,
     precision: str = "fp16",
+    calibrate: Path | None = None,
     options: EngineOptions = DEFAULT_OPTIONS,
     preparation: Preparation = NOTHING_TO_SAY,
     verify_on: Path | None = None,
-    min_agreement: float = MIN_AGREEMENT,
+    min_agreement: float | None = None,
     verify: bool = True,
     force: bool = False,
     quiet: bool = False,
@@ -85,11 +80,13 @@ def build(
         out: the folder it goes to; None: `rtseg.engine_file.default_folder`.
         size: (width, height) of the network's input; None: the model's own.
         batch: pictures in one run, at least 1.
-        precision: `fp16` or `fp32`.
+        precision: `fp16`, `fp32` or `int8`.
+        calibrate: a data set (its `train`) or a video, real pictures on which the ranges for `int8` are measured.
         options: what TensorRT is told beside the network.
         preparation: what a foreign file does not say of itself.
-        verify_on: frames to compare on: a data set, pictures or a video; None: synthetic drives.
-        min_agreement: share of pixels that must keep the original's class, else the build fails.
+        verify_on: frames to compare on: a data set, pictures or a video; None: other frames of `calibrate`, or else synthetic
+            drives.
+        min_agreement: share of pixels that must keep the original's class, else the build fails; None: `proof.MIN_AGREEMENT`.
         verify: False leaves the comparison and the timing out.
         force: builds even if nothing has changed.
         quiet: no progress.
@@ -101,8 +98,10 @@ def build(
     """
     if target not in TARGETS:
         raise OptionError(f"no target '{target}': there are {', '.join(TARGETS)}")
-    if precision not in ("fp16", "fp32"):
-        raise OptionError(f"precision is '{precision}'; fp16 or fp32 can be built")
+    if precision not in ("fp16", "fp32", "int8"):
+        raise OptionError(f"precision is '{precision}'; fp16, fp32 or int8 can be built")
+    if calibrate is not None and precision != "int8":
+        raise OptionError(f"--calibrate measures ranges for --precision int8; {precision} needs none")
     if batch < 1:
         raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
@@ -121,7 +120,7 @@ def build(
         platform=platform_name() if target.startswith("tensorrt") else "",
         gpu=place.gpu,
         capabilities=place.capabilities,
-        options={**options.chosen(), **preparation.chosen()},
+        options={**options.chosen(), **preparation.chosen(), **_calibration(calibrate)},
     )
     there, reasons = find_built(folder, wanted, source.name)
     if there is not None and not force:
@@ -130,15 +129,22 @@ def build(
     say(f"building {source.name} for {target}: {'; '.join(reasons)}")
 
     origin = open_origin(source, preparation, size)
+    if precision == "int8" and (calibrate is None) != (origin.description.precision == "int8"):
+        raise OptionError(
+            f"{source.name} is int8 already and needs no --calibrate"
+            if calibrate
+            else "int8 needs real pictures, on which the ranges of values are measured: --calibrate DATA or VIDEO"
+        )
     size = size or origin.description.input_size
     wanted = replace(wanted, input_size=size)
-    command = _command(model, source, target, size, batch, precision, options, preparation)
+    command = _command(model, source, target, size, batch, precision, calibrate, options, preparation)
     name = _file_name(origin, source, wanted, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as stage:
             staged = Path(stage) / name
-            graph, share, warnings = _make(origin, wanted, options, staged, folder / f"timing-{place.tag}.cache", quiet)
+            timing_cache = folder / f"timing-{place.tag}.cache"
+            graph, share, warnings = make(origin, wanted, options, calibrate, staged, timing_cache, quiet)
             proof: dict[str, Any] = {"precision": check_share(share, precision, target)}
             say(share_line(proof["precision"], precision))
             sidecar = Sidecar(
@@ -153,7 +159,7 @@ def build(
             )
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             if verify:
-                proof.update(prove(origin, graph, staged, sidecar, verify_on, min_agreement, say))
+                proof.update(prove(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, say))
             sidecar = replace(sidecar, proof=proof)
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
@@ -205,40 +211,6 @@ def _place(target: str, options: EngineOptions) -> Place:
         raise BackendError(f'{target} is not installed: pip install "rtseg[build]"') from error
 
 
-def _make(
-    origin: Origin, facts: EngineFacts, options: EngineOptions, staged: Path, timing_cache: Path, quiet: bool
-) -> tuple[onnx.ModelProto, Share, tuple[str, ...]]:
-    """Writes the file. Returns the graph it was made from, its input fixed, how much of it is FP16, and warnings."""
-    free = origin.graph(facts.input_size, facts.batch, facts.precision)
-    graph = fix_input(free, facts.input_size, facts.batch)
-    if facts.target in ("tensorrt", "tensorrt-rtx"):
-        plan = build_plan(
-            uint8_by_float(graph).SerializeToString(), facts.target, options, timing_cache=timing_cache, quiet=quiet
-        )
-        staged.write_bytes(plan.data)
-        return graph, plan.share, plan.warnings
-    if facts.target == "onnx":
-        onnx.save(free, staged)
-    else:
-        _save_openvino(free, staged, facts.precision)
-    return graph, graph_share(onnx.shape_inference.infer_shapes(graph, data_prop=True)), ()
-
-
-def _save_openvino(graph: onnx.ModelProto, staged: Path, precision: str) -> None:
-    from rtseg.backends.openvino import stay_silent
-
-    stay_silent()
-    import openvino
-
-    given = staged.with_suffix(".given.onnx")
-    onnx.save(graph, given)
-    try:
-        openvino.save_model(openvino.Core().read_model(given), staged, compress_to_fp16=precision == "fp16")
-    except RuntimeError as error:
-        raise ModelError(f"OpenVINO can't take the model: {one_sentence(error)}") from error
-    given.unlink()
-
-
 def _file_name(origin: Origin, source: Path, facts: EngineFacts, place: Place) -> str:
     """`unet-camvid-small-480x360-fp16-sm87-trt10.3.engine`; a model of the user's own has its hash in the name too."""
     about = origin.description
@@ -258,6 +230,7 @@ def _command(
     size: tuple[int, int],
     batch: int,
     precision: str,
+    calibrate: Path | None,
     options: EngineOptions,
     preparation: Preparation,
 ) -> str:
@@ -268,13 +241,20 @@ def _command(
         parts.append(f"--batch {batch}")
     if precision != "fp16":
         parts.append(f"--precision {precision}")
+    if calibrate is not None:
+        parts.append(f"--calibrate {shlex.quote(str(calibrate))}")
     return " ".join(parts) + preparation.arguments() + options.arguments()
+
+
+def _calibration(calibrate: Path | None) -> dict[str, str]:
+    """Which pictures int8 was measured on, for the sidecar."""
+    return {} if calibrate is None else {"calibrate": f"{calibrate.resolve().name} {fingerprint(calibrate)}"}
 
 
 def _tool_versions() -> dict[str, str]:
     """Versions of the packages that may have taken part, those that are installed."""
     versions = {"python": platform.python_version()}
-    for package in ("onnx", "onnxruntime", "openvino", "torch", "numpy"):
+    for package in ("onnx", "onnxruntime", "openvino", "nncf", "torch", "numpy"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

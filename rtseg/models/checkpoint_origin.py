@@ -29,6 +29,7 @@ class CheckpointOrigin:
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The network exported; with free sizes if it is one of rtseg's, else at this size."""
+        precision = "fp32" if precision == "int8" else precision
         logging.getLogger("torch.onnx").setLevel(
             logging.ERROR
         )  # it warns that torchvision, which is not needed, is missing

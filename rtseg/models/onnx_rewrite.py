@@ -63,9 +63,11 @@ def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
     """
     require("onnxruntime")
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
     half: onnx.ModelProto = convert_float_to_float16(model, op_block_list=blocked, node_block_list=list(keep))
+    OnnxModel(half).topological_sort()  # the converter puts its casts last, which is no valid ONNX
     return half
 
 

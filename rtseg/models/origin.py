@@ -16,6 +16,7 @@ from rtseg.models.onnx_file import contract_description, describe, one_sentence,
 from rtseg.models.onnx_rewrite import before_the_network, halved
 from rtseg.models.onnx_source import to_contract
 from rtseg.models.preparation import Preparation
+from rtseg.models.quantise import widened
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that hold weights; a folder is what `save_pretrained` writes."""
@@ -33,7 +34,10 @@ class Origin(Protocol):
         """What was assumed because the file does not say it, one sentence each."""
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The model as an ONNX graph of the contract, its description inside. Its sizes may still be free."""
+        """The model as an ONNX graph of the contract, its description inside. Its sizes may still be free.
+
+        For `int8` its arithmetic is FP32: ranges are measured on it before it is quantised.
+        """
 
     def original(self, size: tuple[int, int]) -> Run:
         """The model as it came, in FP32 where it is not half precision itself, on the processor."""
@@ -107,8 +111,14 @@ class _ContractOnnx:
             )
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
+        if has == "int8" and precision != "int8":
+            raise OptionError(
+                f"{self._path} is int8 already: --precision int8; {precision} is built from what it was made from"
+            )
         if precision == "fp16" and has == "fp32":
             model = halved(model, keep=before_the_network(model))
+        if precision == "int8" and has == "fp16":
+            model = widened(model)
         describe(model, replace(self.description, precision=precision, input_size=size))
         return model
 
@@ -136,8 +146,10 @@ class _ForeignOnnx:
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The wrapped network; its sizes are fixed."""
-        model, description = self._wrapped(size, batch, precision)
-        if description.precision != precision:
+        model, description = self._wrapped(size, batch, "fp32" if precision == "int8" else precision)
+        if precision == "int8":
+            model = widened(model)
+        elif description.precision != precision:
             raise OptionError(f"{self._path} is {description.precision} already; leave --precision out")
         return model
 

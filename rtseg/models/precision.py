@@ -1,7 +1,7 @@
-"""How much of a network computes in half precision: counted, because a flag that asks for it may be ignored.
+"""How much of a network computes in half precision or INT8: counted, because a flag that asks for it may be ignored.
 
-Three places tell: the ONNX graph, the network that TensorRT parsed (strongly typed: what it says is what is computed), and the
-layers of the finished engine, where there is a GPU to load it.
+Four places tell: the ONNX graph, the network that TensorRT parsed (strongly typed: what it says is what is computed), the
+layers of the finished engine, where there is a GPU to load it, and those that OpenVINO executes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a network computes in half precision."""
+    """How much of a network computes in which precision."""
 
     half_macs: int
     """Multiplications of convolutions and matrix products in FP16."""
@@ -28,17 +28,29 @@ class Share:
     float_layers: int
     """Layers that give FP32: casts, normalisation and what was kept on purpose."""
 
+    int8_macs: int = 0
+    """Multiplications in INT8: both factors come from INT8."""
+
+    int8_layers: int = 0
+    """Layers with such multiplications."""
+
     @property
     def half(self) -> float:
         """Share of the multiplications in FP16, 0 to 1."""
         return self.half_macs / self.macs if self.macs else float("nan")
 
+    @property
+    def int8(self) -> float:
+        """Share of the multiplications in INT8, 0 to 1."""
+        return self.int8_macs / self.macs if self.macs else float("nan")
+
 
 def count_share(trt: Any, network: Any) -> Share:
     """Counts layers and multiplications by the precision of a parsed, strongly typed network: what it says is what is computed."""
-    half_macs = macs = half_layers = float_layers = 0
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
+    half_macs = macs = half_layers = float_layers = int8_macs = int8_layers = 0
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    from_int8 = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
+    for layer in layers:
         if layer.num_outputs == 0 or layer.type == trt.LayerType.CONSTANT:
             continue
         output = layer.get_output(0)
@@ -46,9 +58,12 @@ def count_share(trt: Any, network: Any) -> Share:
         float_layers += output.dtype == trt.DataType.FLOAT
         work = _multiplications(trt, layer)
         macs += work
-        if output.dtype == trt.DataType.HALF and layer.get_input(0).dtype == trt.DataType.HALF:
+        if work and layer.num_inputs > 1 and {layer.get_input(0).name, layer.get_input(1).name} <= from_int8:
+            int8_macs += work  # TensorRT computes what stands between dequantised factors and their sum in INT8
+            int8_layers += 1
+        elif work and output.dtype == trt.DataType.HALF and layer.get_input(0).dtype == trt.DataType.HALF:
             half_macs += work
-    return Share(half_macs, macs, half_layers, float_layers)
+    return Share(half_macs, macs, half_layers, float_layers, int8_macs, int8_layers)
 
 
 def _multiplications(trt: Any, layer: Any) -> int:
@@ -67,22 +82,22 @@ def _multiplications(trt: Any, layer: Any) -> int:
     return abs(int(math.prod((result if forward else source).shape[2:]) * result.shape[0] * per_position))
 
 
-def engine_layers(inspected: str) -> tuple[int, int]:
-    """Layers of a finished engine that give FP16, and that give FP32, from the engine inspector's JSON.
+def engine_layers(inspected: str) -> tuple[int, int, int]:
+    """Layers of a finished engine that give FP16, that give FP32 and that take INT8, from the engine inspector's JSON.
 
     TensorRT up to 8 writes `Channel major FP16 format ...`, later versions `Half` and `Float`. A layer that gives neither, such
-    as one on shapes, is not counted. Engines built without detailed verbosity list bare names; they count as (0, 0).
+    as one on shapes, is not counted. Engines built without detailed verbosity list bare names; they count as (0, 0, 0).
     """
-    half = single = 0
+    half = single = int8 = 0
     for layer in json.loads(inspected).get("Layers", []):
-        formats = (
-            [str(output.get("Format/Datatype", "")) for output in layer.get("Outputs", [])]
-            if isinstance(layer, dict)
-            else []
+        formats, taken = (
+            [str(entry.get("Format/Datatype", "")) for entry in layer.get(side, [])] if isinstance(layer, dict) else []
+            for side in ("Outputs", "Inputs")
         )
         half += any("Half" in text or "FP16" in text for text in formats)
         single += any("Float" in text or "FP32" in text for text in formats)
-    return half, single
+        int8 += any("Int8" in text or "INT8" in text for text in taken)
+    return half, single, int8
 
 
 def graph_share(model: Any) -> Share:
@@ -94,17 +109,51 @@ def graph_share(model: Any) -> Share:
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*model.graph.value_info, *model.graph.output)
     }
-    counted = {TensorProto.FLOAT16: [0, 0], TensorProto.FLOAT: [0, 0]}
+    counted = {TensorProto.FLOAT16: [0, 0], TensorProto.FLOAT: [0, 0], TensorProto.INT8: [0, 0]}
+    from_int8 = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    weights |= {  # a dequantised weight counts as INT8 where the value it meets is dequantised too
+        node.output[0]: weights[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
     for node in model.graph.node:
         tensor = next((weights[name] for name in node.input if name in weights), None)
         if (
             node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm")
             or tensor is None
             or tensor.data_type not in counted
+            or (tensor.data_type == TensorProto.INT8 and not set(node.input[:2]) <= from_int8)
         ):
             continue
         positions = math.prod(shapes.get(node.output[0], [])[2:]) or 1
         counted[tensor.data_type][0] += positions * math.prod(tensor.dims)
         counted[tensor.data_type][1] += 1
     (half, half_layers), (single, float_layers) = counted[TensorProto.FLOAT16], counted[TensorProto.FLOAT]
-    return Share(half, half + single, half_layers, float_layers)
+    int8, int8_layers = counted[TensorProto.INT8]
+    return Share(half, half + single + int8, half_layers, float_layers, int8, int8_layers)
+
+
+def executed_share(executed: Any) -> Share:
+    """The same count on the graph that OpenVINO executes (`CompiledModel.get_runtime_model`), by what each layer's kernel is."""
+    totals = {"int8": [0, 0], "half": [0, 0], "single": [0, 0]}
+    for layer in executed.get_ordered_ops():
+        about = layer.get_rt_info()
+        kind, kernel = (str(about[key].astype(str)) if key in about else "" for key in ("layerType", "primitiveType"))
+        if kind not in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
+            continue
+        which = next((name for end, name in _KERNELS.items() if kernel.lower().endswith(end)), "single")
+        source, weight = layer.input(0).get_shape(), layer.input(1).get_shape()
+        positions = (
+            math.prod(source[:-1])
+            if kind in ("FullyConnected", "MatMul")
+            else math.prod((source if kind == "Deconvolution" else layer.output(0).get_shape())[2:])
+        )
+        totals[which][0] += positions * math.prod(weight)
+        totals[which][1] += 1
+    macs = sum(work for work, _ in totals.values())
+    (int8, int8_layers), (half, half_layers), (_, float_layers) = totals.values()
+    return Share(half, macs, half_layers, float_layers, int8, int8_layers)
+
+
+_KERNELS = {"_i8": "int8", "_u8": "int8", "_f16": "half", "_bf16": "half"}
+"""Endings of OpenVINO's kernel names."""

@@ -1,4 +1,4 @@
-"""Proof of a build: how much of it is FP16, whether it says what the original says, and how fast it is."""
+"""Proof of a build: how much of it is FP16 or INT8, whether it says what the original says, and how fast it is."""
 
 from __future__ import annotations
 
@@ -12,26 +12,46 @@ import onnx
 
 from rtseg.engine_file import EngineFacts, Sidecar
 from rtseg.errors import ModelError, OptionError
-from rtseg.models.agreement import Agreement, Run, compare, samples
+from rtseg.models.agreement import LOST_SHARE, SAMPLES, Agreement, Run, compare, samples
 from rtseg.models.onnx_file import fix_input
 from rtseg.models.origin import Origin, onnx_run
 from rtseg.models.precision import Share, engine_layers
 from rtseg.nvidia import find_gpus
 
-MIN_HALF = 0.9
-"""Share of the multiplications that must be FP16 in a file that is called fp16."""
+MIN_SHARE = 0.9
+"""Share of the multiplications that must be FP16 in a file that is called fp16, and INT8 in one that is called int8."""
+
+MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
+"""Share of pixels that must have the original's class, by precision. INT8 moves borders: it is judged by the labels too."""
+
+MAX_MIOU_LOSS = 0.01
+"""How much mean IoU against true labels an INT8 file may lose …"""
+
+MAX_IOU_LOSS = 0.03
+"""… and how much any one class, where true labels are known."""
+
+INT8_FRAMES = 128
+"""Frames that an INT8 file is compared on: a change of 0.01 in mean IoU does not show on `agreement.SAMPLES`."""
 
 
 def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
-    """What the count says, for the sidecar; an "fp16" file that is FP32 is an error."""
-    if precision == "fp16" and not share.half >= MIN_HALF:
+    """What the count says, for the sidecar; an "fp16" file that is FP32, or an "int8" file that is not, is an error."""
+    if precision == "fp16" and not share.half >= MIN_SHARE:
         raise ModelError(
-            f"this would be called fp16, but {share.half:.1%} of its multiplications are (at least {MIN_HALF:.0%} are needed): "
+            f"this would be called fp16, but {share.half:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
             "the model keeps FP32 inside: export it anew in half precision"
         )
+    if precision == "int8" and not share.int8 >= MIN_SHARE:
+        raise ModelError(
+            f"this would be called int8, but {share.int8:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
+            "the network has operators that can't be INT8, or this processor none for them; build it as fp16"
+        )
     where = "the parsed, strongly typed network" if target.startswith("tensorrt") else "the ONNX graph"
+    if (target, precision) == ("openvino", "int8"):
+        where = "the layers that OpenVINO executes here"
     return {
         "counted_on": where,
+        **({"int8_share": round(share.int8, 4), "int8_layers": share.int8_layers} if precision == "int8" else {}),
         "fp16_share": round(share.half, 4),
         "multiplications": share.macs,
         "fp16_layers": share.half_layers,
@@ -40,7 +60,12 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
 
 
 def share_line(counted: dict[str, Any], precision: str) -> str:
-    """How much is FP16, for people."""
+    """How much is FP16 or INT8, for people."""
+    if precision == "int8":
+        return (
+            f"int8: {counted['int8_share']:.1%} of {counted['multiplications'] / 1e9:.2f} billion multiplications are INT8 "
+            f"({counted['int8_layers']} layers), counted on {counted['counted_on']}"
+        )
     return (
         f"{precision}: {counted['fp16_share']:.1%} of {counted['multiplications'] / 1e9:.2f} billion multiplications are FP16, "
         f"{counted['fp16_layers']} layers FP16 and {counted['fp32_layers']} FP32, counted on {counted['counted_on']}"
@@ -53,20 +78,26 @@ def prove(
     staged: Path,
     sidecar: Sidecar,
     verify_on: Path | None,
-    min_agreement: float,
+    min_agreement: float | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs the built file, or where this machine can't, the graph it was made from, beside the original."""
+    """Runs the built file, or where this machine can't, the graph it was made from, beside the original.
+
+    Raises:
+        ModelError: it does not say what the original says; the message has the figures.
+    """
     facts = sidecar.facts
     proof: dict[str, Any] = {}
     ran, backend, run = _what_runs(staged, facts, graph)
     try:
         if backend is not None and facts.target.startswith("tensorrt"):
-            half, single = engine_layers(backend.layers())
-            proof["engine_layers"] = {"fp16": half, "fp32": single}
-            say(f"layers of the engine by its inspector: {half} in FP16, {single} in FP32")
+            half, single, int8 = engine_layers(backend.layers())
+            proof["engine_layers"] = {"fp16": half, "fp32": single, "int8": int8}
+            say(f"layers of the engine by its inspector: {half} give FP16, {single} FP32; {int8} take INT8")
             if facts.precision == "fp16" and single and not half:
                 raise ModelError("this would be called fp16, but its inspector shows FP32 layers alone")
+            if facts.precision == "int8" and (single or half) and not int8:
+                raise ModelError("this would be called int8, but its inspector shows no layer that takes INT8")
         agreement = _compare(origin, run, sidecar, verify_on)
         proof["agreement"] = {
             "ran": ran,
@@ -76,12 +107,7 @@ def prove(
         say(f"{ran}, beside the original:")
         for line in agreement.lines():
             say(line)
-        if agreement.pixels < min_agreement or agreement.lost():
-            lost = f", and of {', '.join(agreement.lost())} little is left" if agreement.lost() else ""
-            raise ModelError(
-                f"the built file agrees with the original on {agreement.pixels:.3%} of the pixels, and {min_agreement:.1%} are "
-                f"asked{lost}; it was removed. --precision fp32 keeps more, --min-agreement accepts less"
-            )
+        _judge(agreement, facts.precision, min_agreement)
         if backend is not None:
             if facts.target == "openvino":  # timed as it will run, in the processor's own precision
                 from rtseg.backends.openvino import OpenVinoBackend
@@ -97,6 +123,28 @@ def prove(
         if backend is not None:
             backend.close()
     return proof
+
+
+def _judge(agreement: Agreement, precision: str, min_agreement: float | None) -> None:
+    """Raises ModelError where the built file is not good enough to keep."""
+    least = MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
+    keeps_more = "fp16" if precision == "int8" else "fp32"
+    if agreement.pixels < least or agreement.lost():
+        lost = f", and of {', '.join(agreement.lost())} little is left" if agreement.lost() else ""
+        raise ModelError(
+            f"the built file agrees with the original on {agreement.pixels:.3%} of the pixels, and {least:.1%} are "
+            f"asked{lost}; it was removed. --precision {keeps_more} keeps more, --min-agreement accepts less"
+        )
+    if precision != "int8" or agreement.miou_change is None:
+        return
+    seen = [name for name in agreement.iou_change if agreement.share.get(name, 0) >= LOST_SHARE]
+    worst = min(seen, key=lambda name: agreement.iou_change[name])
+    if agreement.miou_change < -MAX_MIOU_LOSS or agreement.iou_change[worst] < -MAX_IOU_LOSS:
+        raise ModelError(
+            f"against the true labels int8 changes the mean IoU by {agreement.miou_change:+.4f} and that of {worst} by "
+            f"{agreement.iou_change[worst]:+.4f}; {-MAX_MIOU_LOSS} and {-MAX_IOU_LOSS} are the limits, and it was removed. "
+            "Calibrate on pictures that are more like those of use, or build fp16"
+        )
 
 
 def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple[str, Any, Run]:
@@ -125,7 +173,8 @@ def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tupl
 
 def _compare(origin: Origin, run: Run, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
     size, classes = sidecar.facts.input_size, sidecar.description.classes
-    return compare(origin.original(size), run, samples(size, classes, verify_on), classes)
+    count = INT8_FRAMES if sidecar.facts.precision == "int8" and verify_on else SAMPLES
+    return compare(origin.original(size), run, samples(size, classes, verify_on, count), classes)
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:

@@ -161,7 +161,7 @@ def build_plan(
         raise BackendError(f"{target} can't build the engine: {logger.errors()}")
     if cache is not None and timing_cache is not None:
         _keep(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
-    warnings = tuple(" ".join(text.split()) for kind, text in logger.lines if kind == "warning")
+    warnings = tuple(dict.fromkeys(" ".join(text.split()) for kind, text in logger.lines if kind == "warning"))
     return Plan(bytes(memoryview(plan)), count_share(trt, network), warnings)
 
 
