@@ -64,8 +64,8 @@ class Segmenter:
             fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
             streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
                 for throughput, 0 for what `rtseg bench --tune` found, else one a core. `segment` may be called by as many threads.
-            smooth: steadier videos, on OpenVINO: share of the class scores that is kept of the frames before, 0 to 0.9; see
-                `steady`. One picture is computed at a time then.
+            smooth: steadier videos, on OpenVINO and torch: share of the class scores that is kept of the frames before, 0 to
+                0.9; see `steady`. One picture is computed at a time then.
 
         Raises:
             ModelError: no such model, or a damaged one.

@@ -170,6 +170,23 @@ def test_the_second_form_that_openvino_makes_of_the_first_is_the_same(first_file
         assert (classes == expected.numpy()).mean() > 0.998
 
 
+def test_the_second_form_on_torch(network: UNet) -> None:
+    from rtseg.backends.torch_smooth import SmoothTorchBackend
+
+    backend = SmoothTorchBackend(ASSETS / f"camvid-{BUNDLED}.safetensors", size=(101, 75), device="cpu")
+    image, other = street(75, 101), street(75, 101)[:, :, ::-1].copy()
+    classes, first = backend.infer_next(image, None, 0.7)
+    assert np.array_equal(classes, backend.infer(image))
+    mixed, second = backend.infer_next(other, first, 0.7)
+    with torch.inference_mode():
+        expected, scores = SmoothImageToClasses(network)(
+            torch.from_numpy(other), torch.from_numpy(first), torch.tensor(0.7)
+        )
+    np.testing.assert_allclose(second, scores.numpy(), rtol=2e-2, atol=2e-2)
+    assert (mixed == expected.numpy()).mean() > 0.999
+    assert second.dtype == np.float16
+
+
 def test_graphs_that_break_the_contract_are_refused(first_file: Path) -> None:
     fixed = onnx.load(first_file)
     fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64

@@ -150,11 +150,17 @@ def open_smooth_backend(
     Raises:
         BackendError: this backend has none. And what `open_backend` raises.
     """
-    if name != "openvino":
-        raise BackendError(f"--smooth runs on openvino alone, not on {name}: add --backend openvino, or leave it out")
-    from rtseg.backends.openvino_smooth import SmoothOpenVinoBackend
+    match name:
+        case "openvino":
+            from rtseg.backends.openvino_smooth import SmoothOpenVinoBackend
 
-    return SmoothOpenVinoBackend(model, size=size, device=device or "CPU")
+            return SmoothOpenVinoBackend(model, size=size, device=device or "CPU")
+        case "torch":
+            from rtseg.backends.torch_smooth import SmoothTorchBackend
+
+            return SmoothTorchBackend(model, size=size, device=device)
+        case _:
+            raise BackendError(f"--smooth runs on openvino and torch, not on {name}: add --backend openvino")
 
 
 def open_backend(
