@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo run test lint types contracts check proofs fuzz int8 clean
+.PHONY: help demo run test lint types contracts check proofs fuzz quantised clean
 help:            ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -46,8 +46,8 @@ proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, kills, s
 fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceback, no growth in memory
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases 2000 --seed 1 --keep runs/fuzz
 
-int8: $(VENV)/installed-dev  ## make int8 DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
-	@test -n "$(DATA)" || { echo "usage: make int8 DATA=path/to/camvid" >&2; exit 2; }
+quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
+	@test -n "$(DATA)" || { echo "usage: make quantised DATA=path/to/camvid" >&2; exit 2; }
 	rm -rf runs/int8
 	$(BIN)/rtseg build small --target onnx --precision int8 --calibrate "$(DATA)" -o runs/int8
 	cp runs/int8/*-int8.onnx rtseg/assets/camvid-small-int8.onnx
