@@ -84,6 +84,19 @@ def test_every_file_linked_exists(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_test_named_in_the_fidelity_tables_exists() -> None:
+    """Each row's test is where the row says: in the file of its letter, the file named before it, or test_fidelity.py."""
+    text = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    letters = dict(re.findall(r"\b([A-Z]) is\s+`(tests/\w+\.py)`", text))
+    assert len(letters) >= 8
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    named = re.findall(r"(?:\b([A-Z]) |`(tests/\w+\.py)` )?`(test_\w+)`", "\n".join(tables))
+    assert len(named) > 100
+    for letter, file, name in named:
+        path = ROOT / (file or letters.get(letter, "tests/test_fidelity.py"))
+        assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{path.name} has no {name}"
+
+
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_drive(SyntheticDrive(160, 120, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
     monkeypatch.chdir(tmp_path)

@@ -442,6 +442,18 @@ def test_pictures_too_large_are_refused(tmp_path: Path) -> None:
         FileSource(str(path), max_pixels=640 * 480 - 1)
 
 
+@pytest.mark.parametrize(("ending", "codec"), [("mkv", "subrip"), ("mp4", "mov_text")])
+def test_too_many_streams_are_refused_and_none_is_left_out_without_a_word(
+    tmp_path: Path, ending: str, codec: str
+) -> None:
+    few, many = ([Text([(0.1, 0.2, "x")], codec)] * count for count in (60, 70))
+    source = FileSource(str(write_video(tmp_path / f"few.{ending}", frames=3, after=few)))
+    assert len(source.info.streams) == 60
+    source.close()
+    with pytest.raises(SourceError, match="64 streams or more"):
+        FileSource(str(write_video(tmp_path / f"many.{ending}", frames=3, after=many)))
+
+
 def test_pictures_that_grow_too_large_in_mid_stream_are_refused(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.h264", size=size, frames=5) for n, size in enumerate(((96, 64), (128, 96)))]
     path = tmp_path / "in.h264"

@@ -7,6 +7,7 @@ opened only where the user names the protocols by which it may open what it name
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -50,6 +51,8 @@ LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else
 """For `av.open`: titles that are no UTF-8 are no reason to refuse a video. From 19.0 on PyAV takes them as they are."""
 
 _STREAMS_LIMIT = 64
+"""Files with as many streams are refused: some demuxers leave out the others without a word."""
+
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -97,9 +100,18 @@ def open_input(path: str, *, allow_protocols: Sequence[str] = (), decoder: str =
             raise SourceError(
                 f"{shown_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
             ) from error
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise SourceError(_too_many(path)) from error  # what FFmpeg says where a demuxer wants more streams
         raise SourceError(_why(path, error)) from error
     assert isinstance(container, InputContainer)
+    if len(container.streams) >= _STREAMS_LIMIT:
+        container.close()
+        raise SourceError(_too_many(path))
     return container
+
+
+def _too_many(path: str) -> str:
+    return f"{shown_name(path)} has {_STREAMS_LIMIT} streams or more, or asks for too much memory: it is refused"
 
 
 def shown_name(path: str) -> str:
