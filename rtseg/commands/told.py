@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -49,9 +50,9 @@ def told(verbose: bool = False) -> Iterator[None]:
 
 def _opencv_remedy(error: ImportError) -> str | None:
     """What to do about an OpenCV that does not load; None if it is not OpenCV that failed."""
-    if error.name == "cv2":
+    if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
         return "OpenCV is not installed: `pip install opencv-python-headless`"
-    if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error) or "libX" in str(error):
+    if error.name == "cv2" or re.match(r"lib(GL|gthread|glib|X|xcb)", str(error)):
         return (
             f"OpenCV does not load ({one_line(str(error))}): `apt-get install libgl1 libglib2.0-0`, "
             "or `pip install opencv-python-headless` in place of opencv-python"
