@@ -49,6 +49,7 @@ def examine() -> list[Finding]:
         *_tensorrt(),
         _engines(),
         *_encoders(),
+        *_heat(),
         _display(),
         _cameras(),
         *_models(),
@@ -168,16 +169,29 @@ def _encoders() -> Iterator[Finding]:
     ]
     missing = "" if "libx264" in software else "without libx264 there is no H.264: pip install --force-reinstall av"
     yield Finding("encoders", "ok" if "libx264" in software else "broken", ", ".join(software), missing)
-    hardware = [
-        name
-        for name in ("h264_nvenc", "h264_qsv", "h264_vaapi", "h264_v4l2m2m", "h264_videotoolbox")
-        if name in av.codecs_available
-    ]
-    yield Finding(
-        "hardware codecs",
-        "ok" if hardware else "absent",
-        (", ".join(hardware) or "none") + " in this FFmpeg (named, not tried)",
-    )
+    yield _hardware_codecs()
+
+
+def _hardware_codecs() -> Finding:
+    """A card's are tried with one picture; a Jetson's are looked for in GStreamer."""
+    from rtseg.gstreamer.process import has_element
+    from rtseg.hardware import try_nvdec, try_nvenc
+
+    tried = {"nvdec": try_nvdec(), "nvenc": try_nvenc("h264_nvenc")}
+    found = [name for name, why in tried.items() if why is None]
+    found += [name for name in ("nvv4l2decoder", "nvv4l2h264enc") if has_element(name)]
+    if found:
+        return Finding("hardware codecs", "ok", ", ".join(found), "--decoder auto --encoder auto use them")
+    reasons = ", ".join(f"{name}: {why}" for name, why in tried.items())
+    return Finding("hardware codecs", "absent", f"{reasons}; no Jetson's in GStreamer", "software decodes and encodes")
+
+
+def _heat() -> Iterator[Finding]:
+    from rtseg.heat import Heat
+
+    told = Heat().read()
+    if told:
+        yield Finding("heat", "ok", ", ".join(f"{name} {value}" for name, value in told.items()))
 
 
 def _display() -> Finding:
