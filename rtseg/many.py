@@ -1,4 +1,4 @@
-"""Many videos through one loaded model: found, named, done one after the other or several at a time, and summed up.
+"""Many videos through one loaded model, one after the other or several at a time, and their sums.
 
 Each has its own source, overlay, sinks, statistics and fidelity report; what is shared is the model. One that can't be done
 does not stop the others.
@@ -20,7 +20,7 @@ from rtseg.cores import usable_cores
 from rtseg.errors import OptionError, RtsegError, SinkError
 from rtseg.naming import Task
 from rtseg.progress import Board
-from rtseg.resume import NO_OUTPUT, DoneList
+from rtseg.resume import NO_OUTPUT, DoneList, State, state_of
 from rtseg.segmenter import Segmenter
 from rtseg.stats import peak_rss_mib
 from rtseg.video import Encoding, Look, Reading, process
@@ -99,6 +99,7 @@ def process_all(
         KeyboardInterrupt: all videos in work were ended, their partial files are playable.
     """
     done = DoneList(run.made_with())
+    before: dict[Task, State | None] = {}
     stop = threading.Event()
     begin = time.perf_counter(), time.process_time()
     with Board(quiet=run.quiet) as board:
@@ -111,6 +112,7 @@ def process_all(
                 again = done.why_again(task.source, task.output, task.masks)
                 if again is None:
                     return {**_identity(task), "skipped": "already done"}
+            before[task] = state_of(task.source)
             result = process(
                 task.source,
                 task.output,
@@ -130,7 +132,7 @@ def process_all(
         def ended(task: Task, item: Item) -> None:
             if "fidelity" in item and (resume or len(tasks) > 1) and "-" not in (task.source, task.output):
                 try:
-                    done.note(task.source, task.output, task.masks)
+                    done.note(task.source, before[task], task.output, task.masks)
                 except SinkError as error:
                     item["notes"].append(str(error))
             on_item(item)

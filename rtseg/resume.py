@@ -25,6 +25,9 @@ LIST_NAME = ".rtseg-done.jsonl"
 _CLOCK_SECONDS = 2.0
 """How far apart two times of the same change may be: some file systems round to two seconds when they are unplugged."""
 
+State = list[float]
+"""Size and time of change of a file; see `state_of`."""
+
 
 class DoneList:
     """The lists of a run's output folders.
@@ -46,7 +49,7 @@ class DoneList:
             masks: where its masks belong, if they are wanted.
         """
         path = Path(output)
-        now = _state(path)
+        now = state_of(output)
         if now is None:
             return NO_OUTPUT
         entry = self._read(path.parent).get(path.name)
@@ -54,7 +57,7 @@ class DoneList:
             return f"{output} is not in the list of what is done and checked"
         if not _same(entry.get("output_state"), now):
             return f"{output} is not the file that was checked"
-        if entry.get("input") != Path(source).name or not _same(entry.get("input_state"), _state(Path(source))):
+        if entry.get("input") != Path(source).name or not _same(entry.get("input_state"), state_of(source)):
             return "the input is another one"
         made_with = entry.get("made_with")
         for name, value in self._made_with.items():
@@ -65,11 +68,12 @@ class DoneList:
             return f"its masks {masks} are not there"
         return None
 
-    def note(self, source: str, output: str, masks: str | None = None) -> None:
+    def note(self, source: str, before: State | None, output: str, masks: str | None = None) -> None:
         """Adds a video that was checked and has its name.
 
         Args:
             source: the input file.
+            before: its `state_of` before it was read: one that changed since then is not what was processed.
             output: its output file.
             masks: where its masks were written, if they were.
 
@@ -79,9 +83,9 @@ class DoneList:
         path = Path(output)
         entry = {
             "output": path.name,
-            "output_state": _state(path),
+            "output_state": state_of(output),
             "input": Path(source).name,
-            "input_state": _state(Path(source)),
+            "input_state": before,
             "masks": masks,
             "made_with": self._made_with,
             "rtseg": __version__,
@@ -123,16 +127,16 @@ def _entries(file: Path) -> dict[str, Any]:
     return found
 
 
-def _state(path: Path) -> list[float] | None:
+def state_of(file: str) -> State | None:
     """Size in bytes and time of the last change in seconds; None: no such file."""
     try:
-        facts = path.stat()
+        facts = Path(file).stat()
     except OSError:
         return None
     return [facts.st_size, facts.st_mtime]
 
 
-def _same(before: Any, now: list[float] | None) -> bool:
+def _same(before: Any, now: State | None) -> bool:
     if now is None or not isinstance(before, list) or len(before) != 2:
         return False
     size, changed = before

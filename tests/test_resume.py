@@ -78,6 +78,25 @@ def test_a_changed_input_is_done_again(segmenter: Segmenter, task: Task, change:
     assert again(go(segmenter, task)) is None
 
 
+def test_an_input_that_changed_while_it_was_read_is_done_again(
+    segmenter: Segmenter, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording that is still being copied: what came after it was opened is not in the output."""
+    segment = segmenter.segment
+
+    def grow(frame: Any, *rest: Any) -> Any:
+        if frame.index == 3:
+            with Path(task.source).open("ab") as file:
+                file.write(b"more")
+        return segment(frame, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmenter, "segment", grow)
+        go(segmenter, task)
+    assert again(go(segmenter, task)) == "the input is another one"
+    assert again(go(segmenter, task)) is None
+
+
 def test_an_output_of_another_input_is_done_again(segmenter: Segmenter, task: Task, tmp_path: Path) -> None:
     go(segmenter, task)
     other = tmp_path / "b.mp4"
