@@ -26,7 +26,7 @@ from rtseg.service import Notifier, Service, heartbeat, pause_before_start, sysu
 pytestmark = pytest.mark.timeout(90)
 
 ARGUMENTS = ["--camera", "0", "--camera", "/dev/video2", "--record", "drive.mp4", "--segment", "60", "--keep", "10GB",
-             "--alpha", "0.4", "--legend", "--no-overwrite", "--view", "mask", "--show", "web"]  # fmt: skip
+             "--alpha", "0.4", "--legend", "--adaptive", "--decoder", "auto", "--no-overwrite", "--view", "mask", "--show", "web"]  # fmt: skip
 
 
 # Configuration
@@ -36,7 +36,7 @@ def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
     table = table_of(ARGUMENTS)
     assert table == {
         "camera": ["0", "/dev/video2"], "record": "drive.mp4", "segment": "60", "keep": "10GB", "alpha": 0.4,
-        "legend": True, "overwrite": False, "view": "mask", "show": ["web"],
+        "legend": True, "adaptive": True, "decoder": "auto", "overwrite": False, "view": "mask", "show": ["web"],
     }  # fmt: skip
     path = tmp_path / "rtseg.toml"
     path.write_text(to_toml(table))
@@ -44,7 +44,8 @@ def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
     assert table_of(to_arguments(read_config(path), live_options())) == table
     names = {option.name for option in live_options()}
     assert {"camera", "url", "gst", "csi", "model", "size", "record", "push", "max-age-ms", "address"} <= names
-    assert not {"list-cameras", "help"} & names
+    assert {"adaptive", "decoder", "encoder", "smooth"} <= names
+    assert not {"list-cameras", "dry-run", "help"} & names
 
 
 @pytest.mark.parametrize("text", ['a "b" \\ c', "Straße\tx\n", "\x01", "日本"])
@@ -60,6 +61,8 @@ def test_any_text_survives(tmp_path: Path, text: str) -> None:
         ("[live]\ncamra = 0\n", "no option 'camra'; did you mean 'camera'"),
         ("[live]\nalpha = 3\n", "--alpha.*1"),
         ("[live]\nview = 'x-ray'\n", "--view"),
+        ("[live]\nencoder = 'quartz'\n", "--encoder"),
+        ("[live]\nadaptive = 'yes'\n", "'adaptive' is \"yes\"; write true or false"),
         ("[live]\nlegend = 1\n", "'legend' is 1; write true or false"),
         ("[live]\nmodel = ['a', 'b']\n", "'model' takes one value"),
         ("[live]\nrecord = true\n", "'record' can't be true"),
