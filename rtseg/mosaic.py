@@ -58,7 +58,9 @@ class Mosaic:
         box = Letterbox((shown.width, shown.height), self.cell, pixel_aspect=aspect)
         with self._lock:
             self._silent.discard(camera)
-            self._part(camera)[:] = box.network_input(shown)
+            part = self._part(camera)
+            part[:] = 0
+            box.picture_part(part)[:] = box.picture_part(box.network_input(shown))
             self._count += 1
             picture = rgb_frame(self._canvas, self._count)
         timed = replace(picture, pts=shown.pts, time_base=shown.time_base, captured_ns=shown.captured_ns)

@@ -213,6 +213,7 @@ def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
         ]
         for (y, x), colour in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
             assert np.abs(rgb[y, x] - colour).max() <= 12
+    assert rgb[108 + 50, 10].max() == 0, "beside a picture of another shape it is black"
     mosaic.silent(1, "no pictures for 3 s")
     dark = mosaic.put(0, item(4)).shown.planes[0][90:100, 300:380]
     assert dark.mean() < whole.shown.planes[0][90:100, 300:380].mean() / 2

@@ -438,6 +438,7 @@ def test_close_ends_all_at_once_with_clients_connected(page: Page) -> None:
 def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path: Path) -> None:
     page = Page(palette=load_palette("street", SyntheticDrive.classes, None))
     stop = threading.Event()
+    more: dict[str, Any] = {}
 
     def run() -> None:
         count = 0
@@ -446,7 +447,7 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             count += 1
             if count % 5 == 0:
                 now = {**NUMBERS["now"], "shown_fps": 10 + count / 5}
-                page.numbers.publish({**NUMBERS, "now": now, "outages": {"count": 0, "connected": count < 10_000}})
+                page.numbers.publish({**NUMBERS, "now": now, "outages": {"count": 0, "connected": True}, **more})
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -465,6 +466,8 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             first = browser.wait_for("const t = document.getElementById('shown').textContent; return t !== '–' && t")
             browser.wait_for(f"return document.getElementById('shown').textContent !== '{first}'")
             assert browser.run("return document.getElementById('state').textContent") == "live"
+            more["items"] = [{"camera": name, "outages": {"connected": name != "door"}} for name in ("yard", "door")]
+            browser.wait_for("return document.getElementById('state').textContent === 'live, door lost'")
             browser.click("[data-view='mask']")
             browser.wait_for(
                 "return document.querySelector('[data-view=mask]').getAttribute('aria-checked') === 'true'"

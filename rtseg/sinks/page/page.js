@@ -31,21 +31,24 @@ function showNumbers(stats) {
     .filter(Boolean).join(" · ");
   $("shown").textContent = number(now.shown_fps, 1);
   $("captured").textContent = number(now.capture_fps, 1);
-  $("age50").textContent = number(now.age_ms?.p50);
-  $("age99").textContent = number(now.age_ms?.p99);
+  const age = now.shown_fps ? now.age_ms : undefined;  // what is not shown has no age
+  $("age50").textContent = number(age?.p50);
+  $("age99").textContent = number(age?.p99);
   $("engine").textContent = number(now.engine_ms, 1);
   $("dropped").textContent = number(now.dropped);
   $("limit").textContent = now.bottleneck ? `Limited by: ${now.bottleneck}` : "";
-  if (now.age_ms) {
-    ages.push([now.age_ms.p50, now.age_ms.p99]);
+  if (age) {
+    ages.push([age.p50, age.p99]);
     ages.splice(0, ages.length - KEPT);
   }
   showChart();
   showClasses(now.classes ?? {});
   const outages = stats.outages ?? {};
+  const lost = (stats.items ?? []).filter((item) => item.outages?.connected === false).map((item) => item.camera);
   if (outages.connected === false) showState("lost", "camera lost, trying again");
   else if (wanted.paused) showState("paused", "paused");
   else if (!("now" in stats)) showState("waiting", "waiting for the first numbers");
+  else if (lost.length) showState("lost", `live, ${lost.join(" and ")} lost`);
   else showState("live", outages.count ? `live, ${outages.count} outage${outages.count > 1 ? "s" : ""} so far` : "live");
 }
 
