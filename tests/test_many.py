@@ -196,16 +196,15 @@ def test_an_interrupt_ends_all_and_leaves_playable_files(tmp_path: Path, number:
 
 
 def test_progress_of_several_is_one_line(
-    segmenter: Segmenter, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("rtseg.progress.PLAIN_SECONDS", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    tasks = name_tasks([str(drives / "a.mp4"), str(drives / "c d ü.mp4")], f"{tmp_path / 'out'}/")
-    process_all(tasks, Run(segmenter, Look(), QUICK, Reading()), jobs=2)
-    lines = capsys.readouterr().err.splitlines()
-    together = [line for line in lines if "; " in line]
+    inputs = [str(write_video(tmp_path / name, frames=150)) for name in ("a.mp4", "c d ü.mp4")]
+    process_all(name_tasks(inputs, f"{tmp_path / 'out'}/"), Run(segmenter, Look(), QUICK, Reading()), jobs=2)
+    together = [line for line in capsys.readouterr().err.splitlines() if "; " in line]
     assert together
-    one = r"(a|c d ü)\.mp4: \d+ of \d+ frames, [\d.]+ frames/s"
+    one = r"(a|c d ü)\.mp4: \d+ of 150 frames, [\d.]+ frames/s"
     assert all(re.fullmatch(f"{one}; {one}", line) for line in together), together
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -343,6 +344,27 @@ def test_every_return_code_is_looked_at(call: str, jetson: Jetson, engine: Path)
         open_backend("tensorrt", engine)
     jetson.cudart.fails = None
     assert not jetson.cudart.alive, "what was taken before the failure was given back"
+
+
+@pytest.mark.parametrize("room", [2, 3], ids=["nothing of the second fits", "a part of the second fits"])
+def test_a_gpu_with_room_for_one_batch_computes_one_at_a_time(
+    room: int, jetson: Jetson, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch under way needs two pieces of device memory. What the second had got by then is given back."""
+    allocate, calls = jetson.cudart.cudaMalloc, iter(range(1_000))
+    with monkeypatch.context() as patched:
+        full = lambda size: allocate(size) if next(calls) < room else (2, 0)  # noqa: E731
+        patched.setattr(jetson.cudart, "cudaMalloc", full, raising=False)
+        backend = open_backend("tensorrt", engine)
+    assert re.fullmatch(r"rtseg: no memory left on Orin, .*: one batch at a time\n", capsys.readouterr().err)
+    kept = len(jetson.cudart.alive)
+    images = pictures(5, 48, 64)
+    np.testing.assert_array_equal(backend.infer(images), truth(images))
+    backend.close()
+    assert not jetson.cudart.alive
+    whole = open_backend("tensorrt", engine)
+    assert len(jetson.cudart.alive) == 2 * kept, "the second batch left something behind"
+    whole.close()
 
 
 def test_version_compatible_engines_run_on_later_versions(

@@ -7,7 +7,8 @@ tuple that starts with the error code.
 from __future__ import annotations
 
 import ctypes
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from rtseg.errors import BackendError
 
 _OUT_OF_MEMORY = 2
 """CUDA's cudaErrorMemoryAllocation."""
+
+
+class NoMemory(BackendError):
+    """The GPU has no room for what was asked. Less may fit."""
 
 
 class Cuda:
@@ -54,13 +59,27 @@ class Cuda:
         if int(error) != 0:
             _, text = self._runtime.cudaGetErrorString(error)
             words = text.decode() if isinstance(text, bytes) else str(text)
-            remedy = (
-                "end other programs that use the GPU, or build for a smaller --size or --batch"
-                if int(error) == _OUT_OF_MEMORY
-                else "`rtseg doctor` looks at the driver"
-            )
-            raise BackendError(f"CUDA failed in {name}: {words} (code {int(error)}); {remedy}")
+            failure = f"CUDA failed in {name}: {words} (code {int(error)})"
+            if int(error) == _OUT_OF_MEMORY:
+                raise NoMemory(
+                    f"{failure}; end other programs that use the GPU, or build for a smaller --size or --batch"
+                )
+            raise BackendError(f"{failure}; `rtseg doctor` looks at the driver")
         return values[0] if len(values) == 1 else tuple(values) or None
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """What is allocated inside is given back at once if it ends in an exception, and with everything else if not."""
+        outer, self._owned = self._owned, ExitStack()
+        try:
+            yield
+        except BaseException:
+            self._owned.close()
+            raise
+        else:
+            outer.push(self._owned.pop_all())
+        finally:
+            self._owned = outer
 
     def stream(self) -> Any:
         """A stream of its own, which does not wait for the default stream."""

@@ -6,6 +6,7 @@ The calls used are those that TensorRT 10.3, 10.16, 11.4 and TensorRT for RTX 1.
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.backends import check_images
-from rtseg.backends.cuda import Cuda
+from rtseg.backends.cuda import Cuda, NoMemory
 from rtseg.description import ModelDescription
 from rtseg.engine_file import check_engine, read_sidecar
 from rtseg.errors import BackendError, EngineMismatch, ModelError
@@ -129,7 +130,7 @@ class TensorRtBackend:
             self._runtime = trt.Runtime(self._logger)
             self._engine = self._deserialize(engine)
             self._check_tensors()
-            self._slots = [self._make_slot() for _ in range(SLOTS)]
+            self._slots = self._make_slots()
         except BaseException:
             self._cuda.close()
             raise
@@ -182,7 +183,7 @@ class TensorRtBackend:
                 raise BackendError("the engine was closed")
             self._cuda.use()
             for number, begin in enumerate(range(0, len(images), batch)):
-                slot = self._slots[number % SLOTS]
+                slot = self._slots[number % len(self._slots)]
                 self._collect(slot, answers)
                 slot.rows = slice(begin, min(begin + batch, len(images)))
                 slot.host_images[: slot.rows.stop - begin] = images[slot.rows]
@@ -251,10 +252,26 @@ class TensorRtBackend:
                 f"the engine has the tensors {found}, not {wanted}; build it again: {self._sidecar.command}"
             )
 
+    def _make_slots(self) -> list[_Slot]:
+        """As many as there is memory for: one at least, and then each batch waits for the one before."""
+        slots = [self._make_slot()]
+        while len(slots) < SLOTS:
+            try:
+                with self._cuda.all_or_nothing():
+                    slots.append(self._make_slot())
+            except NoMemory:
+                self._logger.lines.clear()
+                print(
+                    f"rtseg: no memory left on {self._device} to compute beside copying: one batch at a time",
+                    file=sys.stderr,
+                )
+                break
+        return slots
+
     def _make_slot(self) -> _Slot:
         context = self._engine.create_execution_context()
         if context is None:
-            raise BackendError(
+            raise NoMemory(
                 f"TensorRT can't make an execution context ({self._logger.errors()}); is the GPU's memory full?"
             )
         facts = self._sidecar.facts
