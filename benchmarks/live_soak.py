@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,10 @@ from rtseg.outputs import Outputs, camera_sinks
 from rtseg.segmenter import Segmenter
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Look
+
+
+_TOLD = ("rtseg", "openvino", "torch", "av", "cv2", "numpy")
+"""Modules whose versions the result holds, those that were used."""
 
 
 def soak(
@@ -80,7 +83,7 @@ def soak(
             "machine": f"{segmenter.device}, {os.cpu_count()} cores",
             "versions": {
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("rtseg", "openvino", "av", "opencv-python", "numpy")},
+                **{name: sys.modules[name].__version__ for name in _TOLD if name in sys.modules},
             },
             "model": segmenter.description.name,
             "backend": f"{segmenter.backend} {segmenter.precision}",
