@@ -103,29 +103,29 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not (tmp_path / f"out.{ending}").exists()
 
 
+KILLED = """
+import sys
+from rtseg.segmenter import Segmenter
+from rtseg.video import Encoding, Look, process
+model, source, out = sys.argv[1:]
+frames = iter(range(1, 1 << 30))
+tell = lambda: print(next(frames), flush=True)
+process(source, out, Segmenter(model, streams=0), Look(), Encoding(), quiet=True, on_frame=tell)
+"""
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(1200)
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    """Each partial file plays up to within two seconds of the kill: 50 frames of 25 per second."""
+    """The whole road: each partial file plays up to within two seconds of the kill, 50 frames of 25 per second."""
     source = write_video(tmp_path / "in.mkv", frames=3000, after=[Audio(seconds=120), Text([(50, 51, "late")])])
-    code = f"""
-import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from media import FileSource, Frame, VideoSink, item
-source = FileSource({str(source)!r})
-sink = VideoSink(sys.argv[1], source.info, size=(96, 64))
-for got in source:
-    if isinstance(got, Frame):
-        sink.write(item(got))
-        print(sink.written, flush=True)
-    else:
-        sink.pass_through(got)
-"""
+    model = ROOT / "tests" / "data" / "nearest-colour.onnx"
     random = np.random.default_rng(7)
     missing = []
     for number in range(20):
         out = tmp_path / f"{number}.{('mp4', 'mkv')[number % 2]}"
-        process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", KILLED, str(model), str(source), str(out)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None
         target = int(random.integers(100, 2900))
         written = 0
@@ -136,6 +136,7 @@ for got in source:
                 break
         written = max([written, *(int(line) for line in process.stdout if line.strip().isdigit())])
         process.wait(20)
+        assert target <= written < 3000, "the run was over, or broke, before it was killed"
         played = len(read(out.with_name(f"{number}.partial{out.suffix}")))
         missing.append(written - played)
         assert written - played <= 50, (number, written, played)
@@ -443,6 +444,18 @@ def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
         source = write_video(tmp_path / "in.mp4", aspect=Fraction(4, 3))
         through(source, tmp_path / f"out.{ending}")
         assert FileSource(str(tmp_path / f"out.{ending}")).info.sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 31])
+def test_the_average_frame_rate_is_the_inputs(tmp_path: Path, frames: int, codec: str) -> None:
+    """Players and tools divide frames by the track's length: a last packet that lasts too long makes 15 fps 14.85."""
+    source = write_video(tmp_path / "in.mp4", frames=frames, rate=Fraction(30000, 1001))
+    through(source, tmp_path / "out.mp4", sink={"codec": codec})
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].average_rate == Fraction(30000, 1001)
+    numbers = [number_of(frame) for frame in FileSource(str(tmp_path / "out.mp4")) if isinstance(frame, Frame)]
+    assert numbers == list(range(frames))
 
 
 def test_a_frame_of_another_size_is_refused_and_not_squashed(tmp_path: Path) -> None:

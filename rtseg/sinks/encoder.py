@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ from av import Packet, VideoFrame
 from av.codec import Codec
 from av.codec.context import Flags
 from av.container import OutputContainer
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -25,6 +27,7 @@ from rtseg.sinks.partial import reason
 _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
+_REORDER = ("libx264", "libx265")
 _CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
 
@@ -98,6 +101,9 @@ class Encoder:
         self._coding = coding
         self._picture: VideoFrame | None = None
         self._reformatter = VideoReformatter()
+        # x264 and x265 reorder pictures unless they are told to answer at once.
+        self._holds = coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
+        self._waiting: deque[tuple[Frame, int]] = deque()
         self._held: list[Packet[VideoStream]] = []
         self._end = 0
         self.started = False
@@ -119,6 +125,8 @@ class Encoder:
     def encode(self, shown: Frame, pts: int) -> list[Packet[VideoStream]]:
         """The packets that are ready after one more frame, to be shown at `pts` in units of its time base.
 
+        Where pictures are reordered the last two are held back: see `flush`.
+
         Raises:
             SinkError: the frame has another size than the others.
             av.FFmpegError: the encoder refused it.
@@ -126,15 +134,31 @@ class Encoder:
         if (shown.width, shown.height) != self._coding.shown_size:
             width, height = self._coding.shown_size
             raise SinkError(f"a frame is {shown.width}x{shown.height}, the others are {width}x{height}")
-        picture = self._fill(shown)
-        picture.time_base, picture.pts = shown.time_base, pts
-        # Without a duration the last frame would last no time, and players leave it out.
-        picture.duration = shown.duration or max(1, round(1 / (self._coding.rate * shown.time_base)))
-        return self._ready(self._stream.encode(picture), last=False)
+        self._waiting.append((shown, pts))
+        if len(self._waiting) <= (2 if self._holds else 0):
+            return []
+        return self._ready(self._stream.encode(self._picture_of(*self._waiting.popleft())), last=False)
 
     def flush(self) -> list[Packet[VideoStream]]:
-        """The packets that are left at the end."""
-        return self._ready(self._stream.encode(None), last=True)
+        """The packets that are left at the end.
+
+        The last two pictures become P pictures, so that the last one shown is the last one decoded too. Otherwise the packet
+        decoded last would have to last longer than its picture is shown, and the file's average frame rate would be off.
+        """
+        packets = []
+        for shown, pts in self._waiting:
+            picture = self._picture_of(shown, pts)
+            picture.pict_type = PictureType.P
+            packets += self._stream.encode(picture)
+        self._waiting.clear()
+        return self._ready([*packets, *self._stream.encode(None)], last=True)
+
+    def _picture_of(self, shown: Frame, pts: int) -> VideoFrame:
+        picture = self._fill(shown)
+        picture.time_base, picture.pts, picture.pict_type = shown.time_base, pts, PictureType.NONE
+        # Without a duration the last frame would last no time, and players leave it out.
+        picture.duration = shown.duration or max(1, round(1 / (self._coding.rate * shown.time_base)))
+        return picture
 
     def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
         coding, colour = self._coding, self._colour
