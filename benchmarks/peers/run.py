@@ -1,0 +1,157 @@
+"""rtseg beside what people would use instead: same file, same weights, same input size, in one run, in turn.
+
+    python benchmarks/peers/run.py VIDEO --model small --rounds 5 --json benchmarks/results/peers-small-720p.json
+
+Each peer runs in an environment of its own (`.venv-peers/NAME`, made from `requirements/NAME.txt` when it is missing) and as its
+documentation says. OpenCV's wheel writes no H.264, so each peer runs twice: with its own writer (MPEG-4 part 2), and with its
+frames handed to PyAV under rtseg's x264 settings. The second is the fair one. Before each pair rtseg runs itself; ratios are
+taken within a round, and told as median, smallest and largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rtseg.bench.measure import machine
+from rtseg.bundled import find_weights
+from rtseg.segmenter import Segmenter
+from rtseg.sources import open_source
+
+HERE = Path(__file__).parent
+PEERS = {
+    "torch": ("torch_script.py", "OpenCV, torch FP32, NumPy overlay"),
+    "onnxruntime": ("onnxruntime_script.py", "OpenCV, ONNX Runtime, NumPy overlay"),
+    "model-api": ("intel_model_api.py", "openvino-model-api's AsyncPipeline, OpenCV"),
+    "supervision": ("supervision_script.py", "supervision, OpenVINO"),
+}
+WRITERS = ("pyav", "own")
+
+
+def main() -> None:
+    """Runs them and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video")
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    size, frames = _sizes(args.video, args.model)
+    python = {name: environment(name) for name in args.peers}
+    rounds: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="rtseg-peers-") as folder:
+        prepare = [sys.executable, "-W", "ignore", HERE / "prepare.py", args.model, *map(str, size), folder]
+        subprocess.run(prepare, check=True, capture_output=True)
+        for number in range(args.rounds):
+            row: dict[str, Any] = {}
+            for name in args.peers:
+                ours = run_rtseg(args.video, args.model, args.preset, folder)
+                row[name] = {"rtseg": ours}
+                for writer in WRITERS:
+                    row[name][writer] = run_peer(python[name], name, writer, args, size, Path(folder))
+                    print(
+                        f"round {number + 1}, {name} ({writer}): {row[name][writer]['fps']:.1f} fps, "
+                        f"rtseg {ours['fps']:.1f}, ratio {ours['fps'] / row[name][writer]['fps']:.2f}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+            rounds.append(row)
+    result = {
+        "video": Path(args.video).name,
+        "frames": frames,
+        "model": args.model,
+        "input_size": list(size),
+        "preset": args.preset,
+        "machine": machine(),
+        "peers": {name: summary(name, [row[name] for row in rounds]) for name in args.peers},
+    }
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written: {args.json}", file=sys.stderr)
+
+
+def environment(name: str) -> Path:
+    """The peer's Python, in an environment made from its requirements."""
+    folder = HERE.parents[1] / ".venv-peers" / name
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder.name}'s environment", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        requirements = HERE / "requirements" / f"{name}.txt"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+    return python
+
+
+def run_rtseg(video: str, model: str, preset: str, folder: str) -> dict[str, Any]:
+    """One run of `rtseg video`, as a user starts it."""
+    stats = Path(folder) / "stats.json"
+    command = [sys.executable, "-m", "rtseg", "video", video, "-o", f"{folder}/rtseg.mp4", "--model", model]
+    subprocess.run([*command, "--preset", preset, "--stats", stats, "--quiet"], check=True)
+    told = json.loads(stats.read_text())
+    written = told["frames"]["written"]
+    return {
+        "frames": written,
+        "seconds": told["seconds"],
+        "fps": told["fps"],
+        "cpu_ms_a_frame": told["cpu_seconds"] / written * 1000,
+        "peak_rss_mib": told["peak_rss_mib"],
+    }
+
+
+def run_peer(
+    python: Path, name: str, writer: str, args: argparse.Namespace, size: tuple[int, int], folder: Path
+) -> dict[str, Any]:
+    """One run of a peer."""
+    weights = find_weights(args.model) if name == "torch" else folder / f"{args.model}-scores.onnx"
+    command = [python, HERE / PEERS[name][0], args.video, "--weights", weights, "--size", *size, "--writer", writer]
+    command += ["--preset", args.preset, "--output", folder / "peer.mp4"]
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, timeout=900)
+    if done.returncode:
+        raise SystemExit(f"{name} failed; see above")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def summary(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians, and the ratio of frames per second with its spread."""
+    told: dict[str, Any] = {"what": PEERS[name][1], "packages": rounds[0]["own"]["packages"]}
+    for writer in WRITERS:
+        ratios = [row["rtseg"]["fps"] / row[writer]["fps"] for row in rounds]
+        told[writer] = {
+            "fps": round(statistics.median(row[writer]["fps"] for row in rounds), 2),
+            "cpu_ms_a_frame": round(statistics.median(row[writer]["cpu_ms_a_frame"] for row in rounds), 1),
+            "peak_rss_mib": round(statistics.median(row[writer]["peak_rss_mib"] for row in rounds)),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratio_smallest": round(min(ratios), 2),
+            "ratio_largest": round(max(ratios), 2),
+            "pairs": len(ratios),
+        }
+    told["rtseg"] = {
+        "fps": round(statistics.median(row["rtseg"]["fps"] for row in rounds), 2),
+        "cpu_ms_a_frame": round(statistics.median(row["rtseg"]["cpu_ms_a_frame"] for row in rounds), 1),
+        "peak_rss_mib": round(statistics.median(row["rtseg"]["peak_rss_mib"] for row in rounds)),
+    }
+    return told
+
+
+def _sizes(video: str, model: str) -> tuple[tuple[int, int], int]:
+    """The network's input that rtseg takes for this file, and the file's number of frames."""
+    source = open_source(video)
+    try:
+        with Segmenter(model) as segmenter:
+            size = segmenter.input_size_for(source.info.width, source.info.height)
+        return size, source.info.frame_count or 0
+    finally:
+        source.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Peer (d): supervision's annotators and its video pipeline, around the same network on OpenVINO."""
+
+import cv2
+import numpy as np
+import openvino as ov
+import supervision as sv
+from common import COLOURS, Timer, open_writer, parse
+
+args = parse()
+width, height = args.size
+compiled = ov.Core().compile_model(args.weights, "CPU")
+annotator = sv.MaskAnnotator(
+    color=sv.ColorPalette([sv.Color(*map(int, colour)) for colour in COLOURS]),
+    opacity=0.5,
+    color_lookup=sv.ColorLookup.CLASS,
+)
+
+
+def segment(picture):
+    rgb = cv2.cvtColor(cv2.resize(picture, (width, height)), cv2.COLOR_BGR2RGB)
+    x = ((rgb.astype(np.float32) - 112) / 64).transpose(2, 0, 1)[None]
+    classes = compiled(x)[0][0].argmax(axis=0).astype(np.uint8)
+    return cv2.resize(classes, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+
+
+def callback(picture, index):
+    classes = segment(picture)
+    present = np.unique(classes)
+    masks = classes[None] == present[:, None, None]
+    detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks), mask=masks, class_id=present.astype(int))
+    timer.frames += 1
+    return annotator.annotate(picture.copy(), detections)
+
+
+segment(next(sv.get_video_frames_generator(args.video)))
+with Timer() as timer:
+    if args.writer == "own":
+        sv.process_video(args.video, args.output, callback)
+    else:
+        info = sv.VideoInfo.from_video_path(args.video)
+        writer = open_writer(args, info.fps, info.resolution_wh)
+        for index, picture in enumerate(sv.get_video_frames_generator(args.video)):
+            writer.write(callback(picture, index))
+        writer.release()
