@@ -36,7 +36,6 @@ from rtseg.segmenter import Segmenter
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Look
 
-
 _TOLD = ("rtseg", "openvino", "torch", "av", "cv2", "numpy")
 """Modules whose versions the result holds, those that were used."""
 

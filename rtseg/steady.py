@@ -15,8 +15,8 @@ LARGEST_SMOOTH = 0.9
 """Of ten parts nine from before: what a frame says is half gone after seven."""
 
 CUT_LEVELS = 20.0
-"""Mean change of the small picture from one frame to the next, of 255, that is a cut. Of the street videos at hand the
-largest without a cut is 8 (11 where every second frame is left out), the smallest between two drives is 29."""
+"""A larger `change` from one frame to the next is a cut. Of the street videos at hand the largest without a cut is 8 (11 where
+every second frame is left out), the smallest between two drives 29: `benchmarks/cuts.py`."""
 
 GAP_SECONDS = 1.0
 """What was said longer ago than this no longer holds."""
@@ -54,14 +54,22 @@ class Steady:
             frame: for its size and time.
             picture: the frame as the network is given it, without bars, uint8 `[h, w, 3]`.
         """
-        small = np.asarray(cv2.resize(picture, _SMALL, interpolation=cv2.INTER_AREA))
+        small = shrink(picture)
         place = frame.width, frame.height
         before, self._small = self._small, small
         passed, self._seconds = frame.pts_seconds - self._seconds, frame.pts_seconds
         same, self._place = place == self._place, place
-        if before is not None and (
-            not same or not 0.0 <= passed <= GAP_SECONDS or cv2.absdiff(small, before).mean() > CUT_LEVELS
-        ):
+        if before is not None and (not same or not 0.0 <= passed <= GAP_SECONDS or change(small, before) > CUT_LEVELS):
             self.cuts += 1
             self.scores = None
         return 0.0 if self.scores is None else self.smooth
+
+
+def shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A picture so small that motion changes it little: uint8 `[h, w, 3]` to uint8 `[18, 32, 3]`."""
+    return np.asarray(cv2.resize(picture, _SMALL, interpolation=cv2.INTER_AREA))
+
+
+def change(small: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8]) -> float:
+    """How much a shrunk picture differs from the one before: the mean over its samples, 0 to 255."""
+    return float(cv2.absdiff(small, before).mean())
