@@ -161,15 +161,17 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             self.told[pool.name] = size
 
         def create_timing_cache(self, data: bytes) -> Any:
-            return SimpleNamespace(data=data)
+            return None if data == b"damaged" else SimpleNamespace(data=data)
 
         def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
             assert ignore_mismatch is False
+            if cache.data == b"of another GPU":
+                return False
             self.told["timing_cache"] = len(cache.data)
             return True
 
         def get_timing_cache(self) -> Any:
-            return SimpleNamespace(serialize=lambda: b"measured")
+            return SimpleNamespace(serialize=lambda: b"measured") if "timing_cache" in self.told else None
 
     class Builder:
         num_DLA_cores = 2  # noqa: N815 (TensorRT's own name)
@@ -229,7 +231,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             self._addresses[name] = address
-            return True
+            return cudart is None or cudart.takes_addresses
 
         def execute_async_v3(self, stream: int) -> bool:
             assert cudart is not None
@@ -242,6 +244,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
+            if cudart is not None and not cudart.starts:
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
             self.engine_host_code_allowed = False
             self.DLA_core = -1  # TensorRT's own name
@@ -272,7 +276,7 @@ class Cudart:
     def __init__(self) -> None:
         self.alive: dict[int, Any] = {}
         self.calls: list[str] = []
-        self.capture_works = True
+        self.capture_works = self.takes_addresses = self.starts = True
         self.fails: str | None = None
         self._queues: dict[int, list[Callable[[], None]]] = {}
         self._captured: dict[int, list[Callable[[], None]] | None] = {}

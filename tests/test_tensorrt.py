@@ -102,6 +102,31 @@ def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path
 
 
 @needs_rtx
+@pytest.mark.parametrize(
+    "name",
+    [
+        "small",
+        "fastai1-narrow-batch-norm",
+        "fastai2-narrow-spectral-norm",
+        "classic-12-transposed-binary",
+        "smp-narrow-binary",
+    ],
+)
+def test_rtx_builds_each_family_of_checkpoints(name: str, tmp_path: Path) -> None:
+    source: Path | str = name
+    if name != "small":
+        torch = pytest.importorskip("torch")
+        pytest.importorskip("onnxscript")
+        from importer_fixtures import load, weights
+
+        source = tmp_path / "unet.pth"
+        torch.save(weights(load(name)), source)
+    built = build(source, target="tensorrt-rtx", size=(128, 96), out=tmp_path / "engines", verify=False)
+    assert built.path.read_bytes()[:4] == b"vtrt"
+    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+
+
+@needs_rtx
 def test_rtx_refuses_an_fp16_engine_that_is_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     monkeypatch.setattr("rtseg.models.origin.halved", lambda model, keep: model)  # a conversion that does nothing
@@ -237,6 +262,18 @@ def test_the_timing_cache_is_kept_between_builds(jetson: Jetson, model: Path, tm
     assert told(second.path)["timing_cache"] == len(b"measured")
 
 
+@pytest.mark.parametrize("kept", [b"damaged", b"of another GPU"])
+def test_a_timing_cache_that_does_not_serve_is_begun_anew(
+    kept: bytes, jetson: Jetson, model: Path, tmp_path: Path
+) -> None:
+    first = build(model, target="tensorrt", out=tmp_path, verify=False)
+    (cache,) = tmp_path.glob("timing-*.cache")
+    cache.write_bytes(kept)
+    build(model, target="tensorrt", out=tmp_path, verify=False, force=True)
+    assert told(first.path)["timing_cache"] == 0
+    assert cache.read_bytes() == b"measured"
+
+
 def test_unknown_operators_are_named_with_their_nodes(jetson: Jetson, tmp_path: Path) -> None:
     def strange(graph: Any) -> None:
         graph.node.append(onnx.helper.make_node("Erf", ["b"], ["e1"], "first_erf"))
@@ -321,6 +358,34 @@ def test_what_cannot_be_recorded_runs_call_by_call(jetson: Jetson, engine: Path)
     images = pictures(5, 48, 64)
     np.testing.assert_array_equal(backend.infer(images), truth(images))
     backend.close()
+    assert not jetson.cudart.alive
+
+
+def test_a_run_that_failed_leaves_nothing_to_the_next(jetson: Jetson, engine: Path) -> None:
+    backend = open_backend("tensorrt", engine)
+    launch, count = jetson.cudart.cudaGraphLaunch, iter(range(10))
+    jetson.cudart.cudaGraphLaunch = lambda *arguments: (2,) if next(count) == 2 else launch(*arguments)
+    with pytest.raises(BackendError, match="CUDA failed in cudaGraphLaunch"):
+        backend.infer(pictures(7, 48, 64))
+    images = pictures(1, 48, 64, seed=5)
+    np.testing.assert_array_equal(backend.infer(images), truth(images))
+    backend.close()
+
+
+def test_closing_frees_all_even_if_cuda_repeats_an_error(jetson: Jetson, engine: Path) -> None:
+    backend = open_backend("tensorrt", engine)
+    jetson.cudart.fails = "cudaSetDevice"
+    backend.close()
+    assert not jetson.cudart.alive
+
+
+def test_tensorrt_that_does_not_start_or_take_memory_is_told(jetson: Jetson, engine: Path) -> None:
+    jetson.cudart.takes_addresses = False
+    with pytest.raises(BackendError, match="does not take the memory for 'image'"):
+        open_backend("tensorrt", engine)
+    jetson.cudart.starts = False
+    with pytest.raises(BackendError, match=r"tensorrt can't start .*`rtseg doctor`"):
+        open_backend("tensorrt", engine)
     assert not jetson.cudart.alive
 
 

@@ -46,6 +46,10 @@ class Cuda:
         """Makes the device current in this thread; CUDA keeps it for each thread apart."""
         self.call("cudaSetDevice", self._device)
 
+    def use_again(self) -> None:
+        """As `use`, before things are freed: an error that CUDA repeats from an earlier call must not keep that from happening."""
+        self._free("cudaSetDevice", self._device)
+
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the run-time by name.
 
@@ -148,7 +152,9 @@ class Cuda:
 
     def drop_capture(self, stream: Any) -> None:
         """Ends a recording that failed, and clears the error it left."""
-        self._runtime.cudaStreamEndCapture(stream)
+        error, *graph = self._runtime.cudaStreamEndCapture(stream)
+        if int(error) == 0:  # what failed was not CUDA: the half of the run that was recorded
+            self._free("cudaGraphDestroy", graph[0])
         self._runtime.cudaGetLastError()
 
     def close(self) -> None:

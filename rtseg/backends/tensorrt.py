@@ -127,7 +127,7 @@ class TensorRtBackend:
         self._cuda = Cuda(gpu.index)
         try:
             self._logger = make_logger(trt)
-            self._runtime = trt.Runtime(self._logger)
+            self._runtime = _runtime(trt, self._logger, target)
             self._engine = self._deserialize(engine)
             self._check_tensors()
             self._slots = self._make_slots()
@@ -142,7 +142,7 @@ class TensorRtBackend:
 
     @property
     def precision(self) -> str:
-        """`fp16` or `fp32`, as proven when the engine was built."""
+        """`fp16`, `fp32` or `int8`, as proven when the engine was built."""
         return self._sidecar.facts.precision
 
     @property
@@ -182,6 +182,8 @@ class TensorRtBackend:
             if not self._slots:
                 raise BackendError("the engine was closed")
             self._cuda.use()
+            for slot in self._slots:
+                slot.rows = None  # left by a run that failed or was interrupted half-way
             for number, begin in enumerate(range(0, len(images), batch)):
                 slot = self._slots[number % len(self._slots)]
                 self._collect(slot, answers)
@@ -221,9 +223,9 @@ class TensorRtBackend:
     def close(self) -> None:
         """Gives back contexts, engine and memory."""
         with self._lock:
+            self._cuda.use_again()
             self._slots = []
             self._engine = self._runtime = None
-            self._cuda.use()
             self._cuda.close()
 
     def _deserialize(self, path: Path) -> Any:
@@ -286,8 +288,9 @@ class TensorRtBackend:
             device_images=self._cuda.device_buffer(host_images.nbytes),
             device_classes=self._cuda.device_buffer(host_classes.nbytes),
         )
-        context.set_tensor_address("image", slot.device_images)
-        context.set_tensor_address("classes", slot.device_classes)
+        for name, address in (("image", slot.device_images), ("classes", slot.device_classes)):
+            if not context.set_tensor_address(name, address):
+                raise BackendError(f"TensorRT does not take the memory for '{name}': {self._logger.errors()}")
         self._enqueue(slot)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
         self._wait(slot)
         slot.graph = self._record(slot)
@@ -338,6 +341,15 @@ class TensorRtBackend:
             rows, slot.rows = slot.rows, None
             self._wait(slot)
             answers[rows] = slot.host_classes[: rows.stop - rows.start]
+
+
+def _runtime(trt: Any, logger: Any, target: str) -> Any:
+    try:
+        return trt.Runtime(logger)
+    except TypeError as error:  # pybind11's word for a factory that gave nothing
+        raise BackendError(
+            f"{target} can't start ({logger.errors()}); `rtseg doctor` looks at GPU and driver"
+        ) from error
 
 
 def _choose_gpu(device: str | None, target: str) -> Any:

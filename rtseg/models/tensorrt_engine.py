@@ -152,8 +152,10 @@ def build_plan(
         target == "tensorrt" and timing_cache is not None
     ):  # in TensorRT for RTX timing caches do nothing and are deprecated
         kept = timing_cache.read_bytes() if timing_cache.is_file() else b""
-        cache = config.create_timing_cache(kept) or config.create_timing_cache(b"")  # a damaged one gives nothing
-        config.set_timing_cache(cache, False)
+        cache = config.create_timing_cache(kept)
+        if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another GPU of this capability
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
     with Monitored(trt, quiet) as monitor:
         config.progress_monitor = monitor.monitor
         plan = builder.build_serialized_network(network, config)
