@@ -17,6 +17,8 @@ calls them, with `raise ... from error`, so that `-v` can still show the cause. 
 
 from __future__ import annotations
 
+import re
+
 
 class RtsegError(Exception):
     """Base of every error that the user can mend. `str(error)` is one line that says how."""
@@ -56,3 +58,8 @@ class DataError(RtsegError):
 
 class FidelityError(RtsegError):
     """What came out is not what went in. The output stays under its `.partial` name."""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal, control characters but line ends made visible: names of strangers' files must not steer it."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg import __version__
-from rtseg.errors import OptionError
+from rtseg.errors import OptionError, printable
 from rtseg.fidelity import Recorder, compare
 from rtseg.frame import Segmented, StreamInfo
 from rtseg.heat import HeatWatch
@@ -194,7 +194,7 @@ def process(
             sink.abort()
             kept = getattr(sink, "partial_path", None)
             if kept is not None and Path(kept).exists() and str(kept) not in str(error):
-                print(f"rtseg: what was written until then is kept as {kept}", file=sys.stderr)
+                print(printable(f"rtseg: what was written until then is kept as {kept}"), file=sys.stderr)
         raise
     finally:
         source.close()

@@ -286,6 +286,19 @@ def test_odd_names_among_several(segmenter: Segmenter, tmp_path: Path, name: str
     assert len(read(tmp_path / f"out {name}" / "plain.mp4")) == 3
 
 
+def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_video(folder / "a\x1b]0;title\x07\r.mp4", frames=3)
+    (folder / "b\x1b[31m\x9b2J.mp4").write_text("broken")
+    result = rtseg("video", folder, "-o", tmp_path / "out", "--model", MODEL)
+    assert result.returncode == 1
+    assert not set(result.stderr) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert r"a\x1b]0;title\x07\x0d.mp4: 3 frames" in result.stderr
+    assert r"b\x1b[31m\x9b2J.mp4 is not a video" in result.stderr
+    assert (tmp_path / "out" / "a\x1b]0;title\x07\r.mp4").exists()
+
+
 def test_long_names_that_begin_alike_at_the_same_time(segmenter: Segmenter, tmp_path: Path) -> None:
     """They leave no room for `.partial`, and must not get the same shortened name."""
     stems = ["x" * 249 + end for end in "ab"] + ["日" * 82 + end for end in "本国"]

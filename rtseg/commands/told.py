@@ -12,7 +12,7 @@ from types import FrameType
 
 import typer
 
-from rtseg.errors import RtsegError
+from rtseg.errors import RtsegError, printable
 
 
 class Terminated(KeyboardInterrupt):
@@ -62,7 +62,7 @@ def _opencv_remedy(error: ImportError) -> str | None:
 
 def say(line: str) -> None:
     """A line for people: to stderr, so that stdout stays free for machines."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
