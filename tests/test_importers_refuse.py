@@ -71,6 +71,24 @@ def test_bytes_that_were_changed(tmp_path: Path) -> None:
             import_checkpoint(path, size=(64, 64))
 
 
+def test_a_weight_whose_bytes_were_changed(tmp_path: Path) -> None:
+    path = tmp_path / "unet.pth"
+    torch.save(weights(load(CLASSIC)), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x01
+    path.write_bytes(data)
+    assert "damaged" in refused(path)
+
+
+def test_a_file_saved_without_sums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights(load(CLASSIC)), tmp_path / "unet.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    import_checkpoint(tmp_path / "unet.pth", size=(64, 64))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 50, bytes(4096), b"\x80\x02}q\x00."])
 def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "unet.pth"

@@ -137,6 +137,8 @@ def _load_torch(path: Path) -> Any:
             f"{path} is a TorchScript program, not a checkpoint; load it with `torch.jit.load`, export it to ONNX with "
             "`torch.onnx.export`, and give rtseg the .onnx file"
         )
+    if is_zip:
+        _check_sums(path)
     named = _named_in(path)
     stand_ins: list[Any] = [(Inert, name) for name in named if HARMLESS.fullmatch(name)]
     try:
@@ -145,7 +147,7 @@ def _load_torch(path: Path) -> Any:
             # Zip files are mapped, so that an optimiser's state beside the weights is never read.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path} {_why_refused(named, str(error))}") from error
+        raise ModelError(f"{path} {_why_refused(named)}") from error
     except Exception as error:  # bytes of a damaged file make torch's reader raise almost anything
         raise ModelError(f"{path}: damaged, cut short, or not a torch checkpoint ({_one_line(error)})") from error
 
@@ -156,6 +158,28 @@ def _is_torchscript(path: Path) -> bool:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except DAMAGE as error:
         raise ModelError(f"{path}: damaged or cut short ({_one_line(error)})") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raises ModelError where bytes of a weight were changed: torch writes their sums, and does not look at them again.
+
+    A file that was saved without them (`torch.serialization.set_crc32_options(False)`) has none that is right.
+    """
+    right, wrong = 0, ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                try:
+                    with archive.open(entry) as file:
+                        while file.read(1 << 20):
+                            pass
+                    right += entry.file_size > 0
+                except zipfile.BadZipFile:
+                    wrong = entry.filename
+    except DAMAGE as error:
+        raise ModelError(f"{path}: damaged or cut short ({_one_line(error)})") from error
+    if right and wrong:
+        raise ModelError(f"{path}: damaged: '{wrong}' in it is not what was saved; copy or download the file again")
 
 
 def _named_in(path: Path) -> list[str]:
@@ -192,7 +216,7 @@ def _names_in_pickle(file: Any) -> Iterator[str]:
             strings.append(argument)
 
 
-def _why_refused(named: list[str], message: str) -> str:
+def _why_refused(named: list[str]) -> str:
     """The rest of the sentence that starts with the file's name."""
     harmful = [name for name in named if RUNS_CODE.fullmatch(name)]
     if harmful:
@@ -210,7 +234,7 @@ def _why_refused(named: list[str], message: str) -> str:
         )
     if unknown:
         return f"holds objects that are no weights ({', '.join(unknown[:3])}), which are not read; {HOW_TO_SAVE}"
-    return f"is no torch checkpoint, or is damaged ({message.splitlines()[0][:120]}); {HOW_TO_SAVE}"
+    return f"is no torch checkpoint, or is damaged; {HOW_TO_SAVE}"
 
 
 def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
