@@ -231,7 +231,7 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
     if outputs.codec == "gstreamer":
         from rtseg.sinks.gstreamer import GStreamerSink
 
-        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=outputs.overwrite)
+        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=outputs.overwrite, read_whole=False)
     codec = outputs.codec or "libx264"
     preset = tune = None
     if codec.endswith("_nvenc"):

@@ -8,7 +8,6 @@ import select
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +16,8 @@ from rtseg.frame import Frame, Passthrough, Segmented, StreamInfo
 from rtseg.gstreamer.elements import STDIN_FD, Encoder, command_line, encoder, to_file
 from rtseg.gstreamer.packets import BUFFER, LAYOUT_OF, RawVideo, head, write_header
 from rtseg.gstreamer.process import GStreamerProcess, words_of
-from rtseg.sinks.partial import Partial, reason
+from rtseg.sinks.partial import Partial
+from rtseg.sinks.read_back import read_back
 from rtseg.sinks.video import Written
 
 _STALL_SECONDS = 10.0
@@ -99,6 +99,7 @@ class GStreamerSink:
         size: width and height of the shown frames.
         crf: constant quality, for encoders that have it; None: 23.
         overwrite: whether an existing file may be replaced.
+        read_whole: as in `rtseg.sinks.video.VideoSink`.
 
     Raises:
         SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.
@@ -112,8 +113,11 @@ class GStreamerSink:
         size: tuple[int, int],
         crf: int | None = None,
         overwrite: bool = True,
+        read_whole: bool = True,
     ) -> None:
         self._path = str(path)
+        self._read_whole = read_whole
+        self._last_seconds = 0.0
         self._size = size
         self._layout = info.pixel_format
         self._encoder = _encoder(info, crf)
@@ -174,6 +178,7 @@ class GStreamerSink:
             self._since = shown.pts * shown.time_base
         self._pipe.send(shown, self._since)
         self._written += 1
+        self._last_seconds = float(shown.pts * shown.time_base - self._since)
 
     def pass_through(self, packet: Passthrough) -> None:
         """Nothing: only pictures go to GStreamer."""
@@ -187,7 +192,7 @@ class GStreamerSink:
         if self._finished is None:
             self._done = True
             self._pipe.finish(_FINISH_SECONDS)
-            self._read_back()
+            read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
             self._finished = Written(self._partial.path, self._written, self._size, left_out=self._left_out)
         return self._finished
 
@@ -210,16 +215,6 @@ class GStreamerSink:
         self._pipe.stop()
         if not self._written:
             self._partial.discard()
-
-    def _read_back(self) -> None:
-        path = self._partial.path
-        try:
-            with av.open(f"file:{path}") as container:
-                count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
-        except (av.FFmpegError, OSError, IndexError) as error:
-            raise SinkError(f"{path} was written but can't be read back: {reason(error)}") from error
-        if count != self._written:
-            raise SinkError(f"{path} holds {count} of {self._written} frames: the disk may be full")
 
 
 def raw_video(info: StreamInfo, size: tuple[int, int]) -> RawVideo:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, Segmented, StreamInfo
@@ -18,12 +18,10 @@ from rtseg.sinks.containers import STDOUT, container_for
 from rtseg.sinks.encoder import Coding, Encoder
 from rtseg.sinks.others import OtherStreams, codec_name
 from rtseg.sinks.partial import Partial, reason
+from rtseg.sinks.read_back import read_back
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata that tells how the input file was written, not what it shows."""
-
-_END_SECONDS = 2.0
-"""What is read of a file's end where it is not read whole: more than the distance of two key frames."""
 
 T = TypeVar("T")
 
@@ -282,29 +280,9 @@ class VideoSink:
             self._guard(self._container.close)
 
     def _read_back(self) -> None:
-        if self._partial is None:
-            return
-        path = self._partial.path
-        try:
-            with av.open(f"file:{path}") as container:
-                count = self._count(container)
-        except (av.FFmpegError, OSError, IndexError) as error:
-            raise SinkError(f"{path} was written but can't be read back: {reason(error)}") from error
-        if count != self._written:
-            raise SinkError(f"{path} holds {count} of {self._written} frames: the disk may be full")
-
-    def _count(self, container: InputContainer) -> int:
-        """Frames that a finished file holds."""
-        video = container.streams.video[0]
-        timed = self._kind.timed and not self._kind.constant_rate
-        if self._read_whole or not (timed and self._written):
-            return sum(1 for packet in container.demux(video) if packet.size and not packet.is_discard)
-        container.seek(round((self._last_seconds - _END_SECONDS) * 1_000_000))
-        stamps = [packet.pts for packet in container.demux(video) if packet.size and packet.pts is not None]
-        tick = float(video.time_base or 0)
-        if not stamps or max(stamps) * tick < self._last_seconds - max(tick, 0.001):
-            return min(video.frames, self._written - 1)  # its last frames are not there, whatever the index says
-        return video.frames or self._written  # not every container's index tells
+        if self._partial is not None:
+            whole = self._read_whole or not self._kind.timed or self._kind.constant_rate or not self._written
+            read_back(self._partial.path, self._written, None if whole else self._last_seconds)
 
     def _guard(self, act: Callable[[], T]) -> T:
         try:
