@@ -400,6 +400,21 @@ def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest
         default_folder()
 
 
+def test_a_built_file_is_no_source(model: Path, tmp_path: Path) -> None:
+    built = quick(model, tmp_path / "built", target="openvino")
+    with pytest.raises(ModelError, match=r"\.xml is a built file; build from the model that it was made from"):
+        quick(built.path, tmp_path / "again")
+
+
+def test_what_is_counted_is_called_by_its_name(model: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = quick(model, tmp_path / "built", say=lines.append)
+    assert first.sidecar.proof["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
+    second = quick(Path("small"), tmp_path / "built", say=lines.append)  # pads by its size, which shows when it runs
+    assert second.sidecar.proof["precision"]["weights"] > 2_000_000
+    assert any("million weights are FP16" in line for line in lines)
+
+
 def test_the_command(model: Path, tmp_path: Path) -> None:
     from rtseg.cli import app
 

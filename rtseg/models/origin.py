@@ -66,6 +66,8 @@ def open_origin(path: Path, preparation: Preparation, size: tuple[int, int] | No
         from rtseg.models.checkpoint_origin import CheckpointOrigin
 
         return CheckpointOrigin(path, preparation, size)
+    if path.suffix in (".engine", ".xml"):
+        raise ModelError(f"{path} is a built file; build from the model that it was made from, which its .json names")
     raise ModelError(
         f"{path}: rtseg builds from .onnx, {', '.join(CHECKPOINTS)} and save_pretrained folders; "
         "a model of another program can be exported to ONNX there"

@@ -34,6 +34,9 @@ class Share:
     int8_layers: int = 0
     """Layers with such multiplications."""
 
+    of: str = "multiplications"
+    """What was counted: `multiplications`, or `weights` where shapes inside the graph show only when it runs."""
+
     @property
     def half(self) -> float:
         """Share of the multiplications in FP16, 0 to 1."""
@@ -101,7 +104,7 @@ def engine_layers(inspected: str) -> tuple[int, int, int]:
 
 
 def graph_share(model: Any) -> Share:
-    """The same count on an ONNX graph, by the type of the weights. Where shapes are free, each weight counts once."""
+    """The same count on an ONNX graph, by the type of the weights. Where a shape is not known, each weight counts once."""
     from onnx import TensorProto
 
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -109,7 +112,8 @@ def graph_share(model: Any) -> Share:
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*model.graph.value_info, *model.graph.output)
     }
-    counted = {TensorProto.FLOAT16: [0, 0], TensorProto.FLOAT: [0, 0], TensorProto.INT8: [0, 0]}
+    kinds = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT8)
+    found: list[tuple[int, int, int]] = []  # kind, weights, positions in the picture
     from_int8 = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     weights |= {  # a dequantised weight counts as INT8 where the value it meets is dequantised too
         node.output[0]: weights[node.input[0]]
@@ -121,16 +125,17 @@ def graph_share(model: Any) -> Share:
         if (
             node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm")
             or tensor is None
-            or tensor.data_type not in counted
-            or (tensor.data_type == TensorProto.INT8 and not set(node.input[:2]) <= from_int8)
+            or tensor.data_type not in kinds
         ):
             continue
-        positions = math.prod(shapes.get(node.output[0], [])[2:]) or 1
-        counted[tensor.data_type][0] += positions * math.prod(tensor.dims)
-        counted[tensor.data_type][1] += 1
-    (half, half_layers), (single, float_layers) = counted[TensorProto.FLOAT16], counted[TensorProto.FLOAT]
-    int8, int8_layers = counted[TensorProto.INT8]
-    return Share(half, half + single + int8, half_layers, float_layers, int8, int8_layers)
+        both = tensor.data_type != TensorProto.INT8 or set(node.input[:2]) <= from_int8
+        positions = math.prod(shapes.get(node.output[0], [0, 0, 0])[2:])
+        found.append((tensor.data_type if both else TensorProto.FLOAT16, math.prod(tensor.dims), positions))
+    known = all(positions for _, _, positions in found)
+    half, single, int8 = (sum(w * (p if known else 1) for kind, w, p in found if kind == k) for k in kinds)
+    half_layers, float_layers, int8_layers = (sum(kind == k for kind, _, _ in found) for k in kinds)
+    of = "multiplications" if known else "weights"
+    return Share(half, half + single + int8, half_layers, float_layers, int8, int8_layers, of)
 
 
 def executed_share(executed: Any) -> Share:

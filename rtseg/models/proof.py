@@ -53,7 +53,7 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
         "counted_on": where,
         **({"int8_share": round(share.int8, 4), "int8_layers": share.int8_layers} if precision == "int8" else {}),
         "fp16_share": round(share.half, 4),
-        "multiplications": share.macs,
+        share.of: share.macs,
         "fp16_layers": share.half_layers,
         "fp32_layers": share.float_layers,
     }
@@ -61,13 +61,17 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
 
 def share_line(counted: dict[str, Any], precision: str) -> str:
     """How much is FP16 or INT8, for people."""
+    if "weights" in counted:
+        all_of_it = f"{counted['weights'] / 1e6:.2f} million weights"
+    else:
+        all_of_it = f"{counted['multiplications'] / 1e9:.2f} billion multiplications"
     if precision == "int8":
         return (
-            f"int8: {counted['int8_share']:.1%} of {counted['multiplications'] / 1e9:.2f} billion multiplications are INT8 "
+            f"int8: {counted['int8_share']:.1%} of {all_of_it} are INT8 "
             f"({counted['int8_layers']} layers), counted on {counted['counted_on']}"
         )
     return (
-        f"{precision}: {counted['fp16_share']:.1%} of {counted['multiplications'] / 1e9:.2f} billion multiplications are FP16, "
+        f"{precision}: {counted['fp16_share']:.1%} of {all_of_it} are FP16, "
         f"{counted['fp16_layers']} layers FP16 and {counted['fp32_layers']} FP32, counted on {counted['counted_on']}"
     )
 
