@@ -49,8 +49,9 @@ fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceb
 quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
 	@test -n "$(DATA)" || { echo "usage: make quantised DATA=path/to/camvid" >&2; exit 2; }
 	rm -rf runs/int8
-	$(BIN)/rtseg build small --target onnx --precision int8 --calibrate "$(DATA)" -o runs/int8
-	cp runs/int8/*-int8.onnx rtseg/assets/camvid-small-int8.onnx
+	$(BIN)/rtseg build small --target openvino --precision int8 --calibrate "$(DATA)" -o runs/int8
+	cp runs/int8/*-int8.xml rtseg/assets/camvid-small-int8.xml
+	cp runs/int8/*-int8.bin rtseg/assets/camvid-small-int8.bin
 
 clean:           ## remove what was made here
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -13,13 +13,14 @@ from command import rtseg
 from rtseg.bundled import bundled_models
 from rtseg.demo import ClassKeeper, run_demo
 from rtseg.segmenter import Segmenter
+from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Encoding, Look, process
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def test_small_is_the_default_and_both_say_what_they_are() -> None:
-    assert list(bundled_models()) == ["small", "nano"]
+    assert list(bundled_models()) == ["small", "nano", "small-int8"]
     told = json.loads(rtseg("models", "--json", "-").stdout)
     for name in ("small", "nano"):
         assert told[name]["classes"][3] == "road"
@@ -27,6 +28,18 @@ def test_small_is_the_default_and_both_say_what_they_are() -> None:
         assert "not for commercial use" in told[name]["licence"]
         assert told[name]["precision"] == "fp16"
         assert 0.5 < told[name]["metrics"]["val/pixel_accuracy"] < 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_int8_is_the_default_where_the_processor_is_fastest_so(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr("rtseg.bundled.has_vnni", lambda: fast)
+    picture, _ = SyntheticDrive(480, 360, 1).frame(0)
+    with Segmenter(backend="openvino") as default, Segmenter("small", backend="openvino") as named:
+        assert (default.precision == "int8", "INT8" in default.reason) == (fast, fast)
+        assert named.precision in ("bf16", "fp32")
+        assert (default(picture) == named(picture)).mean() > 0.98
+    with Segmenter(backend="openvino", smooth=0.5) as smooth:
+        assert smooth.precision in ("bf16", "fp32")
 
 
 @pytest.mark.parametrize("seed", [0, 11])

@@ -82,10 +82,10 @@ def bench(
         say: told what is being measured.
 
     Returns:
-        The statistics of that run, as `--stats` writes them, and beside them `alone` (by stage, see `StageCost`), `engine` (the
-        network without scaling and colour conversion), `cores`, `bound_fps`, `of_bound` (share of the bound that was reached),
-        `cpu_ratio` (processor time of a frame on the road, divided by the sum of the stages alone), `fps_runs`, `advice` and
-        `machine`.
+        The statistics of that run, as `--stats` writes them, and beside them `preset`, `alone` (by stage, see `StageCost`),
+        `engine` (the network without scaling and colour conversion), `cores`, `bound_fps`, `of_bound` (share of the bound that
+        was reached), `cpu_ms_a_frame` (on the road), `cpu_ratio` (that by the sum of the stages alone), `fps_runs`, `advice`
+        and `machine`.
 
     Raises:
         RtsegError: as `process`.
@@ -118,7 +118,7 @@ def bench(
             runs.append(process(video, output, segmenter, look, encoding, quiet=True))
     runs.sort(key=lambda run: float(run["fps"]))
     stages = {"decode": decode, "infer": infer, "overlay": overlaid, "encode": encode}
-    return _result(runs, stages, engine, video, segmenter)
+    return {**_result(runs, stages, engine, video, segmenter), "preset": encoding.preset or "veryfast"}
 
 
 def machine() -> dict[str, Any]:

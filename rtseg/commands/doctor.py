@@ -53,9 +53,9 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
             raise typer.Exit(1)
         for name, (path, about) in known.items():
             width, height = about.input_size
-            print(
-                f"{name}: {about.network}, {width}x{height}, {about.precision}, {path.stat().st_size / 2**20:.1f} MiB"
-            )
+            files = [path, path.with_suffix(".bin")]  # OpenVINO keeps the weights beside the network
+            size = sum(file.stat().st_size for file in files if file.exists())
+            print(f"{name}: {about.network}, {width}x{height}, {about.precision}, {size / 2**20:.1f} MiB")
             print(f"    classes     {', '.join(about.classes)}")
             print(f"    trained on  {about.trained_on}")
             print(f"    licence     {about.licence}")
