@@ -1,6 +1,7 @@
 """A real drive at another size, for measuring: python benchmarks/enlarge.py drive.mp4 1920x1080 out.mp4 [FRAMES]
 
-H.264, `medium`, crf 20, B-frames, one slice a picture: as cameras and editors write it. Frames beyond the drive's end run backwards.
+H.264, `medium`, crf 20, B-frames, one slice a picture: as cameras and editors write it. Frames beyond the drive's end run
+backwards.
 """
 
 import itertools

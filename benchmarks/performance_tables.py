@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the files in benchmarks/results; `--check` only says whether they are there already.
+"""Writes the tables of docs/performance.md from the files in benchmarks/results; `--check` only says whether they are there.
 
 Each table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced.
 """
@@ -38,7 +38,15 @@ def items(name: str) -> list[dict[str, Any]]:
 
 def road(*names: str) -> str:
     """The whole road against its bound."""
-    head = ["file", "model", "encoder", "frames a second", "bound", "reached", "processor time against the stages alone"]
+    head = [
+        "file",
+        "model",
+        "encoder",
+        "frames a second",
+        "bound",
+        "reached",
+        "processor time against the stages alone",
+    ]
     body = []
     for name in names:
         for item in items(name):
@@ -82,29 +90,44 @@ def stages(*names: str) -> str:
 
 def peers(name: str) -> str:
     """rtseg beside what people would use instead."""
-    head = ["what", "same x264 settings: fps", "rtseg is faster by", "own writer (MPEG-4): fps", "rtseg is faster by", "memory, MiB"]
+    result = load(name)["peers"]
+    ours = {key: [told[key] for told in result.values()] for key in ("rtseg", "rtseg_default")}
+    bf16, default = (ours[key][0]["precision"].upper() for key in ("rtseg", "rtseg_default"))
+    head = [
+        "what",
+        "same x264 settings: fps",
+        f"rtseg, {bf16}: times as fast",
+        f"rtseg by itself, {default}: times as fast",
+    ]
+    head += ["own writer (MPEG-4): fps", f"{bf16}", f"{default}", "memory, MiB"]
     body = []
-    for told in load(name)["peers"].values():
-        fair, own = told["pyav"], told["own"]
+    for told in result.values():
+        line = [told["what"]]
+        for writer in ("pyav", "own"):
+            line.append(f"{told[writer]['fps']:.1f}")
+            for key, mark in (("ratio_rtseg", "**" if writer == "pyav" else ""), ("ratio_rtseg_default", "")):
+                median, low, high = told[writer][key]
+                line.append(f"{mark}{median:.2f}{mark} ({low:.2f} to {high:.2f})")
+        body.append([*line, f"{told['pyav']['peak_rss_mib']:.0f}"])
+    for key, runs in ours.items():
+        fps = sorted(run["fps"] for run in runs)
+        label = f"rtseg{' by itself' if key == 'rtseg_default' else ''}, {runs[0]['precision'].upper()}"
         body.append(
-            [
-                told["what"],
-                f"{fair['fps']:.1f}",
-                f"**{fair['ratio']:.2f}** ({fair['ratio_smallest']:.2f} to {fair['ratio_largest']:.2f})",
-                f"{own['fps']:.1f}",
-                f"{own['ratio']:.2f} ({own['ratio_smallest']:.2f} to {own['ratio_largest']:.2f})",
-                str(fair["peak_rss_mib"]),
-            ]
+            [label, f"{fps[0]:.1f} to {fps[-1]:.1f}", *[""] * 5, f"{max(run['peak_rss_mib'] for run in runs):.0f}"]
         )
-    ours = [told["rtseg"] for told in load(name)["peers"].values()]
-    fps = sorted(one["fps"] for one in ours)
-    body.append(["rtseg", f"{fps[0]:.1f} to {fps[-1]:.1f}", "", "", "", str(max(one["peak_rss_mib"] for one in ours))])
     return rows(head, body)
 
 
 def scaling() -> str:
     """How cost grows with the picture's size."""
-    head = ["picture", "model", "frames a second", "latency p50, p99 (ms)", "memory, MiB", "processor time a frame (ms)"]
+    head = [
+        "picture",
+        "model",
+        "frames a second",
+        "latency p50, p99 (ms)",
+        "memory, MiB",
+        "processor time a frame (ms)",
+    ]
     body = [
         [
             f"{row['size'][0]}x{row['size'][1]}",

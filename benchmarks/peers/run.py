@@ -3,9 +3,11 @@
     python benchmarks/peers/run.py VIDEO --model small --rounds 5 --json benchmarks/results/peers-small-720p.json
 
 Each peer runs in an environment of its own (`.venv-peers/NAME`, made from `requirements/NAME.txt` when it is missing) and as its
-documentation says. OpenCV's wheel writes no H.264, so each peer runs twice: with its own writer (MPEG-4 part 2), and with its
-frames handed to PyAV under rtseg's x264 settings. The second is the fair one. Before each pair rtseg runs itself; ratios are
-taken within a round, and told as median, smallest and largest.
+documentation says; rtseg runs with the same weights in the precision that OpenVINO takes for all (`rtseg`), and with the model
+that it takes by itself (`rtseg_default`: the same network in INT8 where the processor has VNNI). OpenCV's wheel writes no H.264,
+so each peer runs twice: with its own writer (MPEG-4 part 2), and with its frames handed to PyAV under rtseg's x264 settings. The
+second is the fair one. Before each pair rtseg runs itself; ratios are taken within a round, and told as median, smallest and
+largest.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def main() -> None:
             row: dict[str, Any] = {}
             for name in args.peers:
                 ours = run_rtseg(args.video, args.model, args.preset, folder)
-                row[name] = {"rtseg": ours}
+                row[name] = {"rtseg": ours, "rtseg_default": run_rtseg(args.video, None, args.preset, folder)}
                 for writer in WRITERS:
                     row[name][writer] = run_peer(python[name], name, writer, args, size, Path(folder))
                     print(
@@ -90,10 +92,11 @@ def environment(name: str) -> Path:
     return python
 
 
-def run_rtseg(video: str, model: str, preset: str, folder: str) -> dict[str, Any]:
-    """One run of `rtseg video`, as a user starts it."""
+def run_rtseg(video: str, model: str | None, preset: str, folder: str) -> dict[str, Any]:
+    """One run of `rtseg video`, as a user starts it; without a model named, with what rtseg takes by itself."""
     stats = Path(folder) / "stats.json"
-    command = [sys.executable, "-m", "rtseg", "video", video, "-o", f"{folder}/rtseg.mp4", "--model", model]
+    command = [sys.executable, "-m", "rtseg", "video", video, "-o", f"{folder}/rtseg.mp4"]
+    command += ["--model", model] if model else []
     subprocess.run([*command, "--preset", preset, "--stats", stats, "--quiet"], check=True)
     told = json.loads(stats.read_text())
     written = told["frames"]["written"]
@@ -101,6 +104,7 @@ def run_rtseg(video: str, model: str, preset: str, folder: str) -> dict[str, Any
         "frames": written,
         "seconds": told["seconds"],
         "fps": told["fps"],
+        "precision": told["precision"],
         "cpu_ms_a_frame": told["cpu_seconds"] / written * 1000,
         "peak_rss_mib": told["peak_rss_mib"],
     }
@@ -121,25 +125,25 @@ def run_peer(
 
 
 def summary(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians, and the ratio of frames per second with its spread."""
+    """Medians, and the ratios of frames per second with their spread."""
     told: dict[str, Any] = {"what": PEERS[name][1], "packages": rounds[0]["own"]["packages"]}
     for writer in WRITERS:
-        ratios = [row["rtseg"]["fps"] / row[writer]["fps"] for row in rounds]
-        told[writer] = {
-            "fps": round(statistics.median(row[writer]["fps"] for row in rounds), 2),
-            "cpu_ms_a_frame": round(statistics.median(row[writer]["cpu_ms_a_frame"] for row in rounds), 1),
-            "peak_rss_mib": round(statistics.median(row[writer]["peak_rss_mib"] for row in rounds)),
-            "ratio": round(statistics.median(ratios), 2),
-            "ratio_smallest": round(min(ratios), 2),
-            "ratio_largest": round(max(ratios), 2),
-            "pairs": len(ratios),
-        }
-    told["rtseg"] = {
-        "fps": round(statistics.median(row["rtseg"]["fps"] for row in rounds), 2),
-        "cpu_ms_a_frame": round(statistics.median(row["rtseg"]["cpu_ms_a_frame"] for row in rounds), 1),
-        "peak_rss_mib": round(statistics.median(row["rtseg"]["peak_rss_mib"] for row in rounds)),
-    }
+        told[writer] = medians([row[writer] for row in rounds])
+        for ours in ("rtseg", "rtseg_default"):
+            ratios = [row[ours]["fps"] / row[writer]["fps"] for row in rounds]
+            told[writer][f"ratio_{ours}"] = [round(x, 2) for x in (statistics.median(ratios), min(ratios), max(ratios))]
+        told[writer]["pairs"] = len(rounds)
+    for ours in ("rtseg", "rtseg_default"):
+        told[ours] = {**medians([row[ours] for row in rounds]), "precision": rounds[0][ours]["precision"]}
     return told
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of frames per second, processor time and memory."""
+    return {
+        key: round(statistics.median(run[key] for run in runs), digits)
+        for key, digits in (("fps", 2), ("cpu_ms_a_frame", 1), ("peak_rss_mib", 0))
+    }
 
 
 def _sizes(video: str, model: str) -> tuple[tuple[int, int], int]:
