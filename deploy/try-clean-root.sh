@@ -62,7 +62,7 @@ in_root timeout -s INT 45 /opt/rtseg/bin/rtseg live --size 160x128 --show web --
 live=$!
 for _ in $(seq 40); do
   sleep 1
-  in_root curl -sf -m 5 http://127.0.0.1:18099/healthz && break
+  in_root curl -sf -m 5 http://127.0.0.1:18099/healthz && echo && break
 done
 in_root curl -sf -m 5 http://127.0.0.1:18099/snapshot.png -o /root/snapshot.png
 in_root curl -sf -m 5 http://127.0.0.1:18099/metrics | grep -m 1 "^rtseg_shown_fps"

@@ -11,7 +11,7 @@ in_root() { chroot "$folder" /usr/bin/env -i HOME=/root DEBIAN_FRONTEND=noninter
 mount --bind /proc "$folder/proc"
 mount --bind /dev "$folder/dev"
 trap 'umount "$folder/proc" "$folder/dev" 2>/dev/null || true' EXIT
-in_root apt-get install -y -qq --no-install-recommends systemd-sysv udev dbus linux-image-amd64 procps >/dev/null 2>&1
+in_root apt-get install -y -qq --no-install-recommends systemd-sysv udev dbus linux-image-amd64 procps iproute2 >/dev/null 2>&1
 umount "$folder/proc" "$folder/dev"
 
 cat >"$folder/root/try.sh" <<'GUEST'
@@ -24,9 +24,10 @@ ip link set lo up
 echo "== systemd $(systemctl --version | head -n 1)"
 if modprobe vivid; then sleep 2; ls -l /dev/video0; fi
 echo "== install and start"
-rtseg service install --camera /dev/video0 --camera-size 640x360 --size 160x128 --show web --record drive.mp4 --segment 10 --keep 50MB
+rtseg service install --camera /dev/video0 --camera-size 320x180 --camera-fps 10 --model nano --size 96x64 --show web --record drive.mp4 --segment 10 --keep 50MB
 mkdir -p /etc/systemd/system/rtseg.service.d
-printf '[Service]\nWatchdogSec=60\n' >/etc/systemd/system/rtseg.service.d/quick.conf
+# An emulated processor is slow; what crashes says where.
+printf '[Service]\nWatchdogSec=60\nEnvironment=PYTHONFAULTHANDLER=1\n' >/etc/systemd/system/rtseg.service.d/quick.conf
 rtseg config check && systemd-analyze verify /etc/systemd/system/rtseg.service
 systemctl daemon-reload; systemctl enable --now rtseg
 until_active
@@ -54,12 +55,17 @@ echo "== stop"
 begin=$(date +%s); systemctl stop rtseg; echo "stopped in $(($(date +%s) - begin)) s: $(unit Result), exit $(unit ExecMainStatus)"
 for file in /var/lib/rtseg/recordings/*.mp4; do
   /opt/rtseg/bin/python - "$file" <<'PY'
-import sys, av
-with av.open(sys.argv[1]) as c:
-    print(" ", sys.argv[1].rsplit("/", 1)[1], sum(1 for _ in c.decode(video=0)), "frames decode")
+import os, sys, av
+name, size = sys.argv[1].rsplit("/", 1)[1], os.path.getsize(sys.argv[1])
+try:
+    with av.open(sys.argv[1]) as c:
+        print(" ", name, sum(1 for _ in c.decode(video=0)), "frames decode")
+except av.InvalidDataError:
+    print(" ", name, f"{size} bytes: killed before its first second was written" if size < 1000 else "UNREADABLE")
 PY
 done
 systemd-analyze security rtseg --no-pager | tail -n 1
+journalctl -u rtseg --no-pager -o cat | grep -A 25 'Fatal Python error' | head -n 90
 journalctl -u rtseg --no-pager -o cat | tail -n 12
 echo "== end of the guest"
 systemctl poweroff
@@ -85,4 +91,4 @@ mke2fs -q -t ext4 -d "$folder" "$image" 6G
 timeout 2400 qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu max -m 3072 -smp 2 -nographic -no-reboot -monitor none \
   -kernel "$folder/vmlinuz" -initrd "$folder/initrd.img" \
   -append "root=/dev/vda rw console=ttyS0 quiet loglevel=1 systemd.show_status=0" \
-  -drive "file=$image,format=raw,if=virtio,cache=unsafe" -nic none | tr -d '\r'
+  -drive "file=$image,format=raw,if=virtio,cache=unsafe" -nic none | stdbuf -oL tr -d '\r'
