@@ -221,8 +221,11 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             return Context(self._shapes)
 
         def create_engine_inspector(self) -> Any:
-            ends = {"Inputs": [{"Format/Datatype": self._taken}], "Outputs": [{"Format/Datatype": "Half"}]}
-            layers = {"Layers": [{"Name": "conv", **ends}]}
+
+            def tensor(kind: str) -> dict[str, str]:  # 11 tells the two apart
+                return {"Format/Datatype": kind} if major < 11 else {"Format": "Row major linear", "DataType": kind}
+
+            layers = {"Layers": [{"Name": "conv", "Inputs": [tensor(self._taken)], "Outputs": [tensor("Half")]}]}
             return SimpleNamespace(get_engine_information=lambda layout: json.dumps(layers))
 
     class Context:

@@ -524,6 +524,10 @@ def test_the_inspector_of_every_version_is_understood(written: str, counted: tup
     formats = [{"Format/Datatype": written}]
     layers = {"Layers": [{"Name": "c", "Inputs": formats, "Outputs": formats}, "only a name"]}
     assert engine_layers(json.dumps(layers)) == counted
+    for name in ("DataType", "Datatype"):  # TensorRT 11
+        formats = [{"Format": "Row major linear FP32 format (kLINEAR)", name: written}]
+        layers = {"Layers": [{"Name": "c", "Inputs": formats, "Outputs": formats}]}
+        assert engine_layers(json.dumps(layers)) == counted
 
 
 def test_every_name_that_is_used_is_in_every_version() -> None:

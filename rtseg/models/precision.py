@@ -88,19 +88,26 @@ def _multiplications(trt: Any, layer: Any) -> int:
 def engine_layers(inspected: str) -> tuple[int, int, int]:
     """Layers of a finished engine that give FP16, that give FP32 and that take INT8, from the engine inspector's JSON.
 
-    TensorRT up to 8 writes `Channel major FP16 format ...`, later versions `Half` and `Float`. A layer that gives neither, such
-    as one on shapes, is not counted. Engines built without detailed verbosity list bare names; they count as (0, 0, 0).
+    TensorRT up to 10 has one field `Format/Datatype`, 11 has `Format` and a data type apart. Up to 8 it says `Channel major FP16
+    format ...`, later `Half` and `Float`. A layer that gives neither, such as one on shapes, is not counted. Engines built
+    without detailed verbosity list bare names; they count as (0, 0, 0).
     """
     half = single = int8 = 0
     for layer in json.loads(inspected).get("Layers", []):
         formats, taken = (
-            [str(entry.get("Format/Datatype", "")) for entry in layer.get(side, [])] if isinstance(layer, dict) else []
+            [_type_of(entry) for entry in layer.get(side, [])] if isinstance(layer, dict) else []
             for side in ("Outputs", "Inputs")
         )
         half += any("Half" in text or "FP16" in text for text in formats)
         single += any("Float" in text or "FP32" in text for text in formats)
         int8 += any("Int8" in text or "INT8" in text for text in taken)
     return half, single, int8
+
+
+def _type_of(tensor: Any) -> str:
+    """What the inspector says of a tensor's type, whatever the version calls the field."""
+    fields = {key.lower(): str(value) for key, value in tensor.items()}
+    return next((fields[name] for name in ("datatype", "format/datatype", "format") if name in fields), "")
 
 
 def graph_share(model: Any) -> Share:
