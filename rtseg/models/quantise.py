@@ -29,7 +29,7 @@ CALIBRATION_FRAMES = 128
 """Pictures whose ranges are measured: with more, no figure of the proof changed."""
 
 OPSET = 19
-"""The first in which quantisation takes half precision; TensorRT 10.3 reads up to 20."""
+"""The first in which quantisation takes half precision."""
 
 QUANTISED = ["Conv", "ConvTranspose", "MatMul"]
 """Operators whose inputs become INT8; what lies between them stays FP16."""
