@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -42,6 +43,14 @@ def rtx() -> None:
         if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
             pytest.fail(message + ", but RTSEG_REQUIRE_SYSTEM=1 promises it", pytrace=False)
         pytest.skip(message)
+
+
+def stills(folder: Path) -> Path:
+    """A folder of pictures to calibrate on."""
+    folder.mkdir()
+    for number, picture in enumerate(pictures(4, 48, 64)):
+        cv2.imwrite(str(folder / f"{number}.png"), picture[..., ::-1])
+    return folder
 
 
 def needs_rtx(test: Any) -> Any:
@@ -210,11 +219,7 @@ def test_every_version_builds_strongly_typed_and_runs(jetson: Jetson, model: Pat
 
 
 def test_every_version_builds_int8_of_nodes_in_the_graph(jetson: Jetson, model: Path, tmp_path: Path) -> None:
-    import cv2
-
-    (tmp_path / "pictures").mkdir()
-    for number, picture in enumerate(pictures(4, 48, 64)):
-        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), picture[..., ::-1])
+    stills(tmp_path / "pictures")
     built = build(model, target="tensorrt", precision="int8", calibrate=tmp_path / "pictures", out=tmp_path / "engines")
     assert "-64x48-int8-sm87-trt" in built.path.name
     proof = built.sidecar.proof
@@ -583,6 +588,15 @@ def test_gpu_builds_proves_and_times(on_gpu: str, model: Path, tmp_path: Path) -
     assert proof["agreement"]["pixels"] >= 0.999
     assert proof["engine_layers"]["fp16"] > 0
     assert 0 < proof["latency_ms"]["compute"]["p50"] <= proof["latency_ms"]["compute"]["p99"]
+
+
+@pytest.mark.gpu
+def test_gpu_runs_int8(on_gpu: str, model: Path, tmp_path: Path) -> None:
+    built = build(
+        model, target=on_gpu, precision="int8", calibrate=stills(tmp_path / "pictures"), out=tmp_path / "engines"
+    )
+    assert built.sidecar.proof["agreement"]["ran"].endswith(" in int8")
+    assert built.sidecar.proof["agreement"]["pixels"] > 0.98
 
 
 @pytest.mark.gpu
