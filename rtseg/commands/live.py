@@ -138,6 +138,9 @@ def live(
         rtseg live --url drive.mp4 --realtime --loop --show web
     """
     with told(verbose):
+        # Before PyAV: both bring an X11 library of the same name, and with PyAV's a window of OpenCV waits for the screen for ever.
+        import cv2  # noqa: F401
+
         from rtseg.memory import keep_memory_flat
         from rtseg.process_title import hide_passwords
 
