@@ -104,6 +104,7 @@ class Encoder:
         # x264 and x265 reorder pictures unless they are told to answer at once.
         self._holds = coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
         self._waiting: deque[tuple[Frame, int]] = deque()
+        self._begun = False
         self._held: list[Packet[VideoStream]] = []
         self._end = 0
         self.started = False
@@ -137,6 +138,7 @@ class Encoder:
         self._waiting.append((shown, pts))
         if len(self._waiting) <= (2 if self._holds else 0):
             return []
+        self._begun = True
         return self._ready(self._stream.encode(self._picture_of(*self._waiting.popleft())), last=False)
 
     def flush(self) -> list[Packet[VideoStream]]:
@@ -148,7 +150,9 @@ class Encoder:
         packets = []
         for shown, pts in self._waiting:
             picture = self._picture_of(shown, pts)
-            picture.pict_type = PictureType.P
+            if self._begun:  # the very first has to be an I picture
+                picture.pict_type = PictureType.P
+            self._begun = True
             packets += self._stream.encode(picture)
         self._waiting.clear()
         return self._ready([*packets, *self._stream.encode(None)], last=True)
