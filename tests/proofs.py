@@ -26,7 +26,11 @@ def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
     told = {
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": {"processor": processor_name(), "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 1),
+        },
         "versions": {
             "rtseg": __version__,
             "python": platform.python_version(),
