@@ -25,10 +25,29 @@ from rtseg.service import Notifier, Service, heartbeat, pause_before_start, sysu
 
 pytestmark = pytest.mark.timeout(90)
 
-ARGUMENTS = (
-    "--camera 0 --camera /dev/video2 --record drive.mp4 --segment 60 --keep 10GB --alpha 0.4 --legend --adaptive "
-    "--decoder auto --no-overwrite --view mask --show web"
-).split()
+ARGUMENTS = [
+    "--camera",
+    "0",
+    "--camera",
+    "/dev/video2",
+    "--record",
+    "drive.mp4",
+    "--segment",
+    "60",
+    "--keep",
+    "10GB",
+    "--alpha",
+    "0.4",
+    "--legend",
+    "--adaptive",
+    "--decoder",
+    "auto",
+    "--no-overwrite",
+    "--view",
+    "mask",
+    "--show",
+    "web",
+]
 
 
 # Configuration
