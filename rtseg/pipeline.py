@@ -18,6 +18,12 @@ from rtseg.stats import Stats
 JOIN_SECONDS = 5.0
 """How long a stage may take to end once it was told to; a decoder blocked in a read is then left to the end of the process."""
 
+AHEAD_BYTES = 64 << 20
+"""Memory for the frames that wait before a stage: an encoder takes them in bursts, and the network should not wait meanwhile."""
+
+AHEAD_FRAMES = range(4, 17)
+"""At least and at most so many, whatever their size."""
+
 
 class Observer(Protocol):
     """Sees all that leaves the source, in order; the fidelity report is made of it."""
@@ -74,8 +80,9 @@ def run(
     if not threads:
         _show(map(classify, decoded), overlay, sinks, stats, on_frame)
         return
-    ahead: Ahead[Frame | Passthrough] = Ahead(decoded, "decode")
-    classified = Ahead(ahead, "infer", classify, workers=streams)
+    waiting = frames_ahead(source.info.width, source.info.height)
+    ahead: Ahead[Frame | Passthrough] = Ahead(decoded, "decode", capacity=waiting)
+    classified = Ahead(ahead, "infer", classify, workers=streams, capacity=waiting)
     try:
         _show(classified, overlay, sinks, stats, on_frame)
     finally:
@@ -84,6 +91,11 @@ def run(
         classified.cancel()
         ahead.join(JOIN_SECONDS)
         classified.join(JOIN_SECONDS)
+
+
+def frames_ahead(width: int, height: int) -> int:
+    """How many frames of a size may wait before a stage."""
+    return max(AHEAD_FRAMES[0], min(AHEAD_FRAMES[-1], AHEAD_BYTES // max(1, width * height * 3 // 2)))
 
 
 def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Frame | Passthrough]:

@@ -115,6 +115,7 @@ def bench(
         from rtseg.bench.report import picture as draw
         from rtseg.errors import OptionError
         from rtseg.files import write_json
+        from rtseg.memory import keep_memory_flat, keep_opencv_single
         from rtseg.video import Encoding
 
         if compare:
@@ -129,6 +130,8 @@ def bench(
         if estimate is not None:
             _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
             return
+        keep_memory_flat()  # as `rtseg video` runs
+        keep_opencv_single()
         encoding = Encoding(codec, None, preset)
         hear = (lambda line: None) if quiet else say
         chosen: list[str | None] = list(model) if model else [None]

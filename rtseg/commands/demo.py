@@ -43,9 +43,12 @@ def demo(
         from rtseg.commands.video import describe, tell
         from rtseg.demo import run_demo
         from rtseg.files import write_json
+        from rtseg.memory import keep_memory_flat, keep_opencv_single
         from rtseg.segmenter import Segmenter
         from rtseg.video import Encoding, Look
 
+        keep_memory_flat()
+        keep_opencv_single()
         picture = o.parse_size(frame_size) or (960, 540)
         with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), streams=0) as segmenter:
             if not quiet:

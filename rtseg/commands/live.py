@@ -141,11 +141,12 @@ def live(
         # Before PyAV: both bring an X11 library of the same name, and with PyAV's a window of OpenCV waits for the screen for ever.
         import cv2  # noqa: F401
 
-        from rtseg.memory import keep_memory_flat
+        from rtseg.memory import keep_memory_flat, keep_opencv_single
         from rtseg.process_title import hide_passwords
 
         hide_passwords()
         keep_memory_flat()
+        keep_opencv_single()
         if list_cameras:
             _list_cameras()
             return

@@ -137,12 +137,13 @@ def video(
         from rtseg.files import write_json
         from rtseg.hardware import choose_decoder, choose_encoder
         from rtseg.many import Run, jobs_at_once, process_all
-        from rtseg.memory import keep_memory_flat
+        from rtseg.memory import keep_memory_flat, keep_opencv_single
         from rtseg.naming import name_tasks
         from rtseg.segmenter import Segmenter
         from rtseg.video import Encoding, Look, Reading
 
         keep_memory_flat()
+        keep_opencv_single()
         look = Look(view.value, alpha, palette, o.parse_names(only), legend, hud)
         encoding = Encoding(choose_encoder(encoder.value, codec), crf, preset, audio, overwrite)
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
