@@ -70,6 +70,7 @@ def soak(
             segmenter.classes,
             controls=controls,
             numbers=LiveNumbers(),
+            prepare=lambda info: segmenter.prepare(info.width, info.height),
             on_second=lambda _: memory.append((time.monotonic(), resident_mib())),
             on_left=aged,
         )

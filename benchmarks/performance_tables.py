@@ -75,7 +75,7 @@ def stages(*names: str) -> str:
             body.append(
                 [
                     item["input"].removesuffix(".mp4"),
-                    item["model"].removeprefix("camvid-"),
+                    f"{item['model'].removeprefix('camvid-')}, {item['precision']}",
                     item["preset"],
                     f"{alone['decode']:.1f}",
                     f"{alone['infer']:.1f} ({item['engine']['cpu_ms']:.1f})",

@@ -24,7 +24,7 @@ SIZES = ((640, 360), (960, 540), (1280, 720), (1920, 1080), (3840, 2160))
 MODELS = ("nano", "small")
 LENGTHS = (100, 1000, 10_000)
 JOBS = (1, 2, 3, 4)
-ROUNDS = 3
+ROUNDS = 1
 
 
 def main() -> None:
@@ -141,8 +141,8 @@ def draw_picture(result: dict[str, Any], path: Path) -> None:
         [r["frames"] for r in result["length"]], [r["peak_rss_mib"] for r in result["length"]], "s--", color="tab:gray"
     )
     memory.set_ylabel("peak memory, MiB (grey)")
-    middle.set_ylim(bottom=0)
-    memory.set_ylim(bottom=0)
+    middle.set_ylim(0, 1.3 * max(r["fps"] for r in result["length"]))
+    memory.set_ylim(0, 2.0 * max(r["peak_rss_mib"] for r in result["length"]))
     right.plot([r["jobs"] for r in result["jobs"]], [r["fps"] for r in result["jobs"]], "o-", color="tab:green")
     right.set(
         xlabel="files at once (--jobs)", title="several files (360p, nano)", ylabel="frames a second, all together"
@@ -153,8 +153,8 @@ def draw_picture(result: dict[str, Any], path: Path) -> None:
         [r["jobs"] for r in result["jobs"]], [r["latency_ms_p50"] for r in result["jobs"]], "s--", color="tab:gray"
     )
     latency.set_ylabel("median latency, ms (grey)")
-    right.set_ylim(bottom=0)
-    latency.set_ylim(bottom=0)
+    right.set_ylim(0, 1.3 * max(r["fps"] for r in result["jobs"]))
+    latency.set_ylim(0, 1.1 * max(r["latency_ms_p50"] for r in result["jobs"]))
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -6,6 +6,8 @@ import contextlib
 import io
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +97,11 @@ def test_every_test_named_in_the_fidelity_tables_exists() -> None:
     for letter, file, name in named:
         path = ROOT / (file or letters.get(letter, "tests/test_fidelity.py"))
         assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{path.name} has no {name}"
+
+
+def test_the_tables_of_the_performance_page_are_those_of_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "performance_tables.py"), "--check"]
+    assert subprocess.run(command, timeout=60).returncode == 0, "run python benchmarks/performance_tables.py"
 
 
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
