@@ -152,7 +152,7 @@ def test_minutes_bound_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     result = train(data, out=tmp_path / "run", variant="nano", minutes=1, batch=2, evaluations=1, precision="fp32")
     saved = load_checkpoint(tmp_path / "run/last.pt")
-    assert 50.0 <= saved["elapsed"] <= 55.0  # the last evaluation takes the other ten
+    assert 44.0 <= saved["elapsed"] <= 49.0  # the last evaluation takes ten of the others, the export six
     assert 20 < result.steps == saved["step"] < 50
     assert load_weights(result.weights)[1].metrics["val/miou"] == result.metrics["miou"]
 

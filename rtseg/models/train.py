@@ -67,6 +67,10 @@ class TrainResult:
     steps: int
 
 
+EXPORT_SECONDS = 15.0
+"""What starting and exporting take of `--minutes`, or a tenth of it where that is less."""
+
+
 def train(
     data: Path | str,
     *,
@@ -102,8 +106,8 @@ def train(
         layout: a name in `layouts.LAYOUTS`, or `auto`.
         variant: a name in `unet.VARIANTS`; `small`, or what `from_` is, where not given.
         epochs: length of the run in passes over the training pictures.
-        minutes: length of the run in minutes, reading and the last evaluation included; either this or `epochs`. Neither:
-            what `resume` finds, else 200 epochs.
+        minutes: length of the run in minutes, reading, the last evaluation and the export included; either this or `epochs`.
+            Neither: what `resume` finds, else 200 epochs.
         resume: go on from `out/last.pt`.
         from_: weights to start from, `.safetensors` or `.pt`. Where the classes differ the heads start anew.
         size: (width, height) the pictures are scaled to, and the model's own input size; the data's, at most 480x360 pixels' worth,
@@ -178,7 +182,8 @@ def train(
         state.elapsed = before + time.monotonic() - begun
         if epochs is not None:
             return min(1.0, state.step / max(1.0, epochs * steps_an_epoch))
-        return min(1.0, (state.elapsed + ending) / ((minutes or 0.0) * 60.0))
+        length = (minutes or 0.0) * 60.0
+        return min(1.0, (state.elapsed + ending + min(EXPORT_SECONDS, length / 10)) / length)
 
     done = share_done()
     if done < 1.0:
