@@ -110,6 +110,11 @@ class Segmenter:
         """Time that loading and the first run of each input size took, milliseconds."""
 
     @property
+    def file(self) -> Path:
+        """The model file: what was named, or what was taken where none was."""
+        return self._path
+
+    @property
     def description(self) -> ModelDescription:
         """What the model says of itself."""
         return self._backend.description
@@ -287,6 +292,10 @@ def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     """The file that the backend runs: the model itself, or what `rtseg build` makes of it, now if it is missing."""
     if backend not in RUNS or model.suffix in RUNS[backend]:
         return model
+    if backend.startswith("tensorrt"):
+        from rtseg.backends.tensorrt import import_tensorrt
+
+        import_tensorrt(backend)  # what was asked for is what is told to be missing, before what building needs
     require("onnx")
     from rtseg.models.build import build
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rtseg.bench.measure import StageCost, advice
 from rtseg.cli import app
 from rtseg.demo import write_drive
+from rtseg.segmenter import Segmenter
 from rtseg.stats import STAGES, Histogram
 from rtseg.synthetic import SyntheticDrive
 from rtseg.tuning import remember_streams, tuned_streams, tuning_file
@@ -104,6 +105,38 @@ def test_tune_remembers_what_is_fastest(drive: Path, tmp_path: Path, monkeypatch
     (told,) = json.loads(result.stdout)["tuned"]
     assert str(told["streams"]) in told["fps"]
     assert tuned_streams(MODEL.stem) == told["streams"]
+
+
+def test_what_was_tuned_is_what_runs_where_no_model_is_named(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --model the file that runs may be the INT8 one: the setting has to be found under that name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("rtseg.bundled.has_vnni", lambda: True)
+    assert invoke(drive, "--backend", "openvino", "--preset", "ultrafast", "--tune").exit_code == 0
+    with Segmenter() as segmenter:
+        assert segmenter.file.stem == "camvid-small-int8"
+        assert tuned_streams(segmenter.file.stem) is not None
+
+
+def test_a_picture_that_can_not_be_drawn_is_told_before_anything_is_measured(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtseg.bench.report.importlib.util.find_spec", lambda name: None)
+    result = invoke(drive, *QUICK, "--picture", "x.png")
+    assert result.exit_code == 1
+    assert result.output.strip() == (
+        'rtseg: a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out'
+    )
+
+
+def test_a_picture_that_can_not_be_written_is_one_line(drive: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    result = invoke(drive, *QUICK, "--picture", tmp_path / "file" / "x.png")
+    assert result.exit_code == 1
+    assert "can't be written" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_tuning_of_another_machine_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

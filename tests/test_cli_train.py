@@ -68,6 +68,13 @@ def test_wrong_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_video_is_not_taken_for_labelled_pictures(tmp_path: Path) -> None:
+    (tmp_path / "drive.mp4").touch()
+    result = rtseg("eval", tmp_path / "drive.mp4")
+    assert result.returncode == 1
+    told_in_one_line(result, "--flicker")
+
+
 def test_flicker_of_a_folder(data: Path) -> None:
     model = Path(__file__).parent / "data" / "nearest-colour.onnx"
     result = rtseg("eval", data / "images" / "train", "--flicker", "--model", model, "--json", "-", "-q")

@@ -88,6 +88,14 @@ def test_several_threads_may_ask_at_once() -> None:
         assert (answer == truth).all()
 
 
+def test_a_backend_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the model would have to be built first, whatever building needs."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("rtseg.models.needs.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r'pip install "rtseg\[tensorrt\]"'):
+        Segmenter("small", backend="tensorrt")
+
+
 def test_a_closed_model_says_so() -> None:
     closed = Segmenter(MODEL, size=(160, 96))
     closed.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rtseg.errors import BackendError, OptionError
+from rtseg.files import write_whole
 from rtseg.stats import STAGES
 
 COMPARED = ("fps", "bound_fps", "of_bound", "cpu_ms_a_frame", "cpu_ratio", "peak_rss_mib")
@@ -48,16 +51,21 @@ def table(items: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines).rstrip()
 
 
+def require_picture() -> None:
+    """Raises BackendError where `picture` could not draw: to be told before anything is measured."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BackendError('a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out')
+
+
 def picture(items: Sequence[dict[str, Any]], path: Path) -> None:
     """A bar of stage times for each result, with what the road reached and its bound: a PNG.
 
     Raises:
         BackendError: matplotlib is not installed.
+        SinkError: the file can't be written.
     """
-    try:
-        from matplotlib.figure import Figure  # no pyplot: it would look for a display
-    except ImportError as error:
-        raise BackendError('a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out') from error
+    require_picture()
+    from matplotlib.figure import Figure  # no pyplot: it would look for a display
 
     figure = Figure(figsize=(9, 1.6 + 0.8 * len(items)), layout="constrained")
     axes = figure.add_subplot()
@@ -85,7 +93,9 @@ def picture(items: Sequence[dict[str, Any]], path: Path) -> None:
     figure.legend(loc="outside upper right", ncols=4, fontsize=8)
     first = items[0]["machine"]
     figure.suptitle(f"{first['processor']}, {first['cores']} cores", fontsize=9, x=0.01, ha="left")
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    write_whole(path, drawn.getvalue())
 
 
 def load_result(path: Path) -> dict[str, Any]:

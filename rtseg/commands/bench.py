@@ -111,7 +111,7 @@ def bench(
     with told(verbose):
         from rtseg.bench import bench_folder, drawn_street, run_bench, run_tune
         from rtseg.bench.report import compare as compared
-        from rtseg.bench.report import compare_table, items_of, load_result, table
+        from rtseg.bench.report import compare_table, items_of, load_result, require_picture, table
         from rtseg.bench.report import picture as draw
         from rtseg.errors import OptionError
         from rtseg.files import write_json
@@ -130,6 +130,8 @@ def bench(
         if estimate is not None:
             _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
             return
+        if picture:
+            require_picture()
         keep_memory_flat()  # as `rtseg video` runs
         keep_opencv_single()
         encoding = Encoding(codec, None, preset)

@@ -211,6 +211,8 @@ def evaluate(
         from rtseg.errors import OptionError
         from rtseg.segmenter import Segmenter
 
+        if data.is_file() and not flicker:
+            raise OptionError(f"{data} is a file: labelled pictures are a folder; of a video --flicker can be measured")
         if smooth and worst:
             raise OptionError("--worst shows single pictures, --smooth is about a row of them; leave one out")
 
