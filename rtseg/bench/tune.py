@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rtseg.bundled import find_model
 from rtseg.cores import usable_cores
 from rtseg.errors import OptionError
 from rtseg.segmenter import Segmenter
@@ -59,7 +58,7 @@ def tune_streams(
                 for streams, segmenter in zip(candidates, opened, strict=True):
                     result = process(video, str(Path(folder) / "out.mp4"), segmenter, look, encoding, quiet=True)
                     fps[streams].append(float(result["fps"]))
-        name = find_model(model).stem
+        name = opened[0].file.stem
     finally:
         for segmenter in opened:
             segmenter.close()
