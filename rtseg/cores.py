@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_GIVING_WAY = 5
+"""Added to the niceness of threads that give way: a third of the processor's time beside a thread that does not."""
 
 
 def usable_cores() -> int:
@@ -12,6 +22,22 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def giving_way(work: Callable[..., T], *arguments: Any) -> T:
+    """Calls something whose threads are to give way to this process's other ones wherever both could run.
+
+    Only Linux has a priority for each thread, and lets the threads that a thread starts inherit it; elsewhere it is just called.
+    """
+    if sys.platform != "linux":
+        return work(*arguments)
+    with ThreadPoolExecutor(1, "rtseg-giving-way", _lower_priority) as thread:
+        return thread.submit(work, *arguments).result()
+
+
+def _lower_priority() -> None:
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GIVING_WAY))
 
 
 def has_vnni() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,32 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.backends import check_images
-from rtseg.cores import usable_cores
+from rtseg.backends.openvino_graph import scores_form
+from rtseg.backends.scores import ScoresToClasses
+from rtseg.cores import giving_way, usable_cores
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import BackendError, ModelError
 
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """rtseg's names and OpenVINO's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one caller at a time computes with."""
+
+    request: Any
+    """OpenVINO's, of the network compiled for one size."""
+
+    to_classes: ScoresToClasses | None
+    """What is done with the scores that come out; None: the class map comes out."""
+
+    def classify(self, result: Any, classes: npt.NDArray[np.uint8]) -> None:
+        """Fills a class map, uint8 `[H, W]`, from what the request gave."""
+        if self.to_classes:
+            self.to_classes(result["scores"][0], classes)
+        else:
+            classes[:] = result["classes"][0]
 
 
 class OpenVinoBackend:
@@ -70,10 +91,10 @@ class OpenVinoBackend:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
         self._lock = threading.Lock()
-        self._requests: dict[tuple[int, int], queue.SimpleQueue[Any]] = {}
+        self._lanes: dict[tuple[int, int], queue.SimpleQueue[Lane]] = {}
         self._precision = ""
         self._device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
-        self._requests_for(self._input_size)
+        self._lanes_for(self._input_size)
 
     @property
     def device(self) -> str:
@@ -101,53 +122,65 @@ class OpenVinoBackend:
         Pictures of a size that has not come before wait for the network to be compiled for it, a fraction of a second.
         """
         check_images(images, None if self.free_size else self._input_size)
-        requests = self._requests_for((images.shape[2], images.shape[1]))
+        lanes = self._lanes_for((images.shape[2], images.shape[1]))
         answers = np.empty(images.shape[:3], dtype=np.uint8)
-        request = requests.get()
+        lane = lanes.get()
         try:
             for answer, image in zip(answers, images, strict=True):
-                result = request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
-                answer[:] = result["classes"][0]
+                result = lane.request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
+                lane.classify(result, answer)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
         finally:
-            requests.put(request)
+            lanes.put(lane)
         return answers
 
     def close(self) -> None:
         """Gives the network's memory back."""
         with self._lock:
             self._network = None
-            self._requests.clear()
+            self._lanes.clear()
 
-    def _requests_for(self, size: tuple[int, int]) -> queue.SimpleQueue[Any]:
-        """The requests of the network at (width, height). Whoever computes takes one and puts it back: with all in use, the
-        next caller waits."""
+    def _lanes_for(self, size: tuple[int, int]) -> queue.SimpleQueue[Lane]:
+        """The lanes of the network at (width, height). Whoever computes takes one and puts it back: with all in use, the next
+        caller waits."""
         with self._lock:
-            if size not in self._requests:
-                self._requests[size] = self._compile(*size)
-            return self._requests[size]
+            if size not in self._lanes:
+                self._lanes[size] = self._compile(*size)
+            return self._lanes[size]
 
-    def _compile(self, width: int, height: int) -> queue.SimpleQueue[Any]:
+    def _compile(self, width: int, height: int) -> queue.SimpleQueue[Lane]:
         if self._network is None:
             raise BackendError("the model was closed; open it again")
         try:
             self._network.reshape({"image": [1, height, width, 3]})
-            compiled = self._core.compile_model(self._form(self._network), self._openvino_device, self._settings)
+            form, enlarged = self._form(self._network)
+            arguments = form, self._openvino_device, self._settings
+            # Several pictures at once: throughput counts. What comes after the network must not wait for it then: with frames
+            # waiting for the encoder the network would stop, and the encoder alone does not fill the cores.
+            compiled = (
+                self._core.compile_model(*arguments)
+                if self.streams == 1
+                else giving_way(self._core.compile_model, *arguments)
+            )
             taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-            requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
             for _ in range(self.streams):
-                requests.put(compiled.create_infer_request())
+                to_classes = ScoresToClasses(enlarged, (width, height)) if enlarged else None
+                lanes.put(Lane(compiled.create_infer_request(), to_classes))
         except RuntimeError as error:
             raise ModelError(
                 f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
             ) from error
         self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
-        return requests
+        return lanes
 
-    def _form(self, network: Any) -> Any:
-        """What is compiled of a network whose input size is set; see `SmoothOpenVinoBackend`."""
-        return network
+    def _form(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
+        """What is compiled of a network whose input size is set; and where that gives scores, (width, height) that they are
+        to be enlarged to."""
+        if self._openvino_device != "CPU":  # a graphics chip enlarges well, and the scores' way from it is longer
+            return network, None
+        return scores_form(network) or (network, None)
 
 
 def read_description(model: Path) -> ModelDescription:

@@ -1,0 +1,63 @@
+"""From class scores to the class map: OpenVINO's enlargement and argmax against rtseg's. `python benchmarks/argmax.py`
+
+One core, one picture after the other, as each of several streams runs. `whole` is the model as its file has it, `scores` the same
+up to its scores, `rest` what rtseg does then; medians in milliseconds, and the share of pixels with the same class.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rtseg.backends.openvino import stay_silent
+from rtseg.backends.openvino_graph import scores_form
+from rtseg.backends.scores import ScoresToClasses
+from rtseg.bundled import find_model
+from rtseg.synthetic import SyntheticDrive
+
+SIZE = (480, 288)
+RUNS = 100
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    """Median of many calls, taken turn by turn with nothing else running."""
+    work()
+    times = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) * 1e3
+
+
+def main() -> None:
+    stay_silent()
+    import openvino as ov
+
+    cv2.setNumThreads(1)
+    core = ov.Core()
+    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+    picture = next(iter(SyntheticDrive(*SIZE, frames=1)))[0][None]
+    print(f"{'model':12}{'whole':>8}{'scores':>8}{'rest':>8}{'same':>10}")
+    for name in ("nano", "small", "small-int8"):
+        model = core.read_model(find_model(name))
+        model.reshape({"image": [1, SIZE[1], SIZE[0], 3]})
+        form, enlarged = scores_form(model)
+        requests = [core.compile_model(m, "CPU", settings).create_infer_request() for m in (model, form)]
+        whole, scores = (lambda r=r: r.infer({"image": picture}, share_outputs=True) for r in requests)
+        to_classes, classes = ScoresToClasses(enlarged, SIZE), np.empty(SIZE[::-1], np.uint8)
+        found = scores()["scores"][0]
+        to_classes(found, classes)
+        same = float((classes == whole()["classes"][0]).mean())
+        times = [milliseconds(work) for work in (whole, scores, partial(to_classes, found, classes))]
+        print(f"{name:12}" + "".join(f"{value:8.2f}" for value in times) + f"{same:10.4%}")
+
+
+if __name__ == "__main__":
+    main()

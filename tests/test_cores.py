@@ -1,0 +1,61 @@
+"""Threads that give way to the others of the process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from rtseg.backends import open_backend
+from rtseg.cores import giving_way
+
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+
+
+def niceness(thread: int = 0) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread or threading.get_native_id())
+
+
+def of_all_threads() -> dict[int, int]:
+    return {int(task.name): niceness(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+
+@linux
+def test_what_is_called_and_the_threads_it_starts_give_way_and_nobody_else() -> None:
+    before, seen = niceness(), []
+
+    def work(text: str) -> str:
+        seen.append(niceness())
+        thread = threading.Thread(target=lambda: seen.append(niceness()))
+        thread.start()
+        thread.join()
+        return text.upper()
+
+    assert giving_way(work, "done") == "DONE"
+    assert seen == [min(19, before + 5)] * 2
+    assert niceness() == before
+
+
+def test_what_it_raises_comes_to_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        giving_way(lambda: 1 // 0)
+
+
+def test_another_system_just_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert giving_way(threading.get_ident) == threading.get_ident()
+
+
+@linux
+@pytest.mark.parametrize("streams", [1, 2])
+def test_openvino_gives_way_where_it_computes_several_pictures_at_once(streams: int) -> None:
+    before = of_all_threads()
+    backend = open_backend("openvino", MODEL, size=(64, 48), streams=streams)
+    new = [nice for thread, nice in of_all_threads().items() if thread not in before]
+    backend.close()
+    assert any(nice > niceness() for nice in new) == (streams > 1)
+    assert niceness() == before[threading.get_native_id()]
