@@ -56,8 +56,8 @@ def run(
 ) -> None:
     """Takes every frame of the source through the model and into every sink.
 
-    Decoding and inference run in threads of their own, colouring and encoding in the caller's. With `threads=False` the same
-    generators run one after the other: same result, bit for bit.
+    Decoding, inference and colouring run in threads of their own, encoding in the caller's. With `threads=False` the same
+    functions run one after the other: same result, bit for bit.
 
     Args:
         source: where frames come from; the caller closes it.
@@ -77,20 +77,24 @@ def run(
     stats.streams = streams if threads else 1
     decoded = _decode(source, stats, observer)
     classify = partial(_classify, segment=segment)
+    colour = partial(_colour, overlay=overlay, stats=stats)
     if not threads:
-        _show(map(classify, decoded), overlay, sinks, stats, on_frame)
+        _write(map(colour, map(classify, decoded)), sinks, stats, on_frame)
         return
     waiting = frames_ahead(source.info.width, source.info.height)
     ahead: Ahead[Frame | Passthrough] = Ahead(decoded, "decode", capacity=waiting)
     classified = Ahead(ahead, "infer", classify, workers=streams, capacity=waiting)
+    # Colouring in the encoder's thread would leave an encoder with threads of its own without a picture meanwhile.
+    coloured = Ahead(classified, "overlay", colour, capacity=AHEAD_FRAMES[0])
+    stages = (ahead, classified, coloured)
     try:
-        _show(classified, overlay, sinks, stats, on_frame)
+        _write(coloured, sinks, stats, on_frame)
     finally:
-        # Both are told before either is waited for: the second may be waiting for the first.
-        ahead.cancel()
-        classified.cancel()
-        ahead.join(JOIN_SECONDS)
-        classified.join(JOIN_SECONDS)
+        # All are told before any is waited for: each may be waiting for another.
+        for stage in stages:
+            stage.cancel()
+        for stage in stages:
+            stage.join(JOIN_SECONDS)
 
 
 def frames_ahead(width: int, height: int) -> int:
@@ -120,9 +124,17 @@ def _classify(item: Frame | Passthrough, segment: Callable[[Frame], ClassMap]) -
     return Classified(item, segment(item), time.perf_counter() - begin)
 
 
-def _show(
-    items: Iterator[Classified | Passthrough],
-    overlay: Overlay,
+def _colour(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> Segmented | Passthrough:
+    if isinstance(item, Passthrough):
+        return item
+    stats.segmented(item.classes, item.seconds)
+    with stats.clock("overlay"):
+        shown = overlay.apply(item.frame, item.classes, stats.hud_lines() if overlay.hud else ())
+    return Segmented(item.frame, item.classes, shown)
+
+
+def _write(
+    items: Iterator[Segmented | Passthrough],
     sinks: Sequence[Sink],
     stats: Stats,
     on_frame: Callable[[Segmented], None] | None,
@@ -132,14 +144,10 @@ def _show(
             for sink in sinks:
                 sink.pass_through(item)
             continue
-        stats.segmented(item.classes, item.seconds)
-        with stats.clock("overlay"):
-            shown = overlay.apply(item.frame, item.classes, stats.hud_lines() if overlay.hud else ())
-        segmented = Segmented(item.frame, item.classes, shown)
         with stats.clock("encode"):
             for sink in sinks:
-                sink.write(segmented)
+                sink.write(item)
         stats.left(item.frame.captured_ns)
         if on_frame:
-            on_frame(segmented)
+            on_frame(item)
     stats.stop()
