@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rtseg.colour import yuv_to_rgb_matrix
 from rtseg.frame import ClassMap, Frame
+from rtseg.recycled import Recycled
 
 Fit = Literal["letterbox", "stretch"]
 
@@ -35,6 +36,8 @@ class Letterbox:
     pixel_aspect: float = 1.0
     """Width of a source pixel divided by its height; the network sees square pixels."""
 
+    _memory: Recycled = field(default_factory=Recycled, init=False, repr=False, compare=False)
+
     @property
     def inner(self) -> tuple[int, int, int, int]:
         """The picture's rectangle in the network's input: (left, top, width, height)."""
@@ -55,14 +58,21 @@ class Letterbox:
         """
         left, top, width, height = self.inner
         planes = [_scale(plane, width, height) for plane in frame.planes]
+        canvas = self._canvas()
+        picture = canvas[top : top + height, left : left + width]
         if frame.colour.matrix == "rgb":
-            rgb = cv2.merge([planes[2], planes[0], planes[1]])
+            cv2.merge([planes[2], planes[0], planes[1]], picture)
         else:
-            rgb = cv2.transform(cv2.merge(planes), yuv_to_rgb_matrix(frame.colour))
-        if (width, height) == self.input_size:
-            return rgb  # type: ignore[no-any-return]
-        canvas = np.full((self.input_size[1], self.input_size[0], 3), PADDING, dtype=np.uint8)
-        canvas[top : top + height, left : left + width] = rgb
+            merged = cv2.merge(planes, self._memory.empty(height, width, 3))
+            cv2.transform(merged, yuv_to_rgb_matrix(frame.colour), picture)
+        return canvas
+
+    def _canvas(self) -> npt.NDArray[np.uint8]:
+        """The network's input with its bars painted, the rest arbitrary."""
+        left, top, width, height = self.inner
+        canvas = self._memory.empty(self.input_size[1], self.input_size[0], 3)
+        for bar in (canvas[:top], canvas[top + height :], canvas[:, :left], canvas[:, left + width :]):
+            bar[:] = PADDING
         return canvas
 
     def picture_part(self, classes: ClassMap) -> ClassMap:

@@ -21,6 +21,7 @@ from rtseg.errors import OptionError
 from rtseg.frame import SUBSAMPLING, ClassMap, Colour, Frame, Plane
 from rtseg.letterbox import resize_classes
 from rtseg.palette import Palette
+from rtseg.recycled import Recycled
 
 View = Literal["overlay", "mask", "side-by-side"]
 """What is shown: the coloured picture, the colours alone, or the picture as it came beside the coloured one."""
@@ -41,7 +42,7 @@ class Tables:
 
 
 class Overlay:
-    """Colours frames by class. Holds no state of a stream: one object may serve several threads at once."""
+    """Colours frames by class. Holds nothing of a stream but memory: one object may serve several threads at once."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Overlay:
         shown = tuple(range(len(palette.classes))) if only is None else tuple(sorted(set(only)))
         if any(not 0 <= index < len(palette.classes) for index in shown):
             raise OptionError(f"class indices {list(shown)} must lie between 0 and {len(palette.classes) - 1}")
+        self._memory = Recycled()
         self.palette = palette
         self.view: View = view
         self.alpha = alpha
@@ -117,14 +119,28 @@ class Overlay:
         planes = []
         for number, plane in enumerate(frame.planes):
             if covered:
-                colours = _scale(cv2.LUT(classes, tables.solid[number]), frame, number)
+                colours = self._scale(cv2.LUT(classes, tables.solid[number]), frame, number)
                 blended = cv2.addWeighted(plane, 1.0 - self.alpha, colours, self.alpha, 0.0, dst=colours)
             else:
-                colours = _scale(cv2.LUT(classes, tables.premultiplied[number]), frame, number)
-                keep = _scale(cv2.LUT(classes, tables.keep), frame, number)
+                colours = self._scale(cv2.LUT(classes, tables.premultiplied[number]), frame, number)
+                keep = self._scale(cv2.LUT(classes, tables.keep), frame, number)
                 blended = cv2.add(cv2.multiply(plane, keep, dst=keep, scale=1 / 255), colours, dst=colours)
             planes.append(blended)
         return planes
+
+    def _scale(self, small: Plane, frame: Frame, number: int) -> Plane:
+        """A small coloured map at the size of the frame's plane `number`: an array of its own, smooth, aligned with the luma."""
+        across, down = SUBSAMPLING[frame.pixel_format] if number else (1, 1)
+        if frame.width % across or frame.height % down:
+            return _subsample(self._resize(small, frame.width, frame.height), frame, number)
+        return self._resize(small, frame.width // across, frame.height // down)
+
+    def _resize(self, small: Plane, width: int, height: int) -> Plane:
+        if small.shape == (height, width):
+            return small
+        shrinks = small.shape[1] > width and small.shape[0] > height
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(small, (width, height), self._memory.empty(height, width), interpolation=method)  # type: ignore[no-any-return]
 
     def _mask(self, frame: Frame, classes: ClassMap, tables: Tables) -> list[Plane]:
         """The colours alone, each pixel exactly its class's."""
@@ -161,21 +177,6 @@ def _tables(palette: Palette, alpha: float, only: tuple[int, ...], colour: Colou
 def _columns(table: Plane) -> tuple[Plane, Plane, Plane]:
     first, second, third = (np.ascontiguousarray(table[:, number]) for number in range(3))
     return first, second, third
-
-
-def _scale(small: Plane, frame: Frame, number: int) -> Plane:
-    """A small coloured map at the size of the frame's plane `number`: a new array, smooth, aligned with the luma."""
-    across, down = SUBSAMPLING[frame.pixel_format] if number else (1, 1)
-    if frame.width % across or frame.height % down:
-        return _subsample(_resize(small, frame.width, frame.height), frame, number)
-    return _resize(small, frame.width // across, frame.height // down)
-
-
-def _resize(small: Plane, width: int, height: int) -> Plane:
-    if small.shape == (height, width):
-        return small
-    shrinks = small.shape[1] > width and small.shape[0] > height
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)  # type: ignore[no-any-return]
 
 
 def _subsample(full: Plane, frame: Frame, number: int) -> Plane:
