@@ -1,6 +1,6 @@
 """The live loop: of each camera the newest frame through the model and to every sink, with an age that stays bounded.
 
-    capture thread (one a camera)      this loop's thread                     a thread for each sink
+    capture thread (one a camera)      the road: one thread, or several       a thread for each sink
     decode every packet ──newest──▶ segment, colour ──newest (files: a few)──▶ encode, show, send
 
 Nobody waits for what comes after: what can't be taken in time is dropped there, and counted.
@@ -55,6 +55,7 @@ class Live:
         snapshots: Apart | None = None,
         max_age_ms: float | None = None,
         every_frame: bool = False,
+        streams: int = 1,
         pace: Pace | None = None,
         prepare: Callable[[StreamInfo], None] | None = None,
         identity: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ class Live:
             snapshots: takes a frame for each snapshot that is asked for.
             max_age_ms: frames older than this are not shown.
             every_frame: drop nothing, accept delay.
+            streams: frames that are in `segment` at the same time, each of another camera.
             pace: says which frames are worked on; None: all that can be.
             prepare: makes the model ready for pictures of this kind, before the first frame counts; None: it is ready.
             identity: what ran, for the numbers.
@@ -102,7 +104,11 @@ class Live:
             threading.Thread(target=self._capture, args=(number,), name=f"rtseg-{camera.name}", daemon=True)
             for number, camera in enumerate(cameras)
         ]
-        self._road = threading.Thread(target=self._run_road, name="rtseg-road", daemon=True)
+        self._roads = [
+            threading.Thread(target=self._run_road, name="rtseg-road", daemon=True)
+            for _ in range(max(1, min(streams, len(cameras))))
+        ]
+        self._showing = threading.Lock()
 
     def run(self, *, wait: bool = False) -> dict[str, Any]:
         """Runs until `controls.quit`, or until all inputs have ended.
@@ -124,7 +130,8 @@ class Live:
             self._wait_for_cameras(wait)
             self._warm_up()
             self._report.start()
-            self._road.start()
+            for road in self._roads:
+                road.start()
             self._serve()
         finally:
             self._stop()
@@ -162,10 +169,11 @@ class Live:
             self._newest.end(number)
 
     def _run_road(self) -> None:
-        """The loop's own thread."""
+        """A thread of the road: one camera's frame after another's."""
         try:
             while (item := self._newest.take()) is not None:
                 self._take(item)
+                self._newest.done(item)
         except BaseException as failure:  # raised again by `run`
             self._fail(failure)
 
@@ -193,30 +201,32 @@ class Live:
         wanted, overlay = self._current_look()
         shown = overlay.apply(frame, classes, self._hud_lines)
         result = Shown(frame, classes, shown, camera.name, item.info, taken_ns, (inferred - begin) * 1e3)
-        everyone = result
-        if self._mosaic is not None and self._shared:
-            everyone = self._mosaic.put(item.camera, result)
-        stats.spent("overlay", time.perf_counter() - inferred)
         shared = [] if wanted.paused else self._shared
         sinks = len(camera.sinks) + len(shared)
         leaving = Leaving(max(1, sinks), frame.captured_ns, stats, self._on_left)
-        if not sinks and not wanted.paused:
-            leaving.one(0.0)  # nobody wants the picture: it has left here
+        with self._showing:  # what all cameras share is given to the sinks in the order in which it was put together
+            everyone = result
+            if self._mosaic is not None and self._shared:
+                everyone = self._mosaic.put(item.camera, result)
+            stats.spent("overlay", time.perf_counter() - inferred)
+            if not sinks and not wanted.paused:
+                leaving.one(0.0)  # nobody wants the picture: it has left here
+            for sink in shared:
+                sink.offer(everyone, leaving.one)
+            if self._snapshots is not None and self._controls.take_snapshot_request():
+                self._snapshots.offer(everyone, lambda _: None)
         for sink in camera.sinks:
             sink.offer(result, leaving.one)
-        for sink in shared:
-            sink.offer(everyone, leaving.one)
-        if self._snapshots is not None and self._controls.take_snapshot_request():
-            self._snapshots.offer(everyone, lambda _: None)
 
     def _too_old(self, frame: Frame) -> bool:
         return self._max_age_ns is not None and time.monotonic_ns() - frame.captured_ns > self._max_age_ns
 
     def _current_look(self) -> tuple[Wanted, Overlay]:
         wanted = self._controls.wanted
-        if self._overlay is None or wanted != self._wanted:
-            self._overlay, self._wanted = self._look(wanted), wanted
-        return wanted, self._overlay
+        with self._showing:
+            if self._overlay is None or wanted != self._wanted:
+                self._overlay, self._wanted = self._look(wanted), wanted
+            return wanted, self._overlay
 
     # The caller's thread
 
@@ -231,7 +241,7 @@ class Live:
     def _serve(self) -> None:
         """Once a second the numbers, in between the window."""
         following = time.monotonic() + 1.0
-        while not self._controls.quitting and self._road.is_alive():
+        while not self._controls.quitting and any(road.is_alive() for road in self._roads):
             if self._window is not None and self._window.turn(WINDOW_SECONDS):
                 self._poll_window()
             else:
@@ -268,9 +278,10 @@ class Live:
             camera.source.close()
         sinks = [*(sink for camera in self._cameras for sink in camera.sinks), *self._shared]
         sinks += [self._snapshots] if self._snapshots else []
-        if self._road.ident is not None:
+        for road in self._roads:
             # A frame that is on its way still reaches the sinks; patient ones stop being waited for a little later.
-            self._road.join(patience * 2 / 3)
+            if road.ident is not None:
+                road.join(max(0.0, begin + patience * 2 / 3 - time.monotonic()))
         for sink in sinks:
             sink.finish()
         while self._window is not None and self._window.turn(0.0):

@@ -133,6 +133,7 @@ def run_live(
             snapshots=snapshots,
             max_age_ms=max_age_ms,
             every_frame=every_frame,
+            streams=segmenter.streams,
             pace=pace,
             prepare=prepare,
             more=more,

@@ -27,10 +27,11 @@ class Captured:
 
 
 class Newest:
-    """Takes frames from one thread per camera and gives them to the one that runs the network.
+    """Takes frames from one thread per camera and gives them to those that run the network.
 
     A frame that is still waiting when its camera's next one comes is dropped and counted: the network always gets the
-    newest. Cameras are served in turn, so that a fast one does not starve a slow one. At every moment, for each camera,
+    newest. Cameras are served in turn, so that a fast one does not starve a slow one, and each camera's frames one after the
+    other, so that they stay in order. At every moment, for each camera,
 
         read = taken + dropped + waiting
     """
@@ -45,6 +46,7 @@ class Newest:
         self._changed = threading.Condition()
         self._waiting: list[deque[Captured]] = [deque() for _ in range(cameras)]
         self._running = set(range(cameras))
+        self._in_work: set[int] = set()
         self._every_frame = every_frame
         self._next = 0
         self._closed = False
@@ -89,17 +91,28 @@ class Newest:
             self._changed.notify_all()
 
     def take(self) -> Captured | None:
-        """The next frame, waited for; None once all cameras have ended and nothing waits, or after `close`."""
+        """The next frame, waited for; None once all cameras have ended and nothing waits, or after `close`.
+
+        None of that camera's frames is given to anybody until `done` was called.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: any(self._waiting) or not self._running or self._closed)
-            count = len(self._waiting)
-            for step in range(count):
-                camera = (self._next + step) % count
-                if self._waiting[camera]:
-                    self._next = camera + 1
-                    self._changed.notify_all()
-                    return self._waiting[camera].popleft()
+            while not self._closed and (self._running or any(self._waiting)):
+                count = len(self._waiting)
+                for step in range(count):
+                    camera = (self._next + step) % count
+                    if self._waiting[camera] and camera not in self._in_work:
+                        self._next = camera + 1
+                        self._in_work.add(camera)
+                        self._changed.notify_all()
+                        return self._waiting[camera].popleft()
+                self._changed.wait()
             return None
+
+    def done(self, item: Captured) -> None:
+        """A frame that was taken has been dealt with: its camera's next one may be taken."""
+        with self._changed:
+            self._in_work.discard(item.camera)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Nobody takes frames any more: what waits is dropped, and both ends wake up. May be called twice."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.backends import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
+from rtseg.backends.batching import Batching
 from rtseg.bundled import default_for_processor, find_model
 from rtseg.description import ModelDescription
 from rtseg.errors import BackendError, OptionError
@@ -63,7 +64,8 @@ class Segmenter:
                 takes any size, so that no time is spent on bars.
             fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
             streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
-                for throughput, 0 for what `rtseg bench --tune` found, else one a core. `segment` may be called by as many threads.
+                for throughput, 0 for what `rtseg bench --tune` found, else one a core. `segment` may be called by any number
+                of threads; on an engine that was built for a batch, what they ask for at the same time is computed together.
             smooth: steadier videos, on OpenVINO and torch: share of the class scores that is kept of the frames before, 0 to
                 0.9; see `steady`. One picture is computed at a time then.
 
@@ -92,13 +94,9 @@ class Segmenter:
             runnable = path if name != "openvino" else _runnable(path, name, size)
             self._backend = self._next = open_smooth_backend(name, runnable, size=size, device=device)
         else:
-            self._backend = open_backend(
-                name,
-                _runnable(path, name, size),
-                size=size,
-                device=device,
-                streams=streams or tuned_streams(path.stem) or 0,
-            )
+            several = streams or tuned_streams(path.stem) or 0
+            backend_alone = open_backend(name, _runnable(path, name, size), size=size, device=device, streams=several)
+            self._backend = Batching(backend_alone) if backend_alone.batch > 1 else backend_alone
         self.reason = chosen.reason if chosen else "chosen by --backend"
         if quantised:
             self.reason += "; this processor is fastest in INT8 (--model small: as trained)"
@@ -136,7 +134,7 @@ class Segmenter:
 
     @property
     def streams(self) -> int:
-        """How many pictures are computed at the same time where as many threads call `segment`."""
+        """How many threads should call `segment` at the same time, where throughput counts."""
         return self._backend.streams
 
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class FakeBackend:
     """Does in NumPy what nearest-colour.onnx does: the class whose colour is nearest."""
 
     name, device, precision = "fake", "NumPy", "fp32"
-    free_size, streams = False, 1
+    free_size, streams, batch = False, 1, 1
     description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
 
     def __init__(self, size: tuple[int, int]) -> None:

@@ -152,6 +152,7 @@ def test_cameras_take_turns_however_fast_one_is() -> None:
         taken = newest.take()
         assert taken is not None
         served.append(taken.camera)
+        newest.done(taken)
     assert served == [0, 1, 2, 0, 1, 2]
 
 
@@ -160,10 +161,64 @@ def test_every_frame_waits_instead_of_dropping() -> None:
     more = EVERY_FRAME_WAITS + 5
     thread = threading.Thread(target=lambda: [newest.put(Captured(0, frame(i), INFO)) for i in range(more)])
     thread.start()
-    seen = [taken.frame.index for _ in range(more) if (taken := newest.take())]
+    seen = []
+    for _ in range(more):
+        taken = newest.take()
+        assert taken is not None
+        seen.append(taken.frame.index)
+        newest.done(taken)
     thread.join(10)
     assert seen == list(range(more))
     assert newest.dropped == [0]
+
+
+def test_a_cameras_next_frame_waits_until_the_one_before_is_done_with() -> None:
+    newest = Newest(2)
+    newest.put(Captured(0, frame(0), INFO))
+    first = newest.take()
+    newest.put(Captured(0, frame(1), INFO))
+    newest.put(Captured(1, frame(0), INFO))
+    other = newest.take()
+    assert first is not None
+    assert other is not None
+    assert other.camera == 1
+    more: list[Captured | None] = []
+    thread = threading.Thread(target=lambda: more.append(newest.take()))
+    thread.start()
+    thread.join(0.2)
+    assert not more, "taken while the frame before it was still in work"
+    newest.done(first)
+    thread.join(10)
+    assert more[0] is not None
+    assert (more[0].camera, more[0].frame.index) == (0, 1)
+
+
+def test_frames_of_several_cameras_are_in_the_model_at_the_same_time_each_cameras_own_in_order() -> None:
+    together = threading.Barrier(2)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    in_work: set[int] = set()
+
+    def segment_of(number: int) -> Callable[[Frame, float], ClassMap]:
+        def segment(picture: Frame, aspect: float) -> ClassMap:
+            assert number not in in_work, "two frames of one camera at once"
+            in_work.add(number)
+            if not seen[number]:
+                together.wait(20)  # breaks unless the other camera's frame comes too
+            seen[number].append(picture.index)
+            in_work.discard(number)
+            return by_brightness(picture, aspect)
+
+        return segment
+
+    sinks = [Keeper("first"), Keeper("second")]
+    cameras = [
+        Camera(f"camera{number}", DrawnCamera(40), [Apart(sink, capacity=100)], segment_of(number))
+        for number, sink in enumerate(sinks)
+    ]
+    told = live(*cameras, streams=2, every_frame=True).run()
+    assert seen == {0: list(range(40)), 1: list(range(40))}
+    assert [[item.frame.index for item in sink.items] for sink in sinks] == [list(range(40))] * 2
+    assert all(item["frames"]["segmented"] == 40 for item in told["items"])
 
 
 def test_closing_wakes_both_ends_and_counts_what_waited() -> None:

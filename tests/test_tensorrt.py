@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -341,6 +342,28 @@ def test_the_target_that_can_be_built_here(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def engine(jetson: Jetson, model: Path, tmp_path: Path) -> Path:
     return build(model, target="tensorrt", out=tmp_path, batch=2, verify=False).path
+
+
+def test_who_asks_an_engine_of_several_pictures_at_the_same_time_gets_them_computed_together(
+    jetson: Jetson, engine: Path
+) -> None:
+    from rtseg import Segmenter
+
+    images = pictures(24, 48, 64)
+    answers: list[Any] = [None] * len(images)
+    with Segmenter(engine) as segmenter:
+        assert segmenter.streams == 4  # two that are computed, two that gather
+
+        def one(place: int) -> None:
+            for number in range(place, len(images), segmenter.streams):
+                answers[number] = segmenter(images[number])
+
+        threads = [threading.Thread(target=one, args=(place,)) for place in range(segmenter.streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    np.testing.assert_array_equal(np.stack(answers), truth(images))
 
 
 def test_more_pictures_than_the_batch_come_back_in_order(jetson: Jetson, engine: Path) -> None:

@@ -61,6 +61,10 @@ class Backend(Protocol):
     def streams(self) -> int:
         """How many calls of `infer` compute at the same time; further ones wait."""
 
+    @property
+    def batch(self) -> int:
+        """How many pictures of one call are computed together; 1: one after the other."""
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Class maps of pictures. May be called by several threads at once.
 

@@ -45,6 +45,8 @@ class OpenVinoBackend:
     """An ONNX or OpenVINO model on the processor (or another OpenVINO device)."""
 
     name = "openvino"
+    batch = 1
+    """Several pictures are computed by several streams, each by cores of its own."""
 
     def __init__(
         self,

@@ -170,6 +170,11 @@ class TensorRtBackend:
         """1: a batch uses the whole GPU."""
         return 1
 
+    @property
+    def batch(self) -> int:
+        """The batch that the engine was built for; `rtseg build --batch` sets it."""
+        return self._sidecar.facts.batch
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
 

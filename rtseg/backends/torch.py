@@ -96,6 +96,11 @@ class TorchBackend:
         """1: torch uses all cores, or the whole GPU, for one batch."""
         return 1
 
+    @property
+    def batch(self) -> int:
+        """1: as the reference, torch computes what it is given as it is given."""
+        return 1
+
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
 

@@ -151,6 +151,7 @@ def live(
             _list_cameras()
             return
         from rtseg.controls import Controls
+        from rtseg.cores import usable_cores
         from rtseg.errors import OptionError
         from rtseg.files import write_json
         from rtseg.hardware import choose_encoder
@@ -200,8 +201,17 @@ def live(
         controls = Controls(view=view.value, alpha=alpha, legend=legend)
         with ExitStack() as models:
             network = o.parse_size(size)
+            at_once = min(len(inputs), usable_cores())  # one camera: all cores on one picture, which is soonest done
             segmenter = models.enter_context(
-                Segmenter(model, backend=backend, device=device, size=network, fit=fit.value, smooth=smooth)
+                Segmenter(
+                    model,
+                    backend=backend,
+                    device=device,
+                    size=network,
+                    fit=fit.value,
+                    streams=at_once,
+                    smooth=smooth,
+                )
             )
             smaller = None
             if adaptive:
