@@ -251,8 +251,15 @@ def test_frames_to_verify_on(tmp_path: Path, camvid: Path, clips: Path) -> None:
     assert other[0][1] is None, "labels of other classes say nothing about this model"
     clip = next(iter(sorted(clips.glob("*.mp4"))))
     assert len(list(samples((64, 48), CLASSES, clip, count=3))) == 3
-    with pytest.raises(RtsegError):
+
+
+def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_the_command_lacks(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to see here")
+    with pytest.raises(RtsegError, match=r"holds neither pictures \(.png, .*\) nor a data set that is known") as told:
         list(samples((64, 48), CLASSES, tmp_path))
+    assert "--layout" not in str(told.value)
 
 
 # Bad input: one line, nothing left behind.

@@ -23,6 +23,8 @@ Picture = npt.NDArray[np.uint8]
 Run = Callable[[Picture], ClassMap]
 """Class map, uint8 `[H, W]`, of a picture, uint8 `[H, W, 3]`, of the network's size."""
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
 SAMPLES = 16
 """Frames that are compared."""
 
@@ -170,11 +172,9 @@ def _pictures(
 
     from rtseg.errors import DataError
     from rtseg.frame import rgb_frame
-    from rtseg.models.layouts import open_dataset, read_pair
+    from rtseg.models.layouts import layout_of, marks, open_dataset, read_pair
 
-    plain = [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-    ]
+    plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
     if plain:
         for path in _spread(plain, count):
             bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -182,6 +182,10 @@ def _pictures(
                 raise DataError(f"{path} can't be read as a picture")
             yield _fitted(rgb_frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), size)[0], None
         return
+    if layout_of(folder) is None:
+        raise DataError(
+            f"{folder} holds neither pictures ({', '.join(_PICTURES)}) nor a data set that is known ({marks()})"
+        )
     data = open_dataset(folder)
     split = split if split in data.splits else next(iter(data.splits))
     known = tuple(data.classes) == tuple(classes)

@@ -71,6 +71,16 @@ class DataSet:
         return self.splits[split]
 
 
+def layout_of(root: Path) -> str | None:
+    """The name of the layout whose files are in a folder; None: of none that is known."""
+    return next((name for name, (mark, _) in LAYOUTS.items() if any((root / m).exists() for m in mark)), None)
+
+
+def marks() -> str:
+    """By what each layout is known, in words."""
+    return "; ".join(f"{name} has {' or '.join(mark)}" for name, (mark, _) in LAYOUTS.items())
+
+
 def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
     """Finds the pairs, classes and splits of a data set. Opens no picture: `check` does that.
 
@@ -85,11 +95,10 @@ def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder of a data set")
     if layout == "auto":
-        fitting = [name for name, (mark, _) in LAYOUTS.items() if any((root / m).exists() for m in mark)]
-        if not fitting:
-            marks = "; ".join(f"{name} has {' or '.join(mark)}" for name, (mark, _) in LAYOUTS.items())
-            raise DataError(f"{root}: the layout of this data set is not known ({marks}); name it with --layout")
-        layout = fitting[0]
+        found = layout_of(root)
+        if found is None:
+            raise DataError(f"{root}: the layout of this data set is not known ({marks()}); name it with --layout")
+        layout = found
     if layout not in LAYOUTS:
         raise DataError(f"no layout '{layout}'; there are {', '.join(LAYOUTS)}")
     dataset = LAYOUTS[layout][1](root)

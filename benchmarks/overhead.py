@@ -1,0 +1,130 @@
+"""What counting and showing cost: statistics, progress bar and the record for the fidelity report, for one frame.
+
+    python benchmarks/overhead.py --json benchmarks/results/overhead.json
+
+A source that draws nothing, a model that answers at once and a sink that throws away go through the road of `rtseg video`, with its
+own statistics, progress (on a terminal: a pseudo-terminal stands in) and recorder, and without each of them in turn. Processor
+time of a frame in all threads, median of the rounds; the last column is the share of a frame of `bench-720p-ultrafast.json`'s
+fastest model, the least that a frame costs on the whole road.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pty
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtseg.bench.measure import machine
+from rtseg.fidelity import Recorder
+from rtseg.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.overlay import Overlay
+from rtseg.palette import CAMVID_CLASSES, load_palette
+from rtseg.pipeline import run
+from rtseg.progress import Progress
+from rtseg.stats import Stats
+
+FRAMES, ROUNDS = 4000, 7
+INFO = StreamInfo("drawn", 64, 48, "yuv420p", Colour("bt709", False), Fraction(1, 25), Fraction(25))
+RESULT = Path(__file__).parent / "results" / "bench-720p-ultrafast.json"
+
+
+class Source:
+    """The same small frame again and again."""
+
+    info, corrupt, warnings = INFO, 0, ()
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        luma, chroma = np.zeros((48, 64), np.uint8), np.full((24, 32), 128, np.uint8)
+        for index in range(FRAMES):
+            yield Frame((luma, chroma, chroma), "yuv420p", INFO.colour, index, INFO.time_base, index, duration=1)
+
+    def close(self) -> None: ...
+
+
+class Nothing:
+    """Throws away."""
+
+    name, written = "nothing", 0
+
+    def write(self, item: Segmented) -> None: ...
+    def pass_through(self, packet: Passthrough) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class NoStats(Stats):
+    """Counts nothing."""
+
+    @contextlib.contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        yield
+
+    def segmented(self, classes: ClassMap, seconds: float) -> None: ...
+    def left(self, captured_ns: int) -> None: ...
+
+
+def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> float:
+    """Processor time of a frame."""
+    classes = np.zeros((270, 480), np.uint8)  # as large as the network's answer for 16:9
+    overlay = Overlay(load_palette("street", CAMVID_CLASSES))
+    counted: Stats = (Stats if stats else NoStats)(CAMVID_CLASSES)
+    begin = time.process_time()
+    with Progress("drawn.mp4", FRAMES, quiet=not progress) as bar:
+        run(
+            Source(),
+            lambda frame: classes,
+            overlay,
+            [Nothing()],
+            counted,
+            observer=Recorder(INFO) if recorder else None,
+            on_frame=lambda _: bar.advance(),
+            threads=False,
+        )
+    return (time.process_time() - begin) / FRAMES * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    master, terminal = pty.openpty()
+    threading.Thread(target=_drain, args=(master,), daemon=True).start()
+    kept, sys.stderr = sys.stderr, io.TextIOWrapper(os.fdopen(terminal, "wb", 0), write_through=True)
+    try:
+        without = ({}, {"stats": False}, {"progress": False}, {"recorder": False})
+        rounds = [[cpu_ms(**one) for one in without] for _ in range(ROUNDS)]
+    finally:
+        sys.stderr = kept
+    whole, *less = (statistics.median(column) for column in zip(*rounds, strict=True))
+    frame = min(item["cpu_ms_a_frame"] for item in json.loads(RESULT.read_text())["items"])
+    costs = {
+        name: whole - one for name, one in zip(("statistics", "progress bar", "record of times"), less, strict=True)
+    }
+    result: dict[str, Any] = {"machine": machine(), "frame_ms": frame, "cpu_ms_a_frame": {}}
+    for name, cost in costs.items():
+        result["cpu_ms_a_frame"][name] = round(cost, 4)
+        print(f"{name:16}{cost:8.4f} ms{cost / frame:8.2%}")
+    args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _drain(master: int) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while os.read(master, 65536):
+            pass
+
+
+if __name__ == "__main__":
+    main()
