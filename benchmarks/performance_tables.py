@@ -142,9 +142,29 @@ def scaling() -> str:
     return rows(head, body)
 
 
+def profile(*names: str) -> str:
+    """Whose code ran, in milliseconds of processor time for a frame."""
+    runs = [load(name) for name in names]
+    head = [
+        "whose code",
+        *(f"{run['model'].removeprefix('camvid-')}, {run['precision']}, {_preset(run)}" for run in runs),
+    ]
+    body = [
+        [part, *(f"{run['cpu_ms_a_frame'].get(part, 0):.1f}" for run in runs)] for part in runs[0]["cpu_ms_a_frame"]
+    ]
+    total = ["**together**", *(f"**{run['cpu_ms_a_frame_total']:.1f}**" for run in runs)]
+    return rows(head, [*body, total])
+
+
+def _preset(run: dict[str, Any]) -> str:
+    options = run["options"]
+    return str(options[options.index("--preset") + 1]) if "--preset" in options else "veryfast"
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "road": lambda: road("bench-720p", "bench-720p-ultrafast", "bench-1080p"),
-    "stages": lambda: stages("bench-720p", "bench-720p-ultrafast", "bench-1080p"),
+    "road": lambda: road("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-drawn"),
+    "stages": lambda: stages("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-drawn"),
+    "profile": lambda: profile("profile-720p", "profile-720p-nano-ultrafast"),
     "peers": lambda: peers("peers-small-720p"),
     "scaling": scaling,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -37,7 +38,8 @@ def giving_way(work: Callable[..., T], *arguments: Any) -> T:
 
 def _lower_priority() -> None:
     thread = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GIVING_WAY))
+    with contextlib.suppress(OSError):  # a sandbox may forbid it: then nobody gives way, and all is as right as before
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GIVING_WAY))
 
 
 def has_vnni() -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rtseg.bench.measure import StageCost, advice
+from rtseg.bench.alone import StageCost
+from rtseg.bench.measure import advice
 from rtseg.cli import app
 from rtseg.demo import write_drive
 from rtseg.segmenter import Segmenter

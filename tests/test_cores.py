@@ -45,6 +45,15 @@ def test_what_it_raises_comes_to_the_caller() -> None:
         giving_way(lambda: 1 // 0)
 
 
+@linux
+def test_where_priorities_are_forbidden_it_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    assert giving_way(str.upper, "done") == "DONE"
+
+
 def test_another_system_just_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert giving_way(threading.get_ident) == threading.get_ident()
