@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rtseg.bench.alone import StageCost
 from rtseg.bench.measure import advice
 from rtseg.cli import app
 from rtseg.demo import write_drive
+from rtseg.nvidia import find_gpus
 from rtseg.segmenter import Segmenter
 from rtseg.stats import STAGES, Histogram
 from rtseg.synthetic import SyntheticDrive
@@ -164,3 +167,15 @@ def test_advice_names_what_limits() -> None:
     stages["encode"] = cost(60)
     assert advice(stages, 2, 2000 / 94).startswith("encode takes 64%")
     assert advice(stages, 2, 10.0).startswith("the model alone reaches no more than 10 fps")
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
+def test_the_harness_for_gpus_says_in_one_line_that_there_is_none(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--json", str(tmp_path / "gpu.json")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "no NVIDIA GPU answers here; `rtseg doctor` says why\n"
+    assert not (tmp_path / "gpu.json").exists()

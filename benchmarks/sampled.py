@@ -1,6 +1,6 @@
 """Where the processor's time goes on the whole road, sampled by Linux's `perf`: every thread, native code as well.
 
-    python benchmarks/profile.py drive.mp4 --json benchmarks/results/profile-720p.json [-- --model nano --preset ultrafast]
+    python benchmarks/sampled.py drive.mp4 --json benchmarks/results/profile-720p.json [-- --model nano --preset ultrafast]
 
 py-spy and the like see Python's threads alone; most of the work here is done by threads of x264, FFmpeg and OpenVINO. A thousand
 samples a second of `rtseg video` (Linux, `apt install linux-perf`), without the first seconds, in which programs and model are
