@@ -172,6 +172,11 @@ class LiveNumbers:
         """The newest numbers, read-only."""
         return self._latest
 
+    def wake(self) -> None:
+        """Whoever waits for newer numbers is answered at once, as if the time had run out."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait_newer(self, serial: int, timeout_seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Waits for numbers newer than those of `serial` (0: any), at most so long.
 
@@ -179,5 +184,6 @@ class LiveNumbers:
             The serial number to wait with next, and the newest numbers; the same serial where the time ran out.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._serial > serial, timeout_seconds)
+            if self._serial <= serial:
+                self._changed.wait(timeout_seconds)
             return self._serial, self._latest

@@ -181,6 +181,10 @@ class Notifier:
             channel.sendto(text.encode(), self._address)
 
 
+_BEAT_SECONDS = 1.0
+"""How long the heartbeat waits for numbers at most before it looks whether the run goes on."""
+
+
 @contextlib.contextmanager
 def heartbeat(numbers: LiveNumbers, notifier: Notifier | None = None) -> Iterator[None]:
     """While this is open, systemd is told of each second in which the run went on.
@@ -199,13 +203,15 @@ def heartbeat(numbers: LiveNumbers, notifier: Notifier | None = None) -> Iterato
         yield
     finally:
         ended.set()
+        numbers.wake()
         notifier.stopping()
+        thread.join(_BEAT_SECONDS)
 
 
 def _beat(numbers: LiveNumbers, notifier: Notifier, ended: threading.Event) -> None:
     serial, ready, read_before = 0, False, -1
     while not ended.is_set():
-        newest, latest = numbers.wait_newer(serial, 1.0)
+        newest, latest = numbers.wait_newer(serial, _BEAT_SECONDS)
         if newest == serial or ended.is_set():
             continue
         serial = newest

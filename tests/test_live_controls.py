@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import get_args
 
 import pytest
@@ -71,3 +72,11 @@ def test_numbers_are_waited_for_and_read_only() -> None:
     assert (serial, latest["fps"]) == (1, 3.0)
     with pytest.raises(TypeError):
         latest["fps"] = 4  # type: ignore[index]
+
+
+def test_whoever_waits_for_numbers_can_be_woken_without_any() -> None:
+    numbers = LiveNumbers()
+    threading.Timer(0.05, numbers.wake).start()
+    begin = time.monotonic()
+    assert numbers.wait_newer(0, 30) == (0, {})
+    assert time.monotonic() - begin < 20

@@ -252,6 +252,7 @@ def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path,
         systemd.settimeout(1.5)
         with pytest.raises(TimeoutError):
             systemd.recv(1000)
+    assert not [thread for thread in threading.enumerate() if thread.name == "rtseg-heartbeat"], "it outlived the run"
     systemd.settimeout(10)
     assert systemd.recv(1000) == b"STOPPING=1"
 
