@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -21,7 +22,11 @@ def niceness(thread: int = 0) -> int:
 
 
 def of_all_threads() -> dict[int, int]:
-    return {int(task.name): niceness(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            found[int(task.name)] = niceness(int(task.name))
+    return found
 
 
 @linux
