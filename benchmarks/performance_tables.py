@@ -56,7 +56,7 @@ def road(*names: str) -> str:
                     item["input"].removesuffix(".mp4"),
                     f"{item['model'].removeprefix('camvid-')} {width}x{height}, {item['precision']}",
                     item["preset"],
-                    f"**{item['fps']:.1f}**",
+                    f"**{item['fps']:.1f}** ({min(item['fps_runs']):.1f} to {max(item['fps_runs']):.1f})",
                     f"{item['bound_fps']:.1f}",
                     f"{item['of_bound']:.2f}",
                     f"{item['cpu_ratio']:.2f}",
