@@ -95,8 +95,9 @@ class Segmenter:
             self._backend = self._next = open_smooth_backend(name, runnable, size=size, device=device)
         else:
             several = streams or tuned_streams(path.stem) or 0
-            backend_alone = open_backend(name, _runnable(path, name, size), size=size, device=device, streams=several)
-            self._backend = Batching(backend_alone) if backend_alone.batch > 1 else backend_alone
+            self._backend = open_backend(name, _runnable(path, name, size), size=size, device=device, streams=several)
+        # All pictures go in here.
+        self._entrance = Batching(self._backend) if self._backend.batch > 1 else self._backend
         self.reason = chosen.reason if chosen else "chosen by --backend"
         if quantised:
             self.reason += "; this processor is fastest in INT8 (--model small: as trained)"
@@ -135,7 +136,7 @@ class Segmenter:
     @property
     def streams(self) -> int:
         """How many threads should call `segment` at the same time, where throughput counts."""
-        return self._backend.streams
+        return self._entrance.streams
 
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """(width, height) of the network's input for pictures of this size: `input_size`, or what the picture fills of it.
@@ -214,7 +215,7 @@ class Segmenter:
         box = self._letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
         if steady is None or self._next is None:
-            return box.picture_part(self._checked(self._backend.infer(image[None]), image)[0])
+            return box.picture_part(self._checked(self._entrance.infer(image[None]), image)[0])
         keep = steady.look(frame, box.picture_part(image))
         classes, steady.scores = self._next.infer_next(image[None], steady.scores, keep)
         return box.picture_part(self._checked(classes, image)[0])
@@ -228,7 +229,7 @@ class Segmenter:
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The network alone: class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]` of an input size."""
-        return self._backend.infer(images)
+        return self._entrance.infer(images)
 
     def settings(self) -> dict[str, object]:
         """All that decides the class maps, for a result to be tied to: the model with its file's hash, and how it is run."""
@@ -282,7 +283,7 @@ class Segmenter:
         if size in self._warm:
             return False
         self._warm.add(size)
-        self._backend.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
+        self._entrance.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
         return True
 
 

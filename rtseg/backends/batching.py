@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.backends import Backend, check_images
-from rtseg.description import ModelDescription
 
 
 @dataclass(eq=False, slots=True)
@@ -31,53 +30,18 @@ class _Asked:
 
 
 class Batching:
-    """A backend in front of one that computes several pictures at once in less time than one after the other."""
+    """Stands before a backend that computes several pictures at once in less time than one after the other."""
 
     def __init__(self, backend: Backend) -> None:
-        """Takes the backend over: nobody else may use it."""
+        """Of the backend's pictures all have to come through here from now on."""
         self._backend = backend
         self._engine = threading.Lock()
         self._guard = threading.Lock()
         self._waiting: deque[_Asked] = deque()
 
     @property
-    def name(self) -> str:
-        """The backend's."""
-        return self._backend.name
-
-    @property
-    def device(self) -> str:
-        """The backend's."""
-        return self._backend.device
-
-    @property
-    def precision(self) -> str:
-        """The backend's."""
-        return self._backend.precision
-
-    @property
-    def description(self) -> ModelDescription:
-        """The model's."""
-        return self._backend.description
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the input."""
-        return self._backend.input_size
-
-    @property
-    def free_size(self) -> bool:
-        """The backend's."""
-        return self._backend.free_size
-
-    @property
-    def batch(self) -> int:
-        """Pictures that are computed together at most."""
-        return self._backend.batch
-
-    @property
     def streams(self) -> int:
-        """Twice the batch: while one is computed, the next gathers."""
+        """How many callers keep the backend busy: twice its batch, so that the next gathers while one is computed."""
         return 2 * self._backend.batch
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -85,7 +49,10 @@ class Batching:
 
         What the backend raises is raised to all callers whose pictures were computed together.
         """
-        check_images(images, None if self.free_size else self.input_size)  # a wrong picture is its own caller's trouble
+        backend = self._backend
+        check_images(
+            images, None if backend.free_size else backend.input_size
+        )  # a wrong picture is its own caller's trouble
         asked = _Asked(images)
         with self._guard:
             self._waiting.append(asked)
@@ -97,16 +64,11 @@ class Batching:
         assert asked.answer is not None
         return asked.answer
 
-    def close(self) -> None:
-        """Gives the backend's memory back."""
-        with self._engine:
-            self._backend.close()
-
     def _next(self) -> list[_Asked]:
         """Who comes first, and who fits in with them."""
         with self._guard:
             together = [self._waiting.popleft()]
-            room = self.batch - len(together[0].images)
+            room = self._backend.batch - len(together[0].images)
             while self._waiting and self._waiting[0].images.shape[1:] == together[0].images.shape[1:]:
                 room -= len(self._waiting[0].images)
                 if room < 0:
