@@ -1,7 +1,7 @@
 """Memory for pictures that is used again as soon as nobody looks at the last picture in it.
 
 A picture's memory from the C library is new to the process every time (see `rtseg.memory`), and the system clears and maps it
-page by page: 1.4 ms for a frame of 1920x1080, 2 % of the whole road, 7 % of it with a small network.
+page by page.
 """
 
 from __future__ import annotations

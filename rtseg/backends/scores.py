@@ -1,8 +1,8 @@
 """From class scores on the network's coarser grid to the class map: enlarged and compared by OpenCV, one class after the other.
 
 OpenVINO interleaves the classes for its bilinear enlargement, and has to sort them apart again before it can compare them:
-3.2 ms for eleven classes at 480x288 on a core of an AMD EPYC. Class by class, in blocks that stay in the cache, it is 0.8 ms,
-and in FP32 where OpenVINO's would be in BF16. `benchmarks/argmax.py` measures both.
+2.5 to 3 ms for eleven classes at 480x288 on a core of an AMD EPYC. Class by class, in blocks that stay in the cache, it is
+0.8 ms, and in FP32 where OpenVINO's would be in BF16. `benchmarks/argmax.py` measures both.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ def container_for(output: str) -> Container:
 
 
 _FEWEST_X264_THREADS = 6
-"""x264's own choice, one and a half a core, leaves two cores idle where a network shares them: 45 frames a second instead of 49
-(720p, `veryfast`). Nine are too many there."""
+"""x264's own choice, one and a half a core, leaves two cores idle now and then where a network shares them: they wait for each
+other. With eight it gets worse again."""
 
 
 def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str | None) -> dict[str, str]:
