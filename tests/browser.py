@@ -18,6 +18,7 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
+    "--no-zygote",  # two of its processes once hung while they ended, not to be killed, and took both cores with them
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -94,4 +95,7 @@ class Browser:
             self._ask("DELETE", "")
         finally:
             self._driver.terminate()
-            self._driver.wait(10)
+            try:
+                self._driver.wait(10)
+            except subprocess.TimeoutExpired:
+                self._driver.kill()

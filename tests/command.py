@@ -9,7 +9,9 @@ import sys
 def rtseg(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """`rtseg ARGUMENTS`, at most 160 seconds."""
     command = [sys.executable, "-m", "rtseg", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=160, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        command, capture_output=True, encoding="utf-8", timeout=160, check=False, **options
+    )
 
 
 def told_in_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:

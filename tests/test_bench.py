@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import rtseg
 from typer.testing import CliRunner
 
 from rtseg.bench.alone import StageCost
@@ -179,3 +180,9 @@ def test_the_harness_for_gpus_says_in_one_line_that_there_is_none(tmp_path: Path
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "no NVIDIA GPU answers here; `rtseg doctor` says why\n"
     assert not (tmp_path / "gpu.json").exists()
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line_before_anything_is_measured() -> None:
+    result = rtseg("bench", "nothing.mp4")
+    assert result.returncode == 1
+    assert result.stderr == "rtseg: no such file: nothing.mp4\n"

@@ -13,6 +13,7 @@ from rtseg.bench.measure import SECONDS, bench, machine
 from rtseg.bench.tune import tune_streams
 from rtseg.demo import write_drive
 from rtseg.segmenter import Segmenter
+from rtseg.sources import open_source
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Encoding, Look
 
@@ -54,6 +55,8 @@ def run_bench(
     Raises:
         RtsegError: a file, model or backend does not work.
     """
+    for video in videos:
+        open_source(video).close()  # one that can't be read is told before anything is loaded and measured
     items = []
     for video, model, backend, size in product(videos, models, backends, sizes):
         with Segmenter(model, backend=backend, device=device, size=size, streams=0) as segmenter:
