@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo run test lint types contracts check proofs fuzz quantised clean
+.PHONY: help demo run test lint types contracts check proofs fuzz quantised kernels clean
 help:            ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -52,6 +52,10 @@ quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bun
 	$(BIN)/rtseg build small --target openvino --precision int8 --calibrate "$(DATA)" -o runs/int8
 	cp runs/int8/*-int8.xml rtseg/assets/camvid-small-int8.xml
 	cp runs/int8/*-int8.bin rtseg/assets/camvid-small-int8.bin
+
+kernels: $(VENV)/installed-dev  ## the GPU's kernels once more, after a change of rtseg/card_road/kernels.cu
+	$(PIP) install --quiet nvidia-cuda-nvrtc-cu12==12.0.140
+	$(BIN)/python -m rtseg.card_road.compile
 
 clean:           ## remove what was made here
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -115,7 +115,7 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _tensorrt() -> Iterator[Finding]:
-    from rtseg.backends.tensorrt import import_tensorrt
+    from rtseg.backends.tensorrt_package import import_tensorrt
     from rtseg.errors import BackendError
 
     for target, modules in (("tensorrt", ("tensorrt",)), ("tensorrt-rtx", ("tensorrt_rtx", "tensorrt_rtx_bindings"))):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Plane = npt.NDArray[np.uint8]
+Planes = tuple[Plane, Plane, Plane]
 ClassMap = npt.NDArray[np.uint8]
 """Class indices, uint8 `[height, width]`; 255 means no class."""
 
@@ -55,7 +56,7 @@ class Colour:
 class Frame:
     """One upright picture."""
 
-    planes: tuple[Plane, Plane, Plane]
+    planes: Planes
     """uint8, the first `[height, width]`, the others divided by `SUBSAMPLING`, rounded up. Never write into them:
     a decoder may still predict from them."""
 
@@ -107,6 +108,10 @@ class Frame:
         """When the frame is shown, in the stream's own time."""
         return float(self.pts * self.time_base)
 
+    def with_planes(self, planes: Planes) -> Frame:
+        """The frame with other planes, of its size or another."""
+        return replace(self, planes=planes)
+
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
@@ -156,6 +161,9 @@ class StreamInfo:
     codec: str = ""
     """Name of the codec the frames were decoded from."""
 
+    on_card: bool = False
+    """Whether its frames lie on a card: they are `CardFrame`s, unless one could not stay there."""
+
     notes: tuple[str, ...] = ()
     """What the source did to the picture that the user should know, such as `rotated by 90 degrees`."""
 
@@ -181,6 +189,17 @@ class Segmented:
 
     shown: Frame
     """The picture as it leaves: coloured, with legend and numbers; in `side-by-side` twice as wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """A class map and the coloured picture, where one step makes both."""
+
+    classes: ClassMap
+    """The class map of the picture (bars cut off), at the network's resolution."""
+
+    shown: Frame
+    """The coloured picture, without legend and numbers, in planes of its own."""
 
 
 def rgb_frame(rgb: Plane, index: int = 0) -> Frame:

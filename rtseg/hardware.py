@@ -122,10 +122,23 @@ def choose_encoder(
     raise OptionError(f"--encoder is '{wanted}'; there are {', '.join(ENCODERS)}")
 
 
-def acceleration(decoder: str) -> dict[str, Any]:
-    """Arguments for `av.open` that have the card decode what it can; none for `software`."""
-    # Downloaded to system memory by PyAV: colouring and encoding happen there.
-    return {"hwaccel": HWAccel("cuda", allow_software_fallback=True)} if decoder in ("nvdec", "auto") else {}
+def acceleration(decoder: str, card: int | None = None) -> dict[str, Any]:
+    """Arguments for `av.open` that have the card decode what it can; none for `software`.
+
+    The pictures come in the card's memory, whoever wants them: what PyAV downloads by itself has lost its colour tags,
+    duration and rotation in PyAV 17.
+
+    Args:
+        decoder: as `choose_decoder` gives it.
+        card: decode in the CUDA context that is current in this thread, on this card, so that others there can read the
+            pictures; None: in a context of the decoder's own.
+    """
+    if decoder not in ("nvdec", "auto"):
+        return {}
+    # FFmpeg refuses the primary context once somebody else has made it (with other flags than its own), as TensorRT does.
+    options: dict[str, object] = {"primary_ctx": "0", **({} if card is None else {"current_ctx": "1"})}
+    device = None if card is None else str(card)
+    return {"hwaccel": HWAccel("cuda", device=device, allow_software_fallback=True, options=options, is_hw_owned=True)}
 
 
 def decoder_name(video: VideoStream, decoder: str) -> str:

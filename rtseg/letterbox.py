@@ -99,9 +99,17 @@ def _nearest(length: int, wanted: int) -> npt.NDArray[np.intp]:
     return (2 * np.arange(wanted) + 1) * length // (2 * wanted)
 
 
+def halvings(size: tuple[int, int], wanted: tuple[int, int]) -> int:
+    """How often a plane of a size, (width, height), is halved on its way to another."""
+    (width, height), count = size, 0
+    while width >= 2 * wanted[0] and height >= 2 * wanted[1]:
+        width, height, count = width // 2, height // 2, count + 1
+    return count
+
+
 def _scale(plane: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
     """Resizes without aliasing: by halves, each a fast average of four, and the rest, below a factor of two, linear."""
-    while plane.shape[1] >= 2 * width and plane.shape[0] >= 2 * height:
+    for _ in range(halvings((plane.shape[1], plane.shape[0]), (width, height))):
         plane = cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
     if plane.shape == (height, width):
         return plane

@@ -8,12 +8,13 @@ blending in YUV gives what blending in RGB would give, without the way there and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from rtseg.annotate import hud_patch, legend_patch
 from rtseg.colour import rgb_to_planes
@@ -110,8 +111,9 @@ class Overlay:
         planes = self._mask(frame, classes, tables) if self.view == "mask" else self._blend(frame, classes, tables)
         if self.view == "side-by-side":
             planes = [_beside(left, right) for left, right in zip(_padded(frame), planes, strict=True)]
-        self._annotate(planes, frame, hud_lines)
-        return replace(frame, planes=(planes[0], planes[1], planes[2]))
+        shown = frame.with_planes((planes[0], planes[1], planes[2]))
+        self.annotate(shown, frame.width, hud_lines)
+        return shown
 
     def _blend(self, frame: Frame, classes: ClassMap, tables: Tables) -> list[Plane]:
         """The picture under the colours."""
@@ -147,19 +149,35 @@ class Overlay:
         full = (resize_classes(cv2.LUT(classes, table), frame.width, frame.height) for table in tables.solid)
         return [_subsample(plane, frame, number) for number, plane in enumerate(full)]
 
-    def _annotate(self, planes: list[Plane], frame: Frame, hud_lines: Sequence[str]) -> None:
-        height, width = planes[0].shape
-        right = width
+    def annotate(self, shown: Frame, picture_width: int, hud_lines: Sequence[str] = ()) -> None:
+        """Draws legend and numbers, where they were asked for, into a coloured frame.
+
+        Args:
+            shown: the frame; its planes are written into.
+            picture_width: pixels across of the picture alone, at the right of what is shown.
+            hud_lines: as `apply` takes them.
+        """
+        height, width, right = shown.height, shown.width, shown.width
         if self.legend:
             entries = tuple((self.palette.classes[index], self.palette.colours[index]) for index in self.only)
-            patch = legend_patch(entries, frame.width, height, width - frame.width, frame.pixel_format, frame.colour)
+            patch = legend_patch(
+                entries, picture_width, height, width - picture_width, shown.pixel_format, shown.colour
+            )
             if patch:
-                patch.lay_over(planes)
+                patch.lay_over(shown.planes)
                 right = patch.left
         if self.hud and hud_lines:
-            patch = hud_patch(tuple(hud_lines), frame.width, height, right, frame.pixel_format, frame.colour)
+            patch = hud_patch(tuple(hud_lines), picture_width, height, right, shown.pixel_format, shown.colour)
             if patch:
-                patch.lay_over(planes)
+                patch.lay_over(shown.planes)
+
+    def weights(self, colour: Colour) -> npt.NDArray[np.float32]:
+        """What `apply` blends with, for one who blends elsewhere: float32 `[4, 256]` by class.
+
+        Rows 0 to 2 are what is added to each plane, 0 to 255; row 3 is the share of the picture that remains, 0 to 1.
+        """
+        tables = _tables(self.palette, self.alpha, self.only, colour)
+        return np.stack([*tables.premultiplied, tables.keep / 255.0]).astype(np.float32)
 
 
 @lru_cache(maxsize=32)

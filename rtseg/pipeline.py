@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from rtseg.ahead import Ahead
-from rtseg.frame import ClassMap, Frame, Passthrough, Segmented
+from rtseg.frame import ClassMap, Frame, Painted, Passthrough, Segmented
 from rtseg.overlay import Overlay
 from rtseg.sinks import Sink
 from rtseg.sources import Source
@@ -38,13 +38,16 @@ class Classified:
 
     frame: Frame
     classes: ClassMap
+    shown: Frame | None
+    """The coloured frame, where the model's step made it too."""
+
     seconds: float
     """What the model took for it."""
 
 
 def run(
     source: Source,
-    segment: Callable[[Frame], ClassMap],
+    segment: Callable[[Frame], ClassMap | Painted],
     overlay: Overlay,
     sinks: Sequence[Sink],
     stats: Stats,
@@ -61,7 +64,7 @@ def run(
 
     Args:
         source: where frames come from; the caller closes it.
-        segment: gives the class map of a frame's picture.
+        segment: gives the class map of a frame's picture, and the coloured frame too where a card makes both at once.
         overlay: gives the frame that is shown.
         sinks: take what is shown; the caller closes or aborts them.
         stats: filled as the run goes.
@@ -117,11 +120,15 @@ def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator
         yield item
 
 
-def _classify(item: Frame | Passthrough, segment: Callable[[Frame], ClassMap]) -> Classified | Passthrough:
+def _classify(item: Frame | Passthrough, segment: Callable[[Frame], ClassMap | Painted]) -> Classified | Passthrough:
     if isinstance(item, Passthrough):
         return item
     begin = time.perf_counter()
-    return Classified(item, segment(item), time.perf_counter() - begin)
+    found = segment(item)
+    seconds = time.perf_counter() - begin
+    if isinstance(found, Painted):
+        return Classified(item, found.classes, found.shown, seconds)
+    return Classified(item, found, None, seconds)
 
 
 def _colour(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> Segmented | Passthrough:
@@ -129,7 +136,12 @@ def _colour(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> S
         return item
     stats.segmented(item.classes, item.seconds)
     with stats.clock("overlay"):
-        shown = overlay.apply(item.frame, item.classes, stats.hud_lines() if overlay.hud else ())
+        lines = stats.hud_lines() if overlay.hud else ()
+        shown = item.shown
+        if shown is None:
+            shown = overlay.apply(item.frame, item.classes, lines)
+        else:
+            overlay.annotate(shown, shown.width, lines)
     return Segmented(item.frame, item.classes, shown)
 
 

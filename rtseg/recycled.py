@@ -7,6 +7,7 @@ page by page.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ _FREE = 32
 class Recycled:
     """Gives arrays; takes their memory back when the last view of it is gone. For any number of threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Callable[[int], npt.NDArray[np.uint8]] | None = None) -> None:
+        """`allocate` gives so many bytes of another kind of memory, which must live until nobody looks at them; None: NumPy's."""
+        self._allocate = allocate or _fresh
         self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
 
     def empty(self, *shape: int) -> npt.NDArray[np.uint8]:
@@ -35,11 +38,15 @@ class Recycled:
         try:
             block = free.pop()
         except IndexError:
-            block = np.empty(size, dtype=np.uint8)
+            block = self._allocate(size)
         # Through a memoryview: all views of the array hold on to the array then, none to the block behind it.
         array = np.frombuffer(memoryview(block), dtype=np.uint8)  # type: ignore[arg-type]
         weakref.finalize(array, _give_back, free, block).atexit = False
         return array.reshape(shape)
+
+
+def _fresh(size: int) -> npt.NDArray[np.uint8]:
+    return np.empty(size, dtype=np.uint8)
 
 
 def _give_back(free: list[npt.NDArray[np.uint8]], block: npt.NDArray[np.uint8]) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rtseg.backends import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
 from rtseg.backends.batching import Batching
+from rtseg.backends.tensorrt import TensorRtBackend
 from rtseg.bundled import default_for_processor, find_model
 from rtseg.description import ModelDescription
 from rtseg.errors import BackendError, OptionError
@@ -138,6 +139,11 @@ class Segmenter:
         """How many threads should call `segment` at the same time, where throughput counts."""
         return self._entrance.streams
 
+    @property
+    def engine(self) -> TensorRtBackend | None:
+        """The engine that runs on an NVIDIA card, for one who keeps pictures there; None: the model runs otherwise."""
+        return self._backend if isinstance(self._backend, TensorRtBackend) else None
+
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """(width, height) of the network's input for pictures of this size: `input_size`, or what the picture fills of it.
 
@@ -212,7 +218,7 @@ class Segmenter:
             pixel_aspect: width of a pixel divided by its height.
             steady: what `steady()` gave for this frame's stream; its frames then come one after the other, by one thread.
         """
-        box = self._letterbox(frame.width, frame.height, pixel_aspect)
+        box = self.letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
         if steady is None or self._next is None:
             return box.picture_part(self._checked(self._entrance.infer(image[None]), image)[0])
@@ -271,7 +277,8 @@ class Segmenter:
             )
         return classes
 
-    def _letterbox(self, width: int, height: int, pixel_aspect: float) -> Letterbox:
+    def letterbox(self, width: int, height: int, pixel_aspect: float = 1.0) -> Letterbox:
+        """Where a picture of a size lies in the network's input."""
         key = (width, height, pixel_aspect)
         if key not in self._letterboxes:
             size = self.input_size_for(width, height, pixel_aspect)
@@ -292,7 +299,7 @@ def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     if backend not in RUNS or model.suffix in RUNS[backend]:
         return model
     if backend.startswith("tensorrt"):
-        from rtseg.backends.tensorrt import import_tensorrt
+        from rtseg.backends.tensorrt_package import import_tensorrt
 
         import_tensorrt(backend)  # what was asked for is what is told to be missing, before what building needs
     require("onnx")

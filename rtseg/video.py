@@ -17,6 +17,7 @@ from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
 from rtseg.pipeline import run
 from rtseg.progress import Board, Progress
+from rtseg.road import Road, advice, refusal
 from rtseg.segmenter import Segmenter
 from rtseg.sinks import Sink
 from rtseg.sinks.gstreamer import GStreamerSink
@@ -145,7 +146,12 @@ def process(
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
     reading = reading or Reading()
-    source = open_source(source_name, **asdict(reading))
+    refused = refusal(segmenter, overlay, reading.decoder)
+    engine = segmenter.engine if refused is None else None
+    if engine is not None:
+        engine.use_card()  # the decoder is to share its context
+    source = open_source(source_name, **asdict(reading), card=engine.card if engine is not None else None)
+    road: Road | None = None
     sinks: list[Sink] = []
     heat = HeatWatch()
     recorder = Recorder(source.info)
@@ -163,6 +169,7 @@ def process(
         pixel_aspect = float(source.info.sample_aspect_ratio)
         steady = segmenter.steady()
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
+        road = Road(source.info, segmenter, overlay, steady=steady, refusal=refused)
         stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
 
@@ -174,14 +181,14 @@ def process(
 
             run(
                 source,
-                lambda frame: segmenter.segment(frame, pixel_aspect, steady),
+                road.segment,
                 overlay,
                 sinks,
                 stats,
                 observer=recorder,
                 on_frame=left,
                 threads=threads,
-                streams=segmenter.streams,
+                streams=road.streams,
             )
         written = video.finish()
         stats.stop()  # the encoder's last frames are out: they belong to the run
@@ -198,16 +205,26 @@ def process(
         raise
     finally:
         source.close()
+        if road is not None:
+            road.close()
     return {
         **identity("video", source_name, output, segmenter),
         "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
         **({"smooth": {"keep": steady.smooth, "cuts": steady.cuts}} if steady else {}),
+        "road": road.taken,
         "decoder": source.info.codec,
         "encoder": video.encoder,
         **stats.to_dict(),
         "fidelity": report.to_dict(),
         **({"heat": heat.latest} if heat.latest else {}),
-        "notes": [*source.info.notes, *source.warnings, *video.warnings, *heat.notes],
+        "notes": [
+            *road.notes,
+            *advice(segmenter, reading.decoder),
+            *source.info.notes,
+            *source.warnings,
+            *video.warnings,
+            *heat.notes,
+        ],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -27,6 +28,24 @@ def camvid() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no CamVid at {folder}")
     return folder
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def on_gpu(request: pytest.FixtureRequest) -> str:
+    """A target that can run here: skips with the reason where there is none, fails under RTSEG_REQUIRE_GPU=1."""
+    from rtseg.nvidia import find_gpus
+
+    modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}[request.param]
+    reason = None if find_gpus() else "no NVIDIA GPU answers here"
+    if reason is None and not any(importlib.util.find_spec(module) for module in modules):
+        if request.param == "tensorrt":
+            pytest.skip("tensorrt is not installed")  # a GPU may be promised without it
+        reason = "tensorrt-rtx is not installed"
+    if reason is not None:
+        if os.environ.get("RTSEG_REQUIRE_GPU") == "1":
+            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 promises it", pytrace=False)
+        pytest.skip(reason)
+    return str(request.param)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

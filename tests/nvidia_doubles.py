@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,10 @@ from onnx_models import truth
 
 SURFACE = json.loads((Path(__file__).parent / "data" / "tensorrt_surface.json").read_text())
 VERSIONS = tuple(SURFACE)
+
+
+LEGACY = 1
+"""CUDA's default stream."""
 
 
 class ILogger:
@@ -273,6 +278,7 @@ class Cudart:
 
     cudaStreamNonBlocking = 1  # noqa: N815 (CUDA's own names, here and below)
     cudaHostAllocDefault = 0  # noqa: N815
+    cudaEventBlockingSync, cudaEventDisableTiming = 1, 2  # noqa: N815
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
@@ -281,7 +287,9 @@ class Cudart:
         self.calls: list[str] = []
         self.capture_works = self.takes_addresses = self.starts = True
         self.fails: str | None = None
-        self._queues: dict[int, list[Callable[[], None]]] = {}
+        self._running = threading.RLock()
+        self._queues: dict[int, list[Callable[[], None]]] = {LEGACY: []}
+        self._marked: dict[int, int] = {}
         self._captured: dict[int, list[Callable[[], None]] | None] = {}
 
     def __getattribute__(self, name: str) -> Any:
@@ -348,11 +356,15 @@ class Cudart:
         self.enqueue(stream, lambda: ctypes.memmove(to, source, size) and None)
         return (0,)
 
-    def cudaStreamSynchronize(self, stream: int) -> Any:  # noqa: N802
+    def run(self, stream: int) -> None:
+        """Does all that the stream has been given."""
         assert self._captured.get(stream) is None, "waiting breaks a capture"
-        for work in self._queues[stream]:
-            work()
-        self._queues[stream].clear()
+        with self._running:
+            while self._queues[stream]:
+                self._queues[stream].pop(0)()
+
+    def cudaStreamSynchronize(self, stream: int) -> Any:  # noqa: N802
+        self.run(stream)
         return (0,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> Any:  # noqa: N802
@@ -370,7 +382,21 @@ class Cudart:
         self._queues[stream].extend(self.alive[launchable])
         return (0,)
 
+    def cudaEventCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
+        assert flags == self.cudaEventBlockingSync | self.cudaEventDisableTiming
+        return self.cudaEventCreate()
+
     def cudaEventRecord(self, event: int, stream: int) -> Any:  # noqa: N802
+        self._marked[event] = stream
+        return (0,)
+
+    def cudaEventSynchronize(self, event: int) -> Any:  # noqa: N802
+        self.run(self._marked[event])
+        return (0,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:  # noqa: N802
+        marked = self._marked[event]
+        self.enqueue(stream, lambda: self.run(marked))
         return (0,)
 
     def cudaEventElapsedTime(self, first: int, last: int) -> Any:  # noqa: N802

@@ -7,10 +7,8 @@ import importlib.util
 import json
 import os
 import re
-import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,6 +19,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles  # noqa: E402
+from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model, pictures, truth  # noqa: E402
 
 from rtseg.backends import choose_backend, describe_model, open_backend  # noqa: E402
@@ -32,7 +31,6 @@ from rtseg.models.preparation import Preparation  # noqa: E402
 from rtseg.models.tensorrt_engine import EngineOptions  # noqa: E402
 from rtseg.nvidia import Gpu  # noqa: E402
 
-ORIN = Gpu(0, "Orin", (8, 7))
 PLAIN = Preparation(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -57,25 +55,6 @@ def stills(folder: Path) -> Path:
 def needs_rtx(test: Any) -> Any:
     """Marks a test that builds with TensorRT for RTX."""
     return pytest.mark.system()(pytest.mark.usefixtures("rtx")(test))
-
-
-class Jetson:
-    """A machine with an Orin, some version of TensorRT and CUDA, none of it real."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, version: str, gpus: tuple[Gpu, ...] = (ORIN,)) -> None:
-        self.cudart = doubles.Cudart()
-        self.trt = doubles.tensorrt(version, self.cudart)
-        patch.setitem(sys.modules, "tensorrt", self.trt)
-        bindings = SimpleNamespace(runtime=self.cudart)
-        patch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
-        patch.setitem(sys.modules, "cuda.bindings", bindings)
-        for module in (
-            "rtseg.backends.tensorrt",
-            "rtseg.models.tensorrt_engine",
-            "rtseg.models.proof",
-            "rtseg.backends",
-        ):
-            patch.setattr(f"{module}.find_gpus", lambda: gpus)
 
 
 @pytest.fixture(params=doubles.VERSIONS)
@@ -583,24 +562,6 @@ def test_cuda_takes_the_arguments_it_is_given() -> None:
 
 
 # On a real GPU.
-
-
-@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
-def on_gpu(request: pytest.FixtureRequest) -> str:
-    """A target that can run here: skips with the reason where there is none, fails under RTSEG_REQUIRE_GPU=1."""
-    from rtseg.nvidia import find_gpus
-
-    modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}[request.param]
-    reason = None if find_gpus() else "no NVIDIA GPU answers here"
-    if reason is None and not any(importlib.util.find_spec(module) for module in modules):
-        if request.param == "tensorrt":
-            pytest.skip("tensorrt is not installed")  # a GPU may be promised without it
-        reason = "tensorrt-rtx is not installed"
-    if reason is not None:
-        if os.environ.get("RTSEG_REQUIRE_GPU") == "1":
-            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 promises it", pytrace=False)
-        pytest.skip(reason)
-    return str(request.param)
 
 
 @pytest.mark.gpu

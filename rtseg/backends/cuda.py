@@ -1,15 +1,16 @@
-"""The few calls of the CUDA run-time that the TensorRT backend needs, every return code checked.
+"""The few calls of CUDA that TensorRT and the road over the card need, every return code checked.
 
-Names and arguments are those of the CUDA Runtime API 12 and 13, as `cuda.bindings.runtime` hands them on; each call returns a
-tuple that starts with the error code.
+Names and arguments are those of the CUDA Runtime and Driver APIs 12 and 13, as `cuda.bindings` hands them on; each call
+returns a tuple that starts with the error code.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,10 @@ import numpy.typing as npt
 from rtseg.errors import BackendError
 
 _OUT_OF_MEMORY = 2
-"""CUDA's cudaErrorMemoryAllocation."""
+"""CUDA's cudaErrorMemoryAllocation, and the driver's CUDA_ERROR_OUT_OF_MEMORY."""
+
+_LEGACY_STREAM = 1
+"""CUDA's cudaStreamLegacy: the default stream, which FFmpeg decodes on."""
 
 
 class NoMemory(BackendError):
@@ -34,10 +38,11 @@ class Cuda:
             BackendError: `cuda-bindings` is not installed, or there is no such device.
         """
         try:
-            from cuda.bindings import runtime
+            from cuda.bindings import driver, runtime
         except ImportError as error:
             raise BackendError('TensorRT needs cuda-bindings to run engines: pip install "rtseg[tensorrt]"') from error
         self._runtime: Any = runtime
+        self._driver: Any = driver
         self._device = device
         self._owned = ExitStack()
         self.use()
@@ -61,15 +66,22 @@ class Cuda:
         """
         error, *values = getattr(self._runtime, name)(*arguments)
         if int(error) != 0:
-            _, text = self._runtime.cudaGetErrorString(error)
-            words = text.decode() if isinstance(text, bytes) else str(text)
-            failure = f"CUDA failed in {name}: {words} (code {int(error)})"
-            if int(error) == _OUT_OF_MEMORY:
-                raise NoMemory(
-                    f"{failure}; end other programs that use the GPU, or build for a smaller --size or --batch"
-                )
-            raise BackendError(f"{failure}; `rtseg doctor` looks at the driver")
+            self._fail(name, error, self._runtime.cudaGetErrorString(error)[1])
         return values[0] if len(values) == 1 else tuple(values) or None
+
+    def call_driver(self, name: str, *arguments: Any) -> Any:
+        """As `call`, for a function of the driver's."""
+        error, *values = getattr(self._driver, name)(*arguments)
+        if int(error) != 0:
+            self._fail(name, error, self._driver.cuGetErrorString(error)[1])
+        return values[0] if len(values) == 1 else tuple(values) or None
+
+    def _fail(self, name: str, error: Any, text: Any) -> NoReturn:
+        words = text.decode() if isinstance(text, bytes) else str(text)
+        failure = f"CUDA failed in {name}: {words} (code {int(error)})"
+        if int(error) == _OUT_OF_MEMORY:
+            raise NoMemory(f"{failure}; end other programs that use the GPU, or build for a smaller --size or --batch")
+        raise BackendError(f"{failure}; `rtseg doctor` looks at the driver")
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -97,6 +109,34 @@ class Cuda:
         self._owned.callback(self._free, "cudaEventDestroy", event)
         return event
 
+    def kernels(self, ptx: bytes, *names: str) -> tuple[Any, ...]:
+        """Functions of PTX, made into machine code for this device."""
+        module = self.call_driver("cuModuleLoadData", ptx + b"\0")
+        self._owned.callback(self._driver.cuModuleUnload, module)
+        return tuple(self.call_driver("cuModuleGetFunction", module, name.encode()) for name in names)
+
+    def launch(self, kernel: Any, blocks: tuple[int, int], threads: tuple[int, int], address: int, stream: Any) -> None:
+        """Puts a kernel that takes one device address on a stream."""
+        arguments = ((address,), (ctypes.c_void_p,))
+        self.call_driver("cuLaunchKernel", kernel, *blocks, 1, *threads, 1, 0, int(stream), arguments, 0)
+
+    def fence(self) -> Any:
+        """An event for `after_decoder` and `wait`; who waits for it sleeps and does not spin."""
+        flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
+        event = self.call("cudaEventCreateWithFlags", flags)
+        self._owned.callback(self._free, "cudaEventDestroy", event)
+        return event
+
+    def after_decoder(self, stream: Any, event: Any) -> None:
+        """What is put on the stream from here on begins once all is done that the default stream has been given."""
+        self.call("cudaEventRecord", event, _LEGACY_STREAM)
+        self.call("cudaStreamWaitEvent", stream, event, 0)
+
+    def wait(self, stream: Any, event: Any) -> None:
+        """Returns once all is done that the stream has been given."""
+        self.call("cudaEventRecord", event, stream)
+        self.call("cudaEventSynchronize", event)
+
     def device_buffer(self, byte_count: int) -> int:
         """Address of fresh device memory."""
         address = int(self.call("cudaMalloc", byte_count))
@@ -105,12 +145,21 @@ class Cuda:
 
     def pinned_array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         """A zeroed uint8 array in page-locked memory, so that copies run beside the computation. Invalid after `close`."""
-        byte_count = int(np.prod(shape))
-        address = int(self.call("cudaHostAlloc", byte_count, self._runtime.cudaHostAllocDefault))
+        address, memory = self._pinned(int(np.prod(shape)))
         self._owned.callback(self._free, "cudaFreeHost", address)
-        array = np.ctypeslib.as_array((ctypes.c_uint8 * byte_count).from_address(address)).reshape(shape)
+        array = np.frombuffer(memory, np.uint8).reshape(shape)
         array.fill(0)
         return array
+
+    def pinned_block(self, byte_count: int) -> npt.NDArray[np.uint8]:
+        """As `pinned_array`, contents arbitrary; valid and kept for as long as anything looks at it, `close` or not."""
+        address, memory = self._pinned(byte_count)
+        weakref.finalize(memory, self._free, "cudaFreeHost", address).atexit = False
+        return np.frombuffer(memory, np.uint8)
+
+    def _pinned(self, byte_count: int) -> tuple[int, Any]:
+        address = int(self.call("cudaHostAlloc", byte_count, self._runtime.cudaHostAllocDefault))
+        return address, (ctypes.c_uint8 * byte_count).from_address(address)
 
     def upload(self, device: int, host: npt.NDArray[np.uint8], stream: Any) -> None:
         """Starts a copy to the device."""
@@ -134,23 +183,28 @@ class Cuda:
             stream,
         )
 
-    def begin_capture(self, stream: Any) -> None:
-        """From here on what is put on the stream is recorded, not run."""
+    def recorded(self, stream: Any, work: Callable[[], None]) -> Any:
+        """What `work` puts on the stream, not run but ready for `cudaGraphLaunch`; None: it can't be recorded."""
         self.call(
             "cudaStreamBeginCapture", stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         )
-
-    def end_capture(self, stream: Any) -> Any:
-        """The recording since `begin_capture`, ready for `cudaGraphLaunch`."""
-        graph = self.call("cudaStreamEndCapture", stream)
+        try:
+            work()
+            graph = self.call("cudaStreamEndCapture", stream)
+        except BackendError:
+            self._drop_capture(stream)
+            return None
         try:
             launchable = self.call("cudaGraphInstantiate", graph, 0)
+        except BackendError:
+            self._runtime.cudaGetLastError()
+            return None
         finally:
             self.call("cudaGraphDestroy", graph)
         self._owned.callback(self._free, "cudaGraphExecDestroy", launchable)
         return launchable
 
-    def drop_capture(self, stream: Any) -> None:
+    def _drop_capture(self, stream: Any) -> None:
         """Ends a recording that failed, and clears the error it left."""
         error, *graph = self._runtime.cudaStreamEndCapture(stream)
         if int(error) == 0:  # what failed was not CUDA: the half of the run that was recorded

@@ -5,10 +5,10 @@ The calls used are those that TensorRT 10.3, 10.16, 11.4 and TensorRT for RTX 1.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rtseg.backends import check_images
 from rtseg.backends.cuda import Cuda, NoMemory
+from rtseg.backends.tensorrt_package import import_tensorrt, make_logger, start_runtime
 from rtseg.description import ModelDescription
 from rtseg.engine_file import check_engine, read_sidecar
 from rtseg.errors import BackendError, EngineMismatch, ModelError
@@ -25,52 +26,6 @@ from rtseg.nvidia import find_gpus, platform_name
 
 SLOTS = 2
 """While one batch computes, the next is copied in: each slot has its own stream, buffers and execution context."""
-
-_MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-
-
-def import_tensorrt(target: str) -> Any:
-    """The Python package of a target, `tensorrt` or `tensorrt-rtx` (or its bindings alone, which PyPI has as wheels).
-
-    Raises:
-        BackendError: it is not installed, or its libraries can't be loaded.
-    """
-    reason: BaseException | None = None
-    for name in _MODULES[target]:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            reason = reason or error
-        except (ImportError, OSError) as error:
-            raise BackendError(
-                f"{target} is installed, but its libraries can't be loaded ({_line(error)}); `rtseg doctor` says more"
-            ) from error
-    raise BackendError(
-        f'{target} is not installed: pip install "rtseg[{target}]"; on a Jetson it comes with JetPack, and a virtual '
-        "environment sees it only if made with --system-site-packages"
-    ) from reason
-
-
-def make_logger(trt: Any) -> Any:
-    """A logger for TensorRT that keeps warnings and errors, in `lines`, in place of printing them."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[tuple[str, str]] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.WARNING:
-                self.lines.append(("warning" if severity == trt.ILogger.Severity.WARNING else "error", message))
-
-        def errors(self) -> str:
-            """What went wrong, in TensorRT's own words, on one line."""
-            return (
-                "; ".join(" ".join(text.split()) for kind, text in self.lines if kind == "error")
-                or "TensorRT gave no reason"
-            )
-
-    return Logger()
 
 
 @dataclass
@@ -123,11 +78,12 @@ class TensorRtBackend:
         )
         self._sidecar = sidecar
         self._device = f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+        self._gpu: int = gpu.index
         self._lock = threading.Lock()
         self._cuda = Cuda(gpu.index)
         try:
             self._logger = make_logger(trt)
-            self._runtime = _runtime(trt, self._logger, target)
+            self._runtime = start_runtime(trt, self._logger, target)
             self._engine = self._deserialize(engine)
             self._check_tensors()
             self._slots = self._make_slots()
@@ -154,6 +110,11 @@ class TensorRtBackend:
     def input_size(self) -> tuple[int, int]:
         """(width, height) of the input."""
         return self._sidecar.facts.input_size
+
+    @property
+    def card(self) -> int:
+        """Number of the GPU, as CUDA counts."""
+        return self._gpu
 
     @property
     def uses_cuda_graph(self) -> bool:
@@ -198,6 +159,27 @@ class TensorRtBackend:
             for slot in self._slots:
                 self._collect(slot, answers)
         return answers
+
+    def use_card(self) -> None:
+        """Makes the GPU's context current in this thread."""
+        self._cuda.use()
+
+    def over(self, image: int, classes: int) -> Callable[[Any], None]:
+        """The engine over device memory of the caller's own, for one at a time; any number of these run beside each other.
+
+        Args:
+            image: device address of uint8 `[batch, H, W, 3]`.
+            classes: device address of uint8 `[batch, H, W]`.
+
+        Returns:
+            Puts one run on the stream that it is given. Its first run can't be recorded in a CUDA graph.
+
+        Raises:
+            NoMemory: no room for what the engine needs.
+            BackendError: TensorRT does not take the memory.
+        """
+        context = self._context(image, classes)
+        return lambda stream: self._execute(context, stream)
 
     def measure(self, seconds: float = 3.0, warmup_seconds: float = 0.2) -> dict[str, list[float]]:
         """Times of single runs of the engine, milliseconds by CUDA events, as trtexec takes them: `h2d`, `compute`, `d2h`,
@@ -276,44 +258,50 @@ class TensorRtBackend:
         return slots
 
     def _make_slot(self) -> _Slot:
+        facts = self._sidecar.facts
+        width, height = facts.input_size
+        host_images = self._cuda.pinned_array((facts.batch, height, width, 3))
+        host_classes = self._cuda.pinned_array((facts.batch, height, width))
+        device_images = self._cuda.device_buffer(host_images.nbytes)
+        device_classes = self._cuda.device_buffer(host_classes.nbytes)
+        slot = _Slot(
+            context=self._context(device_images, device_classes),
+            stream=self._cuda.stream(),
+            host_images=host_images,
+            host_classes=host_classes,
+            device_images=device_images,
+            device_classes=device_classes,
+        )
+        self._enqueue(slot)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
+        self._wait(slot)
+        slot.graph = self._record(slot)
+        return slot
+
+    def _context(self, image: int, classes: int) -> Any:
+        """An execution context over the memory of two tensors."""
         context = self._engine.create_execution_context()
         if context is None:
             raise NoMemory(
                 f"TensorRT can't make an execution context ({self._logger.errors()}); is the GPU's memory full?"
             )
-        facts = self._sidecar.facts
-        width, height = facts.input_size
-        host_images = self._cuda.pinned_array((facts.batch, height, width, 3))
-        host_classes = self._cuda.pinned_array((facts.batch, height, width))
-        slot = _Slot(
-            context=context,
-            stream=self._cuda.stream(),
-            host_images=host_images,
-            host_classes=host_classes,
-            device_images=self._cuda.device_buffer(host_images.nbytes),
-            device_classes=self._cuda.device_buffer(host_classes.nbytes),
-        )
-        for name, address in (("image", slot.device_images), ("classes", slot.device_classes)):
+        for name, address in (("image", image), ("classes", classes)):
             if not context.set_tensor_address(name, address):
                 raise BackendError(f"TensorRT does not take the memory for '{name}': {self._logger.errors()}")
-        self._enqueue(slot)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
-        self._wait(slot)
-        slot.graph = self._record(slot)
-        return slot
+        return context
+
+    def _execute(self, context: Any, stream: Any) -> None:
+        if not context.execute_async_v3(int(stream)):
+            raise BackendError(f"TensorRT failed while computing: {self._logger.errors()}")
 
     def _record(self, slot: _Slot) -> Any:
         """The whole run as a CUDA graph; None if this engine can't be recorded, and then each run is enqueued call by call."""
         capturable = getattr(slot.context, "is_stream_capturable", None)  # TensorRT for RTX alone has it
         if capturable is not None and not capturable(int(slot.stream)):
             return None
-        self._cuda.begin_capture(slot.stream)
-        try:
-            self._enqueue(slot)
-            return self._cuda.end_capture(slot.stream)
-        except BackendError:
-            self._cuda.drop_capture(slot.stream)
+        graph = self._cuda.recorded(slot.stream, lambda: self._enqueue(slot))
+        if graph is None:
             self._logger.lines.clear()
-            return None
+        return graph
 
     def _start(self, slot: _Slot) -> None:
         if slot.graph is not None:
@@ -331,8 +319,7 @@ class TensorRtBackend:
         mark(0)
         self._cuda.upload(slot.device_images, slot.host_images, slot.stream)
         mark(1)
-        if not slot.context.execute_async_v3(int(slot.stream)):
-            raise BackendError(f"TensorRT failed while computing: {self._logger.errors()}")
+        self._execute(slot.context, slot.stream)
         mark(2)
         self._cuda.download(slot.host_classes, slot.device_classes, slot.stream)
         mark(3)
@@ -348,15 +335,6 @@ class TensorRtBackend:
             answers[rows] = slot.host_classes[: rows.stop - rows.start]
 
 
-def _runtime(trt: Any, logger: Any, target: str) -> Any:
-    try:
-        return trt.Runtime(logger)
-    except TypeError as error:  # pybind11's word for a factory that gave nothing
-        raise BackendError(
-            f"{target} can't start ({logger.errors()}); `rtseg doctor` looks at GPU and driver"
-        ) from error
-
-
 def _choose_gpu(device: str | None, target: str) -> Any:
     gpus = find_gpus()
     if not gpus:
@@ -369,7 +347,3 @@ def _choose_gpu(device: str | None, target: str) -> Any:
             f"no GPU '{device}': there are {', '.join(f'cuda:{gpu.index} ({gpu.name})' for gpu in gpus)}"
         )
     return gpus[int(number)]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

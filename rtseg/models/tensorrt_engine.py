@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rtseg.backends.tensorrt import import_tensorrt, make_logger
+from rtseg.backends.tensorrt_package import import_tensorrt, make_logger
 from rtseg.errors import BackendError, ModelError, OptionError, SinkError
 from rtseg.models.precision import Share, count_share
 from rtseg.models.tensorrt_progress import Monitored

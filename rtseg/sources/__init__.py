@@ -42,6 +42,7 @@ def open_source(
     max_pixels: int | None = None,
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
+    card: int | None = None,
 ) -> Source:
     """Opens an input by its name.
 
@@ -55,6 +56,8 @@ def open_source(
         allow_protocols: `file`, `http`, `https`: by which a playlist in a file may open what it names; none: playlists
             are refused.
         decoder: of a file or stream, as `rtseg.hardware.choose_decoder` gives it; `gstreamer` is for whole files.
+        card: number of the card where a file's pictures may stay that its decoder left there, in the CUDA context that is
+            current in this thread; None: all come down to the processor's memory. See `StreamInfo.on_card`.
 
     Raises:
         SourceError: it is missing, unreadable, not a video, or refused.
@@ -88,4 +91,5 @@ def open_source(
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         allow_protocols=allow_protocols,
         decoder=decoder,
+        card=card,
     )

@@ -61,7 +61,9 @@ def without_password(text: str) -> str:
     return _USER_INFO.sub("", text)
 
 
-def open_input(path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software") -> InputContainer:
+def open_input(
+    path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software", card: int | None = None
+) -> InputContainer:
     """Opens a media file, or standard input for `-`, for demuxing.
 
     Args:
@@ -69,6 +71,7 @@ def open_input(path: str, *, allow_protocols: Sequence[str] = (), decoder: str =
         allow_protocols: `file`, `http` and `https`: those by which a playlist may open what it names; none: playlists
             are refused.
         decoder: as `rtseg.hardware.choose_decoder` gives it.
+        card: as `rtseg.hardware.acceleration` takes it.
 
     Raises:
         SourceError: it is missing, not a regular file, empty, or nothing that FFmpeg and the lists above read as video.
@@ -93,7 +96,7 @@ def open_input(path: str, *, allow_protocols: Sequence[str] = (), decoder: str =
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
             options |= replaced | {"format_whitelist": with_playlists(FORMATS)}
     try:
-        container = av.open(source, options=options, **arguments, **acceleration(decoder), **LENIENT)
+        container = av.open(source, options=options, **arguments, **acceleration(decoder, card), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         if arguments:
             allowed = ", ".join(allow_protocols)

@@ -13,8 +13,9 @@ import av
 from av import Packet, VideoFrame
 from av.video.stream import VideoStream
 
+from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
-from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.sources.demux import shown_name
 from rtseg.sources.opened import MAX_PIXELS, open_at
 from rtseg.sources.pictures import PictureReader
@@ -44,6 +45,8 @@ class FileSource:
         max_pixels: refuse larger pictures.
         allow_protocols: `file`, `http`, `https`: by which a playlist may open what it names; none: playlists are refused.
         decoder: as `rtseg.hardware.choose_decoder` gives it.
+        card: number of the card where pictures may stay that its decoder left there, in the CUDA context that is current in
+            this thread; None: all come down.
 
     Raises:
         SourceError: missing, not a video, no picture in it that can be decoded, or refused.
@@ -60,6 +63,7 @@ class FileSource:
         max_pixels: int = MAX_PIXELS,
         allow_protocols: Sequence[str] = (),
         decoder: str = "software",
+        card: int | None = None,
     ) -> None:
         self._name = shown_name(path)
         self._strict = strict
@@ -71,7 +75,12 @@ class FileSource:
         self._finished = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder)
+        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card)
+        self._stays = card is not None
+        self._in_software = 0
+        self._converting = (
+            threading.Lock()
+        )  # pictures that stay on a card are brought down by whichever thread looks at them
         self._container, self._video = self._opened.container, self._opened.video
         self._span, self._time_base = self._opened.span, self._opened.time_base
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
@@ -107,6 +116,8 @@ class FileSource:
         if self._resized:
             width, height = self._info.width, self._info.height
             lines.append(f"the picture changed its size: {self._resized} frames stretched to {width}x{height}")
+        if self._in_software:
+            lines.append(f"{self._in_software} frames decoded in software: the card's decoder would not")
         lines += self._timeline.warnings("frames")
         for index, timeline in self._others.items():
             lines += timeline.warnings(f"packets of {self._kinds.get(index)} stream {index}")
@@ -223,22 +234,35 @@ class FileSource:
         if self._reader is None:
             self._reader = PictureReader.of(picture)
         self._resized += not self._reader.fits(picture)
+        self._in_software += self._opened.accelerated and not in_card_memory(picture)
+        yield self._made(picture, pts - self._span.shift(self._time_base), self._reader)
+        self._index += 1
+
+    def _made(self, picture: VideoFrame, pts: int, reader: PictureReader) -> Frame:
+        """The frame of a picture: on its card if it may stay there and can be used as it is, else in the processor's memory."""
+        stays = card_picture(picture) if self._stays and reader.takes_as_it_is(picture) else None
+        fetched: Any = (
+            self._planes(picture, reader) if stays is None else Fetched(lambda: self._planes(picture, reader))
+        )
+        known: dict[str, Any] = {
+            "planes": fetched,
+            "pixel_format": reader.pixel_format,
+            "colour": reader.colour,
+            "pts": pts,
+            "time_base": self._time_base,
+            "index": self._index,
+            "duration": picture.duration or 0,
+            "captured_ns": time.monotonic_ns(),
+        }
+        return Frame(**known) if stays is None else CardFrame(**known, picture=stays)
+
+    def _planes(self, picture: VideoFrame, reader: PictureReader) -> Planes:
         try:
-            planes = self._reader.read(picture)
+            with self._converting:
+                return reader.read(picture)
         except (av.FFmpegError, OSError) as error:
             what = f"{picture.format.name} pictures can't be converted"
             raise SourceError(f"{self._name}: {what} ({_reason(error)})") from error
-        yield Frame(
-            planes=planes,
-            pixel_format=self._reader.pixel_format,
-            colour=self._reader.colour,
-            pts=pts - self._span.shift(self._time_base),
-            time_base=self._time_base,
-            index=self._index,
-            duration=picture.duration or 0,
-            captured_ns=time.monotonic_ns(),
-        )
-        self._index += 1
 
     def _past_end(self, packet: Packet[Any]) -> bool:
         """Whether a picture packet lies behind the range, where nothing needs it; a little later reading ends."""

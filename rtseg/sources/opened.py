@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from rtseg.card_frame import CardFrame
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, StreamInfo
 from rtseg.hardware import decoder_name
@@ -41,6 +42,11 @@ class Opened:
 
     codec: str
     """What decodes it, as statistics say it."""
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether a card decodes it."""
+        return bool(self.video.codec_context.is_hwaccel)
 
     @property
     def nominal_ticks(self) -> int:
@@ -81,6 +87,7 @@ class Opened:
             duration_seconds=seconds,
             sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
             codec=self.codec,
+            on_card=isinstance(first, CardFrame),
             notes=tuple(notes),
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
@@ -103,6 +110,7 @@ def open_at(
     max_pixels: int,
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
+    card: int | None = None,
 ) -> Opened:
     """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
 
@@ -115,6 +123,7 @@ def open_at(
         max_pixels: refuse larger pictures.
         allow_protocols: by which a playlist may open what it names.
         decoder: as `rtseg.hardware.choose_decoder` gives it.
+        card: see `FileSource`.
 
     Raises:
         SourceError: missing, not a video, or refused.
@@ -122,11 +131,11 @@ def open_at(
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder)
+    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
     if not start or path == STDIN or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels, allow_protocols, decoder)
+    return _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
 
 
 def _open(
@@ -136,8 +145,9 @@ def _open(
     max_pixels: int,
     allow_protocols: Sequence[str],
     decoder: str,
+    card: int | None,
 ) -> Opened:
-    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder)
+    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, card=card)
     container.flags &= ~GENERATE_PTS
     try:
         video = _choose_video(shown_name(path), container, max_pixels)

@@ -12,6 +12,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.format import VideoFormat
 from av.video.reformatter import VideoReformatter
 
+from rtseg.card_frame import in_card_memory, software_layout
 from rtseg.colour import guess_matrix
 from rtseg.frame import SUBSAMPLING, Colour, Matrix, PixelFormat, Plane
 
@@ -143,7 +144,7 @@ class PictureReader:
             notes.append("the display matrix turns by an angle that is no multiple of 90 degrees: not applied")
         elif orientation != UPRIGHT:
             notes.append(orientation.describe())
-        layout = first.format
+        layout = software_layout(first)
         pixel_format = target_format(layout, orientation.transpose)
         colour = _colour_of(first)
         if _is_rgb(layout):
@@ -167,6 +168,10 @@ class PictureReader:
         """Whether `frame` has the size of the first picture; `read` stretches it otherwise."""
         return (frame.width, frame.height) == (self.width, self.height)
 
+    def takes_as_it_is(self, frame: VideoFrame) -> bool:
+        """Whether a picture needs neither stretching nor turning nor other planes than 4:2:0."""
+        return self.orientation == UPRIGHT and self.pixel_format == "yuv420p" and self.fits(frame)
+
     def read(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
         """The planes of `frame`, upright: views of the decoder's memory where nothing had to be done."""
         planes = self._coded_planes(frame)
@@ -176,6 +181,8 @@ class PictureReader:
         return y, u, v
 
     def _coded_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
+        if in_card_memory(frame):
+            frame = self._convert(frame, self.pixel_format)  # PyAV brings it down first
         name = frame.format.name
         if len(frame.format.components) <= 2 and not frame.format.has_palette:
             return self._gray_planes(frame)
@@ -221,7 +228,7 @@ def _view(frame: VideoFrame, number: int) -> Plane:
 
 def _colour_of(frame: VideoFrame) -> Colour:
     guess = guess_matrix(frame.width, frame.height)
-    layout = frame.format
+    layout = software_layout(frame)
     if _is_rgb(layout):
         matrix: Matrix = "bt709" if guess == "bt709" else "bt601"
         return Colour(matrix, False, 1 if matrix == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)

@@ -1,0 +1,1 @@
+"""The road over the card: a decoded picture stays in its memory until it is coloured."""

@@ -1,0 +1,93 @@
+"""The network and the overlay in one step on the card, for frames that lie there."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.backends.cuda import Cuda
+from rtseg.backends.tensorrt import TensorRtBackend
+from rtseg.card_frame import CardFrame
+from rtseg.card_road.kernels import Kernels
+from rtseg.card_road.lane import Lane
+from rtseg.frame import Colour, Painted
+from rtseg.letterbox import Letterbox
+from rtseg.overlay import Overlay
+from rtseg.recycled import Recycled
+
+LANES = 2
+"""Frames under way at the same time: while one is computed, the one before is coming down."""
+
+
+class CardPainter:
+    """Makes class map and coloured picture of frames of one stream. May be called by several threads at once."""
+
+    def __init__(self, engine: TensorRtBackend, box: Letterbox, overlay: Overlay, colour: Colour) -> None:
+        """Takes memory on the card and runs the network once in each lane.
+
+        Args:
+            engine: built for one picture at a time, and not closed before this.
+            box: from the frames to the engine's input.
+            overlay: the colours; its view is `overlay`.
+            colour: of the frames.
+
+        Raises:
+            NoMemory: no room on the card.
+            BackendError: CUDA or TensorRT failed.
+        """
+        self._cuda = Cuda(engine.card)
+        try:
+            weights = np.ascontiguousarray(overlay.weights(colour))
+            address = self._cuda.device_buffer(weights.nbytes)
+            stream, fence = self._cuda.stream(), self._cuda.fence()
+            self._cuda.upload(address, weights.view(np.uint8), stream)
+            self._cuda.wait(stream, fence)
+            kernels = Kernels(self._cuda, box)
+            self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+            for _ in range(LANES):
+                self._free.put(Lane(self._cuda, engine, kernels, box, colour, address))
+        except BaseException:
+            self._cuda.close()
+            raise
+        self._memory = Recycled(self._cuda.pinned_block)
+
+    @property
+    def streams(self) -> int:
+        """How many threads should call `paint` at the same time."""
+        return LANES
+
+    def paint(self, frame: CardFrame) -> Painted:
+        """The frame's class map, and the frame under its colours, in the processor's memory.
+
+        Raises:
+            BackendError: CUDA or TensorRT failed.
+        """
+        with self._lane() as lane:
+            return self._painted(frame, lane)
+
+    def trial(self, frame: CardFrame) -> tuple[Painted, npt.NDArray[np.uint8]]:
+        """As `paint`, and what the network was given: uint8 `[input height, input width, 3]`, RGB."""
+        with self._lane() as lane:
+            return self._painted(frame, lane), lane.network_input()
+
+    def close(self) -> None:
+        """Gives the card's memory back. Nobody may be in `paint` any more; what came from there stays valid."""
+        self._cuda.use_again()
+        self._cuda.close()
+
+    @contextmanager
+    def _lane(self) -> Iterator[Lane]:
+        lane = self._free.get()
+        try:
+            self._cuda.use()
+            yield lane
+        finally:
+            self._free.put(lane)
+
+    def _painted(self, frame: CardFrame, lane: Lane) -> Painted:
+        classes, planes = lane.run(frame.picture, self._memory)
+        return Painted(classes, frame.with_planes(planes))

@@ -1,0 +1,41 @@
+"""A machine with an NVIDIA card, none of it real."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import nvidia_doubles as doubles
+import pytest
+
+from rtseg.nvidia import Gpu
+
+ORIN = Gpu(0, "Orin", (8, 7))
+
+
+class Jetson:
+    """A machine with an Orin, some version of TensorRT and CUDA, none of it real."""
+
+    def __init__(
+        self,
+        patch: pytest.MonkeyPatch,
+        version: str,
+        gpus: tuple[Gpu, ...] = (ORIN,),
+        driver: Callable[[doubles.Cudart], Any] | None = None,
+    ) -> None:
+        self.cudart = doubles.Cudart()
+        self.driver = driver(self.cudart) if driver else SimpleNamespace()
+        self.trt = doubles.tensorrt(version, self.cudart)
+        patch.setitem(sys.modules, "tensorrt", self.trt)
+        bindings = SimpleNamespace(runtime=self.cudart, driver=self.driver)
+        patch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
+        patch.setitem(sys.modules, "cuda.bindings", bindings)
+        for module in (
+            "rtseg.backends.tensorrt",
+            "rtseg.models.tensorrt_engine",
+            "rtseg.models.proof",
+            "rtseg.backends",
+        ):
+            patch.setattr(f"{module}.find_gpus", lambda: gpus)
