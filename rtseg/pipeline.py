@@ -37,10 +37,7 @@ class Classified:
     """A frame with its class map, between the model and the overlay."""
 
     frame: Frame
-    classes: ClassMap
-    shown: Frame | None
-    """The coloured frame, where the model's step made it too."""
-
+    found: ClassMap | Painted
     seconds: float
     """What the model took for it."""
 
@@ -124,25 +121,25 @@ def _classify(item: Frame | Passthrough, segment: Callable[[Frame], ClassMap | P
     if isinstance(item, Passthrough):
         return item
     begin = time.perf_counter()
-    found = segment(item)
-    seconds = time.perf_counter() - begin
-    if isinstance(found, Painted):
-        return Classified(item, found.classes, found.shown, seconds)
-    return Classified(item, found, None, seconds)
+    return Classified(item, segment(item), time.perf_counter() - begin)
 
 
 def _colour(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> Segmented | Passthrough:
     if isinstance(item, Passthrough):
         return item
-    stats.segmented(item.classes, item.seconds)
+    classes = item.found.classes if isinstance(item.found, Painted) else item.found
+    stats.segmented(classes, item.seconds)
     with stats.clock("overlay"):
-        lines = stats.hud_lines() if overlay.hud else ()
-        shown = item.shown
-        if shown is None:
-            shown = overlay.apply(item.frame, item.classes, lines)
-        else:
-            overlay.annotate(shown, shown.width, lines)
-    return Segmented(item.frame, item.classes, shown)
+        shown = coloured(item.frame, item.found, overlay, stats.hud_lines() if overlay.hud else ())
+    return Segmented(item.frame, classes, shown)
+
+
+def coloured(frame: Frame, found: ClassMap | Painted, overlay: Overlay, hud_lines: Sequence[str] = ()) -> Frame:
+    """The frame as it is shown: coloured here, or only written upon where the card coloured it."""
+    if not isinstance(found, Painted):
+        return overlay.apply(frame, found, hud_lines)
+    overlay.annotate(found.shown, found.shown.width, hud_lines)
+    return found.shown
 
 
 def _write(

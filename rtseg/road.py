@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rtseg.frame import ClassMap, Frame, Painted, Plane, StreamInfo
 from rtseg.hardware import Refusal, try_nvdec
 from rtseg.overlay import Overlay
 from rtseg.segmenter import Segmenter
+from rtseg.sources import Source, open_source
 from rtseg.steady import Steady
 
 INPUT_LEVELS = 12
@@ -132,6 +134,25 @@ class Road:
             f"colours {shown}, at most {SHOWN_LEVELS}; {same:.1%} of the pixels in the same class, at least {AGREEMENT:.0%}); "
             "please report this"
         )
+
+
+def open_on_road(
+    name: str, segmenter: Segmenter, overlay: Overlay, *, decoder: str = "software", **reading: Any
+) -> tuple[Source, str | None]:
+    """Opens a source so that its pictures stay on the card where the road over it can be taken.
+
+    Returns:
+        The source, and why it was not asked to leave them there, for `Road`.
+
+    Raises:
+        SourceError, OptionError: as `open_source`, which gets `reading`.
+    """
+    refused = refusal(segmenter, overlay, decoder)
+    engine = segmenter.engine if refused is None else None
+    if engine is not None:
+        engine.use_card()  # the decoder is to share its context
+    card = None if engine is None else engine.card
+    return open_source(name, decoder=decoder, card=card, **reading), refused
 
 
 def refusal(segmenter: Segmenter, overlay: Overlay, decoder: str) -> str | None:

@@ -17,13 +17,12 @@ from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
 from rtseg.pipeline import run
 from rtseg.progress import Board, Progress
-from rtseg.road import Road, advice, refusal
+from rtseg.road import Road, advice, open_on_road
 from rtseg.segmenter import Segmenter
 from rtseg.sinks import Sink
 from rtseg.sinks.gstreamer import GStreamerSink
 from rtseg.sinks.masks import open_mask_sink
 from rtseg.sinks.video import VideoSink
-from rtseg.sources import open_source
 from rtseg.stats import Stats
 
 
@@ -146,18 +145,14 @@ def process(
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
     reading = reading or Reading()
-    refused = refusal(segmenter, overlay, reading.decoder)
-    engine = segmenter.engine if refused is None else None
-    if engine is not None:
-        engine.use_card()  # the decoder is to share its context
-    source = open_source(source_name, **asdict(reading), card=engine.card if engine is not None else None)
+    source, refused = open_on_road(source_name, segmenter, overlay, **asdict(reading))
     road: Road | None = None
     sinks: list[Sink] = []
     heat = HeatWatch()
     recorder = Recorder(source.info)
     try:
         size = overlay.shown_size(source.info.width, source.info.height)
-        video = _open_output(output, source.info, size, encoding, reading.strict)
+        video = open_output(output, source.info, size, encoding, reading.strict)
         sinks.append(video)
         if masks is not None:
             sinks.append(
@@ -228,9 +223,21 @@ def process(
     }
 
 
-def _open_output(
-    output: str, info: StreamInfo, size: tuple[int, int], encoding: Encoding, strict: bool
+def open_output(
+    output: str, info: StreamInfo, size: tuple[int, int], encoding: Encoding, strict: bool = False
 ) -> VideoSink | GStreamerSink:
+    """The sink that a video is written by.
+
+    Args:
+        output: file, or `-` for stdout.
+        info: of the source.
+        size: (width, height) of what is shown.
+        encoding: how it is written.
+        strict: a stream that can't be copied as it is raises.
+
+    Raises:
+        SinkError, OptionError: as the sinks say.
+    """
     if encoding.codec == "gstreamer":
         return GStreamerSink(output, info, size=size, crf=encoding.crf, overwrite=encoding.overwrite)
     return VideoSink(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import subprocess
@@ -444,6 +445,43 @@ def test_who_leaves_the_card_s_decoder_idle_is_told(orin: Car) -> None:
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
         assert advice(segmenter, "software", lambda: "no decoder") == []
         assert advice(segmenter, "auto", lambda: None) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize(("view", "road"), [("overlay", "card"), ("mask", "processor")])
+def test_bench_measures_the_road_that_is_taken(orin: Car, view: str, road: str) -> None:
+    from rtseg.bench.measure import bench
+
+    video = drive(orin.folder, frames=8)
+    with Segmenter(orin.engine, backend="tensorrt") as segmenter:
+        reading = Reading(decoder="nvdec")
+        found = bench(str(video), segmenter, Look(view=view), Encoding(), reading, seconds=0.05, rounds=1)
+    assert found["road"] == road
+    assert found["bound_fps"] <= min(found["alone"][stage]["fps"] for stage in ("decode", "infer")) + 0.1
+    gc.collect()
+    assert not orin.cudart.alive
+
+
+@needs_compiler
+def test_the_harness_for_gpus_measures_every_road(orin: Car, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    spec = importlib.util.spec_from_file_location("gpu", script)
+    assert spec is not None
+    assert spec.loader is not None
+    gpu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gpu)
+    monkeypatch.setattr(gpu, "choose_decoder", lambda name: name)
+    video = str(drive(orin.folder, frames=6))
+    result: dict[str, Any] = {"refused": {}, "backends": {"tensorrt": {"batch 1": [1e9, 1e9, 1e9]}}}
+    result["decoders"] = gpu.decoders(video, result)
+    found = gpu.roads(video, {"tensorrt": orin.engine}, str(orin.folder), result)
+    assert not result["refused"]
+    assert {name: run["road"] for name, run in found.items()} == {
+        "tensorrt, card": "card",
+        "tensorrt, processor, nvdec": "processor",
+        "tensorrt, processor, software": "processor",
+    }
+    assert all(run["share_of_limit"] > 0 for run in found.values())
 
 
 def test_the_road_is_told_without_a_card_too(tmp_path: Path) -> None:

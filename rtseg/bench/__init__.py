@@ -15,7 +15,7 @@ from rtseg.demo import write_drive
 from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 from rtseg.synthetic import SyntheticDrive
-from rtseg.video import Encoding, Look
+from rtseg.video import Encoding, Look, Reading
 
 __all__ = ["drawn_street", "run_bench", "run_tune"]
 
@@ -28,6 +28,7 @@ def run_bench(
     backends: Sequence[str],
     sizes: Sequence[tuple[int, int] | None],
     encoding: Encoding,
+    reading: Reading,
     *,
     device: str | None = None,
     seconds: float = SECONDS,
@@ -43,6 +44,7 @@ def run_bench(
         backends: names, `auto` among them.
         sizes: (width, height) of the network's input; None: the model's own.
         encoding: how results are encoded.
+        reading: how files are read, and by which decoder.
         device: as the backend names devices.
         seconds: how long each stage is measured.
         rounds: runs of the whole road.
@@ -65,7 +67,7 @@ def run_bench(
             def tell(line: str, name: str = name) -> None:
                 say(f"{name}: {line}")
 
-            item = bench(video, segmenter, Look(), encoding, seconds=seconds, rounds=rounds, say=tell)
+            item = bench(video, segmenter, Look(), encoding, reading, seconds=seconds, rounds=rounds, say=tell)
         items.append(item)
         on_result(item)
     if len(items) == 1:

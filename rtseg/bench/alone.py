@@ -6,19 +6,20 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from rtseg.card_frame import CardFrame
 from rtseg.errors import OptionError
-from rtseg.frame import ClassMap, Frame, Segmented, StreamInfo
+from rtseg.frame import Frame, Painted, Segmented, StreamInfo
 from rtseg.overlay import Overlay
+from rtseg.pipeline import coloured
+from rtseg.road import Road, open_on_road
 from rtseg.segmenter import Segmenter
-from rtseg.sinks.video import VideoSink
-from rtseg.sources import open_source
 from rtseg.stats import Histogram
-from rtseg.video import Encoding
+from rtseg.video import Encoding, Reading, open_output
 
 KEPT_BYTES = 256 << 20
 """Memory for the decoded frames that infer, overlay and encode are measured on."""
@@ -57,6 +58,7 @@ def alone(
     segmenter: Segmenter,
     overlay: Overlay,
     encoding: Encoding,
+    reading: Reading,
     seconds: float,
     say: Callable[[str], None],
 ) -> tuple[dict[str, StageCost], StageCost]:
@@ -68,36 +70,39 @@ def alone(
         segmenter: the loaded model.
         overlay: how frames are coloured.
         encoding: how they are encoded.
+        reading: how the file is read, and by which decoder.
         seconds: how long a stage is measured; encoding takes as long as it takes.
         say: told what is being measured.
     """
     say("decode")
-    decode, info, frames = _bench_decode(video, seconds)
-    aspect = float(info.sample_aspect_ratio)
-    segmenter.prepare(info.width, info.height, aspect)
+    decode, info, refused, frames = _bench_decode(video, segmenter, overlay, reading, seconds)
+    segmenter.prepare(info.width, info.height, float(info.sample_aspect_ratio))
     say("engine")
-    engine = _bench_engine(segmenter, segmenter.input_size_for(info.width, info.height, aspect), seconds)
-
-    def segment(frame: Frame) -> ClassMap:
-        return segmenter.segment(frame, aspect)
-
-    say("infer")
-    infer = _measure(segment, _ping_pong(frames), seconds, segmenter.streams)
-    pairs = [(frame, segment(frame)) for frame in frames]
-    say("overlay")
-    overlaid = _measure(lambda pair: overlay.apply(*pair), _ping_pong(pairs), seconds)
-    say("encode")
-    encode = _bench_encode(video, output, overlay, encoding, segment)
+    size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
+    engine = _bench_engine(segmenter, size, seconds)
+    road = Road(info, segmenter, overlay, refusal=refused)
+    try:
+        say("infer")
+        infer = _measure(road.segment, _ping_pong(frames), seconds, road.streams)
+        pairs = [(frame, road.segment(frame)) for frame in frames]
+        say("overlay")
+        overlaid = _measure(lambda pair: coloured(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
+        say("encode")
+        encode = _bench_encode(video, output, road, overlay, encoding, reading, segmenter)
+    finally:
+        road.close()
     return {"decode": decode, "infer": infer, "overlay": overlaid, "encode": encode}, engine
 
 
-def _bench_decode(video: str, seconds: float) -> tuple[StageCost, StreamInfo, list[Frame]]:
-    """Decodes the file as often as fits into the time; keeps copies of its first frames."""
+def _bench_decode(
+    video: str, segmenter: Segmenter, overlay: Overlay, reading: Reading, seconds: float
+) -> tuple[StageCost, StreamInfo, str | None, list[Frame]]:
+    """Decodes the file as often as fits into the time; keeps its first frames: copies, or where they lie on a card."""
     kept: list[Frame] = []
     wall, count, cpu, took = Histogram(), 0, 0.0, 0.0
     while not kept or took < seconds:
         first = not kept
-        source = open_source(video)
+        source, refused = open_on_road(video, segmenter, overlay, **asdict(reading))
         try:
             info, items = source.info, iter(source)
             begun, begun_cpu = time.perf_counter(), time.process_time()
@@ -110,14 +115,9 @@ def _bench_decode(video: str, seconds: float) -> tuple[StageCost, StreamInfo, li
                 if isinstance(item, Frame):
                     wall.add(time.perf_counter() - begin)
                     count += 1
-                    if (
-                        first
-                        and len(kept) < MOST_KEPT
-                        and (len(kept) + 1) * sum(p.nbytes for p in item.planes) < KEPT_BYTES
-                    ):
+                    if first and len(kept) < _kept_of(item.width, item.height):
                         mark, mark_cpu = time.perf_counter(), time.thread_time()
-                        y, u, v = (np.array(plane) for plane in item.planes)
-                        kept.append(replace(item, planes=(y, u, v)))
+                        kept.append(_kept(item))
                         excluded += time.perf_counter() - mark
                         excluded_cpu += time.thread_time() - mark_cpu
             took += time.perf_counter() - begun - excluded
@@ -125,8 +125,16 @@ def _bench_decode(video: str, seconds: float) -> tuple[StageCost, StreamInfo, li
         finally:
             source.close()
     if not kept:
-        raise OptionError(f"{video} has pictures too large to keep one for measuring")
-    return StageCost(wall, cpu * 1000 / count, count / took), info, kept
+        raise OptionError(f"{video} has no picture to measure with")
+    return StageCost(wall, cpu * 1000 / count, count / took), info, refused, kept
+
+
+def _kept(frame: Frame) -> Frame:
+    """The frame for as long as it is wanted: a decoder's own memory is not kept from it."""
+    if isinstance(frame, CardFrame):
+        return frame
+    y, u, v = (np.array(plane) for plane in frame.planes)
+    return frame.with_planes((y, u, v))
 
 
 def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -> StageCost:
@@ -136,21 +144,19 @@ def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -
 
 
 def _bench_encode(
-    video: str, output: str, overlay: Overlay, encoding: Encoding, segment: Callable[[Frame], ClassMap]
+    video: str, output: str, road: Road, overlay: Overlay, encoding: Encoding, reading: Reading, segmenter: Segmenter
 ) -> StageCost:
     """Encodes the file's coloured frames, flushing included; what makes them is done in between and not counted."""
-    source = open_source(video)
+    source, _ = open_on_road(video, segmenter, overlay, **asdict(reading))
     info = source.info
-    sink = VideoSink(
-        output, info, size=overlay.shown_size(info.width, info.height), codec=encoding.codec, crf=encoding.crf,
-        preset=encoding.preset, audio=False,
-    )  # fmt: skip
+    size = overlay.shown_size(info.width, info.height)
+    sink = open_output(output, info, size, replace(encoding, audio=False))
     frames = itertools.islice((item for item in source if isinstance(item, Frame)), MOST_ENCODED)
     wall, took, cpu = Histogram(), 0.0, 0.0
     try:
         while True:
             some = list(itertools.islice(frames, _kept_of(info.width, info.height)))
-            shown = [Segmented(frame, seen, overlay.apply(frame, seen)) for frame in some for seen in (segment(frame),)]
+            shown = [_shown(frame, road, overlay) for frame in some]
             begun, begun_cpu = time.perf_counter(), time.process_time()
             for item in shown:
                 begin = time.perf_counter()
@@ -166,6 +172,12 @@ def _bench_encode(
     finally:
         sink.abort()
         source.close()
+
+
+def _shown(frame: Frame, road: Road, overlay: Overlay) -> Segmented:
+    found = road.segment(frame)
+    classes = found.classes if isinstance(found, Painted) else found
+    return Segmented(frame, classes, coloured(frame, found, overlay))
 
 
 def _let_come_to_rest() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rtseg.cores import processor_name, usable_cores
 from rtseg.errors import OptionError
 from rtseg.segmenter import Segmenter
 from rtseg.stats import peak_rss_mib
-from rtseg.video import Encoding, Look, process
+from rtseg.video import Encoding, Look, Reading, process
 
 SECONDS = 3.0
 """How long a stage is measured at least, unless told otherwise."""
@@ -32,6 +32,7 @@ def bench(
     segmenter: Segmenter,
     look: Look,
     encoding: Encoding,
+    reading: Reading | None = None,
     *,
     seconds: float = SECONDS,
     rounds: int = 3,
@@ -44,6 +45,7 @@ def bench(
         segmenter: the loaded model.
         look: how frames are coloured.
         encoding: how the result is encoded; its file is thrown away.
+        reading: how the file is read, and by which decoder; None: all of it, in software.
         seconds: how long each stage is measured.
         rounds: runs of the whole road; the one of median speed is told.
         say: told what is being measured.
@@ -59,7 +61,7 @@ def bench(
     """
     if rounds < 1:
         raise OptionError(f"rounds is {rounds}; give 1 or more")
-    overlay = look.overlay(segmenter)
+    overlay, reading = look.overlay(segmenter), reading or Reading()
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
         output = str(
             Path(folder) / ("out" + (Path(video).suffix if Path(video).suffix in {".mkv", ".webm"} else ".mp4"))
@@ -67,11 +69,15 @@ def bench(
         runs = []
         for number in range(rounds):
             if number == rounds // 2:  # in the middle: a machine's speed drifts
-                stages, engine = alone(video, output, segmenter, overlay, encoding, seconds, say)
+                stages, engine = alone(video, output, segmenter, overlay, encoding, reading, seconds, say)
             say(f"the whole road, {number + 1} of {rounds}")
-            runs.append(process(video, output, segmenter, look, encoding, quiet=True))
+            runs.append(process(video, output, segmenter, look, encoding, reading, quiet=True))
     runs.sort(key=lambda run: float(run["fps"]))
-    return {**_result(runs, stages, engine, video, segmenter), "preset": encoding.preset or "veryfast"}
+    elsewhere = _not_the_cores(segmenter, encoding, reading)
+    return {
+        **_result(runs, stages, engine, video, segmenter, elsewhere),
+        "preset": encoding.preset or "veryfast",
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -100,14 +106,27 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _not_the_cores(segmenter: Segmenter, encoding: Encoding, reading: Reading) -> tuple[str, ...]:
+    """Stages whose time is a GPU's or a codec's of the hardware."""
+    found = {
+        "decode": reading.decoder != "software",
+        "infer": segmenter.engine is not None or "NVIDIA" in segmenter.device,
+        "encode": encoding.codec is not None and ("nvenc" in encoding.codec or encoding.codec == "gstreamer"),
+    }
+    return tuple(stage for stage, is_so in found.items() if is_so)
+
+
 def _result(
-    runs: list[dict[str, Any]], stages: dict[str, StageCost], engine: StageCost, video: str, segmenter: Segmenter
+    runs: list[dict[str, Any]],
+    stages: dict[str, StageCost],
+    engine: StageCost,
+    video: str,
+    segmenter: Segmenter,
+    elsewhere: tuple[str, ...],
 ) -> dict[str, Any]:
     run, cores = runs[len(runs) // 2], usable_cores()
     together_ms = sum(stage.cpu_ms for stage in stages.values())
-    bound = cores * 1000 / together_ms
-    if segmenter.backend.startswith("tensorrt") or "NVIDIA" in segmenter.device:
-        bound = min(bound, stages["infer"].fps)  # a GPU's time is not the cores'
+    bound = min(cores * 1000 / together_ms, *(stages[stage].fps for stage in elsewhere), float("inf"))
     road_ms = run["cpu_seconds"] * 1000 / max(1, run["frames"]["written"])
     return {
         **run,
@@ -122,18 +141,25 @@ def _result(
         "cpu_ms_a_frame": round(road_ms, 3),
         "cpu_ratio": round(road_ms / together_ms, 4),
         "fps_runs": [round(float(one["fps"]), 2) for one in runs],
-        "advice": advice(stages, cores, bound),
+        "advice": advice(stages, cores, elsewhere),
         "peak_rss_mib": round(peak_rss_mib(), 1),
         "machine": machine(),
         "rtseg": __version__,
     }
 
 
-def advice(stages: dict[str, StageCost], cores: int, bound: float) -> str:
-    """What limits, and what to do about it, in one line."""
+def advice(stages: dict[str, StageCost], cores: int, elsewhere: Sequence[str] = ()) -> str:
+    """What limits, and what to do about it, in one line.
+
+    Args:
+        stages: each alone.
+        cores: that they share.
+        elsewhere: stages that run on other hardware.
+    """
     total = sum(stage.cpu_ms for stage in stages.values())
-    if bound < cores * 1000 / total:
-        slowest, share = "infer", f"the model alone reaches no more than {bound:.0f} fps"
+    slowest = min(elsewhere, key=lambda name: stages[name].fps, default="")
+    if slowest and stages[slowest].fps < cores * 1000 / total:
+        share = f"{slowest}, on hardware of its own, reaches no more than {stages[slowest].fps:.0f} fps"
     else:
         slowest = max(stages, key=lambda name: stages[name].cpu_ms)
         share = f"{slowest} takes {stages[slowest].cpu_ms / total:.0%} of the processor time"

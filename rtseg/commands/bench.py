@@ -56,6 +56,8 @@ def bench(
     codec: Annotated[
         str | None, typer.Option("--codec", help="FFmpeg encoder.", show_default="H.264", rich_help_panel=_WHAT)
     ] = None,
+    decoder: o.DecoderOption = o.Decoder.software,
+    encoder: o.EncoderOption = o.Encoder.software,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.1, help="How long each stage is measured.", rich_help_panel=_HOW)
     ] = 3.0,
@@ -115,8 +117,9 @@ def bench(
         from rtseg.bench.report import picture as draw
         from rtseg.errors import OptionError
         from rtseg.files import write_json
+        from rtseg.hardware import choose_decoder, choose_encoder
         from rtseg.memory import keep_memory_flat, keep_opencv_single
-        from rtseg.video import Encoding
+        from rtseg.video import Encoding, Reading
 
         if compare:
             if len(videos or ()) != 2:
@@ -134,7 +137,8 @@ def bench(
             require_picture()
         keep_memory_flat()  # as `rtseg video` runs
         keep_opencv_single()
-        encoding = Encoding(codec, None, preset)
+        encoding = Encoding(choose_encoder(encoder.value, codec), None, preset)
+        reading = Reading(decoder=choose_decoder(decoder.value))
         hear = (lambda line: None) if quiet else say
         chosen: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
@@ -150,6 +154,7 @@ def bench(
                 backend or ["auto"],
                 [o.parse_size(one) for one in size] if size else [None],
                 encoding,
+                reading,
                 device=device,
                 seconds=seconds,
                 rounds=rounds,
