@@ -203,7 +203,7 @@ def roads(video: str, engines: dict[str, Path], folder: str, result: dict[str, A
 
 def road(video: str, engine: Path, taken: str, folder: str) -> dict[str, Any]:
     reading = Reading(decoder=choose_decoder(ROADS[taken]))
-    over_processor = mock.patch("rtseg.road.refusal", return_value="it is what is measured")
+    over_processor = mock.patch("rtseg.road.why_not_on_card", return_value="it is what is measured")
     with (
         nullcontext() if taken == "card" else over_processor,
         Segmenter(engine, streams=0) as segmenter,

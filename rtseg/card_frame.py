@@ -19,6 +19,10 @@ from rtseg.frame import Frame, Plane, Planes
 _CUDA = 2
 """DLPack's kDLCUDA."""
 
+_CAPSULE_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
 
 class _DlTensor(ctypes.Structure):
     """DLPack's DLTensor, as in `dlpack.h` of its versions 0.x and 1.x."""
@@ -130,9 +134,7 @@ def _tensor(frame: VideoFrame, number: int) -> _Tensor:
     # NumPy reads DLPack of the processor's memory alone, and PyTorch is not here.
     plane: Any = frame.planes[number]
     capsule = plane.__dlpack__()
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _DlTensor.from_address(pointer(capsule, b"dltensor"))
+    tensor = _DlTensor.from_address(_CAPSULE_POINTER(capsule, b"dltensor"))
     return _Tensor(
         plane.__dlpack_device__()[0],
         (tensor.data or 0) + tensor.byte_offset,
@@ -153,8 +155,17 @@ def software_layout(frame: VideoFrame) -> VideoFormat:
     known = getattr(frame, "sw_format", None)  # from PyAV 18 on
     if known is not None:
         return cast(VideoFormat, known)
-    name = "yuv444p" if len(frame.planes) == 3 else "nv12" if _tensor(frame, 0).bits == 8 else "p010le"
-    return VideoFormat(name, frame.width, frame.height)
+    return VideoFormat(_told_layout(frame), frame.width, frame.height)
+
+
+def _told_layout(frame: VideoFrame) -> str:
+    """What PyAV 17 lets one know: chroma's resolution, and the bits where it gives the memory away."""
+    if len(frame.planes) == 3:
+        return "yuv444p"
+    try:
+        return "nv12" if _tensor(frame, 0).bits == 8 else "p010le"
+    except NotImplementedError:
+        return "nv16"
 
 
 def card_picture(frame: VideoFrame) -> CardPicture | None:

@@ -100,17 +100,19 @@ def _nearest(length: int, wanted: int) -> npt.NDArray[np.intp]:
 
 
 def halvings(size: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """How often a plane of a size, (width, height), is halved on its way to another."""
+    """How often a plane of a size, (width, height), is halved on its way to another: while it is even and twice as large."""
     (width, height), count = size, 0
-    while width >= 2 * wanted[0] and height >= 2 * wanted[1]:
+    while width >= 2 * wanted[0] and height >= 2 * wanted[1] and width % 2 == height % 2 == 0:
         width, height, count = width // 2, height // 2, count + 1
     return count
 
 
 def _scale(plane: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resizes without aliasing: by halves, each a fast average of four, and the rest, below a factor of two, linear."""
+    """Resizes without aliasing: by halves, each a fast average of four, and the rest linear, or by area where much is left."""
     for _ in range(halvings((plane.shape[1], plane.shape[0]), (width, height))):
         plane = cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
     if plane.shape == (height, width):
         return plane
-    return cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
+    by_area = plane.shape[1] >= 2 * width and plane.shape[0] >= 2 * height
+    method = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
+    return cv2.resize(plane, (width, height), interpolation=method)  # type: ignore[no-any-return]

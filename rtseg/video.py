@@ -17,7 +17,7 @@ from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
 from rtseg.pipeline import run
 from rtseg.progress import Board, Progress
-from rtseg.road import Road, advice, open_on_road
+from rtseg.road import Road, idle_decoder, open_on_road
 from rtseg.segmenter import Segmenter
 from rtseg.sinks import Sink
 from rtseg.sinks.gstreamer import GStreamerSink
@@ -145,7 +145,7 @@ def process(
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
     reading = reading or Reading()
-    source, refused = open_on_road(source_name, segmenter, overlay, **asdict(reading))
+    source, why_not = open_on_road(source_name, segmenter, overlay, **asdict(reading))
     road: Road | None = None
     sinks: list[Sink] = []
     heat = HeatWatch()
@@ -164,7 +164,7 @@ def process(
         pixel_aspect = float(source.info.sample_aspect_ratio)
         steady = segmenter.steady()
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
-        road = Road(source.info, segmenter, overlay, steady=steady, refusal=refused)
+        road = Road(source.info, segmenter, overlay, steady=steady, why_not=why_not)
         stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
 
@@ -214,7 +214,7 @@ def process(
         **({"heat": heat.latest} if heat.latest else {}),
         "notes": [
             *road.notes,
-            *advice(segmenter, reading.decoder),
+            *idle_decoder(segmenter, overlay, reading.decoder),
             *source.info.notes,
             *source.warnings,
             *video.warnings,

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ class Driver:
         self._cudart, self._library = cudart, library
         self.modules = 0
         self.refuses: str | None = None
+        self.breaks = False
+        """A kernel reaches where it must not, and CUDA does nothing more in this process."""
         self.darker = 0
         """Levels by which all coloured pictures are wrong."""
 
@@ -53,6 +57,7 @@ class Driver:
     def cuModuleLoadData(self, image: bytes) -> Any:  # noqa: N802
         assert image.startswith(b"// of kernels.cu")
         assert image.endswith(b"\0")
+        self._cudart.current_device()
         if self.refuses == "cuModuleLoadData":
             return (218,)
         self.modules += 1
@@ -66,12 +71,17 @@ class Driver:
         return 0, name.decode()
 
     def cuLaunchKernel(self, kernel: str, *given: Any) -> Any:  # noqa: N802
+        self._cudart.current_device()
         if self.refuses == "cuLaunchKernel":
             return (719,)
         *sizes, shared, stream, (values, types), extra = given
         assert (sizes[2], sizes[5], shared, types, extra) == (1, 1, 0, (ctypes.c_void_p,), 0)
 
         def work() -> None:
+            if self.breaks:
+                self._cudart.broken = True
+            if self._cudart.broken:
+                return
             launch(self._library, kernel, tuple(sizes[:2]), tuple(sizes[3:5]), values[0])
             job = Job.from_address(values[0])
             if kernel == "colour" and self.darker:
@@ -133,7 +143,11 @@ class Nvdec:
         self.asked: list[tuple[str, int | None]] = []
         decode, convert = FileSource._decode, PictureReader._convert
 
+        converting: dict[int, threading.Lock] = {}
+
         def acceleration(decoder: str, card: int | None = None) -> dict[str, Any]:
+            if card is not None:
+                assert cudart.current_device() == card, "FFmpeg takes the context that is current"
             self.asked.append((decoder, card))
             return {}
 
@@ -150,6 +164,10 @@ class Nvdec:
 
         def converted(reader: PictureReader, picture: Any, layout: str, **colours: int) -> VideoFrame:
             if isinstance(picture, PictureOnCard):
+                alone = converting.setdefault(id(reader._reformatter), threading.Lock())
+                assert alone.acquire(blocking=False), "two threads in one VideoReformatter"
+                time.sleep(0.002)
+                alone.release()
                 self.downloads += 1
                 cudart.run(LEGACY)
                 picture.memory.pts = picture.pts

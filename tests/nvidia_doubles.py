@@ -235,7 +235,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
     class Context:
         def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
-            self._shapes, self._addresses = shapes, {}
+            self._shapes, self._addresses, self._ran = shapes, {}, False
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             self._addresses[name] = address
@@ -243,6 +243,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def execute_async_v3(self, stream: int) -> bool:
             assert cudart is not None
+            assert self._ran or not cudart.records(stream), "the first run can't be recorded"
+            self._ran = True
 
             def compute() -> None:
                 image = cudart.view(self._addresses["image"], self._shapes["image"])
@@ -287,6 +289,9 @@ class Cudart:
         self.calls: list[str] = []
         self.capture_works = self.takes_addresses = self.starts = True
         self.fails: str | None = None
+        self.broken = False
+        """After an error that does not pass: every call fails."""
+        self._of_thread = threading.local()
         self._running = threading.RLock()
         self._queues: dict[int, list[Callable[[], None]]] = {LEGACY: []}
         self._marked: dict[int, int] = {}
@@ -298,6 +303,10 @@ class Cudart:
 
             def call(*arguments: Any) -> Any:
                 self.calls.append(name)
+                if name not in ("cudaSetDevice", "cudaGetErrorString", "cudaGetLastError"):
+                    self.current_device()
+                    if self.broken:
+                        return (700, None)
                 return (2,) if self.fails == name else value(*arguments)
 
             return call
@@ -325,11 +334,22 @@ class Cudart:
         del self.alive[handle]
         return (0,)
 
+    def current_device(self) -> int:
+        """Of this thread. CUDA takes device 0 where none was chosen; on a machine with two that is half of the time wrong."""
+        assert hasattr(self._of_thread, "device"), "no device was chosen in this thread"
+        return int(self._of_thread.device)
+
     def cudaSetDevice(self, device: int) -> Any:  # noqa: N802
+        self._of_thread.device = device
+        return (0,)
+
+    def cudaDeviceSynchronize(self) -> Any:  # noqa: N802
+        for stream in list(self._queues):
+            self.run(stream)
         return (0,)
 
     def cudaGetErrorString(self, error: int) -> Any:  # noqa: N802
-        return 0, b"out of memory"
+        return 0, b"an illegal memory access was encountered" if error == 700 else b"out of memory"
 
     def cudaGetLastError(self) -> Any:  # noqa: N802
         return (0,)
@@ -355,6 +375,10 @@ class Cudart:
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> Any:  # noqa: N802
         self.enqueue(stream, lambda: ctypes.memmove(to, source, size) and None)
         return (0,)
+
+    def records(self, stream: int) -> bool:
+        """Whether the stream is being recorded."""
+        return self._captured.get(int(stream)) is not None
 
     def run(self, stream: int) -> None:
         """Does all that the stream has been given."""

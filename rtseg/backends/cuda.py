@@ -7,6 +7,8 @@ returns a tuple that starts with the error code.
 from __future__ import annotations
 
 import ctypes
+import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +23,10 @@ _OUT_OF_MEMORY = 2
 """CUDA's cudaErrorMemoryAllocation, and the driver's CUDA_ERROR_OUT_OF_MEMORY."""
 
 _LEGACY_STREAM = 1
-"""CUDA's cudaStreamLegacy: the default stream, which FFmpeg decodes on."""
+"""CUDA's cudaStreamLegacy: the default stream of the context that is current. FFmpeg decodes on it, in the context it is given."""
+
+_RECORDING = threading.Lock()
+"""One recording at a time in this process: what another does for its own may be forbidden during one."""
 
 
 class NoMemory(BackendError):
@@ -112,7 +117,7 @@ class Cuda:
     def kernels(self, ptx: bytes, *names: str) -> tuple[Any, ...]:
         """Functions of PTX, made into machine code for this device."""
         module = self.call_driver("cuModuleLoadData", ptx + b"\0")
-        self._owned.callback(self._driver.cuModuleUnload, module)
+        self._owned.callback(self._free_in_driver, "cuModuleUnload", module)
         return tuple(self.call_driver("cuModuleGetFunction", module, name.encode()) for name in names)
 
     def launch(self, kernel: Any, blocks: tuple[int, int], threads: tuple[int, int], address: int, stream: Any) -> None:
@@ -137,6 +142,19 @@ class Cuda:
         self.call("cudaEventRecord", event, stream)
         self.call("cudaEventSynchronize", event)
 
+    def settle(self, stream: Any) -> None:
+        """As `wait`, after a failure, whatever CUDA says."""
+        self._free("cudaStreamSynchronize", stream)
+
+    def check(self) -> None:
+        """After a failure: forgets one that passes.
+
+        Raises:
+            BackendError: it was one after which CUDA does nothing more in this process.
+        """
+        self._runtime.cudaGetLastError()
+        self.call("cudaDeviceSynchronize")
+
     def device_buffer(self, byte_count: int) -> int:
         """Address of fresh device memory."""
         address = int(self.call("cudaMalloc", byte_count))
@@ -154,7 +172,7 @@ class Cuda:
     def pinned_block(self, byte_count: int) -> npt.NDArray[np.uint8]:
         """As `pinned_array`, contents arbitrary; valid and kept for as long as anything looks at it, `close` or not."""
         address, memory = self._pinned(byte_count)
-        weakref.finalize(memory, self._free, "cudaFreeHost", address).atexit = False
+        weakref.finalize(memory, self._free_pinned, address).atexit = False
         return np.frombuffer(memory, np.uint8)
 
     def _pinned(self, byte_count: int) -> tuple[int, Any]:
@@ -185,15 +203,19 @@ class Cuda:
 
     def recorded(self, stream: Any, work: Callable[[], None]) -> Any:
         """What `work` puts on the stream, not run but ready for `cudaGraphLaunch`; None: it can't be recorded."""
-        self.call(
-            "cudaStreamBeginCapture", stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        )
-        try:
-            work()
-            graph = self.call("cudaStreamEndCapture", stream)
-        except BackendError:
-            self._drop_capture(stream)
-            return None
+        with _RECORDING, _no_garbage_collection():
+            self.call(
+                "cudaStreamBeginCapture", stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+            )
+            try:
+                work()
+                graph = self.call("cudaStreamEndCapture", stream)
+            except BackendError:
+                self._drop_capture(stream)
+                return None
+            except BaseException:
+                self._drop_capture(stream)
+                raise
         try:
             launchable = self.call("cudaGraphInstantiate", graph, 0)
         except BackendError:
@@ -218,3 +240,22 @@ class Cuda:
     def _free(self, name: str, handle: Any) -> None:
         # An error here is an earlier one that CUDA reports late; it was raised where it happened.
         getattr(self._runtime, name)(handle)
+
+    def _free_in_driver(self, name: str, handle: Any) -> None:
+        getattr(self._driver, name)(handle)
+
+    def _free_pinned(self, address: int) -> None:
+        self._free("cudaSetDevice", self._device)  # any thread may be the last to look
+        self._free("cudaFreeHost", address)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # What is collected may free the card's memory, which must not happen in a thread that records.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

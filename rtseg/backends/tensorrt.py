@@ -28,11 +28,28 @@ SLOTS = 2
 """While one batch computes, the next is copied in: each slot has its own stream, buffers and execution context."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """An execution context over memory that it was given; for one run at a time."""
+
+    context: Any
+    logger: Any
+
+    def enqueue(self, stream: Any) -> None:
+        """Puts one run on a stream.
+
+        Raises:
+            BackendError: TensorRT failed.
+        """
+        if not self.context.execute_async_v3(int(stream)):
+            raise BackendError(f"TensorRT failed while computing: {self.logger.errors()}")
+
+
 @dataclass
 class _Slot:
     """One batch on its way: its memory on both sides, its stream, and the recorded run if it could be recorded."""
 
-    context: Any
+    run: Run
     stream: Any
     host_images: npt.NDArray[np.uint8]
     host_classes: npt.NDArray[np.uint8]
@@ -164,22 +181,42 @@ class TensorRtBackend:
         """Makes the GPU's context current in this thread."""
         self._cuda.use()
 
-    def over(self, image: int, classes: int) -> Callable[[Any], None]:
-        """The engine over device memory of the caller's own, for one at a time; any number of these run beside each other.
+    def over(self, image: int, classes: int) -> Run:
+        """The engine over device memory of the caller's own; any number of these run beside each other.
 
         Args:
             image: device address of uint8 `[batch, H, W, 3]`.
             classes: device address of uint8 `[batch, H, W]`.
 
-        Returns:
-            Puts one run on the stream that it is given. Its first run can't be recorded in a CUDA graph.
-
         Raises:
             NoMemory: no room for what the engine needs.
             BackendError: TensorRT does not take the memory.
         """
-        context = self._context(image, classes)
-        return lambda stream: self._execute(context, stream)
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise NoMemory(
+                f"TensorRT can't make an execution context ({self._logger.errors()}); is the GPU's memory full?"
+            )
+        for name, address in (("image", image), ("classes", classes)):
+            if not context.set_tensor_address(name, address):
+                raise BackendError(f"TensorRT does not take the memory for '{name}': {self._logger.errors()}")
+        return Run(context, self._logger)
+
+    def record(self, run: Run, stream: Any, work: Callable[[], None]) -> Any:
+        """What `work`, `run` within it, puts on a stream, as a CUDA graph for `cudaGraphLaunch`.
+
+        TensorRT finishes its set-up in the first run, which must be over.
+
+        Returns:
+            The graph; None if this engine can't be recorded: then each run is enqueued call by call.
+        """
+        capturable = getattr(run.context, "is_stream_capturable", None)  # TensorRT for RTX alone has it
+        if capturable is not None and not capturable(int(stream)):
+            return None
+        graph = self._cuda.recorded(stream, work)
+        if graph is None:
+            self._logger.lines.clear()
+        return graph
 
     def measure(self, seconds: float = 3.0, warmup_seconds: float = 0.2) -> dict[str, list[float]]:
         """Times of single runs of the engine, milliseconds by CUDA events, as trtexec takes them: `h2d`, `compute`, `d2h`,
@@ -265,7 +302,7 @@ class TensorRtBackend:
         device_images = self._cuda.device_buffer(host_images.nbytes)
         device_classes = self._cuda.device_buffer(host_classes.nbytes)
         slot = _Slot(
-            context=self._context(device_images, device_classes),
+            run=self.over(device_images, device_classes),
             stream=self._cuda.stream(),
             host_images=host_images,
             host_classes=host_classes,
@@ -274,34 +311,8 @@ class TensorRtBackend:
         )
         self._enqueue(slot)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
         self._wait(slot)
-        slot.graph = self._record(slot)
+        slot.graph = self.record(slot.run, slot.stream, lambda: self._enqueue(slot))
         return slot
-
-    def _context(self, image: int, classes: int) -> Any:
-        """An execution context over the memory of two tensors."""
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise NoMemory(
-                f"TensorRT can't make an execution context ({self._logger.errors()}); is the GPU's memory full?"
-            )
-        for name, address in (("image", image), ("classes", classes)):
-            if not context.set_tensor_address(name, address):
-                raise BackendError(f"TensorRT does not take the memory for '{name}': {self._logger.errors()}")
-        return context
-
-    def _execute(self, context: Any, stream: Any) -> None:
-        if not context.execute_async_v3(int(stream)):
-            raise BackendError(f"TensorRT failed while computing: {self._logger.errors()}")
-
-    def _record(self, slot: _Slot) -> Any:
-        """The whole run as a CUDA graph; None if this engine can't be recorded, and then each run is enqueued call by call."""
-        capturable = getattr(slot.context, "is_stream_capturable", None)  # TensorRT for RTX alone has it
-        if capturable is not None and not capturable(int(slot.stream)):
-            return None
-        graph = self._cuda.recorded(slot.stream, lambda: self._enqueue(slot))
-        if graph is None:
-            self._logger.lines.clear()
-        return graph
 
     def _start(self, slot: _Slot) -> None:
         if slot.graph is not None:
@@ -319,7 +330,7 @@ class TensorRtBackend:
         mark(0)
         self._cuda.upload(slot.device_images, slot.host_images, slot.stream)
         mark(1)
-        self._execute(slot.context, slot.stream)
+        slot.run.enqueue(slot.stream)
         mark(2)
         self._cuda.download(slot.host_classes, slot.device_classes, slot.stream)
         mark(3)

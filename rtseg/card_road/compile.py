@@ -15,8 +15,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 PTX = Path(__file__).with_name("kernels.ptx")
-ARCHITECTURE = "compute_75"
-"""The least that TensorRT 10 runs on."""
+ARCHITECTURE = "compute_70"
+"""Volta, the oldest that any TensorRT 10 ran on."""
 
 PACKAGE, VERSION = "nvidia-cuda-nvrtc-cu12", "12.0.140"
 

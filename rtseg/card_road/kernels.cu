@@ -15,29 +15,24 @@ struct Job {  // rtseg/card_road/kernels.py has the same fields in the same orde
     float rgb[12];                                                        // from Y, U, V to R, G, B: [3][4]
 };
 
-// A plane halved `halvings` times. Pixel (x, y) is the mean of the rectangle that falls to it: a square of 2^halvings pixels,
-// or a little more where a length was odd on the way, its border pixels by their share.
+// A plane halved `halvings` times: pixel (x, y) is the mean of a square of 2^halvings pixels.
 struct Halved {
     const unsigned char* first;
-    int pitch, step, full_width, full_height, halvings;
-
-    __device__ int width() const { return full_width >> halvings; }
-    __device__ int height() const { return full_height >> halvings; }
+    int pitch, step, width, height, halvings;
 
     __device__ float at(int x, int y) const {
-        float across = (float)full_width / width(), down = (float)full_height / height();
-        float left = x * across, right = fminf(left + across, full_width);
-        float top = y * down, bottom = fminf(top + down, full_height), sum = 0;
-        for (int row = (int)top; row < bottom; ++row) {
-            float high = fminf(row + 1.0f, bottom) - fmaxf((float)row, top);
-            for (int column = (int)left; column < right; ++column) {
-                float wide = fminf(column + 1.0f, right) - fmaxf((float)column, left);
-                sum += high * wide * first[(long long)row * pitch + column * step];
-            }
-        }
-        return sum / ((right - left) * (bottom - top));
+        int side = 1 << halvings, sum = 0;
+        for (int row = y * side; row < (y + 1) * side; ++row)
+            for (int column = x * side; column < (x + 1) * side; ++column)
+                sum += first[(long long)row * pitch + column * step];
+        return sum / (float)(side * side);
     }
 };
+
+// How much of pixel `pixel` lies between two places.
+__device__ inline float within(int pixel, float from, float to) {
+    return fminf(pixel + 1.0f, to) - fmaxf((float)pixel, from);
+}
 
 // Where a pixel of one row or column falls between two of another: `low` and the one after it, `share` of the way.
 struct Between {
@@ -54,8 +49,16 @@ struct Between {
 };
 
 __device__ inline float scaled(Halved plane, int x, int y, int wanted_width, int wanted_height) {
-    if (plane.width() == wanted_width && plane.height() == wanted_height) return plane.at(x, y);
-    Between across(x, wanted_width, plane.width()), down(y, wanted_height, plane.height());
+    if (plane.width == wanted_width && plane.height == wanted_height) return plane.at(x, y);
+    if (plane.width >= 2 * wanted_width && plane.height >= 2 * wanted_height) {  // it could not be halved further: by area
+        float left = (float)x * plane.width / wanted_width, right = (float)(x + 1) * plane.width / wanted_width;
+        float top = (float)y * plane.height / wanted_height, bottom = (float)(y + 1) * plane.height / wanted_height, sum = 0;
+        for (int row = (int)top; row < plane.height && row < bottom; ++row)
+            for (int column = (int)left; column < plane.width && column < right; ++column)
+                sum += within(row, top, bottom) * within(column, left, right) * plane.at(column, row);
+        return sum / ((right - left) * (bottom - top));
+    }
+    Between across(x, wanted_width, plane.width), down(y, wanted_height, plane.height);
     float upper = plane.at(across.low, down.low) * (1 - across.share) + plane.at(across.high, down.low) * across.share;
     float lower = plane.at(across.low, down.high) * (1 - across.share) + plane.at(across.high, down.high) * across.share;
     return upper * (1 - down.share) + lower * down.share;
@@ -67,12 +70,13 @@ __device__ inline unsigned char level(float value) { return (unsigned char)fminf
 extern "C" __global__ void scale(const Job* job) {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= job->inner_width || y >= job->inner_height) return;
-    int width = job->inner_width, height = job->inner_height;
+    int luma = job->luma_halvings, chroma = job->chroma_halvings, width = job->inner_width, height = job->inner_height;
+    int half_width = job->width / 2 >> chroma, half_height = job->height / 2 >> chroma;
     float yuv[3];
-    yuv[0] = scaled({job->luma, job->luma_pitch, 1, job->width, job->height, job->luma_halvings}, x, y, width, height);
+    yuv[0] = scaled({job->luma, job->luma_pitch, 1, job->width >> luma, job->height >> luma, luma}, x, y, width, height);
     for (int plane = 0; plane < 2; ++plane)
-        yuv[1 + plane] = scaled(
-            {job->chroma + plane, job->chroma_pitch, 2, job->width / 2, job->height / 2, job->chroma_halvings}, x, y, width, height);
+        yuv[1 + plane] =
+            scaled({job->chroma + plane, job->chroma_pitch, 2, half_width, half_height, chroma}, x, y, width, height);
     unsigned char* pixel = job->image + ((long long)(job->top + y) * job->input_width + job->left + x) * 3;
     for (int channel = 0; channel < 3; ++channel) {
         const float* row = job->rgb + 4 * channel;
@@ -99,11 +103,8 @@ __device__ inline Blend blend(const Job* job, int plane, int x, int y, int width
         float left = (float)x * columns / width, right = (float)(x + 1) * columns / width;
         float top = (float)y * rows / height, bottom = (float)(y + 1) * rows / height, area = (right - left) * (bottom - top);
         for (int row = (int)top; row < rows && row < bottom; ++row)
-            for (int column = (int)left; column < columns && column < right; ++column) {
-                float wide = fminf(column + 1.0f, right) - fmaxf((float)column, left);
-                float high = fminf(row + 1.0f, bottom) - fmaxf((float)row, top);
-                sum.see(job, table, column, row, wide * high / area);
-            }
+            for (int column = (int)left; column < columns && column < right; ++column)
+                sum.see(job, table, column, row, within(column, left, right) * within(row, top, bottom) / area);
         return sum;
     }
     Between across(x, width, columns), down(y, height, rows);

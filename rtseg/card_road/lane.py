@@ -54,9 +54,9 @@ class Lane:
         bars.fill(PADDING)  # what is not the picture's stays so
         self._network = engine.over(self._image, self._classes)
         cuda.upload(self._image, bars, self._stream)
-        self._network(self._stream)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
+        self._network.enqueue(self._stream)  # TensorRT finishes its set-up in the first run, which can't be recorded
         cuda.wait(self._stream, self._fence)
-        self._recorded = cuda.recorded(self._stream, self._step)
+        self._recorded = engine.record(self._network, self._stream, self._step)
 
     def run(self, picture: CardPicture, memory: Recycled) -> tuple[ClassMap, Planes]:
         """The class map (bars cut off) and the coloured planes of a picture, in memory of theirs."""
@@ -64,14 +64,18 @@ class Lane:
         luma, chroma = height * width, (height // 2) * (width // 2)
         classes, shown = memory.empty(*self._input[:2]), memory.empty(luma + 2 * chroma)
         self._job.set_picture(picture)
-        self._cuda.after_decoder(self._stream, self._decoded)
-        if self._recorded is not None:
-            self._cuda.call("cudaGraphLaunch", self._recorded, self._stream)
-        else:
-            self._step()
-        self._cuda.download(classes, self._classes, self._stream)
-        self._cuda.download(shown, self._shown, self._stream)
-        self._cuda.wait(self._stream, self._fence)
+        try:
+            self._cuda.after_decoder(self._stream, self._decoded)
+            if self._recorded is not None:
+                self._cuda.call("cudaGraphLaunch", self._recorded, self._stream)
+            else:
+                self._step()
+            self._cuda.download(classes, self._classes, self._stream)
+            self._cuda.download(shown, self._shown, self._stream)
+            self._cuda.wait(self._stream, self._fence)
+        except BaseException:
+            self._cuda.settle(self._stream)  # until then the card may read the picture and write what was to come down
+            raise
         y, u, v = shown[:luma], shown[luma : luma + chroma], shown[luma + chroma :]
         half = (height // 2, width // 2)
         return self._box.picture_part(classes), (y.reshape(self._picture), u.reshape(half), v.reshape(half))
@@ -87,5 +91,5 @@ class Lane:
         """Puts all of one picture on the stream but what comes down."""
         self._cuda.upload(self._on_card, self._told, self._stream)
         self._kernels.scale(self._on_card, self._stream)
-        self._network(self._stream)
+        self._network.enqueue(self._stream)
         self._kernels.colour(self._on_card, self._stream)

@@ -14,6 +14,7 @@ from rtseg.backends.tensorrt import TensorRtBackend
 from rtseg.card_frame import CardFrame
 from rtseg.card_road.kernels import Kernels
 from rtseg.card_road.lane import Lane
+from rtseg.errors import BackendError
 from rtseg.frame import Colour, Painted
 from rtseg.letterbox import Letterbox
 from rtseg.overlay import Overlay
@@ -21,6 +22,9 @@ from rtseg.recycled import Recycled
 
 LANES = 2
 """Frames under way at the same time: while one is computed, the one before is coming down."""
+
+_PATIENCE_SECONDS = 5.0
+"""How long `close` waits for a lane that is at work."""
 
 
 class CardPainter:
@@ -47,7 +51,7 @@ class CardPainter:
             self._cuda.upload(address, weights.view(np.uint8), stream)
             self._cuda.wait(stream, fence)
             kernels = Kernels(self._cuda, box)
-            self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+            self._free: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
             for _ in range(LANES):
                 self._free.put(Lane(self._cuda, engine, kernels, box, colour, address))
         except BaseException:
@@ -74,8 +78,27 @@ class CardPainter:
         with self._lane() as lane:
             return self._painted(frame, lane), lane.network_input()
 
+    def raise_if_broken(self) -> None:
+        """Whether the card goes on after a failure: some of a kernel's end all work of this process there.
+
+        Raises:
+            BackendError: it does not.
+        """
+        try:
+            self._cuda.check()
+        except BackendError as error:
+            raise BackendError(
+                f"the card failed for good while pictures stayed on it ({error}); --decoder software leaves that out"
+            ) from error
+
     def close(self) -> None:
-        """Gives the card's memory back. Nobody may be in `paint` any more; what came from there stays valid."""
+        """Gives the card's memory back once nobody is in `paint` any more; what came from there stays valid."""
+        try:
+            for _ in range(LANES):
+                self._free.get(timeout=_PATIENCE_SECONDS)
+        except queue.Empty:
+            return  # somebody is: to free what the card writes to would be worse than to keep it
+        self._free.put(None)
         self._cuda.use_again()
         self._cuda.close()
 
@@ -83,6 +106,8 @@ class CardPainter:
     def _lane(self) -> Iterator[Lane]:
         lane = self._free.get()
         try:
+            if lane is None:
+                raise BackendError("the road over the card was closed")
             self._cuda.use()
             yield lane
         finally:

@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from rtseg.card_frame import software_layout
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
 from rtseg.hardware import decoder_name
@@ -244,4 +245,4 @@ def _choose_video(container: InputContainer, name: str) -> VideoStream:
 
 
 def _layout(picture: VideoFrame) -> tuple[int, int, str, int, int]:
-    return picture.width, picture.height, picture.format.name, picture.colorspace, picture.color_range
+    return picture.width, picture.height, software_layout(picture).name, picture.colorspace, picture.color_range

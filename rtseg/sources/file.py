@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -76,11 +77,10 @@ class FileSource:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card)
-        self._stays = card is not None
+        self._decoder, self._stays = decoder, card is not None
         self._in_software = 0
-        self._converting = (
-            threading.Lock()
-        )  # pictures that stay on a card are brought down by whichever thread looks at them
+        # Pictures that stay on a card are brought down by whichever thread looks at them.
+        self._converting = threading.Lock()
         self._container, self._video = self._opened.container, self._opened.video
         self._span, self._time_base = self._opened.span, self._opened.time_base
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
@@ -143,7 +143,11 @@ class FileSource:
             self._head.append(item)
             if isinstance(item, Frame):
                 assert self._reader is not None
-                return self._opened.describe(self._name, item, self._reader)
+                if self._in_software and self._decoder == "nvdec":
+                    raise SourceError(
+                        f"--decoder nvdec: the card does not decode the pictures of {self._name}; try auto"
+                    )
+                return self._opened.describe(self._name, item, self._reader, in_software=bool(self._in_software))
         damage = next(iter(self._damage), None)
         if self._span.start and not self._corrupt:
             raise SourceError(f"{self._name} has no picture at or after {float(self._span.start):g} s")
@@ -216,6 +220,10 @@ class FileSource:
                 return []
             except (av.FFmpegError, OSError) as error:
                 failure = error
+        if self._opened.accelerated and getattr(failure, "errno", None) == errno.ENOMEM:
+            raise SourceError(
+                f"{self._name}: no memory left on the card to decode; fewer --jobs or a smaller video need less"
+            )
         self._corrupt += 1
         self._damaged(f"picture not decodable ({_reason(failure)})")
         return []

@@ -26,6 +26,9 @@ MAX_PIXELS = 1 << 26
 GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets: for H.264 in AVI it makes time stamps that are a frame late."""
 
+_CARD_THREADS = 2
+"""Of FFmpeg, where the card decodes."""
+
 _DISCARD_ALL = 48
 """FFmpeg's AVDISCARD_ALL."""
 
@@ -54,8 +57,8 @@ class Opened:
         rate = fraction(self.video.average_rate or self.video.guessed_rate)
         return max(1, round(1 / (rate * self.time_base))) if rate else 1
 
-    def describe(self, name: str, first: Frame, reader: PictureReader) -> StreamInfo:
-        """What is known of the picture stream once its first frame is out."""
+    def describe(self, name: str, first: Frame, reader: PictureReader, *, in_software: bool = False) -> StreamInfo:
+        """What is known of the picture stream once its first frame is out; `in_software`: the card left it to FFmpeg."""
         video, container = self.video, self.container
         rate = fraction(video.average_rate or video.guessed_rate) or None
         seconds = None
@@ -86,7 +89,7 @@ class Opened:
             frame_count=count,
             duration_seconds=seconds,
             sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
-            codec=self.codec,
+            codec=str(video.codec_context.name) if in_software else self.codec,
             on_card=isinstance(first, CardFrame),
             notes=tuple(notes),
             streams=tuple(
@@ -181,6 +184,9 @@ def _choose_video(name: str, container: InputContainer, max_pixels: int) -> Vide
         size = f"{context.width}x{context.height}"
         raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels (--max-pixels)")
     context.thread_type = "FRAME"
+    if context.is_hwaccel:
+        # FFmpeg keeps one more picture in the card's decoder for each thread, and a decoder has room for 32 in all.
+        context.thread_count = _CARD_THREADS
     # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video
