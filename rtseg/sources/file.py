@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,10 +18,12 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
+from rtseg.sources.clock import Clock
 from rtseg.sources.demux import shown_name
-from rtseg.sources.opened import MAX_PIXELS, open_at
+from rtseg.sources.h264_fields import FieldCounter
+from rtseg.sources.opened import MAX_PIXELS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
-from rtseg.sources.timeline import Timeline, fraction
+from rtseg.sources.timeline import FrameTimes, PacketTimes, fraction
 
 _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"}
 """Codecs in which each packet holds one shown picture, so that lost pictures can be counted by packets."""
@@ -82,14 +85,16 @@ class FileSource:
         # Pictures that stay on a card are brought down by whichever thread looks at them.
         self._converting = threading.Lock()
         self._container, self._video = self._opened.container, self._opened.video
-        self._span, self._time_base = self._opened.span, self._opened.time_base
+        self._time_base = self._opened.time_base
+        arbitrary = arbitrary_clock(self._container)
+        self._clock = Clock(self._container.streams, self._video.index, arbitrary=arbitrary)
+        self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
-        self._timeline = Timeline(self._opened.nominal_ticks, max(1, round(1 / self._time_base)))
-        self._others: dict[int, Timeline] = {}
-        # Pictures leave the decoder in the order of their decoding times, one for each packet: where a format has no
-        # presentation times (AVI), the earliest that is left is the picture's.
-        self._decoding_times: deque[int | None] = deque()
+        self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks)
+        self._others: dict[int, PacketTimes] = {}
+        # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
+        self._decoding_times: deque[int | None] | None = deque()
         self._reader: PictureReader | None = None
         self._items = self._read()
         self._head: list[Frame | Passthrough] = []
@@ -118,10 +123,26 @@ class FileSource:
             lines.append(f"the picture changed its size: {self._resized} frames stretched to {width}x{height}")
         if self._in_software:
             lines.append(f"{self._in_software} frames decoded in software: the card's decoder would not")
-        lines += self._timeline.warnings("frames")
-        for index, timeline in self._others.items():
-            lines += timeline.warnings(f"packets of {self._kinds.get(index)} stream {index}")
+        lines += self._repairs()
         return tuple(lines)
+
+    def _repairs(self) -> Iterator[str]:
+        """What was done to time stamps so far, one line each."""
+        clock = self._clock
+        if clock.start_offset:
+            yield f"all streams moved by {float(clock.start_offset):+.3f} s, to begin at zero"
+        for jump in clock.jumps:
+            yield f"the clock jumps at {jump.at_seconds:.3f} s: all streams moved by {jump.seconds:+.3f} s from there on"
+        wrong = dict(clock.wrong_stamps)
+        wrong_packets = wrong.pop(self._video.index, 0)
+        if missing := max(0, self._times.missing - wrong_packets):
+            yield f"frames without a time stamp: {missing}, set from their neighbors or the frame rate"
+        if out_of_order := self._times.wrong + wrong_packets:
+            yield f"frames with a wrong time stamp: {out_of_order}, set between their neighbors"
+        for index, count in wrong.items():
+            yield f"packets of {self._kinds.get(index)} stream {index} with a wrong time stamp: {count}, set between their neighbors"
+        for index, times in self._others.items():
+            yield from times.warnings(f"packets of {self._kinds.get(index)} stream {index}")
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Frames in presentation order and packets in reading order, once."""
@@ -156,31 +177,58 @@ class FileSource:
     # Reading
 
     def _read(self) -> Iterator[Frame | Passthrough]:
-        packets = frames = 0
-        sought = bool(self._span.start)  # MPEG-TS goes to any picture: what stands before a key frame can't be decoded.
-        for packet in self._packets():
+        expected = decoded = 0
+        fields = None
+        if self._video.codec_context.name == "h264":
+            fields = FieldCounter(self._video.codec_context.extradata)
+        for packet in self._from_start(self._clock.map(self._packets())):
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
                 continue
-            sought = sought and not packet.is_keyframe
-            if sought or self._past_end(packet):
+            if self._past_end(packet):
                 continue
-            if not packet.is_discard:
-                packets += 1
-                self._decoding_times.append(packet.dts)
+            if not packet.is_discard and not (fields and fields.is_second_field(bytes(packet))):
+                expected += 1
+                if packet.pts is not None:
+                    self._decoding_times = None
+                if self._decoding_times is not None:
+                    self._decoding_times.append(packet.dts)
             for picture in self._decode(packet):
-                frames += 1
-                yield from self._frame(picture)
+                decoded += 1
+                yield from self._frames(picture)
         if self._closing.is_set():
             return
         for picture in self._decode(None):
-            frames += 1
-            yield from self._frame(picture)
-        lost = packets - frames - self._corrupt
+            decoded += 1
+            yield from self._frames(picture)
+        for picture, pts in self._times.flush():
+            yield from self._frame(picture, pts)
+        lost = expected - decoded - self._corrupt
         countable = self._video.codec_context.name in _ONE_PACKET_PER_PICTURE and self._span.whole
         if lost > 0 and countable:
             self._corrupt += lost
             self._damaged("pictures missing: the decoder had nothing to predict them from", lost)
+
+    def _from_start(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+        """All packets from the last key frame before the range on: those before it need not be decoded."""
+        if not self._span.start:
+            yield from packets
+            return
+        held: list[Packet[Any]] = []
+        first = self._span.first(self._time_base)
+        for packet in packets:
+            if packet.stream_index != self._video.index:
+                yield packet  # The range takes what it needs of it.
+                continue
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if packet.is_keyframe and (stamp is None or stamp <= first or not held):
+                held.clear()
+            if held or packet.is_keyframe:
+                held.append(packet)
+            if stamp is None or stamp >= first:
+                break
+        yield from held
+        yield from packets
 
     def _packets(self) -> Iterator[Packet[Any]]:
         """All packets in reading order, without the empty ones that ask a decoder to flush."""
@@ -228,15 +276,26 @@ class FileSource:
         self._damaged(f"picture not decodable ({_reason(failure)})")
         return []
 
-    def _frame(self, picture: VideoFrame) -> Iterator[Frame]:
+    def _frames(self, picture: VideoFrame) -> Iterator[Frame]:
+        """The frames whose times are certain now that a picture was decoded."""
+        stamp = picture.pts
+        if stamp is None:
+            # FFmpeg's best effort: the decoding time of the packet that made the decoder give this frame.
+            stamp = picture.dts
+            if self._decoding_times is not None:
+                stamp = self._decoding_times.popleft() if self._decoding_times else None
         if picture.is_corrupt:
-            self._corrupt += 1
-            self._damaged("picture damaged (the decoder marks it corrupt)")
+            if not (self._span.start and stamp is not None and stamp < self._span.first(self._time_base)):
+                self._corrupt += 1
+                self._damaged("picture damaged (the decoder marks it corrupt)")
             return
         if picture.width * picture.height > self._max_pixels:
             size = f"{picture.width}x{picture.height}"
             raise SourceError(f"{self._name}: a picture is {size}: more than {self._max_pixels} pixels (--max-pixels)")
-        pts = self._timeline.place(picture.pts, self._decoding_times.popleft() if self._decoding_times else None)
+        for earlier, pts in self._times.put(picture, stamp):
+            yield from self._frame(earlier, pts)
+
+    def _frame(self, picture: VideoFrame, pts: int) -> Iterator[Frame]:
         if not self._span.holds(pts, self._time_base):
             return
         if self._reader is None:
@@ -284,12 +343,11 @@ class FileSource:
         """A packet of another stream, its time stamps rising and within the range."""
         stream = packet.stream_index
         unit = fraction(packet.time_base) or Fraction(1)
-        timeline = self._others.setdefault(stream, Timeline(1, max(1, round(1 / unit))))
-        dts = timeline.place(packet.dts, packet.pts)
-        timeline.nominal = max(1, packet.duration or 1)
-        pts = dts if packet.pts is None else packet.pts + (0 if packet.dts is None else dts - packet.dts)
-        if self._span.holds(pts, unit):
-            packet.pts, packet.dts = max(pts, dts) - self._span.shift(unit), dts - self._span.shift(unit)
+        self._others.setdefault(stream, PacketTimes()).place(packet)
+        assert packet.pts is not None and packet.dts is not None
+        if self._span.holds(packet.pts, unit):
+            shift = self._span.shift(unit)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             yield Passthrough(packet, stream)
 
     def _damaged(self, text: str, count: int = 1) -> None:

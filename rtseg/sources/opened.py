@@ -29,6 +29,9 @@ GENERATE_PTS = 1
 _CARD_THREADS = 2
 """Of FFmpeg, where the card decodes."""
 
+_ARBITRARY_CLOCK = 0x0200
+"""FFmpeg's AVFMT_TS_DISCONT: the format's clock begins anywhere and may jump (MPEG-TS, MPEG-PS …)."""
+
 _DISCARD_ALL = 48
 """FFmpeg's AVDISCARD_ALL."""
 
@@ -135,7 +138,8 @@ def open_at(
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
     opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
-    if not start or path == STDIN or _seek(opened):
+    # By a clock that jumps no place can be found: such a file is read from its beginning.
+    if not start or path == STDIN or arbitrary_clock(opened.container) or _seek(opened):
         return opened
     opened.container.close()
     return _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
@@ -190,6 +194,11 @@ def _choose_video(name: str, container: InputContainer, max_pixels: int) -> Vide
     # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video
+
+
+def arbitrary_clock(container: InputContainer) -> bool:
+    """Return whether the clock of a container's format may begin anywhere and jump."""
+    return bool(container.format.flags & _ARBITRARY_CLOCK)
 
 
 def _seek(opened: Opened) -> bool:

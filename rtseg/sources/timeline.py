@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from av import Packet
+
+T = TypeVar("T")
+
+_HELD_FRAMES = 32
+"""Frames that wait for the next one with a time stamp, at most. More than any codec reorders (16)."""
 
 
 def fraction(value: Any) -> Fraction:
@@ -13,68 +22,141 @@ def fraction(value: Any) -> Fraction:
 
 
 @dataclass(slots=True)
-class Timeline:
-    """The time stamps of one stream, in its own time base: kept exactly where they rise, else repaired and counted."""
-
-    nominal: int
-    """Ticks between two stamps where nothing else is known, at least 1."""
-
-    second: int
-    """Ticks in a second, at least 1."""
+class PacketTimes:
+    """The decoding times of one stream that is copied: kept where they rise, else set right behind the last one."""
 
     missing: int = 0
-    """Stamps that were not there."""
+    """Packets without a time stamp."""
 
-    backwards: int = 0
-    """Stamps that were not later than the one before, by less than a second."""
-
-    jumps: int = 0
-    """Times that the clock was set back by a second or more, as where recordings were joined."""
-
-    offset: int = 0
-    """Ticks that the last jump moved everything behind it."""
+    moved: int = 0
+    """Packets whose time stamp was not later than the one before."""
 
     last: int | None = None
+    step: int = 1
 
-    def place(self, stamp: int | None, guess: int | None = None) -> int:
-        """The stamp itself where it is later than the last one, else one that is.
-
-        Args:
-            stamp: as the stream has it; None: missing.
-            guess: what it may be where it is missing.
-        """
-        if stamp is None:
-            stamp = guess
+    def place(self, packet: Packet[Any]) -> None:
+        """Give a packet time stamps, later than those of the last one."""
+        pts, dts = packet.pts, packet.dts
+        stamp = dts if dts is not None else pts
         if stamp is None:
             self.missing += 1
-            stamp = 0 if self.last is None else self.last + self.nominal
-        else:
-            stamp += self.offset
-        if self.last is not None and stamp <= self.last:
-            if self.last - stamp >= self.second:
-                self.jumps += 1
-                self.offset += self.last + self.nominal - stamp
-                stamp = self.last + self.nominal
-            else:
-                self.backwards += 1
-                stamp = self.last + 1
-        self.last = stamp
-        return stamp
+            stamp = 0 if self.last is None else self.last + self.step
+        elif self.last is not None and stamp <= self.last:
+            self.moved += 1
+            stamp = self.last + 1
+        packet.dts = stamp
+        packet.pts = stamp if pts is None else max(stamp, pts + (0 if dts is None else stamp - dts))
+        self.last, self.step = stamp, max(1, packet.duration or 1)
 
     def warnings(self, what: str) -> tuple[str, ...]:
-        """What was mended so far, for people; `what` is `frames` or `packets of audio stream 1`."""
+        """Return what was repaired so far, for people; `what` is `packets of audio stream 1`."""
         lines = []
         if self.missing:
-            lines.append(f"{what} without a time stamp: {self.missing}, set from the rate")
-        if self.backwards:
-            lines.append(
-                f"{what} with a time stamp not later than the one before: {self.backwards}, moved just behind it"
-            )
-        if self.jumps:
-            lines.append(
-                f"the clock of the {what} was set back {self.jumps} times: what follows is moved behind what came before"
-            )
+            lines.append(f"{what} without a time stamp: {self.missing}, set from the durations")
+        if self.moved:
+            lines.append(f"{what} with a time stamp not later than the one before: {self.moved}, set right behind it")
         return tuple(lines)
+
+
+class FrameTimes(Generic[T]):
+    """Presentation times of frames in presentation order: kept exactly where they rise, else set between their neighbors.
+
+    Args:
+        step: ticks between two frames where nothing else is known, at least 1.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._held: deque[tuple[T, int | None]] = deque()
+        self._last: int | None = None
+        self._stamped = False
+        self.missing = 0
+        """Frames without a time stamp."""
+        self.wrong = 0
+        """Frames whose time stamp was out of order."""
+
+    def put(self, frame: T, stamp: int | None) -> Iterator[tuple[T, int]]:
+        """Take a frame and yield those whose times are certain: most are held until the next one is there."""
+        self.missing += stamp is None
+        self._stamped = self._stamped or stamp is not None
+        self._held.append((frame, stamp))
+        yield from self._ready(end=False)
+
+    def flush(self) -> Iterator[tuple[T, int]]:
+        """Yield what is held at the end."""
+        yield from self._ready(end=True)
+
+    def _ready(self, end: bool) -> Iterator[tuple[T, int]]:
+        while self._held:
+            stamp = self._held[0][1]
+            if stamp is not None and self._last is not None and stamp <= self._last:
+                self._reject(0)
+                continue
+            later = next((n for n, (_, s) in enumerate(self._held) if n and s is not None), None)
+            if stamp is None:
+                if later is not None:
+                    yield from self._interpolate(later)
+                elif end or not self._stamped or len(self._held) > _HELD_FRAMES:
+                    yield self._emit(0 if self._last is None else self._last + self._step)
+                else:
+                    return
+                continue
+            if later is None:
+                if not end and len(self._held) <= _HELD_FRAMES:
+                    return
+            else:
+                in_order = self._in_order(stamp, later, end)
+                if in_order is None:
+                    return
+                if not in_order:
+                    continue
+            yield self._emit(stamp)
+
+    def _in_order(self, stamp: int, later: int, end: bool) -> bool | None:
+        """Whether the first stamp is right by the next one; if not, the one that fits worse is rejected.
+
+        None: one more frame is needed to know.
+        """
+        following = self._held[later][1]
+        assert following is not None
+        if following > stamp:
+            return True
+        if self._last is None:
+            # The first two of all: the rest of the recording is where the second is, unless it is below both.
+            third = next((s for _, s in list(self._held)[later + 1 :] if s is not None), None)
+            if third is None and not end and len(self._held) <= _HELD_FRAMES:
+                return None
+            self._reject(0 if third is not None and following < third < stamp else later)
+            return False
+        first_error = abs(stamp - self._last - self._step)
+        later_error = abs(following - self._last - (later + 1) * self._step)
+        self._reject(later if first_error <= later_error or following <= self._last else 0)
+        return False
+
+    def _reject(self, number: int) -> None:
+        self.wrong += 1
+        self._held[number] = (self._held[number][0], None)
+
+    def _interpolate(self, later: int) -> Iterator[tuple[T, int]]:
+        """Set the frames before the one at `later` evenly between it and the last."""
+        after = self._held[later][1]
+        assert after is not None
+        if self._last is None:
+            first = after - later * self._step
+            stamps = [first + number * self._step for number in range(later)]
+        elif after <= self._last + later:
+            self._reject(later)
+            return
+        else:
+            room = after - self._last
+            stamps = [self._last + room * (number + 1) // (later + 1) for number in range(later)]
+        for stamp in stamps:
+            yield self._emit(stamp)
+
+    def _emit(self, stamp: int) -> tuple[T, int]:
+        frame, _ = self._held.popleft()
+        self._last = stamp
+        return frame, stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,363 @@
+"""One timeline for all streams of a file, whatever its time stamps do: joins, wraps, negative times, single wrong stamps.
+
+A recording that was joined from two, or whose clock wrapped, has a jump in each stream, a few packets apart. What follows
+is moved by one offset for all streams, so that audio and video stay in step. One wrong time stamp is not a jump.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from av import Packet
+
+from rtseg.sources.timeline import fraction
+
+GAP_SECONDS = 10
+"""A longer step forward is a jump where the format's clock is arbitrary (MPEG-TS and -PS). FFmpeg's own limit
+(`dts_delta_threshold`). Other containers say when a frame is shown: there a gap is a gap."""
+
+_REORDER_SECONDS = 10
+"""How far a presentation time may step back because frames are stored in decoding order: long at a variable rate."""
+
+_OVERLAP_SECONDS = 1
+"""How far the streams of a recording may overlap those of the recording that it is joined to."""
+
+_COMPOSITION_SECONDS = 10
+"""A presentation time further from the decoding time than this is wrong."""
+
+_CONFIRM_PACKETS = 4
+"""Packets of a stream that are looked at to tell a jump from a wrong time stamp."""
+
+_AHEAD_SECONDS = 5
+"""How far behind a jump of one stream the jumps of the others are looked for. MPEG-TS lets streams be 1 s apart."""
+
+_AHEAD_PACKETS = 4096
+_AHEAD_BYTES = 64 << 20
+
+_PRIMING_SECONDS = Fraction(1, 5)
+"""Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
+
+_WRAPS = (Fraction(1 << 33, 90_000), Fraction(1 << 32, 90_000), Fraction(1 << 32, 1000))
+"""After how many seconds clocks wrap: MPEG-TS and -PS (33 bits at 90 kHz), and 32 bits at 90 kHz (RTP) or 1 kHz (FLV)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A place where the clock of the recording jumps."""
+
+    at_seconds: float
+    """Where, on the timeline that comes out."""
+
+    seconds: float
+    """How much further everything from there on is moved, compared with what comes before."""
+
+
+@dataclass(slots=True)
+class _Track:
+    """Where one stream stands."""
+
+    tick: Fraction
+    leading: bool
+    """Whether it can tell of a jump: audio and the video that is processed. Other streams follow."""
+
+    segment: int = 0
+    last: int | None = None
+    """Decoding time of its last packet, in ticks, as the file has it; the presentation time where it has none."""
+
+    reordered: bool = False
+    """Whether `last` is a presentation time: the next stamp may be smaller."""
+
+    step: int = 1
+    """Duration of its last packet, in ticks."""
+
+    ticks: list[int] = field(default_factory=list)
+    """Offset of each segment in its ticks."""
+
+    shown_until: int | None = None
+    """The end of what its packets show so far, in ticks, as the file has it."""
+
+
+class Clock:
+    """Maps the time stamps of all streams to one timeline that rises.
+
+    Args:
+        streams: of the container.
+        video: index of the video stream that is processed.
+        arbitrary: whether the format's clock may begin anywhere and jump (FFmpeg's AVFMT_TS_DISCONT).
+    """
+
+    def __init__(self, streams: Iterable[Any], video: int, *, arbitrary: bool) -> None:
+        self._video = video
+        self._gap: Fraction | None = Fraction(GAP_SECONDS) if arbitrary else None
+        self._tracks: dict[int, _Track] = {}
+        starts: dict[int, Fraction] = {}
+        for stream in streams:
+            tick = fraction(stream.time_base) or Fraction(1)
+            leading = stream.index == video or stream.type == "audio"
+            self._tracks[stream.index] = _Track(tick, leading)
+            if leading and stream.start_time is not None:
+                starts[stream.index] = stream.start_time * tick
+        self._offsets = [self._first_offset(starts)]
+        self._wrong: set[int] = set()
+        self.jumps: list[Jump] = []
+        self.wrong_stamps: dict[int, int] = {}
+        """For each stream, the number of time stamps that were wrong and set between their neighbors."""
+
+    @property
+    def start_offset(self) -> Fraction:
+        """Seconds by which the whole recording is moved: not 0 where it begins before zero, or far from it."""
+        return self._offsets[0]
+
+    def map(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
+        """Yield all packets in reading order, their time stamps on the one timeline.
+
+        A video packet whose time stamps are wrong has none afterwards; that of another stream lies between its neighbors.
+        Packets are held back only where a time stamp is out of order.
+        """
+        reader = iter(packets)
+        ahead: deque[Packet[Any]] = deque()
+        while True:
+            packet = ahead.popleft() if ahead else next(reader, None)
+            if packet is None:
+                return
+            track = self._tracks.get(packet.stream_index)
+            stamp = _stamp(packet)
+            if track is None or stamp is None:
+                yield packet
+                continue
+            if not track.leading:
+                self._follow(packet, track, stamp)
+                yield packet
+                continue
+            if not (
+                self._continues(track, stamp, track.reordered or packet.dts is None)
+                or self._enter_segment(track, stamp)
+                or self._is_gap(track, stamp)
+            ):
+                ahead.appendleft(packet)
+                if self._is_wrong(track, ahead, reader):
+                    self._repair(ahead.popleft(), track, ahead)
+                    yield packet
+                    continue
+                self._begin_segment(track, ahead, reader)
+                ahead.popleft()
+            track.last, track.reordered = stamp, packet.dts is None
+            track.step = max(1, packet.duration or track.step)
+            self._move(packet, track)
+            yield packet
+
+    # One stream
+
+    def _continues(self, track: _Track, stamp: int, reordered: bool, last: int | None = None) -> bool:
+        """Whether a stamp comes after the last one, and not too far after."""
+        last = track.last if last is None else last
+        if last is None:
+            return True
+        back = _REORDER_SECONDS / track.tick if reordered else -1
+        return last - stamp <= back and (self._gap is None or stamp - last <= self._gap_ticks(track, self._gap))
+
+    @staticmethod
+    def _gap_ticks(track: _Track, gap: Fraction) -> int:
+        # A time-lapse has long steps everywhere.
+        return max(int(gap / track.tick), 4 * track.step)
+
+    def _is_gap(self, track: _Track, stamp: int) -> bool:
+        """Whether a step forward is a gap in this stream alone: another stream is there already, by the same clock."""
+        assert track.last is not None
+        if stamp <= track.last or self._gap is None:
+            return False
+        others = (t for t in self._tracks.values() if t.leading and t is not track and t.segment == track.segment)
+        time = stamp * track.tick
+        return any(t.last is not None and abs(t.last * t.tick - time) <= self._gap for t in others)
+
+    def _enter_segment(self, track: _Track, stamp: int) -> bool:
+        """Go on in a segment that another stream began, if the stamp fits there."""
+        assert track.last is not None
+        end = (track.last + track.step) * track.tick + self._offsets[track.segment]
+        for segment in range(track.segment + 1, len(self._offsets)):
+            begin = stamp * track.tick + self._offsets[segment]
+            if -_OVERLAP_SECONDS <= begin - end <= max(GAP_SECONDS, self._now(segment) - end + GAP_SECONDS):
+                track.segment, track.shown_until = segment, None
+                return True
+        return False
+
+    def _now(self, segment: int) -> Fraction:
+        """Where the furthest stream of a segment stands, seconds on the timeline that comes out."""
+        inside = [
+            t.last * t.tick + self._offsets[segment]
+            for t in self._tracks.values()
+            if t.last is not None and t.segment == segment
+        ]
+        return max(inside, default=Fraction(0))
+
+    def _is_wrong(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]) -> bool:
+        """Whether the first packet's stamp is a single wrong one, and not the beginning of something."""
+        assert track.last is not None
+        following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS + 1)
+        first, rest = following[0], following[1:]
+        limit = 4 * (len(rest) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
+        if self._gap is not None:
+            limit = min(limit, self._gap_ticks(track, self._gap))
+        if any(0 < stamp - track.last <= limit for stamp in rest):
+            return True  # What follows goes on where the stream was.
+        return not rest or not self._continues(track, rest[0], True, first)
+
+    def _stamps(
+        self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int
+    ) -> list[int]:
+        """The next stamps of a stream, reading on where needed."""
+        index = ahead[0].stream_index
+        stamps = [stamp for packet in ahead if packet.stream_index == index and (stamp := _stamp(packet)) is not None]
+        while len(stamps) < count and len(ahead) < _AHEAD_PACKETS:
+            packet = next(reader, None)
+            if packet is None:
+                break
+            ahead.append(packet)
+            if packet.stream_index == index and (stamp := _stamp(packet)) is not None:
+                stamps.append(stamp)
+        return stamps[:count]
+
+    def _repair(self, packet: Packet[Any], track: _Track, ahead: deque[Packet[Any]]) -> None:
+        self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
+        if packet.stream_index == self._video:
+            packet.pts = packet.dts = None  # Frames are set between their neighbors once they are in order.
+            return
+        assert track.last is not None
+        later = (
+            stamp
+            for other in ahead
+            if other.stream_index == packet.stream_index
+            and (stamp := _stamp(other)) is not None
+            and self._continues(track, stamp, False)
+        )
+        following = next(later, None)
+        middle = track.last + track.step if following is None else (track.last + following) // 2
+        track.last = max(middle, track.last + 1)
+        packet.dts = packet.pts = track.last
+        self._move(packet, track)
+
+    def _move(self, packet: Packet[Any], track: _Track) -> None:
+        """Set a packet's stamps on the timeline that comes out."""
+        while len(track.ticks) < len(self._offsets):
+            track.ticks.append(round(self._offsets[len(track.ticks)] / track.tick))
+        pts, dts, offset = packet.pts, packet.dts, track.ticks[track.segment]
+        if pts is not None and dts is not None and abs(pts - dts) * track.tick > _COMPOSITION_SECONDS:
+            self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
+            pts = packet.pts = None if packet.stream_index == self._video else dts
+        if pts is not None:
+            end = pts + max(1, packet.duration or 1)
+            if track.shown_until is None or end > track.shown_until:
+                track.shown_until = end
+        if offset:
+            packet.pts = None if pts is None else pts + offset
+            packet.dts = None if dts is None else dts + offset
+
+    def _follow(self, packet: Packet[Any], track: _Track, stamp: int) -> None:
+        """Set the stamps of a stream that has no say (subtitles, data) by the segment that is nearest to the video."""
+        video = self._tracks[self._video]
+        if video.last is not None:
+            now = video.last * video.tick + self._offsets[video.segment]
+            near = range(max(0, video.segment - 1), len(self._offsets))
+            track.segment = min(near, key=lambda segment: abs(stamp * track.tick + self._offsets[segment] - now))
+        self._move(packet, track)
+
+    # All streams
+
+    def _begin_segment(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]) -> None:
+        """Find how far all streams are moved from the jump of `track` on, which the first packet is."""
+        index = ahead[0].stream_index
+        first = _stamp(ahead[0])
+        assert first is not None and track.last is not None
+        self._read_ahead(track, index, first, ahead, reader)
+        needs = [
+            self._need(other, number, ahead)
+            for number, other in self._tracks.items()
+            if other.leading and other.last is not None and other.segment == track.segment
+        ]
+        offset = max(need for need in needs if need is not None)
+        before = self._offsets[track.segment]
+        for wrap in _WRAPS:
+            if 0 <= before + wrap - offset < GAP_SECONDS:
+                offset = before + wrap  # The clock wrapped: what was a gap stays one.
+        self._offsets.append(offset)
+        track.segment, track.shown_until = len(self._offsets) - 1, None
+        self.jumps.append(Jump(float(first * track.tick + offset), float(offset - before)))
+
+    def _read_ahead(
+        self, track: _Track, index: int, first: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]
+    ) -> None:
+        """Read until every stream has shown its jump, or long enough."""
+        missing = {n: t.last for n, t in self._tracks.items() if t.leading and n != index and t.last is not None}
+        end = first + _AHEAD_SECONDS / track.tick
+        size = 0
+        number = 0
+        while missing and len(ahead) < _AHEAD_PACKETS and size < _AHEAD_BYTES:
+            if number == len(ahead):
+                packet = next(reader, None)
+                if packet is None:
+                    return
+                ahead.append(packet)
+            packet = ahead[number]
+            number += 1
+            size += packet.size
+            stamp = _stamp(packet)
+            if stamp is None:
+                continue
+            if packet.stream_index == index and stamp > end:
+                return
+            before = missing.get(packet.stream_index)
+            if before is not None:
+                other = self._tracks[packet.stream_index]
+                missing[packet.stream_index] = stamp
+                if not self._continues(other, stamp, other.reordered or packet.dts is None, before):
+                    del missing[packet.stream_index]
+        # A few packets more: where frames are reordered the first one read is not the first one shown.
+        for _ in range(len(self._tracks) * 2 * _CONFIRM_PACKETS):
+            packet = next(reader, None)
+            if packet is None:
+                return
+            ahead.append(packet)
+
+    def _need(self, track: _Track, index: int, ahead: Iterable[Packet[Any]]) -> Fraction | None:
+        """The offset that puts a stream's part behind its jump right behind the part before; None: it has no jump here."""
+        last, step = track.last, track.step
+        assert last is not None
+        shown = track.shown_until
+        behind: list[Packet[Any]] = []
+        for packet in ahead:
+            stamp = _stamp(packet)
+            if packet.stream_index != index or stamp is None:
+                continue
+            if behind or not self._continues(track, stamp, track.reordered or packet.dts is None, last):
+                behind.append(packet)
+                if len(behind) > 16:
+                    break
+                continue
+            last, step = stamp, max(1, packet.duration or step)
+            if packet.pts is not None:
+                shown = max(shown or packet.pts, packet.pts + step)
+        if not behind:
+            return None
+        begin = _stamp(behind[0])
+        assert begin is not None
+        need = last + step - begin
+        stamps = [packet.pts for packet in behind if packet.pts is not None and packet.pts >= begin]
+        if stamps and shown is not None:
+            need = max(need, shown - min(stamps))
+        return need * track.tick + self._offsets[track.segment]
+
+    def _first_offset(self, starts: dict[int, Fraction]) -> Fraction:
+        video = starts.get(self._video)
+        if video is None:
+            return Fraction(0)
+        early = video < 0 or any(start < -_PRIMING_SECONDS for start in starts.values())
+        first = min(starts.values())
+        return -first if early or (self._gap is not None and first > self._gap) else Fraction(0)
+
+
+def _stamp(packet: Packet[Any]) -> int | None:
+    return packet.dts if packet.dts is not None else packet.pts
