@@ -1,53 +1,47 @@
-"""What went in against what came out: frames, time stamps, the packets of copied streams, colour tags, rotation."""
+"""What went in against what came out, both read from the files alone: frames, times, streams in step, packets, tags."""
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
-from av import Packet
 from av.container import InputContainer
 
+from rtseg.container_reading import (
+    NO_TIME,
+    ContainerReading,
+    StreamReading,
+    audio_span,
+    decoded_times,
+    read_container,
+    reading_of,
+)
 from rtseg.errors import FidelityError, SinkError
 from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
 from rtseg.sinks.others import codec_name
 from rtseg.sinks.video import Written
-from rtseg.sources.opened import GENERATE_PTS
+from rtseg.sources.demux import STDIN
 from rtseg.sources.pictures import UPRIGHT, orientation_of
-from rtseg.sources.timeline import fraction
+from rtseg.sources.timeline import Span
+from rtseg.sync_check import SYNC_MS, SyncPoint, jump_sizes, sync_points
+from rtseg.time_match import Match, match_times
+
+GAP_SECONDS = Fraction(10)
+"""A longer step forward is a jump where a format's clock is arbitrary, as for FFmpeg (`dts_delta_threshold`)."""
 
 _UNSPECIFIED = 2
 _MOVES = frozenset({"mpegts", "matroska,webm", "avi"})
-"""Formats without times before zero, where B-frames or early sound move all streams later by the same."""
-
-
-@dataclass(slots=True)
-class PacketLog:
-    """What a stream's packets were, without keeping them."""
-
-    codec: str
-    kind: str
-    time_base: Fraction = Fraction(1)
-    pts: array[int] = field(default_factory=lambda: array("q"))
-    digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
-
-    def see(self, packet: Packet[Any]) -> None:
-        """Takes note of one packet."""
-        payload = _payload(self.codec, packet)
-        if payload is None:
-            return
-        self.digest.update(payload)
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        self.pts.append(0 if stamp is None else stamp)
-        self.time_base = fraction(packet.time_base) or self.time_base
+"""Formats without times before zero, where B-frames or early audio move all streams later by the same."""
 
 
 class Recorder:
-    """Sees everything that leaves a source, before any stage touches it, and keeps what a comparison needs: 8 bytes a frame.
+    """Sees everything that leaves a source, before any stage touches it: 8 bytes a frame.
+
+    It stands for the input only where that can't be read a second time, as from a pipe.
 
     Args:
         info: the source's.
@@ -55,17 +49,31 @@ class Recorder:
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info
-        self.pts = array("q")
-        self.last_duration = 0
-        self.streams = {stream.index: PacketLog(codec_name(stream), stream.type) for stream in info.streams}
+        self.video = StreamReading("", "video", info.time_base)
+        self.streams = {stream.index: StreamReading(codec_name(stream), stream.type) for stream in info.streams}
 
     def see(self, item: Frame | Passthrough) -> None:
         """Takes note of one frame or packet."""
         if isinstance(item, Frame):
-            self.pts.append(item.pts)
-            self.last_duration = item.duration
+            self.video.pts.append(item.pts)
+            self.video.dts.append(NO_TIME)
+            self.video.last_duration = item.duration
         elif item.stream_index in self.streams:
-            self.streams[item.stream_index].see(item.packet)
+            self.streams[item.stream_index].add(item.packet)
+
+    def reading(self) -> ContainerReading:
+        """What was seen, as if it had been read from a file."""
+        return ContainerReading(self.video, self.streams, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The input as it was asked for, to be read once more."""
+
+    path: str
+    start: float | None = None
+    duration: float | None = None
+    allow_protocols: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +105,28 @@ class StreamReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """A change of time stamps that the input made necessary."""
+
+    stream: int | None
+    """Index in the input; None: all streams."""
+
+    what: str
+    """For people, with its size."""
+
+    count: int
+    """Frames or packets whose own time stamp was changed; 0: all from one place on were moved."""
+
+    seconds: float
+    """By how much all were moved; 0 where single time stamps were set."""
+
+
+@dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """The comparison of an output with what was read from its input."""
+    """The comparison of an output with its input."""
 
     frames_in: int
-    """Frames that the source yielded."""
+    """Frames of the input that can be decoded."""
 
     frames_out: int
     """Frames in the output."""
@@ -110,10 +135,10 @@ class FidelityReport:
     """Frames of the input that could not be decoded; not among `frames_in`."""
 
     timestamp_error_ms: float | None
-    """Largest difference of a frame's time; None: the container keeps no times, or the counts differ."""
+    """Largest difference of a frame's time, repairs left aside; None: the container keeps no times, or the counts differ."""
 
     duration_difference_ms: float | None
-    """Length of the output less that of the input's picture stream."""
+    """Length of the output less that of the input's video stream; None: unknown, or the input's clock jumps."""
 
     colour_tags: str
     """`kept`, `not held by the format` or `changed`."""
@@ -129,6 +154,16 @@ class FidelityReport:
     checked: bool = True
     """False: the output went to a pipe and could not be read back."""
 
+    reference: str = "demuxed"
+    """How the input was read for the comparison: `demuxed`; `decoded`, where its packets do not say when frames are shown; or
+    `once`, where it can't be read again (a pipe, a deleted file): then its side is what the run itself read."""
+
+    repairs: tuple[Repair, ...] = ()
+    """What the input's time stamps made necessary."""
+
+    sync: tuple[SyncPoint, ...] = ()
+    """Offsets of each audio stream to the video."""
+
     @property
     def ok(self) -> bool:
         """Whether what came out is what went in."""
@@ -143,11 +178,13 @@ class FidelityReport:
         parts = [f"{self.frames_in} frames in and out"]
         if self.corrupt:
             parts[0] += f", {self.corrupt} damaged left out"
+        parts += [repair.what for repair in self.repairs]
         if self.timestamp_error_ms is not None:
+            other = "other " if self.repairs else ""
             parts.append(
-                "time stamps equal"
+                f"{other}time stamps equal"
                 if self.timestamp_error_ms == 0
-                else f"times within {self.timestamp_error_ms:.1f} ms"
+                else f"{other}times within {self.timestamp_error_ms:.1f} ms"
             )
         if self.moved_ms:
             way = (
@@ -159,36 +196,18 @@ class FidelityReport:
         if self.duration_difference_ms is not None:
             parts.append(f"length {self.duration_difference_ms:+.0f} ms")
         parts += [stream.describe() for stream in self.streams]
+        if self.sync and self.repairs:
+            worst = max((abs(point.difference_ms) for point in self.sync), default=0.0)
+            parts.append(f"audio in step within {worst:.1f} ms")
         parts.append(f"colour tags {self.colour_tags}")
+        if self.reference == "once":
+            parts.append("the input can't be read again: compared with what was read")
         return "fidelity: " + ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--stats`."""
-        return {
-            "ok": self.ok,
-            "checked": self.checked,
-            "line": self.line(),
-            "frames_in": self.frames_in,
-            "frames_out": self.frames_out,
-            "corrupt": self.corrupt,
-            "timestamp_error_ms": self.timestamp_error_ms,
-            "duration_difference_ms": self.duration_difference_ms,
-            "moved_ms": self.moved_ms,
-            "colour_tags": self.colour_tags,
-            "streams": [
-                {
-                    "index": stream.index,
-                    "type": stream.kind,
-                    "codec": stream.codec,
-                    "fate": stream.fate,
-                    "packets_in": stream.packets_in,
-                    "packets_out": stream.packets_out,
-                    "equal": stream.equal,
-                }
-                for stream in self.streams
-            ],
-            "problems": list(self.problems),
-        }
+        streams = [{"type" if k == "kind" else k: v for k, v in asdict(stream).items()} for stream in self.streams]
+        return {"ok": self.ok, "line": self.line(), **asdict(self), "streams": streams}
 
     def raise_if_broken(self) -> None:
         """Raises FidelityError with all problems where there are any."""
@@ -196,117 +215,346 @@ class FidelityReport:
             raise FidelityError("what came out is not what went in: " + "; ".join(self.problems))
 
 
-def compare(recorder: Recorder, written: Written, *, corrupt: int = 0) -> FidelityReport:
-    """Reads the output and compares it with what the recorder saw.
+def compare(recorder: Recorder, written: Written, *, corrupt: int = 0, source: Input | None = None) -> FidelityReport:
+    """Compare an output with its input, by reading both files.
 
     Args:
         recorder: saw all that the source yielded.
         written: what `VideoSink.finish` returned.
         corrupt: frames that the source could not decode.
+        source: the input, to be read once more; None, or standard input: what the recorder saw stands for it.
 
     Raises:
         SinkError: the output can't be read.
+        SourceError: the input can't be read any more.
     """
     if written.path is None:
-        return FidelityReport(len(recorder.pts), written.frames, corrupt, None, None, "kept", (), (), checked=False)
+        count = len(recorder.video.pts)
+        return FidelityReport(count, written.frames, corrupt, None, None, "kept", (), (), checked=False)
+    video = recorder.info.template.index if recorder.info.template is not None else None
+    again = source if source is not None and source.path != STDIN and video is not None else None
     try:
         with av.open(f"file:{written.path}") as container:
-            container.flags &= ~GENERATE_PTS
-            return _compare(recorder, written, container, corrupt)
+            upright = _upright(container)
+        with av.open(f"file:{written.path}") as container:
+            return _Comparison(recorder, written, container, corrupt, again, video, upright).report()
     except (av.FFmpegError, OSError) as error:
         raise SinkError(f"{written.path} can't be read back: {error}") from error
 
 
-def _compare(recorder: Recorder, written: Written, container: InputContainer, corrupt: int) -> FidelityReport:
+class _Comparison:
+    """The work on one output."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        written: Written,
+        container: InputContainer,
+        corrupt: int,
+        source: Input | None,
+        video: int | None,
+        upright: bool,
+    ) -> None:
+        self._recorder, self._written, self._corrupt = recorder, written, corrupt
+        self._source, self._video_index = source, video
+        self._container = container
+        self._own = container.streams.video[0]
+        self._upright = upright
+        self._output = reading_of(container, self._own.index)
+        self._input, self._reference = recorder.reading(), "once"
+        if source is not None and Path(source.path).exists():
+            self._input = read_container(source.path, self._video_index or 0, allow_protocols=source.allow_protocols)
+            self._reference = "demuxed"
+        else:
+            self._source = None
+        self._span = Span(
+            Fraction((source and source.start) or 0).limit_denominator(1_000_000),
+            None
+            if source is None or source.duration is None
+            else Fraction(source.duration).limit_denominator(1_000_000),
+        )
+        self._jumping = False
+        self.problems: list[str] = []
+        self.repairs: list[Repair] = []
+        self.sync: list[SyncPoint] = []
+
+    def report(self) -> FidelityReport:
+        """Compare everything."""
+        shown = self._shown_times(self._output)
+        out_times = sorted(time if time is not None else number for number, time in enumerate(shown))
+        match, count = self._match_frames(out_times)
+        error_ms = difference_ms = None
+        moved = Fraction(0)
+        if self._written.timed and match is not None and match.segments and not (match.lost or match.extra):
+            moved = self._frame_times(match)
+            error_ms = float(match.worst * match.unit) * 1000
+            difference_ms = self._length_difference(match)
+        streams = tuple(self._streams(match))
+        colour = _colour_tags(self._recorder.info.colour, self._own.codec_context)
+        self._check_picture(colour)
+        self._check_choice()
+        return FidelityReport(
+            frames_in=count,
+            frames_out=len(out_times),
+            corrupt=self._corrupt,
+            timestamp_error_ms=error_ms,
+            duration_difference_ms=difference_ms,
+            colour_tags=colour,
+            streams=streams,
+            problems=tuple(self.problems),
+            moved_ms=float(moved) * 1000,
+            reference=self._reference,
+            repairs=tuple(self.repairs),
+            sync=tuple(self.sync),
+        )
+
+    # Frames
+
+    def _shown_times(self, reading: ContainerReading) -> list[int | None]:
+        """When the packets that are shown are shown, in the order of the file."""
+        video = reading.video
+        return [time for number, time in enumerate(video.times()) if number not in video.hidden]
+
+    def _match_frames(self, out_times: list[int]) -> tuple[Match | None, int]:
+        """Match the frames; None: only their number can be compared. And how many went in."""
+        times: list[int | None] | None = None
+        if self._source is None:
+            times = list(self._recorder.video.pts)
+        else:
+            demuxed = self._input.presentation_times()
+            if demuxed is not None:
+                inside = self._in_span(list(demuxed))
+                match = self._match(inside, out_times)
+                if not match.extra and match.lost == self._corrupt:
+                    return match, len(inside) - match.lost
+            # What the packets do not say, or where frames are missing: a plain decode is what a player shows.
+            self._reference = "decoded"
+            decoded = decoded_times(
+                self._source.path, self._video_index or 0, allow_protocols=self._source.allow_protocols
+            )
+            if demuxed is None and not self._span.whole:
+                self._jumping = True
+                return None, len(out_times)
+            times = self._in_span(decoded)
+        match = self._match(times, out_times)
+        if match.lost or match.extra:
+            self.problems.append(f"{len(times)} frames went in, {len(out_times)} came out")
+        return match, len(times)
+
+    def _in_span(self, times: list[int | None]) -> list[int | None]:
+        if self._span.whole:
+            return times
+        tick = self._input.video.time_base
+        first = next((time for time in times if time is not None), 0)
+        span = Span(self._span.start, self._span.duration, first * tick)
+        return [time for time in times if time is None or span.holds(time, tick)]
+
+    def _match(self, going_in: list[int | None], out_times: list[int]) -> Match:
+        if not self._written.timed:
+            going_in = [None] * len(going_in)  # The output has no times: numbers alone are compared.
+        tick_in, tick_out = self._input.video.time_base, self._output.video.time_base
+        return match_times(going_in, out_times, tick_in, tick_out, tolerance=tick_out, gap=self._gap)
+
+    @property
+    def _gap(self) -> Fraction | None:
+        return GAP_SECONDS if self._input.arbitrary_clock else None
+
+    def _frame_times(self, match: Match) -> Fraction:
+        """Judge what happened to the times of the frames; return how much the container moved all of them."""
+        tick = self._output.video.time_base
+        first = match.segments[0]
+        shift = first.shift * match.unit + self._span.start
+        moved = Fraction(0)
+        begins = first.first_in * match.unit
+        if abs(shift) >= tick:
+            if self._begins_apart(begins):
+                self.repairs.append(Repair(None, f"all streams moved by {float(shift):+.3f} s", 0, float(shift)))
+            elif self._container.format.name in _MOVES:
+                moved = shift
+            else:
+                self.problems.append(f"all frames are shown {float(shift) * 1000:+.1f} ms off their time")
+        if match.worst * match.unit > tick:
+            self.problems.append(f"a frame is shown {float(match.worst * match.unit) * 1000:.1f} ms off its time")
+        for at, seconds in jump_sizes(match.segments, match.unit):
+            what = f"the input's clock jumps at {at:.3f} s: {seconds:+.3f} s for all streams from there on"
+            self.repairs.append(Repair(None, what, 0, seconds))
+        if match.set_between:
+            what = f"{match.set_between} frames without a right time stamp set between their neighbors"
+            self.repairs.append(Repair(self._video_index, what, match.set_between, 0.0))
+        return moved
+
+    def _begins_apart(self, begins: Fraction) -> bool:
+        """Whether the input begins before zero, or so far from it by an arbitrary clock that it was moved."""
+        starts = [
+            min(times) * reading.time_base
+            for reading in (self._input.video, *self._input.others.values())
+            if reading.kind in ("video", "audio")
+            and (
+                times := [
+                    time for n, time in enumerate(reading.times()) if time is not None and n not in reading.hidden
+                ]
+            )
+        ]
+        return min(starts, default=begins) < 0 or (self._input.arbitrary_clock and begins > GAP_SECONDS)
+
+    def _length_difference(self, match: Match) -> float | None:
+        durations = self._input.video.last_duration, self._output.video.last_duration
+        if not all(durations) or len(match.segments) != 1 or not self._span.whole:
+            return None
+        segment = match.segments[0]
+        length_in = (segment.last_in - segment.first_in) * match.unit + durations[0] * self._input.video.time_base
+        length_out = (segment.last_out - segment.first_out) * match.unit + durations[1] * self._output.video.time_base
+        return float(length_out - length_in) * 1000
+
+    # Other streams
+
+    def _streams(self, video: Match | None) -> list[StreamReport]:
+        fates = {
+            **dict.fromkeys(self._written.copied, "copied"),
+            **dict.fromkeys(self._written.reencoded, "re-encoded"),
+        }
+        indices = {**self._written.copied, **self._written.reencoded}
+        reports = []
+        for index, reading in self._input.others.items():
+            if index not in self._recorder.streams:
+                continue  # An MP4's chapter track: FFmpeg gives it as chapters.
+            fate = fates.get(index, "left out")
+            out = self._output.others.get(indices[index]) if index in indices else None
+            trouble = ""
+            if fate == "copied" and out is not None:
+                trouble = self._packets_differ(index, reading, out, video)
+            elif fate == "re-encoded" and out is not None:
+                trouble = self._transcoded_differs(index, reading, out, indices[index], video)
+            if trouble:
+                self.problems.append(f"{reading.kind} stream {index}: {trouble}")
+            packets_out = 0 if out is None else len(out.pts)
+            copied = fate == "copied" and not trouble
+            packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
+            reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
+        return reports
+
+    def _packets_differ(self, index: int, reading: StreamReading, out: StreamReading, video: Match | None) -> str:
+        """Why a copied stream is not the input's own, in step with the video; empty: it is."""
+        times = reading.times()
+        numbers: list[int] = []
+        if reading.is_pcm:
+            if self._span.whole and reading.whole.digest() != out.whole.digest():
+                return "the samples are not the same"
+            numbers = list(range(len(times)))
+        else:
+            found = self._paired(reading, out)
+            if isinstance(found, str):
+                return found
+            numbers = found
+        out_times = [time for time in out.times() if time is not None]
+        if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
+            return ""
+        if reading.is_pcm:
+            ends = [time for time in times if time is not None]
+            going_in: list[int | None] = [ends[0]] if ends else []
+            out_times = out_times[: len(going_in)]
+        else:
+            going_in = [times[number] for number in numbers]
+        coarse = self._output.video.time_base if self._container.format.name == "avi" else Fraction(0)
+        tolerance = max(out.time_base, reading.time_base) + coarse
+        match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
+        if match.worst * match.unit > tolerance + self._output.video.time_base:
+            return f"a packet is {float(match.worst * match.unit) * 1000:.1f} ms off its time"
+        if match.set_between:
+            what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
+            self.repairs.append(Repair(index, what, match.set_between, 0.0))
+        return self._out_of_step(sync_points(index, match, video), reading.kind, float(tolerance) * 1000)
+
+    def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:
+        """The number of the input's packet for each of the output's; or why they are not the same."""
+        contents, first = reading.contents, 0
+        if out.contents:
+            # A part begins somewhere, and before the first packet that is heard a hidden one may be kept for the decoder.
+            candidates = (n for n, content in enumerate(contents) if content == out.contents[0])
+            first = next((n for n in candidates if not self._span.whole or n in reading.hidden), 0)
+        numbers = [n for n in range(first, len(contents)) if n == first or n not in reading.hidden]
+        if not self._span.whole:
+            numbers = numbers[: len(out.contents)]
+        if first in reading.hidden and out.contents and contents[first] != out.contents[0]:
+            numbers = numbers[1:]
+        if len(numbers) != len(out.contents):
+            return f"{len(numbers)} packets went in, {len(out.contents)} came out"
+        if any(contents[n] != content for n, content in zip(numbers, out.contents, strict=True)):
+            return "the packets are not the same"
+        return numbers
+
+    def _out_of_step(self, points: list[SyncPoint], kind: str, tolerance_ms: float) -> str:
+        if kind == "audio":
+            self.sync += points
+        shift_ms = 0.0 if self._jumping else None
+        worst = max(points, key=lambda point: abs(point.difference_ms), default=None)
+        if worst is None or shift_ms is not None or abs(worst.difference_ms) <= max(SYNC_MS, tolerance_ms):
+            return ""
+        return f"{worst.difference_ms:+.0f} ms out of step with the video at {worst.at_seconds:.2f} s"
+
+    def _transcoded_differs(
+        self, index: int, reading: StreamReading, out: StreamReading, out_index: int, video: Match | None
+    ) -> str:
+        """Why audio that was encoded again is not where it was; empty: it is. By the first and the last sample."""
+        if reading.pts and not out.pts:
+            return "encoded again, it is empty"
+        if self._source is None or video is None or not video.segments or not self._span.whole:
+            return ""
+        before = audio_span(self._source.path, index)
+        after = audio_span(str(self._written.path), out_index)
+        if before is None or after is None:
+            return ""
+        first, last = video.segments[0], video.segments[-1]
+        points = [
+            SyncPoint(index, after[0], 0.0, (after[0] - before[0] - float(first.shift * video.unit)) * 1000),
+            SyncPoint(index, after[1], 0.0, (after[1] - before[1] - float(last.shift * video.unit)) * 1000),
+        ]
+        # The last packet of a codec is filled up with silence, which not every container says.
+        frame_ms = out.last_duration * float(out.time_base) * 1000
+        if 0 <= points[1].out_ms <= frame_ms + SYNC_MS:
+            points.pop()
+        return self._out_of_step(points, reading.kind, 0.0)
+
+    # What players show
+
+    def _check_picture(self, colour: str) -> None:
+        if colour == "changed":
+            self.problems.append("the colour tags are not the input's")
+        if not self._upright:
+            self.problems.append("players would turn the picture: it carries a display matrix")
+        context, size = self._own.codec_context, self._written.size
+        if (context.width, context.height) != size:
+            self.problems.append(f"the picture is {context.width}x{context.height}, not {size}")
+
+    def _check_choice(self) -> None:
+        """Whether players choose the segmented video, and the audio that they choose in the input."""
+        best = self._container.streams.best("video")
+        if best is not None and best.index != self._own.index:
+            self.problems.append(f"players would show video stream {best.index}, which is not the segmented one")
+        indices = {**self._written.copied, **self._written.reencoded}
+        order = [indices[index] for index in sorted(indices) if index in self._input.others]
+        kept = {out: index for index, out in indices.items()}
+        if order != sorted(order):
+            self.problems.append("the streams are not in the input's order")
+        first_in = _chosen_audio({n: r for n, r in self._input.others.items() if n in indices})
+        first_out = _chosen_audio(self._output.others)
+        if first_in is not None and kept.get(-1 if first_out is None else first_out) != first_in:
+            self.problems.append(f"players would play another audio stream than the input's ({first_in})")
+
+
+def _chosen_audio(readings: dict[int, StreamReading]) -> int | None:
+    """The audio stream that players choose: the first default one, else the first."""
+    audio = sorted(index for index, reading in readings.items() if reading.kind == "audio")
+    return next((index for index in audio if readings[index].default), audio[0] if audio else None)
+
+
+def _upright(container: InputContainer) -> bool:
+    """Whether the first frame is shown as it is coded."""
     video = container.streams.video[0]
-    fates = {**dict.fromkeys(written.copied, "copied"), **dict.fromkeys(written.reencoded, "re-encoded")}
-    indices = {**written.copied, **written.reencoded}
-    logs = {index: PacketLog(recorder.streams[source].codec, "") for source, index in indices.items()}
-    stamps: list[int] = []
-    last = (0, 0)
-    upright = False
-    for packet in container.demux():
-        if not packet.size:
-            continue
-        if packet.stream_index == video.index:
-            if packet.is_discard:
-                continue  # An edit list hides it.
-            stamp = packet.pts if packet.pts is not None else packet.dts or 0
-            stamps.append(stamp)
-            last = max(last, (stamp, packet.duration or 0))
-            if not upright and (pictures := video.codec_context.decode(packet)):
-                upright = orientation_of(pictures[0]) == UPRIGHT
-        elif packet.stream_index in logs:
-            logs[packet.stream_index].see(packet)
-    if not upright:
-        upright = all(orientation_of(picture) == UPRIGHT for picture in video.codec_context.decode(None))
-    stamps.sort()
-    problems: list[str] = []
-    if len(stamps) != len(recorder.pts):
-        problems.append(f"{len(recorder.pts)} frames went in, {len(stamps)} came out")
-    error_ms = difference_ms = None
-    moved, tick = Fraction(0), fraction(video.time_base) or Fraction(1)
-    if written.timed and stamps and len(stamps) == len(recorder.pts):
-        if container.format.name in _MOVES:
-            moved = stamps[0] * tick - recorder.pts[0] * recorder.info.time_base
-            moved = moved if abs(moved) >= tick else Fraction(0)
-        error_ms, difference_ms = _times(recorder, stamps, last[1], tick, moved, problems)
-    coarse = tick if moved or container.format.name == "avi" else Fraction(0)
-    streams = []
-    for source, log in recorder.streams.items():
-        fate = fates.get(source, "left out")
-        out = logs[indices[source]] if source in indices else PacketLog(log.codec, "")
-        trouble = _packets_differ(log, out, moved, coarse) if fate == "copied" else ""
-        if fate == "re-encoded" and log.pts and not out.pts:
-            trouble = "encoded anew, it is empty"
-        if trouble:
-            problems.append(f"{log.kind} stream {source}: {trouble}")
-        streams.append(StreamReport(source, log.kind, log.codec, fate, len(log.pts), len(out.pts), not trouble))
-    colour = _colour_tags(recorder.info.colour, video.codec_context)
-    if colour == "changed":
-        problems.append("the colour tags are not the input's")
-    if not upright:
-        problems.append("players would turn the picture: it carries a display matrix")
-    if (video.codec_context.width, video.codec_context.height) != written.size:
-        problems.append(f"the picture is {video.codec_context.width}x{video.codec_context.height}, not {written.size}")
-    return FidelityReport(
-        frames_in=len(recorder.pts),
-        frames_out=len(stamps),
-        corrupt=corrupt,
-        timestamp_error_ms=error_ms,
-        duration_difference_ms=difference_ms,
-        colour_tags=colour,
-        streams=tuple(streams),
-        problems=tuple(problems),
-        moved_ms=float(moved) * 1000,
-    )
-
-
-def _times(
-    recorder: Recorder, stamps: list[int], last_duration: int, tick: Fraction, moved: Fraction, problems: list[str]
-) -> tuple[float, float | None]:
-    unit = recorder.info.time_base
-    worst = max(abs(ours * tick - theirs * unit - moved) for ours, theirs in zip(stamps, recorder.pts, strict=True))
-    if worst > (tick if moved else tick / 2):
-        problems.append(f"a frame is shown {float(worst) * 1000:.1f} ms off its time")
-    length_in = (recorder.pts[-1] - recorder.pts[0] + recorder.last_duration) * unit
-    if not (recorder.last_duration and last_duration):
-        return float(worst) * 1000, None
-    return float(worst) * 1000, float((stamps[-1] + last_duration - stamps[0]) * tick - length_in) * 1000
-
-
-def _packets_differ(log: PacketLog, out: PacketLog, moved: Fraction, coarse: Fraction) -> str:
-    """Why two logs are not of the same packets at the same times (within `coarse` seconds more); empty: they are."""
-    pcm = log.codec.startswith("pcm_")  # Containers cut it into packets as they like.
-    if not pcm and len(log.pts) != len(out.pts):
-        return f"{len(log.pts)} packets went in, {len(out.pts)} came out"
-    if log.digest.digest() != out.digest.digest():
-        return "the packets are not the same"
-    if pcm or not log.pts:
-        return ""
-    pairs = zip(out.pts, log.pts, strict=True)
-    worst = max(abs(ours * out.time_base - theirs * log.time_base - moved) for ours, theirs in pairs)
-    return f"a packet is {float(worst) * 1000:.1f} ms off its time" if worst > out.time_base + coarse else ""
+    for packet in container.demux(video):
+        for frame in video.codec_context.decode(packet if packet.size else None):
+            return orientation_of(frame) == UPRIGHT
+    return False
 
 
 def _colour_tags(colour: Colour, context: Any) -> str:
@@ -316,20 +564,9 @@ def _colour_tags(colour: Colour, context: Any) -> str:
         (colour.transfer_tag, context.color_trc, _UNSPECIFIED),
         (2 if colour.full_range else 0, context.color_range if context.color_range == 2 else 0, 0),
     ]
-    told = [(ours, theirs, nothing) for ours, theirs, nothing in pairs if ours != nothing]
-    if all(ours == theirs for ours, theirs, _ in told):
+    tagged = [(ours, theirs, nothing) for ours, theirs, nothing in pairs if ours != nothing]
+    if all(ours == theirs for ours, theirs, _ in tagged):
         return "kept"
-    if all(theirs in (ours, nothing) for ours, theirs, nothing in told):
+    if all(theirs in (ours, nothing) for ours, theirs, nothing in tagged):
         return "not held by the format"
     return "changed"
-
-
-def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
-    """The part of a packet that no container changes; None: nothing is in it."""
-    payload = bytes(packet)
-    if codec in ("mov_text", "text", "subrip") and payload == b"\0\0":
-        return None  # MP4 fills the gaps between subtitles with empty ones.
-    if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
-        # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
-        return payload[7 if payload[1] & 1 else 9 :]
-    return payload

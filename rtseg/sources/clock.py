@@ -180,7 +180,8 @@ class Clock:
         end = (track.last + track.step) * track.tick + self._offsets[track.segment]
         for segment in range(track.segment + 1, len(self._offsets)):
             begin = stamp * track.tick + self._offsets[segment]
-            if -_OVERLAP_SECONDS <= begin - end <= max(GAP_SECONDS, self._now(segment) - end + GAP_SECONDS):
+            latest = max(end, self._now(segment)) + GAP_SECONDS
+            if end - _OVERLAP_SECONDS <= begin <= latest:
                 track.segment, track.shown_until = segment, None
                 return True
         return False
@@ -206,9 +207,7 @@ class Clock:
             return True  # What follows goes on where the stream was.
         return not rest or not self._continues(track, rest[0], True, first)
 
-    def _stamps(
-        self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int
-    ) -> list[int]:
+    def _stamps(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int) -> list[int]:
         """The next stamps of a stream, reading on where needed."""
         index = ahead[0].stream_index
         stamps = [stamp for packet in ahead if packet.stream_index == index and (stamp := _stamp(packet)) is not None]
@@ -271,7 +270,8 @@ class Clock:
         """Find how far all streams are moved from the jump of `track` on, which the first packet is."""
         index = ahead[0].stream_index
         first = _stamp(ahead[0])
-        assert first is not None and track.last is not None
+        assert first is not None
+        assert track.last is not None
         self._read_ahead(track, index, first, ahead, reader)
         needs = [
             self._need(other, number, ahead)
@@ -285,7 +285,8 @@ class Clock:
                 offset = before + wrap  # The clock wrapped: what was a gap stays one.
         self._offsets.append(offset)
         track.segment, track.shown_until = len(self._offsets) - 1, None
-        self.jumps.append(Jump(float(first * track.tick + offset), float(offset - before)))
+        shown = ahead[0].pts if ahead[0].pts is not None else first
+        self.jumps.append(Jump(float(shown * track.tick + offset), float(offset - before)))
 
     def _read_ahead(
         self, track: _Track, index: int, first: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]

@@ -140,7 +140,8 @@ class FileSource:
         if out_of_order := self._times.wrong + wrong_packets:
             yield f"frames with a wrong time stamp: {out_of_order}, set between their neighbors"
         for index, count in wrong.items():
-            yield f"packets of {self._kinds.get(index)} stream {index} with a wrong time stamp: {count}, set between their neighbors"
+            packets = f"packets of {self._kinds.get(index)} stream {index}"
+            yield f"{packets} with a wrong time stamp: {count}, set between their neighbors"
         for index, times in self._others.items():
             yield from times.warnings(f"packets of {self._kinds.get(index)} stream {index}")
 
@@ -344,7 +345,8 @@ class FileSource:
         stream = packet.stream_index
         unit = fraction(packet.time_base) or Fraction(1)
         self._others.setdefault(stream, PacketTimes()).place(packet)
-        assert packet.pts is not None and packet.dts is not None
+        assert packet.pts is not None
+        assert packet.dts is not None
         if self._span.holds(packet.pts, unit):
             shift = self._span.shift(unit)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift

@@ -1,0 +1,235 @@
+"""What a media file holds, read by demuxing alone: the packets of each stream, their times and their contents.
+
+Nothing here goes through a source of rtseg or its repairs: both sides of a fidelity report are read this way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import av
+from av import Packet
+from av.container import InputContainer
+
+from rtseg.sinks.others import codec_name
+from rtseg.sources.demux import open_input
+from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
+from rtseg.sources.timeline import fraction
+
+NO_TIME = -(1 << 62)
+"""Stands for a time stamp that is missing."""
+
+_GAP_SECONDS = 10
+_ERRORS_IN_A_ROW = 64
+
+
+@dataclass(slots=True)
+class StreamReading:
+    """The packets of one stream in the order of the file."""
+
+    codec: str
+    """FFmpeg's name."""
+
+    kind: str
+    """`video`, `audio`, `subtitle`, `data` …"""
+
+    time_base: Fraction = Fraction(1)
+    """Seconds in a tick."""
+
+    default: bool = False
+    """Whether players choose it by themselves."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    """Presentation times in ticks; `NO_TIME` where there is none."""
+
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    """Decoding times in ticks; `NO_TIME` where there is none."""
+
+    hidden: set[int] = field(default_factory=set)
+    """Numbers of packets that an edit list hides."""
+
+    contents: array[int] = field(default_factory=lambda: array("Q"))
+    """A hash of each packet's content, without what containers add to it; empty for the video that is segmented."""
+
+    whole: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+    """A hash of all contents in a row: containers cut PCM into packets as they like."""
+
+    last_duration: int = 0
+    """Duration of the packet that is shown last, in ticks."""
+
+    _end: int = NO_TIME
+
+    def add(self, packet: Packet[Any], hashed: bool = True) -> None:
+        """Note one packet."""
+        if hashed:
+            payload = _payload(self.codec, packet)
+            if payload is None:
+                return
+            self.whole.update(payload)
+            digest = hashlib.blake2b(payload, digest_size=8).digest()
+            self.contents.append(int.from_bytes(digest, "little"))
+        if packet.is_discard:
+            self.hidden.add(len(self.pts))
+        self.pts.append(NO_TIME if packet.pts is None else packet.pts)
+        self.dts.append(NO_TIME if packet.dts is None else packet.dts)
+        self.time_base = fraction(packet.time_base) or self.time_base
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None and stamp >= self._end and not packet.is_discard:
+            self._end, self.last_duration = stamp, packet.duration or 0
+
+    @property
+    def is_pcm(self) -> bool:
+        """Whether its packets are cut as a container likes."""
+        return self.codec.startswith("pcm_")
+
+    def times(self) -> list[int | None]:
+        """Return when each packet is presented, in ticks and in the order of the file; decoding times where that is all."""
+        both = ((p, d) if p != NO_TIME else (d, d) for p, d in zip(self.pts, self.dts, strict=True))
+        return [None if time == NO_TIME else time for time, _ in both]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerReading:
+    """All streams of a file."""
+
+    video: StreamReading
+    """The video stream that is segmented."""
+
+    others: dict[int, StreamReading]
+    """The other streams by their index."""
+
+    arbitrary_clock: bool
+    """Whether the format's clock may begin anywhere and jump."""
+
+    def presentation_times(self) -> list[int] | None:
+        """Return when each frame is shown, in ticks and in the order of showing, where the packets alone say so.
+
+        None: they do not: times are missing, occur twice, or the clock jumps.
+        """
+        video = self.video
+        if NO_TIME in video.pts:
+            if set(video.pts) != {NO_TIME} or NO_TIME in video.dts:
+                return None
+            return [
+                d for n, d in enumerate(video.dts) if n not in video.hidden
+            ]  # AVI: frames leave as they are decoded.
+        decoding = [dts for dts in video.dts if dts != NO_TIME]
+        limit = _GAP_SECONDS / video.time_base if self.arbitrary_clock else 1 << 62
+        if any(not 0 < later - earlier <= limit for earlier, later in pairwise(decoding)):
+            return None
+        times = sorted(pts for n, pts in enumerate(video.pts) if n not in video.hidden)
+        return None if any(later == earlier for earlier, later in pairwise(times)) else times
+
+
+def read_container(path: str, video: int, *, allow_protocols: Sequence[str] = ()) -> ContainerReading:
+    """Read all packets of a file.
+
+    Args:
+        path: the file.
+        video: index of the stream that is segmented.
+        allow_protocols: as `open_input` takes them.
+
+    Raises:
+        SourceError: it can't be opened.
+    """
+    with open_input(path, allow_protocols=allow_protocols) as container:
+        return reading_of(container, video)
+
+
+def reading_of(container: InputContainer, video: int) -> ContainerReading:
+    """Read all packets of an open file; unreadable stretches are left out."""
+    container.flags &= ~GENERATE_PTS
+    streams = {stream.index: _reading(stream) for stream in container.streams}
+    errors = 0
+    while errors < _ERRORS_IN_A_ROW:
+        try:
+            for packet in container.demux():
+                errors = 0
+                if packet.size and packet.stream_index in streams:
+                    streams[packet.stream_index].add(packet, packet.stream_index != video)
+            break
+        except (av.FFmpegError, OSError):
+            errors += 1
+    own = streams.pop(video)
+    return ContainerReading(own, streams, arbitrary_clock(container))
+
+
+def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ()) -> list[int | None]:
+    """Return when a plain FFmpeg decode shows each frame, in ticks and in the order of showing.
+
+    A frame without a presentation time has the decoding time that FFmpeg gives it, as in FFmpeg's best effort; None where
+    there is neither. Frames that can't be decoded are not among them.
+
+    Raises:
+        SourceError: it can't be opened.
+    """
+    times: list[int | None] = []
+    with open_input(path, allow_protocols=allow_protocols) as container:
+        container.flags &= ~GENERATE_PTS
+        stream = container.streams[video]
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_type = "FRAME"
+        errors = 0
+        while errors < _ERRORS_IN_A_ROW:
+            try:
+                for packet in container.demux(stream):
+                    errors = 0
+                    try:
+                        for frame in stream.codec_context.decode(packet if packet.size else None):
+                            if not frame.is_corrupt:
+                                times.append(frame.pts if frame.pts is not None else frame.dts)
+                    except (av.FFmpegError, OSError):
+                        continue
+                break
+            except (av.FFmpegError, OSError):
+                errors += 1
+    return times
+
+
+def audio_span(path: str, index: int) -> tuple[float, float] | None:
+    """Return when the samples of an audio stream begin and end, in seconds, by decoding all of it; None: there are none.
+
+    Samples that the file says are not to be heard (an encoder's delay and padding) are not among them.
+
+    Raises:
+        SourceError: it can't be opened.
+    """
+    begin: float | None = None
+    end = 0.0
+    with open_input(path) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, av.AudioStream)
+        for packet in container.demux(stream):
+            try:
+                frames = stream.codec_context.decode(packet if packet.size else None)
+            except (av.FFmpegError, OSError):
+                continue
+            for frame in frames:
+                if frame.pts is None or not frame.rate:
+                    continue
+                time = float(frame.pts * fraction(frame.time_base))
+                begin = time if begin is None else begin
+                end = max(end, time + frame.samples / frame.rate)
+    return None if begin is None else (begin, end)
+
+
+def _reading(stream: Any) -> StreamReading:
+    default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
+    return StreamReading(codec_name(stream), stream.type, fraction(stream.time_base) or Fraction(1), default)
+
+
+def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
+    """The part of a packet that no container changes; None: nothing is in it."""
+    payload = bytes(packet)
+    if codec in ("mov_text", "text", "subrip") and payload == b"\0\0":
+        return None  # MP4 fills the gaps between subtitles with empty ones.
+    if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
+        # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
+        return payload[7 if payload[1] & 1 else 9 :]
+    return payload
