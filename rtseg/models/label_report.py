@@ -136,8 +136,8 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
             warnings.append(f"{split}: {_percent(count.void_share)} of the pixels are Void and count nowhere")
         if count.between > BETWEEN * count.borders and count.borders >= 100:
             warnings.append(
-                f"{split}: {count.between / count.borders:.0%} of the borders between two classes have the value of a third between "
-                "them: the labels were resized with interpolation or saved with loss; resize them with nearest neighbor"
+                f"{split}: {count.between / count.borders:.0%} of the borders between two classes have a third class's value "
+                "between them: the labels were resized with interpolation or saved with loss; resize them with nearest neighbor"
             )
     return warnings
 
