@@ -147,7 +147,7 @@ def _from_colors(path: Path, rgb: npt.NDArray[np.uint8], table: LabelTable) -> n
         colors, counts = np.unique(packed[wrong], return_counts=True)
         unpacked = ((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in colors)
         _refuse_colors(path, dict(zip(unpacked, counts.tolist(), strict=True)), table)
-    return known[position, 1].astype(np.uint8)
+    return np.asarray(known[position, 1], np.uint8)
 
 
 def _refuse_colors(path: Path, unknown: dict[Rgb, int], table: LabelTable) -> None:
