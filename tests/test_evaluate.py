@@ -81,7 +81,9 @@ def test_classes_are_matched_by_name(dataset: DataSet) -> None:
 
 def test_synonyms_are_matched_and_reported(dataset: DataSet) -> None:
     (dataset.root / "classes.txt").write_text("sidewalk\nPersons\nvegetation\n")
-    evaluation = evaluate(all_road_but_the_first, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"])
+    evaluation = evaluate(
+        all_road_but_the_first, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"]
+    )
     assert evaluation.iou == {"sidewalk": pytest.approx(108 / 144), "persons": pytest.approx(36 / 72)}
     assert evaluation.to_json()["class_matches"] == [
         {"model": "pavement", "data": "sidewalk", "how": "synonym"},

@@ -205,7 +205,9 @@ def test_interpolated_color_codes_are_refused_with_the_reason(tmp_path: Path) ->
     assert "nearest neighbor" in refused(tmp_path)
 
 
-@pytest.mark.parametrize(("way", "is_reported"), [(cv2.INTER_NEAREST, False), (cv2.INTER_LINEAR, True), (cv2.INTER_CUBIC, True)])
+@pytest.mark.parametrize(
+    ("way", "is_reported"), [(cv2.INTER_NEAREST, False), (cv2.INTER_LINEAR, True), (cv2.INTER_CUBIC, True)]
+)
 def test_interpolated_indices_are_reported(tmp_path: Path, way: int, is_reported: bool) -> None:
     label = folders(tmp_path, "\n".join(CAMVID_CLASSES))
     small = np.random.default_rng(0).integers(0, 11, (6, 8)).astype(np.uint8)
@@ -242,6 +244,15 @@ def test_a_class_that_is_255_among_others_is_refused_and_can_be_stated_as_void(t
         checked(tmp_path)
     (tmp_path / "classes.txt").write_text("other\nroad\nlane\n255 void\n")
     assert checked(tmp_path) == ["train: no label has 'lane'; they can't be learned"]
+
+
+def test_little_255_beside_an_absent_class_is_doubted(tmp_path: Path) -> None:
+    label = folders(tmp_path, "other\nroad\nlane\n")
+    mask = STRIPES.copy()
+    mask[0, :3] = 255
+    write_png(label, mask)
+    (warning,) = checked(tmp_path)
+    assert "2.3% of the pixels are 255, which is Void: is it a class?" in warning
 
 
 def test_border_of_voc_is_void(tmp_path: Path) -> None:
@@ -311,16 +322,32 @@ def test_class_list_is_read_whatever_its_line_ends_and_marks(tmp_path: Path, con
     assert {row.value for row in rows} == {None}
 
 
+def test_names_keep_their_signs_and_numbers(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("wall (low)\nlane 1\nLane-2\ncar/truck\n")
+    names = [row.name for row in read_class_list(tmp_path / "classes.txt")]
+    assert names == ["wall (low)", "lane 1", "lane-2", "car/truck"]
+
+
 @pytest.mark.parametrize(
     "content",
-    ["7 sky\n11 traffic light\n", "7: sky\n11: traffic light\n", "sky,7\ntraffic light,11\n", "id;name\n7;Sky\n11;Traffic light\n"],
+    [
+        "7 sky\n11 traffic light\n",
+        "7: sky\n11: traffic light\n",
+        "sky,7\ntraffic light,11\n",
+        "id;name\n7;Sky\n11;Traffic light\n",
+    ],
 )
 def test_class_list_with_values(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.txt").write_text(content)
-    assert [(row.value, row.name) for row in read_class_list(tmp_path / "classes.txt")] == [(7, "sky"), (11, "traffic light")]
+    assert [(row.value, row.name) for row in read_class_list(tmp_path / "classes.txt")] == [
+        (7, "sky"),
+        (11, "traffic light"),
+    ]
 
 
-@pytest.mark.parametrize("content", ["sky #808080\n", "128 128 128 sky\n", "0 sky 128 128 128\n", "sky: [128, 128, 128]\n"])
+@pytest.mark.parametrize(
+    "content", ["sky #808080\n", "128 128 128 sky\n", "0 sky 128 128 128\n", "sky: [128, 128, 128]\n"]
+)
 def test_class_list_with_colors(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.txt").write_text(content)
     (row,) = read_class_list(tmp_path / "classes.txt")
@@ -384,7 +411,16 @@ def test_classes_of_cityscapes_and_camvid_are_matched() -> None:
     assert pairs["tree"] == ("vegetation", "similar")
     assert pairs["bicyclist"] == ("rider", "similar")
     assert pairs["road"] == ("road", "same name")
-    assert set(match.data_only) == {"wall", "traffic light", "terrain", "truck", "bus", "train", "motorcycle", "bicycle"}
+    assert set(match.data_only) == {
+        "wall",
+        "traffic light",
+        "terrain",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    }
     assert match.model_only == ()
 
 

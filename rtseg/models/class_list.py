@@ -75,7 +75,7 @@ def read_class_list(file: Path) -> list[ClassRow]:
 
 def _header(line: str) -> dict[str, int] | None:
     """Return the column numbers of a CSV header by their meaning; None: the line is no header."""
-    cells = [cell.strip().strip("\"'").lower() for cell in re.split(r"[,;\t]", line)]
+    cells = [cell.strip().strip("\"'").lower().replace(" ", "_") for cell in re.split(r"[,;\t]", line)]
     columns = {
         meaning: cells.index(found)
         for meaning, names in _COLUMNS.items()
@@ -138,7 +138,9 @@ def _parse(file: Path, line: str) -> ClassRow:
         raise DataError(
             f"{file}: the line '{line}' is not understood; give 'NAME', 'VALUE NAME' or 'NAME RED GREEN BLUE'"
         )
-    if after:
+    if value is None and color is None:
+        name = line.strip(" ,;\"'").lower()  # as it is written: "wall (low)", "lane 1"
+    elif after:
         name += f" {after[0]}"
     return ClassRow(name, value, color)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 SYNONYMS: tuple[tuple[str, ...], ...] = (
+    ("road", "roadway", "street"),
+    ("car", "automobile"),
     ("pavement", "sidewalk", "footpath", "footway"),
     ("pedestrian", "person", "people", "human"),
     ("pole", "column pole"),

@@ -131,7 +131,8 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
             raise DataError(f"{dataset.root}: in the labels of train {only}; two classes at least are needed")
         if absent:
             effect = "they can't be learned" if learned else "they don't count in the mean IoU"
-            warnings.append(f"{split}: no label has {_quoted(absent)}; {effect}")
+            doubt = f"; {_percent(assumed)} of the pixels are 255, which is Void: is it a class?" if assumed else ""
+            warnings.append(f"{split}: no label has {_quoted(absent)}; {effect}{doubt}")
         if count.void_share > LARGE_VOID:
             warnings.append(f"{split}: {_percent(count.void_share)} of the pixels are Void and count nowhere")
         if count.between > BETWEEN * count.borders and count.borders >= 100:
