@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.errors import OptionError
+from rtseg.text import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,11 +52,10 @@ def read_config(path: Path, command: str = "live") -> dict[str, Any]:
         OptionError: no such file, not TOML, or no such table in it.
     """
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
+        data = tomllib.loads(read_text(path))
     except OSError as error:
         raise OptionError(f"can't read the configuration {path}: {(error.strerror or str(error)).lower()}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise OptionError(f"{path} is not valid TOML: {error}") from error
     for name in data:
         if name != command:

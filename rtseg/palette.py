@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import OptionError
+from rtseg.text import read_text
 
 Rgb = tuple[int, int, int]
 
@@ -211,7 +212,7 @@ def _read_palette_file(file: str) -> dict[str, Rgb]:
             f"no palette '{file}': built in are {', '.join(BUILT_IN)}; or give a JSON file like {example}"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"palette {file} can't be read: {error}") from error
     if not isinstance(data, dict):

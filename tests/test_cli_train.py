@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -73,6 +74,24 @@ def test_a_video_is_not_taken_for_labelled_pictures(tmp_path: Path) -> None:
     result = rtseg("eval", tmp_path / "drive.mp4")
     assert result.returncode == 1
     told_in_one_line(result, "--flicker")
+
+
+def test_eval_reports_how_classes_were_matched_and_what_is_not_scored(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    other = {"pavement": "sidewalk", "pedestrian": "Person", "building": "wall"}
+    (copy / "classes.txt").write_text("\n".join(other.get(name, name) for name in CAMVID_CLASSES))
+    model = Path(__file__).parent / "data" / "nearest-colour.onnx"
+    result = rtseg("eval", copy, "--model", model, "--json", tmp_path / "val.json")
+    assert result.returncode == 0, result.stderr
+    assert "'sidewalk' of the labels is 'pavement' of the model" in result.stderr
+    assert "'person' of the labels is 'pedestrian' of the model" in result.stderr
+    assert "not scored: the model has no such class" in result.stdout
+    assert "of all pixels, counted nowhere" in result.stdout
+    told = json.loads((tmp_path / "val.json").read_text())
+    assert told["not_scored"]["wall"] == "the model has no such class"
+    assert 0 < told["not_scored_share"] < 1
+    assert told["miou_all_classes"] < told["miou"]
 
 
 def test_flicker_of_a_folder(data: Path) -> None:

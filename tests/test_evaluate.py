@@ -64,12 +64,44 @@ def test_classes_are_matched_by_name(dataset: DataSet) -> None:
         return 1 - all_road_but_the_first(rgb)
 
     assert evaluate(swapped, dataset, classes=["car", "Road"]).pixel_accuracy == pytest.approx(144 / 180)
-    # A model without `car`: what it says there is no class of the data set, and wrong.
+    # A model without `car`: its pixels are not scored, and the class is listed.
     evaluation = evaluate(all_road_but_the_first, dataset, classes=["road", "lorry"])
-    assert evaluation.pixel_accuracy == pytest.approx(108 / 180)
-    assert evaluation.confusion[1].tolist() == [36, 0, 0, 36]
+    assert evaluation.pixel_accuracy == 1.0
+    assert evaluation.confusion[1].tolist() == [0, 0, 0, 0]
+    assert evaluation.not_scored == {"car": "the model has no such class", "tree": "occurs in no label"}
+    assert evaluation.miou == 1.0
+    assert evaluation.miou_all_classes == 0.5
+    report = evaluation.to_json()
+    assert report["model_only"] == ["lorry"]
+    assert report["not_scored_share"] == pytest.approx(72 / 180)
+    assert report["void_share"] == pytest.approx(0.1)
     with pytest.raises(DataError, match="no name in common"):
         class_table(["lorry"], ["road", "car"])
+
+
+def test_synonyms_are_matched_and_reported(dataset: DataSet) -> None:
+    (dataset.root / "classes.txt").write_text("sidewalk\nPersons\nvegetation\n")
+    evaluation = evaluate(
+        all_road_but_the_first, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"]
+    )
+    assert evaluation.iou == {"sidewalk": pytest.approx(108 / 144), "persons": pytest.approx(36 / 72)}
+    assert evaluation.to_json()["class_matches"] == [
+        {"model": "pavement", "data": "sidewalk", "how": "synonym"},
+        {"model": "pedestrian", "data": "persons", "how": "synonym"},
+        {"model": "tree", "data": "vegetation", "how": "similar"},
+    ]
+
+
+def test_a_class_in_no_label_is_not_in_the_mean(dataset: DataSet) -> None:
+    def tree_where_car(rgb: Array) -> Array:
+        classes = np.zeros(rgb.shape[:2], np.uint8)
+        classes[:, 6:] = 2
+        return classes
+
+    evaluation = evaluate(tree_where_car, dataset)
+    assert evaluation.iou == {"road": 1.0, "car": 0.0}  # the mistake is the car's, `tree` has no pixel
+    assert evaluation.miou == 0.5
+    assert evaluation.warnings == ("val: no label has 'tree'; they don't count in the mean IoU",)
 
 
 def test_limit_and_progress(dataset: DataSet) -> None:

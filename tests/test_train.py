@@ -194,6 +194,32 @@ def test_bad_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_labels_are_reported_before_training(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
+    lines: list[str] = []
+    with pytest.raises(OptionError, match="no network 'giant'"):  # what comes behind the report
+        train(copy, out=tmp_path / "run", variant="giant", progress=lambda done, line: lines.append(line))
+    assert "sky" in lines[1]
+    assert lines[2:] == [
+        "warning: train: no label has 'animal'; they can't be learned",
+        "warning: val: no label has 'animal'; they don't count in the mean IoU",
+    ]
+
+
+def test_masks_of_0_and_255_are_told_before_training(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    (copy / "classes.txt").write_text("other\nsky\n")
+    for label in (copy / "labels").glob("*/*.png"):
+        mask = np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)) == 0
+        cv2.imwrite(str(label), mask.astype(np.uint8) * 255)
+    with pytest.raises(DataError, match="'255 sky'"):
+        train(copy, out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 from rtseg.errors import BackendError, OptionError
 from rtseg.files import write_whole
 from rtseg.stats import STAGES
+from rtseg.text import read_text
 
 COMPARED = ("fps", "bound_fps", "of_bound", "cpu_ms_a_frame", "cpu_ratio", "peak_rss_mib")
 """Figures of a result that `compare` sets side by side, beside those of its stages."""
@@ -105,11 +106,11 @@ def load_result(path: Path) -> dict[str, Any]:
         OptionError: it is missing or not such a file.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_text(path))
         for item in items_of(result):
             for key in ("alone", *COMPARED):
                 item[key]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(f"{path} is not a result of `rtseg bench --json`") from error
     return dict(result)
 

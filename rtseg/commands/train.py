@@ -198,7 +198,8 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled pictures: pixel accuracy without Void, IoU of each class, confusion.
 
-    Any model file on any backend, compared at the labels' resolution.
+    Any model file on any backend, compared at the labels' resolution. Classes are matched by name, spelling and known synonyms;
+    those without a counterpart are listed and not scored. The mean IoU is over the classes that occur in the labels.
 
     Examples:
 
@@ -259,12 +260,37 @@ def _evaluate(
     if json:
         about = {"model": segmenter.description.name, "backend": segmenter.backend, "precision": segmenter.precision}
         write_json({**about, **result.to_json()}, json)
+    if not quiet:
+        for mine, theirs, how in result.match.renamed():
+            note = " (similar, not the same)" if how == "similar" else ""
+            say(f"'{theirs}' of the labels is '{mine}' of the model{note}")
+        for line in result.match.ambiguous:
+            say(f"warning: {line}; not matched")
+        if result.match.model_only:
+            say(
+                f"classes of the model that the labels do not have: {', '.join(result.match.model_only)}; wrong where predicted"
+            )
+        for line in result.warnings:
+            say(f"warning: {line}")
     if json != "-":
-        for name, iou in result.iou.items():
-            print(f"  {name:<14} IoU {iou:.4f}")
-        print(confusion_table(result.classes, result.confusion.tolist()))
-        print(f"pixel accuracy {result.pixel_accuracy:.4f}")
-        print(f"mean IoU       {result.miou:.4f}")
+        _print_figures(result)
+
+
+def _print_figures(result: Any) -> None:
+    width = max(14, *(len(name) for name in result.classes))
+    for name, iou in result.iou.items():
+        print(f"  {name:<{width}} IoU {iou:.4f}")
+    for name, why in result.not_scored.items():
+        print(f"  {name:<{width}} not scored: {why}")
+    print(confusion_table(result.classes, result.confusion.tolist()))
+    print(f"pixel accuracy {result.pixel_accuracy:.4f}")
+    print(f"mean IoU       {result.miou:.4f} over {len(result.iou)} of {len(result.classes)} classes")
+    if result.match.data_only:
+        print(f"               {result.miou_all_classes:.4f} with 0 for the classes that the model does not have")
+        print(
+            f"not scored     {result.not_scored_share:.1%} of the labeled pixels: classes that the model does not have"
+        )
+    print(f"Void           {result.labels.void_share:.1%} of all pixels, counted nowhere")
 
 
 def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from rtseg.errors import DataError
 from rtseg.models.augment import augment
-from rtseg.models.layouts import DataSet, Pair, raise_problems, read_pair
+from rtseg.models.label_report import LabelCounts
+from rtseg.models.layouts import DataSet, Pair, raise_problems, read_image_and_label
 from rtseg.models.unet import HEAD_STRIDE, STRIDE
 from rtseg.palette import NO_CLASS
 from rtseg.synthetic import SyntheticDrive
@@ -55,7 +55,7 @@ def default_size(pair: Pair) -> tuple[int, int]:
     return max(32, round(width * scale / 8) * 8), max(32, round(height * scale / 8) * 8)
 
 
-def load(dataset: DataSet, split: str, size: tuple[int, int], each: Callable[[Pair], None] | None = None) -> Samples:
+def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCounts | None = None) -> Samples:
     """Reads a split and fits its pictures into one size, aspect kept, the rest grey and Void.
 
     All of it lies in memory afterwards, width * height * 4 bytes a picture: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360.
@@ -64,7 +64,7 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], each: Callable[[Pa
         dataset: what `layouts.open_dataset` found.
         split: its name.
         size: (width, height), pixels.
-        each: called after each pair, for progress.
+        counts: the labels are counted here, at their own size.
 
     Raises:
         DataError: anything is wrong with any file; the message counts all that is and names the first few.
@@ -76,10 +76,13 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], each: Callable[[Pa
     problems = list(dataset.missing.get(split, []))
     for i, pair in enumerate(pairs):
         try:
-            rgb, classes = read_pair(pair, dataset.table)
+            rgb, label = read_image_and_label(pair, dataset.table)
+            if counts is not None:
+                counts.add(label, pair.label)
         except DataError as error:
             problems.append(str(error))
             continue
+        classes = label.classes
         scale = min(width / rgb.shape[1], height / rgb.shape[0])
         w, h = min(width, max(1, round(rgb.shape[1] * scale))), min(height, max(1, round(rgb.shape[0] * scale)))
         if (h, w) != classes.shape:
@@ -87,8 +90,6 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], each: Callable[[Pa
             classes = cv2.resize(classes, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
         images[i, :h, :w] = torch.from_numpy(rgb)
         labels[i, :h, :w] = torch.from_numpy(classes)
-        if each is not None:
-            each(pair)
     raise_problems(dataset, problems)
     return Samples(images, labels)
 

@@ -15,7 +15,10 @@ import numpy.typing as npt
 
 from rtseg.errors import DataError
 from rtseg.models import metrics
-from rtseg.models.layouts import DataSet, Pair, raise_problems, read_pair
+from rtseg.models.class_names import ClassMatch, match_classes
+from rtseg.models.label_report import LabelCounts, check_counts
+from rtseg.models.layouts import DataSet, Pair, raise_problems, read_image_and_label
+from rtseg.palette import NO_CLASS
 
 Picture = npt.NDArray[np.uint8]
 """uint8 `[H, W, 3]`, RGB."""
@@ -44,19 +47,46 @@ class Evaluation:
     accuracies: tuple[tuple[Pair, float], ...]
     """Pixel accuracy of each picture."""
 
+    match: ClassMatch
+    """Which class of the model is which class of the data set. Pixels of classes without a counterpart are not scored."""
+
+    labels: LabelCounts
+    """Pixels of the labels, those that are not scored included."""
+
+    warnings: tuple[str, ...]
+    """What is odd about the labels."""
+
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the pixels with a true class, Void left out, that were given it."""
+        """Share of the scored pixels that were given their true class; Void and `not_scored` are left out."""
         return metrics.pixel_accuracy(self.confusion)
 
     @property
     def miou(self) -> float:
-        """Mean of the classes' intersection over union, over all pictures taken together."""
+        """Mean of `iou`: over the classes that the model has and that occur in the labels, all pictures taken together."""
         return metrics.miou(self.confusion)
 
     @property
+    def miou_all_classes(self) -> float:
+        """Mean IoU where the classes that the model does not have count as 0."""
+        unknown = sum(name not in self.labels.absent(self.classes) for name in self.match.data_only)
+        return sum(self.iou.values()) / max(1, len(self.iou) + unknown)
+
+    @property
+    def not_scored(self) -> dict[str, str]:
+        """Classes of the data set that count nowhere, and why."""
+        unknown = dict.fromkeys(self.match.data_only, "the model has no such class")
+        return unknown | dict.fromkeys(self.labels.absent(self.classes), "occurs in no label")
+
+    @property
+    def not_scored_share(self) -> float:
+        """Share of the pixels with a true class that are not scored, 0 to 1."""
+        known = int(self.labels.pixels.sum())
+        return (known - int(self.confusion.sum())) / max(1, known)
+
+    @property
     def iou(self) -> dict[str, float]:
-        """Intersection over union of each class that occurs, 0 to 1."""
+        """Intersection over union of each class that the model has and that occurs in the labels, 0 to 1."""
         values = metrics.iou(self.confusion)
         return {name: float(value) for name, value in zip(self.classes, values, strict=True) if np.isfinite(value)}
 
@@ -65,13 +95,21 @@ class Evaluation:
         return [pair for pair, _ in sorted(self.accuracies, key=lambda item: item[1])[:count]]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`: `pixel_accuracy`, `miou`, `iou` by class, and the confusion matrix."""
+        """For `--json`: `pixel_accuracy`, `miou`, `iou` by class, the confusion matrix, and what is not scored."""
         return {
             "split": self.split,
             "images": len(self.accuracies),
             "pixel_accuracy": round(self.pixel_accuracy, 5),
             "miou": round(self.miou, 5),
+            "miou_all_classes": round(self.miou_all_classes, 5),
             "iou": {name: round(value, 5) for name, value in self.iou.items()},
+            "void_share": round(self.labels.void_share, 5),
+            "not_scored": self.not_scored,
+            "not_scored_share": round(self.not_scored_share, 5),
+            "class_matches": [{"model": mine, "data": theirs, "how": how} for mine, theirs, how in self.match.pairs],
+            "model_only": list(self.match.model_only),
+            "ambiguous": list(self.match.ambiguous),
+            "warnings": list(self.warnings),
             "classes": list(self.classes),
             "confusion": self.confusion.tolist(),
         }
@@ -92,57 +130,66 @@ def evaluate(
         predict: the model.
         dataset: what `layouts.open_dataset` found.
         split: the split to evaluate on.
-        classes: the model's class names; they are matched with the data set's by name. None: they are the data set's.
+        classes: the model's class names; `class_names.match_classes` matches them. None: they are the data set's.
         limit: only so many pictures, evenly spread; None for all.
         progress: called with how many pictures are done, and of how many.
 
     Raises:
-        DataError: anything is wrong with any file (all that is, in one message), or the classes have no name in common.
+        DataError: anything is wrong with any file (all that is, in one message), no class has a counterpart, or 255 is likely a
+            class and not Void.
     """
     pairs = dataset.pairs(split)
     if limit is not None and limit < len(pairs):
         pairs = [pairs[i * len(pairs) // limit] for i in range(limit)]
+    match = match_classes(classes or dataset.classes, dataset.classes)
     index = class_table(classes or dataset.classes, dataset.classes)
     count = len(dataset.classes)
+    scored = np.full(256, NO_CLASS, np.uint8)
+    for _, name, _ in match.pairs:
+        scored[dataset.classes.index(name)] = dataset.classes.index(name)
     total = np.zeros((count, count + 1), np.int64)
+    labels = LabelCounts(count)
     accuracies: list[tuple[Pair, float]] = []
     problems = list(dataset.missing.get(split, []))
     for done, pair in enumerate(pairs, 1):
         try:
-            rgb, truth = read_pair(pair, dataset.table)
+            rgb, label = read_image_and_label(pair, dataset.table)
+            labels.add(label, pair.label)
         except DataError as error:
             problems.append(str(error))
             continue
         if not problems:
             predicted = predict(rgb)
-            if predicted.shape != truth.shape:
+            if predicted.shape != label.classes.shape:
                 raise DataError(
-                    f"{pair.image}: the model's class map is {predicted.shape[::-1]}, the labels are {truth.shape[::-1]}"
+                    f"{pair.image}: the model's class map is {predicted.shape[::-1]}, "
+                    f"the labels are {label.classes.shape[::-1]}"
                 )
-            counts = metrics.confusion(truth, index[predicted], count)
+            counts = metrics.confusion(scored[label.classes], index[predicted], count)
             total += counts
             accuracies.append((pair, metrics.pixel_accuracy(counts) if counts.any() else 1.0))
         if progress is not None:
             progress(done, len(pairs))
     raise_problems(dataset, problems)
-    return Evaluation(split, dataset.classes, total, tuple(accuracies))
+    warnings = check_counts(dataset, {split: labels}, training=False)
+    return Evaluation(split, dataset.classes, total, tuple(accuracies), match, labels, tuple(warnings))
 
 
 def class_table(model: Sequence[str], dataset: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """uint8 `[256]`: the model's class index to the data set's of the same name; what has none becomes `len(dataset)`.
+    """uint8 `[256]`: the model's class index to the data set's that matches; what has none becomes `len(dataset)`.
 
     Raises:
-        DataError: no name is in both.
+        DataError: no class has a counterpart.
     """
-    names = [name.lower() for name in dataset]
-    table = np.full(256, len(names), np.uint8)
-    for index, name in enumerate(model):
-        if name.lower() in names:
-            table[index] = names.index(name.lower())
-    if (table == len(names)).all():
+    match = match_classes(model, dataset)
+    if not match.pairs:
+        hint = f" ({'; '.join(match.ambiguous)})" if match.ambiguous else ""
         raise DataError(
-            f"the model's classes ({', '.join(model)}) and the data set's ({', '.join(dataset)}) have no name in common"
+            f"the model's classes ({', '.join(model)}) and the data set's ({', '.join(dataset)}) have no name in common{hint}"
         )
+    table = np.full(256, len(dataset), np.uint8)
+    for mine, theirs, _ in match.pairs:
+        table[list(model).index(mine)] = list(dataset).index(theirs)
     return table
 
 

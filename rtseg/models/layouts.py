@@ -15,18 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import DataError
+from rtseg.models.class_list import CLASS_FILES, find_class_list, read_class_list
+from rtseg.models.labels import NOBODYS, Label, LabelTable, read_label
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS
-
-NOBODYS = -1
-"""In a table of label values: this value may not occur."""
-
-VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
-"""A class of one of these names is no class: its pixels count nowhere."""
+from rtseg.text import read_text
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Endings of files that are taken for pictures, in lower case."""
-
-Table = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,8 @@ class DataSet:
     classes: tuple[str, ...]
     """Class names in index order, lower case, without Void."""
 
-    table: Table
-    """int16 `[256]`: label value to class index; `NO_CLASS` for Void, `NOBODYS` for values that no class owns."""
+    table: LabelTable
+    """Which label value or color means which class."""
 
     splits: dict[str, list[Pair]]
     """`train`, `val` and `test`, as far as they are there, each in name order."""
@@ -110,30 +105,26 @@ def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
     return dataset
 
 
-def read_pair(pair: Pair, table: Table) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """One picture, uint8 `[H, W, 3]` RGB, and its class map, uint8 `[H, W]`, `NO_CLASS` where Void.
+def read_pair(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Read an image, uint8 `[H, W, 3]` RGB, and its class map, uint8 `[H, W]`, `NO_CLASS` where Void.
 
     Raises:
         DataError: a file can't be read, the sizes differ, or a label value belongs to no class. The message names the file.
     """
-    bgr = _read(pair.image, cv2.IMREAD_COLOR)
-    label = _read(pair.label, cv2.IMREAD_UNCHANGED)
-    if label.ndim != 2:
+    rgb, label = read_image_and_label(pair, table)
+    return rgb, label.classes
+
+
+def read_image_and_label(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.uint8], Label]:
+    """As `read_pair`, with what else the label file says."""
+    bgr = _read_image(pair.image)
+    label = read_label(pair.label, table)
+    height, width = label.classes.shape
+    if (height, width) != bgr.shape[:2]:
         raise DataError(
-            f"{pair.label}: holds {label.shape[2]} channels (colours?); labels are one channel of class indices"
+            f"{pair.label}: is {width}x{height}, but its image {pair.image.name} is {bgr.shape[1]}x{bgr.shape[0]}"
         )
-    if label.shape != bgr.shape[:2]:
-        raise DataError(
-            f"{pair.label}: is {label.shape[1]}x{label.shape[0]}, "
-            f"but its picture {pair.image.name} is {bgr.shape[1]}x{bgr.shape[0]}"
-        )
-    if label.dtype != np.uint8 and label.max() > 255:
-        raise DataError(f"{pair.label}: label value {label.max()}; values are 0 to 255")
-    classes = table[label]
-    if classes.min() == NOBODYS:
-        values = np.unique(label[classes == NOBODYS])[:5].tolist()
-        raise DataError(f"{pair.label}: label value {', '.join(map(str, values))} belongs to no class")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), classes.astype(np.uint8)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), label
 
 
 def check(dataset: DataSet, splits: Iterable[str], each: Callable[[Pair], None] | None = None) -> None:
@@ -172,11 +163,11 @@ def _few(problems: Sequence[str], most: int = 8) -> str:
     return "; ".join(problems[:most]) + more
 
 
-def _read(path: Path, mode: int) -> npt.NDArray[np.uint8]:
+def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     # From bytes: imread says the same of a missing file, a folder and a damaged picture, and can't open some names on Windows.
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
-        picture = cv2.imdecode(data, mode) if len(data) else None
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error) as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     if picture is None:
@@ -194,62 +185,68 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _match(
-    images: Iterable[Path], labels: Iterable[Path], label_name: Callable[[Path], str]
+    images: Iterable[Path], labels: Iterable[Path], label_names: Callable[[Path], Sequence[str]]
 ) -> tuple[list[Pair], list[str]]:
     """Pairs by name, and what has no partner.
 
     Args:
         images: pictures.
         labels: label files.
-        label_name: the file name, without ending, of a picture's labels.
+        label_names: the file names, without ending, that a picture's labels may have.
     """
-    waiting = {label.stem: label for label in labels}
+    waiting: dict[str, Path] = {}
     pairs, missing = [], []
+    for label in labels:
+        if label.stem in waiting:
+            missing.append(f"{label}: {waiting[label.stem].name} has the same name; keep one of them")
+        waiting[label.stem] = label
     for image in images:
-        label = waiting.pop(label_name(image), None)
-        if label is None:
-            missing.append(f"{image}: has no labels (a file named {label_name(image)}.png is expected)")
+        names = label_names(image)
+        found = next((name for name in names if name in waiting), None)
+        if found is None:
+            missing.append(f"{image}: has no labels (a file named {names[0]}.png is expected)")
         else:
-            pairs.append(Pair(image, label))
+            pairs.append(Pair(image, waiting.pop(found)))
     missing += [f"{label}: has no picture" for label in waiting.values()]
     return pairs, missing
 
 
-def _read_classes(file: Path) -> tuple[tuple[str, ...], Table]:
-    """Class names, one a line in the order of their label values, and the table; Void and 255 are no class."""
-    try:
-        names = [line.strip().lower() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: the class list can't be read ({error}); give one class name a line") from error
-    classes = tuple(name for name in names if name not in VOID_NAMES)
-    if not classes or len(names) > NO_CLASS or len(set(names)) != len(names):
-        raise DataError(f"{file}: a class list has 1 to {NO_CLASS} different names, one a line, not {len(names)}")
-    table = _table()
-    for value, name in enumerate(names):
-        table[value] = NO_CLASS if name in VOID_NAMES else classes.index(name)
-    return classes, table
+def _stem(image: Path) -> tuple[str, str]:
+    """`NAME`, or `NAME_L` as in CamVid."""
+    return image.stem, f"{image.stem}_L"
 
 
-def _table(owned: dict[int, int] | None = None) -> Table:
+def _listed_classes(file: Path) -> tuple[tuple[str, ...], LabelTable]:
+    """The classes of a class list, and what label values and colors mean; Void and 255 are no class."""
+    rows = read_class_list(file)
+    classes = tuple(row.name for row in rows if not row.is_void)
+    index = {row: NO_CLASS if row.is_void else classes.index(row.name) for row in rows}
+    in_order = [row for row in rows if row.value is None]
+    values = dict(enumerate(index[row] for row in in_order))
+    values |= {row.value: index[row] for row in rows if row.value is not None}
+    colors = {row.color: index[row] for row in rows if row.color is not None}
+    is_255_void = any(row.value == NO_CLASS and row.is_void for row in rows)
+    return classes, LabelTable(_values(values), colors, file.name, is_255_void)
+
+
+def _values(owned: dict[int, int]) -> npt.NDArray[np.int16]:
     table = np.full(256, NOBODYS, np.int16)
     table[NO_CLASS] = NO_CLASS
-    for value, index in (owned or {}).items():
+    for value, index in owned.items():
         table[value] = index
     return table
 
 
 def _folders(root: Path) -> DataSet:
-    """`images/` and `labels/` with `train`, `val` (and `test`) in each, or flat with the last tenth by name as `val`."""
-    classes, table = _read_classes(root / "classes.txt")
+    """`images/`, `labels/` and a class list; `train`, `val` (and `test`) in each, or flat with the last tenth by name as `val`."""
+    classes, table = _listed_classes(find_class_list(root) or root / CLASS_FILES[0])
     splits, missing = {}, {}
     for split in ("train", "val", "test"):
         images, labels = _pictures(root / "images" / split), _pictures(root / "labels" / split)
         if images or labels:
-            splits[split], missing[split] = _match(images, labels, lambda image: image.stem)
+            splits[split], missing[split] = _match(images, labels, _stem)
     if not splits:
-        pairs, missing["train"] = _match(
-            _pictures(root / "images"), _pictures(root / "labels"), lambda image: image.stem
-        )
+        pairs, missing["train"] = _match(_pictures(root / "images"), _pictures(root / "labels"), _stem)
         # One block, not every tenth: neighbours in name order are often neighbours in a film, and near copies.
         last = len(pairs) - max(1, len(pairs) // 10)
         splits = {"train": pairs[:last], "val": pairs[last:]}
@@ -257,25 +254,33 @@ def _folders(root: Path) -> DataSet:
 
 
 def _camvid(root: Path) -> DataSet:
-    """CamVid in the 11-class form of SegNet: `train/`, `train_labels/`, `val/`, `val_labels/` (`test/`); 11 is Void."""
+    """CamVid: `train/`, `train_labels/`, `val/`, `val_labels/` (`test/`).
+
+    Without a class list it has the 11 classes of SegNet, and 11 is Void; with one (`class_dict.csv`) it has those.
+    """
     splits, missing = {}, {}
     for split in ("train", "val", "test"):
         images, labels = _pictures(root / split), _pictures(root / f"{split}_labels")
         if images or labels:
-            splits[split], missing[split] = _match(images, labels, lambda image: image.stem)
+            splits[split], missing[split] = _match(images, labels, _stem)
     count = len(CAMVID_CLASSES)
-    return DataSet(
-        "camvid", root, CAMVID_CLASSES, _table({**{i: i for i in range(count)}, count: NO_CLASS}), splits, missing
-    )
+    classes, table = CAMVID_CLASSES, LabelTable(_values({**{i: i for i in range(count)}, count: NO_CLASS}))
+    file = find_class_list(root)
+    if file is not None:
+        classes, table = _listed_classes(file)
+        if classes == CAMVID_CLASSES and table.values[count] == NOBODYS:
+            table.values[count] = NO_CLASS
+    return DataSet("camvid", root, classes, table, splits, missing)
 
 
 def _notebook(root: Path) -> DataSet:
     """fast.ai's CamVid: `images/NAME.png`, `labels/NAME_P.png`, `codes.txt` with the classes, `valid.txt` names `val`'s files."""
-    classes, table = _read_classes(root / "codes.txt")
-    pairs, missing = _match(_pictures(root / "images"), _pictures(root / "labels"), lambda image: f"{image.stem}_P")
+    classes, table = _listed_classes(root / "codes.txt")
+    pairs, missing = _match(_pictures(root / "images"), _pictures(root / "labels"), lambda image: [f"{image.stem}_P"])
     try:
-        listed = (root / "valid.txt").read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = (line.strip() for line in read_text(root / "valid.txt").split("\n"))
+        listed = [line for line in lines if line and not line.startswith("#")]
+    except (OSError, ValueError) as error:
         raise DataError(f"{root / 'valid.txt'}: the list of validation files can't be read ({error})") from error
     there = {pair.image.name for pair in pairs}
     absent = [
@@ -301,16 +306,15 @@ The other ids up to 33 are Void."""
 
 def _cityscapes(root: Path) -> DataSet:
     """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` and `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`."""
-    table = _table(dict.fromkeys(range(34), NO_CLASS))
-    for index, value in enumerate(CITYSCAPES_CLASSES):
-        table[value] = index
+    owned = dict.fromkeys(range(34), NO_CLASS) | {value: i for i, value in enumerate(CITYSCAPES_CLASSES)}
+    table = LabelTable(_values(owned), is_255_void=True)
     splits, missing = {}, {}
     for split in ("train", "val", "test"):
         images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
         labels = sorted((root / "gtFine" / split).glob("*/*_gtFine_labelIds.png"))
         if images or labels:
             splits[split], missing[split] = _match(
-                images, labels, lambda image: image.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds"
+                images, labels, lambda image: [image.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds"]
             )
     return DataSet("cityscapes", root, tuple(CITYSCAPES_CLASSES.values()), table, splits, missing)
 
@@ -326,8 +330,9 @@ def _bdd100k(root: Path) -> DataSet:
         if split == "test" and not labels:
             continue  # the test labels are not public
         if images or labels:
-            splits[split], missing[split] = _match(images, labels, lambda image: image.stem + "_train_id" * old)
-    return DataSet("bdd100k", root, classes, _table({i: i for i in range(len(classes))}), splits, missing)
+            splits[split], missing[split] = _match(images, labels, lambda image: [image.stem + "_train_id" * old])
+    table = LabelTable(_values({i: i for i in range(len(classes))}), is_255_void=True)
+    return DataSet("bdd100k", root, classes, table, splits, missing)
 
 
 LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path], DataSet]]] = {
@@ -335,6 +340,6 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path], DataSet]]] = {
     "bdd100k": (("labels/sem_seg", "seg/labels"), _bdd100k),
     "notebook": (("codes.txt",), _notebook),
     "camvid": (("train_labels", "val_labels"), _camvid),
-    "folders": (("classes.txt",), _folders),
+    "folders": (CLASS_FILES, _folders),
 }
 """Name -> the files or folders of which one gives the layout away, and its function. `auto` tries them in this order."""

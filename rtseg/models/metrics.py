@@ -30,16 +30,19 @@ def pixel_accuracy(counts: Confusion) -> float:
 
 
 def iou(counts: Confusion) -> npt.NDArray[np.float64]:
-    """Intersection over union of each class, float64 `[classes]`; NaN for classes in neither truth nor prediction."""
+    """Intersection over union of each class, float64 `[classes]`; NaN for classes that are in no truth.
+
+    Where such a class is predicted, that is an error of the class whose pixels these are.
+    """
     classes = len(counts)
     hit = np.diagonal(counts).astype(np.float64)
     union = counts.sum(axis=1) + counts[:, :classes].sum(axis=0) - hit
     result = np.full(classes, np.nan)
-    np.divide(hit, union, out=result, where=union > 0)
+    np.divide(hit, union, out=result, where=counts.sum(axis=1) > 0)
     return result
 
 
 def miou(counts: Confusion) -> float:
-    """Mean of `iou` over the classes that occur; 0 where none does."""
+    """Mean of `iou` over the classes that occur in the truth; 0 where none does."""
     values = iou(counts)
     return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0

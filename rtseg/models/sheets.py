@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rtseg.errors import SinkError
 from rtseg.models.evaluate import Evaluation, Predict, class_table
 from rtseg.models.layouts import DataSet, read_pair
-from rtseg.palette import NO_CLASS, Palette
+from rtseg.palette import Palette
 
 WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (90, 90, 90)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -69,7 +69,10 @@ def worst_sheet(
         SinkError: the file can't be written.
     """
     to_dataset = class_table(palette.classes, dataset.classes)
-    dataset_palette = Palette(dataset.classes, tuple(_colour_of(name, palette) for name in dataset.classes))
+    model_name = {theirs: mine for mine, theirs, _ in evaluation.match.pairs}
+    colours = tuple(_colour_of(model_name.get(name, name), palette) for name in dataset.classes)
+    dataset_palette = Palette(dataset.classes, colours)
+    scored = np.isin(np.arange(256), [dataset.classes.index(name) for name in model_name])
     table = np.full((256, 3), GREY, np.uint8)
     table[: len(dataset.classes)] = dataset_palette.table()
     accuracies = dict(evaluation.accuracies)
@@ -77,7 +80,7 @@ def worst_sheet(
     for pair in evaluation.worst(count):
         rgb, truth = read_pair(pair, dataset.table)
         predicted = to_dataset[predict(rgb)]
-        wrong = (predicted != truth) & (truth != NO_CLASS)
+        wrong = (predicted != truth) & scored[truth]
         errors = rgb // 2 + 64
         errors[wrong] = (255, 30, 30)
         row = np.hstack([rgb, _blend(rgb, table[truth]), _blend(rgb, table[predicted]), errors])

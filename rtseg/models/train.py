@@ -25,6 +25,7 @@ from rtseg.models import checkpoint
 from rtseg.models.curves import write_curves, write_log
 from rtseg.models.data import crop_at, default_size, load, make_batch, synthetic_samples
 from rtseg.models.export import export_onnx
+from rtseg.models.label_report import LabelCounts, check_counts, label_table
 from rtseg.models.layouts import open_dataset
 from rtseg.models.loss import class_weights, total_loss
 from rtseg.models.state import State
@@ -65,6 +66,9 @@ class TrainResult:
     """`pixel_accuracy` and `miou` on `val` of the weights that were kept."""
 
     steps: int
+
+    warnings: tuple[str, ...] = ()
+    """What is odd about the labels."""
 
 
 EXPORT_SECONDS = 15.0
@@ -145,7 +149,13 @@ def train(
     dataset = open_dataset(data, layout)
     size = size or default_size(dataset.pairs("train")[0])
     say(0.0, f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation pictures")
-    samples, held_out = load(dataset, "train", size).to(place), load(dataset, "val", size).to(place)
+    counts = {"train": LabelCounts(len(dataset.classes)), "val": LabelCounts(len(dataset.classes))}
+    counts["val"].palette = counts["train"].palette  # an index has one color in both
+    samples, held_out = (load(dataset, split, size, count).to(place) for split, count in counts.items())
+    warnings = check_counts(dataset, counts, training=True)
+    say(0.0, label_table(dataset, counts))
+    for warning in warnings:
+        say(0.0, f"warning: {warning}")
     extra = None
     if synthetic > 0:
         if dataset.classes != CAMVID_CLASSES:
@@ -229,7 +239,9 @@ def train(
     export_onnx(best, description, out / "model.onnx")
     write_curves(state.log, out / "curves.png", description.name)
     kept = {key.removeprefix("val/"): value for key, value in description.metrics.items()}
-    return TrainResult(weights, out / "model.onnx", out / "log.csv", out / "curves.png", kept, state.step)
+    return TrainResult(
+        weights, out / "model.onnx", out / "log.csv", out / "curves.png", kept, state.step, tuple(warnings)
+    )
 
 
 def schedule(done: float, step: int) -> float:

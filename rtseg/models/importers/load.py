@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rtseg.errors import ModelError
+from rtseg.text import read_text
 
 HARMLESS = re.compile(
     r"fastcore\.(foundation|basics)\.\w+"
@@ -105,7 +106,7 @@ def _load_folder(folder: Path) -> Stored:
             f"{folder}: a model folder holds config.json and model.safetensors, as `save_pretrained` writes them"
         )
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config = json.loads(read_text(config_file))
     except (OSError, ValueError) as error:
         raise ModelError(f"{config_file} can't be read: {error}") from error
     if not isinstance(config, dict):
