@@ -1,0 +1,379 @@
+"""What a plain FFmpeg reading of a file shows, and whether an output shows the same as its input. Knows nothing of rtseg's code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+BITS = 8
+GENERATE_PTS = 1
+"""AVFMT_FLAG_GENPTS, which PyAV sets and plain FFmpeg does not."""
+
+WRAPPING = {"mpegts", "mpeg"}
+WRAP = Fraction(1 << 33, 90_000)
+"""Seconds after which the clock of these formats begins anew: 26.5 hours. Times are compared modulo this."""
+
+_ERRORS = 64
+
+
+@dataclass
+class Shown:
+    """One frame as a player shows it."""
+
+    number: int | None
+    """What is drawn on it; None: unreadable."""
+
+    time: Fraction | None
+
+
+@dataclass
+class Track:
+    """A stream beside the shown one."""
+
+    index: int
+    kind: str
+    codec: str
+    default: bool
+    packets: list[bytes] = field(default_factory=list)
+    """A hash of each packet's payload."""
+
+    times: list[Fraction | None] = field(default_factory=list)
+    tick: Fraction = Fraction(1, 1000)
+
+
+@dataclass
+class Reading:
+    """What a file shows."""
+
+    format: str
+    size: tuple[int, int] = (0, 0)
+    video: int = 0
+    """Index of the stream that is shown."""
+
+    frames: list[Shown] = field(default_factory=list)
+    corrupt: int = 0
+    errors: int = 0
+    tick: Fraction = Fraction(1, 1000)
+    tracks: list[Track] = field(default_factory=list)
+
+
+def read(path: Path, *, largest: bool) -> Reading:
+    """Decodes a file with FFmpeg alone.
+
+    Args:
+        path: the file.
+        largest: read the largest video stream, as the docs say rtseg does; else the one that players open.
+
+    Raises:
+        av.FFmpegError: it can't be opened.
+        ValueError: it has no video.
+    """
+    with av.open(f"file:{path}") as container:
+        container.flags &= ~GENERATE_PTS
+        videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not videos:
+            raise ValueError("no video")
+        video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+        if not largest:
+            video = container.streams.best("video") or video
+        video.codec_context.thread_type = "NONE"
+        told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
+        told.tick = _fraction(video.time_base)
+        tracks = {}
+        for stream in container.streams:
+            if stream.index != video.index and stream.type in ("audio", "video"):
+                codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+                default = bool(stream.disposition & Disposition.default)
+                tick = _fraction(stream.time_base)
+                tracks[stream.index] = Track(stream.index, stream.type, codec, default, tick=tick)
+        told.tracks = list(tracks.values())
+        best = BestEffort()
+        last_duration = Fraction(0)
+        for packet in (*_packets(container, told), None):
+            if packet is not None and packet.stream_index != video.index:
+                if packet.stream_index in tracks and not packet.is_discard:
+                    _note(tracks[packet.stream_index], packet)
+                continue
+            for frame in _decode(video, packet, told):
+                if frame.is_corrupt:
+                    told.corrupt += 1
+                    continue
+                ticks = best.time(frame.pts, frame.dts)
+                # As the ffmpeg program does: a frame without a time comes one duration behind the one before.
+                before = told.frames[-1].time if told.frames else None
+                time = None if ticks is None else ticks * told.tick
+                if time is None and before is not None and last_duration:
+                    time = before + last_duration
+                if time is not None and before is not None and 0 < time - before:
+                    last_duration = time - before
+                told.frames.append(Shown(_number(frame), time))
+        return told
+
+
+class BestEffort:
+    """FFmpeg's `best_effort_timestamp` (libavcodec/decode.c, guess_correct_pts), which PyAV does not give."""
+
+    def __init__(self) -> None:
+        self._faulty_pts = self._faulty_dts = 0
+        self._last_pts = self._last_dts = -(1 << 63)
+
+    def time(self, pts: int | None, dts: int | None) -> int | None:
+        """The time of a frame by its packet's time stamps."""
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None):
+            return pts
+        return dts
+
+
+def _packets(container: Any, told: Reading) -> Iterator[Any]:
+    while told.errors < _ERRORS:
+        try:
+            yield from (packet for packet in container.demux() if packet.size)
+            return
+        except (av.FFmpegError, OSError):
+            told.errors += 1
+
+
+def _decode(video: Any, packet: Any, told: Reading) -> list[Any]:
+    try:
+        return list(video.codec_context.decode(packet))
+    except av.EOFError:
+        return []
+    except (av.FFmpegError, OSError):
+        told.errors += 1
+        return []
+
+
+def _note(track: Track, packet: Any) -> None:
+    data = bytes(packet)
+    if track.codec == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+        data = data[7 if data[1] & 1 else 9 :]  # the ADTS header of MPEG-TS
+    track.packets.append(data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest())
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    track.times.append(None if stamp is None else stamp * _fraction(packet.time_base))
+
+
+def _number(frame: Any) -> int | None:
+    try:
+        image = frame.to_ndarray(format="gray")
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+    turned = int(getattr(frame, "rotation", 0) or 0)
+    if turned % 90 == 0:
+        image = np.rot90(image, turned // 90)
+    height, width = image.shape
+    values = [int(image[height // 2, width * (2 * bit + 1) // (2 * BITS)]) for bit in range(BITS)]
+    if any(70 < value < 185 for value in values):
+        return None
+    return sum(1 << bit for bit, value in enumerate(values) if value > 127)
+
+
+def _fraction(value: Any) -> Fraction:
+    return Fraction(value.numerator, value.denominator) if value else Fraction(1)
+
+
+# Input against output
+
+AUDIO_SECONDS = Fraction(20, 1000)
+"""How far sound may move against the picture."""
+
+LONG = Fraction(1)
+"""A step of a clock that is more than this, or that goes back by more than half of it, is a jump."""
+
+
+def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) -> list[str]:
+    """What an output shows otherwise than its input; empty: it is right.
+
+    Args:
+        before: the input.
+        after: the output.
+        said: rtseg reported repairs, so that times may differ where the input's are wrong.
+        left_out: rtseg reported streams left out or encoded anew.
+    """
+    wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
+    return [
+        *_frames(before, after),
+        *(_times_repaired if said else _times_kept)(before, after, wrap),
+        *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
+    ]
+
+
+def near(value: Fraction, wrap: Fraction | None) -> Fraction:
+    """A difference of times, the wraps of the clock taken out."""
+    return value if wrap is None else value - round(value / wrap) * wrap
+
+
+def _frames(before: Reading, after: Reading) -> list[str]:
+    told = []
+    if len(before.frames) != len(after.frames):
+        told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
+    for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
+        if None not in (ours.number, theirs.number) and ours.number != theirs.number:
+            told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
+            break
+    times = [frame.time for frame in after.frames]
+    if any(now is not None and last is not None and now <= last for last, now in zip(times, times[1:], strict=False)):
+        told.append("times: the output's do not rise")
+    return told
+
+
+def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[str]:
+    if len(before.frames) != len(after.frames) or not before.frames:
+        return []
+    ours = [frame.time for frame in before.frames]
+    if any(time is None for time in ours):
+        return ["times: the input has frames without a time, and no word"]
+    if any(near(now - last, wrap) <= 0 for last, now in zip(ours, ours[1:], strict=False)):
+        return ["times: the input's do not rise, and no word"]
+    shifts = _shifts(before, after, wrap)
+    place, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
+    off = abs(near(worst - shifts[0], wrap))
+    if off > max(Fraction(1, 1000), before.tick, after.tick):
+        return [f"times: frame {place} of {len(ours)} is {float(off) * 1000:.1f} ms off"]
+    return []
+
+
+def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> list[str]:
+    """Where the input's times are sane on both sides, the distance of two frames stays."""
+    if len(before.frames) != len(after.frames):
+        return []
+    ours = [frame.time for frame in before.frames]
+    theirs = [frame.time for frame in after.frames]
+    for place in range(1, len(ours) - 2):
+        around = ours[place - 1 : place + 3]
+        if None in around:
+            continue
+        steps = [now - last for last, now in zip(around, around[1:], strict=False)]
+        if not all(0 < step < LONG for step in steps):
+            continue
+        became = theirs[place + 1] - theirs[place]
+        if abs(became - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
+            return [
+                f"times: frames {place} and {place + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
+                f"{float(became) * 1000:.0f} ms in the output"
+            ]
+    return []
+
+
+def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
+    return [
+        near(theirs.time - ours.time, wrap)
+        for ours, theirs in zip(before.frames, after.frames, strict=False)
+        if ours.time is not None and theirs.time is not None
+    ]
+
+
+def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap: Fraction | None) -> list[str]:
+    told = []
+    pairs: list[tuple[Track, Track]] = []
+    free = list(after.tracks)
+    for ours in before.tracks:
+        if not ours.packets:
+            continue
+        theirs = next((track for track in free if track.kind == ours.kind and _same(ours, track)), None)
+        if theirs is None:
+            theirs = next((track for track in free if (track.kind, track.codec) == (ours.kind, ours.codec)), None)
+        if theirs is None:
+            if not left_out:
+                told.append(f"{ours.kind} {ours.index}: {ours.codec} is not in the output, and no word")
+            continue
+        free.remove(theirs)
+        pairs.append((ours, theirs))
+        if not _same(ours, theirs) and not (left_out and theirs.codec != ours.codec):
+            told.append(
+                f"{ours.kind} {ours.index}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same"
+            )
+        elif ours.codec.startswith("pcm_"):
+            told += _offset(before, after, _first(ours), _first(theirs), said, wrap)
+        else:
+            told += _offset(before, after, ours, theirs, said, wrap)
+    if [theirs.index for _, theirs in pairs] != sorted(theirs.index for _, theirs in pairs):
+        told.append("order: the streams are in another order")
+    flagged = [theirs.index for ours, theirs in pairs if ours.default and ours.kind == "audio"]
+    now = [theirs.index for _, theirs in pairs if theirs.default and theirs.kind == "audio"]
+    if flagged and after.format != "mpegts" and now != flagged:
+        told.append(f"default: audio streams {flagged} should have the flag, {now} have it")
+    return told
+
+
+def _same(ours: Track, theirs: Track) -> bool:
+    if ours.codec.startswith("pcm_"):
+        return b"".join(ours.packets) == b"".join(theirs.packets)
+    return ours.packets == theirs.packets
+
+
+def _first(track: Track) -> Track:
+    """Of PCM, which containers cut as they like: its first packet alone."""
+    return Track(track.index, track.kind, track.codec, track.default, track.packets[:1], track.times[:1], track.tick)
+
+
+def _offset(
+    before: Reading, after: Reading, ours: Track, theirs: Track, said: bool, wrap: Fraction | None
+) -> list[str]:
+    """Whether sound lies where it did against the picture: everywhere, or within each stretch of the input's clock."""
+    pictures = [
+        (ours_.time, theirs_.time)
+        for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
+        if ours_.time is not None and theirs_.time is not None
+    ]
+    sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
+    if not pictures or not sounds or len(before.frames) != len(after.frames):
+        return []
+    limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
+    name = f"{ours.kind} {ours.index}"
+    if not said:
+        shift = pictures[0][1] - pictures[0][0]
+        for place, (a, b) in enumerate(sounds):
+            off = near(b - a - shift, wrap)
+            if abs(off) > limit:
+                return [f"offset: packet {place} of {len(sounds)} of {name} moved by {float(off) * 1000:+.0f} ms"]
+        return []
+    parts, others = stretches(pictures), stretches(sounds)
+    if len(parts) != len(others):
+        return []  # A jump of one stream alone: what belongs together is not defined.
+    for number, (part, other) in enumerate(zip(parts, others, strict=True)):
+        for a, b in other:
+            close = min(part, key=lambda pair: abs(pair[0] - a))
+            off = near((b - a) - (close[1] - close[0]), wrap)
+            if abs(close[0] - a) < LONG / 2 and abs(off) > limit:
+                return [
+                    f"offset: in stretch {number} of {len(parts)} {name} moved by {float(off) * 1000:+.0f} ms "
+                    f"(at {float(a):.2f} s)"
+                ]
+    return []
+
+
+def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:
+    """Parts of a stream in which the input's clock runs on, single wrong times left out."""
+    kept: list[tuple[Fraction, Fraction]] = []
+    for place, pair in enumerate(pairs):
+        with contextlib.suppress(IndexError):
+            last, following = pairs[place - 1][0] if place else None, pairs[place + 1][0]
+            if last is not None and 0 < following - last < LONG and not last < pair[0] < following:
+                continue
+        kept.append(pair)
+    parts: list[list[tuple[Fraction, Fraction]]] = []
+    for pair in kept:
+        step = pair[0] - parts[-1][-1][0] if parts else LONG
+        if not parts or not -LONG / 2 < step < LONG:
+            parts.append([])
+        parts[-1].append(pair)
+    return parts
