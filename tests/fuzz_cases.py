@@ -58,7 +58,7 @@ def _made(files: list[Path], family: str, random: np.random.Generator) -> Case:
             source = _one([path for path in files if path.suffix in (".mp4", ".mov")], random)
             told, data = change_mp4(source.read_bytes(), random)
         case "remux":
-            told, suffix, data = remux(files, int(random.integers(0, len(files))), random)
+            told, suffix, data = remux(source, files, random)
             return Case(family, f"{source.name}: {told}", suffix, data)
         case "joined":
             source = _one([path for path in files if path.suffix in (".ts", ".mpg", ".h264")], random)

@@ -22,7 +22,7 @@ from fuzz_reading import differences, read  # noqa: E402
 from media import through  # noqa: E402
 from proofs import resident_mib  # noqa: E402
 
-from rtseg.errors import RtsegError  # noqa: E402
+from rtseg.errors import RtsegError, SinkError  # noqa: E402
 from rtseg.memory import keep_memory_flat  # noqa: E402
 from rtseg.stats import peak_rss_mib  # noqa: E402
 
@@ -55,10 +55,15 @@ def run_case(made: Case, folder: Path, number: int) -> tuple[str, str]:
     try:
         result = through(path, target, sink={"preset": "ultrafast"}, max_pixels=LARGEST)
     except RtsegError as error:
-        return ("refused" if "\n" not in str(error) else "two lines"), str(error)
+        if "\n" in str(error):
+            return "two lines", str(error)
+        return ("unwritten" if isinstance(error, SinkError) and _shows_something(path) else "refused"), str(error)
     if not result.report.ok:
         return "broken", result.report.line()
-    repairs = [str(item) for item in getattr(result.report, "repairs", ())]
+    repairs = [
+        str(item.describe()) if hasattr(item, "describe") else str(item)
+        for item in getattr(result.report, "repairs", ())
+    ]
     notes = [note for note in result.notes if not UNRELATED.search(note)]
     said = bool(repairs or notes or result.report.corrupt)
     left_out = any(LEFT_OUT.search(note) for note in result.notes)
@@ -71,6 +76,13 @@ def run_case(made: Case, folder: Path, number: int) -> tuple[str, str]:
         words = "; ".join([*repairs, *notes]) or result.report.line()
         return "wrong", f"{target.suffix}: {'; '.join(problems)} | rtseg: {words}"
     return ("repaired" if said else "ok"), result.report.line()
+
+
+def _shows_something(path: Path) -> bool:
+    try:
+        return bool(read(path, largest=True).frames)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
 
 
 def run(files: list[Path], seed: int, first: int, count: int) -> None:

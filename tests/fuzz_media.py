@@ -10,6 +10,7 @@ library is seen as one. What a finished stretch found is kept in the folder of `
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +46,13 @@ GROWTH_MIB = 16
 GOOD = {"ok", "repaired", "refused"}
 """How a case may end."""
 
+HONEST = {"broken", "unwritten"}
+"""No result, and it says so, although plain FFmpeg reads the input: listed apart, as something to look at."""
+
+
+LISTED = 200
+"""Lines of each list that are kept with the figures; all are printed."""
+
 
 @dataclass
 class Outcome:
@@ -51,13 +60,17 @@ class Outcome:
 
     kinds: Counter[str] = field(default_factory=Counter)
     """How many ended as `ok` (the output shows what the input shows), `repaired` (and it said what it repaired), `refused`
-    (one line), or as none may: `wrong`, `broken`, `hang`, `two lines`, `traceback`, `crash`, `memory`, `growth`."""
+    (one line); as `broken` (the report says so) or `unwritten` (one line about the output); or as none may: `wrong`, `hang`,
+    `two lines`, `traceback`, `crash`, `memory`, `growth`."""
 
     families: Counter[str] = field(default_factory=Counter)
     """The same for each family of changes: `stamps wrong`."""
 
     failures: list[str] = field(default_factory=list)
     """A line for each that ended as none may."""
+
+    honest: list[str] = field(default_factory=list)
+    """A line for each that gave no result, and said so."""
 
     peak_mib: int = 0
     """The most memory that a process had at any time."""
@@ -72,6 +85,7 @@ class Outcome:
         self.kinds.update(other["kinds"])
         self.families.update(other["families"])
         self.failures += other["failures"]
+        self.honest += other["honest"]
         self.peak_mib = max(self.peak_mib, other["peak_mib"])
         self.growth_mib += other["growth_mib"]
         self.cpu_seconds += other["cpu_seconds"]
@@ -82,6 +96,7 @@ class Outcome:
             "kinds": dict(self.kinds),
             "families": dict(self.families),
             "failures": self.failures,
+            "honest": self.honest,
             "peak_mib": self.peak_mib,
             "growth_mib": self.growth_mib,
             "cpu_seconds": self.cpu_seconds,
@@ -135,7 +150,7 @@ def _take(outcome: Outcome, ended: list[dict[str, Any]], files: list[Path], seed
         outcome.kinds[line["kind"]] += 1
         outcome.families[f"{line['family']} {line['kind']}"] += 1
         if line["kind"] not in GOOD:
-            outcome.failures.append(
+            (outcome.honest if line["kind"] in HONEST else outcome.failures).append(
                 f"case {line['end']}: {line['kind']}: {line['line']} ({line['family']} {line['told']})"
             )
             _keep(keep, files, seed, line["end"])
@@ -167,9 +182,10 @@ def fuzz(
     with tempfile.TemporaryDirectory() as name:
         folder = _seed_folder(Path(name), keep, fresh)
         done_file = keep / f"done-{seed}.json" if keep else None
-        done: dict[str, Any] = {}
+        done: dict[str, Any] = {"code": code_hash()}
         if done_file is not None and done_file.exists() and not fresh:
-            done = json.loads(done_file.read_text())
+            before = json.loads(done_file.read_text())
+            done = before if before.get("code") == done["code"] else done
         waiting = []
         for begin in range(first, first + cases, STRETCH):
             count = min(STRETCH, first + cases - begin)
@@ -199,16 +215,26 @@ def fuzz(
     return outcome
 
 
+def code_hash() -> str:
+    """Of all code that decides how a case ends: what other code finished is done again."""
+    digest = hashlib.blake2b(av.__version__.encode(), digest_size=16)
+    for path in sorted([*(ROOT / "rtseg").rglob("*.py"), *(ROOT / "tests").glob("fuzz_*.py"), ROOT / "tests/media.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _seed_folder(temporary: Path, keep: Path | None, fresh: bool) -> Path:
     """Where the healthy files are: kept ones where a run goes on, so that its cases are the same."""
-    folder = temporary if keep is None else keep / "seeds"
-    if keep is not None and (fresh or not (folder / "complete").is_dir()):
+    if keep is None:
+        seeds(temporary)
+        return temporary
+    folder = keep / "seeds"
+    complete = folder / code_hash()
+    if fresh or not complete.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         seeds(folder)
-        (folder / "complete").mkdir()
-    elif keep is None:
-        seeds(folder)
+        complete.mkdir()
     return folder
 
 
@@ -233,8 +259,8 @@ def main() -> int:
     outcome = fuzz(
         options.cases, options.seed, options.keep, options.first, options.jobs, show=True, fresh=options.fresh
     )
-    for failure in outcome.failures:
-        print(failure)
+    for line in (*outcome.honest, *outcome.failures):
+        print(line)
     most = max(outcome.growth_mib, default=None)
     families: dict[str, dict[str, int]] = {}
     for name, count in sorted(outcome.families.items()):
@@ -246,7 +272,8 @@ def main() -> int:
         "cpu_seconds": round(outcome.cpu_seconds),
         "ended": dict(outcome.kinds),
         "families": families,
-        "failures": outcome.failures,
+        "failures": outcome.failures[:LISTED],
+        "broken_or_unwritten": outcome.honest[:LISTED],
         "peak_mib": outcome.peak_mib,
         "stretch_cases": STRETCH,
         "largest_growth_in_a_stretch_mib": most,

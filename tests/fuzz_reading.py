@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ class Track:
     codec: str
     default: bool
     packets: list[bytes] = field(default_factory=list)
-    """A hash of each packet's payload."""
+    """A hash of each shown packet's payload."""
+
+    hidden: list[tuple[bytes, Fraction | None]] = field(default_factory=list)
+    """Packets before the first shown one that an edit list hides, as it does with what primes a decoder."""
 
     times: list[Fraction | None] = field(default_factory=list)
     tick: Fraction = Fraction(1, 1000)
@@ -79,12 +83,17 @@ def read(path: Path, *, largest: bool) -> Reading:
     """
     with av.open(f"file:{path}") as container:
         container.flags &= ~GENERATE_PTS
-        videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        videos = [
+            stream
+            for stream in container.streams.video
+            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
+        ]
         if not videos:
             raise ValueError("no video")
         video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
         if not largest:
-            video = container.streams.best("video") or video
+            best = container.streams.best("video")
+            video = best if best in videos else video
         video.codec_context.thread_type = "NONE"
         told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
         told.tick = _fraction(video.time_base)
@@ -96,24 +105,24 @@ def read(path: Path, *, largest: bool) -> Reading:
                 tick = _fraction(stream.time_base)
                 tracks[stream.index] = Track(stream.index, stream.type, codec, default, tick=tick)
         told.tracks = list(tracks.values())
-        best = BestEffort()
+        effort = BestEffort()
         last_duration = Fraction(0)
         for packet in (*_packets(container, told), None):
             if packet is not None and packet.stream_index != video.index:
-                if packet.stream_index in tracks and not packet.is_discard:
+                if packet.stream_index in tracks:
                     _note(tracks[packet.stream_index], packet)
                 continue
             for frame in _decode(video, packet, told):
                 if frame.is_corrupt:
                     told.corrupt += 1
                     continue
-                ticks = best.time(frame.pts, frame.dts)
+                ticks = effort.time(frame.pts, frame.dts)
                 # As the ffmpeg program does: a frame without a time comes one duration behind the one before.
                 before = told.frames[-1].time if told.frames else None
                 time = None if ticks is None else ticks * told.tick
                 if time is None and before is not None and last_duration:
                     time = before + last_duration
-                if time is not None and before is not None and 0 < time - before:
+                if time is not None and before is not None and time - before > 0:
                     last_duration = time - before
                 told.frames.append(Shown(_number(frame), time))
         return told
@@ -166,9 +175,14 @@ def _note(track: Track, packet: Any) -> None:
     data = bytes(packet)
     if track.codec == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         data = data[7 if data[1] & 1 else 9 :]  # the ADTS header of MPEG-TS
-    track.packets.append(data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest())
+    payload = data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest()
     stamp = packet.pts if packet.pts is not None else packet.dts
-    track.times.append(None if stamp is None else stamp * _fraction(packet.time_base))
+    time = None if stamp is None else stamp * _fraction(packet.time_base)
+    if not packet.is_discard:
+        track.packets.append(payload)
+        track.times.append(time)
+    elif not track.packets:
+        track.hidden.append((payload, time))
 
 
 def _number(frame: Any) -> int | None:
@@ -196,7 +210,10 @@ AUDIO_SECONDS = Fraction(20, 1000)
 """How far sound may move against the picture."""
 
 LONG = Fraction(1)
-"""A step of a clock that is more than this, or that goes back by more than half of it, is a jump."""
+"""A step of a clock that is more than this, or that goes back, is a jump, but for single wrong times."""
+
+DOUBTFUL = 3
+"""Where more times than this are wrong, nobody can say which of the others are right."""
 
 
 def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) -> list[str]:
@@ -209,11 +226,20 @@ def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) 
         left_out: rtseg reported streams left out or encoded anew.
     """
     wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
+    # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
+    repaired = said and not _sane([frame.time for frame in before.frames], wrap)
     return [
         *_frames(before, after),
-        *(_times_repaired if said else _times_kept)(before, after, wrap),
+        *(_times_repaired if repaired else _times_kept)(before, after, wrap),
         *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
     ]
+
+
+def _sane(times: Sequence[Fraction | None], wrap: Fraction | None) -> bool:
+    if None in times:
+        return False
+    steps = [near(now - last, wrap) for last, now in itertools.pairwise(times)]  # type: ignore[operator]
+    return all(0 < step < LONG for step in steps)
 
 
 def near(value: Fraction, wrap: Fraction | None) -> Fraction:
@@ -230,7 +256,7 @@ def _frames(before: Reading, after: Reading) -> list[str]:
             told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
             break
     times = [frame.time for frame in after.frames]
-    if any(now is not None and last is not None and now <= last for last, now in zip(times, times[1:], strict=False)):
+    if any(now is not None and last is not None and now <= last for last, now in itertools.pairwise(times)):
         told.append("times: the output's do not rise")
     return told
 
@@ -241,7 +267,7 @@ def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[
     ours = [frame.time for frame in before.frames]
     if any(time is None for time in ours):
         return ["times: the input has frames without a time, and no word"]
-    if any(near(now - last, wrap) <= 0 for last, now in zip(ours, ours[1:], strict=False)):
+    if any(near(now - last, wrap) <= 0 for last, now in itertools.pairwise(ours)):
         return ["times: the input's do not rise, and no word"]
     shifts = _shifts(before, after, wrap)
     place, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
@@ -257,11 +283,15 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
         return []
     ours = [frame.time for frame in before.frames]
     theirs = [frame.time for frame in after.frames]
+    known = [(time, time) for time in ours if time is not None]
+    parts = stretches(known)
+    if len(ours) - sum(len(part) for part in parts if len(part) > DOUBTFUL) > DOUBTFUL:
+        return []
     for place in range(1, len(ours) - 2):
         around = ours[place - 1 : place + 3]
         if None in around:
             continue
-        steps = [now - last for last, now in zip(around, around[1:], strict=False)]
+        steps = [now - last for last, now in itertools.pairwise(around)]
         if not all(0 < step < LONG for step in steps):
             continue
         became = theirs[place + 1] - theirs[place]
@@ -283,35 +313,62 @@ def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Frac
 
 def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap: Fraction | None) -> list[str]:
     told = []
-    pairs: list[tuple[Track, Track]] = []
+    wanted = [track for track in before.tracks if track.packets]
     free = list(after.tracks)
-    for ours in before.tracks:
-        if not ours.packets:
-            continue
-        theirs = next((track for track in free if track.kind == ours.kind and _same(ours, track)), None)
-        if theirs is None:
-            theirs = next((track for track in free if (track.kind, track.codec) == (ours.kind, ours.codec)), None)
-        if theirs is None:
+    pairs: dict[int, tuple[Track, Track]] = {}
+    # Those that are equal first: what was encoded anew may have become the codec of another.
+    for alike in (_primed, lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
+        for ours in wanted:
+            theirs = next((track for track in free if track.kind == ours.kind and alike(ours, track)), None)
+            if ours.index not in pairs and theirs is not None:
+                free.remove(theirs)
+                pairs[ours.index] = (ours, theirs)
+    for ours in wanted:
+        name = f"{ours.kind} {ours.index}"
+        if ours.index not in pairs:
             if not left_out:
-                told.append(f"{ours.kind} {ours.index}: {ours.codec} is not in the output, and no word")
+                told.append(f"{name}: {ours.codec} is not in the output, and no word")
             continue
-        free.remove(theirs)
-        pairs.append((ours, theirs))
-        if not _same(ours, theirs) and not (left_out and theirs.codec != ours.codec):
-            told.append(
-                f"{ours.kind} {ours.index}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same"
-            )
-        elif ours.codec.startswith("pcm_"):
-            told += _offset(before, after, _first(ours), _first(theirs), said, wrap)
-        else:
-            told += _offset(before, after, ours, theirs, said, wrap)
-    if [theirs.index for _, theirs in pairs] != sorted(theirs.index for _, theirs in pairs):
+        theirs = pairs[ours.index][1]
+        same = _primed(ours, theirs)
+        if same is not None:
+            ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
+            told += _offset(before, after, ours_, theirs_, said, wrap)
+        elif not (left_out and theirs.codec != ours.codec):
+            told.append(f"{name}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same")
+    order = [pairs[index][1].index for index in sorted(pairs)]
+    if order != sorted(order):
         told.append("order: the streams are in another order")
-    flagged = [theirs.index for ours, theirs in pairs if ours.default and ours.kind == "audio"]
-    now = [theirs.index for _, theirs in pairs if theirs.default and theirs.kind == "audio"]
-    if flagged and after.format != "mpegts" and now != flagged:
+    flagged = [theirs.index for ours, theirs in pairs.values() if ours.default and ours.kind == "audio"]
+    now = [theirs.index for _, theirs in pairs.values() if theirs.default and theirs.kind == "audio"]
+    if flagged and after.format != "mpegts" and sorted(now) != sorted(flagged):
         told.append(f"default: audio streams {flagged} should have the flag, {now} have it")
     return told
+
+
+PRIMING = Fraction(1, 10)
+"""How much hidden sound at the beginning may be shown elsewhere: decoders start with it, and not all containers hide it."""
+
+
+def _primed(ours: Track, theirs: Track) -> tuple[Track, Track] | None:
+    """Both with the same packets, what primes the decoder shown or hidden in either; None: they are not the same."""
+    for first in (ours, _with_priming(ours)):
+        for second in (theirs, _with_priming(theirs)):
+            if _same(first, second):
+                return first, second
+    return None
+
+
+def _with_priming(track: Track) -> Track:
+    if track.kind != "audio" or not track.packets or track.times[0] is None:
+        return track
+    begin = track.times[0]
+    more = [(data, time) for data, time in track.hidden if time is not None and begin - PRIMING <= time < begin]
+    return replace(
+        track,
+        packets=[data for data, _ in more] + track.packets,
+        times=[time for _, time in more] + track.times,
+    )
 
 
 def _same(ours: Track, theirs: Track) -> bool:
@@ -322,7 +379,7 @@ def _same(ours: Track, theirs: Track) -> bool:
 
 def _first(track: Track) -> Track:
     """Of PCM, which containers cut as they like: its first packet alone."""
-    return Track(track.index, track.kind, track.codec, track.default, track.packets[:1], track.times[:1], track.tick)
+    return replace(track, packets=track.packets[:1], times=track.times[:1])
 
 
 def _offset(
@@ -339,7 +396,8 @@ def _offset(
         return []
     limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
     name = f"{ours.kind} {ours.index}"
-    if not said:
+    sane = _sane([frame.time for frame in before.frames], wrap) and _sane(ours.times, wrap)
+    if not said or sane:
         shift = pictures[0][1] - pictures[0][0]
         for place, (a, b) in enumerate(sounds):
             off = near(b - a - shift, wrap)
@@ -373,7 +431,7 @@ def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fra
     parts: list[list[tuple[Fraction, Fraction]]] = []
     for pair in kept:
         step = pair[0] - parts[-1][-1][0] if parts else LONG
-        if not parts or not -LONG / 2 < step < LONG:
+        if not parts or not 0 < step < LONG:
             parts.append([])
         parts[-1].append(pair)
     return parts

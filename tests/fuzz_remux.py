@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from fuzz_seeds import REAR
 
 _FORMATS = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "mpegts": ".ts", "mpeg": ".mpg", "fragments": ".mp4"}
 
@@ -27,14 +28,14 @@ class Piece:
     key: bool
 
 
-def remux(files: Sequence[Path], number: int, random: np.random.Generator) -> tuple[str, str, bytes]:
-    """What was changed, the ending of the new file's name, and its bytes.
+def remux(path: Path, files: Sequence[Path], random: np.random.Generator) -> tuple[str, str, bytes]:
+    """What was changed in `path`, with streams of others of `files`; the ending of the new file's name, and its bytes.
 
     Raises:
         av.FFmpegError, ValueError: no muxer takes this.
     """
-    path = files[number % len(files)]
-    second = files[int(random.integers(0, len(files)))] if random.integers(0, 6) == 0 else None
+    rear = [file for file in files if file.name.startswith(REAR)]
+    second = rear[int(random.integers(0, len(rear)))] if random.integers(0, 5) == 0 else None
     form = str(random.choice(list(_FORMATS)))
     with av.open(str(path)) as source:
         if second is None:

@@ -1,14 +1,15 @@
-"""The small healthy videos that the fuzzer changes: each frame shows its number, and so does each of a second camera, plus 128."""
+"""The small healthy videos that the fuzzer changes: each frame shows its number; those of a rear camera 255 less their number."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from media import Audio, Text, write_video
 
-SECOND_CAMERA = 128
-"""What a frame of a second camera shows more."""
+REAR = "rear"
+"""What the names of the rear camera's files begin with."""
 
 _QUICK = {"preset": "ultrafast"}
 _PRECISE = {"preset": "veryfast", "bf": "2"}
@@ -48,7 +49,7 @@ def seeds(folder: Path) -> list[Path]:
             folder / "uneven.mkv",
             frames=len(uneven),
             pts=uneven,
-            time_base=_milliseconds(),
+            time_base=Fraction(1, 1000),
             gop=10,
             after=[sound],
             options=_PRECISE,
@@ -57,6 +58,9 @@ def seeds(folder: Path) -> list[Path]:
         write_video(folder / "plain.ts", frames=30, gop=10, after=[sound], options=_QUICK),
         write_video(folder / "b-frames.ts", frames=30, gop=10, after=[Audio("mp2", seconds=1.2)], options=_PRECISE),
         write_video(folder / "mpeg2.ts", frames=30, gop=10, codec="mpeg2video", b_frames=2, after=[Audio("ac3")]),
+        write_video(folder / "rear.mp4", frames=30, gop=10, turn=_inverted, after=[sound], options=_PRECISE),
+        write_video(folder / "rear-small.mkv", frames=30, size=(64, 48), turn=_inverted, options=_QUICK),
+        write_video(folder / "rear-large.ts", frames=30, gop=10, size=(128, 96), turn=_inverted, options=_QUICK),
         write_video(folder / "plain.avi", frames=30, gop=10, codec="mpeg4", after=[Audio("libmp3lame")]),
         write_video(folder / "plain.mpg", frames=30, gop=10, codec="mpeg2video", after=[Audio("mp2")]),
         write_video(folder / "b-frames.mpg", frames=30, gop=10, codec="mpeg2video", b_frames=2, after=[Audio("mp2")]),
@@ -66,7 +70,7 @@ def seeds(folder: Path) -> list[Path]:
     return sorted(made)
 
 
-def _milliseconds():  # type: ignore[no-untyped-def]
-    from fractions import Fraction
-
-    return Fraction(1, 1000)
+def _inverted(image: np.ndarray) -> np.ndarray:
+    height = len(image)
+    image[height // 3 : 2 * height // 3] = 255 - image[height // 3 : 2 * height // 3]
+    return image

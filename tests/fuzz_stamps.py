@@ -32,7 +32,19 @@ def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> st
     at = int(random.integers(1, max(2, len(chosen) - 1)))
     what = str(
         random.choice(
-            ["offset", "jump", "jump in one", "outlier", "swap", "same", "missing", "jitter", "late dts", "wrap", "slow"]
+            [
+                "offset",
+                "jump",
+                "jump in one",
+                "outlier",
+                "swap",
+                "same",
+                "missing",
+                "jitter",
+                "late dts",
+                "wrap",
+                "slow",
+            ]
         )
     )
     ticks = round(second * float(random.choice([0.04, 0.3, 0.9, 1.5, 5, 30, 3600])) * int(random.choice([-1, 1])))
@@ -44,7 +56,7 @@ def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> st
         case "wrap":
             # The clock wraps (in Matroska: comes near its end) in mid-file.
             middle = chosen[at].pts or chosen[at].dts or 0 if at < len(chosen) else 0
-            _move(stamps, WRAP - middle)
+            _move(stamps, WRAP - middle if second == 90_000 else 30_000 - middle)
             where = f"all, at packet {at} of stream {one}"
         case "jump":
             mark = chosen[min(at, len(chosen) - 1)].at
@@ -108,7 +120,9 @@ def _clock(data: bytes, at: int) -> int:
 
 def _clock_bytes(value: int, mark: int) -> bytes:
     value %= WRAP
-    return struct.pack(">BHH", mark << 4 | value >> 30 << 1 | 1, (value >> 15 & 0x7FFF) << 1 | 1, (value & 0x7FFF) << 1 | 1)
+    return struct.pack(
+        ">BHH", mark << 4 | value >> 30 << 1 | 1, (value >> 15 & 0x7FFF) << 1 | 1, (value & 0x7FFF) << 1 | 1
+    )
 
 
 def _write_pes(data: bytearray, stamp: Stamp, had_both: bool) -> None:
