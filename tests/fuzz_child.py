@@ -18,7 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import av  # noqa: E402
 from fuzz_cases import Case, case  # noqa: E402
-from fuzz_reading import differences, read  # noqa: E402
+from fuzz_check import differences  # noqa: E402
+from fuzz_reading import read  # noqa: E402
 from media import through  # noqa: E402
 from proofs import resident_mib  # noqa: E402
 
@@ -47,8 +48,8 @@ class Hang(Exception):
     """A case took longer than it may."""
 
 
-def run_case(made: Case, folder: Path, number: int) -> tuple[str, str]:
-    """How a case ends, and its line."""
+def run_case(made: Case, folder: Path, number: int) -> tuple[str, str, list[str]]:
+    """How a case ends, its line, and in what the output differs from the input."""
     path = folder / f"in{made.suffix}"
     path.write_bytes(made.data)
     target = folder / ("out.mp4", "out.mkv", "out.mp4", "out.mkv", "out.mov", "out.ts")[number % 6]
@@ -56,10 +57,10 @@ def run_case(made: Case, folder: Path, number: int) -> tuple[str, str]:
         result = through(path, target, sink={"preset": "ultrafast"}, max_pixels=LARGEST)
     except RtsegError as error:
         if "\n" in str(error):
-            return "two lines", str(error)
-        return ("unwritten" if isinstance(error, SinkError) and _shows_something(path) else "refused"), str(error)
+            return "two lines", str(error), []
+        return ("unwritten" if isinstance(error, SinkError) and _shows_something(path) else "refused"), str(error), []
     if not result.report.ok:
-        return "broken", result.report.line()
+        return "broken", result.report.line(), []
     repairs = [
         str(item.describe()) if hasattr(item, "describe") else str(item)
         for item in getattr(result.report, "repairs", ())
@@ -70,12 +71,13 @@ def run_case(made: Case, folder: Path, number: int) -> tuple[str, str]:
     try:
         before, after = read(path, largest=True), read(target, largest=False)
     except (av.FFmpegError, OSError, ValueError) as error:
-        return "wrong", f"{target.suffix} can't be read: {type(error).__name__}: {error}"
+        return "wrong", f"{target.suffix} can't be read: {type(error).__name__}: {error}", ["unreadable"]
     problems = differences(before, after, said=said, left_out=left_out)
     if problems:
         words = "; ".join([*repairs, *notes]) or result.report.line()
-        return "wrong", f"{target.suffix}: {'; '.join(problems)} | rtseg: {words}"
-    return ("repaired" if said else "ok"), result.report.line()
+        differs = [re.split(r"[ :]", problem)[0] for problem in problems]
+        return "wrong", f"{target.suffix}: {'; '.join(problems)} | rtseg: {words}", differs
+    return ("repaired" if said else "ok"), result.report.line(), []
 
 
 def _shows_something(path: Path) -> bool:
@@ -102,8 +104,9 @@ def run(files: list[Path], seed: int, first: int, count: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, SECONDS_PER_CASE)
             # The alarm is heard between two lines of Python; this ends a process that hangs inside a native library.
             faulthandler.dump_traceback_later(10 * SECONDS_PER_CASE, exit=True)
+            differs: list[str] = []
             try:
-                kind, line = run_case(made, folder, number)
+                kind, line, differs = run_case(made, folder, number)
             except Hang:
                 kind, line = "hang", f"more than {SECONDS_PER_CASE} s of CPU"
             except Exception as error:
@@ -121,6 +124,7 @@ def run(files: list[Path], seed: int, first: int, count: int) -> None:
                 end=number,
                 kind=kind,
                 line=line,
+                differs=differs,
                 family=made.family,
                 told=made.told,
                 cpu_seconds=round(time.process_time(), 2),

@@ -66,6 +66,9 @@ class Outcome:
     families: Counter[str] = field(default_factory=Counter)
     """The same for each family of changes: `stamps wrong`."""
 
+    differs: Counter[str] = field(default_factory=Counter)
+    """In what the wrong ones differ: `frames`, `times`, `offset`, `audio`, `video`, `order`, `default`."""
+
     failures: list[str] = field(default_factory=list)
     """A line for each that ended as none may."""
 
@@ -84,6 +87,7 @@ class Outcome:
         """Takes what a stretch found."""
         self.kinds.update(other["kinds"])
         self.families.update(other["families"])
+        self.differs.update(other["differs"])
         self.failures += other["failures"]
         self.honest += other["honest"]
         self.peak_mib = max(self.peak_mib, other["peak_mib"])
@@ -95,6 +99,7 @@ class Outcome:
         return {
             "kinds": dict(self.kinds),
             "families": dict(self.families),
+            "differs": dict(self.differs),
             "failures": self.failures,
             "honest": self.honest,
             "peak_mib": self.peak_mib,
@@ -149,6 +154,7 @@ def _take(outcome: Outcome, ended: list[dict[str, Any]], files: list[Path], seed
             line["kind"], line["line"] = "memory", f"{line['peak_mib']} MiB, more than {MEMORY_MIB}"
         outcome.kinds[line["kind"]] += 1
         outcome.families[f"{line['family']} {line['kind']}"] += 1
+        outcome.differs.update(set(line["differs"]))
         if line["kind"] not in GOOD:
             (outcome.honest if line["kind"] in HONEST else outcome.failures).append(
                 f"case {line['end']}: {line['kind']}: {line['line']} ({line['family']} {line['told']})"
@@ -272,6 +278,7 @@ def main() -> int:
         "cpu_seconds": round(outcome.cpu_seconds),
         "ended": dict(outcome.kinds),
         "families": families,
+        "wrong_in": dict(outcome.differs),
         "failures": outcome.failures[:LISTED],
         "broken_or_unwritten": outcome.honest[:LISTED],
         "peak_mib": outcome.peak_mib,

@@ -1,12 +1,10 @@
-"""What a plain FFmpeg reading of a file shows, and whether an output shows the same as its input. Knows nothing of rtseg's code."""
+"""What a plain FFmpeg reading of a file shows. Knows nothing of rtseg's code."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,6 @@ BITS = 8
 GENERATE_PTS = 1
 """AVFMT_FLAG_GENPTS, which PyAV sets and plain FFmpeg does not."""
 
-WRAPPING = {"mpegts", "mpeg"}
-WRAP = Fraction(1 << 33, 90_000)
-"""Seconds after which the clock of these formats begins anew: 26.5 hours. Times are compared modulo this."""
-
 _ERRORS = 64
 
 
@@ -34,6 +28,9 @@ class Shown:
     """What is drawn on it; None: unreadable."""
 
     time: Fraction | None
+
+    stamp: int | None = None
+    """Its own presentation time stamp in the file, which FFmpeg sets aside where too many of them are wrong."""
 
 
 @dataclass
@@ -124,7 +121,7 @@ def read(path: Path, *, largest: bool) -> Reading:
                     time = before + last_duration
                 if time is not None and before is not None and time - before > 0:
                     last_duration = time - before
-                told.frames.append(Shown(_number(frame), time))
+                told.frames.append(Shown(_number(frame), time, frame.pts))
         return told
 
 
@@ -175,6 +172,8 @@ def _note(track: Track, packet: Any) -> None:
     data = bytes(packet)
     if track.codec == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         data = data[7 if data[1] & 1 else 9 :]  # the ADTS header of MPEG-TS
+    if track.codec in _PARAMETERS:
+        data = b"".join(unit for unit in _units(data) if not _PARAMETERS[track.codec](unit))
     payload = data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest()
     stamp = packet.pts if packet.pts is not None else packet.dts
     time = None if stamp is None else stamp * _fraction(packet.time_base)
@@ -183,6 +182,25 @@ def _note(track: Track, packet: Any) -> None:
         track.times.append(time)
     elif not track.packets:
         track.hidden.append((payload, time))
+
+
+_PARAMETERS = {
+    "h264": lambda unit: unit[0] & 31 in (7, 8, 9),
+    "hevc": lambda unit: unit[0] >> 1 & 63 in (32, 33, 34, 35),
+}
+"""Whether a unit of a codec is one that containers add or move to their header: parameter sets and delimiters."""
+
+
+def _units(data: bytes) -> list[bytes]:
+    """The units of an H.264 or H.265 packet, with start codes as in MPEG-TS or with their lengths as in MP4."""
+    if data[:3] == b"\0\0\1" or data[:4] == b"\0\0\0\1":
+        return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1") if unit.rstrip(b"\0")]
+    units, at = [], 0
+    while at + 5 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        units.append(data[at + 4 : at + 4 + length].rstrip(b"\0"))
+        at += 4 + length
+    return [unit for unit in units if unit]
 
 
 def _number(frame: Any) -> int | None:
@@ -202,236 +220,3 @@ def _number(frame: Any) -> int | None:
 
 def _fraction(value: Any) -> Fraction:
     return Fraction(value.numerator, value.denominator) if value else Fraction(1)
-
-
-# Input against output
-
-AUDIO_SECONDS = Fraction(20, 1000)
-"""How far sound may move against the picture."""
-
-LONG = Fraction(1)
-"""A step of a clock that is more than this, or that goes back, is a jump, but for single wrong times."""
-
-DOUBTFUL = 3
-"""Where more times than this are wrong, nobody can say which of the others are right."""
-
-
-def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) -> list[str]:
-    """What an output shows otherwise than its input; empty: it is right.
-
-    Args:
-        before: the input.
-        after: the output.
-        said: rtseg reported repairs, so that times may differ where the input's are wrong.
-        left_out: rtseg reported streams left out or encoded anew.
-    """
-    wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
-    # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
-    repaired = said and not _sane([frame.time for frame in before.frames], wrap)
-    return [
-        *_frames(before, after),
-        *(_times_repaired if repaired else _times_kept)(before, after, wrap),
-        *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
-    ]
-
-
-def _sane(times: Sequence[Fraction | None], wrap: Fraction | None) -> bool:
-    if None in times:
-        return False
-    steps = [near(now - last, wrap) for last, now in itertools.pairwise(times)]  # type: ignore[operator]
-    return all(0 < step < LONG for step in steps)
-
-
-def near(value: Fraction, wrap: Fraction | None) -> Fraction:
-    """A difference of times, the wraps of the clock taken out."""
-    return value if wrap is None else value - round(value / wrap) * wrap
-
-
-def _frames(before: Reading, after: Reading) -> list[str]:
-    told = []
-    if len(before.frames) != len(after.frames):
-        told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
-    for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
-        if None not in (ours.number, theirs.number) and ours.number != theirs.number:
-            told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
-            break
-    times = [frame.time for frame in after.frames]
-    if any(now is not None and last is not None and now <= last for last, now in itertools.pairwise(times)):
-        told.append("times: the output's do not rise")
-    return told
-
-
-def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[str]:
-    if len(before.frames) != len(after.frames) or not before.frames:
-        return []
-    ours = [frame.time for frame in before.frames]
-    if any(time is None for time in ours):
-        return ["times: the input has frames without a time, and no word"]
-    if any(near(now - last, wrap) <= 0 for last, now in itertools.pairwise(ours)):
-        return ["times: the input's do not rise, and no word"]
-    shifts = _shifts(before, after, wrap)
-    place, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
-    off = abs(near(worst - shifts[0], wrap))
-    if off > max(Fraction(1, 1000), before.tick, after.tick):
-        return [f"times: frame {place} of {len(ours)} is {float(off) * 1000:.1f} ms off"]
-    return []
-
-
-def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> list[str]:
-    """Where the input's times are sane on both sides, the distance of two frames stays."""
-    if len(before.frames) != len(after.frames):
-        return []
-    ours = [frame.time for frame in before.frames]
-    theirs = [frame.time for frame in after.frames]
-    known = [(time, time) for time in ours if time is not None]
-    parts = stretches(known)
-    if len(ours) - sum(len(part) for part in parts if len(part) > DOUBTFUL) > DOUBTFUL:
-        return []
-    for place in range(1, len(ours) - 2):
-        around = ours[place - 1 : place + 3]
-        if None in around:
-            continue
-        steps = [now - last for last, now in itertools.pairwise(around)]
-        if not all(0 < step < LONG for step in steps):
-            continue
-        became = theirs[place + 1] - theirs[place]
-        if abs(became - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
-            return [
-                f"times: frames {place} and {place + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
-                f"{float(became) * 1000:.0f} ms in the output"
-            ]
-    return []
-
-
-def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
-    return [
-        near(theirs.time - ours.time, wrap)
-        for ours, theirs in zip(before.frames, after.frames, strict=False)
-        if ours.time is not None and theirs.time is not None
-    ]
-
-
-def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap: Fraction | None) -> list[str]:
-    told = []
-    wanted = [track for track in before.tracks if track.packets]
-    free = list(after.tracks)
-    pairs: dict[int, tuple[Track, Track]] = {}
-    # Those that are equal first: what was encoded anew may have become the codec of another.
-    for alike in (_primed, lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
-        for ours in wanted:
-            theirs = next((track for track in free if track.kind == ours.kind and alike(ours, track)), None)
-            if ours.index not in pairs and theirs is not None:
-                free.remove(theirs)
-                pairs[ours.index] = (ours, theirs)
-    for ours in wanted:
-        name = f"{ours.kind} {ours.index}"
-        if ours.index not in pairs:
-            if not left_out:
-                told.append(f"{name}: {ours.codec} is not in the output, and no word")
-            continue
-        theirs = pairs[ours.index][1]
-        same = _primed(ours, theirs)
-        if same is not None:
-            ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
-            told += _offset(before, after, ours_, theirs_, said, wrap)
-        elif not (left_out and theirs.codec != ours.codec):
-            told.append(f"{name}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same")
-    order = [pairs[index][1].index for index in sorted(pairs)]
-    if order != sorted(order):
-        told.append("order: the streams are in another order")
-    flagged = [theirs.index for ours, theirs in pairs.values() if ours.default and ours.kind == "audio"]
-    now = [theirs.index for _, theirs in pairs.values() if theirs.default and theirs.kind == "audio"]
-    if flagged and after.format != "mpegts" and sorted(now) != sorted(flagged):
-        told.append(f"default: audio streams {flagged} should have the flag, {now} have it")
-    return told
-
-
-PRIMING = Fraction(1, 10)
-"""How much hidden sound at the beginning may be shown elsewhere: decoders start with it, and not all containers hide it."""
-
-
-def _primed(ours: Track, theirs: Track) -> tuple[Track, Track] | None:
-    """Both with the same packets, what primes the decoder shown or hidden in either; None: they are not the same."""
-    for first in (ours, _with_priming(ours)):
-        for second in (theirs, _with_priming(theirs)):
-            if _same(first, second):
-                return first, second
-    return None
-
-
-def _with_priming(track: Track) -> Track:
-    if track.kind != "audio" or not track.packets or track.times[0] is None:
-        return track
-    begin = track.times[0]
-    more = [(data, time) for data, time in track.hidden if time is not None and begin - PRIMING <= time < begin]
-    return replace(
-        track,
-        packets=[data for data, _ in more] + track.packets,
-        times=[time for _, time in more] + track.times,
-    )
-
-
-def _same(ours: Track, theirs: Track) -> bool:
-    if ours.codec.startswith("pcm_"):
-        return b"".join(ours.packets) == b"".join(theirs.packets)
-    return ours.packets == theirs.packets
-
-
-def _first(track: Track) -> Track:
-    """Of PCM, which containers cut as they like: its first packet alone."""
-    return replace(track, packets=track.packets[:1], times=track.times[:1])
-
-
-def _offset(
-    before: Reading, after: Reading, ours: Track, theirs: Track, said: bool, wrap: Fraction | None
-) -> list[str]:
-    """Whether sound lies where it did against the picture: everywhere, or within each stretch of the input's clock."""
-    pictures = [
-        (ours_.time, theirs_.time)
-        for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
-        if ours_.time is not None and theirs_.time is not None
-    ]
-    sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
-    if not pictures or not sounds or len(before.frames) != len(after.frames):
-        return []
-    limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
-    name = f"{ours.kind} {ours.index}"
-    sane = _sane([frame.time for frame in before.frames], wrap) and _sane(ours.times, wrap)
-    if not said or sane:
-        shift = pictures[0][1] - pictures[0][0]
-        for place, (a, b) in enumerate(sounds):
-            off = near(b - a - shift, wrap)
-            if abs(off) > limit:
-                return [f"offset: packet {place} of {len(sounds)} of {name} moved by {float(off) * 1000:+.0f} ms"]
-        return []
-    parts, others = stretches(pictures), stretches(sounds)
-    if len(parts) != len(others):
-        return []  # A jump of one stream alone: what belongs together is not defined.
-    for number, (part, other) in enumerate(zip(parts, others, strict=True)):
-        for a, b in other:
-            close = min(part, key=lambda pair: abs(pair[0] - a))
-            off = near((b - a) - (close[1] - close[0]), wrap)
-            if abs(close[0] - a) < LONG / 2 and abs(off) > limit:
-                return [
-                    f"offset: in stretch {number} of {len(parts)} {name} moved by {float(off) * 1000:+.0f} ms "
-                    f"(at {float(a):.2f} s)"
-                ]
-    return []
-
-
-def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:
-    """Parts of a stream in which the input's clock runs on, single wrong times left out."""
-    kept: list[tuple[Fraction, Fraction]] = []
-    for place, pair in enumerate(pairs):
-        with contextlib.suppress(IndexError):
-            last, following = pairs[place - 1][0] if place else None, pairs[place + 1][0]
-            if last is not None and 0 < following - last < LONG and not last < pair[0] < following:
-                continue
-        kept.append(pair)
-    parts: list[list[tuple[Fraction, Fraction]]] = []
-    for pair in kept:
-        step = pair[0] - parts[-1][-1][0] if parts else LONG
-        if not parts or not 0 < step < LONG:
-            parts.append([])
-        parts[-1].append(pair)
-    return parts

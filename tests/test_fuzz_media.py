@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from fuzz_boxes import change_mp4, parse
 from fuzz_cases import case
+from fuzz_check import differences
 from fuzz_media import GROWTH_MIB, fuzz, growth
-from fuzz_reading import Reading, Shown, Track, differences, read
+from fuzz_reading import Reading, Shown, Track, read
 from fuzz_seeds import REAR, seeds
 from fuzz_stamps import CHANGES
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kills import Kind, _segment_order, kill_live, kill_video, shares, table
+from kill_runs import Kind, kill_live, kill_video, segment_order
+from kills import shares, table
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -27,7 +28,7 @@ def test_a_killed_recording_keeps_its_complete_segments(tmp_path: Path) -> None:
 
 def test_segments_are_put_in_the_order_of_their_recording() -> None:
     names = ["out-20261122T144013Z.partial.mp4", "out-20261122T144012Z-2.mp4", "out-20261122T144012Z.mp4"]
-    assert [path.name for path in sorted(map(Path, names), key=_segment_order)] == names[::-1]
+    assert [path.name for path in sorted(map(Path, names), key=segment_order)] == names[::-1]
 
 
 def test_all_kinds_get_their_share_of_the_kills() -> None:
