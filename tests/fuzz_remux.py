@@ -61,7 +61,7 @@ def _write(sources: Sequence[Any], form: str, random: np.random.Generator) -> tu
         random.shuffle(order)
         told.append(f"streams in the order {order}")
     data = io.BytesIO()
-    options = {"max_interleave_delta": "1"}
+    options = {"max_interleave_delta": "1", "fflags": "+bitexact"}  # without, Matroska files get random identifiers
     if random.integers(0, 2):
         options["avoid_negative_ts"] = "disabled"
         told.append("negative times kept")

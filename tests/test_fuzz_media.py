@@ -63,8 +63,8 @@ def test_the_reading_sees_each_frame_at_its_time(files: list[Path]) -> None:
         drawn = [255 - number if path.name.startswith(REAR) else number for number in range(count)]
         assert [frame.number for frame in told.frames] == drawn, path.name
         times = [frame.time for frame in told.frames]
-        if path.name.startswith(("plain.gif", "uneven")) or None in times:
-            continue
+        if path.name.startswith(("plain.gif", "uneven", "fragments", "plain.avi")) or None in times:
+            continue  # 10 a second, uneven, and begun by their muxers with a longer step
         steps = {
             round(float(now - last), 3)  # type: ignore[operator]
             for last, now in itertools.pairwise(times)
@@ -149,22 +149,22 @@ def test_changed_tables_stay_readable_and_change_what_is_shown(files: list[Path]
     source = next(path for path in files if path.name == "b-frames.mp4")  # its index stands before its data
     random = np.random.default_rng(0)
     shown = set()
-    for number in range(20):
+    for number in range(200):
         told, data = change_mp4(source.read_bytes(), random)
-        path = tmp_path / f"{number}.mp4"
-        path.write_bytes(data)
-        if told.startswith("vide elst"):
+        if told.startswith("vide elst") and told.endswith("]") and told.count("elst") == 1:
+            path = tmp_path / f"{number}.mp4"
+            path.write_bytes(data)
             shown.add(len(read(path, largest=True).frames))
-    assert len(shown) > 1
+    assert len(shown) > 2
 
 
 def test_changed_stamps_are_read_as_they_were_written(files: list[Path], tmp_path: Path) -> None:
     for name in ("plain.ts", "plain.mkv"):
         source = next(path for path in files if path.name == name)
         healthy = read(source, largest=True)
-        for seed in range(40):
+        for seed in range(1000):
             told, data = CHANGES[source.suffix](source.read_bytes(), np.random.default_rng(seed))
-            if told.startswith("offset +0.30"):
+            if told.startswith("offset +0.90"):
                 break
         path = tmp_path / name
         path.write_bytes(data)
@@ -173,4 +173,4 @@ def test_changed_stamps_are_read_as_they_were_written(files: list[Path], tmp_pat
             round(float(b.time - a.time), 3)  # type: ignore[operator]
             for a, b in zip(healthy.frames, moved.frames, strict=True)
         }
-        assert gaps == {0.3}, told
+        assert gaps == {0.9}, told
