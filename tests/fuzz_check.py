@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,12 +34,16 @@ def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) 
     """
     wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
     # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
-    repaired = said and not _sane([frame.time for frame in before.frames], wrap)
+    repaired = said and not _sane_frames(before, wrap)
     return [
         *_frames(before, after),
         *(_times_repaired if repaired else _times_kept)(before, after, wrap),
         *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
     ]
+
+
+def _sane_frames(told: Reading, wrap: Fraction | None) -> bool:
+    return all(frame.certain for frame in told.frames) and _sane([frame.time for frame in told.frames], wrap)
 
 
 def _sane(times: Sequence[Fraction | None], wrap: Fraction | None) -> bool:
@@ -95,7 +98,7 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
         return []
     for place in range(1, len(ours) - 2):
         around = ours[place - 1 : place + 3]
-        if None in around:
+        if None in around or not (before.frames[place].certain and before.frames[place + 1].certain):
             continue
         steps = [now - last for last, now in itertools.pairwise(around)]
         if not all(0 < step < LONG for step in steps):
@@ -113,9 +116,7 @@ def _doubtful(told: Reading) -> bool:
     """Whether so many times are missing or wrong that nobody can say what the others ought to be."""
     times = [(frame.time, frame.time) for frame in told.frames if frame.time is not None]
     sound = sum(len(part) for part in stretches(times) if len(part) > DOUBTFUL)
-    stamps = [frame.stamp for frame in told.frames if frame.stamp is not None]
-    back = sum(now <= last for last, now in itertools.pairwise(stamps))
-    return len(told.frames) - sound > DOUBTFUL or back > DOUBTFUL
+    return max(len(told.frames) - sound, sum(not frame.certain for frame in told.frames)) > DOUBTFUL
 
 
 def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
@@ -132,7 +133,8 @@ def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap
     free = list(after.tracks)
     pairs: dict[int, tuple[Track, Track]] = {}
     # Those that are equal first: what was encoded anew may have become the codec of another.
-    for alike in (_primed, lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
+    hidden = LONG * 1000 if said and _doubtful(before) else PRIMING
+    for alike in (lambda a, b: _primed(a, b, hidden), lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
         for ours in wanted:
             theirs = next((track for track in free if track.kind == ours.kind and alike(ours, track)), None)
             if ours.index not in pairs and theirs is not None:
@@ -145,7 +147,7 @@ def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap
                 told.append(f"{name}: {ours.codec} is not in the output, and no word")
             continue
         theirs = pairs[ours.index][1]
-        same = _primed(ours, theirs)
+        same = _primed(ours, theirs, hidden)
         if same is not None:
             ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
             told += _offset(before, after, ours_, theirs_, said, wrap)
@@ -165,20 +167,20 @@ PRIMING = Fraction(1, 10)
 """How much hidden sound at the beginning may be shown elsewhere: decoders start with it, and not all containers hide it."""
 
 
-def _primed(ours: Track, theirs: Track) -> tuple[Track, Track] | None:
+def _primed(ours: Track, theirs: Track, limit: Fraction) -> tuple[Track, Track] | None:
     """Both with the same packets, what primes the decoder shown or hidden in either; None: they are not the same."""
-    for first in (ours, _with_priming(ours)):
-        for second in (theirs, _with_priming(theirs)):
+    for first in (ours, _with_priming(ours, limit)):
+        for second in (theirs, _with_priming(theirs, limit)):
             if _same(first, second):
                 return first, second
     return None
 
 
-def _with_priming(track: Track) -> Track:
+def _with_priming(track: Track, limit: Fraction) -> Track:
     if track.kind != "audio" or not track.packets or track.times[0] is None:
         return track
     begin = track.times[0]
-    more = [(data, time) for data, time in track.hidden if time is not None and begin - PRIMING <= time < begin]
+    more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
     return replace(
         track,
         packets=[data for data, _ in more] + track.packets,
@@ -211,7 +213,7 @@ def _offset(
         return []
     limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
     name = f"{ours.kind} {ours.index}"
-    sane = _sane([frame.time for frame in before.frames], wrap) and _sane(ours.times, wrap)
+    sane = _sane_frames(before, wrap) and _sane(ours.times, wrap)
     if not said or sane:
         shift = pictures[0][1] - pictures[0][0]
         for place, (a, b) in enumerate(sounds):
@@ -240,9 +242,11 @@ def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fra
     """Parts of a stream in which the input's clock runs on, single wrong times left out."""
     kept: list[tuple[Fraction, Fraction]] = []
     for place, pair in enumerate(pairs):
-        with contextlib.suppress(IndexError):
-            last, following = pairs[place - 1][0] if place else None, pairs[place + 1][0]
-            if last is not None and 0 < following - last < LONG and not last < pair[0] < following:
+        last = pairs[place - 1][0] if place else None
+        following = pairs[place + 1][0] if place + 1 < len(pairs) else None
+        if last is not None and (following is None or 0 < following - last < LONG):
+            between = last < pair[0] < (last + LONG if following is None else following)
+            if not between:
                 continue
         kept.append(pair)
     parts: list[list[tuple[Fraction, Fraction]]] = []

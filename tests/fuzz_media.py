@@ -31,8 +31,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz_cases import case  # noqa: E402
-from fuzz_child import MEMORY_MIB, SECONDS_PER_CASE  # noqa: E402
+from fuzz_child import GOOD, MEMORY_MIB, SECONDS_PER_CASE  # noqa: E402
 from fuzz_seeds import seeds  # noqa: E402
 from proofs import keep_proof  # noqa: E402
 
@@ -42,9 +41,6 @@ SETTLED_CASES = 60
 
 GROWTH_MIB = 16
 """What may come on top of that until the end of a stretch. A picture or codec lost in one case of ten makes more."""
-
-GOOD = {"ok", "repaired", "refused"}
-"""How a case may end."""
 
 HONEST = {"broken", "unwritten"}
 """No result, and it says so, although plain FFmpeg reads the input: listed apart, as something to look at."""
@@ -59,9 +55,10 @@ class Outcome:
     """How the cases ended."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """How many ended as `ok` (the output shows what the input shows), `repaired` (and it said what it repaired), `refused`
-    (one line); as `broken` (the report says so) or `unwritten` (one line about the output); or as none may: `wrong`, `hang`,
-    `two lines`, `traceback`, `crash`, `memory`, `growth`."""
+    """How many ended as `ok` (the output shows what the input shows), as `repaired` (and it said what it repaired), as
+    `refused` (one line); as `not made` (FFmpeg's muxer could not make the case); as `broken` (the report says so) or
+    `unwritten` (one line about the output); or as none may: `wrong`, `hang`, `two lines`, `traceback`, `crash`, `memory`,
+    `growth`."""
 
     families: Counter[str] = field(default_factory=Counter)
     """The same for each family of changes: `stamps wrong`."""
@@ -120,12 +117,11 @@ def run_stretch(folder: Path, seed: int, first: int, count: int, keep: Path | No
     outcome = Outcome()
     # One heap for all threads, so that what grows is what was not given back, and not the holes of many heaps.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    files = sorted(path for path in folder.iterdir() if path.is_file())
     number, after = first, first + count
     while number < after:
-        command = [sys.executable, str(ROOT / "tests" / "fuzz_child.py"), str(folder), str(seed), str(number)]
-        command.append(str(after - number))
-        with tempfile.TemporaryFile("w+") as told:
+        with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryDirectory() as now:
+            command = [sys.executable, str(ROOT / "tests" / "fuzz_child.py"), str(folder), now, str(keep or "")]
+            command += [str(seed), str(number), str(after - number)]
             try:
                 limit = (after - number) * SECONDS_PER_CASE
                 code = subprocess.run(command, stdout=told, env=environment, timeout=limit, check=False).returncode
@@ -133,21 +129,30 @@ def run_stretch(folder: Path, seed: int, first: int, count: int, keep: Path | No
                 code = -signal.SIGKILL
             told.seek(0)
             lines = [json.loads(line) for line in told if line.startswith("{") and line.endswith("}\n")]
-        ended = [line for line in lines if "kind" in line]
-        _take(outcome, ended, files, seed, keep)
-        number += len(ended)
-        if code != 0:
-            what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            made = case(files, seed, number)
-            outcome.kinds["crash"] += 1
-            outcome.families[f"{made.family} crash"] += 1
-            outcome.failures.append(f"case {number}: crash: the process ended by {what}: {made.family} {made.told}")
-            _keep(keep, files, seed, number)
-            number += 1
+            ended = [line for line in lines if "kind" in line]
+            _take(outcome, ended)
+            number += len(ended)
+            if code != 0:
+                _take_crash(outcome, number, code, lines[-1] if lines else {})
+                if keep is not None:
+                    for path in Path(now).iterdir():
+                        shutil.copy(path, keep)
+                number += 1
     return outcome
 
 
-def _take(outcome: Outcome, ended: list[dict[str, Any]], files: list[Path], seed: int, keep: Path | None) -> None:
+def _take_crash(outcome: Outcome, number: int, code: int, last: dict[str, Any]) -> None:
+    if "make" in last:
+        outcome.kinds["not made"] += 1
+        return
+    what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    family = last.get("family", "start")
+    outcome.kinds["crash"] += 1
+    outcome.families[f"{family} crash"] += 1
+    outcome.failures.append(f"case {number}: crash: the process ended by {what}: {family} {last.get('told', '')}")
+
+
+def _take(outcome: Outcome, ended: list[dict[str, Any]]) -> None:
     for line in ended:
         outcome.peak_mib = max(outcome.peak_mib, line["peak_mib"])
         if line["peak_mib"] > MEMORY_MIB:
@@ -159,7 +164,6 @@ def _take(outcome: Outcome, ended: list[dict[str, Any]], files: list[Path], seed
             (outcome.honest if line["kind"] in HONEST else outcome.failures).append(
                 f"case {line['end']}: {line['kind']}: {line['line']} ({line['family']} {line['told']})"
             )
-            _keep(keep, files, seed, line["end"])
     if ended:
         outcome.cpu_seconds += ended[-1]["cpu_seconds"]
     more = growth([line["resident_mib"] for line in ended])
@@ -242,13 +246,6 @@ def _seed_folder(temporary: Path, keep: Path | None, fresh: bool) -> Path:
         seeds(folder)
         complete.mkdir()
     return folder
-
-
-def _keep(folder: Path | None, files: list[Path], seed: int, number: int) -> None:
-    if folder is not None:
-        made = case(files, seed, number)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{seed}-{number}{made.suffix}").write_bytes(made.data)
 
 
 def main() -> int:

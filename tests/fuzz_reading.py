@@ -29,8 +29,8 @@ class Shown:
 
     time: Fraction | None
 
-    stamp: int | None = None
-    """Its own presentation time stamp in the file, which FFmpeg sets aside where too many of them are wrong."""
+    certain: bool = True
+    """False: the file gives no time, or FFmpeg sets the presentation time stamp aside, as others before were wrong."""
 
 
 @dataclass
@@ -67,11 +67,12 @@ class Reading:
     tracks: list[Track] = field(default_factory=list)
 
 
-def read(path: Path, *, largest: bool) -> Reading:
+def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
     """Decodes a file with FFmpeg alone.
 
     Args:
         path: the file.
+        threads: decode several frames at once, as programs do by default.
         largest: read the largest video stream, as the docs say rtseg does; else the one that players open.
 
     Raises:
@@ -91,7 +92,7 @@ def read(path: Path, *, largest: bool) -> Reading:
         if not largest:
             best = container.streams.best("video")
             video = best if best in videos else video
-        video.codec_context.thread_type = "NONE"
+        video.codec_context.thread_type = "FRAME" if threads else "NONE"
         told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
         told.tick = _fraction(video.time_base)
         tracks = {}
@@ -117,11 +118,12 @@ def read(path: Path, *, largest: bool) -> Reading:
                 # As the ffmpeg program does: a frame without a time comes one duration behind the one before.
                 before = told.frames[-1].time if told.frames else None
                 time = None if ticks is None else ticks * told.tick
+                certain = ticks is not None and frame.pts in (None, ticks)
                 if time is None and before is not None and last_duration:
                     time = before + last_duration
                 if time is not None and before is not None and time - before > 0:
                     last_duration = time - before
-                told.frames.append(Shown(_number(frame), time, frame.pts))
+                told.frames.append(Shown(_number(frame), time, certain))
         return told
 
 
@@ -212,10 +214,13 @@ def _number(frame: Any) -> int | None:
     if turned % 90 == 0:
         image = np.rot90(image, turned // 90)
     height, width = image.shape
-    values = [int(image[height // 2, width * (2 * bit + 1) // (2 * BITS)]) for bit in range(BITS)]
-    if any(70 < value < 185 for value in values):
-        return None
-    return sum(1 << bit for bit, value in enumerate(values) if value > 127)
+    numbers = set()
+    for row in (height * 5 // 12, height // 2, height * 7 // 12):
+        values = [int(image[row, width * (2 * bit + 1) // (2 * BITS)]) for bit in range(BITS)]
+        if any(70 < value < 185 for value in values):
+            return None
+        numbers.add(sum(1 << bit for bit, value in enumerate(values) if value > 127))
+    return numbers.pop() if len(numbers) == 1 else None  # several: damaged in the middle of its number
 
 
 def _fraction(value: Any) -> Fraction:

@@ -39,7 +39,7 @@ def seeds(folder: Path) -> list[Path]:
             options=_QUICK,
             container_options={"movflags": "frag_keyframe+empty_moov"},
         ),
-        write_video(folder / "turned.mp4", frames=20, options=_QUICK, turn=np.rot90, rotation=(90, False, False)),
+        write_video(folder / "turned.mp4", frames=20, options=_QUICK, turn=_clockwise, rotation=(90, False, False)),
         write_video(
             folder / "two-sounds.mov", frames=30, gop=10, before=[Audio("pcm_s16le")], after=[sound], options=_PRECISE
         ),
@@ -68,6 +68,10 @@ def seeds(folder: Path) -> list[Path]:
         write_video(folder / "plain.gif", frames=10, codec="gif", pix_fmt="rgb8", rate=10),
     ]
     return sorted(made)
+
+
+def _clockwise(image: np.ndarray) -> np.ndarray:
+    return np.rot90(image, -1)
 
 
 def _inverted(image: np.ndarray) -> np.ndarray:
