@@ -206,7 +206,7 @@ def _offset(
     pictures = [
         (ours_.time, theirs_.time)
         for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
-        if ours_.time is not None and theirs_.time is not None
+        if ours_.certain and ours_.time is not None and theirs_.time is not None
     ]
     sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
     if not pictures or not sounds or len(before.frames) != len(after.frames):
