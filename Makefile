@@ -40,11 +40,12 @@ contracts: $(VENV)/installed-dev  ## who may import whom
 
 check: lint types contracts test  ## all of the above
 
-proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, kills, soaks
+proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, soaks, and KILLS=100 killed runs of video and of live
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python -m pytest -m proof --timeout 1800
+	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/kills.py --kills $(or $(KILLS),100)
 
-fuzz: $(VENV)/installed-dev  ## 2000 damaged files: no crash, no hang, no traceback, no growth in memory
-	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases 2000 --seed 1 --keep runs/fuzz
+fuzz: $(VENV)/installed-dev  ## make fuzz [CASES=20000] [SEED=1]: changed files against a plain FFmpeg reading; goes on where it stopped
+	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases $(or $(CASES),20000) --seed $(or $(SEED),1) --jobs $(or $(JOBS),2) --keep runs/fuzz
 
 quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
 	@test -n "$(DATA)" || { echo "usage: make quantised DATA=path/to/camvid" >&2; exit 2; }

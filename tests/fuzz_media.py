@@ -1,157 +1,53 @@
-"""Mutates small video files of every container and takes each through source, sink and fidelity report.
+"""Changes small video files of every container and takes each through source, sink and fidelity report.
 
-    python tests/fuzz_media.py --cases 2000 --seed 1
+    python tests/fuzz_media.py --cases 20000 --seed 1 --jobs 2
 
-Every case must end as a video that passes its own report, or as one line, and leave no memory behind. Cases run in batches,
-each in a process of its own, so that a crash in a native library is seen as one and the case that did it is kept in `--keep`.
+Every case must end as a video that shows what its input shows, by a reading that knows nothing of rtseg (`fuzz_reading.py`),
+or as one line, and leave no memory behind. Cases run in stretches, each in a process of its own, so that a crash in a native
+library is seen as one. What a finished stretch found is kept in the folder of `--keep`: a run that was stopped goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
+import av
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from proofs import keep_proof, resident_mib  # noqa: E402
+from fuzz_child import GOOD, MEMORY_MIB, SECONDS_PER_CASE  # noqa: E402
+from fuzz_seeds import seeds  # noqa: E402
+from proofs import keep_proof  # noqa: E402
 
-from rtseg.memory import keep_memory_flat  # noqa: E402
-from rtseg.stats import peak_rss_mib  # noqa: E402
-
-SECONDS_PER_CASE = 30
-BATCH = 200
-MEMORY_MIB = 1024
-SETTLED_CASES = 30
+STRETCH = 200
+SETTLED_CASES = 60
 """Cases after which a process has loaded and allocated what it keeps: codecs, tables, pools."""
 
 GROWTH_MIB = 16
-"""What may come on top of that until the end of a batch. A picture or codec lost in one case of ten makes more."""
+"""What may come on top of that until the end of a stretch. A picture or codec lost in one case of ten makes more."""
 
-LARGEST = 1 << 22
-"""Pixels of a picture that are still opened: a header that lies must not fill the memory of the test machine."""
-
-
-def seeds(folder: Path) -> list[Path]:
-    """One small file of each kind."""
-    from media import Audio, Text, write_video
-
-    subtitles = Text([(0.1, 0.3, "left"), (0.4, 0.6, "right")])
-    quick = {"preset": "ultrafast"}
-    vpx = {"deadline": "realtime", "cpu-used": "8"}
-    made = [
-        write_video(folder / "a.mp4", frames=30, gop=10, after=[Audio()], options=quick),
-        write_video(folder / "b.mp4", frames=30, gop=10, b_frames=2, container_options={"movflags": "faststart"}),
-        write_video(folder / "c.mp4", frames=30, gop=10, container_options={"movflags": "frag_keyframe+empty_moov"}),
-        write_video(folder / "a.mov", frames=20, codec="mjpeg", pix_fmt="yuvj420p", full_range=True),
-        write_video(folder / "a.mkv", frames=30, gop=10, before=[Audio("flac")], after=[subtitles], options=quick),
-        write_video(folder / "a.webm", frames=20, codec="libvpx-vp9", options=vpx, after=[Audio("libopus")]),
-        write_video(folder / "a.ts", frames=30, gop=10, after=[Audio()], options=quick),
-        write_video(folder / "a.avi", frames=30, gop=10, codec="mpeg4", after=[Audio("libmp3lame")]),
-        write_video(folder / "a.mpg", frames=30, gop=10, codec="mpeg2video", after=[Audio("mp2")]),
-        write_video(folder / "a.h264", frames=30, gop=10, options=quick),
-        write_video(folder / "a.gif", frames=10, codec="gif", pix_fmt="rgb8", rate=10),
-    ]
-    return sorted(made)
+HONEST = {"broken", "unwritten"}
+"""No result, and it says so, although plain FFmpeg reads the input: listed apart, as something to look at."""
 
 
-def mutate(data: bytes, random: np.random.Generator) -> bytes:
-    """A few random changes: flipped bits, written-over, lost, doubled, inserted or zeroed pieces, a cut end."""
-    changed = bytearray(data)
-    for _ in range(int(random.integers(1, 6))):
-        if not changed:
-            break
-        # Headers are small and matter most: half of the changes hit the first kilobyte or the last two.
-        near = int(random.integers(0, min(1024, len(changed))))
-        places = (
-            near,
-            len(changed) - 1 - min(2 * near, len(changed) - 1),
-            *random.integers(0, len(changed), 2).tolist(),
-        )
-        at = int(places[int(random.integers(0, 4))])
-        length = int(random.choice([1, 2, 4, 16, 188, 1000]))
-        match int(random.integers(0, 8)):
-            case 0 | 1:
-                changed[at] ^= 1 << int(random.integers(0, 8))
-            case 2:
-                changed[at : at + length] = random.bytes(length)
-            case 3:
-                del changed[at : at + length]
-            case 4:
-                changed[at:at] = changed[at : at + length]
-            case 5:
-                changed[at:at] = random.bytes(length)
-            case 6:
-                changed[at : at + length] = (b"\0" if random.integers(0, 2) else b"\xff") * length
-            case _:
-                if random.integers(0, 3) == 0:
-                    del changed[max(1, at) :]
-    return bytes(changed)
-
-
-def case_bytes(files: list[Path], seed: int, number: int) -> tuple[Path, bytes]:
-    """The same for the same seed and number, whoever asks."""
-    random = np.random.default_rng([seed, number])
-    source = files[number % len(files)]
-    return source, mutate(source.read_bytes(), random)
-
-
-class Hang(Exception):
-    """A case took longer than it may."""
-
-
-def run_batch(files: list[Path], seed: int, first: int, count: int) -> None:
-    """Runs in the child: one JSON line before each case, one after."""
-    from media import through
-
-    from rtseg.errors import RtsegError
-
-    def too_long(_signal: int, _frame: FrameType | None) -> None:
-        raise Hang
-
-    signal.signal(signal.SIGALRM, too_long)
-    keep_memory_flat()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number in range(first, first + count):
-            source, data = case_bytes(files, seed, number)
-            path = folder / f"in{source.suffix}"
-            path.write_bytes(data)
-            print(json.dumps({"begin": number}), flush=True)
-            signal.alarm(SECONDS_PER_CASE)
-            # The alarm is heard between two lines of Python; this ends a process that hangs inside a native library.
-            faulthandler.dump_traceback_later(2 * SECONDS_PER_CASE, exit=True)
-            try:
-                target = folder / ("out.mp4", "out.mkv")[number % 2]
-                result = through(path, target, sink={"preset": "ultrafast"}, max_pixels=LARGEST)
-                kind = "ok" if result.report.ok else "broken"
-                line = result.report.line()
-            except Hang:
-                kind, line = "hang", f"longer than {SECONDS_PER_CASE} s"
-            except RtsegError as error:
-                kind, line = ("refused" if "\n" not in str(error) else "two lines"), str(error)
-            except Exception as error:
-                kind, line = "traceback", f"{type(error).__name__}: {error}"
-            finally:
-                signal.alarm(0)
-                faulthandler.cancel_dump_traceback_later()
-            for left in folder.iterdir():
-                left.unlink()
-            memory = {"resident_mib": round(resident_mib(), 1), "peak_mib": round(peak_rss_mib())}
-            print(json.dumps({"end": number, "kind": kind, "line": line, **memory}), flush=True)
+LISTED = 200
+"""Lines of each list that are kept with the figures; all are printed."""
 
 
 @dataclass
@@ -159,16 +55,54 @@ class Outcome:
     """How the cases ended."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """How many ended as `ok` (a video that passes its report), `refused` (one line), or as none may."""
+    """How many ended as `ok` (the output shows what the input shows), as `repaired` (and it said what it repaired), as
+    `refused` (one line); as `not made` (FFmpeg's muxer could not make the case); as `broken` (the report says so) or
+    `unwritten` (one line about the output); or as none may: `wrong`, `hang`, `two lines`, `traceback`, `crash`, `memory`,
+    `growth`."""
+
+    families: Counter[str] = field(default_factory=Counter)
+    """The same for each family of changes: `stamps wrong`."""
+
+    differs: Counter[str] = field(default_factory=Counter)
+    """In what the wrong ones differ: `frames`, `times`, `offset`, `audio`, `video`, `order`, `default`."""
 
     failures: list[str] = field(default_factory=list)
     """A line for each that ended as none may."""
+
+    honest: list[str] = field(default_factory=list)
+    """A line for each that gave no result, and said so."""
 
     peak_mib: int = 0
     """The most memory that a process had at any time."""
 
     growth_mib: list[float] = field(default_factory=list)
-    """For each batch that is long enough: see `growth`."""
+    """For each stretch that is long enough: see `growth`."""
+
+    cpu_seconds: float = 0.0
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Takes what a stretch found."""
+        self.kinds.update(other["kinds"])
+        self.families.update(other["families"])
+        self.differs.update(other["differs"])
+        self.failures += other["failures"]
+        self.honest += other["honest"]
+        self.peak_mib = max(self.peak_mib, other["peak_mib"])
+        self.growth_mib += other["growth_mib"]
+        self.cpu_seconds += other["cpu_seconds"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the file of finished stretches."""
+        return {
+            "kinds": dict(self.kinds),
+            "families": dict(self.families),
+            "differs": dict(self.differs),
+            "failures": self.failures,
+            "honest": self.honest,
+            "peak_mib": self.peak_mib,
+            "growth_mib": self.growth_mib,
+            "cpu_seconds": self.cpu_seconds,
+        }
 
 
 def growth(resident: list[float]) -> float | None:
@@ -178,56 +112,140 @@ def growth(resident: list[float]) -> float | None:
     return float(np.median(resident[-10:]) - np.median(resident[SETTLED_CASES : SETTLED_CASES + 10]))
 
 
-def fuzz(cases: int, seed: int, keep: Path | None, first: int = 0, show: bool = False) -> Outcome:
-    """Runs all cases."""
+def run_stretch(folder: Path, seed: int, first: int, count: int, keep: Path | None) -> Outcome:
+    """Runs a stretch in processes of its own: more than one only where one crashes."""
     outcome = Outcome()
     # One heap for all threads, so that what grows is what was not given back, and not the holes of many heaps.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as name:
-        files = seeds(Path(name))
-        number = first
-        while number < first + cases:
-            count = min(BATCH, first + cases - number)
-            command = [sys.executable, __file__, "--child", name, str(seed), str(number), str(count)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
-            lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-            resident = []
-            for line in lines:
-                if "kind" in line:
-                    resident.append(line["resident_mib"])
-                    outcome.peak_mib = max(outcome.peak_mib, line["peak_mib"])
-                    if line["peak_mib"] > MEMORY_MIB:
-                        line["kind"], line["line"] = "memory", f"{line['peak_mib']} MiB, more than {MEMORY_MIB}"
-                    outcome.kinds[line["kind"]] += 1
-                    if line["kind"] not in ("ok", "refused"):
-                        outcome.failures.append(f"case {line['end']}: {line['kind']}: {line['line']}")
-                        _keep(keep, files, seed, line["end"])
-            more = growth(resident)
-            if more is not None:
-                outcome.growth_mib.append(round(more, 1))
-                if more > GROWTH_MIB:
-                    outcome.kinds["growth"] += 1
-                    outcome.failures.append(
-                        f"cases {number} to {number + len(resident)}: memory grew by {more:.0f} MiB"
-                    )
-            number += count
-            if done.returncode != 0:
-                begun = lines[-1].get("begin", lines[-1].get("end")) if lines else number - count
-                what = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
-                outcome.kinds["crash"] += 1
-                outcome.failures.append(f"case {begun}: the process ended by {what}")
-                _keep(keep, files, seed, begun)
-                number = begun + 1
-            if show:
-                print(f"{number - first} of {cases} cases: {dict(outcome.kinds)}", file=sys.stderr, flush=True)
+    number, after = first, first + count
+    while number < after:
+        with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryDirectory() as now:
+            command = [sys.executable, str(ROOT / "tests" / "fuzz_child.py"), str(folder), now, str(keep or "")]
+            command += [str(seed), str(number), str(after - number)]
+            try:
+                limit = (after - number) * SECONDS_PER_CASE
+                code = subprocess.run(command, stdout=told, env=environment, timeout=limit, check=False).returncode
+            except subprocess.TimeoutExpired:
+                code = -signal.SIGKILL
+            told.seek(0)
+            lines = [json.loads(line) for line in told if line.startswith("{") and line.endswith("}\n")]
+            ended = [line for line in lines if "kind" in line]
+            _take(outcome, ended)
+            number += len(ended)
+            if code != 0:
+                _take_crash(outcome, number, code, lines[-1] if lines else {})
+                if keep is not None:
+                    for path in Path(now).iterdir():
+                        shutil.copy(path, keep)
+                number += 1
     return outcome
 
 
-def _keep(folder: Path | None, files: list[Path], seed: int, number: int) -> None:
-    if folder is not None:
-        source, data = case_bytes(files, seed, number)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{seed}-{number}{source.suffix}").write_bytes(data)
+def _take_crash(outcome: Outcome, number: int, code: int, last: dict[str, Any]) -> None:
+    if "make" in last:
+        outcome.kinds["not made"] += 1
+        return
+    what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    family = last.get("family", "start")
+    outcome.kinds["crash"] += 1
+    outcome.families[f"{family} crash"] += 1
+    outcome.failures.append(f"case {number}: crash: the process ended by {what}: {family} {last.get('told', '')}")
+
+
+def _take(outcome: Outcome, ended: list[dict[str, Any]]) -> None:
+    for line in ended:
+        outcome.peak_mib = max(outcome.peak_mib, line["peak_mib"])
+        if line["peak_mib"] > MEMORY_MIB:
+            line["kind"], line["line"] = "memory", f"{line['peak_mib']} MiB, more than {MEMORY_MIB}"
+        outcome.kinds[line["kind"]] += 1
+        outcome.families[f"{line['family']} {line['kind']}"] += 1
+        outcome.differs.update(set(line["differs"]))
+        if line["kind"] not in GOOD:
+            (outcome.honest if line["kind"] in HONEST else outcome.failures).append(
+                f"case {line['end']}: {line['kind']}: {line['line']} ({line['family']} {line['told']})"
+            )
+    if ended:
+        outcome.cpu_seconds += ended[-1]["cpu_seconds"]
+    more = growth([line["resident_mib"] for line in ended])
+    if more is not None:
+        outcome.growth_mib.append(round(more, 1))
+        if more > GROWTH_MIB:
+            outcome.kinds["growth"] += 1
+            outcome.failures.append(f"cases {ended[0]['end']} to {ended[-1]['end']}: memory grew by {more:.0f} MiB")
+
+
+def fuzz(
+    cases: int, seed: int, keep: Path | None, first: int = 0, jobs: int = 1, show: bool = False, fresh: bool = False
+) -> Outcome:
+    """Runs all cases that no earlier run of this seed has finished.
+
+    Args:
+        cases: how many.
+        seed: another seed makes other cases.
+        keep: folder for the seeds, the finished stretches and the files that failed; None: nothing is kept.
+        first: number of the first case.
+        jobs: processes at the same time.
+        show: print how far it is.
+        fresh: forget what an earlier run has finished.
+    """
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory() as name:
+        folder = _seed_folder(Path(name), keep, fresh)
+        done_file = keep / f"done-{seed}.json" if keep else None
+        done: dict[str, Any] = {"code": code_hash()}
+        if done_file is not None and done_file.exists() and not fresh:
+            before = json.loads(done_file.read_text())
+            done = before if before.get("code") == done["code"] else done
+        waiting = []
+        for begin in range(first, first + cases, STRETCH):
+            count = min(STRETCH, first + cases - begin)
+            finished = done.get(f"{begin}+{count}")
+            if finished:
+                outcome.add(finished)
+            else:
+                waiting.append((begin, count))
+        with ThreadPoolExecutor(jobs) as pool:
+            running = {pool.submit(run_stretch, folder, seed, *part, keep): part for part in waiting}
+            try:
+                for future in as_completed(running):
+                    found = future.result().to_dict()
+                    outcome.add(found)
+                    begin, count = running[future]
+                    done[f"{begin}+{count}"] = found
+                    if done_file is not None:
+                        beside = done_file.with_suffix(".new")
+                        beside.write_text(json.dumps(done))
+                        beside.replace(done_file)
+                    if show:
+                        total = sum(outcome.kinds.values())
+                        print(f"{total} of {cases} cases: {dict(outcome.kinds)}", file=sys.stderr, flush=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return outcome
+
+
+def code_hash() -> str:
+    """Of all code that decides how a case ends: what other code finished is done again."""
+    digest = hashlib.blake2b(av.__version__.encode(), digest_size=16)
+    for path in sorted([*(ROOT / "rtseg").rglob("*.py"), *(ROOT / "tests").glob("fuzz_*.py"), ROOT / "tests/media.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _seed_folder(temporary: Path, keep: Path | None, fresh: bool) -> Path:
+    """Where the healthy files are: kept ones where a run goes on, so that its cases are the same."""
+    if keep is None:
+        seeds(temporary)
+        return temporary
+    folder = keep / "seeds"
+    complete = folder / code_hash()
+    if fresh or not complete.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        seeds(folder)
+        complete.mkdir()
+    return folder
 
 
 def main() -> int:
@@ -236,34 +254,43 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first case, to repeat one")
-    parser.add_argument("--keep", type=Path, default=None, help="folder for the files that failed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for finished stretches and files that failed")
+    parser.add_argument("--fresh", action="store_true", help="do finished stretches again")
     options = parser.parse_args()
     began = time.monotonic()
-    outcome = fuzz(options.cases, options.seed, options.keep, options.first, show=True)
-    seconds = round(time.monotonic() - began)
-    for failure in outcome.failures:
-        print(failure)
+    outcome = fuzz(
+        options.cases, options.seed, options.keep, options.first, options.jobs, show=True, fresh=options.fresh
+    )
+    for line in (*outcome.honest, *outcome.failures):
+        print(line)
     most = max(outcome.growth_mib, default=None)
+    families: dict[str, dict[str, int]] = {}
+    for name, count in sorted(outcome.families.items()):
+        family, _, kind = name.partition(" ")
+        families.setdefault(family, {})[kind] = count
     figures = {
         "cases": options.cases,
-        "seconds": seconds,
+        "seconds": round(time.monotonic() - began),
+        "cpu_seconds": round(outcome.cpu_seconds),
         "ended": dict(outcome.kinds),
-        "failures": outcome.failures,
+        "families": families,
+        "wrong_in": dict(outcome.differs),
+        "failures": outcome.failures[:LISTED],
+        "broken_or_unwritten": outcome.honest[:LISTED],
         "peak_mib": outcome.peak_mib,
-        "batch_cases": BATCH,
-        "largest_growth_in_a_batch_mib": most,
+        "stretch_cases": STRETCH,
+        "largest_growth_in_a_stretch_mib": most,
     }
     keep_proof("fuzz", f"python tests/fuzz_media.py --cases {options.cases} --seed {options.seed}", figures)
+    for family, kinds in families.items():
+        print(f"{family:8} {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
     print(
-        f"{options.cases} cases in {seconds} s: {dict(outcome.kinds)}; at most {outcome.peak_mib} MiB, grew by {most} MiB"
+        f"{options.cases} cases, {figures['cpu_seconds']} s of CPU: {dict(outcome.kinds)}; "
+        f"at most {outcome.peak_mib} MiB, grew by {most} MiB"
     )
     return 1 if outcome.failures else 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        folder, *numbers = sys.argv[2:]
-        known = sorted(path for path in Path(folder).iterdir() if path.is_file())
-        run_batch(known, *(int(value) for value in numbers))
-    else:
-        raise SystemExit(main())
+    raise SystemExit(main())

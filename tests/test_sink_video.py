@@ -17,8 +17,6 @@ import numpy as np
 import pytest
 from media import (
     CORNERS,
-    Audio,
-    Text,
     corners_of,
     fill,
     info,
@@ -30,7 +28,6 @@ from media import (
     through,
     write_video,
 )
-from proofs import keep_proof
 
 from rtseg.errors import SinkError
 from rtseg.frame import Frame
@@ -101,50 +98,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     numbers = [number_of(shown) for shown in read(tmp_path / f"out.partial.{ending}")]
     assert numbers[:100] == list(range(100))  # At the very end B-frames may be missing between others.
     assert not (tmp_path / f"out.{ending}").exists()
-
-
-KILLED = """
-import sys
-from rtseg.segmenter import Segmenter
-from rtseg.video import Encoding, Look, process
-model, source, out = sys.argv[1:]
-frames = iter(range(1, 1 << 30))
-tell = lambda: print(next(frames), flush=True)
-process(source, out, Segmenter(model, streams=0), Look(), Encoding(), quiet=True, on_frame=tell)
-"""
-
-
-@pytest.mark.proof
-@pytest.mark.timeout(1200)
-def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    """The whole road: each partial file plays up to within two seconds of the kill, 50 frames of 25 per second."""
-    source = write_video(tmp_path / "in.mkv", frames=3000, after=[Audio(seconds=120), Text([(50, 51, "late")])])
-    model = ROOT / "tests" / "data" / "nearest-colour.onnx"
-    random = np.random.default_rng(7)
-    missing = []
-    for number in range(20):
-        out = tmp_path / f"{number}.{('mp4', 'mkv')[number % 2]}"
-        command = [sys.executable, "-c", KILLED, str(model), str(source), str(out)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert process.stdout is not None
-        target = int(random.integers(100, 2900))
-        written = 0
-        for line in process.stdout:
-            written = int(line)
-            if written >= target:
-                process.kill()
-                break
-        written = max([written, *(int(line) for line in process.stdout if line.strip().isdigit())])
-        process.wait(20)
-        assert target <= written < 3000, "the run was over, or broke, before it was killed"
-        played = len(read(out.with_name(f"{number}.partial{out.suffix}")))
-        missing.append(written - played)
-        assert written - played <= 50, (number, written, played)
-    keep_proof(
-        "kills",
-        "pytest -m proof tests/test_sink_video.py",
-        {"runs": len(missing), "most_seconds_missing": max(missing) / 25, "frames_missing_of_25_a_second": missing},
-    )
 
 
 # Refusals

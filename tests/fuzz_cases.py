@@ -1,0 +1,119 @@
+"""The cases of the fuzzer: which file is changed and how, the same for the same seed and number, whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from fuzz_boxes import change_mp4
+from fuzz_remux import remux
+from fuzz_stamps import CHANGES
+
+TRIES = 8
+"""How often another change is tried where a muxer refuses one."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One changed file."""
+
+    family: str
+    """`healthy`, `bytes`, `stamps`, `tables`, `remux`, `joined` or `cut`."""
+
+    told: str
+    """What was changed."""
+
+    suffix: str
+    data: bytes
+
+
+def case(files: list[Path], seed: int, number: int) -> Case:
+    """The case of a number. The first cases are the seeds themselves, unchanged."""
+    if number < len(files):
+        source = files[number]
+        return Case("healthy", source.name, source.suffix, source.read_bytes())
+    random = np.random.default_rng([seed, number])
+    for _ in range(TRIES):
+        family = str(
+            random.choice(
+                ["bytes", "stamps", "tables", "remux", "joined", "cut"], p=[0.25, 0.25, 0.15, 0.25, 0.07, 0.03]
+            )
+        )
+        try:
+            return _made(files, family, random)
+        except (av.FFmpegError, OSError, ValueError, StopIteration, OverflowError, IndexError):
+            continue  # This file has no such table, or no muxer takes it.
+    return _made(files, "bytes", random)
+
+
+def _made(files: list[Path], family: str, random: np.random.Generator) -> Case:
+    source = files[int(random.integers(0, len(files)))]
+    match family:
+        case "stamps":
+            source = _one([path for path in files if path.suffix in CHANGES], random)
+            told, data = CHANGES[source.suffix](source.read_bytes(), random)
+        case "tables":
+            source = _one([path for path in files if path.suffix in (".mp4", ".mov")], random)
+            told, data = change_mp4(source.read_bytes(), random)
+        case "remux":
+            told, suffix, data = remux(source, files, random)
+            return Case(family, f"{source.name}: {told}", suffix, data)
+        case "joined":
+            source = _one([path for path in files if path.suffix in (".ts", ".mpg", ".h264")], random)
+            other = _one([path for path in files if path.suffix == source.suffix], random)
+            first, second = source.read_bytes(), other.read_bytes()
+            told = f"with {other.name}"
+            if random.integers(0, 3) == 0:
+                first = first[: int(random.integers(len(first) // 2, len(first)))]
+                told += f", the first {len(first)} bytes"
+            if random.integers(0, 3) == 0 and other.suffix in CHANGES:
+                how, second = CHANGES[other.suffix](second, random)
+                told += f", changed: {how}"
+            data = first + second
+        case "cut":
+            data = source.read_bytes()
+            at = int(random.integers(1, len(data)))
+            told, data = (f"to {at} bytes", data[:at]) if random.integers(0, 4) else (f"before {at}", data[at:])
+        case _:
+            data, told = mutate(source.read_bytes(), random), ""
+    return Case(family, f"{source.name}: {told}", source.suffix, data)
+
+
+def _one(files: list[Path], random: np.random.Generator) -> Path:
+    return files[int(random.integers(0, len(files)))]
+
+
+def mutate(data: bytes, random: np.random.Generator) -> bytes:
+    """A few random changes: flipped bits, written-over, lost, doubled, inserted or zeroed pieces, a cut end."""
+    changed = bytearray(data)
+    for _ in range(int(random.integers(1, 6))):
+        if not changed:
+            break
+        # Headers are small and matter most: half of the changes hit the first kilobyte or the last two.
+        near = int(random.integers(0, min(1024, len(changed))))
+        places = (
+            near,
+            len(changed) - 1 - min(2 * near, len(changed) - 1),
+            *random.integers(0, len(changed), 2).tolist(),
+        )
+        at = int(places[int(random.integers(0, 4))])
+        length = int(random.choice([1, 2, 4, 16, 188, 1000]))
+        match int(random.integers(0, 8)):
+            case 0 | 1:
+                changed[at] ^= 1 << int(random.integers(0, 8))
+            case 2:
+                changed[at : at + length] = random.bytes(length)
+            case 3:
+                del changed[at : at + length]
+            case 4:
+                changed[at:at] = changed[at : at + length]
+            case 5:
+                changed[at:at] = random.bytes(length)
+            case 6:
+                changed[at : at + length] = (b"\0" if random.integers(0, 2) else b"\xff") * length
+            case _:
+                if random.integers(0, 3) == 0:
+                    del changed[max(1, at) :]
+    return bytes(changed)

@@ -1,0 +1,258 @@
+"""Whether an output shows what its input shows, by two readings of `fuzz_reading`. Knows nothing of rtseg's code."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from fuzz_reading import Reading, Track
+
+WRAPPING = {"mpegts", "mpeg"}
+WRAP = Fraction(1 << 33, 90_000)
+"""Seconds after which the clock of these formats begins anew: 26.5 hours. Times are compared modulo this."""
+
+AUDIO_SECONDS = Fraction(20, 1000)
+"""How far sound may move against the picture."""
+
+LONG = Fraction(1)
+"""A step of a clock that is more than this, or that goes back, is a jump, but for single wrong times."""
+
+DOUBTFUL = 3
+"""Where more times than this are wrong, nobody can say which of the others are right."""
+
+
+def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) -> list[str]:
+    """What an output shows otherwise than its input; empty: it is right.
+
+    Args:
+        before: the input.
+        after: the output.
+        said: rtseg reported repairs, so that times may differ where the input's are wrong.
+        left_out: rtseg reported streams left out or encoded anew.
+    """
+    wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
+    # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
+    repaired = said and not _sane_frames(before, wrap)
+    return [
+        *_frames(before, after),
+        *(_times_repaired if repaired else _times_kept)(before, after, wrap),
+        *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
+    ]
+
+
+def _sane_frames(told: Reading, wrap: Fraction | None) -> bool:
+    return all(frame.certain for frame in told.frames) and _sane([frame.time for frame in told.frames], wrap)
+
+
+def _sane(times: Sequence[Fraction | None], wrap: Fraction | None) -> bool:
+    if None in times:
+        return False
+    steps = [near(now - last, wrap) for last, now in itertools.pairwise(times)]  # type: ignore[operator]
+    return all(0 < step < LONG for step in steps)
+
+
+def near(value: Fraction, wrap: Fraction | None) -> Fraction:
+    """A difference of times, the wraps of the clock taken out."""
+    return value if wrap is None else value - round(value / wrap) * wrap
+
+
+def _frames(before: Reading, after: Reading) -> list[str]:
+    told = []
+    if len(before.frames) != len(after.frames):
+        told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
+    for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
+        if None not in (ours.number, theirs.number) and ours.number != theirs.number:
+            told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
+            break
+    times = [frame.time for frame in after.frames]
+    if any(now is not None and last is not None and now <= last for last, now in itertools.pairwise(times)):
+        told.append("times: the output's do not rise")
+    return told
+
+
+def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[str]:
+    if len(before.frames) != len(after.frames) or not before.frames:
+        return []
+    ours = [frame.time for frame in before.frames]
+    if any(time is None for time in ours):
+        return ["times: the input has frames without a time, and no word"]
+    if any(max(now - last, near(now - last, wrap)) <= 0 for last, now in itertools.pairwise(ours)):
+        return ["times: the input's do not rise, and no word"]
+    shifts = _shifts(before, after, wrap)
+    place, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
+    off = abs(near(worst - shifts[0], wrap))
+    if off > max(Fraction(1, 1000), before.tick, after.tick):
+        return [f"times: frame {place} of {len(ours)} is {float(off) * 1000:.1f} ms off"]
+    return []
+
+
+def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> list[str]:
+    """Where the input's times are sane on both sides, the distance of two frames stays."""
+    if len(before.frames) != len(after.frames):
+        return []
+    ours = [frame.time for frame in before.frames]
+    theirs = [frame.time for frame in after.frames]
+    if _doubtful(before):
+        return []
+    for place in range(1, len(ours) - 2):
+        around = ours[place - 1 : place + 3]
+        if None in around or not (before.frames[place].certain and before.frames[place + 1].certain):
+            continue
+        steps = [now - last for last, now in itertools.pairwise(around)]
+        if not all(0 < step < LONG for step in steps):
+            continue
+        became = theirs[place + 1] - theirs[place]
+        if abs(became - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
+            return [
+                f"times: frames {place} and {place + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
+                f"{float(became) * 1000:.0f} ms in the output"
+            ]
+    return []
+
+
+def _doubtful(told: Reading) -> bool:
+    """Whether so many times are missing or wrong that nobody can say what the others ought to be."""
+    times = [(frame.time, frame.time) for frame in told.frames if frame.time is not None]
+    sound = sum(len(part) for part in stretches(times) if len(part) > DOUBTFUL)
+    return max(len(told.frames) - sound, sum(not frame.certain for frame in told.frames)) > DOUBTFUL
+
+
+def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
+    return [
+        near(theirs.time - ours.time, wrap)
+        for ours, theirs in zip(before.frames, after.frames, strict=False)
+        if ours.time is not None and theirs.time is not None
+    ]
+
+
+def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap: Fraction | None) -> list[str]:
+    told = []
+    wanted = [track for track in before.tracks if track.packets]
+    free = list(after.tracks)
+    pairs: dict[int, tuple[Track, Track]] = {}
+    # Those that are equal first: what was encoded anew may have become the codec of another.
+    hidden = LONG * 1000 if said and _doubtful(before) else PRIMING
+    for alike in (lambda a, b: _primed(a, b, hidden), lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
+        for ours in wanted:
+            theirs = next((track for track in free if track.kind == ours.kind and alike(ours, track)), None)
+            if ours.index not in pairs and theirs is not None:
+                free.remove(theirs)
+                pairs[ours.index] = (ours, theirs)
+    for ours in wanted:
+        name = f"{ours.kind} {ours.index}"
+        if ours.index not in pairs:
+            if not left_out:
+                told.append(f"{name}: {ours.codec} is not in the output, and no word")
+            continue
+        theirs = pairs[ours.index][1]
+        same = _primed(ours, theirs, hidden)
+        if same is not None:
+            ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
+            told += _offset(before, after, ours_, theirs_, said, wrap)
+        elif not (left_out and theirs.codec != ours.codec):
+            told.append(f"{name}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same")
+    order = [pairs[index][1].index for index in sorted(pairs)]
+    if order != sorted(order):
+        told.append("order: the streams are in another order")
+    flagged = [theirs.index for ours, theirs in pairs.values() if ours.default and ours.kind == "audio"]
+    now = [theirs.index for _, theirs in pairs.values() if theirs.default and theirs.kind == "audio"]
+    if flagged and after.format != "mpegts" and sorted(now) != sorted(flagged):
+        told.append(f"default: audio streams {flagged} should have the flag, {now} have it")
+    return told
+
+
+PRIMING = Fraction(1, 10)
+"""How much hidden sound at the beginning may be shown elsewhere: decoders start with it, and not all containers hide it."""
+
+
+def _primed(ours: Track, theirs: Track, limit: Fraction) -> tuple[Track, Track] | None:
+    """Both with the same packets, what primes the decoder shown or hidden in either; None: they are not the same."""
+    for first in (ours, _with_priming(ours, limit)):
+        for second in (theirs, _with_priming(theirs, limit)):
+            if _same(first, second):
+                return first, second
+    return None
+
+
+def _with_priming(track: Track, limit: Fraction) -> Track:
+    if track.kind != "audio" or not track.packets or track.times[0] is None:
+        return track
+    begin = track.times[0]
+    more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
+    return replace(
+        track,
+        packets=[data for data, _ in more] + track.packets,
+        times=[time for _, time in more] + track.times,
+    )
+
+
+def _same(ours: Track, theirs: Track) -> bool:
+    if ours.codec.startswith("pcm_"):
+        return b"".join(ours.packets) == b"".join(theirs.packets)
+    return ours.packets == theirs.packets
+
+
+def _first(track: Track) -> Track:
+    """Of PCM, which containers cut as they like: its first packet alone."""
+    return replace(track, packets=track.packets[:1], times=track.times[:1])
+
+
+def _offset(
+    before: Reading, after: Reading, ours: Track, theirs: Track, said: bool, wrap: Fraction | None
+) -> list[str]:
+    """Whether sound lies where it did against the picture: everywhere, or within each stretch of the input's clock."""
+    pictures = [
+        (ours_.time, theirs_.time)
+        for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
+        if ours_.certain and ours_.time is not None and theirs_.time is not None
+    ]
+    sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
+    if not pictures or not sounds or len(before.frames) != len(after.frames):
+        return []
+    limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
+    name = f"{ours.kind} {ours.index}"
+    sane = _sane_frames(before, wrap) and _sane(ours.times, wrap)
+    if not said or sane:
+        shift = pictures[0][1] - pictures[0][0]
+        for place, (a, b) in enumerate(sounds):
+            off = near(b - a - shift, wrap)
+            if abs(off) > limit:
+                return [f"offset: packet {place} of {len(sounds)} of {name} moved by {float(off) * 1000:+.0f} ms"]
+        return []
+    parts, others = stretches(pictures), stretches(sounds)
+    if _doubtful(before):
+        return []
+    if len(parts) != len(others):
+        return []  # A jump of one stream alone: what belongs together is not defined.
+    for number, (part, other) in enumerate(zip(parts, others, strict=True)):
+        for a, b in other:
+            close = min(part, key=lambda pair: abs(pair[0] - a))
+            off = near((b - a) - (close[1] - close[0]), wrap)
+            if abs(close[0] - a) < LONG / 2 and abs(off) > limit:
+                return [
+                    f"offset: in stretch {number} of {len(parts)} {name} moved by {float(off) * 1000:+.0f} ms "
+                    f"(at {float(a):.2f} s)"
+                ]
+    return []
+
+
+def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:
+    """Parts of a stream in which the input's clock runs on, single wrong times left out."""
+    kept: list[tuple[Fraction, Fraction]] = []
+    for place, pair in enumerate(pairs):
+        last = pairs[place - 1][0] if place else None
+        following = pairs[place + 1][0] if place + 1 < len(pairs) else None
+        if last is not None and (following is None or 0 < following - last < LONG):
+            between = last < pair[0] < (last + LONG if following is None else following)
+            if not between:
+                continue
+        kept.append(pair)
+    parts: list[list[tuple[Fraction, Fraction]]] = []
+    for pair in kept:
+        step = pair[0] - parts[-1][-1][0] if parts else LONG
+        if not parts or not 0 < step < LONG:
+            parts.append([])
+        parts[-1].append(pair)
+    return parts

@@ -1,0 +1,227 @@
+"""What a plain FFmpeg reading of a file shows. Knows nothing of rtseg's code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+BITS = 8
+GENERATE_PTS = 1
+"""AVFMT_FLAG_GENPTS, which PyAV sets and plain FFmpeg does not."""
+
+_ERRORS = 64
+
+
+@dataclass
+class Shown:
+    """One frame as a player shows it."""
+
+    number: int | None
+    """What is drawn on it; None: unreadable."""
+
+    time: Fraction | None
+
+    certain: bool = True
+    """False: the file gives no time, or FFmpeg sets the presentation time stamp aside, as others before were wrong."""
+
+
+@dataclass
+class Track:
+    """A stream beside the shown one."""
+
+    index: int
+    kind: str
+    codec: str
+    default: bool
+    packets: list[bytes] = field(default_factory=list)
+    """A hash of each shown packet's payload."""
+
+    hidden: list[tuple[bytes, Fraction | None]] = field(default_factory=list)
+    """Packets before the first shown one that an edit list hides, as it does with what primes a decoder."""
+
+    times: list[Fraction | None] = field(default_factory=list)
+    tick: Fraction = Fraction(1, 1000)
+
+
+@dataclass
+class Reading:
+    """What a file shows."""
+
+    format: str
+    size: tuple[int, int] = (0, 0)
+    video: int = 0
+    """Index of the stream that is shown."""
+
+    frames: list[Shown] = field(default_factory=list)
+    corrupt: int = 0
+    errors: int = 0
+    tick: Fraction = Fraction(1, 1000)
+    tracks: list[Track] = field(default_factory=list)
+
+
+def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
+    """Decodes a file with FFmpeg alone.
+
+    Args:
+        path: the file.
+        threads: decode several frames at once, as programs do by default.
+        largest: read the largest video stream, as the docs say rtseg does; else the one that players open.
+
+    Raises:
+        av.FFmpegError: it can't be opened.
+        ValueError: it has no video.
+    """
+    with av.open(f"file:{path}") as container:
+        container.flags &= ~GENERATE_PTS
+        videos = [
+            stream
+            for stream in container.streams.video
+            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
+        ]
+        if not videos:
+            raise ValueError("no video")
+        video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+        if not largest:
+            best = container.streams.best("video")
+            video = best if best in videos else video
+        video.codec_context.thread_type = "FRAME" if threads else "NONE"
+        told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
+        told.tick = _fraction(video.time_base)
+        tracks = {}
+        for stream in container.streams:
+            if stream.index != video.index and stream.type in ("audio", "video"):
+                codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+                default = bool(stream.disposition & Disposition.default)
+                tick = _fraction(stream.time_base)
+                tracks[stream.index] = Track(stream.index, stream.type, codec, default, tick=tick)
+        told.tracks = list(tracks.values())
+        effort = BestEffort()
+        last_duration = Fraction(0)
+        for packet in (*_packets(container, told), None):
+            if packet is not None and packet.stream_index != video.index:
+                if packet.stream_index in tracks:
+                    _note(tracks[packet.stream_index], packet)
+                continue
+            for frame in _decode(video, packet, told):
+                if frame.is_corrupt:
+                    told.corrupt += 1
+                    continue
+                ticks = effort.time(frame.pts, frame.dts)
+                # As the ffmpeg program does: a frame without a time comes one duration behind the one before.
+                before = told.frames[-1].time if told.frames else None
+                time = None if ticks is None else ticks * told.tick
+                certain = ticks is not None and frame.pts in (None, ticks)
+                if time is None and before is not None and last_duration:
+                    time = before + last_duration
+                if time is not None and before is not None and time - before > 0:
+                    last_duration = time - before
+                told.frames.append(Shown(_number(frame), time, certain))
+        return told
+
+
+class BestEffort:
+    """FFmpeg's `best_effort_timestamp` (libavcodec/decode.c, guess_correct_pts), which PyAV does not give."""
+
+    def __init__(self) -> None:
+        self._faulty_pts = self._faulty_dts = 0
+        self._last_pts = self._last_dts = -(1 << 63)
+
+    def time(self, pts: int | None, dts: int | None) -> int | None:
+        """The time of a frame by its packet's time stamps."""
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None):
+            return pts
+        return dts
+
+
+def _packets(container: Any, told: Reading) -> Iterator[Any]:
+    while told.errors < _ERRORS:
+        try:
+            yield from (packet for packet in container.demux() if packet.size)
+            return
+        except (av.FFmpegError, OSError):
+            told.errors += 1
+
+
+def _decode(video: Any, packet: Any, told: Reading) -> list[Any]:
+    try:
+        return list(video.codec_context.decode(packet))
+    except av.EOFError:
+        return []
+    except (av.FFmpegError, OSError):
+        told.errors += 1
+        return []
+
+
+def _note(track: Track, packet: Any) -> None:
+    data = bytes(packet)
+    if track.codec == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+        data = data[7 if data[1] & 1 else 9 :]  # the ADTS header of MPEG-TS
+    if track.codec in _PARAMETERS:
+        data = b"".join(unit for unit in _units(data) if not _PARAMETERS[track.codec](unit))
+    payload = data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest()
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    time = None if stamp is None else stamp * _fraction(packet.time_base)
+    if not packet.is_discard:
+        track.packets.append(payload)
+        track.times.append(time)
+    elif not track.packets:
+        track.hidden.append((payload, time))
+
+
+_PARAMETERS = {
+    "h264": lambda unit: unit[0] & 31 in (7, 8, 9),
+    "hevc": lambda unit: unit[0] >> 1 & 63 in (32, 33, 34, 35),
+}
+"""Whether a unit of a codec is one that containers add or move to their header: parameter sets and delimiters."""
+
+
+def _units(data: bytes) -> list[bytes]:
+    """The units of an H.264 or H.265 packet, with start codes as in MPEG-TS or with their lengths as in MP4."""
+    if data[:3] == b"\0\0\1" or data[:4] == b"\0\0\0\1":
+        return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1") if unit.rstrip(b"\0")]
+    units, at = [], 0
+    while at + 5 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        units.append(data[at + 4 : at + 4 + length].rstrip(b"\0"))
+        at += 4 + length
+    return [unit for unit in units if unit]
+
+
+def _number(frame: Any) -> int | None:
+    try:
+        image = frame.to_ndarray(format="gray")
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+    turned = int(getattr(frame, "rotation", 0) or 0)
+    if turned % 90 == 0:
+        image = np.rot90(image, turned // 90)
+    height, width = image.shape
+    numbers = set()
+    for row in (height * 5 // 12, height // 2, height * 7 // 12):
+        values = [int(image[row, width * (2 * bit + 1) // (2 * BITS)]) for bit in range(BITS)]
+        if any(70 < value < 185 for value in values):
+            return None
+        numbers.add(sum(1 << bit for bit, value in enumerate(values) if value > 127))
+    return numbers.pop() if len(numbers) == 1 else None  # several: damaged in the middle of its number
+
+
+def _fraction(value: Any) -> Fraction:
+    return Fraction(value.numerator, value.denominator) if value else Fraction(1)
