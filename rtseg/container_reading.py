@@ -19,6 +19,7 @@ from av.container import InputContainer
 
 from rtseg.sinks.others import codec_name
 from rtseg.sources.demux import open_input
+from rtseg.sources.file_clock import unwrapped
 from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
 from rtseg.sources.timeline import fraction
 
@@ -156,6 +157,8 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
             break
         except (av.FFmpegError, OSError):
             errors += 1
+    if arbitrary_clock(container):
+        _unwrap(streams, streams[video])
     own = streams.pop(video)
     return ContainerReading(own, streams, arbitrary_clock(container))
 
@@ -174,7 +177,7 @@ def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ())
         container.flags &= ~GENERATE_PTS
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "FRAME"
+        stream.thread_type = "NONE"  # With frame threads PyAV loses frames behind an error at the end.
         errors = 0
         while errors < _ERRORS_IN_A_ROW:
             try:
@@ -189,7 +192,30 @@ def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ())
                 break
             except (av.FFmpegError, OSError):
                 errors += 1
+        for _ in range(_ERRORS_IN_A_ROW):  # An error at the end does not hold back the frames behind it.
+            try:
+                rest = stream.codec_context.decode(None)
+            except av.EOFError:
+                break
+            except (av.FFmpegError, OSError):
+                continue
+            if not rest:
+                break
+            times += [frame.pts if frame.pts is not None else frame.dts for frame in rest if not frame.is_corrupt]
     return times
+
+
+def _unwrap(streams: dict[int, StreamReading], video: StreamReading) -> None:
+    """Undo the wraps of MPEG's clock that FFmpeg leaves: no time is further than half a turn from the one before."""
+    first = next((time for time in video.times() if time is not None), 0)
+    for stream in streams.values():
+        if stream.time_base != Fraction(1, 90_000):
+            continue
+        for times in (stream.pts, stream.dts):
+            near = first
+            for number, time in enumerate(times):
+                if time != NO_TIME:
+                    near = times[number] = unwrapped(time, near)
 
 
 def audio_span(path: str, index: int) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
@@ -18,8 +19,8 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
-from rtseg.sources.clock import Clock
 from rtseg.sources.demux import shown_name
+from rtseg.sources.file_clock import PRIMING_SECONDS, Clock
 from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.opened import MAX_PIXELS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
@@ -30,6 +31,9 @@ _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", 
 
 _ERRORS_IN_A_ROW = 64
 """Reading stops after as many errors of the container without one packet between them."""
+
+_TAIL_BYTES = 32 << 20
+"""Packets since the last key frame that are kept, at most."""
 
 _TAIL_SECONDS = 5
 """How far past `--duration` packets of other streams are looked for."""
@@ -74,6 +78,10 @@ class FileSource:
         self._max_pixels = max_pixels
         self._damage: dict[str, int] = {}
         self._corrupt = 0
+        self._expected = self._decoded = 0
+        self._latest: int | None = None
+        self._since_key: list[Packet[VideoStream]] = []
+        self._since_key_bytes = 0
         self._index = 0
         self._resized = 0
         self._finished = False
@@ -90,9 +98,11 @@ class FileSource:
         self._clock = Clock(self._container.streams, self._video.index, arbitrary=arbitrary)
         self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
+        self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks)
         self._others: dict[int, PacketTimes] = {}
+        self._heard: set[int] = set()
         # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
         self._reader: PictureReader | None = None
@@ -178,7 +188,6 @@ class FileSource:
     # Reading
 
     def _read(self) -> Iterator[Frame | Passthrough]:
-        expected = decoded = 0
         fields = None
         if self._video.codec_context.name == "h264":
             fields = FieldCounter(self._video.codec_context.extradata)
@@ -189,26 +198,36 @@ class FileSource:
             if self._past_end(packet):
                 continue
             if not packet.is_discard and not (fields and fields.is_second_field(bytes(packet))):
-                expected += 1
+                self._expected += 1
                 if packet.pts is not None:
                     self._decoding_times = None
                 if self._decoding_times is not None:
                     self._decoding_times.append(packet.dts)
+            self._note_key(packet)
             for picture in self._decode(packet):
-                decoded += 1
                 yield from self._frames(picture)
         if self._closing.is_set():
             return
-        for picture in self._decode(None):
-            decoded += 1
+        for picture in self._rest():
             yield from self._frames(picture)
         for picture, pts in self._times.flush():
             yield from self._frame(picture, pts)
-        lost = expected - decoded - self._corrupt
+        lost = self._expected - self._decoded - self._corrupt
         countable = self._video.codec_context.name in _ONE_PACKET_PER_PICTURE and self._span.whole
         if lost > 0 and countable:
             self._corrupt += lost
             self._damaged("pictures missing: the decoder had nothing to predict them from", lost)
+
+    def _note_key(self, packet: Packet[VideoStream]) -> None:
+        """Keep the packets since the last key frame, while there is room for them."""
+        if packet.is_keyframe:
+            self._since_key.clear()
+            self._since_key_bytes = 0
+        self._since_key_bytes += packet.size
+        if self._since_key_bytes > _TAIL_BYTES:
+            self._since_key.clear()
+        elif packet.is_keyframe or self._since_key:
+            self._since_key.append(packet)
 
     def _from_start(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         """All packets from the last key frame before the range on: those before it need not be decoded."""
@@ -277,9 +296,36 @@ class FileSource:
         self._damaged(f"picture not decodable ({_reason(failure)})")
         return []
 
+    def _rest(self) -> Iterator[VideoFrame]:
+        """The frames that the decoder still holds; one that it can't give does not hold back the others."""
+        yield from self._decode(None)
+        missing = self._expected - self._decoded - self._corrupt
+        if missing > 0 and self._since_key and not self._opened.accelerated:
+            yield from self._decoded_again(missing)
+
+    def _decoded_again(self, missing: int) -> Iterator[VideoFrame]:
+        """The last frames once more, by a decoder without threads.
+
+        PyAV stops at the first error when it empties a decoder, and with frame threads all frames behind it are lost.
+        """
+        context = av.CodecContext.create(self._video.codec_context.name, "r")
+        assert isinstance(context, av.VideoCodecContext)
+        context.extradata = self._video.codec_context.extradata
+        context.options, context.thread_count = self._video.codec_context.options, 1
+        frames: list[VideoFrame] = []
+        for packet in (*self._since_key, None, None):
+            with contextlib.suppress(av.FFmpegError, OSError):
+                frames += context.decode(packet)
+        last = self._latest
+        behind = [frame for frame in frames if frame.pts is not None and (last is None or frame.pts > last)]
+        yield from behind[-missing:]
+
     def _frames(self, picture: VideoFrame) -> Iterator[Frame]:
         """The frames whose times are certain now that a picture was decoded."""
+        self._decoded += 1
         stamp = picture.pts
+        if stamp is not None:
+            self._latest = stamp if self._latest is None else max(self._latest, stamp)
         if stamp is None:
             # FFmpeg's best effort: the decoding time of the packet that made the decoder give this frame.
             stamp = picture.dts
@@ -344,6 +390,10 @@ class FileSource:
         """A packet of another stream, its time stamps rising and within the range."""
         stream = packet.stream_index
         unit = fraction(packet.time_base) or Fraction(1)
+        if not packet.is_discard:
+            self._heard.add(stream)
+        elif stream in self._heard or ((packet.pts or 0) - self._starts.get(stream, 0)) * unit < -PRIMING_SECONDS:
+            return  # An edit list hides it. What comes right before the first sample prepares the decoder: it is kept.
         self._others.setdefault(stream, PacketTimes()).place(packet)
         assert packet.pts is not None
         assert packet.dts is not None

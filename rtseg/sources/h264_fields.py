@@ -98,8 +98,9 @@ class FieldCounter:
         while position + self._length_bytes < len(packet):
             size = int.from_bytes(packet[position : position + self._length_bytes], "big")
             position += self._length_bytes
-            if packet[position : position + 1]:
-                yield packet[position : position + size]
+            unit = packet[position : position + size]
+            if unit:
+                yield unit
             position += size
 
     def _parameter_set(self, unit: bytes) -> None:

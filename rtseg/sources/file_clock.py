@@ -38,11 +38,21 @@ _AHEAD_SECONDS = 5
 _AHEAD_PACKETS = 4096
 _AHEAD_BYTES = 64 << 20
 
-_PRIMING_SECONDS = Fraction(1, 5)
+PRIMING_SECONDS = Fraction(1, 5)
 """Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
 
-_WRAPS = (Fraction(1 << 33, 90_000), Fraction(1 << 32, 90_000), Fraction(1 << 32, 1000))
-"""After how many seconds clocks wrap: MPEG-TS and -PS (33 bits at 90 kHz), and 32 bits at 90 kHz (RTP) or 1 kHz (FLV)."""
+_STEPS = 4
+"""A step forward that is this much longer than a packet is looked at: the next stamp tells whether it is a wrong one."""
+
+_MPEG_TICK = Fraction(1, 90_000)
+
+WRAP = 1 << 33
+"""Ticks after which the clocks of MPEG-TS and MPEG-PS begin again, at 90 kHz (ISO/IEC 13818-1, 2.4.3.6)."""
+
+
+def unwrapped(stamp: int, near: int) -> int:
+    """Return a time stamp of MPEG-TS or -PS in the turn of its clock that is nearest to another one."""
+    return stamp + round((near - stamp) / WRAP) * WRAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +104,21 @@ class Clock:
         self._video = video
         self._gap: Fraction | None = Fraction(GAP_SECONDS) if arbitrary else None
         self._tracks: dict[int, _Track] = {}
+        self._begin: int | None = None  # the first stamp of the video, where the clock wraps
         starts: dict[int, Fraction] = {}
+        streams = tuple(streams)
         for stream in streams:
             tick = fraction(stream.time_base) or Fraction(1)
             leading = stream.index == video or stream.type == "audio"
             self._tracks[stream.index] = _Track(tick, leading)
-            if leading and stream.start_time is not None:
-                starts[stream.index] = stream.start_time * tick
+            if stream.index == video and tick == _MPEG_TICK and arbitrary:
+                self._begin = stream.start_time
+        for stream in streams:
+            track, start = self._tracks[stream.index], stream.start_time
+            if track.leading and start is not None:
+                if self._begin is not None and track.tick == _MPEG_TICK:
+                    start = unwrapped(start, self._begin)
+                starts[stream.index] = start * track.tick
         self._offsets = [self._first_offset(starts)]
         self._wrong: set[int] = set()
         self.jumps: list[Jump] = []
@@ -125,12 +143,17 @@ class Clock:
             if packet is None:
                 return
             track = self._tracks.get(packet.stream_index)
+            self._unwrap(packet, track)
             stamp = _stamp(packet)
             if track is None or stamp is None:
                 yield packet
                 continue
             if not track.leading:
                 self._follow(packet, track, stamp)
+                yield packet
+                continue
+            if self._leaps(track, stamp, ahead, reader, packet):
+                self._repair(packet, track, ahead)
                 yield packet
                 continue
             if not (
@@ -151,6 +174,27 @@ class Clock:
             yield packet
 
     # One stream
+
+    def _unwrap(self, packet: Packet[Any], track: _Track | None) -> None:
+        """Undo the wraps of MPEG's clock that FFmpeg leaves."""
+        near = self._begin if track is None or track.last is None else track.last
+        if self._begin is None or near is None or track is None or track.tick != _MPEG_TICK:
+            return
+        for name in ("dts", "pts"):
+            stamp = getattr(packet, name)
+            if stamp is not None and abs(stamp - near) > WRAP // 2:
+                setattr(packet, name, unwrapped(stamp, near))
+
+    def _leaps(
+        self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
+    ) -> bool:
+        """Whether a stamp lies far ahead and the next one does not: it is wrong."""
+        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= _STEPS * track.step:
+            return False
+        ahead.appendleft(packet)
+        following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS)[1:]
+        ahead.popleft()
+        return bool(following) and track.last < min(following) < stamp
 
     def _continues(self, track: _Track, stamp: int, reordered: bool, last: int | None = None) -> bool:
         """Whether a stamp comes after the last one, and not too far after."""
@@ -280,9 +324,6 @@ class Clock:
         ]
         offset = max(need for need in needs if need is not None)
         before = self._offsets[track.segment]
-        for wrap in _WRAPS:
-            if 0 <= before + wrap - offset < GAP_SECONDS:
-                offset = before + wrap  # The clock wrapped: what was a gap stays one.
         self._offsets.append(offset)
         track.segment, track.shown_until = len(self._offsets) - 1, None
         shown = ahead[0].pts if ahead[0].pts is not None else first
@@ -355,7 +396,7 @@ class Clock:
         video = starts.get(self._video)
         if video is None:
             return Fraction(0)
-        early = video < 0 or any(start < -_PRIMING_SECONDS for start in starts.values())
+        early = video < 0 or any(start < -PRIMING_SECONDS for start in starts.values())
         first = min(starts.values())
         return -first if early or (self._gap is not None and first > self._gap) else Fraction(0)
 
