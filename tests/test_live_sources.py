@@ -23,6 +23,7 @@ from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
 from rtseg.sources.connection import Connection
 from rtseg.sources.network import open_stream, shown_url
+from rtseg.sources.packets import DemuxedPackets
 from rtseg.sources.paced import Paced
 from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
 
@@ -465,7 +466,7 @@ def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> Non
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 99, np.uint8), format="yuv420p")))
     opened = av.open(str(path))
     assert isinstance(opened, InputContainer)
-    source = Connection(opened, "camera 0", lends_memory=lends)
+    source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", lends_memory=lends)
     picture = next(item for item in source if isinstance(item, Frame))
     assert all(plane.flags.owndata == lends for plane in picture.planes)
     source.close()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
-from rtseg.sources.connection import Connection, reason
+from rtseg.sources.connection import Connection
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.http import HttpAnswer
+from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
+from rtseg.sources.packets import DemuxedPackets, reason
 
 TIMEOUT_SECONDS = 5.0
 """How long opening may take, and how long a stream may be silent."""
@@ -26,8 +31,10 @@ _PROTOCOLS: dict[str, tuple[str, str]] = {
     "http": ("http,tcp", _STREAMS),
     "https": ("https,tls,tcp", _STREAMS),
     "tcp": ("tcp", _STREAMS),
-    "udp": ("udp", "mpegts"),
+    "udp": ("udp", "mpegts,h264,hevc"),
 }
+_HEAD_BYTES = 16
+
 _PLAYLIST = ",hls,mpegts,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,webvtt"
 
 SCHEMES = tuple(_PROTOCOLS)
@@ -69,6 +76,18 @@ def open_stream(
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
     if rtsp_transport not in ("tcp", "udp"):
         raise OptionError(f"RTSP goes over tcp or udp, not '{rtsp_transport}'")
+    file: bool | None = False
+    answer: HttpAnswer | None = None
+    if scheme in ("http", "https"):
+        file = None
+        if not urlsplit(url).path.lower().endswith(".m3u8"):
+            answer = HttpAnswer(url, name, timeout_seconds)
+            jpegs = _jpegs(answer, name, timeout_seconds)
+            if jpegs is not None:
+                return Connection(jpegs, name)
+            if answer.length is not None:
+                answer.close()  # FFmpeg opens files itself: it goes to and fro in them
+                answer, file = None, True
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -86,9 +105,14 @@ def open_stream(
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
+    source: Any = url if answer is None else answer
     try:
-        container = av.open(url, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
-    except (av.FFmpegError, OSError, ValueError) as error:
+        container = av.open(source, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
+    except BaseException as error:
+        if answer is not None:
+            answer.close()
+        if not isinstance(error, (av.FFmpegError, OSError, ValueError)):
+            raise
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
@@ -96,4 +120,28 @@ def open_stream(
         raise Disconnected(f"can't open {name}: {text}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
-    return Connection(container, name, decoder=decoder)
+    if answer is None:
+        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+    wait, close = partial(answer.allow, timeout_seconds), answer.close
+    packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
+    return Connection(packets, name)
+
+
+def _jpegs(answer: HttpAnswer, name: str, timeout_seconds: float) -> JpegPackets | None:
+    """The packets of an answer that holds JPEGs; None: FFmpeg shall look at it. Closed where it is refused."""
+    try:
+        head = answer.peek(_HEAD_BYTES)
+        if answer.content_type == "image/jpeg" and answer.length is not None:
+            raise SourceError(f"{name}: {SINGLE_IMAGE}")
+        if answer.multipart or head.startswith((b"\xff\xd8\xff", b"--", b"\r\n--", b"\n--")):
+            if answer.length is not None:
+                raise SourceError(f"{name} is an MJPEG file without time stamps; download it, and use `rtseg video`")
+            return JpegPackets(answer, name, timeout_seconds)
+        if head.lstrip().startswith(b"#EXTM3U"):
+            raise SourceError(f"{name} is a playlist; playlists are read only where the address ends in .m3u8")
+        if answer.content_type == "text/html" and head.lstrip().startswith(b"<"):
+            raise SourceError(f"{name} is a web page, not a video; give the address of the stream itself")
+        return None
+    except BaseException:
+        answer.close()
+        raise

@@ -14,6 +14,7 @@ from typing import Any
 from rtseg.errors import SourceError
 from rtseg.frame import Colour, Frame, StreamInfo
 from rtseg.sources import Source
+from rtseg.sources.pacing import Pacer
 
 TIME_BASE = Fraction(1, 90_000)
 """The unit of all live time stamps, as in MPEG transport streams."""
@@ -136,7 +137,7 @@ def _follows(own: int, captured_ns: int, before: int, before_ns: int) -> bool:
 class Reconnecting:
     """Frames of a source that is opened again whenever it ends or fails. Implements `rtseg.live_camera.LiveSource`.
 
-    Any end of a live source is a disconnection. Between tries it waits, half a second at first and twice as long each time,
+    Any end of a live source is a disconnection; the end of a file behind a URL is the end. Between tries it waits, half a second at first and twice as long each time,
     shortened by a random part so that many clients do not come back at once. No frame is made up for the time between.
     """
 
@@ -167,6 +168,8 @@ class Reconnecting:
         self._index = 0
         self._last_seconds: float | None = None
         self._step_seconds = 0.0
+        self._played: Fraction | None = None
+        self._finished = False
         self.decode_seconds = 0.0
         self.outages = Outages()
         self.tried = threading.Event()
@@ -212,7 +215,7 @@ class Reconnecting:
                 reason = " ".join(str(error).split())
             finally:
                 self._let_go()
-            if self._closing.is_set():
+            if self._closing.is_set() or self._finished:
                 return
             if self._index > before:
                 pause = FIRST_PAUSE_SECONDS
@@ -230,12 +233,40 @@ class Reconnecting:
             source.close()
             return
         self._clock.restart()
+        seconds: float | None = getattr(source, "file_seconds", None)
+        if seconds is not None:
+            yield from self._play(source, seconds)
+            return
         for item in source:
             if isinstance(item, Frame):
                 self.decode_seconds = getattr(source, "decode_seconds", 0.0)
                 yield self._place(item, source.info)
             if self._closing.is_set():
                 return
+
+    def _play(self, source: Source, seconds: float) -> Iterator[Frame]:
+        """A file behind a URL: once, at its own pace; after a disconnection, from where it was."""
+        if self._index and self._played is None:
+            self._log(f"{self._name}: the stream is over, its recording complete")
+            self._finished = True
+            return
+        if self._played is None:
+            length = f" of {seconds:.1f} s" if seconds else ""
+            self._log(f"{self._name} is a file{length}: it is played once, at its own pace")
+        pacer = Pacer(self._closing)
+        for item in source:
+            if not isinstance(item, Frame):
+                continue
+            own = item.pts * item.time_base
+            if self._played is not None and own <= self._played:
+                continue
+            due = pacer.wait(own)
+            if due is None:
+                return
+            self._played = own
+            self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+            yield self._place(replace(item, captured_ns=due), source.info)
+        self._finished = not self._closing.is_set()
 
     def _let_go(self) -> None:
         source, self._source = self._source, None
