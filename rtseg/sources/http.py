@@ -166,7 +166,7 @@ def _open(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
     ]
     if parts.username is not None:
         passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, plain, unquote(parts.username), unquote(parts.password or ""))
+        passwords.add_password(None, f"{parts.scheme.lower()}://{netloc}/", unquote(parts.username), unquote(parts.password or ""))
         handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
     for handler in handlers:
         opener.add_handler(handler)

@@ -125,8 +125,11 @@ class JpegSplitter:
             if self._position + 2 > limit:
                 break
             kind = buffer[self._position + 1]
-            if buffer[self._position] != 0xFF or kind == 0xD8:  # not a JPEG any more, or the next one
+            if kind == 0xD8:
                 return self._damaged(self._position)
+            if buffer[self._position] != 0xFF:  # a segment's length led out of it, perhaps beyond the next one's beginning
+                following = buffer.find(_START, len(_SOI), self._position)
+                return self._damaged(self._position if following < 0 else following)
             if kind == 0xFF:
                 self._position += 1
             elif kind == 0xD9:

@@ -162,7 +162,8 @@ def _choose_video(container: InputContainer, name: str) -> VideoStream:
     container.flags &= ~GENERATE_PTS  # it would hold frames back until it knows
     context.thread_type = "SLICE"  # threads by frame hold back one frame each
     context.flags |= Flags.low_delay
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    options = {"max_pixels": str(MAX_PIXELS)}
     if container.format.name in ("mjpeg", "mpjpeg"):
-        context.options |= {"err_detect": "explode"}  # else half a JPEG comes out as a whole one, gray below
+        options["err_detect"] = "explode"  # else half a JPEG comes out as a whole one, gray below
+    context.options = options
     return video
