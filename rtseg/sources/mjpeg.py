@@ -1,4 +1,4 @@
-"""MJPEG as cameras send it over HTTP: the JPEGs are found by their own markers, whatever stands between them.
+"""MJPEG as cameras send it: the JPEGs are found by their own markers, whatever stands between them.
 
 Boundaries with and without dashes, in quotes, missing or other than announced; lengths that are missing or wrong; empty
 parts, text parts, blank lines: all occur. FFmpeg's demuxer ends at the first of them, and shows half a JPEG as a whole one.
@@ -15,7 +15,7 @@ import av
 from av import Packet
 
 from rtseg.errors import Disconnected, SourceError
-from rtseg.sources.http import HttpAnswer
+from rtseg.sources.transport import Answer
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _START = b"\xff\xd8\xff"
@@ -169,7 +169,7 @@ class JpegSplitter:
 
 
 class JpegPackets:
-    """Packets of an MJPEG stream over HTTP. Implements `rtseg.sources.packets.Packets`."""
+    """Packets of an MJPEG stream. Implements `rtseg.sources.packets.Packets`."""
 
     codec = "mjpeg"
     time_base = Fraction(1, 1_000_000)
@@ -178,7 +178,7 @@ class JpegPackets:
     has_clock = False
     file_seconds: float | None = None
 
-    def __init__(self, answer: HttpAnswer, name: str, timeout_seconds: float) -> None:
+    def __init__(self, answer: Answer, name: str, timeout_seconds: float) -> None:
         """Take over an answer whose body holds JPEGs; `timeout_seconds` is how long no part may come."""
         self._answer, self._name, self._timeout = answer, name, timeout_seconds
         self._corrupt_before = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -12,9 +13,9 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
-from rtseg.sources.http import HttpAnswer
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
+from rtseg.sources.transport import Answer, HttpAnswer, TcpAnswer
 
 TIMEOUT_SECONDS = 5.0
 """How long opening may take, and how long a stream may be silent."""
@@ -77,17 +78,20 @@ def open_stream(
     if rtsp_transport not in ("tcp", "udp"):
         raise OptionError(f"RTSP goes over tcp or udp, not '{rtsp_transport}'")
     file: bool | None = False
-    answer: HttpAnswer | None = None
+    answer: Answer | None = None
     if scheme in ("http", "https"):
         file = None
         if not urlsplit(url).path.lower().endswith(".m3u8"):
             answer = HttpAnswer(url, name, timeout_seconds)
-            jpegs = _jpegs(answer, name, timeout_seconds)
-            if jpegs is not None:
-                return Connection(jpegs, name)
-            if answer.length is not None:
-                answer.close()  # FFmpeg opens files itself: it goes to and fro in them
-                answer, file = None, True
+    elif scheme == "tcp" and not urlsplit(url).query:  # its options, such as `?listen`, are FFmpeg's
+        answer = TcpAnswer(url, name, timeout_seconds)
+    if answer is not None:
+        jpegs = _jpegs(answer, name, timeout_seconds)
+        if jpegs is not None:
+            return Connection(jpegs, name)
+        if answer.length is not None:
+            answer.close()  # FFmpeg opens files itself: it goes to and fro in them
+            answer, file = None, True
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -106,11 +110,14 @@ def open_stream(
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
     source: Any = url if answer is None else answer
+    kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
     try:
-        container = av.open(source, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
+        container = av.open(source, format=kind, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except BaseException as error:
         if answer is not None:
             answer.close()
+        if isinstance(error, Disconnected):
+            raise _not_opened(name, error) from None
         if not isinstance(error, (av.FFmpegError, OSError, ValueError)):
             raise
         # The cause is left out: its text holds the URL with its password.
@@ -127,7 +134,18 @@ def open_stream(
     return Connection(packets, name)
 
 
-def _jpegs(answer: HttpAnswer, name: str, timeout_seconds: float) -> JpegPackets | None:
+def _raw_kind(head: bytes) -> str | None:
+    """FFmpeg's name of raw H.264 or HEVC; None: something else. FFmpeg reads many small frames until it is sure."""
+    start = re.match(rb"\x00{2,3}\x01(.)", head, re.DOTALL)
+    if start is None:
+        return None
+    unit = start[1][0]
+    if unit in (0x09, 0x27, 0x47, 0x67):  # access unit delimiter, sequence parameter set
+        return "h264"
+    return "hevc" if unit in (0x40, 0x46) else None  # video parameter set, access unit delimiter
+
+
+def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | None:
     """The packets of an answer that holds JPEGs; None: FFmpeg shall look at it. Closed where it is refused."""
     try:
         head = answer.peek(_HEAD_BYTES)
@@ -142,6 +160,13 @@ def _jpegs(answer: HttpAnswer, name: str, timeout_seconds: float) -> JpegPackets
         if answer.content_type == "text/html" and head.lstrip().startswith(b"<"):
             raise SourceError(f"{name} is a web page, not a video; give the address of the stream itself")
         return None
+    except Disconnected as error:
+        answer.close()
+        raise _not_opened(name, error) from None
     except BaseException:
         answer.close()
         raise
+
+
+def _not_opened(name: str, error: Disconnected) -> Disconnected:
+    return Disconnected(f"can't open {name}: {str(error).removeprefix(f'{name}: ')}")

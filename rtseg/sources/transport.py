@@ -1,4 +1,4 @@
-"""An HTTP answer that is read as it comes: with user and password, redirections, chunks, and a time limit that holds."""
+"""Bytes from HTTP and TCP servers, read as they come: with passwords, redirections, chunks, and a time limit that holds."""
 
 from __future__ import annotations
 
@@ -37,19 +37,28 @@ _ADVICE = {
 }
 
 
-class HttpAnswer:
-    """The answer to a GET request, its body read piece by piece.
+class Answer:
+    """Bytes of a server, read piece by piece.
 
     Whatever takes longer than was allowed ends in `Disconnected`, even where single bytes keep coming.
     """
 
+    content_type = ""
+    """Such as `multipart/x-mixed-replace`; empty: not told."""
+    multipart = False
+    """Whether it says that parts follow each other."""
+    boundary: str | None = None
+    """What it says that stands between parts."""
+    length: int | None = None
+    """Bytes in all; None: not told."""
+
     def __init__(self, url: str, name: str, timeout_seconds: float) -> None:
-        """Connect and read the headers.
+        """Connect.
 
         Args:
-            url: begins with `http://` or `https://`; may hold user and password.
+            url: may hold user and password.
             name: for messages, without passwords.
-            timeout_seconds: for all of that together; later `allow` says.
+            timeout_seconds: for all up to the first byte of the body; later `allow` says.
 
         Raises:
             Disconnected: nobody answers in time, or the answer is an error.
@@ -57,36 +66,26 @@ class HttpAnswer:
         self._url, self._name, self._timeout = url, name, timeout_seconds
         self._limit = _TimeLimit(timeout_seconds)
         self._kept = b""
+        self._received = 0
         try:
-            self._response = _open(url, timeout_seconds, self._limit)
+            self._body: Any = self._open(url, timeout_seconds)
         except BaseException as error:
             self._limit.close()
             if isinstance(error, (HTTPError, URLError, OSError, http.client.HTTPException, ValueError)):
                 # The cause is left out: its text may hold the URL with its password.
                 raise Disconnected(f"can't open {name}: {self._reason(error)}") from None
             raise
-        headers: Message = self._response.headers
-        self.content_type = headers.get_content_type() if headers.get("Content-Type") else ""
-        """Such as `multipart/x-mixed-replace`; empty: not told."""
-        self.multipart = self.content_type.startswith("multipart/")
-        """Whether it says that parts follow each other."""
-        boundary = headers.get_param("boundary") if self.multipart else None
-        self.boundary = boundary if isinstance(boundary, str) else None
-        """What the header says that stands between parts."""
-        length = headers.get("Content-Length", "")
-        chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-        self.length = int(length) if length.isdecimal() and not chunked else None
-        """Bytes of the body; None: not told."""
-        self._received = 0
-        if self.multipart and not chunked:
-            self.length = self._response.length = None  # some cameras send any number
+
+    def _open(self, url: str, timeout_seconds: float) -> Any:
+        """Return what has `read1`."""
+        raise NotImplementedError
 
     def allow(self, seconds: float) -> None:
         """Let what is read from now on take so long."""
         self._limit.allow(seconds)
 
     def read(self, count: int) -> bytes:
-        """Return 1 to `count` bytes, as soon as any are there; none at the end of the body.
+        """Return 1 to `count` bytes, as soon as any are there; none at the end.
 
         Raises:
             Disconnected: the connection failed, or the time is over.
@@ -97,7 +96,7 @@ class HttpAnswer:
         if self.length is not None:
             count = min(count, self.length - self._received)
         try:
-            data = self._response.read1(count) if count else b""
+            data = self._body.read1(count) if count else b""
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:  # closed in mid-read, among others
             raise Disconnected(f"{self._name}: the connection failed ({self._reason(error)})") from None
         if not data and self._limit.expired:
@@ -108,7 +107,7 @@ class HttpAnswer:
         return data
 
     def peek(self, count: int) -> bytes:
-        """Return the first bytes of the body, up to `count`, without taking them away."""
+        """Return the first bytes, up to `count`, without taking them away."""
         while len(self._kept) < count:
             kept, self._kept = self._kept, b""
             data = self.read(count)
@@ -117,10 +116,10 @@ class HttpAnswer:
                 break
         return self._kept[:count]
 
-    def again(self) -> HttpAnswer:
+    def again(self) -> Answer:
         """Close this answer and ask for another."""
         self.close()
-        return HttpAnswer(self._url, self._name, self._timeout)
+        return type(self)(self._url, self._name, self._timeout)
 
     def close(self) -> None:
         """End the connection; from another thread it ends a blocked read."""
@@ -151,7 +150,36 @@ class HttpAnswer:
         return type(cause).__name__
 
 
-def _open(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
+class TcpAnswer(Answer):
+    """What a server sends that nothing has to be said to."""
+
+    def _open(self, url: str, timeout_seconds: float) -> Any:
+        parts = urlsplit(url)
+        made = self._limit.connect((parts.hostname or "", parts.port or 0), timeout_seconds)
+        made.settimeout(None)  # the time limit shuts it down
+        with made:
+            return made.makefile("rb")
+
+
+class HttpAnswer(Answer):
+    """The answer to a GET request."""
+
+    def _open(self, url: str, timeout_seconds: float) -> Any:
+        response = _request(url, timeout_seconds, self._limit)
+        headers: Message = response.headers
+        self.content_type = headers.get_content_type() if headers.get("Content-Type") else ""
+        self.multipart = self.content_type.startswith("multipart/")
+        boundary = headers.get_param("boundary") if self.multipart else None
+        self.boundary = boundary if isinstance(boundary, str) else None
+        length = headers.get("Content-Length", "")
+        chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+        self.length = int(length) if length.isdecimal() and not chunked else None
+        if self.multipart and not chunked:
+            self.length = response.length = None  # some cameras send any number
+        return response
+
+
+def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
     parts = urlsplit(url)
     netloc = parts.netloc.rpartition("@")[2]
     plain = urlunsplit((parts.scheme.lower(), netloc, quote(parts.path, safe="/%:=&~+!$,;'@()*"), parts.query, ""))
