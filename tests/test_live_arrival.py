@@ -52,7 +52,10 @@ def raw_h264(frames: int, *, b_frames: int = 0) -> list[bytes]:
     codec: Any = av.CodecContext.create("libx264", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = 96, 64, "yuv420p", Fraction(1, 30)
     codec.framerate, codec.gop_size = 30, 10
-    codec.options = {"preset": "veryfast", "x264-params": f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:threads=1"}
+    codec.options = {
+        "preset": "veryfast",
+        "x264-params": f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:threads=1",
+    }
     packets = []
     for number in range(frames):
         frame = to_pix_fmt(picture(number, 96, 64), "yuv420p", 6, False)
@@ -110,7 +113,9 @@ def test_raw_h264_is_timed_by_its_arrival(monkeypatch: pytest.MonkeyPatch) -> No
     assert distances_ms(frames) == steps[1:20]
 
 
-def test_raw_h264_with_b_frames_is_timed_by_its_arrival_in_the_order_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_h264_with_b_frames_is_timed_by_its_arrival_in_the_order_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     frames = with_arrivals(raw_h264(30, b_frames=2), [50] * 30, monkeypatch, "h264")
     assert [number_of(frame) for frame in frames] == list(range(30))
     assert set(distances_ms(frames)) == {50}
@@ -127,7 +132,9 @@ def test_stall_in_a_stream_without_a_clock_is_a_gap_of_its_length(monkeypatch: p
     frames = with_arrivals([jpeg(number) for number in range(5)], [0, 66, 60_000, 66, 66], monkeypatch, "mjpeg")
     clock = LiveClock()
     placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
-    assert [after - before for before, after in itertools.pairwise(placed)] == pytest.approx([5940, 5_400_000, 5940, 5940], abs=1)
+    assert [after - before for before, after in itertools.pairwise(placed)] == pytest.approx(
+        [5940, 5_400_000, 5940, 5940], abs=1
+    )
     assert clock.jumps == []
 
 

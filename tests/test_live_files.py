@@ -200,9 +200,21 @@ TS_HEAD = http_answer("video/mp2t")
         lambda: trickle(HEAD * 20),
         lambda: itertools.chain([HEAD], trickle(bytes(500))),
         lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
-        lambda: itertools.chain([http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)),
+        lambda: itertools.chain(
+            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
+        ),
     ],
-    ids=["silent", "half a head", "head", "head of TS", "half a part", "head trickles", "parts trickle", "TS trickles", "chunks trickle"],
+    ids=[
+        "silent",
+        "half a head",
+        "head",
+        "head of TS",
+        "half a part",
+        "head trickles",
+        "parts trickle",
+        "TS trickles",
+        "chunks trickle",
+    ],
 )
 def test_http_server_that_is_silent_or_trickles_is_given_up(answer: object) -> None:
     never = threading.Event()

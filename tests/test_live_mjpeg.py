@@ -43,7 +43,9 @@ def part(data: bytes, *headers: str, boundary: str = "--next", line: str = "\r\n
     return line.join(lines).encode() + data + line.encode()
 
 
-def seen(chunks: Iterable[bytes], content_type: str = "multipart/x-mixed-replace; boundary=next") -> tuple[list[int], int]:
+def seen(
+    chunks: Iterable[bytes], content_type: str = "multipart/x-mixed-replace; boundary=next"
+) -> tuple[list[int], int]:
     """The numbers of the frames that come of an answer's body, and how many were corrupt; the server ends behind it."""
 
     def answer(_: str) -> Iterator[bytes]:
@@ -89,7 +91,10 @@ FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "multipart/x-mixed-replace; boundary=next",
         lambda data: part(data, "X-Timestamp: 12.5", "X-Framerate: 15", length(data)),
     ),
-    "blank lines between": ("multipart/x-mixed-replace; boundary=next", lambda data: b"\r\n\r\n" + part(data) + b"\r\n"),
+    "blank lines between": (
+        "multipart/x-mixed-replace; boundary=next",
+        lambda data: b"\r\n\r\n" + part(data) + b"\r\n",
+    ),
     "zeros behind": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data + bytes(40))),
     "text parts": (
         "multipart/x-mixed-replace; boundary=next",
@@ -197,7 +202,9 @@ def test_chunks_redirection_and_a_password_are_understood() -> None:
         if request.startswith("GET /old"):
             yield http_answer("text/html", "302 Found", "Location: /video?size=1", "Content-Length: 0")
         elif "Authorization: Basic bWU6cyBjcmV0" not in request:
-            yield http_answer("text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0")
+            yield http_answer(
+                "text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0"
+            )
         else:
             yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
             for number in range(5):

@@ -179,7 +179,9 @@ class GStreamerSource:
             self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
             nanoseconds -= self._begin_ns
         pts = round(nanoseconds * NANOSECOND / LIVE_TIME_BASE)
-        if not self._live:  # a time that does not rise is moved on by a tick; of a live source, `LiveClock` sees to that
+        if (
+            not self._live
+        ):  # a time that does not rise is moved on by a tick; of a live source, `LiveClock` sees to that
             pts = max(self._last_pts + 1, pts)
         self._last_pts = pts
         frame = Frame(

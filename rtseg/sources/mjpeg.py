@@ -127,7 +127,9 @@ class JpegSplitter:
             kind = buffer[self._position + 1]
             if kind == 0xD8:
                 return self._damaged(self._position)
-            if buffer[self._position] != 0xFF:  # a segment's length led out of it, perhaps beyond the next one's beginning
+            if (
+                buffer[self._position] != 0xFF
+            ):  # a segment's length led out of it, perhaps beyond the next one's beginning
                 following = buffer.find(_START, len(_SOI), self._position)
                 return self._damaged(self._position if following < 0 else following)
             if kind == 0xFF:

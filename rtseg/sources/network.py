@@ -111,6 +111,8 @@ def open_stream(
     more = {**LENIENT, **acceleration(decoder)}
     source: Any = url if answer is None else answer
     kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
+    if kind is not None:
+        options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once
     try:
         container = av.open(source, format=kind, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except BaseException as error:

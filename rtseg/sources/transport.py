@@ -97,7 +97,12 @@ class Answer:
             count = min(count, self.length - self._received)
         try:
             data = self._body.read1(count) if count else b""
-        except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:  # closed in mid-read, among others
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            http.client.HTTPException,
+        ) as error:  # closed in mid-read, among others
             raise Disconnected(f"{self._name}: the connection failed ({self._reason(error)})") from None
         if not data and self._limit.expired:
             raise Disconnected(f"{self._name}: the connection failed (nothing came in time)")
@@ -194,7 +199,9 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
     ]
     if parts.username is not None:
         passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, f"{parts.scheme.lower()}://{netloc}/", unquote(parts.username), unquote(parts.password or ""))
+        passwords.add_password(
+            None, f"{parts.scheme.lower()}://{netloc}/", unquote(parts.username), unquote(parts.password or "")
+        )
         handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
     for handler in handlers:
         opener.add_handler(handler)
@@ -275,9 +282,9 @@ class _Handler(AbstractHTTPHandler):
         self._tls.verify_mode = ssl.CERT_NONE
 
     def http_open(self, request: Request) -> Any:
-        return self.do_open(partial(_Plain, limit=self._limit), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_Plain, limit=self._limit), request)
 
     def https_open(self, request: Request) -> Any:
-        return self.do_open(partial(_Tls, limit=self._limit, context=self._tls), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_Tls, limit=self._limit, context=self._tls), request)
 
     http_request = https_request = AbstractHTTPHandler.do_request_
