@@ -10,23 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from live_server import HttpServer, TcpServer, encode_ts, http_answer, paced
 from media import number_of, picture, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.controls import Controls
-from rtseg.frame import Frame
+from rtseg.frame import Colour, Frame
+from rtseg.gstreamer.packets import BUFFER, Header, RawVideo
 from rtseg.inputs import find_inputs
 from rtseg.live_run import run_live
 from rtseg.outputs import Outputs
 from rtseg.segmenter import Segmenter
 from rtseg.sources import connection
+from rtseg.sources.clock import LiveClock
 from rtseg.sources.connection import Connection
+from rtseg.sources.gstreamer import GStreamerSource
 from rtseg.sources.mjpeg import JpegPackets
 from rtseg.sources.network import open_stream
 from rtseg.sources.packets import DemuxedPackets
-from rtseg.sources.reconnect import LiveClock
 from rtseg.video import Look
 
 pytestmark = pytest.mark.timeout(120)
@@ -203,3 +206,24 @@ def test_mjpeg_over_tcp_is_read_as_over_http() -> None:
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(10))
     assert frames[-1].pts_seconds - frames[0].pts_seconds > 0.15
+
+
+def test_gstreamer_frames_without_a_time_are_placed_by_their_arrival() -> None:
+    """Frames with and without a time in one stream: those without are not taken from another clock."""
+    source = GStreamerSource.__new__(GStreamerSource)
+    source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0
+    source._video = video = RawVideo("I420", 16, 16, Colour("bt601", full_range=False))
+    data = np.zeros(video.size, np.uint8)
+    times = [None, None, 500, 600, None, 800, 900]
+    frames = [
+        source._frame(
+            Header(BUFFER, video.size, None if ms is None else ms * 1_000_000, None),
+            data,
+            7_000_000_000_000 + number * 100_000_000,
+        )
+        for number, ms in enumerate(times)
+    ]
+    clock = LiveClock()
+    placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
+    assert [after - before for before, after in itertools.pairwise(placed)] == [9000] * 6
+    assert len(clock.jumps) <= 1, "where its first time comes"

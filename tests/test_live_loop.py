@@ -20,7 +20,8 @@ from rtseg.newest import EVERY_FRAME_WAITS, Captured, Newest
 from rtseg.overlay import Overlay
 from rtseg.palette import CAMVID_CLASSES, load_palette
 from rtseg.sinks.apart import Apart
-from rtseg.sources.reconnect import TIME_BASE, Outages
+from rtseg.sources.clock import TIME_BASE
+from rtseg.sources.reconnect import Outages
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -270,9 +270,9 @@ def test_total_length_of_a_stream_that_a_camera_makes_up_is_ignored() -> None:
     ],
 )
 def test_http_error_is_one_line_with_its_code_and_what_to_do(status: str, words: str) -> None:
-    with HttpServer(lambda _: [http_answer("text/html", status, "Content-Length: 0")]) as server:
-        with pytest.raises(Disconnected, match=words) as caught:
-            open_stream(f"{server.url}/cam?token=s3cret", timeout_seconds=TIMEOUT)
+    answer = http_answer("text/html", status, "Content-Length: 0")
+    with HttpServer(lambda _: [answer]) as server, pytest.raises(Disconnected, match=words) as caught:
+        open_stream(f"{server.url}/cam?token=s3cret", timeout_seconds=TIMEOUT)
     assert str(caught.value).startswith(f"can't open {server.url}/cam: ")
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -281,16 +281,15 @@ def test_http_error_is_one_line_with_its_code_and_what_to_do(status: str, words:
 @pytest.mark.parametrize("with_length", [True, False])
 def test_single_image_is_said_to_be_one(with_length: bool) -> None:
     headers = [length(jpeg(0))] if with_length else []
-    with HttpServer(lambda _: [http_answer("image/jpeg", "200 OK", *headers), jpeg(0)]) as server:
-        with pytest.raises(SourceError, match="one image .* not a stream"):
-            source = open_stream(f"{server.url}/snapshot.jpg", timeout_seconds=TIMEOUT)
-            list(source)
+    answer = [http_answer("image/jpeg", "200 OK", *headers), jpeg(0)]
+    with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match=r"one image .* not a stream"):
+        list(open_stream(f"{server.url}/snapshot.jpg", timeout_seconds=TIMEOUT))
 
 
 def test_web_page_is_said_to_be_one() -> None:
-    with HttpServer(lambda _: [http_answer("text/html"), b"<!DOCTYPE html><html><body>Login</body></html>"]) as server:
-        with pytest.raises(SourceError, match="web page"):
-            open_stream(server.url, timeout_seconds=TIMEOUT)
+    answer = [http_answer("text/html"), b"<!DOCTYPE html><html><body>Login</body></html>"]
+    with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match="web page"):
+        open_stream(server.url, timeout_seconds=TIMEOUT)
 
 
 def test_half_a_jpeg_over_tcp_is_corrupt() -> None:

@@ -21,11 +21,12 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.frame import Frame
 from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
+from rtseg.sources.clock import TIME_BASE, LiveClock
 from rtseg.sources.connection import Connection
 from rtseg.sources.network import open_stream, shown_url
 from rtseg.sources.paced import Paced
 from rtseg.sources.packets import DemuxedPackets
-from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
+from rtseg.sources.reconnect import Reconnecting
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -137,10 +137,6 @@ def _check_file(path: str) -> None:
         with Path(path).open("rb") as file:
             head = file.read(1)
     except FileNotFoundError as error:
-        if "://" in path:
-            raise SourceError(
-                f"{name} is a URL, and files are read here; download it, or `rtseg live --url URL --record FILE`"
-            ) from error
         raise SourceError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from error

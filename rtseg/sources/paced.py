@@ -11,8 +11,9 @@ from fractions import Fraction
 
 from rtseg.frame import Frame, StreamInfo
 from rtseg.sources import Source
+from rtseg.sources.clock import TIME_BASE, LiveClock
 from rtseg.sources.pacing import Pacer
-from rtseg.sources.reconnect import TIME_BASE, LiveClock, Outages
+from rtseg.sources.reconnect import Outages
 
 
 class Paced:
