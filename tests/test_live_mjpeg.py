@@ -292,6 +292,25 @@ def test_web_page_is_said_to_be_one() -> None:
         open_stream(server.url, timeout_seconds=TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        ([http_answer("text/xml"), b"<?xml version='1.0'?><a/>"], "not a video that rtseg reads"),
+        ([http_answer("application/json", "200 OK", "Content-Length: 2"), b"{}"], "not a video that rtseg reads"),
+        ([http_answer("multipart/x-mixed-replace; boundary=next"), part(b"PNG", kind="image/png")], "no JPEG came"),
+        ([http_answer("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "leads to"),
+        ([b"hello\r\n\r\n"], "no HTTP that can be understood"),
+        ([], "closed before an answer"),
+    ],
+    ids=["XML", "JSON", "PNG parts", "another protocol", "no HTTP", "nothing"],
+)
+def test_what_is_no_video_is_said_in_one_line(chunks: list[bytes], words: str) -> None:
+    with HttpServer(lambda _: chunks) as server, pytest.raises(SourceError, match=words) as caught:
+        list(open_stream(server.url, timeout_seconds=TIMEOUT))
+    assert "\n" not in str(caught.value)
+    assert "came within" not in str(caught.value), "it came at once"
+
+
 def test_half_a_jpeg_over_tcp_is_corrupt() -> None:
     images = [jpeg(number, 640, 384) for number in range(8)]
     images[3] = images[3][: len(images[3]) * 3 // 4]

@@ -233,6 +233,8 @@ class JpegPackets:
         if self._count == 1 and not self._answer.multipart:
             raise SourceError(f"{self._name}: {SINGLE_IMAGE}")
         if self._count != 1:
+            if not self._count and not self._corrupt_before:
+                raise Disconnected(f"{self._name}: it ended, and no JPEG came")
             return False
         try:
             self._answer = self._answer.again()

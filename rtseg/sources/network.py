@@ -126,6 +126,8 @@ def open_stream(
         text = reason(error)
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
+            if answer is not None or file:  # here what takes too long has an error of its own
+                text = "what it sends is not a video that rtseg reads"
         raise Disconnected(f"can't open {name}: {text}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")

@@ -142,6 +142,8 @@ class Answer:
             words = http.client.responses.get(error.code, "")
             return f"the server answers {error.code} {words}".rstrip() + (f"; {advice}" if advice else "")
         cause = error.reason if isinstance(error, URLError) else error
+        if isinstance(cause, str):  # `UnknownHandler`, of a redirection
+            return "it leads to an address that is not http or https"
         if isinstance(cause, TimeoutError):
             return "nothing came in time"
         if isinstance(cause, ssl.SSLError):
