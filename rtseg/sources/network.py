@@ -104,6 +104,8 @@ def open_stream(
     if scheme in ("http", "https") and urlsplit(url).path.lower().endswith(".m3u8"):
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
+    if file:
+        options["protocol_whitelist"] = "http,https,tls,tcp"  # it may be redirected from one to the other
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
     if scheme == "udp":
