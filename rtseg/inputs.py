@@ -110,7 +110,8 @@ def find_inputs(
             raise OptionError(f"{name} is named twice; name each input once")
     if not found:
         raise OptionError("no input: name --camera 0, --url rtsp://..., --gst 'PIPELINE' or --url FILE --realtime")
-    if (realtime or loop) and not any(entry.file for entry in found):
+    remote = any(url.lower().startswith(("http://", "https://")) for url in urls)
+    if (loop or (realtime and not remote)) and not any(entry.file for entry in found):
         raise OptionError("--realtime and --loop are for files: name one with --url FILE")
     return found
 

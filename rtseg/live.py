@@ -172,8 +172,10 @@ class Live:
         """A thread of the road: one camera's frame after another's."""
         try:
             while (item := self._newest.take()) is not None:
-                self._take(item)
-                self._newest.done(item)
+                try:
+                    self._take(item)
+                finally:
+                    self._newest.done(item)
         except BaseException as failure:  # raised again by `run`
             self._fail(failure)
 
@@ -188,11 +190,13 @@ class Live:
         frame, stats = item.frame, self._report.of[item.camera]
         if self._too_old(frame):
             stats.refused(segmented=False)
-            return
+            return  # it ends as dropped
         taken_ns, begin = time.monotonic_ns(), time.perf_counter()
         camera = self._cameras[item.camera]
         classes = (camera.segment or self._segment)(frame, float(item.info.sample_aspect_ratio))
         inferred = time.perf_counter()
+        if not self._newest.segmented(item):
+            return  # the run has ended without it, and counted it as dropped
         stats.spent("infer", inferred - begin)
         stats.saw(classes)
         if self._too_old(frame):
@@ -233,7 +237,7 @@ class Live:
     def _wait_for_cameras(self, wait: bool) -> None:
         while not self._controls.wait_quit(0.02):
             sources = [camera.source for camera in self._cameras]
-            if any(self._newest.read) or any(s.tried.is_set() and s.outages.connected for s in sources):
+            if any(self._newest.captured) or any(s.tried.is_set() and s.outages.connected for s in sources):
                 return
             if not wait and all(source.tried.is_set() for source in sources):
                 raise SourceError("; ".join(source.outages.reason for source in sources))
@@ -282,6 +286,7 @@ class Live:
             # A frame that is on its way still reaches the sinks; patient ones stop being waited for a little later.
             if road.ident is not None:
                 road.join(max(0.0, begin + patience * 2 / 3 - time.monotonic()))
+        self._newest.abandon()
         for sink in sinks:
             sink.finish()
         while self._window is not None and self._window.turn(0.0):

@@ -47,22 +47,18 @@ class LiveReport:
 
     def second(self) -> dict[str, Any]:
         """The numbers as of now, with those since the last call under `now`: see `LiveNumbers`."""
-        now = self._whole.second(sum(self._newest.read), self._dropped())
+        captured = list(self._newest.captured)
+        dropped = [self._newest.counts(number)[1] for number in range(len(self._cameras))]
+        now = self._whole.second(sum(captured), sum(dropped))
         several = len(self._cameras) > 1
         parts = [
-            stats.second(self._newest.read[number], self._dropped(number)) if several else now
-            for number, stats in enumerate(self.of)
+            stats.second(captured[number], dropped[number]) if several else now for number, stats in enumerate(self.of)
         ]
         numbers = self.to_dict()
         numbers["now"] = now
         for item, part in zip(numbers.get("items", []), parts, strict=False):
             item["now"] = part
         return numbers
-
-    def _dropped(self, number: int | None = None) -> int:
-        if number is None:
-            return sum(self._dropped(number) for number in range(len(self._cameras)))
-        return self._newest.dropped[number] + self.of[number].too_old
 
     def to_dict(self) -> dict[str, Any]:
         """The statistics as of now."""
@@ -75,7 +71,7 @@ class LiveReport:
             return {**self._identity, **items[0], **self._more()}
         outages = [item["outages"] for item in items]
         frames = [item["frames"] for item in items]
-        whole = self._whole.to_dict(sum(self._newest.read), self._dropped(), sum(f["corrupt"] for f in frames))
+        whole = self._whole.to_dict(0, 0, 0)
         whole["frames"] = {key: sum(f[key] for f in frames) for key in whole["frames"]}
         return {
             **self._identity,
@@ -93,9 +89,10 @@ class LiveReport:
 
     def _camera_to_dict(self, number: int) -> dict[str, Any]:
         camera, source = self._cameras[number], self._cameras[number].source
-        told = self.of[number].to_dict(self._newest.read[number], self._dropped(number), source.corrupt)
-        if camera.sinks:
-            told["frames"]["written"] = camera.sinks[0].written
+        written = camera.sinks[0].written if camera.sinks else None  # before the counts: never more than segmented
+        told = self.of[number].to_dict(*self._newest.counts(number), source.corrupt)
+        if written is not None:
+            told["frames"]["written"] = written
         return {
             "camera": camera.name,
             "input": source.info.name,

@@ -79,7 +79,7 @@ class LiveStats:
 
         Args:
             read: frames decoded since the start.
-            dropped: frames dropped before the network since the start, those that were too old included.
+            dropped: frames dropped since the start, those that were too old for the network included.
         """
         with self._lock:
             ages, self._ages_ms = self._ages_ms, []
@@ -106,20 +106,22 @@ class LiveStats:
             "classes": {} if newest is None else class_shares(newest, self._classes),
         }
 
-    def to_dict(self, read: int, dropped: int, corrupt: int) -> dict[str, Any]:
-        """The measured part of `--stats`, as of now: `read = segmented + dropped + corrupt` at the end of a run.
+    def to_dict(self, segmented: int, dropped: int, corrupt: int) -> dict[str, Any]:
+        """Return the measured part of `--stats`, as of now; `read = segmented + dropped + corrupt` always.
+
+        A frame that waits or is in work is in none of these counts yet; where the run ends with it, it is dropped.
 
         Args:
-            read: frames decoded.
-            dropped: frames among them that never reached the network, those that were too old included.
+            segmented: frames that went through the network.
+            dropped: frames that did not, those that were too old included.
             corrupt: frames that could not be decoded.
         """
         with self._lock:
             self.stats.stop()
             told = self.stats.to_dict()
             told["frames"] = {
-                "read": read + corrupt,
-                "segmented": self.segmented,
+                "read": segmented + dropped + corrupt,
+                "segmented": segmented,
                 "written": self.stats.frames["written"],
                 "dropped": dropped,
                 "corrupt": corrupt,

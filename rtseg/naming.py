@@ -75,7 +75,10 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         if "://" in pattern:
             address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
-            raise SourceError(f"'{address}' is a stream, which has no end: use `rtseg live --url {address}`")
+            raise SourceError(
+                f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
+                f"or use `rtseg live --url {address} --record FILE`"
+            )
         kind = _kind(pattern)
         if pattern == "-" or kind == "file":
             found.append(pattern)

@@ -79,7 +79,10 @@ def run(
     classify = partial(_classify, segment=segment)
     colour = partial(_colour, overlay=overlay, stats=stats)
     if not threads:
-        _write(map(colour, map(classify, decoded)), sinks, stats, on_frame)
+        try:
+            _write(map(colour, map(classify, decoded)), sinks, stats, on_frame)
+        finally:
+            stats.end()
         return
     waiting = frames_ahead(source.info.width, source.info.height)
     ahead: Ahead[Frame | Passthrough] = Ahead(decoded, "decode", capacity=waiting)
@@ -95,6 +98,7 @@ def run(
             stage.cancel()
         for stage in stages:
             stage.join(JOIN_SECONDS)
+        stats.end()
 
 
 def frames_ahead(width: int, height: int) -> int:
@@ -105,9 +109,11 @@ def frames_ahead(width: int, height: int) -> int:
 def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Frame | Passthrough]:
     items = iter(source)
     while True:
-        with stats.clock("decode"):
-            item = next(items, None)
-        stats.frames["corrupt"] = source.corrupt
+        try:
+            with stats.clock("decode"):
+                item = next(items, None)
+        finally:
+            stats.frames["corrupt"] = source.corrupt
         if item is None:
             return
         if isinstance(item, Frame):

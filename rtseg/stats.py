@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,9 +64,12 @@ class Stats:
         self.stages = {stage: Histogram() for stage in STAGES}
         self.latency = Histogram()
         self.frames = {"read": 0, "segmented": 0, "written": 0, "dropped": 0, "corrupt": 0}
+        """`read` is what was decoded so far; what of it is still in work is in none of the other counts."""
         self.warmup_ms = 0.0
         self.streams = 1
         """Frames that are in the model at the same time, each in a thread of its own."""
+        self._counting = threading.Lock()
+        self._ended = False
         self._classes = classes
         self._pixels = np.zeros(256, dtype=np.float64)
         self._hud: tuple[float, tuple[str, ...]] = (0.0, ())
@@ -89,10 +93,19 @@ class Stats:
         self.stages[stage].add(time.perf_counter() - begin)
 
     def segmented(self, classes: ClassMap, seconds: float) -> None:
-        """A frame got its class map, and the model took so long for it."""
+        """A frame got its class map, and the model took so long for it. Without effect after `end`."""
+        with self._counting:
+            if self._ended:
+                return
+            self.frames["segmented"] += 1
         self.stages["infer"].add(seconds)
-        self.frames["segmented"] += 1
         self.see_classes(classes)
+
+    def end(self) -> None:
+        """No frame is worked on any more: those that were decoded and not segmented end as dropped."""
+        with self._counting:
+            self._ended = True
+            self.frames["dropped"] = max(0, self.frames["read"] - self.frames["segmented"])
 
     def see_classes(self, classes: ClassMap) -> None:
         """Adds a class map to the class shares."""
@@ -136,9 +149,11 @@ class Stats:
         return {name: round(float(self._pixels[i]) / total, 4) for i, name in enumerate(self._classes)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The measured part of `--stats FILE.json`."""
+        """The measured part of `--stats FILE.json`; `read = segmented + dropped + corrupt`, also while the run lasts."""
         seconds = max(self.seconds, 1e-9)
-        frames = {**self.frames, "read": self.frames["read"] + self.frames["corrupt"]}
+        with self._counting:
+            frames = dict(self.frames)
+        frames["read"] = frames["segmented"] + frames["dropped"] + frames["corrupt"]
         return {
             "frames": frames,
             "seconds": round(seconds, 4),

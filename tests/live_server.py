@@ -327,3 +327,60 @@ def _amf(*values: object) -> bytes:
 
 def _hung_up() -> bytes:
     raise ConnectionError("the client hung up")
+
+
+class HttpServer(TcpServer):
+    """Answers GET requests as cameras do: the script is given the request's text, and its chunks are the whole answer.
+
+    Clients are served at the same time.
+    """
+
+    def __init__(self, script: Callable[[str], Iterable[bytes]]) -> None:
+        self.requests: list[str] = []
+        self._answer = script
+        super().__init__(lambda _: ())
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            number, self.connections = self.connections, self.connections + 1
+            threading.Thread(target=self._guarded, args=(client, number), daemon=True).start()
+
+    def _guarded(self, client: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError), client:
+            self._talk(client, number)
+            client.shutdown(socket.SHUT_WR)
+
+    def _talk(self, client: socket.socket, number: int) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += client.recv(4096) or _hung_up()
+        self.requests.append(request.decode())
+        for chunk in self._answer(self.requests[-1]):
+            client.sendall(chunk)
+
+
+def http_answer(content_type: str, status: str = "200 OK", *headers: str) -> bytes:
+    """The head of an HTTP answer."""
+    return "\r\n".join((f"HTTP/1.1 {status}", f"Content-Type: {content_type}", *headers, "", "")).encode()
+
+
+def file_answer(request: str, data: bytes, content_type: str = "video/mp4") -> Iterator[bytes]:
+    """What a server of files answers, ranges included."""
+    begin = 0
+    for line in request.splitlines():
+        if line.lower().startswith("range: bytes="):
+            begin = int(line.partition("=")[2].partition("-")[0])
+    status = "206 Partial Content" if begin else "200 OK"
+    span = f"Content-Range: bytes {begin}-{len(data) - 1}/{len(data)}"
+    yield http_answer(
+        content_type, status, f"Content-Length: {len(data) - begin}", "Accept-Ranges: bytes", *([span] if begin else [])
+    )
+    yield data[begin:]

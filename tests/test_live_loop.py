@@ -20,7 +20,8 @@ from rtseg.newest import EVERY_FRAME_WAITS, Captured, Newest
 from rtseg.overlay import Overlay
 from rtseg.palette import CAMVID_CLASSES, load_palette
 from rtseg.sinks.apart import Apart
-from rtseg.sources.reconnect import TIME_BASE, Outages
+from rtseg.sources.clock import TIME_BASE
+from rtseg.sources.reconnect import Outages
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -129,7 +130,7 @@ def test_the_network_gets_the_newest_and_the_rest_is_counted() -> None:
     taken = newest.take()
     assert taken is not None
     assert taken.frame.index == 4
-    assert (newest.read, newest.dropped) == ([5], [4])
+    assert (newest.captured, newest.counts(0)) == ([5], (0, 4))
 
 
 def test_what_came_while_the_model_was_made_ready_is_not_counted() -> None:
@@ -137,7 +138,8 @@ def test_what_came_while_the_model_was_made_ready_is_not_counted() -> None:
     for index in range(5):
         newest.put(Captured(0, frame(index), INFO))
     newest.begin()
-    assert (newest.read, newest.dropped) == ([1, 0], [0, 0])
+    assert newest.captured == [1, 0]
+    assert newest.counts(0) == newest.counts(1) == (0, 0)
     taken = newest.take()
     assert taken is not None
     assert taken.frame.index == 4
@@ -169,7 +171,7 @@ def test_every_frame_waits_instead_of_dropping() -> None:
         newest.done(taken)
     thread.join(10)
     assert seen == list(range(more))
-    assert newest.dropped == [0]
+    assert newest.counts(0) == (0, more)
 
 
 def test_a_cameras_next_frame_waits_until_the_one_before_is_done_with() -> None:
@@ -230,7 +232,8 @@ def test_closing_wakes_both_ends_and_counts_what_waited() -> None:
     thread.join(10)
     assert ends == [None]
     assert not newest.put(Captured(0, frame(0), INFO))
-    assert newest.read == newest.dropped == [0, 0]
+    assert newest.captured == [0, 0]
+    assert newest.counts(0) == newest.counts(1) == (0, 0)
 
 
 # Apart

@@ -26,7 +26,7 @@ from rtseg.sinks import Sink
 from rtseg.sinks.jsonl import JsonLines, LinesFile
 from rtseg.sinks.record import Record
 from rtseg.sinks.snapshot import Snapshots
-from rtseg.sources.reconnect import TIME_BASE
+from rtseg.sources.clock import TIME_BASE
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -21,10 +21,12 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.frame import Frame
 from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
+from rtseg.sources.clock import TIME_BASE, LiveClock
 from rtseg.sources.connection import Connection
 from rtseg.sources.network import open_stream, shown_url
 from rtseg.sources.paced import Paced
-from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
+from rtseg.sources.packets import DemuxedPackets
+from rtseg.sources.reconnect import Reconnecting
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -338,7 +340,9 @@ def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
     assert rising(frames)
     assert frames[0].pts == 0
     assert frames[-1].pts_seconds < 10
-    assert any("jumped" in line for line in source.warnings)
+    assert source.warnings == (source.warnings[0],)
+    size = float(source.warnings[0].partition("jumped once (")[2].partition(" s)")[0])
+    assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "the size of the jump"
 
 
 def test_live_clock() -> None:
@@ -350,11 +354,67 @@ def test_live_clock() -> None:
     assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: joined by the time that passed"
     assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "a little back: just behind"
     assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: joined by the time that passed"
-    assert clock.jumps == 2
+    assert clock.place(Fraction(5000) + Fraction(1, 30), 13 * second) == 180_001 + 93_000
+    assert clock.jumps == pytest.approx([-9.0, 4999.1], abs=0.01)
     clock.restart()
-    assert clock.place(Fraction(77), 15 * second) == 180_001 + 3 * 90_000
+    assert clock.place(Fraction(77), 15 * second) == 273_001 + 2 * 90_000
     late = clock.place(Fraction(77) + Fraction(1, 30), 20 * second)
-    assert late == 180_001 + 3 * 90_000 + 3000, "a picture that comes late keeps the stream's distance"
+    assert late == 273_001 + 2 * 90_000 + 3000, "a picture that comes late keeps the stream's distance"
+
+
+def stamps_at_30(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
+    """Where a clock places frames that arrive 30 times a second with these stamps, in seconds."""
+    clock = LiveClock()
+    placed = [
+        clock.place(None if stamp is None else Fraction(stamp).limit_denominator(90_000), index * 1_000_000_000 // 30)
+        for index, stamp in enumerate(stamps)
+    ]
+    return [float(ticks * TIME_BASE) for ticks in placed], clock
+
+
+@pytest.mark.parametrize("outlier", [-500.0, -3.0, 5.0, 40.0, 95_000.0])
+@pytest.mark.parametrize("at", [0, 1, 15, 29])
+def test_one_wrong_time_stamp_is_no_jump_and_moves_no_other_frame(outlier: float, at: int) -> None:
+    stamps: list[float | None] = [7 + index / 30 for index in range(30)]
+    stamps[at] = 7 + at / 30 + outlier
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == []
+
+
+@pytest.mark.parametrize("size", [-20.0, -2.0, 60.0])
+def test_a_jump_for_good_is_counted_once_with_its_size(size: float) -> None:
+    stamps: list[float | None] = [7 + index / 30 + (size if index >= 15 else 0) for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == pytest.approx([size], abs=0.001)
+
+
+def test_frames_lost_on_the_way_are_a_gap_and_no_jump() -> None:
+    stamps: list[float | None] = [index / 30 + (5 if index >= 15 else 0) for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the distance stays the stream's own"
+    assert clock.jumps == []
+
+
+def test_stamps_that_are_missing_are_no_jump() -> None:
+    stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == []
+
+
+def test_an_rtsp_stream_whose_clock_did_not_jump_has_no_warning() -> None:
+    chunks = encode_rtp(40, size=(320, 192))
+    with OpenRtsp(lambda _: paced(chunks)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        frames = take(source, 30)
+        warnings = source.warnings
+        source.close()
+    assert warnings == ()
+    assert rising(frames)
+    steps = [after.pts_seconds - before.pts_seconds for before, after in itertools.pairwise(frames)]
+    assert steps[2:] == pytest.approx([1 / 30] * 27, abs=0.001)
 
 
 # Files at their own pace
@@ -407,7 +467,7 @@ def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> Non
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 99, np.uint8), format="yuv420p")))
     opened = av.open(str(path))
     assert isinstance(opened, InputContainer)
-    source = Connection(opened, "camera 0", lends_memory=lends)
+    source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", lends_memory=lends)
     picture = next(item for item in source if isinstance(item, Frame))
     assert all(plane.flags.owndata == lends for plane in picture.planes)
     source.close()

@@ -21,7 +21,8 @@ import numpy as np
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
 from rtseg.sources import Source
-from rtseg.sources.connection import Connection, reason
+from rtseg.sources.connection import Connection
+from rtseg.sources.packets import DemuxedPackets, reason
 
 FORMATS = {"mjpeg": "mjpeg", "yuyv": "yuyv422", "h264": "h264"}
 """`--camera-format` and FFmpeg's names."""
@@ -123,7 +124,7 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
         raise Disconnected(f"can't open {name}: {text}") from error
     ours = sorted(_descriptors(path) - before)
     wait = _readable(ours, name, timeout_seconds) if ours else None
-    return Connection(container, name, wait_readable=wait, lends_memory=True)
+    return Connection(DemuxedPackets(container, name, wait_readable=wait), name, lends_memory=True)
 
 
 def _check_device(path: str, name: str) -> None:

@@ -1,81 +1,70 @@
-"""One connection to a live stream through FFmpeg: every packet decoded as it comes, for as long as it holds."""
+"""One connection to a live stream: every packet decoded as it comes, for as long as it holds."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import av
 from av import Packet, VideoFrame
-from av.codec.context import Flags
-from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rtseg.card_frame import software_layout
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
-from rtseg.hardware import decoder_name
-from rtseg.sources.demux import VIDEO_CODECS
-from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS
+from rtseg.sources.opened import MAX_PIXELS
+from rtseg.sources.packets import Packets
 from rtseg.sources.pictures import PictureReader
-from rtseg.sources.timeline import fraction
 
 WITHOUT_KEY_FRAME = 600
 """Packets that are passed over at most while no key frame comes; then decoding begins anyway (streams that refresh row by row)."""
 
 _KEPT_ARRIVALS = 64
 
+_KEPT_STAMPS = 8
+"""More frames than this a decoder does not hold back to put them in order."""
+
+_ARRIVAL_UNIT = Fraction(1, 1_000_000)
+"""Time base of streams that have no clock of their own: when their packets came, by the monotonic clock."""
+
 
 class Connection:
-    """Frames of one connection. Implements `rtseg.sources.Source`; a live stream has no end, so any end is `Disconnected`.
+    """Frames of one connection. Implements `rtseg.sources.Source`.
+
+    A live stream has no end, so any end is `Disconnected`, but for that of a file behind a URL.
 
     Pictures may change their size and layout in mid-stream: each frame is what it is, and `info` is that of the newest.
     Sound is not read.
     """
 
-    def __init__(
-        self,
-        container: InputContainer,
-        name: str,
-        *,
-        wait_readable: Callable[[], None] | None = None,
-        lends_memory: bool = False,
-        decoder: str = "software",
-    ) -> None:
-        """Takes the first picture of an open container.
+    def __init__(self, packets: Packets, name: str, *, lends_memory: bool = False) -> None:
+        """Take the first frame of an open stream.
 
         Args:
-            container: closed by this object.
+            packets: closed by this object.
             name: for messages, without passwords.
-            wait_readable: called before each read; raises Disconnected when nothing comes in time. For devices, whose
-                reads FFmpeg can't interrupt.
-            lends_memory: raw pictures lie in memory of the device, which is gone once it is closed: they are copied.
-            decoder: what the container was opened with, as `rtseg.hardware.choose_decoder` gives it.
+            lends_memory: raw frames lie in memory of the device, which is gone once it is closed: they are copied.
 
         Raises:
-            SourceError: no picture stream, or one of a kind that rtseg does not decode.
-            Disconnected: it ended, or went silent, before the first picture.
+            Disconnected: it ended, or went silent, before the first frame.
         """
-        self._container, self._name = container, name
-        self._wait_readable = wait_readable
+        self._packets, self._name = packets, name
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0
         self._index = 0
         self._arrivals: dict[int, int] = {}
+        self._stamps: list[int] = []
+        self._last: tuple[int, int] | None = None
         self._reader: PictureReader | None = None
         self.decode_seconds = 0.0
         """What the newest frame took to decode and to bring into planes."""
+        self._copies = lends_memory and packets.codec == "rawvideo"
+        self._time_base = packets.time_base if packets.has_clock else _ARRIVAL_UNIT
         try:
-            self._video = _choose_video(container, name)
-            self._time_base = fraction(self._video.time_base) or Fraction(1, 1000)
-            self._codec = decoder_name(self._video, decoder)
-            self._copies = lends_memory and self._codec == "rawvideo"
-            self._aspect = fraction(self._video.sample_aspect_ratio) or Fraction(1)
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)
         except StopIteration:
@@ -86,6 +75,11 @@ class Connection:
             raise
 
     @property
+    def file_seconds(self) -> float | None:
+        """Length of a file, whose end is no disconnection; None: a live stream."""
+        return self._packets.file_seconds
+
+    @property
     def info(self) -> StreamInfo:
         """Of the newest frame."""
         return self._info
@@ -93,7 +87,7 @@ class Connection:
     @property
     def corrupt(self) -> int:
         """Frames so far that could not be decoded."""
-        return self._corrupt
+        return self._corrupt + self._packets.corrupt
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -101,7 +95,7 @@ class Connection:
         return ()
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Frames as they come, until `close`.
+        """Frames as they come, until `close`, or the end of a file.
 
         Raises:
             Disconnected: the stream ended, failed, or went silent.
@@ -116,7 +110,7 @@ class Connection:
         self._closing.set()
         if self._lock.acquire(blocking=False):
             try:
-                self._container.close()
+                self._packets.close()
             finally:
                 self._lock.release()
 
@@ -124,16 +118,14 @@ class Connection:
 
     def _read(self) -> Iterator[Frame]:
         passed_over = 0
-        for packet in self._packets():
-            if passed_over >= 0 and not packet.is_keyframe and passed_over < WITHOUT_KEY_FRAME:
-                passed_over += 1
-                continue
-            passed_over = -1
+        for packet in self._each_packet():
             now = time.monotonic_ns()
-            if packet.pts is not None:
-                self._arrivals[packet.pts] = now
-                while len(self._arrivals) > _KEPT_ARRIVALS:
-                    del self._arrivals[next(iter(self._arrivals))]
+            if packet is not None:
+                if passed_over >= 0 and not packet.is_keyframe and passed_over < WITHOUT_KEY_FRAME:
+                    passed_over += 1
+                    continue
+                passed_over = -1
+                self._arrived(packet, now)
             begin = time.perf_counter()
             for picture in self._decode(packet):
                 frame = self._frame(picture, now)
@@ -142,36 +134,65 @@ class Connection:
                     yield frame
                     begin = time.perf_counter()
 
-    def _packets(self) -> Iterator[Packet[Any]]:
-        packets = self._container.demux(self._video)
+    def _each_packet(self) -> Iterator[Packet[Any] | None]:
+        """Packets, and None at the end of a file, for what the decoder still holds."""
         while True:
             with self._lock:
                 if self._closing.is_set():
-                    self._container.close()
+                    self._packets.close()
                     return
-                try:
-                    if self._wait_readable is not None:
-                        self._wait_readable()
-                    packet = next(packets, None)
-                except (av.FFmpegError, OSError) as error:
-                    raise Disconnected(f"{self._name}: the connection failed ({reason(error)})") from None
-            if packet is None or not packet.size:
+                packet = self._packets.read()
+            if packet is None and self.file_seconds is None:
                 raise Disconnected(f"{self._name}: the stream ended")
             yield packet
+            if packet is None:
+                return
 
-    def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+    def _arrived(self, packet: Packet[Any], now: int) -> None:
+        if not self._packets.has_clock:
+            # The stamps that FFmpeg makes up know nothing of the sender's pace: the time of arrival does.
+            stamp = round(now / 1e9 / _ARRIVAL_UNIT)
+            stamp = max(stamp, self._stamps[-1] + 1) if self._stamps else stamp
+            packet.pts = packet.dts = stamp
+            packet.time_base = _ARRIVAL_UNIT
+            self._stamps.append(stamp)
+            del self._stamps[:-_KEPT_STAMPS]
+        if packet.pts is not None:
+            self._arrivals[packet.pts] = now
+            while len(self._arrivals) > _KEPT_ARRIVALS:
+                del self._arrivals[next(iter(self._arrivals))]
+
+    def _stamp(self, picture: VideoFrame, captured: int) -> int:
+        """When a frame is shown, in the stream's own time or, without one, by when it came."""
+        pts = picture.pts
+        if pts is None:
+            pts, before = self._last or (round(captured / 1e9 / self._time_base), captured)
+            pts += round((captured - before) / 1e9 / self._time_base)
+        elif not self._packets.has_clock:
+            # Frames that come in another order than they are shown in (B-frames) share their arrivals out in order.
+            if not self._packets.codec_context.has_b_frames:
+                self._stamps = [stamp for stamp in self._stamps if stamp >= pts]
+            pts = self._stamps.pop(0) if self._stamps else pts
+        self._last = pts, captured
+        return pts
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         with self._lock:
             if self._closing.is_set():
                 return []
             try:
-                return self._video.codec_context.decode(packet)
+                found: list[VideoFrame] = self._packets.codec_context.decode(packet)
+            except av.EOFError:
+                return []
             except (av.FFmpegError, OSError):
                 self._corrupt += 1
                 return []
+            return found
 
     def _frame(self, picture: VideoFrame, now: int) -> Frame | None:
         captured = now if picture.pts is None else self._arrivals.pop(picture.pts, now)
         if picture.is_corrupt:
+            self._stamp(picture, captured)
             self._corrupt += 1
             return None
         if picture.width * picture.height > MAX_PIXELS:
@@ -188,12 +209,11 @@ class Connection:
             self._corrupt += 1
             return None
         self._index += 1
-        pts = picture.pts
         return Frame(
             planes=planes,
             pixel_format=self._reader.pixel_format,
             colour=self._reader.colour,
-            pts=round(captured / 1e9 / self._time_base) if pts is None else pts,
+            pts=self._stamp(picture, captured),
             time_base=self._time_base,
             index=self._index - 1,
             duration=picture.duration or 0,
@@ -205,8 +225,7 @@ class Connection:
 
     def _describe(self, reader: PictureReader) -> StreamInfo:
         width, height = reader.upright_size
-        # The rate that FFmpeg guesses counts fields where it has seen few pictures.
-        rate = fraction(self._video.average_rate or self._video.codec_context.framerate) or None
+        packets = self._packets
         return StreamInfo(
             name=self._name,
             width=width,
@@ -214,34 +233,11 @@ class Connection:
             pixel_format=reader.pixel_format,
             colour=reader.colour,
             time_base=self._time_base,
-            frame_rate=rate,
-            sample_aspect_ratio=1 / self._aspect if reader.orientation.transpose else self._aspect,
-            codec=self._codec,
+            frame_rate=packets.frame_rate,
+            sample_aspect_ratio=1 / packets.aspect if reader.orientation.transpose else packets.aspect,
+            codec=packets.codec,
             notes=reader.notes,
         )
-
-
-def reason(error: Exception) -> str:
-    """The system's words for a failure alone: FFmpeg's own message may hold a URL with its password."""
-    if isinstance(error, (av.ExitError, av.TimeoutError)):
-        return "nothing came in time"
-    text = getattr(error, "strerror", None) or type(error).__name__
-    return str(text)[:1].lower() + str(text)[1:]
-
-
-def _choose_video(container: InputContainer, name: str) -> VideoStream:
-    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not pictures:
-        raise SourceError(f"{name} has no video stream")
-    video = max(pictures, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
-    context = video.codec_context
-    if context.name not in VIDEO_CODECS.split(","):
-        raise SourceError(f"{name}: rtseg does not decode this kind of video ({context.name})")
-    container.flags &= ~GENERATE_PTS  # it would hold frames back until it knows
-    context.thread_type = "SLICE"  # threads by frame hold back one frame each
-    context.flags |= Flags.low_delay
-    context.options = {"max_pixels": str(MAX_PIXELS)}
-    return video
 
 
 def _layout(picture: VideoFrame) -> tuple[int, int, str, int, int]:

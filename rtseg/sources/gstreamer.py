@@ -67,6 +67,7 @@ class GStreamerSource:
         self._index = 0
         self._last_pts = -1
         self._begin_ns: int | None = None
+        self._last_time: tuple[int, int] | None = None
         self._decode_seconds = 0.0
         read_fd, write_fd = os.pipe()
         try:
@@ -170,12 +171,18 @@ class GStreamerSource:
     def _frame(self, header: Header, data: npt.NDArray[np.uint8], captured_ns: int) -> Frame:
         video = self._video
         assert video is not None
-        # A pipeline without times (some cameras) is told by the clock; a time that does not rise is moved on by a tick.
-        nanoseconds = captured_ns if header.pts_ns is None else header.pts_ns
+        # A frame without a time (some cameras give none) is placed by its arrival, behind the last one that had one.
+        before_ns, arrived_ns = self._last_time or (captured_ns, captured_ns)
+        nanoseconds = before_ns + captured_ns - arrived_ns if header.pts_ns is None else header.pts_ns
+        self._last_time = nanoseconds, captured_ns
         if not self._live:  # a file with B-frames begins where its first picture is decoded, not where it is shown
             self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
             nanoseconds -= self._begin_ns
-        pts = max(self._last_pts + 1, round(nanoseconds * NANOSECOND / LIVE_TIME_BASE))
+        pts = round(nanoseconds * NANOSECOND / LIVE_TIME_BASE)
+        if (
+            not self._live
+        ):  # a time that does not rise is moved on by a tick; of a live source, `LiveClock` sees to that
+            pts = max(self._last_pts + 1, pts)
         self._last_pts = pts
         frame = Frame(
             planes=video.planes(data),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
-from rtseg.sources.connection import Connection, reason
+from rtseg.sources.connection import Connection
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
+from rtseg.sources.packets import DemuxedPackets, reason
+from rtseg.sources.transport import Answer, HttpAnswer, TcpAnswer
 
 TIMEOUT_SECONDS = 5.0
 """How long opening may take, and how long a stream may be silent."""
@@ -26,8 +32,10 @@ _PROTOCOLS: dict[str, tuple[str, str]] = {
     "http": ("http,tcp", _STREAMS),
     "https": ("https,tls,tcp", _STREAMS),
     "tcp": ("tcp", _STREAMS),
-    "udp": ("udp", "mpegts"),
+    "udp": ("udp", "mpegts,h264,hevc"),
 }
+_HEAD_BYTES = 16
+
 _PLAYLIST = ",hls,mpegts,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,webvtt"
 
 SCHEMES = tuple(_PROTOCOLS)
@@ -69,6 +77,21 @@ def open_stream(
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
     if rtsp_transport not in ("tcp", "udp"):
         raise OptionError(f"RTSP goes over tcp or udp, not '{rtsp_transport}'")
+    file: bool | None = False
+    answer: Answer | None = None
+    if scheme in ("http", "https"):
+        file = None
+        if not urlsplit(url).path.lower().endswith(".m3u8"):
+            answer = HttpAnswer(url, name, timeout_seconds)
+    elif scheme == "tcp" and not urlsplit(url).query:  # its options, such as `?listen`, are FFmpeg's
+        answer = TcpAnswer(url, name, timeout_seconds)
+    if answer is not None:
+        jpegs = _jpegs(answer, name, timeout_seconds)
+        if jpegs is not None:
+            return Connection(jpegs, name)
+        if answer.length is not None:
+            answer.close()  # FFmpeg opens files itself: it goes to and fro in them
+            answer, file = None, True
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -81,19 +104,75 @@ def open_stream(
     if scheme in ("http", "https") and urlsplit(url).path.lower().endswith(".m3u8"):
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
+    if file:
+        options["protocol_whitelist"] = "http,https,tls,tcp"  # it may be redirected from one to the other
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
+    source: Any = url if answer is None else answer
+    kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
+    if kind is not None:
+        options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once
     try:
-        container = av.open(url, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
-    except (av.FFmpegError, OSError, ValueError) as error:
+        container = av.open(source, format=kind, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
+    except BaseException as error:
+        if answer is not None:
+            answer.close()
+        if isinstance(error, Disconnected):
+            raise _not_opened(name, error) from None
+        if not isinstance(error, (av.FFmpegError, OSError, ValueError)):
+            raise
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
+            if answer is not None or file:  # here what takes too long has an error of its own
+                text = "what it sends is not a video that rtseg reads"
         raise Disconnected(f"can't open {name}: {text}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
-    return Connection(container, name, decoder=decoder)
+    if answer is None:
+        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+    wait, close = partial(answer.allow, timeout_seconds), answer.close
+    packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
+    return Connection(packets, name)
+
+
+def _raw_kind(head: bytes) -> str | None:
+    """FFmpeg's name of raw H.264 or HEVC; None: something else. FFmpeg reads many small frames until it is sure."""
+    start = re.match(rb"\x00{2,3}\x01(.)", head, re.DOTALL)
+    if start is None:
+        return None
+    unit = start[1][0]
+    if unit in (0x09, 0x27, 0x47, 0x67):  # access unit delimiter, sequence parameter set
+        return "h264"
+    return "hevc" if unit in (0x40, 0x46) else None  # video parameter set, access unit delimiter
+
+
+def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | None:
+    """The packets of an answer that holds JPEGs; None: FFmpeg shall look at it. Closed where it is refused."""
+    try:
+        head = answer.peek(_HEAD_BYTES)
+        if answer.content_type == "image/jpeg" and answer.length is not None:
+            raise SourceError(f"{name}: {SINGLE_IMAGE}")
+        if answer.multipart or head.startswith((b"\xff\xd8\xff", b"--", b"\r\n--", b"\n--")):
+            if answer.length is not None:
+                raise SourceError(f"{name} is an MJPEG file without time stamps; download it, and use `rtseg video`")
+            return JpegPackets(answer, name, timeout_seconds)
+        if head.lstrip().startswith(b"#EXTM3U"):
+            raise SourceError(f"{name} is a playlist; playlists are read only where the address ends in .m3u8")
+        if answer.content_type == "text/html" and head.lstrip().startswith(b"<"):
+            raise SourceError(f"{name} is a web page, not a video; give the address of the stream itself")
+        return None
+    except Disconnected as error:
+        answer.close()
+        raise _not_opened(name, error) from None
+    except BaseException:
+        answer.close()
+        raise
+
+
+def _not_opened(name: str, error: Disconnected) -> Disconnected:
+    return Disconnected(f"can't open {name}: {str(error).removeprefix(f'{name}: ')}")

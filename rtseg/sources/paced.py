@@ -11,10 +11,9 @@ from fractions import Fraction
 
 from rtseg.frame import Frame, StreamInfo
 from rtseg.sources import Source
-from rtseg.sources.reconnect import TIME_BASE, LiveClock, Outages
-
-LARGEST_DELAY_SECONDS = 1.0
-"""A file that can't be decoded as fast as it plays goes on from where it is, once it is later than this."""
+from rtseg.sources.clock import TIME_BASE, LiveClock
+from rtseg.sources.pacing import Pacer
+from rtseg.sources.reconnect import Outages
 
 
 class Paced:
@@ -38,7 +37,7 @@ class Paced:
         self._info = replace(self._source.info, time_base=TIME_BASE, streams=(), chapters=())
         self._closing = threading.Event()
         self._corrupt_before = 0
-        self._late = 0
+        self._pacer = Pacer(self._closing)
         self.decode_seconds = 0.0
         self.outages = Outages(connected=True)
         self.tried = threading.Event()
@@ -57,8 +56,9 @@ class Paced:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was met and mended so far."""
-        late = f"the file could not be decoded as fast as it plays: {self._late} times it went on later"
-        return (*self._source.warnings, *((late,) if self._late else ()))
+        late = self._pacer.late
+        slow = f"the file could not be decoded as fast as it plays: {late} times it went on later"
+        return (*self._source.warnings, *((slow,) if late else ()))
 
     def close(self) -> None:
         """Ends the reading and the waiting, from any thread."""
@@ -68,24 +68,18 @@ class Paced:
     def __iter__(self) -> Iterator[Frame]:
         """Frames when they are due; their `pts` are the file's, from 0, and go on rising with each round."""
         clock = LiveClock()
-        begin: float | None = None
-        shift = first = Fraction(0)
+        shift = Fraction(0)
+        first: Fraction | None = None
         index = 0
         while True:
             last: Fraction | None = None
             for frame in self._timed_frames():
                 own = frame.pts * frame.time_base
-                if begin is None:
-                    begin, first = time.monotonic() - float(own), own
-                due = begin + float(shift + own)
-                late = time.monotonic() - due
-                if late > LARGEST_DELAY_SECONDS:
-                    begin, due = begin + late, due + late
-                    self._late += 1
-                if self._closing.wait(max(0.0, -late)):
+                first = own if first is None else first
+                captured = self._pacer.wait(shift + own)
+                if captured is None:
                     return
                 last = own + (frame.duration * frame.time_base or self._nominal_seconds)
-                captured = round(due * 1e9)
                 yield replace(
                     frame,
                     pts=clock.place(shift + own, captured),
@@ -95,7 +89,7 @@ class Paced:
                     captured_ns=captured,
                 )
                 index += 1
-            if self._closing.is_set() or not self._loop or last is None:
+            if self._closing.is_set() or not self._loop or last is None or first is None:
                 return
             shift += last - first
             self._reopen()

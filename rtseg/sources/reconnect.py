@@ -14,18 +14,14 @@ from typing import Any
 from rtseg.errors import SourceError
 from rtseg.frame import Colour, Frame, StreamInfo
 from rtseg.sources import Source
-
-TIME_BASE = Fraction(1, 90_000)
-"""The unit of all live time stamps, as in MPEG transport streams."""
+from rtseg.sources.clock import TIME_BASE, LiveClock
+from rtseg.sources.pacing import Pacer
 
 FIRST_PAUSE_SECONDS = 0.5
 """Pause before the first new try, doubled with each that fails."""
 
 GAP_SECONDS = 1.0
 """A silence longer than this, and than three frames, is an outage even where the connection held."""
-
-_JUMP_BACK_SECONDS = 1.0
-_JUMP_AHEAD_SECONDS = 10.0
 
 
 @dataclass
@@ -59,59 +55,12 @@ class Outages:
         }
 
 
-class LiveClock:
-    """Turns a live stream's own time stamps into ones that always rise, across jumps and reconnections.
-
-    Within a stream the distances are the stream's own. Where its clock is set back or leaps ahead, and where another
-    connection begins, the new stamps are joined to the old with the distance that really passed.
-    """
-
-    def __init__(self) -> None:
-        self.jumps = 0
-        """Times that a stream's clock was set back by a second or more, or ahead by ten more than passed."""
-        self._offset: Fraction | None = None
-        self._last: int | None = None
-        self._last_ns = 0
-
-    def restart(self) -> None:
-        """Another connection begins: its clock is another one."""
-        self._offset = None
-
-    def place(self, stamp_seconds: Fraction | None, captured_ns: int) -> int:
-        """Where a frame stands, in units of `TIME_BASE`, from 0 for the first.
-
-        Args:
-            stamp_seconds: as the stream has it; None: missing.
-            captured_ns: when it was captured, by the monotonic clock.
-        """
-        passed = Fraction(max(0, captured_ns - self._last_ns), 1_000_000_000)
-        expected = 0 if self._last is None else self._last + max(1, round(passed / TIME_BASE))
-        if stamp_seconds is None:
-            ticks = expected
-        else:
-            own = round(stamp_seconds / TIME_BASE)
-            if self._offset is not None and self._last is not None and self._leaps(own + int(self._offset), passed):
-                self.jumps += 1
-                self._offset = None
-            if self._offset is None:
-                self._offset = Fraction(expected - own)
-            ticks = own + int(self._offset)
-        if self._last is not None:
-            ticks = max(ticks, self._last + 1)
-        self._last, self._last_ns = ticks, captured_ns
-        return ticks
-
-    def _leaps(self, ticks: int, passed: Fraction) -> bool:
-        assert self._last is not None
-        step = (ticks - self._last) * TIME_BASE
-        return step < -_JUMP_BACK_SECONDS or step > passed + _JUMP_AHEAD_SECONDS
-
-
 class Reconnecting:
     """Frames of a source that is opened again whenever it ends or fails. Implements `rtseg.live_camera.LiveSource`.
 
-    Any end of a live source is a disconnection. Between tries it waits, half a second at first and twice as long each time,
-    shortened by a random part so that many clients do not come back at once. No frame is made up for the time between.
+    Any end of a live source is a disconnection; the end of a file behind a URL is the end. Between tries it waits, half a
+    second at first and twice as long each time, shortened by a random part so that many clients do not come back at once. No
+    frame is made up for the time between.
     """
 
     def __init__(
@@ -141,6 +90,8 @@ class Reconnecting:
         self._index = 0
         self._last_seconds: float | None = None
         self._step_seconds = 0.0
+        self._played: Fraction | None = None
+        self._finished = False
         self.decode_seconds = 0.0
         self.outages = Outages()
         self.tried = threading.Event()
@@ -160,7 +111,11 @@ class Reconnecting:
     def warnings(self) -> tuple[str, ...]:
         """What was met and mended so far, in this connection and the one before."""
         source, jumps = self._source, self._clock.jumps
-        own = (f"the stream's clock jumped {jumps} times: joined by the time that passed",) if jumps else ()
+        own: tuple[str, ...] = ()
+        if jumps:
+            times = "once" if len(jumps) == 1 else f"{len(jumps)} times"
+            sizes = ", ".join(f"{size:+.1f} s" for size in jumps[:3]) + (", ..." if len(jumps) > 3 else "")
+            own = (f"the stream's clock jumped {times} ({sizes}): joined by the time that passed",)
         return (*self._warnings_before, *(source.warnings if source else ()), *own)
 
     def close(self) -> None:
@@ -182,7 +137,7 @@ class Reconnecting:
                 reason = " ".join(str(error).split())
             finally:
                 self._let_go()
-            if self._closing.is_set():
+            if self._closing.is_set() or self._finished:
                 return
             if self._index > before:
                 pause = FIRST_PAUSE_SECONDS
@@ -200,12 +155,40 @@ class Reconnecting:
             source.close()
             return
         self._clock.restart()
+        seconds: float | None = getattr(source, "file_seconds", None)
+        if seconds is not None:
+            yield from self._play(source, seconds)
+            return
         for item in source:
             if isinstance(item, Frame):
                 self.decode_seconds = getattr(source, "decode_seconds", 0.0)
                 yield self._place(item, source.info)
             if self._closing.is_set():
                 return
+
+    def _play(self, source: Source, seconds: float) -> Iterator[Frame]:
+        """A file behind a URL: once, at its own pace; after a disconnection, from where it was."""
+        if self._index and self._played is None:
+            self._log(f"{self._name}: the stream is over, its recording complete")
+            self._finished = True
+            return
+        if self._played is None:
+            length = f" of {seconds:.1f} s" if seconds else ""
+            self._log(f"{self._name} is a file{length}: it is played once, at its own pace")
+        pacer = Pacer(self._closing)
+        for item in source:
+            if not isinstance(item, Frame):
+                continue
+            own = item.pts * item.time_base
+            if self._played is not None and own <= self._played:
+                continue
+            due = pacer.wait(own)
+            if due is None:
+                return
+            self._played = own
+            self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+            yield self._place(replace(item, captured_ns=due), source.info)
+        self._finished = not self._closing.is_set()
 
     def _let_go(self) -> None:
         source, self._source = self._source, None
@@ -258,7 +241,7 @@ class Reconnecting:
     def _went_away(self, reason: str) -> None:
         outages = self.outages
         first = outages.since is None
-        outages.reason = reason if reason.startswith(self._name) else f"{self._name}: {reason}"
+        outages.reason = reason if self._name in reason else f"{self._name}: {reason}"
         outages.connected = False
         if first:
             outages.count += 1

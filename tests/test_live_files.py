@@ -1,0 +1,260 @@
+"""Files behind http: played once at their own pace, and then the run ends. What is silent or trickles is given up in time."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
+from media import number_of, write_video
+from test_live_protocols import playlist
+from typer.testing import CliRunner
+
+from rtseg.cli import app
+from rtseg.controls import Controls
+from rtseg.errors import Disconnected, SourceError
+from rtseg.frame import Frame
+from rtseg.inputs import find_inputs
+from rtseg.live_run import run_live
+from rtseg.outputs import Outputs
+from rtseg.segmenter import Segmenter
+from rtseg.sources.network import open_stream
+from rtseg.sources.reconnect import Reconnecting
+from rtseg.video import Look
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+
+
+def all_of(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], Reconnecting]:
+    source = find_inputs(urls=[url], timeout_seconds=20)[0].source(pause, log.append)
+    assert isinstance(source, Reconnecting)
+    frames = [frame for frame in source if isinstance(frame, Frame)]
+    return frames, source
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
+def test_file_over_http_is_played_once_at_its_own_pace(tmp_path: Path, kind: str) -> None:
+    data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20).read_bytes()
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        begin = time.monotonic()
+        frames, source = all_of(f"{server.url}/x.{kind}", log)
+        took = time.monotonic() - begin
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert took >= 29 / 20
+    assert frames[-1].pts_seconds == pytest.approx(29 / 20, abs=0.002)
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file" in log[0]
+    assert "once" in log[0]
+
+
+def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=10, rate=30, container_options={"movflags": "faststart"}).read_bytes()
+
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("video/mp4", "200 OK", "Transfer-Encoding: chunked")
+        for begin in range(0, len(data), 700):
+            piece = data[begin : begin + 700]
+            yield b"%x\r\n%s\r\n" % (len(piece), piece)
+        yield b"0\r\n\r\n"
+
+    with HttpServer(answer) as server:
+        frames, source = all_of(server.url, [])
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    assert source.outages.count == 0
+
+
+def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
+        outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
+        told = run_live(inputs, outputs, segmenter, Look(), Controls(), quiet=True, every_frame=True)
+    assert told["failed"] == []
+    assert told["frames"]["segmented"] == told["frames"]["written"] == told["frames"]["read"] == 15
+
+
+def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.ts", frames=90, rate=30).read_bytes()
+    broken = threading.Event()
+
+    def answer(request: str) -> Iterator[bytes]:
+        chunks = file_answer(request, data, "video/mp2t")
+        yield next(chunks)
+        rest = next(chunks)
+        if "range: bytes=0-" in request.lower() and not broken.is_set() and len(rest) == len(data):
+            broken.set()
+            yield rest[: len(rest) // 2]
+        else:
+            yield rest
+
+    log: list[str] = []
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.ts", log)
+    assert broken.is_set()
+    numbers = [number_of(frame) for frame in frames]
+    assert numbers == sorted(set(numbers)), "a frame came twice"
+    assert len(numbers) >= 85
+    assert numbers[-1] == 89
+    assert source.outages.count == 1
+    assert "trying again" in "".join(log)
+
+
+def write_hls(folder: Path, *, ended: bool) -> None:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
+    for number in range(3):
+        begin = number * 15
+        (folder / f"{number}.ts").write_bytes(b"".join(encode_ts(15, first=begin, start_seconds=begin / 30)))
+        lines += ["#EXTINF:0.5,", f"{number}.ts"]
+    (folder / "x.m3u8").write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
+
+
+def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) -> None:
+    write_hls(tmp_path, ended=True)
+    log: list[str] = []
+    with playlist(tmp_path) as address:
+        begin = time.monotonic()
+        frames, source = all_of(f"{address}/x.m3u8", log)
+    assert [number_of(frame) for frame in frames] == list(range(45))
+    assert time.monotonic() - begin >= 44 / 30
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file" in log[0]
+
+
+def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: Path) -> None:
+    write_hls(tmp_path, ended=False)
+    log: list[str] = []
+    with playlist(tmp_path) as address:
+        source = find_inputs(urls=[f"{address}/x.m3u8"], timeout_seconds=4)[0].source(30, log.append)
+        numbers = []
+        for frame in source:
+            numbers.append(number_of(frame))  # type: ignore[arg-type]
+            if len(numbers) == 45:
+                write_hls(tmp_path, ended=True)
+    assert numbers == list(range(45))
+    assert any("complete" in line for line in log)
+
+
+def test_realtime_is_for_files_behind_http_too_and_loop_is_not() -> None:
+    assert len(find_inputs(urls=["http://127.0.0.1:1/x.mp4"], realtime=True)) == 1
+    result = CliRunner().invoke(app, ["live", "--url", "http://127.0.0.1:1/x.mp4", "--loop"])
+    assert result.exit_code == 1
+    assert "--loop" in result.output
+
+
+def test_video_given_a_url_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["video", "http://me:s3cret@127.0.0.1:1/x.mp4", "--model", str(MODEL)])
+    assert result.exit_code == 1
+    assert "rtseg live --url" in result.output
+    assert "s3cret" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+# Time limits
+
+
+def trickle(data: bytes) -> Iterator[bytes]:
+    """One byte every fifth of a second: sooner than any time limit, and never done."""
+    for begin in range(len(data)):
+        yield data[begin : begin + 1]
+        time.sleep(0.2)
+
+
+LIMIT = 1.0
+PATIENCE = 45
+"""Seconds after which a test takes it for a hang, on a machine however busy."""
+
+
+def gives_up(url: str) -> str:
+    begin = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        list(open_stream(url, timeout_seconds=LIMIT))
+    assert time.monotonic() - begin < PATIENCE
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+HEAD = http_answer("multipart/x-mixed-replace; boundary=next")
+TS_HEAD = http_answer("video/mp2t")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: iter(()),
+        lambda: iter([HEAD[:20]]),
+        lambda: iter([HEAD]),
+        lambda: iter([TS_HEAD]),
+        lambda: iter([HEAD, b"--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff\xe0"]),
+        lambda: trickle(HEAD * 20),
+        lambda: itertools.chain([HEAD], trickle(bytes(500))),
+        lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
+        lambda: itertools.chain(
+            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
+        ),
+    ],
+    ids=[
+        "silent",
+        "half a head",
+        "head",
+        "head of TS",
+        "half a part",
+        "head trickles",
+        "parts trickle",
+        "TS trickles",
+        "chunks trickle",
+    ],
+)
+def test_http_server_that_is_silent_or_trickles_is_given_up(answer: object) -> None:
+    never = threading.Event()
+
+    def script(_: str) -> Iterator[bytes]:
+        yield from answer()  # type: ignore[operator]
+        never.wait(60)
+
+    with HttpServer(script) as server:
+        said = gives_up(f"{server.url}/cam")
+    never.set()
+    assert "in time" in said or "no video came" in said
+
+
+@pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
+@pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
+def test_other_servers_that_are_silent_or_trickle_are_given_up(kind: type[TcpServer], data: bytes) -> None:
+    never = threading.Event()
+
+    class Slow(kind):  # type: ignore[valid-type,misc]
+        def _talk(self, client: object, number: int) -> None:
+            for chunk in trickle(data):
+                client.sendall(chunk)  # type: ignore[attr-defined]
+            never.wait(60)
+
+    with Slow(lambda _: ()) as server:
+        gives_up(server.url)
+    never.set()
+
+
+def test_stream_that_falls_silent_is_a_disconnection() -> None:
+    never = threading.Event()
+
+    def script(_: int) -> Iterator[bytes]:
+        yield b"".join(encode_ts(20))
+        never.wait(60)
+
+    with TcpServer(script) as server:
+        source = open_stream(server.url, timeout_seconds=2.0)
+        begin = time.monotonic()
+        with pytest.raises(Disconnected, match="in time"):
+            for _ in source:
+                pass
+        assert time.monotonic() - begin < PATIENCE
+    never.set()
