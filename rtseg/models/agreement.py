@@ -184,11 +184,11 @@ def _colored_noise(rng: np.random.Generator, width: int, height: int) -> Picture
     """Large and small patches of all colors, so that a network that looks at color alone gives all its classes."""
     import cv2
 
-    picture = np.zeros((height, width, 3), np.float32)
+    picture: npt.NDArray[Any] = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((3, 0.6), (12, 0.4)):
         patches = rng.integers(0, 256, (cells, cells, 3)).astype(np.float32)
         picture += weight * cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip((picture - 127.5) * 1.6 + 127.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((picture - 127.5) * 1.6 + 127.5, 0, 255), np.uint8)
 
 
 def _pictures(

@@ -168,7 +168,9 @@ def source_hash(path: Path) -> str:
         ModelError: a file can't be read.
     """
     own = sha256(path)
-    files = [file for file in external_files(path) if file.is_file()] if path.suffix == ".onnx" and path.is_file() else []
+    files = (
+        [file for file in external_files(path) if file.is_file()] if path.suffix == ".onnx" and path.is_file() else []
+    )
     if not files:
         return own
     return hashlib.sha256("\0".join([own, *(f"{file.name} {sha256(file)}" for file in files)]).encode()).hexdigest()

@@ -52,6 +52,9 @@ class Output:
     sure: bool = False
     """The user chose the kind with `--output-kind`."""
 
+    indices: int = 0
+    """`classes`: the number of them, where the graph shows it; 0: not known."""
+
     note: str = ""
     """Why this output was taken, where there were several; for people."""
 
@@ -60,7 +63,7 @@ class Output:
         """The number of classes; 0: not known."""
         if self.kind == "mask" or (self.axis is None and self.kind != "classes"):
             return 2
-        return 0 if self.axis is None else self.shape[self.axis] + (self.kind == "multilabel")
+        return self.indices if self.axis is None else self.shape[self.axis] + (self.kind == "multilabel")
 
     def describe(self) -> str:
         """What is read from the output: `output 'y': probabilities, foreground above 0.5`."""
@@ -183,7 +186,9 @@ def _measured(model: onnx.ModelProto, names: Sequence[str], path: Path) -> dict[
         results = session.run(list(names), {source.name: image})
     except Exception as error:  # onnxruntime's exceptions share no public base
         told = told_shape(shape_of(source))
-        raise ModelError(f"{path} can't run on {told} ({one_sentence(error)}); give the size it was made for: --size") from error
+        raise ModelError(
+            f"{path} can't run on {told} ({one_sentence(error)}); give the size it was made for: --size"
+        ) from error
     return {name: tuple(result.shape) for name, result in zip(names, results, strict=True) if hasattr(result, "shape")}
 
 
@@ -202,7 +207,9 @@ def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple
     if max(down, across, 1) != max(min(down, across), 1):
         return None  # another shape than the image's
     step = max(down, 1)
-    small = abs(height - step * rows) < max(step, 0.05 * height) and abs(width - step * columns) < max(step, 0.05 * width)
+    small = abs(height - step * rows) < max(step, 0.05 * height) and abs(width - step * columns) < max(
+        step, 0.05 * width
+    )
     return (rows, columns) if small else None
 
 
@@ -250,7 +257,9 @@ def _choose(
         roots = {_scores_of(trace, name) for name in main}
         if len(roots) > 1 or None in roots:
             sizes = ", ".join(f"'{name}' {told_shape(trace.shapes[name])}" for name in main)
-            raise OptionError(f"{path} has {len(main)} outputs that may be the segmentation: {sizes}; say which: --onnx-output NAME")
+            raise OptionError(
+                f"{path} has {len(main)} outputs that may be the segmentation: {sizes}; say which: --onnx-output NAME"
+            )
         main.sort(key=lambda name: maps[name][0] is None)  # scores before the class map that is made of them
         why = "made of the same scores as the others"
     return main[0], f"of the outputs {', '.join(outputs)} '{main[0]}' is used, {why}; --onnx-output names another"
@@ -274,12 +283,16 @@ def _read(
     several = axis is not None
     numeric = Output(name, "logits", shape, axis, size, values=(values.low, values.high), sure=kind is not None)
     if kind in ("classes", "mask") and several:
-        raise OptionError(f"{path}: --output-kind {kind} is for one value a pixel; its output '{name}' has {told_shape(shape)}")
+        raise OptionError(
+            f"{path}: --output-kind {kind} is for one value a pixel; its output '{name}' has {told_shape(shape)}"
+        )
     if kind == "multilabel" and not several:
-        raise OptionError(f"{path}: --output-kind multilabel is for several scores a pixel; '{name}' has one: probabilities")
+        raise OptionError(
+            f"{path}: --output-kind multilabel is for several scores a pixel; '{name}' has one: probabilities"
+        )
 
-    def as_kind(kind: str, threshold: float = 0.0) -> Output:
-        return Output(**{**vars(numeric), "kind": kind, "threshold": threshold})
+    def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
+        return Output(**{**vars(numeric), "kind": kind, "threshold": threshold, "indices": indices})
 
     if several:
         if element not in _FLOATS and not (values.only or values.bounded):
@@ -299,7 +312,7 @@ def _read(
         whole = sorted(values.only)
         indices = all(abs(value - round(value)) < 1e-3 and -0.5 < value < 254.5 for value in whole)
         if indices and not (len(whole) == 2 and whole[1] - whole[0] > 1.5):
-            return as_kind("classes")
+            return as_kind("classes", indices=round(whole[-1]) + 1)
         if len(whole) == 2 and whole[0] in (0.0, -1.0):
             return as_kind("mask", sum(whole) / 2)
     elif element not in _FLOATS and not values.bounded:

@@ -107,8 +107,8 @@ def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | No
     channels = (shape[1] if layout == "nchw" else shape[3]) if layout else (min(ends) if len(ends) == 2 else 3)
     if isinstance(channels, int) and channels not in (0, 3) and (layout or channels <= 16):
         raise ModelError(
-            f"{path} takes images of {channels} channel{'s' if channels > 1 else ' (gray)'}, and rtseg gives it RGB: export it with a "
-            "first layer that makes them of 3 channels"
+            f"{path} takes images of {channels} channel{'s' if channels > 1 else ' (gray)'}, and rtseg gives it RGB: "
+            "export it with a first layer that makes them of 3 channels"
         )
     if layout is None:
         told = told_shape([length if isinstance(length, int) else None for length in shape])
@@ -292,4 +292,3 @@ def _element_type(model: onnx.ModelProto, name: str) -> int:
     return next(
         (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info) if v.name == name), 0
     )
-

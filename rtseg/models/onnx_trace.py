@@ -36,7 +36,14 @@ _UNARY = {
     "Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Tanh", "Softsign", "Exp", "Softplus", "Sqrt", "Abs", "Neg", "Relu",
     "LeakyRelu", "Elu", "Log", "Not", "Clip", "Reciprocal", "Selu", "Gelu", "HardSwish", "Mish", "Erf",
 }  # fmt: skip
-_CHANNELS_SECOND = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Gemm"}
+_CHANNELS_SECOND = {
+    "Conv",
+    "ConvTranspose",
+    "BatchNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "Gemm",
+}
 _DEPTH = 200
 """Nodes that are followed at most."""
 

@@ -15,8 +15,8 @@ from rtseg.frame import ClassMap
 from rtseg.models.agreement import Picture, Run
 from rtseg.models.needs import require
 from rtseg.models.onnx_file import contract_description, describe, one_sentence, read_onnx
-from rtseg.models.onnx_rewrite import before_the_network, halved
 from rtseg.models.onnx_output import Output
+from rtseg.models.onnx_rewrite import before_the_network, halved
 from rtseg.models.onnx_source import fixed_batch, to_contract
 from rtseg.models.preparation import Preparation
 from rtseg.models.quantise import widened

@@ -1,8 +1,8 @@
 """The user's own model, run outside rtseg's model contract: what a built file has to agree with.
 
-Nothing here uses the graph that `onnx_source` makes. An image is normalized by NumPy, an ONNX file is run by ONNX Runtime as its bytes
-are on the disk, and the output becomes a class map by NumPy again. What was read from the graph (the axis of the classes, the
-kind of values) is held against the values that come out.
+Nothing here uses the graph that `onnx_source` makes. An image is normalized by NumPy, an ONNX file is run by ONNX Runtime as its
+bytes are on the disk, and the output becomes a class map by NumPy again. What was read from the graph (the axis of the
+classes, the kind of values) is held against the values that come out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ class Reference:
     """
 
     def __init__(
-        self, run: Callable[[Array], Array], mean: Sequence[float], std: Sequence[float], what: str, on_255: bool = False
+        self,
+        run: Callable[[Array], Array],
+        mean: Sequence[float],
+        std: Sequence[float],
+        what: str,
+        on_255: bool = False,
     ) -> None:
         self._run, self._mean, self._std, self.what, self._on_255 = run, mean, std, what, on_255
 
@@ -45,7 +50,7 @@ class Reference:
         """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
         image = normalized(picture, self._mean, self._std, self._on_255)
         scores = self._run(image.transpose(2, 0, 1)[None])[0]
-        return enlarged(scores, picture.shape[:2]).argmax(axis=0).astype(np.uint8)
+        return _class_map(enlarged(scores, picture.shape[:2]).argmax(axis=0))
 
     def check(self) -> None:
         """Nothing was read from a graph here."""
@@ -99,8 +104,8 @@ class OnnxReference:
             plane = values.reshape(batch, *output.size)[0]
             self._seen.add(plane, None)
             if output.kind == "classes":
-                return plane.astype(np.uint8)
-            return (enlarged(plane[None].astype(np.float32), size)[0] > output.threshold).astype(np.uint8)
+                return _class_map(plane)
+            return _class_map(enlarged(plane[None].astype(np.float32), size)[0] > output.threshold)
         self._seen.add(values, axis)
         scores = np.moveaxis(values, axis, 0).astype(np.float32)
         scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
@@ -108,7 +113,7 @@ class OnnxReference:
         best = scores.argmax(axis=0)
         if output.kind == "multilabel":
             best = np.where(scores.max(axis=0) > output.threshold, best + 1, 0)
-        return best.astype(np.uint8)
+        return _class_map(best)
 
     def check(self) -> None:
         """Holds the values that were seen against what the graph was read as.
@@ -118,7 +123,9 @@ class OnnxReference:
         """
         doubt = self._seen.doubt(self._output)
         if doubt:
-            raise ModelError(f"{self._path}: its output '{self._output.name}' was read as {self._output.kind}, but {doubt}")
+            raise ModelError(
+                f"{self._path}: its output '{self._output.name}' was read as {self._output.kind}, but {doubt}"
+            )
 
 
 class _Seen:
@@ -152,16 +159,21 @@ class _Seen:
             if self._few and self._few <= {0.0, 255.0} and 255.0 in self._few:
                 return f"{seen}: a mask of 0 and 255? say --output-kind mask"
         if self._sums and output.axis not in self._sums:
-            return f"its values add up to 1 along axis {min(self._sums)}, not {output.axis}; say where it has the classes: --output-layout"
+            along = min(self._sums)
+            return f"its values add up to 1 along axis {along}, not {output.axis}; say where the classes are: --output-layout"
         if output.sure:
             return ""
         low, high = output.values
         slack = 0.3 * (high - low)  # bicubic upsampling goes beyond the ends
         if np.isfinite(slack) and not (low - slack - 1e-3 <= self._low and self._high <= high + slack + 1e-3):
             return f"{seen}, outside {low:g} to {high:g}; say what they are: --output-kind"
-        if output.kind == "logits" and output.axis is None and 0 <= self._low and self._high <= 1:
+        if output.kind == "logits" and output.axis is None and self._low >= 0 and self._high <= 1:
             return f"{seen}, as probabilities are; say which they are: --output-kind logits or probabilities"
         return ""
+
+
+def _class_map(values: Array) -> ClassMap:
+    return np.asarray(values, dtype=np.uint8)
 
 
 def _sums_to_one(values: Array, axis: int) -> bool:
