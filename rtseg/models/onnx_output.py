@@ -255,7 +255,7 @@ def _choose(
     why = "the largest map" if len(large) < len(names) else "the one that is not called auxiliary"
     if len(main) > 1:
         roots = {_scores_of(trace, name) for name in main}
-        if len(roots) > 1 or None in roots:
+        if len(roots) > 1:
             sizes = ", ".join(f"'{name}' {told_shape(trace.shapes[name])}" for name in main)
             raise OptionError(
                 f"{path} has {len(main)} outputs that may be the segmentation: {sizes}; say which: --onnx-output NAME"
@@ -265,14 +265,12 @@ def _choose(
     return main[0], f"of the outputs {', '.join(outputs)} '{main[0]}' is used, {why}; --onnx-output names another"
 
 
-def _scores_of(trace: Trace, name: str) -> str | None:
+def _scores_of(trace: Trace, name: str) -> str:
     """The tensor of scores that an output is made of, by activation, argmax and comparison."""
-    decided = {"ArgMax", "Greater", "GreaterOrEqual", *_MONOTONE}
-    node = trace.source(name)
-    while node is not None and node.op_type in decided:
+    steps = SAME_VALUES | {"Clip", "ArgMax", "Greater", "GreaterOrEqual", *_MONOTONE}
+    while (node := trace.producer(name)) is not None and node.op_type in steps:
         name = node.input[0]
-        node = trace.source(name)
-    return None if node is None else node.output[0]
+    return name
 
 
 def _read(

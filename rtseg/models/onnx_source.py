@@ -179,8 +179,9 @@ def _class_names(given: tuple[str, ...] | None, output: Output, path: Path) -> t
 
 
 def _keep_output(model: onnx.ModelProto, name: str) -> None:
-    """Removes the other outputs, and all nodes that only they need. Changes the model."""
+    """Removes the other outputs, and all nodes and weights that only they need. Changes the model."""
     graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
     for output in [output for output in graph.output if output.name != name]:
         graph.output.remove(output)
     needed = {name}
@@ -192,6 +193,10 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
             needed.update(given for inner in _inner_graphs(node) for step in inner.node for given in step.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)
+    for entry in [entry for entry in graph.input if entry.name in weights and entry.name not in needed]:
+        graph.input.remove(entry)
 
 
 def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -265,13 +270,14 @@ def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch:
     if (rows, columns) != (height, width):
         sizes = constant("sizes", np.array([batch, channels, height, width], np.int64))
         add("Resize", [name, "", "", sizes], mode="linear", coordinate_transformation_mode="half_pixel")
-    threshold = constant("threshold", np.array(output.threshold, FLOATS[element]))
+    limit = np.array(output.threshold, FLOATS[element])
     if channels == 1 and output.axis is None:
-        add("Greater", [name, threshold])
+        add("Greater", [name, constant("threshold", limit)])
         add("Squeeze", [name, constant("axis", np.array([1], np.int64))])
     else:
         if output.kind == "multilabel":  # class 0 has the threshold as its score, and wins a draw
-            add("Pad", [name, constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64)), threshold])
+            pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
+            add("Pad", [name, pads, constant("threshold", limit)])
         add("ArgMax", [name], axis=1, keepdims=0)
     nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
     return nodes
