@@ -339,6 +339,32 @@ def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     assert "output 'd4'" in built.sidecar.proof["agreement"]["original"]
 
 
+# Old operator sets.
+
+
+@pytest.mark.parametrize("opset", [9, 11])
+def test_old_upsampling_keeps_its_meaning(opset: int, frames: Path, tmp_path: Path) -> None:
+    pool = ("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]})
+    scales = np.array([1, 1, 4, 4], np.float32)
+    if opset == 9:  # from the corner of a pixel, not from its center
+        up: list[Node] = [("Upsample", "a scales", "y", {"mode": "linear"})]
+        extra = {"scales": scales}
+    else:  # scales that are there and empty, beside sizes
+        up = [("Resize", "a roi none sizes", "y", {"mode": "linear"})]
+        empty = np.zeros(0, np.float32)
+        extra = {"roi": empty, "none": empty, "sizes": np.array([1, 3, HEIGHT, WIDTH])}
+    graph = one(pool, *up, shape=[1, 3, HEIGHT, WIDTH], **extra)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
+    session = onnxruntime.InferenceSession(str(theirs))
+    rng = np.random.default_rng(1)  # colors of no order: with those of `pictures` scores are equal halfway between patches
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1))
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    scores = session.run(None, {"x": (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)})[0]
+    assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
+
+
 # Inputs.
 
 
