@@ -356,7 +356,8 @@ def test_old_upsampling_keeps_its_meaning(opset: int, frames: Path, tmp_path: Pa
     graph = one(pool, *up, shape=[1, 3, HEIGHT, WIDTH], **extra)
     theirs = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
     session = onnxruntime.InferenceSession(str(theirs))
-    rng = np.random.default_rng(1)  # colors of no order: with those of `pictures` scores are equal halfway between patches
+    # Any colors: with those of `pictures` two scores are equal halfway between patches.
+    rng = np.random.default_rng(1)
     for file in frames.iterdir():
         cv2.imwrite(str(file), rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1))
     built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
