@@ -113,6 +113,13 @@ def test_blur_and_normalisation_change_the_class_map_and_can_be_said(tmp_path: P
     assert not any("normalisation" in sentence for sentence in shifted.assumptions)
 
 
+def test_normalization_on_the_scale_of_0_to_255_is_the_same(tmp_path: Path) -> None:
+    path = save(SMALL[2], tmp_path)
+    small = import_checkpoint(path, size=(64, 64), mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25))
+    large = import_checkpoint(path, size=(64, 64), mean=(127.5, 102, 76.5), std=(63.75, 63.75, 63.75))
+    np.testing.assert_allclose(small.mean + small.std, large.mean + large.std)
+
+
 def test_each_family_has_its_own_normalisation(tmp_path: Path) -> None:
     means = {name: import_checkpoint(save(name, tmp_path), size=(64, 64)).mean for name in SMALL}
     assert means[SMALL[2]] == (0.0, 0.0, 0.0)

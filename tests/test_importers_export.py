@@ -13,10 +13,16 @@ torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+import cv2  # noqa: E402
+import onnx  # noqa: E402
 import openvino  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
 
+from rtseg.bundled import ASSETS  # noqa: E402
+from rtseg.errors import ModelError  # noqa: E402
+from rtseg.models import contract, onnx_source  # noqa: E402
+from rtseg.models.build import build  # noqa: E402
 from rtseg.models.checkpoint_origin import CheckpointOrigin  # noqa: E402
 from rtseg.models.importers import import_checkpoint  # noqa: E402
 from rtseg.models.preparation import Preparation  # noqa: E402
@@ -52,6 +58,33 @@ def test_fp16_by_onnx_runtime_and_openvino_is_the_librarys_class_map(name: str, 
     for backend, class_map in maps.items():
         assert class_map.dtype == np.uint8, backend
         assert (class_map == truth).mean() >= FAMILIES[name], backend
+
+
+def wrong_colors(right: Any, *arguments: Any) -> Any:
+    nodes, name = right(*arguments)
+    swap = onnx.helper.make_node("Gather", ["image", "swap"], ["bgr"], axis=3)
+    arguments[0].graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1, 0]), "swap"))
+    nodes[0].input[0] = "bgr"
+    return [swap, *nodes], name
+
+
+@pytest.mark.parametrize("kind", ["another library's", "rtseg's own"])
+def test_wrong_wrapper_around_a_checkpoint_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
+    if kind == "rtseg's own":
+        path = ASSETS / "camvid-nano.safetensors"
+        monkeypatch.setattr(
+            contract, "normalise", lambda x: (x.float().flip(3) - 112.0).mul(1 / 64).permute(0, 3, 1, 2)
+        )
+    else:
+        path = save("classic-16-bilinear-odd", tmp_path)
+        right = onnx_source._before
+        monkeypatch.setattr(onnx_source, "_before", lambda *arguments: wrong_colors(right, *arguments))
+    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels"):
+        build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path)
+    assert not list((tmp_path / "built").iterdir())
 
 
 def free_size_session(module: Any) -> Any:

@@ -126,6 +126,29 @@ def test_weights_that_have_no_place(file: Callable[[object], Path]) -> None:
     assert "decoder.blocks.1.gate.weight" in message
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"inc.double_conv.2.weight": torch.full((1,), 0.25)},  # PReLU
+        {"up1.conv.double_conv.5.weight": torch.full((8,), 0.25)},  # PReLU with a slope for each channel
+        {
+            "down1.maxpool_conv.1.double_conv.6.weight": torch.ones(8),
+            "down1.maxpool_conv.1.double_conv.6.bias": torch.ones(8),
+        },
+    ],
+    ids=["PReLU", "PReLU by channel", "GroupNorm"],
+)
+def test_parameters_that_the_network_has_no_use_for_are_named(
+    extra: dict[str, torch.Tensor], file: Callable[[object], Path]
+) -> None:
+    assert next(iter(extra)) in refused(file({**weights(load(CLASSIC)), **extra}))
+
+
+def test_norms_without_statistics_are_not_passed_over(file: Callable[[object], Path]) -> None:
+    state = {key: tensor for key, tensor in weights(load(CLASSIC)).items() if "running_" not in key}
+    assert ".double_conv.1.weight" in refused(file(state))
+
+
 def test_two_networks_in_one_file(file: Callable[[object], Path]) -> None:
     state = {f"student.{key}": tensor for key, tensor in weights(load(CLASSIC)).items()}
     message = refused(file({**state, "teacher.conv.weight": torch.ones(8, 3, 3, 3)}))

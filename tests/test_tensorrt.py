@@ -145,6 +145,17 @@ def test_rtx_takes_foreign_onnx(variant: dict[str, Any], tmp_path: Path) -> None
 
 
 @needs_rtx
+def test_rtx_takes_a_bias_that_comes_through_identity(tmp_path: Path) -> None:
+    def through_identity(graph: Any) -> None:
+        graph.node.insert(0, onnx.helper.make_node("Identity", ["bias"], ["same"]))
+        graph.node[-1].input[2] = "same"
+
+    foreign = foreign_model(tmp_path / "theirs.onnx", extra=through_identity)
+    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preparation=PLAIN, verify=False)
+    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+
+
+@needs_rtx
 def test_rtx_names_what_it_can_build_for(model: Path, tmp_path: Path) -> None:
     built = build(
         model, target="tensorrt-rtx", out=tmp_path, options=EngineOptions(compute_capability="8.6"), verify=False

@@ -39,6 +39,16 @@ class Layout(str, Enum):
     nhwc = "nhwc"
 
 
+class OutputKind(str, Enum):
+    """What an ONNX output holds."""
+
+    logits = "logits"
+    probabilities = "probabilities"
+    multilabel = "multilabel"
+    classes = "classes"
+    mask = "mask"
+
+
 def build(
     model: Annotated[
         str | None,
@@ -150,7 +160,25 @@ def build(
             "--onnx-output",
             metavar="NAME",
             help="Which ONNX output to use.",
-            show_default="the first",
+            show_default="the largest map",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None,
+    output_kind: Annotated[
+        OutputKind | None,
+        typer.Option(
+            "--output-kind",
+            help="What it holds.",
+            show_default="found in its graph",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None,
+    output_layout: Annotated[
+        Layout | None,
+        typer.Option(
+            "--output-layout",
+            help="Where it has its classes.",
+            show_default="found in its graph",
             rich_help_panel=_SOURCE,
         ),
     ] = None,
@@ -230,6 +258,8 @@ def build(
                 _triple(std, "--std"),
                 layout.value if layout else None,
                 onnx_output,
+                output_kind.value if output_kind else None,
+                output_layout.value if output_layout else None,
                 blur,
             ),
             verify_on=verify_on,

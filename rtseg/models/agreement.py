@@ -63,6 +63,12 @@ class Agreement:
         )
 
     @property
+    def constant(self) -> str | None:
+        """The class that the original gives to every pixel of every frame; None: it gives more than one."""
+        seen = [name for name, share in self.share.items() if share > 0]
+        return seen[0] if len(seen) == 1 else None
+
+    @property
     def miou_change(self) -> float | None:
         """Mean of `iou_change`; None where no true labels are known."""
         return float(np.mean(list(self.iou_change.values()))) if self.iou_change else None
@@ -72,13 +78,14 @@ class Agreement:
         return {
             "frames": self.frames,
             "pixels": round(self.pixels, 6),
+            "constant": self.constant,
             "overlap": {name: round(value, 4) for name, value in self.overlap.items()},
             "iou_change": {name: round(value, 4) for name, value in self.iou_change.items()},
         }
 
     def lines(self) -> list[str]:
-        """For people: the whole, then each class."""
-        lines = [f"{self.pixels:.4%} of the pixels of {self.frames} frames have the original's class; by class:"]
+        """For people: each class."""
+        lines = []
         for name, value in self.overlap.items():
             change = f", IoU against the true labels {self.iou_change[name]:+.4f}" if name in self.iou_change else ""
             lines.append(f"  {name:<14} {self.share.get(name, 0):6.2%} of the picture, overlap {value:.4f}{change}")
@@ -139,7 +146,7 @@ def samples(
     Args:
         size: (width, height) of the network's input.
         classes: the model's class names; true labels are given where they are those of the source.
-        source: a data set, a folder of pictures or a video; None: synthetic drives.
+        source: a data set, a folder of pictures or a video; None: synthetic drives, and colored noise as every fourth frame.
         count: how many frames at most, spread evenly.
         split: of a data set; its first where it has no such one. Frames of a video lie between those of another split.
 
@@ -155,13 +162,33 @@ def samples(
 
 
 def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Iterator[tuple[Picture, ClassMap | None]]:
-    from rtseg.synthetic import SyntheticDrive
+    from rtseg.synthetic import MIN_SIDE, SyntheticDrive
 
+    rng = np.random.default_rng(5)
+    width, height = size
+    if min(size) < MIN_SIDE:
+        for _ in range(count):
+            yield _colored_noise(rng, width, height), None
+        return
     drives = [SyntheticDrive(*size, frames=300, seed=seed) for seed in (1, 2)]
     known = tuple(classes) == tuple(SyntheticDrive.classes)
     for number in range(count):
-        picture, labels = drives[number % 2].frame(number * 300 // count)
-        yield picture, labels if known else None
+        if number % 4 == 3:
+            yield _colored_noise(rng, width, height), None
+        else:
+            picture, labels = drives[number % 2].frame(number * 300 // count)
+            yield picture, labels if known else None
+
+
+def _colored_noise(rng: np.random.Generator, width: int, height: int) -> Picture:
+    """Large and small patches of all colors, so that a network that looks at color alone gives all its classes."""
+    import cv2
+
+    picture: npt.NDArray[Any] = np.zeros((height, width, 3), np.float32)
+    for cells, weight in ((3, 0.6), (12, 0.4)):
+        patches = rng.integers(0, 256, (cells, cells, 3)).astype(np.float32)
+        picture += weight * cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip((picture - 127.5) * 1.6 + 127.5, 0, 255), np.uint8)
 
 
 def _pictures(

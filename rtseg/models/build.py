@@ -23,6 +23,7 @@ from rtseg.bundled import ASSETS, find_model
 from rtseg.engine_file import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
 from rtseg.errors import BackendError, ModelError, OptionError, SinkError
 from rtseg.models.make import make
+from rtseg.models.onnx_file import source_hash
 from rtseg.models.origin import Origin, open_origin
 from rtseg.models.preparation import Preparation
 from rtseg.models.proof import check_share, prove, share_line
@@ -104,6 +105,7 @@ def build(
         raise OptionError(f"--calibrate measures ranges for --precision int8; {precision} needs none")
     if batch < 1:
         raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
+    _check_names(preparation.classes)
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
         raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
     source = find_model(model)
@@ -113,7 +115,7 @@ def build(
         target=target,
         tool=place.tool,
         rtseg=__version__,
-        source_sha256=sha256(source),
+        source_sha256=source_hash(source),
         precision=precision,
         input_size=size or (0, 0),
         batch=batch,
@@ -244,6 +246,14 @@ def _command(
     if calibrate is not None:
         parts.append(f"--calibrate {shlex.quote(str(calibrate))}")
     return " ".join(parts) + preparation.arguments() + options.arguments()
+
+
+def _check_names(names: tuple[str, ...] | None) -> None:
+    """Raises OptionError where a class name is given twice; upper and lower case are the same name."""
+    lower = [name.lower() for name in names or ()]
+    twice = sorted({name for name in lower if lower.count(name) > 1})
+    if twice:
+        raise OptionError(f"--classes names {', '.join(twice)} more than once; each class needs a name of its own")
 
 
 def _calibration(calibrate: Path | None) -> dict[str, str]:

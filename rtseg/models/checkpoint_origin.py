@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
-from rtseg.models.agreement import Run
 from rtseg.models.export import OPSET, export_onnx
 from rtseg.models.importers import Imported
 from rtseg.models.network import open_network
 from rtseg.models.onnx_file import describe
 from rtseg.models.onnx_source import to_contract
+from rtseg.models.origin import Original
 from rtseg.models.preparation import Preparation
+from rtseg.models.reference import Reference, enlarged
+from rtseg.models.unet import HEAD_STRIDE, STRIDE, UNet
 
 
 class CheckpointOrigin:
@@ -41,15 +47,21 @@ class CheckpointOrigin:
             assert self._network.imported is not None
             return self._wrapped(self._network.imported, path, size, batch, precision)
 
-    def original(self, size: tuple[int, int]) -> Run:
-        """The network by torch, in FP32, on the processor."""
-        module = self._network.module
+    def original(self, size: tuple[int, int]) -> Original:
+        """The network by torch, in FP32, on the CPU, without the modules that are exported around it."""
+        what = f"{self._path.name}, run in FP32 by torch {torch.__version__}"
+        own, imported = self._network.own, self._network.imported
+        if own is not None:
+            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, what, on_255=True)
+        assert imported is not None
+        module = imported.module
 
-        def run(picture):  # type: ignore[no-untyped-def]
+        def run(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
             with torch.inference_mode():
-                return module(torch.from_numpy(picture)[None])[0].numpy()
+                scores: npt.NDArray[Any] = module(torch.from_numpy(image)).numpy()
+            return scores
 
-        return run
+        return Reference(run, imported.mean, imported.std, what)
 
     def _wrapped(
         self, imported: Imported, path: Path, size: tuple[int, int], batch: int, precision: str
@@ -62,6 +74,22 @@ class CheckpointOrigin:
             )  # fmt: skip
         assert program is not None
         said = Preparation(self.description.classes, imported.mean, imported.std, "nchw")
-        model, wrapped = to_contract(program.model_proto, self._path, size, batch, precision, said)
+        model, wrapped, _ = to_contract(program.model_proto, self._path, size, batch, precision, said)
         describe(model, replace(self.description, precision=wrapped.precision, input_size=size))
         return model
+
+
+def _scores_of_own(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """rtseg's own network as it was trained: its BatchNorm is not folded, and padding and upsampling are NumPy's."""
+    network = network.eval()
+
+    def run(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        height, width = image.shape[2:]
+        padded = np.pad(image, ((0, 0), (0, 0), (0, -height % STRIDE), (0, -width % STRIDE)))
+        with torch.inference_mode():
+            scores = network(torch.from_numpy(padded)).numpy()[0]
+        rows, columns = -(-height // HEAD_STRIDE), -(-width // HEAD_STRIDE)
+        whole = enlarged(scores[:, :rows, :columns], (HEAD_STRIDE * rows, HEAD_STRIDE * columns))
+        return whole[None, :, :height, :width]
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from rtseg.description import METADATA_KEY, ModelDescription
+from rtseg.engine_file import sha256
 from rtseg.errors import ModelError, OptionError
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -143,13 +145,48 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
                 yield from _tensors(inner)
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files that hold weights of an ONNX file, in its folder, by name; none where it is damaged or holds its own.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    except Exception:  # protobuf's DecodeError has no public common base: `read_onnx` says what is wrong with the file
+        return []
+    names = {_location(tensor) for _, tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL}
+    return sorted(path.parent / name for name in names if name)
+
+
+def source_hash(path: Path) -> str:
+    """SHA-256 of all that a model consists of: `engine_file.sha256` of its file or folder, and the weights beside an ONNX file.
+
+    Raises:
+        ModelError: a file can't be read.
+    """
+    own = sha256(path)
+    files = (
+        [file for file in external_files(path) if file.is_file()] if path.suffix == ".onnx" and path.is_file() else []
+    )
+    if not files:
+        return own
+    return hashlib.sha256("\0".join([own, *(f"{file.name} {sha256(file)}" for file in files)]).encode()).hexdigest()
+
+
+def _location(tensor: TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
 def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
     """Weights in other files must lie in the model's own folder: a model from elsewhere must not read what it likes."""
     folder = path.parent.resolve()
     for name, tensor in _tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        location = _location(tensor)
         file = (folder / location).resolve()
         if Path(location).is_absolute() or not file.is_relative_to(folder) or not location:
             raise ModelError(f"{path}: the weights '{name}' point outside its folder, to '{location}'; refused")

@@ -21,12 +21,24 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     if version >= 13:
         return model
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
+            node.input[2] = ""  # before 13 the scales were always there, empty beside sizes
     try:
-        return onnx.version_converter.convert_version(model, 13)
+        converted = onnx.version_converter.convert_version(model, 13)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
         raise ModelError(
             f"{path} is of operator set {version} and can't be brought to 13 ({one_sentence(error)}); export it anew"
         ) from error
+    if version < 11:  # before 11 there was one way to upsample, which the converter does not write down
+        for node in converted.graph.node:
+            if node.op_type == "Resize":
+                kept = [attribute for attribute in node.attribute if attribute.name == "mode"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+                node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
+    return converted
 
 
 def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

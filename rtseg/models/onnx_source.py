@@ -7,8 +7,7 @@ output can be brought to the input's size only when both are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
+from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
 from rtseg.models.preparation import Preparation
 
 _PREFIX = "network/"
-_INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.INT8)
 
 
 def to_contract(
@@ -33,7 +32,7 @@ def to_contract(
     batch: int,
     precision: str,
     preparation: Preparation,
-) -> tuple[onnx.ModelProto, ModelDescription]:
+) -> tuple[onnx.ModelProto, ModelDescription, Output]:
     """Wraps a foreign network.
 
     Args:
@@ -45,24 +44,30 @@ def to_contract(
         preparation: what the file does not say.
 
     Returns:
-        The model of the contract with its description inside, and the description.
+        The model of the contract with its description inside, the description, and the output that is used.
 
     Raises:
         ModelError: the network can't be wrapped; the message says what is in the way.
         OptionError: something has to be said that the file does not say.
     """
-    source, layout, size = _picture_input(model, path, size, preparation.layout)
+    source, layout, size = _picture_input(model, path, size, batch, preparation.layout)
     mean, std = _normalisation(preparation, path, source.type.tensor_type.elem_type)
+    if source.type.tensor_type.elem_type == TensorProto.UINT8:  # TensorRT has uint8 at a network's edge alone
+        source.type.tensor_type.elem_type = TensorProto.FLOAT
     width, height = size
     set_shape(model, source, (batch, 3, height, width) if layout == "nchw" else (batch, height, width, 3))
-    model = fold_batch_norm(_infer_shapes(modern(model, path), path, size), path)
+    model = _infer_shapes(modern(model, path), path, size)
+    output = find_output(model, path, size, batch, preparation)
+    classes = _class_names(preparation.classes, output, path)
+    _keep_output(model, output.name)
+    drop_activation(model, output)
+    model = fold_batch_norm(model, path)
+    source = picture_inputs(model)[0]
     if precision == "fp16" and source.type.tensor_type.elem_type == TensorProto.FLOAT:
         model = halved(model)
     model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
-    output, kind = _answer_output(model, path, size, layout, preparation)
-    classes = _class_names(preparation.classes, kind, path)
     before, source_name = _before(model, layout, mean, std)
-    after = _after(model, output, kind, size, batch)
+    after = _after(model, output, size, batch)
     description = ModelDescription(
         name=path.stem.lower(),
         classes=classes,
@@ -78,48 +83,57 @@ def to_contract(
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3]))
     graph.output.append(helper.make_tensor_value_info("classes", TensorProto.UINT8, [batch, height, width]))
     describe(model, description)
-    return _infer_shapes(model, path, size), description
+    return _infer_shapes(model, path, size), description, output
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What an output of a foreign network holds."""
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The number of images that a network takes in one run, where its file fixes it."""
+    inputs = picture_inputs(model)
+    shape = shape_of(inputs[0]) if inputs else ()
+    return shape[0] if shape else None
 
-    axis: int | None
-    """Where the scores of the classes stand; None: it holds class indices."""
 
-    count: int
-    """How many classes it scores; 0: not known."""
+def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | None) -> str:
+    """Where an input of 4 dimensions has its 3 channels: `nchw` or `nhwc`.
 
-    shape: tuple[int, ...]
-    """The output's shape."""
-
-    probability: bool = False
-    """It comes out of a sigmoid."""
+    Raises:
+        OptionError: the shape does not say, and neither does `layout`.
+        ModelError: the images have another number of channels.
+    """
+    first, last = shape[1] == 3, shape[3] == 3
+    if layout is None and first != last:
+        return "nchw" if first else "nhwc"
+    ends = [length for length in (shape[1], shape[3]) if isinstance(length, int)]
+    channels = (shape[1] if layout == "nchw" else shape[3]) if layout else (min(ends) if len(ends) == 2 else 3)
+    if isinstance(channels, int) and channels not in (0, 3) and (layout or channels <= 16):
+        raise ModelError(
+            f"{path} takes images of {channels} channel{'s' if channels > 1 else ' (gray)'}, and rtseg gives it RGB: "
+            "export it with a first layer that makes them of 3 channels"
+        )
+    if layout is None:
+        told = told_shape([length if isinstance(length, int) else None for length in shape])
+        raise OptionError(f"{path}: its input is {told}; say with --layout nchw or nhwc where the channels stand")
+    return layout
 
 
 def _picture_input(
-    model: onnx.ModelProto, path: Path, size: tuple[int, int] | None, layout: str | None
+    model: onnx.ModelProto, path: Path, size: tuple[int, int] | None, batch: int, layout: str | None
 ) -> tuple[onnx.ValueInfoProto, str, tuple[int, int]]:
-    """The input that takes the picture, its layout, and (width, height)."""
+    """The input that takes the image, its layout, and (width, height)."""
     inputs = picture_inputs(model)
     if len(inputs) != 1:
         raise ModelError(
             f"{path} takes {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); a segmentation network takes one picture"
         )
     source = inputs[0]
-    shape = shape_of(source)
-    if source.type.tensor_type.elem_type not in FLOATS or len(shape) != 4:
-        kind = TensorProto.DataType.Name(source.type.tensor_type.elem_type)
+    shape, element = shape_of(source), source.type.tensor_type.elem_type
+    if element not in (*FLOATS, TensorProto.UINT8) or len(shape) != 4:
+        kind = TensorProto.DataType.Name(element)
         raise ModelError(
-            f"{path}: its input '{source.name}' is {kind} {told_shape(shape)}; a float picture of 4 dimensions can be wrapped"
+            f"{path}: its input '{source.name}' is {kind} {told_shape(shape)}; images of 4 dimensions, float or uint8, can be "
+            "wrapped"
         )
-    if layout is None:
-        if (shape[1] == 3) == (shape[3] == 3):
-            raise OptionError(
-                f"{path}: its input is {told_shape(shape)}; say with --layout nchw or nhwc where the channels stand"
-            )
-        layout = "nchw" if shape[1] == 3 else "nhwc"
+    layout = input_layout(shape, path, layout)
     height, width = (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
     if size is None:
         if width is None or height is None:
@@ -129,17 +143,25 @@ def _picture_input(
         raise OptionError(
             f"{path} takes {width}x{height} alone, not {size[0]}x{size[1]}; leave --size out, or export it with a free size"
         )
+    if shape[0] not in (None, batch):
+        raise OptionError(
+            f"{path} takes {shape[0]} images in one run, not {batch}: give --batch {shape[0]}, or export it with a free batch"
+        )
     return source, layout, size
 
 
 def _normalisation(preparation: Preparation, path: Path, element_type: int) -> tuple[Any, Any]:
     """Mean and reciprocal deviation on the scale of 0 to 255, float32 `[3]`."""
+    if element_type == TensorProto.UINT8:
+        if preparation.mean is not None or preparation.std is not None:
+            raise OptionError(f"{path} takes uint8, 0 to 255, and normalizes inside; leave --mean and --std out")
+        return np.zeros(3, np.float32), np.ones(3, np.float32)
     if preparation.mean is None or preparation.std is None:
         raise OptionError(
             f"{path} does not say how its input is normalised: give --mean and --std, such as torchvision's "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or --mean 0,0,0 --std 1,1,1 for a plain 0 to 1"
         )
-    scale = 1.0 if max(*preparation.mean, *preparation.std) > 1.0 else 255.0
+    scale = 1.0 if preparation.on_255 else 255.0
     if min(preparation.std) <= 0:
         raise OptionError(f"--std is {preparation.std}; each value must be above 0")
     return np.array(preparation.mean, np.float32) * np.float32(scale), 1.0 / (
@@ -147,48 +169,42 @@ def _normalisation(preparation: Preparation, path: Path, element_type: int) -> t
     )
 
 
-def _answer_output(
-    model: onnx.ModelProto, path: Path, size: tuple[int, int], layout: str, preparation: Preparation
-) -> tuple[str, _Answer]:
-    """The name of the tensor that holds the answer, and what it holds. A softmax at the end is left out: it changes no argmax."""
-    outputs = {o.name.removeprefix(_PREFIX): o for o in model.graph.output}
-    name = preparation.output or next(iter(outputs))
-    if name not in outputs:
-        raise OptionError(f"{path} has no output '{name}': there are {', '.join(outputs)}")
-    chosen = outputs[name]
-    shape, kind = shape_of(chosen), chosen.type.tensor_type.elem_type
-    if any(length is None for length in shape):
-        raise ModelError(
-            f"{path}: the shape of its output '{name}' is not fixed even where the input's is: {told_shape(shape)}"
-        )
-    known = tuple(int(length or 0) for length in shape)
-    width, height = size
-    if kind in _INTEGERS:
-        if known[-2:] != (height, width) and known[1:3] != (height, width):
-            raise ModelError(
-                f"{path}: its class map '{name}' is {told_shape(shape)}, not of the input's size {width}x{height}"
-            )
-        return chosen.name, _Answer(None, 0, known)
-    if len(known) != 4 or kind not in FLOATS:
-        raise ModelError(
-            f"{path}: its output '{name}' is {told_shape(shape)}; scores [N, C, H, W] or class indices [N, H, W] are needed"
-        )
-    axis = 1 if layout == "nchw" else 3
-    if preparation.classes and len(preparation.classes) in (known[1], known[3]):
-        axis = axis if known[axis] == len(preparation.classes) else 4 - axis
-    last = next((node for node in model.graph.node if chosen.name in node.output), None)
-    if last is not None and last.op_type == "Softmax" and _attribute(last, "axis", -1) % 4 == axis:
-        return last.input[0], _Answer(axis, known[axis], known)
-    return chosen.name, _Answer(axis, known[axis], known, probability=last is not None and last.op_type == "Sigmoid")
-
-
-def _class_names(given: tuple[str, ...] | None, kind: _Answer, path: Path) -> tuple[str, ...]:
-    count = 2 if kind.count == 1 else kind.count
+def _class_names(given: tuple[str, ...] | None, output: Output, path: Path) -> tuple[str, ...]:
+    count = output.classes
     if not count and not given:
         raise OptionError(f"{path} gives class indices and does not say of which classes; name them with --classes")
     if given and count and len(given) != count:
         raise OptionError(f"{path} has {count} classes, but --classes names {len(given)}: {', '.join(given)}")
     return tuple(name.lower() for name in given) if given else tuple(f"class-{i}" for i in range(count))
+
+
+def _keep_output(model: onnx.ModelProto, name: str) -> None:
+    """Removes the other outputs, and all nodes and weights that only they need. Changes the model."""
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    for output in [output for output in graph.output if output.name != name]:
+        graph.output.remove(output)
+    needed = {name}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            needed.update(given for inner in _inner_graphs(node) for step in inner.node for given in step.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)
+    for entry in [entry for entry in graph.input if entry.name in weights and entry.name not in needed]:
+        graph.input.remove(entry)
+
+
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield graph
+            for step in graph.node:
+                yield from _inner_graphs(step)
 
 
 def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple[list[onnx.NodeProto], str]:
@@ -212,40 +228,58 @@ def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple
     return nodes, source.name
 
 
-def _after(
-    model: onnx.ModelProto, output: str, kind: _Answer, size: tuple[int, int], batch: int
-) -> list[onnx.NodeProto]:
-    """From the network's answer to `classes`: upsampling where it is smaller than the input, argmax, cast."""
+def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:
+    """From the network's output to `classes`: scores to `[N, C, h, w]`, upsampling where they are smaller than the input, and
+    the decision."""
     width, height = size
+    rows, columns = output.size
+    name = _PREFIX + output.name
+    element = _element_type(model, name)
     nodes: list[onnx.NodeProto] = []
 
-    def add(operation: str, inputs: Sequence[str], **attributes: Any) -> str:
-        name = f"rtseg/{operation.lower()}"
+    def add(operation: str, inputs: Sequence[str], **attributes: Any) -> None:
+        nonlocal name
+        name = f"rtseg/{operation.lower()}{len(nodes)}"
         nodes.append(helper.make_node(operation, list(inputs), [name], name, **attributes))
-        return name
 
-    def constant(name: str, values: Any) -> str:
-        model.graph.initializer.append(numpy_helper.from_array(values, f"rtseg/{name}"))
-        return f"rtseg/{name}"
+    def constant(about: str, values: Any) -> str:
+        model.graph.initializer.append(numpy_helper.from_array(values, f"rtseg/{about}"))
+        return f"rtseg/{about}"
 
-    if kind.axis is None:
-        if kind.shape != (batch, height, width):
-            output = add("Reshape", [output, constant("map", np.array([batch, height, width], np.int64))])
+    if output.kind == "classes":
+        if output.shape != (batch, height, width):
+            add("Reshape", [name, constant("map", np.array([batch, height, width], np.int64))])
+        nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
+        return nodes
+    if element not in FLOATS:
+        add("Cast", [name], to=TensorProto.FLOAT)
+        element = TensorProto.FLOAT
+    channels = 1
+    if output.axis is not None:
+        channels = output.shape[output.axis]
+        others = [axis for axis in range(len(output.shape)) if axis != output.axis]
+        first = others[:1] if output.shape[others[0]] == batch and len(others) > 1 else []
+        order = [*first, output.axis, *others[len(first) :]]
+        if order != sorted(order):
+            add("Transpose", [name], perm=order)
+        shape = tuple(output.shape[axis] for axis in order)
     else:
-        if kind.axis == 3:
-            output = add("Transpose", [output], perm=[0, 3, 1, 2])
-        channels, rows, columns = (kind.shape[i] for i in ((1, 2, 3) if kind.axis == 1 else (3, 1, 2)))
-        if (rows, columns) != (height, width):
-            sizes = constant("sizes", np.array([batch, channels, height, width], np.int64))
-            output = add("Resize", [output, "", "", sizes], mode="linear", coordinate_transformation_mode="half_pixel")
-        if channels == 1:  # one score: class 1 where it is above one half, or above 0 before the sigmoid
-            kind_of = FLOATS[_element_type(model, output if not nodes else nodes[0].input[0])]
-            limit = constant("limit", np.array(0.5 if kind.probability else 0.0, kind_of))
-            output = add("Greater", [output, limit])
-            output = add("Squeeze", [output, constant("axis", np.array([1], np.int64))])
-        else:
-            output = add("ArgMax", [output], axis=1, keepdims=0)
-    nodes.append(helper.make_node("Cast", [output], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
+        shape = output.shape
+    if shape != (batch, channels, rows, columns):
+        add("Reshape", [name, constant("scores", np.array([batch, channels, rows, columns], np.int64))])
+    if (rows, columns) != (height, width):
+        sizes = constant("sizes", np.array([batch, channels, height, width], np.int64))
+        add("Resize", [name, "", "", sizes], mode="linear", coordinate_transformation_mode="half_pixel")
+    limit = np.array(output.threshold, FLOATS[element])
+    if channels == 1 and output.axis is None:
+        add("Greater", [name, constant("threshold", limit)])
+        add("Squeeze", [name, constant("axis", np.array([1], np.int64))])
+    else:
+        if output.kind == "multilabel":  # class 0 has the threshold as its score, and wins a draw
+            pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
+            add("Pad", [name, pads, constant("threshold", limit)])
+        add("ArgMax", [name], axis=1, keepdims=0)
+    nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
     return nodes
 
 
@@ -264,7 +298,3 @@ def _element_type(model: onnx.ModelProto, name: str) -> int:
     return next(
         (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info) if v.name == name), 0
     )
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)

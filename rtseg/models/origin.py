@@ -6,20 +6,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import onnx
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
-from rtseg.models.agreement import Run
+from rtseg.frame import ClassMap
+from rtseg.models.agreement import Picture, Run
 from rtseg.models.needs import require
 from rtseg.models.onnx_file import contract_description, describe, one_sentence, read_onnx
+from rtseg.models.onnx_output import Output
 from rtseg.models.onnx_rewrite import before_the_network, halved
-from rtseg.models.onnx_source import to_contract
+from rtseg.models.onnx_source import fixed_batch, to_contract
 from rtseg.models.preparation import Preparation
 from rtseg.models.quantise import widened
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that hold weights; a folder is what `save_pretrained` writes."""
+
+
+class Original(Protocol):
+    """The user's own model, run outside the model contract."""
+
+    what: str
+    """The model and what runs it, for people."""
+
+    def __call__(self, picture: Picture) -> ClassMap:
+        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+
+    def check(self) -> None:
+        """Raises ModelError where the values that were seen contradict how the model was read."""
 
 
 class Origin(Protocol):
@@ -39,8 +55,8 @@ class Origin(Protocol):
         For `int8` its arithmetic is FP32: ranges are measured on it before it is quantised.
         """
 
-    def original(self, size: tuple[int, int]) -> Run:
-        """The model as it came, in FP32 where it is not half precision itself, on the processor."""
+    def original(self, size: tuple[int, int]) -> Original:
+        """The model as it came, in FP32 where it is not half precision itself, on the CPU, without rtseg's graph around it."""
 
 
 def open_origin(path: Path, preparation: Preparation, size: tuple[int, int] | None) -> Origin:
@@ -74,26 +90,64 @@ def open_origin(path: Path, preparation: Preparation, size: tuple[int, int] | No
     )
 
 
-def onnx_run(model: onnx.ModelProto, origin: str) -> Run:
-    """Runs an ONNX graph of the contract on the processor.
+def session_of(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU, of a file as it is or of a graph in memory.
 
     Raises:
-        ModelError: ONNX Runtime can't load it; the message names what it misses.
+        ModelError: ONNX Runtime can't load it; the message has its words.
     """
     require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        given = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise ModelError(f"{origin}: ONNX Runtime can't run it ({one_sentence(error)})") from error
 
-    def run(picture: Any) -> Any:
-        return session.run(["classes"], {"image": picture[None]})[0][0]
+
+def runtime_name() -> str:
+    """`ONNX Runtime 1.32.0`."""
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def onnx_run(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
+    """Runs an ONNX graph of the contract on the CPU.
+
+    With a batch above 1 the image is the last one, and others, made from it, go before it.
+
+    Raises:
+        ModelError: ONNX Runtime can't load it; the message names what it misses.
+    """
+    session = session_of(model if isinstance(model, Path) else model.SerializeToString(), origin)
+
+    def run(picture: Picture) -> ClassMap:
+        images = np.stack([np.roll(picture, 7 * i, axis=1) for i in reversed(range(batch))])
+        class_map: ClassMap = session.run(["classes"], {"image": images})[0][-1]
+        return class_map
 
     return run
+
+
+class ContractFile:
+    """An ONNX file that follows the contract, by ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
+        self._run = onnx_run(path, str(path))
+        self.what = f"{path.name}, run as it is by {runtime_name()}"
+
+    def __call__(self, picture: Picture) -> ClassMap:
+        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+        return self._run(picture)
+
+    def check(self) -> None:
+        """Nothing was read from its graph."""
 
 
 class _ContractOnnx:
@@ -124,9 +178,9 @@ class _ContractOnnx:
         describe(model, replace(self.description, precision=precision, input_size=size))
         return model
 
-    def original(self, size: tuple[int, int]) -> Run:
+    def original(self, size: tuple[int, int]) -> Original:
         """The file, by ONNX Runtime."""
-        return onnx_run(self._model, str(self._path))
+        return ContractFile(self._path)
 
 
 class _ForeignOnnx:
@@ -135,26 +189,31 @@ class _ForeignOnnx:
     def __init__(
         self, model: onnx.ModelProto, path: Path, preparation: Preparation, size: tuple[int, int] | None
     ) -> None:
-        self._model, self._path, self._preparation, self._size = model, path, preparation, size
-        self.description = self._wrapped(size, 1, "fp32")[1]
-        self.notes = () if preparation.classes else ("the classes have no names (--classes)",)
+        self._model, self._path, self._preparation = model, path, preparation
+        self._batch = fixed_batch(model)
+        _, self.description, output = self._wrapped(size, self._batch or 1, "fp32")
+        names = () if preparation.classes else ("the classes have no names (--classes)",)
+        self.notes = (*names, *((output.note,) if output.note else ()))
 
     def _wrapped(
         self, size: tuple[int, int] | None, batch: int, precision: str
-    ) -> tuple[onnx.ModelProto, ModelDescription]:
+    ) -> tuple[onnx.ModelProto, ModelDescription, Output]:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
         return to_contract(copy, self._path, size, batch, precision, self._preparation)
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The wrapped network; its sizes are fixed."""
-        model, description = self._wrapped(size, batch, "fp32" if precision == "int8" else precision)
+        model, description, _ = self._wrapped(size, batch, "fp32" if precision == "int8" else precision)
         if precision == "int8":
             model = widened(model)
         elif description.precision != precision:
             raise OptionError(f"{self._path} is {description.precision} already; leave --precision out")
         return model
 
-    def original(self, size: tuple[int, int]) -> Run:
-        """The wrapped network as it came, by ONNX Runtime."""
-        return onnx_run(self._wrapped(size, 1, "fp32")[0], str(self._path))
+    def original(self, size: tuple[int, int]) -> Original:
+        """The file, by ONNX Runtime, with none of rtseg's nodes."""
+        from rtseg.models.reference import OnnxReference
+
+        output = self._wrapped(size, self._batch or 1, "fp32")[2]
+        return OnnxReference(self._path, self._preparation, output)

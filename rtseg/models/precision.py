@@ -61,7 +61,9 @@ def count_share(trt: Any, network: Any) -> Share:
         float_layers += output.dtype == trt.DataType.FLOAT
         work = _multiplications(trt, layer)
         macs += work
-        if work and layer.num_inputs > 1 and {layer.get_input(0).name, layer.get_input(1).name} <= from_int8:
+        # A weight that TensorRT holds as a constant is no input, and `get_input` gives None for it.
+        factors = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
+        if work and len(factors) == 2 and all(f is not None and f.name in from_int8 for f in factors):
             int8_macs += work  # TensorRT computes what stands between dequantised factors and their sum in INT8
             int8_layers += 1
         elif work and output.dtype == trt.DataType.HALF and layer.get_input(0).dtype == trt.DataType.HALF:

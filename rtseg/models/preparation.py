@@ -24,10 +24,21 @@ class Preparation:
     """`nchw` or `nhwc`; None: told by where the 3 channels stand."""
 
     output: str | None = None
-    """Name of the output to use; None: the first."""
+    """Name of the output to use; None: found by its shape, or asked for where several may be meant."""
+
+    output_kind: str | None = None
+    """What it holds, one of `onnx_output.KINDS`; None: found in the graph."""
+
+    output_layout: str | None = None
+    """Where it has the classes, `nchw` or `nhwc`; None: found in the graph."""
 
     blur: bool = False
     """A fastai network was trained with `blur=True`, which leaves no trace in its file."""
+
+    @property
+    def on_255(self) -> bool:
+        """Whether `mean` and `std` are on the scale of 0 to 255: one of their values is above 1."""
+        return max(*(self.mean or (0.0,)), *(self.std or (0.0,))) > 1.0
 
     def chosen(self) -> dict[str, Any]:
         """What was said, for the sidecar."""
@@ -38,6 +49,6 @@ class Preparation:
         parts = []
         for name, value in self.chosen().items():
             text = ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-            option = "onnx-output" if name == "output" else name
+            option = "onnx-output" if name == "output" else name.replace("_", "-")
             parts.append(f" --{option}" if value is True else f" --{option} {shlex.quote(text)}")
         return "".join(parts)

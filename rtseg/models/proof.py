@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from rtseg.engine_file import EngineFacts, Sidecar
-from rtseg.errors import ModelError, OptionError
+from rtseg.errors import ModelError
 from rtseg.models.agreement import LOST_SHARE, SAMPLES, Agreement, Run, compare, samples
 from rtseg.models.onnx_file import fix_input
 from rtseg.models.origin import Origin, onnx_run
@@ -102,16 +102,23 @@ def prove(
                 raise ModelError("this would be called fp16, but its inspector shows FP32 layers alone")
             if facts.precision == "int8" and (single or half) and not int8:
                 raise ModelError("this would be called int8, but its inspector shows no layer that takes INT8")
-        agreement = _compare(origin, run, sidecar, verify_on)
-        proof["agreement"] = {
-            "ran": ran,
-            "on": verify_on.name if verify_on else "synthetic drive",
-            **agreement.to_dict(),
-        }
-        say(f"{ran}, beside the original:")
+        original = origin.original(facts.input_size)
+        agreement = _compare(original, run, sidecar, verify_on)
+        original.check()
+        frames = verify_on.name if verify_on else "synthetic drives and noise"
+        proof["agreement"] = {"ran": ran, "original": original.what, "on": frames, **agreement.to_dict()}
+        same = f"the class map of {ran} equals that of {original.what}, on {_share(agreement.pixels)} of the pixels of "
+        say(f"compared: {same}{agreement.frames} frames ({frames}); by class:")
         for line in agreement.lines():
             say(line)
         _judge(agreement, facts.precision, min_agreement)
+        if agreement.constant is None:
+            say(f"verified: {_share(agreement.pixels)} of the pixels have the original's class")
+        else:
+            say(
+                f"weak verification: the original gives every pixel of all {agreement.frames} frames the class "
+                f"'{agreement.constant}', which any wrong reading may give too; give frames that show other classes: --verify-on"
+            )
         if backend is not None:
             if facts.target == "openvino":  # timed as it will run, in the processor's own precision
                 from rtseg.backends.openvino import OpenVinoBackend
@@ -164,21 +171,26 @@ def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tupl
         backend = OpenVinoBackend(staged, precision="fp32")  # the file is judged, not what a processor may round to
     if backend is not None:
         return (
-            f"the built file on {backend.device} in {backend.precision}",
+            f"the built file by {facts.target} on {backend.device} in {backend.precision}",
             backend,
             lambda picture: backend.infer(picture[None])[0],
         )
-    single = fix_input(graph, facts.input_size, facts.batch) if facts.batch == 1 else None
-    if single is None:
-        raise OptionError("with --batch above 1 the proof needs a GPU; --no-verify leaves it out")
-    what = "the ONNX file" if facts.target == "onnx" else "no GPU here: the graph that the engine was built from"
-    return f"{what}, on the processor", None, onnx_run(single, staged.name)
+    if facts.target == "onnx":
+        return "the built file by ONNX Runtime", None, onnx_run(staged, staged.name, facts.batch)
+    fixed = fix_input(graph, facts.input_size, facts.batch)
+    what = "the ONNX graph that went into the engine (no GPU here to run it)"
+    return what, None, onnx_run(fixed, staged.name, facts.batch)
 
 
-def _compare(origin: Origin, run: Run, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
+def _share(value: float) -> str:
+    """A share in percent; 100 % only where it is the whole."""
+    return f"{min(value, 0.99999) if value < 1 else value:.4%}"
+
+
+def _compare(original: Run, run: Run, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
     size, classes = sidecar.facts.input_size, sidecar.description.classes
     count = INT8_FRAMES if sidecar.facts.precision == "int8" and verify_on else SAMPLES
-    return compare(origin.original(size), run, samples(size, classes, verify_on, count), classes)
+    return compare(original, run, samples(size, classes, verify_on, count), classes)
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:

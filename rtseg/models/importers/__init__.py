@@ -81,7 +81,8 @@ def import_checkpoint(
         path: a checkpoint of `torch.save` or safetensors, or a `save_pretrained` folder, of fastai's DynamicUnet, the
             classic U-Net, or segmentation_models.pytorch's Unet with a ResNet encoder.
         classes: class names in index order; `class-0`, `class-1`, … where they are not given.
-        mean: subtracted from RGB of 0 to 1; each family's own default where it is not given.
+        mean: subtracted from RGB of 0 to 1 (of 0 to 255 where a value of `mean` or `std` is above 1); each family's own default
+            where it is not given.
         std: what that is divided by.
         size: the network's default input size, (width, height) in pixels, which no checkpoint records.
         blur: a fastai network was trained with `unet_learner(…, blur=True)`, which leaves no trace in the file.
@@ -106,15 +107,19 @@ def import_checkpoint(
     if len(names) != scores:
         raise ModelError(f"{path} has {scores} classes, but {len(names)} names were given: {', '.join(names)}")
     default_mean, default_std = ((0.0,) * 3, (1.0,) * 3) if family is Family.CLASSIC else (IMAGENET_MEAN, IMAGENET_STD)
+    default = mean is None and std is None
+    mean, std = _triple(mean, default_mean, "mean", path), _triple(std, default_std, "std", path)
+    if max(*mean, *std) > 1:  # both are on the scale of 0 to 255
+        mean, std = _by_255(mean), _by_255(std)
     return Imported(
         module=module,
         description=ModelDescription(
             name=_name(path), classes=names, input_size=size, network=network, precision="fp32", licence="unknown"
         ),
-        mean=_triple(mean, default_mean, "mean", path),
-        std=_triple(std, default_std, "std", path),
+        mean=mean,
+        std=std,
         family=family,
-        assumptions=tuple(_assumptions(family, stored, mean is None and std is None, classes is None, blur)),
+        assumptions=tuple(_assumptions(family, stored, default, classes is None, blur)),
     )
 
 
@@ -186,6 +191,11 @@ def _triple(given: Sequence[float] | None, default: Sequence[float], what: str, 
         wanted = "three numbers for red, green and blue of 0 to 1" + (", above 0" if what == "std" else "")
         raise ModelError(f"{path}: {what} must be {wanted}, not {', '.join(map(str, values))}")
     return values
+
+
+def _by_255(values: Triple) -> Triple:
+    red, green, blue = values
+    return red / 255, green / 255, blue / 255
 
 
 def _assumptions(family: Family, stored: Stored, normalisation: bool, names: bool, blur: bool) -> list[str]:

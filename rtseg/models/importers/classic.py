@@ -35,7 +35,8 @@ class DoubleConv(nn.Sequential):
         super().__init__()
         names = weights.children()
         for i in names:
-            if weights.take(f"{i}.weight").ndim == 4:
+            # Only looked at: a weight that is neither a convolution's nor a BatchNorm's, such as PReLU's, stays untaken.
+            if f"{i}.weight" in weights and weights.peek(f"{i}.weight").ndim == 4:
                 following = str(int(i) + 1)
                 has_norm = f"{following}.running_mean" in weights
                 self.append(weights.conv(i, norm=following if has_norm else ""))

@@ -55,6 +55,10 @@ class Weights:
         self._taken.add(key)
         return self._tensors[key]
 
+    def peek(self, name: str) -> Tensor:
+        """One tensor, which is not taken by that. Raises KeyError."""
+        return self._tensors[self._prefix + name]
+
     def ignore(self, name: str) -> None:
         """Marks all tensors below `name` as not needed."""
         start = f"{self._prefix}{name}."

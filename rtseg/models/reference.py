@@ -1,0 +1,195 @@
+"""The user's own model, run outside rtseg's model contract: what a built file has to agree with.
+
+Nothing here uses the graph that `onnx_source` makes. An image is normalized by NumPy, an ONNX file is run by ONNX Runtime as its
+bytes are on the disk, and the output becomes a class map by NumPy again. What was read from the graph (the axis of the
+classes, the kind of values) is held against the values that come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.errors import ModelError
+from rtseg.frame import ClassMap
+from rtseg.models.onnx_file import one_sentence
+from rtseg.models.onnx_output import Output
+from rtseg.models.onnx_source import input_layout
+from rtseg.models.preparation import Preparation
+
+Array = npt.NDArray[Any]
+
+
+class Reference:
+    """The class map of a model that takes normalized images and gives scores.
+
+    Args:
+        run: float32 `[1, 3, H, W]` -> scores `[1, C, h, w]`.
+        mean: subtracted from RGB.
+        std: what that is divided by.
+        what: the model and what runs it, for people.
+        on_255: the two are on the scale of 0 to 255, else of 0 to 1.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Array], Array],
+        mean: Sequence[float],
+        std: Sequence[float],
+        what: str,
+        on_255: bool = False,
+    ) -> None:
+        self._run, self._mean, self._std, self.what, self._on_255 = run, mean, std, what, on_255
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> ClassMap:
+        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+        image = normalized(picture, self._mean, self._std, self._on_255)
+        scores = self._run(image.transpose(2, 0, 1)[None])[0]
+        return _class_map(enlarged(scores, picture.shape[:2]).argmax(axis=0))
+
+    def check(self) -> None:
+        """Nothing was read from a graph here."""
+
+
+class OnnxReference:
+    """A foreign ONNX file as it is, by ONNX Runtime.
+
+    Args:
+        path: the file.
+        preparation: what the user said of its input.
+        output: the output that is used, and how its values are to be read.
+
+    Raises:
+        ModelError: ONNX Runtime can't load it.
+    """
+
+    def __init__(self, path: Path, preparation: Preparation, output: Output) -> None:
+        from rtseg.models.origin import runtime_name, session_of
+
+        self._session = session_of(path, str(path))
+        self._input = self._session.get_inputs()[0]
+        self._layout = input_layout(self._input.shape, path, preparation.layout)
+        self._path, self._said, self._output = path, preparation, output
+        self._seen = _Seen()
+        self.what = f"{path.name}, run as it is by {runtime_name()}, {output.describe()}"
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> ClassMap:
+        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+        if self._input.type == "tensor(uint8)":
+            image: Array = picture
+        else:
+            assert self._said.mean is not None
+            assert self._said.std is not None
+            image = normalized(picture, self._said.mean, self._said.std, self._said.on_255)
+            image = image.astype(np.float16 if self._input.type == "tensor(float16)" else np.float32)
+        if self._layout == "nchw":
+            image = image.transpose(2, 0, 1)
+        batch = self._input.shape[0] if isinstance(self._input.shape[0], int) else 1
+        images = np.ascontiguousarray(np.broadcast_to(image, (batch, *image.shape)))
+        try:
+            (values,) = self._session.run([self._output.name], {self._input.name: images})
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise ModelError(f"{self._path}: ONNX Runtime can't run it ({one_sentence(error)})") from error
+        return self._class_map(np.asarray(values), batch, picture.shape[:2])
+
+    def _class_map(self, values: Array, batch: int, size: tuple[int, int]) -> ClassMap:
+        output = self._output
+        axis = output.axis
+        if axis is None:
+            plane = values.reshape(batch, *output.size)[0]
+            self._seen.add(plane, None)
+            if output.kind == "classes":
+                return _class_map(plane)
+            return _class_map(enlarged(plane[None].astype(np.float32), size)[0] > output.threshold)
+        self._seen.add(values, axis)
+        scores = np.moveaxis(values, axis, 0).astype(np.float32)
+        scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
+        scores = enlarged(scores.reshape(len(scores), *output.size), size)
+        best = scores.argmax(axis=0)
+        if output.kind == "multilabel":
+            best = np.where(scores.max(axis=0) > output.threshold, best + 1, 0)
+        return _class_map(best)
+
+    def check(self) -> None:
+        """Holds the values that were seen against what the graph was read as.
+
+        Raises:
+            ModelError: they contradict each other; the message names the option that decides.
+        """
+        doubt = self._seen.doubt(self._output)
+        if doubt:
+            raise ModelError(
+                f"{self._path}: its output '{self._output.name}' was read as {self._output.kind}, but {doubt}"
+            )
+
+
+class _Seen:
+    """What the values of an output were, over all images."""
+
+    def __init__(self) -> None:
+        self._low, self._high = np.inf, -np.inf
+        self._whole = True
+        self._few: set[float] = set()
+        self._sums: set[int] | None = None
+
+    def add(self, values: Array, axis: int | None) -> None:
+        if not np.isfinite(values).all():
+            self._low = -np.inf
+            return
+        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        self._whole = self._whole and bool((values == np.round(values)).all())
+        if self._whole and len(self._few) < 300:
+            self._few.update(map(float, np.unique(values)))
+        if axis is None:
+            return
+        ones = {i for i in range(values.ndim) if values.shape[i] > 1 and _sums_to_one(values, i)}
+        self._sums = ones if self._sums is None else self._sums & ones
+
+    def doubt(self, output: Output) -> str:
+        """What the values contradict, as the rest of a sentence; empty: nothing."""
+        seen = f"its values are {self._low:.4g} to {self._high:.4g}"
+        if output.kind == "classes":
+            if not self._whole:
+                return f"{seen} and no whole numbers; say what they are: --output-kind"
+            if self._few and self._few <= {0.0, 255.0} and 255.0 in self._few:
+                return f"{seen}: a mask of 0 and 255? say --output-kind mask"
+        if self._sums and output.axis not in self._sums:
+            along = min(self._sums)
+            return f"its values add up to 1 along axis {along}, not {output.axis}; say where the classes are: --output-layout"
+        if output.sure:
+            return ""
+        low, high = output.values
+        slack = 0.3 * (high - low)  # bicubic upsampling goes beyond the ends
+        if np.isfinite(slack) and not (low - slack - 1e-3 <= self._low and self._high <= high + slack + 1e-3):
+            return f"{seen}, outside {low:g} to {high:g}; say what they are: --output-kind"
+        if output.kind == "logits" and output.axis is None and self._low >= 0 and self._high <= 1:
+            return f"{seen}, as probabilities are; say which they are: --output-kind logits or probabilities"
+        return ""
+
+
+def _class_map(values: Array) -> ClassMap:
+    return np.asarray(values, dtype=np.uint8)
+
+
+def _sums_to_one(values: Array, axis: int) -> bool:
+    return bool(values.min() >= 0) and bool(np.allclose(values.sum(axis=axis, dtype=np.float64), 1, atol=5e-3))
+
+
+def normalized(picture: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], on_255: bool) -> Array:
+    """float32 `[H, W, 3]` of an image, uint8 `[H, W, 3]`."""
+    image = picture.astype(np.float32) if on_255 else picture.astype(np.float32) / np.float32(255)
+    return np.asarray((image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32), np.float32)
+
+
+def enlarged(scores: Array, size: Sequence[int]) -> Array:
+    """Scores, float32 `[C, h, w]`, at (rows, columns): bilinear between pixel centers, each class by itself."""
+    rows, columns = size[0], size[1]
+    if scores.shape[1:] == (rows, columns):
+        return scores
+    planes = [cv2.resize(np.ascontiguousarray(p), (columns, rows), interpolation=cv2.INTER_LINEAR) for p in scores]
+    return np.stack(planes)

@@ -1,0 +1,581 @@
+"""`rtseg build` against the user's own file: outputs of every kind are read right or asked for, and a wrong reading is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+import cv2  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
+
+from rtseg.errors import ModelError, OptionError  # noqa: E402
+from rtseg.models import onnx_source  # noqa: E402
+from rtseg.models.build import Built, build  # noqa: E402
+from rtseg.models.onnx_file import read_onnx  # noqa: E402
+from rtseg.models.origin import onnx_run  # noqa: E402
+from rtseg.models.preparation import Preparation  # noqa: E402
+
+WIDTH, HEIGHT = 64, 48
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+FLOAT, INT64, UINT8, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL
+Node = tuple[Any, ...]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Images to verify on: patches of all colors that the small networks tell apart."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, image in enumerate(pictures(3, HEIGHT, WIDTH, seed=3)):
+        cv2.imwrite(str(folder / f"{i}.png"), image[:, :, ::-1])
+    return folder
+
+
+def network(
+    path: Path,
+    nodes: list[Node],
+    outputs: dict[str, tuple[int, list[Any]]],
+    *,
+    channels: int = 1,
+    nhwc: bool = False,
+    source: tuple[int, list[Any]] | None = None,
+    opset: int = 17,
+    **constants: Any,
+) -> Path:
+    """A network from elsewhere that takes RGB of 0 to 1 as `x`, makes scores `s` of it, and then has the given nodes.
+
+    Args:
+        path: where to.
+        nodes: (operator, inputs, outputs, attributes) each, from `s`, float `[N, channels, 48, 64]`.
+        outputs: type and shape by name.
+        channels: 1: foreground where red is above one half. 3: red, green, blue.
+        nhwc: of the input.
+        source: type and shape of the input.
+        opset: operator set.
+        constants: weights by name.
+    """
+    weight = np.zeros((channels, 3, 1, 1), np.float32)
+    for i in range(channels):
+        weight[i, i] = 10
+    bias = np.full(channels, -5, np.float32)
+    first = [("Transpose", "x", "p", {"perm": [0, 3, 1, 2]})] if nhwc else [("Identity", "x", "p")]
+    graph = helper.make_graph(
+        [
+            helper.make_node(n[0], n[1].split(" "), n[2].split(), **(n[3] if len(n) > 3 else {}))
+            for n in [*first, ("Conv", "p w b", "s"), *nodes]
+        ],
+        "theirs",
+        [
+            helper.make_tensor_value_info(
+                "x", *(source or (FLOAT, [1, HEIGHT, WIDTH, 3] if nhwc else [1, 3, HEIGHT, WIDTH]))
+            )
+        ],
+        [helper.make_tensor_value_info(name, *what) for name, what in outputs.items()],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in {"w": weight, "b": bias, **constants}.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **said: Any) -> Built:
+    options = {key: said.pop(key) for key in ("batch", "precision", "target", "size") if key in said}
+    return build(
+        path,
+        out=out,
+        **{"target": "onnx", "verify_on": frames, **options},
+        preparation=Preparation(**{**UNIT, **said}),
+        say=lines.append if lines is not None else lambda line: None,
+    )
+
+
+def class_map(built: Built, image: Any) -> Any:
+    return onnx_run(read_onnx(built.path), built.path.name, built.sidecar.facts.batch)(image)
+
+
+def one(*nodes: Node, shape: list[Any] | None = None, element: int = FLOAT, **constants: Any) -> dict[str, Any]:
+    return {"nodes": list(nodes), "outputs": {"y": (element, shape or [1, 1, HEIGHT, WIDTH])}, **constants}
+
+
+SIGMOID = ("Sigmoid", "s", "g")
+HALF = np.array(0.5, np.float32)
+ONE = np.array(1.0, np.float32)
+
+ONE_SCORE: dict[str, dict[str, Any]] = {
+    "logits": one(("Identity", "s", "y")),
+    "sigmoid": one(("Sigmoid", "s", "y")),
+    "sigmoid, identity": one(SIGMOID, ("Identity", "g", "y")),
+    "sigmoid, reshape to nhwc": one(
+        SIGMOID, ("Reshape", "g k", "y"), shape=[1, HEIGHT, WIDTH, 1], k=np.array([1, HEIGHT, WIDTH, 1])
+    ),
+    "sigmoid, transpose": one(SIGMOID, ("Transpose", "g", "y", {"perm": [0, 2, 3, 1]}), shape=[1, HEIGHT, WIDTH, 1]),
+    "sigmoid, squeeze": one(SIGMOID, ("Squeeze", "g k", "y"), shape=[1, HEIGHT, WIDTH], k=np.array([1])),
+    "sigmoid, flat": one(SIGMOID, ("Flatten", "g", "y"), shape=[1, HEIGHT * WIDTH]),
+    "sigmoid, without a batch axis": one(SIGMOID, ("Squeeze", "g", "y"), shape=[HEIGHT, WIDTH]),
+    "sigmoid, clip": one(SIGMOID, ("Clip", "g lo hi", "y"), lo=np.float32(1e-6), hi=np.float32(1 - 1e-6)),
+    "sigmoid, double": one(SIGMOID, ("Cast", "g", "y", {"to": TensorProto.DOUBLE}), element=TensorProto.DOUBLE),
+    "sigmoid, dropout": one(SIGMOID, ("Dropout", "g", "y")),
+    "sigmoid on half the size, resize": one(
+        ("AveragePool", "s", "a", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Sigmoid", "a", "g"),
+        ("Resize", "g  r", "y", {"mode": "nearest"}),
+        r=np.array([1, 1, 2, 2], np.float32),
+    ),
+    "hard sigmoid": one(("HardSigmoid", "s", "y")),
+    "hard sigmoid in parts": one(
+        ("Mul", "s k", "a"), ("Add", "a half", "c"), ("Clip", "c zero one", "y"),
+        k=np.float32(0.2), half=HALF, zero=np.float32(0), one=ONE,
+    ),
+    "sigmoid in parts": one(
+        ("Neg", "s", "n"), ("Exp", "n", "e"), ("Add", "e one", "d"), ("Reciprocal", "d", "y"), one=ONE
+    ),
+    "tanh": one(("Tanh", "s", "y")),
+    "tanh, moved to 0 to 1": one(("Tanh", "s", "t"), ("Add", "t one", "u"), ("Mul", "u half", "y"), one=ONE, half=HALF),
+    "sigmoid times 255": one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)),
+    "sigmoid times 255, uint8": one(
+        SIGMOID, ("Mul", "g k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.float32(255), element=UINT8
+    ),
+    "sigmoid, round": one(SIGMOID, ("Round", "g", "y")),
+    "sigmoid, greater, float": one(
+        SIGMOID, ("Greater", "g half", "t"), ("Cast", "t", "y", {"to": FLOAT}), half=HALF
+    ),
+    "sigmoid, greater, bool": one(SIGMOID, ("Greater", "g half", "y"), half=HALF, element=BOOL),
+    "mask of 0 and 255": one(
+        ("Greater", "s zero", "t"), ("Cast", "t", "f", {"to": FLOAT}), ("Mul", "f k", "y"), zero=np.float32(0), k=np.float32(255)
+    ),
+    "mask of 0 and 255, uint8, by where": one(
+        ("Greater", "s zero", "t"), ("Where", "t full none", "y"), zero=np.float32(0), full=np.uint8(255), none=np.uint8(0),
+        element=UINT8,
+    ),
+    "p beside 1 - p": one(
+        SIGMOID, ("Sub", "one g", "q"), ("Concat", "q g", "y", {"axis": 1}), one=ONE, shape=[1, 2, HEIGHT, WIDTH]
+    ),
+    "p beside 1 - p, nhwc": one(
+        SIGMOID, ("Sub", "one g", "q"), ("Concat", "q g", "c", {"axis": 1}), ("Transpose", "c", "y", {"perm": [0, 2, 3, 1]}),
+        one=ONE, shape=[1, HEIGHT, WIDTH, 2],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONE_SCORE)
+def test_output_of_one_score_is_read_by_its_kind(kind: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **ONE_SCORE[kind])
+    lines: list[str] = []
+    built = built_of(theirs, frames, tmp_path / "built", lines)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    assert any(line.startswith("verified: 100.0000%") for line in lines), lines
+    assert any("theirs.onnx, run as it is by ONNX Runtime" in line for line in lines)
+
+
+def test_complement_of_a_sigmoid_is_foreground_where_it_is_high(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **one(SIGMOID, ("Sub", "one g", "y"), one=ONE))
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] < 127)
+
+
+NHWC = {"perm": [0, 2, 3, 1]}
+LAST = [1, HEIGHT, WIDTH, 3]
+THREE: dict[str, dict[str, Any]] = {
+    "softmax in nhwc": one(("Transpose", "s", "t", NHWC), ("Softmax", "t", "y", {"axis": -1}), shape=LAST),
+    "softmax, transpose": one(("Softmax", "s", "t", {"axis": 1}), ("Transpose", "t", "y", NHWC), shape=LAST),
+    "softmax flat, reshape": one(
+        ("Transpose", "s", "t", NHWC), ("Reshape", "t flat", "f"), ("Softmax", "f", "m", {"axis": -1}), ("Reshape", "m back", "y"),
+        flat=np.array([-1, 3]), back=np.array(LAST), shape=LAST,
+    ),
+    "softmax over flattened pixels": one(
+        ("Transpose", "s", "t", NHWC), ("Reshape", "t flat", "f"), ("Softmax", "f", "y", {"axis": -1}),
+        flat=np.array([1, -1, 3]), shape=[1, HEIGHT * WIDTH, 3],
+    ),
+    "log softmax": one(("LogSoftmax", "s", "y", {"axis": 1}), shape=[1, 3, HEIGHT, WIDTH]),
+    "logits in nhwc": one(("Transpose", "s", "y", NHWC), shape=LAST),
+    "logits without a batch axis": one(("Squeeze", "s k", "y"), k=np.array([0]), shape=[3, HEIGHT, WIDTH]),
+    "softmax, clip, resize": one(
+        ("Softmax", "s", "m", {"axis": 1}), ("Clip", "m lo hi", "c"), ("Resize", "c  r", "y", {"mode": "linear"}),
+        lo=np.float32(0), hi=ONE, r=np.array([1, 1, 1, 1], np.float32), shape=[1, 3, HEIGHT, WIDTH],
+    ),
+    "argmax": one(("ArgMax", "s", "y", {"axis": 1}), element=INT64),
+    "argmax, float": one(
+        ("ArgMax", "s", "a", {"axis": 1, "keepdims": 0}), ("Cast", "a", "y", {"to": FLOAT}), shape=[1, HEIGHT, WIDTH]
+    ),
+    "argmax, uint8": one(("ArgMax", "s", "a", {"axis": 1}), ("Cast", "a", "y", {"to": UINT8}), element=UINT8),
+    "softmax, argmax in nhwc, float": one(
+        ("Transpose", "s", "t", NHWC), ("Softmax", "t", "m", {"axis": 3}), ("ArgMax", "m", "a", {"axis": 3}),
+        ("Cast", "a", "y", {"to": FLOAT}), shape=[1, HEIGHT, WIDTH, 1],
+    ),
+    "shape computed in the graph": one(
+        ("Shape", "x", "h", {"start": 2, "end": 4}), ("Concat", "nc h", "k", {"axis": 0}), ("Reshape", "s k", "y"),
+        nc=np.array([1, 3]), shape=["n", "c", "h", "w"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", THREE)
+def test_output_of_three_scores_is_read_without_class_names(kind: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **THREE[kind])
+    names = ("red", "green", "blue") if "argmax" in kind else None
+    built = built_of(theirs, frames, tmp_path / "built", classes=names)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+def separate(*more: Node, **constants: Any) -> dict[str, Any]:
+    return one(("Sigmoid", "s", "y"), *more, shape=[1, 3, HEIGHT, WIDTH], **constants)
+
+
+ASKED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "relu": (one(("Relu", "s", "y")), 1, "comes from Relu, which does not say what it means; say --output-kind logits"),
+    "one channel of several logits": (
+        one(("Slice", "s from to axis", "y"), **{"from": np.array([1])}, to=np.array([2]), axis=np.array([1])),
+        3,
+        "--output-kind",
+    ),
+    "sigmoid for each class": (
+        separate(), 3, "--output-kind probabilities where the highest is the class, or --output-kind multilabel"
+    ),
+    "two outputs of the same size": (
+        {
+            "nodes": [("Neg", "s", "o1"), ("Mul", "s s", "o2")],
+            "outputs": dict.fromkeys(("o1", "o2"), (FLOAT, [1, 3, 48, 64])),
+        },
+        3,
+        r"2 outputs that may be the segmentation: 'o1' \[1, 3, 48, 64\], 'o2'.*--onnx-output NAME",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_what_the_graph_does_not_decide_is_asked_for(kind: str, frames: Path, tmp_path: Path) -> None:
+    graph, channels, message = ASKED[kind]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    with pytest.raises(OptionError, match=message) as refused:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "built").exists()
+
+
+def test_output_kind_decides_what_the_graph_does_not(frames: Path, tmp_path: Path) -> None:
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    relu = network(tmp_path / "relu.onnx", **one(("Relu", "s", "y")))
+    built = built_of(relu, frames, tmp_path / "a", output_kind="logits")
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    own = network(tmp_path / "own.onnx", channels=3, **separate())
+    built = built_of(own, frames, tmp_path / "b", output_kind="probabilities")
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    built = built_of(own, frames, tmp_path / "c", output_kind="multilabel")
+    wanted = np.where(image.max(axis=2) > 127, image.argmax(axis=2) + 1, 0)
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+    assert len(built.sidecar.description.classes) == 4
+    assert "--output-kind multilabel" in built.sidecar.command
+
+
+def test_values_that_contradict_the_said_kind_are_refused(frames: Path, tmp_path: Path) -> None:
+    # a convolution that gives 0 to 1: nothing in the graph shows that these are probabilities
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        **one(("Sigmoid", "s", "g"), ("Conv", "g unit", "y"), unit=np.ones((1, 1, 1, 1), np.float32)),
+    )
+    with pytest.raises(ModelError, match=r"'y' was read as logits, but its values are .* --output-kind logits or prob"):
+        built_of(theirs, frames, tmp_path / "built")
+    assert not list((tmp_path / "built").iterdir())
+    built = built_of(theirs, frames, tmp_path / "built", output_kind="probabilities")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+
+
+# Several outputs.
+
+
+def several(first: str, second: str, reduce: int = 1) -> dict[str, Any]:
+    """The first output is wrong (negative scores, smaller where `reduce` is above 1), the second right."""
+    nodes: list[Node] = [("Neg", "s", "n")]
+    nodes.append(("AveragePool", "n", first, {"kernel_shape": [reduce] * 2, "strides": [reduce] * 2}))
+    nodes.append(("Identity", "s", second))
+    small, full = [1, 3, HEIGHT // reduce, WIDTH // reduce], [1, 3, HEIGHT, WIDTH]
+    return {"nodes": nodes, "outputs": {first: (FLOAT, small), second: (FLOAT, full)}}
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        several("d4", "d1", 4),
+        several("aux", "out"),
+        {
+            "nodes": [("GlobalAveragePool", "s", "v"), ("Flatten", "v", "label"), ("Identity", "s", "mask")],
+            "outputs": {"label": (FLOAT, [1, 3]), "mask": (FLOAT, [1, 3, HEIGHT, WIDTH])},
+        },
+        {
+            "nodes": [("ArgMax", "s", "map", {"axis": 1, "keepdims": 0}), ("Softmax", "s", "scores", {"axis": 1})],
+            "outputs": {"map": (INT64, [1, HEIGHT, WIDTH]), "scores": (FLOAT, [1, 3, HEIGHT, WIDTH])},
+        },
+    ],
+    ids=["deep supervision", "auxiliary head first", "classification first", "class map and its scores"],
+)
+def test_main_output_is_taken_and_named(graph: dict[str, Any], frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    chosen = list(graph["outputs"])[1]
+    assert any(f"'{chosen}' is used" in note for note in built.notes)
+
+
+def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
+    built = built_of(theirs, frames, tmp_path / "built", output="d4")
+    assert "output 'd4'" in built.sidecar.proof["agreement"]["original"]
+
+
+# Old operator sets.
+
+
+@pytest.mark.parametrize("opset", [9, 11])
+def test_old_upsampling_keeps_its_meaning(opset: int, frames: Path, tmp_path: Path) -> None:
+    pool = ("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]})
+    scales = np.array([1, 1, 4, 4], np.float32)
+    if opset == 9:  # from the corner of a pixel, not from its center
+        up: list[Node] = [("Upsample", "a scales", "y", {"mode": "linear"})]
+        extra = {"scales": scales}
+    else:  # scales that are there and empty, beside sizes
+        up = [("Resize", "a roi none sizes", "y", {"mode": "linear"})]
+        empty = np.zeros(0, np.float32)
+        extra = {"roi": empty, "none": empty, "sizes": np.array([1, 3, HEIGHT, WIDTH])}
+    graph = one(pool, *up, shape=[1, 3, HEIGHT, WIDTH], **extra)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
+    session = onnxruntime.InferenceSession(str(theirs))
+    # Any colors: with those of `pictures` two scores are equal halfway between patches.
+    rng = np.random.default_rng(1)
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1))
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    scores = session.run(None, {"x": (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)})[0]
+    assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
+
+
+# Inputs.
+
+
+def test_fixed_batch_is_named_and_taken(frames: Path, tmp_path: Path) -> None:
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        [("Identity", "s", "y")],
+        {"y": (FLOAT, [4, 3, HEIGHT, WIDTH])},
+        channels=3,
+        source=(FLOAT, [4, 3, HEIGHT, WIDTH]),
+    )
+    with pytest.raises(OptionError, match="takes 4 images in one run, not 1: give --batch 4"):
+        built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", batch=4)
+    images = pictures(4, HEIGHT, WIDTH)
+    maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
+    np.testing.assert_array_equal(maps, images.argmax(axis=3))
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> None:
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        [("Cast", "s", "y", {"to": FLOAT})],
+        {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])},
+    )
+    model = onnx.load(theirs)
+    model.graph.input[0].type.tensor_type.elem_type = UINT8
+    del model.graph.node[0]
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["f"], to=FLOAT))
+    model.graph.node.insert(1, helper.make_node("Div", ["f", "k"], ["p"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "k"))
+    onnx.save(model, theirs)
+    built = built_of(theirs, frames, tmp_path / "built", mean=None, std=None)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    with pytest.raises(OptionError, match="takes uint8, 0 to 255, and normalizes inside; leave --mean and --std out"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
+@pytest.mark.parametrize("layout", [None, "nchw"])
+def test_gray_input_is_refused_in_one_line(layout: str | None, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", [("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
+    model = onnx.load(theirs)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w"))
+    onnx.save(model, theirs)
+    with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg gives it RGB"):
+        built_of(theirs, frames, tmp_path / "built", layout=layout)
+
+
+@pytest.mark.parametrize("names", [("r", "g", "r"), ("Road", "car", "road")])
+def test_class_named_twice_is_refused_before_work(names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "theirs.onnx").write_bytes(b"not looked at")
+    with pytest.raises(OptionError, match=r"--classes names (r|road) more than once"):
+        built_of(tmp_path / "theirs.onnx", tmp_path, tmp_path / "built", classes=names)
+
+
+def test_cut_borders_are_refused(frames: Path, tmp_path: Path) -> None:
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        [("Slice", "s from to axes", "y")],
+        {"y": (FLOAT, [1, 3, 32, 44])},
+        channels=3,
+        **{"from": np.array([8, 10])},
+        to=np.array([40, 54]),
+        axes=np.array([2, 3]),
+    )
+    with pytest.raises(ModelError, match=r"no output is a map of its input, 64x48: 'y' \[1, 3, 32, 44\]"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
+# Staleness.
+
+
+def test_new_weights_beside_the_same_onnx_file_are_built_again(frames: Path, tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT))
+    said = {"classes": CLASSES}
+
+    def save(scale: float) -> None:
+        model = onnx.load(theirs)
+        for tensor in model.graph.initializer:
+            if tensor.name == "second":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(scale), "second"))
+        (tmp_path / "theirs.data").unlink(missing_ok=True)
+        onnx.save(model, theirs, save_as_external_data=True, location="theirs.data", size_threshold=0)
+
+    save(1)
+    small_file = theirs.read_bytes()
+    first = built_of(theirs, frames, tmp_path / "built", **said)
+    assert built_of(theirs, frames, tmp_path / "built", **said).reasons == ()
+    save(-1)
+    assert theirs.read_bytes() == small_file
+    again = built_of(theirs, frames, tmp_path / "built", **said)
+    assert again.reasons[0].startswith("source was ")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    assert (class_map(first, image) == truth(image[None])[0]).all()
+    assert (class_map(again, image) != truth(image[None])[0]).mean() > 0.5
+
+
+# A wrong wrapper.
+
+
+def _wrong_before(change: Callable[[list[Any], onnx.ModelProto], None]) -> Any:
+    right = onnx_source._before
+
+    def before(model: Any, layout: str, mean: Any, scale: Any) -> Any:
+        nodes, name = right(model, layout, mean, scale)
+        change(nodes, model)
+        return nodes, name
+
+    return before
+
+
+def _channels_swapped(nodes: list[Any], model: Any) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "swap"))
+    nodes.insert(0, helper.make_node("Gather", ["image", "swap"], ["bgr"], axis=3))
+    nodes[1].input[0] = "bgr"
+
+
+def _normalization_left_out(nodes: list[Any], model: Any) -> None:
+    for node in nodes:
+        if node.op_type in ("Sub", "Mul"):
+            node.op_type = "Identity"
+            del node.input[1:]
+
+
+def _wrong_after(**changes: Any) -> Any:
+    right = onnx_source._after
+    return lambda model, output, size, batch: right(model, dataclasses.replace(output, **changes), size, batch)
+
+
+def _sigmoid_twice(model: Any, output: Any, size: Any, batch: int) -> Any:
+    nodes = _RIGHT_AFTER(model, output, size, batch)
+    name = nodes[0].input[0]
+    nodes[0].input[0] = "again"
+    return [helper.make_node("Sigmoid", [name], ["again"]), *nodes]
+
+
+def _corners_aligned(model: Any, output: Any, size: Any, batch: int) -> Any:
+    nodes = _RIGHT_AFTER(model, output, size, batch)
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.name == "coordinate_transformation_mode":
+                attribute.s = b"asymmetric"
+    return nodes
+
+
+_RIGHT_AFTER = onnx_source._after
+THREE_LOGITS = one(("Identity", "s", "y"), shape=[1, 3, HEIGHT, WIDTH])
+WRONG: dict[str, tuple[dict[str, Any], int, str, Any]] = {
+    "channels swapped": (THREE_LOGITS, 3, "_before", _wrong_before(_channels_swapped)),
+    "normalization left out": (
+        one(("Abs", "s", "y"), shape=[1, 3, HEIGHT, WIDTH]), 3, "_before", _wrong_before(_normalization_left_out)
+    ),
+    "argmax over another axis": (
+        one(("Transpose", "s", "y", NHWC), shape=[1, HEIGHT, WIDTH, 3]),
+        3,
+        "_after",
+        _wrong_after(axis=1, shape=(1, 3, HEIGHT * WIDTH))
+    ),
+    "sigmoid twice": (one(("Sigmoid", "s", "y")), 1, "_after", _sigmoid_twice),
+    "sigmoid read as logits": (one(("Sigmoid", "s", "y")), 1, "_after", _wrong_after(threshold=0.0)),
+    "upsampling from corners": (
+        one(("AveragePool", "s", "y", {"kernel_shape": [4, 4], "strides": [4, 4]}), shape=[1, 3, HEIGHT // 4, WIDTH // 4]),
+        3,
+        "_after",
+        _corners_aligned,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_wrapper_is_refused(kind: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, channels, part, wrong = WRONG[kind]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    assert built_of(theirs, frames, tmp_path / "right").sidecar.proof["agreement"]["pixels"] > 0.995
+    monkeypatch.setattr(onnx_source, part, wrong)
+    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels") as refused:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "built").iterdir())
+
+
+def test_wrong_output_in_the_built_file_is_refused(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **several("aux", "out"))
+    monkeypatch.setattr(onnx_source, "_keep_output", lambda model, name: None)
+    monkeypatch.setattr(onnx_source, "_after", _wrong_after(name="aux"))
+    with pytest.raises(ModelError, match="agrees with the original on"):
+        built_of(theirs, frames, tmp_path / "built")
+    assert not list((tmp_path / "built").iterdir())
+
+
+def test_original_that_gives_one_class_is_called_weak(frames: Path, tmp_path: Path) -> None:
+    far = np.full((1, 1, 1, 1), 100, np.float32)
+    theirs = network(tmp_path / "theirs.onnx", **one(("Add", "s far", "y"), far=far))
+    lines: list[str] = []
+    built = built_of(theirs, frames, tmp_path / "built", lines)
+    (weak,) = [line for line in lines if line.startswith("weak verification")]
+    assert "the class 'class-1'" in weak
+    assert "--verify-on" in weak
+    assert not any(line.startswith("verified") for line in lines)
+    assert built.sidecar.proof["agreement"]["constant"] == "class-1"
+
+
+def test_openvino_file_is_compared_with_the_users_own(frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    theirs = network(tmp_path / "theirs.onnx", **ONE_SCORE["sigmoid, reshape to nhwc"])
+    lines: list[str] = []
+    built_of(theirs, frames, tmp_path / "built", lines, target="openvino")
+    assert any("by openvino on" in line and "run as it is by ONNX Runtime" in line for line in lines)
