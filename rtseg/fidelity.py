@@ -325,7 +325,8 @@ class _Comparison:
             if demuxed is not None:
                 inside = self._in_span(list(demuxed))
                 match = self._match(inside, out_times)
-                if not match.extra and match.lost == self._corrupt:
+                exact = match.worst * match.unit <= self._output.video.time_base and not match.set_between
+                if exact and not match.extra and match.lost == self._corrupt:
                     return match, len(inside) - match.lost
             # What the packets do not say, or where frames are missing: a plain decode is what a player shows.
             self._reference = "decoded"
@@ -469,14 +470,15 @@ class _Comparison:
         """The number of the input's packet for each of the output's; or why they are not the same."""
         contents, first = reading.contents, 0
         if out.contents:
-            # A part begins somewhere, and before the first packet that is heard a hidden one may be kept for the decoder.
+            # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder.
             candidates = (n for n, content in enumerate(contents) if content == out.contents[0])
             first = next((n for n in candidates if not self._span.whole or n in reading.hidden), 0)
-        numbers = [n for n in range(first, len(contents)) if n == first or n not in reading.hidden]
+        heard = next((n for n in range(len(contents)) if n not in reading.hidden), len(contents))
+        if contents and out.contents and contents[first] != out.contents[0]:
+            first = heard
+        numbers = [n for n in range(first, len(contents)) if n < heard or n not in reading.hidden]
         if not self._span.whole:
             numbers = numbers[: len(out.contents)]
-        if first in reading.hidden and out.contents and contents[first] != out.contents[0]:
-            numbers = numbers[1:]
         if len(numbers) != len(out.contents):
             return f"{len(numbers)} packets went in, {len(out.contents)} came out"
         if any(contents[n] != content for n, content in zip(numbers, out.contents, strict=True)):

@@ -91,7 +91,8 @@ class _Matcher:
     """The latest time of the segment that went in."""
 
     def run(self) -> Match:
-        i = j = 0
+        i = self.match.lost = self._lost_first()
+        j = 0
         while j < len(self.outs):
             if i >= len(self.ins):
                 self.match.extra = len(self.outs) - j
@@ -113,6 +114,20 @@ class _Matcher:
         self.match.lost += max(0, len(self.ins) - i)
         self.match.segments = self._of_substance()
         return self.match
+
+    def _lost_first(self) -> int:
+        """How many times that went in are missing before the first that came out: as many as make the next ones fit."""
+        room = len(self.ins) - len(self.outs)
+        if room <= 0 or not self.outs:
+            return 0
+
+        def rank(skipped: int) -> tuple[int, int]:
+            time = self.ins[skipped]
+            shift = self.outs[0] - (time or 0)
+            fitting = sum(self._fits(skipped + n, n, shift) for n in range(min(_RETURNS_WITHIN, len(self.outs))))
+            return (-fitting, abs(shift))
+
+        return min(range(room + 1), key=rank)
 
     def _fits(self, i: int, j: int, shift: int) -> bool:
         time = self.ins[i] if i < len(self.ins) else None

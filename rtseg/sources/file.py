@@ -20,7 +20,7 @@ from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.sources.demux import shown_name
-from rtseg.sources.file_clock import PRIMING_SECONDS, Clock
+from rtseg.sources.file_clock import Clock
 from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.opened import MAX_PIXELS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
@@ -31,6 +31,9 @@ _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", 
 
 _ERRORS_IN_A_ROW = 64
 """Reading stops after as many errors of the container without one packet between them."""
+
+_PREROLL_SECONDS = Fraction(1, 10)
+"""Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
 
 _TAIL_BYTES = 32 << 20
 """Packets since the last key frame that are kept, at most."""
@@ -98,6 +101,8 @@ class FileSource:
         self._clock = Clock(self._container.streams, self._video.index, arbitrary=arbitrary)
         self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
+        audio = self._container.streams.audio
+        self._pcm = {s.index for s in audio if s.codec_context is not None and s.codec_context.name.startswith("pcm_")}
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks)
@@ -392,8 +397,8 @@ class FileSource:
         unit = fraction(packet.time_base) or Fraction(1)
         if not packet.is_discard:
             self._heard.add(stream)
-        elif stream in self._heard or ((packet.pts or 0) - self._starts.get(stream, 0)) * unit < -PRIMING_SECONDS:
-            return  # An edit list hides it. What comes right before the first sample prepares the decoder: it is kept.
+        elif stream in self._heard or not self._prepares(packet, unit):
+            return  # An edit list hides it.
         self._others.setdefault(stream, PacketTimes()).place(packet)
         assert packet.pts is not None
         assert packet.dts is not None
@@ -401,6 +406,12 @@ class FileSource:
             shift = self._span.shift(unit)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             yield Passthrough(packet, stream)
+
+    def _prepares(self, packet: Packet[Any], unit: Fraction) -> bool:
+        """Whether a hidden packet comes right before the first sample that is heard, and prepares the decoder for it."""
+        end = (packet.pts or 0) + (packet.duration or 0)
+        early = (end - self._starts.get(packet.stream_index, 0)) * unit < -_PREROLL_SECONDS
+        return not early and packet.stream_index not in self._pcm
 
     def _damaged(self, text: str, count: int = 1) -> None:
         if self._strict:

@@ -136,14 +136,13 @@ class Clock:
         A video packet whose time stamps are wrong has none afterwards; that of another stream lies between its neighbors.
         Packets are held back only where a time stamp is out of order.
         """
-        reader = iter(packets)
+        reader = self._read(packets)
         ahead: deque[Packet[Any]] = deque()
         while True:
             packet = ahead.popleft() if ahead else next(reader, None)
             if packet is None:
                 return
             track = self._tracks.get(packet.stream_index)
-            self._unwrap(packet, track)
             stamp = _stamp(packet)
             if track is None or stamp is None:
                 yield packet
@@ -175,15 +174,19 @@ class Clock:
 
     # One stream
 
-    def _unwrap(self, packet: Packet[Any], track: _Track | None) -> None:
-        """Undo the wraps of MPEG's clock that FFmpeg leaves."""
-        near = self._begin if track is None or track.last is None else track.last
-        if self._begin is None or near is None or track is None or track.tick != _MPEG_TICK:
-            return
-        for name in ("dts", "pts"):
-            stamp = getattr(packet, name)
-            if stamp is not None and abs(stamp - near) > WRAP // 2:
-                setattr(packet, name, unwrapped(stamp, near))
+    def _read(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
+        """All packets, without the wraps of MPEG's clock that FFmpeg leaves."""
+        near = dict.fromkeys(self._tracks, self._begin or 0)
+        for packet in packets:
+            index = packet.stream_index
+            if self._begin is not None and index in near and self._tracks[index].tick == _MPEG_TICK:
+                for name in ("dts", "pts"):
+                    stamp = getattr(packet, name)
+                    if stamp is not None and abs(stamp - near[index]) > WRAP // 2:
+                        setattr(packet, name, unwrapped(stamp, near[index]))
+                stamp = _stamp(packet)
+                near[index] = near[index] if stamp is None else stamp
+            yield packet
 
     def _leaps(
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
