@@ -119,8 +119,11 @@ def bench(
         from rtseg.files import write_json
         from rtseg.hardware import choose_decoder, choose_encoder
         from rtseg.memory import keep_memory_flat, keep_opencv_single
+        from rtseg.path_conflicts import Input, check_paths, model_inputs, side_outputs
         from rtseg.video import Encoding, Reading
 
+        files_of_models = [file for each in model or () for file in model_inputs(each)]
+        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, picture=picture))
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")

@@ -210,7 +210,12 @@ def build(
         from rtseg.models.build import build as build_model
         from rtseg.models.preparation import Preparation
         from rtseg.models.tensorrt_engine import EngineOptions
+        from rtseg.path_conflicts import check_paths, model_inputs, option_inputs, side_outputs
 
+        check_paths(
+            [*model_inputs(model, "the model"), *option_inputs(calibrate=calibrate, verify_on=verify_on)],
+            side_outputs(json=json),
+        )
         chosen = best_target() if target is Target.auto else target.value
         assert chosen in TARGETS
         built = build_model(

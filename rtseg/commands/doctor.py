@@ -17,7 +17,9 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
     """Tell what this machine has, what is missing, and how to mend it. Exit code 1 if something must be mended."""
     with told(verbose):
         from rtseg.doctor import examine
+        from rtseg.path_conflicts import check_paths, side_outputs
 
+        check_paths((), side_outputs(json=json))
         findings = examine()
         if json:
             from rtseg.files import write_json
@@ -38,7 +40,9 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
     with told(verbose):
         from rtseg.backends import describe_model
         from rtseg.bundled import bundled_models
+        from rtseg.path_conflicts import check_paths, side_outputs
 
+        check_paths((), side_outputs(json=json))
         known = {name: (path, describe_model(path)) for name, path in bundled_models().items()}
         if json:
             from rtseg.files import write_json

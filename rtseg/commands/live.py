@@ -158,6 +158,7 @@ def live(
         from rtseg.inputs import find_inputs
         from rtseg.live_run import open_smaller, run_live
         from rtseg.outputs import Outputs, parse_bytes
+        from rtseg.path_conflicts import Input, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.segmenter import Segmenter
         from rtseg.sources.camera import CameraMode
         from rtseg.video import Look
@@ -190,6 +191,12 @@ def live(
             overwrite=overwrite,
         )
         outputs.check()
+        several = [entry.name for entry in inputs] if len(inputs) > 1 else [None]
+        check_paths(
+            [*(Input(each) for each in url or ()), *model_inputs(model), *option_inputs(palette=palette)],
+            [*(each for name in several for each in outputs.files(name)), *side_outputs(jsonl=jsonl, stats=stats)],
+            overwrite=overwrite,
+        )
         if dry_run:
             from rtseg.live_run import dry_run as lines_of
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError
+from rtseg.files import mark_image, write_whole
 from rtseg.models.evaluate import Evaluation, Predict, class_table
 from rtseg.models.layouts import DataSet, read_pair
 from rtseg.palette import NO_CLASS, Palette
@@ -128,11 +129,6 @@ def _text(
 def _write(canvas: Canvas, path: Path | str) -> None:
     path = Path(path)
     done, data = cv2.imencode(path.suffix or ".png", canvas[:, :, ::-1])
-    try:
-        if not done:
-            raise OSError("OpenCV can't encode this kind of picture")
-        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        raise SinkError(f"{path}: can't be written ({error})") from error
+    if not done:
+        raise SinkError(f"{path}: can't be written: OpenCV can't encode this kind of image")
+    write_whole(path, mark_image(data.tobytes()))
