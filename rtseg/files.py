@@ -19,6 +19,7 @@ _LONGEST_NAME = 255
 
 _PNG_MARK = b"tEXtSoftware\0rtseg"
 _JPEG_MARK = b"\xff\xfe\x00\x07rtseg"
+_WEBP_MARK = b"RTSG\x06\x00\x00\x00rtseg\x00"
 _MARK_WITHIN = 1024
 """Bytes from the beginning of an image in which its mark is."""
 
@@ -78,7 +79,7 @@ def write_json(data: dict[str, Any], file: str) -> None:
 
 
 def mark_image(data: bytes) -> bytes:
-    """An encoded PNG or JPEG with a comment that says that rtseg wrote it; other formats are returned as they are."""
+    """An encoded PNG, JPEG or WebP with a comment that says that rtseg wrote it; other formats are returned as they are."""
     if data.startswith(b"\x89PNG"):
         body = _PNG_MARK
         chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
@@ -88,14 +89,20 @@ def mark_image(data: bytes) -> bytes:
     if data.startswith(b"\xff\xd8\xff\xe0"):
         end = 4 + int.from_bytes(data[4:6], "big")
         return data[:end] + _JPEG_MARK + data[end:]
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        data += _WEBP_MARK  # a chunk that is unknown to readers, which ignore it
+        return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
     return data
 
 
 def is_marked_image(path: str | Path) -> bool:
-    """Whether a file is a PNG or JPEG that rtseg wrote. False where it can't be read."""
+    """Whether a file is a PNG, JPEG or WebP that rtseg wrote. False where it can't be read."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(_MARK_WITHIN)
+            if head.startswith(b"RIFF"):
+                file.seek(max(0, os.fstat(file.fileno()).st_size - len(_WEBP_MARK)))
+                return file.read() == _WEBP_MARK
     except (OSError, ValueError):
         return False
     return (head.startswith(b"\x89PNG") and _PNG_MARK in head) or (head.startswith(b"\xff\xd8") and _JPEG_MARK in head)

@@ -25,15 +25,14 @@ STDOUT = "-"
 Content = Literal["any", "json", "jsonl", "image", "mask video", "folder"]
 """What an output is, and with it which existing file it may replace.
 
-`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: a PNG or JPEG that rtseg
-wrote. `mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks
+`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: an image that rtseg wrote. `mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks
 what is in it).
 """
 
 _KINDS = {
     "json": "a JSON object",
     "jsonl": "JSON lines",
-    "image": "a PNG or JPEG that rtseg wrote",
+    "image": "an image that rtseg wrote",
     "mask video": "an .mkv that --masks wrote",
 }
 _HEAD_BYTES = 65536
@@ -224,10 +223,14 @@ def _both(first: Output, second: Output) -> str:
 
 
 def _named(output: Output) -> str:
+    if output.label.startswith("the "):
+        return f"{output.label}, {output.path},"
     return f"{output.label} {output.path}" if output.label.startswith("--") else output.path
 
 
 def _advice(output: Output) -> str:
+    if output.label.startswith("the "):
+        return "name another folder"
     if output.label.startswith("--"):
         return f"give {output.label} another name"
     return "give the output another name with -o"

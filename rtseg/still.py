@@ -141,8 +141,10 @@ def consecutive_pictures(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
         source.close()
 
 
-def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = False) -> None:
     """Writes uint8 `[H, W, 3]` RGB or `[H, W]` in the format of the suffix; the file appears whole or not at all.
+
+    With `mark` the file says that it is a result of rtseg, which is never an input found in a folder.
 
     Raises:
         SinkError: an unknown suffix, or the file can't be written.
@@ -155,7 +157,7 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
         raise SinkError(f"'{path}' can't be encoded: {error.err}") from error
     if not done:
         raise SinkError(f"'{path}' can't be encoded as {path.suffix}")
-    write_whole(path, mark_image(data.tobytes()))
+    write_whole(path, mark_image(data.tobytes()) if mark else data.tobytes())
 
 
 def process_image(
@@ -181,8 +183,8 @@ def process_image(
             if overlay.only is None
             else np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
         )
-        write_image(masks / f"{path.stem}.png", kept)
-    write_image(output, frame_rgb(shown))
+        write_image(masks / f"{path.stem}.png", kept, mark=True)
+    write_image(output, frame_rgb(shown), mark=True)
     return classes
 
 
