@@ -25,8 +25,8 @@ STDOUT = "-"
 Content = Literal["any", "json", "jsonl", "image", "mask video", "folder"]
 """What an output is, and with it which existing file it may replace.
 
-`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: an image that rtseg wrote. `mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks
-what is in it).
+`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: an image that rtseg wrote.
+`mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks its content).
 """
 
 _KINDS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 

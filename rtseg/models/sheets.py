@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.errors import SinkError
+from rtseg.errors import SinkError, printable_name
 from rtseg.files import mark_image, write_whole
 from rtseg.models.evaluate import Evaluation, Predict, class_table
 from rtseg.models.layouts import DataSet, read_pair
@@ -88,7 +88,7 @@ def worst_sheet(
         strip = np.full((24, 1600, 3), 255, np.uint8)
         _text(
             strip,
-            f"{pair.image.name}: pixel accuracy {accuracies[pair]:.3f}   (picture, truth, prediction, errors)",
+            f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}   (picture, truth, prediction, errors)",
             (8, 17),
         )
         rows += [strip, row]
