@@ -237,7 +237,7 @@ def _push(url: str) -> Sink:
     return Restarting(trial.name, open_push)
 
 
-def _open_video(path: str, item: Shown, outputs: Outputs, camera: str | None) -> Sink:
+def _open_video(path: str, item: Shown, outputs: Outputs, camera: str | None = None) -> Sink:
     """One file of a recording. Only the name that the user gave may replace a file: see `Record`."""
     size = (item.shown.width, item.shown.height)
     overwrite = outputs.overwrite and Path(path) == Path(numbered_folder_or_file(outputs.record or "", camera))

@@ -86,10 +86,22 @@ def bench(
         ),
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="The figures; - for stdout.", rich_help_panel=_OUT)
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="The figures as JSON; - for stdout. Replaces only JSON.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE.png", help="Bars of stage times.", rich_help_panel=_OUT)
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="Bars of stage times. Replaces only rtseg's own.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,

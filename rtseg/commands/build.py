@@ -183,7 +183,10 @@ def build(
         ),
     ] = None,
     json: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout.")
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout. Replaces only JSON."
+        ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,

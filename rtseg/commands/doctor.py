@@ -10,7 +10,9 @@ import typer
 from rtseg.commands import options as o
 from rtseg.commands.told import say, told
 
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout. Replaces only JSON.")
+]
 
 
 def doctor(json: Json = None, verbose: o.Verbose = False) -> None:

@@ -38,7 +38,10 @@ def image(
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", metavar="FOLDER", help="Also write class indices as one-channel PNGs.", rich_help_panel="Output"
+            "--masks",
+            metavar="FOLDER",
+            help="Also write class indices as one-channel PNGs. Replaces only earlier ones.",
+            rich_help_panel="Output",
         ),
     ] = None,
     quiet: o.Quiet = False,

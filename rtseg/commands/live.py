@@ -80,7 +80,10 @@ def live(
         list[str] | None, _option(_OUTPUT, "--push", metavar="URL", help="Send the picture: rtsp, rtmp, udp, srt.")
     ] = None,
     jsonl: Annotated[
-        str | None, _option(_OUTPUT, "--jsonl", metavar="FILE", help="A line for each frame; - for stdout.")
+        str | None,
+        _option(
+            _OUTPUT, "--jsonl", metavar="FILE", help="A line for each frame; - for stdout. Replaces only JSON lines."
+        ),
     ] = None,
     snapshots: Annotated[Path, _option(_OUTPUT, "--snapshots", metavar="FOLDER", help="For single pictures.")] = Path(),
     overwrite: Annotated[bool, _option(_OUTPUT, "--overwrite/--no-overwrite", help="Replace existing files.")] = True,

@@ -194,12 +194,20 @@ def evaluate(
     size: o.Size = None,
     json: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help="The figures as JSON; - for stdout.", rich_help_panel="Output"),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="The figures as JSON; - for stdout. Replaces only JSON.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--picture", metavar="FILE.png", help="The confusion matrix as a picture.", rich_help_panel="Output"
+            "--picture",
+            metavar="FILE.png",
+            help="The confusion matrix as an image. Replaces only rtseg's own.",
+            rich_help_panel="Output",
         ),
     ] = None,
     worst: Annotated[
@@ -207,7 +215,7 @@ def evaluate(
         typer.Option(
             "--worst",
             metavar="FILE.png",
-            help="The worst pictures beside truth and prediction.",
+            help="The worst images next to truth and prediction. Replaces only rtseg's own.",
             rich_help_panel="Output",
         ),
     ] = None,
