@@ -106,6 +106,9 @@ def test_a_data_set_of_such_names_is_trained_on_and_nothing_else_is_replaced(dat
     trained = rtseg("train", data, "--out", tmp_path / "run", *options)
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "run" / "model.onnx").exists()
+    among = rtseg("train", data, "--out", data / "labels" / "train", *options)
+    assert among.returncode == 1
+    assert "holds images or labels of the data set" in among.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.onnx").write_bytes(b"the user's")
     refused = rtseg("train", data, "--out", tmp_path / "mine", *options)

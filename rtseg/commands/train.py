@@ -131,8 +131,11 @@ def train(
                 raise OptionError(
                     f"{kept} is there, but no last.pt of a training run: name a new or an empty folder with --out"
                 )
+        read = dataset_inputs(open_dataset(data, layout))
+        if any(out.resolve() == Path(file.path).resolve().parent for file in read if Path(file.path).suffix != ".txt"):
+            raise OptionError(f"--out {out} holds images or labels of the data set; name another folder")
         check_paths(
-            [*dataset_inputs(open_dataset(data, layout)), *model_inputs(from_, "--from")],
+            [*read, *model_inputs(from_, "--from")],
             [Output(str(path), "--out") for path in results],
         )
         with o.TrainingProgress(quiet) as progress:
