@@ -131,4 +131,6 @@ def _write(canvas: Canvas, path: Path | str) -> None:
     done, data = cv2.imencode(path.suffix or ".png", canvas[:, :, ::-1])
     if not done:
         raise SinkError(f"{path}: can't be written: OpenCV can't encode this kind of image")
+    if not path.parent.is_dir():
+        raise SinkError(f"{path}: can't be written: no such folder: {path.parent}")
     write_whole(path, mark_image(data.tobytes()))
