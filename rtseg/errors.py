@@ -61,5 +61,22 @@ class FidelityError(RtsegError):
 
 
 def printable(text: str) -> str:
-    """Text for a terminal, control characters but line ends made visible: names of strangers' files must not steer it."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    """Text for a terminal: what could steer it, or can't be encoded, is made visible; line ends stay.
+
+    File names of strangers hold control characters, marks that turn the direction of writing, and bytes that are not UTF-8.
+    """
+    return re.sub(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]", _visible, text
+    )
+
+
+def printable_name(name: str) -> str:
+    """A file name for a line of text: like `printable`, and line ends and tabs are made visible too."""
+    return re.sub(r"[\t\n]", _visible, printable(name))
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,44 +1,108 @@
-"""Small files that appear whole or not at all."""
+"""Small files that appear whole or not at all, and the mark by which rtseg knows its own images."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
+import re
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 from rtseg.errors import SinkError
 
+_LONGEST_NAME = 255
+"""Bytes that Linux, macOS and Windows file systems allow in a name."""
+
+_PNG_MARK = b"tEXtSoftware\0rtseg"
+_JPEG_MARK = b"\xff\xfe\x00\x07rtseg"
+_WEBP_MARK = b"RTSG\x06\x00\x00\x00rtseg\x00"
+_MARK_WITHIN = 1024
+"""Bytes from the beginning of an image in which its mark is."""
+
+
+def partial_name(final: Path) -> str:
+    """The temporary name of an output: `NAME.partial.EXT`, shortened where a file system would refuse it."""
+    ending = ".partial" + final.suffix
+    stem = os.fsencode(final.stem)
+    if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
+        # Long names of one folder may begin alike, and may be written at the same time.
+        ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
+        stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
+        with contextlib.suppress(UnicodeEncodeError):
+            final.stem.encode()  # valid UTF-8 stays valid where it is cut
+            stem = stem.decode(errors="ignore").encode()
+    return os.fsdecode(stem) + ending
+
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file under a partial name and renames it; makes its folder.
+    """Writes a file under a partial name and renames it; makes its folder. Devices and pipes are written directly.
 
     Raises:
-        SinkError: it can't be written; nothing is left then.
+        SinkError: it can't be written; nothing is left then, and an existing file stays as it was.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
+        if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+            path.write_bytes(data)
+            return
+        partial = path.with_name(partial_name(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(
-            OSError
-        ):  # what could not be made can't be removed; the error above is the one to tell
-            partial.unlink()
-        raise SinkError(f"'{path}' can't be written: {error.strerror}") from error
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except BaseException:  # an interrupt too leaves no half file
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+    except (OSError, ValueError) as error:
+        raise SinkError(f"'{path}' can't be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_json(data: dict[str, Any], file: str) -> None:
-    """Writes a JSON object for machines; `-` is stdout.
+    """Writes a JSON object for machines; `-` is stdout, in ASCII, which every terminal's encoding holds.
+
+    Bytes of a file name that are not UTF-8 are written as Python keeps them, `"caf\\udce9.mp4"`; `os.fsencode` gives them back.
 
     Raises:
         SinkError: the file can't be written.
     """
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=file == "-") + "\n"
     if file == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
+        text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
         write_whole(Path(file), text.encode())
+
+
+def mark_image(data: bytes) -> bytes:
+    """An encoded PNG, JPEG or WebP with a comment that says that rtseg wrote it; other formats are returned as they are."""
+    if data.startswith(b"\x89PNG"):
+        body = _PNG_MARK
+        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        return (
+            data[:33] + chunk + data[33:]
+        )  # behind the signature (8 bytes) and IHDR (25), where readers expect it first
+    if data.startswith(b"\xff\xd8\xff\xe0"):
+        end = 4 + int.from_bytes(data[4:6], "big")
+        return data[:end] + _JPEG_MARK + data[end:]
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        data += _WEBP_MARK  # a chunk that is unknown to readers, which ignore it
+        return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+    return data
+
+
+def is_marked_image(path: str | Path) -> bool:
+    """Whether a file is a PNG, JPEG or WebP that rtseg wrote. False where it can't be read."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(_MARK_WITHIN)
+            if head.startswith(b"RIFF"):
+                file.seek(max(0, os.fstat(file.fileno()).st_size - len(_WEBP_MARK)))
+                return file.read() == _WEBP_MARK
+    except (OSError, ValueError):
+        return False
+    return (head.startswith(b"\x89PNG") and _PNG_MARK in head) or (head.startswith(b"\xff\xd8") and _JPEG_MARK in head)

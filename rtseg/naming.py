@@ -6,22 +6,32 @@ import glob
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtseg.errors import OptionError, SinkError, SourceError
+from rtseg.errors import OptionError, SinkError, SourceError, printable_name
+from rtseg.path_conflicts import Input, Output, check_paths
+from rtseg.sources.demux import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".gif", ".h264", ".264"}
-)
-"""What a folder is searched for."""
+_SIDECAR_SUFFIXES = frozenset({
+    ".srt", ".vtt", ".ass", ".ssa", ".sub", ".idx", ".json", ".jsonl", ".xml", ".nfo", ".gpx", ".fit", ".kml", ".nmea",
+    ".gps", ".thm", ".lrv", ".lrf", ".xmp", ".aae", ".cpi",
+})  # fmt: skip
+"""What cameras and programs put next to videos, and the small copies that cameras make of them (.lrv, .lrf): left out of a
+folder without a line."""
+
+_NOT_THE_USERS = frozenset({
+    "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "__macosx", "lost+found", "thumbs.db", "desktop.ini",
+    "#snapshot", "@recently-snapshot", "system volume information",
+})  # fmt: skip
+"""Files and folders that operating systems and network disks make, in lower case; those that begin with a dot are too."""
 
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"})
 """Containers that rtseg writes too; for others it writes MP4."""
 
-_MARK = ".rtseg"
+RESULT_MARK = ".rtseg"
 """Stands before the ending of an output that lies beside its input."""
 
 
@@ -39,41 +49,52 @@ class Task:
     """Where its class indices go, if anywhere."""
 
 
-def name_tasks(inputs: Sequence[str], output: str | None, masks: str | None = None) -> list[Task]:
+def name_tasks(
+    inputs: Sequence[str], output: str | None, masks: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> list[Task]:
     """The videos that the command line names, each with its own output.
 
     Args:
         inputs: files, folders, globs, `-`.
         output: a file for one input, a folder for several; None: beside each input.
         masks: where masks go: a file or folder for one input; for several a folder with a folder for each.
+        say: called with a line for each folder of which files are left out.
 
     Raises:
         SourceError: nothing matches one of them.
         SinkError: no folder to put several outputs in, two that would get the same name, or one that would replace an input.
         OptionError: masks of several inputs can't go to one file.
     """
-    found = find_inputs(inputs)
+    found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], say=say)
     outputs = name_outputs(found, output)
     if masks is None or len(found) == 1:
         return [Task(source, target, masks) for source, target in zip(found, outputs, strict=True)]
     if Path(masks).suffix.lower() == ".mkv":
         raise OptionError(f"--masks is one file '{masks}', but there are {len(found)} inputs; name a folder")
     folders = [str(Path(masks) / Path(target).stem) for target in outputs]
-    _refuse_clashes(found, folders)
+    check_paths((), [Output(*names) for names in zip(folders, found, strict=True)])
     return [Task(*names) for names in zip(found, outputs, folders, strict=True)]
 
 
-def find_inputs(patterns: Sequence[str]) -> list[str]:
+def find_inputs(
+    patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """Files that the command line names: files as they are, folders searched for videos, globs expanded, `-` for stdin.
 
-    A folder's own partial files and results (`NAME.rtseg.EXT`) are left out.
+    Of folders and globs are left out: rtseg's own results (`NAME.rtseg.EXT`, partial files, what is in `results`) and what
+    operating systems leave behind (`is_system_file`).
+
+    Args:
+        patterns: as the user wrote them.
+        results: folders of this run's outputs; those below what is searched hold no inputs.
+        say: called with a line for each folder of which files with other endings are left out.
 
     Raises:
-        SourceError: nothing matches one of them.
+        SourceError: nothing matches one of them, or a folder can't be read.
     """
     found: list[str] = []
     for pattern in patterns:
-        if "://" in pattern:
+        if "://" in pattern and _kind(pattern) != "file":
             address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
             raise SourceError(
                 f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
@@ -82,21 +103,53 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
         kind = _kind(pattern)
         if pattern == "-" or kind == "file":
             found.append(pattern)
+        elif "://" in pattern:
+            address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
+            raise SourceError(f"'{address}' is a stream, which has no end: use `rtseg live --url {address}`")
         elif kind == "folder":
-            inside = sorted(str(path) for path in Path(pattern).iterdir() if _is_input(path))
-            if not inside:
-                raise SourceError(
-                    f"no videos in the folder '{pattern}' ({', '.join(sorted(VIDEO_SUFFIXES))} are looked for)"
-                )
-            found += inside
+            found += _in_folder(pattern, say)
         elif glob.has_magic(pattern):
-            matches = sorted(match for match in glob.glob(pattern, recursive=True) if _kind(match) == "file")
+            matches = expand_glob(pattern, results)
             if not matches:
                 raise SourceError(f"nothing matches '{pattern}'")
-            found += matches
+            found += [match for match in matches if not _is_result(Path(match))]
         else:
             found.append(pattern)  # the source says what is wrong with it
-    return list(dict.fromkeys(found))
+    return list({Path(path).absolute() if path != "-" else path: path for path in reversed(found)}.values())[::-1]
+
+
+def expand_glob(pattern: str, results: Sequence[str] = ()) -> list[str]:
+    """The files that a glob matches, in order, without system files and what is in folders of results below its fixed part."""
+    base = Path(pattern)
+    while glob.has_magic(str(base)):
+        base = base.parent
+    matches = []
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        inner = Path(os.path.relpath(match, base))
+        if _kind(match) == "file" and not any(is_system_file(part) for part in inner.parts[:-1]):
+            matches.append(match)
+    below = [os.path.realpath(folder) for folder in results]
+    below = [folder for folder in below if Path(os.path.realpath(base)) in Path(folder).parents]
+    return [match for match in matches if not any(Path(os.path.realpath(match)).is_relative_to(each) for each in below)]
+
+
+def list_folder(folder: str) -> list[Path]:
+    """The user's files in a folder, sorted by name, without system files.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file() and not is_system_file(entry.name))
+    except OSError as error:
+        raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
+    return [Path(folder) / name for name in names]
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or made by an operating system: `._a.mp4`, `Thumbs.db`, `@eaDir`."""
+    return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
 
 def name_outputs(inputs: Sequence[str], output: str | None) -> list[str]:
@@ -112,8 +165,7 @@ def name_outputs(inputs: Sequence[str], output: str | None) -> list[str]:
         names = [output]
     else:
         names = _inside(inputs, output)
-    _refuse_inputs(inputs, names)
-    _refuse_clashes(inputs, names)
+    check_paths(map(Input, inputs), [Output(name, path) for path, name in zip(inputs, names, strict=True)])
     return names
 
 
@@ -131,38 +183,28 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
     return [str(Path(folder) / (Path(path).stem + _suffix(path))) for path in inputs]
 
 
-def _refuse_clashes(inputs: Sequence[str], names: Sequence[str]) -> None:
-    """Names that differ in case or in the form of their accents alone are one file on many disks."""
-    first: dict[str, str] = {}
-    for path, name in zip(inputs, names, strict=True):
-        key = unicodedata.normalize("NFC", os.path.realpath(name)).casefold()
-        if name != "-" and key in first:
-            raise SinkError(
-                f"{first[key]} and {path} would both be written to {name}; process them into different folders"
-            )
-        first[key] = path
+def _in_folder(folder: str, say: Callable[[str], None]) -> list[str]:
+    inside = list_folder(folder)
+    videos = [str(path) for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and not _is_result(path)]
+    others = [path for path in inside if path.suffix.lower() not in VIDEO_SUFFIXES]
+    sidecars = sum(path.suffix.lower() in _SIDECAR_SUFFIXES for path in others)
+    endings = Counter(
+        path.suffix.lower() or "no ending" for path in others if path.suffix.lower() not in _SIDECAR_SUFFIXES
+    )
+    named = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
+    if not videos:
+        there = f"; it holds {named}" if named else ""
+        raise SourceError(
+            f"no videos in the folder '{folder}'{there} ({', '.join(sorted(VIDEO_SUFFIXES))} are looked for)"
+        )
+    if endings:
+        beside = f", and {sidecars} sidecar files" if sidecars else ""
+        say(f"{printable_name(folder)}: left out {sum(endings.values())} files for their ending ({named}){beside}")
+    return videos
 
 
-def _refuse_inputs(inputs: Sequence[str], names: Sequence[str]) -> None:
-    known = {identity: path for path in inputs if (identity := _identity(path))}
-    for name in names:
-        identity = _identity(name)
-        if identity in known:
-            raise SinkError(f"{name} would overwrite the input {known[identity]}; give the output another name with -o")
-
-
-def _is_input(path: Path) -> bool:
-    known = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-    return known and ".partial." not in path.name and not path.stem.endswith(_MARK)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Device and number of a regular file, the same for each of its links; None: no such file."""
-    try:
-        facts = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return (facts.st_dev, facts.st_ino) if stat.S_ISREG(facts.st_mode) else None
+def _is_result(path: Path) -> bool:
+    return ".partial." in path.name or path.stem.endswith(RESULT_MARK)
 
 
 def _kind(path: str) -> str | None:
@@ -177,7 +219,7 @@ def _kind(path: str) -> str | None:
 def _beside(path: str) -> str:
     if path == "-":
         raise OptionError("input from stdin has no name to call the output after; name it with -o")
-    return str(Path(path).with_suffix("")) + _MARK + _suffix(path)
+    return str(Path(path).with_suffix("")) + RESULT_MARK + _suffix(path)
 
 
 def _suffix(path: str) -> str:

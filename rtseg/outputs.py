@@ -13,6 +13,7 @@ from rtseg.errors import OptionError
 from rtseg.frame import Colour, StreamInfo
 from rtseg.gstreamer.elements import encoder, to_file
 from rtseg.palette import Palette
+from rtseg.path_conflicts import Output, mask_output
 from rtseg.shown import Shown
 from rtseg.sinks import Sink
 from rtseg.sinks.apart import Apart
@@ -96,8 +97,18 @@ class Outputs:
             raise OptionError(f"--segment is {self.segment_seconds:g} s; give 1 or more")
         if self.record is not None and self.codec == "gstreamer":
             to_file(self.record, encoder(Fraction(25)))  # a container or an encoder that is not there is told now
-        if self.record is not None and self.record == self.masks:
-            raise OptionError(f"--record and --masks are both {self.record}; name two files")
+        if self.record == "-" and self.segment_seconds is not None:
+            raise OptionError("--segment makes files: name one with --record, such as out.mp4")
+        if self.masks == "-":
+            raise OptionError("--masks can't go to standard output; name a folder or an .mkv file")
+        if self.snapshots.exists() and not self.snapshots.is_dir():
+            raise OptionError(f"--snapshots {self.snapshots} is a file; name a folder")
+
+    def files(self, camera: str | None) -> list[Output]:
+        """The recording and the masks of a camera, by the names of their first files; see `camera_sinks`."""
+        record = [] if self.record is None else [Output(numbered_folder_or_file(self.record, camera), "--record")]
+        masks = [] if self.masks is None else [mask_output(numbered_folder_or_file(self.masks, camera))]
+        return [*record, *masks]
 
     def encoder_name(self) -> str | None:
         """What encodes the recording, for statistics; None: nothing is recorded."""
@@ -143,7 +154,7 @@ def camera_sinks(
     if outputs.record is not None:
 
         def open_video(path: str, item: Shown) -> Sink:
-            return _open_video(path, item, outputs)
+            return _open_video(path, item, outputs, camera)
 
         path = numbered_folder_or_file(outputs.record, camera)
         sinks.append(Record(path, open_video, segment_seconds=outputs.segment_seconds, keep_bytes=outputs.keep_bytes))
@@ -226,12 +237,14 @@ def _push(url: str) -> Sink:
     return Restarting(trial.name, open_push)
 
 
-def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
+def _open_video(path: str, item: Shown, outputs: Outputs, camera: str | None = None) -> Sink:
+    """One file of a recording. Only the name that the user gave may replace a file: see `Record`."""
     size = (item.shown.width, item.shown.height)
+    overwrite = outputs.overwrite and Path(path) == Path(numbered_folder_or_file(outputs.record or "", camera))
     if outputs.codec == "gstreamer":
         from rtseg.sinks.gstreamer import GStreamerSink
 
-        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=outputs.overwrite, read_whole=False)
+        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=overwrite, read_whole=False)
     codec = outputs.codec or "libx264"
     preset = tune = None
     if codec.endswith("_nvenc"):
@@ -247,6 +260,6 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
         preset=preset,
         tune=tune,
         audio=False,
-        overwrite=outputs.overwrite,
+        overwrite=overwrite,
         read_whole=False,
     )

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rtseg.errors import printable
+from rtseg.errors import printable_name
 
 PLAIN_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""
@@ -102,7 +102,7 @@ class Progress:
             quiet: nothing is shown.
             board: where it is shown beside others; None: on a board of its own.
         """
-        self.title, self.total = printable(title), total
+        self.title, self.total = printable_name(title), total
         self.count = 0
         self._unit = unit
         self._begin = time.monotonic()

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError, SourceError
-from rtseg.files import write_whole
+from rtseg.files import is_marked_image, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
+from rtseg.naming import RESULT_MARK, expand_glob, list_folder
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
+from rtseg.path_conflicts import Input, Output, check_paths
 from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 
@@ -23,58 +25,78 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """What is read and written."""
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Pictures that the command line names: files, folders searched for pictures, globs.
+def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list[Path]:
+    """Images that the command line names: files, folders searched for images, globs.
+
+    Of folders and globs are left out: rtseg's own results (`NAME.rtseg.EXT`, PNG and JPEG that carry its mark, what is in
+    `results`) and hidden files.
+
+    Args:
+        patterns: as the user wrote them.
+        results: folders of this run's outputs; those below what is searched hold no inputs.
 
     Raises:
-        SourceError: nothing matches one of them.
+        SourceError: nothing matches one of them, or a folder can't be read.
     """
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            inside = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and ".partial." not in p.name
-            )
+            inside = [p for p in list_folder(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and not _is_result(p)]
             if not inside:
                 raise SourceError(
                     f"no pictures in the folder '{pattern}' ({', '.join(sorted(IMAGE_SUFFIXES))} are looked for)"
                 )
             found += inside
         elif not path.exists() and glob.has_magic(pattern):
-            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-            if not matches:
-                raise SourceError(f"nothing matches '{pattern}'")
-            found += matches
+            matches = [Path(match) for match in expand_glob(pattern, results)]
+            inside = [match for match in matches if not _is_result(match)]
+            if not inside:
+                raise SourceError(
+                    f"nothing matches '{pattern}'" + (" but results of rtseg, which are no inputs" if matches else "")
+                )
+            found += inside
         else:
             found.append(path)
-    return list(dict.fromkeys(found))
+    return list({path.absolute(): path for path in reversed(found)}.values())[::-1]
 
 
 def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
-    """One output for each picture: `output` itself for one picture, files of the same name in the folder `output` for several.
+    """One output for each image: `output` itself for one image, files of the same name in the folder `output` for several.
 
     Raises:
-        SinkError: several pictures but one file, two of the same name, or an output that is the input.
+        SinkError: several images but one file, two of the same name, or an output that is an input.
     """
     if output is None:
-        names = [path.with_name(f"{path.stem}.rtseg{path.suffix}") for path in inputs]
+        names = [path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}") for path in inputs]
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
     elif output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
         raise SinkError(f"{len(inputs)} pictures but one output file '{output}'; name a folder instead")
     else:
         names = [output / path.name for path in inputs]
-    seen: dict[Path, Path] = {}
-    for path, name in zip(inputs, names, strict=True):
-        if name in seen:
-            raise SinkError(
-                f"{seen[name]} and {path} would both be written to {name}; process them into different folders"
-            )
-        if name.exists() and path.exists() and name.samefile(path):
-            raise SinkError(f"the output '{name}' is the input; name another with -o")
-        seen[name] = path
+    _check(inputs, [Output(str(name), str(path)) for path, name in zip(inputs, names, strict=True)])
     return names
+
+
+def name_masks(inputs: Sequence[Path], folder: Path) -> list[Path]:
+    """The class map of each image: `FOLDER/NAME.png`.
+
+    Raises:
+        SinkError: two would get the same name, one would replace an input, or a file that rtseg did not write.
+    """
+    names = [folder / f"{path.stem}.png" for path in inputs]
+    labels = [f"the class map of {path}" for path in inputs]
+    _check(inputs, [Output(str(name), label, "image") for label, name in zip(labels, names, strict=True)])
+    return names
+
+
+def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
+    check_paths([Input(str(path)) for path in inputs], outputs)
+
+
+def _is_result(path: Path) -> bool:
+    return path.stem.endswith(RESULT_MARK) or ".partial." in path.name or is_marked_image(path)
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -119,8 +141,10 @@ def consecutive_pictures(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
         source.close()
 
 
-def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = False) -> None:
     """Writes uint8 `[H, W, 3]` RGB or `[H, W]` in the format of the suffix; the file appears whole or not at all.
+
+    With `mark` the file says that it is a result of rtseg, which is never an input found in a folder.
 
     Raises:
         SinkError: an unknown suffix, or the file can't be written.
@@ -133,13 +157,15 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8]) -> None:
         raise SinkError(f"'{path}' can't be encoded: {error.err}") from error
     if not done:
         raise SinkError(f"'{path}' can't be encoded as {path.suffix}")
-    write_whole(path, data.tobytes())
+    write_whole(path, mark_image(data.tobytes()) if mark else data.tobytes())
 
 
 def process_image(
     path: Path, output: Path, segmenter: Segmenter, overlay: Overlay, *, masks: Path | None = None
 ) -> ClassMap:
     """Segments one picture and writes it coloured, and its class indices as `masks/NAME.png` where asked.
+
+    (`name_images` and `name_masks` check before that nothing of the user's is replaced.)
 
     Returns:
         The class map at the picture's size, uint8 `[H, W]`.
@@ -157,8 +183,8 @@ def process_image(
             if overlay.only is None
             else np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
         )
-        write_image(masks / f"{path.stem}.png", kept)
-    write_image(output, frame_rgb(shown))
+        write_image(masks / f"{path.stem}.png", kept, mark=True)
+    write_image(output, frame_rgb(shown), mark=True)
     return classes
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rtseg import __version__
-from rtseg.errors import OptionError, printable
+from rtseg.errors import printable, printable_name
 from rtseg.fidelity import Input, Recorder, compare
 from rtseg.frame import Segmented, StreamInfo
 from rtseg.heat import HeatWatch
 from rtseg.overlay import Overlay
 from rtseg.palette import load_palette
+from rtseg.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.pipeline import run
 from rtseg.progress import Board, Progress
 from rtseg.road import Road, idle_decoder, open_on_road
@@ -140,8 +141,8 @@ def process(
         SourceError, SinkError, BackendError, OptionError: as they say.
         FidelityError: what came out is not what went in; it stays under its `.partial` name.
     """
-    if masks is not None and output != "-" and Path(masks).resolve() == Path(output).resolve():
-        raise OptionError(f"--masks and --output are the same file '{output}'; name two")
+    side = [] if masks is None else [mask_output(masks)]
+    check_paths([Input(source_name)], [Output(output, "-o"), *side], overwrite=encoding.overwrite)
     overlay = look.overlay(segmenter)
     stats = Stats(segmenter.classes)
     reading = reading or Reading()
@@ -197,7 +198,10 @@ def process(
             sink.abort()
             kept = getattr(sink, "partial_path", None)
             if kept is not None and Path(kept).exists() and str(kept) not in str(error):
-                print(printable(f"rtseg: what was written until then is kept as {kept}"), file=sys.stderr)
+                print(
+                    printable(f"rtseg: what was written until then is kept as {printable_name(str(kept))}"),
+                    file=sys.stderr,
+                )
         raise
     finally:
         source.close()

@@ -144,7 +144,6 @@ def test_sizes_in_bytes() -> None:
         (Outputs(show=("mirror",)), "mirror"),
         (Outputs(segment_seconds=60), "--record"),
         (Outputs(record="out.mp4", keep_bytes=1), "--segment"),
-        (Outputs(record="out.mkv", masks="out.mkv"), "out.mkv"),
         (Outputs(record="out.mp4", segment_seconds=0.1), "0.1"),
     ],
 )

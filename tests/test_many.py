@@ -57,7 +57,8 @@ def go(segmenter: Segmenter, tasks: list[Task], **options: Any) -> Item:
 
 
 def masks_of(folder: Path) -> list[bytes]:
-    return [cv2.imread(str(file), cv2.IMREAD_UNCHANGED).tobytes() for file in sorted(folder.glob("*.png"))]
+    files = sorted(folder.glob("*.png"))  # by their bytes: OpenCV crashes on names that are not UTF-8
+    return [cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED).tobytes() for file in files]
 
 
 def sound_of(path: Path) -> list[bytes]:
@@ -268,12 +269,100 @@ def test_results_and_partial_files_in_a_folder_are_no_inputs(tmp_path: Path) -> 
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
     names = [Path(path).name for path in find_inputs([str(tmp_path)])]
-    assert names == [".hidden.mkv", "a.mp4", "c.MOV"]
+    assert names == ["a.mp4", "c.MOV"]
+    assert find_inputs([str(tmp_path / ".hidden.mkv")]) == [str(tmp_path / ".hidden.mkv")]
     assert find_inputs([str(tmp_path / "a.rtseg.mp4")]) == [str(tmp_path / "a.rtseg.mp4")]
 
 
+def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    videos = [
+        "a.3gp", "b.FLV", "c.wmv", "d.asf", "e.vob", "f.MTS", "g.m2ts", "h.mxf", "i.ogv", "j.hevc", "k.264", "l.3g2", "m.webm",
+        "n.mpg", "o.dv", "p.y4m",
+    ]  # fmt: skip
+    clutter = ["._a.mp4", ".DS_Store", ".x.mp4", "Thumbs.db", "desktop.ini"]
+    sidecars = ["a.srt", "a.json", "a.THM", "a.lrv", "a.gpx"]
+    for name in (*videos, *clutter, *sidecars, "notes.txt", "b.docx", "c.docx", "README"):
+        (tmp_path / name).touch()
+    for folder in ("$RECYCLE.BIN", "@eaDir", ".Trash-1000", "sub"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "z.mp4").touch()
+    said: list[str] = []
+    assert find_inputs([str(tmp_path)], say=said.append) == [str(tmp_path / name) for name in sorted(videos)]
+    assert len(said) == 1
+    assert "left out 4 files for their ending (.docx 2, " in said[0]
+    assert ".txt 1" in said[0]
+    assert "no ending 1" in said[0]
+    assert said[0].endswith("and 5 sidecar files")
+    found = find_inputs([str(tmp_path / "**" / "*.mp4")])
+    assert found == [str(tmp_path / "sub" / "z.mp4")]
+    for name in ("notes.txt", "b.docx", "c.docx", "README"):
+        (tmp_path / name).unlink()
+    said.clear()
+    find_inputs([str(tmp_path)], say=said.append)
+    assert said == []
+
+
+def test_a_folder_of_results_below_the_inputs_holds_no_inputs(tmp_path: Path) -> None:
+    for name in ("a.mp4", "sub/b.mp4", "out/a.mp4", "sub/b.rtseg.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    tasks = name_tasks([str(tmp_path / "**" / "*.mp4")], str(tmp_path / "out"))
+    assert [task.source for task in tasks] == [str(tmp_path / "a.mp4"), str(tmp_path / "sub" / "b.mp4")]
+
+
+def test_one_file_named_twice_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").touch()
+    assert find_inputs(["a.mp4", "./a.mp4", str(tmp_path), "*.mp4"]) == ["a.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are UTF-16 there")
+def test_names_that_are_not_utf8_are_escaped_in_all_that_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"caf\xe8.mp4")]
+    for number, name in enumerate(names):
+        write_video(folder / "plain.mp4", frames=3 + number)
+        (folder / "plain.mp4").rename(folder / name)
+    (folder / os.fsdecode(b"br\xfcken.mp4")).write_text("broken")
+    stats, out = tmp_path / "s.json", tmp_path / "out"
+    arguments = ("video", folder, "-o", out, "--model", MODEL, "--masks", tmp_path / "m", "--jobs", 2, "--stats")
+    result = rtseg(*arguments, stats)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert r"caf\xe9.mp4: 3 frames" in result.stderr
+    assert r"br\xfcken.mp4 is not a video" in result.stderr
+    told = json.loads(stats.read_bytes().decode("utf-8"))
+    inputs = sorted(Path(os.fsencode(item["input"]).decode(errors="surrogateescape")).name for item in told["items"])
+    assert inputs == sorted([*names, os.fsdecode(b"br\xfcken.mp4")])
+    assert [len(read(out / name)) for name in names] == [3, 4]
+    assert [len(masks_of(tmp_path / "m" / Path(name).stem)) for name in names] == [3, 4]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+    again = rtseg(*arguments, "-", "--resume", env=environment)
+    assert "Traceback" not in again.stderr
+    assert [item.get("skipped") for item in json.loads(again.stdout)["items"]] == [None, "already done", "already done"]
+
+
 @pytest.mark.parametrize(
-    "name", ["a b  c", "ünïcödé 日本 🚗", "-dash", "50%d", "x'\"y;$(z)", "line\nbreak", "[ab]*?", "c:x", "~a"]
+    "name",
+    [
+        "a b  c",
+        "ünïcödé 日本 🚗",
+        "-dash",
+        "50%d",
+        "x'\"y;$(z)",
+        "line\nbreak",
+        "[ab]*?",
+        "c:x",
+        "~a",
+        "http:x",
+        "concat:a|b",
+        "%04d",
+        "end ",
+        "end.",
+        "NUL",
+        "\u202egpj",
+    ],
 )
 def test_odd_names_among_several(segmenter: Segmenter, tmp_path: Path, name: str) -> None:
     folder = tmp_path / f"in {name}"

@@ -337,3 +337,28 @@ def test_rtseg_live_tells_systemd_that_it_lives_and_that_it_stops(tmp_path: Path
         process.kill()
         process.communicate()
     assert (tmp_path / "drive.mp4").stat().st_size > 1000
+
+
+def test_install_keeps_a_configuration_that_was_edited(tmp_path: Path) -> None:
+    """Each edited file is kept under a name of its own; a file that is the same is not."""
+    arguments = ["install", "--root", str(tmp_path), "--url", "rtsp://10.0.0.5/a", "--show", "web"]
+    for edit in ("# first", "# second", None):
+        assert CliRunner().invoke(service, arguments).exit_code == 0
+        written = tmp_path / "etc" / "rtseg" / "rtseg.toml"
+        if edit:
+            written.write_text(edit)
+    kept = {path.name: path.read_text() for path in written.parent.glob("*.old*")}
+    assert kept == {"rtseg.toml.old": "# first", "rtseg.toml.old2": "# second"}
+    assert CliRunner().invoke(service, arguments).exit_code == 0
+    assert len(list(written.parent.glob("*.old*"))) == 2
+
+
+def test_an_output_of_the_service_is_never_its_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "rtseg.toml"
+    file.write_text(f'[live]\nurl = ["rtsp://10.0.0.5/a"]\nstats = "{file}"\n')
+    before = file.read_text()
+    for commands, arguments in ((config, ["check", str(file)]), (service, ["run", "--config", str(file)])):
+        result = CliRunner().invoke(commands, arguments)
+        assert result.exit_code == 1
+        assert "would overwrite the configuration" in result.output
+    assert file.read_text() == before

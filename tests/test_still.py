@@ -12,7 +12,7 @@ import pytest
 from rtseg.errors import SinkError, SourceError
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS, STREET
 from rtseg.segmenter import Segmenter
-from rtseg.still import find_images, name_images, process_image, read_image, write_image
+from rtseg.still import find_images, name_images, name_masks, process_image, read_image, write_image
 from rtseg.video import Look
 
 pytestmark = pytest.mark.timeout(60)
@@ -102,9 +102,72 @@ def test_names_never_collide_with_each_other_or_the_input(tmp_path: Path) -> Non
     both = [tmp_path / "a" / "same.png", tmp_path / "b" / "same.png"]
     with pytest.raises(SinkError, match="different folders"):
         name_images(both, tmp_path / "out")
-    with pytest.raises(SinkError, match="is the input"):
+    with pytest.raises(SinkError, match="would overwrite the input"):
         name_images(both[:1], both[0])
     with pytest.raises(SinkError, match="name a folder"):
         name_images(both, tmp_path / "out.png")
     assert name_images(both[:1], None) == [tmp_path / "a" / "same.rtseg.png"]
     assert len(find_images([str(tmp_path / "a"), str(tmp_path / "*" / "*.png")])) == 2
+
+
+def test_results_are_no_inputs_of_a_second_run(segmenter: Segmenter, tmp_path: Path) -> None:
+    """Beside the inputs, in a folder below them, as class maps among them, in each format."""
+    for name in ("a.png", "b.JPG", "c.webp"):
+        write_image(tmp_path / name, COLOURS[QUARTERS])
+    overlay = Look().overlay(segmenter)
+
+    def run(patterns: list[str], output: Path | None, masks: Path | None) -> list[str]:
+        found = find_images(patterns, results=[str(folder) for folder in (output, masks) if folder])
+        if masks:
+            name_masks(found, masks)
+        for path, target in zip(found, name_images(found, output), strict=True):
+            process_image(path, target, segmenter, overlay, masks=masks)
+        return [str(path.relative_to(tmp_path)) for path in found]
+
+    everything = [str(tmp_path / "**" / "*.*")]
+    for _ in range(2):
+        assert run([str(tmp_path)], None, None) == ["a.png", "b.JPG", "c.webp"]
+        assert run(everything, tmp_path / "out", tmp_path / "out" / "masks") == ["a.png", "b.JPG", "c.webp"]
+        assert run([str(tmp_path / "b.JPG"), str(tmp_path / "c.webp")], tmp_path / "o", tmp_path) == ["b.JPG", "c.webp"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"a.png", "a.rtseg.png", "b.png", "c.png"}
+    named = tmp_path / "a.rtseg.png"
+    assert find_images([str(named)]) == [named]  # a file that is named is taken
+
+
+def test_a_class_map_never_replaces_the_users_file(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name in ("a.jpg", "labels/a.png", "b.jpg", "b.png"):
+        write_image(tmp_path / name, QUARTERS)
+    with pytest.raises(SinkError, match="not an image that rtseg wrote"):
+        name_masks([tmp_path / "a.jpg"], tmp_path / "labels")
+    with pytest.raises(SinkError, match="both"):
+        name_masks([tmp_path / "b.jpg", tmp_path / "b.png"], tmp_path / "masks")
+    write_image(tmp_path / "labels" / "a.png", QUARTERS, mark=True)
+    assert name_masks([tmp_path / "a.jpg"], tmp_path / "labels") == [tmp_path / "labels" / "a.png"]
+
+
+def test_system_files_among_images_are_left_out(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", "@eaDir/a.png/THUMB.png", "sub/b.png", "#recycle/old.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / name, QUARTERS)
+    assert find_images([str(tmp_path)]) == [tmp_path / "a.png"]
+    assert find_images([str(tmp_path / "**" / "*.png")]) == [tmp_path / "a.png", tmp_path / "sub" / "b.png"]
+    assert find_images([str(tmp_path / "#recycle" / "*.png")]) == [tmp_path / "#recycle" / "old.png"]
+
+
+def test_an_interrupt_leaves_the_earlier_result_and_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "a.png", QUARTERS)
+    earlier = (tmp_path / "a.png").read_bytes()
+    whole = Path.write_bytes
+
+    def half(path: Path, data: bytes) -> int:
+        whole(path, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_image(tmp_path / "a.png", QUARTERS[:, ::-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == earlier

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.errors import BackendError, OptionError
-from rtseg.files import write_whole
+from rtseg.files import mark_image, write_whole
 from rtseg.stats import STAGES
 from rtseg.text import read_text
 
@@ -96,7 +96,7 @@ def picture(items: Sequence[dict[str, Any]], path: Path) -> None:
     figure.suptitle(f"{first['processor']}, {first['cores']} cores", fontsize=9, x=0.01, ha="left")
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=110, format="png")
-    write_whole(path, drawn.getvalue())
+    write_whole(path, mark_image(drawn.getvalue()))
 
 
 def load_result(path: Path) -> dict[str, Any]:

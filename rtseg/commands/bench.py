@@ -86,10 +86,22 @@ def bench(
         ),
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="The figures; - for stdout.", rich_help_panel=_OUT)
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="The figures as JSON; - for stdout. Replaces only JSON.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE.png", help="Bars of stage times.", rich_help_panel=_OUT)
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="Bars of stage times. Replaces only rtseg's own.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -119,8 +131,11 @@ def bench(
         from rtseg.files import write_json
         from rtseg.hardware import choose_decoder, choose_encoder
         from rtseg.memory import keep_memory_flat, keep_opencv_single
+        from rtseg.path_conflicts import Input, check_paths, model_inputs, side_outputs
         from rtseg.video import Encoding, Reading
 
+        files_of_models = [file for each in model or () for file in model_inputs(each)]
+        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, picture=picture))
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")

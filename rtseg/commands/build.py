@@ -211,7 +211,10 @@ def build(
         ),
     ] = None,
     json: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout.")
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout. Replaces only JSON."
+        ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -238,7 +241,12 @@ def build(
         from rtseg.models.build import build as build_model
         from rtseg.models.preparation import Preparation
         from rtseg.models.tensorrt_engine import EngineOptions
+        from rtseg.path_conflicts import check_paths, model_inputs, option_inputs, side_outputs
 
+        check_paths(
+            [*model_inputs(model, "the model"), *option_inputs(calibrate=calibrate, verify_on=verify_on)],
+            side_outputs(json=json),
+        )
         chosen = best_target() if target is Target.auto else target.value
         assert chosen in TARGETS
         built = build_model(

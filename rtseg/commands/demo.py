@@ -44,9 +44,14 @@ def demo(
         from rtseg.demo import run_demo
         from rtseg.files import write_json
         from rtseg.memory import keep_memory_flat, keep_opencv_single
+        from rtseg.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.segmenter import Segmenter
         from rtseg.video import Encoding, Look
 
+        check_paths(
+            [*model_inputs(model), *option_inputs(palette=palette)],
+            [Output(output, "-o"), *side_outputs(stats=stats)],
+        )
         keep_memory_flat()
         keep_opencv_single()
         picture = o.parse_size(frame_size) or (960, 540)

@@ -10,14 +10,18 @@ import typer
 from rtseg.commands import options as o
 from rtseg.commands.told import say, told
 
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout. Replaces only JSON.")
+]
 
 
 def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
     """Tell what this machine has, what is missing, and how to mend it. Exit code 1 if something must be mended."""
     with told(verbose):
         from rtseg.doctor import examine
+        from rtseg.path_conflicts import check_paths, side_outputs
 
+        check_paths((), side_outputs(json=json))
         findings = examine()
         if json:
             from rtseg.files import write_json
@@ -38,7 +42,9 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
     with told(verbose):
         from rtseg.backends import describe_model
         from rtseg.bundled import bundled_models
+        from rtseg.path_conflicts import check_paths, side_outputs
 
+        check_paths((), side_outputs(json=json))
         known = {name: (path, describe_model(path)) for name, path in bundled_models().items()}
         if json:
             from rtseg.files import write_json

@@ -38,7 +38,10 @@ def image(
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", metavar="FOLDER", help="Also write class indices as one-channel PNGs.", rich_help_panel="Output"
+            "--masks",
+            metavar="FOLDER",
+            help="Also write class indices as one-channel PNGs. Replaces only earlier ones.",
+            rich_help_panel="Output",
         ),
     ] = None,
     quiet: o.Quiet = False,
@@ -56,14 +59,20 @@ def image(
     """
     with told(verbose):
         from rtseg.commands.video import describe
-        from rtseg.errors import RtsegError
+        from rtseg.errors import RtsegError, printable_name
+        from rtseg.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
         from rtseg.progress import Progress
         from rtseg.segmenter import Segmenter
-        from rtseg.still import find_images, name_images, process_image
+        from rtseg.still import find_images, name_images, name_masks, process_image
         from rtseg.video import Look
 
-        found = find_images(inputs)
+        found = find_images(inputs, results=[str(folder) for folder in (output, masks) if folder])
         outputs = name_images(found, output)
+        maps = name_masks(found, masks) if masks else []
+        check_paths(
+            [*(Input(str(path)) for path in found), *model_inputs(model), *option_inputs(palette=palette)],
+            [*(Output(str(path), "-o") for path in outputs), *(Output(str(path), "--masks", "image") for path in maps)],
+        )
         failures = 0
         with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value) as segmenter:
             overlay = Look(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter)
@@ -81,6 +90,6 @@ def image(
                     progress.advance()
         if not quiet:
             where = outputs[0] if len(found) == 1 else outputs[0].parent
-            say(f"{where}: {len(found) - failures} of {len(found)} pictures done")
+            say(f"{printable_name(str(where))}: {len(found) - failures} of {len(found)} pictures done")
         if failures:
             raise typer.Exit(1)

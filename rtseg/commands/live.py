@@ -80,7 +80,10 @@ def live(
         list[str] | None, _option(_OUTPUT, "--push", metavar="URL", help="Send the picture: rtsp, rtmp, udp, srt.")
     ] = None,
     jsonl: Annotated[
-        str | None, _option(_OUTPUT, "--jsonl", metavar="FILE", help="A line for each frame; - for stdout.")
+        str | None,
+        _option(
+            _OUTPUT, "--jsonl", metavar="FILE", help="A line for each frame; - for stdout. Replaces only JSON lines."
+        ),
     ] = None,
     snapshots: Annotated[Path, _option(_OUTPUT, "--snapshots", metavar="FOLDER", help="For single pictures.")] = Path(),
     overwrite: Annotated[bool, _option(_OUTPUT, "--overwrite/--no-overwrite", help="Replace existing files.")] = True,
@@ -158,6 +161,7 @@ def live(
         from rtseg.inputs import find_inputs
         from rtseg.live_run import open_smaller, run_live
         from rtseg.outputs import Outputs, parse_bytes
+        from rtseg.path_conflicts import Input, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.segmenter import Segmenter
         from rtseg.sources.camera import CameraMode
         from rtseg.video import Look
@@ -190,6 +194,12 @@ def live(
             overwrite=overwrite,
         )
         outputs.check()
+        several = [entry.name for entry in inputs] if len(inputs) > 1 else [None]
+        check_paths(
+            [*(Input(each) for each in url or ()), *model_inputs(model), *option_inputs(palette=palette)],
+            [*(each for name in several for each in outputs.files(name)), *side_outputs(jsonl=jsonl, stats=stats)],
+            overwrite=overwrite,
+        )
         if dry_run:
             from rtseg.live_run import dry_run as lines_of
 

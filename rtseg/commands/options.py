@@ -140,7 +140,7 @@ Masks = Annotated[
     typer.Option(
         "--masks",
         metavar="PATH",
-        help="Also write class indices: a folder of PNGs, or a lossless .mkv.",
+        help="Also write class indices: a folder of PNGs, or a lossless .mkv. Replaces only earlier masks.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -149,7 +149,7 @@ StatsFile = Annotated[
     typer.Option(
         "--stats",
         metavar="FILE.json",
-        help="Write the run's statistics as JSON; - for stdout.",
+        help="Write the run's statistics as JSON; - for stdout. Replaces only JSON.",
         rich_help_panel=_OUTPUT,
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +65,9 @@ def install(
             return
         try:
             for path, text in files.items():
+                kept = keep_edited(root / path.relative_to("/"), text)
+                if kept is not None:
+                    say(f"kept the previous {path.name} as {kept}")
                 write_private(root / path.relative_to("/"), text, 0o600 if path == s.SECRETS else 0o644)
                 say(f"wrote {root / path.relative_to('/')}")
         except OSError as error:
@@ -89,7 +93,7 @@ def run(
         from rtseg.service import pause_before_start
 
         arguments = to_arguments(read_config(path), live_options())
-        check_arguments(arguments)
+        check_outputs(check_arguments(arguments), path)
         state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         pause = pause_before_start(Path(state) / "starts.json") if state else 0.0
         if pause:
@@ -115,7 +119,7 @@ def check(
         from rtseg.config import read_config, to_arguments
 
         arguments = to_arguments(read_config(path), live_options())
-        check_arguments(arguments)
+        check_outputs(check_arguments(arguments), path)
         say(f"{path} is sound: {len(arguments)} options")
 
 
@@ -143,6 +147,15 @@ def check_arguments(arguments: list[str]) -> Any:
         if say_why is None:
             raise
         raise OptionError(" ".join(str(say_why()).split())) from error
+
+
+def check_outputs(context: Any, config_file: Path) -> None:
+    """Raises SinkError where an output of the arguments is the configuration itself; `rtseg live` checks the rest."""
+    from rtseg.path_conflicts import Input, Output, check_paths
+
+    written = {name: context.params.get(name) for name in ("record", "masks", "jsonl", "stats")}
+    outputs = [Output(str(value), f"--{name}") for name, value in written.items() if value is not None]
+    check_paths([Input(str(config_file), "the configuration")], outputs)
 
 
 def table_of(arguments: list[str]) -> dict[str, Any]:
@@ -194,6 +207,14 @@ def write_private(path: Path, text: str, mode: int) -> None:
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
     partial.replace(path)
+
+
+def keep_edited(path: Path, text: str) -> Path | None:
+    """Renames an existing file with other content to the next free `NAME.old`, `NAME.old2`; returns that name. Raises OSError."""
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") == text:
+        return None
+    kept = next(kept for n in count(1) if not (kept := path.with_name(f"{path.name}.old{n if n > 1 else ''}")).exists())
+    return path.rename(kept)
 
 
 def run_all(commands: list[list[str]]) -> None:

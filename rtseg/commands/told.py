@@ -25,6 +25,8 @@ def told(verbose: bool = False) -> Iterator[None]:
 
     Files were closed and kept by whoever held them before the exception came here.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal can't show is no reason to fail
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:

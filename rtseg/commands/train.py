@@ -19,6 +19,10 @@ Layout = Annotated[
 ]
 
 
+RUN_FILES = ("model.onnx", "model.safetensors", "log.csv", "curves.png", "last.pt")
+"""What `rtseg train` writes into its folder."""
+
+
 def train(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="What the run leaves behind goes here.")],
@@ -115,8 +119,25 @@ def train(
     with told(verbose):
         o.need("torch", "train")
         from rtseg.bundled import find_weights
+        from rtseg.errors import OptionError
+        from rtseg.models.layouts import open_dataset
         from rtseg.models.train import train as run
+        from rtseg.path_conflicts import Output, check_paths, model_inputs
 
+        results = [out / result for result in RUN_FILES]
+        if not resume and not (out / "last.pt").exists():
+            kept = next((path for path in results if path.exists()), None)
+            if kept is not None:
+                raise OptionError(
+                    f"{kept} is there, but no last.pt of a training run: name a new or an empty folder with --out"
+                )
+        read = dataset_inputs(open_dataset(data, layout))
+        if any(out.resolve() == Path(file.path).resolve().parent for file in read if Path(file.path).suffix != ".txt"):
+            raise OptionError(f"--out {out} holds images or labels of the data set; name another folder")
+        check_paths(
+            [*read, *model_inputs(from_, "--from")],
+            [Output(str(path), "--out") for path in results],
+        )
         with o.TrainingProgress(quiet) as progress:
             result = run(
                 data,
@@ -176,12 +197,20 @@ def evaluate(
     size: o.Size = None,
     json: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help="The figures as JSON; - for stdout.", rich_help_panel="Output"),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="The figures as JSON; - for stdout. Replaces only JSON.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--picture", metavar="FILE.png", help="The confusion matrix as a picture.", rich_help_panel="Output"
+            "--picture",
+            metavar="FILE.png",
+            help="The confusion matrix as an image. Replaces only rtseg's own.",
+            rich_help_panel="Output",
         ),
     ] = None,
     worst: Annotated[
@@ -189,7 +218,7 @@ def evaluate(
         typer.Option(
             "--worst",
             metavar="FILE.png",
-            help="The worst pictures beside truth and prediction.",
+            help="The worst images next to truth and prediction. Replaces only rtseg's own.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -210,12 +239,16 @@ def evaluate(
     with told(verbose):
         from rtseg.commands.video import describe
         from rtseg.errors import OptionError
+        from rtseg.models.layouts import open_dataset
+        from rtseg.path_conflicts import check_paths, model_inputs, side_outputs
         from rtseg.segmenter import Segmenter
 
         if data.is_file() and not flicker:
             raise OptionError(f"{data} is a file: labelled pictures are a folder; of a video --flicker can be measured")
         if smooth and worst:
             raise OptionError("--worst shows single pictures, --smooth is about a row of them; leave one out")
+        read = flicker_inputs(data) if flicker else dataset_inputs(open_dataset(data, layout))
+        check_paths([*read, *model_inputs(model)], side_outputs(json=json, picture=picture, worst=worst))
 
         with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth) as segmenter:
             if not quiet:
@@ -224,6 +257,23 @@ def evaluate(
                 _flicker(data, segmenter, json, quiet)
             else:
                 _evaluate(data, split, layout, limit, segmenter, json, picture, worst, quiet)
+
+
+def dataset_inputs(dataset: Any) -> list[Any]:
+    """All files of a data set, as `rtseg.path_conflicts.Input`."""
+    from rtseg.path_conflicts import Input
+
+    pairs = [pair for split in dataset.splits.values() for pair in split]
+    lists = [dataset.root / name for name in ("classes.txt", "codes.txt", "valid.txt")]
+    files = [*lists, *(pair.image for pair in pairs), *(pair.label for pair in pairs)]
+    return [Input(str(path), "the data set's") for path in files]
+
+
+def flicker_inputs(data: Path) -> list[Any]:
+    """What `--flicker` reads: a video, or the images in a folder, as `rtseg.path_conflicts.Input`."""
+    from rtseg.path_conflicts import Input
+
+    return [Input(str(path)) for path in (sorted(data.iterdir()) if data.is_dir() else [data])]
 
 
 def _evaluate(

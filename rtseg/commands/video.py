@@ -8,6 +8,7 @@ import typer
 
 from rtseg.commands import options as o
 from rtseg.commands.told import one_line, say, told
+from rtseg.errors import printable_name
 
 
 def video(
@@ -139,6 +140,15 @@ def video(
         from rtseg.many import Run, jobs_at_once, process_all
         from rtseg.memory import keep_memory_flat, keep_opencv_single
         from rtseg.naming import name_tasks
+        from rtseg.path_conflicts import (
+            Input,
+            Output,
+            check_paths,
+            mask_output,
+            model_inputs,
+            option_inputs,
+            side_outputs,
+        )
         from rtseg.segmenter import Segmenter
         from rtseg.video import Encoding, Look, Reading
 
@@ -150,7 +160,16 @@ def video(
         decodes = choose_decoder(decoder.value, with_sound=audio)
         protocols = o.parse_protocols(allow_protocols)
         reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes)
-        tasks = name_tasks(inputs, output, masks)
+        tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else say)
+        check_paths(
+            [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],
+            [
+                *(Output(task.output, "-o") for task in tasks),
+                *(mask_output(task.masks) for task in tasks if task.masks),
+                *side_outputs(stats=stats),
+            ],
+            overwrite=overwrite,
+        )
         at_once = jobs_at_once(jobs, len(tasks))
         with Segmenter(
             model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, streams=0, smooth=smooth
@@ -216,24 +235,26 @@ def summary(totals: dict[str, Any]) -> str:
     ]
     for item in items:
         if "error" in item:
-            lines.append(f"  failed   {item['input']}: {one_line(item['error'])}")
+            lines.append(f"  failed   {printable_name(item['input'])}: {one_line(item['error'])}")
         elif "skipped" in item:
-            lines.append(f"  skipped  {item['input']}: {item['skipped']}")
+            lines.append(f"  skipped  {printable_name(item['input'])}: {item['skipped']}")
         else:
-            lines.append(f"  done     {item['input']}: {item['frames']['written']} frames, {item['fps']:.1f} fps")
+            lines.append(
+                f"  done     {printable_name(item['input'])}: {item['frames']['written']} frames, {item['fps']:.1f} fps"
+            )
     return "\n".join(lines)
 
 
 def _lines(item: dict[str, Any], place: str = "") -> list[str]:
     """What is told of one video that did not fail; `place` is its place among several."""
     if "skipped" in item:
-        return [f"{place}{item['output']}: {item['skipped']}"]
+        return [f"{place}{printable_name(item['output'])}: {item['skipped']}"]
     frames, latency = item["frames"], item["latency_ms"]
     indent = "  " if place else ""
     about = [f"{indent}note: {note}" for note in item["notes"]]
     about += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
     result = (
-        f"{place}{item['output']}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
+        f"{place}{printable_name(item['output'])}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
         f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {item['bottleneck']}"
     )
     return [result, *about] if place else [*about, result]

@@ -204,7 +204,8 @@ def _pictures(
     plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
     if plain:
         for path in _spread(plain, count):
-            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            encoded = np.fromfile(path, np.uint8)  # OpenCV itself crashes on names that are not UTF-8
+            bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
             if bgr is None:
                 raise DataError(f"{path} can't be read as a picture")
             yield _fitted(rgb_frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), size)[0], None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,8 @@ class Samples:
 
 def default_size(pair: Pair) -> tuple[int, int]:
     """A picture's own (width, height), scaled down to `DEFAULT_AREA` if it is larger, in steps of 8 pixels."""
-    picture = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
+    data = np.fromfile(pair.image, np.uint8)  # OpenCV itself crashes on names that are not UTF-8
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         raise DataError(f"{pair.image}: is not a picture, or is damaged")
     height, width = picture.shape[:2]

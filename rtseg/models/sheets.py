@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.errors import SinkError
+from rtseg.errors import SinkError, printable_name
+from rtseg.files import mark_image, write_whole
 from rtseg.models.evaluate import Evaluation, Predict, class_table
 from rtseg.models.layouts import DataSet, read_pair
 from rtseg.palette import Palette
@@ -90,7 +91,7 @@ def worst_sheet(
         strip = np.full((24, 1600, 3), 255, np.uint8)
         _text(
             strip,
-            f"{pair.image.name}: pixel accuracy {accuracies[pair]:.3f}   (picture, truth, prediction, errors)",
+            f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}   (picture, truth, prediction, errors)",
             (8, 17),
         )
         rows += [strip, row]
@@ -131,11 +132,8 @@ def _text(
 def _write(canvas: Canvas, path: Path | str) -> None:
     path = Path(path)
     done, data = cv2.imencode(path.suffix or ".png", canvas[:, :, ::-1])
-    try:
-        if not done:
-            raise OSError("OpenCV can't encode this kind of picture")
-        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        raise SinkError(f"{path}: can't be written ({error})") from error
+    if not done:
+        raise SinkError(f"{path}: can't be written: OpenCV can't encode this kind of image")
+    if not path.parent.is_dir():
+        raise SinkError(f"{path}: can't be written: no such folder: {path.parent}")
+    write_whole(path, mark_image(data.tobytes()))

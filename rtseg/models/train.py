@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rtseg.description import ModelDescription
-from rtseg.errors import BackendError, OptionError
+from rtseg.errors import BackendError, OptionError, printable_name
 from rtseg.models import checkpoint
 from rtseg.models.curves import write_curves, write_log
 from rtseg.models.data import crop_at, default_size, load, make_batch, synthetic_samples
@@ -166,14 +166,14 @@ def train(
 
     state = State.start(_starting_network(dataset.classes, variant, from_, seed), lr, weight_decay, place)
     description = ModelDescription(
-        name=name or f"{Path(data).resolve().name}-{state.model.variant}",
+        name=printable_name(name or f"{Path(data).resolve().name}-{state.model.variant}"),
         classes=dataset.classes,
         input_size=size,
         network=f"unet-{state.model.variant}",
         precision="fp32",
-        trained_on=f"{len(samples)} pictures of {Path(data).resolve().name} ({dataset.layout})"
+        trained_on=f"{len(samples)} pictures of {printable_name(Path(data).resolve().name)} ({dataset.layout})"
         + (", synthetic street frames" if extra else "")
-        + (f"; from {Path(from_).name}" if from_ else ""),
+        + (f"; from {printable_name(Path(from_).name)}" if from_ else ""),
         licence=licence,
     )
     if resume:

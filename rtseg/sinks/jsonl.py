@@ -18,7 +18,7 @@ class LinesFile:
     """A file of lines that several cameras write into, each line whole; `-` is standard output."""
 
     def __init__(self, path: str) -> None:
-        """Opens it; what was in it is gone.
+        """Opens it. What was in it is replaced by the first line: a run that fails before leaves it as it was.
 
         Raises:
             SinkError: it can't be written.
@@ -27,7 +27,9 @@ class LinesFile:
         self._lock = threading.Lock()
         self._users = 0
         try:
-            self._file: IO[str] = sys.stdout if path == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
+            self._file: IO[str] = sys.stdout if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115
+            # A device or a pipe holds nothing that could be replaced.
+            self._empties = path != "-" and Path(path).is_file()
         except OSError as error:
             raise SinkError(f"can't write {path}: {error.strerror}") from error
 
@@ -39,6 +41,9 @@ class LinesFile:
         """Writes a line so that a reader has it at once. Raises SinkError."""
         try:
             with self._lock:
+                if self._empties:
+                    self._empties = False
+                    self._file.truncate(0)
                 self._file.write(line + "\n")
                 self._file.flush()
         except (OSError, ValueError) as error:

@@ -199,7 +199,7 @@ class MaskVideo:
         try:
             # Clusters of a second, each written when it is full: a kill costs no more than that.
             options = {"cluster_time_limit": "1000", "flush_packets": "1"}
-            self._container = av.open(str(self._partial.path), "w", format="matroska", options=options)
+            self._container = av.open(f"file:{self._partial.path}", "w", format="matroska", options=options)
             self._container.metadata["CLASSES"] = ",".join(classes)
             self._stream = self._add_stream(info)
         except (OSError, av.FFmpegError) as error:
@@ -253,7 +253,7 @@ class MaskVideo:
         try:
             self._container.close()
             self._open = False
-            with av.open(str(self._partial.path)) as container:
+            with av.open(f"file:{self._partial.path}") as container:
                 found = sum(packet.size > 0 for packet in container.demux(video=0))
             if found != self.written:
                 raise SinkError(f"{self._partial.path} holds {found} of {self.written} frames; is the disk full?")

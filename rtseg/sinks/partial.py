@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
 from pathlib import Path
 
 from rtseg.errors import SinkError
+from rtseg.files import partial_name
 
-_LONGEST_NAME = 255
-"""Bytes that Linux, macOS and Windows file systems allow in a name."""
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What `os.link` says on file systems without hard links, such as exFAT on a memory card."""
 
 
 class Partial:
@@ -26,7 +27,7 @@ class Partial:
 
     def __init__(self, output: str, *, source: str | None = None, overwrite: bool = True) -> None:
         self.final = Path(output)
-        self.path = self.final.with_name(_partial_name(self.final))
+        self.path = self.final.with_name(partial_name(self.final))
         self._overwrite = overwrite
         try:
             self._check(source)
@@ -63,10 +64,21 @@ class Partial:
             if self._overwrite:
                 self.path.replace(self.final)
             else:
-                os.link(self.path, self.final)  # Unlike a rename it fails where the name was taken meanwhile.
-                self.path.unlink()
+                self._rename_to_free_name()
         except OSError as error:
             raise SinkError(f"{self.path} is complete but can't be renamed to {self.final}: {reason(error)}") from error
+
+    def _rename_to_free_name(self) -> None:
+        try:
+            os.link(self.path, self.final)  # Unlike a rename it fails where the name was taken meanwhile.
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(self.final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            self.path.rename(self.final)
+            return
+        self.path.unlink()
 
     def discard(self) -> None:
         """Removes what holds nothing. Does not raise."""
@@ -80,13 +92,3 @@ def reason(error: Exception) -> str:
     """The system's own words for a failure, in lower case: `no space left on device`."""
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]
-
-
-def _partial_name(final: Path) -> str:
-    ending = ".partial" + final.suffix
-    stem = os.fsencode(final.stem)
-    if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
-        # Long names of one folder may begin alike, and may be written at the same time.
-        ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
-        stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
-    return stem.decode(errors="ignore") + ending

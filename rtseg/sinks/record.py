@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from fractions import Fraction
+from itertools import chain, count
 from pathlib import Path
 
 from rtseg.errors import SinkError
+from rtseg.files import partial_name
 from rtseg.frame import Frame, Passthrough, Segmented
 from rtseg.shown import Shown
 from rtseg.sinks import Sink
@@ -24,8 +26,8 @@ class Record:
     """A recording as files that each begin at 0. Implements `rtseg.sinks.Sink`; takes `rtseg.shown.Shown`.
 
     A file holds pictures of one size: where the size changes, by the camera or by the view, the next file begins. With
-    `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`, so that another run never replaces
-    them; without, they are `out.mp4`, `out-2.mp4` and so on.
+    `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`; without, they are `out.mp4`, `out-2.mp4`
+    and so on. Of all these only `out.mp4` may replace an existing file: the others take the next free name.
     """
 
     def __init__(
@@ -110,12 +112,12 @@ class Record:
 
     def _next_name(self) -> Path:
         if self._segment is None:
-            return self._path if self._files == 1 else self._named(str(self._files))
+            if self._files == 1:
+                return self._path
+            return next(name for number in count(self._files) if _is_free(name := self._named(str(number))))
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        name, number = self._named(stamp), 2
-        while name.exists():
-            name, number = self._named(f"{stamp}-{number}"), number + 1
-        return name
+        names = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
+        return next(name for ending in names if _is_free(name := self._named(ending)))
 
     def _named(self, ending: str) -> Path:
         return self._path.with_name(f"{self._path.stem}-{ending}{self._path.suffix}")
@@ -126,16 +128,30 @@ class Record:
             return
         stem, suffix = re.escape(self._path.stem), re.escape(self._path.suffix)
         pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial)?{suffix}")
-        found = sorted(path for path in self._path.parent.iterdir() if pattern.fullmatch(path.name))
+        # Regular files alone: folders and links of such a name are not recordings.
+        with os.scandir(self._path.parent) as entries:
+            found = sorted(
+                Path(entry.path)
+                for entry in entries
+                if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            )
         sizes = {path: path.stat().st_size for path in found}
         total = sum(sizes.values())
         # Room for the file that begins now, about as large as the largest.
         while found and total + max(sizes[path] for path in found) > self._keep:
             oldest = found.pop(0)
             total -= sizes[oldest]
-            with contextlib.suppress(FileNotFoundError):  # someone else removed it: that is what was wanted
-                oldest.unlink()
+            try:
+                oldest.unlink(missing_ok=True)  # someone else removed it: that is what was wanted
+            except OSError as error:
+                raise SinkError(f"the old segment {oldest} can't be removed: {error.strerror}") from error
             self.removed += 1
+
+
+def _is_free(path: Path) -> bool:
+    """Whether neither a file of this name exists nor what a run that was killed left of it."""
+    partial = path.with_name(partial_name(path))
+    return not (os.path.lexists(path) or os.path.lexists(partial))
 
 
 def numbered_folder_or_file(path: str, camera: str | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
 
 from rtseg.errors import SinkError
-from rtseg.files import write_whole
+from rtseg.files import mark_image, write_whole
 from rtseg.frame import Passthrough, Segmented
 from rtseg.letterbox import Letterbox
 
@@ -29,11 +30,13 @@ class Snapshots:
         shown = item.shown
         size = shown.width, shown.height
         picture = cv2.cvtColor(Letterbox(size, size).network_input(shown), cv2.COLOR_RGB2BGR)
-        path = self._folder / f"rtseg-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]}.png"
+        stem = f"rtseg-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]}"
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        path = next(path for name in names if not (path := self._folder / f"{name}.png").exists())
         done, data = cv2.imencode(".png", picture)
         if not done:
             raise SinkError(f"'{path}' can't be encoded as PNG")
-        write_whole(path, data.tobytes())
+        write_whole(path, mark_image(data.tobytes()))
         self.written += 1
         self._on_saved(path)
 

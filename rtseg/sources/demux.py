@@ -32,6 +32,15 @@ FORMATS = (
 )
 """Demuxers that read one file and nothing else: no playlists, no image sequences, no devices, no concatenation."""
 
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".mj2", ".f4v", ".insv", ".360", ".mkv", ".mk3d", ".webm",
+    ".avi", ".divx", ".ts", ".m2t", ".m2ts", ".mts", ".trp", ".tod", ".mpg", ".mpeg", ".mpe", ".m2p", ".m1v", ".m2v",
+    ".mpv", ".vob", ".mod", ".vro", ".flv", ".asf", ".wmv", ".gif", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
+    ".mjpeg", ".mjpg", ".ogv", ".ogm", ".mxf", ".ivf", ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
+})  # fmt: skip
+"""Endings of files that the demuxers above read, in lower case: what a folder is searched for. (A file that is named is opened
+whatever its ending.)"""
+
 VIDEO_CODECS = (
     "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx-vp9,libvpx,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,rawvideo,prores,dnxhd,ffv1,"
     "huffyuv,ffvhuff,utvideo,theora,vc1,wmv1,wmv2,wmv3,flv,h263,h263p,msmpeg4v1,msmpeg4v2,msmpeg4,dvvideo,png,qtrle,cinepak,"

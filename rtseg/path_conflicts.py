@@ -1,0 +1,302 @@
+"""All paths of a command, compared before work begins: no option may write to an input, to another output, or over a file of
+another kind.
+
+The main output (`-o`, `--record`) may replace an existing file, as `--overwrite` says. Any other output replaces an existing
+file only if that is of its own kind: see `Content`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rtseg.errors import SinkError
+from rtseg.files import is_marked_image, partial_name
+
+STDOUT = "-"
+
+Content = Literal["any", "json", "jsonl", "image", "mask video", "folder"]
+"""What an output is, and with it which existing file it may replace.
+
+`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: an image that rtseg wrote.
+`mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks its content).
+"""
+
+_KINDS = {
+    "json": "a JSON object",
+    "jsonl": "JSON lines",
+    "image": "an image that rtseg wrote",
+    "mask video": "an .mkv that --masks wrote",
+}
+_HEAD_BYTES = 65536
+_LARGEST_JSON = 256 * 2**20
+
+Key = tuple[int, int, str]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that a command reads."""
+
+    path: str
+    """The file; `-` for standard input."""
+
+    label: str = "the input"
+    """For messages: `the input`, `--model`."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a command writes."""
+
+    path: str
+    """The file or folder; `-` for standard output."""
+
+    label: str
+    """For messages: an option, or what it is the output of."""
+
+    content: Content = "any"
+    """What it is."""
+
+
+def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite: bool = True) -> None:
+    """Checks that a command destroys nothing with its outputs. Writes nothing.
+
+    Paths are the same where they lead to the same file: by links, another spelling, or a file system that ignores case.
+
+    Args:
+        inputs: all files that are read.
+        outputs: all that are written.
+        overwrite: False refuses every existing output but those of content `any`, whose sinks check that themselves.
+
+    Raises:
+        SinkError: an output is an input, another output, its temporary name, or in a folder that is replaced; or it would
+            replace an existing file of another kind; or two outputs go to standard output.
+    """
+    outputs = list(dict.fromkeys(outputs))
+    _check_stdout(outputs)
+    files = [output for output in outputs if output.path != STDOUT]
+    read: dict[Key, Input] = {}
+    for entry in inputs:
+        for form in _forms(entry.path):
+            if _is_file(form):
+                read.setdefault(_key(form), entry)
+    written: dict[Key, Output] = {}
+    for output in files:
+        if _is_device(output.path):
+            continue
+        key = _key(output.path)
+        if key in read:
+            raise SinkError(f"{_named(output)} would overwrite {read[key].label} {read[key].path}; {_advice(output)}")
+        if key in written:
+            raise SinkError(_both(written[key], output))
+        written[key] = output
+    for output in files:
+        for name in _temporary_names(output):
+            key = _key(name)
+            if key in read:
+                raise SinkError(
+                    f"{_named(output)} is written as {name} at first, which is {read[key].label}; {_advice(output)}"
+                )
+            if key in written and written[key] is not output:
+                raise SinkError(
+                    f"{_named(written[key])} is the temporary name of {_named(output)}; {_advice(written[key])}"
+                )
+    _check_nesting(read, written)
+    for output in files:
+        _check_existing(output, overwrite)
+
+
+def model_inputs(model: str | Path | None, label: str = "--model") -> list[Input]:
+    """The files of a model that is named by its path: itself, its weights and its sidecar; a folder's files. Else none."""
+    if model is None:
+        return []
+    path = Path(model).expanduser()
+    try:
+        if path.is_dir():
+            return [Input(str(file), label) for file in path.iterdir()]
+        beside = (path, path.with_suffix(".bin"), path.with_name(path.name + ".json"))
+        return [Input(str(file), label) for file in beside if file.is_file()]
+    except (OSError, ValueError):
+        return []  # whoever reads it says what is wrong with it
+
+
+def option_inputs(**options: str | Path | None) -> list[Input]:
+    """Existing files named by options: `option_inputs(palette=palette)` labels its file `--palette`."""
+    given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
+    return [Input(value, label) for label, value in given if _is_file(value)]
+
+
+def side_outputs(**options: str | Path | None) -> list[Output]:
+    """Outputs named by options, those that are given: `stats` and `json` are JSON, `jsonl` JSON lines, others images."""
+    known: dict[str, Content] = {"stats": "json", "json": "json", "jsonl": "jsonl"}
+    return [
+        Output(str(value), f"--{name}", known.get(name, "image"))
+        for name, value in options.items()
+        if value is not None and str(value) != ""
+    ]
+
+
+def mask_output(masks: str | Path, label: str = "--masks") -> Output:
+    """What `--masks` of a video writes: a video for .mkv, else a folder."""
+    return Output(str(masks), label, "mask video" if Path(masks).suffix.lower() == ".mkv" else "folder")
+
+
+def _check_stdout(outputs: Sequence[Output]) -> None:
+    labels = [output.label for output in outputs if output.path == STDOUT]
+    if len(labels) > 1:
+        raise SinkError(f"{labels[0]} and {labels[1]} both write to standard output; name a file for one of them")
+
+
+def _check_nesting(read: dict[Key, Input], written: dict[Key, Output]) -> None:
+    folders = {key: output for key, output in written.items() if output.content == "folder"}
+    for output in written.values():
+        for key in _parents(output.path):
+            if key in folders:
+                raise SinkError(
+                    f"{_named(output)} is in the folder of {_named(folders[key])}, which is replaced as a whole"
+                )
+            if key in written:
+                raise SinkError(f"{_named(output)} is below {_named(written[key])}, which is a file; {_advice(output)}")
+            if key in read:
+                raise SinkError(f"{_named(output)} is below {read[key].label} {read[key].path}, which is a file")
+    if folders:
+        for entry in read.values():
+            for key in _parents(entry.path):
+                if key in folders:
+                    raise SinkError(
+                        f"{entry.label} {entry.path} is in the folder of {_named(folders[key])}, which is replaced as a whole; "
+                        f"{_advice(folders[key])}"
+                    )
+
+
+def _check_existing(output: Output, overwrite: bool) -> None:
+    path = Path(output.path)
+    if output.content in ("any", "folder"):
+        return
+    try:
+        if path.is_dir():
+            raise SinkError(f"{_named(output)} is a folder; name a file in it")
+        if not path.exists() or not path.is_file():
+            return  # a device or a pipe takes what it is given
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise SinkError(f"{_named(output)} can't be written: {text[:1].lower()}{text[1:]}") from error
+    if not overwrite:
+        raise SinkError(f"{_named(output)} exists; leave out --no-overwrite to replace it, or name another file")
+    if head and not _is_of_kind(path, head, output.content):
+        kind = _KINDS[output.content]
+        raise SinkError(f"{_named(output)} exists and is not {kind}: it is left as it is; name a new file")
+
+
+def _is_of_kind(path: Path, head: bytes, content: Content) -> bool:
+    if content == "image":
+        return is_marked_image(path)
+    if content == "mask video":
+        # Both are in the header that FFmpeg writes before the first frame.
+        return head.startswith(b"\x1a\x45\xdf\xa3") and b"V_FFV1" in head and b"CLASSES" in head
+    if content == "jsonl":
+        return b"\n" in head and _is_object(head.split(b"\n", 1)[0])
+    return path.stat().st_size <= _LARGEST_JSON and _is_object(path.read_bytes())
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _both(first: Output, second: Output) -> str:
+    options = first.label.startswith("-") and second.label.startswith("-")
+    remedy = "name two files" if options else "process them into different folders"
+    return f"{first.label} and {second.label} would both be written to {second.path}; {remedy}"
+
+
+def _named(output: Output) -> str:
+    if output.label.startswith("the "):
+        return f"{output.label}, {output.path},"
+    return f"{output.label} {output.path}" if output.label.startswith("--") else output.path
+
+
+def _advice(output: Output) -> str:
+    if output.label.startswith("the "):
+        return "name another folder"
+    if output.label.startswith("--"):
+        return f"give {output.label} another name"
+    return "give the output another name with -o"
+
+
+def _temporary_names(output: Output) -> list[str]:
+    path = Path(output.path)
+    if output.content == "folder":
+        return [str(path.with_name(path.name + end)) for end in (".partial", ".earlier.partial")] if path.name else []
+    return [str(path.with_name(partial_name(path)))] if path.name else []
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_device(path: str) -> bool:
+    """Whether a path is a device, pipe or socket: several may write to it, and nothing in it is lost."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _forms(path: str) -> Iterator[str]:
+    """A path, and the path in a `file:` URL."""
+    if path == STDOUT:
+        return
+    yield path
+    url = re.match(r"file:(?://(?:localhost)?(?=/))?", path)
+    if url:
+        yield path[url.end() :]
+
+
+def _parents(path: str) -> Iterator[Key]:
+    if path == STDOUT:
+        return
+    try:
+        above = Path(os.path.realpath(path)).parents
+    except (OSError, ValueError):
+        return
+    for folder in above:
+        yield _key(str(folder))
+
+
+def _key(path: str) -> Key:
+    """The same for each way to name a file: device and number of what exists, and the rest of the path below that.
+
+    The rest is compared without case and in one form of accents: names that differ in that are one file on many disks.
+    """
+    try:
+        there = Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return 0, 0, path  # no file can have this name: whoever opens it says so
+    rest: list[str] = []
+    while True:
+        try:
+            facts = there.stat()
+        except (OSError, ValueError):
+            if there.parent == there:
+                return 0, 0, path
+            rest.insert(0, there.name)
+            there = there.parent
+        else:
+            return facts.st_dev, facts.st_ino, unicodedata.normalize("NFC", "/".join(rest)).casefold()
