@@ -67,7 +67,7 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class InputFile:
     """The input as it was asked for, to be read once more."""
 
     path: str
@@ -215,7 +215,7 @@ class FidelityReport:
             raise FidelityError("what came out is not what went in: " + "; ".join(self.problems))
 
 
-def compare(recorder: Recorder, written: Written, *, corrupt: int = 0, source: Input | None = None) -> FidelityReport:
+def compare(recorder: Recorder, written: Written, *, corrupt: int = 0, source: InputFile | None = None) -> FidelityReport:
     """Compare an output with its input, by reading both files.
 
     Args:
@@ -251,7 +251,7 @@ class _Comparison:
         written: Written,
         container: InputContainer,
         corrupt: int,
-        source: Input | None,
+        source: InputFile | None,
         video: int | None,
         upright: bool,
     ) -> None:

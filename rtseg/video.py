@@ -10,7 +10,7 @@ from typing import Any
 
 from rtseg import __version__
 from rtseg.errors import printable, printable_name
-from rtseg.fidelity import Input, Recorder, compare
+from rtseg.fidelity import InputFile, Recorder, compare
 from rtseg.frame import Segmented, StreamInfo
 from rtseg.heat import HeatWatch
 from rtseg.overlay import Overlay
@@ -188,7 +188,7 @@ def process(
             )
         written = video.finish()
         stats.stop()  # the encoder's last frames are out: they belong to the run
-        asked = Input(source_name, reading.start, reading.duration, reading.allow_protocols)
+        asked = InputFile(source_name, reading.start, reading.duration, reading.allow_protocols)
         report = compare(recorder, written, corrupt=source.corrupt, source=asked)
         report.raise_if_broken()
         for sink in sinks:

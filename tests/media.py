@@ -13,7 +13,7 @@ import numpy as np
 from av.codec.context import Flags
 
 from rtseg.colour import yuv_to_rgb_matrix
-from rtseg.fidelity import FidelityReport, Input, Recorder, compare
+from rtseg.fidelity import FidelityReport, InputFile, Recorder, compare
 from rtseg.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
 from rtseg.sinks.video import VideoSink, Written
 from rtseg.sources.file import FileSource
@@ -247,7 +247,7 @@ def through(
                 frames.append(item)
                 target.write(Segmented(item, classes, item))
         written = target.finish()
-        asked = Input(str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ()))
+        asked = InputFile(str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ()))
         report = compare(recorder, written, corrupt=video.corrupt, source=asked)
         if report.ok:
             target.close()
