@@ -19,12 +19,15 @@ from av.container import InputContainer
 
 from rtseg.sinks.others import codec_name
 from rtseg.sources.demux import open_input
-from rtseg.sources.file_clock import unwrapped
+from rtseg.sources.file_clock import MPEG_TICK, unwrapped
 from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
 from rtseg.sources.timeline import fraction
 
 NO_TIME = -(1 << 62)
 """Stands for a time stamp that is missing."""
+
+_PARAMETER_UNITS = {"h264": (7, 8, 9, 12), "hevc": (32, 33, 34, 35, 38)}
+"""Types of NAL units that hold parameter sets, delimiters and filler (ITU-T H.264, table 7-1; H.265, table 7-1)."""
 
 _GAP_SECONDS = 10
 _ERRORS_IN_A_ROW = 64
@@ -202,20 +205,26 @@ def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ())
             if not rest:
                 break
             times += [frame.pts if frame.pts is not None else frame.dts for frame in rest if not frame.is_corrupt]
-    return times
+        wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
+    return _in_one_turn(times, next((time for time in times if time is not None), 0)) if wraps else times
 
 
 def _unwrap(streams: dict[int, StreamReading], video: StreamReading) -> None:
     """Undo the wraps of MPEG's clock that FFmpeg leaves: no time is further than half a turn from the one before."""
     first = next((time for time in video.times() if time is not None), 0)
     for stream in streams.values():
-        if stream.time_base != Fraction(1, 90_000):
-            continue
-        for times in (stream.pts, stream.dts):
-            near = first
-            for number, time in enumerate(times):
-                if time != NO_TIME:
-                    near = times[number] = unwrapped(time, near)
+        if stream.time_base == MPEG_TICK:
+            for times in (stream.pts, stream.dts):
+                known = [None if time == NO_TIME else time for time in times]
+                times[:] = array("q", [NO_TIME if time is None else time for time in _in_one_turn(known, first)])
+
+
+def _in_one_turn(times: Sequence[int | None], near: int) -> list[int | None]:
+    turned: list[int | None] = []
+    for time in times:
+        near = near if time is None else unwrapped(time, near)
+        turned.append(None if time is None else near)
+    return turned
 
 
 def audio_span(path: str, index: int) -> tuple[float, float] | None:
@@ -258,4 +267,24 @@ def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
     if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
         # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
         return payload[7 if payload[1] & 1 else 9 :]
+    if codec in _PARAMETER_UNITS:
+        return _coded_slices(payload, codec)
     return payload
+
+
+def _coded_slices(payload: bytes, codec: str) -> bytes:
+    """NAL units without parameter sets and delimiters, which MPEG-TS repeats and MP4 keeps in its header.
+
+    Annex B puts start codes before them, MP4 and Matroska lengths of four bytes.
+    """
+    units: list[bytes] = []
+    if payload[:3] == b"\0\0\1" or payload[:4] == b"\0\0\0\1":
+        units = [unit.rstrip(b"\0") for unit in payload.split(b"\0\0\1")[1:]]
+    else:
+        position = 0
+        while position + 4 < len(payload):
+            size = int.from_bytes(payload[position : position + 4], "big")
+            units.append(payload[position + 4 : position + 4 + size].rstrip(b"\0"))
+            position += 4 + size
+    mask, shift = (31, 0) if codec == "h264" else (63, 1)
+    return b"".join(unit for unit in units if unit and (unit[0] >> shift) & mask not in _PARAMETER_UNITS[codec])

@@ -44,7 +44,8 @@ PRIMING_SECONDS = Fraction(1, 5)
 _STEPS = 4
 """A step forward that is this much longer than a packet is looked at: the next stamp tells whether it is a wrong one."""
 
-_MPEG_TICK = Fraction(1, 90_000)
+MPEG_TICK = Fraction(1, 90_000)
+"""Seconds in a tick of the clocks of MPEG-TS and MPEG-PS."""
 
 WRAP = 1 << 33
 """Ticks after which the clocks of MPEG-TS and MPEG-PS begin again, at 90 kHz (ISO/IEC 13818-1, 2.4.3.6)."""
@@ -111,12 +112,12 @@ class Clock:
             tick = fraction(stream.time_base) or Fraction(1)
             leading = stream.index == video or stream.type == "audio"
             self._tracks[stream.index] = _Track(tick, leading)
-            if stream.index == video and tick == _MPEG_TICK and arbitrary:
+            if stream.index == video and tick == MPEG_TICK and arbitrary:
                 self._begin = stream.start_time
         for stream in streams:
             track, start = self._tracks[stream.index], stream.start_time
             if track.leading and start is not None:
-                if self._begin is not None and track.tick == _MPEG_TICK:
+                if self._begin is not None and track.tick == MPEG_TICK:
                     start = unwrapped(start, self._begin)
                 starts[stream.index] = start * track.tick
         self._offsets = [self._first_offset(starts)]
@@ -179,7 +180,7 @@ class Clock:
         near = dict.fromkeys(self._tracks, self._begin or 0)
         for packet in packets:
             index = packet.stream_index
-            if self._begin is not None and index in near and self._tracks[index].tick == _MPEG_TICK:
+            if self._begin is not None and index in near and self._tracks[index].tick == MPEG_TICK:
                 for name in ("dts", "pts"):
                     stamp = getattr(packet, name)
                     if stamp is not None and abs(stamp - near[index]) > WRAP // 2:
