@@ -170,6 +170,9 @@ class StreamInfo:
     streams: tuple[Any, ...] = ()
     """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
 
+    template: Any = None
+    """The input's own video stream (an `av` stream object): its index, metadata and disposition; None: there is none."""
+
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The container's own metadata."""
 

@@ -217,31 +217,19 @@ class VideoSink:
     # Opening
 
     def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, OtherStreams]:
-        sound = [stream for stream in streams if stream.type == "audio"]
-        rest = [stream for stream in streams if stream.type != "audio"]
-        # Some muxers say only when the header is written what they can't hold.
-        attempts: list[tuple[Sequence[Any], Sequence[Any], bool]] = [(streams, (), True)]
-        if rest and not self._strict:
-            attempts.append((sound, rest, True))
-        if sound and self._kind.audio_codec and not self._strict:
-            attempts.append((sound, rest, False))
-        for attempt in attempts[:-1]:
-            with contextlib.suppress(SinkError):
-                return self._try_open(*attempt)
-        return self._try_open(*attempts[-1])
-
-    def _try_open(
-        self, streams: Sequence[Any], left_out: Sequence[Any], copy_sound: bool
-    ) -> tuple[OutputContainer, Encoder, OtherStreams]:
         subtitles = any(codec_name(stream) in ("mov_text", "ttml") for stream in streams)
         options = dict(self._kind.options_with_subtitles if subtitles else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
         try:
+            others = OtherStreams(container, self._kind, self._strict)
+            before = [stream for stream in streams if self._is_before_video(stream, streams)]
+            for stream in before:
+                others.add(stream)
             encoder = Encoder(container, self._kind, self._info, self._coding)
-            others = OtherStreams(container, self._kind, streams, self._strict, copy_sound)
-            for stream in left_out:
-                others.leave_out(stream)
+            for stream in streams:
+                if stream not in before:
+                    others.add(stream, encoder.time_code is not None)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
@@ -250,6 +238,13 @@ class VideoSink:
             container.close()
             raise
         return container, encoder, others
+
+    def _is_before_video(self, stream: Any, streams: Sequence[Any]) -> bool:
+        """Whether a stream keeps its place before the segmented one, which comes first among video streams: players choose it."""
+        if self._info.template is None or self._kind.constant_rate:
+            return False
+        videos = [other.index for other in streams if other.type == "video"]
+        return bool(stream.index < min(videos, default=stream.index + 1) and stream.index < self._info.template.index)
 
     # Writing
 

@@ -95,6 +95,7 @@ class Opened:
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
             ),
+            template=video,
             metadata=dict(container.metadata),
             chapters=tuple(self._chapters()),
         )
