@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import av
 from av import Packet
 from av.bitstream import BitStreamFilterContext
+from av.codec import Codec
 from av.container import OutputContainer
 from av.stream import Disposition
 
@@ -154,8 +155,7 @@ class OtherStreams:
             self.time_codes.append(template.index)
             return
         try:
-            if self._kind.constant_rate or self._kind.fragmented:
-                _refuse_what_needs_times(template)
+            _refuse_what_may_have_gaps(template, self._kind)
             self.streams[template.index] = Copied(self._container, template, self._kind)
         except (av.FFmpegError, ValueError) as error:
             self._transcode(template, str(error))
@@ -170,7 +170,7 @@ class OtherStreams:
             except (av.FFmpegError, ValueError):
                 what += ", which FFmpeg can't decode"
             else:
-                self._refuse(what, f"transcoded to {encoder.removeprefix('lib')}")
+                self._refuse(what, f"transcoded to {Codec(encoder, 'w').canonical_name}")
                 self.streams[template.index] = stream
                 return
         self._refuse(what, "dropped")
@@ -182,8 +182,14 @@ class OtherStreams:
         self._messages.append(f"{self._kind.format} can't hold {what}: {consequence}")
 
 
-def _refuse_what_needs_times(template: Any) -> None:
-    """Raise ValueError for PCM that may have gaps: AVI, MP4 and MOV count its samples, so that a gap would be closed."""
-    counted = {"avi", "mov", "wav"} & set(template.container.format.name.split(","))
-    if codec_name(template).startswith("pcm_") and not counted:
-        raise ValueError("its time stamps would be lost")
+def _refuse_what_may_have_gaps(template: Any, kind: Container) -> None:
+    """Raise ValueError for audio that may have gaps, where the container would close them.
+
+    AVI counts packets or bytes, MP4 and MOV count the samples of PCM. What comes from such a container has no gaps.
+    """
+    source = template.container.format.name.split(",")
+    pcm = codec_name(template).startswith("pcm_")
+    if template.type == "audio" and kind.constant_rate and not ("avi" in source or (pcm and "mov" in source)):
+        raise ValueError("a gap in it would be closed")
+    if pcm and kind.fragmented and not {"avi", "mov"} & set(source):
+        raise ValueError("a gap in it would be closed")

@@ -208,7 +208,9 @@ def _with_named_layout(frame: AudioFrame) -> AudioFrame:
     if layout == frame.layout.name:
         return frame
     named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=layout)
-    named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base
+    named.sample_rate, named.pts = frame.sample_rate, frame.pts
+    if frame.time_base is not None:
+        named.time_base = frame.time_base
     return named
 
 

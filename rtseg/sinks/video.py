@@ -23,6 +23,8 @@ from rtseg.sinks.read_back import read_back
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata that tells how the input file was written, not what it shows."""
 
+_APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
+
 T = TypeVar("T")
 
 
@@ -231,6 +233,8 @@ class VideoSink:
                 if stream not in before:
                     others.add(stream, encoder.time_code is not None)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
+            if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
+                container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
             self._guard(container.start_encoding)
