@@ -332,4 +332,20 @@ def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
     if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
         # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
         return payload[7 if payload[1] & 1 else 9 :]
+    if codec in ("h264", "hevc"):
+        return _slices(codec, payload)
     return payload
+
+
+def _slices(codec: str, payload: bytes) -> bytes:
+    """The slices of an H.264 or HEVC packet, framed by start codes (MPEG-TS) or by lengths of 4 bytes (MP4, Matroska)."""
+    if payload[:3] == b"\0\0\1" or payload[:4] == b"\0\0\0\1":
+        units = [unit.rstrip(b"\0") for unit in payload.split(b"\0\0\1")]
+    else:
+        units, start = [], 0
+        while start + 4 <= len(payload):
+            size = int.from_bytes(payload[start : start + 4], "big")
+            units.append(payload[start + 4 : start + 4 + size].rstrip(b"\0"))
+            start += 4 + size
+    kinds = range(1, 6) if codec == "h264" else range(32)
+    return b"".join(unit for unit in units if unit and (unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63) in kinds)

@@ -173,6 +173,9 @@ class StreamInfo:
     template: Any = None
     """The input's own video stream (an `av` stream object): its index, metadata and disposition; None: there is none."""
 
+    time_code: str | None = None
+    """Time code of the first frame (`10:11:12:13`); None: there is none."""
+
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The container's own metadata."""
 

@@ -29,7 +29,7 @@ _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
 _REORDER = ("libx264", "libx265")
-_COPIED = ("language", "title", "handler_name", "creation_time", "timecode", "reel_name", "comment")
+_COPIED = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
 """Metadata of a video stream that says what it shows; the rest says how it was encoded."""
 _CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
@@ -122,11 +122,6 @@ class Encoder:
             raise SinkError(f"{what}: {reason(error)}") from error
 
     @property
-    def time_code(self) -> str | None:
-        """Time code of the first frame, from which muxers of MP4 and MOV write a track."""
-        return self._stream.metadata.get("timecode")
-
-    @property
     def time_base(self) -> Fraction:
         """The unit in which the container counts the picture's time, once its header is written."""
         return self._stream.time_base or Fraction(1)
@@ -199,6 +194,8 @@ class Encoder:
         if template is not None:
             stream.metadata.update({key: template.metadata[key] for key in _COPIED if key in template.metadata})
             stream.disposition = Disposition(template.disposition) | Disposition.default
+        if info.time_code is not None:
+            stream.metadata["timecode"] = info.time_code
         return stream
 
     @property

@@ -19,6 +19,10 @@ from rtseg.sinks.containers import Container
 from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
 
+_BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
+"""ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
+
+
 class OtherStream(Protocol):
     """One stream of the output next to the video stream."""
 
@@ -40,6 +44,14 @@ def codec_name(stream: Any) -> str:
     return getattr(stream, "name", None) or "of an unknown kind"
 
 
+def metadata_for(kind: Container, template: Any) -> dict[str, str]:
+    """Return a stream's metadata; MOV knows languages by their bibliographic codes."""
+    metadata = dict(template.metadata)
+    if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
+        metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
+    return metadata
+
+
 def is_time_code(stream: Any) -> bool:
     """Whether a data stream is a time code track, which muxers write by themselves from the `timecode` of a video stream."""
     return stream.type == "data" and codec_name(stream) in ("of an unknown kind", "none") and "timecode" in stream.metadata
@@ -57,7 +69,7 @@ class Copied:
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
         _try_header(template, kind)
         self._stream = container.add_stream_from_template(template, opaque=True)
-        self._stream.metadata.update(template.metadata)
+        self._stream.metadata.update(metadata_for(kind, template))
         disposition = Disposition(template.disposition)
         if template.type == "video":
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
@@ -98,12 +110,14 @@ class OtherStreams:
     Args:
         container: the output, before its header is written.
         kind: what it can hold.
+        time_code: the segmented stream carries the input's time code, from which some muxers write a track.
         strict: whether a stream that can't be copied as it is raises.
     """
 
-    def __init__(self, container: OutputContainer, kind: Container, strict: bool = False) -> None:
+    def __init__(self, container: OutputContainer, kind: Container, time_code: bool = False, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
+        self._time_code = time_code and kind.writes_time_code
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
@@ -141,17 +155,13 @@ class OtherStreams:
         """Return what is still to be written at the end."""
         return [packet for stream in self.streams.values() for packet in stream.flush()]
 
-    def add(self, template: Any, time_code: bool = False) -> None:
+    def add(self, template: Any) -> None:
         """Add a stream of the input.
-
-        Args:
-            template: the input's stream.
-            time_code: the segmented stream carries the same time code, from which the muxer writes the track.
 
         Raises:
             SinkError: it can't be copied, with `strict`.
         """
-        if time_code and self._kind.writes_time_code and is_time_code(template):
+        if self._time_code and is_time_code(template):
             self.time_codes.append(template.index)
             return
         try:
@@ -167,6 +177,7 @@ class OtherStreams:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:
                 stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
+                stream.metadata.update(metadata_for(self._kind, template))
             except (av.FFmpegError, ValueError):
                 what += ", which FFmpeg can't decode"
             else:

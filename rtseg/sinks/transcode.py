@@ -76,9 +76,9 @@ class Transcoded:
         context.open()
         self._format = context.format
         self._frame_size = context.frame_size
-        stream.metadata.update(template.metadata)
         stream.disposition = template.disposition
         self.index: int = stream.index
+        self.metadata: dict[str, str] = stream.metadata
         self.damaged = 0
         """Packets that could not be decoded."""
         self._from_zero = from_zero

@@ -224,14 +224,14 @@ class VideoSink:
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
         try:
-            others = OtherStreams(container, self._kind, self._strict)
+            others = OtherStreams(container, self._kind, self._info.time_code is not None, self._strict)
             before = [stream for stream in streams if self._is_before_video(stream, streams)]
             for stream in before:
                 others.add(stream)
             encoder = Encoder(container, self._kind, self._info, self._coding)
             for stream in streams:
                 if stream not in before:
-                    others.add(stream, encoder.time_code is not None)
+                    others.add(stream)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
             if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])

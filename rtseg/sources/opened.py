@@ -100,7 +100,9 @@ class Opened:
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
             ),
             template=video,
-            metadata=dict(container.metadata),
+            # That of a later frame is another one.
+            time_code=None if self.span.start else video.metadata.get("timecode"),
+            metadata={k: v for k, v in container.metadata.items() if not (self.span.start and k.lower() == "timecode")},
             chapters=tuple(self._chapters()),
         )
 
