@@ -170,6 +170,9 @@ class StreamInfo:
     streams: tuple[Any, ...] = ()
     """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
 
+    changing: frozenset[int] = frozenset()
+    """Indices of audio streams whose rate or channels change in a way that only MPEG-TS holds."""
+
     template: Any = None
     """The input's own video stream (an `av` stream object): its index, metadata and disposition; None: there is none."""
 

@@ -14,7 +14,7 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 from rtseg.errors import SinkError
-from rtseg.frame import Passthrough
+from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import Container
 from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
@@ -110,14 +110,15 @@ class OtherStreams:
     Args:
         container: the output, before its header is written.
         kind: what it can hold.
-        time_code: the segmented stream carries the input's time code, from which some muxers write a track.
+        info: the source.
         strict: whether a stream that can't be copied as it is raises.
     """
 
-    def __init__(self, container: OutputContainer, kind: Container, time_code: bool = False, strict: bool = False) -> None:
+    def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
-        self._time_code = time_code and kind.writes_time_code
+        self._time_code = info.time_code is not None and kind.writes_time_code
+        self._changing = info.changing
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
@@ -165,14 +166,17 @@ class OtherStreams:
             self.time_codes.append(template.index)
             return
         try:
+            if template.index in self._changing and self._kind.format != "mpegts":
+                raise ValueError("its parameters change")
             _refuse_what_may_have_gaps(template, self._kind)
             self.streams[template.index] = Copied(self._container, template, self._kind)
-        except (av.FFmpegError, ValueError) as error:
-            self._transcode(template, str(error))
+        except (av.FFmpegError, ValueError):
+            self._transcode(template)
 
-    def _transcode(self, template: Any, why: str) -> None:
+    def _transcode(self, template: Any) -> None:
         encoder = self._kind.audio_codec
-        what = f"{template.type} stream {template.index} ({codec_name(template)})"
+        changes = ", which changes its rate or channels" if template.index in self._changing else ""
+        what = f"{template.type} stream {template.index} ({codec_name(template)}){changes}"
         if template.type == "audio" and encoder is not None and template.codec_context is not None:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:

@@ -224,7 +224,7 @@ class VideoSink:
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
         try:
-            others = OtherStreams(container, self._kind, self._info.time_code is not None, self._strict)
+            others = OtherStreams(container, self._kind, self._info, self._strict)
             before = [stream for stream in streams if self._is_before_video(stream, streams)]
             for stream in before:
                 others.add(stream)

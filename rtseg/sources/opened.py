@@ -16,6 +16,7 @@ from rtseg.card_frame import CardFrame
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, StreamInfo
 from rtseg.hardware import decoder_name
+from rtseg.sources.audio_changes import changing_audio, may_change
 from rtseg.sources.boxes import outside_streams
 from rtseg.sources.demux import STDIN, VIDEO_CODECS, open_input, shown_name
 from rtseg.sources.pictures import PictureReader
@@ -46,6 +47,9 @@ class Opened:
 
     codec: str
     """What decodes it, as statistics say it."""
+
+    changing: frozenset[int] = frozenset()
+    """Audio streams, see `StreamInfo.changing`."""
 
     notes: tuple[str, ...] = ()
     """What was chosen, and what is not taken over, one line each."""
@@ -99,6 +103,7 @@ class Opened:
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
             ),
+            changing=self.changing,
             template=video,
             # That of a later frame is another one.
             time_code=None if self.span.start else video.metadata.get("timecode"),
@@ -178,7 +183,18 @@ def _open(
         None if duration is None else Fraction(duration).limit_denominator(1_000_000),
         (video.start_time or 0) * time_base,
     )
-    return Opened(container, video, span, time_base, codec, notes)
+    changing = frozenset[int]()
+    if path != STDIN and may_change(container):
+        changing = _find_changing(path, allow_protocols)
+    return Opened(container, video, span, time_base, codec, changing, notes)
+
+
+def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
+    with open_input(path, allow_protocols=allow_protocols) as container:
+        try:
+            return changing_audio(container)
+        except av.FFmpegError:
+            return frozenset()  # Reading it for its pictures meets the same damage, and reports it.
 
 
 def _choose_video(
