@@ -348,4 +348,6 @@ def _slices(codec: str, payload: bytes) -> bytes:
             units.append(payload[start + 4 : start + 4 + size].rstrip(b"\0"))
             start += 4 + size
     kinds = range(1, 6) if codec == "h264" else range(32)
-    return b"".join(unit for unit in units if unit and (unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63) in kinds)
+    return b"".join(
+        unit for unit in units if unit and (unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63) in kinds
+    )

@@ -20,7 +20,14 @@ SECONDS = 4
 
 
 def _write_clicks(
-    path: Path, codec: str, rate: int, layout: str = "mono", *, gap: bool = False, late: float = 0.0, video: str = "mpeg4"
+    path: Path,
+    codec: str,
+    rate: int,
+    layout: str = "mono",
+    *,
+    gap: bool = False,
+    late: float = 0.0,
+    video: str = "mpeg4",
 ) -> Path:
     """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `late`; `gap`: the packets from 1.6 to 2.4 s are missing."""
     wave = np.zeros(rate * SECONDS, np.int16)
@@ -132,7 +139,8 @@ def test_g711_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("codec", "target"), [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "avi"), ("aac", "ts")]
+    ("codec", "target"),
+    [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],
 )
 def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path, codec: str, target: str) -> None:
     path = tmp_path / "in.ts"
@@ -253,7 +261,9 @@ def test_the_segmented_camera_is_the_one_that_players_open(
     path = _write_cameras(tmp_path / "in.mkv", default)
     result = through(path, tmp_path / f"out.{target}", stream=stream)
     assert result.report.ok, result.report.line()
-    assert f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
+    assert (
+        f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
+    )
     with av.open(str(tmp_path / f"out.{target}")) as container:
         assert [s.type for s in container.streams] == ["audio", "video", "video"]
         if target != "ts":  # MPEG-TS has no such flag
@@ -300,6 +310,12 @@ def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Pat
     result = through(tmp_path / "in.mkv", tmp_path / "out.mp4")
     assert result.report.ok
     assert any("attachment stream 1" in note and "dropped" in note for note in result.notes), result.notes
+
+
+def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
+    with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):
+        through(path, tmp_path / "out.avi")
 
 
 def test_strict_refuses_to_transcode(tmp_path: Path) -> None:

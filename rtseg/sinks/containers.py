@@ -83,7 +83,7 @@ class Container:
     """Its muxer writes a time code track where a video stream has a `timecode`."""
 
     def holds(self, kind: str, codec: str) -> bool:
-        """Whether streams of a kind (`audio`, `data` ...) and codec may be in it, as far as lists tell; the muxer may refuse more."""
+        """Whether streams of a type (`audio`, `data` ...) and codec may be in it, by the lists; the muxer may refuse more."""
         if self.writes_time_code and kind == "data" and codec not in _MP4_DATA:
             return False  # The muxer writes them without a description, and nothing can read them.
         if self.format == "mp4" and codec in _MP4_UNREAD:
@@ -107,7 +107,7 @@ _AVI_HOLDS = frozenset(
 _TS_HOLDS = frozenset(
     {"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "opus"}
     | {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
-    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "scte_35", "timed_id3"}
+    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
 CONTAINERS: Mapping[str, Container] = {

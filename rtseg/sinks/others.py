@@ -18,7 +18,6 @@ from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import Container
 from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
-
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
 """ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
 
@@ -54,7 +53,9 @@ def metadata_for(kind: Container, template: Any) -> dict[str, str]:
 
 def is_time_code(stream: Any) -> bool:
     """Whether a data stream is a time code track, which muxers write by themselves from the `timecode` of a video stream."""
-    return stream.type == "data" and codec_name(stream) in ("of an unknown kind", "none") and "timecode" in stream.metadata
+    return (
+        stream.type == "data" and codec_name(stream) in ("of an unknown kind", "none") and "timecode" in stream.metadata
+    )
 
 
 class Copied:

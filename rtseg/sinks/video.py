@@ -104,6 +104,7 @@ class VideoSink:
         self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
         self._zero = Fraction(0)
+        self._place = -1
         self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
@@ -154,11 +155,22 @@ class VideoSink:
             # A container that counts frames begins at zero: everything is moved by the time of the first frame.
             self._zero = shown.pts * shown.time_base
         pts = shown.pts - round(self._zero / shown.time_base)
+        if self._kind.constant_rate:
+            self._check_place(float(pts * shown.time_base))
         self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
         self._written += 1
         self._last_seconds = float(pts * shown.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
+
+    def _check_place(self, seconds: float) -> None:
+        place = round(seconds * self._coding.rate)
+        if place <= self._place:
+            raise SinkError(
+                f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
+                f"{seconds:.3f} s: write .mp4 or .mkv, which keep the time of each frame"
+            )
+        self._place = place
 
     def pass_through(self, packet: Passthrough) -> None:
         """Copies a packet of another stream.

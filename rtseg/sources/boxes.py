@@ -13,19 +13,78 @@ _MOST_BYTES = 1 << 14
 """What is read of a box to see what it holds."""
 
 _STANDARD = frozenset(
-    "ftyp styp pdin moov mdat moof mfra mfro meta sidx ssix prft emsg bloc wide pnot uuid "
-    "mvhd trak mvex iods cmov rmra clip ctab udta junk idit strl hdrl movi idx1 indx odml vprp info".split()
+    [
+        "ftyp",
+        "styp",
+        "pdin",
+        "moov",
+        "mdat",
+        "moof",
+        "mfra",
+        "mfro",
+        "meta",
+        "sidx",
+        "ssix",
+        "prft",
+        "emsg",
+        "bloc",
+        "wide",
+        "pnot",
+        "uuid",
+        "mvhd",
+        "trak",
+        "mvex",
+        "iods",
+        "cmov",
+        "rmra",
+        "clip",
+        "ctab",
+        "udta",
+        "junk",
+        "idit",
+        "strl",
+        "hdrl",
+        "movi",
+        "idx1",
+        "indx",
+        "odml",
+        "vprp",
+        "info",
+    ]
 )
 """Boxes of ISO/IEC 14496-12 and QuickTime, and chunks of AVI, that FFmpeg reads or that hold nothing of their own."""
 
-_READ_IN_UDTA = frozenset("meta hnti hinf hclr loci chpl name cprt titl auth perf gnre dscp albm yrrc rtng kywd cpil".split())
+_READ_IN_UDTA = frozenset(
+    [
+        "meta",
+        "hnti",
+        "hinf",
+        "hclr",
+        "loci",
+        "chpl",
+        "name",
+        "cprt",
+        "titl",
+        "auth",
+        "perf",
+        "gnre",
+        "dscp",
+        "albm",
+        "yrrc",
+        "rtng",
+        "kywd",
+        "cpil",
+    ]
+)
 """Boxes of `udta` that FFmpeg gives as metadata, besides those that begin with a copyright sign."""
 
 _EMPTY = frozenset({"free", "skip", "junk", "wide"})
 """Padding by its name, which some cameras use to hide data in."""
 
 _GPS_NAMES = frozenset({"gps ", "gps0", "gpmf", "gpsi", "nmea", "3gf", "gsen", "gdat"})
-_GPS = re.compile(rb"\AGPS |\$G[PNLAB](RMC|GGA|GSV|GSA|VTG|GLL)|freeGPS|LIGOGPSINFO|GPSLatitude|exif:GPS|DEVC.{4}DVID", re.DOTALL)
+_GPS = re.compile(
+    rb"\AGPS |\$G[PNLAB](RMC|GGA|GSV|GSA|VTG|GLL)|freeGPS|LIGOGPSINFO|GPSLatitude|exif:GPS|DEVC.{4}DVID", re.DOTALL
+)
 _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "XMP metadata",
     bytes.fromhex("ffcc8263f8554a938814587a02521fdd"): "360-degree video metadata",
@@ -102,7 +161,9 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             kind = header[8:12].decode("latin1") if name in ("LIST", "RIFF") else name
             if name == "LIST" and kind in ("hdrl", "strl", "odml"):
                 areas.append((f"{where}{kind}/", begin + 12, stop))
-            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh", "RIFF") and not _is_read(kind.lower(), where):
+            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh", "RIFF") and not _is_read(
+                kind.lower(), where
+            ):
                 line = _look(file, kind, where, begin + 8, stop)
                 if line:
                     yield line, size
