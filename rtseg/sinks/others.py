@@ -144,7 +144,9 @@ class OtherStreams:
     @property
     def reencoded(self) -> dict[int, int]:
         """The same for streams that are transcoded, and for time code tracks, which muxers put behind all others."""
-        indices = {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
+        indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
         behind = 1 + len(self.streams)
         return indices | {source: behind + place for place, source in enumerate(self.time_codes[:1])}
 

@@ -92,6 +92,11 @@ class Transcoded:
         self._late: deque[tuple[int, int]] = deque()
         """Where pieces of the last second belong, and by how many samples their time stamps were later than `_end`."""
 
+    @property
+    def heard(self) -> bool:
+        """Whether anything was decoded."""
+        return self._parameters is not None
+
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return what is ready after one more packet of the input; a packet that can't be decoded gives nothing."""
         try:
