@@ -26,9 +26,6 @@ from rtseg.sources.timeline import fraction
 NO_TIME = -(1 << 62)
 """Stands for a time stamp that is missing."""
 
-_PARAMETER_UNITS = {"h264": (7, 8, 9, 12), "hevc": (32, 33, 34, 35, 38)}
-"""Types of NAL units that hold parameter sets, delimiters and filler (ITU-T H.264, table 7-1; H.265, table 7-1)."""
-
 _GAP_SECONDS = 10
 _ERRORS_IN_A_ROW = 64
 
@@ -267,24 +264,24 @@ def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
     if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
         # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
         return payload[7 if payload[1] & 1 else 9 :]
-    if codec in _PARAMETER_UNITS:
-        return _coded_slices(payload, codec)
+    if codec in ("h264", "hevc"):
+        return _slices(payload, codec)
     return payload
 
 
-def _coded_slices(payload: bytes, codec: str) -> bytes:
-    """NAL units without parameter sets and delimiters, which MPEG-TS repeats and MP4 keeps in its header.
+def _slices(payload: bytes, codec: str) -> bytes:
+    """The slices of an H.264 or HEVC packet, framed by lengths of 4 bytes (MP4, Matroska) or by start codes (MPEG-TS).
 
-    Annex B puts start codes before them, MP4 and Matroska lengths of four bytes.
+    Parameter sets, delimiters and the like are repeated by some containers and kept apart by others.
     """
     units: list[bytes] = []
-    if payload[:3] == b"\0\0\1" or payload[:4] == b"\0\0\0\1":
+    position = 0
+    while position + 4 <= len(payload):
+        size = int.from_bytes(payload[position : position + 4], "big")
+        units.append(payload[position + 4 : position + 4 + size].rstrip(b"\0"))
+        position += 4 + size
+    if position != len(payload):
         units = [unit.rstrip(b"\0") for unit in payload.split(b"\0\0\1")[1:]]
-    else:
-        position = 0
-        while position + 4 < len(payload):
-            size = int.from_bytes(payload[position : position + 4], "big")
-            units.append(payload[position + 4 : position + 4 + size].rstrip(b"\0"))
-            position += 4 + size
-    mask, shift = (31, 0) if codec == "h264" else (63, 1)
-    return b"".join(unit for unit in units if unit and (unit[0] >> shift) & mask not in _PARAMETER_UNITS[codec])
+    # ITU-T H.264, table 7-1; H.265, table 7-1.
+    kinds, mask, shift = (range(1, 6), 31, 0) if codec == "h264" else (range(32), 63, 1)
+    return b"".join(unit for unit in units if unit and unit[0] >> shift & mask in kinds)

@@ -170,8 +170,14 @@ class StreamInfo:
     streams: tuple[Any, ...] = ()
     """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
 
+    changing: frozenset[int] = frozenset()
+    """Indices of audio streams whose rate or channels change in a way that only MPEG-TS holds."""
+
     template: Any = None
     """The input's own video stream (an `av` stream object): its index, metadata and disposition; None: there is none."""
+
+    time_code: str | None = None
+    """Time code of the first frame (`10:11:12:13`); None: there is none."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The container's own metadata."""

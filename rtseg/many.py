@@ -55,7 +55,13 @@ class Run:
         overlay = self.look.overlay(self.segmenter)
         palette = [list(colour) for colour in overlay.palette.colours]  # a palette's file may change under its name
         encoding = {name: value for name, value in asdict(self.encoding).items() if name != "overwrite"}
-        part = {"start": self.reading.start, "duration": self.reading.duration, "strict": self.reading.strict}
+        part: dict[str, Any] = {
+            "start": self.reading.start,
+            "duration": self.reading.duration,
+            "strict": self.reading.strict,
+        }
+        if self.reading.stream is not None:  # left out otherwise, so that lists of earlier versions still count
+            part["stream"] = self.reading.stream
         return {**asdict(self.look), "palette": palette, **encoding, **part, **self.segmenter.settings()}
 
 

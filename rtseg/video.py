@@ -102,6 +102,9 @@ class Reading:
     decoder: str = "software"
     """What decodes, as `rtseg.hardware.choose_decoder` gives it."""
 
+    stream: int | None = None
+    """Number of the video stream, as `open_source` takes it; None: the largest."""
+
 
 def process(
     source_name: str,

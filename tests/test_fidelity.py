@@ -327,8 +327,8 @@ def test_what_a_container_does_not_take_is_named(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", after=[Audio("flac"), Text([(0.1, 0.3, "left")])])
     result = through(path, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
-    assert "mpegts can't hold audio stream 1 (flac): encoded anew as aac" in result.notes
-    assert any("subtitle stream 2" in note and "left out" in note for note in result.notes)
+    assert "mpegts can't hold audio stream 1 (flac): transcoded to aac" in result.notes
+    assert any("subtitle stream 2" in note and "dropped" in note for note in result.notes)
     assert [stream.fate for stream in result.report.streams] == ["re-encoded", "left out"]
     with av.open(str(tmp_path / "out.ts")) as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])

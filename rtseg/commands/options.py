@@ -51,6 +51,17 @@ class Encoder(str, Enum):
     gstreamer = "gstreamer"
 
 
+StreamOption = Annotated[
+    int | None,
+    typer.Option(
+        "--stream",
+        metavar="N",
+        min=0,
+        help="Video stream to segment, counted from 0 (v:N in FFmpeg).",
+        show_default="the largest; the default one among equals",
+        rich_help_panel="Input",
+    ),
+]
 DecoderOption = Annotated[
     Decoder,
     typer.Option("--decoder", help="nvdec: an NVIDIA card's; gstreamer: a Jetson's.", rich_help_panel="Input"),

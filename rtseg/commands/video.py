@@ -47,6 +47,7 @@ def video(
     duration: Annotated[
         str | None, typer.Option("--duration", metavar="TIME", help="Process this long.", rich_help_panel="Input")
     ] = None,
+    stream: o.StreamOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first damage in the input.", rich_help_panel="Input")
     ] = False,
@@ -159,7 +160,7 @@ def video(
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
         decodes = choose_decoder(decoder.value, with_sound=audio)
         protocols = o.parse_protocols(allow_protocols)
-        reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes)
+        reading = Reading(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes, stream)
         tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else say)
         check_paths(
             [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],

@@ -76,6 +76,26 @@ class Container:
     held: frozenset[str] | None = None
     """Codecs of other streams that players find in it, where its muxer takes more than that; None: what the muxer takes."""
 
+    holds_pcm: bool = False
+    """PCM of a kind that it does not hold is transcoded to one that it holds, without loss."""
+
+    writes_time_code: bool = False
+    """Its muxer writes a time code track where a video stream has a `timecode`."""
+
+    def holds(self, kind: str, codec: str) -> bool:
+        """Whether streams of a type (`audio`, `data` ...) and codec may be in it, by the lists; the muxer may refuse more."""
+        if self.writes_time_code and kind == "data" and codec not in _MP4_DATA:
+            return False  # The muxer writes them without a description, and nothing can read them.
+        if self.format == "mp4" and codec in _MP4_UNREAD:
+            return False
+        return self.held is None or codec in self.held
+
+
+_MP4_DATA = frozenset({"bin_data"})
+"""GoPro's sensor data (`gpmd`)."""
+
+_MP4_UNREAD = frozenset({"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"})
+"""Codecs that FFmpeg's muxer takes since 6.0, in boxes that older players skip."""
 
 # AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes.
 _AVI_HOLDS = frozenset(
@@ -87,14 +107,14 @@ _AVI_HOLDS = frozenset(
 _TS_HOLDS = frozenset(
     {"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "opus"}
     | {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
-    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "scte_35", "timed_id3"}
+    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED),
-    ".m4v": Container("mp4", options=_FRAGMENTED),
-    ".mov": Container("mov", options=_FRAGMENTED),
-    ".mkv": Container("matroska", options=_CLUSTERED),
+    ".mp4": Container("mp4", options=_FRAGMENTED, writes_time_code=True),
+    ".m4v": Container("mp4", options=_FRAGMENTED, writes_time_code=True),
+    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, writes_time_code=True),
+    ".mkv": Container("matroska", options=_CLUSTERED, holds_pcm=True),
     ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED),
     ".ts": Container("mpegts", held=_TS_HOLDS),
     ".m2ts": Container("mpegts", held=_TS_HOLDS),
@@ -105,6 +125,7 @@ CONTAINERS: Mapping[str, Container] = {
         # AVI counts from zero; a shift for early sound would put an empty picture among the first.
         options={**_PROMPT, "avoid_negative_ts": "disabled"},
         constant_rate=True,
+        holds_pcm=True,
         held=_AVI_HOLDS,
     ),
     ".h264": Container("h264", audio_codec=None, timed=False),

@@ -14,6 +14,7 @@ from av import Packet, VideoFrame
 from av.codec import Codec
 from av.codec.context import Flags
 from av.container import OutputContainer
+from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -28,6 +29,8 @@ _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
 _REORDER = ("libx264", "libx265")
+_COPIED = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
+"""Metadata of a video stream that says what it shows; the rest says how it was encoded."""
 _CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
 
@@ -187,6 +190,12 @@ class Encoder:
         context.color_primaries = colour.primaries_tag
         context.color_trc = colour.transfer_tag
         context.color_range = self._range_tag
+        template = info.template
+        if template is not None:
+            stream.metadata.update({key: template.metadata[key] for key in _COPIED if key in template.metadata})
+            stream.disposition = Disposition(template.disposition) | Disposition.default
+        if info.time_code is not None:
+            stream.metadata["timecode"] = info.time_code
         return stream
 
     @property

@@ -1,54 +1,80 @@
-"""The streams beside the picture: copied packet by packet, encoded anew where the container must, or left out and named."""
+"""The streams next to the video stream: copied packet by packet, transcoded where the container needs it, or dropped and named."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
 from fractions import Fraction
 from typing import Any, Protocol
 
 import av
-from av import AudioResampler, Packet
-from av.audio.stream import AudioStream
+from av import Packet
 from av.bitstream import BitStreamFilterContext
+from av.codec import Codec
 from av.container import OutputContainer
+from av.stream import Disposition
 
 from rtseg.errors import SinkError
-from rtseg.frame import Passthrough
+from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import Container
+from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
-_AUDIO_BITS_PER_SECOND = 128_000
+_BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
+"""ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
 
 
 class OtherStream(Protocol):
-    """One stream of the output beside the picture."""
+    """One stream of the output next to the video stream."""
 
     index: int
     """In the output."""
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """What is to be written for a packet of the input. May raise av.FFmpegError."""
+        """Return what is to be written for a packet of the input. May raise av.FFmpegError."""
 
     def flush(self) -> list[Packet[Any]]:
-        """What is still to be written at the end."""
+        """Return what is still to be written at the end."""
 
 
 def codec_name(stream: Any) -> str:
-    """FFmpeg's name of a stream's codec, whoever decodes it: `mp3`, not `mp3float`."""
+    """Return FFmpeg's name of a stream's codec, whatever decodes it: `mp3`, not `mp3float`."""
     context = stream.codec_context
     if context is not None:
         return str(context.codec.canonical_name)
     return getattr(stream, "name", None) or "of an unknown kind"
 
 
+def metadata_for(kind: Container, template: Any) -> dict[str, str]:
+    """Return a stream's metadata; MOV knows languages by their bibliographic codes."""
+    metadata = dict(template.metadata)
+    if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
+        metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
+    return metadata
+
+
+def is_time_code(stream: Any) -> bool:
+    """Whether a data stream is a time code track, which muxers write by themselves from the `timecode` of a video stream."""
+    return (
+        stream.type == "data" and codec_name(stream) in ("of an unknown kind", "none") and "timecode" in stream.metadata
+    )
+
+
 class Copied:
-    """A stream whose packets are the input's own."""
+    """A stream whose packets are the input's own.
+
+    Raises:
+        av.FFmpegError, ValueError: the container does not hold it.
+    """
 
     def __init__(self, container: OutputContainer, template: Any, kind: Container) -> None:
-        if kind.held is not None and codec_name(template) not in kind.held:
+        if not kind.holds(template.type, codec_name(template)):
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
+        _try_header(template, kind)
         self._stream = container.add_stream_from_template(template, opaque=True)
-        self._stream.metadata.update(template.metadata)
-        self._stream.disposition = template.disposition
+        self._stream.metadata.update(metadata_for(kind, template))
+        disposition = Disposition(template.disposition)
+        if template.type == "video":
+            disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
+        self._stream.disposition = disposition
         self.index: int = self._stream.index
         context = template.codec_context
         # AAC in MPEG-TS carries its parameters in every packet (ADTS), elsewhere once in the header.
@@ -72,85 +98,43 @@ class Copied:
         return []
 
 
-class Reencoded:
-    """Sound that the container can't hold as it is."""
-
-    def __init__(self, container: OutputContainer, template: AudioStream, encoder: str) -> None:
-        self._decoder = template.codec_context
-        rate = 48_000 if encoder == "libopus" else self._decoder.rate
-        stream = container.add_stream(encoder, rate=rate)
-        assert isinstance(stream, AudioStream)
-        self._stream = stream
-        self._stream.codec_context.layout = self._decoder.layout
-        self._stream.codec_context.bit_rate = _AUDIO_BITS_PER_SECOND
-        self._stream.metadata.update(template.metadata)
-        self.index: int = stream.index
-        self._resampler: AudioResampler | None = None
-        self.damaged = 0
-
-    def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """The sound of the packet, encoded anew; a packet that can't be decoded gives none."""
-        try:
-            sounds = self._decoder.decode(packet)
-        except av.InvalidDataError:
-            self.damaged += 1
-            return []
-        return [ready for sound in sounds for ready in self._encode(sound)]
-
-    def flush(self) -> list[Packet[Any]]:
-        """What decoder, resampler and encoder still hold."""
-        if self._resampler is None:
-            return []
-        rest = [ready for sound in self._decoder.decode(None) for ready in self._encode(sound)]
-        return [*rest, *self._encode(None), *self._stream.encode(None)]
-
-    def _encode(self, sound: Any) -> list[Packet[Any]]:
-        context = self._stream.codec_context
-        if self._resampler is None:
-            self._resampler = AudioResampler(context.format, context.layout, context.rate, context.frame_size or None)
-        return [ready for piece in self._resampler.resample(sound) for ready in self._stream.encode(piece)]
+def _try_header(template: Any, kind: Container) -> None:
+    """Raise what the muxer raises for a header with this stream, which it says only when the header is written."""
+    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format) as trial:
+        trial.add_stream_from_template(template, opaque=True).metadata.update(template.metadata)
+        trial.start_encoding()
 
 
 class OtherStreams:
-    """All streams of the output beside the picture.
+    """All streams of the output next to the video stream.
 
     Args:
         container: the output, before its header is written.
         kind: what it can hold.
-        templates: the input's streams.
+        info: the source.
         strict: whether a stream that can't be copied as it is raises.
-        copy_sound: False encodes all sound anew.
-
-    Raises:
-        SinkError: one can't be copied, with `strict`.
     """
 
-    def __init__(
-        self,
-        container: OutputContainer,
-        kind: Container,
-        templates: Sequence[Any],
-        strict: bool = False,
-        copy_sound: bool = True,
-    ) -> None:
+    def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
+        self._time_code = info.time_code is not None and kind.writes_time_code
+        self._changing = info.changing
         self._strict = strict
-        self._copy_sound = copy_sound
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
-        self._told: list[str] = []
-        for template in templates:
-            self._add(template)
+        self.time_codes: list[int] = []
+        """Indices in the input of time code tracks that the muxer writes by itself."""
+        self._messages: list[str] = []
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What became of streams that are not copied as they are, one line each."""
-        damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Reencoded)}
+        """What happened to streams that are not copied as they are, one line each."""
+        damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
         ]
-        return (*self._told, *lost)
+        return (*self._messages, *lost)
 
     @property
     def copied(self) -> dict[int, int]:
@@ -159,42 +143,71 @@ class OtherStreams:
 
     @property
     def reencoded(self) -> dict[int, int]:
-        """The same for streams that are encoded anew."""
-        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Reencoded)}
+        """The same for streams that are transcoded, and for time code tracks, which muxers put behind all others."""
+        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
+        indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
+        behind = 1 + len(self.streams)
+        return indices | {source: behind + place for place, source in enumerate(self.time_codes[:1])}
 
     def take(self, packet: Passthrough) -> list[Packet[Any]]:
-        """What is to be written for a packet of the input."""
+        """Return what is to be written for a packet of the input."""
         stream = self.streams.get(packet.stream_index)
         return [] if stream is None else stream.take(packet.packet)
 
     def flush(self) -> list[Packet[Any]]:
-        """What is still to be written at the end."""
+        """Return what is still to be written at the end."""
         return [packet for stream in self.streams.values() for packet in stream.flush()]
 
-    def leave_out(self, template: Any) -> None:
-        """Names a stream that the container can't hold."""
-        what = self._describe(template)
-        self._refuse(what, "left out")
-        self.left_out[template.index] = what
+    def add(self, template: Any) -> None:
+        """Add a stream of the input.
 
-    def _add(self, template: Any) -> None:
+        Raises:
+            SinkError: it can't be copied, with `strict`.
+        """
+        if self._time_code and is_time_code(template):
+            self.time_codes.append(template.index)
+            return
         try:
-            if template.type == "audio" and not self._copy_sound:
-                raise ValueError("all sound is encoded anew")
+            if template.index in self._changing and self._kind.format != "mpegts":
+                raise ValueError("its parameters change")
+            _refuse_what_may_have_gaps(template, self._kind)
             self.streams[template.index] = Copied(self._container, template, self._kind)
         except (av.FFmpegError, ValueError):
-            encoder = self._kind.audio_codec
-            if template.type != "audio" or encoder is None or template.codec_context is None:
-                self.leave_out(template)
+            self._transcode(template)
+
+    def _transcode(self, template: Any) -> None:
+        encoder = self._kind.audio_codec
+        changes = ", which changes its rate or channels" if template.index in self._changing else ""
+        what = f"{template.type} stream {template.index} ({codec_name(template)}){changes}"
+        if template.type == "audio" and encoder is not None and template.codec_context is not None:
+            encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
+            try:
+                stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
+                stream.metadata.update(metadata_for(self._kind, template))
+            except (av.FFmpegError, ValueError):
+                what += ", which FFmpeg can't decode"
+            else:
+                self._refuse(what, f"transcoded to {Codec(encoder, 'w').canonical_name}")
+                self.streams[template.index] = stream
                 return
-            self._refuse(self._describe(template), f"encoded anew as {encoder.removeprefix('lib')}")
-            self.streams[template.index] = Reencoded(self._container, template, encoder)
+        self._refuse(what, "dropped")
+        self.left_out[template.index] = what
 
     def _refuse(self, what: str, consequence: str) -> None:
         if self._strict:
             raise SinkError(f"{self._kind.format} can't hold {what}; without --strict it is {consequence}")
-        self._told.append(f"{self._kind.format} can't hold {what}: {consequence}")
+        self._messages.append(f"{self._kind.format} can't hold {what}: {consequence}")
 
-    @staticmethod
-    def _describe(template: Any) -> str:
-        return f"{template.type} stream {template.index} ({codec_name(template)})"
+
+def _refuse_what_may_have_gaps(template: Any, kind: Container) -> None:
+    """Raise ValueError for audio that may have gaps, where the container would close them.
+
+    AVI counts packets or bytes, MP4 and MOV count the samples of PCM. What comes from such a container has no gaps.
+    """
+    source = template.container.format.name.split(",")
+    pcm = codec_name(template).startswith("pcm_")
+    if template.type == "audio" and kind.constant_rate and not ("avi" in source or (pcm and "mov" in source)):
+        raise ValueError("a gap in it would be closed")
+    if pcm and kind.fragmented and not {"avi", "mov"} & set(source):
+        raise ValueError("a gap in it would be closed")

@@ -23,6 +23,8 @@ from rtseg.sinks.read_back import read_back
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata that tells how the input file was written, not what it shows."""
 
+_APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
+
 T = TypeVar("T")
 
 
@@ -102,6 +104,7 @@ class VideoSink:
         self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
         self._zero = Fraction(0)
+        self._place = -1
         self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
@@ -152,11 +155,22 @@ class VideoSink:
             # A container that counts frames begins at zero: everything is moved by the time of the first frame.
             self._zero = shown.pts * shown.time_base
         pts = shown.pts - round(self._zero / shown.time_base)
+        if self._kind.constant_rate:
+            self._check_place(float(pts * shown.time_base))
         self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
         self._written += 1
         self._last_seconds = float(pts * shown.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
+
+    def _check_place(self, seconds: float) -> None:
+        place = round(seconds * self._coding.rate)
+        if place <= self._place:
+            raise SinkError(
+                f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
+                f"{seconds:.3f} s: write .mp4 or .mkv, which keep the time of each frame"
+            )
+        self._place = place
 
     def pass_through(self, packet: Passthrough) -> None:
         """Copies a packet of another stream.
@@ -217,32 +231,22 @@ class VideoSink:
     # Opening
 
     def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, OtherStreams]:
-        sound = [stream for stream in streams if stream.type == "audio"]
-        rest = [stream for stream in streams if stream.type != "audio"]
-        # Some muxers say only when the header is written what they can't hold.
-        attempts: list[tuple[Sequence[Any], Sequence[Any], bool]] = [(streams, (), True)]
-        if rest and not self._strict:
-            attempts.append((sound, rest, True))
-        if sound and self._kind.audio_codec and not self._strict:
-            attempts.append((sound, rest, False))
-        for attempt in attempts[:-1]:
-            with contextlib.suppress(SinkError):
-                return self._try_open(*attempt)
-        return self._try_open(*attempts[-1])
-
-    def _try_open(
-        self, streams: Sequence[Any], left_out: Sequence[Any], copy_sound: bool
-    ) -> tuple[OutputContainer, Encoder, OtherStreams]:
         subtitles = any(codec_name(stream) in ("mov_text", "ttml") for stream in streams)
         options = dict(self._kind.options_with_subtitles if subtitles else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
         try:
+            others = OtherStreams(container, self._kind, self._info, self._strict)
+            before = [stream for stream in streams if self._is_before_video(stream, streams)]
+            for stream in before:
+                others.add(stream)
             encoder = Encoder(container, self._kind, self._info, self._coding)
-            others = OtherStreams(container, self._kind, streams, self._strict, copy_sound)
-            for stream in left_out:
-                others.leave_out(stream)
+            for stream in streams:
+                if stream not in before:
+                    others.add(stream)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
+            if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
+                container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
             self._guard(container.start_encoding)
@@ -250,6 +254,13 @@ class VideoSink:
             container.close()
             raise
         return container, encoder, others
+
+    def _is_before_video(self, stream: Any, streams: Sequence[Any]) -> bool:
+        """Whether a stream keeps its place before the segmented one, which comes first among video streams: players choose it."""
+        if self._info.template is None or self._kind.constant_rate:
+            return False
+        videos = [other.index for other in streams if other.type == "video"]
+        return bool(stream.index < min(videos, default=stream.index + 1) and stream.index < self._info.template.index)
 
     # Writing
 

@@ -43,6 +43,7 @@ def open_source(
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
     card: int | None = None,
+    stream: int | None = None,
 ) -> Source:
     """Opens an input by its name.
 
@@ -58,6 +59,7 @@ def open_source(
         decoder: of a file or stream, as `rtseg.hardware.choose_decoder` gives it; `gstreamer` is for whole files.
         card: number of the card where a file's pictures may stay that its decoder left there, in the CUDA context that is
             current in this thread; None: all come down to the processor's memory. See `StreamInfo.on_card`.
+        stream: number of a file's video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
 
     Raises:
         SourceError: it is missing, unreadable, not a video, or refused.
@@ -76,6 +78,8 @@ def open_source(
     if decoder == "gstreamer":
         if name == "-" or start or duration is not None:
             raise OptionError("--decoder gstreamer reads whole files: no part of one, and no standard input")
+        if stream is not None:
+            raise OptionError("--decoder gstreamer chooses the video stream itself: leave out --stream")
         from rtseg.sources.gstreamer import open_file
 
         return open_file(name)
@@ -92,4 +96,5 @@ def open_source(
         allow_protocols=allow_protocols,
         decoder=decoder,
         card=card,
+        stream=stream,
     )

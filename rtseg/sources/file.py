@@ -58,6 +58,7 @@ class FileSource:
         decoder: as `rtseg.hardware.choose_decoder` gives it.
         card: number of the card where pictures may stay that its decoder left there, in the CUDA context that is current in
             this thread; None: all come down.
+        stream: number of the video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
 
     Raises:
         SourceError: missing, not a video, no picture in it that can be decoded, or refused.
@@ -75,6 +76,7 @@ class FileSource:
         allow_protocols: Sequence[str] = (),
         decoder: str = "software",
         card: int | None = None,
+        stream: int | None = None,
     ) -> None:
         self._name = shown_name(path)
         self._strict = strict
@@ -90,7 +92,7 @@ class FileSource:
         self._finished = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card)
+        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
         self._decoder, self._stays = decoder, card is not None
         self._in_software = 0
         # Pictures that stay on a card are brought down by whichever thread looks at them.

@@ -16,6 +16,8 @@ from rtseg.card_frame import CardFrame
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, StreamInfo
 from rtseg.hardware import decoder_name
+from rtseg.sources.audio_changes import changing_audio, may_change
+from rtseg.sources.boxes import outside_streams
 from rtseg.sources.demux import STDIN, VIDEO_CODECS, open_input, shown_name
 from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import Span, fraction
@@ -49,6 +51,12 @@ class Opened:
     codec: str
     """What decodes it, as statistics say it."""
 
+    changing: frozenset[int] = frozenset()
+    """Audio streams, see `StreamInfo.changing`."""
+
+    notes: tuple[str, ...] = ()
+    """What was chosen, and what is not taken over, one line each."""
+
     @property
     def accelerated(self) -> bool:
         """Whether a card decodes it."""
@@ -78,7 +86,7 @@ class Opened:
         if count is None and seconds is not None and rate:
             count = round(seconds * rate)
         aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
-        notes = list(reader.notes)
+        notes = [*self.notes, *reader.notes]
         if self.span.start:
             notes.append(f"begins at {float(self.span.start):g} s of the input")
         return StreamInfo(
@@ -98,8 +106,11 @@ class Opened:
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
             ),
+            changing=self.changing,
             template=video,
-            metadata=dict(container.metadata),
+            # That of a later frame is another one.
+            time_code=None if self.span.start else video.metadata.get("timecode"),
+            metadata={k: v for k, v in container.metadata.items() if not (self.span.start and k.lower() == "timecode")},
             chapters=tuple(self._chapters()),
         )
 
@@ -118,6 +129,7 @@ def open_at(
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
     card: int | None = None,
+    stream: int | None = None,
 ) -> Opened:
     """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
 
@@ -131,6 +143,7 @@ def open_at(
         allow_protocols: by which a playlist may open what it names.
         decoder: as `rtseg.hardware.choose_decoder` gives it.
         card: see `FileSource`.
+        stream: see `FileSource`.
 
     Raises:
         SourceError: missing, not a video, or refused.
@@ -138,12 +151,12 @@ def open_at(
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
+    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
     # By a clock that jumps no place can be found: such a file is read from its beginning.
     if not start or path == STDIN or arbitrary_clock(opened.container) or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels, allow_protocols, decoder, card)
+    return _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
 
 
 def _open(
@@ -154,15 +167,18 @@ def _open(
     allow_protocols: Sequence[str],
     decoder: str,
     card: int | None,
+    stream: int | None,
 ) -> Opened:
     container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, card=card)
     container.flags &= ~GENERATE_PTS
     try:
-        video = _choose_video(shown_name(path), container, max_pixels)
+        video, notes = _choose_video(shown_name(path), container, max_pixels, stream)
         time_base = fraction(video.time_base)
         if not time_base:
             raise SourceError(f"{shown_name(path)}: its video stream has no time base")
         codec = decoder_name(video, decoder)
+        if path != STDIN:
+            notes += outside_streams(path)
     except BaseException:
         container.close()
         raise
@@ -171,16 +187,43 @@ def _open(
         None if duration is None else Fraction(duration).limit_denominator(1_000_000),
         (video.start_time or 0) * time_base,
     )
-    return Opened(container, video, span, time_base, codec)
+    changing = frozenset[int]()
+    if path != STDIN and may_change(container):
+        changing = _find_changing(path, allow_protocols)
+    return Opened(container, video, span, time_base, codec, changing, notes)
 
 
-def _choose_video(name: str, container: InputContainer, max_pixels: int) -> VideoStream:
-    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
+    with open_input(path, allow_protocols=allow_protocols) as container:
+        try:
+            return changing_audio(container)
+        except av.FFmpegError:
+            return frozenset()  # Reading it for its pictures meets the same damage, and reports it.
+
+
+def _choose_video(
+    name: str, container: InputContainer, max_pixels: int, number: int | None
+) -> tuple[VideoStream, tuple[str, ...]]:
+    """Return the video stream of a number, else the largest: the default one among those, else the first; and a note on it."""
+    videos = list(container.streams.video)
+    pictures = [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
     if not pictures:
-        cover = ", only a cover picture" if container.streams.video else ""
+        cover = ", only a cover picture" if videos else ""
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise SourceError(f"{name} has no video stream{cover} (it holds: {kinds})")
-    video = max(pictures, key=_area)  # The first of the largest, as with a front and a rear camera in one file.
+    listed = [f"{videos.index(stream)} ({_describe(stream)})" for stream in pictures]
+    if number is None:
+        video = max(pictures, key=lambda stream: (_area(stream), bool(stream.disposition & Disposition.default)))
+    else:
+        chosen = [stream for stream in pictures if videos.index(stream) == number]
+        if not chosen:
+            raise SourceError(f"{name} has no video stream {number} (--stream); it has {', '.join(listed)}")
+        video = chosen[0]
+    notes = []
+    if len(pictures) > 1:
+        others = ", ".join(text for text, stream in zip(listed, pictures, strict=True) if stream is not video)
+        taken = f"video stream {listed[pictures.index(video)]} of {len(pictures)} is segmented"
+        notes.append(f"{taken}; --stream N takes another: {others}")
     context = video.codec_context
     if context is None or context.name not in VIDEO_CODECS.split(","):
         codec = context.name if context else "an unknown codec"
@@ -194,7 +237,12 @@ def _choose_video(name: str, container: InputContainer, max_pixels: int) -> Vide
         context.thread_count = _CARD_THREADS
     # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
-    return video
+    return video, tuple(notes)
+
+
+def _describe(stream: VideoStream) -> str:
+    context = stream.codec_context
+    return f"{context.width}x{context.height}" if context is not None else "unknown codec"
 
 
 def arbitrary_clock(container: InputContainer) -> bool:

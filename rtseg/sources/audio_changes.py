@@ -1,0 +1,34 @@
+"""Audio streams whose parameters change in the middle, which a container with one header for each stream can't hold as copies."""
+
+from __future__ import annotations
+
+from av.container import InputContainer
+
+
+def may_change(container: InputContainer) -> bool:
+    """Return whether a file has AAC whose rate and channels are in each packet (ADTS), as MPEG-TS has it."""
+    return any(_has_adts(stream) for stream in container.streams.audio)
+
+
+def changing_audio(container: InputContainer) -> frozenset[int]:
+    """Read a file to its end and return the indices of AAC streams whose profile, rate or channels change.
+
+    Raises:
+        av.FFmpegError: the file is damaged where it was read.
+    """
+    streams = [stream for stream in container.streams.audio if _has_adts(stream)]
+    first: dict[int, bytes] = {}
+    changing = set()
+    for packet in container.demux(streams):
+        head = bytes(memoryview(packet)[:4]) if packet.size > 7 else b""
+        if len(head) == 4 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+            # Profile, sampling frequency index and channel configuration (ISO/IEC 13818-7, 6.2.1) without the private bit.
+            parameters = bytes((head[2] & 0xFD, head[3] & 0xC0))
+            if first.setdefault(packet.stream_index, parameters) != parameters:
+                changing.add(packet.stream_index)
+    return frozenset(changing)
+
+
+def _has_adts(stream: object) -> bool:
+    context = getattr(stream, "codec_context", None)
+    return context is not None and context.name == "aac" and not context.extradata

@@ -1,0 +1,97 @@
+"""Data outside of streams is named, and padding, damage and standard boxes are not."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from media import through, write_video
+
+from rtseg.sources.boxes import outside_streams
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _box(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I4s", len(data) + 8, name) + data
+
+
+def _inside(path: Path, parent: bytes, box: bytes) -> None:
+    """Append a box to `moov`, which must be the last box of the file."""
+    data = bytearray(path.read_bytes())
+    at = data.rindex(parent) - 4
+    (size,) = struct.unpack(">I", data[at : at + 4])
+    assert at + size == len(data)
+    data[at : at + 4] = struct.pack(">I", size + len(box))
+    path.write_bytes(bytes(data) + box)
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        (_box(b"free", b"GPS " + bytes(range(100))), "GPS data in box 'free' (104 bytes)"),
+        (_box(b"skip", b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"), "GPS data in box 'skip'"),
+        (_box(b"gps ", bytes(16)), "GPS data in box 'gps' (16 bytes)"),
+        (struct.pack(">I4sQ", 1, b"gps ", 32) + bytes(16), "GPS data in box 'gps' (16 bytes)"),
+        (struct.pack(">I4s", 0, b"gps ") + bytes(16), "GPS data in box 'gps' (16 bytes)"),
+        (_box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<xmp/>"), "XMP metadata in box 'uuid'"),
+        (_box(b"thma", b"\xff\xd8\xff" * 50), "vendor data in box 'thma'"),
+        (_box(b"free", bytes(range(256)) * 4), "data in box 'free'"),
+    ],
+)
+def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5)
+    path.write_bytes(path.read_bytes() + box)
+    notes = through(path, tmp_path / "out.mp4").notes
+    assert any(note.startswith(line) and note.endswith("is not copied") for note in notes), notes
+
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [(_box(b"gps ", bytes(64)), "moov/gps"), (_box(b"udta", _box(b"gpmf", b"DEVC" * 9) + bytes(4)), "moov/udta/gpmf")],
+)
+def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5)
+    _inside(path, b"moov", box)
+    assert any(f"GPS data in box '{place}'" in line for line in outside_streams(path)), outside_streams(path)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        b"",
+        _box(b"free", bytes(5000)),
+        _box(b"free", b"IsoMedia File Produced with GPAC 0.5.1"),
+        struct.pack(">I4s", 2, b"abcd"),
+        struct.pack(">I4s", 1 << 31, b"gps "),
+        struct.pack(">I4sQ", 1, b"gps ", 1 << 63),
+        struct.pack(">I4sQ", 1, b"gps ", 3),
+        b"\0\0\0",
+    ],
+)
+def test_padding_and_damage_are_not_data(tmp_path: Path, box: bytes) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5, metadata={"title": "x", "location": "+52.2+000.1/"})
+    path.write_bytes(path.read_bytes() + box)
+    assert outside_streams(path) == ()
+
+
+def test_a_location_that_ffmpeg_reads_is_kept(tmp_path: Path) -> None:
+    import av
+
+    path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
+    through(path, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["location"] == "+52.2000+000.1000/"
+
+
+def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
+    assert outside_streams(path) == ()
+    text = b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"
+    path.write_bytes(path.read_bytes() + b"JUNK" + struct.pack("<I", len(text)) + text)
+    assert outside_streams(path) == (f"GPS data in box 'JUNK' ({len(text)} bytes) is not copied",)
+
+
+def test_other_containers_are_not_searched(tmp_path: Path) -> None:
+    assert outside_streams(write_video(tmp_path / "in.mkv", frames=5)) == ()

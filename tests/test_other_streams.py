@@ -1,0 +1,324 @@
+"""Streams next to the video stream: audio that has to be transcoded, time codes, second cameras, their times and flags."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media import Audio, number_of, picture, read, through, to_pix_fmt, write_video
+
+from rtseg.errors import SinkError, SourceError
+
+pytestmark = pytest.mark.timeout(120)
+
+CLICKS = (0.5, 1.2, 2.7, 3.4)
+SECONDS = 4
+
+
+def _write_clicks(
+    path: Path,
+    codec: str,
+    rate: int,
+    layout: str = "mono",
+    *,
+    gap: bool = False,
+    late: float = 0.0,
+    video: str = "mpeg4",
+) -> Path:
+    """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `late`; `gap`: the packets from 1.6 to 2.4 s are missing."""
+    wave = np.zeros(rate * SECONDS, np.int16)
+    tone = (24000 * np.sin(np.arange(rate // 100) * 2 * np.pi * 1000 / rate)).astype(np.int16)
+    for click in CLICKS:
+        wave[round(click * rate) :][: len(tone)] = tone
+    out = av.open(str(path), "w")
+    stream: Any = out.add_stream(video, rate=25)
+    stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if video == "mjpeg" else "yuv420p"
+    sound: Any = out.add_stream(codec, rate=rate)
+    context = sound.codec_context
+    context.layout, context.bit_rate = layout, 64_000
+    context.options = {"strict": "-2"}
+    context.open()
+    packets = []
+    for number in range(25 * SECONDS):
+        frame = to_pix_fmt(picture(number), stream.pix_fmt, 5, video == "mjpeg")
+        frame.pts = number
+        packets += stream.encode(frame)
+    packets += stream.encode(None)
+    samples = np.repeat(wave[:, None], context.layout.nb_channels, 1).reshape(1, -1)
+    whole = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+    whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+    resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 800)
+    sounds = []
+    for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+        piece.pts = (piece.pts or 0) + round(late * rate)
+        sounds += sound.encode(piece)
+    sounds += sound.encode(None)
+    out.start_encoding()
+    if gap:
+        sounds = [packet for packet in sounds if not 1.6 <= float(packet.pts * packet.time_base) - late < 2.4]
+    for packet in sorted([*packets, *sounds], key=lambda packet: packet.dts * packet.time_base):
+        out.mux(packet)
+    out.close()
+    return path
+
+
+def _clicks(path: Path) -> list[float]:
+    """Return when clicks begin, in seconds after the first frame, as PyAV decodes the file."""
+    with av.open(str(path)) as container:
+        stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
+        first = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
+    times, levels, end = [], [], 0.0
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            values = frame.to_ndarray().astype(float)
+            channels = frame.layout.nb_channels
+            values = values[0] if frame.format.is_planar else values.reshape(-1, channels)[:, 0]
+            values = (values - 128) / 128 if frame.format.name.startswith("u8") else values
+            values = values / {"s16": 2**15, "s32": 2**31}.get(frame.format.packed.name, 1)
+            begin = end if frame.pts is None else float(frame.pts * frame.time_base)
+            times.append(begin + np.arange(len(values)) / frame.sample_rate)
+            levels.append(np.abs(values))
+            end = begin + len(values) / frame.sample_rate
+    loud = np.concatenate(times)[np.concatenate(levels) > 0.25] - first
+    return [float(time) for place, time in enumerate(loud) if not place or time - loud[place - 1] > 0.2]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize(
+    ("codec", "source", "rate", "layout"),
+    [
+        ("adpcm_ima_wav", "avi", 8000, "mono"),
+        ("adpcm_ms", "avi", 22050, "stereo"),
+        ("pcm_alaw", "mov", 8000, "mono"),
+        ("pcm_s16be", "mkv", 96000, "5.1"),
+        ("nellymoser", "flv", 11025, "mono"),
+        ("wmav2", "asf", 44100, "stereo"),
+        ("flac", "mkv", 48000, "5.1"),
+    ],
+)
+def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
+    tmp_path: Path, codec: str, source: str, rate: int, layout: str, target: str
+) -> None:
+    video = {"flv": "flv", "asf": "wmv2"}.get(source, "mjpeg")
+    path = _write_clicks(tmp_path / f"in.{source}", codec, rate, layout, video=video)
+    before = _clicks(path)
+    assert len(before) == len(CLICKS)
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    assert [stream.fate for stream in result.report.streams] in (["copied"], ["re-encoded"])
+    assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].fate == "re-encoded")
+    # PyAV asks FFmpeg to make time stamps for H.264 in AVI, which come a frame late.
+    frame_late = 0.04 if target == "avi" else 0
+    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "flac"])
+def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path, codec: str, target: str) -> None:
+    path = _write_clicks(tmp_path / "in.mkv", codec, 16000, gap=True, late=0.3)
+    assert _clicks(path) == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    frame_late = 0.04 if target == "avi" else 0
+    after = [time + frame_late for time in _clicks(tmp_path / f"out.{target}")]
+    assert after == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
+
+
+def test_g711_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
+    path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
+    through(path, tmp_path / "out.mkv")
+    samples = []
+    for name in ("in.mov", "out.mkv"):
+        with av.open(str(tmp_path / name)) as container:
+            samples.append(np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)]))
+    assert np.array_equal(*samples)
+
+
+@pytest.mark.parametrize(
+    ("codec", "target"),
+    [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],
+)
+def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path, codec: str, target: str) -> None:
+    path = tmp_path / "in.ts"
+    parts = []
+    for number, (rate, layout) in enumerate([(44100, "mono"), (48000, "stereo")]):
+        out = av.open(str(tmp_path / "part.ts"), "w", container_options={"muxdelay": "0"})
+        video: Any = out.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound: Any = out.add_stream(codec, rate=rate)
+        sound.codec_context.layout = layout
+        packets = []
+        for index in range(25):
+            frame = to_pix_fmt(picture(index), "yuv420p", 5, False)
+            frame.pts = index + 25 * number
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        channels = number + 1
+        wave = (12000 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)).astype(np.int16)
+        whole = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
+        whole.sample_rate, whole.pts, whole.time_base = rate, number * rate, Fraction(1, rate)
+        packets += [*sound.encode(whole), *sound.encode(None)]
+        out.start_encoding()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            out.mux(packet)
+        out.close()
+        parts.append((tmp_path / "part.ts").read_bytes())
+    path.write_bytes(b"".join(parts))
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        values = np.concatenate([f.to_ndarray()[0] for f in _at_one_rate(container)])
+    assert len(values) / 48000 == pytest.approx(2.0, abs=0.1)
+    for second in (0.5, 1.5):  # the same tone in both halves
+        part = values[round(second * 48000) - 9600 :][:19200]
+        assert np.argmax(np.abs(np.fft.rfft(part))) * 48000 / len(part) == pytest.approx(500, abs=10)
+        assert np.abs(part).max() > 0.1
+
+
+def _at_one_rate(container: Any) -> list[Any]:
+    frames: list[Any] = []
+    resamplers: dict[tuple[int, str], av.AudioResampler] = {}
+    for frame in container.decode(audio=0):
+        key = (frame.sample_rate, frame.layout.name)
+        frames += resamplers.setdefault(key, av.AudioResampler("flt", "mono", 48000)).resample(frame)
+    return frames
+
+
+def _write_time_code(path: Path) -> Path:
+    out = av.open(str(path), "w")
+    stream: Any = out.add_stream("libx264", rate=25)
+    stream.width, stream.height = 96, 64
+    stream.metadata["timecode"] = "10:11:12:13"
+    for number in range(10):
+        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+    out.mux(stream.encode(None))
+    out.close()
+    with av.open(str(path)) as container:
+        assert [s.type for s in container.streams] == ["video", "data"]
+    return path
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
+def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+    if target in ("mp4", "mov"):
+        assert codes == ["10:11:12:13"]
+        assert result.written.left_out == {}
+    else:
+        assert any("data stream 1" in note and "dropped" in note for note in result.notes), result.notes
+
+
+def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = through(path, tmp_path / "out.mov", start=0.2)
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert "timecode" not in container.streams.video[0].metadata
+    assert any("data stream 1" in note and "dropped" in note for note in result.notes)
+
+
+def _write_cameras(path: Path, default: int) -> Path:
+    """Write audio, a front and a rear camera of one size; frames of the rear camera count from 100."""
+    out = av.open(str(path), "w")
+    sound: Any = out.add_stream("aac", rate=48000)
+    sound.codec_context.layout = "mono"
+    sound.metadata["language"] = "deu"
+    cameras: list[Any] = []
+    for number in range(2):
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 96, 64
+        stream.disposition = int(number == default)
+        cameras.append(stream)
+    packets = []
+    for number in range(10):
+        for place, stream in enumerate(cameras):
+            packets += stream.encode(to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False))
+    for stream in cameras:
+        packets += stream.encode(None)
+    wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
+    wave.sample_rate, wave.pts = 48000, 0
+    packets += [*sound.encode(wave), *sound.encode(None)]
+    out.start_encoding()
+    for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        out.mux(packet)
+    out.close()
+    return path
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize(("default", "stream", "taken"), [(0, None, 0), (1, None, 1), (0, 1, 1), (1, 0, 0)])
+def test_the_segmented_camera_is_the_one_that_players_open(
+    tmp_path: Path, default: int, stream: int | None, taken: int, target: str
+) -> None:
+    path = _write_cameras(tmp_path / "in.mkv", default)
+    result = through(path, tmp_path / f"out.{target}", stream=stream)
+    assert result.report.ok, result.report.line()
+    assert (
+        f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
+    )
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert [s.type for s in container.streams] == ["audio", "video", "video"]
+        if target != "ts":  # MPEG-TS has no such flag
+            assert [s.disposition & 1 for s in container.streams.video] == [1, 0]
+        assert container.streams.audio[0].language in ("deu", "ger")
+        assert container.streams.best("video").index == 1
+    assert number_of(read(tmp_path / f"out.{target}", stream=0)[3]) == 3 + 100 * taken
+    assert number_of(read(tmp_path / f"out.{target}", stream=1)[3]) == 3 + 100 * (1 - taken)
+
+
+def test_a_video_stream_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    path = _write_cameras(tmp_path / "in.mkv", 0)
+    with pytest.raises(SourceError, match=r"no video stream 2 \(--stream\); it has 0 \(96x64\), 1 \(96x64\)"):
+        read(path, stream=2)
+
+
+def test_flags_of_copied_streams_are_kept(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "plain.mkv", before=[Audio()], after=[Audio(tone=880)])
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        flags = [0x80, 1, 0x40]  # hearing impaired, default, forced
+        for stream, flag in zip(streams, flags, strict=True):
+            stream.disposition = flag
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    through(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [int(stream.disposition) for stream in container.streams] == flags
+
+
+def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Path) -> None:
+    out = av.open(str(tmp_path / "in.mkv"), "w")
+    stream: Any = out.add_stream("libx264", rate=25)
+    stream.width, stream.height = 96, 64
+    out.add_attachment("font.ttf", "application/x-truetype-font", b"\0\1\0\0font")
+    for number in range(5):
+        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+    out.mux(stream.encode(None))
+    out.close()
+    assert through(tmp_path / "in.mkv", tmp_path / "out.mkv").report.ok
+    assert b"\0\1\0\0font" in (tmp_path / "out.mkv").read_bytes()
+    result = through(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    assert result.report.ok
+    assert any("attachment stream 1" in note and "dropped" in note for note in result.notes), result.notes
+
+
+def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
+    with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):
+        through(path, tmp_path / "out.avi")
+
+
+def test_strict_refuses_to_transcode(tmp_path: Path) -> None:
+    path = _write_clicks(tmp_path / "in.avi", "adpcm_ima_wav", 8000, video="mjpeg")
+    with pytest.raises(SinkError, match="without --strict it is transcoded to aac"):
+        through(path, tmp_path / "out.mp4", sink={"strict": True})
