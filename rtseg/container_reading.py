@@ -224,33 +224,6 @@ def _in_one_turn(times: Sequence[int | None], near: int) -> list[int | None]:
     return turned
 
 
-def audio_span(path: str, index: int) -> tuple[float, float] | None:
-    """Return when the samples of an audio stream begin and end, in seconds, by decoding all of it; None: there are none.
-
-    Samples that the file says are not to be heard (an encoder's delay and padding) are not among them.
-
-    Raises:
-        SourceError: it can't be opened.
-    """
-    begin: float | None = None
-    end = 0.0
-    with open_input(path) as container:
-        stream = container.streams[index]
-        assert isinstance(stream, av.AudioStream)
-        for packet in container.demux(stream):
-            try:
-                frames = stream.codec_context.decode(packet if packet.size else None)
-            except (av.FFmpegError, OSError):
-                continue
-            for frame in frames:
-                if frame.pts is None or not frame.rate:
-                    continue
-                time = float(frame.pts * fraction(frame.time_base))
-                begin = time if begin is None else begin
-                end = max(end, time + frame.samples / frame.rate)
-    return None if begin is None else (begin, end)
-
-
 def _reading(stream: Any) -> StreamReading:
     default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
     return StreamReading(codec_name(stream), stream.type, fraction(stream.time_base) or Fraction(1), default)

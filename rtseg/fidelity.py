@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from math import isinf
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 
+from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
 from rtseg.container_reading import (
     NO_TIME,
     ContainerReading,
     StreamReading,
-    audio_span,
     decoded_times,
     read_container,
     reading_of,
@@ -424,7 +426,7 @@ class _Comparison:
             trouble = ""
             if fate == "copied" and out is not None:
                 trouble = self._packets_differ(index, reading, out, video)
-            elif fate == "re-encoded" and out is not None:
+            elif fate == "re-encoded" and out is not None and reading.kind == "audio":
                 trouble = self._transcoded_differs(index, reading, out, indices[index], video)
             if trouble:
                 self.problems.append(f"{reading.kind} stream {index}: {trouble}")
@@ -497,24 +499,24 @@ class _Comparison:
     def _transcoded_differs(
         self, index: int, reading: StreamReading, out: StreamReading, out_index: int, video: Match | None
     ) -> str:
-        """Why audio that was encoded again is not where it was; empty: it is. By the first and the last sample."""
+        """Why audio that was encoded again is not heard where it was; empty: it is, or it is too even to tell."""
         if reading.pts and not out.pts:
             return "encoded again, it is empty"
-        if self._source is None or video is None or not video.segments or not self._span.whole:
+        if self._source is None or video is None or not self._span.whole or not self._written.timed:
             return ""
-        before = audio_span(self._source.path, index)
-        after = audio_span(str(self._written.path), out_index)
-        if before is None or after is None:
-            return ""
-        first, last = video.segments[0], video.segments[-1]
-        points = [
-            SyncPoint(index, after[0], 0.0, (after[0] - before[0] - float(first.shift * video.unit)) * 1000),
-            SyncPoint(index, after[1], 0.0, (after[1] - before[1] - float(last.shift * video.unit)) * 1000),
-        ]
-        # The last packet of a codec is filled up with silence, which not every container says.
-        frame_ms = out.last_duration * float(out.time_base) * 1000
-        if 0 <= points[1].out_ms <= frame_ms + SYNC_MS:
-            points.pop()
+        begin_in, before = loudness(self._source.path, index)
+        begin_out, after = loudness(str(self._written.path), out_index)
+        points = []
+        for segment in video.segments:
+            first, last = (float(time * video.unit) for time in (segment.first_in, segment.last_in))
+            shift = float(segment.shift * video.unit)
+            for at in sorted({first, max(first, last - WINDOW_SECONDS)}):
+                ours = _window(before, at - begin_in, last - at)
+                offset = offset_ms(ours, _window(after, at + shift - begin_out, last - at))
+                if offset is not None:
+                    points.append(SyncPoint(index, at + shift, 0.0, offset))
+        if any(isinf(point.out_ms) for point in points):
+            return "encoded again, it is not the input's"
         return self._out_of_step(points, reading.kind, 0.0)
 
     # What players show
@@ -534,7 +536,8 @@ class _Comparison:
         if best is not None and best.index != self._own.index:
             self.problems.append(f"players would show video stream {best.index}, which is not the segmented one")
         indices = {**self._written.copied, **self._written.reencoded}
-        order = [indices[index] for index in sorted(indices) if index in self._input.others]
+        # A time code is written anew, behind all others.
+        order = [indices[n] for n, reading in sorted(self._input.others.items()) if n in indices and reading.kind != "data"]
         kept = {out: index for index, out in indices.items()}
         if order != sorted(order):
             self.problems.append("the streams are not in the input's order")
@@ -542,6 +545,15 @@ class _Comparison:
         first_out = _chosen_audio(self._output.others)
         if first_in is not None and kept.get(-1 if first_out is None else first_out) != first_in:
             self.problems.append(f"players would play another audio stream than the input's ({first_in})")
+
+
+def _window(cells: Loudness, at: float, seconds: float) -> Loudness:
+    """Loudness from a time on (seconds after the first cell), for 10 s at most; nothing is heard before the first cell."""
+    first = round(at / CELL_SECONDS)
+    count = int(min(seconds, WINDOW_SECONDS) / CELL_SECONDS)
+    inside = cells[max(0, first) : max(0, first + count)]
+    padded = np.concatenate([np.zeros(min(count, max(0, -first))), inside])
+    return np.pad(padded, (0, max(0, count - len(padded))))
 
 
 def _chosen_audio(readings: dict[int, StreamReading]) -> int | None:

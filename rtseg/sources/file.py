@@ -219,6 +219,9 @@ class FileSource:
             yield from self._frames(picture)
         for picture, pts in self._times.flush():
             yield from self._frame(picture, pts)
+        for stream, times in self._others.items():
+            left = times.flush()
+            yield from self._passed(left, stream, fraction(left[0].time_base) if left else Fraction(1))
         lost = self._expected - self._decoded - self._corrupt
         countable = self._video.codec_context.name in _ONE_PACKET_PER_PICTURE and self._span.whole
         if lost > 0 and countable:
@@ -401,13 +404,18 @@ class FileSource:
             self._heard.add(stream)
         elif stream in self._heard or not self._prepares(packet, unit):
             return  # An edit list hides it.
-        self._others.setdefault(stream, PacketTimes()).place(packet)
-        assert packet.pts is not None
-        assert packet.dts is not None
-        if self._span.holds(packet.pts, unit):
-            shift = self._span.shift(unit)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            yield Passthrough(packet, stream)
+        ready = self._others.setdefault(stream, PacketTimes()).place(packet, self._kinds.get(stream) == "video")
+        yield from self._passed(ready, stream, unit)
+
+    def _passed(self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction) -> Iterator[Passthrough]:
+        """The packets that lie within the range."""
+        for packet in packets:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            if self._span.holds(packet.pts, unit):
+                shift = self._span.shift(unit)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                yield Passthrough(packet, stream)
 
     def _prepares(self, packet: Packet[Any], unit: Fraction) -> bool:
         """Whether a hidden packet comes right before the first sample that is heard, and prepares the decoder for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
@@ -34,8 +34,36 @@ class PacketTimes:
     last: int | None = None
     step: int = 1
 
-    def place(self, packet: Packet[Any]) -> None:
-        """Give a packet time stamps, later than those of the last one."""
+    held: list[Packet[Any]] = field(default_factory=list)
+    """The first packets of a stream whose frames are reordered: they have no decoding time yet (Matroska)."""
+
+    def place(self, packet: Packet[Any], reordered: bool = False) -> list[Packet[Any]]:
+        """Give a packet time stamps later than those of the last one; return the packets that are ready.
+
+        Args:
+            packet: of the stream.
+            reordered: whether presentation times may fall from packet to packet, as in video.
+        """
+        if reordered and packet.dts is None and packet.pts is not None and self.last is None and len(self.held) < 32:
+            self.held.append(packet)
+            return []
+        ready = self.flush(packet.dts)
+        self._set(packet)
+        return [*ready, packet]
+
+    def flush(self, before: int | None = None) -> list[Packet[Any]]:
+        """Return the packets that are held, their decoding times ending before that of the next one, if it has one."""
+        ready, self.held = self.held, []
+        steps = [max(1, packet.duration or 1) for packet in ready]
+        earliest = min((packet.pts or 0 for packet in ready), default=0)
+        stamp = min(earliest, earliest if before is None else before) - sum(steps)
+        for packet, step in zip(ready, steps, strict=True):
+            packet.dts = stamp
+            stamp += step
+            self._set(packet)
+        return ready
+
+    def _set(self, packet: Packet[Any]) -> None:
         pts, dts = packet.pts, packet.dts
         stamp = dts if dts is not None else pts
         if stamp is None:
