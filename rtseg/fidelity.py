@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import isinf
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from rtseg.time_match import Match, match_times
 
 GAP_SECONDS = Fraction(10)
 """A longer step forward is a jump where a format's clock is arbitrary, as for FFmpeg (`dts_delta_threshold`)."""
+
+_PREROLL_SECONDS = Fraction(1, 10)
+"""Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
 
 _UNSPECIFIED = 2
 _MOVES = frozenset({"mpegts", "matroska,webm", "avi"})
@@ -376,6 +380,10 @@ class _Comparison:
                 moved = shift
             else:
                 self.problems.append(f"all frames are shown {float(shift) * 1000:+.1f} ms off their time")
+        shown = sorted(time for time in self._shown_times(self._output) if time is not None)
+        if same := sum(later == earlier for earlier, later in pairwise(shown)):
+            what = f"{same} frames are shown at the time of the one before: the container counts in {float(tick) * 1000:g} ms"
+            self.problems.append(what)
         if match.worst * match.unit > tick:
             self.problems.append(f"a frame is shown {float(match.worst * match.unit) * 1000:.1f} ms off its time")
         for at, seconds in jump_sizes(match.segments, match.unit):
@@ -450,6 +458,8 @@ class _Comparison:
                 return found
             numbers = found
         out_times = [time for time in out.times() if time is not None]
+        if more := self._hidden_now(reading, out, numbers):
+            return more
         if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
             return ""
         if reading.is_pcm:
@@ -467,6 +477,20 @@ class _Comparison:
             what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
             self.repairs.append(Repair(index, what, match.set_between, 0.0))
         return self._out_of_step(sync_points(index, match, video), reading.kind, float(tolerance) * 1000)
+
+    def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> str:
+        """Why packets that the input shows are not shown any more; empty: they are. The decoder's start may be hidden."""
+        if reading.is_pcm:
+            return ""
+        times = out.times()
+        hidden = [place for place in sorted(out.hidden) if numbers[place] not in reading.hidden]
+        if not hidden:
+            return ""
+        first, last = times[hidden[0]], times[hidden[-1]]
+        long = first is None or last is None or (last - first) * out.time_base >= _PREROLL_SECONDS
+        if reading.kind == "audio" and hidden[-1] < len(times) - 1 and not long:
+            return ""
+        return f"{len(hidden)} packets that the input shows are hidden in the output"
 
     def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:
         """The number of the input's packet for each of the output's; or why they are not the same."""
@@ -532,17 +556,17 @@ class _Comparison:
 
     def _check_choice(self) -> None:
         """Whether players choose the segmented video, and the audio that they choose in the input."""
-        best = self._container.streams.best("video")
-        if best is not None and best.index != self._own.index:
-            self.problems.append(f"players would show video stream {best.index}, which is not the segmented one")
+        shown = _chosen("video", {self._own.index: self._output.video, **self._output.others})
+        if shown != self._own.index:
+            self.problems.append(f"players would show video stream {shown}, which is not the segmented one")
         indices = {**self._written.copied, **self._written.reencoded}
         # A time code is written anew, behind all others.
         order = [indices[n] for n, reading in sorted(self._input.others.items()) if n in indices and reading.kind != "data"]
         kept = {out: index for index, out in indices.items()}
         if order != sorted(order):
             self.problems.append("the streams are not in the input's order")
-        first_in = _chosen_audio({n: r for n, r in self._input.others.items() if n in indices})
-        first_out = _chosen_audio(self._output.others)
+        first_in = _chosen("audio", {n: r for n, r in self._input.others.items() if n in indices})
+        first_out = _chosen("audio", self._output.others)
         if first_in is not None and kept.get(-1 if first_out is None else first_out) != first_in:
             self.problems.append(f"players would play another audio stream than the input's ({first_in})")
 
@@ -556,10 +580,10 @@ def _window(cells: Loudness, at: float, seconds: float) -> Loudness:
     return np.pad(padded, (0, max(0, count - len(padded))))
 
 
-def _chosen_audio(readings: dict[int, StreamReading]) -> int | None:
-    """The audio stream that players choose: the first default one, else the first."""
-    audio = sorted(index for index, reading in readings.items() if reading.kind == "audio")
-    return next((index for index in audio if readings[index].default), audio[0] if audio else None)
+def _chosen(kind: str, readings: dict[int, StreamReading]) -> int | None:
+    """The stream of a kind that players choose: the first default one, else the first."""
+    streams = sorted(index for index, reading in readings.items() if reading.kind == kind)
+    return next((index for index in streams if readings[index].default), streams[0] if streams else None)
 
 
 def _upright(container: InputContainer) -> bool:

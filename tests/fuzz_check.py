@@ -19,11 +19,14 @@ AUDIO_SECONDS = Fraction(20, 1000)
 LONG = Fraction(1)
 """A step of a clock that is more than this, or that goes back, is a jump, but for single wrong times."""
 
+UNIFORM = (0, 255)
+"""Numbers of a picture that is all dark or all light: what decoders make of damage, each in its own way."""
+
 DOUBTFUL = 3
 """Where more times than this are wrong, nobody can say which of the others are right."""
 
 
-def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) -> list[str]:
+def differences(before: Reading, after: Reading, *, said: bool, left_out: bool, damaged: bool = False) -> list[str]:
     """What an output shows otherwise than its input; empty: it is right.
 
     Args:
@@ -31,13 +34,14 @@ def differences(before: Reading, after: Reading, *, said: bool, left_out: bool) 
         after: the output.
         said: rtseg reported repairs, so that times may differ where the input's are wrong.
         left_out: rtseg reported streams left out or encoded anew.
+        damaged: rtseg reported frames that can't be decoded: nobody can say when the others around them ought to be shown.
     """
     wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
     # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
     repaired = said and not _sane_frames(before, wrap)
     return [
         *_frames(before, after),
-        *(_times_repaired if repaired else _times_kept)(before, after, wrap),
+        *([] if repaired and damaged else (_times_repaired if repaired else _times_kept)(before, after, wrap)),
         *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
     ]
 
@@ -63,7 +67,8 @@ def _frames(before: Reading, after: Reading) -> list[str]:
     if len(before.frames) != len(after.frames):
         told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
     for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
-        if None not in (ours.number, theirs.number) and ours.number != theirs.number:
+        uniform = theirs.number in UNIFORM and place > 0
+        if None not in (ours.number, theirs.number) and ours.number != theirs.number and not uniform:
             told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
             break
     times = [frame.time for frame in after.frames]
@@ -151,7 +156,7 @@ def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap
         if same is not None:
             ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
             told += _offset(before, after, ours_, theirs_, said, wrap)
-        elif not (left_out and theirs.codec != ours.codec):
+        elif not left_out:
             told.append(f"{name}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same")
     order = [pairs[index][1].index for index in sorted(pairs)]
     if order != sorted(order):

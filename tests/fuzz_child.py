@@ -75,12 +75,12 @@ def run_case(made: Case, folder: Path, number: int) -> tuple[str, str, list[str]
         before, after = read(path, largest=True), read(target, largest=False)
     except (av.FFmpegError, OSError, ValueError) as error:
         return "wrong", f"{target.suffix} can't be read: {type(error).__name__}: {error}", ["unreadable"]
-    problems = differences(before, after, said=said, left_out=left_out)
+    problems = differences(before, after, said=said, left_out=left_out, damaged=result.report.corrupt > 0)
     if any(problem.startswith("frames: in place") for problem in problems):
         # Where a damaged picture has holes, decoders show what their memory held: only what two readings agree on counts.
         for once, again in zip(before.frames, read(path, largest=True, threads=True).frames, strict=False):
             once.number = once.number if once.number == again.number else None
-        problems = differences(before, after, said=said, left_out=left_out)
+        problems = differences(before, after, said=said, left_out=left_out, damaged=result.report.corrupt > 0)
     if problems:
         words = "; ".join([*repairs, *notes]) or result.report.line()
         differs = [re.split(r"[ :]", problem)[0] for problem in problems]

@@ -73,7 +73,8 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
     Args:
         path: the file.
         threads: decode several frames at once, as programs do by default.
-        largest: read the largest video stream, as the docs say rtseg does; else the one that players open.
+        largest: read the largest video stream (the default one of several), as the docs say rtseg does; else the one that players
+            open: the default one, else the first.
 
     Raises:
         av.FFmpegError: it can't be opened.
@@ -88,10 +89,10 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
         ]
         if not videos:
             raise ValueError("no video")
-        video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
-        if not largest:
-            best = container.streams.best("video")
-            video = best if best in videos else video
+        if largest:
+            video = max(videos, key=lambda s: (s.codec_context.width * s.codec_context.height, s.disposition & 1))
+        else:
+            video = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
         video.codec_context.thread_type = "FRAME" if threads else "NONE"
         told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
         told.tick = _fraction(video.time_base)

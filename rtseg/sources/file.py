@@ -419,8 +419,7 @@ class FileSource:
 
     def _prepares(self, packet: Packet[Any], unit: Fraction) -> bool:
         """Whether a hidden packet comes right before the first sample that is heard, and prepares the decoder for it."""
-        end = (packet.pts or 0) + (packet.duration or 0)
-        early = (end - self._starts.get(packet.stream_index, 0)) * unit < -_PREROLL_SECONDS
+        early = ((packet.pts or 0) - self._starts.get(packet.stream_index, 0)) * unit < -_PREROLL_SECONDS
         return not early and packet.stream_index not in self._pcm
 
     def _damaged(self, text: str, count: int = 1) -> None:

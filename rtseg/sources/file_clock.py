@@ -38,7 +38,7 @@ _AHEAD_SECONDS = 5
 _AHEAD_PACKETS = 4096
 _AHEAD_BYTES = 64 << 20
 
-PRIMING_SECONDS = Fraction(1, 5)
+_PRIMING_SECONDS = Fraction(1, 5)
 """Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
 
 _STEPS = 4
@@ -108,6 +108,7 @@ class Clock:
         self._begin: int | None = None  # the first stamp of the video, where the clock wraps
         starts: dict[int, Fraction] = {}
         streams = tuple(streams)
+        self._audio = {stream.index for stream in streams if stream.type == "audio"}
         for stream in streams:
             tick = fraction(stream.time_base) or Fraction(1)
             leading = stream.index == video or stream.type == "audio"
@@ -116,7 +117,7 @@ class Clock:
                 self._begin = stream.start_time
         for stream in streams:
             track, start = self._tracks[stream.index], stream.start_time
-            if track.leading and start is not None:
+            if (track.leading or stream.type == "video") and start is not None:
                 if self._begin is not None and track.tick == MPEG_TICK:
                     start = unwrapped(start, self._begin)
                 starts[stream.index] = start * track.tick
@@ -400,7 +401,7 @@ class Clock:
         video = starts.get(self._video)
         if video is None:
             return Fraction(0)
-        early = video < 0 or any(start < -PRIMING_SECONDS for start in starts.values())
+        early = any(start < (-_PRIMING_SECONDS if index in self._audio else 0) for index, start in starts.items())
         first = min(starts.values())
         return -first if early or (self._gap is not None and first > self._gap) else Fraction(0)
 

@@ -149,17 +149,24 @@ class FrameTimes(Generic[T]):
         assert following is not None
         if following > stamp:
             return True
+        third = next((s for _, s in list(self._held)[later + 1 :] if s is not None), None)
+        if third is None and not end and len(self._held) <= _HELD_FRAMES:
+            return None
         if self._last is None:
             # The first two of all: the rest of the recording is where the second is, unless it is below both.
-            third = next((s for _, s in list(self._held)[later + 1 :] if s is not None), None)
-            if third is None and not end and len(self._held) <= _HELD_FRAMES:
-                return None
             self._reject(0 if third is not None and following < third < stamp else later)
             return False
-        first_error = abs(stamp - self._last - self._step)
-        later_error = abs(following - self._last - (later + 1) * self._step)
-        self._reject(later if first_error <= later_error or following <= self._last else 0)
+        # The one without which the steps are more even; FFmpeg takes the first where there is nothing between them.
+        without_first = self._unevenness(self._last, following, later + 1)
+        without_later = self._unevenness(self._last, stamp, 1)
+        if third is not None:
+            without_first += self._unevenness(following, third, 1)
+            without_later += self._unevenness(stamp, third, later + 1)
+        self._reject(0 if without_first < without_later and following > self._last else later)
         return False
+
+    def _unevenness(self, earlier: int, later: int, steps: int) -> int:
+        return abs(later - earlier - steps * self._step)
 
     def _reject(self, number: int) -> None:
         self.wrong += 1
