@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.skip(reason="takes longer than 30 seconds: make proofs"))
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """No test leaves its process at real-time priority: all later tests and programs would inherit it, and starve the machine."""
+    if sys.platform == "linux" and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        pytest.fail("this test left the process at real-time priority", pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
