@@ -14,7 +14,7 @@ from rtseg.description import ModelDescription
 from rtseg.errors import BackendError
 from rtseg.palette import CAMVID_CLASSES
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 SIZE = (10, 8)
 
 

@@ -22,7 +22,7 @@ from rtseg.stats import STAGES, Histogram
 from rtseg.synthetic import SyntheticDrive
 from rtseg.tuning import remember_streams, tuned_streams, tuning_file
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 QUICK = ("--model", str(MODEL), "--seconds", "0.1", "--rounds", "1", "--preset", "ultrafast")

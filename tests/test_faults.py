@@ -22,7 +22,7 @@ from rtseg.errors import BackendError, FidelityError, SinkError
 from rtseg.segmenter import Segmenter
 from rtseg.video import Encoding, Look, process
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 FRAMES, AT = 60, 20

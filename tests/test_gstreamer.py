@@ -23,7 +23,7 @@ from rtseg.gstreamer.process import explain, words_of
 from rtseg.sinks.gstreamer import GStreamerSink
 from rtseg.sources.gstreamer import GStreamerSource, dry_run
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
 TEST_PICTURE = "videotestsrc pattern=solid-color foreground-color=0xff3060c0 num-buffers=6 ! video/x-raw,framerate=30/1"

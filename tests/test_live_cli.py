@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rtseg.cli import app
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
 ]
 

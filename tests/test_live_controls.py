@@ -12,7 +12,7 @@ from rtseg.controls import VIEWS, Controls, LiveNumbers
 from rtseg.errors import OptionError
 from rtseg.overlay import View
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_views_are_those_of_the_overlay() -> None:

@@ -23,7 +23,7 @@ from rtseg.inputs import find_inputs
 from rtseg.sinks.push import PushSink
 from rtseg.sources.reconnect import Reconnecting
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def opened(url: str) -> Reconnecting:

@@ -28,7 +28,7 @@ from rtseg.sinks.record import Record
 from rtseg.sinks.snapshot import Snapshots
 from rtseg.sources.reconnect import TIME_BASE
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 COLOUR = Colour("bt601", full_range=False)
 

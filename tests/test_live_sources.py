@@ -26,7 +26,7 @@ from rtseg.sources.network import open_stream, shown_url
 from rtseg.sources.paced import Paced
 from rtseg.sources.reconnect import TIME_BASE, LiveClock, Reconnecting
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 TIMEOUT = 2.0
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from media import write_video
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.system("Xvfb", "xdotool")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.system("Xvfb", "xdotool")]
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 SCREEN = (400, 300)

@@ -28,7 +28,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.sinks.partial import Partial
 from rtseg.video import Encoding, Look, Reading
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 QUICK = Encoding(preset="ultrafast")

@@ -18,7 +18,7 @@ from rtseg.pace import FASTER_SECONDS, SLOWER_SECONDS, Pace
 from rtseg.segmenter import Segmenter
 from rtseg.sinks.apart import Apart
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 class Machine:

@@ -18,7 +18,7 @@ from rtseg.sinks import push
 from rtseg.sinks.push import PushSink
 from rtseg.sources.gstreamer import GStreamerSource, srt_pipeline
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
 

@@ -17,7 +17,7 @@ from rtseg.demo import write_drive
 from rtseg.errors import BackendError, ModelError, OptionError
 from rtseg.palette import CAMVID_CLASSES, STREET
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)

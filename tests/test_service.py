@@ -23,7 +23,7 @@ from rtseg.controls import LiveNumbers
 from rtseg.errors import OptionError
 from rtseg.service import Notifier, Service, heartbeat, pause_before_start, sysusers
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 ARGUMENTS = [
     "--camera",

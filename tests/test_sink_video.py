@@ -38,7 +38,7 @@ from rtseg.sinks.partial import Partial
 from rtseg.sinks.video import VideoSink
 from rtseg.sources.file import FileSource
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[1]
 
 

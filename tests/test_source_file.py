@@ -23,7 +23,7 @@ from rtseg.sources import open_source
 from rtseg.sources.file import FileSource
 from rtseg.sources.pictures import PictureReader
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_real_drives(clips: Path) -> None:

@@ -20,7 +20,7 @@ from rtseg.sinks.gstreamer import GStreamerSink
 from rtseg.sinks.video import VideoSink
 from rtseg.sources import open_source
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 sources = pytest.mark.parametrize("decoder", ["software", pytest.param("gstreamer", marks=gstreamer)])

@@ -11,7 +11,7 @@ from media import write_video
 
 from rtseg.bundled import find_model
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 RUN = """
 import sys

@@ -26,7 +26,7 @@ from rtseg.sinks.prometheus import exposition
 from rtseg.sinks.web import MAX_CONNECTIONS, WebSink, bgr_of, parse_address
 from rtseg.synthetic import SyntheticDrive
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 EVIL = '<img src=x onerror="document.title=1">'
 NUMBERS: dict[str, Any] = {
