@@ -133,7 +133,7 @@ def test_as_many_as_asked_for_are_in_work_at_once(
     together = threading.Barrier(3)
 
     def work(source: str, output: str, *_: Any, **__: Any) -> Item:
-        together.wait(30)
+        together.wait(120)
         return {"input": source, "output": output, "notes": []}
 
     monkeypatch.setattr("rtseg.many.process", work)
@@ -180,13 +180,13 @@ def test_an_interrupt_ends_all_and_leaves_playable_files(tmp_path: Path, number:
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores SIGINT
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         kept = [out / "a.partial.mp4", out / "b.partial.mp4"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             if all(path.exists() and path.stat().st_size > 10_000 for path in kept):
                 break
             time.sleep(0.05)
         process.send_signal(number)
-        _, said = process.communicate(timeout=40)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert sorted(path.name for path in out.iterdir()) == ["a.partial.mp4", "b.partial.mp4"]

@@ -188,8 +188,15 @@ def test_a_model_that_returns_a_wrong_shape_is_told() -> None:
 def test_a_source_that_blocks_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.pipeline.JOIN_SECONDS", 0.2)
     source = DrawnSource(100, block_at=3)
+
+    def until_it_blocks(frame: Frame) -> ClassMap:
+        deadline = time.monotonic() + 60
+        while frame.index == 2 and not source.blocked and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return by_brightness(frame)
+
     with pytest.raises(OSError, match="full"):
-        go(source, Keeper(fail_at=2))
+        run(source, until_it_blocks, overlay(), [Keeper(fail_at=2)], Stats(CAMVID_CLASSES))
     assert source.blocked, "the run waited for it"
     source.close()
 

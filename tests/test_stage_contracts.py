@@ -85,7 +85,7 @@ def test_closing_from_another_thread_ends_the_reading(tmp_path: Path, decoder: s
     closer = threading.Thread(target=source.close)
     closer.start()
     assert sum(1 for _ in frames) < 200
-    closer.join(10)
+    closer.join(60)
     assert not closer.is_alive()
 
 
