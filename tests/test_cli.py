@@ -45,6 +45,11 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("drive") / "drive.mp4")
 
 
+@pytest.fixture(scope="module")
+def long_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("long") / "long.mp4", frames=1500, size=(640, 384))
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_reads_without_loading_anything_heavy(command: str) -> None:
     script = (
@@ -179,8 +184,8 @@ def frames_of(path: Path) -> int:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, number: int, code: int) -> None:
-    source, out = draw(tmp_path / "long.mp4", frames=1500, size=(640, 384)), tmp_path / "out.mp4"
+def test_an_interrupt_leaves_a_playable_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
+    source, out = long_drive, tmp_path / "out.mp4"
     command = [
         sys.executable,
         "-m",
