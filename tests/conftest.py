@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,23 @@ def on_gpu(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+TOGETHER = {"test_card_road", "test_export", "test_importers_export", "test_train", "test_web"}
+"""Files whose tests share something that takes seconds to make, or a program of the system: one worker runs them all."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Caches of this run are its own: neither what this user has tuned or built counts, nor is anything left to them."""
+    folder = tempfile.TemporaryDirectory(prefix="rtseg-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ["XDG_CACHE_HOME"] = folder.name
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Proofs run only when asked for by `-m proof`."""
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if "proof" in (config.option.markexpr or ""):
         return
     for item in items:
