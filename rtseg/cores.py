@@ -63,10 +63,10 @@ def without_real_time_priority() -> Iterator[None]:
 
 def _real_time_threads() -> set[int]:
     threads = set()
-    for name in os.listdir("/proc/self/task"):
+    for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
-            if os.sched_getscheduler(int(name)) in (os.SCHED_FIFO, os.SCHED_RR):
-                threads.add(int(name))
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                threads.add(int(task.name))
     return threads
 
 

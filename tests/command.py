@@ -91,9 +91,7 @@ def rtseg(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
         _server = _server or _Server()
         return _server.run(words, str(options.get("cwd", Path.cwd())))
     command = [sys.executable, "-m", "rtseg", *words]
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS, check=False, **options
-    )
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS, check=False, **options)
 
 
 def told_in_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("rtseg", deadline=None, derandomize=True)  # the same examples each time, however slow the machine
+settings.register_profile(
+    "rtseg", deadline=None, derandomize=True
+)  # the same examples each time, however slow the machine
 settings.load_profile("rtseg")
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -138,7 +138,9 @@ def test_a_reader_that_hangs_does_not_hold_up_the_recording_or_the_end(tmp_path:
         stdout=write_end,
     )
     os.close(write_end)
-    wait_for(lambda: len(list(tmp_path.rglob("*.png"))) > 100, process)  # a page of lines, and those that wait, are fewer
+    wait_for(
+        lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
+    )  # a page of lines, and those that wait, are fewer
     said = end(process)
     os.close(read_end)
     assert process.returncode == 1, said

@@ -282,7 +282,7 @@ except SinkError as error:
     print(error)
 """,
     )
-    assert re.search(r"(can't (write|finish) \S*masks\.partial|holds)", done.stdout), done.stderr
+    assert re.search(r"(can't (write|finish) .*masks\.partial|holds)", done.stdout), done.stderr
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / name).exists()
 

@@ -120,9 +120,7 @@ def test_a_slow_model_gets_fewer_frames() -> None:
         return by_brightness(frame, aspect)
 
     camera = Camera("camera0", DrawnCamera(5000, gate=gate), [Apart(keeper, capacity=8)])
-    told = live(
-        camera, segment=slow, pace=pace, controls=controls, more=lambda: {"adaptive": pace.to_dict()}
-    ).run()
+    told = live(camera, segment=slow, pace=pace, controls=controls, more=lambda: {"adaptive": pace.to_dict()}).run()
     assert told["adaptive"]["every"] >= 2
     assert adds_up(told)
     assert any(item.frame.index % 2 for item in keeper.items)  # at first it tried all

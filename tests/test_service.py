@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -171,9 +172,17 @@ def test_dry_run_writes_nothing_and_hides_secrets(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def folder_without_spaces() -> Iterator[Path]:
+    """A unit can't hold a path with spaces, which a user's folder for temporary files may have."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.system("systemd-analyze")
 @pytest.mark.parametrize("shares_tmp", [False, True])
-def test_systemd_takes_the_unit(tmp_path: Path, shares_tmp: bool) -> None:
+def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -> None:
+    tmp_path = folder_without_spaces
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -294,9 +303,10 @@ def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> Non
     )
     path = tmp_path / "rtseg.toml"
     path.write_text('[live]\ncamera = ["0"]\nlegend = true\n')
+    python_path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", "rtseg", "service", "run", "--config", str(path)],
-        cwd=package.parent, env={**os.environ, "PYTHONPATH": str(package.parent)}, stdout=subprocess.PIPE, text=True,
+        cwd=package.parent, env={**os.environ, "PYTHONPATH": python_path}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     killer = threading.Timer(150, process.kill)
     killer.start()

@@ -108,9 +108,7 @@ def test_log_and_curves(trained: TrainResult) -> None:
     assert not list(trained.log.parent.glob("*.partial*"))
 
 
-def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run killed with SIGKILL and resumed ends with the same weights as one that was left alone."""
     options = "variant='nano', epochs=8, batch=2, evaluations=2, precision='fp32'"
     script = f"""
