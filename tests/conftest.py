@@ -56,8 +56,9 @@ def on_gpu(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-TOGETHER = {"test_card_road", "test_export", "test_importers_export", "test_train", "test_web"}
-"""Files whose tests share something that takes seconds to make, or a program of the system: one worker runs them all."""
+_TORCH = ("cli_train", "export", "importers", "importers_export", "importers_refuse", "torch_backend", "train", "unet")
+TOGETHER = {"test_card_road": "kernels", **{f"test_{name}": "torch" for name in _TORCH}}
+"""Files that one worker runs: they share what takes seconds to make, such as torch's first export in a process."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Proofs run only when asked for by `-m proof`."""
     for item in items:
         if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.stem]))
     if "proof" in (config.option.markexpr or ""):
         return
     for item in items:
