@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -46,6 +47,10 @@ class _Server:
         command = [sys.executable, "-c", _SERVER]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self._process.communicate()
 
     def run(self, arguments: list[str], folder: str) -> subprocess.CompletedProcess[str]:
         with self._lock, tempfile.TemporaryDirectory() as kept:
