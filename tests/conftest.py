@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def camvid() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no CamVid at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements() -> Iterator[None]:
+    """A build measures what it has built for 0.1 s, not for 2.5 s of a whole core: no test looks at how exact that is."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("onnx") is None:  # nothing can be built
+            yield
+            return
+        patch.setattr("rtseg.models.proof.MEASURE_SECONDS", 0.1)
+        patch.setattr("rtseg.models.proof.WARMUP_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
