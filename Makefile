@@ -26,7 +26,7 @@ run: $(VENV)/installed  ## make run VIDEO=drive.mp4 [OUT=out.mp4]
 	$(BIN)/rtseg video "$(VIDEO)" -o "$(or $(OUT),$(basename $(notdir $(VIDEO))).rtseg.mp4)"
 
 test: $(VENV)/installed-dev  ## the test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev  ## style and format
 	$(BIN)/ruff check .

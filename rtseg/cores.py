@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,34 @@ def _lower_priority() -> None:
     thread = threading.get_native_id()
     with contextlib.suppress(OSError):  # a sandbox may forbid it: then nobody gives way, and all is as right as before
         os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GIVING_WAY))
+
+
+@contextlib.contextmanager
+def without_real_time_priority() -> Iterator[None]:
+    """Undo the real-time priority that a library gives to its threads and to the calling thread while the block runs.
+
+    SVT-AV1, when root opens it, puts the calling thread and its own threads into SCHED_FIFO 99. Threads and processes that
+    are started later inherit that: nothing else on the machine gets CPU time while one of them computes.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = _real_time_threads()
+    try:
+        yield
+    finally:
+        for thread in _real_time_threads() - before:
+            with contextlib.suppress(ProcessLookupError):  # it ended in between
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _real_time_threads() -> set[int]:
+    threads = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                threads.add(int(task.name))
+    return threads
 
 
 def has_vnni() -> bool:

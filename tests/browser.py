@@ -44,7 +44,7 @@ class Browser:
         flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
         options = {"binary": shutil.which("chromium"), "args": flags}
         wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self._session = "/session/" + self._ask("POST", "/session", wanted)["sessionId"]
@@ -65,7 +65,7 @@ class Browser:
         element = self._ask("POST", "/element", {"using": "css selector", "value": selector})[ELEMENT]
         self._ask("POST", f"/element/{element}/click", {})
 
-    def wait_for(self, script: str, seconds: float = 30.0) -> Any:
+    def wait_for(self, script: str, seconds: float = 100.0) -> Any:
         """What `script` returns, once that is true."""
         deadline = time.monotonic() + seconds
         while not (result := self.run(script)):
@@ -82,7 +82,7 @@ class Browser:
             f"http://127.0.0.1:{self._port}{self._session}{path}", data, {"Content-Type": "application/json"}
         )
         request.get_method = lambda: method  # type: ignore[method-assign]
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)["value"]
 
     def __enter__(self) -> Browser:
@@ -96,6 +96,6 @@ class Browser:
         finally:
             self._driver.terminate()
             try:
-                self._driver.wait(10)
+                self._driver.wait(30)
             except subprocess.TimeoutExpired:
                 self._driver.kill()

@@ -223,7 +223,7 @@ class UdpSender:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class _Chunks(io.RawIOBase):

@@ -13,6 +13,7 @@ import numpy as np
 from av.codec.context import Flags
 
 from rtseg.colour import yuv_to_rgb_matrix
+from rtseg.cores import without_real_time_priority
 from rtseg.fidelity import FidelityReport, InputFile, Recorder, compare
 from rtseg.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
 from rtseg.sinks.video import VideoSink, Written
@@ -140,6 +141,9 @@ def write_video(
     out.metadata.update(metadata or {})
     if chapters:
         out.set_chapters([dict(chapter) for chapter in chapters])
+    if codec == "libsvtav1":  # opened by the first frame otherwise
+        with without_real_time_priority():
+            context.open()
     packets = []
     for number, stamp in enumerate(pts):
         frame = to_pix_fmt(turn(picture(number % (1 << BITS), *size)), pix_fmt, tags[0], full_range)

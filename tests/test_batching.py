@@ -14,7 +14,7 @@ from rtseg.description import ModelDescription
 from rtseg.errors import BackendError
 from rtseg.palette import CAMVID_CLASSES
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 SIZE = (10, 8)
 
 
@@ -63,13 +63,13 @@ def ask(backend: Batching, values: list[int], before: Callable[[], None] = lambd
         thread.start()
     before()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     return answers
 
 
 def waiting(backend: Batching, count: int) -> None:
     """Until so many are in the queue."""
-    for _ in range(3000):
+    for _ in range(20_000):
         if len(backend._waiting) >= count:
             return
         threading.Event().wait(0.005)
@@ -86,7 +86,7 @@ def test_who_is_alone_waits_for_nobody() -> None:
 
 def test_what_comes_while_the_engine_works_is_computed_together() -> None:
     go = threading.Event()
-    engine = Engine(lambda number: None if number > 1 else bool(go.wait(30)) and None)
+    engine = Engine(lambda number: None if number > 1 else bool(go.wait(120)) and None)
     backend = Batching(engine)
 
     def release() -> None:
@@ -111,7 +111,7 @@ def test_a_failing_engine_is_told_to_all_whose_pictures_it_had_and_works_on() ->
 
     def gate(number: int) -> None:
         if number == 1:
-            go.wait(30)
+            go.wait(120)
         if number == 2:
             raise BackendError("the GPU has fallen off the bus")
 

@@ -380,7 +380,7 @@ def test_a_disk_that_is_full_leaves_nothing(model: Path, tmp_path: Path) -> None
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     command = [sys.executable, "-c", script, str(model), str(tmp_path / "built")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.startswith("SinkError the built file can't be written to"), done.stdout + done.stderr
     assert "File too large" in done.stdout
     assert not list((tmp_path / "built").iterdir())

@@ -137,8 +137,9 @@ GEOMETRIES = [
 
 
 @needs_compiler
-@pytest.mark.parametrize("hard", [False, True], ids=["street", "black and white"])
-@pytest.mark.parametrize("colour", [LIMITED, FULL], ids=["limited", "full"])
+@pytest.mark.parametrize(
+    ("colour", "hard"), [(LIMITED, False), (FULL, True)], ids=["limited, street", "full, black and white"]
+)
 @pytest.mark.parametrize(("size", "network", "aspect"), GEOMETRIES)
 def test_the_kernels_make_the_processor_s_pictures(
     library: ctypes.CDLL, size: tuple[int, int], network: tuple[int, int], aspect: float, colour: Colour, hard: bool
@@ -250,8 +251,7 @@ def road_note(result: dict[str, Any]) -> str:
 
 
 @needs_compiler
-@pytest.mark.parametrize("threads", [True, False])
-@pytest.mark.parametrize("legend", [True, False])
+@pytest.mark.parametrize(("threads", "legend"), [(True, True), (False, False)])
 def test_pictures_stay_on_the_card_and_look_as_the_processor_s(car: Car, threads: bool, legend: bool) -> None:
     video = drive(car.folder, before=[Audio(seconds=1.6)])
     look = Look(legend=legend)

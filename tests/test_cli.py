@@ -45,6 +45,11 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("drive") / "drive.mp4")
 
 
+@pytest.fixture(scope="module")
+def long_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("long") / "long.mp4", frames=1500, size=(640, 384))
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_reads_without_loading_anything_heavy(command: str) -> None:
     script = (
@@ -53,7 +58,7 @@ def test_help_reads_without_loading_anything_heavy(command: str) -> None:
         "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
         f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=True)
     assert "Usage" in result.stdout
     assert "loaded 0 []" in result.stdout
 
@@ -179,8 +184,8 @@ def frames_of(path: Path) -> int:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, number: int, code: int) -> None:
-    source, out = draw(tmp_path / "long.mp4", frames=1500, size=(640, 384)), tmp_path / "out.mp4"
+def test_an_interrupt_leaves_a_playable_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
+    source, out = long_drive, tmp_path / "out.mp4"
     command = [
         sys.executable,
         "-m",
@@ -198,7 +203,7 @@ def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, number: int, code: 
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores SIGINT
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         kept = tmp_path / "out.partial.mp4"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (
             time.monotonic() < deadline
             and process.poll() is None
@@ -206,7 +211,7 @@ def test_an_interrupt_leaves_a_playable_file(tmp_path: Path, number: int, code: 
         ):
             time.sleep(0.05)
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert not out.exists()

@@ -9,9 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from media import info, item, made_frame
 
 from rtseg.backends import open_backend
-from rtseg.cores import giving_way
+from rtseg.cores import giving_way, without_real_time_priority
+from rtseg.sinks.video import VideoSink
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
@@ -73,3 +75,43 @@ def test_openvino_gives_way_where_it_computes_several_pictures_at_once(streams: 
     backend.close()
     assert any(nice > niceness() for nice in new) == (streams > 1)
     assert niceness() == before[threading.get_native_id()]
+
+
+# Real-time priority
+
+
+def of_real_time() -> list[int]:
+    tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    return [task for task in tasks if os.sched_getscheduler(task) != os.SCHED_OTHER]
+
+
+@linux
+def test_real_time_priority_that_a_library_takes_is_undone() -> None:
+    """For the calling thread and for threads that were started meanwhile."""
+    go, threads = threading.Event(), []
+
+    def library() -> None:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        threads.append(threading.Thread(target=go.wait, args=(60,)))
+        threads[0].start()
+
+    try:
+        with without_real_time_priority():
+            library()
+            assert len(of_real_time()) == 2
+    except PermissionError:
+        pytest.skip("this user may not set real-time priority, so no library can either")
+    left = of_real_time()
+    go.set()
+    threads[0].join()
+    assert left == []
+
+
+@linux
+def test_svt_av1_computes_without_real_time_priority(tmp_path: Path) -> None:
+    """As root, SVT-AV1 would put every thread that is started after it, and every child process, above all others."""
+    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64), codec="libsvtav1", preset="12")
+    sink.write(item(made_frame(0)))
+    left = of_real_time()
+    sink.close()
+    assert left == []

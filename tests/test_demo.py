@@ -16,7 +16,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Encoding, Look, process
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_small_is_the_default_and_both_say_what_they_are() -> None:

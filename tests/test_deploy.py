@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "deploy" / "jetson" / "install.sh"
@@ -60,7 +60,7 @@ class Board:
 
     def install(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(INSTALL), "--prefix", str(self.folder / "env"), *arguments]
-        return subprocess.run(command, env={**self.environment, **more}, capture_output=True, text=True, timeout=50)
+        return subprocess.run(command, env={**self.environment, **more}, capture_output=True, text=True, timeout=150)
 
     @property
     def did(self) -> list[str]:
@@ -171,5 +171,5 @@ def test_the_container_copies_what_is_there() -> None:
 @pytest.mark.system("shellcheck")
 @pytest.mark.parametrize("script", sorted((ROOT / "deploy").rglob("*.sh")), ids=lambda path: path.name)
 def test_shellcheck(script: Path) -> None:
-    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout

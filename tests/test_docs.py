@@ -101,7 +101,7 @@ def test_every_test_named_in_the_fidelity_tables_exists() -> None:
 
 def test_the_tables_of_the_performance_page_are_those_of_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "performance_tables.py"), "--check"]
-    assert subprocess.run(command, timeout=60).returncode == 0, "run python benchmarks/performance_tables.py"
+    assert subprocess.run(command, timeout=150).returncode == 0, "run python benchmarks/performance_tables.py"
 
 
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

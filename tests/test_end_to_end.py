@@ -20,7 +20,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video import Encoding, Look, process
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 FRAMES = 6

@@ -12,7 +12,7 @@ from rtseg.bundled import find_model
 from rtseg.errors import ModelError, OptionError
 from rtseg.estimate import BOARDS, Layer, estimate, layers_of, working
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 NANO = find_model("nano")
 

@@ -26,7 +26,7 @@ from rtseg.sinks.video import VideoSink
 from rtseg.sources.file import FileSource
 from rtseg.video import Encoding, Look, process
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 

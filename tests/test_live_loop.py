@@ -23,7 +23,7 @@ from rtseg.sinks.apart import Apart
 from rtseg.sources.clock import TIME_BASE
 from rtseg.sources.reconnect import Outages
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 COLOUR = Colour("bt601", full_range=False)
 INFO = StreamInfo("drawn", 64, 48, "yuv420p", COLOUR, TIME_BASE, Fraction(30))
@@ -61,13 +61,13 @@ class DrawnCamera:
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         self.tried.set()
         if self._fails:
-            self.closed.wait(30)
+            self.closed.wait(120)
             return
         for index in range(self._frames):
             self._gate(index)
             yield frame(index, self._age)
         if self._lasting:
-            self.closed.wait(30)
+            self.closed.wait(120)
 
     def close(self) -> None:
         self.closed.set()
@@ -86,7 +86,7 @@ class Keeper:
 
     def write(self, item: Segmented) -> None:
         if self._blocks:
-            self.go.wait(30)
+            self.go.wait(120)
         if self.written == self._fail_at:
             raise SinkError("no space left on device")
         self.items.append(item)
@@ -113,6 +113,14 @@ def live(*cameras: Camera, segment: Callable[[Frame, float], ClassMap] = by_brig
     options.setdefault("controls", Controls())
     options.setdefault("numbers", LiveNumbers())
     return Live(cameras, segment, look, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns once it holds, however slow the machine is; fails where it never does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
 
 
 def adds_up(told: dict[str, dict[str, int]]) -> bool:
@@ -169,7 +177,7 @@ def test_every_frame_waits_instead_of_dropping() -> None:
         assert taken is not None
         seen.append(taken.frame.index)
         newest.done(taken)
-    thread.join(10)
+    thread.join(60)
     assert seen == list(range(more))
     assert newest.counts(0) == (0, more)
 
@@ -190,7 +198,7 @@ def test_a_cameras_next_frame_waits_until_the_one_before_is_done_with() -> None:
     thread.join(0.2)
     assert not more, "taken while the frame before it was still in work"
     newest.done(first)
-    thread.join(10)
+    thread.join(60)
     assert more[0] is not None
     assert (more[0].camera, more[0].frame.index) == (0, 1)
 
@@ -205,7 +213,7 @@ def test_frames_of_several_cameras_are_in_the_model_at_the_same_time_each_camera
             assert number not in in_work, "two frames of one camera at once"
             in_work.add(number)
             if not seen[number]:
-                together.wait(20)  # breaks unless the other camera's frame comes too
+                together.wait(60)  # breaks unless the other camera's frame comes too
             seen[number].append(picture.index)
             in_work.discard(number)
             return by_brightness(picture, aspect)
@@ -229,7 +237,7 @@ def test_closing_wakes_both_ends_and_counts_what_waited() -> None:
     thread = threading.Thread(target=lambda: ends.append(newest.take()))
     thread.start()
     newest.close()
-    thread.join(10)
+    thread.join(60)
     assert ends == [None]
     assert not newest.put(Captured(0, frame(0), INFO))
     assert newest.captured == [0, 0]
@@ -245,13 +253,12 @@ def test_a_slow_sink_gets_the_newest_and_says_what_it_missed() -> None:
     left: list[float | None] = []
     items = [Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
     apart.offer(items[0], left.append)
-    while apart._waiting:
-        time.sleep(0.01)
+    wait_until(lambda: not apart._waiting)
     for item in items[1:]:
         apart.offer(item, left.append)
     sink.go.set()
     apart.finish()
-    assert apart.join(20)
+    assert apart.join(60)
     assert [item.frame.index for item in sink.items] == [0, 9]
     assert (apart.written, apart.dropped, len(left)) == (2, 8, 10)
     assert sink.ended == "closed"
@@ -264,7 +271,7 @@ def test_a_dead_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     left: list[float | None] = []
     for i in range(5):
         apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), left.append)
-    assert apart.join(20)
+    assert apart.join(60)
     apart.offer(Segmented(frame(9), np.zeros((2, 2), np.uint8), frame(9)), left.append)
     assert (apart.written, apart.dropped) == (1, 5)
     assert [seconds is None for seconds in left].count(True) == 5
@@ -278,7 +285,7 @@ def test_a_patient_offer_waits_for_room_but_never_for_a_dead_sink() -> None:
     apart = Apart(sink, capacity=2, patient=True)
     for i in range(12):
         apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
-    assert apart.join(20)
+    assert apart.join(60)
     assert [item.frame.index for item in sink.items] == list(range(6))
     assert (apart.written, apart.dropped) == (6, 6)
 
@@ -287,13 +294,17 @@ def test_a_patient_offer_waits_for_room_but_never_for_a_dead_sink() -> None:
 
 
 def test_every_frame_is_accounted_for() -> None:
-    keeper = Keeper()
+    keeper, more_came = Keeper(), threading.Event()
+
+    def gate(index: int) -> None:
+        if index == 100:
+            more_came.set()
 
     def slow(picture: Frame, aspect: float) -> ClassMap:
-        time.sleep(0.004)
+        assert more_came.wait(60)
         return by_brightness(picture, aspect)
 
-    camera = Camera("camera0", DrawnCamera(200, gate=lambda _: time.sleep(0.001)), [Apart(keeper, capacity=300)])
+    camera = Camera("camera0", DrawnCamera(200, gate=gate), [Apart(keeper, capacity=300)])
     told = live(camera, segment=slow).run()
     frames = told["frames"]
     assert frames["read"] == 202
@@ -352,6 +363,7 @@ def test_a_hung_sink_slows_nobody_and_does_not_hold_up_the_end() -> None:
     def quit_at_last(index: int) -> None:
         gates.append(index)
         if index == 99:
+            wait_until(lambda: fine.written > 0)
             controls.quit()
 
     sinks = [Apart(fine, capacity=200), Apart(hung)]
@@ -366,9 +378,9 @@ def test_a_hung_sink_slows_nobody_and_does_not_hold_up_the_end() -> None:
 def test_quitting_ends_a_camera_that_never_ends() -> None:
     controls = Controls()
     threading.Timer(0.3, controls.quit).start()
-    begin = time.monotonic()
-    told = live(Camera("camera0", DrawnCamera(3, lasting=True), []), controls=controls).run()
-    assert time.monotonic() - begin < STOP_SECONDS + 10
+    source = DrawnCamera(3, lasting=True)
+    told = live(Camera("camera0", source, []), controls=controls).run()
+    assert source.closed.is_set(), "it was waited for"
     assert adds_up(told)
 
 
@@ -383,8 +395,8 @@ def test_a_dead_camera_does_not_stop_the_other() -> None:
     mosaic, controls = Keeper("web"), Controls()
 
     def quit_at_last(index: int) -> None:
-        time.sleep(0.002)
         if index == 29:
+            wait_until(lambda: keepers[1].written > 0 and mosaic.written > 0)
             controls.quit()
 
     cameras = [
@@ -402,25 +414,28 @@ def test_a_dead_camera_does_not_stop_the_other() -> None:
 
 
 def test_two_cameras_are_served_alike() -> None:
-    keepers = [Keeper("one"), Keeper("two")]
+    """One gives frames without end; the other's next frame comes when the one before was written."""
+    keepers, controls = [Keeper("one"), Keeper("two")], Controls()
 
-    def slow(picture: Frame, aspect: float) -> ClassMap:
-        time.sleep(0.01)
-        return by_brightness(picture, aspect)
+    def patient(index: int) -> None:
+        wait_until(lambda: keepers[1].written == index or controls.quitting)
+        if index == 20:
+            controls.quit()
 
     cameras = [
-        Camera("fast", DrawnCamera(400, gate=lambda _: time.sleep(0.0005)), [Apart(keepers[0], capacity=500)]),
-        Camera("slow", DrawnCamera(40, gate=lambda _: time.sleep(0.005)), [Apart(keepers[1], capacity=500)]),
+        Camera("fast", DrawnCamera(10**9), [Apart(keepers[0])]),
+        Camera("slow", DrawnCamera(21, gate=patient), [Apart(keepers[1], capacity=50)]),
     ]
-    live(*cameras, segment=slow).run()
-    assert keepers[1].written > 40 * 0.1, "the fast camera left the slow one nothing"
+    live(*cameras, controls=controls).run()
+    assert keepers[1].written >= 20, "the fast camera left the slow one nothing"
+    assert keepers[0].written > 0
 
 
 def test_controls_act_on_the_next_frame_and_pausing_holds_the_screen_alone() -> None:
     controls, screen, file = Controls(), Keeper("web"), Keeper("file")
 
     def steer(index: int) -> None:
-        time.sleep(0.02)
+        wait_until(lambda: file.written == index)  # all frames before were shown
         if index == 10:
             controls.set(view="side-by-side")
         if index == 20:
@@ -454,17 +469,17 @@ def test_numbers_come_each_second() -> None:
 
     def gate(index: int) -> None:
         time.sleep(0.02)
-        if numbers.latest:
+        if numbers.latest and numbers.latest["now"]["shown_fps"] > 0:
             controls.quit()
 
     def slow(frame: Frame, pixel_aspect: float) -> ClassMap:
         time.sleep(0.005)
         return by_brightness(frame, pixel_aspect)
 
-    camera = Camera("camera0", DrawnCamera(500, gate=gate), [])
+    camera = Camera("camera0", DrawnCamera(5000, gate=gate), [])
     told = live(camera, segment=slow, controls=controls, numbers=numbers).run()
     now = numbers.latest["now"]
-    assert 0 < now["capture_fps"] <= 50
+    assert 0 < now["capture_fps"] < 60
     assert set(now) == {
         *("capture_fps", "shown_fps", "dropped", "age_ms", "bottleneck", "engine_ms", "work_ms", "late", "classes")
     }

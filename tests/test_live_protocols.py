@@ -23,7 +23,7 @@ from rtseg.inputs import find_inputs
 from rtseg.sinks.push import PushSink
 from rtseg.sources.reconnect import Reconnecting
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def opened(url: str) -> Reconnecting:
@@ -121,7 +121,7 @@ def test_srt_through_gstreamer() -> None:
     frames = list(itertools.islice(source, 5))
     source.close()
     stop.set()
-    sender.join(20)
+    sender.join(60)
     sink.close()
     assert [(frame.width, frame.height) for frame in frames] == [(160, 96)] * 5
     assert np.abs(np.subtract(rgb_at(frames[-1], 20, 12), (200, 30, 30))).max() < 14

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from media import write_video
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.system("Xvfb", "xdotool")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.system("Xvfb", "xdotool")]
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 SCREEN = (400, 300)
@@ -52,7 +52,7 @@ def pixels(folder: Path) -> np.ndarray:
     return rows.reshape(int(height), -1, 4)[:, : int(width), 2::-1]
 
 
-def until(condition: object, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def until(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[1]
@@ -89,12 +89,12 @@ def test_the_window_shows_the_picture_and_obeys_keys(screen: dict[str, str], tmp
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=20,
+                timeout=120,
             ).stdout.split()
 
             def press(key: str) -> None:
-                subprocess.run(["xdotool", "windowfocus", found[-1]], env=screen, timeout=20, check=False)
-                subprocess.run(["xdotool", "key", key], env=screen, timeout=20, check=True)
+                subprocess.run(["xdotool", "windowfocus", found[-1]], env=screen, timeout=120, check=False)
+                subprocess.run(["xdotool", "key", key], env=screen, timeout=120, check=True)
 
             press("s")
             until(lambda: len(list((tmp_path / "pictures").glob("rtseg-*.png"))) == 1, process)
@@ -105,7 +105,7 @@ def test_the_window_shows_the_picture_and_obeys_keys(screen: dict[str, str], tmp
             assert cv2.imread(str(first)).shape == (128, 192, 3)
             assert not np.array_equal(cv2.imread(str(first)), cv2.imread(str(second)))
             press("q")
-            said = process.communicate(timeout=30)[1]
+            said = process.communicate(timeout=120)[1]
         finally:
             process.kill()
     assert process.returncode == 0, said

@@ -16,7 +16,7 @@ from media import number_of, read, through, write_video
 from rtseg.errors import OptionError, SourceError
 from rtseg.sources.file import FileSource
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def hls(path: Path, *names: str, end: bool = True) -> Path:

@@ -20,7 +20,7 @@ from rtseg.many import jobs_at_once
 from rtseg.palette import CAMVID_CLASSES, MIN_COLOUR_DISTANCE, load_palette
 from rtseg.resume import LIST_NAME, DoneList
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

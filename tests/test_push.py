@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -12,13 +14,13 @@ import numpy as np
 import pytest
 from media import picture
 
-from rtseg.errors import OptionError
+from rtseg.errors import OptionError, SourceError
 from rtseg.frame import Colour, Frame, Segmented, StreamInfo
 from rtseg.sinks import push
 from rtseg.sinks.push import PushSink
 from rtseg.sources.gstreamer import GStreamerSource, srt_pipeline
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
 
@@ -62,7 +64,7 @@ class Receiver:
 
 
 def send_until(sink: PushSink, enough: object, size: tuple[int, int] = (160, 96)) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     number = 0
     while not enough():  # type: ignore[operator]
         assert time.monotonic() < deadline, sink.warnings
@@ -82,7 +84,7 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
     url = f"{kind}://127.0.0.1:{port}" + ("" if kind == "udp" else "/live/street")
     listen = {
         "rtmp": {"listen": "1"},
-        "rtsp": {"rtsp_flags": "listen", "listen_timeout": "20"},
+        "rtsp": {"rtsp_flags": "listen", "listen_timeout": "100"},
         "udp": {"probesize": "20000", "analyzeduration": "500000"},
     }[kind]
     receiver = Receiver(url, **listen)
@@ -101,22 +103,25 @@ def test_srt() -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener", INFO, size=(160, 96))
     frames: list[Frame] = []
+    over = threading.Event()
 
     def read() -> None:
-        time.sleep(1)
-        source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}"), timeout=30)
-        for frame in source:
-            assert isinstance(frame, Frame)
-            frames.append(frame)
-            if len(frames) >= 5:
-                break
-        source.close()
+        while len(frames) < 5 and not over.is_set():
+            with contextlib.suppress(SourceError):  # the listener is not there yet
+                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}"), timeout=30)
+                for frame in itertools.islice(source, 5):
+                    assert isinstance(frame, Frame)
+                    frames.append(frame)
+                source.close()
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    send_until(sink, lambda: len(frames) >= 5)
-    sink.close()
-    reader.join(10)
+    try:
+        send_until(sink, lambda: len(frames) >= 5)
+    finally:
+        over.set()
+        sink.close()
+    reader.join(60)
     assert (frames[0].width, frames[0].height) == (160, 96)
 
 

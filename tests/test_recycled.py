@@ -66,7 +66,7 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(memory._free) <= 8
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_threads_never_see_each_others_pictures() -> None:
     memory = Recycled()
     wrong = []

@@ -19,7 +19,7 @@ from rtseg.resume import LIST_NAME, NO_OUTPUT, DoneList
 from rtseg.segmenter import Segmenter
 from rtseg.video import Encoding, Look, Reading
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 QUICK = Encoding(preset="ultrafast")

@@ -17,7 +17,7 @@ from rtseg.demo import write_drive
 from rtseg.errors import BackendError, ModelError, OptionError
 from rtseg.palette import CAMVID_CLASSES, STREET
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
@@ -83,7 +83,7 @@ def test_several_threads_may_ask_at_once() -> None:
     truths = [np.roll(blocks(160, 96), 32 * number, axis=1) for number in range(8)]
     with Segmenter(MODEL, size=(160, 96), streams=2) as shared, ThreadPoolExecutor(4) as pool:
         assert shared.streams == 2
-        answers = list(pool.map(shared, [COLOURS[truth] for truth in truths] * 5, timeout=60))
+        answers = list(pool.map(shared, [COLOURS[truth] for truth in truths] * 5, timeout=150))
     for answer, truth in zip(answers, truths * 5, strict=True):
         assert (answer == truth).all()
 
@@ -150,7 +150,7 @@ def test_nobody_is_told_over_the_network_that_openvino_was_imported() -> None:
         f"Segmenter({str(MODEL)!r})(np.zeros((20, 30, 3), np.uint8))\n"
         "assert sys.modules.get('openvino_telemetry') is None and 'openvino' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=150)
 
 
 def test_running_never_imports_torch() -> None:
@@ -159,4 +159,4 @@ def test_running_never_imports_torch() -> None:
         f"Segmenter({str(MODEL)!r})(np.zeros((20, 30, 3), np.uint8))\n"
         "assert 'torch' not in sys.modules and 'onnx' not in sys.modules, 'heavy'"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=150)

@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from rtseg.controls import LiveNumbers
 from rtseg.errors import OptionError
 from rtseg.service import Notifier, Service, heartbeat, pause_before_start, sysusers
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 ARGUMENTS = [
     "--camera",
@@ -109,7 +109,7 @@ def test_config_check_of_a_sound_file(tmp_path: Path) -> None:
     path.write_text('[live]\ncamera = 0\nshow = "web"\n')
     done = subprocess.run(
         [sys.executable, "-c", "from rtseg.commands.service import config; config()", "check", str(path)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
     assert "is sound: 2 options" in done.stderr
@@ -172,23 +172,31 @@ def test_dry_run_writes_nothing_and_hides_secrets(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def folder_without_spaces() -> Iterator[Path]:
+    """A unit can't hold a path with spaces, which a user's folder for temporary files may have."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.system("systemd-analyze")
 @pytest.mark.parametrize("shares_tmp", [False, True])
-def test_systemd_takes_the_unit(tmp_path: Path, shares_tmp: bool) -> None:
+def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -> None:
+    tmp_path = folder_without_spaces
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     unit = tmp_path / "rtseg.service"
     unit.write_text(Service(program, writable=(tmp_path,), shares_tmp=shares_tmp).unit())
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=150
     )
     complaints = [line for line in done.stderr.splitlines() if "rtseg" in line and "nvargus" not in line]
     assert (done.returncode, complaints) == (0, [])
     broken = tmp_path / "broken.service"
     broken.write_text(unit.read_text().replace("Type=notify", "Type=nonsense").replace("WatchdogSec=30", "Watchdog=30"))
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(broken)], capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "verify", "--man=no", str(broken)], capture_output=True, text=True, timeout=150
     )
     assert "broken.service" in done.stderr  # the check above can fail
 
@@ -212,7 +220,7 @@ def test_the_user_belongs_to_the_groups_of_the_devices() -> None:
 def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(20)
+        listening.settimeout(120)
         yield listening
 
 
@@ -234,7 +242,7 @@ def test_the_notifier_speaks_the_protocol(tmp_path: Path, systemd: socket.socket
 def test_the_notifier_finds_abstract_sockets() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0rtseg-test-{os.getpid()}")
-        listening.settimeout(10)
+        listening.settimeout(60)
         Notifier({"NOTIFY_SOCKET": f"@rtseg-test-{os.getpid()}"}).ready()
         assert listening.recv(100) == b"READY=1"
 
@@ -253,7 +261,7 @@ def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path,
         with pytest.raises(TimeoutError):
             systemd.recv(1000)
     assert not [thread for thread in threading.enumerate() if thread.name == "rtseg-heartbeat"], "it outlived the run"
-    systemd.settimeout(10)
+    systemd.settimeout(60)
     assert systemd.recv(1000) == b"STOPPING=1"
 
 
@@ -289,25 +297,24 @@ def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> Non
                 from rtseg.commands.service import service
                 service(sys.argv[2:])
             print(sys.argv[1:], flush=True)
-            time.sleep(60)
+            time.sleep(3600)
             """
         )
     )
     path = tmp_path / "rtseg.toml"
     path.write_text('[live]\ncamera = ["0"]\nlegend = true\n')
+    python_path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", "rtseg", "service", "run", "--config", str(path)],
-        cwd=package.parent, env={**os.environ, "PYTHONPATH": str(package.parent)}, stdout=subprocess.PIPE, text=True,
+        cwd=package.parent, env={**os.environ, "PYTHONPATH": python_path}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    killer = threading.Timer(60, process.kill)
+    killer = threading.Timer(150, process.kill)
     killer.start()
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "['live', '--camera=0', '--legend']\n"
         process.send_signal(signal.SIGTERM)
-        begin = time.monotonic()
-        assert process.wait(30) == -signal.SIGTERM  # it reached the run itself: the process is the same
-        assert time.monotonic() - begin < 30
+        assert process.wait(60) == -signal.SIGTERM  # it reached the run itself: the process is the same
     finally:
         killer.cancel()
         process.kill()
@@ -321,17 +328,17 @@ def test_rtseg_live_tells_systemd_that_it_lives_and_that_it_stops(tmp_path: Path
          "--gst", "videotestsrc is-live=true ! video/x-raw,width=160,height=96,framerate=10/1"],
         cwd=tmp_path, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    killer = threading.Timer(80, process.kill)
+    killer = threading.Timer(150, process.kill)
     killer.start()
     try:
-        systemd.settimeout(60)
+        systemd.settimeout(120)
         assert systemd.recv(1000) == b"READY=1"
         beats = [systemd.recv(1000).decode() for _ in range(2)]
         assert all(beat.startswith("WATCHDOG=1\nSTATUS=") and "fps, age p99" in beat for beat in beats)
         process.send_signal(signal.SIGTERM)
         while (said := systemd.recv(1000)) != b"STOPPING=1":
             assert said.startswith(b"WATCHDOG=1")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         killer.cancel()
         process.kill()

@@ -35,7 +35,7 @@ from rtseg.sinks.partial import Partial
 from rtseg.sinks.video import VideoSink
 from rtseg.sources.file import FileSource
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[1]
 
 
@@ -93,7 +93,7 @@ sink = VideoSink({str(tmp_path / f"out.{ending}")!r}, info(), size=(96, 64))
 fill(sink, 150)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=50, check=False, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     numbers = [number_of(shown) for shown in read(tmp_path / f"out.partial.{ending}")]
     assert numbers[:100] == list(range(100))  # At the very end B-frames may be missing between others.
@@ -228,7 +228,7 @@ def test_a_full_disk(tmp_path: Path, ending: str, check: str, when: str) -> None
         [sys.executable, "-c", LIMITED, str(out), str(ROOT), str(limit), str(frames), check],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 1, done
@@ -287,7 +287,7 @@ except SinkError as error:
 """
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(ROOT)], stdout=full, stderr=subprocess.PIPE, timeout=50, check=False
+            [sys.executable, "-c", code, str(ROOT)], stdout=full, stderr=subprocess.PIPE, timeout=150, check=False
         )
     assert done.returncode == 1
     assert b"no space left" in done.stderr
@@ -302,7 +302,7 @@ sink = VideoSink("-", info(), size=(96, 64))
 fill(sink, 20)
 sink.close()
 """
-    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=50, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     (tmp_path / "a.mkv").write_bytes(done.stdout)
     assert [number_of(shown) for shown in read(tmp_path / "a.mkv")] == list(range(20))

@@ -23,7 +23,7 @@ from rtseg.sources import open_source
 from rtseg.sources.file import FileSource
 from rtseg.sources.pictures import PictureReader
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_real_drives(clips: Path) -> None:
@@ -495,10 +495,10 @@ def test_standard_input(tmp_path: Path, ending: str) -> None:
     path = write_video(tmp_path / f"a.{ending}", frames=7)
     command = [sys.executable, "-c", CODE, root]
     with path.open("rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.strip() == "7", done.stderr
     if ending != "mp4":  # An MP4's index lies at its end: from a pipe it can't be read.
-        done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=50, check=False)
+        done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=150, check=False)
         assert done.stdout.strip() == b"7", done.stderr
 
 
@@ -510,7 +510,7 @@ def test_close_from_another_thread_ends_the_reading(tmp_path: Path) -> None:
         if len(frames) == 20:
             closer = threading.Thread(target=source.close)
             closer.start()
-            closer.join(10)
+            closer.join(60)
             assert not closer.is_alive()
     assert 20 <= len(frames) < 200
     source.close()

@@ -20,7 +20,7 @@ from rtseg.sinks.gstreamer import GStreamerSink
 from rtseg.sinks.video import VideoSink
 from rtseg.sources import open_source
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 sources = pytest.mark.parametrize("decoder", ["software", pytest.param("gstreamer", marks=gstreamer)])
@@ -85,7 +85,7 @@ def test_closing_from_another_thread_ends_the_reading(tmp_path: Path, decoder: s
     closer = threading.Thread(target=source.close)
     closer.start()
     assert sum(1 for _ in frames) < 200
-    closer.join(10)
+    closer.join(60)
     assert not closer.is_alive()
 
 

@@ -23,7 +23,7 @@ from rtseg.frame import Frame, rgb_frame
 from rtseg.palette import CAMVID_CLASSES, STREET
 from rtseg.steady import Steady
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)

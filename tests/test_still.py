@@ -15,7 +15,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.still import find_images, name_images, name_masks, process_image, read_image, write_image
 from rtseg.video import Look
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
 COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)

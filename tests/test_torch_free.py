@@ -11,7 +11,7 @@ from media import write_video
 
 from rtseg.bundled import find_model
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 RUN = """
 import sys
@@ -36,7 +36,7 @@ except SystemExit as end:
 def run(*arguments: object) -> str:
     """`rtseg ARGUMENTS` where importing torch fails; its standard error."""
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "torch: []"
     return done.stderr

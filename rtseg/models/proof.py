@@ -206,11 +206,17 @@ def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
     }
 
 
-def measure(backend: Any, seconds: float = 2.0, warmup_seconds: float = 0.5) -> dict[str, Any]:
+MEASURE_SECONDS, WARMUP_SECONDS = 2.0, 0.5
+"""How long a build measures the latency of what it has built."""
+
+
+def measure(backend: Any, seconds: float | None = None, warmup_seconds: float | None = None) -> dict[str, Any]:
     """Latency of a loaded backend alone, by percentiles in milliseconds, and its throughput.
 
     On a GPU `h2d`, `compute` and `d2h` stand apart, by CUDA events; `total` is one run as the caller sees it.
     """
+    seconds = MEASURE_SECONDS if seconds is None else seconds
+    warmup_seconds = WARMUP_SECONDS if warmup_seconds is None else warmup_seconds
     width, height = backend.input_size
     times: dict[str, list[float]]
     if hasattr(backend, "measure"):

@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from rtseg.colour import guess_matrix
+from rtseg.cores import without_real_time_priority
 from rtseg.errors import SinkError
 from rtseg.frame import Frame, StreamInfo
 from rtseg.sinks.containers import KEYFRAME_SECONDS, Container, encoder_options
@@ -114,7 +115,8 @@ class Encoder:
         """Whether a packet has come out."""
         try:
             self._stream = self._add_stream(container, info)
-            self._stream.codec_context.open()
+            with without_real_time_priority():
+                self._stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
             settings = ", ".join(f"{name} '{value}'" for name, value in coding.options.items())
             width, height = coding.size
