@@ -221,7 +221,9 @@ class FidelityReport:
             raise FidelityError("what came out is not what went in: " + "; ".join(self.problems))
 
 
-def compare(recorder: Recorder, written: Written, *, corrupt: int = 0, source: InputFile | None = None) -> FidelityReport:
+def compare(
+    recorder: Recorder, written: Written, *, corrupt: int = 0, source: InputFile | None = None
+) -> FidelityReport:
     """Compare an output with its input, by reading both files.
 
     Args:
@@ -561,7 +563,9 @@ class _Comparison:
             self.problems.append(f"players would show video stream {shown}, which is not the segmented one")
         indices = {**self._written.copied, **self._written.reencoded}
         # A time code is written anew, behind all others.
-        order = [indices[n] for n, reading in sorted(self._input.others.items()) if n in indices and reading.kind != "data"]
+        order = [
+            indices[n] for n, reading in sorted(self._input.others.items()) if n in indices and reading.kind != "data"
+        ]
         kept = {out: index for index, out in indices.items()}
         if order != sorted(order):
             self.problems.append("the streams are not in the input's order")

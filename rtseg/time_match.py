@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd
 
-_RETURNS_WITHIN = 9
-"""Times that are looked at to tell a few wrong ones from a jump of the clock."""
+_RETURNS_WITHIN = 65
+"""Times that are looked at to tell a few wrong ones from a jump of the clock: MPEG-TS has one for up to 16 AAC packets."""
+
+_FITTING = 9
+"""Times that are looked at to find where the output begins in the input."""
 
 
 @dataclass(slots=True)
@@ -124,7 +127,7 @@ class _Matcher:
         def rank(skipped: int) -> tuple[int, int]:
             time = self.ins[skipped]
             shift = self.outs[0] - (time or 0)
-            fitting = sum(self._fits(skipped + n, n, shift) for n in range(min(_RETURNS_WITHIN, len(self.outs))))
+            fitting = sum(self._fits(skipped + n, n, shift) for n in range(min(_FITTING, len(self.outs))))
             return (-fitting, abs(shift))
 
         return min(range(room + 1), key=rank)

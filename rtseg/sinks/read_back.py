@@ -32,7 +32,7 @@ def read_back(path: Path, written: int, last_seconds: float | None = None) -> No
     except (av.FFmpegError, OSError, IndexError) as error:
         raise SinkError(f"{path} was written but can't be read back: {reason(error)}") from error
     if count != written:
-        raise SinkError(f"{path} holds {count} of {written} frames: the disk may be full")
+        raise SinkError(f"{path} holds {count} of {written} frames")
 
 
 def _count(container: InputContainer) -> int:

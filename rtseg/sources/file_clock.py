@@ -29,8 +29,9 @@ _OVERLAP_SECONDS = 1
 _COMPOSITION_SECONDS = 10
 """A presentation time further from the decoding time than this is wrong."""
 
-_CONFIRM_PACKETS = 4
-"""Packets of a stream that are looked at to tell a jump from a wrong time stamp."""
+_NEAR_PACKETS = 4
+_CONFIRM_PACKETS = 64
+"""Packets of a stream that are looked at to tell a jump from a wrong time stamp: MPEG-TS has one for up to 16 AAC packets."""
 
 _AHEAD_SECONDS = 5
 """How far behind a jump of one stream the jumps of the others are looked for. MPEG-TS lets streams be 1 s apart."""
@@ -249,11 +250,14 @@ class Clock:
         assert track.last is not None
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS + 1)
         first, rest = following[0], following[1:]
-        limit = 4 * (len(rest) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
+        limit = 4 * (len(rest[:_NEAR_PACKETS]) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
         if self._gap is not None:
             limit = min(limit, self._gap_ticks(track, self._gap))
-        if any(0 < stamp - track.last <= limit for stamp in rest):
+        if any(0 < stamp - track.last <= limit for stamp in rest[:_NEAR_PACKETS]):
             return True  # What follows goes on where the stream was.
+        expected = (track.last + number * track.step for number in range(2, _CONFIRM_PACKETS + 2))
+        if any(abs(stamp - line) <= 2 * track.step for stamp, line in zip(rest, expected, strict=False)):
+            return True
         return not rest or not self._continues(track, rest[0], True, first)
 
     def _stamps(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int) -> list[int]:
@@ -283,7 +287,9 @@ class Clock:
             and self._continues(track, stamp, False)
         )
         following = next(later, None)
-        middle = track.last + track.step if following is None else (track.last + following) // 2
+        middle = track.last + track.step
+        if following is not None and following <= middle:
+            middle = (track.last + following) // 2
         track.last = max(middle, track.last + 1)
         packet.dts = packet.pts = track.last
         self._move(packet, track)
@@ -363,7 +369,7 @@ class Clock:
                 if not self._continues(other, stamp, other.reordered or packet.dts is None, before):
                     del missing[packet.stream_index]
         # A few packets more: where frames are reordered the first one read is not the first one shown.
-        for _ in range(len(self._tracks) * 2 * _CONFIRM_PACKETS):
+        for _ in range(len(self._tracks) * 2 * _NEAR_PACKETS):
             packet = next(reader, None)
             if packet is None:
                 return
