@@ -19,14 +19,13 @@ from av.container import InputContainer
 
 from rtseg.sinks.others import codec_name
 from rtseg.sources.demux import open_input
-from rtseg.sources.file_clock import MPEG_TICK, unwrapped
+from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
 from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
 from rtseg.sources.timeline import fraction
 
 NO_TIME = -(1 << 62)
 """Stands for a time stamp that is missing."""
 
-_GAP_SECONDS = 10
 _ERRORS_IN_A_ROW = 64
 
 
@@ -121,7 +120,7 @@ class ContainerReading:
                 d for n, d in enumerate(video.dts) if n not in video.hidden
             ]  # AVI: frames leave as they are decoded.
         decoding = [dts for dts in video.dts if dts != NO_TIME]
-        limit = _GAP_SECONDS / video.time_base if self.arbitrary_clock else 1 << 62
+        limit = (GAP_SECONDS if self.arbitrary_clock else LONGEST_GAP_SECONDS) / video.time_base
         if any(not 0 < later - earlier <= limit for earlier, later in pairwise(decoding)):
             return None
         times = sorted(pts for n, pts in enumerate(video.pts) if n not in video.hidden)
@@ -150,12 +149,12 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     errors = 0
     while errors < _ERRORS_IN_A_ROW:
         try:
-            for packet in container.demux():
+            for packet in container.demux(list(container.streams)):
                 errors = 0
                 if packet.size and packet.stream_index in streams:
                     streams[packet.stream_index].add(packet, packet.stream_index != video)
             break
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in mid-file
             errors += 1
     if arbitrary_clock(container):
         _unwrap(streams, streams[video])
@@ -190,7 +189,7 @@ def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ())
                     except (av.FFmpegError, OSError):
                         continue
                 break
-            except (av.FFmpegError, OSError):
+            except (av.FFmpegError, OSError, IndexError):
                 errors += 1
         for _ in range(_ERRORS_IN_A_ROW):  # An error at the end does not hold back the frames behind it.
             try:

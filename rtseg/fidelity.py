@@ -28,13 +28,11 @@ from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
 from rtseg.sinks.others import codec_name
 from rtseg.sinks.video import Written
 from rtseg.sources.demux import STDIN
+from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.sources.pictures import UPRIGHT, orientation_of
 from rtseg.sources.timeline import Span
 from rtseg.sync_check import SYNC_MS, SyncPoint, jump_sizes, sync_points
 from rtseg.time_match import Match, match_times
-
-GAP_SECONDS = Fraction(10)
-"""A longer step forward is a jump where a format's clock is arbitrary, as for FFmpeg (`dts_delta_threshold`)."""
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
@@ -365,8 +363,8 @@ class _Comparison:
         return match_times(going_in, out_times, tick_in, tick_out, tolerance=tick_out, gap=self._gap)
 
     @property
-    def _gap(self) -> Fraction | None:
-        return GAP_SECONDS if self._input.arbitrary_clock else None
+    def _gap(self) -> Fraction:
+        return Fraction(GAP_SECONDS if self._input.arbitrary_clock else LONGEST_GAP_SECONDS)
 
     def _frame_times(self, match: Match) -> Fraction:
         """Judge what happened to the times of the frames; return how much the container moved all of them."""

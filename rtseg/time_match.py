@@ -62,7 +62,7 @@ def match_times(
     base_out: Fraction,
     *,
     tolerance: Fraction,
-    gap: Fraction | None,
+    gap: Fraction,
 ) -> Match:
     """Match two sequences of times in the order of showing.
 
@@ -72,13 +72,13 @@ def match_times(
         base_in: seconds.
         base_out: seconds.
         tolerance: seconds; what a container may round.
-        gap: seconds; a longer step forward in the input is a jump of its clock; None: no step is.
+        gap: seconds; a longer step forward in the input is a jump of its clock.
     """
     unit = common_unit(base_in, base_out)
     scale_in, scale_out = int(base_in / unit), int(base_out / unit)
     ins = [None if time is None else time * scale_in for time in going_in]
     outs = [time * scale_out for time in coming_out]
-    matcher = _Matcher(Match(unit), ins, outs, max(1, int(tolerance / unit)), None if gap is None else int(gap / unit))
+    matcher = _Matcher(Match(unit), ins, outs, max(1, int(tolerance / unit)), int(gap / unit))
     return matcher.run()
 
 
@@ -88,7 +88,7 @@ class _Matcher:
     ins: list[int | None]
     outs: list[int]
     tolerance: int
-    gap: int | None
+    gap: int
     shift: int | None = None
     highest: int = 0
     """The latest time of the segment that went in."""
@@ -147,7 +147,7 @@ class _Matcher:
         assert self.shift is not None
         shift = self.outs[j] - time
         after = next((t for t in self.ins[i + 1 : i + 4] if t is not None), None)
-        jumps = time <= self.highest or (self.gap is not None and time - self.highest > self.gap)
+        jumps = time <= self.highest or time - self.highest > self.gap
         returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _RETURNS_WITHIN))
         if jumps and not returns:
             self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j]))

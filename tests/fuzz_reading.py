@@ -155,9 +155,9 @@ class BestEffort:
 def _packets(container: Any, told: Reading) -> Iterator[Any]:
     while told.errors < _ERRORS:
         try:
-            yield from (packet for packet in container.demux() if packet.size)
+            yield from (packet for packet in container.demux(list(container.streams)) if packet.size)
             return
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in mid-file
             told.errors += 1
 
 

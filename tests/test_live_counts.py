@@ -181,7 +181,7 @@ def test_published_numbers_and_metrics_add_up() -> None:
         told.append(latest)
         controls.quit()
 
-    camera = Camera("camera0", DrawnCamera(100_000, gate=lambda _: None), [])
+    camera = Camera("camera0", DrawnCamera(1 << 40, gate=lambda _: None), [])
     live(camera, controls=controls, numbers=numbers, on_second=on_second).run()
     assert adds_up(dict(told[0]))
     assert told[0]["frames"]["dropped"] > 0

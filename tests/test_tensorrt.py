@@ -202,7 +202,7 @@ def test_every_version_builds_strongly_typed_and_runs(jetson: Jetson, model: Pat
     assert proof["precision"]["fp16_share"] == 1.0
     assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 0}
     assert proof["agreement"]["pixels"] == 1.0
-    assert proof["agreement"]["ran"] == "the built file on Orin, compute capability 8.7 in fp16"
+    assert proof["agreement"]["ran"] == "the built file by tensorrt on Orin, compute capability 8.7 in fp16"
     assert set(proof["latency_ms"]) == {"precision", "h2d", "compute", "d2h", "total", "runs", "per_second"}
     assert built.notes == ("a warning of two lines",)
     assert not jetson.cudart.alive, "the proof gave back all it took"

@@ -8,39 +8,42 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtseg.sources.timeline import Span, Timeline
+from rtseg.sources.timeline import FrameTimes, Span
 
 
-def placed(stamps: list[int | None], guesses: list[int | None] | None = None) -> tuple[list[int], Timeline]:
-    timeline = Timeline(nominal=40, second=1000)
-    return [
-        timeline.place(stamp, guess) for stamp, guess in zip(stamps, guesses or [None] * len(stamps), strict=True)
-    ], timeline
+def placed(stamps: list[int | None], step: int = 40) -> tuple[list[int], FrameTimes[int]]:
+    times: FrameTimes[int] = FrameTimes(step)
+    ready = [item for number, stamp in enumerate(stamps) for item in times.put(number, stamp)]
+    ready += times.flush()
+    assert [number for number, _ in ready] == list(range(len(stamps)))
+    return [stamp for _, stamp in ready], times
 
 
 def test_rising_stamps_are_kept() -> None:
-    stamps, timeline = placed([-80, 0, 1, 2000, 1 << 50])
+    stamps, times = placed([-80, 0, 1, 2000, 1 << 50])
     assert stamps == [-80, 0, 1, 2000, 1 << 50]
-    assert timeline.warnings("frames") == ()
+    assert (times.missing, times.wrong) == (0, 0)
 
 
-def test_missing_stamps_come_from_the_guess_or_the_rate() -> None:
-    stamps, timeline = placed([None, None, None, 200], [10, 50, None, None])
-    assert stamps == [10, 50, 90, 200]
-    assert timeline.warnings("frames") == ("frames without a time stamp: 1, set from the rate",)
+def test_missing_stamps_are_set_between_their_neighbors_or_come_from_the_rate() -> None:
+    assert placed([None, None, 100, None, None, 190, None])[0] == [20, 60, 100, 130, 160, 190, 230]
+    stamps, times = placed([None, None, None])
+    assert stamps == [0, 40, 80]
+    assert times.missing == 3
 
 
-def test_small_steps_backwards_move_one_stamp_and_not_the_rest() -> None:
-    stamps, timeline = placed([0, 40, 40, 30, 120])
-    assert stamps == [0, 40, 41, 42, 120]
-    assert timeline.backwards == 2
-    assert "2, moved just behind" in timeline.warnings("frames")[0]
+def test_no_frame_waits_where_no_frame_has_a_stamp() -> None:
+    times: FrameTimes[int] = FrameTimes(40)
+    assert [list(times.put(number, None)) for number in range(3)] == [[(0, 0)], [(1, 40)], [(2, 80)]]
 
 
-def test_a_clock_set_back_moves_all_that_follows() -> None:
-    stamps, timeline = placed([5000, 5040, 0, 40, 100])
-    assert stamps == [5000, 5040, 5080, 5120, 5180]
-    assert timeline.jumps == 1
+def test_one_wrong_stamp_is_set_between_its_neighbors() -> None:
+    for wrong in (-5000, 30, 40, 5000):
+        stamps, times = placed([0, 40, wrong, 120, 160])
+        assert stamps == [0, 40, 80, 120, 160]
+        assert times.wrong == 1
+    assert placed([9000, 40, 80, 120])[0] == [0, 40, 80, 120]
+    assert placed([0, 40, 80, 20])[0] == [0, 40, 80, 120]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(1 << 40), 1 << 40)), max_size=60))

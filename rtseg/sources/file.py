@@ -275,9 +275,12 @@ class FileSource:
             except (av.FFmpegError, OSError) as error:
                 errors += 1
                 self._damaged(f"unreadable data ({_reason(error)})")
+            except IndexError:  # PyAV, on a packet of a stream that was not there when the file was opened
+                errors += 1
+                self._damaged("packet of a stream that begins in mid-file")
 
     def _guarded_demux(self) -> Iterator[Packet[Any]]:
-        packets = self._container.demux()
+        packets = self._container.demux(list(self._container.streams))
         while True:
             with self._lock:
                 if self._closing.is_set():

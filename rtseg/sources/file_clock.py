@@ -20,6 +20,9 @@ GAP_SECONDS = 10
 """A longer step forward is a jump where the format's clock is arbitrary (MPEG-TS and -PS). FFmpeg's own limit
 (`dts_delta_threshold`). Other containers say when a frame is shown: there a gap is a gap."""
 
+LONGEST_GAP_SECONDS = 6 * 3600
+"""The same for all other containers: their times are meant, but MP4 holds no step of 2**31 ticks, and FFmpeg aborts on one."""
+
 _REORDER_SECONDS = 10
 """How far a presentation time may step back because frames are stored in decoding order: long at a variable rate."""
 
@@ -104,7 +107,8 @@ class Clock:
 
     def __init__(self, streams: Iterable[Any], video: int, *, arbitrary: bool) -> None:
         self._video = video
-        self._gap: Fraction | None = Fraction(GAP_SECONDS) if arbitrary else None
+        self._arbitrary = arbitrary
+        self._gap = Fraction(GAP_SECONDS if arbitrary else LONGEST_GAP_SECONDS)
         self._tracks: dict[int, _Track] = {}
         self._begin: int | None = None  # the first stamp of the video, where the clock wraps
         starts: dict[int, Fraction] = {}
@@ -208,17 +212,16 @@ class Clock:
         if last is None:
             return True
         back = _REORDER_SECONDS / track.tick if reordered else -1
-        return last - stamp <= back and (self._gap is None or stamp - last <= self._gap_ticks(track, self._gap))
+        return last - stamp <= back and stamp - last <= self._gap_ticks(track)
 
-    @staticmethod
-    def _gap_ticks(track: _Track, gap: Fraction) -> int:
+    def _gap_ticks(self, track: _Track) -> int:
         # A time-lapse has long steps everywhere.
-        return max(int(gap / track.tick), 4 * track.step)
+        return max(int(self._gap / track.tick), 4 * track.step)
 
     def _is_gap(self, track: _Track, stamp: int) -> bool:
         """Whether a step forward is a gap in this stream alone: another stream is there already, by the same clock."""
         assert track.last is not None
-        if stamp <= track.last or self._gap is None:
+        if stamp <= track.last:
             return False
         others = (t for t in self._tracks.values() if t.leading and t is not track and t.segment == track.segment)
         time = stamp * track.tick
@@ -251,8 +254,7 @@ class Clock:
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS + 1)
         first, rest = following[0], following[1:]
         limit = 4 * (len(rest[:_NEAR_PACKETS]) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
-        if self._gap is not None:
-            limit = min(limit, self._gap_ticks(track, self._gap))
+        limit = min(limit, self._gap_ticks(track))
         if any(0 < stamp - track.last <= limit for stamp in rest[:_NEAR_PACKETS]):
             return True  # What follows goes on where the stream was.
         expected = (track.last + number * track.step for number in range(2, _CONFIRM_PACKETS + 2))
@@ -409,7 +411,7 @@ class Clock:
             return Fraction(0)
         early = any(start < (-_PRIMING_SECONDS if index in self._audio else 0) for index, start in starts.items())
         first = min(starts.values())
-        return -first if early or (self._gap is not None and first > self._gap) else Fraction(0)
+        return -first if early or (self._arbitrary and first > self._gap) else Fraction(0)
 
 
 def _stamp(packet: Packet[Any]) -> int | None:
