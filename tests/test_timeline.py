@@ -33,7 +33,7 @@ def test_missing_stamps_are_set_between_their_neighbors_or_come_from_the_rate() 
 
 
 def test_no_frame_waits_where_no_frame_has_a_stamp() -> None:
-    times: FrameTimes[int] = FrameTimes(40)
+    times: FrameTimes[int] = FrameTimes(40, timed=False)
     assert [list(times.put(number, None)) for number in range(3)] == [[(0, 0)], [(1, 40)], [(2, 80)]]
 
 

@@ -91,13 +91,13 @@ class FrameTimes(Generic[T]):
 
     Args:
         step: ticks between two frames where nothing else is known, at least 1.
+        timed: whether there may be time stamps at all; False: no frame waits for one.
     """
 
-    def __init__(self, step: int) -> None:
-        self._step = step
+    def __init__(self, step: int, *, timed: bool = True) -> None:
+        self._step, self._timed = step, timed
         self._held: deque[tuple[T, int | None]] = deque()
         self._last: int | None = None
-        self._stamped = False
         self.missing = 0
         """Frames without a time stamp."""
         self.wrong = 0
@@ -106,7 +106,6 @@ class FrameTimes(Generic[T]):
     def put(self, frame: T, stamp: int | None) -> Iterator[tuple[T, int]]:
         """Take a frame and yield those whose times are certain: most are held until the next one is there."""
         self.missing += stamp is None
-        self._stamped = self._stamped or stamp is not None
         self._held.append((frame, stamp))
         yield from self._ready(end=False)
 
@@ -124,7 +123,7 @@ class FrameTimes(Generic[T]):
             if stamp is None:
                 if later is not None:
                     yield from self._interpolate(later)
-                elif end or not self._stamped or len(self._held) > _HELD_FRAMES:
+                elif end or not self._timed or len(self._held) > _HELD_FRAMES:
                     yield self._emit(0 if self._last is None else self._last + self._step)
                 else:
                     return
