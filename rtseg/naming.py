@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import stat
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError
+from rtseg.secrets import shown_url
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".gif", ".h264", ".264"}
@@ -74,7 +74,7 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in patterns:
         if "://" in pattern:
-            address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
+            address = shown_url(pattern)
             raise SourceError(f"'{address}' is a stream, which has no end: use `rtseg live --url {address}`")
         kind = _kind(pattern)
         if pattern == "-" or kind == "file":

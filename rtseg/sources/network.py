@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
-
 import av
 
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
+from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection, reason
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
 
@@ -34,13 +33,6 @@ SCHEMES = tuple(_PROTOCOLS)
 """What URLs may begin with, here; `srt://` goes through GStreamer."""
 
 
-def shown_url(url: str) -> str:
-    """A URL without user, password, query and fragment: cameras take passwords in any of them."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def open_stream(
     url: str,
     *,
@@ -62,8 +54,8 @@ def open_stream(
         OptionError: not such a URL or transport.
         SourceError: nobody answers, it is refused, or it is no video.
     """
-    scheme = url.partition("://")[0].lower()
-    name = name or shown_url(url)
+    parts = parse_url(url, "the URL")
+    scheme, name = parts.scheme, name or parts.shown
     if scheme not in _PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
@@ -78,7 +70,7 @@ def open_stream(
         "analyzeduration": "2000000",
         "fpsprobesize": "0",  # it would read two dozen pictures, most of a second, before the first is shown
     }
-    if scheme in ("http", "https") and urlsplit(url).path.lower().endswith(".m3u8"):
+    if scheme in ("http", "https") and parts.path.lower().endswith(".m3u8"):
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
     if scheme in ("rtsp", "rtsps"):
@@ -87,7 +79,7 @@ def open_stream(
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
     try:
-        container = av.open(url, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
+        container = av.open(parts.text, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except (av.FFmpegError, OSError, ValueError) as error:
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
