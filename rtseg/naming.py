@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError
-from rtseg.secrets import shown_url
+from rtseg.secrets import shown_name, shown_url
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".gif", ".h264", ".264"}
@@ -89,7 +89,7 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
         elif glob.has_magic(pattern):
             matches = sorted(match for match in glob.glob(pattern, recursive=True) if _kind(match) == "file")
             if not matches:
-                raise SourceError(f"nothing matches '{pattern}'")
+                raise SourceError(f"nothing matches '{shown_name(pattern)}'")
             found += matches
         else:
             found.append(pattern)  # the source says what is wrong with it

@@ -16,6 +16,7 @@ from rtseg.secrets import (
     parse_url,
     remember,
     remember_pipeline,
+    shown_name,
     shown_url,
 )
 
@@ -92,7 +93,7 @@ def is_secret(option: str, value: str) -> bool:
         return holds_secret(value)
     if option in _URL_OPTIONS and "://" not in value:
         return not value.startswith("-") and not looks_like_file(value)
-    return "@" in value or ("://" in value and shown_url(value) != value)
+    return "@" in value or shown_name(value) != value
 
 
 def _masked_value(option: str, value: str) -> str:

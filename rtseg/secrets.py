@@ -8,6 +8,7 @@ path that consists of well-known words and short numbers (`/Streaming/Channels/1
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -37,7 +38,7 @@ _SCHEMES = (
         "srt",
         "rtp",
     ),
-    *("rist", "ftp", "ftps", "sftp", "mms", "mmsh", "ws", "wss", "file"),
+    *("rist", "ftp", "ftps", "sftp", "mms", "mmsh", "ws", "wss", "file", "gopher"),
 )
 _WORDS = frozenset(
     (  # noqa: SIM905
@@ -61,10 +62,10 @@ _QUERY = re.compile(
 )
 _CREDENTIALS = re.compile(r":.*@|(?:pass|pw|secret|token|key|auth|sig)\w*=", re.IGNORECASE | re.DOTALL)
 _PIPELINE_SECRET = re.compile(
-    r"(?<![A-Za-z])(?:user-pw|passphrase|password|proxy-pw|streamid|token|authorization|extra-headers|cookies)\s*=",
+    r"(?<![A-Za-z])(?:user-pw|proxy-pw|\w*pass(?:phrase|word|wd)|\w*pwd|streamid|token|authorization|extra-headers|cookies)\s*[=:]",
     re.IGNORECASE,
 )
-_PIPELINE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'!]*")
+_PIPELINE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
 _SHORTEST_PIECE = 4
 _known: set[str] = set()
@@ -177,7 +178,7 @@ def holds_secret(pipeline: str) -> bool:
     """Whether a GStreamer pipeline holds a secret: in a URL, or in a property that is known to take one."""
     if _PIPELINE_SECRET.search(pipeline) or re.search(r"://.*@", pipeline, re.DOTALL):
         return True
-    return any(shown_url(url) != url for url in _PIPELINE_URL.findall(pipeline))
+    return any(shown_url(url) != url for url in _urls_in(pipeline))
 
 
 def shown_pipeline(pipeline: str) -> str:
@@ -190,13 +191,23 @@ def shown_pipeline(pipeline: str) -> str:
     return pipeline[: min(begins)] + HIDDEN
 
 
+def _urls_in(pipeline: str) -> list[str]:
+    try:
+        words = shlex.split(pipeline)
+    except ValueError:  # a quote that is not closed
+        words = [pipeline]
+    return [match[0] for word in words if (match := _PIPELINE_URL.search(word))]
+
+
 def without_urls(text: str) -> str:
-    """A message of a foreign program, cut off where a URL begins: where that ends can't be decided."""
-    match = re.search(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
-    if match is None:
+    """A message of a foreign program, cut off where a URL or a password begins: where that ends can't be decided."""
+    begins = [found.start() for found in (_PIPELINE_URL.search(text), _PIPELINE_SECRET.search(text)) if found]
+    if not begins:
         return redact(text)
-    scheme = match[1].lower()
-    return redact(text[: match.start()]) + (f"{scheme}://{HIDDEN}" if scheme in _SCHEMES else HIDDEN)
+    rest = text[min(begins) :]
+    return redact(text[: min(begins)]) + (
+        shown_url(rest[: rest.find("://") + 3] + "@") if "://" in rest[:12] else HIDDEN
+    )
 
 
 # The secrets of this run
@@ -209,7 +220,7 @@ def remember(secret: str) -> None:
 
 def remember_pipeline(pipeline: str) -> None:
     """Keep the secrets of a GStreamer pipeline, for `redact`."""
-    for url in _PIPELINE_URL.findall(pipeline):
+    for url in _urls_in(pipeline):
         remember(url)
     for match in _PIPELINE_SECRET.finditer(pipeline):
         remember(re.split(r"[\s!]", pipeline[match.end() :].strip(), maxsplit=1)[0].strip("\"'"))
@@ -244,20 +255,17 @@ def _pieces(value: str) -> set[str]:
 
 
 def harmless_path(tail: str) -> str:
-    """The leading part of a path that can't be a secret."""
+    """The leading part of a path that can't be a secret: all of it, or its first segments as far as they are known words."""
     path = re.split(r"[?#]", tail, maxsplit=1)[0]
-    kept, left, before = "", _OTHER_CHARACTERS, ""
+    words, only_words, cost, before = "", True, 0, ""
     for segment in re.findall(r"/[^/]*", path):
         name = segment[1:].lower()
-        if before in _NUMBERED and re.fullmatch(r"[0-9]{1,4}", name):
-            cost = 0
-        else:
-            cost = _other_characters(name)
-        left -= cost
-        if left < 0:
-            return kept + "/"
-        kept, before = kept + segment, name
-    return kept
+        recorder = before in _NUMBERED and re.fullmatch(r"[0-9]{1,4}", name)
+        own = 0 if recorder else _other_characters(name)
+        only_words = only_words and not own and not recorder
+        words += segment if only_words else ""
+        cost, before = cost + own, name
+    return path if cost <= _OTHER_CHARACTERS else words + "/"
 
 
 def _other_characters(name: str) -> int:

@@ -16,6 +16,7 @@ from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
+from rtseg.secrets import shown_name
 from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 
@@ -44,7 +45,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         elif not path.exists() and glob.has_magic(pattern):
             matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
             if not matches:
-                raise SourceError(f"nothing matches '{pattern}'")
+                raise SourceError(f"nothing matches '{shown_name(pattern)}'")
             found += matches
         else:
             found.append(path)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,6 +22,14 @@ from rtseg.sources.gstreamer import GStreamerSource, srt_pipeline
 pytestmark = pytest.mark.timeout(90)
 
 INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
+
+
+def children() -> list[Path]:
+    """The arguments of this process's children."""
+    numbers = [
+        number for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
+    ]
+    return [Path(f"/proc/{number}/cmdline") for number in numbers if Path(f"/proc/{number}").exists()]
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -97,14 +106,15 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
 
 
 @pytest.mark.system("gst-launch-1.0")
-def test_srt() -> None:
+@pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
+def test_srt(secret: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
-    sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener", INFO, size=(160, 96))
+    sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener{secret}", INFO, size=(160, 96))
     frames: list[Frame] = []
 
     def read() -> None:
         time.sleep(1)
-        source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}"), timeout=30)
+        source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode=caller{secret}"), timeout=30)
         for frame in source:
             assert isinstance(frame, Frame)
             frames.append(frame)
@@ -115,8 +125,11 @@ def test_srt() -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     send_until(sink, lambda: len(frames) >= 5)
+    listed = b"".join(path.read_bytes() for path in children())
     sink.close()
     reader.join(10)
+    assert b"srtsink" in listed or secret
+    assert b"s3cret" not in listed
     assert (frames[0].width, frames[0].height) == (160, 96)
 
 

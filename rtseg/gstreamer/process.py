@@ -100,7 +100,7 @@ class GStreamerProcess:
         if launcher is None:
             raise error(f"{LAUNCHER} is not installed: `{INSTALL}`")
         command, variables = [launcher, *OPTIONS, *words], {}
-        pipeline = " ".join(words)
+        pipeline = shlex.join(words)
         if holds_secret(pipeline):  # Every user of the machine can read arguments, but not environment variables.
             remember_pipeline(pipeline)
             command = [sys.executable, "-I", "-S", launch.__file__]
