@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rtseg import __version__
 from rtseg.commands.bench import bench
@@ -16,9 +22,38 @@ from rtseg.commands.live import live
 from rtseg.commands.service import config, service
 from rtseg.commands.train import evaluate, train
 from rtseg.commands.video import video
+from rtseg.process_title import hide_passwords, remember_arguments
+from rtseg.secrets import redact
+
+
+class _Commands(TyperGroup):
+    """The commands; what Typer says of a wrong command line does not repeat its secrets."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does it."""
+        remember_arguments(args)
+        with _redacted_usage_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer does it."""
+        with _redacted_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _redacted_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of Typer's own copy of click, which has no public name for them
+        if hasattr(error, "format_message"):
+            error.message = redact(error.message)  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="rtseg",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -57,4 +92,16 @@ app.command("doctor", rich_help_panel="Look around")(doctor)
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    hide_passwords()
+    threading.excepthook = _print_redacted
+    try:
+        app()
+    except Exception:  # a bug: its traceback may repeat a URL that another library was given
+        sys.stderr.write(redact(traceback.format_exc()))
+        sys.exit(1)
+
+
+def _print_redacted(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread else "?"
+    text = "".join(traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback))
+    sys.stderr.write(redact(f"Exception in thread {name}:\n{text}"))

@@ -13,6 +13,7 @@ Keys are the long options without their dashes. Each run of `rtseg service run` 
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.errors import OptionError
+from rtseg.secrets import HIDDEN
 from rtseg.text import read_text
 
 if sys.version_info >= (3, 11):
@@ -88,7 +90,7 @@ def to_arguments(table: Mapping[str, Any], options: Iterable[Option]) -> list[st
             raise OptionError(f"'{key}' takes one value, not a list of {len(values)}")
         for each in values:
             if isinstance(each, bool) or not isinstance(each, (str, int, float)):
-                raise OptionError(f"'{key}' can't be {_toml(each)}; write a string or a number")
+                raise OptionError(f"'{key}' can't be {_shown(each)}; write a string or a number")
             arguments.append(f"--{key}={each}")
     return arguments
 
@@ -104,10 +106,16 @@ def to_toml(table: Mapping[str, Any], command: str = "live") -> str:
 
 def _flag(option: Option, value: Any) -> list[str]:
     if not isinstance(value, bool):
-        raise OptionError(f"'{option.name}' is {_toml(value)}; write true or false")
+        raise OptionError(f"'{option.name}' is {_shown(value)}; write true or false")
     if value:
         return [f"--{option.name}"]
     return [option.negative] if option.negative else []
+
+
+def _shown(value: Any) -> str:
+    """A wrong value for a message; one that may hold a URL or a password is not repeated."""
+    text = _toml(value)
+    return HIDDEN if re.search(r"://|@", text) else text
 
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}

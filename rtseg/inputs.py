@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rtseg.errors import OptionError
 from rtseg.gstreamer.elements import csi_pipeline, file_decoder, file_pipeline, rtsp_pipeline, srt_pipeline
 from rtseg.hardware import choose_decoder
 from rtseg.live_camera import LiveSource
+from rtseg.secrets import looks_like_file, parse_url, shown_url
 from rtseg.sources import Source, open_source
 from rtseg.sources.camera import CameraMode, camera_path, open_camera
-from rtseg.sources.network import TIMEOUT_SECONDS, open_stream, shown_url
+from rtseg.sources.network import TIMEOUT_SECONDS, open_stream
 from rtseg.sources.paced import Paced
 from rtseg.sources.reconnect import Reconnecting
 
@@ -39,7 +39,7 @@ class Input:
     """The file begins anew at its end."""
 
     pipeline: Callable[[], str] | None = None
-    """The GStreamer pipeline that it is read by, if any; may raise SourceError where an element is missing."""
+    """The GStreamer pipeline that it is read by, if any, with its passwords; raises SourceError where an element is missing."""
 
     def source(self, longest_pause_seconds: float, log: Callable[[str], None]) -> LiveSource:
         """What the live loop reads: with reconnections, or paced.
@@ -97,8 +97,12 @@ def find_inputs(
         )
         for camera in cameras
     ]
+    shown = [shown_url(url) for url in urls]
     for number, url in enumerate(urls, 1):
-        found.append(_from_url(url, f"url{number}", realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
+        name, title = f"url{number}", shown[number - 1]
+        if shown.count(title) > 1:
+            title += f" ({name})"
+        found.append(_from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
     for number, given in enumerate(pipelines, 1):
         found.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, given)))
     for number in csi:
@@ -117,22 +121,33 @@ def find_inputs(
 
 
 def _from_url(
-    url: str, name: str, realtime: bool, loop: bool, timeout_seconds: float, transport: str, decoder: str, named: str
+    url: str,
+    name: str,
+    title: str,
+    realtime: bool,
+    loop: bool,
+    timeout_seconds: float,
+    transport: str,
+    decoder: str,
+    named: str,
 ) -> Input:
     if "://" not in url:
+        if not looks_like_file(url):
+            raise OptionError(
+                "--url is no URL and no file; write it as rtsp://HOST/PATH, or name a file with --realtime"
+            )
         if not realtime:
             raise OptionError(f"'{url}' is no URL; a file needs --realtime, or use `rtseg video {url}`")
         if not Path(url).exists():
             raise OptionError(f"no such file: {url}")
         pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
         return Input(name, url, partial(open_source, url, decoder=decoder), file=True, loop=loop, pipeline=pipeline)
-    title = shown_url(url)
-    if url.startswith("srt://"):
-        return _from_pipeline(name, title, partial(srt_pipeline, url), file_decoder())
+    parts = parse_url(url)
+    if parts.scheme == "srt":
+        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), file_decoder())
     if decoder == "gstreamer":
-        # Its pipeline is an argument of a process, which every user of the machine can read: no passwords there.
-        if url.startswith("rtsp://") and "@" not in urlsplit(url).netloc:
-            return _from_pipeline(name, title, partial(rtsp_pipeline, url, transport), file_decoder())
+        if parts.scheme == "rtsp" and parts.user_info is None:
+            return _from_pipeline(name, title, partial(rtsp_pipeline, parts.text, transport), file_decoder())
         if named == "gstreamer":
             raise OptionError(f"--decoder gstreamer reads files, and rtsp:// without a password, not {title}; try auto")
         decoder = "software"

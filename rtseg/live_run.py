@@ -21,6 +21,7 @@ from rtseg.livestats import status_line
 from rtseg.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
 from rtseg.overlay import Overlay
 from rtseg.pace import Pace
+from rtseg.secrets import redact
 from rtseg.segmenter import Segmenter
 from rtseg.service import heartbeat
 from rtseg.sinks.apart import Apart
@@ -83,7 +84,7 @@ def run_live(
     kept: list[Steady] = []
 
     def died(name: str, failure: BaseException) -> None:
-        status.say(f"rtseg: {name} has failed and gets no more frames: {' '.join(str(failure).split())}")
+        status.say(f"rtseg: {name} has failed and gets no more frames: {redact(' '.join(str(failure).split()))}")
 
     def segment(frame: Frame, pixel_aspect: float, steady: Steady | None = None) -> ClassMap:
         return models[pace.step.model if pace else 0].segment(frame, pixel_aspect, steady)
@@ -141,7 +142,7 @@ def run_live(
             on_second=partial(_tell_second, status),
         )
         if not quiet:
-            _introduce(status, inputs, segmenter, opened)
+            _introduce(status, inputs, outputs, segmenter, opened)
         with heartbeat(numbers):
             result = run.run(wait=wait)
     finally:
@@ -162,14 +163,18 @@ def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
     """What `--dry-run` prints: the GStreamer processes that a run would start, as one would type them.
 
     Raises:
-        OptionError: a pipeline that can't be read, or that holds a password.
+        OptionError: a pipeline that can't be read.
         SourceError, SinkError: an element is missing.
     """
     lines = [f"{entry.name}: {source_command(entry.pipeline())}" for entry in inputs if entry.pipeline]
     if outputs.record is not None and outputs.codec == "gstreamer":
         quality = 23 if outputs.crf is None else outputs.crf
         lines.append(f"record: {command_line(to_file(outputs.record, encoder(Fraction(25), quality=quality)))}")
-    lines += [f"push: {command_line(to_srt(url, encoder(Fraction(25))))}" for url in outputs.push if "srt://" in url]
+    lines += [
+        f"push: {command_line(to_srt(url, encoder(Fraction(25))))}"
+        for url in outputs.push
+        if url.lower().startswith("srt://")
+    ]
     return lines or ["no GStreamer process: FFmpeg reads and writes all of it"]
 
 
@@ -208,7 +213,9 @@ def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -
     return told if encodes is None else {**told, "encoder": encodes}
 
 
-def _introduce(status: Status, inputs: Sequence[Input], segmenter: Segmenter, sinks: Sequence[Apart]) -> None:
+def _introduce(
+    status: Status, inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[Apart]
+) -> None:
     width, height = segmenter.input_size
     status.say(
         f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
@@ -218,7 +225,8 @@ def _introduce(status: Status, inputs: Sequence[Input], segmenter: Segmenter, si
         status.say(f"{entry.name}: {entry.title}")
     for sink in sinks:
         if sink.url is not None:
-            status.say(f"page: {sink.url}")
+            url = sink.url.replace(f"?token={outputs.token}", "?token=the one you gave") if outputs.token else sink.url
+            status.say(f"page: {url}")
     status.say("Ctrl-C ends it, files complete")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError, printable_name
 from rtseg.path_conflicts import Input, Output, check_paths
+from rtseg.secrets import shown_name, shown_url
 from rtseg.sources.demux import VIDEO_SUFFIXES
 
 _SIDECAR_SUFFIXES = frozenset({
@@ -95,7 +95,7 @@ def find_inputs(
     found: list[str] = []
     for pattern in patterns:
         if "://" in pattern and _kind(pattern) != "file":
-            address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
+            address = shown_url(pattern)
             raise SourceError(
                 f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
                 f"or use `rtseg live --url {address} --record FILE`"
@@ -103,15 +103,12 @@ def find_inputs(
         kind = _kind(pattern)
         if pattern == "-" or kind == "file":
             found.append(pattern)
-        elif "://" in pattern:
-            address = re.sub(r"(?<=://)[^/@\s]*@", "", pattern)
-            raise SourceError(f"'{address}' is a stream, which has no end: use `rtseg live --url {address}`")
         elif kind == "folder":
             found += _in_folder(pattern, say)
         elif glob.has_magic(pattern):
             matches = expand_glob(pattern, results)
             if not matches:
-                raise SourceError(f"nothing matches '{pattern}'")
+                raise SourceError(f"nothing matches '{shown_name(pattern)}'")
             found += [match for match in matches if not _is_result(Path(match))]
         else:
             found.append(pattern)  # the source says what is wrong with it

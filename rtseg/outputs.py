@@ -14,6 +14,7 @@ from rtseg.frame import Colour, StreamInfo
 from rtseg.gstreamer.elements import encoder, to_file
 from rtseg.palette import Palette
 from rtseg.path_conflicts import Output, mask_output
+from rtseg.secrets import parse_url, shown_url
 from rtseg.shown import Shown
 from rtseg.sinks import Sink
 from rtseg.sinks.apart import Apart
@@ -86,6 +87,11 @@ class Outputs:
 
     def check(self) -> None:
         """Raises OptionError for what makes no sense, before anything is opened."""
+        for option, file in (("--record", self.record), ("--masks", self.masks), ("--jsonl", self.jsonl)):
+            if file is not None and "://" in file:
+                raise OptionError(f"{option} writes a file, not {shown_url(file)}; --push sends to a URL")
+        for url in self.push:
+            parse_url(url, "--push")
         for show in self.show:
             if show not in SHOWS:
                 raise OptionError(f"--show is '{show}'; there are {', '.join(SHOWS)}")

@@ -18,6 +18,7 @@ from rtseg.naming import RESULT_MARK, expand_glob, list_folder
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
 from rtseg.path_conflicts import Input, Output, check_paths
+from rtseg.secrets import shown_name
 from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 
@@ -53,7 +54,7 @@ def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list
             inside = [match for match in matches if not _is_result(match)]
             if not inside:
                 raise SourceError(
-                    f"nothing matches '{pattern}'" + (" but results of rtseg, which are no inputs" if matches else "")
+                    f"nothing matches '{shown_name(pattern)}'" + (" but results of rtseg, which are no inputs" if matches else "")
                 )
             found += inside
         else:

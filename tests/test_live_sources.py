@@ -23,7 +23,7 @@ from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
 from rtseg.sources.clock import TIME_BASE, LiveClock
 from rtseg.sources.connection import Connection
-from rtseg.sources.network import open_stream, shown_url
+from rtseg.sources.network import open_stream
 from rtseg.sources.paced import Paced
 from rtseg.sources.packets import DemuxedPackets
 from rtseg.sources.reconnect import Reconnecting
@@ -208,20 +208,6 @@ def test_a_playlist_can_not_make_it_read_files(tmp_path: Path) -> None:
         for path in ("cam.m3u8", "cam.ts"):
             with pytest.raises(SourceError):
                 open_stream(f"http://127.0.0.1:{server.port}/{path}", timeout_seconds=TIMEOUT)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("rtsp://me:pa:ss@cam:554/live/1", "rtsp://cam:554/live/1"),
-        ("rtsp://cam/?user=me&password=pass", "rtsp://cam/"),
-        ("http://me@cam/a@b#pass", "http://cam/a@b"),
-        ("udp://@:1234", "udp://:1234"),
-        ("https://me:p@ss@cam/x", "https://cam/x"),
-    ],
-)
-def test_shown_urls_hold_no_secrets(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
 
 
 def test_what_is_no_input_is_told_before_anything_is_opened() -> None:

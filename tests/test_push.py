@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -23,6 +24,14 @@ from rtseg.sources.gstreamer import GStreamerSource, srt_pipeline
 pytestmark = pytest.mark.timeout(180)
 
 INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
+
+
+def children() -> list[Path]:
+    """The arguments of this process's children."""
+    numbers = [
+        number for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
+    ]
+    return [Path(f"/proc/{number}/cmdline") for number in numbers if Path(f"/proc/{number}").exists()]
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -99,16 +108,17 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
 
 
 @pytest.mark.system("gst-launch-1.0")
-def test_srt() -> None:
+@pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
+def test_srt(secret: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
-    sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener", INFO, size=(160, 96))
+    sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener{secret}", INFO, size=(160, 96))
     frames: list[Frame] = []
     over = threading.Event()
 
     def read() -> None:
         while len(frames) < 5 and not over.is_set():
             with contextlib.suppress(SourceError):  # the listener is not there yet
-                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}"), timeout=30)
+                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode=caller{secret}"), timeout=30)
                 for frame in itertools.islice(source, 5):
                     assert isinstance(frame, Frame)
                     frames.append(frame)
@@ -118,10 +128,13 @@ def test_srt() -> None:
     reader.start()
     try:
         send_until(sink, lambda: len(frames) >= 5)
+        listed = b"".join(path.read_bytes() for path in children())
     finally:
         over.set()
         sink.close()
     reader.join(60)
+    assert b"srtsink" in listed or secret
+    assert b"s3cret" not in listed
     assert (frames[0].width, frames[0].height) == (160, 96)
 
 

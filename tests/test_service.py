@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rtseg.commands.service import check_arguments, config, live_options, service, table_of, without_secrets
+from rtseg.commands.service import check_arguments, config, live_options, quoted, service, table_of, without_secrets
 from rtseg.config import Option, read_config, to_arguments, to_toml
 from rtseg.controls import LiveNumbers
 from rtseg.errors import OptionError
@@ -129,6 +129,33 @@ def test_secrets_go_into_a_file_of_their_own() -> None:
     assert rest == {"show": ["web"]}
     assert secrets == {"RTSEG_URL": "rtsp://me:secret@cam/1", "RTSEG_TOKEN": "t0ken"}
     assert without_secrets({"url": ["rtsp://cam/1"]}) == ({"url": ["rtsp://cam/1"]}, {})
+    assert without_secrets({"url": "rtsp://cam/1?pwd=my secret"}) == ({}, {"RTSEG_URL": "rtsp://cam/1?pwd=my%20secret"})
+    assert without_secrets({"push": ["rtmp://live/app/KEY"]}) == ({}, {"RTSEG_PUSH": "rtmp://live/app/KEY"})
+
+
+def test_service_install_refuses_a_pipeline_with_a_password(tmp_path: Path) -> None:
+    arguments = ["install", "--root", str(tmp_path), "--gst", "rtspsrc location=rtsp://me:secret@cam/1 ! decodebin"]
+    result = CliRunner().invoke(service, arguments)
+    assert result.exit_code == 1
+    assert "--gst holds a password" in result.output
+    assert "secret" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_file_holds_quotes_and_backslashes_as_systemd_reads_them() -> None:
+    assert quoted('a"b\\c$d') == '"a\\"b\\\\c\\$d"'
+
+
+def test_config_check_warns_of_a_password_that_everyone_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "rtseg.toml"
+    path.write_text('[live]\nurl = "rtsp://me:s3cret@cam/1"\n')
+    path.chmod(0o644)
+    result = CliRunner().invoke(config, ["check", str(path)])
+    assert result.exit_code == 0
+    assert "every user can read it" in result.output
+    assert "s3cret" not in result.output
+    path.chmod(0o640)
+    assert "every user" not in CliRunner().invoke(config, ["check", str(path)]).output
 
 
 # Unit
@@ -296,13 +323,14 @@ def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> Non
             if "service" in sys.argv:
                 from rtseg.commands.service import service
                 service(sys.argv[2:])
-            print(sys.argv[1:], flush=True)
+            import os
+            print(sys.argv[1:], os.environ.get("RTSEG_URL"), flush=True)
             time.sleep(3600)
             """
         )
     )
     path = tmp_path / "rtseg.toml"
-    path.write_text('[live]\ncamera = ["0"]\nlegend = true\n')
+    path.write_text('[live]\ncamera = ["0"]\nlegend = true\nurl = "rtsp://me:secret@cam/1"\n')
     python_path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", "rtseg", "service", "run", "--config", str(path)],
@@ -312,7 +340,7 @@ def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> Non
     killer.start()
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == "['live', '--camera=0', '--legend']\n"
+        assert process.stdout.readline() == "['live', '--camera=0', '--legend'] rtsp://me:secret@cam/1\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == -signal.SIGTERM  # it reached the run itself: the process is the same
     finally:

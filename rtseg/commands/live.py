@@ -77,7 +77,8 @@ def live(
         int | None, _option(_OUTPUT, "--crf", min=0, max=63, show_default="23", help="Quality of the recording.")
     ] = None,
     push: Annotated[
-        list[str] | None, _option(_OUTPUT, "--push", metavar="URL", help="Send the picture: rtsp, rtmp, udp, srt.")
+        list[str] | None,
+        _option(_OUTPUT, "--push", metavar="URL", envvar="RTSEG_PUSH", help="Send it by rtsp, rtmp, udp, srt."),
     ] = None,
     jsonl: Annotated[
         str | None,
@@ -145,9 +146,7 @@ def live(
         import cv2  # noqa: F401
 
         from rtseg.memory import keep_memory_flat, keep_opencv_single
-        from rtseg.process_title import hide_passwords
 
-        hide_passwords()
         keep_memory_flat()
         keep_opencv_single()
         if list_cameras:

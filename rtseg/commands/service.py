@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from rtseg.commands.live import live
 from rtseg.commands.told import say, told
 from rtseg.config import Option
+from rtseg.process_title import is_secret, remember_arguments
 
 service = typer.Typer(no_args_is_help=True, help="Run `rtseg live` as a systemd service, with a configuration file.")
 config = typer.Typer(no_args_is_help=True, help="Check a configuration file.")
@@ -21,7 +24,7 @@ config = typer.Typer(no_args_is_help=True, help="Check a configuration file.")
 _CONFIG = Path("/etc/rtseg/rtseg.toml")
 _DEVICE_GROUPS = ("video", "render")
 _ONE_SHOT = {"list-cameras", "dry-run", "help", "install-completion", "show-completion"}
-_SECRET_VARIABLES = {"url": "RTSEG_URL", "token": "RTSEG_TOKEN"}
+_SECRET_VARIABLES = {"url": "RTSEG_URL", "push": "RTSEG_PUSH", "token": "RTSEG_TOKEN"}
 
 
 @service.command("install", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -45,10 +48,16 @@ def install(
         from rtseg import service as s
         from rtseg.config import to_toml
         from rtseg.errors import OptionError, SinkError
+        from rtseg.secrets import holds_secret
 
         table, secrets = without_secrets(table_of(context.args))
         if not table and not secrets:
             raise OptionError("name what is to run, such as `rtseg service install --camera 0 --show web`")
+        if any(holds_secret(str(each)) for each in table.get("gst", ())):
+            raise OptionError(
+                f"--gst holds a password or a URL that may hold one, and {s.CONFIG} can be read by every user; "
+                "name the camera with --url"
+            )
         record = Path(str(table.get("record", "")))
         unit = s.Service(
             python=Path(sys.executable),
@@ -58,7 +67,7 @@ def install(
         )
         files = {s.UNIT: unit.unit(), s.SYSUSERS: s.sysusers(existing_groups()), s.CONFIG: to_toml(table)}
         if secrets:
-            files[s.SECRETS] = "".join(f'{name}="{value}"\n' for name, value in secrets.items())
+            files[s.SECRETS] = "".join(f"{name}={quoted(value)}\n" for name, value in secrets.items())
         if dry_run:
             for path, text in files.items():
                 print(f"# {path}\n{text if path != s.SECRETS else '# not shown'}")
@@ -92,8 +101,10 @@ def run(
         from rtseg.config import read_config, to_arguments
         from rtseg.service import pause_before_start
 
-        arguments = to_arguments(read_config(path), live_options())
-        check_outputs(check_arguments(arguments), path)
+        table = read_config(path)
+        check_outputs(check_arguments(to_arguments(table, live_options())), path)
+        rest, secrets = without_secrets(table)
+        arguments = to_arguments(rest, live_options())
         state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         pause = pause_before_start(Path(state) / "starts.json") if state else 0.0
         if pause:
@@ -101,7 +112,8 @@ def run(
             time.sleep(pause)
         sys.stdout.flush()
         # The same process goes on as `rtseg live`, so that signals and systemd's watchdog reach it.
-        os.execv(sys.executable, [sys.executable, "-m", "rtseg", "live", *arguments])
+        # Passwords are not in its arguments, which every user of the machine can read.
+        os.execve(sys.executable, [sys.executable, "-m", "rtseg", "live", *arguments], {**os.environ, **secrets})
 
 
 @config.callback()
@@ -118,9 +130,12 @@ def check(
     with told(verbose):
         from rtseg.config import read_config, to_arguments
 
-        arguments = to_arguments(read_config(path), live_options())
+        table = read_config(path)
+        arguments = to_arguments(table, live_options())
         check_outputs(check_arguments(arguments), path)
         say(f"{path} is sound: {len(arguments)} options")
+        if without_secrets(table)[1] and path.stat().st_mode & 0o004:
+            say(f"warning: {path} holds a password and every user can read it: `chmod o-r {path}`")
 
 
 def live_options() -> list[Option]:
@@ -140,6 +155,7 @@ def check_arguments(arguments: list[str]) -> Any:
     """What the command line makes of the arguments. Raises OptionError where it refuses them."""
     from rtseg.errors import OptionError
 
+    remember_arguments(arguments)
     try:
         return _live_command().make_context("live", list(arguments))
     except Exception as error:  # of Typer's own copy of click, which has no public name for them
@@ -182,13 +198,21 @@ def without_secrets(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, st
         The rest, and environment variables that say the same.
     """
     secrets: dict[str, str] = {}
-    urls = table.get("url", [])
-    if any("@" in str(url) for url in urls):
-        secrets[_SECRET_VARIABLES["url"]] = " ".join(str(url) for url in urls)
+    for key in ("url", "push"):
+        value = table.get(key, ())
+        urls = [str(url) for url in (value if _is_list(value) else [value])]
+        if any(is_secret(f"--{key}", url) for url in urls):
+            # Typer separates the URLs of a variable at spaces.
+            secrets[_SECRET_VARIABLES[key]] = " ".join(re.sub(r"\s", lambda m: quote(m[0]), url) for url in urls)
     if "token" in table:
         secrets[_SECRET_VARIABLES["token"]] = str(table["token"])
     hidden = {key for key, variable in _SECRET_VARIABLES.items() if variable in secrets}
     return {key: value for key, value in table.items() if key not in hidden}, secrets
+
+
+def quoted(value: str) -> str:
+    """A value as systemd's EnvironmentFile= takes it (systemd.exec(5)): backslashes and quotes are escaped."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 
 
 def existing_groups() -> tuple[str, ...]:

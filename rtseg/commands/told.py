@@ -13,6 +13,7 @@ from types import FrameType
 import typer
 
 from rtseg.errors import RtsegError, printable
+from rtseg.secrets import redact, without_urls
 
 
 class Terminated(KeyboardInterrupt):
@@ -33,7 +34,7 @@ def told(verbose: bool = False) -> Iterator[None]:
         yield
     except RtsegError as error:
         if verbose and error.__cause__ is not None:
-            say(f"rtseg: caused by {type(error.__cause__).__name__}: {error.__cause__}")
+            say(f"rtseg: caused by {_cause(error.__cause__)}")
         say(f"rtseg: {one_line(str(error))}")
         raise typer.Exit(1) from None
     except ImportError as error:
@@ -62,9 +63,14 @@ def _opencv_remedy(error: ImportError) -> str | None:
     return None
 
 
+def _cause(error: BaseException) -> str:
+    """The cause of an error in one line; the file or URL that the system's errors repeat is in the error already."""
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or without_urls(one_line(str(error)))}"
+
+
 def say(line: str) -> None:
-    """A line for people: to stderr, so that stdout stays free for machines."""
-    print(printable(line), file=sys.stderr, flush=True)
+    """A line for people, without secrets of the command line: to stderr, so that stdout stays free for machines."""
+    print(printable(redact(line, words=False)), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:

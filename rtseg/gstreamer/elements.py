@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rtseg.errors import SinkError, SourceError
 from rtseg.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element
+from rtseg.secrets import shown_pipeline
 
 Has = Callable[[str], bool]
 
@@ -94,7 +95,7 @@ def rtsp_pipeline(url: str, transport: str = "tcp", has: Has = has_element) -> s
     """A camera's RTSP stream, decoded as a file is.
 
     Args:
-        url: without a password: arguments of a process can be read by every user of the machine.
+        url: begins with `rtsp://`.
         transport: `tcp` or `udp`.
         has: tells whether an element exists.
 
@@ -182,8 +183,8 @@ def to_srt(url: str, encoded: Encoder, has: Has = has_element) -> str:
 
 
 def command_line(pipeline: str) -> str:
-    """What `--dry-run` prints: the command as one would type it."""
-    return f"{LAUNCHER} {' '.join(OPTIONS)} {pipeline}"
+    """What `--dry-run` prints: the command as one would type it, cut off where a password may begin."""
+    return f"{LAUNCHER} {' '.join(OPTIONS)} {shown_pipeline(pipeline)}"
 
 
 def _from_pipe() -> str:

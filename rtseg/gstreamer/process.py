@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +16,8 @@ from functools import lru_cache
 from types import TracebackType
 
 from rtseg.errors import OptionError, RtsegError
+from rtseg.gstreamer import launch
+from rtseg.secrets import holds_secret, remember_pipeline, shown_pipeline, without_urls
 
 LAUNCHER = "gst-launch-1.0"
 OPTIONS = ("-q", "--no-fault")
@@ -26,7 +30,6 @@ INSTALL = (
 )
 
 _INSPECT_SECONDS = 60.0  # The first call after an installation scans all plugins; on a board that takes a while.
-_SECRET = re.compile(r"://[^/\s@\"']+@|\b(?:user-pw|passphrase|password|proxy-pw)=", re.IGNORECASE)
 _SAID = re.compile(
     r"^(?:ERROR: (?:from element \S+: |pipeline could not be constructed: )?|WARNING: erroneous pipeline: )"
 )
@@ -54,18 +57,14 @@ def words_of(pipeline: str) -> list[str]:
     """A pipeline as a shell would hand it to gst-launch-1.0.
 
     Raises:
-        OptionError: empty, a quote that is not closed, or a password in it: arguments of a process can be read by
-            every user of the machine.
+        OptionError: empty, or a quote that is not closed.
     """
-    if _SECRET.search(pipeline):
-        raise OptionError(
-            "the GStreamer pipeline holds a password, which every user of this machine could read in the list of "
-            "processes; read the camera with --url, which keeps it to itself"
-        )
     try:
         words = shlex.split(pipeline)
     except ValueError as error:
-        raise OptionError(f"the GStreamer pipeline can't be read ({error}): {pipeline}") from error
+        raise OptionError(
+            f"the GStreamer pipeline can't be read ({str(error).lower()}): {shown_pipeline(pipeline)}"
+        ) from error
     if not words:
         raise OptionError("the GStreamer pipeline is empty; write one such as 'v4l2src ! video/x-raw,width=1280'")
     return words
@@ -100,15 +99,21 @@ class GStreamerProcess:
         launcher = shutil.which(LAUNCHER)
         if launcher is None:
             raise error(f"{LAUNCHER} is not installed: `{INSTALL}`")
+        command, variables = [launcher, *OPTIONS, *words], {}
+        pipeline = shlex.join(words)
+        if holds_secret(pipeline):  # Every user of the machine can read arguments, but not environment variables.
+            remember_pipeline(pipeline)
+            command = [sys.executable, "-I", "-S", launch.__file__]
+            variables = {launch.VARIABLE: json.dumps(list(words))}
         # In a session of its own, so that Ctrl-C in the terminal ends the run in order: first us, then it.
         self._process = subprocess.Popen(
-            [launcher, *OPTIONS, *words],
+            command,
             stdin=subprocess.PIPE if reads_stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=() if output_fd is None else (output_fd,),
             start_new_session=True,
-            env={**os.environ, "GST_DEBUG_NO_COLOR": "1", "LC_ALL": "C.UTF-8"},
+            env={**os.environ, "GST_DEBUG_NO_COLOR": "1", "LC_ALL": "C.UTF-8", **variables},
         )
         self._said: deque[str] = deque(maxlen=200)
         self._listener = threading.Thread(target=self._listen, name="rtseg-gstreamer-log", daemon=True)
@@ -182,13 +187,9 @@ def explain(said: Sequence[str], status: int | None) -> str:
             if details[:1] == ["Additional debug info:"]:
                 detail = next((each for each in details[1:] if each and not _SOURCE_LINE.match(each)), "")
                 text = f"{text} {detail}" if detail else text
-            return _without_password(" ".join(text.split()))
+            return without_urls(" ".join(text.split()))
     if status is None:
         return "it does not answer"
     if status < 0:
         return f"it was ended by signal {-status}"
     return "the stream ended" if status == 0 else f"it ended with status {status}"
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)

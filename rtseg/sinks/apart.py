@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rtseg.errors import RtsegError
 from rtseg.frame import Segmented
+from rtseg.secrets import redact
 from rtseg.sinks import Sink
 
 Left = Callable[[float | None], None]
@@ -83,7 +84,7 @@ class Apart:
         """Why the sink is dead, in one line; None while it works."""
         if self.failure is None:
             return None
-        text = " ".join(str(self.failure).split())
+        text = redact(" ".join(str(self.failure).split()))
         return text if isinstance(self.failure, RtsegError) else f"{type(self.failure).__name__}: {text}"
 
     def offer(self, item: Segmented, left: Left) -> None:

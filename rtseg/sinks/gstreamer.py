@@ -30,7 +30,6 @@ class FramePipe:
 
     Raises:
         SinkError: GStreamer is missing.
-        OptionError: the pipeline holds a password.
     """
 
     def __init__(self, pipeline: str, video: RawVideo, name: str) -> None:

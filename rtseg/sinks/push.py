@@ -6,7 +6,6 @@ import contextlib
 import random
 import time
 from fractions import Fraction
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -18,6 +17,7 @@ from rtseg.errors import OptionError, SinkError
 from rtseg.frame import Frame, Passthrough, Segmented, StreamInfo
 from rtseg.gstreamer.elements import encoder, to_srt
 from rtseg.gstreamer.packets import LAYOUT_OF, RawVideo
+from rtseg.secrets import parse_url
 from rtseg.sinks.gstreamer import FramePipe
 
 _FORMATS = {"rtsp": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts"}
@@ -45,27 +45,27 @@ class PushSink:
     """
 
     def __init__(self, url: str, info: StreamInfo, *, size: tuple[int, int]) -> None:
-        parts = urlsplit(url)
+        parts = parse_url(url, "--push")
         known = ", ".join(f"{scheme}://" for scheme in (*_FORMATS, "srt"))
         if parts.scheme not in _FORMATS and parts.scheme != "srt":
-            raise OptionError(f"--push takes {known}, not '{parts.scheme or url}'")
-        if not parts.hostname:
+            raise OptionError(f"--push takes {known}, not {parts.shown}")
+        if not parts.host:
             raise OptionError(f"--push needs a host: {parts.scheme}://HOST...")
         # Users, passwords and the keys of streams, which stand in the path, are for the receiver alone.
-        self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self.name = f"{parts.scheme}://{parts.address}"
         self.written = 0
         self.dropped = 0
         """Frames left out because nobody received."""
         self.outages = 0
         """Times that the receiver went away or was not there."""
-        self._url, self._scheme, self._info = url, parts.scheme, info
+        self._url, self._scheme, self._info = parts.text, parts.scheme, info
         self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
         self._pause = _FIRST_PAUSE_SECONDS
         self._next_try = 0.0
         self._reason = ""
         self._connection: _Connection | _SrtConnection | None = None
         if parts.scheme == "srt":
-            to_srt(url, encoder(self._rate))  # missing programs are told now, not with the first frame
+            to_srt(self._url, encoder(self._rate))  # missing programs are told now, not with the first frame
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -119,7 +119,11 @@ class PushSink:
     def _lost(self, error: Exception) -> None:
         self.outages += 1
         self.dropped += 1
-        self._reason = str(getattr(error, "strerror", None) or error).lower().replace(self._url.lower(), self.name)
+        # FFmpeg's own message may hold the URL; the system's words for a failure do not.
+        text = getattr(error, "strerror", None) or (
+            str(error) if isinstance(error, SinkError) else type(error).__name__
+        )
+        self._reason = text.lower()
         self._next_try = time.monotonic() + self._pause * random.uniform(0.75, 1.25)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
         self.close()

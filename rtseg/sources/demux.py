@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from rtseg import secrets
 from rtseg.errors import SourceError
 from rtseg.hardware import acceleration
 from rtseg.sources.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
@@ -79,13 +79,6 @@ LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else
 _STREAMS_LIMIT = 64
 """Files with as many streams are refused: some demuxers leave out the others without a word."""
 
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
-
-
-def without_password(text: str) -> str:
-    """`text` with the user names and passwords of all URLs in it taken out."""
-    return _USER_INFO.sub("", text)
-
 
 def open_input(
     path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software", card: int | None = None
@@ -145,7 +138,7 @@ def _too_many(path: str) -> str:
 
 def shown_name(path: str) -> str:
     """How messages call the input."""
-    return "standard input" if path == STDIN else without_password(path)
+    return "standard input" if path == STDIN else secrets.shown_name(path)
 
 
 def _check_file(path: str) -> None:

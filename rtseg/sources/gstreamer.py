@@ -19,6 +19,7 @@ from rtseg.frame import Frame, Passthrough, StreamInfo
 from rtseg.gstreamer.elements import command_line, csi_pipeline, file_decoder, file_pipeline, srt_pipeline, to_pipe
 from rtseg.gstreamer.packets import BUFFER, CAPS, HEADER, NANOSECOND, Header, RawVideo, read_caps, read_header
 from rtseg.gstreamer.process import GStreamerProcess, words_of
+from rtseg.secrets import shown_pipeline
 from rtseg.sources.opened import MAX_PIXELS, open_at
 
 __all__ = ["GStreamerSource", "csi_pipeline", "dry_run", "file_pipeline", "srt_pipeline"]
@@ -41,7 +42,7 @@ class GStreamerSource:
         notes: for people, what the pipeline leaves out.
 
     Raises:
-        OptionError: a pipeline that can't be read, or that holds a password.
+        OptionError: a pipeline that can't be read.
         SourceError: GStreamer is missing, or no raw pictures come out.
         Disconnected: it ended or stayed silent before the first picture.
     """
@@ -57,7 +58,7 @@ class GStreamerSource:
         notes: tuple[str, ...] = (),
     ) -> None:
         self._codec, self._notes = codec, notes
-        self._name = name or pipeline
+        self._name = name or shown_pipeline(pipeline)
         self._timeout_ms = max(1, round(timeout * 1000))
         self._live = live
         self._video: RawVideo | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
+from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
@@ -42,13 +42,6 @@ SCHEMES = tuple(_PROTOCOLS)
 """What URLs may begin with, here; `srt://` goes through GStreamer."""
 
 
-def shown_url(url: str) -> str:
-    """A URL without user, password, query and fragment: cameras take passwords in any of them."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def open_stream(
     url: str,
     *,
@@ -70,8 +63,8 @@ def open_stream(
         OptionError: not such a URL or transport.
         SourceError: nobody answers, it is refused, or it is no video.
     """
-    scheme = url.partition("://")[0].lower()
-    name = name or shown_url(url)
+    parts = parse_url(url, "the URL")
+    scheme, name = parts.scheme, name or parts.shown
     if scheme not in _PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
@@ -81,10 +74,10 @@ def open_stream(
     answer: Answer | None = None
     if scheme in ("http", "https"):
         file = None
-        if not urlsplit(url).path.lower().endswith(".m3u8"):
-            answer = HttpAnswer(url, name, timeout_seconds)
-    elif scheme == "tcp" and not urlsplit(url).query:  # its options, such as `?listen`, are FFmpeg's
-        answer = TcpAnswer(url, name, timeout_seconds)
+        if not parts.path.lower().endswith(".m3u8"):
+            answer = HttpAnswer(parts.text, name, timeout_seconds)
+    elif scheme == "tcp" and "?" not in parts.tail:  # its options, such as `?listen`, are FFmpeg's
+        answer = TcpAnswer(parts.text, name, timeout_seconds)
     if answer is not None:
         jpegs = _jpegs(answer, name, timeout_seconds)
         if jpegs is not None:
@@ -101,7 +94,7 @@ def open_stream(
         "analyzeduration": "2000000",
         "fpsprobesize": "0",  # it would read two dozen pictures, most of a second, before the first is shown
     }
-    if scheme in ("http", "https") and urlsplit(url).path.lower().endswith(".m3u8"):
+    if scheme in ("http", "https") and parts.path.lower().endswith(".m3u8"):
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
     if file:
@@ -111,7 +104,7 @@ def open_stream(
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
-    source: Any = url if answer is None else answer
+    source: Any = parts.text if answer is None else answer
     kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
     if kind is not None:
         options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once

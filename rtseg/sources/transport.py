@@ -12,7 +12,7 @@ from email.message import Message
 from functools import partial
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlunsplit
 from urllib.request import (
     AbstractHTTPHandler,
     HTTPBasicAuthHandler,
@@ -28,6 +28,7 @@ from urllib.request import (
 )
 
 from rtseg.errors import Disconnected
+from rtseg.secrets import parse_url
 
 _ADVICE = {
     401: "give user and password in the URL, as in http://USER:PASSWORD@HOST/",
@@ -137,7 +138,7 @@ class Answer:
             with contextlib.suppress(OSError):
                 error.close()
             advice = _ADVICE.get(error.code, "the server reports an error of its own" if error.code >= 500 else "")
-            if error.code == 401 and "@" in urlsplit(self._url).netloc:
+            if error.code == 401 and parse_url(self._url).user_info is not None:
                 advice = "the user or the password is wrong"
             words = http.client.responses.get(error.code, "")
             return f"the server answers {error.code} {words}".rstrip() + (f"; {advice}" if advice else "")
@@ -161,8 +162,8 @@ class TcpAnswer(Answer):
     """What a server sends that nothing has to be said to."""
 
     def _open(self, url: str, timeout_seconds: float) -> Any:
-        parts = urlsplit(url)
-        made = self._limit.connect((parts.hostname or "", parts.port or 0), timeout_seconds)
+        parts = parse_url(url)
+        made = self._limit.connect((parts.host.strip("[]"), parts.port or 0), timeout_seconds)
         made.settimeout(None)  # the time limit shuts it down
         with made:
             return made.makefile("rb")
@@ -187,9 +188,9 @@ class HttpAnswer(Answer):
 
 
 def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
-    parts = urlsplit(url)
-    netloc = parts.netloc.rpartition("@")[2]
-    plain = urlunsplit((parts.scheme.lower(), netloc, quote(parts.path, safe="/%:=&~+!$,;'@()*"), parts.query, ""))
+    parts = parse_url(url)
+    query = parts.tail[len(parts.path) :].partition("#")[0].removeprefix("?")
+    plain = urlunsplit((parts.scheme, parts.address, quote(parts.path, safe="/%:=&~+!$,;'@()*"), query, ""))
     opener = OpenerDirector()
     handlers: list[Any] = [
         ProxyHandler(),
@@ -199,11 +200,10 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         HTTPRedirectHandler(),
         HTTPErrorProcessor(),
     ]
-    if parts.username is not None:
+    if parts.user_info is not None:
+        user, _, password = parts.user_info.partition(":")
         passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(
-            None, f"{parts.scheme.lower()}://{netloc}/", unquote(parts.username), unquote(parts.password or "")
-        )
+        passwords.add_password(None, f"{parts.scheme}://{parts.address}/", unquote(user), unquote(password))
         handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
     for handler in handlers:
         opener.add_handler(handler)

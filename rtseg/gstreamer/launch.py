@@ -1,0 +1,90 @@
+"""Run a GStreamer pipeline whose words must not be in the list of processes: what gst-launch-1.0 does, without its arguments.
+
+Run as a program (`python launch.py`), with the words as JSON in the environment variable `RTSEG_PIPELINE`: only the user who
+started it, and root, can read that. It prints errors as gst-launch-1.0 prints them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+
+VARIABLE = "RTSEG_PIPELINE"
+
+_LIBRARIES = ("libgstreamer-1.0.so.0", "libgstreamer-1.0.0.dylib")
+_NULL, _PLAYING = 1, 4
+_FAILURE = 0
+_END_OF_STREAM, _ERROR = 1 << 0, 1 << 1
+_FOREVER, _SECOND = 2**64 - 1, 10**9
+
+
+class _Error(ctypes.Structure):
+    _fields_ = (("domain", ctypes.c_uint32), ("code", ctypes.c_int), ("message", ctypes.c_char_p))
+
+
+def main() -> int:
+    """Run the pipeline to its end.
+
+    Returns:
+        The exit code: 0 at the end of the stream, 1 after an error.
+    """
+    words = json.loads(os.environ.pop(VARIABLE))
+    gst = _library()
+    if gst is None:
+        print("ERROR: libgstreamer-1.0 is not installed")
+        return 1
+    gst.gst_init(None, None)
+    error = ctypes.POINTER(_Error)()
+    arguments = (ctypes.c_char_p * (len(words) + 1))(*(os.fsencode(word) for word in words), None)
+    pipeline = gst.gst_parse_launchv(arguments, ctypes.byref(error))
+    if not pipeline or error:
+        print(f"ERROR: pipeline could not be constructed: {_message(error)}.")
+        return 1
+    failed = gst.gst_element_set_state(pipeline, _PLAYING) == _FAILURE
+    bus = gst.gst_element_get_bus(pipeline)
+    message = gst.gst_bus_timed_pop_filtered(
+        bus, _SECOND if failed else _FOREVER, _ERROR | (0 if failed else _END_OF_STREAM)
+    )
+    text = None
+    if failed or gst.gst_message_get_structure(message) is not None:
+        text = _error_of(gst, message) if message else "ERROR: pipeline doesn't want to play."
+    if text is not None:
+        print(text, flush=True)
+    gst.gst_element_set_state(pipeline, _NULL)
+    return 0 if text is None else 1
+
+
+def _error_of(gst: ctypes.CDLL, message: int) -> str:
+    error, details = ctypes.POINTER(_Error)(), ctypes.c_char_p()
+    gst.gst_message_parse_error(message, ctypes.byref(error), ctypes.byref(details))
+    more = (details.value or b"").decode(errors="replace")
+    return f"ERROR: {_message(error)}\nAdditional debug info:\n{more}"
+
+
+def _message(error: ctypes._Pointer[_Error]) -> str:
+    return error.contents.message.decode(errors="replace") if error else "unknown error"
+
+
+def _library() -> ctypes.CDLL | None:
+    for name in _LIBRARIES:
+        try:
+            gst = ctypes.CDLL(name)
+        except OSError:
+            continue
+        pointer = ctypes.c_void_p
+        gst.gst_init.argtypes = (pointer, pointer)
+        gst.gst_parse_launchv.argtypes, gst.gst_parse_launchv.restype = (pointer, pointer), pointer
+        gst.gst_element_set_state.argtypes = (pointer, ctypes.c_int)
+        gst.gst_element_get_bus.argtypes, gst.gst_element_get_bus.restype = (pointer,), pointer
+        gst.gst_bus_timed_pop_filtered.argtypes = (pointer, ctypes.c_uint64, ctypes.c_int)
+        gst.gst_bus_timed_pop_filtered.restype = pointer
+        gst.gst_message_get_structure.argtypes, gst.gst_message_get_structure.restype = (pointer,), pointer
+        gst.gst_message_parse_error.argtypes = (pointer, pointer, pointer)
+        return gst
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
