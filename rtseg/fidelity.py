@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from math import isinf
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.container import InputContainer
 
-from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
 from rtseg.container_reading import (
     NO_TIME,
     ContainerReading,
@@ -23,7 +20,9 @@ from rtseg.container_reading import (
     read_container,
     reading_of,
 )
-from rtseg.errors import FidelityError, SinkError
+from rtseg.errors import SinkError
+from rtseg.fidelity_report import FidelityReport, Repair
+from rtseg.fidelity_streams import StreamComparison
 from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
 from rtseg.sinks.others import codec_name
 from rtseg.sinks.video import Written
@@ -31,11 +30,8 @@ from rtseg.sources.demux import STDIN
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.sources.pictures import UPRIGHT, orientation_of
 from rtseg.sources.timeline import Span
-from rtseg.sync_check import SYNC_MS, SyncPoint, jump_sizes, sync_points
+from rtseg.sync_check import jump_sizes
 from rtseg.time_match import Match, match_times
-
-_PREROLL_SECONDS = Fraction(1, 10)
-"""Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
 
 _UNSPECIFIED = 2
 _MOVES = frozenset({"mpegts", "matroska,webm", "avi"})
@@ -78,145 +74,6 @@ class InputFile:
     start: float | None = None
     duration: float | None = None
     allow_protocols: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """One stream beside the picture."""
-
-    index: int
-    """In the input."""
-
-    kind: str
-    """`audio`, `subtitle`, `data` …"""
-
-    codec: str
-
-    fate: str
-    """`copied`, `re-encoded` or `left out`."""
-
-    packets_in: int
-    packets_out: int
-
-    equal: bool
-    """Copied: the same bytes in the same order at the same times."""
-
-    def describe(self) -> str:
-        """For people, without the time stamps."""
-        if self.fate != "copied":
-            return f"{self.kind} {self.codec} {self.fate}"
-        return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """A change of time stamps that the input made necessary."""
-
-    stream: int | None
-    """Index in the input; None: all streams."""
-
-    what: str
-    """For people, with its size."""
-
-    count: int
-    """Frames or packets whose own time stamp was changed; 0: all from one place on were moved."""
-
-    seconds: float
-    """By how much all were moved; 0 where single time stamps were set."""
-
-
-@dataclass(frozen=True, slots=True)
-class FidelityReport:
-    """The comparison of an output with its input."""
-
-    frames_in: int
-    """Frames of the input that can be decoded."""
-
-    frames_out: int
-    """Frames in the output."""
-
-    corrupt: int
-    """Frames of the input that could not be decoded; not among `frames_in`."""
-
-    timestamp_error_ms: float | None
-    """Largest difference of a frame's time, repairs left aside; None: the container keeps no times, or the counts differ."""
-
-    duration_difference_ms: float | None
-    """Length of the output less that of the input's video stream; None: unknown, or the input's clock jumps."""
-
-    colour_tags: str
-    """`kept`, `not held by the format` or `changed`."""
-
-    streams: tuple[StreamReport, ...]
-
-    problems: tuple[str, ...]
-    """Why it is broken; empty: it is whole."""
-
-    moved_ms: float = 0.0
-    """How much later (less than zero: earlier) all streams are, in a container that has no such times."""
-
-    checked: bool = True
-    """False: the output went to a pipe and could not be read back."""
-
-    reference: str = "demuxed"
-    """How the input was read for the comparison: `demuxed`; `decoded`, where its packets do not say when frames are shown; or
-    `once`, where it can't be read again (a pipe, a deleted file): then its side is what the run itself read."""
-
-    repairs: tuple[Repair, ...] = ()
-    """What the input's time stamps made necessary."""
-
-    sync: tuple[SyncPoint, ...] = ()
-    """Offsets of each audio stream to the video."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether what came out is what went in."""
-        return not self.problems
-
-    def line(self) -> str:
-        """One line for people."""
-        if not self.checked:
-            return f"fidelity: {self.frames_out} frames went to standard output, not read back"
-        if self.problems:
-            return "fidelity broken: " + "; ".join(self.problems)
-        parts = [f"{self.frames_in} frames in and out"]
-        if self.corrupt:
-            parts[0] += f", {self.corrupt} damaged left out"
-        parts += [repair.what for repair in self.repairs]
-        if self.timestamp_error_ms is not None:
-            other = "other " if self.repairs else ""
-            parts.append(
-                f"{other}time stamps equal"
-                if self.timestamp_error_ms == 0
-                else f"{other}times within {self.timestamp_error_ms:.1f} ms"
-            )
-        if self.moved_ms:
-            way = (
-                "later, as the container has no times before zero"
-                if self.moved_ms > 0
-                else "earlier, as it begins at zero"
-            )
-            parts.append(f"all streams {abs(self.moved_ms):.0f} ms {way}")
-        if self.duration_difference_ms is not None:
-            parts.append(f"length {self.duration_difference_ms:+.0f} ms")
-        parts += [stream.describe() for stream in self.streams]
-        if self.sync and self.repairs:
-            worst = max((abs(point.difference_ms) for point in self.sync), default=0.0)
-            parts.append(f"audio in step within {worst:.1f} ms")
-        parts.append(f"colour tags {self.colour_tags}")
-        if self.reference == "once":
-            parts.append("the input can't be read again: compared with what was read")
-        return "fidelity: " + ", ".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `--stats`."""
-        streams = [{"type" if k == "kind" else k: v for k, v in asdict(stream).items()} for stream in self.streams]
-        return {"ok": self.ok, "line": self.line(), **asdict(self), "streams": streams}
-
-    def raise_if_broken(self) -> None:
-        """Raises FidelityError with all problems where there are any."""
-        if self.problems:
-            raise FidelityError("what came out is not what went in: " + "; ".join(self.problems))
 
 
 def compare(
@@ -279,10 +136,8 @@ class _Comparison:
             if source is None or source.duration is None
             else Fraction(source.duration).limit_denominator(1_000_000),
         )
-        self._jumping = False
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
-        self.sync: list[SyncPoint] = []
 
     def report(self) -> FidelityReport:
         """Compare everything."""
@@ -295,7 +150,20 @@ class _Comparison:
             moved = self._frame_times(match)
             error_ms = float(match.worst * match.unit) * 1000
             difference_ms = self._length_difference(match)
-        streams = tuple(self._streams(match))
+        beside = StreamComparison(
+            self._input,
+            self._output,
+            self._written,
+            match,
+            known=self._recorder.streams,
+            source=None if self._source is None else self._source.path,
+            whole=self._span.whole,
+            gap=self._gap,
+            coarse=self._output.video.time_base if self._container.format.name == "avi" else Fraction(0),
+        )
+        streams = tuple(beside.reports())
+        self.problems += beside.problems
+        self.repairs += beside.repairs
         colour = _colour_tags(self._recorder.info.colour, self._own.codec_context)
         self._check_picture(colour)
         self._check_choice()
@@ -311,7 +179,7 @@ class _Comparison:
             moved_ms=float(moved) * 1000,
             reference=self._reference,
             repairs=tuple(self.repairs),
-            sync=tuple(self.sync),
+            sync=tuple(beside.sync),
         )
 
     # Frames
@@ -340,7 +208,6 @@ class _Comparison:
                 self._source.path, self._video_index or 0, allow_protocols=self._source.allow_protocols
             )
             if demuxed is None and not self._span.whole:
-                self._jumping = True
                 return None, len(out_times)
             times = self._in_span(decoded)
         match = self._match(times, out_times)
@@ -417,132 +284,6 @@ class _Comparison:
         length_out = (segment.last_out - segment.first_out) * match.unit + durations[1] * self._output.video.time_base
         return float(length_out - length_in) * 1000
 
-    # Other streams
-
-    def _streams(self, video: Match | None) -> list[StreamReport]:
-        fates = {
-            **dict.fromkeys(self._written.copied, "copied"),
-            **dict.fromkeys(self._written.reencoded, "re-encoded"),
-        }
-        indices = {**self._written.copied, **self._written.reencoded}
-        reports = []
-        for index, reading in self._input.others.items():
-            if index not in self._recorder.streams:
-                continue  # An MP4's chapter track: FFmpeg gives it as chapters.
-            fate = fates.get(index, "left out")
-            out = self._output.others.get(indices[index]) if index in indices else None
-            trouble = ""
-            if fate == "copied" and out is not None:
-                trouble = self._packets_differ(index, reading, out, video)
-            elif fate == "re-encoded" and out is not None and reading.kind == "audio":
-                trouble = self._transcoded_differs(index, reading, out, indices[index], video)
-            if trouble:
-                self.problems.append(f"{reading.kind} stream {index}: {trouble}")
-            packets_out = 0 if out is None else len(out.pts)
-            copied = fate == "copied" and not trouble
-            packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
-            reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
-        return reports
-
-    def _packets_differ(self, index: int, reading: StreamReading, out: StreamReading, video: Match | None) -> str:
-        """Why a copied stream is not the input's own, in step with the video; empty: it is."""
-        times = reading.times()
-        numbers: list[int] = []
-        if reading.is_pcm:
-            if self._span.whole and reading.whole.digest() != out.whole.digest():
-                return "the samples are not the same"
-            numbers = list(range(len(times)))
-        else:
-            found = self._paired(reading, out)
-            if isinstance(found, str):
-                return found
-            numbers = found
-        out_times = [time for time in out.times() if time is not None]
-        if more := self._hidden_now(reading, out, numbers):
-            return more
-        if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
-            return ""
-        if reading.is_pcm:
-            ends = [time for time in times if time is not None]
-            going_in: list[int | None] = [ends[0]] if ends else []
-            out_times = out_times[: len(going_in)]
-        else:
-            going_in = [times[number] for number in numbers]
-        coarse = self._output.video.time_base if self._container.format.name == "avi" else Fraction(0)
-        tolerance = max(out.time_base, reading.time_base) + coarse
-        match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
-        if match.worst * match.unit > tolerance + self._output.video.time_base:
-            return f"a packet is {float(match.worst * match.unit) * 1000:.1f} ms off its time"
-        if match.set_between:
-            what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
-            self.repairs.append(Repair(index, what, match.set_between, 0.0))
-        return self._out_of_step(sync_points(index, match, video), reading.kind, float(tolerance) * 1000)
-
-    def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> str:
-        """Why packets that the input shows are not shown any more; empty: they are. The decoder's start may be hidden."""
-        if reading.is_pcm:
-            return ""
-        times = out.times()
-        hidden = [place for place in sorted(out.hidden) if numbers[place] not in reading.hidden]
-        if not hidden:
-            return ""
-        first, last = times[hidden[0]], times[hidden[-1]]
-        long = first is None or last is None or (last - first) * out.time_base >= _PREROLL_SECONDS
-        if reading.kind == "audio" and hidden[-1] < len(times) - 1 and not long:
-            return ""
-        return f"{len(hidden)} packets that the input shows are hidden in the output"
-
-    def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:
-        """The number of the input's packet for each of the output's; or why they are not the same."""
-        contents, first = reading.contents, 0
-        if out.contents:
-            # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder.
-            candidates = (n for n, content in enumerate(contents) if content == out.contents[0])
-            first = next((n for n in candidates if not self._span.whole or n in reading.hidden), 0)
-        heard = next((n for n in range(len(contents)) if n not in reading.hidden), len(contents))
-        if contents and out.contents and contents[first] != out.contents[0]:
-            first = heard
-        numbers = [n for n in range(first, len(contents)) if n < heard or n not in reading.hidden]
-        if not self._span.whole:
-            numbers = numbers[: len(out.contents)]
-        if len(numbers) != len(out.contents):
-            return f"{len(numbers)} packets went in, {len(out.contents)} came out"
-        if any(contents[n] != content for n, content in zip(numbers, out.contents, strict=True)):
-            return "the packets are not the same"
-        return numbers
-
-    def _out_of_step(self, points: list[SyncPoint], kind: str, tolerance_ms: float) -> str:
-        if kind == "audio":
-            self.sync += points
-        shift_ms = 0.0 if self._jumping else None
-        worst = max(points, key=lambda point: abs(point.difference_ms), default=None)
-        if worst is None or shift_ms is not None or abs(worst.difference_ms) <= max(SYNC_MS, tolerance_ms):
-            return ""
-        return f"{worst.difference_ms:+.0f} ms out of step with the video at {worst.at_seconds:.2f} s"
-
-    def _transcoded_differs(
-        self, index: int, reading: StreamReading, out: StreamReading, out_index: int, video: Match | None
-    ) -> str:
-        """Why audio that was encoded again is not heard where it was; empty: it is, or it is too even to tell."""
-        if reading.pts and not out.pts:
-            return "encoded again, it is empty"
-        if self._source is None or video is None or not self._span.whole or not self._written.timed:
-            return ""
-        begin_in, before = loudness(self._source.path, index)
-        begin_out, after = loudness(str(self._written.path), out_index)
-        points = []
-        for segment in video.segments:
-            first, last = (float(time * video.unit) for time in (segment.first_in, segment.last_in))
-            shift = float(segment.shift * video.unit)
-            for at in sorted({first, max(first, last - WINDOW_SECONDS)}):
-                ours = _window(before, at - begin_in, last - at)
-                offset = offset_ms(ours, _window(after, at + shift - begin_out, last - at))
-                if offset is not None:
-                    points.append(SyncPoint(index, at + shift, 0.0, offset))
-        if any(isinf(point.out_ms) for point in points):
-            return "encoded again, it is not the input's"
-        return self._out_of_step(points, reading.kind, 0.0)
-
     # What players show
 
     def _check_picture(self, colour: str) -> None:
@@ -571,15 +312,6 @@ class _Comparison:
         first_out = _chosen("audio", self._output.others)
         if first_in is not None and kept.get(-1 if first_out is None else first_out) != first_in:
             self.problems.append(f"players would play another audio stream than the input's ({first_in})")
-
-
-def _window(cells: Loudness, at: float, seconds: float) -> Loudness:
-    """Loudness from a time on (seconds after the first cell), for 10 s at most; nothing is heard before the first cell."""
-    first = round(at / CELL_SECONDS)
-    count = int(min(seconds, WINDOW_SECONDS) / CELL_SECONDS)
-    inside = cells[max(0, first) : max(0, first + count)]
-    padded = np.concatenate([np.zeros(min(count, max(0, -first))), inside])
-    return np.pad(padded, (0, max(0, count - len(padded))))
 
 
 def _chosen(kind: str, readings: dict[int, StreamReading]) -> int | None:

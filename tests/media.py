@@ -14,7 +14,8 @@ from av.codec.context import Flags
 
 from rtseg.colour import yuv_to_rgb_matrix
 from rtseg.cores import without_real_time_priority
-from rtseg.fidelity import FidelityReport, InputFile, Recorder, compare
+from rtseg.fidelity import InputFile, Recorder, compare
+from rtseg.fidelity_report import FidelityReport
 from rtseg.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
 from rtseg.sinks.video import VideoSink, Written
 from rtseg.sources.file import FileSource

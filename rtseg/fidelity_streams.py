@@ -1,0 +1,187 @@
+"""The streams beside the video, in the input and in the output: the same packets, heard and shown at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from fractions import Fraction
+from math import isinf
+
+import numpy as np
+
+from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
+from rtseg.container_reading import ContainerReading, StreamReading
+from rtseg.fidelity_report import Repair, StreamReport
+from rtseg.sinks.video import Written
+from rtseg.sync_check import SYNC_MS, SyncPoint, sync_points
+from rtseg.time_match import Match, match_times
+
+_PREROLL_SECONDS = Fraction(1, 10)
+"""Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
+
+
+class StreamComparison:
+    """The comparison of all streams but the segmented one.
+
+    Args:
+        before: the input.
+        after: the output.
+        written: what the sink says became of each stream.
+        video: how the frames of input and output belong together; None: unknown, and times are not compared.
+        known: indices of the streams that the source yields.
+        source: path of the input, for audio that is decoded once more; None: it can't be read again.
+        whole: whether the whole input was asked for, and not a part of it.
+        gap: seconds; a longer step forward is a jump of the input's clock.
+        coarse: seconds by which the output's container may round on top of its own unit.
+    """
+
+    def __init__(
+        self,
+        before: ContainerReading,
+        after: ContainerReading,
+        written: Written,
+        video: Match | None,
+        *,
+        known: Collection[int],
+        source: str | None,
+        whole: bool,
+        gap: Fraction,
+        coarse: Fraction,
+    ) -> None:
+        self._input, self._output, self._written, self._video = before, after, written, video
+        self._known, self._source, self._whole, self._gap, self._coarse = known, source, whole, gap, coarse
+        self.problems: list[str] = []
+        self.repairs: list[Repair] = []
+        self.sync: list[SyncPoint] = []
+
+    def reports(self) -> list[StreamReport]:
+        """Compare each stream of the input; what is wrong goes to `problems`."""
+        video = self._video
+        fates = {
+            **dict.fromkeys(self._written.copied, "copied"),
+            **dict.fromkeys(self._written.reencoded, "re-encoded"),
+        }
+        indices = {**self._written.copied, **self._written.reencoded}
+        reports = []
+        for index, reading in self._input.others.items():
+            if index not in self._known:
+                continue  # An MP4's chapter track: FFmpeg gives it as chapters.
+            fate = fates.get(index, "left out")
+            out = self._output.others.get(indices[index]) if index in indices else None
+            trouble = ""
+            if fate == "copied" and out is not None:
+                trouble = self._packets_differ(index, reading, out, video)
+            elif fate == "re-encoded" and out is not None and reading.kind == "audio":
+                trouble = self._transcoded_differs(index, reading, out, indices[index], video)
+            if trouble:
+                self.problems.append(f"{reading.kind} stream {index}: {trouble}")
+            packets_out = 0 if out is None else len(out.pts)
+            copied = fate == "copied" and not trouble
+            packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
+            reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
+        return reports
+
+    def _packets_differ(self, index: int, reading: StreamReading, out: StreamReading, video: Match | None) -> str:
+        """Why a copied stream is not the input's own, in step with the video; empty: it is."""
+        times = reading.times()
+        numbers: list[int] = []
+        if reading.is_pcm:
+            if self._whole and reading.whole.digest() != out.whole.digest():
+                return "the samples are not the same"
+            numbers = list(range(len(times)))
+        else:
+            found = self._paired(reading, out)
+            if isinstance(found, str):
+                return found
+            numbers = found
+        out_times = [time for time in out.times() if time is not None]
+        if more := self._hidden_now(reading, out, numbers):
+            return more
+        if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
+            return ""
+        if reading.is_pcm:
+            ends = [time for time in times if time is not None]
+            going_in: list[int | None] = [ends[0]] if ends else []
+            out_times = out_times[: len(going_in)]
+        else:
+            going_in = [times[number] for number in numbers]
+        tolerance = max(out.time_base, reading.time_base) + self._coarse
+        match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
+        if match.worst * match.unit > tolerance + self._output.video.time_base:
+            return f"a packet is {float(match.worst * match.unit) * 1000:.1f} ms off its time"
+        if match.set_between:
+            what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
+            self.repairs.append(Repair(index, what, match.set_between, 0.0))
+        return self._out_of_step(sync_points(index, match, video), reading.kind, float(tolerance) * 1000)
+
+    def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> str:
+        """Why packets that the input shows are not shown any more; empty: they are. The decoder's start may be hidden."""
+        if reading.is_pcm:
+            return ""
+        times = out.times()
+        hidden = [place for place in sorted(out.hidden) if numbers[place] not in reading.hidden]
+        if not hidden:
+            return ""
+        first, last = times[hidden[0]], times[hidden[-1]]
+        long = first is None or last is None or (last - first) * out.time_base >= _PREROLL_SECONDS
+        if reading.kind == "audio" and hidden[-1] < len(times) - 1 and not long:
+            return ""
+        return f"{len(hidden)} packets that the input shows are hidden in the output"
+
+    def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:
+        """The number of the input's packet for each of the output's; or why they are not the same."""
+        contents, first = reading.contents, 0
+        if out.contents:
+            # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder.
+            candidates = (n for n, content in enumerate(contents) if content == out.contents[0])
+            first = next((n for n in candidates if not self._whole or n in reading.hidden), 0)
+        heard = next((n for n in range(len(contents)) if n not in reading.hidden), len(contents))
+        if contents and out.contents and contents[first] != out.contents[0]:
+            first = heard
+        numbers = [n for n in range(first, len(contents)) if n < heard or n not in reading.hidden]
+        if not self._whole:
+            numbers = numbers[: len(out.contents)]
+        if len(numbers) != len(out.contents):
+            return f"{len(numbers)} packets went in, {len(out.contents)} came out"
+        if any(contents[n] != content for n, content in zip(numbers, out.contents, strict=True)):
+            return "the packets are not the same"
+        return numbers
+
+    def _out_of_step(self, points: list[SyncPoint], kind: str, tolerance_ms: float) -> str:
+        if kind == "audio":
+            self.sync += points
+        worst = max(points, key=lambda point: abs(point.difference_ms), default=None)
+        if worst is None or abs(worst.difference_ms) <= max(SYNC_MS, tolerance_ms):
+            return ""
+        return f"{worst.difference_ms:+.0f} ms out of step with the video at {worst.at_seconds:.2f} s"
+
+    def _transcoded_differs(
+        self, index: int, reading: StreamReading, out: StreamReading, out_index: int, video: Match | None
+    ) -> str:
+        """Why audio that was encoded again is not heard where it was; empty: it is, or it is too even to tell."""
+        if reading.pts and not out.pts:
+            return "encoded again, it is empty"
+        if self._source is None or video is None or not self._whole or not self._written.timed:
+            return ""
+        begin_in, before = loudness(self._source, index)
+        begin_out, after = loudness(str(self._written.path), out_index)
+        points = []
+        for segment in video.segments:
+            first, last = (float(time * video.unit) for time in (segment.first_in, segment.last_in))
+            shift = float(segment.shift * video.unit)
+            for at in sorted({first, max(first, last - WINDOW_SECONDS)}):
+                ours = _window(before, at - begin_in, last - at)
+                offset = offset_ms(ours, _window(after, at + shift - begin_out, last - at))
+                if offset is not None:
+                    points.append(SyncPoint(index, at + shift, 0.0, offset))
+        if any(isinf(point.out_ms) for point in points):
+            return "encoded again, it is not the input's"
+        return self._out_of_step(points, reading.kind, 0.0)
+
+
+def _window(cells: Loudness, at: float, seconds: float) -> Loudness:
+    """Loudness from a time on (seconds after the first cell), for 10 s at most; nothing is heard before the first cell."""
+    first = round(at / CELL_SECONDS)
+    count = int(min(seconds, WINDOW_SECONDS) / CELL_SECONDS)
+    inside = cells[max(0, first) : max(0, first + count)]
+    padded = np.concatenate([np.zeros(min(count, max(0, -first))), inside])
+    return np.pad(padded, (0, max(0, count - len(padded))))
