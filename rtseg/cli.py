@@ -23,7 +23,7 @@ from rtseg.commands.service import config, service
 from rtseg.commands.train import evaluate, train
 from rtseg.commands.video import video
 from rtseg.process_title import hide_passwords, remember_arguments
-from rtseg.secrets import redact
+from rtseg.secrets import forget, redact
 
 
 class _Commands(TyperGroup):
@@ -31,6 +31,7 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does it."""
+        forget()
         remember_arguments(args)
         with _redacted_usage_errors():
             return super().parse_args(ctx, args)

@@ -10,7 +10,6 @@ from pathlib import Path
 from rtseg.errors import OptionError
 from rtseg.secrets import (
     HIDDEN,
-    harmless_path,
     holds_secret,
     looks_like_file,
     parse_url,
@@ -29,7 +28,10 @@ _ARG_START, _ARG_END = 45, 46
 
 
 def remember_arguments(arguments: Sequence[str]) -> None:
-    """Keep the secrets of a command line, for `redact`."""
+    """Keep the secrets of a command line, and of the environment variables that stand for options, for `redact`."""
+    for name in _SECRET_VARIABLES:
+        for value in os.environ.get(name, "").split():
+            remember(value)
     for option, value in _options_and_values(arguments):
         if option == "--gst":
             remember_pipeline(value)
@@ -38,14 +40,11 @@ def remember_arguments(arguments: Sequence[str]) -> None:
 
 
 def hide_passwords() -> bool:
-    """Overwrite the secrets in this process's arguments as the system shows them, and keep them for `redact`.
+    """Overwrite the secrets in this process's arguments as the system shows them.
 
     Returns:
         Whether none is visible now. Only Linux lets a process do this; elsewhere give the URL by environment variable.
     """
-    for name in _SECRET_VARIABLES:
-        for value in os.environ.get(name, "").split():
-            remember(value)
     try:
         arguments = Path("/proc/self/cmdline").read_bytes()
         # Behind the program's name, which may hold spaces and brackets itself.
@@ -54,7 +53,6 @@ def hide_passwords() -> bool:
     except (OSError, IndexError, ValueError):
         return False
     given = [os.fsdecode(each) for each in arguments.split(b"\0")]
-    remember_arguments(given)
     hidden = b"\0".join(os.fsencode(each) for each in masked(given))
     if hidden == arguments:
         return True
@@ -105,7 +103,7 @@ def _masked_value(option: str, value: str) -> str:
     except OptionError:
         return f"{scheme}://{_stars(rest)}"
     user_info = "" if url.user_info is None else f"{_stars(url.user_info)}@"
-    kept = harmless_path(url.tail)
+    kept = url.harmless_path
     if url.tail[len(kept) :].startswith("?"):
         kept += "?"
     return f"{scheme}://{user_info}{url.address}{kept}{_stars(url.tail[len(kept) :])}"

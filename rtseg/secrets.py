@@ -103,11 +103,17 @@ class Url:
         return re.split(r"[?#]", self.tail, maxsplit=1)[0]
 
     @property
+    def harmless_path(self) -> str:
+        """The leading part of the path that can't be a secret; with RTMP the last segment may be a stream's key."""
+        kept = _harmless_path(self.path)
+        return kept.rpartition("/")[0] + "/" if self.scheme.startswith("rtmp") and kept.count("/") > 1 else kept
+
+    @property
     def shown(self) -> str:
         """The URL for people, without its secrets."""
         if self.scheme not in _SCHEMES:
             return HIDDEN
-        path, kept = self.path, harmless_path(self.tail)
+        path, kept = self.path, self.harmless_path
         if kept != path:
             return f"{self.scheme}://{self.address}{kept}{HIDDEN}"
         query = self.tail[len(path) :].partition("#")[0].removeprefix("?")
@@ -206,7 +212,7 @@ def without_urls(text: str) -> str:
         return redact(text)
     rest = text[min(begins) :]
     return redact(text[: min(begins)]) + (
-        shown_url(rest[: rest.find("://") + 3] + "@") if "://" in rest[:12] else HIDDEN
+        shown_url(rest.partition("://")[0] + f"://{HIDDEN}") if "://" in rest[:12] else HIDDEN
     )
 
 
@@ -216,6 +222,11 @@ def without_urls(text: str) -> str:
 def remember(secret: str) -> None:
     """Keep a URL, password or token of this run, for `redact`."""
     _known.update(_pieces(secret))
+
+
+def forget() -> None:
+    """Another command line begins."""
+    _known.clear()
 
 
 def remember_pipeline(pipeline: str) -> None:
@@ -246,7 +257,7 @@ def _pieces(value: str) -> set[str]:
     except OptionError:
         secrets = [value.partition("://")[2] or value]
     else:
-        secrets = [url.tail[len(harmless_path(url.tail)) :], *(url.user_info or "").partition(":")[::2]]
+        secrets = [url.tail[len(url.harmless_path) :], *(url.user_info or "").partition(":")[::2]]
     found = [value, str(Path(value)), repr(value)[1:-1], *secrets]
     for secret in secrets:
         found += re.split(r"[/?#&=@:;,\s]+", secret)
@@ -254,9 +265,8 @@ def _pieces(value: str) -> set[str]:
     return {piece for piece in found if len(piece) >= _SHORTEST_PIECE and piece.lower() not in _WORDS}
 
 
-def harmless_path(tail: str) -> str:
+def _harmless_path(path: str) -> str:
     """The leading part of a path that can't be a secret: all of it, or its first segments as far as they are known words."""
-    path = re.split(r"[?#]", tail, maxsplit=1)[0]
     words, only_words, cost, before = "", True, 0, ""
     for segment in re.findall(r"/[^/]*", path):
         name = segment[1:].lower()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -27,11 +28,18 @@ from rtseg.inputs import find_inputs
 from rtseg.naming import find_inputs as find_files
 from rtseg.outputs import Outputs
 from rtseg.process_title import masked
-from rtseg.secrets import parse_url, redact, remember, shown_name, shown_pipeline, shown_url
+from rtseg.secrets import forget, parse_url, redact, remember, shown_name, shown_pipeline, shown_url
 from rtseg.sinks.push import PushSink
 from rtseg.sources.demux import open_input
 
 MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What these tests call secret is none in others."""
+    yield
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +59,7 @@ MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
         ("rtsp://cam/user=admin_password=xyz_channel=1_stream=0.sdp", "rtsp://cam/***"),
         ("rtsp://cam/stream;password=hunter", "rtsp://cam/***"),
         ("rtmp://live.twitch.tv/app/live_123_key", "rtmp://live.twitch.tv/app/***"),
+        ("rtmp://host/live/street", "rtmp://host/live/***"),
         ("rtmp://host/app/key pubUser=me pubPasswd=x", "rtmp://host/app/***"),
         ("srt://host:9000?passphrase=secret&mode=caller", "srt://host:9000?mode=caller"),
         ("rtsp://me:pa/ss@cam/x", "rtsp://***"),
