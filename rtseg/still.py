@@ -54,7 +54,8 @@ def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list
             inside = [match for match in matches if not _is_result(match)]
             if not inside:
                 raise SourceError(
-                    f"nothing matches '{shown_name(pattern)}'" + (" but results of rtseg, which are no inputs" if matches else "")
+                    f"nothing matches '{shown_name(pattern)}'"
+                    + (" but results of rtseg, which are no inputs" if matches else "")
                 )
             found += inside
         else:

@@ -252,7 +252,9 @@ def through(
                 frames.append(item)
                 target.write(Segmented(item, classes, item))
         written = target.finish()
-        asked = InputFile(str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ()))
+        asked = InputFile(
+            str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
+        )
         report = compare(recorder, written, corrupt=video.corrupt, source=asked)
         if report.ok:
             target.close()
