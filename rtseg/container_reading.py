@@ -162,11 +162,19 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     return ContainerReading(own, streams, arbitrary_clock(container))
 
 
-def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ()) -> list[int | None]:
+def decoded_times(
+    path: str, video: int, *, allow_protocols: Sequence[str] = (), damaged: bool = True
+) -> list[int | None]:
     """Return when a plain FFmpeg decode shows each frame, in ticks and in the order of showing.
 
     A frame without a presentation time has the decoding time that FFmpeg gives it, as in FFmpeg's best effort; None where
     there is neither. Frames that can't be decoded are not among them.
+
+    Args:
+        path: the file.
+        video: index of the stream.
+        allow_protocols: as `open_input` takes them.
+        damaged: whether it may have errors: with frame threads, which are faster, PyAV loses frames behind one at the end.
 
     Raises:
         SourceError: it can't be opened.
@@ -176,7 +184,7 @@ def decoded_times(path: str, video: int, *, allow_protocols: Sequence[str] = ())
         container.flags &= ~GENERATE_PTS
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "NONE"  # With frame threads PyAV loses frames behind an error at the end.
+        stream.thread_type = "NONE" if damaged else "FRAME"
         errors = 0
         while errors < _ERRORS_IN_A_ROW:
             try:

@@ -205,7 +205,10 @@ class _Comparison:
             # What the packets do not say, or where frames are missing: a plain decode is what a player shows.
             self._reference = "decoded"
             decoded = decoded_times(
-                self._source.path, self._video_index or 0, allow_protocols=self._source.allow_protocols
+                self._source.path,
+                self._video_index or 0,
+                allow_protocols=self._source.allow_protocols,
+                damaged=self._corrupt > 0,
             )
             if demuxed is None and not self._span.whole:
                 return None, len(out_times)
