@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.sources.demux import open_input
+from rtseg.sources.file_clock import GAP_SECONDS
 from rtseg.sources.timeline import fraction
 
 CELL_SECONDS = 0.004
@@ -23,33 +24,44 @@ _VARIES = 0.2
 """Least spread of the loudness, relative to its mean, that tells where audio is: a steady tone is the same everywhere."""
 
 _ALIKE = 0.5
-_AS_GOOD = 0.95
+_AS_GOOD = 0.8
 _GONE = 0.01
 
 Loudness = npt.NDArray[np.float64]
 
 
-def loudness(path: str, index: int) -> tuple[float, Loudness]:
-    """Return when the first cell begins, in seconds, and the mean square of the samples in each cell of 4 ms.
+def loudness(path: str, index: int) -> list[tuple[float, Loudness]]:
+    """Return the loudness of an audio stream over time: the mean square of the samples in each cell of 4 ms.
 
     Args:
         path: a media file.
         index: of its audio stream.
 
+    Returns:
+        When the first cell begins, in seconds, and the cells; several such parts where the clock jumps.
+
     Raises:
         SourceError: it can't be opened.
     """
-    pieces = list(_pieces(path, index))
-    if not pieces:
-        return 0.0, np.zeros(0)
+    parts: list[list[tuple[float, int, Loudness]]] = []
+    end: float | None = None
+    for time, rate, power in _pieces(path, index):
+        if end is None or not -_REACH_SECONDS <= time - end <= GAP_SECONDS:
+            parts.append([])
+        parts[-1].append((time, rate, power))
+        end = time + len(power) / rate
+    return [_cells(pieces) for pieces in parts]
+
+
+def _cells(pieces: list[tuple[float, int, Loudness]]) -> tuple[float, Loudness]:
     begin = min(time for time, _, _ in pieces)
-    cells = int((max(time + len(power) / rate for time, rate, power in pieces) - begin) / CELL_SECONDS) + 1
-    total, count = np.zeros(cells), np.zeros(cells)
+    count = int((max(time + len(power) / rate for time, rate, power in pieces) - begin) / CELL_SECONDS) + 1
+    total, samples = np.zeros(count), np.zeros(count)
     for time, rate, power in pieces:
         places = ((time - begin + np.arange(len(power)) / rate) / CELL_SECONDS).astype(np.int64)
-        total += np.bincount(places, power, cells)[:cells]
-        count += np.bincount(places, minlength=cells)[:cells]
-    return begin, total / np.maximum(count, 1)
+        total += np.bincount(places, power, count)[:count]
+        samples += np.bincount(places, minlength=count)[:count]
+    return begin, total / np.maximum(samples, 1)
 
 
 def offset_ms(before: Loudness, after: Loudness) -> float | None:
@@ -69,10 +81,16 @@ def offset_ms(before: Loudness, after: Loudness) -> float | None:
         return None
     reach = min(int(_REACH_SECONDS / CELL_SECONDS), size // 2)
     alike = {lag: _alike(first, second, lag) for lag in range(-reach, reach + 1)}
-    best = max(alike, key=lambda lag: alike[lag])
-    if alike[0] >= _AS_GOOD * alike[best] and alike[0] > 0:
-        return 0.0
-    return best * CELL_SECONDS * 1000 if alike[best] >= _ALIKE else float("inf")
+    best = max(alike.values())
+    if best < _ALIKE:
+        return float("inf")
+    # Sound that repeats itself is alike at many places: the nearest peak that is good is the right one.
+    peaks = [
+        lag
+        for lag, value in alike.items()
+        if value >= _AS_GOOD * best and value >= max(alike.get(lag - 1, -1.0), alike.get(lag + 1, -1.0))
+    ]
+    return min(peaks, key=abs) * CELL_SECONDS * 1000
 
 
 def _alike(first: Loudness, second: Loudness, lag: int) -> float:
@@ -90,15 +108,19 @@ def _pieces(path: str, index: int) -> Iterator[tuple[float, int, Loudness]]:
         assert isinstance(stream, av.AudioStream)
         resampler: av.AudioResampler | None = None
         form: tuple[str, str, int] | None = None
+        end: float | None = None
         for packet in container.demux(stream):
             try:
                 frames = stream.codec_context.decode(packet if packet.size else None)
             except (av.FFmpegError, OSError):
                 continue
             for frame in frames:
-                if frame.pts is None or not frame.rate:
+                if not frame.rate or (frame.pts is None and end is None):
                     continue
-                time = float(frame.pts * fraction(frame.time_base))
+                # Of several packets in one of MPEG-TS only the first may have a time.
+                time = end if frame.pts is None else float(frame.pts * fraction(frame.time_base))
+                assert time is not None
+                end = time + frame.samples / frame.rate
                 now = (frame.format.name, frame.layout.name, frame.rate)
                 if resampler is None or form != now:
                     resampler, form = av.AudioResampler("fltp", frame.layout, frame.rate), now

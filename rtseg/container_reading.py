@@ -51,6 +51,9 @@ class StreamReading:
     dts: array[int] = field(default_factory=lambda: array("q"))
     """Decoding times in ticks; `NO_TIME` where there is none."""
 
+    order: array[int] = field(default_factory=lambda: array("q"))
+    """Number of each packet among all packets of the file."""
+
     hidden: set[int] = field(default_factory=set)
     """Numbers of packets that an edit list hides."""
 
@@ -65,8 +68,8 @@ class StreamReading:
 
     _end: int = NO_TIME
 
-    def add(self, packet: Packet[Any], hashed: bool = True) -> None:
-        """Note one packet."""
+    def add(self, packet: Packet[Any], order: int, hashed: bool = True) -> None:
+        """Note one packet, the `order`-th of all."""
         if hashed:
             payload = _payload(self.codec, packet)
             if payload is None:
@@ -76,6 +79,7 @@ class StreamReading:
             self.contents.append(int.from_bytes(digest, "little"))
         if packet.is_discard:
             self.hidden.add(len(self.pts))
+        self.order.append(order)
         self.pts.append(NO_TIME if packet.pts is None else packet.pts)
         self.dts.append(NO_TIME if packet.dts is None else packet.dts)
         self.time_base = fraction(packet.time_base) or self.time_base
@@ -146,13 +150,14 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     """Read all packets of an open file; unreadable stretches are left out."""
     container.flags &= ~GENERATE_PTS
     streams = {stream.index: _reading(stream) for stream in container.streams}
-    errors = 0
+    errors = order = 0
     while errors < _ERRORS_IN_A_ROW:
         try:
             for packet in container.demux(list(container.streams)):
                 errors = 0
+                order += 1
                 if packet.size and packet.stream_index in streams:
-                    streams[packet.stream_index].add(packet, packet.stream_index != video)
+                    streams[packet.stream_index].add(packet, order, packet.stream_index != video)
             break
         except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in mid-file
             errors += 1

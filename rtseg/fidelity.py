@@ -59,7 +59,7 @@ class Recorder:
             self.video.dts.append(NO_TIME)
             self.video.last_duration = item.duration
         elif item.stream_index in self.streams:
-            self.streams[item.stream_index].add(item.packet)
+            self.streams[item.stream_index].add(item.packet, 0)
 
     def reading(self) -> ContainerReading:
         """What was seen, as if it had been read from a file."""
@@ -210,13 +210,18 @@ class _Comparison:
                 allow_protocols=self._source.allow_protocols,
                 damaged=self._corrupt > 0,
             )
-            if demuxed is None and not self._span.whole:
+            if demuxed is None and not self._span.whole and self._jumps(decoded):
                 return None, len(out_times)
             times = self._in_span(decoded)
         match = self._match(times, out_times)
         if match.lost or match.extra:
             self.problems.append(f"{len(times)} frames went in, {len(out_times)} came out")
         return match, len(times)
+
+    def _jumps(self, times: list[int | None]) -> bool:
+        known = [time for time in times if time is not None]
+        limit = self._gap / self._input.video.time_base
+        return any(not 0 < later - earlier <= limit for earlier, later in pairwise(known))
 
     def _in_span(self, times: list[int | None]) -> list[int | None]:
         if self._span.whole:
@@ -252,7 +257,8 @@ class _Comparison:
                 self.problems.append(f"all frames are shown {float(shift) * 1000:+.1f} ms off their time")
         shown = sorted(time for time in self._shown_times(self._output) if time is not None)
         if same := sum(later == earlier for earlier, later in pairwise(shown)):
-            what = f"{same} frames are shown at the time of the one before: the container counts in {float(tick) * 1000:g} ms"
+            frames = "1 frame is" if same == 1 else f"{same} frames are"
+            what = f"{frames} shown at the time of the one before: the container counts in {float(tick) * 1000:g} ms"
             self.problems.append(what)
         if match.worst * match.unit > tick:
             self.problems.append(f"a frame is shown {float(match.worst * match.unit) * 1000:.1f} ms off its time")
@@ -260,7 +266,8 @@ class _Comparison:
             what = f"the input's clock jumps at {at:.3f} s: {seconds:+.3f} s for all streams from there on"
             self.repairs.append(Repair(None, what, 0, seconds))
         if match.set_between:
-            what = f"{match.set_between} frames without a right time stamp set between their neighbors"
+            frames = f"{match.set_between} frame{'s' * (match.set_between > 1)}"
+            what = f"{frames} without a right time stamp set between the neighbors"
             self.repairs.append(Repair(self._video_index, what, match.set_between, 0.0))
         return moved
 

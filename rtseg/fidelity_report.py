@@ -32,6 +32,8 @@ class StreamReport:
 
     def describe(self) -> str:
         """For people, without the time stamps."""
+        if self.kind == "data" and self.fate == "re-encoded":
+            return "time code kept"
         if self.fate != "copied":
             return f"{self.kind} {self.codec} {self.fate}"
         return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from math import isinf
 
@@ -99,9 +99,8 @@ class StreamComparison:
         if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
             return ""
         if reading.is_pcm:
-            ends = [time for time in times if time is not None]
-            going_in: list[int | None] = [ends[0]] if ends else []
-            out_times = out_times[: len(going_in)]
+            going_in: list[int | None] = [times[self._nearest(reading, out, range(len(times)))]]
+            out_times = out_times[:1]
         else:
             going_in = [times[number] for number in numbers]
         tolerance = max(out.time_base, reading.time_base) + self._coarse
@@ -111,7 +110,34 @@ class StreamComparison:
         if match.set_between:
             what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
             self.repairs.append(Repair(index, what, match.set_between, 0.0))
-        return self._out_of_step(sync_points(index, match, video), reading.kind, float(tolerance) * 1000)
+        places: list[int] = []
+        if self._input.arbitrary_clock and self._whole and not reading.is_pcm:
+            places = [reading.order[number] for number in numbers]
+        points = sync_points(index, match, video, places, self._input.video.order)
+        return self._out_of_step(points, reading.kind, float(tolerance) * 1000)
+
+    @staticmethod
+    def _heard_at(
+        index: int,
+        begin: float,
+        cells: Loudness,
+        shift: float,
+        out_parts: list[tuple[float, Loudness]],
+        video: Match,
+    ) -> list[SyncPoint]:
+        """Where a part of the input's audio is heard, if it was moved by `shift`: at its start and its end."""
+        first = max(begin, float(video.segments[0].first_in * video.unit)) if len(video.segments) == 1 else begin
+        last = begin + len(cells) * CELL_SECONDS
+        if len(video.segments) == 1:
+            last = min(last, float(video.segments[0].last_in * video.unit))
+        points = []
+        for at in sorted({first, max(first, last - WINDOW_SECONDS)}):
+            windows = [_window(out, at + shift - out_begin, last - at) for out_begin, out in out_parts]
+            whole = sum(windows[1:], windows[0]) if windows else np.zeros(0)
+            offset = offset_ms(_window(cells, at - begin, last - at), whole)
+            if offset is not None:
+                points.append(SyncPoint(index, at + shift, 0.0, offset))
+        return points
 
     def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> str:
         """Why packets that the input shows are not shown any more; empty: they are. The decoder's start may be hidden."""
@@ -131,9 +157,13 @@ class StreamComparison:
         """The number of the input's packet for each of the output's; or why they are not the same."""
         contents, first = reading.contents, 0
         if out.contents:
-            # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder.
-            candidates = (n for n, content in enumerate(contents) if content == out.contents[0])
-            first = next((n for n in candidates if not self._whole or n in reading.hidden), 0)
+            # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder. Of
+            # packets that are the same, as those of silence, it is the one at the right time.
+            same = [number for number, content in enumerate(contents) if content == out.contents[0]]
+            first = self._nearest(reading, out, same) if same else 0
+            if self._video is None:  # Nothing says when: any place where all of them are.
+                count = len(out.contents)
+                first = next((n for n in same if contents[n : n + count] == out.contents), first)
         heard = next((n for n in range(len(contents)) if n not in reading.hidden), len(contents))
         if contents and out.contents and contents[first] != out.contents[0]:
             first = heard
@@ -145,6 +175,21 @@ class StreamComparison:
         if any(contents[n] != content for n, content in zip(numbers, out.contents, strict=True)):
             return "the packets are not the same"
         return numbers
+
+    def _nearest(self, reading: StreamReading, out: StreamReading, numbers: Sequence[int]) -> int:
+        """Of some packets of the input the one whose time is nearest to that of the output's first."""
+        times = reading.times()
+        begin = next((time for time in out.times() if time is not None), None)
+        if begin is None or self._video is None or not self._video.segments:
+            return numbers[0]
+        segment = self._video.segments[0]
+        expected = begin * out.time_base - segment.shift * self._video.unit
+
+        def distance(number: int) -> Fraction:
+            time = times[number]
+            return Fraction(1 << 62) if time is None else abs(time * reading.time_base - expected)
+
+        return min(numbers, key=distance)
 
     def _out_of_step(self, points: list[SyncPoint], kind: str, tolerance_ms: float) -> str:
         if kind == "audio":
@@ -160,19 +205,15 @@ class StreamComparison:
         """Why audio that was encoded again is not heard where it was; empty: it is, or it is too even to tell."""
         if reading.pts and not out.pts:
             return "encoded again, it is empty"
-        if self._source is None or video is None or not self._whole or not self._written.timed:
+        if self._source is None or video is None or not self._written.timed:
             return ""
-        begin_in, before = loudness(self._source, index)
-        begin_out, after = loudness(str(self._written.path), out_index)
-        points = []
-        for segment in video.segments:
-            first, last = (float(time * video.unit) for time in (segment.first_in, segment.last_in))
-            shift = float(segment.shift * video.unit)
-            for at in sorted({first, max(first, last - WINDOW_SECONDS)}):
-                ours = _window(before, at - begin_in, last - at)
-                offset = offset_ms(ours, _window(after, at + shift - begin_out, last - at))
-                if offset is not None:
-                    points.append(SyncPoint(index, at + shift, 0.0, offset))
+        parts, out_parts = loudness(self._source, index), loudness(str(self._written.path), out_index)
+        points: list[SyncPoint] = []
+        for begin, cells in parts:
+            # Where the clock jumps, a part belongs to one of the segments; nothing but the sound says to which.
+            shifts = [float(segment.shift * video.unit) for segment in video.segments]
+            found = [self._heard_at(index, begin, cells, shift, out_parts, video) for shift in shifts]
+            points += min(found, key=lambda some: max((abs(point.out_ms) for point in some), default=0.0), default=[])
         if any(isinf(point.out_ms) for point in points):
             return "encoded again, it is not the input's"
         return self._out_of_step(points, reading.kind, 0.0)

@@ -35,11 +35,27 @@ class SyncPoint:
         return self.out_ms - self.in_ms
 
 
-def sync_points(stream: int, match: Match, video: Match) -> list[SyncPoint]:
-    """Return the offsets of a stream to the video at its start, its end, and on both sides of each jump of the clock."""
+def sync_points(
+    stream: int, match: Match, video: Match, places: Sequence[int] = (), video_places: Sequence[int] = ()
+) -> list[SyncPoint]:
+    """Return the offsets of a stream to the video at its start, its end, and on both sides of each jump of the clock.
+
+    Args:
+        stream: index in the input.
+        match: of the stream's times.
+        video: of the times of the frames.
+        places: where each packet of `match` is in the file. Given where streams are interleaved and the clock is arbitrary:
+            then it decides what belongs together. Empty: what is shown at the same time does.
+        video_places: where the packets of the video are.
+    """
     points = []
     for segment in match.segments:
-        beside = _beside(segment, match.unit, video)
+        beside = None
+        if places and video_places and len(video.segments) > 1:
+            middle = places[(segment.first + segment.last) // 2]
+            beside = min(video.segments, key=lambda other: _outside(middle, other, video_places))
+        else:
+            beside = _beside(segment, match.unit, video)
         if beside is None:
             continue
         for first in (True, False):
@@ -58,6 +74,12 @@ def jump_sizes(segments: Sequence[Segment], unit: Fraction) -> list[tuple[float,
         (float(later.first_out * unit), float((later.shift - earlier.shift) * unit))
         for earlier, later in pairwise(segments)
     ]
+
+
+def _outside(place: int, segment: Segment, places: Sequence[int]) -> int:
+    """How far a place in the file is outside of a segment."""
+    first, last = (places[min(number, len(places) - 1)] for number in (segment.first, segment.last))
+    return max(first - place, place - last, 0)
 
 
 def _beside(segment: Segment, unit: Fraction, video: Match) -> Segment | None:

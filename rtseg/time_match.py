@@ -25,6 +25,10 @@ class Segment:
     first_out: int
     last_in: int
     last_out: int
+    first: int
+    """Number of its first time among those that went in."""
+
+    last: int
     count: int = 1
 
 
@@ -104,7 +108,7 @@ class _Matcher:
             if time is None:
                 self.match.set_between += 1
             elif self.shift is None or self._fits(i, j, self.shift):
-                self._add(time, self.outs[j])
+                self._add(i, time, self.outs[j])
             else:
                 skipped = self._skipped(i, j)
                 if skipped:
@@ -150,23 +154,23 @@ class _Matcher:
         jumps = time <= self.highest or time - self.highest > self.gap
         returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _RETURNS_WITHIN))
         if jumps and not returns:
-            self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j]))
+            self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j], i, i))
             self.shift, self.highest = shift, time
         elif jumps or (after is not None and after <= time):
             self.match.set_between += 1
         else:
             self.match.worst = max(self.match.worst, abs(shift - self.shift))
 
-    def _add(self, time: int, out: int) -> None:
+    def _add(self, i: int, time: int, out: int) -> None:
         if self.shift is None:
             self.shift = out - time
-            self.match.segments.append(Segment(self.shift, time, out, time, out))
+            self.match.segments.append(Segment(self.shift, time, out, time, out, i, i))
             self.highest = time
             return
         self.match.worst = max(self.match.worst, abs(out - time - self.shift))
         segment = self.match.segments[-1]
         self.highest = max(self.highest, time)
-        segment.last_in, segment.last_out, segment.count = time, out, segment.count + 1
+        segment.last_in, segment.last_out, segment.last, segment.count = time, out, i, segment.count + 1
 
     def _of_substance(self) -> list[Segment]:
         """The segments without those of a single frame: wrong times that a jump followed."""

@@ -324,7 +324,7 @@ def test_times_in_an_output_rise_even_where_its_clock_is_coarse(tmp_path: Path) 
     path = write_video(tmp_path / "in.mp4", time_base=Fraction(1, 90_000), pts=[0, 3600, 3610, 7200, 10_800], frames=5)
     assert through(path, tmp_path / "out.mp4").report.ok
     problems = through(path, tmp_path / "out.mkv").report.problems
-    assert problems == ("1 frames are shown at the time of the one before: the container counts in 1 ms",)
+    assert problems == ("1 frame is shown at the time of the one before: the container counts in 1 ms",)
 
 
 def test_repairs_are_in_the_statistics(tmp_path: Path) -> None:

@@ -406,6 +406,8 @@ class FileSource:
     def _copied(self, packet: Packet[Any]) -> Iterator[Passthrough]:
         """A packet of another stream, its time stamps rising and within the range."""
         stream = packet.stream_index
+        if self._span.start:
+            _refine(packet)  # AVI counts blocks of audio: the part begins between two of them.
         unit = fraction(packet.time_base) or Fraction(1)
         if not packet.is_discard:
             self._heard.add(stream)
@@ -435,6 +437,20 @@ class FileSource:
                 f"{self._name}: {text}, after {self._index} frames; without --strict it is left out and counted"
             )
         self._damage[text] = self._damage.get(text, 0) + count
+
+
+def _refine(packet: Packet[Any]) -> None:
+    """Give a packet a time base of 1/90000 of a second or less, which holds its times exactly."""
+    unit = fraction(packet.time_base)
+    if not unit or unit <= Fraction(1, 90_000):
+        return
+    fine = Fraction(1, unit.denominator * max(1, -(-90_000 // unit.denominator)))
+    factor = int(unit / fine)
+    pts, dts, duration = packet.pts, packet.dts, packet.duration
+    packet.time_base = fine
+    packet.pts = None if pts is None else pts * factor
+    packet.dts = None if dts is None else dts * factor
+    packet.duration = (duration or 0) * factor
 
 
 def _reason(error: Exception) -> str:

@@ -158,6 +158,8 @@ class Clock:
                 self._follow(packet, track, stamp)
                 yield packet
                 continue
+            if track.last is None:
+                self._join(track, stamp, packet, ahead, reader)
             if self._leaps(track, stamp, ahead, reader, packet):
                 self._repair(packet, track, ahead)
                 yield packet
@@ -195,6 +197,41 @@ class Clock:
                 near[index] = near[index] if stamp is None else stamp
             yield packet
 
+    def _join(
+        self,
+        track: _Track,
+        stamp: int,
+        packet: Packet[Any],
+        ahead: deque[Packet[Any]],
+        reader: Iterator[Packet[Any]],
+    ) -> None:
+        """Set the segment of a stream that begins in mid-file: the one that the video is in, or is about to enter."""
+        video = self._tracks[self._video]
+        if track is video or video.last is None or not self._arbitrary:
+            return
+        track.segment = video.segment
+        now = video.last * video.tick
+        if abs(stamp * track.tick - now) <= _OVERLAP_SECONDS:
+            return
+        # The clock may have jumped already, and the video not yet: its next packets tell.
+        while not any(other.stream_index == self._video for other in ahead) and len(ahead) < _CONFIRM_PACKETS:
+            other = next(reader, None)
+            if other is None:
+                return
+            ahead.append(other)
+        number = next((n for n, other in enumerate(ahead) if other.stream_index == self._video), len(ahead))
+        following = ahead[number] if number < len(ahead) else None
+        next_stamp = None if following is None else _stamp(following)
+        if following is None or next_stamp is None:
+            return
+        if not self._continues(video, next_stamp, video.reordered or following.dts is None):
+            held = deque(list(ahead)[number:])
+            if not self._is_wrong(video, held, reader):
+                before = video.segment
+                self._begin_segment(video, held, reader)
+                track.segment, video.segment = video.segment, before
+            ahead.extend(list(held)[len(ahead) - number :])
+
     def _leaps(
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
     ) -> bool:
@@ -212,6 +249,8 @@ class Clock:
         if last is None:
             return True
         back = _REORDER_SECONDS / track.tick if reordered else -1
+        if track.step <= 1:
+            back = max(back, 0)  # Packets shorter than a tick (TrueHD in Matroska) share their time with others.
         return last - stamp <= back and stamp - last <= self._gap_ticks(track)
 
     def _gap_ticks(self, track: _Track) -> int:
@@ -231,13 +270,17 @@ class Clock:
         """Go on in a segment that another stream began, if the stamp fits there."""
         assert track.last is not None
         end = (track.last + track.step) * track.tick + self._offsets[track.segment]
+        fitting: list[tuple[Fraction, int]] = []
         for segment in range(track.segment + 1, len(self._offsets)):
             begin = stamp * track.tick + self._offsets[segment]
-            latest = max(end, self._now(segment)) + GAP_SECONDS
-            if end - _OVERLAP_SECONDS <= begin <= latest:
-                track.segment, track.shown_until = segment, None
-                return True
-        return False
+            now = self._now(segment)
+            if end - _OVERLAP_SECONDS <= begin <= max(end, now) + GAP_SECONDS:
+                fitting.append((abs(begin - now), segment))
+        if not fitting:
+            return False
+        # Parts that a stream is not in are passed over: the streams stand at about the same time.
+        track.segment, track.shown_until = min(fitting)[1], None
+        return True
 
     def _now(self, segment: int) -> Fraction:
         """Where the furthest stream of a segment stands, seconds on the timeline that comes out."""

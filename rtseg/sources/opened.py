@@ -152,8 +152,10 @@ def open_at(
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
     opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
-    # By a clock that jumps no place can be found: such a file is read from its beginning.
-    if not start or path == STDIN or arbitrary_clock(opened.container) or _seek(opened):
+    # By a clock that jumps no place can be found, and AVI tells the time of audio from the beginning alone: such a file
+    # is read from there.
+    whole = arbitrary_clock(opened.container) or opened.container.format.name == "avi"
+    if not start or path == STDIN or whole or _seek(opened):
         return opened
     opened.container.close()
     return _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)

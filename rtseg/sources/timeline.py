@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import ceil
 from typing import Any, Generic, TypeVar
 
 from av import Packet
@@ -69,7 +70,7 @@ class PacketTimes:
         if stamp is None:
             self.missing += 1
             stamp = 0 if self.last is None else self.last + self.step
-        elif self.last is not None and stamp <= self.last:
+        elif self.last is not None and stamp <= self.last and (stamp < self.last or self.step > 1):
             self.moved += 1
             stamp = self.last + 1
         packet.dts = stamp
@@ -213,7 +214,7 @@ class Span:
 
     def first(self, time_base: Fraction) -> int:
         """The first time stamp that belongs to it."""
-        return round((self.origin + self.start) / time_base)
+        return ceil((self.origin + self.start) / time_base)
 
     def holds(self, stamp: int, time_base: Fraction) -> bool:
         """Whether a time stamp belongs to it."""
@@ -223,7 +224,7 @@ class Span:
         """Whether a time stamp lies behind it, by so many seconds or more."""
         if self.duration is None:
             return False
-        return stamp >= round((self.origin + self.start + self.duration + seconds_ago) / time_base)
+        return stamp >= ceil((self.origin + self.start + self.duration + seconds_ago) / time_base)
 
     def clip(self, start: int, end: int, time_base: Fraction) -> tuple[int, int] | None:
         """A chapter's begin and end within it, moved as its stamps are; None: the chapter lies outside."""
