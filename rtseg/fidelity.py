@@ -251,7 +251,7 @@ class _Comparison:
         if abs(shift) >= tick:
             if self._begins_apart(begins):
                 self.repairs.append(Repair(None, f"all streams moved by {float(shift):+.3f} s", 0, float(shift)))
-            elif self._container.format.name in _MOVES:
+            elif self._container.format.name in _MOVES or set(self._input.video.pts) == {NO_TIME}:
                 moved = shift
             else:
                 self.problems.append(f"all frames are shown {float(shift) * 1000:+.1f} ms off their time")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd
 
 _RETURNS_WITHIN = 65
@@ -150,13 +151,14 @@ class _Matcher:
         """A time that was moved by something else than those before it."""
         assert self.shift is not None
         shift = self.outs[j] - time
-        after = next((t for t in self.ins[i + 1 : i + 4] if t is not None), None)
+        known = [t for t in self.ins[i : i + _RETURNS_WITHIN] if t is not None]
+        steps_back = any(after <= before for before, after in pairwise(known))
         jumps = time <= self.highest or time - self.highest > self.gap
         returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _RETURNS_WITHIN))
         if jumps and not returns:
             self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j], i, i))
             self.shift, self.highest = shift, time
-        elif jumps or (after is not None and after <= time):
+        elif jumps or steps_back:
             self.match.set_between += 1
         else:
             self.match.worst = max(self.match.worst, abs(shift - self.shift))

@@ -153,7 +153,7 @@ class FileSource:
         if clock.start_offset:
             yield f"all streams moved by {float(clock.start_offset):+.3f} s, to begin at zero"
         for jump in clock.jumps:
-            yield f"the clock jumps at {jump.at_seconds:.3f} s: all streams moved by {jump.seconds:+.3f} s from there on"
+            yield f"the clock jumps near {jump.at_seconds:.1f} s: all streams moved by {jump.seconds:+.3f} s from there on"
         wrong = dict(clock.wrong_stamps)
         wrong_packets = wrong.pop(self._video.index, 0)
         if missing := max(0, self._times.missing - wrong_packets):

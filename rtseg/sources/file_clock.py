@@ -159,6 +159,11 @@ class Clock:
                 yield packet
                 continue
             if track.last is None:
+                if self._begins_wrong(track, packet, ahead, reader):
+                    self._count_wrong(packet)
+                    packet.pts = packet.dts = None
+                    yield packet
+                    continue
                 self._join(track, stamp, packet, ahead, reader)
             if self._leaps(track, stamp, ahead, reader, packet):
                 self._repair(packet, track, ahead)
@@ -196,6 +201,22 @@ class Clock:
                 stamp = _stamp(packet)
                 near[index] = near[index] if stamp is None else stamp
             yield packet
+
+    def _begins_wrong(
+        self, track: _Track, packet: Packet[Any], ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]
+    ) -> bool:
+        """Whether the first time stamp of a stream is wrong: those behind it are somewhere else, and go on there."""
+        ahead.appendleft(packet)
+        stamps = self._stamps(track, ahead, reader, 3)
+        ahead.popleft()
+        reordered = packet.dts is None
+        if len(stamps) < 3 or packet.stream_index in self._audio:
+            return False
+        first, second, third = stamps
+        return not self._continues(track, second, reordered, first) and self._continues(track, third, reordered, second)
+
+    def _count_wrong(self, packet: Packet[Any]) -> None:
+        self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
 
     def _join(
         self,
@@ -235,13 +256,25 @@ class Clock:
     def _leaps(
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
     ) -> bool:
-        """Whether a stamp lies far ahead and the next one does not: it is wrong."""
-        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= _STEPS * track.step:
+        """Whether a stamp is ahead, and those behind it are where they would be without it: it is wrong."""
+        audio = packet.stream_index in self._audio
+        steps = (3 if audio else 2 * _STEPS) * track.step // 2
+        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= steps:
             return False
         ahead.appendleft(packet)
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS)[1:]
         ahead.popleft()
-        return bool(following) and track.last < min(following) < stamp
+        if following and track.last < min(following) < stamp:
+            return True
+        # Audio has a fixed step: one time stamp of MPEG-TS stands for several packets, and those behind them are right again.
+        return audio and self._on_line(track, following, track.step // 2)
+
+    @staticmethod
+    def _on_line(track: _Track, following: list[int], tolerance: int) -> bool:
+        """Whether any of the stamps behind the next one is where the stream would be if all its steps were the same."""
+        assert track.last is not None
+        line = (track.last + number * track.step for number in range(2, len(following) + 2))
+        return any(abs(stamp - place) <= tolerance for stamp, place in zip(following, line, strict=True))
 
     def _continues(self, track: _Track, stamp: int, reordered: bool, last: int | None = None) -> bool:
         """Whether a stamp comes after the last one, and not too far after."""
@@ -300,8 +333,7 @@ class Clock:
         limit = min(limit, self._gap_ticks(track))
         if any(0 < stamp - track.last <= limit for stamp in rest[:_NEAR_PACKETS]):
             return True  # What follows goes on where the stream was.
-        expected = (track.last + number * track.step for number in range(2, _CONFIRM_PACKETS + 2))
-        if any(abs(stamp - line) <= 2 * track.step for stamp, line in zip(rest, expected, strict=False)):
+        if self._on_line(track, rest, 2 * track.step):
             return True
         return not rest or not self._continues(track, rest[0], True, first)
 
@@ -319,7 +351,7 @@ class Clock:
         return stamps[:count]
 
     def _repair(self, packet: Packet[Any], track: _Track, ahead: deque[Packet[Any]]) -> None:
-        self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
+        self._count_wrong(packet)
         if packet.stream_index == self._video:
             packet.pts = packet.dts = None  # Frames are set between their neighbors once they are in order.
             return
@@ -345,7 +377,7 @@ class Clock:
             track.ticks.append(round(self._offsets[len(track.ticks)] / track.tick))
         pts, dts, offset = packet.pts, packet.dts, track.ticks[track.segment]
         if pts is not None and dts is not None and abs(pts - dts) * track.tick > _COMPOSITION_SECONDS:
-            self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
+            self._count_wrong(packet)
             pts = packet.pts = None if packet.stream_index == self._video else dts
         if pts is not None:
             end = pts + max(1, packet.duration or 1)
