@@ -222,7 +222,7 @@ class StreamComparison:
 def _window(cells: Loudness, at: float, seconds: float) -> Loudness:
     """Loudness from a time on (seconds after the first cell), for 10 s at most; nothing is heard before the first cell."""
     first = round(at / CELL_SECONDS)
-    count = int(min(seconds, WINDOW_SECONDS) / CELL_SECONDS)
+    count = max(0, int(min(seconds, WINDOW_SECONDS) / CELL_SECONDS))
     inside = cells[max(0, first) : max(0, first + count)]
     padded = np.concatenate([np.zeros(min(count, max(0, -first))), inside])
     return np.pad(padded, (0, max(0, count - len(padded))))

@@ -13,6 +13,9 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Damage in a title is no reason not to read the file. From 19.0 on PyAV takes any."""
+
 BITS = 8
 GENERATE_PTS = 1
 """AVFMT_FLAG_GENPTS, which PyAV sets and plain FFmpeg does not."""
@@ -80,7 +83,7 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
         av.FFmpegError: it can't be opened.
         ValueError: it has no video.
     """
-    with av.open(f"file:{path}") as container:
+    with av.open(f"file:{path}", **LENIENT) as container:
         container.flags &= ~GENERATE_PTS
         videos = [
             stream
@@ -196,13 +199,13 @@ _PARAMETERS = {
 
 def _units(data: bytes) -> list[bytes]:
     """The units of an H.264 or H.265 packet, with start codes as in MPEG-TS or with their lengths as in MP4."""
-    if data[:3] == b"\0\0\1" or data[:4] == b"\0\0\0\1":
-        return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1") if unit.rstrip(b"\0")]
     units, at = [], 0
-    while at + 5 <= len(data):
+    while at + 4 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         units.append(data[at + 4 : at + 4 + length].rstrip(b"\0"))
         at += 4 + length
+    if at != len(data):
+        units = [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")]
     return [unit for unit in units if unit]
 
 

@@ -45,6 +45,9 @@ _AHEAD_BYTES = 64 << 20
 _PRIMING_SECONDS = Fraction(1, 5)
 """Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
 
+_NOTICED_SECONDS = Fraction(6, 100)
+"""Audio that is less late than this is left where its time stamp says."""
+
 _STEPS = 4
 """A step forward that is this much longer than a packet is looked at: the next stamp tells whether it is a wrong one."""
 
@@ -258,8 +261,10 @@ class Clock:
     ) -> bool:
         """Whether a stamp is ahead, and those behind it are where they would be without it: it is wrong."""
         audio = packet.stream_index in self._audio
-        steps = (3 if audio else 2 * _STEPS) * track.step // 2
-        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= steps:
+        longest = _STEPS * track.step
+        if audio:
+            longest = track.step + max(2 * track.step, int(_NOTICED_SECONDS / track.tick))
+        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= longest:
             return False
         ahead.appendleft(packet)
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS)[1:]
