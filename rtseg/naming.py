@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError, printable_name
+from rtseg.files import is_partial_name
 from rtseg.path_conflicts import Input, Output, check_paths
 from rtseg.secrets import shown_name, shown_url
 from rtseg.sources.demux import VIDEO_SUFFIXES
@@ -201,7 +202,7 @@ def _in_folder(folder: str, say: Callable[[str], None]) -> list[str]:
 
 
 def _is_result(path: Path) -> bool:
-    return ".partial." in path.name or path.stem.endswith(RESULT_MARK)
+    return is_partial_name(path.name) or path.stem.endswith(RESULT_MARK)
 
 
 def _kind(path: str) -> str | None:

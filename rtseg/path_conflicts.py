@@ -101,7 +101,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     for output in files:
         for name in _temporary_names(output):
             key = _key(name)
-            if key in read:
+            if key in read and output.content == "folder":
                 raise SinkError(
                     f"{_named(output)} is written as {name} at first, which is {read[key].label}; {_advice(output)}"
                 )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError, SourceError
-from rtseg.files import is_marked_image, mark_image, write_whole
+from rtseg.files import is_marked_image, is_partial_name, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
 from rtseg.naming import RESULT_MARK, expand_glob, list_folder
@@ -98,7 +98,7 @@ def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    return path.stem.endswith(RESULT_MARK) or ".partial." in path.name or is_marked_image(path)
+    return path.stem.endswith(RESULT_MARK) or is_partial_name(path.name) or is_marked_image(path)
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:

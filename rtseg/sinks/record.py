@@ -127,7 +127,7 @@ class Record:
         if self._keep is None:
             return
         stem, suffix = re.escape(self._path.stem), re.escape(self._path.suffix)
-        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial)?{suffix}")
+        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial(-\d+)?)?{suffix}")
         # Regular files alone: folders and links of such a name are not recordings.
         with os.scandir(self._path.parent) as entries:
             found = sorted(
