@@ -45,9 +45,8 @@ class Partial:
             raise SinkError(f"can't write {final}: no such folder: {folder}")
         if not folder.is_dir():
             raise SinkError(f"can't write {final}: {folder} is not a folder")
-        if source is not None and Path(source).exists():
-            if final.exists() and final.samefile(source):
-                raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
+        if source is not None and Path(source).exists() and final.exists() and final.samefile(source):
+            raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
         if final.exists() and not self._overwrite:
             raise SinkError(f"{final} exists; leave out --no-overwrite to replace it, or give the output another name")
         if final.exists() and not final.is_file():
