@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -240,18 +240,17 @@ def _is_file_name(output: str) -> bool:
     return output == "-" or (not is_folder and Path(output).suffix.lower() in VIDEO_SUFFIXES)
 
 
-def unused_name(path: Path, is_own: Callable[[Path], bool] = lambda _: False, taken: Collection[Path] = ()) -> Path:
+def unused_name(path: Path, is_own: Callable[[Path], bool] = lambda _: False) -> Path:
     """A name for an output that the user did not name: `path`, or where that would replace something `NAME-2.EXT` and so on.
 
     Args:
         path: the usual name; the mark of `NAME.rtseg.EXT` stays at its place: `NAME-2.rtseg.EXT`.
         is_own: whether an existing file is an earlier result, which may be replaced.
-        taken: names that other outputs of this run have.
     """
     mark = RESULT_MARK if path.stem.endswith(RESULT_MARK) else ""
     stem = path.stem.removesuffix(mark)
     names = chain([path], (path.with_name(f"{stem}-{number}{mark}{path.suffix}") for number in count(2)))
-    return next(name for name in names if name not in taken and (not os.path.lexists(name) or is_own(name)))
+    return next(name for name in names if not os.path.lexists(name) or is_own(name))
 
 
 def _beside(inputs: Sequence[str], say: Callable[[str], None]) -> list[str]:
@@ -261,7 +260,7 @@ def _beside(inputs: Sequence[str], say: Callable[[str], None]) -> list[str]:
         if path == "-":
             raise OptionError("input from stdin has no name to call the output after; name it with -o")
         usual = Path(str(Path(path).with_suffix("")) + RESULT_MARK + _suffix(path))
-        names.append(unused_name(usual, done.is_listed, names))
+        names.append(unused_name(usual, done.is_listed))
         if os.path.lexists(usual) and names[-1] != usual:
             kept, name = printable_name(str(usual)), printable_name(str(names[-1]))
             say(f"{kept} exists and is not known as a result of rtseg: it is left as it is, the output is {name}")

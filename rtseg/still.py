@@ -70,9 +70,8 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
         SinkError: several images but one file, two of the same name, or an output that is an input.
     """
     if output is None:
-        names: list[Path] = []
-        for path in inputs:
-            names.append(unused_name(path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}"), is_marked_image, names))
+        usual = [path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}") for path in inputs]
+        names = [unused_name(path, is_marked_image) for path in usual]
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
     elif output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():

@@ -151,7 +151,9 @@ def test_an_earlier_result_is_replaced_only_by_a_whole_one(tmp_path: Path, name:
     assert result() == 4, "an interrupted run leaves the earlier result"
     run(3).close()
     assert result() == 3
-    assert [path.name for path in tmp_path.iterdir()] == [name], "and the leftover is gone"
+    # A file under the temporary name may be the user's; a folder of masks is known by its masks.json, and replaced.
+    left = ["masks.partial.mkv"] if name.endswith("mkv") else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *left])
     with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
         open_mask_sink(str(target), info_of(size), overwrite=False)
     assert result() == 3
