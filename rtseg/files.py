@@ -31,13 +31,18 @@ def partial_name(final: Path, number: int = 1) -> str:
     From the second on they are numbered: `NAME.partial-2.EXT`.
     """
     ending = (".partial" if number == 1 else f".partial-{number}") + final.suffix
-    stem = os.fsencode(final.stem)
+    return shortened_name(final.stem, ending)
+
+
+def shortened_name(name: str, ending: str) -> str:
+    """A name with an ending, shortened where a file system would refuse it."""
+    stem = os.fsencode(name)
     if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
         # Long names of one folder may begin alike, and may be written at the same time.
         ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
         stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
         with contextlib.suppress(UnicodeEncodeError):
-            final.stem.encode()  # valid UTF-8 stays valid where it is cut
+            name.encode()  # valid UTF-8 stays valid where it is cut
             stem = stem.decode(errors="ignore").encode()
     return os.fsdecode(stem) + ending
 

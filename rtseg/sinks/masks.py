@@ -22,6 +22,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
 from rtseg.errors import OptionError, SinkError
+from rtseg.files import shortened_name
 from rtseg.frame import ClassMap, Passthrough, Segmented, StreamInfo
 from rtseg.letterbox import resize_classes
 from rtseg.palette import NO_CLASS
@@ -77,7 +78,7 @@ def check_mask_path(path: str, *, overwrite: bool = True) -> None:
     folder = Path(os.path.realpath(path))
     _check_replaceable(folder, overwrite)
     for ending in (".partial", ".earlier.partial"):
-        _check_replaceable(folder.with_name(folder.name + ending), overwrite=True)
+        _check_replaceable(folder.with_name(shortened_name(folder.name, ending)), overwrite=True)
 
 
 class MaskFolder:
@@ -112,7 +113,7 @@ class MaskFolder:
         self.written = 0
         self._table = _keep(only)
         self._folder = Path(os.path.realpath(path))
-        self._partial = self._folder.with_name(self._folder.name + ".partial")
+        self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
         _check_replaceable(self._folder, overwrite)
         _check_replaceable(self._partial, overwrite=True)
         description = {
@@ -159,7 +160,7 @@ class MaskFolder:
             SinkError: something else took its place meanwhile, or the folders can't be renamed.
         """
         _check_replaceable(self._folder, overwrite=True)
-        earlier = self._folder.with_name(self._folder.name + ".earlier.partial")
+        earlier = self._folder.with_name(shortened_name(self._folder.name, ".earlier.partial"))
         _check_replaceable(earlier, overwrite=True)
         try:
             _remove(earlier)
