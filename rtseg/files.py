@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import zlib
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,49 @@ _MARK_WITHIN = 1024
 """Bytes from the beginning of an image in which its mark is."""
 
 
-def partial_name(final: Path) -> str:
-    """The temporary name of an output: `NAME.partial.EXT`, shortened where a file system would refuse it."""
-    ending = ".partial" + final.suffix
-    stem = os.fsencode(final.stem)
+def partial_name(final: Path, number: int = 1) -> str:
+    """The temporary name of an output: `NAME.partial.EXT`, shortened where a file system would refuse it.
+
+    From the second on they are numbered: `NAME.partial-2.EXT`.
+    """
+    ending = (".partial" if number == 1 else f".partial-{number}") + final.suffix
+    return shortened_name(final.stem, ending)
+
+
+def shortened_name(name: str, ending: str) -> str:
+    """A name with an ending, shortened where a file system would refuse it."""
+    stem = os.fsencode(name)
     if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
         # Long names of one folder may begin alike, and may be written at the same time.
         ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
         stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
         with contextlib.suppress(UnicodeEncodeError):
-            final.stem.encode()  # valid UTF-8 stays valid where it is cut
+            name.encode()  # valid UTF-8 stays valid where it is cut
             stem = stem.decode(errors="ignore").encode()
     return os.fsdecode(stem) + ending
+
+
+def is_partial_name(name: str) -> bool:
+    """Whether a file name is one that `partial_name` gives."""
+    return re.search(r"\.partial(-\d+)?\.", name) is not None
+
+
+def create_partial(final: Path) -> Path:
+    """Creates an empty file under the first temporary name of an output that is free.
+
+    What exists under such a name is left as it is: it may be a file of the user's, or in use by another run.
+
+    Raises:
+        OSError: it can't be created.
+    """
+    for number in count(1):
+        path = final.with_name(partial_name(final, number))
+        try:
+            with path.open("xb"):  # fails where the name is taken, by a dangling link too
+                return path
+        except FileExistsError:
+            continue
+    raise AssertionError
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -48,8 +80,8 @@ def write_whole(path: Path, data: bytes) -> None:
         if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
             path.write_bytes(data)
             return
-        partial = path.with_name(partial_name(path))
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial = create_partial(path)
         try:
             partial.write_bytes(data)
             partial.replace(path)

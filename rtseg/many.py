@@ -13,12 +13,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rtseg import __version__
 from rtseg.cores import usable_cores
 from rtseg.errors import OptionError, RtsegError, SinkError
-from rtseg.naming import Task
+from rtseg.naming import RESULT_MARK, Task
 from rtseg.progress import Board
 from rtseg.resume import NO_OUTPUT, DoneList, State, state_of
 from rtseg.segmenter import Segmenter
@@ -136,7 +137,9 @@ def process_all(
             return result
 
         def ended(task: Task, item: Item) -> None:
-            if "fidelity" in item and (resume or len(tasks) > 1) and "-" not in (task.source, task.output):
+            # An output beside its input is listed always: the next run knows it and may replace it (`naming.unused_name`).
+            listed = resume or len(tasks) > 1 or Path(task.output).stem.endswith(RESULT_MARK)
+            if "fidelity" in item and listed and "-" not in (task.source, task.output):
                 try:
                     done.note(task.source, before[task], task.output, task.masks)
                 except SinkError as error:

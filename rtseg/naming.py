@@ -8,10 +8,13 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError, printable_name
+from rtseg.files import is_partial_name
 from rtseg.path_conflicts import Input, Output, check_paths
+from rtseg.resume import DoneList
 from rtseg.secrets import shown_name, shown_url
 from rtseg.sources.demux import VIDEO_SUFFIXES
 
@@ -66,8 +69,9 @@ def name_tasks(
         OptionError: masks of several inputs can't go to one file.
     """
     found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], say=say)
-    outputs = name_outputs(found, output)
-    if masks is None or len(found) == 1:
+    several = len(found) > 1 or (any(map(_is_group, inputs)) and not (output and _is_file_name(output)))
+    outputs = name_outputs(found, output, into_folder=several, say=say)
+    if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
         return [Task(source, target, masks) for source, target in zip(found, outputs, strict=True)]
     if Path(masks).suffix.lower() == ".mkv":
         raise OptionError(f"--masks is one file '{masks}', but there are {len(found)} inputs; name a folder")
@@ -149,16 +153,28 @@ def is_system_file(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
 
-def name_outputs(inputs: Sequence[str], output: str | None) -> list[str]:
+def name_outputs(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    into_folder: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """One output for each input: `output` itself for one input, files in the folder `output` for several.
+
+    Args:
+        inputs: the input files.
+        output: as the user wrote it; None: beside each input, under a name that replaces nothing but an earlier result.
+        into_folder: `output` is a folder for one input too.
+        say: called with a line for each output that gets another name because the usual one is taken.
 
     Raises:
         SinkError: several inputs but no folder to put them in, two that would get the same name, or one that would replace
             an input.
     """
     if output is None:
-        names = [_beside(path) for path in inputs]
-    elif len(inputs) == 1 and _kind(output) != "folder" and not output.endswith(("/", os.sep)):
+        names = _beside(inputs, say)
+    elif len(inputs) == 1 and not into_folder and _kind(output) != "folder" and not output.endswith(("/", os.sep)):
         names = [output]
     else:
         names = _inside(inputs, output)
@@ -169,7 +185,7 @@ def name_outputs(inputs: Sequence[str], output: str | None) -> list[str]:
 def _inside(inputs: Sequence[str], folder: str) -> list[str]:
     if folder == "-":
         raise SinkError(f"{len(inputs)} inputs can't go to standard output together; name a folder with -o")
-    if _kind(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
+    if len(inputs) > 1 and _kind(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
         raise SinkError(
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
@@ -201,7 +217,7 @@ def _in_folder(folder: str, say: Callable[[str], None]) -> list[str]:
 
 
 def _is_result(path: Path) -> bool:
-    return ".partial." in path.name or path.stem.endswith(RESULT_MARK)
+    return is_partial_name(path.name) or path.stem.endswith(RESULT_MARK)
 
 
 def _kind(path: str) -> str | None:
@@ -213,10 +229,42 @@ def _kind(path: str) -> str | None:
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
 
 
-def _beside(path: str) -> str:
-    if path == "-":
-        raise OptionError("input from stdin has no name to call the output after; name it with -o")
-    return str(Path(path).with_suffix("")) + RESULT_MARK + _suffix(path)
+def _is_group(pattern: str) -> bool:
+    """Whether an input stands for any number of files: a folder or a glob."""
+    return pattern != "-" and (_kind(pattern) == "folder" or (_kind(pattern) is None and glob.has_magic(pattern)))
+
+
+def _is_file_name(output: str) -> bool:
+    """Whether an output for the videos of a folder is one file: a video's ending, or standard output."""
+    is_folder = _kind(output) == "folder" or output.endswith(("/", os.sep))
+    return output == "-" or (not is_folder and Path(output).suffix.lower() in VIDEO_SUFFIXES)
+
+
+def unused_name(path: Path, is_own: Callable[[Path], bool] = lambda _: False) -> Path:
+    """A name for an output that the user did not name: `path`, or where that would replace something `NAME-2.EXT` and so on.
+
+    Args:
+        path: the usual name; the mark of `NAME.rtseg.EXT` stays at its place: `NAME-2.rtseg.EXT`.
+        is_own: whether an existing file is an earlier result, which may be replaced.
+    """
+    mark = RESULT_MARK if path.stem.endswith(RESULT_MARK) else ""
+    stem = path.stem.removesuffix(mark)
+    names = chain([path], (path.with_name(f"{stem}-{number}{mark}{path.suffix}") for number in count(2)))
+    return next(name for name in names if not os.path.lexists(name) or is_own(name))
+
+
+def _beside(inputs: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    done = DoneList({})
+    names: list[Path] = []
+    for path in inputs:
+        if path == "-":
+            raise OptionError("input from stdin has no name to call the output after; name it with -o")
+        usual = Path(str(Path(path).with_suffix("")) + RESULT_MARK + _suffix(path))
+        names.append(unused_name(usual, done.is_listed))
+        if os.path.lexists(usual) and names[-1] != usual:
+            kept, name = printable_name(str(usual)), printable_name(str(names[-1]))
+            say(f"{kept} exists and is not known as a result of rtseg: it is left as it is, the output is {name}")
+    return [str(name) for name in names]
 
 
 def _suffix(path: str) -> str:

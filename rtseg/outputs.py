@@ -20,7 +20,7 @@ from rtseg.sinks import Sink
 from rtseg.sinks.apart import Apart
 from rtseg.sinks.containers import container_for
 from rtseg.sinks.jsonl import JsonLines, LinesFile
-from rtseg.sinks.masks import open_mask_sink
+from rtseg.sinks.masks import check_mask_path, open_mask_sink
 from rtseg.sinks.record import Record, numbered_folder_or_file
 from rtseg.sinks.restart import Restarting
 from rtseg.sinks.snapshot import Snapshots
@@ -116,6 +116,11 @@ class Outputs:
         masks = [] if self.masks is None else [mask_output(numbered_folder_or_file(self.masks, camera))]
         return [*record, *masks]
 
+    def check_masks(self, camera: str | None) -> None:
+        """Raises SinkError or OptionError where the masks of a camera can't go to their folder."""
+        if self.masks is not None:
+            check_mask_path(numbered_folder_or_file(self.masks, camera), overwrite=self.overwrite)
+
     def encoder_name(self) -> str | None:
         """What encodes the recording, for statistics; None: nothing is recorded."""
         if self.record is None:
@@ -160,10 +165,18 @@ def camera_sinks(
     if outputs.record is not None:
 
         def open_video(path: str, item: Shown) -> Sink:
-            return _open_video(path, item, outputs, camera)
+            return _open_video(path, item, outputs)
 
         path = numbered_folder_or_file(outputs.record, camera)
-        sinks.append(Record(path, open_video, segment_seconds=outputs.segment_seconds, keep_bytes=outputs.keep_bytes))
+        sinks.append(
+            Record(
+                path,
+                open_video,
+                segment_seconds=outputs.segment_seconds,
+                keep_bytes=outputs.keep_bytes,
+                replace_first=camera is None,
+            )
+        )
     if outputs.masks is not None:
 
         def open_masks(path: str, item: Shown) -> Sink:
@@ -243,10 +256,10 @@ def _push(url: str) -> Sink:
     return Restarting(trial.name, open_push)
 
 
-def _open_video(path: str, item: Shown, outputs: Outputs, camera: str | None = None) -> Sink:
+def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
     """One file of a recording. Only the name that the user gave may replace a file: see `Record`."""
     size = (item.shown.width, item.shown.height)
-    overwrite = outputs.overwrite and Path(path) == Path(numbered_folder_or_file(outputs.record or "", camera))
+    overwrite = outputs.overwrite and Path(path) == Path(outputs.record or "")
     if outputs.codec == "gstreamer":
         from rtseg.sinks.gstreamer import GStreamerSink
 

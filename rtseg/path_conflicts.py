@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from rtseg.errors import SinkError
-from rtseg.files import is_marked_image, partial_name
+from rtseg.files import is_marked_image, partial_name, shortened_name
 
 STDOUT = "-"
 
@@ -101,7 +101,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     for output in files:
         for name in _temporary_names(output):
             key = _key(name)
-            if key in read:
+            if key in read and output.content == "folder":
                 raise SinkError(
                     f"{_named(output)} is written as {name} at first, which is {read[key].label}; {_advice(output)}"
                 )
@@ -239,7 +239,8 @@ def _advice(output: Output) -> str:
 def _temporary_names(output: Output) -> list[str]:
     path = Path(output.path)
     if output.content == "folder":
-        return [str(path.with_name(path.name + end)) for end in (".partial", ".earlier.partial")] if path.name else []
+        endings = (".partial", ".earlier.partial")
+        return [str(path.with_name(shortened_name(path.name, end))) for end in endings] if path.name else []
     return [str(path.with_name(partial_name(path)))] if path.name else []
 
 

@@ -68,6 +68,11 @@ class DoneList:
             return f"its masks {masks} are not there"
         return None
 
+    def is_listed(self, output: Path) -> bool:
+        """Whether a file is a result in the list of its folder, unchanged since."""
+        entry = self._read(output.parent).get(output.name)
+        return entry is not None and _same(entry.get("output_state"), state_of(str(output)))
+
     def note(self, source: str, before: State | None, output: str, masks: str | None = None) -> None:
         """Adds a video that was checked and has its name.
 

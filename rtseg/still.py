@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError, SourceError
-from rtseg.files import is_marked_image, mark_image, write_whole
+from rtseg.files import is_marked_image, is_partial_name, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
-from rtseg.naming import RESULT_MARK, expand_glob, list_folder
+from rtseg.naming import RESULT_MARK, expand_glob, list_folder, unused_name
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
 from rtseg.path_conflicts import Input, Output, check_paths
@@ -70,7 +70,8 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
         SinkError: several images but one file, two of the same name, or an output that is an input.
     """
     if output is None:
-        names = [path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}") for path in inputs]
+        usual = [path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}") for path in inputs]
+        names = [unused_name(path, is_marked_image) for path in usual]
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
     elif output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
@@ -98,7 +99,7 @@ def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    return path.stem.endswith(RESULT_MARK) or ".partial." in path.name or is_marked_image(path)
+    return path.stem.endswith(RESULT_MARK) or is_partial_name(path.name) or is_marked_image(path)
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:

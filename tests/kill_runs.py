@@ -241,6 +241,7 @@ def _lost(kind: Kind, number: int, told: int, shown: Sequence[int | None], rate:
 
 
 def _resume(kind: Kind, command: Sequence[str], inputs: Path, outputs: Path, runs: int) -> None:
+    before = {path.name for path in outputs.iterdir() if ".partial" in path.name}
     try:
         limit = LIMIT_SECONDS + 20 * runs
         done = subprocess.run(command, capture_output=True, timeout=limit, check=False, env=_environment())
@@ -248,7 +249,7 @@ def _resume(kind: Kind, command: Sequence[str], inputs: Path, outputs: Path, run
         kind.problems.append("the next run did not end")
         return
     whole = [len(_numbers(outputs / path.name)) == FRAMES for path in inputs.iterdir()]
-    rests = [path.name for path in outputs.iterdir() if ".partial" in path.name]
+    rests = [path.name for path in outputs.iterdir() if ".partial" in path.name and path.name not in before]
     kind.resumed = done.returncode == 0 and all(whole) and not rests
     if not kind.resumed:
         told = done.stderr.decode()[-300:]

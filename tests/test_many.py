@@ -274,7 +274,7 @@ def test_an_input_is_never_the_output_of_another(tmp_path: Path) -> None:
 
 
 def test_results_and_partial_files_in_a_folder_are_no_inputs(tmp_path: Path) -> None:
-    for name in ("a.mp4", "a.rtseg.mp4", "b.partial.mp4", ".hidden.mkv", "notes.txt", "c.MOV"):
+    for name in ("a.mp4", "a.rtseg.mp4", "b.partial.mp4", "b.partial-2.mp4", ".hidden.mkv", "notes.txt", "c.MOV"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
     names = [Path(path).name for path in find_inputs([str(tmp_path)])]

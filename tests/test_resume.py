@@ -277,7 +277,9 @@ def test_an_interrupted_folder_goes_on(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "s.json").read_text())
     assert told["frames"]["written"] == 13
     assert told["items"][0]["skipped"] == "already done"
-    assert sorted(path.name for path in out.iterdir()) == [LIST_NAME, "a.mp4", "b.mp4", "c.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == [LIST_NAME, "a.mp4", "b.mp4", "c.mp4", "c.partial.mp4"]
+    assert (out / "c.partial.mp4").read_bytes() == b"what a kill left"
+    assert "c.partial.mp4 was there before and is left as it is" in result.stderr
     assert "3 of 3 videos done, 3 of them before" in rtseg(*arguments).stderr
 
 

@@ -145,11 +145,13 @@ def test_the_input_is_never_the_output(tmp_path: Path, link: str) -> None:
 
 
 def test_a_partial_file_can_be_the_input_of_its_own_name(tmp_path: Path) -> None:
-    """`out.partial.mp4` of a killed run as input, `out.mp4` as output: the partial name would be written over the input."""
+    """`out.partial.mp4` of a killed run as input, `out.mp4` as output: another temporary name is taken."""
     source = write_video(tmp_path / "out.partial.mp4")
     opened = FileSource(str(source))
-    with pytest.raises(SinkError, match="would overwrite the input"):
-        VideoSink(tmp_path / "out.mp4", opened.info, size=(96, 64))
+    sink = VideoSink(tmp_path / "out.mp4", opened.info, size=(96, 64))
+    fill(sink, 3)
+    sink.close()
+    assert len(read(tmp_path / "out.mp4")) == 3
     assert len(read(source)) == 12
 
 
@@ -448,13 +450,25 @@ def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
 # Partial
 
 
-def test_an_old_partial_file_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_temporary_name_that_is_taken_is_left_as_it_is(tmp_path: Path) -> None:
+    """By a link, one that leads nowhere, a file or a folder; two runs of one output at a time don't share a file."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "out.partial.mp4").symlink_to(victim)
-    Partial(str(tmp_path / "out.mp4"))
-    assert victim.read_text() == "precious"
-    assert (tmp_path / "out.partial.mp4").stat().st_size == 0
+    (tmp_path / "out.partial-2.mp4").symlink_to(tmp_path / "missing")
+    (tmp_path / "out.partial-3.mp4").write_text("precious")
+    (tmp_path / "out.partial-4.mp4").mkdir()
+    first, second = Partial(str(tmp_path / "out.mp4")), Partial(str(tmp_path / "out.mp4"))
+    assert [first.path.name, second.path.name] == ["out.partial-5.mp4", "out.partial-6.mp4"]
+    assert "out.partial.mp4 was there before" in first.warnings[0]
+    assert victim.read_text() == (tmp_path / "out.partial-3.mp4").read_text() == "precious"
+    first.discard()
+    second.path.write_bytes(b"new")
+    second.publish()
+    assert (tmp_path / "out.mp4").read_bytes() == b"new"
+    assert not (tmp_path / "missing").exists()
+    assert len(list(tmp_path.iterdir())) == 6
+    assert Partial(str(tmp_path / "other.mp4")).warnings == ()
 
 
 def test_how_long_the_final_name_is_missing(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from rtseg.commands.told import say, told
 
 
 def demo(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The coloured video.")] = "demo.mp4",
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The coloured video; without, demo.mp4, or demo-2.mp4 where that exists.",
+        ),
+    ] = None,
     frame_size: Annotated[
         str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.")
     ] = "960x540",
@@ -44,10 +52,14 @@ def demo(
         from rtseg.demo import run_demo
         from rtseg.files import write_json
         from rtseg.memory import keep_memory_flat, keep_opencv_single
+        from rtseg.naming import unused_name
         from rtseg.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.segmenter import Segmenter
         from rtseg.video import Encoding, Look
 
+        named = output is not None  # what the user names is replaced
+        if output is None:
+            output = str(unused_name(Path("demo.mp4")))
         check_paths(
             [*model_inputs(model), *option_inputs(palette=palette)],
             [Output(output, "-o"), *side_outputs(stats=stats)],
@@ -59,7 +71,8 @@ def demo(
             if not quiet:
                 say(describe(segmenter))
             look = Look(view.value, alpha, palette, None, legend)
-            result = run_demo(output, segmenter, look, Encoding(), size=picture, frames=frames, seed=seed, quiet=quiet)
+            encoding = Encoding(overwrite=named)
+            result = run_demo(output, segmenter, look, encoding, size=picture, frames=frames, seed=seed, quiet=quiet)
         if stats:
             write_json(result, stats)
         if not quiet:

@@ -199,6 +199,8 @@ def live(
             [*(each for name in several for each in outputs.files(name)), *side_outputs(jsonl=jsonl, stats=stats)],
             overwrite=overwrite,
         )
+        for name in several:
+            outputs.check_masks(name)
         if dry_run:
             from rtseg.live_run import dry_run as lines_of
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import ModelError
+from rtseg.files import create_partial
 from rtseg.models.unet import VARIANTS, UNet
 
 CHECKPOINT_FORMAT = 1
@@ -22,7 +23,7 @@ def save_weights(model: UNet, description: ModelDescription, path: Path | str) -
     """Writes the weights, as they are, and the description as safetensors; replaces the file when the new one is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial.safetensors")
+    partial = create_partial(path)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     # Through bytes: `save_file` makes a file that nobody else may read.
     partial.write_bytes(safetensors.torch.save(tensors, metadata={METADATA_KEY: description.to_json()}))

@@ -12,6 +12,7 @@ import torch
 
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import ModelError, OptionError
+from rtseg.files import create_partial
 from rtseg.models.contract import ImageToClasses, folded
 from rtseg.models.unet import HEAD_STRIDE, UNet
 
@@ -69,7 +70,7 @@ def save_onnx(proto: onnx.ModelProto, path: Path | str) -> None:
     """Writes an ONNX file; replaces the file when the new one is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial.onnx")
+    partial = create_partial(path)
     onnx.save(proto, partial)
     partial.replace(path)
 

@@ -150,7 +150,7 @@ class GStreamerSink:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the output does not hold as the input did, one line each."""
-        return self._warnings
+        return (*self._warnings, *self._partial.warnings)
 
     @property
     def encoder(self) -> str:

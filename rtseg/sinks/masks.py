@@ -22,6 +22,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
 from rtseg.errors import OptionError, SinkError
+from rtseg.files import shortened_name
 from rtseg.frame import ClassMap, Passthrough, Segmented, StreamInfo
 from rtseg.letterbox import resize_classes
 from rtseg.palette import NO_CLASS
@@ -56,12 +57,28 @@ def open_mask_sink(
         OptionError: the suffix is that of a file that can't hold masks without loss.
         SinkError: the file or folder can't be made or must not be replaced.
     """
+    if Path(path).suffix.lower() == ".mkv":
+        return MaskVideo(path, info, only=only, classes=classes, overwrite=overwrite)
+    check_mask_path(path, overwrite=overwrite)
+    return MaskFolder(path, info, only=only, classes=classes, overwrite=overwrite)
+
+
+def check_mask_path(path: str, *, overwrite: bool = True) -> None:
+    """Checks that a folder of masks can be made or replaced, without touching anything. An .mkv is not looked at.
+
+    Raises:
+        OptionError: the suffix is that of a file that can't hold masks without loss.
+        SinkError: the folder, or that of its temporary name, holds other things or must not be replaced.
+    """
     suffix = Path(path).suffix.lower()
     if suffix == ".mkv":
-        return MaskVideo(path, info, only=only, classes=classes, overwrite=overwrite)
+        return
     if suffix in FILE_SUFFIXES and not Path(path).is_dir():
         raise OptionError(f"masks can't go to '{path}': name an .mkv file, or a folder for one PNG a frame")
-    return MaskFolder(path, info, only=only, classes=classes, overwrite=overwrite)
+    folder = Path(os.path.realpath(path))
+    _check_replaceable(folder, overwrite)
+    for ending in (".partial", ".earlier.partial"):
+        _check_replaceable(folder.with_name(shortened_name(folder.name, ending)), overwrite=True)
 
 
 class MaskFolder:
@@ -96,7 +113,7 @@ class MaskFolder:
         self.written = 0
         self._table = _keep(only)
         self._folder = Path(os.path.realpath(path))
-        self._partial = self._folder.with_name(self._folder.name + ".partial")
+        self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
         _check_replaceable(self._folder, overwrite)
         _check_replaceable(self._partial, overwrite=True)
         description = {
@@ -143,7 +160,7 @@ class MaskFolder:
             SinkError: something else took its place meanwhile, or the folders can't be renamed.
         """
         _check_replaceable(self._folder, overwrite=True)
-        earlier = self._folder.with_name(self._folder.name + ".earlier.partial")
+        earlier = self._folder.with_name(shortened_name(self._folder.name, ".earlier.partial"))
         _check_replaceable(earlier, overwrite=True)
         try:
             _remove(earlier)

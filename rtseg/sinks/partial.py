@@ -1,4 +1,7 @@
-"""The life of an output file: `NAME.partial.EXT` beside its final name, renamed once it is complete and checked."""
+"""The life of an output file: `NAME.partial.EXT` beside its final name, renamed once it is complete and checked.
+
+Where that name is taken, by the rest of an interrupted run or by a file of the user's, it is `NAME.partial-2.EXT` and so on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 from pathlib import Path
 
 from rtseg.errors import SinkError
-from rtseg.files import partial_name
+from rtseg.files import create_partial, partial_name
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What `os.link` says on file systems without hard links, such as exFAT on a memory card."""
@@ -27,13 +30,10 @@ class Partial:
 
     def __init__(self, output: str, *, source: str | None = None, overwrite: bool = True) -> None:
         self.final = Path(output)
-        self.path = self.final.with_name(partial_name(self.final))
         self._overwrite = overwrite
         try:
             self._check(source)
-            self.path.unlink(missing_ok=True)
-            with self.path.open("xb"):
-                pass
+            self.path = create_partial(self.final)
         except (OSError, ValueError) as error:
             raise SinkError(f"can't write {output}: {reason(error)}") from error
 
@@ -45,14 +45,20 @@ class Partial:
             raise SinkError(f"can't write {final}: no such folder: {folder}")
         if not folder.is_dir():
             raise SinkError(f"can't write {final}: {folder} is not a folder")
-        if source is not None and Path(source).exists():
-            for name in (final, self.path):
-                if name.exists() and name.samefile(source):
-                    raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
+        if source is not None and Path(source).exists() and final.exists() and final.samefile(source):
+            raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
         if final.exists() and not self._overwrite:
             raise SinkError(f"{final} exists; leave out --no-overwrite to replace it, or give the output another name")
         if final.exists() and not final.is_file():
             raise SinkError(f"can't write {final}: it exists and is not a regular file")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line about what was found under the temporary name, if anything."""
+        first = self.final.with_name(partial_name(self.final))
+        if self.path == first:
+            return ()
+        return (f"{first} was there before and is left as it is; if it is the rest of an earlier run, remove it",)
 
     def publish(self) -> None:
         """Puts the complete file under its final name.

@@ -27,7 +27,8 @@ class Record:
 
     A file holds pictures of one size: where the size changes, by the camera or by the view, the next file begins. With
     `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`; without, they are `out.mp4`, `out-2.mp4`
-    and so on. Of all these only `out.mp4` may replace an existing file: the others take the next free name.
+    and so on. Of all these only `out.mp4` may replace an existing file, and only where that is the name that the user gave: the
+    others take the next free name.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Record:
         *,
         segment_seconds: float | None = None,
         keep_bytes: int | None = None,
+        replace_first: bool = True,
     ) -> None:
         """Opens nothing yet: the first frame says what size the pictures have.
 
@@ -45,6 +47,7 @@ class Record:
             open_file: opens one file.
             segment_seconds: length of a file, by the stream's time; None: one file as long as the size stays.
             keep_bytes: the segments of this name are at most this large together: the oldest are removed.
+            replace_first: the first file may be called `path` though that exists.
 
         Raises:
             SinkError: there is no such folder, or it can't be written.
@@ -53,6 +56,7 @@ class Record:
         self._open_file = open_file
         self._segment = None if segment_seconds is None else Fraction(segment_seconds)
         self._keep = keep_bytes
+        self._replace_first = replace_first
         self._file: Sink | None = None
         self._shape: object = None
         self._begin = 0
@@ -112,9 +116,9 @@ class Record:
 
     def _next_name(self) -> Path:
         if self._segment is None:
-            if self._files == 1:
+            if self._files == 1 and (self._replace_first or _is_free(self._path)):
                 return self._path
-            return next(name for number in count(self._files) if _is_free(name := self._named(str(number))))
+            return next(name for number in count(max(2, self._files)) if _is_free(name := self._named(str(number))))
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         names = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
         return next(name for ending in names if _is_free(name := self._named(ending)))
@@ -127,7 +131,7 @@ class Record:
         if self._keep is None:
             return
         stem, suffix = re.escape(self._path.stem), re.escape(self._path.suffix)
-        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial)?{suffix}")
+        pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial(-\d+)?)?{suffix}")
         # Regular files alone: folders and links of such a name are not recordings.
         with os.scandir(self._path.parent) as entries:
             found = sorted(

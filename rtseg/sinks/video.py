@@ -137,7 +137,8 @@ class VideoSink:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the output does not hold as the input did, one line each."""
-        return (*self._coding.warnings, *self._others.warnings)
+        partial = self._partial.warnings if self._partial else ()
+        return (*self._coding.warnings, *self._others.warnings, *partial)
 
     @property
     def partial_path(self) -> Path | None:
