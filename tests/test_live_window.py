@@ -26,6 +26,7 @@ def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
     read_end, write_end = os.pipe()
     command = [
         "Xvfb",
+        f":{100 + os.getpid() % 20_000}",  # left to itself, two that begin together may take the same number
         "-displayfd",
         str(write_end),
         "-screen",
