@@ -50,11 +50,11 @@ class FakeTime:
         return self.now_ns
 
 
-def raw_h264(frames: int, *, b_frames: int = 0) -> list[bytes]:
+def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30) -> list[bytes]:
     """H.264 without a container, one piece for each packet."""
     codec: Any = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = 96, 64, "yuv420p", Fraction(1, 30)
-    codec.framerate, codec.gop_size = 30, 10
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 96, 64, "yuv420p", Fraction(1, rate)
+    codec.framerate, codec.gop_size = rate, 10
     codec.options = {
         "preset": "veryfast",
         "x264-params": f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:threads=1",
@@ -62,7 +62,7 @@ def raw_h264(frames: int, *, b_frames: int = 0) -> list[bytes]:
     packets = []
     for number in range(frames):
         frame = to_pix_fmt(picture(number, 96, 64), "yuv420p", 6, False)
-        frame.pts, frame.time_base = number, Fraction(1, 30)
+        frame.pts, frame.time_base = number, Fraction(1, rate)
         packets += [bytes(packet) for packet in codec.encode(frame)]
     return packets + [bytes(packet) for packet in codec.encode(None)]
 

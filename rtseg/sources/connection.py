@@ -27,6 +27,9 @@ _KEPT_ARRIVALS = 64
 _KEPT_STAMPS = 8
 """More frames than this a decoder does not hold back to put them in order."""
 
+_DEFAULT_RATE = Fraction(25)
+"""Of files that state none, as in FFmpeg."""
+
 _ARRIVAL_UNIT = Fraction(1, 1_000_000)
 """Time base of streams that have no clock of their own: when their packets came, by the monotonic clock."""
 
@@ -165,7 +168,13 @@ class Connection:
     def _stamp(self, picture: VideoFrame, captured: int) -> int:
         """When a frame is shown, in the stream's own time or, without one, by when it came."""
         pts = picture.pts
-        if pts is None:
+        if pts is None and self.file_seconds is not None:
+            # AVI has decoding times alone; the frames of raw files follow each other at their frame rate.
+            step = max(1, round(1 / ((self._packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
+            following = 0 if self._last is None else self._last[0] + step
+            rises = picture.dts is not None and (self._last is None or picture.dts > self._last[0])
+            pts = picture.dts if picture.dts is not None and rises else following
+        elif pts is None:
             pts, before = self._last or (round(captured / 1e9 / self._time_base), captured)
             pts += round((captured - before) / 1e9 / self._time_base)
         elif not self._packets.has_clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
-from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.transport import Answer, HttpAnswer, TcpAnswer
@@ -98,6 +99,7 @@ def open_stream(
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
     if file:
+        options["format_whitelist"] += f",{FORMATS}"
         options["protocol_whitelist"] = "http,https,tls,tcp"  # it may be redirected from one to the other
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
@@ -119,6 +121,8 @@ def open_stream(
             raise
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
+        if getattr(error, "errno", None) == errno.EINVAL:  # what FFmpeg says of a format that is not in the list
+            text = f"what it sends is not a video that rtseg reads over {scheme}; download it, and use `rtseg video`"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
             if answer is not None or file:  # here what takes too long has an error of its own
