@@ -161,9 +161,11 @@ def test_older_containers_behind_http_play_as_they_do_locally(tmp_path: Path, su
 
 def test_avi_that_states_no_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.avi", frames=20, rate=25).read_bytes()
-    with HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server:
-        with pytest.raises(SourceError, match="not a video that rtseg reads over http; download it"):
-            open_stream(f"{server.url}/x.avi", timeout_seconds=30)
+    with (
+        HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server,
+        pytest.raises(SourceError, match="not a video that rtseg reads over http; download it"),
+    ):
+        open_stream(f"{server.url}/x.avi", timeout_seconds=30)
 
 
 def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:

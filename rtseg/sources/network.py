@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
+from rtseg.sources.raw import RawPackets, raw_codec
 from rtseg.sources.transport import Answer, HttpAnswer, TcpAnswer
 
 TIMEOUT_SECONDS = 5.0
@@ -107,7 +107,9 @@ def open_stream(
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
     source: Any = parts.text if answer is None else answer
-    kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
+    kind = None if answer is None else raw_codec(answer.peek(_HEAD_BYTES))
+    if answer is not None and kind is not None and not acceleration(decoder):
+        return _raw(answer, kind, name, timeout_seconds)
     if kind is not None:
         options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once
     try:
@@ -137,15 +139,11 @@ def open_stream(
     return Connection(packets, name)
 
 
-def _raw_kind(head: bytes) -> str | None:
-    """FFmpeg's name of raw H.264 or HEVC; None: something else. FFmpeg reads many small frames until it is sure."""
-    start = re.match(rb"\x00{2,3}\x01(.)", head, re.DOTALL)
-    if start is None:
-        return None
-    unit = start[1][0]
-    if unit in (0x09, 0x27, 0x47, 0x67):  # access unit delimiter, sequence parameter set
-        return "h264"
-    return "hevc" if unit in (0x40, 0x46) else None  # video parameter set, access unit delimiter
+def _raw(answer: Answer, codec: str, name: str, timeout_seconds: float) -> Connection:
+    try:
+        return Connection(RawPackets(answer, codec, timeout_seconds), name)
+    except Disconnected as error:
+        raise _not_opened(name, error) from None
 
 
 def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | None:
