@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
@@ -115,7 +116,8 @@ def test_all_frames_of_a_file_are_counted_though_the_model_takes_its_time(
 @pytest.mark.parametrize("local", [True, False])
 def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: bool) -> None:
     data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
-    ready, frames = threading.Event(), []
+    ready = threading.Event()
+    frames: list[Any] = []
     with HttpServer(lambda request: file_answer(request, data)) as server:
         url = str(tmp_path / "x.mp4") if local else f"{server.url}/x.mp4"
         source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
