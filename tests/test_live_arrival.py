@@ -18,6 +18,7 @@ from media import number_of, picture, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.controls import Controls
+from rtseg.errors import Disconnected
 from rtseg.frame import Colour, Frame
 from rtseg.gstreamer.packets import BUFFER, Header, RawVideo
 from rtseg.inputs import find_inputs
@@ -191,9 +192,17 @@ def test_raw_h264_from_a_server_is_timed_by_its_arrival(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str) -> None:
+@pytest.mark.parametrize("first", ["parameter set", "SEI", "picture in mid-stream"])
+def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str, first: str) -> None:
     """However slow the camera: the server sends a packet only when the frame before the last is out."""
     packets, seen = raw_h264(12, codec=codec), threading.Semaphore(2)
+    if first == "SEI":
+        packets[0] = (
+            b"\0\0\0\1\x06\x05\x01\x00\x80" if codec == "libx264" else b"\0\0\0\1\x4e\x01\x05\x01\x00\x80"
+        ) + packets[0]
+    if first == "picture in mid-stream":
+        packets.insert(0, packets[5])
+        seen.release()
 
     def script(_: int) -> Iterator[bytes]:
         for packet in packets:
@@ -209,6 +218,15 @@ def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str) -> None:
             seen.release()
         source.close()
     assert numbers == list(range(11))
+
+
+def test_frames_that_the_decoder_holds_back_come_out_at_the_end_of_a_stream() -> None:
+    numbers: list[int] = []
+    with TcpServer(lambda _: raw_h264(20, b_frames=2)) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        with pytest.raises(Disconnected, match="ended"):
+            numbers.extend(number_of(frame) for frame in source if isinstance(frame, Frame))
+    assert numbers == list(range(20))
 
 
 def test_raw_stream_slower_than_its_time_limit_in_all_opens() -> None:

@@ -138,16 +138,16 @@ class Connection:
                     begin = time.perf_counter()
 
     def _each_packet(self) -> Iterator[Packet[Any] | None]:
-        """Packets, and None at the end of a file, for what the decoder still holds."""
+        """Packets, and None at the end, for what the decoder still holds."""
         while True:
             with self._lock:
                 if self._closing.is_set():
                     self._packets.close()
                     return
                 packet = self._packets.read()
+            yield packet
             if packet is None and self.file_seconds is None:
                 raise Disconnected(f"{self._name}: the stream ended")
-            yield packet
             if packet is None:
                 return
 

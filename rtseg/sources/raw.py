@@ -20,18 +20,23 @@ from rtseg.sources.timeline import fraction
 from rtseg.sources.transport import Answer
 
 _READ_BYTES = 1 << 16
+_HEVC_UNITS = {kind << 1 for kind in (0, 1, 19, 20, 21, 32, 33, 34, 35, 39)}
+"""First bytes of HEVC's units that a stream begins with: slices, parameter sets, access unit delimiter, SEI."""
+
 _UNIT = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
 
 def raw_codec(head: bytes) -> str | None:
     """FFmpeg's name of raw H.264 or HEVC, by its first bytes; None: something else."""
-    start = re.match(rb"\x00{2,3}\x01(.)", head, re.DOTALL)
+    start = re.match(rb"\x00{2,3}\x01(.)(.)", head, re.DOTALL)
     if start is None:
         return None
-    unit = start[1][0]
-    if unit in (0x09, 0x27, 0x47, 0x67):  # access unit delimiter, sequence parameter set
-        return "h264"
-    return "hevc" if unit in (0x40, 0x46) else None  # video parameter set, access unit delimiter
+    first, second = start[1][0], start[2][0]
+    if second == 0x01 and first in _HEVC_UNITS:
+        return "hevc"
+    if first in (0x06, 0x09) or (first < 0x80 and first & 0x1F in (1, 5, 7, 8)):
+        return "h264"  # SEI, access unit delimiter; slice, IDR slice, sequence and picture parameter sets
+    return None
 
 
 class RawPackets:
