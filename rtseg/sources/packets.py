@@ -34,14 +34,16 @@ class Packets(Protocol):
     """Name of the decoder."""
     time_base: Fraction
     """Seconds in a unit of the packets' time stamps."""
-    aspect: Fraction
-    """Width of a pixel divided by its height."""
     frame_rate: Fraction | None
     """Frames per second as the stream states it; None: not known."""
     has_clock: bool
     """Whether the packets' time stamps are those of the sender; False: there are none."""
     file_seconds: float | None
     """Length of a file, 0 where it does not say; None: a live stream."""
+
+    @property
+    def aspect(self) -> Fraction:
+        """Width of a pixel divided by its height; certain once the first frame is decoded."""
 
     @property
     def corrupt(self) -> int:

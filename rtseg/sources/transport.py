@@ -12,7 +12,7 @@ from email.message import Message
 from functools import partial
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import (
     AbstractHTTPHandler,
     HTTPBasicAuthHandler,
@@ -151,11 +151,18 @@ class Answer:
             return f"no TLS connection ({cause.reason or 'failed'})"
         if isinstance(cause, http.client.RemoteDisconnected):
             return "it was closed before an answer came"
+        if isinstance(cause, http.client.IncompleteRead) and not _no_chunk(cause):
+            return "the server closed it"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[:1].lower() + cause.strerror[1:]
         if isinstance(cause, (http.client.HTTPException, ValueError)):
             return "this is no HTTP that can be understood"
         return type(cause).__name__
+
+
+def _no_chunk(error: http.client.IncompleteRead) -> bool:
+    """Whether there was something else where the size of a chunk should be, rather than the end of the connection."""
+    return isinstance(error.__context__, ValueError) and not str(error.__context__).endswith(": b''")
 
 
 class TcpAnswer(Answer):
@@ -197,7 +204,7 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         UnknownHandler(),
         _Handler(limit),
         HTTPDefaultErrorHandler(),
-        HTTPRedirectHandler(),
+        _Redirections(),
         HTTPErrorProcessor(),
     ]
     if parts.user_info is not None:
@@ -209,6 +216,22 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         opener.add_handler(handler)
     request = Request(plain.replace(" ", "%20"), headers={"User-Agent": "rtseg", "Accept": "*/*"})
     return opener.open(request, timeout=timeout_seconds)
+
+
+class _Redirections(HTTPRedirectHandler):
+    """Follows redirections, those to addresses with user and password included."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        parts = urlsplit(newurl)
+        user_info, _, address = parts.netloc.rpartition("@")
+        if user_info:
+            user, _, password = user_info.partition(":")
+            passwords = HTTPPasswordMgrWithDefaultRealm()
+            passwords.add_password(None, f"{parts.scheme}://{address}/", unquote(user), unquote(password))
+            for handler in (HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)):
+                self.parent.add_handler(handler)
+            newurl = urlunsplit(parts._replace(netloc=address))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _TimeLimit:
