@@ -25,12 +25,13 @@ from rtseg.inputs import find_inputs
 from rtseg.live_run import run_live
 from rtseg.outputs import Outputs
 from rtseg.segmenter import Segmenter
-from rtseg.sources import connection
+from rtseg.sources import connection, network, transport
 from rtseg.sources.clock import LiveClock
 from rtseg.sources.connection import Connection
 from rtseg.sources.gstreamer import GStreamerSource
 from rtseg.sources.mjpeg import JpegPackets
 from rtseg.sources.network import open_stream
+from rtseg.sources.transport import TcpAnswer
 from rtseg.video import Look
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,6 +44,7 @@ class FakeTime:
     """Stands in for the module `time`: its clock moves only where a packet comes."""
 
     perf_counter = staticmethod(time.perf_counter)
+    monotonic = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self.now_ns = 5_000_000_000_000
@@ -246,6 +248,44 @@ def test_stream_with_a_clock_keeps_it() -> None:
         source.close()
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(24 / 30, abs=0.001)
     assert source.info.frame_rate == 30
+
+
+def test_frames_that_came_while_a_stream_was_opened_have_the_times_at_which_they_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks, clock = encode_ts(20), FakeTime()
+
+    class Slow(TcpAnswer):
+        """Gives a frame every 400 ms, by the clock that stands in."""
+
+        def _open(self, *_: object) -> Any:
+            left = iter(chunks)
+
+            class Body:
+                rest = b""
+
+                def read1(self, count: int) -> bytes:
+                    if not self.rest:
+                        clock.now_ns += 400_000_000
+                        self.rest = next(left, b"")
+                    data, self.rest = self.rest[:count], self.rest[count:]
+                    return data
+
+            return Body()
+
+    for module in (transport, connection):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(network, "TcpAnswer", Slow)
+    begin = clock.now_ns
+    source = open_stream("tcp://127.0.0.1:9", timeout_seconds=60)
+    opened = clock.now_ns
+    frames = [frame for frame in itertools.islice(source, 12) if isinstance(frame, Frame)]
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    came = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
+    early = [step for step in came if step <= (opened - begin) // 400_000_000]
+    assert early[:2] == [1, 2], "the first frame came with the first piece, the second with the next"
+    assert came == sorted(set(came)), "no two came at once"
 
 
 def test_mjpeg_over_tcp_is_read_as_over_http() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -43,18 +43,26 @@ class Connection:
     Sound is not read.
     """
 
-    def __init__(self, packets: Packets, name: str, *, lends_memory: bool = False) -> None:
+    def __init__(
+        self,
+        packets: Packets,
+        name: str,
+        *,
+        lends_memory: bool = False,
+        arrival_ns: Callable[[int | None], int | None] = lambda _: None,
+    ) -> None:
         """Take the first frame of an open stream.
 
         Args:
             packets: closed by this object.
             name: for messages, without passwords.
             lends_memory: raw frames lie in memory of the device, which is gone once it is closed: they are copied.
+            arrival_ns: gives when the byte at a packet's position came, where that was before the packet was asked for.
 
         Raises:
             Disconnected: it ended, or went silent, before the first frame.
         """
-        self._packets, self._name = packets, name
+        self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0
@@ -124,6 +132,7 @@ class Connection:
         for packet in self._each_packet():
             now = time.monotonic_ns()
             if packet is not None:
+                now = self._arrival_ns(packet.pos) or now
                 if passed_over >= 0 and not packet.is_keyframe and passed_over < WITHOUT_KEY_FRAME:
                     passed_over += 1
                     continue

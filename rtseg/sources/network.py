@@ -136,7 +136,8 @@ def open_stream(
         return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
     wait, close = partial(answer.allow, timeout_seconds), answer.close
     packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
-    return Connection(packets, name)
+    answer.opened()
+    return Connection(packets, name, arrival_ns=answer.arrival_ns)
 
 
 def _raw(answer: Answer, codec: str, name: str, timeout_seconds: float) -> Connection:

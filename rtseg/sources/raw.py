@@ -56,6 +56,7 @@ class RawPackets:
             codec: as `raw_codec` gives it.
             timeout_seconds: how long no whole packet may come.
         """
+        answer.opened()
         self.codec = codec
         self._answer, self._timeout = answer, timeout_seconds
         self._ready: deque[Packet[Any]] = deque()

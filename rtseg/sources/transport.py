@@ -68,6 +68,8 @@ class Answer:
         self._limit = _TimeLimit(timeout_seconds)
         self._kept = b""
         self._received = 0
+        self._opening = True
+        self._pieces: list[tuple[int, int]] = []  # how much was there, and since when, while it was opened
         try:
             self._body: Any = self._open(url, timeout_seconds)
         except BaseException as error:
@@ -108,6 +110,8 @@ class Answer:
         if not data and self._limit.expired:
             raise Disconnected(f"{self._name}: the connection failed (nothing came in time)")
         self._received += len(data)
+        if self._opening:
+            self._pieces.append((self._received, time.monotonic_ns()))
         if not data and self.length is not None and self._received < self.length:
             raise Disconnected(f"{self._name}: the connection broke off at {self._received} of {self.length} bytes")
         return data
@@ -121,6 +125,16 @@ class Answer:
             if not data:
                 break
         return self._kept[:count]
+
+    def opened(self) -> None:
+        """End the opening: what is read from now on is used at once."""
+        self._opening = False
+
+    def arrival_ns(self, offset: int | None) -> int | None:
+        """Return when the byte at an offset came, by `time.monotonic_ns()`; None: after the opening."""
+        if offset is None or offset < 0:
+            return None
+        return next((when for end, when in self._pieces if offset < end), None)
 
     def again(self) -> Answer:
         """Close this answer and ask for another."""
