@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,19 +42,22 @@ class Input:
     pipeline: Callable[[], str] | None = None
     """The GStreamer pipeline that it is read by, if any, with its passwords; raises SourceError where an element is missing."""
 
-    def source(self, longest_pause_seconds: float, log: Callable[[str], None]) -> LiveSource:
+    def source(
+        self, longest_pause_seconds: float, log: Callable[[str], None], ready: threading.Event | None = None
+    ) -> LiveSource:
         """What the live loop reads: with reconnections, or paced.
 
         Args:
             longest_pause_seconds: between two tries to connect; 0: no second try.
             log: told in one line what happened.
+            ready: a file begins to play once it is set; None: at once.
 
         Raises:
             SourceError: a file that can't be read.
         """
         if self.file:
-            return Paced(self.connect, loop=self.loop)
-        return Reconnecting(self.title, self.connect, longest_pause_seconds=longest_pause_seconds, log=log)
+            return Paced(self.connect, loop=self.loop, ready=ready)
+        return Reconnecting(self.title, self.connect, longest_pause_seconds=longest_pause_seconds, log=log, ready=ready)
 
 
 def find_inputs(

@@ -58,6 +58,7 @@ class Live:
         streams: int = 1,
         pace: Pace | None = None,
         prepare: Callable[[StreamInfo], None] | None = None,
+        ready: threading.Event | None = None,
         identity: Mapping[str, Any] | None = None,
         more: Callable[[], Mapping[str, Any]] = dict,
         on_second: Callable[[Mapping[str, Any]], None] | None = None,
@@ -80,7 +81,9 @@ class Live:
             every_frame: drop nothing, accept delay.
             streams: frames that are in `segment` at the same time, each of another camera.
             pace: says which frames are worked on; None: all that can be.
-            prepare: makes the model ready for pictures of this kind, before the first frame counts; None: it is ready.
+            prepare: makes the model ready for pictures of this kind; None: it is ready.
+            ready: set once the model is ready, and at the end: files begin to play then, so that none of their frames is
+                dropped while the model is loaded.
             identity: what ran, for the numbers.
             more: gives what else the numbers hold; called once a second.
             on_second: told the numbers each second.
@@ -88,6 +91,7 @@ class Live:
         """
         self._cameras = cameras
         self._segment, self._look, self._prepare = segment, look, prepare
+        self._ready = ready or threading.Event()
         self._controls, self._numbers = controls, numbers
         self._window, self._poll_window, self._snapshots = window, poll_window, snapshots
         self._shared = [*shared, *([window] if window else [])]
@@ -130,6 +134,7 @@ class Live:
             self._wait_for_cameras(wait)
             self._warm_up()
             self._report.start()
+            self._ready.set()
             for road in self._roads:
                 road.start()
             self._serve()
@@ -141,13 +146,12 @@ class Live:
         return self._report.to_dict()
 
     def _warm_up(self) -> None:
-        """The model for the cameras that are there; what they gave meanwhile is start-up, and does not count."""
+        """The model for the cameras that are there; what cannot wait meanwhile is dropped and counted as such."""
         if self._prepare is None:
             return
         for camera in self._cameras:
             if camera.source.info.width:
                 self._prepare(camera.source.info)
-        self._newest.begin()
 
     # The threads
 
@@ -280,6 +284,7 @@ class Live:
         self._newest.close()
         for camera in self._cameras:
             camera.source.close()
+        self._ready.set()  # a file that still waits for it ends
         sinks = [*(sink for camera in self._cameras for sink in camera.sinks), *self._shared]
         sinks += [self._snapshots] if self._snapshots else []
         for road in self._roads:

@@ -41,9 +41,10 @@ class LiveReport:
         """The clocks and counts of each camera."""
 
     def start(self) -> None:
-        """The run begins now; what was before was start-up."""
+        """Start the clocks: the time before was start-up, and its frames are not those of the first second."""
         for stats in {id(stats): stats for stats in (*self.of, self._whole)}.values():
             stats.stats.start()
+        self.second()
 
     def second(self) -> dict[str, Any]:
         """The numbers as of now, with those since the last call under `now`: see `LiveNumbers`."""

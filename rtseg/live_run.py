@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -80,6 +81,7 @@ def run_live(
     models = [segmenter, *([smaller] if smaller else [])]
     pace = Pace([model.description.name for model in models], status.say) if adaptive else None
     heat = HeatWatch()
+    ready = threading.Event()
     opened: list[Apart] = []
     kept: list[Steady] = []
 
@@ -112,7 +114,7 @@ def run_live(
                 outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, died
             )
             opened += own
-            source = entry.source(reconnect_max_seconds, status.say)
+            source = entry.source(reconnect_max_seconds, status.say, ready)
             steady = segmenter.steady()
             kept += [steady] if steady else []
             cameras.append(Camera(entry.name, source, own, partial(segment, steady=steady)))
@@ -137,6 +139,7 @@ def run_live(
             streams=segmenter.streams,
             pace=pace,
             prepare=prepare,
+            ready=ready,
             more=more,
             identity=_identity(inputs, outputs, segmenter),
             on_second=partial(_tell_second, status),

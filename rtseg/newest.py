@@ -79,12 +79,6 @@ class Newest:
             self._changed.notify_all()
             return True
 
-    def begin(self) -> None:
-        """Counting starts here: what was put and pushed out before, while the model was made ready, was start-up."""
-        with self._changed:
-            self.captured = [len(waiting) for waiting in self._waiting]
-            self._dropped = [0] * len(self._waiting)
-
     def leave_out(self, camera: int) -> None:
         """A frame of that camera that the network shall not get: read and dropped at once, so that no sum is off."""
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,19 +18,20 @@ from media import number_of, picture, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.controls import Controls
+from rtseg.errors import Disconnected
 from rtseg.frame import Colour, Frame
 from rtseg.gstreamer.packets import BUFFER, Header, RawVideo
 from rtseg.inputs import find_inputs
 from rtseg.live_run import run_live
 from rtseg.outputs import Outputs
 from rtseg.segmenter import Segmenter
-from rtseg.sources import connection
+from rtseg.sources import connection, network, transport
 from rtseg.sources.clock import LiveClock
 from rtseg.sources.connection import Connection
 from rtseg.sources.gstreamer import GStreamerSource
 from rtseg.sources.mjpeg import JpegPackets
 from rtseg.sources.network import open_stream
-from rtseg.sources.packets import DemuxedPackets
+from rtseg.sources.transport import TcpAnswer
 from rtseg.video import Look
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,6 +44,7 @@ class FakeTime:
     """Stands in for the module `time`: its clock moves only where a packet comes."""
 
     perf_counter = staticmethod(time.perf_counter)
+    monotonic = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self.now_ns = 5_000_000_000_000
@@ -50,21 +53,23 @@ class FakeTime:
         return self.now_ns
 
 
-def raw_h264(frames: int, *, b_frames: int = 0) -> list[bytes]:
-    """H.264 without a container, one piece for each packet."""
-    codec: Any = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = 96, 64, "yuv420p", Fraction(1, 30)
-    codec.framerate, codec.gop_size = 30, 10
-    codec.options = {
+def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30, codec: str = "libx264") -> list[bytes]:
+    """H.264 or HEVC without a container, one piece for each packet."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 96, 64, "yuv420p", Fraction(1, rate)
+    context.framerate, context.gop_size = rate, 10
+    encoder = {"libx264": "x264-params", "libx265": "x265-params"}[codec]
+    threads = "threads=1" if codec == "libx264" else "log-level=none:pools=none:frame-threads=1"
+    context.options = {
         "preset": "veryfast",
-        "x264-params": f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:threads=1",
+        encoder: f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:{threads}",
     }
     packets = []
     for number in range(frames):
         frame = to_pix_fmt(picture(number, 96, 64), "yuv420p", 6, False)
-        frame.pts, frame.time_base = number, Fraction(1, 30)
-        packets += [bytes(packet) for packet in codec.encode(frame)]
-    return packets + [bytes(packet) for packet in codec.encode(None)]
+        frame.pts, frame.time_base = number, Fraction(1, rate)
+        packets += [bytes(packet) for packet in context.encode(frame)]
+    return packets + [bytes(packet) for packet in context.encode(None)]
 
 
 def with_arrivals(
@@ -179,14 +184,61 @@ def test_raw_h264_from_a_server_is_timed_by_its_arrival(scheme: str) -> None:
         url = f"{server.url}/cam.h264"
     with server:
         source = open_stream(url, timeout_seconds=30)
-        assert isinstance(source._packets, DemuxedPackets)
         assert source.info.frame_rate is None, "FFmpeg's made-up rate is nobody's"
         frames = [item for item in itertools.islice(source, 40) if isinstance(item, Frame)]
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(40))
     stamped = frames[-1].pts_seconds - frames[0].pts_seconds
     assert stamped == pytest.approx((frames[-1].captured_ns - frames[0].captured_ns) / 1e9, abs=0.01)
-    assert stamped > 1.2, "39 frames at 15 a second take 2.6 s, less what was read while it was opened"
+    assert stamped > 2.5, "39 frames at 15 a second take 2.6 s"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("first", ["parameter set", "SEI", "picture in mid-stream"])
+def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str, first: str) -> None:
+    """However slow the camera: the server sends a packet only when the frame before the last is out."""
+    packets, seen = raw_h264(12, codec=codec), threading.Semaphore(2)
+    if first == "SEI":
+        packets[0] = (
+            b"\0\0\0\1\x06\x05\x01\x00\x80" if codec == "libx264" else b"\0\0\0\1\x4e\x01\x05\x01\x00\x80"
+        ) + packets[0]
+    if first == "picture in mid-stream":
+        packets.insert(0, packets[5])
+        seen.release()
+
+    def script(_: int) -> Iterator[bytes]:
+        for packet in packets:
+            assert seen.acquire(timeout=60)
+            yield packet
+
+    with TcpServer(script) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        numbers = []
+        for frame in itertools.islice(source, 11):
+            assert isinstance(frame, Frame)
+            numbers.append(number_of(frame))
+            seen.release()
+        source.close()
+    assert numbers == list(range(11))
+
+
+def test_frames_that_the_decoder_holds_back_come_out_at_the_end_of_a_stream() -> None:
+    numbers: list[int] = []
+    with TcpServer(lambda _: raw_h264(20, b_frames=2)) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        with pytest.raises(Disconnected, match="ended"):
+            numbers.extend(number_of(frame) for frame in source if isinstance(frame, Frame))
+    assert numbers == list(range(20))
+
+
+def test_raw_stream_slower_than_its_time_limit_in_all_opens() -> None:
+    """Six frames take longer than the limit; each comes within it."""
+    with TcpServer(lambda _: at_pace(raw_h264(8), 0.5)) as server:
+        source = open_stream(server.url, timeout_seconds=8)
+        frames = [frame for frame in itertools.islice(source, 6) if isinstance(frame, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(6))
+    assert frames[-1].pts_seconds - frames[0].pts_seconds > 9.5
 
 
 def test_stream_with_a_clock_keeps_it() -> None:
@@ -196,6 +248,44 @@ def test_stream_with_a_clock_keeps_it() -> None:
         source.close()
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(24 / 30, abs=0.001)
     assert source.info.frame_rate == 30
+
+
+def test_frames_that_came_while_a_stream_was_opened_have_the_times_at_which_they_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks, clock = encode_ts(20), FakeTime()
+
+    class Slow(TcpAnswer):
+        """Gives a frame every 400 ms, by the clock that stands in."""
+
+        def _open(self, *_: object) -> Any:
+            left = iter(chunks)
+
+            class Body:
+                rest = b""
+
+                def read1(self, count: int) -> bytes:
+                    if not self.rest:
+                        clock.now_ns += 400_000_000
+                        self.rest = next(left, b"")
+                    data, self.rest = self.rest[:count], self.rest[count:]
+                    return data
+
+            return Body()
+
+    for module in (transport, connection):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(network, "TcpAnswer", Slow)
+    begin = clock.now_ns
+    source = open_stream("tcp://127.0.0.1:9", timeout_seconds=60)
+    opened = clock.now_ns
+    frames = [frame for frame in itertools.islice(source, 12) if isinstance(frame, Frame)]
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    came = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
+    early = [step for step in came if step <= (opened - begin) // 400_000_000]
+    assert early[:2] == [1, 2], "the first frame came with the first piece, the second with the next"
+    assert came == sorted(set(came)), "no two came at once"
 
 
 def test_mjpeg_over_tcp_is_read_as_over_http() -> None:

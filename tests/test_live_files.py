@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
 from media import number_of, write_video
+from test_live_arrival import raw_h264
 from test_live_protocols import playlist
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from rtseg.inputs import find_inputs
 from rtseg.live_run import run_live
 from rtseg.outputs import Outputs
 from rtseg.segmenter import Segmenter
+from rtseg.sources import open_source
 from rtseg.sources.network import open_stream
 from rtseg.sources.reconnect import Reconnecting
 from rtseg.video import Look
@@ -79,6 +82,92 @@ def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> N
         told = run_live(inputs, outputs, segmenter, Look(), Controls(), quiet=True, every_frame=True)
     assert told["failed"] == []
     assert told["frames"]["segmented"] == told["frames"]["written"] == told["frames"]["read"] == 15
+
+
+FORMS = [("x.mp4", True), ("x.mp4", False), ("x.ts", False), ("x.avi", True), ("x.avi", False), ("x.h264", False)]
+
+
+def write_form(path: Path, frames: int, rate: int) -> Path:
+    if path.suffix == ".h264":
+        path.write_bytes(b"".join(raw_h264(frames, rate=rate)))
+        return path
+    return write_video(path, frames=frames, rate=rate)
+
+
+@pytest.mark.parametrize(("name", "local"), FORMS)
+def test_all_frames_of_a_file_are_counted_though_the_model_takes_its_time(
+    tmp_path: Path, name: str, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_form(tmp_path / name, 15, 30).read_bytes()
+
+    def prepare(*_: object) -> None:
+        time.sleep(1.0)  # longer than the file plays
+
+    monkeypatch.setattr(Segmenter, "prepare", prepare)
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        url = str(tmp_path / name) if local else f"{server.url}/{name}"
+        inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
+        told = run_live(inputs, Outputs(show=("none",)), segmenter, Look(), Controls(), quiet=True)
+    assert told["failed"] == []
+    assert told["frames"]["read"] == 15
+    assert told["frames"]["corrupt"] == 0
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: bool) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
+    ready = threading.Event()
+    frames: list[Any] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        url = str(tmp_path / "x.mp4") if local else f"{server.url}/x.mp4"
+        source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
+        reading = threading.Thread(target=lambda: frames.extend(source), daemon=True)
+        reading.start()
+        assert source.tried.wait(60)
+        assert source.info.width == 96
+        reading.join(0.3)
+        assert not frames
+        set_ns = time.monotonic_ns()
+        ready.set()
+        reading.join(60)
+    assert [number_of(frame) for frame in frames] == list(range(5))
+    assert frames[0].captured_ns >= set_ns, "its age does not hold the time that the model took"
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("rate", [10, 50])
+def test_raw_h264_file_plays_at_the_rate_that_it_states(tmp_path: Path, rate: int, b_frames: int) -> None:
+    path = tmp_path / "x.h264"
+    path.write_bytes(b"".join(raw_h264(20, b_frames=b_frames, rate=rate)))
+    data = path.read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        for source in (open_stream(f"{server.url}/x.h264", timeout_seconds=30), open_source(path)):
+            frames = [frame for frame in source if isinstance(frame, Frame)]
+            source.close()
+            assert [number_of(frame) for frame in frames] == list(range(20))
+            assert source.info.frame_rate == rate
+            assert [round(frame.pts_seconds * rate, 3) for frame in frames] == list(range(20))
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mpg", "wmv"])
+def test_older_containers_behind_http_play_as_they_do_locally(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"x.{suffix}", frames=20, rate=25, codec="mpeg2video" if suffix == "mpg" else "mpeg4")
+    data = path.read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        source = open_stream(f"{server.url}/{path.name}", timeout_seconds=30)
+        frames = [frame for frame in source if isinstance(frame, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [round((frame.pts_seconds - frames[0].pts_seconds) * 25, 1) for frame in frames] == list(range(20))
+
+
+def test_avi_that_states_no_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.avi", frames=20, rate=25).read_bytes()
+    with (
+        HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server,
+        pytest.raises(SourceError, match="not a video that rtseg reads over http; download it"),
+    ):
+        open_stream(f"{server.url}/x.avi", timeout_seconds=30)
 
 
 def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -141,16 +141,20 @@ def test_the_network_gets_the_newest_and_the_rest_is_counted() -> None:
     assert (newest.captured, newest.counts(0)) == ([5], (0, 4))
 
 
-def test_what_came_while_the_model_was_made_ready_is_not_counted() -> None:
-    newest = Newest(2)
-    for index in range(5):
-        newest.put(Captured(0, frame(index), INFO))
-    newest.begin()
-    assert newest.captured == [1, 0]
-    assert newest.counts(0) == newest.counts(1) == (0, 0)
-    taken = newest.take()
-    assert taken is not None
-    assert taken.frame.index == 4
+def test_frames_that_came_while_the_model_was_made_ready_are_dropped_and_counted() -> None:
+    sent = threading.Event()
+    keeper = Keeper()
+
+    def prepare(_: StreamInfo) -> None:
+        assert sent.wait(60)
+        wait_until(lambda: run._newest.captured == [5])
+
+    source = DrawnCamera(5, gate=lambda index: sent.set() if index == 4 else None)
+    run = live(Camera("door", source, [Apart(keeper)]), prepare=prepare)
+    told = run.run()
+    assert told["frames"]["read"] == 5 + source.corrupt
+    assert (told["frames"]["segmented"], told["frames"]["dropped"]) == (1, 4)
+    assert [item.frame.index for item in keeper.items] == [4]
 
 
 def test_cameras_take_turns_however_fast_one_is() -> None:

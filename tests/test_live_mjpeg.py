@@ -219,6 +219,63 @@ def test_chunks_redirection_and_a_password_are_understood() -> None:
     assert "cret" not in gone
 
 
+@pytest.mark.parametrize("scheme", ["Basic", "Digest"])
+@pytest.mark.parametrize("own", ["", "you:0ther@"])
+def test_redirection_to_an_address_with_a_password_is_followed(scheme: str, own: str) -> None:
+    expected = {"Basic": "Authorization: Basic bWU6cyBjcmV0", "Digest": 'Authorization: Digest username="me"'}[scheme]
+    asked: list[str] = []
+
+    def camera(request: str) -> Iterator[bytes]:
+        asked.append(request)
+        if expected not in request:
+            challenge = f'WWW-Authenticate: {scheme} realm="cam", nonce="abc", qop="auth", algorithm=MD5'
+            yield http_answer("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
+        else:
+            yield http_answer("multipart/x-mixed-replace;boundary=next")
+            yield from (part(jpeg(number)) for number in range(3))
+
+    def door(_: str) -> Iterator[bytes]:
+        address = there.url.replace("//", "//me:s%20cret@")
+        yield http_answer("text/html", "302 Found", f"Location: {address}/video", "Content-Length: 0")
+
+    with HttpServer(camera) as there, HttpServer(door) as here:
+        frames, _, gone = read(here.url.replace("//", f"//{own}"))
+    assert [number_of(frame) for frame in frames] == [0, 1, 2]
+    assert "cret" not in gone
+    assert not any("eW91OjB0aGVy" in request or '"you"' in request for request in asked), "a password for another host"
+
+
+def test_redirection_with_a_wrong_password_says_so_without_it() -> None:
+    def camera(request: str) -> Iterator[bytes]:
+        if request.startswith("GET /old"):
+            host = request.lower().partition("host: ")[2].split()[0]
+            yield http_answer("text/html", "302 Found", f"Location: http://me:s3cret@{host}/new", "Content-Length: 0")
+        yield http_answer("text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0")
+
+    with HttpServer(camera) as server, pytest.raises(SourceError, match="401 Unauthorized") as caught:
+        open_stream(f"{server.url}/old", timeout_seconds=30)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [(b"", "the server closed it"), (b"40\r\nhalf a chunk", "the server closed it"), (b"video\r\n", "no HTTP")],
+)
+def test_chunks_that_break_off_are_a_closed_connection(end: bytes, said: str) -> None:
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
+        for number in range(4):
+            data = part(jpeg(number))
+            yield b"%x\r\n%s\r\n" % (len(data), data)
+        yield end
+
+    with HttpServer(answer) as server:
+        frames, corrupt, gone = read(server.url)
+    assert [number_of(frame) for frame in frames] == list(range(4))
+    assert corrupt == 0
+    assert said in gone
+
+
 def test_digest_password_is_understood() -> None:
     def answer(request: str) -> Iterator[bytes]:
         if 'Authorization: Digest username="me"' not in request:

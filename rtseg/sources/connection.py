@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,9 @@ _KEPT_ARRIVALS = 64
 _KEPT_STAMPS = 8
 """More frames than this a decoder does not hold back to put them in order."""
 
+_DEFAULT_RATE = Fraction(25)
+"""Of files that state none, as in FFmpeg."""
+
 _ARRIVAL_UNIT = Fraction(1, 1_000_000)
 """Time base of streams that have no clock of their own: when their packets came, by the monotonic clock."""
 
@@ -40,18 +43,26 @@ class Connection:
     Sound is not read.
     """
 
-    def __init__(self, packets: Packets, name: str, *, lends_memory: bool = False) -> None:
+    def __init__(
+        self,
+        packets: Packets,
+        name: str,
+        *,
+        lends_memory: bool = False,
+        arrival_ns: Callable[[int | None], int | None] = lambda _: None,
+    ) -> None:
         """Take the first frame of an open stream.
 
         Args:
             packets: closed by this object.
             name: for messages, without passwords.
             lends_memory: raw frames lie in memory of the device, which is gone once it is closed: they are copied.
+            arrival_ns: gives when the byte at a packet's position came, where that was before the packet was asked for.
 
         Raises:
             Disconnected: it ended, or went silent, before the first frame.
         """
-        self._packets, self._name = packets, name
+        self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0
@@ -121,6 +132,7 @@ class Connection:
         for packet in self._each_packet():
             now = time.monotonic_ns()
             if packet is not None:
+                now = self._arrival_ns(packet.pos) or now
                 if passed_over >= 0 and not packet.is_keyframe and passed_over < WITHOUT_KEY_FRAME:
                     passed_over += 1
                     continue
@@ -135,16 +147,16 @@ class Connection:
                     begin = time.perf_counter()
 
     def _each_packet(self) -> Iterator[Packet[Any] | None]:
-        """Packets, and None at the end of a file, for what the decoder still holds."""
+        """Packets, and None at the end, for what the decoder still holds."""
         while True:
             with self._lock:
                 if self._closing.is_set():
                     self._packets.close()
                     return
                 packet = self._packets.read()
+            yield packet
             if packet is None and self.file_seconds is None:
                 raise Disconnected(f"{self._name}: the stream ended")
-            yield packet
             if packet is None:
                 return
 
@@ -165,7 +177,13 @@ class Connection:
     def _stamp(self, picture: VideoFrame, captured: int) -> int:
         """When a frame is shown, in the stream's own time or, without one, by when it came."""
         pts = picture.pts
-        if pts is None:
+        if pts is None and self.file_seconds is not None:
+            # AVI has decoding times alone; the frames of raw files follow each other at their frame rate.
+            step = max(1, round(1 / ((self._packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
+            following = 0 if self._last is None else self._last[0] + step
+            rises = picture.dts is not None and (self._last is None or picture.dts > self._last[0])
+            pts = picture.dts if picture.dts is not None and rises else following
+        elif pts is None:
             pts, before = self._last or (round(captured / 1e9 / self._time_base), captured)
             pts += round((captured - before) / 1e9 / self._time_base)
         elif not self._packets.has_clock:

@@ -22,7 +22,7 @@ from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.sources.demux import shown_name
 from rtseg.sources.file_clock import Clock
 from rtseg.sources.h264_fields import FieldCounter
-from rtseg.sources.opened import MAX_PIXELS, arbitrary_clock, open_at
+from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import FrameTimes, PacketTimes, fraction
 
@@ -31,9 +31,6 @@ _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", 
 
 _ERRORS_IN_A_ROW = 64
 """Reading stops after as many errors of the container without one packet between them."""
-
-_NO_TIME_STAMPS = 0x80
-"""FFmpeg's AVFMT_NOTIMESTAMPS: raw H.264 and the like."""
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
@@ -110,7 +107,7 @@ class FileSource:
         self._pcm = {s.index for s in audio if s.codec_context is not None and s.codec_context.name.startswith("pcm_")}
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
-        timed = not self._container.format.flags & _NO_TIME_STAMPS
+        timed = not self._container.format.flags & NO_TIME_STAMPS
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()

@@ -225,6 +225,7 @@ class JpegPackets:
         self._answer.close()
 
     def _begin(self) -> None:
+        self._answer.opened()
         self._splitter = JpegSplitter(self._answer.boundary)
         self._count = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import errno
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
-from rtseg.sources.demux import LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
+from rtseg.sources.raw import RawPackets, raw_codec
 from rtseg.sources.transport import Answer, HttpAnswer, TcpAnswer
 
 TIMEOUT_SECONDS = 5.0
@@ -98,6 +99,7 @@ def open_stream(
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
     if file:
+        options["format_whitelist"] += f",{FORMATS}"
         options["protocol_whitelist"] = "http,https,tls,tcp"  # it may be redirected from one to the other
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
@@ -105,7 +107,9 @@ def open_stream(
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
     source: Any = parts.text if answer is None else answer
-    kind = None if answer is None else _raw_kind(answer.peek(_HEAD_BYTES))
+    kind = None if answer is None else raw_codec(answer.peek(_HEAD_BYTES))
+    if answer is not None and kind is not None and not acceleration(decoder):
+        return _raw(answer, kind, name, timeout_seconds)
     if kind is not None:
         options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once
     try:
@@ -119,6 +123,8 @@ def open_stream(
             raise
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
+        if getattr(error, "errno", None) == errno.EINVAL:  # what FFmpeg says of a format that is not in the list
+            text = f"what it sends is not a video that rtseg reads over {scheme}; download it, and use `rtseg video`"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
             if answer is not None or file:  # here what takes too long has an error of its own
@@ -130,18 +136,15 @@ def open_stream(
         return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
     wait, close = partial(answer.allow, timeout_seconds), answer.close
     packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
-    return Connection(packets, name)
+    answer.opened()
+    return Connection(packets, name, arrival_ns=answer.arrival_ns)
 
 
-def _raw_kind(head: bytes) -> str | None:
-    """FFmpeg's name of raw H.264 or HEVC; None: something else. FFmpeg reads many small frames until it is sure."""
-    start = re.match(rb"\x00{2,3}\x01(.)", head, re.DOTALL)
-    if start is None:
-        return None
-    unit = start[1][0]
-    if unit in (0x09, 0x27, 0x47, 0x67):  # access unit delimiter, sequence parameter set
-        return "h264"
-    return "hevc" if unit in (0x40, 0x46) else None  # video parameter set, access unit delimiter
+def _raw(answer: Answer, codec: str, name: str, timeout_seconds: float) -> Connection:
+    try:
+        return Connection(RawPackets(answer, codec, timeout_seconds), name)
+    except Disconnected as error:
+        raise _not_opened(name, error) from None
 
 
 def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | None:

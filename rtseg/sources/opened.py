@@ -28,6 +28,9 @@ MAX_PIXELS = 1 << 26
 GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets: for H.264 in AVI it makes time stamps that are a frame late."""
 
+NO_TIME_STAMPS = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: MJPEG, raw H.264 and the like, whose time stamps FFmpeg makes up from 25 frames a second."""
+
 _CARD_THREADS = 2
 """Of FFmpeg, where the card decodes."""
 
@@ -63,15 +66,24 @@ class Opened:
         return bool(self.video.codec_context.is_hwaccel)
 
     @property
+    def frame_rate(self) -> Fraction | None:
+        """Frames per second as the stream states it; None: not known."""
+        video = self.video
+        stated = video.average_rate or video.guessed_rate
+        if self.container.format.flags & NO_TIME_STAMPS:  # the container's is made up: what the codec states counts
+            stated = video.codec_context.framerate or stated
+        return fraction(stated) or None
+
+    @property
     def nominal_ticks(self) -> int:
         """Ticks between two frames by the stream's own rate, at least 1."""
-        rate = fraction(self.video.average_rate or self.video.guessed_rate)
+        rate = self.frame_rate
         return max(1, round(1 / (rate * self.time_base))) if rate else 1
 
     def describe(self, name: str, first: Frame, reader: PictureReader, *, in_software: bool = False) -> StreamInfo:
         """What is known of the picture stream once its first frame is out; `in_software`: the card left it to FFmpeg."""
         video, container = self.video, self.container
-        rate = fraction(video.average_rate or video.guessed_rate) or None
+        rate = self.frame_rate
         seconds = None
         if video.duration:
             seconds = float(video.duration * self.time_base)

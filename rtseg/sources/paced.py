@@ -22,17 +22,20 @@ class Paced:
     A frame counts as captured when it was due, so that what a machine too slow to decode adds to its age is seen.
     """
 
-    def __init__(self, open_file: Callable[[], Source], *, loop: bool = False) -> None:
+    def __init__(
+        self, open_file: Callable[[], Source], *, loop: bool = False, ready: threading.Event | None = None
+    ) -> None:
         """Opens the file.
 
         Args:
             open_file: opens it, and opens it again for `loop`.
             loop: begin anew at the end, for ever.
+            ready: it begins to play once this is set; None: at once.
 
         Raises:
             SourceError: it can't be read.
         """
-        self._open_file, self._loop = open_file, loop
+        self._open_file, self._loop, self._ready = open_file, loop, ready
         self._source = open_file()
         self._info = replace(self._source.info, time_base=TIME_BASE, streams=(), chapters=())
         self._closing = threading.Event()
@@ -71,6 +74,8 @@ class Paced:
         shift = Fraction(0)
         first: Fraction | None = None
         index = 0
+        if self._ready is not None:
+            self._ready.wait()
         while True:
             last: Fraction | None = None
             for frame in self._timed_frames():

@@ -16,11 +16,8 @@ from av.video.stream import VideoStream
 from rtseg.errors import Disconnected, SourceError
 from rtseg.hardware import decoder_name
 from rtseg.sources.demux import VIDEO_CODECS
-from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS
+from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS
 from rtseg.sources.timeline import fraction
-
-_NO_TIMESTAMPS = 0x80
-"""FFmpeg's AVFMT_NOTIMESTAMPS: MJPEG, raw H.264 and the like, whose time stamps FFmpeg makes up from 25 frames a second."""
 
 _FILES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
 """Formats whose live streams state no length."""
@@ -37,14 +34,16 @@ class Packets(Protocol):
     """Name of the decoder."""
     time_base: Fraction
     """Seconds in a unit of the packets' time stamps."""
-    aspect: Fraction
-    """Width of a pixel divided by its height."""
     frame_rate: Fraction | None
     """Frames per second as the stream states it; None: not known."""
     has_clock: bool
     """Whether the packets' time stamps are those of the sender; False: there are none."""
     file_seconds: float | None
     """Length of a file, 0 where it does not say; None: a live stream."""
+
+    @property
+    def aspect(self) -> Fraction:
+        """Width of a pixel divided by its height; certain once the first frame is decoded."""
 
     @property
     def corrupt(self) -> int:
@@ -100,10 +99,12 @@ class DemuxedPackets:
         self.file_seconds: float | None = None
         if file or (file is None and container.format.name in _FILES):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
-        # A raw file plays at FFmpeg's made-up 25 frames a second, for want of anything better.
-        self.has_clock = bool(file) or not int(container.format.flags) & _NO_TIMESTAMPS
+        timed = not int(container.format.flags) & NO_TIME_STAMPS
+        # A raw file plays at the rate that its codec states, else at FFmpeg's made-up 25 frames a second.
+        self.has_clock = bool(file) or timed
         # The rate that FFmpeg guesses counts fields where it has seen few frames.
-        rate = fraction(video.average_rate or video.codec_context.framerate)
+        rates = (video.average_rate, video.codec_context.framerate)
+        rate = fraction((rates[0] or rates[1]) if timed else (rates[1] or rates[0]))
         self.frame_rate = rate if rate and self.has_clock else None
         self._begin = float((video.start_time or 0) * self.time_base)
         self._reached = 0.0

@@ -70,6 +70,7 @@ class Reconnecting:
         *,
         longest_pause_seconds: float = 30.0,
         log: Callable[[str], None] = lambda _: None,
+        ready: threading.Event | None = None,
     ) -> None:
         """Opens nothing yet: that happens when the first frame is asked for.
 
@@ -78,9 +79,10 @@ class Reconnecting:
             connect: opens the source; raises SourceError where that fails. Blocks for a bounded time.
             longest_pause_seconds: between two tries; 0: the first disconnection ends the stream.
             log: told in one line what happened.
+            ready: a file begins to play once it is set; None: at once.
         """
         self._name, self._connect, self._log = name, connect, log
-        self._longest = longest_pause_seconds
+        self._longest, self._ready = longest_pause_seconds, ready
         self._closing = threading.Event()
         self._source: Source | None = None
         self._info = StreamInfo(name, 0, 0, "yuv420p", Colour("bt709", False), TIME_BASE)
@@ -175,6 +177,11 @@ class Reconnecting:
         if self._played is None:
             length = f" of {seconds:.1f} s" if seconds else ""
             self._log(f"{self._name} is a file{length}: it is played once, at its own pace")
+        if self._ready is not None:
+            self._info = replace(source.info, name=self._name, time_base=TIME_BASE)
+            self.outages.connected = True
+            self.tried.set()
+            self._ready.wait()
         pacer = Pacer(self._closing)
         for item in source:
             if not isinstance(item, Frame):

@@ -12,7 +12,7 @@ from email.message import Message
 from functools import partial
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import (
     AbstractHTTPHandler,
     HTTPBasicAuthHandler,
@@ -68,6 +68,8 @@ class Answer:
         self._limit = _TimeLimit(timeout_seconds)
         self._kept = b""
         self._received = 0
+        self._opening = True
+        self._pieces: list[tuple[int, int]] = []  # how much was there, and since when, while it was opened
         try:
             self._body: Any = self._open(url, timeout_seconds)
         except BaseException as error:
@@ -108,6 +110,8 @@ class Answer:
         if not data and self._limit.expired:
             raise Disconnected(f"{self._name}: the connection failed (nothing came in time)")
         self._received += len(data)
+        if self._opening:
+            self._pieces.append((self._received, time.monotonic_ns()))
         if not data and self.length is not None and self._received < self.length:
             raise Disconnected(f"{self._name}: the connection broke off at {self._received} of {self.length} bytes")
         return data
@@ -121,6 +125,16 @@ class Answer:
             if not data:
                 break
         return self._kept[:count]
+
+    def opened(self) -> None:
+        """End the opening: what is read from now on is used at once."""
+        self._opening = False
+
+    def arrival_ns(self, offset: int | None) -> int | None:
+        """Return when the byte at an offset came, by `time.monotonic_ns()`; None: after the opening."""
+        if offset is None or offset < 0:
+            return None
+        return next((when for end, when in self._pieces if offset < end), None)
 
     def again(self) -> Answer:
         """Close this answer and ask for another."""
@@ -151,11 +165,18 @@ class Answer:
             return f"no TLS connection ({cause.reason or 'failed'})"
         if isinstance(cause, http.client.RemoteDisconnected):
             return "it was closed before an answer came"
+        if isinstance(cause, http.client.IncompleteRead) and not _no_chunk(cause):
+            return "the server closed it"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[:1].lower() + cause.strerror[1:]
         if isinstance(cause, (http.client.HTTPException, ValueError)):
             return "this is no HTTP that can be understood"
         return type(cause).__name__
+
+
+def _no_chunk(error: http.client.IncompleteRead) -> bool:
+    """Whether there was something else where the size of a chunk should be, rather than the end of the connection."""
+    return isinstance(error.__context__, ValueError) and not str(error.__context__).endswith(": b''")
 
 
 class TcpAnswer(Answer):
@@ -197,7 +218,7 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         UnknownHandler(),
         _Handler(limit),
         HTTPDefaultErrorHandler(),
-        HTTPRedirectHandler(),
+        _Redirections(),
         HTTPErrorProcessor(),
     ]
     if parts.user_info is not None:
@@ -209,6 +230,22 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         opener.add_handler(handler)
     request = Request(plain.replace(" ", "%20"), headers={"User-Agent": "rtseg", "Accept": "*/*"})
     return opener.open(request, timeout=timeout_seconds)
+
+
+class _Redirections(HTTPRedirectHandler):
+    """Follows redirections, those to addresses with user and password included."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        parts = urlsplit(newurl)
+        user_info, _, address = parts.netloc.rpartition("@")
+        if user_info:
+            user, _, password = user_info.partition(":")
+            passwords = HTTPPasswordMgrWithDefaultRealm()
+            passwords.add_password(None, f"{parts.scheme}://{address}/", unquote(user), unquote(password))
+            for handler in (HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)):
+                self.parent.add_handler(handler)
+            newurl = urlunsplit(parts._replace(netloc=address))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _TimeLimit:
