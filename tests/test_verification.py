@@ -322,7 +322,9 @@ CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
         one(("Clip", "s lo hi", "y"), lo=np.float32(0), hi=np.float32(6)), 1, "probabilities", "values are 0 to 6 by the graph"
     ),
     **{
-        f"class indices, float, as {kind}": (one(ARGMAX, AS_FLOAT, shape=FLAT), 3, kind, "holds class indices, 0 to 2, by the graph")
+        f"class indices, float, as {kind}": (
+            one(ARGMAX, AS_FLOAT, shape=FLAT), 3, kind, "holds class indices, 0 to 2, by the graph"
+        )
         for kind in ("mask", "probabilities", "logits")
     },
     **{
@@ -349,8 +351,9 @@ CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
 def test_output_kind_that_graph_or_values_contradict_is_refused(case: str, frames: Path, tmp_path: Path) -> None:
     graph, channels, kind, message = CONTRADICTED[case]
     theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    several = "three" in case or "softmax" in case
+    names = 4 if kind == "multilabel" else channels if several else 2
     with pytest.raises((ModelError, OptionError), match=message) as refused:
-        names = {"multilabel": 4, "classes": 2}.get(kind, channels if "three" in case or "softmax" in case else 2)
         built_of(theirs, frames, tmp_path / "built", output_kind=kind, classes=tuple("abcd"[:names]))
     assert "\n" not in str(refused.value)
     assert "'y'" in str(refused.value)
@@ -362,7 +365,7 @@ def test_output_kind_that_is_contradicted_on_frames_of_one_class_is_refused(fram
     theirs = network(tmp_path / "theirs.onnx", **one(("Identity", "s", "y")))
     for file in frames.iterdir():
         cv2.imwrite(str(file), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(ModelError, match="was read as mask, but its values are -5 to -5"):
+    with pytest.raises(ModelError, match="--output-kind mask does not fit its output 'y': its values are -5 to -5"):
         built_of(theirs, frames, tmp_path / "built", output_kind="mask")
 
 
@@ -406,9 +409,12 @@ PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
 COLORED: dict[str, dict[str, Any]] = {
     "gather": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE, shape=LAST),
     "gather, uint8": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE.astype(np.uint8), shape=LAST, element=UINT8),
-    "gather, scaled to 0 to 1": one(ARGMAX, ("Gather", "pal a", "g"), ("Div", "g k", "y"), pal=PALETTE, k=np.float32(255), shape=LAST),
-    "gather, black and white": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE[:, :1] * [0, 0, 0] + [[0], [255], [255]], shape=LAST,
-                                   element=TensorProto.DOUBLE),
+    "gather, scaled to 0 to 1": one(
+        ARGMAX, ("Gather", "pal a", "g"), ("Div", "g k", "y"), pal=PALETTE, k=np.float32(255), shape=LAST
+    ),
+    "gather, black and white": one(
+        ARGMAX, ("Gather", "pal a", "y"), pal=np.repeat(np.array([[0], [255], [255]], np.float32), 3, axis=1), shape=LAST
+    ),
     "gather, nchw": one(ARGMAX, ("Gather", "pal a", "g"), ("Transpose", "g", "y", {"perm": [0, 3, 1, 2]}), pal=PALETTE, shape=WIDE),
     "one-hot, matmul": one(
         ARGMAX, ("OneHot", "a depth onoff", "o"), ("MatMul", "o pal", "y"), pal=PALETTE, depth=np.array([3]),
@@ -421,7 +427,7 @@ COLORED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", COLORED)
 def test_colored_output_is_refused_as_what_it_is(case: str, kind: str | None, frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **COLORED[case])
-    with pytest.raises(ModelError, match="its output 'y' is a colored image .* export the network without that step"):
+    with pytest.raises(ModelError, match=r"its output 'y' is a colored image .* export the network without that step"):
         built_of(
             theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw" if "nchw" in case else "nhwc"
         )
@@ -553,6 +559,42 @@ def test_class_named_twice_is_refused_before_work(names: tuple[str, ...], tmp_pa
     (tmp_path / "theirs.onnx").write_bytes(b"not looked at")
     with pytest.raises(OptionError, match=r"--classes names (r|road) more than once"):
         built_of(tmp_path / "theirs.onnx", tmp_path, tmp_path / "built", classes=names)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((float("nan"), 0, 0), (1, 1, 1), "--mean is nan,0,0; each value must be a finite number"),
+        ((0, 0, 0), (1, float("inf"), 1), "--std is 1,inf,1; each value must be a finite number"),
+        (
+            (0.485, 0.456, 0.406),
+            (58.4, 57.1, 57.4),
+            "--mean 0.485,0.456,0.406 and --std 58.4,57.1,57.4 are on different",
+        ),
+        ((123.7, 116.3, 103.5), (0.229, 0.224, 0.225), "are on different scales; give both on the scale of 0 to 1 or"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".onnx", ".pth"])
+def test_normalization_that_cannot_be_meant_is_refused_before_work(
+    mean: Any, std: Any, message: str, ending: str, tmp_path: Path
+) -> None:
+    theirs = tmp_path / f"theirs{ending}"
+    theirs.write_bytes(b"not looked at")
+    with pytest.raises(OptionError, match=message):
+        built_of(theirs, tmp_path, tmp_path / "built", mean=mean, std=std)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0, 0, 0), (255, 255, 255)),
+        ((127.5,) * 3, (127.5,) * 3),
+        ((104, 117, 123), (1, 1, 1)),
+        ((0.5,) * 3, (0.5,) * 3),
+    ],
+)
+def test_normalization_on_one_scale_is_taken(mean: Any, std: Any) -> None:
+    Preparation(mean=mean, std=std).check()
 
 
 def test_cut_borders_are_refused(frames: Path, tmp_path: Path) -> None:

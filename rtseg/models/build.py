@@ -106,6 +106,7 @@ def build(
     if batch < 1:
         raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
     _check_names(preparation.classes)
+    preparation.check()
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
         raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
     source = find_model(model)

@@ -124,9 +124,11 @@ class OnnxReference:
         """
         doubt = self._seen.doubt(self._output)
         if doubt:
-            raise ModelError(
-                f"{self._path}: its output '{self._output.name}' was read as {self._output.kind}, but {doubt}"
-            )
+            name, kind = self._output.name, self._output.kind
+            read = f"its output '{name}' was read as {kind}, but"
+            if self._output.sure:
+                read = f"--output-kind {kind} does not fit its output '{name}':"
+            raise ModelError(f"{self._path}: {read} {doubt}")
 
 
 class _Seen:
