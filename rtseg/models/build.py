@@ -199,7 +199,8 @@ def find_built(folder: Path, wanted: EngineFacts, source: str) -> tuple[Path | N
             different = [f"{file.name} is missing or was changed"]
         if not different:
             return file, ()
-        if not nearest or len(different) < len(nearest):
+        # The same bytes under another name go to a file of their own, which was not built yet.
+        if found.source == source and (not nearest or len(different) < len(nearest)):
             nearest = different
     return None, tuple(nearest)
 
