@@ -6,8 +6,12 @@ import codecs
 from pathlib import Path
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a UTF-8 file, without its byte order mark; line ends become `\\n`.
+
+    Args:
+        path: the file.
+        errors: `surrogateescape` keeps bytes that are not UTF-8, as Python has them in file names.
 
     Raises:
         OSError: the file can't be read.
@@ -19,7 +23,7 @@ def read_text(path: Path) -> str:
     if b"\0" in data:
         raise ValueError("it holds NUL bytes; save it as UTF-8 text")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8; save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")

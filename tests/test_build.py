@@ -171,6 +171,17 @@ def test_a_changed_source_builds_anew(model: Path, tmp_path: Path) -> None:
     assert reason.startswith("source was ")
 
 
+def test_copy_under_another_name_with_other_options_was_not_built_yet(tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(theirs.read_bytes())
+    quick(theirs, tmp_path / "built", preparation=PLAIN)
+    names = dataclasses.replace(PLAIN, classes=("a", "b", "c", "d"))
+    built = quick(copy, tmp_path / "built", preparation=names)
+    assert built.reasons == ("it was not built yet",)
+    assert built.path.name.startswith("copy")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [

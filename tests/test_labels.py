@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -301,6 +303,16 @@ def test_two_label_files_of_one_image_are_named(tmp_path: Path) -> None:
     assert any("a.bmp has the same name" in problem for problem in open_dataset(tmp_path).missing["train"])
 
 
+def test_two_images_of_one_label_file_are_named(tmp_path: Path) -> None:
+    folders(tmp_path)
+    (image,) = (tmp_path / "images/train").iterdir()
+    other = image.with_suffix(".bmp" if image.suffix != ".bmp" else ".png")
+    cv2.imwrite(str(other), np.zeros((8, 16, 3), np.uint8))
+    (message,) = open_dataset(tmp_path).missing["train"]
+    first, second = sorted((image, other))
+    assert message == f"{second}: {first.name} has the same labels, a.png; keep one of the two images"
+
+
 NAMES = ["sky", "traffic light", "2 wheeler"]
 
 
@@ -400,6 +412,25 @@ def test_list_of_validation_files_has_a_mark_windows_line_ends_and_spaces(tmp_pa
     assert dataset.classes == ("sky", "road")
     assert [pair.image.name for pair in dataset.pairs("val")] == ["b 1.png"]
     assert dataset.missing["val"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_list_of_validation_files_may_hold_the_bytes_of_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xe9")
+    (tmp_path / "codes.txt").write_text("Sky\nRoad\n")
+    (tmp_path / "valid.txt").write_bytes(b"b\xe9.png\n")
+    (tmp_path / "images").mkdir()
+    for i, stem in enumerate(("a", name)):
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), np.zeros((8, 16, 3), np.uint8))
+        write_png(tmp_path / "labels" / f"{i}_P.png", STRIPES)
+        (tmp_path / "images" / f"{i}.png").rename(tmp_path / "images" / f"{stem}.png")
+        (tmp_path / "labels" / f"{i}_P.png").rename(tmp_path / "labels" / f"{stem}_P.png")
+    dataset = open_dataset(tmp_path)
+    assert [pair.image.name for pair in dataset.pairs("val")] == [f"{name}.png"]
+    assert dataset.missing["val"] == []
+    (tmp_path / "valid.txt").write_bytes(b"c\xe9.png\n")
+    (message,) = open_dataset(tmp_path).missing["val"]
+    assert "valid.txt: no picture with labels has the name 'c\\udce9.png'; save the list as UTF-8" in message
 
 
 def test_classes_of_cityscapes_and_camvid_are_matched() -> None:

@@ -202,6 +202,13 @@ def test_valid_txt_that_names_no_picture(tmp_path: Path) -> None:
     assert "elsewhere.png: stands in valid.txt" in problem(open_dataset(tmp_path))
 
 
+def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> None:
+    notebook(tmp_path)
+    (tmp_path / "valid.txt").write_text("c.jpg\nelsewhere.png\n")
+    with pytest.raises(DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: stands in valid\.txt"):
+        open_dataset(tmp_path).pairs("val")
+
+
 def test_flat_folders_keep_the_last_block_for_validation(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("road\ncar\n")
     for i in range(20):

@@ -296,6 +296,143 @@ def test_values_that_contradict_the_said_kind_are_refused(frames: Path, tmp_path
     np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
 
 
+ARGMAX = ("ArgMax", "s", "a", {"axis": 1, "keepdims": 0})
+AS_FLOAT = ("Cast", "a", "y", {"to": FLOAT})
+SOFTMAX = ("Softmax", "s", "m", {"axis": 1})
+FLAT = [1, HEIGHT, WIDTH]
+WIDE = [1, 3, HEIGHT, WIDTH]
+UNIT_CONV = np.ones((1, 1, 1, 1), np.float32)
+UNIT_CONV_3 = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
+    "logits as probabilities": (one(("Identity", "s", "y")), 1, "probabilities", r"values are -3.8.* to .*outside 0 to 1"),
+    "logits as a mask": (one(("Identity", "s", "y")), 1, "mask", r"values are -3.8.* to .*outside 0 to 255"),
+    "logits as class indices": (one(("Identity", "s", "y")), 1, "classes", "values are .* and no whole numbers"),
+    "sigmoid as logits": (one(("Sigmoid", "s", "y")), 1, "logits", "values are 0 to 1 by the graph"),
+    "sigmoid times 255 as logits": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "logits", "0 to 255 by the"),
+    "hidden sigmoid as logits": (
+        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "logits", "as probabilities are; .*--output-kind prob"
+    ),
+    "hidden sigmoid as a mask": (
+        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "mask", "values are .*a mask's are 0 and 255"
+    ),
+    "hidden sigmoid times 255 as probabilities": (
+        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV * 255), 1, "probabilities", "outside 0 to 1"
+    ),
+    "clip at 6 as probabilities": (
+        one(("Clip", "s lo hi", "y"), lo=np.float32(0), hi=np.float32(6)), 1, "probabilities", "values are 0 to 6 by the graph"
+    ),
+    **{
+        f"class indices, float, as {kind}": (
+            one(ARGMAX, AS_FLOAT, shape=FLAT), 3, kind, "holds class indices, 0 to 2, by the graph"
+        )
+        for kind in ("mask", "probabilities", "logits")
+    },
+    **{
+        f"hidden class indices as {kind}": (
+            one(("ArgMax", "s", "a", {"axis": 1}), ("Cast", "a", "f", {"to": FLOAT}), ("Conv", "f unit", "y"), unit=UNIT_CONV),
+            3, kind, r"values are 0 to 2,",
+        )
+        for kind in ("mask", "probabilities", "logits")
+    },
+    "three logits as multilabel": (one(("Identity", "s", "y"), shape=WIDE), 3, "multilabel", "outside 0 to 1"),
+    "three logits as probabilities": (one(("Identity", "s", "y"), shape=WIDE), 3, "probabilities", "outside 0 to 1"),
+    "softmax as multilabel": (one(SOFTMAX, ("Identity", "m", "y"), shape=WIDE), 3, "multilabel", "Softmax makes channels that"),
+    "softmax as logits": (one(SOFTMAX, ("Identity", "m", "y"), shape=WIDE), 3, "logits", "Softmax makes channels that"),
+    "hidden softmax as multilabel": (
+        one(SOFTMAX, ("Conv", "m unit", "y"), unit=UNIT_CONV_3, shape=WIDE), 3, "multilabel", "add up to 1 over the classes"
+    ),
+    "log softmax as multilabel": (
+        one(("LogSoftmax", "s", "y", {"axis": 1}), shape=WIDE), 3, "multilabel", "LogSoftmax makes channels"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONTRADICTED)
+def test_output_kind_that_graph_or_values_contradict_is_refused(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, channels, kind, message = CONTRADICTED[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    several = "three" in case or "softmax" in case
+    names = 4 if kind == "multilabel" else channels if several else 2
+    with pytest.raises((ModelError, OptionError), match=message) as refused:
+        built_of(theirs, frames, tmp_path / "built", output_kind=kind, classes=tuple("abcd"[:names]))
+    assert "\n" not in str(refused.value)
+    assert "'y'" in str(refused.value)
+    assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
+
+
+def test_output_kind_that_is_contradicted_on_frames_of_one_class_is_refused(frames: Path, tmp_path: Path) -> None:
+    # background everywhere if a mask: "weak verification" must not hide that the values are no mask's
+    theirs = network(tmp_path / "theirs.onnx", **one(("Identity", "s", "y")))
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(ModelError, match="--output-kind mask does not fit its output 'y': its values are -5 to -5"):
+        built_of(theirs, frames, tmp_path / "built", output_kind="mask")
+
+
+FITS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "logits": (one(("Identity", "s", "y")), 1, "logits"),
+    "logits cut at 6": (one(("Clip", "s lo hi", "y"), lo=np.float32(0), hi=np.float32(6)), 1, "logits"),
+    "sigmoid": (one(("Sigmoid", "s", "y")), 1, "probabilities"),
+    "sigmoid times 255": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "probabilities"),
+    "hidden sigmoid": (one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "probabilities"),
+    "tanh": (one(("Tanh", "s", "y")), 1, "probabilities"),
+    "mask of 0 and 1": (one(("Greater", "s zero", "a"), AS_FLOAT, zero=np.float32(0)), 1, "mask"),
+    "hidden mask of 0 and 255": (
+        one(("Greater", "s zero", "t"), ("Cast", "t", "f", {"to": FLOAT}), ("Conv", "f unit", "y"),
+            zero=np.float32(0), unit=UNIT_CONV * 255), 1, "mask",
+    ),
+    "softmax": (one(SOFTMAX, ("Identity", "m", "y"), shape=WIDE), 3, "probabilities"),
+    "three logits": (one(("Identity", "s", "y"), shape=WIDE), 3, "logits"),
+    "log softmax": (one(("LogSoftmax", "s", "y", {"axis": 1}), shape=WIDE), 3, "logits"),
+    "class indices": (one(ARGMAX, AS_FLOAT, shape=FLAT), 3, "classes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_output_kind_that_fits_is_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, channels, kind = FITS[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    names = ("a", "b", "c") if channels == 3 else ("a", "b")
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind, classes=names)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    wanted = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
+def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **one(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
+    with pytest.raises(ModelError, match="it gives NaN on the frames"):
+        built_of(theirs, frames, tmp_path / "built", output_kind="logits")
+
+
+PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
+COLORED: dict[str, dict[str, Any]] = {
+    "gather": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE, shape=LAST),
+    "gather, uint8": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE.astype(np.uint8), shape=LAST, element=UINT8),
+    "gather, scaled to 0 to 1": one(
+        ARGMAX, ("Gather", "pal a", "g"), ("Div", "g k", "y"), pal=PALETTE, k=np.float32(255), shape=LAST
+    ),
+    "gather, black and white": one(
+        ARGMAX, ("Gather", "pal a", "y"), pal=np.repeat(np.array([[0], [255], [255]], np.float32), 3, axis=1), shape=LAST
+    ),
+    "gather, nchw": one(ARGMAX, ("Gather", "pal a", "g"), ("Transpose", "g", "y", {"perm": [0, 3, 1, 2]}), pal=PALETTE, shape=WIDE),
+    "one-hot, matmul": one(
+        ARGMAX, ("OneHot", "a depth onoff", "o"), ("MatMul", "o pal", "y"), pal=PALETTE, depth=np.array([3]),
+        onoff=np.array([0, 1], np.float32), shape=LAST,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [None, "probabilities", "multilabel", "logits"])
+@pytest.mark.parametrize("case", COLORED)
+def test_colored_output_is_refused_as_what_it_is(case: str, kind: str | None, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **COLORED[case])
+    with pytest.raises(ModelError, match=r"its output 'y' is a colored image .* export the network without that step"):
+        built_of(
+            theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw" if "nchw" in case else "nhwc"
+        )
+
+
 # Several outputs.
 
 
@@ -422,6 +559,42 @@ def test_class_named_twice_is_refused_before_work(names: tuple[str, ...], tmp_pa
     (tmp_path / "theirs.onnx").write_bytes(b"not looked at")
     with pytest.raises(OptionError, match=r"--classes names (r|road) more than once"):
         built_of(tmp_path / "theirs.onnx", tmp_path, tmp_path / "built", classes=names)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((float("nan"), 0, 0), (1, 1, 1), "--mean is nan,0,0; each value must be a finite number"),
+        ((0, 0, 0), (1, float("inf"), 1), "--std is 1,inf,1; each value must be a finite number"),
+        (
+            (0.485, 0.456, 0.406),
+            (58.4, 57.1, 57.4),
+            "--mean 0.485,0.456,0.406 and --std 58.4,57.1,57.4 are on different",
+        ),
+        ((123.7, 116.3, 103.5), (0.229, 0.224, 0.225), "are on different scales; give both on the scale of 0 to 1 or"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".onnx", ".pth"])
+def test_normalization_that_cannot_be_meant_is_refused_before_work(
+    mean: Any, std: Any, message: str, ending: str, tmp_path: Path
+) -> None:
+    theirs = tmp_path / f"theirs{ending}"
+    theirs.write_bytes(b"not looked at")
+    with pytest.raises(OptionError, match=message):
+        built_of(theirs, tmp_path, tmp_path / "built", mean=mean, std=std)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0, 0, 0), (255, 255, 255)),
+        ((127.5,) * 3, (127.5,) * 3),
+        ((104, 117, 123), (1, 1, 1)),
+        ((0.5,) * 3, (0.5,) * 3),
+    ],
+)
+def test_normalization_on_one_scale_is_taken(mean: Any, std: Any) -> None:
+    Preparation(mean=mean, std=std).check()
 
 
 def test_cut_borders_are_refused(frames: Path, tmp_path: Path) -> None:

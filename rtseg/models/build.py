@@ -106,6 +106,7 @@ def build(
     if batch < 1:
         raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
     _check_names(preparation.classes)
+    preparation.check()
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
         raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
     source = find_model(model)
@@ -198,7 +199,8 @@ def find_built(folder: Path, wanted: EngineFacts, source: str) -> tuple[Path | N
             different = [f"{file.name} is missing or was changed"]
         if not different:
             return file, ()
-        if not nearest or len(different) < len(nearest):
+        # The same bytes under another name go to a file of their own, which was not built yet.
+        if found.source == source and (not nearest or len(different) < len(nearest)):
             nearest = different
     return None, tuple(nearest)
 

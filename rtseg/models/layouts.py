@@ -62,7 +62,9 @@ class DataSet:
         """
         if not self.splits.get(split):
             there = ", ".join(f"{name} ({len(pairs)})" for name, pairs in self.splits.items() if pairs) or "none"
-            raise DataError(f"{self.root} ({self.layout}) has no split '{split}'; there are: {there}")
+            missing = self.missing.get(split, [])
+            why = f"; {_few(missing)}" if missing else ""
+            raise DataError(f"{self.root} ({self.layout}) has no split '{split}'; there are: {there}{why}")
         return self.splits[split]
 
 
@@ -195,6 +197,7 @@ def _match(
         label_names: the file names, without ending, that a picture's labels may have.
     """
     waiting: dict[str, Path] = {}
+    taken: dict[str, Pair] = {}
     pairs, missing = [], []
     for label in labels:
         if label.stem in waiting:
@@ -203,10 +206,15 @@ def _match(
     for image in images:
         names = label_names(image)
         found = next((name for name in names if name in waiting), None)
-        if found is None:
-            missing.append(f"{image}: has no labels (a file named {names[0]}.png is expected)")
+        if found is not None:
+            taken[found] = Pair(image, waiting.pop(found))
+            pairs.append(taken[found])
+        elif (other := next((taken[name] for name in names if name in taken), None)) is not None:
+            missing.append(
+                f"{image}: {other.image.name} has the same labels, {other.label.name}; keep one of the two images"
+            )
         else:
-            pairs.append(Pair(image, waiting.pop(found)))
+            missing.append(f"{image}: has no labels (a file named {names[0]}.png is expected)")
     missing += [f"{label}: has no picture" for label in waiting.values()]
     return pairs, missing
 
@@ -278,13 +286,15 @@ def _notebook(root: Path) -> DataSet:
     classes, table = _listed_classes(root / "codes.txt")
     pairs, missing = _match(_pictures(root / "images"), _pictures(root / "labels"), lambda image: [f"{image.stem}_P"])
     try:
-        lines = (line.strip() for line in read_text(root / "valid.txt").split("\n"))
+        lines = (line.strip() for line in read_text(root / "valid.txt", "surrogateescape").split("\n"))
         listed = [line for line in lines if line and not line.startswith("#")]
     except (OSError, ValueError) as error:
         raise DataError(f"{root / 'valid.txt'}: the list of validation files can't be read ({error})") from error
     there = {pair.image.name for pair in pairs}
     absent = [
         f"{root / 'images' / name}: stands in valid.txt but has no picture with labels"
+        if name.isprintable()
+        else f"{root / 'valid.txt'}: no picture with labels has the name {name!a}; save the list as UTF-8 if its names are"
         for name in listed
         if name not in there
     ]

@@ -292,6 +292,13 @@ def _read(
     def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
         return Output(**{**vars(numeric), "kind": kind, "threshold": threshold, "indices": indices})
 
+    if several and shape[axis or 0] in (3, 4) and trace.colored(name):
+        raise ModelError(
+            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: each class has a color from a table in the "
+            "graph; export the network without that step, so that it gives scores or class indices"
+        )
+    if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
+        raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")
     if several:
         if element not in _FLOATS and not (values.only or values.bounded):
             raise ModelError(f"{path}: its output '{name}' holds whole numbers {told_shape(shape)}; scores are needed")
@@ -326,6 +333,35 @@ def _read(
         f"{path}: its output '{name}' has one value a pixel and {what}, which does not say what it means; say --output-kind "
         "logits (foreground above 0), probabilities (above one half), classes (class indices) or mask (0 or 255)"
     )
+
+
+def _contradiction(trace: Trace, name: str, values: Values, kind: str, several: bool) -> str:
+    """What the graph has against the kind that the user chose, and what to do; empty: nothing."""
+    leave = "leave --output-kind out, or name the kind that fits"
+    source = trace.source(name)
+    made_by = source.op_type if source is not None else ""
+    shared = made_by in ("Softmax", "LogSoftmax", "OneHot") or (
+        source is not None and made_by == "Concat" and trace.exclusive(source.output[0])
+    )
+    if several and shared and (kind == "multilabel" or (kind == "logits" and values.low >= 0)):
+        return (
+            f"its {made_by} makes channels that share one total, so that the highest is the class; leave --output-kind out, "
+            "or say probabilities"
+        )
+    indices = values.only is not None and len(values.only) > 2 and all(v == round(v) for v in values.only)
+    if not several and kind in ("mask", "probabilities", "logits"):
+        argmax = made_by in ("ArgMax", "ArgMin") and values.only is None
+        if argmax or indices:
+            there = f", {values.low:g} to {values.high:g}" if values.bounded else ""
+            return f"it holds class indices{there}, by the graph; leave --output-kind out, or say classes"
+    if not values.bounded or kind == "classes":
+        return ""
+    told = f"its values are {values.low:g} to {values.high:g} by the graph"
+    unit = values.low >= -1e-3 and values.high <= 1 + 1e-3
+    if kind == "logits":  # those that were cut at 0 and, say, at 6 still are
+        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and (unit or _symmetric(values)) else ""
+    pair = kind == "mask" and values.only is not None
+    return "" if unit or pair or _symmetric(values) else f"{told}, whose middle says nothing; {leave}"
 
 
 def _symmetric(values: Values) -> bool:

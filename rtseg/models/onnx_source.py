@@ -162,8 +162,7 @@ def _normalisation(preparation: Preparation, path: Path, element_type: int) -> t
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or --mean 0,0,0 --std 1,1,1 for a plain 0 to 1"
         )
     scale = 1.0 if preparation.on_255 else 255.0
-    if min(preparation.std) <= 0:
-        raise OptionError(f"--std is {preparation.std}; each value must be above 0")
+    preparation.check()
     return np.array(preparation.mean, np.float32) * np.float32(scale), 1.0 / (
         np.array(preparation.std, np.float32) * np.float32(scale)
     )

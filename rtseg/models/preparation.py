@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, fields
 from typing import Any
+
+from rtseg.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,25 @@ class Preparation:
         """Whether `mean` and `std` are on the scale of 0 to 255: one of their values is above 1."""
         return max(*(self.mean or (0.0,)), *(self.std or (0.0,))) > 1.0
 
+    def check(self) -> None:
+        """Raises OptionError where `mean` and `std` can't be meant as they are given."""
+        for option, values in (("--mean", self.mean or ()), ("--std", self.std or ())):
+            if not all(math.isfinite(value) for value in values):
+                raise OptionError(f"{option} is {_joined(values)}; each value must be a finite number")
+        if self.std is None:
+            return
+        if min(self.std) <= 0:
+            raise OptionError(f"--std is {_joined(self.std)}; each value must be above 0")
+        if self.mean is None:
+            return
+        # Zeros say nothing of the scale, and 255 with a deviation of 1 is what Caffe's networks take.
+        unit_mean = any(self.mean) and max(map(abs, self.mean)) <= 1
+        if (unit_mean and max(self.std) > 1) or (max(self.mean) > 1 and min(self.std) < 1):
+            raise OptionError(
+                f"--mean {_joined(self.mean)} and --std {_joined(self.std)} are on different scales; give both on the scale of "
+                "0 to 1 or both on that of 0 to 255"
+            )
+
     def chosen(self) -> dict[str, Any]:
         """What was said, for the sidecar."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
@@ -52,3 +74,7 @@ class Preparation:
             option = "onnx-output" if name == "output" else name.replace("_", "-")
             parts.append(f" --{option}" if value is True else f" --{option} {shlex.quote(text)}")
         return "".join(parts)
+
+
+def _joined(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -104,6 +104,7 @@ class OnnxReference:
             plane = values.reshape(batch, *output.size)[0]
             self._seen.add(plane, None)
             if output.kind == "classes":
+                self.check()  # before values that are no class indices become some
                 return _class_map(plane)
             return _class_map(enlarged(plane[None].astype(np.float32), size)[0] > output.threshold)
         self._seen.add(values, axis)
@@ -123,9 +124,11 @@ class OnnxReference:
         """
         doubt = self._seen.doubt(self._output)
         if doubt:
-            raise ModelError(
-                f"{self._path}: its output '{self._output.name}' was read as {self._output.kind}, but {doubt}"
-            )
+            name, kind = self._output.name, self._output.kind
+            read = f"its output '{name}' was read as {kind}, but"
+            if self._output.sure:
+                read = f"--output-kind {kind} does not fit its output '{name}':"
+            raise ModelError(f"{self._path}: {read} {doubt}")
 
 
 class _Seen:
@@ -134,11 +137,13 @@ class _Seen:
     def __init__(self) -> None:
         self._low, self._high = np.inf, -np.inf
         self._whole = True
+        self._nan = False
         self._few: set[float] = set()
         self._sums: set[int] | None = None
 
     def add(self, values: Array, axis: int | None) -> None:
         if not np.isfinite(values).all():
+            self._nan = self._nan or bool(np.isnan(values).any())
             self._low = -np.inf
             return
         self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
@@ -153,23 +158,49 @@ class _Seen:
     def doubt(self, output: Output) -> str:
         """What the values contradict, as the rest of a sentence; empty: nothing."""
         seen = f"its values are {self._low:.4g} to {self._high:.4g}"
+        if self._nan:
+            return "it gives NaN on the frames that were compared; check the file, --mean and --std"
         if output.kind == "classes":
-            if not self._whole:
-                return f"{seen} and no whole numbers; say what they are: --output-kind"
-            if self._few and self._few <= {0.0, 255.0} and 255.0 in self._few:
-                return f"{seen}: a mask of 0 and 255? say --output-kind mask"
+            return self._doubt_classes(seen)
         if self._sums and output.axis not in self._sums:
             along = min(self._sums)
             return f"its values add up to 1 along axis {along}, not {output.axis}; say where the classes are: --output-layout"
-        if output.sure:
-            return ""
-        low, high = output.values
-        slack = 0.3 * (high - low)  # bicubic upsampling goes beyond the ends
-        if np.isfinite(slack) and not (low - slack - 1e-3 <= self._low and self._high <= high + slack + 1e-3):
+        if self._sums and output.sure and output.kind in ("multilabel", "logits"):
+            return "its values add up to 1 over the classes, as probabilities of one class a pixel do: --output-kind probabilities"
+        low, high, slack = *output.values, 0.3  # bicubic upsampling goes beyond the ends that the graph shows
+        if not (np.isfinite(low) and np.isfinite(high)):
+            low, high, slack = *_EXPECTED.get(output.kind, (-np.inf, np.inf)), 0.01
+        slack = slack * (high - low) + 1e-3
+        if np.isfinite(slack) and not (low - slack <= self._low and self._high <= high + slack):
             return f"{seen}, outside {low:g} to {high:g}; say what they are: --output-kind"
-        if output.kind == "logits" and output.axis is None and self._low >= 0 and self._high <= 1:
-            return f"{seen}, as probabilities are; say which they are: --output-kind logits or probabilities"
+        if output.axis is not None:
+            return ""
+        shown = np.isfinite(output.values[1])
+        if output.kind == "mask" and not shown and self._high > 0:
+            several = len(self._few) > 2 or not self._whole
+            if self._high <= output.threshold or (several and self._high < 250):
+                return f"{seen}, and a mask's are 0 and 255; say what they are: --output-kind"
+        if output.kind == "logits" and self._low >= 0:
+            relu = output.sure and output.values[0] == 0  # its zeros are the background
+            if self._high <= 1 and not relu:
+                which = "probabilities" if output.sure else "logits or probabilities"
+                return f"{seen}, as probabilities are; say which they are: --output-kind {which}"
+            if self._whole and len(self._few) > 2 and output.sure and not relu:
+                return f"{seen}, whole numbers as class indices are: --output-kind classes"
         return ""
+
+    def _doubt_classes(self, seen: str) -> str:
+        if not self._whole:
+            return f"{seen} and no whole numbers; say what they are: --output-kind"
+        if self._few and self._few <= {0.0, 255.0} and 255.0 in self._few:
+            return f"{seen}: a mask of 0 and 255? say --output-kind mask"
+        if self._low < 0 or self._high > 255:
+            return f"{seen}, and class indices are 0 to 254; say what they are: --output-kind"
+        return ""
+
+
+_EXPECTED = {"probabilities": (0.0, 1.0), "multilabel": (0.0, 1.0), "mask": (0.0, 255.0)}
+"""The values of each kind, where the graph does not show other ones."""
 
 
 def _class_map(values: Array) -> ClassMap:
