@@ -110,7 +110,7 @@ def find_output(
         told = ", ".join(f"'{name}' {told_shape(shapes[name])}" for name in wanted)
         raise ModelError(
             f"{path}: no output is a map of its input, {size[0]}x{size[1]}: {told}; scores [N, C, H, W] or class indices "
-            "[N, H, W] are needed, without cut borders"
+            "[N, H, W] are needed, not larger than the input and without cut borders"
         )
     name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
