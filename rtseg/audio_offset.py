@@ -123,8 +123,9 @@ def _pieces(path: str, index: int) -> Iterator[tuple[float, int, Loudness]]:
                 end = time + frame.samples / frame.rate
                 now = (frame.format.name, frame.layout.name, frame.rate)
                 if resampler is None or form != now:
-                    resampler, form = av.AudioResampler("fltp", frame.layout, frame.rate), now
-                frame.pts = None
+                    # Packed: PyAV reads beyond the end of planar frames of eight and more channels.
+                    resampler, form = av.AudioResampler("flt", frame.layout, frame.rate), now
+                channels, frame.pts = frame.layout.nb_channels, None
                 for ready in resampler.resample(frame):
-                    samples = ready.to_ndarray().astype(np.float64)
-                    yield time, frame.rate, np.square(samples).mean(axis=0)
+                    samples = ready.to_ndarray().reshape(-1, channels).astype(np.float64)
+                    yield time, frame.rate, np.square(samples).mean(axis=1)

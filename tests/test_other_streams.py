@@ -74,11 +74,9 @@ def _clicks(path: Path) -> list[float]:
     times, levels, end = [], [], 0.0
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
-            values = frame.to_ndarray().astype(float)
-            channels = frame.layout.nb_channels
-            values = values[0] if frame.format.is_planar else values.reshape(-1, channels)[:, 0]
-            values = (values - 128) / 128 if frame.format.name.startswith("u8") else values
-            values = values / {"s16": 2**15, "s32": 2**31}.get(frame.format.packed.name, 1)
+            # Packed samples: PyAV reads beyond the end of planar frames of eight and more channels.
+            (packed,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
+            values = packed.to_ndarray().reshape(-1, frame.layout.nb_channels)[:, 0]
             begin = end if frame.pts is None else float(frame.pts * frame.time_base)
             times.append(begin + np.arange(len(values)) / frame.sample_rate)
             levels.append(np.abs(values))
@@ -98,6 +96,10 @@ def _clicks(path: Path) -> list[float]:
         ("nellymoser", "flv", 11025, "mono"),
         ("wmav2", "asf", 44100, "stereo"),
         ("flac", "mkv", 48000, "5.1"),
+        ("flac", "mkv", 48000, "7.1"),
+        ("pcm_s16le", "mkv", 48000, "8 channels"),
+        ("pcm_s24le", "mov", 48000, "hexadecagonal"),
+        ("pcm_s16le", "mkv", 32000, "9 channels"),
     ],
 )
 def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av import AudioFormat, AudioFrame, AudioResampler, CodecContext, Packet
+from av import AudioFormat, AudioFrame, AudioLayout, AudioResampler, CodecContext, Packet
 from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import OutputContainer
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 _LAYOUTS = (None, "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """FFmpeg's default channel layout of each number of channels, for inputs that name none."""
+
+_MOST_CHANNELS = 8
+"""More are mixed to stereo: FFmpeg's encoder writes AAC of 16 channels that its decoder can't read out of MPEG-TS."""
 
 _USUAL_RATE = 48_000
 _BITS_PER_SAMPLE = 4
@@ -74,7 +77,9 @@ class Transcoded:
             context.options = {"reservoir": "0"}
         stream.time_base = context.time_base = Fraction(1, self._rate)
         context.open()
-        self._format = context.format
+        # Packed samples everywhere: PyAV reads beyond the end of planar frames of eight and more channels. It converts what it
+        # gives to the encoder.
+        self._format = context.format.packed
         self._frame_size = context.frame_size
         stream.disposition = template.disposition
         self.index: int = stream.index
@@ -84,11 +89,12 @@ class Transcoded:
         self._from_zero = from_zero
         self._resampler: AudioResampler | None = None
         self._parameters: tuple[str, str, int] | None = None
+        self._mixed = False
         self._begin: int | None = 0 if from_zero else None
         self._end = 0
         """Position of the next sample, in samples."""
         self._pieces: list[NDArray[Any]] = []
-        """Samples (channels, n) that end at `_end` and are not encoded yet."""
+        """Samples (n, channels) that end at `_end` and are not encoded yet."""
         self._late: deque[tuple[int, int]] = deque()
         """Where pieces of the last second belong, and by how many samples their time stamps were later than `_end`."""
 
@@ -119,13 +125,16 @@ class Transcoded:
         return [*packets, *self._encode(last=True), *self._wanted(self._stream.encode(None))]
 
     def _convert(self, frame: AudioFrame) -> Iterator[Packet[Any]]:
-        frame = _with_named_layout(frame)
         parameters = frame.format.name, frame.layout.name, frame.sample_rate
+        layout = self._stream.codec_context.layout
         if parameters != self._parameters:
             yield from self._flush_resampler()
             self._parameters = parameters
-            self._resampler = AudioResampler(self._format.planar, self._stream.codec_context.layout, self._rate)
+            self._resampler = AudioResampler(self._format, layout, self._rate)
+            self._mixed = not _can_convert(frame.layout, layout)
         assert self._resampler is not None
+        if self._mixed:
+            frame = _mono(frame)
         for piece in self._resampler.resample(frame):
             yield from self._place(piece)
 
@@ -137,24 +146,25 @@ class Transcoded:
 
     def _place(self, piece: AudioFrame) -> Iterator[Packet[Any]]:
         """Put samples where their time stamp says, and encode the frames that are full."""
-        samples = piece.to_ndarray()
+        channels = self._stream.codec_context.layout.nb_channels
+        samples = piece.to_ndarray().reshape(-1, channels)
         if piece.pts is not None and piece.time_base:
             stamp = round(Fraction(piece.pts * piece.time_base.numerator, piece.time_base.denominator) * self._rate)
             if self._begin is None:
                 self._begin = self._end = stamp
             late = self._lateness(stamp)
             if late > _LONGEST_SILENCE * self._rate and not self._from_zero:
-                waiting = sum(part.shape[1] for part in self._pieces)
-                self._append(np.zeros((samples.shape[0], -waiting % max(1, self._frame_size)), samples.dtype))
+                waiting = sum(len(part) for part in self._pieces)
+                self._append(np.zeros((-waiting % max(1, self._frame_size), channels), samples.dtype))
                 yield from self._encode()
                 self._end = stamp
             elif late > 0:
                 for _ in range(late // self._rate):  # a second at a time, to keep memory flat
-                    self._append(np.zeros((samples.shape[0], self._rate), samples.dtype))
+                    self._append(np.zeros((self._rate, channels), samples.dtype))
                     yield from self._encode()
-                self._append(np.zeros((samples.shape[0], late % self._rate), samples.dtype))
+                self._append(np.zeros((late % self._rate, channels), samples.dtype))
             elif late < 0:
-                samples = samples[:, -late:]
+                samples = samples[-late:]
         elif self._begin is None:
             self._begin = self._end = 0
         self._append(samples)
@@ -179,24 +189,23 @@ class Transcoded:
         return drift
 
     def _append(self, samples: NDArray[Any]) -> None:
-        if samples.shape[1]:
+        if len(samples):
             self._pieces.append(samples)
-            self._end += samples.shape[1]
+            self._end += len(samples)
 
     def _encode(self, last: bool = False) -> Iterator[Packet[Any]]:
-        waiting = sum(piece.shape[1] for piece in self._pieces)
+        waiting = sum(len(piece) for piece in self._pieces)
         size = self._frame_size or waiting
         if not waiting or (waiting < size and not last):
             return
-        samples = np.concatenate(self._pieces, axis=1)
+        samples = np.concatenate(self._pieces)
         start = self._end - waiting
         full = waiting if last else waiting - waiting % size
-        self._pieces = [samples[:, full:]] if full < waiting else []
+        self._pieces = [samples[full:]] if full < waiting else []
         for offset in range(0, full, size):
-            part = samples[:, offset : min(offset + size, full)]
-            packed = part if self._format.is_planar else part.T.reshape(1, -1)
+            part = samples[offset : min(offset + size, full)].reshape(1, -1)
             layout = self._stream.codec_context.layout.name
-            frame = AudioFrame.from_ndarray(np.ascontiguousarray(packed), format=self._format.name, layout=layout)
+            frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), format=self._format.name, layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = self._rate, start + offset, Fraction(1, self._rate)
             yield from self._wanted(self._stream.encode(frame))
 
@@ -207,16 +216,31 @@ class Transcoded:
         return [packet for packet in packets if (packet.pts or 0) + (packet.duration or 0) // 2 >= 0]
 
 
-def _with_named_layout(frame: AudioFrame) -> AudioFrame:
-    """Return the frame itself, or a copy with the default layout where the input names none ("6 channels")."""
-    layout = _default_layout(frame.layout)
-    if layout == frame.layout.name:
-        return frame
-    named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=layout)
-    named.sample_rate, named.pts = frame.sample_rate, frame.pts
+def _can_convert(before: AudioLayout, after: AudioLayout) -> bool:
+    """Whether FFmpeg knows how to mix one channel layout to another: it does not for nine unnamed channels."""
+    try:
+        AudioResampler("s16", after, _USUAL_RATE).resample(_silence(before))
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _silence(layout: AudioLayout) -> AudioFrame:
+    frame = AudioFrame("s16", layout, 16)
+    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+    frame.sample_rate = _USUAL_RATE
+    return frame
+
+
+def _mono(frame: AudioFrame) -> AudioFrame:
+    """Return the mean of all channels, with the time stamp of the frame."""
+    (packed,) = AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
+    mean = packed.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1, dtype=np.float32)
+    mixed = AudioFrame.from_ndarray(mean.reshape(1, -1), format="flt", layout="mono")
+    mixed.sample_rate, mixed.pts = frame.sample_rate, frame.pts
     if frame.time_base is not None:
-        named.time_base = frame.time_base
-    return named
+        mixed.time_base = frame.time_base
+    return mixed
 
 
 def _default_layout(layout: Any) -> str:
@@ -239,7 +263,11 @@ def _layout(encoder: str, decoder: Any, rate: int) -> str:
     channels = decoder.layout.nb_channels
     count = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
     for layout in (_default_layout(decoder.layout), count, "stereo", "mono"):
-        if layout is None or "channels" in layout:
+        if layout is None:
+            continue
+        if not encoder.startswith("pcm_") and (
+            "channels" in layout or AudioLayout(layout).nb_channels > _MOST_CHANNELS
+        ):
             continue
         context: Any = CodecContext.create(encoder, "w")
         try:
