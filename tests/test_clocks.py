@@ -155,6 +155,39 @@ def test_a_gap_in_one_stream_is_no_jump(tmp_path: Path) -> None:
     assert offsets(tmp_path / "out.mp4") == pytest.approx(offsets(path), abs=0.002)
 
 
+@pytest.mark.parametrize("container", ["mpg", "ts"])
+def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Path, container: str) -> None:
+    """The first recording has no audio: that of the second must not lie under it."""
+    codec, audio = ("mpeg2video", "mp2") if container == "mpg" else ("libx264", "mp2")
+    silent = write_video(tmp_path / f"a.{container}", frames=50, codec=codec, b_frames=0)
+    heard = write_video(tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)])
+    result = through(joined(tmp_path / f"in.{container}", silent, heard), tmp_path / "out.mkv")
+    assert result.report.ok, result.report.line()
+    assert len(result.frames) == 100
+    assert offsets(tmp_path / "out.mkv")[1] == pytest.approx(offsets(heard)[1], abs=0.05)
+
+
+# Parts
+
+
+@pytest.mark.parametrize(
+    ("container", "audio"), [("mp4", "aac"), ("mkv", "ac3"), ("ts", "aac"), ("avi", "pcm_s16le"), ("mkv", "pcm_s16le")]
+)
+@pytest.mark.parametrize("tone", [0.0, 440.0])
+def test_a_part_whose_audio_packets_are_all_alike(tmp_path: Path, container: str, audio: str, tone: float) -> None:
+    """A muted microphone: by their bytes nobody can tell where the part begins."""
+    path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0, after=[Audio(audio, seconds=3, tone=tone)])
+    result = through(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
+    assert result.report.ok, result.report.line()
+    assert 37 <= len(result.frames) <= 38
+
+
+@pytest.mark.parametrize("container", ["avi", "mkv", "mp4"])
+def test_a_part_ends_where_it_was_asked_to(tmp_path: Path, container: str) -> None:
+    path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0)
+    assert [number_of(frame) for frame in read(path, start=1.0, duration=1.5)] == list(range(25, 63))
+
+
 # Wraps, negative and far times
 
 

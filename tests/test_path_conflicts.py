@@ -228,6 +228,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_option_that_would_destroy_a_file_is_refused_before_work_begins(
     files: Path, monkeypatch: pytest.MonkeyPatch, line: str, one: str, two: str
 ) -> None:
+    if line.startswith("build"):
+        pytest.importorskip("onnx", reason="`rtseg build` needs onnx (extra `build`)")
     monkeypatch.chdir(files)
     before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
     result = CliRunner().invoke(app, line.split())

@@ -238,23 +238,34 @@ class Clock:
         if abs(stamp * track.tick - now) <= _OVERLAP_SECONDS:
             return
         # The clock may have jumped already, and the video not yet: its next packets tell.
-        while not any(other.stream_index == self._video for other in ahead) and len(ahead) < _CONFIRM_PACKETS:
-            other = next(reader, None)
-            if other is None:
-                return
-            ahead.append(other)
-        number = next((n for n, other in enumerate(ahead) if other.stream_index == self._video), len(ahead))
-        following = ahead[number] if number < len(ahead) else None
-        next_stamp = None if following is None else _stamp(following)
-        if following is None or next_stamp is None:
+        state = video.last, video.step, video.shown_until, video.segment
+        number = 0
+        seen = 0
+        while seen < _NEAR_PACKETS:
+            if number == len(ahead):
+                other = next(reader, None)
+                if other is None or number > _CONFIRM_PACKETS:
+                    return
+                ahead.append(other)
+            following = ahead[number]
+            next_stamp = _stamp(following)
+            if following.stream_index == self._video and next_stamp is not None:
+                seen += 1
+                if not self._continues(video, next_stamp, video.reordered or following.dts is None):
+                    break
+                video.last, video.step = next_stamp, max(1, following.duration or video.step)
+                if following.pts is not None:
+                    video.shown_until = max(video.shown_until or following.pts, following.pts + video.step)
+            number += 1
+        else:
+            video.last, video.step, video.shown_until, video.segment = state
             return
-        if not self._continues(video, next_stamp, video.reordered or following.dts is None):
-            held = deque(list(ahead)[number:])
-            if not self._is_wrong(video, held, reader):
-                before = video.segment
-                self._begin_segment(video, held, reader)
-                track.segment, video.segment = video.segment, before
-            ahead.extend(list(held)[len(ahead) - number :])
+        held = deque(list(ahead)[number:])
+        if not self._is_wrong(video, held, reader):
+            self._begin_segment(video, held, reader)
+            track.segment = video.segment
+        ahead.extend(list(held)[len(ahead) - number :])
+        video.last, video.step, video.shown_until, video.segment = state
 
     def _leaps(
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]

@@ -31,6 +31,9 @@ GENERATE_PTS = 1
 NO_TIME_STAMPS = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS: MJPEG, raw H.264 and the like, whose time stamps FFmpeg makes up from 25 frames a second."""
 
+_FASTEST = 1000
+"""Frames per second that a raw stream is believed to have."""
+
 _CARD_THREADS = 2
 """Of FFmpeg, where the card decodes."""
 
@@ -71,7 +74,9 @@ class Opened:
         video = self.video
         stated = video.average_rate or video.guessed_rate
         if self.container.format.flags & NO_TIME_STAMPS:  # the container's is made up: what the codec states counts
-            stated = video.codec_context.framerate or stated
+            of_codec = fraction(video.codec_context.framerate)
+            # Encoders that were given no rate state their clock's: 90000.
+            stated = of_codec if 0 < of_codec <= _FASTEST else stated
         return fraction(stated) or None
 
     @property
