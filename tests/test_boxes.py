@@ -38,6 +38,17 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
         (_box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<xmp/>"), "XMP metadata in box 'uuid'"),
         (_box(b"thma", b"\xff\xd8\xff" * 50), "vendor data in box 'thma'"),
         (_box(b"free", bytes(range(256)) * 4), "data in box 'free'"),
+        (_box(b"free", bytes(range(100, 200)) + b"GPRMC" * 20), "data in box 'free' (200 bytes)"),
+        (
+            struct.pack(">I4sQ", 1, b"free", 136) + bytes(100) + b"GPRMC,092750.000,A,5",
+            "GPS data in box 'free' (120 bytes)",
+        ),
+        (b"$GPRMC,081836,A,3751.65,S,14507.36,E*62\r\n" * 30, "GPS data behind the last box (1230 bytes)"),
+        (b"\0" * 8 + b"$GNGGA,081836,3751.65,S,14507.36,E", "GPS data behind the last box (42 bytes)"),
+        (bytes(range(1, 256)), "data behind the last box (255 bytes)"),
+        (_box(b"mdat", b"freeGPS " + bytes(range(200))), "GPS data in box 'mdat' (208 bytes)"),
+        (_box(b"mdat", bytes(range(200))), "data in box 'mdat' (200 bytes)"),
+        (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b"<NonRealTimeMeta/>")), "metadata in box 'meta/xml'"),
     ],
 )
 def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None:
@@ -49,7 +60,12 @@ def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None
 
 @pytest.mark.parametrize(
     ("box", "place"),
-    [(_box(b"gps ", bytes(64)), "moov/gps"), (_box(b"udta", _box(b"gpmf", b"DEVC" * 9) + bytes(4)), "moov/udta/gpmf")],
+    [
+        (_box(b"gps ", bytes(64)), "moov/gps"),
+        (_box(b"udta", _box(b"gpmf", b"DEVC" * 9) + bytes(4)), "moov/udta/gpmf"),
+        (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
+        (_box(b"meta", _box(b"hdlr", bytes(24)) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
+    ],
 )
 def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
@@ -68,6 +84,12 @@ def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> N
         struct.pack(">I4sQ", 1, b"gps ", 1 << 63),
         struct.pack(">I4sQ", 1, b"gps ", 3),
         b"\0\0\0",
+        bytes(1000),
+        b"\xff" * 1000,
+        _box(b"mdat", b""),
+        _box(b"mdat", bytes(1000)),
+        struct.pack(">I4s", 5000, b"mdat") + bytes(range(256)),
+        _box(b"meta", bytes(4) + _box(b"hdlr", bytes(24)) + _box(b"free", bytes(100))),
     ],
 )
 def test_padding_and_damage_are_not_data(tmp_path: Path, box: bytes) -> None:
@@ -91,6 +113,15 @@ def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
     text = b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"
     path.write_bytes(path.read_bytes() + b"JUNK" + struct.pack("<I", len(text)) + text)
     assert outside_streams(path) == (f"GPS data in box 'JUNK' ({len(text)} bytes) is not copied",)
+
+
+def test_text_behind_an_avi_is_named_and_a_chunk_that_is_cut_off_is_not(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W")
+    assert outside_streams(path) == ("GPS data behind the last box (44 bytes) is not copied",)
+    path.write_bytes(whole[:-20])
+    assert outside_streams(path) == ()
 
 
 def test_other_containers_are_not_searched(tmp_path: Path) -> None:

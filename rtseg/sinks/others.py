@@ -168,46 +168,62 @@ class OtherStreams:
         if self._time_code and is_time_code(template):
             self.time_codes.append(template.index)
             return
+        what = f"{template.type} stream {template.index} ({codec_name(template)})"
+        if is_time_code(template):
+            what = f"data stream {template.index} (time code)"
+            if (
+                self._kind.writes_time_code
+            ):  # A part of a file has none: it would be that of the whole file's first frame.
+                self._drop(template, f"{what} is not kept for a part of a video")
+                return
+        problem = f"{self._kind.format} can't hold {what}"
+        if template.index in self._changing and self._kind.format != "mpegts":
+            self._transcode(template, f"{problem}, which changes its rate or channels")
+            return
+        if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
+            self._transcode(template, f"{self._kind.format} can't hold gaps in {what}")
+            return
         try:
-            if template.index in self._changing and self._kind.format != "mpegts":
-                raise ValueError("its parameters change")
-            _refuse_what_may_have_gaps(template, self._kind)
             self.streams[template.index] = Copied(self._container, template, self._kind)
         except (av.FFmpegError, ValueError):
-            self._transcode(template)
+            self._transcode(template, problem)
 
-    def _transcode(self, template: Any) -> None:
+    def _transcode(self, template: Any, problem: str) -> None:
         encoder = self._kind.audio_codec
-        changes = ", which changes its rate or channels" if template.index in self._changing else ""
-        what = f"{template.type} stream {template.index} ({codec_name(template)}){changes}"
         if template.type == "audio" and encoder is not None and template.codec_context is not None:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:
                 stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
                 stream.metadata.update(metadata_for(self._kind, template))
             except (av.FFmpegError, ValueError):
-                what += ", which FFmpeg can't decode"
+                problem += ", which FFmpeg can't decode"
             else:
-                self._refuse(what, f"transcoded to {Codec(encoder, 'w').canonical_name}")
+                before, after = template.codec_context.layout.nb_channels, stream.channels
+                mixed = f", mixed from {before} channels to {after}" if after < before else ""
+                self._refuse(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}")
                 self.streams[template.index] = stream
                 return
-        self._refuse(what, "dropped")
-        self.left_out[template.index] = what
+        self._drop(template, problem)
 
-    def _refuse(self, what: str, consequence: str) -> None:
+    def _drop(self, template: Any, problem: str) -> None:
+        self._refuse(problem, "dropped")
+        self.left_out[template.index] = f"{template.type} stream {template.index} ({codec_name(template)})"
+
+    def _refuse(self, problem: str, consequence: str) -> None:
         if self._strict:
-            raise SinkError(f"{self._kind.format} can't hold {what}; without --strict it is {consequence}")
-        self._messages.append(f"{self._kind.format} can't hold {what}: {consequence}")
+            raise SinkError(f"{problem}; without --strict it is {consequence}")
+        self._messages.append(f"{problem}: {consequence}")
 
 
-def _refuse_what_may_have_gaps(template: Any, kind: Container) -> None:
-    """Raise ValueError for audio that may have gaps, where the container would close them.
+def _may_close_gaps(template: Any, kind: Container) -> bool:
+    """Whether audio may have gaps that the container would close.
 
     AVI counts packets or bytes, MP4 and MOV count the samples of PCM. What comes from such a container has no gaps.
     """
-    source = template.container.format.name.split(",")
+    if template.type != "audio":
+        return False
+    source = set(template.container.format.name.split(","))
     pcm = codec_name(template).startswith("pcm_")
-    if template.type == "audio" and kind.constant_rate and not ("avi" in source or (pcm and "mov" in source)):
-        raise ValueError("a gap in it would be closed")
-    if pcm and kind.fragmented and not {"avi", "mov"} & set(source):
-        raise ValueError("a gap in it would be closed")
+    if kind.constant_rate:
+        return not ("avi" in source or (pcm and "mov" in source))
+    return pcm and kind.fragmented and not {"avi", "mov"} & source

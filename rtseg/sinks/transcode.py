@@ -84,6 +84,7 @@ class Transcoded:
         stream.disposition = template.disposition
         self.index: int = stream.index
         self.metadata: dict[str, str] = stream.metadata
+        self.channels: int = context.layout.nb_channels
         self.damaged = 0
         """Packets that could not be decoded."""
         self._from_zero = from_zero

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 _MOST_BOXES = 20_000
 _MOST_BYTES = 1 << 14
 """What is read of a box to see what it holds."""
@@ -83,8 +86,36 @@ _EMPTY = frozenset({"free", "skip", "junk", "wide"})
 
 _GPS_NAMES = frozenset({"gps ", "gps0", "gpmf", "gpsi", "nmea", "3gf", "gsen", "gdat"})
 _GPS = re.compile(
-    rb"\AGPS |\$G[PNLAB](RMC|GGA|GSV|GSA|VTG|GLL)|freeGPS|LIGOGPSINFO|GPSLatitude|exif:GPS|DEVC.{4}DVID", re.DOTALL
+    rb"\AGPS |\bG[PNLAB](RMC|GGA|GSV|GSA|VTG|GLL)(,|$)|freeGPS|LIGOGPSINFO|GPSLatitude|exif:GPS|DEVC.{4}DVID"
+    rb"|<gps\b|<gpx\b|<Geo\b",
+    re.DOTALL,
 )
+_IN_META = frozenset(
+    [
+        "hdlr",
+        "keys",
+        "ilst",
+        "mhdr",
+        "dinf",
+        "iloc",
+        "iinf",
+        "iprp",
+        "ipro",
+        "pitm",
+        "idat",
+        "iref",
+        "grpl",
+        "ctry",
+        "lang",
+    ]
+)
+"""Boxes of `meta` that FFmpeg reads, or that describe the others."""
+
+_BEHIND = "behind the last box"
+
+_CHUNKS = ("moov", "trak", "mdia", "minf", "stbl")
+"""Where the places of a track's samples are."""
+
 _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "XMP metadata",
     bytes.fromhex("ffcc8263f8554a938814587a02521fdd"): "360-degree video metadata",
@@ -94,7 +125,8 @@ _UUIDS = {
 def outside_streams(path: str | Path) -> tuple[str, ...]:
     """Return one line for each kind of box or chunk with data outside of the streams of an MP4, MOV or AVI file.
 
-    Only headers and the beginnings of unknown boxes are read, never `mdat`; sizes that are wrong end the search.
+    Only headers and the beginnings of unknown boxes are read, and of an `mdat` that no track uses; what comes behind a wrong
+    size is looked at as a whole.
 
     Raises:
         OSError: the file can't be read.
@@ -117,22 +149,53 @@ def outside_streams(path: str | Path) -> tuple[str, ...]:
 
 def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
     areas = [("", 0, end)]
+    mdats: list[tuple[int, int]] = []
+    fragmented = False
     count = 0
     for where, start, after in areas:
         for name, begin, stop in _boxes(file, start, after):
             count += 1
             if count > _MOST_BOXES:
                 return
-            if name in ("moov", "udta") and where.count("/") < 2:
+            fragmented |= name == "moof"
+            if not where and name == "mdat":
+                mdats.append((begin, stop))
+            if name in ("moov", "trak", "udta") and where.count("/") < 3:
                 areas.append((f"{where}{name}/", begin, stop))
-            elif not _is_read(name, where):
+            elif name == "meta":
+                areas.append((f"{where}{name}/", begin + _version_bytes(file, begin), stop))
+            elif name == _BEHIND or not _is_read(name, where):
                 line = _look(file, name, where, begin, stop)
                 if line:
                     yield line, stop - begin
+    if len(mdats) > 1 and not fragmented:
+        offsets = np.concatenate([np.zeros(0, np.uint64), *_chunk_offsets(file, 0, end, _CHUNKS)])
+        for begin, stop in mdats:
+            line = _look(file, "mdat", "", begin, stop)
+            if line and not ((offsets >= begin) & (offsets < stop)).any():
+                yield line, stop - begin
+
+
+def _version_bytes(file: BinaryIO, begin: int) -> int:
+    """Return how many bytes of `meta` come before its first box: four in MP4, none in QuickTime."""
+    file.seek(begin)
+    return 0 if file.read(8)[4:] == b"hdlr" else 4
+
+
+def _chunk_offsets(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iterator[NDArray[np.uint64]]:
+    """Yield where in the file the chunks of each track begin."""
+    for name, begin, stop in _boxes(file, start, end):
+        if path and name == path[0]:
+            yield from _chunk_offsets(file, begin, stop, path[1:])
+        elif not path and name in ("stco", "co64"):
+            file.seek(begin + 8)
+            width = 4 if name == "stco" else 8
+            data = file.read((stop - begin - 8) // width * width)
+            yield np.frombuffer(data[: len(data) // width * width], f">u{width}").astype(np.uint64)
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, begin and end of the contents of each box."""
+    """Yield name, begin and end of the contents of each box, and what comes behind the last one as `_BEHIND`."""
     while start + 8 <= end:
         file.seek(start)
         header = file.read(16)
@@ -140,9 +203,13 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int
         if size == 1 and len(header) == 16:
             size, length = struct.unpack(">Q", header[8:])[0], 16
         stop = end if size == 0 else start + size
-        if stop < start + length or stop > end:
-            return  # `udta` of QuickTime ends with four zero bytes; anything else is damage
-        yield header[4:8].decode("latin1"), start + length, stop
+        name = header[4:8].decode("latin1")
+        if stop < start + length or stop > end or (size == 0 and not name.isprintable()):
+            # `udta` of QuickTime ends with four zero bytes; a box that is cut off is damage.
+            if name not in _STANDARD:
+                yield _BEHIND, start, end
+            return
+        yield name, start + length, stop
         start = stop
 
 
@@ -157,6 +224,10 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             name, size = header[:4].decode("latin1"), int.from_bytes(header[4:8], "little")
             stop = begin + 8 + size
             if stop > end:
+                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), where) else _BEHIND
+                line = _look(file, rest, where, begin, end) if rest else ""
+                if line:
+                    yield line, end - begin
                 break
             kind = header[8:12].decode("latin1") if name in ("LIST", "RIFF") else name
             if name == "LIST" and kind in ("hdrl", "strl", "odml"):
@@ -173,6 +244,8 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
 def _is_read(name: str, where: str) -> bool:
     if name in _EMPTY or name == "uuid":
         return False
+    if where.endswith("meta/"):
+        return name in _IN_META
     if where.endswith("udta/") and (name in _READ_IN_UDTA or name.startswith("\xa9")):
         return True
     return name in _STANDARD
@@ -182,14 +255,22 @@ def _look(file: BinaryIO, name: str, where: str, begin: int, stop: int) -> str:
     """Return what a box holds and where it is, empty for padding."""
     file.seek(begin)
     data = file.read(min(stop - begin, _MOST_BYTES))
+    gps = name.lower() in _GPS_NAMES or _GPS.search(data) is not None
     shown = "".join(letter if letter.isprintable() else "?" for letter in name).strip() or "?"
-    place = f"'{where}{shown}'"
-    if name.lower() in _GPS_NAMES or _GPS.search(data):
-        return f"GPS data in box {place}"
+    place = f"in box '{where}{shown}'"
+    if name == _BEHIND:
+        place = f"{_BEHIND} of '{where[:-1]}'" if where else _BEHIND
+    if gps:
+        return f"GPS data {place}"
+    if where.endswith("trak/"):
+        return ""  # The boxes of a track are FFmpeg's to read.
     if name == "uuid":
-        return f"{_UUIDS.get(data[:16], 'vendor data')} in box {place}"
-    if name.lower() in _EMPTY:
+        return f"{_UUIDS.get(data[:16], 'vendor data')} {place}"
+    if name.lower() in _EMPTY or name in ("mdat", _BEHIND):
         # Padding may repeat a byte, or be text of the program that wrote the file.
-        text = data.strip(b"\0\xff \n")
-        return f"data in box {place}" if len(text) > 256 and len(set(text)) > 16 else ""
-    return f"vendor data in box {place}" if data.strip(b"\0") else ""
+        content = data.strip(b"\0\xff \r\n")
+        least = 256 if content.isascii() else 32
+        return f"data {place}" if len(content) > least and len(set(content)) > 16 else ""
+    if name in ("xml ", "bxml"):
+        return f"metadata {place}"
+    return f"vendor data {place}" if data.strip(b"\0") else ""
