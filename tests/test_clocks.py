@@ -160,7 +160,9 @@ def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Pat
     """The first recording has no audio: that of the second must not lie under it."""
     codec, audio = ("mpeg2video", "mp2") if container == "mpg" else ("libx264", "mp2")
     silent = write_video(tmp_path / f"a.{container}", frames=50, codec=codec, b_frames=0)
-    heard = write_video(tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)])
+    heard = write_video(
+        tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)]
+    )
     result = through(joined(tmp_path / f"in.{container}", silent, heard), tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
     assert len(result.frames) == 100
