@@ -72,10 +72,14 @@ def _clicks(path: Path) -> list[float]:
         stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
         first = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
     times, levels, end = [], [], 0.0
+    resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
             # Packed samples: PyAV reads beyond the end of planar frames of eight and more channels.
-            (packed,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
+            form = frame.format.name, frame.layout.name, frame.sample_rate
+            if form not in resamplers:
+                resamplers[form] = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+            (packed,) = resamplers[form].resample(frame)
             values = packed.to_ndarray().reshape(-1, frame.layout.nb_channels)[:, 0]
             begin = end if frame.pts is None else float(frame.pts * frame.time_base)
             times.append(begin + np.arange(len(values)) / frame.sample_rate)
