@@ -49,6 +49,8 @@ class Recorder:
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info
+        # Kept here because a stream must not be touched once its container is closed.
+        self.video_index: int | None = None if info.template is None else info.template.index
         self.video = StreamReading("", "video", info.time_base)
         self.streams = {stream.index: StreamReading(codec_name(stream), stream.type) for stream in info.streams}
 
@@ -94,7 +96,7 @@ def compare(
     if written.path is None:
         count = len(recorder.video.pts)
         return FidelityReport(count, written.frames, corrupt, None, None, "kept", (), (), checked=False)
-    video = recorder.info.template.index if recorder.info.template is not None else None
+    video = recorder.video_index
     again = source if source is not None and source.path != STDIN and video is not None else None
     try:
         with av.open(f"file:{written.path}") as container:

@@ -263,12 +263,13 @@ def _layout(encoder: str, decoder: Any, rate: int) -> str:
     """Return the first channel layout that the encoder takes: the input's, the default of its count, stereo, mono."""
     channels = decoder.layout.nb_channels
     count = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
-    for layout in (_default_layout(decoder.layout), count, "stereo", "mono"):
+    # FFmpeg 9 writes no AAC of eight channels to MPEG-TS that can be read again.
+    most = 7 if encoder == "aac" else _MOST_CHANNELS
+    surround = "5.1" if channels > most else None
+    for layout in (_default_layout(decoder.layout), count, surround, "stereo", "mono"):
         if layout is None:
             continue
-        if not encoder.startswith("pcm_") and (
-            "channels" in layout or AudioLayout(layout).nb_channels > _MOST_CHANNELS
-        ):
+        if not encoder.startswith("pcm_") and ("channels" in layout or AudioLayout(layout).nb_channels > most):
             continue
         context: Any = CodecContext.create(encoder, "w")
         try:

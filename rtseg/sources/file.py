@@ -105,6 +105,7 @@ class FileSource:
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
         audio = self._container.streams.audio
         self._pcm = {s.index for s in audio if s.codec_context is not None and s.codec_context.name.startswith("pcm_")}
+        self._video_index = self._video.index
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         timed = not self._container.format.flags & NO_TIME_STAMPS
@@ -152,7 +153,7 @@ class FileSource:
         for jump in clock.jumps:
             yield f"the clock jumps near {jump.at_seconds:.1f} s: all streams moved by {jump.seconds:+.3f} s from there on"
         wrong = dict(clock.wrong_stamps)
-        wrong_packets = wrong.pop(self._video.index, 0)
+        wrong_packets = wrong.pop(self._video_index, 0)
         if missing := max(0, self._times.missing - wrong_packets):
             yield f"frames without a time stamp: {missing}, set from their neighbors or the frame rate"
         if out_of_order := self._times.wrong + wrong_packets:
