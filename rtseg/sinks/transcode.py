@@ -265,7 +265,7 @@ def _layout(encoder: str, decoder: Any, rate: int) -> str:
     count = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
     # FFmpeg 9 writes no AAC of eight channels to MPEG-TS that can be read again.
     most = 7 if encoder == "aac" else _MOST_CHANNELS
-    surround = "5.1" if channels > most else None
+    surround = "5.1" if most < channels == 8 else None
     for layout in (_default_layout(decoder.layout), count, surround, "stereo", "mono"):
         if layout is None:
             continue
