@@ -1,6 +1,7 @@
 """What a media file holds, read by demuxing alone: the packets of each stream, their times and their contents.
 
-Nothing here goes through a source of rtseg or its repairs: both sides of a fidelity report are read this way.
+Nothing here goes through a source of rtseg or its repairs: both sides of a fidelity report are read this way. Shared with the
+source are only how a file is opened, and the arithmetic of MPEG's wrapping clock (`unwrapped`).
 """
 
 from __future__ import annotations

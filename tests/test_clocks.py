@@ -9,6 +9,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -21,6 +23,7 @@ from rtseg.fidelity import InputFile, Recorder, compare
 from rtseg.frame import Frame, Passthrough
 from rtseg.sinks.video import VideoSink
 from rtseg.sources.file import FileSource
+from rtseg.sources.file_clock import Clock
 
 Times = dict[int, list[float]]
 
@@ -374,3 +377,28 @@ def test_repairs_are_in_the_statistics(tmp_path: Path) -> None:
 
 def read_times(path: Path) -> list[float]:
     return [frame.pts_seconds for frame in read(path)]
+
+
+# Packets as the clock sees them
+
+
+def _packet(stream: int, stamp: int, duration: int) -> Any:
+    return SimpleNamespace(stream_index=stream, pts=stamp, dts=stamp, duration=duration, size=1)
+
+
+@pytest.mark.parametrize("pause", [4, 100])
+def test_no_packet_is_lost_where_audio_begins_far_from_the_video(pause: int) -> None:
+    """Audio of a clock of its own begins in mid-file, with few frames between its packets, or none before the end."""
+    second = 90_000
+    streams = [
+        SimpleNamespace(index=0, type="video", time_base=Fraction(1, second), start_time=0),
+        SimpleNamespace(index=1, type="audio", time_base=Fraction(1, second), start_time=None),
+    ]
+    packets = [_packet(0, n * 3600, 3600) for n in range(10)]
+    for n in range(2):
+        begin = 8 * second + n * pause * 1920
+        packets += [_packet(1, begin + k * 1920, 1920) for k in range(pause)]
+        packets.append(_packet(0, (10 + n) * 3600, 3600))
+    came = list(Clock(streams, 0, arbitrary=True).map(packets))
+    assert came == packets
+    assert [packet.pts for packet in came if packet.stream_index == 0] == [n * 3600 for n in range(12)]

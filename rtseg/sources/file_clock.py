@@ -130,7 +130,6 @@ class Clock:
                     start = unwrapped(start, self._begin)
                 starts[stream.index] = start * track.tick
         self._offsets = [self._first_offset(starts)]
-        self._wrong: set[int] = set()
         self.jumps: list[Jump] = []
         self.wrong_stamps: dict[int, int] = {}
         """For each stream, the number of time stamps that were wrong and set between their neighbors."""
@@ -239,33 +238,35 @@ class Clock:
             return
         # The clock may have jumped already, and the video not yet: its next packets tell.
         state = video.last, video.step, video.shown_until, video.segment
-        number = 0
-        seen = 0
-        while seen < _NEAR_PACKETS:
-            if number == len(ahead):
-                other = next(reader, None)
-                if other is None or number > _CONFIRM_PACKETS:
-                    return
-                ahead.append(other)
-            following = ahead[number]
-            next_stamp = _stamp(following)
-            if following.stream_index == self._video and next_stamp is not None:
-                seen += 1
-                if not self._continues(video, next_stamp, video.reordered or following.dts is None):
-                    break
-                video.last, video.step = next_stamp, max(1, following.duration or video.step)
-                if following.pts is not None:
-                    video.shown_until = max(video.shown_until or following.pts, following.pts + video.step)
-            number += 1
-        else:
-            video.last, video.step, video.shown_until, video.segment = state
-            return
-        held = deque(list(ahead)[number:])
-        if not self._is_wrong(video, held, reader):
-            self._begin_segment(video, held, reader)
-            track.segment = video.segment
-        ahead.extend(list(held)[len(ahead) - number :])
+        number = self._next_jump(video, ahead, reader)
+        if number is not None:
+            held = deque(list(ahead)[number:])
+            if not self._is_wrong(video, held, reader):
+                self._begin_segment(video, held, reader)
+                track.segment = video.segment
+            ahead.extend(list(held)[len(ahead) - number :])
         video.last, video.step, video.shown_until, video.segment = state
+
+    def _next_jump(self, video: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]) -> int | None:
+        """Where in `ahead` the video's clock jumps, within its next packets, up to which `video` is taken; None: it does not."""
+        seen = number = 0
+        while seen < _NEAR_PACKETS and number <= _CONFIRM_PACKETS:
+            if number == len(ahead):
+                packet = next(reader, None)
+                if packet is None:
+                    return None
+                ahead.append(packet)
+            packet = ahead[number]
+            stamp = _stamp(packet)
+            if packet.stream_index == self._video and stamp is not None:
+                seen += 1
+                if not self._continues(video, stamp, video.reordered or packet.dts is None):
+                    return number
+                video.last, video.step = stamp, max(1, packet.duration or video.step)
+                if packet.pts is not None:
+                    video.shown_until = max(video.shown_until or packet.pts, packet.pts + video.step)
+            number += 1
+        return None
 
     def _leaps(
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
