@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -104,10 +105,20 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
     theirs = [frame.time for frame in after.frames]
     if _doubtful(before):
         return []
+    # Where the sound runs on while the picture's clock steps back, frames are set close until it is where it was.
+    clock = len(stretches([(time, time) for time in ours if time is not None]))
+    alone = clock > 1 and any(
+        len(stretches([(time, time) for time in track.times if time is not None])) == 1 for track in before.tracks
+    )
     for place in range(1, len(ours) - 2):
         around = ours[place - 1 : place + 3]
         near_by = before.frames[max(0, place - AROUND) : place + AROUND + 2]
         if None in around or not all(frame.certain for frame in near_by):
+            continue
+        if place not in _undoubted(ours, place) or place + 1 not in _undoubted(ours, place):
+            continue
+        past = [time for time in ours[:place] if time is not None and time - ours[place] < LONG]
+        if alone and max(past, default=ours[place]) > ours[place]:
             continue
         steps = [now - last for last, now in itertools.pairwise(around)]
         if not all(0 < step < LONG for step in steps):
@@ -119,6 +130,25 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
                 f"{float(became) * 1000:.0f} ms in the output"
             ]
     return []
+
+
+def _undoubted(times: Sequence[Fraction | None], place: int) -> set[int]:
+    """Of the frames around one those whose times are right in every way to leave out as few as possible so that they rise."""
+    first = max(0, place - 2 * AROUND)
+    near_by = [(n, time) for n, time in enumerate(times[first : place + 2 * AROUND + 2], first) if time is not None]
+    before = _longest(near_by)
+    behind = _longest([(n, -time) for n, time in reversed(near_by)])
+    longest = max(before.values(), default=0)
+    ranks = Counter(before[n] for n in before if before[n] + behind[n] - 1 == longest)
+    return {n for n in before if before[n] + behind[n] - 1 == longest and ranks[before[n]] == 1}
+
+
+def _longest(times: Sequence[tuple[int, Fraction]]) -> dict[int, int]:
+    """For each frame, the length of the longest row of rising times that ends with it."""
+    found: dict[int, int] = {}
+    for place, (number, time) in enumerate(times):
+        found[number] = 1 + max((found[n] for n, other in times[:place] if other < time), default=0)
+    return found
 
 
 def _doubtful(told: Reading) -> bool:
@@ -187,9 +217,10 @@ def _primed(ours: Track, theirs: Track, limit: Fraction) -> tuple[Track, Track] 
 
 def _with_priming(track: Track, limit: Fraction) -> list[Track]:
     """The track as it is shown, and with one, two … hidden packets that come right before."""
-    if track.kind != "audio" or not track.packets or track.times[0] is None:
+    known = [time for time in track.times if time is not None]
+    if track.kind != "audio" or (track.packets and not known):
         return [track]
-    begin = track.times[0]
+    begin = min(known, default=max((time for _, time in track.hidden if time is not None), default=0) + PRIMING / 2)
     more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
     return [
         replace(
@@ -228,6 +259,7 @@ def _offset(
         for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
         if ours_.certain and ours_.time is not None and theirs_.time is not None
     ]
+    clock = len(stretches(pictures))
     if not _sane_frames(before, wrap):
         pictures = [pair for place, pair in enumerate(pictures) if _calm(before, place)]
     sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
@@ -246,7 +278,7 @@ def _offset(
     parts, others = stretches(pictures), stretches(sounds)
     if _doubtful(before):
         return []
-    if len(parts) != len(others):
+    if not len(parts) == clock == len(others):
         return []  # A jump of one stream alone: what belongs together is not defined.
     for number, (part, other) in enumerate(zip(parts, others, strict=True)):
         for a, b in other:

@@ -383,7 +383,7 @@ def read_times(path: Path) -> list[float]:
 
 
 def _packet(stream: int, stamp: int, duration: int) -> Any:
-    return SimpleNamespace(stream_index=stream, pts=stamp, dts=stamp, duration=duration, size=1)
+    return SimpleNamespace(is_discard=False, stream_index=stream, pts=stamp, dts=stamp, duration=duration, size=1)
 
 
 @pytest.mark.parametrize("pause", [4, 100])

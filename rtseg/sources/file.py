@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
 import time
@@ -21,6 +20,7 @@ from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.sources.demux import shown_name
 from rtseg.sources.file_clock import Clock
+from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
@@ -34,9 +34,6 @@ _ERRORS_IN_A_ROW = 64
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
-
-_TAIL_BYTES = 32 << 20
-"""Packets since the last key frame that are kept, at most."""
 
 _TAIL_SECONDS = 5
 """How far past `--duration` packets of other streams are looked for."""
@@ -84,9 +81,6 @@ class FileSource:
         self._damage: dict[str, int] = {}
         self._corrupt = 0
         self._expected = self._decoded = 0
-        self._latest: int | None = None
-        self._since_key: list[Packet[VideoStream]] = []
-        self._since_key_bytes = 0
         self._index = 0
         self._resized = 0
         self._finished = False
@@ -99,8 +93,14 @@ class FileSource:
         self._converting = threading.Lock()
         self._container, self._video = self._opened.container, self._opened.video
         self._time_base = self._opened.time_base
+        self._decoding = FrameDecoder(self._video.codec_context, accelerated=self._opened.accelerated)
         arbitrary = arbitrary_clock(self._container)
-        self._clock = Clock(self._container.streams, self._video.index, arbitrary=arbitrary)
+        self._clock = Clock(
+            self._container.streams,
+            self._video.index,
+            arbitrary=arbitrary,
+            decoding_times="matroska" not in self._container.format.name,
+        )
         self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
         audio = self._container.streams.audio
@@ -212,7 +212,6 @@ class FileSource:
                     self._decoding_times = None
                 if self._decoding_times is not None:
                     self._decoding_times.append(packet.dts)
-            self._note_key(packet)
             for picture in self._decode(packet):
                 yield from self._frames(picture)
         if self._closing.is_set():
@@ -229,17 +228,6 @@ class FileSource:
         if lost > 0 and countable:
             self._corrupt += lost
             self._damaged("pictures missing: the decoder had nothing to predict them from", lost)
-
-    def _note_key(self, packet: Packet[VideoStream]) -> None:
-        """Keep the packets since the last key frame, while there is room for them."""
-        if packet.is_keyframe:
-            self._since_key.clear()
-            self._since_key_bytes = 0
-        self._since_key_bytes += packet.size
-        if self._since_key_bytes > _TAIL_BYTES:
-            self._since_key.clear()
-        elif packet.is_keyframe or self._since_key:
-            self._since_key.append(packet)
 
     def _from_start(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         """All packets from the last key frame before the range on: those before it need not be decoded."""
@@ -297,51 +285,32 @@ class FileSource:
         with self._lock:
             if self._closing.is_set():
                 return []
-            try:
-                return self._video.codec_context.decode(packet)
-            except av.EOFError:
-                return []
-            except (av.FFmpegError, OSError) as error:
-                failure = error
-        if self._opened.accelerated and getattr(failure, "errno", None) == errno.ENOMEM:
-            raise SourceError(
-                f"{self._name}: no memory left on the card to decode; fewer --jobs or a smaller video need less"
-            )
-        self._corrupt += 1
-        self._damaged(f"picture not decodable ({_reason(failure)})")
-        return []
+            frames = self._decoding.decode(packet)
+        self._count_errors()
+        return frames
+
+    def _count_errors(self) -> None:
+        for error in self._decoding.errors:
+            if self._opened.accelerated and getattr(error, "errno", None) == errno.ENOMEM:
+                raise SourceError(
+                    f"{self._name}: no memory left on the card to decode; fewer --jobs or a smaller video need less"
+                )
+            self._corrupt += 1
+            self._damaged(f"picture not decodable ({_reason(error)})")
 
     def _rest(self) -> Iterator[VideoFrame]:
-        """The frames that the decoder still holds; one that it can't give does not hold back the others."""
+        """The frames that the decoder still holds."""
         yield from self._decode(None)
-        missing = self._expected - self._decoded - self._corrupt
-        if missing > 0 and self._since_key and not self._opened.accelerated:
-            yield from self._decoded_again(missing)
-
-    def _decoded_again(self, missing: int) -> Iterator[VideoFrame]:
-        """The last frames once more, by a decoder without threads.
-
-        PyAV stops at the first error when it empties a decoder, and with frame threads all frames behind it are lost.
-        """
-        context = av.CodecContext.create(self._video.codec_context.name, "r")
-        assert isinstance(context, av.VideoCodecContext)
-        context.extradata = self._video.codec_context.extradata
-        context.options, context.thread_count = self._video.codec_context.options, 1
-        frames: list[VideoFrame] = []
-        for packet in (*self._since_key, None, None):
-            with contextlib.suppress(av.FFmpegError, OSError):
-                frames += context.decode(packet)
-        last = self._latest
-        behind = [frame for frame in frames if frame.pts is not None and (last is None or frame.pts > last)]
-        yield from behind[-missing:]
+        if self._expected > self._decoded + self._corrupt:
+            # FFmpeg's threads may end without a word at a frame that is damaged.
+            yield from self._decoding.decode_again(ended=True)
+            self._count_errors()
 
     def _frames(self, picture: VideoFrame) -> Iterator[Frame]:
         """The frames whose times are certain now that a picture was decoded."""
         self._decoded += 1
         stamp = picture.pts
-        if stamp is not None:
-            self._latest = stamp if self._latest is None else max(self._latest, stamp)
-        if stamp is None:
+        if stamp is None and self._clock.sparse:
             # FFmpeg's best effort: the decoding time of the packet that made the decoder give this frame.
             stamp = picture.dts
             if self._decoding_times is not None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from av import Packet
@@ -47,6 +48,9 @@ _PRIMING_SECONDS = Fraction(1, 5)
 
 _NOTICED_SECONDS = Fraction(6, 100)
 """Audio that is less late than this is left where its time stamp says."""
+
+_LITTLE_SECONDS = Fraction(1, 10)
+"""A stream that steps back by less than this and goes on is soon where it was: its times are squeezed, not moved for ever."""
 
 _STEPS = 4
 """A step forward that is this much longer than a packet is looked at: the next stamp tells whether it is a wrong one."""
@@ -98,6 +102,9 @@ class _Track:
     shown_until: int | None = None
     """The end of what its packets show so far, in ticks, as the file has it."""
 
+    stepped_back: bool = False
+    """Whether it stepped back alone, and is not yet where it was: the others ran on."""
+
 
 class Clock:
     """Maps the time stamps of all streams to one timeline that rises.
@@ -106,10 +113,12 @@ class Clock:
         streams: of the container.
         video: index of the video stream that is processed.
         arbitrary: whether the format's clock may begin anywhere and jump (FFmpeg's AVFMT_TS_DISCONT).
+        decoding_times: whether the format has them; if not (Matroska), FFmpeg's are a guess, and may be equal.
     """
 
-    def __init__(self, streams: Iterable[Any], video: int, *, arbitrary: bool) -> None:
+    def __init__(self, streams: Iterable[Any], video: int, *, arbitrary: bool, decoding_times: bool = True) -> None:
         self._video = video
+        self._decoding_times = decoding_times
         self._arbitrary = arbitrary
         self._gap = Fraction(GAP_SECONDS if arbitrary else LONGEST_GAP_SECONDS)
         self._tracks: dict[int, _Track] = {}
@@ -133,6 +142,8 @@ class Clock:
         self.jumps: list[Jump] = []
         self.wrong_stamps: dict[int, int] = {}
         """For each stream, the number of time stamps that were wrong and set between their neighbors."""
+        self.sparse = False
+        """Whether frames of the video have no presentation time so far: FFmpeg's decoding times stand for them."""
 
     @property
     def start_offset(self) -> Fraction:
@@ -152,6 +163,10 @@ class Clock:
             if packet is None:
                 return
             track = self._tracks.get(packet.stream_index)
+            if track is not None and packet.is_discard:
+                self._move(packet, track)  # An edit list hides it: its times may step back, and say nothing.
+                yield packet
+                continue
             stamp = _stamp(packet)
             if track is None or stamp is None:
                 yield packet
@@ -183,7 +198,7 @@ class Clock:
                     continue
                 self._begin_segment(track, ahead, reader)
                 ahead.popleft()
-            track.last, track.reordered = stamp, packet.dts is None
+            track.last, track.reordered, track.stepped_back = stamp, packet.dts is None, False
             track.step = max(1, packet.duration or track.step)
             self._move(packet, track)
             yield packet
@@ -195,6 +210,8 @@ class Clock:
         near = dict.fromkeys(self._tracks, self._begin or 0)
         for packet in packets:
             index = packet.stream_index
+            if index == self._video and packet.pts is None:
+                self.sparse = True
             if self._begin is not None and index in near and self._tracks[index].tick == MPEG_TICK:
                 for name in ("dts", "pts"):
                     stamp = getattr(packet, name)
@@ -272,26 +289,43 @@ class Clock:
         self, track: _Track, stamp: int, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], packet: Packet[Any]
     ) -> bool:
         """Whether a stamp is ahead, and those behind it are where they would be without it: it is wrong."""
+        if track.last is None or track.reordered or packet.dts is None:
+            return False
+        longest, noticed = _STEPS * track.step, 0
         audio = packet.stream_index in self._audio
-        longest = _STEPS * track.step
         if audio:
-            longest = track.step + max(2 * track.step, int(_NOTICED_SECONDS / track.tick))
-        if track.last is None or track.reordered or packet.dts is None or stamp - track.last <= longest:
+            longest = track.step + track.step // 2
+            noticed = track.step + max(2 * track.step, int(_NOTICED_SECONDS / track.tick))
+        if stamp - track.last <= longest:
             return False
         ahead.appendleft(packet)
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS)[1:]
         ahead.popleft()
-        if following and track.last < min(following) < stamp:
-            return True
+        if not following:
+            return False
+        if stamp - track.last <= noticed:
+            return track.last < following[0] < stamp
+        if track.last < min(following) < stamp:
+            high = next(number for number, later in enumerate(following) if later < stamp)
+            rest = following[high:]
+            low = next((n for n, (a, b) in enumerate(pairwise(rest), 1) if not 0 < b - a <= longest), None)
+            return (
+                low is None or low > high
+            )  # A few that are too early may follow on a gap: then they are the wrong ones.
         # Audio has a fixed step: one time stamp of MPEG-TS stands for several packets, and those behind them are right again.
-        return audio and self._on_line(track, following, track.step // 2)
+        return audio and self._on_line(track, stamp, following, track.step // 2)
 
     @staticmethod
-    def _on_line(track: _Track, following: list[int], tolerance: int) -> bool:
-        """Whether any of the stamps behind the next one is where the stream would be if all its steps were the same."""
+    def _on_line(track: _Track, first: int, following: list[int], tolerance: int) -> bool:
+        """Whether a stamp behind the next one (`first`) is back where the stream would be if all its steps were the same."""
         assert track.last is not None
-        line = (track.last + number * track.step for number in range(2, len(following) + 2))
-        return any(abs(stamp - place) <= tolerance for stamp, place in zip(following, line, strict=True))
+        before, earlier = track.step, first
+        for number, stamp in enumerate(following, 2):
+            step = stamp - earlier
+            if abs(stamp - track.last - number * track.step) <= tolerance < abs(step - before):
+                return True
+            before, earlier = step, stamp
+        return False
 
     def _continues(self, track: _Track, stamp: int, reordered: bool, last: int | None = None) -> bool:
         """Whether a stamp comes after the last one, and not too far after."""
@@ -299,7 +333,7 @@ class Clock:
         if last is None:
             return True
         back = _REORDER_SECONDS / track.tick if reordered else -1
-        if track.step <= 1:
+        if track.step <= 1 or not self._decoding_times:
             back = max(back, 0)  # Packets shorter than a tick (TrueHD in Matroska) share their time with others.
         return last - stamp <= back and stamp - last <= self._gap_ticks(track)
 
@@ -344,15 +378,51 @@ class Clock:
     def _is_wrong(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]]) -> bool:
         """Whether the first packet's stamp is a single wrong one, and not the beginning of something."""
         assert track.last is not None
+        if track.stepped_back and 0 <= (track.last - (_stamp(ahead[0]) or 0)) * track.tick < _OVERLAP_SECONDS:
+            return True
         following = self._stamps(track, ahead, reader, _CONFIRM_PACKETS + 1)
         first, rest = following[0], following[1:]
-        limit = 4 * (len(rest[:_NEAR_PACKETS]) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
-        limit = min(limit, self._gap_ticks(track))
-        if any(0 < stamp - track.last <= limit for stamp in rest[:_NEAR_PACKETS]):
-            return True  # What follows goes on where the stream was.
-        if self._on_line(track, rest, 2 * track.step):
+        if not rest or not self._continues(track, rest[0], True, first):
             return True
-        return not rest or not self._continues(track, rest[0], True, first)
+        if self._returns(track, first, rest[:_NEAR_PACKETS]) or self._on_line(track, first, rest, 2 * track.step):
+            return True
+        track.stepped_back = self._steps_back_alone(track, first, ahead, ended=len(following) <= _CONFIRM_PACKETS)
+        return track.stepped_back
+
+    def _returns(self, track: _Track, first: int, rest: list[int]) -> bool:
+        """Whether the stamps behind a wrong one (`first`) leap back to where the stream was."""
+        assert track.last is not None
+        limit = 4 * (len(rest) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
+        limit = min(limit, self._gap_ticks(track))
+        little = 0 <= track.last - first < max(2 * track.step, _LITTLE_SECONDS / track.tick)
+        before, earlier = track.step, first
+        for stamp in rest:
+            step = stamp - earlier
+            if 0 < stamp - track.last <= limit and (little or abs(step - before) > max(1, before // 2)):
+                return True
+            before, earlier = step, stamp
+        return False
+
+    def _steps_back_alone(self, track: _Track, first: int, ahead: Iterable[Packet[Any]], *, ended: bool) -> bool:
+        """Whether a stream steps back by less than a second where the others run on: it stays in step with them."""
+        assert track.last is not None
+        if not 0 <= (track.last - first) * track.tick < _OVERLAP_SECONDS:
+            return False
+        others = {
+            number: other.last
+            for number, other in self._tracks.items()
+            if other.leading and other is not track and other.last is not None and other.segment == track.segment
+        }
+        begins = dict(others)
+        for packet in ahead:
+            number, stamp = packet.stream_index, _stamp(packet)
+            if number in others and stamp is not None:
+                other = self._tracks[number]
+                if not self._continues(other, stamp, other.reordered or packet.dts is None, others[number]):
+                    return False
+                others[number] = stamp
+        ran = [(last - begins[number]) * self._tracks[number].tick for number, last in others.items()]
+        return any(seconds >= _OVERLAP_SECONDS or (ended and seconds > 0) for seconds in ran)
 
     def _stamps(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int) -> list[int]:
         """The next stamps of a stream, reading on where needed."""
@@ -507,4 +577,6 @@ class Clock:
 
 
 def _stamp(packet: Packet[Any]) -> int | None:
+    if packet.is_discard:
+        return None
     return packet.dts if packet.dts is not None else packet.pts
