@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 
 from rtseg.container_reading import (
@@ -148,7 +149,7 @@ class _Comparison:
         match, count = self._match_frames(out_times)
         error_ms = difference_ms = None
         moved = Fraction(0)
-        if self._written.timed and match is not None and match.segments and not (match.lost or match.extra):
+        if self._written.timed and match is not None and match.segments and not self.problems:
             moved = self._frame_times(match)
             error_ms = float(match.worst * match.unit) * 1000
             difference_ms = self._length_difference(match)
@@ -159,7 +160,7 @@ class _Comparison:
             match,
             known=self._recorder.streams,
             source=None if self._source is None else self._source.path,
-            whole=self._span.whole,
+            begin=None if self._span.whole else self._begin(),
             gap=self._gap,
             coarse=self._output.video.time_base if self._container.format.name == "avi" else Fraction(0),
         )
@@ -231,7 +232,13 @@ class _Comparison:
         tick = self._input.video.time_base
         first = next((time for time in times if time is not None), 0)
         span = Span(self._span.start, self._span.duration, first * tick)
-        return [time for time in times if time is None or span.holds(time, tick)]
+        around = _between(times)
+        return [time for time, place in zip(times, around, strict=True) if span.holds(place, tick)]
+
+    def _begin(self) -> Fraction:
+        """Seconds at which the part that was asked for begins, by the input's clock."""
+        first = min((time for time in self._shown_times(self._input) if time is not None), default=0)
+        return first * self._input.video.time_base + self._span.start
 
     def _match(self, going_in: list[int | None], out_times: list[int]) -> Match:
         if not self._written.timed:
@@ -289,7 +296,7 @@ class _Comparison:
 
     def _length_difference(self, match: Match) -> float | None:
         durations = self._input.video.last_duration, self._output.video.last_duration
-        if not all(durations) or len(match.segments) != 1 or not self._span.whole:
+        if not all(durations) or len(match.segments) != 1 or not self._span.whole or match.lost:
             return None
         segment = match.segments[0]
         length_in = (segment.last_in - segment.first_in) * match.unit + durations[0] * self._input.video.time_base
@@ -324,6 +331,14 @@ class _Comparison:
         first_out = _chosen("audio", self._output.others)
         if first_in is not None and kept.get(-1 if first_out is None else first_out) != first_in:
             self.problems.append(f"players would play another audio stream than the input's ({first_in})")
+
+
+def _between(times: Sequence[int | None]) -> list[int]:
+    """The times, and for those that are missing the ones between their neighbors."""
+    known = {number: time for number, time in enumerate(times) if time is not None}
+    if not known:
+        return [0] * len(times)
+    return [round(time) for time in np.interp(range(len(times)), list(known), list(known.values()))]
 
 
 def _chosen(kind: str, readings: dict[int, StreamReading]) -> int | None:

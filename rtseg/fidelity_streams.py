@@ -29,7 +29,7 @@ class StreamComparison:
         video: how the frames of input and output belong together; None: unknown, and times are not compared.
         known: indices of the streams that the source yields.
         source: path of the input, for audio that is decoded once more; None: it can't be read again.
-        whole: whether the whole input was asked for, and not a part of it.
+        begin: seconds at which the part of the input begins that was asked for; None: the whole.
         gap: seconds; a longer step forward is a jump of the input's clock.
         coarse: seconds by which the output's container may round on top of its own unit.
     """
@@ -43,12 +43,13 @@ class StreamComparison:
         *,
         known: Collection[int],
         source: str | None,
-        whole: bool,
+        begin: Fraction | None,
         gap: Fraction,
         coarse: Fraction,
     ) -> None:
         self._input, self._output, self._written, self._video = before, after, written, video
-        self._known, self._source, self._whole, self._gap, self._coarse = known, source, whole, gap, coarse
+        self._known, self._source, self._gap, self._coarse = known, source, gap, coarse
+        self._whole, self._begin = begin is None, begin or Fraction(0)
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.sync: list[SyncPoint] = []
@@ -94,7 +95,8 @@ class StreamComparison:
                 return found
             numbers = found
         out_times = [time for time in out.times() if time is not None]
-        if more := self._hidden_now(reading, out, numbers):
+        early = self._early(index, reading, out, numbers)
+        if more := self._hidden_now(reading, out, numbers, early):
             return more
         if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
             return ""
@@ -102,7 +104,9 @@ class StreamComparison:
             going_in: list[int | None] = [times[self._nearest(reading, out, range(len(times)))]]
             out_times = out_times[:1]
         else:
-            going_in = [times[number] for number in numbers]
+            # Packets that only prepare a decoder for the first frame that is shown have other times.
+            going_in = [times[number] for number in numbers[early:]]
+            numbers, out_times = numbers[early:], out_times[early:]
         tolerance = max(out.time_base, reading.time_base) + self._coarse
         match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
         if match.worst * match.unit > tolerance + self._output.video.time_base:
@@ -139,12 +143,12 @@ class StreamComparison:
                 points.append(SyncPoint(index, at + shift, 0.0, offset))
         return points
 
-    def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> str:
+    def _hidden_now(self, reading: StreamReading, out: StreamReading, numbers: list[int], early: int) -> str:
         """Why packets that the input shows are not shown any more; empty: they are. The decoder's start may be hidden."""
         if reading.is_pcm:
             return ""
         times = out.times()
-        hidden = [place for place in sorted(out.hidden) if numbers[place] not in reading.hidden]
+        hidden = [place for place in sorted(out.hidden) if place >= early and numbers[place] not in reading.hidden]
         if not hidden:
             return ""
         first, last = times[hidden[0]], times[hidden[-1]]
@@ -152,6 +156,25 @@ class StreamComparison:
         if reading.kind == "audio" and hidden[-1] < len(times) - 1 and not long:
             return ""
         return f"{len(hidden)} packets that the input shows are hidden in the output"
+
+    def _early(self, index: int, reading: StreamReading, out: StreamReading, numbers: list[int]) -> int:
+        """How many packets at the beginning come before what was asked for; those that are shown now are told."""
+        if reading.is_pcm:
+            return 0
+        times = reading.times()
+
+        def before(number: int) -> bool:
+            time = times[number]
+            return number in reading.hidden or (
+                not self._whole and time is not None and time * reading.time_base < self._begin
+            )
+
+        early = next((place for place, number in enumerate(numbers) if not before(number)), len(numbers))
+        shown = sum(place not in out.hidden for place in range(early))
+        if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
+            what = f"{shown} packets of {reading.kind} stream {index} before the first that is shown: the container can't hide them"
+            self.repairs.append(Repair(index, what, shown, 0.0))
+        return early if reading.kind == "video" else 0
 
     def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:
         """The number of the input's packet for each of the output's; or why they are not the same."""

@@ -187,6 +187,10 @@ def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap
             continue
         theirs = pairs[ours.index][1]
         same = _primed(ours, theirs, hidden)
+        if same is None and said and ours.kind == "video":
+            # What an edit list hides of another camera is needed to decode the rest: it was said that it is there.
+            same = _primed(ours, theirs, LONG * 1000)
+            same = same and (_last(same[0], len(ours.packets)), _last(same[1], len(ours.packets)))
         if same is not None:
             ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
             told += _offset(before, after, ours_, theirs_, said, wrap)
@@ -218,7 +222,7 @@ def _primed(ours: Track, theirs: Track, limit: Fraction) -> tuple[Track, Track] 
 def _with_priming(track: Track, limit: Fraction) -> list[Track]:
     """The track as it is shown, and with one, two … hidden packets that come right before."""
     known = [time for time in track.times if time is not None]
-    if track.kind != "audio" or (track.packets and not known):
+    if (track.kind != "audio" and limit <= PRIMING) or (track.packets and not known):
         return [track]
     begin = min(known, default=max((time for _, time in track.hidden if time is not None), default=0) + PRIMING / 2)
     more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
@@ -243,6 +247,11 @@ def _calm(told: Reading, place: int) -> bool:
     near_by = told.frames[max(0, place - AROUND) : place + AROUND + 1]
     times = [frame.time for frame in near_by]
     return all(frame.certain for frame in near_by) and _sane(times, None)
+
+
+def _last(track: Track, count: int) -> Track:
+    """The last packets alone."""
+    return replace(track, packets=track.packets[-count:], times=track.times[-count:])
 
 
 def _first(track: Track) -> Track:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import av
@@ -24,6 +25,7 @@ from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
 from rtseg.sources.pictures import PictureReader
+from rtseg.sources.other_video import OtherVideo
 from rtseg.sources.timeline import FrameTimes, PacketTimes, fraction
 
 _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"}
@@ -102,6 +104,9 @@ class FileSource:
             decoding_times="matroska" not in self._container.format.name,
         )
         self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
+        # A part that begins between two ticks of a coarse clock (AVI) has a finer one.
+        whole = self._span.start % self._time_base == 0 or self._time_base <= Fraction(1, 1000)
+        self._finer = 1 if whole else ceil(90_000 * self._time_base)
         # Kept here because a stream object must not be touched once its container is closed: PyAV crashes.
         audio = self._container.streams.audio
         self._pcm = {s.index for s in audio if s.codec_context is not None and s.codec_context.name.startswith("pcm_")}
@@ -112,6 +117,7 @@ class FileSource:
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()
+        self._other_videos: dict[int, OtherVideo] = {}
         # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
         self._reader: PictureReader | None = None
@@ -161,6 +167,9 @@ class FileSource:
         for index, count in wrong.items():
             packets = f"packets of {self._kinds.get(index)} stream {index}"
             yield f"{packets} with a wrong time stamp: {count}, set between their neighbors"
+        for index, other in self._other_videos.items():
+            if other.left_out:
+                yield f"video stream {index}: {other.left_out} packets before its first key frame left out"
         for index, times in self._others.items():
             yield from times.warnings(f"packets of {self._kinds.get(index)} stream {index}")
 
@@ -333,7 +342,7 @@ class FileSource:
             self._reader = PictureReader.of(picture)
         self._resized += not self._reader.fits(picture)
         self._in_software += self._opened.accelerated and not in_card_memory(picture)
-        yield self._made(picture, pts - self._span.shift(self._time_base), self._reader)
+        yield self._made(picture, pts, self._reader)
         self._index += 1
 
     def _made(self, picture: VideoFrame, pts: int, reader: PictureReader) -> Frame:
@@ -342,14 +351,15 @@ class FileSource:
         fetched: Any = (
             self._planes(picture, reader) if stays is None else Fetched(lambda: self._planes(picture, reader))
         )
+        time_base = self._time_base / self._finer
         known: dict[str, Any] = {
             "planes": fetched,
             "pixel_format": reader.pixel_format,
             "colour": reader.colour,
-            "pts": pts,
-            "time_base": self._time_base,
+            "pts": pts * self._finer - self._span.shift(time_base),
+            "time_base": time_base,
             "index": self._index,
-            "duration": picture.duration or 0,
+            "duration": (picture.duration or 0) * self._finer,
             "captured_ns": time.monotonic_ns(),
         }
         return Frame(**known) if stays is None else CardFrame(**known, picture=stays)
@@ -376,19 +386,31 @@ class FileSource:
         if self._span.start:
             _refine(packet)  # AVI counts blocks of audio: the part begins between two of them.
         unit = fraction(packet.time_base) or Fraction(1)
+        times = self._others.setdefault(stream, PacketTimes())
+        if self._kinds.get(stream) == "video":
+            first = self._span.first(unit) if self._span.start else None
+            other = self._other_videos.setdefault(stream, OtherVideo(first, self._starts.get(stream, 0), unit))
+            for ready, leads in other.take(packet):
+                yield from self._passed(times.place(ready, True), stream, unit, leads=leads)
+            return
         if not packet.is_discard:
             self._heard.add(stream)
         elif stream in self._heard or not self._prepares(packet, unit):
             return  # An edit list hides it.
-        ready = self._others.setdefault(stream, PacketTimes()).place(packet, self._kinds.get(stream) == "video")
-        yield from self._passed(ready, stream, unit)
+        yield from self._passed(times.place(packet), stream, unit)
 
-    def _passed(self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction) -> Iterator[Passthrough]:
-        """The packets that lie within the range."""
+    def _passed(
+        self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction, *, leads: bool = False
+    ) -> Iterator[Passthrough]:
+        """The packets that lie within the range; `leads`: they lie before it, and are needed to decode what is in it."""
         for packet in packets:
             assert packet.pts is not None
             assert packet.dts is not None
-            if self._span.holds(packet.pts, unit):
+            # Of reordered frames those that are decoded within the range are kept: others need them.
+            last = packet.dts if self._kinds.get(stream) == "video" else packet.pts
+            begun = not self._span.start or packet.pts >= self._span.first(unit)
+            inside = begun and not self._span.ended(last, unit)
+            if leads or inside:
                 shift = self._span.shift(unit)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 yield Passthrough(packet, stream)

@@ -394,7 +394,7 @@ class Clock:
         assert track.last is not None
         limit = 4 * (len(rest) + 1) * track.step + int(_OVERLAP_SECONDS / track.tick)
         limit = min(limit, self._gap_ticks(track))
-        little = 0 <= track.last - first < max(2 * track.step, _LITTLE_SECONDS / track.tick)
+        little = 0 <= track.last - first < max(2 * track.step, int(_LITTLE_SECONDS / track.tick))
         before, earlier = track.step, first
         for stamp in rest:
             step = stamp - earlier

@@ -112,7 +112,7 @@ class Opened:
             height=first.height,
             pixel_format=reader.pixel_format,
             colour=reader.colour,
-            time_base=self.time_base,
+            time_base=first.time_base,
             frame_rate=rate,
             frame_count=count,
             duration_seconds=seconds,
