@@ -13,6 +13,7 @@ import pytest
 from fuzz_boxes import change_mp4, parse
 from fuzz_cases import case
 from fuzz_check import differences
+from fuzz_child import run_case
 from fuzz_media import GROWTH_MIB, fuzz, growth
 from fuzz_reading import Reading, Shown, Track, read
 from fuzz_seeds import REAR, seeds
@@ -31,6 +32,38 @@ def test_changed_files_show_what_plain_ffmpeg_shows_or_end_in_one_line() -> None
     assert outcome.kinds["ok"] + outcome.kinds["repaired"] >= 60
     assert outcome.families["healthy ok"] + outcome.families["healthy repaired"] == 20
     assert len(outcome.growth_mib) == 1
+
+
+# Files that ended wrong although the report called them right: several edits of one track (1324, 9364), another camera behind an
+# edit list (1687, 1855, 6119), a wrong stamp behind a gap (5182), a joint with a recording of another pace (4065, 6372), a stream
+# that steps back alone (6758, 8725), a late packet of audio (13712), equal decoding times (1762), frames behind damage
+# (10036, 10108, 12962, 14322), frames closer than the output's ticks beside damage (10675).
+ONCE_WRONG = [
+    1324,
+    9364,
+    1687,
+    1855,
+    6119,
+    5182,
+    4065,
+    6372,
+    6758,
+    8725,
+    13712,
+    1762,
+    10036,
+    10108,
+    12962,
+    14322,
+    10675,
+]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("number", ONCE_WRONG)
+def test_files_that_once_ended_wrong(files: list[Path], tmp_path: Path, number: int) -> None:
+    kind, line, _ = run_case(case(files, 1, number), tmp_path, number)
+    assert kind in ("ok", "repaired", "broken"), line
 
 
 @pytest.mark.timeout(400)

@@ -1,0 +1,75 @@
+"""A second camera that is copied can be decoded from its first frame on, in a part of a file and behind an edit list."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from media import number_of, picture, read, through, to_pix_fmt
+
+
+def write_cameras(path: Path, *, gop: int, frames: int = 75, begins: int = 0, b_frames: int = 2) -> Path:
+    """Write a front camera and a rear one, whose frames count from 100; both begin `begins` frames before zero."""
+    out = av.open(str(path), "w")
+    cameras: list[Any] = []
+    for _ in range(2):
+        options = {"bf": str(b_frames), "sc_threshold": "0", "x264-params": f"bframes={b_frames}:b-adapt=0"}
+        stream = out.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.codec_context.gop_size = 96, 64, gop
+        cameras.append(stream)
+    packets = []
+    for number in range(frames):
+        for place, stream in enumerate(cameras):
+            frame = to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            packets += stream.encode(frame)
+    for stream in cameras:
+        packets += stream.encode(None)
+    out.start_encoding()
+    for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        moved = round(Fraction(begins, 25) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+        out.mux(packet)
+    out.close()
+    return path
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_part_begins_between_two_key_frames(tmp_path: Path, target: str, b_frames: int) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=250, b_frames=b_frames)
+    result = through(path, tmp_path / f"out.{target}", start=1.0, duration=1.0)
+    assert result.report.ok, result.report.line()
+    assert [number_of(frame) for frame in read(tmp_path / f"out.{target}", stream=0)] == list(range(25, 50))
+    rear = [number_of(frame) - 100 for frame in read(tmp_path / f"out.{target}", stream=1)]
+    begins = 25 if target in ("mp4", "mov") else 0
+    assert rear[: 25 - begins + 25] == list(range(begins, 50))
+    assert len(rear) <= 50 - begins + b_frames  # frames behind the part that others are decoded from
+    front, back = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
+    assert back[25 - begins].pts_seconds == pytest.approx(front[0].pts_seconds, abs=0.0015)
+    told = any("video stream 1 before the first that is shown" in repair.what for repair in result.report.repairs)
+    assert told == (target in ("mkv", "ts"))
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv"])
+def test_an_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=250, begins=10)
+    assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # the input is what it ought to be
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    rear = read(tmp_path / f"out.{target}", stream=1)
+    hidden = 0 if target == "mp4" else 10
+    assert [number_of(frame) - 100 for frame in rear] == list(range(10 - hidden, 75))
+    front = read(tmp_path / f"out.{target}", stream=0)
+    assert rear[hidden].pts_seconds == pytest.approx(front[0].pts_seconds, abs=0.0015)
+
+
+def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=25, b_frames=0)
+    result = through(path, tmp_path / "out.mkv", start=1.0, duration=1.0)
+    assert result.report.ok
+    assert not result.report.repairs
+    assert [number_of(frame) - 100 for frame in read(tmp_path / "out.mkv", stream=1)] == list(range(25, 50))
