@@ -206,9 +206,7 @@ class FileSource:
     # Reading
 
     def _read(self) -> Iterator[Frame | Passthrough]:
-        fields = None
-        if self._video.codec_context.name == "h264":
-            fields = FieldCounter(self._video.codec_context.extradata)
+        fields = self._field_counter()
         for packet in self._from_start(self._clock.map(self._packets())):
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
@@ -238,19 +236,25 @@ class FileSource:
             self._corrupt += lost
             self._damaged("pictures missing: the decoder had nothing to predict them from", lost)
 
+    def _field_counter(self) -> FieldCounter | None:
+        context = self._video.codec_context
+        return FieldCounter(context.extradata) if context.name == "h264" else None
+
     def _from_start(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         """All packets from the last key frame before the range on: those before it need not be decoded."""
         if not self._span.start:
             yield from packets
             return
         held: list[Packet[Any]] = []
+        fields = self._field_counter()
         first = self._span.first(self._time_base)
         for packet in packets:
             if packet.stream_index != self._video.index:
                 yield packet  # The range takes what it needs of it.
                 continue
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if packet.is_keyframe and (stamp is None or stamp <= first or not held):
+            second = fields is not None and fields.is_second_field(bytes(packet))
+            if packet.is_keyframe and not second and (stamp is None or stamp <= first or not held):
                 held.clear()
             if held or packet.is_keyframe:
                 held.append(packet)

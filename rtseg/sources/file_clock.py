@@ -46,8 +46,8 @@ _AHEAD_BYTES = 64 << 20
 _PRIMING_SECONDS = Fraction(1, 5)
 """Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
 
-_NOTICED_SECONDS = Fraction(6, 100)
-"""Audio that is less late than this is left where its time stamp says."""
+_NOTICED_SECONDS = Fraction(2, 100)
+"""Audio that is less late than this, or by a packet that is missing, is left where its time stamp says."""
 
 _LITTLE_SECONDS = Fraction(1, 10)
 """A stream that steps back by less than this and goes on is soon where it was: its times are squeezed, not moved for ever."""
@@ -295,7 +295,7 @@ class Clock:
         audio = packet.stream_index in self._audio
         if audio:
             longest = track.step + track.step // 2
-            noticed = track.step + max(2 * track.step, int(_NOTICED_SECONDS / track.tick))
+            noticed = track.step + max(track.step * 5 // 4, int(_NOTICED_SECONDS / track.tick))
         if stamp - track.last <= longest:
             return False
         ahead.appendleft(packet)
@@ -305,8 +305,8 @@ class Clock:
             return False
         if stamp - track.last <= noticed:
             return track.last < following[0] < stamp
-        if track.last < min(following) < stamp:
-            high = next(number for number, later in enumerate(following) if later < stamp)
+        high = next((number for number, later in enumerate(following) if later < stamp), None)
+        if high is not None and following[high] > track.last:
             rest = following[high:]
             low = next((n for n, (a, b) in enumerate(pairwise(rest), 1) if not 0 < b - a <= longest), None)
             return (

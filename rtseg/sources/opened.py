@@ -272,7 +272,9 @@ def arbitrary_clock(container: InputContainer) -> bool:
 def _seek(opened: Opened) -> bool:
     """Whether a key frame before the span was found; if not, the file has been read and must be opened again."""
     first = opened.span.first(opened.time_base)
-    for seconds_before in (0, 2, 10, 60):
+    # H.264 may have the second field of a frame at the place that is asked for, and begin with it.
+    least = 1 if opened.video.codec_context.name == "h264" else 0
+    for seconds_before in (least, 2, 10, 60):
         target = first - round(seconds_before / opened.time_base)
         try:
             opened.container.seek(target, stream=opened.video)
