@@ -29,6 +29,9 @@ NO_TIME = -(1 << 62)
 
 _ERRORS_IN_A_ROW = 64
 
+_LONGEST_STEP_SECONDS = Fraction(1, 2)
+"""A frame without a time stamp is not shown further than this behind the one before."""
+
 
 @dataclass(slots=True)
 class StreamReading:
@@ -191,6 +194,7 @@ def decoded_times(
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "NONE" if damaged else "FRAME"
+        gap = int(_LONGEST_STEP_SECONDS / (fraction(stream.time_base) or 1))
         errors = 0
         while errors < _ERRORS_IN_A_ROW:
             try:
@@ -199,7 +203,7 @@ def decoded_times(
                     try:
                         for frame in stream.codec_context.decode(packet if packet.size else None):
                             if not frame.is_corrupt:
-                                times.append(frame.pts if frame.pts is not None else frame.dts)
+                                times.append(_shown(frame, times, gap))
                     except (av.FFmpegError, OSError):
                         continue
                 break
@@ -214,9 +218,22 @@ def decoded_times(
                 continue
             if not rest:
                 break
-            times += [frame.pts if frame.pts is not None else frame.dts for frame in rest if not frame.is_corrupt]
+            for frame in rest:
+                if not frame.is_corrupt:
+                    times.append(_shown(frame, times, gap))
         wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
     return _in_one_turn(times, next((time for time in times if time is not None), 0)) if wraps else times
+
+
+def _shown(frame: Any, times: Sequence[int | None], gap: int) -> int | None:
+    """When a frame is shown; None: nothing tells.
+
+    Where its stamp is missing, FFmpeg has that of the packet that it came behind, which may be of another recording.
+    """
+    if frame.pts is not None or frame.dts is None:
+        return frame.pts  # type: ignore[no-any-return]
+    before = next((time for time in reversed(times) if time is not None), None)
+    return frame.dts if before is None or 0 < frame.dts - before <= gap else None
 
 
 def _unwrap(streams: dict[int, StreamReading], video: StreamReading) -> None:

@@ -323,6 +323,7 @@ class FileSource:
         """The frames whose times are certain now that a picture was decoded."""
         self._decoded += 1
         stamp = picture.pts
+        guessed = stamp is None and self._decoding_times is None
         if stamp is None and self._clock.sparse:
             # FFmpeg's best effort: the decoding time of the packet that made the decoder give this frame.
             stamp = picture.dts
@@ -336,7 +337,7 @@ class FileSource:
         if picture.width * picture.height > self._max_pixels:
             size = f"{picture.width}x{picture.height}"
             raise SourceError(f"{self._name}: a picture is {size}: more than {self._max_pixels} pixels (--max-pixels)")
-        for earlier, pts in self._times.put(picture, stamp):
+        for earlier, pts in self._times.put(picture, stamp, guessed=guessed):
             yield from self._frame(earlier, pts)
 
     def _frame(self, picture: VideoFrame, pts: int) -> Iterator[Frame]:

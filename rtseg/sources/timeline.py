@@ -17,6 +17,10 @@ _HELD_FRAMES = 32
 """Frames that wait for the next one with a time stamp, at most. More than any codec reorders (16)."""
 
 
+_GAP_STEPS = 4
+"""Frames without a time stamp in front of a gap that is this many times as long as they need belong to what comes before it."""
+
+
 def fraction(value: Any) -> Fraction:
     """A rational of PyAV as Python's own: from 19.0 on PyAV has a class for them; 0 for None."""
     return Fraction(value.numerator, value.denominator) if value else Fraction(0)
@@ -104,8 +108,15 @@ class FrameTimes(Generic[T]):
         self.wrong = 0
         """Frames whose time stamp was out of order."""
 
-    def put(self, frame: T, stamp: int | None) -> Iterator[tuple[T, int]]:
-        """Take a frame and yield those whose times are certain: most are held until the next one is there."""
+    def put(self, frame: T, stamp: int | None, *, guessed: bool = False) -> Iterator[tuple[T, int]]:
+        """Take a frame and yield those whose times are certain: most are held until the next one is there.
+
+        `guessed`: the stamp is that of the packet behind which the frame came. Behind a gap that is not the frame's.
+        """
+        if guessed and stamp is not None:
+            before = next((s for _, s in reversed(self._held) if s is not None), self._last)
+            if before is not None and stamp - before > _GAP_STEPS * self._step:
+                stamp = None
         self.missing += stamp is None
         self._held.append((frame, stamp))
         yield from self._ready(end=False)
@@ -182,6 +193,8 @@ class FrameTimes(Generic[T]):
         elif after <= self._last + later:
             self._reject(later)
             return
+        elif after - self._last > _GAP_STEPS * (later + 1) * self._step:
+            stamps = [self._last + (number + 1) * self._step for number in range(later)]
         else:
             room = after - self._last
             stamps = [self._last + room * (number + 1) // (later + 1) for number in range(later)]
