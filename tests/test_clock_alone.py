@@ -146,3 +146,13 @@ def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path
     steps = np.diff(times)
     assert steps[53] == pytest.approx(0.04, abs=0.001)
     assert steps[54] > 0.5
+
+
+@pytest.mark.parametrize(("codec", "told"), [("wavpack", True), ("ac3", False)])
+def test_audio_that_begins_later_than_the_part_is_told(tmp_path: Path, codec: str, told: bool) -> None:
+    """WavPack has packets of a second, which can't be cut."""
+    path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
+    result = through(path, tmp_path / "out.mkv", start=0.5)
+    assert result.report.ok, result.report.line()
+    assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == told
+    assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if told else 0.0, abs=0.04)

@@ -24,8 +24,8 @@ from rtseg.sources.file_clock import Clock
 from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
-from rtseg.sources.pictures import PictureReader
 from rtseg.sources.other_video import OtherVideo
+from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import FrameTimes, PacketTimes, fraction
 
 _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"}
@@ -36,6 +36,9 @@ _ERRORS_IN_A_ROW = 64
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
+
+_NOTICED_SECONDS = Fraction(6, 100)
+"""Audio that is missing for less than this at the beginning of a part is not worth a line."""
 
 _TAIL_SECONDS = 5
 """How far past `--duration` packets of other streams are looked for."""
@@ -118,6 +121,8 @@ class FileSource:
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()
         self._other_videos: dict[int, OtherVideo] = {}
+        self._silent: dict[int, Fraction] = {}
+        """Seconds from the beginning of a part to the first packet of audio in it, where one before it was left out."""
         # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
         self._reader: PictureReader | None = None
@@ -167,6 +172,9 @@ class FileSource:
         for index, count in wrong.items():
             packets = f"packets of {self._kinds.get(index)} stream {index}"
             yield f"{packets} with a wrong time stamp: {count}, set between their neighbors"
+        for index, silent in self._silent.items():
+            if silent > _NOTICED_SECONDS:
+                yield f"audio stream {index} begins {float(silent):.2f} s later than the part: its packets are that long"
         for index, other in self._other_videos.items():
             if other.left_out:
                 yield f"video stream {index}: {other.left_out} packets before its first key frame left out"
@@ -413,7 +421,10 @@ class FileSource:
             assert packet.dts is not None
             # Of reordered frames those that are decoded within the range are kept: others need them.
             last = packet.dts if self._kinds.get(stream) == "video" else packet.pts
-            begun = not self._span.start or packet.pts >= self._span.first(unit)
+            late = (packet.pts - self._span.first(unit)) * unit
+            begun = not self._span.start or late >= 0
+            if self._span.start and self._kinds.get(stream) == "audio" and self._silent.get(stream, late) < 0:
+                self._silent[stream] = late  # of the last packet before the part, then of the first one in it
             inside = begun and not self._span.ended(last, unit)
             if leads or inside:
                 shift = self._span.shift(unit)
