@@ -23,6 +23,9 @@ LONG = Fraction(1)
 AROUND = 3
 """Frames beside a wrong time that may have been moved with it: which of them is the wrong one is a matter of opinion."""
 
+SQUEEZED = 30
+"""Frames behind a step back of the picture's clock alone that may be set close, until it is where it was."""
+
 UNIFORM = (0, 255)
 """Numbers of a picture that is all dark or all light: what decoders make of damage, each in its own way."""
 
@@ -44,7 +47,7 @@ def differences(before: Reading, after: Reading, *, said: bool, left_out: bool, 
     # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
     repaired = said and not _sane_frames(before, wrap)
     return [
-        *_frames(before, after),
+        *_frames(before, after, damaged=damaged),
         *([] if repaired and damaged else (_times_repaired if repaired else _times_kept)(before, after, wrap)),
         *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
     ]
@@ -66,12 +69,15 @@ def near(value: Fraction, wrap: Fraction | None) -> Fraction:
     return value if wrap is None else value - round(value / wrap) * wrap
 
 
-def _frames(before: Reading, after: Reading) -> list[str]:
+def _frames(before: Reading, after: Reading, *, damaged: bool) -> list[str]:
     told = []
     if len(before.frames) != len(after.frames):
         told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
     for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
         uniform = theirs.number in UNIFORM and place > 0
+        around = [frame.number for frame in before.frames[max(0, place - 2) : place + 1]]
+        if damaged and None not in around and len(around) == 3 and 2 * around[1] != around[0] + around[2]:
+            continue  # What lies in the holes of a damaged picture is what the decoder's memory held.
         if None not in (ours.number, theirs.number) and ours.number != theirs.number and not uniform:
             told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
             break
@@ -117,8 +123,8 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
             continue
         if place not in _undoubted(ours, place) or place + 1 not in _undoubted(ours, place):
             continue
-        past = [time for time in ours[:place] if time is not None and time - ours[place] < LONG]
-        if alone and max(past, default=ours[place]) > ours[place]:
+        past = [time for time in ours[max(0, place - SQUEEZED) : place + 1] if time is not None]
+        if alone and not _sane(past, None):
             continue
         steps = [now - last for last, now in itertools.pairwise(around)]
         if not all(0 < step < LONG for step in steps):

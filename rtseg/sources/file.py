@@ -34,7 +34,7 @@ _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", 
 _ERRORS_IN_A_ROW = 64
 """Reading stops after as many errors of the container without one packet between them."""
 
-_PREROLL_SECONDS = Fraction(1, 10)
+_PREROLL_SECONDS = Fraction(8, 100)
 """Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
 
 _NOTICED_SECONDS = Fraction(6, 100)

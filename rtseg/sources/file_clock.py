@@ -139,6 +139,8 @@ class Clock:
                     start = unwrapped(start, self._begin)
                 starts[stream.index] = start * track.tick
         self._offsets = [self._first_offset(starts)]
+        self._ends: list[Fraction] = []
+        """Where each segment but the last one ends, in seconds by its own clock."""
         self.jumps: list[Jump] = []
         self.wrong_stamps: dict[int, int] = {}
         """For each stream, the number of time stamps that were wrong and set between their neighbors."""
@@ -253,6 +255,11 @@ class Clock:
         now = video.last * video.tick
         if abs(stamp * track.tick - now) <= _OVERLAP_SECONDS:
             return
+        # The clock may have jumped, and this stream not yet: it began late.
+        behind = [number for number, end in enumerate(self._ends) if abs(stamp * track.tick - end) <= _OVERLAP_SECONDS]
+        if behind:
+            track.segment = behind[-1]
+            return
         # The clock may have jumped already, and the video not yet: its next packets tell.
         state = video.last, video.step, video.shown_until, video.segment
         number = self._next_jump(video, ahead, reader)
@@ -280,8 +287,8 @@ class Clock:
                 if not self._continues(video, stamp, video.reordered or packet.dts is None):
                     return number
                 video.last, video.step = stamp, max(1, packet.duration or video.step)
-                if packet.pts is not None:
-                    video.shown_until = max(video.shown_until or packet.pts, packet.pts + video.step)
+                if (pts := _composed(packet, video.tick)) is not None:
+                    video.shown_until = max(video.shown_until or pts, pts + video.step)
             number += 1
         return None
 
@@ -421,8 +428,12 @@ class Clock:
                 if not self._continues(other, stamp, other.reordered or packet.dts is None, others[number]):
                     return False
                 others[number] = stamp
-        ran = [(last - begins[number]) * self._tracks[number].tick for number, last in others.items()]
-        return any(seconds >= _OVERLAP_SECONDS or (ended and seconds > 0) for seconds in ran)
+        there = (3 * track.last - first) // 2 * track.tick  # half as far behind as this stream is set back
+        for number, last in others.items():
+            tick = self._tracks[number].tick
+            if (last - begins[number]) * tick >= _OVERLAP_SECONDS or (ended and last * tick > there):
+                return True
+        return False
 
     def _stamps(self, track: _Track, ahead: deque[Packet[Any]], reader: Iterator[Packet[Any]], count: int) -> list[int]:
         """The next stamps of a stream, reading on where needed."""
@@ -439,10 +450,16 @@ class Clock:
 
     def _repair(self, packet: Packet[Any], track: _Track, ahead: deque[Packet[Any]]) -> None:
         self._count_wrong(packet)
-        if packet.stream_index == self._video:
-            packet.pts = packet.dts = None  # Frames are set between their neighbors once they are in order.
-            return
         assert track.last is not None
+        if packet.stream_index == self._video:
+            # Frames are set between their neighbors once they are in order. A decoding time that is hardly wrong says
+            # nothing of when the frame is shown.
+            stamp = _stamp(packet)
+            if stamp is None or track.last - stamp > track.step or stamp > track.last:
+                packet.pts = None
+            packet.dts = None
+            self._move(packet, track)
+            return
         later = (
             stamp
             for other in ahead
@@ -463,7 +480,7 @@ class Clock:
         while len(track.ticks) < len(self._offsets):
             track.ticks.append(round(self._offsets[len(track.ticks)] / track.tick))
         pts, dts, offset = packet.pts, packet.dts, track.ticks[track.segment]
-        if pts is not None and dts is not None and abs(pts - dts) * track.tick > _COMPOSITION_SECONDS:
+        if pts != _composed(packet, track.tick):
             self._count_wrong(packet)
             pts = packet.pts = None if packet.stream_index == self._video else dts
         if pts is not None:
@@ -500,6 +517,7 @@ class Clock:
         offset = max(need for need in needs if need is not None)
         before = self._offsets[track.segment]
         self._offsets.append(offset)
+        self._ends.append(track.last * track.tick)
         track.segment, track.shown_until = len(self._offsets) - 1, None
         shown = ahead[0].pts if ahead[0].pts is not None else first
         self.jumps.append(Jump(float(shown * track.tick + offset), float(offset - before)))
@@ -555,14 +573,15 @@ class Clock:
                     break
                 continue
             last, step = stamp, max(1, packet.duration or step)
-            if packet.pts is not None:
-                shown = max(shown or packet.pts, packet.pts + step)
+            if (pts := _composed(packet, track.tick)) is not None:
+                shown = max(shown or pts, pts + step)
         if not behind:
             return None
         begin = _stamp(behind[0])
         assert begin is not None
         need = last + step - begin
-        stamps = [packet.pts for packet in behind if packet.pts is not None and packet.pts >= begin]
+        times = (_composed(packet, track.tick) for packet in behind)
+        stamps = [pts for pts in times if pts is not None and pts >= begin]
         if stamps and shown is not None:
             need = max(need, shown - min(stamps))
         return need * track.tick + self._offsets[track.segment]
@@ -580,3 +599,10 @@ def _stamp(packet: Packet[Any]) -> int | None:
     if packet.is_discard:
         return None
     return packet.dts if packet.dts is not None else packet.pts
+
+
+def _composed(packet: Packet[Any], tick: Fraction) -> int | None:
+    """The presentation time of a packet, if it is not too far from its decoding time."""
+    pts, dts = packet.pts, packet.dts
+    far = pts is not None and dts is not None and abs(pts - dts) * tick > _COMPOSITION_SECONDS
+    return None if far else pts
