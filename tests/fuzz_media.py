@@ -106,10 +106,15 @@ class Outcome:
 
 
 def growth(resident: list[float]) -> float | None:
-    """What came on top of the settled memory until the end, MiB: the medians of ten cases each. None: too few cases."""
+    """What came on top of the settled memory until the end, MiB: the medians of ten cases each. None: too few cases.
+
+    Without the largest step: a case that needs more than all before it leaves a larger heap, once; a leak has many steps.
+    """
     if len(resident) < SETTLED_CASES + 20:
         return None
-    return float(np.median(resident[-10:]) - np.median(resident[SETTLED_CASES : SETTLED_CASES + 10]))
+    medians = [float(np.median(resident[end - 10 : end])) for end in range(SETTLED_CASES + 10, len(resident) + 1)]
+    steps = [later - earlier for earlier, later in zip(medians, medians[10:], strict=False)]
+    return medians[-1] - medians[0] - max(0.0, *steps)
 
 
 def run_stretch(folder: Path, seed: int, first: int, count: int, keep: Path | None) -> Outcome:
