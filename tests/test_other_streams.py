@@ -144,6 +144,43 @@ def test_g711_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> N
     assert np.array_equal(*samples)
 
 
+def _write_pcm(path: Path, layout: str) -> None:
+    """Write a second of video and of PCM whose channels differ."""
+    channels = av.AudioLayout(layout).nb_channels
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuvj420p"
+        sound: Any = out.add_stream("pcm_s16le", rate=44100)
+        sound.codec_context.layout = layout
+        for number in range(25):
+            frame = to_pix_fmt(picture(number), "yuvj420p", 5, True)
+            frame.pts = number
+            out.mux(video.encode(frame))
+            samples = np.arange(1764)[:, None] + 1000 * np.arange(channels)
+            piece = av.AudioFrame.from_ndarray(samples.astype(np.int16).reshape(1, -1), format="s16", layout=layout)
+            piece.sample_rate, piece.pts = 44100, 1764 * number
+            out.mux(sound.encode(piece))
+        out.mux(video.encode(None))
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("layout", ["stereo", "2 channels", "4 channels", "9 channels"])
+def test_channels_of_pcm_that_nobody_names_are_kept(tmp_path: Path, layout: str, target: str) -> None:
+    _write_pcm(tmp_path / "in.avi", layout)
+    with av.open(str(tmp_path / "in.avi")) as container:
+        assert "channels" in container.streams.audio[0].layout.name
+    result = through(tmp_path / "in.avi", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    if (layout, target) == ("9 channels", "mp4"):
+        assert any("transcoded to aac, mixed from 9 channels to 2" in note for note in result.notes), result.notes
+        return
+    samples = []
+    for name in ("in.avi", f"out.{target}"):
+        with av.open(str(tmp_path / name)) as container:
+            samples.append(np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1))
+    assert np.array_equal(*samples)
+
+
 @pytest.mark.parametrize(
     ("codec", "target"),
     [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],

@@ -16,7 +16,7 @@ from av.stream import Disposition
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import Container
-from rtseg.sinks.transcode import Transcoded, pcm_encoder
+from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
 """ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
@@ -69,7 +69,7 @@ class Copied:
         if not kind.holds(template.type, codec_name(template)):
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
         _try_header(template, kind)
-        self._stream = container.add_stream_from_template(template, opaque=True)
+        self._stream = _add_copy(container, template, kind)
         self._stream.metadata.update(metadata_for(kind, template))
         disposition = Disposition(template.disposition)
         if template.type == "video":
@@ -98,10 +98,20 @@ class Copied:
         return []
 
 
+def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
+    """Add a stream like the input's. PCM in MP4 must say which channel is which: AVI often gives their number alone."""
+    stream: Any = container.add_stream_from_template(template, opaque=True)
+    if kind.format == "mp4" and codec_name(template).startswith("pcm_"):
+        stream.codec_context.layout = default_layout(template.codec_context.layout)
+    return stream
+
+
 def _try_header(template: Any, kind: Container) -> None:
     """Raise what the muxer raises for a header with this stream, which it says only when the header is written."""
-    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format) as trial:
-        trial.add_stream_from_template(template, opaque=True).metadata.update(template.metadata)
+    # By default MP4's index, which may refuse the channels of PCM, is written last and without a stream that has no packets.
+    options = {"movflags": "empty_moov"} if kind.fragmented and codec_name(template).startswith("pcm_") else {}
+    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format, container_options=options) as trial:
+        _add_copy(trial, template, kind).metadata.update(template.metadata)
         trial.start_encoding()
 
 
