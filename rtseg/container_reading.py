@@ -21,7 +21,7 @@ from av.container import InputContainer
 from rtseg.sinks.others import codec_name
 from rtseg.sources.demux import open_input
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
-from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
+from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock, is_cover
 from rtseg.sources.timeline import fraction
 
 NO_TIME = -(1 << 62)
@@ -38,7 +38,7 @@ class StreamReading:
     """FFmpeg's name."""
 
     kind: str
-    """`video`, `audio`, `subtitle`, `data` …"""
+    """`video`, `cover`, `audio`, `subtitle`, `data` …"""
 
     time_base: Fraction = Fraction(1)
     """Seconds in a tick."""
@@ -239,7 +239,8 @@ def _in_one_turn(times: Sequence[int | None], near: int) -> list[int | None]:
 
 def _reading(stream: Any) -> StreamReading:
     default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
-    return StreamReading(codec_name(stream), stream.type, fraction(stream.time_base) or Fraction(1), default)
+    kind = "cover" if is_cover(stream) else stream.type
+    return StreamReading(codec_name(stream), kind, fraction(stream.time_base) or Fraction(1), default)
 
 
 def _payload(codec: str, packet: Packet[Any]) -> bytes | None:

@@ -17,7 +17,7 @@ class StreamReport:
     """In the input."""
 
     kind: str
-    """`audio`, `subtitle`, `data` …"""
+    """`audio`, `subtitle`, `cover`, `data` …"""
 
     codec: str
 
@@ -34,6 +34,8 @@ class StreamReport:
         """For people, without the time stamps."""
         if self.kind == "data" and self.fate == "re-encoded":
             return "time code kept"
+        if self.kind == "cover" and self.equal:
+            return "cover picture " + ("kept" if self.fate == "copied" else self.fate)
         if self.fate != "copied":
             return f"{self.kind} {self.codec} {self.fate}"
         return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"

@@ -68,7 +68,9 @@ class StreamComparison:
             fate = fates.get(index, "left out")
             out = self._output.others.get(indices[index]) if index in indices else None
             trouble = ""
-            if fate == "copied" and out is not None:
+            if reading.kind == "cover":
+                trouble = self._cover_differs(reading, out) if fate == "copied" else ""
+            elif fate == "copied" and out is not None:
                 trouble = self._packets_differ(index, reading, out, video)
             elif fate == "re-encoded" and out is not None and reading.kind == "audio":
                 trouble = self._transcoded_differs(index, reading, out, indices[index], video)
@@ -79,6 +81,13 @@ class StreamComparison:
             packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
             reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
         return reports
+
+    @staticmethod
+    def _cover_differs(reading: StreamReading, out: StreamReading | None) -> str:
+        """Why a cover picture is not the input's own; empty: it is."""
+        if out is None or out.kind != "cover":
+            return "the cover picture is not one in the output"
+        return "" if out.contents == reading.contents else "the cover picture is not the same"
 
     def _packets_differ(self, index: int, reading: StreamReading, out: StreamReading, video: Match | None) -> str:
         """Why a copied stream is not the input's own, in step with the video; empty: it is."""

@@ -170,6 +170,9 @@ class StreamInfo:
     streams: tuple[Any, ...] = ()
     """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
 
+    covers: Mapping[int, Any] = field(default_factory=dict)
+    """Cover pictures: the one `av.Packet` of each by the index of its stream, which is one of `streams`."""
+
     changing: frozenset[int] = frozenset()
     """Indices of audio streams whose rate or channels change in a way that only MPEG-TS holds."""
 

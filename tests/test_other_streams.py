@@ -356,6 +356,67 @@ def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Pat
     assert any("attachment stream 1" in note and "dropped" in note for note in result.notes), result.notes
 
 
+def _write_cover(path: Path, codec: str) -> bytes:
+    """Write audio, video and a cover picture; return the picture as it is coded."""
+    pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
+    coder: Any = av.CodecContext.create(codec, "w")
+    coder.width, coder.height, coder.pix_fmt, coder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
+    drawn = av.VideoFrame.from_ndarray(picture(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
+    data = b"".join(bytes(packet) for packet in [*coder.encode(drawn), *coder.encode(None)])
+    plain = write_video(path.with_name(f"plain{path.suffix}"), before=[Audio()])
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        if path.suffix == ".mkv":
+            out.add_attachment("cover", {"mjpeg": "image/jpeg", "png": "image/png"}[codec], data)
+        else:
+            cover: Any = out.add_stream(codec, rate=25)
+            cover.width, cover.height, cover.pix_fmt, cover.disposition = 48, 32, pix_fmt, 0x400
+            packet = av.Packet(data)
+            packet.pts, packet.stream = 0, cover
+            out.mux(packet)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    return data
+
+
+def _streams(path: Path) -> list[tuple[str, bool]]:
+    """Return the type of each stream and whether it is a cover picture."""
+    with av.open(str(path)) as container:
+        return [(stream.type, bool(stream.disposition & 0x400)) for stream in container.streams]
+
+
+def _cover_data(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux() if packet.size and packet.stream.disposition & 0x400]
+
+
+@pytest.mark.parametrize("start", [None, 0.2])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "mov", "avi", "ts", "webm"])
+@pytest.mark.parametrize(("source", "codec"), [("mp4", "mjpeg"), ("mp4", "png"), ("mkv", "png")])
+def test_a_cover_picture_is_kept_or_named(
+    tmp_path: Path, source: str, codec: str, target: str, start: float | None
+) -> None:
+    data = _write_cover(tmp_path / f"in.{source}", codec)
+    assert _cover_data(tmp_path / f"in.{source}") == [data]
+    result = through(tmp_path / f"in.{source}", tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    others = [("audio", False), ("video", False)]
+    held = target in ("mp4", "mkv")
+    assert _cover_data(tmp_path / f"out.{target}") == ([data] if held else [])
+    assert sorted(_streams(tmp_path / f"out.{target}")) == others + [("video", True)] * held
+    assert f"cover picture {'kept' if held else 'left out'}" in result.report.line()
+    assert any(f"can't hold cover picture 2 ({codec}): dropped" in note for note in result.notes) != held
+    assert not any("time stamp" in note for note in result.notes), result.notes
+
+
+def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> None:
+    _write_cover(tmp_path / "in.mp4", "png")
+    assert through(tmp_path / "in.mp4", tmp_path / "out.mp4", sink={"audio": False}).report.ok
+    assert _streams(tmp_path / "out.mp4") == [("video", False)]
+
+
 def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
     with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):

@@ -16,6 +16,7 @@ from av.stream import Disposition
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import Container
+from rtseg.sinks.covers import Cover
 from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
@@ -130,6 +131,8 @@ class OtherStreams:
         self._kind = kind
         self._time_code = info.time_code is not None and kind.writes_time_code
         self._changing = info.changing
+        self._pictures = info.covers
+        self._covers: list[Any] = []
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
@@ -149,7 +152,7 @@ class OtherStreams:
     @property
     def copied(self) -> dict[int, int]:
         """Index in the input to index in the output of each stream that is copied."""
-        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | Cover)}
 
     @property
     def reencoded(self) -> dict[int, int]:
@@ -157,7 +160,7 @@ class OtherStreams:
         transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
         # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
         indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
-        behind = 1 + len(self.streams)
+        behind = 1 + len(self.streams) - len(self._covers)
         return indices | {source: behind + place for place, source in enumerate(self.time_codes[:1])}
 
     def take(self, packet: Passthrough) -> list[Packet[Any]]:
@@ -178,6 +181,13 @@ class OtherStreams:
         if self._time_code and is_time_code(template):
             self.time_codes.append(template.index)
             return
+        if template.index in self._pictures:
+            if codec_name(template) in self._kind.covers:
+                self._covers.append(template)
+            else:
+                what = f"cover picture {template.index} ({codec_name(template)})"
+                self._drop(template, f"{self._kind.format} can't hold {what}")
+            return
         what = f"{template.type} stream {template.index} ({codec_name(template)})"
         if is_time_code(template):
             what = f"data stream {template.index} (time code)"
@@ -197,6 +207,17 @@ class OtherStreams:
             self.streams[template.index] = Copied(self._container, template, self._kind)
         except (av.FFmpegError, ValueError):
             self._transcode(template, problem)
+
+    def add_covers(self) -> None:
+        """Add the cover pictures, once the video stream and all others are there."""
+        behind = 1 + len(self.streams) + len(self.time_codes[:1])
+        for place, template in enumerate(self._covers):
+            packet = self._pictures[template.index]
+            self.streams[template.index] = Cover(self._container, template, packet, behind + place)
+
+    def first(self) -> list[Packet[Any]]:
+        """Return what is to be written right behind the header."""
+        return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
 
     def _transcode(self, template: Any, problem: str) -> None:
         encoder = self._kind.audio_codec

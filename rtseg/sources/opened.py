@@ -220,6 +220,14 @@ def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
             return frozenset()  # Reading it for its pictures meets the same damage, and reports it.
 
 
+def is_cover(stream: Stream) -> bool:
+    """Return whether a stream is a cover picture, which belongs to no moment of the video."""
+    timed = Disposition.timed_thumbnails
+    return (
+        stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
+    )
+
+
 def _choose_video(
     name: str, container: InputContainer, max_pixels: int, number: int | None
 ) -> tuple[VideoStream, tuple[str, ...]]:
