@@ -124,6 +124,11 @@ class Passthrough:
     """Index of its stream in the input."""
 
 
+def time_code_of(metadata: Mapping[str, str]) -> str | None:
+    """Return the time code in a container's or stream's metadata, under the name that FFmpeg's muxers look for."""
+    return next((value for key, value in metadata.items() if key.lower() == "timecode"), None)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """What a source knows of its picture stream before the first frame is out."""
@@ -181,6 +186,9 @@ class StreamInfo:
 
     time_code: str | None = None
     """Time code of the first frame (`10:11:12:13`); None: there is none."""
+
+    no_time_code: str = ""
+    """Why the time codes of its streams are not to be kept, such as `for a part of a video`; empty: they are."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The container's own metadata."""

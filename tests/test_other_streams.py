@@ -269,6 +269,67 @@ def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path) -> None:
     assert "data stream 1 (time code) is not kept for a part of a video: dropped" in result.notes
 
 
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: str) -> None:
+    codes = ["10:11:12:13", "20:00:00:00"]
+    with av.open(str(tmp_path / "in.mov"), "w") as out:
+        cameras: list[Any] = []
+        for code in codes:
+            stream: Any = out.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = 96, 64
+            stream.metadata["timecode"] = code
+            cameras.append(stream)
+        for number in range(5):
+            for stream in cameras:
+                out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        for stream in cameras:
+            out.mux(stream.encode(None))
+    result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert [s.metadata["timecode"] for s in container.streams if s.type == "data"] == codes * (target != "mkv")
+    assert result.report.line().count("time code kept") == (0 if target == "mkv" else 2)
+    assert result.report.line().count("time code left out") == (2 if target == "mkv" else 0)
+    assert "unknown kind" not in result.report.line()
+
+
+@pytest.mark.parametrize("start", [None, 0.2])
+def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: float | None) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        out.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        out.mux(stream.encode(None))
+    result = through(tmp_path / "in.mkv", tmp_path / "out.mov", start=start)
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.mov")) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+    assert codes == (["10:11:12:13"] if start is None else [])
+    assert ("the time code is not kept for a part of a video" in result.notes) == (start is not None)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_raw_dv_is_written_at_its_rate_and_with_its_time_code(tmp_path: Path, target: str) -> None:
+    with av.open(str(tmp_path / "in.dv"), "w") as out:
+        stream: Any = out.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(5):
+            frame = to_pix_fmt(picture(number, 720, 576), "yuv420p", 5, False)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    result = through(tmp_path / "in.dv", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        video = container.streams.video[0]
+        assert video.average_rate == 25
+        assert [float(frame.pts * frame.time_base) for frame in container.decode(video)] == [0, 0.04, 0.08, 0.12, 0.16]
+        codes = [s.metadata.get("timecode") for s in container.streams if s.type == "data"]
+    assert codes == ["00:00:00:00"] * (target != "mkv")
+
+
 def _write_cameras(path: Path, default: int) -> Path:
     """Write audio, a front and a rear camera of one size; frames of the rear camera count from 100."""
     out = av.open(str(path), "w")

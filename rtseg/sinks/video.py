@@ -248,8 +248,8 @@ class VideoSink:
             for stream in streams:
                 if stream not in before:
                     others.add(stream)
-            others.add_covers()
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
+            others.complete()
             if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
