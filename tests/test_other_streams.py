@@ -122,6 +122,18 @@ def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
     assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
 
 
+@pytest.mark.parametrize("start", [None, 1.0])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "avi"])
+def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str, start: float | None) -> None:
+    path = _write_clicks(tmp_path / "in.avi", "g726", 8000, video="mjpeg")
+    assert _clicks(path)[-1] > 60  # FFmpeg reads its own file wrongly.
+    result = through(path, tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    frame_late = 0.04 if target == "avi" else 0
+    expected = [click - (start or 0) for click in CLICKS if click > (start or 0)]
+    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(expected, abs=0.02)
+
+
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
 @pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "flac"])
 def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path, codec: str, target: str) -> None:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
+from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import shown_name
 from rtseg.sources.file_clock import Clock
 from rtseg.sources.frame_decoder import FrameDecoder
@@ -109,6 +110,7 @@ class FileSource:
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         timed = not self._container.format.flags & NO_TIME_STAMPS
+        self._avi_times = AviTimes(self._container)
         self._covers: dict[int, Packet[Any]] = {}
         self._cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
@@ -266,6 +268,7 @@ class FileSource:
                         if packet.size:
                             self._covers[packet.stream_index] = packet
                     elif packet.size:
+                        self._avi_times.mend(packet)
                         yield packet
                     if self._finished:
                         return
