@@ -299,9 +299,11 @@ def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: 
     result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
-        assert [s.metadata["timecode"] for s in container.streams if s.type == "data"] == codes * (target != "mkv")
-    assert result.report.line().count("time code kept") == (0 if target == "mkv" else 2)
-    assert result.report.line().count("time code left out") == (2 if target == "mkv" else 0)
+        kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
+    # PyAV 17 does not tell the muxer the frame rate of the second camera, without which there is no time code.
+    assert kept == codes[: 0 if target == "mkv" else 1 if int(av.__version__.split(".")[0]) < 18 else 2]
+    assert result.report.line().count("time code kept") == len(kept)
+    assert result.report.line().count("time code left out") == 2 - len(kept)
     assert "unknown kind" not in result.report.line()
 
 
