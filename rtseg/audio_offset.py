@@ -8,6 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input
 from rtseg.sources.file_clock import GAP_SECONDS
 from rtseg.sources.timeline import fraction
@@ -109,7 +110,9 @@ def _pieces(path: str, index: int) -> Iterator[tuple[float, int, Loudness]]:
         resampler: av.AudioResampler | None = None
         form: tuple[str, str, int] | None = None
         end: float | None = None
+        avi_times = AviTimes(container)
         for packet in container.demux(stream):
+            avi_times.mend(packet)
             try:
                 frames = stream.codec_context.decode(packet if packet.size else None)
             except (av.FFmpegError, OSError):

@@ -1,7 +1,8 @@
 """What a media file holds, read by demuxing alone: the packets of each stream, their times and their contents.
 
 Nothing here goes through a source of rtseg or its repairs: both sides of a fidelity report are read this way. Shared with the
-source are only how a file is opened, and the arithmetic of MPEG's wrapping clock (`unwrapped`).
+source are only how a file is opened, the arithmetic of MPEG's wrapping clock (`unwrapped`), and what AVI's header says of
+times that FFmpeg reads wrongly (`AviTimes`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from av import Packet
 from av.container import InputContainer
 
 from rtseg.sinks.others import codec_name
+from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
-from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock
+from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock, is_cover
 from rtseg.sources.timeline import fraction
 
 NO_TIME = -(1 << 62)
@@ -41,7 +43,7 @@ class StreamReading:
     """FFmpeg's name."""
 
     kind: str
-    """`video`, `audio`, `subtitle`, `data` …"""
+    """`video`, `cover`, `audio`, `subtitle`, `data` …"""
 
     time_base: Fraction = Fraction(1)
     """Seconds in a tick."""
@@ -154,12 +156,14 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     """Read all packets of an open file; unreadable stretches are left out."""
     container.flags &= ~GENERATE_PTS
     streams = {stream.index: _reading(stream) for stream in container.streams}
+    avi_times = AviTimes(container)
     errors = order = 0
     while errors < _ERRORS_IN_A_ROW:
         try:
             for packet in container.demux(list(container.streams)):
                 errors = 0
                 order += 1
+                avi_times.mend(packet)
                 if packet.size and packet.stream_index in streams:
                     streams[packet.stream_index].add(packet, order, packet.stream_index != video)
             break
@@ -256,7 +260,8 @@ def _in_one_turn(times: Sequence[int | None], near: int) -> list[int | None]:
 
 def _reading(stream: Any) -> StreamReading:
     default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
-    return StreamReading(codec_name(stream), stream.type, fraction(stream.time_base) or Fraction(1), default)
+    kind = "cover" if is_cover(stream) else stream.type
+    return StreamReading(codec_name(stream), kind, fraction(stream.time_base) or Fraction(1), default)
 
 
 def _payload(codec: str, packet: Packet[Any]) -> bytes | None:

@@ -54,6 +54,9 @@ class Recorder:
         self.video_index: int | None = None if info.template is None else info.template.index
         self.video = StreamReading("", "video", info.time_base)
         self.streams = {stream.index: StreamReading(codec_name(stream), stream.type) for stream in info.streams}
+        for index, cover in info.covers.items():
+            self.streams[index].kind = "cover"
+            self.streams[index].add(cover, 0)
 
     def see(self, item: Frame | Passthrough) -> None:
         """Takes note of one frame or packet."""
@@ -320,10 +323,9 @@ class _Comparison:
         if shown != self._own.index:
             self.problems.append(f"players would show video stream {shown}, which is not the segmented one")
         indices = {**self._written.copied, **self._written.reencoded}
-        # A time code is written anew, behind all others.
-        order = [
-            indices[n] for n, reading in sorted(self._input.others.items()) if n in indices and reading.kind != "data"
-        ]
+        # A time code and cover pictures are written behind all others.
+        kinds = {n: reading.kind for n, reading in sorted(self._input.others.items()) if n in indices}
+        order = [indices[n] for n, kind in kinds.items() if kind not in ("data", "cover")]
         kept = {out: index for index, out in indices.items()}
         if order != sorted(order):
             self.problems.append("the streams are not in the input's order")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rtseg.errors import FidelityError
+from rtseg.sinks.others import TIME_CODE
 from rtseg.sync_check import SyncPoint
 
 
@@ -17,7 +18,7 @@ class StreamReport:
     """In the input."""
 
     kind: str
-    """`audio`, `subtitle`, `data` …"""
+    """`audio`, `subtitle`, `cover`, `data` …"""
 
     codec: str
 
@@ -32,8 +33,10 @@ class StreamReport:
 
     def describe(self) -> str:
         """For people, without the time stamps."""
-        if self.kind == "data" and self.fate == "re-encoded":
-            return "time code kept"
+        if self.kind == "data" and self.codec == TIME_CODE:
+            return "time code " + ("kept" if self.fate == "re-encoded" else self.fate)
+        if self.kind == "cover" and self.equal:
+            return "cover picture " + ("kept" if self.fate == "copied" else self.fate)
         if self.fate != "copied":
             return f"{self.kind} {self.codec} {self.fate}"
         return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"

@@ -11,6 +11,7 @@ import numpy as np
 from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
 from rtseg.container_reading import ContainerReading, StreamReading
 from rtseg.fidelity_report import Repair, StreamReport
+from rtseg.sinks.others import TIME_CODE
 from rtseg.sinks.video import Written
 from rtseg.sync_check import SYNC_MS, SyncPoint, sync_points
 from rtseg.time_match import Match, match_times
@@ -69,7 +70,11 @@ class StreamComparison:
             fate = fates.get(index, "left out")
             out = self._output.others.get(indices[index]) if index in indices else None
             trouble = ""
-            if fate == "copied" and out is not None:
+            if reading.codec == TIME_CODE and (out is None or out.codec != TIME_CODE):
+                fate = "left out"
+            if reading.kind == "cover":
+                trouble = "" if fate != "copied" or self._holds_cover(reading) else "the picture is not in the output"
+            elif fate == "copied" and out is not None:
                 trouble = self._packets_differ(index, reading, out, video)
             elif fate == "re-encoded" and out is not None and reading.kind == "audio":
                 trouble = self._transcoded_differs(index, reading, out, indices[index], video)
@@ -80,6 +85,10 @@ class StreamComparison:
             packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
             reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
         return reports
+
+    def _holds_cover(self, reading: StreamReading) -> bool:
+        """Whether the output has the same cover picture."""
+        return any(out.kind == "cover" and out.contents == reading.contents for out in self._output.others.values())
 
     def _packets_differ(self, index: int, reading: StreamReading, out: StreamReading, video: Match | None) -> str:
         """Why a copied stream is not the input's own, in step with the video; empty: it is."""

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from rtseg import __version__
 from rtseg.errors import SinkError
 
 _LONGEST_NAME = 255
@@ -96,11 +97,14 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_json(data: dict[str, Any], file: str) -> None:
     """Writes a JSON object for machines; `-` is stdout, in ASCII, which every terminal's encoding holds.
 
+    The field `rtseg`, a version, says that rtseg wrote it.
+
     Bytes of a file name that are not UTF-8 are written as Python keeps them, `"caf\\udce9.mp4"`; `os.fsencode` gives them back.
 
     Raises:
         SinkError: the file can't be written.
     """
+    data = {"rtseg": __version__} | data
     text = json.dumps(data, indent=2, ensure_ascii=file == "-") + "\n"
     if file == "-":
         sys.stdout.write(text)

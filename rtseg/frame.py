@@ -124,6 +124,11 @@ class Passthrough:
     """Index of its stream in the input."""
 
 
+def time_code_of(metadata: Mapping[str, str]) -> str | None:
+    """Return the time code in a container's or stream's metadata, under the name that FFmpeg's muxers look for."""
+    return next((value for key, value in metadata.items() if key.lower() == "timecode"), None)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """What a source knows of its picture stream before the first frame is out."""
@@ -170,6 +175,9 @@ class StreamInfo:
     streams: tuple[Any, ...] = ()
     """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
 
+    covers: Mapping[int, Any] = field(default_factory=dict)
+    """Cover pictures: the one `av.Packet` of each by the index of its stream, which is one of `streams`."""
+
     changing: frozenset[int] = frozenset()
     """Indices of audio streams whose rate or channels change in a way that only MPEG-TS holds."""
 
@@ -178,6 +186,9 @@ class StreamInfo:
 
     time_code: str | None = None
     """Time code of the first frame (`10:11:12:13`); None: there is none."""
+
+    no_time_code: str = ""
+    """Why the time codes of its streams are not to be kept, such as `for a part of a video`; empty: they are."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The container's own metadata."""

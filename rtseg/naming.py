@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -91,7 +91,7 @@ def find_inputs(
     Args:
         patterns: as the user wrote them.
         results: folders of this run's outputs; those below what is searched hold no inputs.
-        say: called with a line for each folder of which files with other endings are left out.
+        say: called with a line for each folder of which something is left out.
 
     Raises:
         SourceError: nothing matches one of them, or a folder can't be read.
@@ -108,7 +108,8 @@ def find_inputs(
         if pattern == "-" or kind == "file":
             found.append(pattern)
         elif kind == "folder":
-            found += _in_folder(pattern, say)
+            videos = find_in_folder(pattern, "videos", VIDEO_SUFFIXES, _is_result, results=results, say=say)
+            found += [str(path) for path in videos]
         elif glob.has_magic(pattern):
             matches = expand_glob(pattern, results)
             if not matches:
@@ -134,15 +135,16 @@ def expand_glob(pattern: str, results: Sequence[str] = ()) -> list[str]:
     return [match for match in matches if not any(Path(os.path.realpath(match)).is_relative_to(each) for each in below)]
 
 
-def list_folder(folder: str) -> list[Path]:
-    """The user's files in a folder, sorted by name, without system files.
+def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
+    """The user's files in a folder, or the folders in it, sorted by name, without those of an operating system.
 
     Raises:
         SourceError: it can't be read.
     """
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file() and not is_system_file(entry.name))
+            fitting = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
+            names = sorted(entry.name for entry in fitting if not is_system_file(entry.name))
     except OSError as error:
         raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
     return [Path(folder) / name for name in names]
@@ -196,24 +198,56 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
     return [str(Path(folder) / (Path(path).stem + _suffix(path))) for path in inputs]
 
 
-def _in_folder(folder: str, say: Callable[[str], None]) -> list[str]:
+def find_in_folder(
+    folder: str,
+    what: str,
+    suffixes: Collection[str],
+    is_result: Callable[[Path], bool],
+    *,
+    results: Sequence[str] = (),
+    say: Callable[[str], None],
+) -> list[Path]:
+    """The files in a folder that are inputs; what else is in it is said in one line.
+
+    Args:
+        folder: it alone is searched, not the folders in it.
+        what: `videos` or `pictures`.
+        suffixes: endings of inputs, in lower case.
+        is_result: whether rtseg wrote a file of such an ending.
+        results: folders of this run's outputs, of which nothing is said.
+        say: called with the line.
+
+    Raises:
+        SourceError: it can't be read, or there is none.
+    """
     inside = list_folder(folder)
-    videos = [str(path) for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and not _is_result(path)]
-    others = [path for path in inside if path.suffix.lower() not in VIDEO_SUFFIXES]
-    sidecars = sum(path.suffix.lower() in _SIDECAR_SUFFIXES for path in others)
-    endings = Counter(
-        path.suffix.lower() or "no ending" for path in others if path.suffix.lower() not in _SIDECAR_SUFFIXES
-    )
+    fitting = [path for path in inside if path.suffix.lower() in suffixes]
+    found = [path for path in fitting if not is_result(path)]
+    others = [path.suffix.lower() for path in inside if path.suffix.lower() not in suffixes]
+    endings = Counter(ending or "no ending" for ending in others if ending not in _SIDECAR_SUFFIXES)
     named = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
-    if not videos:
-        there = f"; it holds {named}" if named else ""
-        raise SourceError(
-            f"no videos in the folder '{folder}'{there} ({', '.join(sorted(VIDEO_SUFFIXES))} are looked for)"
-        )
+    left_out = []
     if endings:
-        beside = f", and {sidecars} sidecar files" if sidecars else ""
-        say(f"{printable_name(folder)}: left out {sum(endings.values())} files for their ending ({named}){beside}")
-    return videos
+        left_out.append(f"{_counted(endings.total(), 'file')} with other endings ({named})")
+        if sidecars := len(others) - endings.total():
+            left_out.append(_counted(sidecars, "sidecar file"))
+    own = {os.path.realpath(result) for result in results}
+    folders = [path.name for path in list_folder(folder, folders=True) if os.path.realpath(path) not in own]
+    if folders:
+        names = ", ".join(map(printable_name, folders[:3])) + ", …" * (len(folders) > 3)
+        left_out.append(f"{_counted(len(folders), 'folder')} ({names})")
+    if earlier := len(fitting) - len(found):
+        left_out.append(f"{_counted(earlier, 'result')} of rtseg")
+    if not found:
+        there = f"; it holds {', '.join(left_out)}" if left_out else ""
+        raise SourceError(f"no {what} in the folder '{folder}'{there} ({', '.join(sorted(suffixes))} are looked for)")
+    if left_out:
+        say(f"{printable_name(folder)}: left out {', '.join(left_out)}")
+    return found
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _is_result(path: Path) -> bool:

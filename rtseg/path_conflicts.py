@@ -25,13 +25,13 @@ STDOUT = "-"
 Content = Literal["any", "json", "jsonl", "image", "mask video", "folder"]
 """What an output is, and with it which existing file it may replace.
 
-`any`: a main output: any regular file. `json`: a JSON object. `jsonl`: lines of JSON objects. `image`: an image that rtseg wrote.
+`any`: a main output: any regular file. `json`, `jsonl`, `image`: a JSON object, JSON lines or an image that rtseg wrote.
 `mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole (`rtseg.sinks.masks` checks its content).
 """
 
 _KINDS = {
-    "json": "a JSON object",
-    "jsonl": "JSON lines",
+    "json": "a report that rtseg wrote",
+    "jsonl": "JSON lines that rtseg wrote",
     "image": "an image that rtseg wrote",
     "mask video": "an .mkv that --masks wrote",
 }
@@ -205,15 +205,17 @@ def _is_of_kind(path: Path, head: bytes, content: Content) -> bool:
         # Both are in the header that FFmpeg writes before the first frame.
         return head.startswith(b"\x1a\x45\xdf\xa3") and b"V_FFV1" in head and b"CLASSES" in head
     if content == "jsonl":
-        return b"\n" in head and _is_object(head.split(b"\n", 1)[0])
-    return path.stat().st_size <= _LARGEST_JSON and _is_object(path.read_bytes())
+        return b"\n" in head and _has(head.split(b"\n", 1)[0], {"camera", "index", "latency_ms", "classes"})
+    return path.stat().st_size <= _LARGEST_JSON and _has(path.read_bytes(), {"rtseg"})
 
 
-def _is_object(data: bytes) -> bool:
+def _has(data: bytes, fields: set[str]) -> bool:
+    """Whether data is a JSON object with these fields."""
     try:
-        return isinstance(json.loads(data), dict)
+        found = json.loads(data)
     except (ValueError, RecursionError):
         return False
+    return isinstance(found, dict) and fields <= found.keys()
 
 
 def _both(first: Output, second: Output) -> str:

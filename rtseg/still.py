@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,7 @@ from rtseg.errors import SinkError, SourceError
 from rtseg.files import is_marked_image, is_partial_name, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
-from rtseg.naming import RESULT_MARK, expand_glob, list_folder, unused_name
+from rtseg.naming import RESULT_MARK, expand_glob, find_in_folder, unused_name
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
 from rtseg.path_conflicts import Input, Output, check_paths
@@ -26,7 +26,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """What is read and written."""
 
 
-def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list[Path]:
+def find_images(
+    patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Images that the command line names: files, folders searched for images, globs.
 
     Of folders and globs are left out: rtseg's own results (`NAME.rtseg.EXT`, PNG and JPEG that carry its mark, what is in
@@ -35,6 +37,7 @@ def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list
     Args:
         patterns: as the user wrote them.
         results: folders of this run's outputs; those below what is searched hold no inputs.
+        say: called with a line for each folder of which something is left out.
 
     Raises:
         SourceError: nothing matches one of them, or a folder can't be read.
@@ -43,12 +46,7 @@ def find_images(patterns: Sequence[str], *, results: Sequence[str] = ()) -> list
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            inside = [p for p in list_folder(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and not _is_result(p)]
-            if not inside:
-                raise SourceError(
-                    f"no pictures in the folder '{pattern}' ({', '.join(sorted(IMAGE_SUFFIXES))} are looked for)"
-                )
-            found += inside
+            found += find_in_folder(pattern, "pictures", IMAGE_SUFFIXES, _is_result, results=results, say=say)
         elif not path.exists() and glob.has_magic(pattern):
             matches = [Path(match) for match in expand_glob(pattern, results)]
             inside = [match for match in matches if not _is_result(match)]

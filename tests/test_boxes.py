@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from media import through, write_video
+from media import Audio, read, through, write_video
 
 from rtseg.sources.boxes import outside_streams
 
@@ -113,6 +113,48 @@ def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
     text = b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"
     path.write_bytes(path.read_bytes() + b"JUNK" + struct.pack("<I", len(text)) + text)
     assert outside_streams(path) == (f"GPS data in box 'JUNK' ({len(text)} bytes) is not copied",)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("data", [b"freeGPS " + bytes(range(100)), b"", bytes(200), bytes(range(200))])
+def test_gps_between_the_samples_of_an_mp4_is_named(tmp_path: Path, data: bytes, times: int) -> None:
+    """As dashcams write it: boxes in holes of `mdat` that no track uses."""
+    path = write_video(tmp_path / "in.mp4", frames=5, after=[Audio()])
+    whole = path.read_bytes()
+    at = whole.index(b"mdat") - 4
+    (size,) = struct.unpack(">I", whole[at : at + 4])
+    blocks = _box(b"free", data) * times
+    # Behind the last sample, and with the index behind it no sample moves.
+    assert whole[at + size + 4 : at + size + 8] == b"moov"
+    middle = at + 8
+    grown = (
+        whole[:at] + struct.pack(">I", size + 2 * len(blocks)) + b"mdat" + blocks + whole[middle : at + size] + blocks
+    )
+    moov = bytearray(whole[at + size :])
+    for name in (b"stco",):
+        place = -1
+        while (place := moov.find(name, place + 1)) >= 0:
+            (count,) = struct.unpack(">I", moov[place + 8 : place + 12])
+            for entry in range(count):
+                spot = place + 12 + 4 * entry
+                (offset,) = struct.unpack(">I", moov[spot : spot + 4])
+                moov[spot : spot + 4] = struct.pack(">I", offset + len(blocks))
+    path.write_bytes(grown + bytes(moov))
+    assert len(read(path)) == 5
+    expected = (f"GPS data in box 'mdat' ({len(blocks)} bytes) is not copied",) if b"GPS" in data else ()
+    assert outside_streams(path) == expected
+
+
+def test_gps_among_the_metadata_of_an_avi_and_in_a_second_part_is_named(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p", metadata={"title": "x"})
+    whole = path.read_bytes()
+    assert b"INFO" in whole
+    assert outside_streams(path) == ()
+    info = b"LIST" + struct.pack("<I", 4 + 8 + 10) + b"INFOIGPS" + struct.pack("<I", 10) + b"N48.1,E11\0"
+    path.write_bytes(whole + info)
+    assert outside_streams(path) == ("GPS data in box 'INFO/IGPS' (10 bytes) is not copied",)
+    path.write_bytes(whole + b"RIFF" + struct.pack("<I", 104) + b"GPS " + bytes(range(100)))
+    assert outside_streams(path) == ("GPS data in box 'GPS' (104 bytes) is not copied",)
 
 
 def test_text_behind_an_avi_is_named_and_a_chunk_that_is_cut_off_is_not(tmp_path: Path) -> None:

@@ -371,7 +371,7 @@ def test_a_gps_track_is_copied(tmp_path: Path) -> None:
     assert any("can't hold data stream 1" in note for note in result.notes)
 
 
-def test_cover_pictures_and_second_cameras_are_copied(tmp_path: Path) -> None:
+def test_second_cameras_are_copied(tmp_path: Path) -> None:
     path = tmp_path / "two.mp4"
     with av.open(str(path), "w") as out:
         streams = []

@@ -298,17 +298,20 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
     said: list[str] = []
     assert find_inputs([str(tmp_path)], say=said.append) == [str(tmp_path / name) for name in sorted(videos)]
     assert len(said) == 1
-    assert "left out 4 files for their ending (.docx 2, " in said[0]
+    assert "left out 4 files with other endings (.docx 2, " in said[0]
     assert ".txt 1" in said[0]
     assert "no ending 1" in said[0]
-    assert said[0].endswith("and 5 sidecar files")
+    assert said[0].endswith("), 5 sidecar files, 1 folder (sub)")
     found = find_inputs([str(tmp_path / "**" / "*.mp4")])
     assert found == [str(tmp_path / "sub" / "z.mp4")]
     for name in ("notes.txt", "b.docx", "c.docx", "README"):
         (tmp_path / name).unlink()
     said.clear()
-    find_inputs([str(tmp_path)], say=said.append)
+    find_inputs([str(tmp_path)], results=[str(tmp_path / "sub")], say=said.append)
     assert said == []
+    (tmp_path / "mine.rtseg.mp4").touch()
+    assert str(tmp_path / "mine.rtseg.mp4") not in find_inputs([str(tmp_path)], say=said.append)
+    assert said == [f"{tmp_path}: left out 1 folder (sub), 1 result of rtseg"]
 
 
 def test_a_folder_of_results_below_the_inputs_holds_no_inputs(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_side_outputs_replace_only_files_of_their_own_kind(tmp_path: Path) -> No
         "photo.jpg": b"\xff\xd8\xff\xe0" + bytes(99),
         "notes.txt": b"my notes\n",
         "list.json": b"[1, 2]\n",
+        "mine.json": b'{"x": 1}\n',
+        "mine.jsonl": b'{"x": 1}\n{"x": 2}\n',
         "binary.json": b"{\xff}",
     }
     for name, data in contents.items():
@@ -115,7 +117,7 @@ def test_side_outputs_replace_only_files_of_their_own_kind(tmp_path: Path) -> No
         for option in ("stats", "json", "jsonl", "picture", "worst"):
             refused([], side_outputs(**{option: tmp_path / name}), f"--{option}", name, "left as it is")
     (tmp_path / "s.json").write_text(json.dumps({"rtseg": "1"}, indent=2) + "\n")
-    (tmp_path / "l.jsonl").write_text('{"index": 0}\n{"index": 1}\n')
+    (tmp_path / "l.jsonl").write_text('{"camera": "0", "index": 0, "latency_ms": 1, "classes": {}}\n{"camera"')
     (tmp_path / "empty.json").touch()
     for option, name in (("stats", "s.json"), ("jsonl", "l.jsonl"), ("stats", "empty.json"), ("stats", "new.json")):
         check_paths([], side_outputs(**{option: tmp_path / name}))
@@ -143,8 +145,8 @@ def test_a_chart_replaces_a_chart_and_not_a_photo(tmp_path: Path, suffix: str) -
 
 CASES = [
     ("video drive.mp4 --stats drive.mp4", "--stats", "the input"),
-    ("video drive.mp4 --stats clip.mp4", "--stats", "not a JSON object"),
-    ("video drive.mp4 --stats photo.png", "--stats", "not a JSON object"),
+    ("video drive.mp4 --stats clip.mp4", "--stats", "not a report that rtseg wrote"),
+    ("video drive.mp4 --stats photo.png", "--stats", "not a report that rtseg wrote"),
     ("video drive.mp4 --masks other.mkv", "--masks", "an .mkv that --masks wrote"),
     ("video drive.mp4 -o out.mp4 --stats out.mp4", "-o", "--stats"),
     ("video drive.mp4 -o out.mp4 --stats out.partial.mp4", "--stats", "temporary name"),
@@ -171,7 +173,7 @@ CASES = [
     ("live --url drive.mp4 --realtime --record drive.mp4", "--record", "the input"),
     ("live --url drive.mp4 --realtime --record hard.mp4", "--record", "the input"),
     ("live --url drive.mp4 --realtime --masks other.mkv", "--masks", "an .mkv that --masks wrote"),
-    ("live --url drive.mp4 --realtime --jsonl colors.json", "--jsonl", "not JSON lines"),
+    ("live --url drive.mp4 --realtime --jsonl colors.json", "--jsonl", "not JSON lines that rtseg wrote"),
     ("live --url drive.mp4 --realtime --jsonl - --stats -", "--jsonl", "standard output"),
     ("live --url drive.mp4 --realtime --record r.mp4 --stats r.mp4", "--record", "--stats"),
     ("live --url drive.mp4 --realtime --record r.mp4 --jsonl r.partial.mp4", "--jsonl", "temporary name"),
@@ -185,11 +187,11 @@ CASES = [
     ("bench drive.mp4 --json drive.mp4", "--json", "the input"),
     ("bench drive.mp4 --picture photo.png", "--picture", "that rtseg wrote"),
     ("bench --compare s.json colors.json --json s.json", "--json", "the input"),
-    ("bench --estimate orin-nano --json clip.mp4", "--json", "not a JSON object"),
+    ("bench --estimate orin-nano --json clip.mp4", "--json", "not a report that rtseg wrote"),
     ("build net.onnx --json net.onnx.json", "--json", "the model"),
-    ("build net.onnx --json clip.mp4", "--json", "not a JSON object"),
-    ("doctor --json clip.mp4", "--json", "not a JSON object"),
-    ("models --json photo.png", "--json", "not a JSON object"),
+    ("build net.onnx --json clip.mp4", "--json", "not a report that rtseg wrote"),
+    ("doctor --json clip.mp4", "--json", "not a report that rtseg wrote"),
+    ("models --json photo.png", "--json", "not a report that rtseg wrote"),
     ("eval data --json data/classes.txt", "--json", "the data set's"),
     ("eval data --worst data/labels/val/1.png", "--worst", "the data set's"),
     ("eval data --worst w.png --picture w.png", "--picture", "--worst"),

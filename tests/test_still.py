@@ -150,7 +150,10 @@ def test_system_files_among_images_are_left_out(tmp_path: Path) -> None:
     for name in ("a.png", "._a.png", "@eaDir/a.png/THUMB.png", "sub/b.png", "#recycle/old.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(tmp_path / name, QUARTERS)
-    assert find_images([str(tmp_path)]) == [tmp_path / "a.png"]
+    (tmp_path / "b.tiff").touch()
+    said: list[str] = []
+    assert find_images([str(tmp_path)], say=said.append) == [tmp_path / "a.png"]
+    assert said == [f"{tmp_path}: left out 1 file with other endings (.tiff 1), 1 folder (sub)"]
     assert find_images([str(tmp_path / "**" / "*.png")]) == [tmp_path / "a.png", tmp_path / "sub" / "b.png"]
     assert find_images([str(tmp_path / "#recycle" / "*.png")]) == [tmp_path / "#recycle" / "old.png"]
 

@@ -66,7 +66,8 @@ def image(
         from rtseg.still import find_images, name_images, name_masks, process_image
         from rtseg.video import Look
 
-        found = find_images(inputs, results=[str(folder) for folder in (output, masks) if folder])
+        results = [str(folder) for folder in (output, masks) if folder]
+        found = find_images(inputs, results=results, say=(lambda line: None) if quiet else say)
         outputs = name_images(found, output)
         maps = name_masks(found, masks) if masks else []
         check_paths(

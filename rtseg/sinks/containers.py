@@ -62,11 +62,11 @@ class Container:
         return self.options is _FRAGMENTED
 
     @property
-    def options_with_subtitles(self) -> Mapping[str, str]:
-        """Options of the muxer for an output that has subtitles of MP4's own kinds: it gets no fragments.
+    def options_unfragmented(self) -> Mapping[str, str]:
+        """Options of the muxer for an output that has subtitles of MP4's own kinds, or a cover picture: it gets no fragments.
 
         FFmpeg 8.1 ends a fragment at a subtitle, moves the picture that comes next in doing so, and aborts the process
-        where the first subtitle comes late.
+        where the first subtitle comes late. Beside a cover picture it writes an empty video track into a fragmented MP4.
         """
         return {**_PROMPT, **_FINE} if self.fragmented else self.options
 
@@ -78,6 +78,9 @@ class Container:
 
     holds_pcm: bool = False
     """PCM of a kind that it does not hold is transcoded to one that it holds, without loss."""
+
+    covers: frozenset[str] = frozenset()
+    """Codecs of the cover pictures that it holds: MP4 in its metadata, Matroska as attachments."""
 
     writes_time_code: bool = False
     """Its muxer writes a time code track where a video stream has a `timecode`."""
@@ -110,11 +113,13 @@ _TS_HOLDS = frozenset(
     | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
+_COVERS = frozenset({"mjpeg", "png"})
+
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED, writes_time_code=True),
-    ".m4v": Container("mp4", options=_FRAGMENTED, writes_time_code=True),
+    ".mp4": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
+    ".m4v": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
     ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, writes_time_code=True),
-    ".mkv": Container("matroska", options=_CLUSTERED, holds_pcm=True),
+    ".mkv": Container("matroska", options=_CLUSTERED, holds_pcm=True, covers=_COVERS),
     ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED),
     ".ts": Container("mpegts", held=_TS_HOLDS),
     ".m2ts": Container("mpegts", held=_TS_HOLDS),

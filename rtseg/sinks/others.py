@@ -14,12 +14,17 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 from rtseg.errors import SinkError
-from rtseg.frame import Passthrough, StreamInfo
+from rtseg.frame import Passthrough, StreamInfo, time_code_of
 from rtseg.sinks.containers import Container
-from rtseg.sinks.transcode import Transcoded, pcm_encoder
+from rtseg.sinks.covers import Cover
+from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
 """ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
+
+
+TIME_CODE = "time code"
+"""Stands for the codec of a time code track, which muxers write by themselves from the `timecode` of a video stream."""
 
 
 class OtherStream(Protocol):
@@ -40,7 +45,10 @@ def codec_name(stream: Any) -> str:
     context = stream.codec_context
     if context is not None:
         return str(context.codec.canonical_name)
-    return getattr(stream, "name", None) or "of an unknown kind"
+    name = getattr(stream, "name", None) or "of an unknown kind"
+    if stream.type == "data" and name in ("of an unknown kind", "none") and "timecode" in stream.metadata:
+        return TIME_CODE
+    return name
 
 
 def metadata_for(kind: Container, template: Any) -> dict[str, str]:
@@ -51,26 +59,22 @@ def metadata_for(kind: Container, template: Any) -> dict[str, str]:
     return metadata
 
 
-def is_time_code(stream: Any) -> bool:
-    """Whether a data stream is a time code track, which muxers write by themselves from the `timecode` of a video stream."""
-    return (
-        stream.type == "data" and codec_name(stream) in ("of an unknown kind", "none") and "timecode" in stream.metadata
-    )
-
-
 class Copied:
-    """A stream whose packets are the input's own.
+    """A stream whose packets are the input's own; `no_time_code`: the time code in its metadata is not that of its beginning.
 
     Raises:
         av.FFmpegError, ValueError: the container does not hold it.
     """
 
-    def __init__(self, container: OutputContainer, template: Any, kind: Container) -> None:
+    def __init__(self, container: OutputContainer, template: Any, kind: Container, no_time_code: bool) -> None:
         if not kind.holds(template.type, codec_name(template)):
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
         _try_header(template, kind)
-        self._stream = container.add_stream_from_template(template, opaque=True)
+        self._stream = _add_copy(container, template, kind)
         self._stream.metadata.update(metadata_for(kind, template))
+        if no_time_code:
+            for key in [key for key in self._stream.metadata if key.lower() == "timecode"]:
+                del self._stream.metadata[key]
         disposition = Disposition(template.disposition)
         if template.type == "video":
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
@@ -98,10 +102,20 @@ class Copied:
         return []
 
 
+def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
+    """Add a stream like the input's. PCM in MP4 must say which channel is which: AVI often gives their number alone."""
+    stream: Any = container.add_stream_from_template(template, opaque=True)
+    if kind.format == "mp4" and codec_name(template).startswith("pcm_"):
+        stream.codec_context.layout = default_layout(template.codec_context.layout)
+    return stream
+
+
 def _try_header(template: Any, kind: Container) -> None:
     """Raise what the muxer raises for a header with this stream, which it says only when the header is written."""
-    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format) as trial:
-        trial.add_stream_from_template(template, opaque=True).metadata.update(template.metadata)
+    # By default MP4's index, which may refuse the channels of PCM, is written last and without a stream that has no packets.
+    options = {"movflags": "empty_moov"} if kind.fragmented and codec_name(template).startswith("pcm_") else {}
+    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format, container_options=options) as trial:
+        _add_copy(trial, template, kind).metadata.update(template.metadata)
         trial.start_encoding()
 
 
@@ -118,13 +132,15 @@ class OtherStreams:
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
-        self._time_code = info.time_code is not None and kind.writes_time_code
+        self._no_time_code = info.no_time_code
         self._changing = info.changing
+        self._pictures = info.covers
+        self._covers: list[Any] = []
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
-        self.time_codes: list[int] = []
-        """Indices in the input of time code tracks that the muxer writes by itself."""
+        self._time_codes: list[Any] = []
+        self._written_time_codes: dict[int, int] = {}
         self._messages: list[str] = []
 
     @property
@@ -139,16 +155,15 @@ class OtherStreams:
     @property
     def copied(self) -> dict[int, int]:
         """Index in the input to index in the output of each stream that is copied."""
-        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | Cover)}
 
     @property
     def reencoded(self) -> dict[int, int]:
-        """The same for streams that are transcoded, and for time code tracks, which muxers put behind all others."""
+        """The same for streams that are transcoded, and for time code tracks, which the muxer writes anew."""
         transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
         # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
         indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
-        behind = 1 + len(self.streams)
-        return indices | {source: behind + place for place, source in enumerate(self.time_codes[:1])}
+        return indices | self._written_time_codes
 
     def take(self, packet: Passthrough) -> list[Packet[Any]]:
         """Return what is to be written for a packet of the input."""
@@ -165,17 +180,17 @@ class OtherStreams:
         Raises:
             SinkError: it can't be copied, with `strict`.
         """
-        if self._time_code and is_time_code(template):
-            self.time_codes.append(template.index)
+        if codec_name(template) == TIME_CODE and self._kind.writes_time_code:
+            self._time_codes.append(template)
+            return
+        if template.index in self._pictures:
+            if codec_name(template) in self._kind.covers:
+                self._covers.append(template)
+            else:
+                what = f"cover picture {template.index} ({codec_name(template)})"
+                self._drop(template, f"{self._kind.format} can't hold {what}")
             return
         what = f"{template.type} stream {template.index} ({codec_name(template)})"
-        if is_time_code(template):
-            what = f"data stream {template.index} (time code)"
-            if (
-                self._kind.writes_time_code
-            ):  # A part of a file has none: it would be that of the whole file's first frame.
-                self._drop(template, f"{what} is not kept for a part of a video")
-                return
         problem = f"{self._kind.format} can't hold {what}"
         if template.index in self._changing and self._kind.format != "mpegts":
             self._transcode(template, f"{problem}, which changes its rate or channels")
@@ -184,9 +199,41 @@ class OtherStreams:
             self._transcode(template, f"{self._kind.format} can't hold gaps in {what}")
             return
         try:
-            self.streams[template.index] = Copied(self._container, template, self._kind)
+            self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
         except (av.FFmpegError, ValueError):
             self._transcode(template, problem)
+
+    def complete(self) -> None:
+        """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
+        behind = len(self._container.streams)
+        if self._kind.writes_time_code:
+            behind += self._match_time_codes(behind)
+        for place, template in enumerate(self._covers):
+            packet = self._pictures[template.index]
+            self.streams[template.index] = Cover(self._container, template, packet, behind + place)
+
+    def _match_time_codes(self, behind: int) -> int:
+        """Find each time code track among those that the muxer writes for the video streams; return how many it writes."""
+        everywhere = time_code_of(self._container.metadata)
+        codes = [everywhere or time_code_of(video.metadata) for video in self._container.streams.video]
+        written: list[str | None] = [code for code in codes if code]
+        count = len(written)
+        for template in self._time_codes:
+            code = template.metadata["timecode"]
+            what = f"data stream {template.index} ({TIME_CODE})"
+            if self._no_time_code:
+                self._drop(template, f"{what} is not kept {self._no_time_code}")
+            elif code in written:
+                place = written.index(code)
+                written[place] = None
+                self._written_time_codes[template.index] = behind + place
+            else:
+                self._drop(template, f"{what} belongs to no video stream")
+        return count
+
+    def first(self) -> list[Packet[Any]]:
+        """Return what is to be written right behind the header."""
+        return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
 
     def _transcode(self, template: Any, problem: str) -> None:
         encoder = self._kind.audio_codec

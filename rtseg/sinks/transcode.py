@@ -244,7 +244,8 @@ def _mono(frame: AudioFrame) -> AudioFrame:
     return mixed
 
 
-def _default_layout(layout: Any) -> str:
+def default_layout(layout: Any) -> str:
+    """Return the name of a channel layout: FFmpeg's default one of its count, where that is all the layout says."""
     count = layout.nb_channels
     if "channels" not in layout.name:
         return str(layout.name)
@@ -266,7 +267,7 @@ def _layout(encoder: str, decoder: Any, rate: int) -> str:
     # FFmpeg 9 writes no AAC of eight channels to MPEG-TS that can be read again.
     most = 7 if encoder == "aac" else _MOST_CHANNELS
     surround = "5.1" if most < channels == 8 else None
-    for layout in (_default_layout(decoder.layout), count, surround, "stereo", "mono"):
+    for layout in (default_layout(decoder.layout), count, surround, "stereo", "mono"):
         if layout is None:
             continue
         if not encoder.startswith("pcm_") and ("channels" in layout or AudioLayout(layout).nb_channels > most):

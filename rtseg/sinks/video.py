@@ -232,8 +232,11 @@ class VideoSink:
     # Opening
 
     def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, OtherStreams]:
-        subtitles = any(codec_name(stream) in ("mov_text", "ttml") for stream in streams)
-        options = dict(self._kind.options_with_subtitles if subtitles else self._kind.options)
+        unfragmented = any(
+            codec_name(stream) in (self._kind.covers if stream.index in self._info.covers else ("mov_text", "ttml"))
+            for stream in streams
+        )
+        options = dict(self._kind.options_unfragmented if unfragmented else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
         try:
@@ -246,11 +249,13 @@ class VideoSink:
                 if stream not in before:
                     others.add(stream)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
+            others.complete()
             if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
             self._guard(container.start_encoding)
+            self._guard(lambda: container.mux(others.first()))
         except BaseException:
             container.close()
             raise
@@ -260,7 +265,8 @@ class VideoSink:
         """Whether a stream keeps its place before the segmented one, which comes first among video streams: players choose it."""
         if self._info.template is None or self._kind.constant_rate:
             return False
-        videos = [other.index for other in streams if other.type == "video"]
+        covers = self._info.covers
+        videos = [other.index for other in streams if other.type == "video" and other.index not in covers]
         return bool(stream.index < min(videos, default=stream.index + 1) and stream.index < self._info.template.index)
 
     # Writing

@@ -84,7 +84,7 @@ _READ_IN_UDTA = frozenset(
 _EMPTY = frozenset({"free", "skip", "junk", "wide"})
 """Padding by its name, which some cameras use to hide data in."""
 
-_GPS_NAMES = frozenset({"gps ", "gps0", "gpmf", "gpsi", "nmea", "3gf", "gsen", "gdat"})
+_GPS_NAMES = frozenset({"gps ", "gps0", "gpmf", "gpsi", "nmea", "3gf", "gsen", "gdat", "igps"})
 _GPS = re.compile(
     rb"\AGPS |\bG[PNLAB](RMC|GGA|GSV|GSA|VTG|GLL)(,|$)|freeGPS|LIGOGPSINFO|GPSLatitude|exif:GPS|DEVC.{4}DVID"
     rb"|<gps\b|<gpx\b|<Geo\b",
@@ -113,8 +113,14 @@ _IN_META = frozenset(
 
 _BEHIND = "behind the last box"
 
-_CHUNKS = ("moov", "trak", "mdia", "minf", "stbl")
+_SAMPLES = ("moov", "trak", "mdia", "minf", "stbl")
 """Where the places of a track's samples are."""
+
+_MOST_HOLES = 1000
+"""Places between the samples of an MP4 that are looked at."""
+
+_HOLE_BYTES = 64
+"""Where less is between two chunks it is padding."""
 
 _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "XMP metadata",
@@ -125,8 +131,8 @@ _UUIDS = {
 def outside_streams(path: str | Path) -> tuple[str, ...]:
     """Return one line for each kind of box or chunk with data outside of the streams of an MP4, MOV or AVI file.
 
-    Only headers and the beginnings of unknown boxes are read, and of an `mdat` that no track uses; what comes behind a wrong
-    size is looked at as a whole.
+    Only headers and the beginnings of unknown boxes are read, of an `mdat` that no track uses, and of the places between the
+    samples, where dashcams put GPS data; what comes behind a wrong size is looked at as a whole.
 
     Raises:
         OSError: the file can't be read.
@@ -168,12 +174,28 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
                 line = _look(file, name, where, begin, stop)
                 if line:
                     yield line, stop - begin
-    if len(mdats) > 1 and not fragmented:
-        offsets = np.concatenate([np.zeros(0, np.uint64), *_chunk_offsets(file, 0, end, _CHUNKS)])
-        for begin, stop in mdats:
+    if fragmented:
+        return
+    chunks = np.concatenate([np.zeros((0, 2), np.int64), *_chunks(file, 0, end, _SAMPLES)])
+    for begin, stop in mdats:
+        inside = chunks[(chunks[:, 0] >= begin) & (chunks[:, 0] < stop)]
+        if len(inside):
+            yield from _between(file, inside, stop)
+        elif len(mdats) > 1:
             line = _look(file, "mdat", "", begin, stop)
-            if line and not ((offsets >= begin) & (offsets < stop)).any():
+            if line:
                 yield line, stop - begin
+
+
+def _between(file: BinaryIO, chunks: NDArray[np.int64], stop: int) -> Iterator[tuple[str, int]]:
+    """Yield what is said of GPS data between the chunks of an `mdat`, of which each has its begin and end."""
+    chunks = chunks[np.argsort(chunks[:, 0])]
+    ends = np.maximum.accumulate(chunks[:, 1])
+    begins = np.append(chunks[1:, 0], stop)
+    for place in np.flatnonzero(begins - ends >= _HOLE_BYTES)[:_MOST_HOLES]:
+        line = _look(file, "mdat", "", int(ends[place]), int(begins[place]))
+        if line.startswith("GPS"):
+            yield line, int(begins[place] - ends[place])
 
 
 def _version_bytes(file: BinaryIO, begin: int) -> int:
@@ -182,16 +204,39 @@ def _version_bytes(file: BinaryIO, begin: int) -> int:
     return 0 if file.read(8)[4:] == b"hdlr" else 4
 
 
-def _chunk_offsets(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iterator[NDArray[np.uint64]]:
-    """Yield where in the file the chunks of each track begin."""
+def _chunks(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iterator[NDArray[np.int64]]:
+    """Yield where in the file the chunks of each track begin and end (ISO/IEC 14496-12, 8.6 and 8.7)."""
+    tables: dict[str, NDArray[np.int64]] = {}
     for name, begin, stop in _boxes(file, start, end):
         if path and name == path[0]:
-            yield from _chunk_offsets(file, begin, stop, path[1:])
-        elif not path and name in ("stco", "co64"):
-            file.seek(begin + 8)
-            width = 4 if name == "stco" else 8
-            data = file.read((stop - begin - 8) // width * width)
-            yield np.frombuffer(data[: len(data) // width * width], f">u{width}").astype(np.uint64)
+            yield from _chunks(file, begin, stop, path[1:])
+        elif not path and name in ("stco", "co64", "stsc", "stsz"):
+            at, width = begin + (4 if name == "stsz" else 8), 8 if name == "co64" else 4
+            file.seek(at)
+            data = file.read(max(0, stop - at) // width * width)
+            tables[name] = np.frombuffer(data[: len(data) // width * width], f">u{width}").astype(np.int64)
+    offsets = tables.get("stco", tables.get("co64"))
+    if offsets is not None:
+        sizes = _chunk_sizes(len(offsets), tables.get("stsc"), tables.get("stsz"))
+        yield np.stack([offsets, offsets + sizes], axis=1)
+
+
+def _chunk_sizes(count: int, counts: NDArray[np.int64] | None, sizes: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the bytes of each chunk by the tables `stsc` and `stsz`; more than any file has where these say nothing."""
+    unknown = np.full(count, 1 << 60)
+    if counts is None or sizes is None or len(sizes) < 2:
+        return unknown
+    rows = counts[: len(counts) // 3 * 3].reshape(-1, 3)
+    firsts = np.append(np.minimum(rows[:, 0] - 1, count), count)
+    if firsts[0] != 0 or (np.diff(firsts) < 0).any():
+        return unknown
+    last = np.cumsum(np.repeat(rows[:, 1], np.diff(firsts)))
+    if sizes[0]:
+        ends = np.minimum(last, sizes[1]) * sizes[0]
+    else:
+        ends = np.concatenate([[0], np.cumsum(sizes[2:])])[np.minimum(last, len(sizes) - 2)]
+    bytes_each: NDArray[np.int64] = np.diff(ends, prepend=0)
+    return bytes_each
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int]]:
@@ -230,11 +275,15 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
                     yield line, end - begin
                 break
             kind = header[8:12].decode("latin1") if name in ("LIST", "RIFF") else name
-            if name == "LIST" and kind in ("hdrl", "strl", "odml"):
+            if name == "LIST" and kind in ("hdrl", "strl", "odml", "INFO"):
                 areas.append((f"{where}{kind}/", begin + 12, stop))
-            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh", "RIFF") and not _is_read(
-                kind.lower(), where
-            ):
+            elif (name, kind) == ("RIFF", "AVIX"):
+                areas.append((where, begin + 12, stop))
+            elif where.endswith("INFO/"):
+                line = _look(file, kind, where, begin + 8, stop)
+                if line.startswith("GPS"):  # FFmpeg reads all of them as metadata; MP4 and others don't hold this one.
+                    yield line, size
+            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh") and not _is_read(kind.lower(), where):
                 line = _look(file, kind, where, begin + 8, stop)
                 if line:
                     yield line, size

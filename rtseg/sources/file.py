@@ -19,11 +19,12 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
+from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import shown_name
 from rtseg.sources.file_clock import Clock
 from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
-from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
+from rtseg.sources.opened import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, is_cover, open_at
 from rtseg.sources.other_video import OtherVideo
 from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import FrameTimes, PacketTimes, fraction
@@ -117,6 +118,9 @@ class FileSource:
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         timed = not self._container.format.flags & NO_TIME_STAMPS
+        self._avi_times = AviTimes(self._container)
+        self._covers: dict[int, Packet[Any]] = {}
+        self._cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()
@@ -205,7 +209,10 @@ class FileSource:
                     raise SourceError(
                         f"--decoder nvdec: the card does not decode the pictures of {self._name}; try auto"
                     )
-                return self._opened.describe(self._name, item, self._reader, in_software=bool(self._in_software))
+                info = self._opened.describe(self._name, item, self._reader, in_software=bool(self._in_software))
+                empty = self._cover_streams - self._covers.keys()
+                streams = tuple(stream for stream in info.streams if stream.index not in empty)
+                return replace(info, streams=streams, covers=self._covers)
         damage = next(iter(self._damage), None)
         if self._span.start and not self._corrupt:
             raise SourceError(f"{self._name} has no picture at or after {float(self._span.start):g} s")
@@ -278,7 +285,11 @@ class FileSource:
             try:
                 for packet in self._guarded_demux():
                     errors = 0
-                    if packet.size:
+                    if packet.stream_index in self._cover_streams:
+                        if packet.size:
+                            self._covers[packet.stream_index] = packet
+                    elif packet.size:
+                        self._avi_times.mend(packet)
                         yield packet
                     if self._finished:
                         return

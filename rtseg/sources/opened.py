@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from rtseg.card_frame import CardFrame
 from rtseg.errors import SourceError
-from rtseg.frame import Frame, StreamInfo
+from rtseg.frame import Frame, StreamInfo, time_code_of
 from rtseg.hardware import decoder_name
 from rtseg.sources.audio_changes import changing_audio, may_change
 from rtseg.sources.boxes import outside_streams
@@ -32,7 +32,10 @@ NO_TIME_STAMPS = 0x80
 """FFmpeg's AVFMT_NOTIMESTAMPS: MJPEG, raw H.264 and the like, whose time stamps FFmpeg makes up from 25 frames a second."""
 
 _FASTEST = 1000
-"""Frames per second that a raw stream is believed to have."""
+"""Frames per second that a stream is believed to have."""
+
+_FASTEST_TIME_CODE = 255
+"""Frames per second that a time code of MP4 and MOV counts."""
 
 _CARD_THREADS = 2
 """Of FFmpeg, where the card decodes."""
@@ -72,7 +75,9 @@ class Opened:
     def frame_rate(self) -> Fraction | None:
         """Frames per second as the stream states it; None: not known."""
         video = self.video
-        stated = video.average_rate or video.guessed_rate
+        rates = [fraction(rate) for rate in (video.average_rate, video.guessed_rate, video.base_rate) if rate]
+        # FFmpeg gives the unit of the clock for the average rate of raw DV.
+        stated = next((rate for rate in rates if rate <= _FASTEST), rates[0] if rates else None)
         if self.container.format.flags & NO_TIME_STAMPS:  # the container's is made up: what the codec states counts
             of_codec = fraction(video.codec_context.framerate)
             # Encoders that were given no rate state their clock's: 90000.
@@ -104,8 +109,15 @@ class Opened:
             count = round(seconds * rate)
         aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         notes = [*self.notes, *reader.notes]
+        lost = "for a part of a video" if self.span.start else ""  # That of a later frame is another one.
+        if rate and rate > _FASTEST_TIME_CODE:
+            lost = f"at more than {_FASTEST_TIME_CODE} frames a second"
         if self.span.start:
             notes.append(f"begins at {float(self.span.start):g} s of the input")
+        metadata = container.metadata
+        if lost and time_code_of(metadata):
+            metadata = {key: value for key, value in metadata.items() if key.lower() != "timecode"}
+            notes.append(f"the time code is not kept {lost}")
         return StreamInfo(
             name=name,
             width=first.width,
@@ -125,9 +137,9 @@ class Opened:
             ),
             changing=self.changing,
             template=video,
-            # That of a later frame is another one.
-            time_code=None if self.span.start else video.metadata.get("timecode"),
-            metadata={k: v for k, v in container.metadata.items() if not (self.span.start and k.lower() == "timecode")},
+            time_code=None if lost else time_code_of(video.metadata),
+            no_time_code=lost,
+            metadata=metadata,
             chapters=tuple(self._chapters()),
         )
 
@@ -218,6 +230,14 @@ def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
             return changing_audio(container)
         except av.FFmpegError:
             return frozenset()  # Reading it for its pictures meets the same damage, and reports it.
+
+
+def is_cover(stream: Stream) -> bool:
+    """Return whether a stream is a cover picture, which belongs to no moment of the video."""
+    timed = Disposition.timed_thumbnails
+    return (
+        stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
+    )
 
 
 def _choose_video(

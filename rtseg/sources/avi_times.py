@@ -1,0 +1,35 @@
+"""Times of audio in AVI whose header counts packets, where FFmpeg counts bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from av import Packet
+from av.container import InputContainer
+
+
+class AviTimes:
+    """Gives packets of such streams the times that the header states; leaves all others as they are.
+
+    FFmpeg itself writes G.726 that way: its block size of one byte makes its demuxer take each byte for a tick, and packets
+    of a quarter of a second seem minutes apart.
+
+    Args:
+        container: any input.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        self._numbers: dict[int, dict[int, int]] = {}
+        if container.format.name != "avi":
+            return
+        for stream in container.streams.audio:
+            times = [entry.timestamp for entry in stream.index_entries]
+            if times and len(times) == stream.duration and times[-1] >= len(times):
+                self._numbers[stream.index] = {time: number for number, time in enumerate(times)}
+
+    def mend(self, packet: Packet[Any]) -> None:
+        """Set a packet's time stamps."""
+        numbers = self._numbers.get(packet.stream_index)
+        if numbers is not None:
+            packet.pts = None if packet.pts is None else numbers.get(packet.pts, packet.pts)
+            packet.dts = None if packet.dts is None else numbers.get(packet.dts, packet.dts)
