@@ -406,6 +406,8 @@ def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
 
 
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
+ROAD = np.array([128, 64, 128], np.float32).reshape(1, 3, 1, 1)
+CUT: dict[str, Any] = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1])}
 COLORED: dict[str, dict[str, Any]] = {
     "gather": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE, shape=LAST),
     "gather, uint8": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE.astype(np.uint8), shape=LAST, element=UINT8),
@@ -420,6 +422,41 @@ COLORED: dict[str, dict[str, Any]] = {
         ARGMAX, ("OneHot", "a depth onoff", "o"), ("MatMul", "o pal", "y"), pal=PALETTE, depth=np.array([3]),
         onoff=np.array([0, 1], np.float32), shape=LAST,
     ),
+    "softmax, matmul": one(
+        ("Transpose", "s", "t", NHWC), ("Softmax", "t", "m", {"axis": 3}), ("MatMul", "m pal", "y"), pal=PALETTE, shape=LAST
+    ),
+    "gather, half of it and half of the input, nchw": one(
+        ARGMAX, ("Gather", "pal a", "g"), ("Transpose", "g", "c", {"perm": [0, 3, 1, 2]}), ("Mul", "c half", "d"),
+        ("Mul", "x k", "e"), ("Add", "d e", "y"), pal=PALETTE, half=HALF, k=np.float32(127), shape=WIDE,
+    ),
+    "color where there is foreground, else the input, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Where", "t color x", "y"), **CUT, zero=np.float32(0),
+        color=ROAD, shape=WIDE,
+    ),
+    "input darkened by a sigmoid, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Sigmoid", "f", "g"), ("Mul", "x g", "y"), **CUT, shape=WIDE
+    ),
+    "color where there is foreground, else black, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Where", "t color black", "y"), **CUT, zero=np.float32(0),
+        color=ROAD, black=np.zeros((1, 3, 1, 1), np.float32), shape=WIDE,
+    ),
+    "color by color, nchw": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Where", "e2 c2 none", "v"),
+        ("Where", "e1 color v", "y"), axis=np.array([1]), i1=np.array(1), i2=np.array(2), color=ROAD, c2=ROAD[:, ::-1] / 2,
+        none=np.float32(0), shape=WIDE,
+    ),
+    "sum of masks times colors, nchw": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Cast", "e1", "f1", {"to": FLOAT}),
+        ("Cast", "e2", "f2", {"to": FLOAT}), ("Mul", "f1 color", "m1"), ("Mul", "f2 c2", "m2"), ("Add", "m1 m2", "y"),
+        axis=np.array([1]), i1=np.array(1), i2=np.array(2), color=ROAD, c2=ROAD[:, ::-1] / 2, shape=WIDE,
+    ),
+    "sigmoid in three channels, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Sigmoid", "f", "g"), ("Concat", "g g g", "y", {"axis": 1}), **CUT, shape=WIDE
+    ),
+    "mask expanded to three channels, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Cast", "t", "g", {"to": FLOAT}), ("Expand", "g k", "y"),
+        **CUT, zero=np.float32(0), k=np.array(WIDE), shape=WIDE,
+    ),
 }  # fmt: skip
 
 
@@ -431,6 +468,42 @@ def test_colored_output_is_refused_as_what_it_is(case: str, kind: str | None, fr
         built_of(
             theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw" if "nchw" in case else "nhwc"
         )
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "one-hot by equal": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i all", "e"), ("Cast", "e", "y", {"to": FLOAT}), axis=np.array([1]),
+        all=np.arange(3).reshape(1, 3, 1, 1), shape=WIDE,
+    ),
+    "one-hot class by class": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Where", "e2 c2 c0", "v"),
+        ("Where", "e1 c1 v", "y"), axis=np.array([1]), i1=np.array(1), i2=np.array(2),
+        **{f"c{i}": np.eye(3, dtype=np.float32)[i].reshape(1, 3, 1, 1) for i in range(3)}, shape=WIDE,
+    ),
+    "bias with other axes": one(
+        ("Unsqueeze", "bias axes", "c"), ("Add", "s c", "y"), bias=np.zeros(3, np.float32), axes=np.array([0, 2, 3]), shape=WIDE
+    ),
+    "channels in another order and back": one(
+        ("Gather", "s order", "t", {"axis": 1}), ("Split", "t", "t0 t1 t2", {"axis": 1}), ("Concat", "t2 t1 t0", "y", {"axis": 1}),
+        order=np.array([2, 1, 0]), shape=WIDE,
+    ),
+    "scores where the image is not black": one(
+        ("ReduceMax", "x", "h", {"axes": [1]}), ("GreaterOrEqual", "h zero", "t"), ("Where", "t s zero", "y"), zero=np.float32(0),
+        shape=WIDE,
+    ),
+    "scores times a sigmoid": one(
+        ("Abs", "s", "q"), ("Sigmoid", "q", "g"), ("ReduceMax", "g", "h", {"axes": [1]}), ("Mul", "s h", "y"), shape=WIDE
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_scores_that_look_like_colors_are_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **PLAIN[case])
+    kind = "probabilities" if "one-hot" in case else None
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
 
 
 # Several outputs.

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
+from rtseg.models.onnx_colored import colored
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -292,10 +293,10 @@ def _read(
     def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
         return Output(**{**vars(numeric), "kind": kind, "threshold": threshold, "indices": indices})
 
-    if several and shape[axis or 0] in (3, 4) and trace.colored(name):
+    if axis is not None and (why := colored(trace, name, axis)):
         raise ModelError(
-            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: each class has a color from a table in the "
-            "graph; export the network without that step, so that it gives scores or class indices"
+            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: {why}; export the network without that step, "
+            "so that it gives scores or class indices"
         )
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")

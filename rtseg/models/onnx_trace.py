@@ -235,27 +235,6 @@ class Trace:
             return any(self.exclusive(given, depth + 1) for given in node.input if given)
         return False
 
-    def colored(self, name: str) -> bool:
-        """Whether a tensor holds colors that are looked up by class: a table's rows, or class indices times a matrix."""
-        weighed = False
-        for _ in range(_DEPTH):
-            node = self._made.get(name)
-            if node is None:
-                return False
-            if node.op_type in ("Gather", "GatherND") and (table := self.constant(node.input[0])) is not None:
-                highest = np.abs(table).max(initial=0)
-                one_hot = table.ndim == 2 and ((table == highest).sum(axis=1) == 1).all()
-                return table.ndim > 1 and not (one_hot and np.isin(table, (0, highest)).all())
-            if node.op_type in ("ArgMax", "ArgMin", "OneHot", "Equal"):
-                return weighed
-            computed = [given for given in node.input if given and self.constant(given) is None]
-            scaled = node.op_type in ("Add", "Sub", "Mul", "Div", "Clip", "Neg")
-            if len(computed) != 1 or not (scaled or node.op_type in SAME_VALUES | {"Conv", "MatMul", "Gemm"}):
-                return False
-            weighed = weighed or node.op_type in ("Conv", "MatMul", "Gemm")
-            name = computed[0]
-        return False
-
     def _root(self, name: str) -> str:
         """A tensor's name before its values were only moved."""
         while (node := self._made.get(name)) is not None and node.op_type in SAME_VALUES | {"Clip"}:
