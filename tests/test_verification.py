@@ -576,6 +576,67 @@ def test_old_upsampling_keeps_its_meaning(opset: int, frames: Path, tmp_path: Pa
     assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
 
 
+# Quantized networks.
+
+STEP, ZERO = np.float32(1 / 255), np.uint8(0)
+Q_LOGITS = {"step": np.float32(0.1), "zero": np.uint8(128)}
+QUANTIZED: dict[str, tuple[dict[str, Any], int]] = {
+    "sigmoid, q, dq": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "q"), ("DequantizeLinear", "q step zero", "y"), step=STEP, zero=ZERO), 1
+    ),
+    "sigmoid, q, dq before the sigmoid": (
+        one(("QuantizeLinear", "s step zero", "q"), ("DequantizeLinear", "q step zero", "d"), ("Sigmoid", "d", "y"), **Q_LOGITS), 1
+    ),
+    "sigmoid, q to uint8": (one(SIGMOID, ("QuantizeLinear", "g step zero", "y"), step=STEP, zero=ZERO, element=UINT8), 1),
+    "sigmoid, q to int8": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "y"), step=STEP, zero=np.int8(-128), element=TensorProto.INT8), 1
+    ),
+    "sigmoid, q to int8, nhwc": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "q"), ("Transpose", "q", "y", {"perm": [0, 2, 3, 1]}), step=STEP,
+            zero=np.int8(-128), element=TensorProto.INT8, shape=[1, HEIGHT, WIDTH, 1]), 1,
+    ),
+    "logits, q to uint8": (one(("QuantizeLinear", "s step zero", "y"), **Q_LOGITS, element=UINT8), 1),
+    "three logits, q to uint8": (one(("QuantizeLinear", "s step zero", "y"), **Q_LOGITS, element=UINT8, shape=WIDE), 3),
+    "softmax, q to uint8": (
+        one(SOFTMAX, ("QuantizeLinear", "m step zero", "y"), step=STEP, zero=ZERO, element=UINT8, shape=WIDE), 3
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [13, 17, 19])
+@pytest.mark.parametrize("case", QUANTIZED)
+def test_quantized_output_is_read_by_what_its_numbers_mean(case: str, opset: int, frames: Path, tmp_path: Path) -> None:
+    graph, channels = QUANTIZED[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, opset=opset, **graph)
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    wanted = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+DQ = "DequantizeLinear"
+THREE_QUANTIZED: dict[str, Any] = {  # as ONNX Runtime's static quantization writes convolutions; `s` itself is not used
+    **one(
+        ("QuantizeLinear", "x step zero", "q"), (DQ, "q step zero", "d"), (DQ, "weight wstep wzero", "dw"), ("Conv", "d dw", "y"),
+        step=STEP, zero=ZERO, weight=np.eye(3, dtype=np.int8).reshape(3, 3, 1, 1) * np.int8(100), wstep=np.float32(0.1),
+        wzero=np.int8(0), shape=WIDE,
+    ),
+    "channels": 3,
+}  # fmt: skip
+
+
+def test_quantized_network_is_refused_as_fp16_and_taken_as_it_is(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **THREE_QUANTIZED)
+    with pytest.raises(
+        OptionError, match=r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32"
+    ):
+        built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
 # Inputs.
 
 

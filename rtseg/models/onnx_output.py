@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -55,6 +55,9 @@ class Output:
 
     indices: int = 0
     """`classes`: the number of them, where the graph shows it; 0: not known."""
+
+    quantized: tuple[float, float] | None = None
+    """(scale, zero): the output holds numbers that mean (number - zero) * scale; the fields above are of what they mean."""
 
     note: str = ""
     """Why this output was taken, where there were several; for people."""
@@ -115,12 +118,14 @@ def find_output(
         )
     name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
-    output = _read(trace, name, types[name], axis, rows_columns, preparation, path)
+    quantized = trace.quantized(name)
+    element = TensorProto.FLOAT if quantized else types[name]
+    output = replace(_read(trace, name, element, axis, rows_columns, preparation, path), quantized=quantized)
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
             f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
         )
-    return Output(**{**vars(output), "note": note})
+    return replace(output, note=note)
 
 
 def drop_activation(model: onnx.ModelProto, output: Output) -> None:
@@ -277,7 +282,7 @@ def _scores_of(trace: Trace, name: str) -> str:
 def _read(
     trace: Trace, name: str, element: int, axis: int | None, size: tuple[int, int], said: Preparation, path: Path
 ) -> Output:
-    shape, values, kind = trace.shapes[name], trace.values(name), said.output_kind
+    shape, values, kind = trace.shapes[name], trace.meant(name), said.output_kind
     source = trace.source(name)
     several = axis is not None
     numeric = Output(name, "logits", shape, axis, size, values=(values.low, values.high), sure=kind is not None)
@@ -291,7 +296,7 @@ def _read(
         )
 
     def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
-        return Output(**{**vars(numeric), "kind": kind, "threshold": threshold, "indices": indices})
+        return replace(numeric, kind=kind, threshold=threshold, indices=indices)
 
     if axis is not None and (why := colored(trace, name, axis)):
         raise ModelError(

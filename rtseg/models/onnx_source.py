@@ -20,6 +20,7 @@ from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
 from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
+from rtseg.models.precision import graph_share
 from rtseg.models.preparation import Preparation
 
 _PREFIX = "network/"
@@ -63,6 +64,11 @@ def to_contract(
     drop_activation(model, output)
     model = fold_batch_norm(model, path)
     source = picture_inputs(model)[0]
+    if precision == "fp16" and (quantized := graph_share(model).int8) > 0.1:
+        raise OptionError(
+            f"{path} is quantized: {quantized:.0%} of its multiplications are INT8 already, and can't be fp16; "
+            "--precision fp32 takes it as it is"
+        )
     if precision == "fp16" and source.type.tensor_type.elem_type == TensorProto.FLOAT:
         model = halved(model)
     model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
@@ -83,7 +89,12 @@ def to_contract(
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3]))
     graph.output.append(helper.make_tensor_value_info("classes", TensorProto.UINT8, [batch, height, width]))
     describe(model, description)
-    return _infer_shapes(model, path, size), description, output
+    try:
+        return _inferred(model), description, output
+    except onnx.shape_inference.InferenceError as error:  # as it came it had its shapes
+        raise ModelError(
+            f"{path} can't be made {description.precision} ({one_sentence(error)}); --precision fp32 leaves it as it is"
+        ) from error
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
@@ -245,6 +256,12 @@ def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch:
         model.graph.initializer.append(numpy_helper.from_array(values, f"rtseg/{about}"))
         return f"rtseg/{about}"
 
+    if output.quantized is not None:
+        scale, zero = output.quantized
+        add("Cast", [name], to=TensorProto.FLOAT)
+        add("Sub", [name, constant("zero", np.array(zero, np.float32))])
+        add("Mul", [name, constant("step", np.array(scale, np.float32))])
+        element = TensorProto.FLOAT
     if output.kind == "classes":
         if output.shape != (batch, height, width):
             add("Reshape", [name, constant("map", np.array([batch, height, width], np.int64))])
@@ -284,12 +301,16 @@ def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch:
 
 def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> onnx.ModelProto:
     try:
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        return _inferred(model)
     except onnx.shape_inference.InferenceError as error:
         down = f"{max(32, size[0] // 32 * 32)}x{max(32, size[1] // 32 * 32)}"
         raise ModelError(
             f"{path} can't take {size[0]}x{size[1]} ({one_sentence(error)}); many networks need multiples of 32: --size {down}"
         ) from error
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
 def _element_type(model: onnx.ModelProto, name: str) -> int:

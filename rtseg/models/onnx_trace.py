@@ -141,7 +141,8 @@ class Trace:
         if node.op_type == "Cast":
             return _cast(inputs[0], _attribute(node, "to", TensorProto.FLOAT))
         if node.op_type == "QuantizeLinear":
-            return ANY
+            scale, zero = self.quantized(name) or (math.nan, 0.0)
+            return _arithmetic("Add", [_times(inputs[0], 1 / scale), _of(zero)]) if scale > 0 else ANY
         if node.op_type == "DequantizeLinear":
             before = self._made.get(node.input[0])
             quantized = before is not None and before.op_type == "QuantizeLinear"
@@ -234,6 +235,23 @@ class Trace:
         if node.op_type in SAME_VALUES | _BINARY | _UNARY:
             return any(self.exclusive(given, depth + 1) for given in node.input if given)
         return False
+
+    def quantized(self, name: str) -> tuple[float, float] | None:
+        """(scale, zero) of a tensor that holds quantized numbers: they mean (number - zero) * scale. None: it does not."""
+        moves = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Resize", "Slice")
+        while (node := self._made.get(name)) is not None and node.op_type in moves:
+            name = node.input[0]
+        if node is None or node.op_type != "QuantizeLinear":
+            return None
+        scale, zero = self.constant(node.input[1]), self.constant(node.input[2]) if len(node.input) > 2 else np.zeros(1)
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return None
+        return float(scale.ravel()[0]), float(zero.ravel()[0])
+
+    def meant(self, name: str) -> Values:
+        """`values`; of a tensor that holds quantized numbers those that they mean."""
+        scale, zero = self.quantized(name) or (1.0, 0.0)
+        return _times(_arithmetic("Sub", [self.values(name), _of(zero)]), scale)
 
     def _root(self, name: str) -> str:
         """A tensor's name before its values were only moved."""

@@ -100,6 +100,9 @@ class OnnxReference:
     def _class_map(self, values: Array, batch: int, size: tuple[int, int]) -> ClassMap:
         output = self._output
         axis = output.axis
+        if output.quantized is not None:
+            scale, zero = output.quantized
+            values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         if axis is None:
             plane = values.reshape(batch, *output.size)[0]
             self._seen.add(plane, None)
