@@ -543,6 +543,21 @@ def test_main_output_is_taken_and_named(graph: dict[str, Any], frames: Path, tmp
     assert any(f"'{chosen}' is used" in note for note in built.notes)
 
 
+@pytest.mark.parametrize("auxiliary", ["aux", "aux_out", "d1_aux", "Auxiliary"])
+def test_larger_auxiliary_output_is_left(auxiliary: str, frames: Path, tmp_path: Path) -> None:
+    small, full = [1, 3, HEIGHT // 4, WIDTH // 4], [1, 6, HEIGHT, WIDTH]
+    pool = ("AveragePool", "s", "out", {"kernel_shape": [4, 4], "strides": [4, 4]})
+    nodes = [("Neg", "s", "n"), ("Concat", "n s", auxiliary, {"axis": 1}), pool]
+    theirs = network(tmp_path / "theirs.onnx", nodes, {auxiliary: (FLOAT, full), "out": (FLOAT, small)}, channels=3)
+    built = built_of(theirs, frames, tmp_path / "built", classes=("red", "green", "blue"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(str(theirs)).run(["out"], {"x": x})[0][0]
+    wanted = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
+    assert (class_map(built, image) == wanted).mean() > 0.99
+    assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
+
+
 def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
     built = built_of(theirs, frames, tmp_path / "built", output="d4")

@@ -255,10 +255,12 @@ def _choose(
     if len(outputs) == 1 or len(names) == 1:
         note = f"'{names[0]}' is used, the only map among {', '.join(outputs)}" if len(outputs) > 1 else ""
         return names[0], note
-    largest = max(rows * columns for _, (rows, columns) in maps.values())
-    large = [name for name in names if math.prod(maps[name][1]) == largest]
-    main = [name for name in large if not _AUXILIARY.search(name)] or large
-    why = "the largest map" if len(large) < len(names) else "the one that is not called auxiliary"
+    own = [name for name in names if not _AUXILIARY.search(name)] or names
+    largest = max(math.prod(maps[name][1]) for name in own)
+    main = [name for name in own if math.prod(maps[name][1]) == largest]
+    why = "the largest map" if len(main) < len(own) else "the one that is not called auxiliary"
+    if len(main) < len(own) < len(names):
+        why = "the largest map that is not called auxiliary"
     if len(main) > 1:
         roots = {_scores_of(trace, name) for name in main}
         if len(roots) > 1:
