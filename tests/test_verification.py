@@ -405,6 +405,92 @@ def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
         built_of(theirs, frames, tmp_path / "built", output_kind="logits")
 
 
+CUT_OFF: dict[str, Any] = {"from": np.array([1]), "to": np.array([3]), "axis": np.array([1])}
+
+
+def test_softmax_along_the_wrong_axis_is_told(frames: Path, tmp_path: Path) -> None:
+    for axis, layout in ((3, None), (2, None), (3, "nchw")):
+        theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Softmax", "s", "y", {"axis": axis}), shape=WIDE))
+        message = (
+            rf"1 along axis {axis}, not along axis 1, where the classes are; export it with its Softmax along axis 1"
+        )
+        with pytest.raises(ModelError, match=message):
+            built_of(theirs, frames, tmp_path / "built", output_layout=layout)
+
+
+def test_softmax_whose_first_class_was_cut_off_is_asked_for(frames: Path, tmp_path: Path) -> None:
+    cut = ("Slice", "m from to axis", "y")
+    theirs = network(tmp_path / "cut.onnx", channels=3, **one(SOFTMAX, cut, **CUT_OFF, shape=[1, 2, HEIGHT, WIDTH]))
+    with pytest.raises(
+        ModelError, match=r"2 probabilities add up to less than one half on \d+\.\d% .* a class was cut off"
+    ):
+        built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+    built = built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"), output_kind="probabilities")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+
+
+def test_class_that_is_cut_off_and_never_the_highest_is_no_matter(frames: Path, tmp_path: Path) -> None:
+    low = np.array([-100, 0, 0], np.float32).reshape(1, 3, 1, 1)
+    nodes = [("Add", "s low", "l"), ("Softmax", "l", "m", {"axis": 1}), ("Slice", "m from to axis", "y")]
+    theirs = network(tmp_path / "cut.onnx", channels=3, **one(*nodes, low=low, **CUT_OFF, shape=[1, 2, HEIGHT, WIDTH]))
+    built = built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+
+
+RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
+    "dropout in training mode": ([("Dropout", "s ratio on", "y")], {"ratio": HALF, "on": np.array(True)}),
+    "noise": ([("RandomNormalLike", "s", "n", {"scale": 9.0}), ("Add", "s n", "y")], {}),
+}
+
+
+@pytest.mark.parametrize("case", RANDOM)
+def test_network_that_gives_another_result_each_time_is_told(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, constants = RANDOM[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(*nodes, **constants, shape=WIDE))
+    with pytest.raises(
+        ModelError, match=r"theirs\.onnx gives another class map each time .* training mode, or noise"
+    ) as told:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "--precision" not in str(told.value)
+    assert not list((tmp_path / "built").iterdir())
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_output_without_a_shape_is_taken(target: str, frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip(target)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(ARGMAX, ("Identity", "a", "y"), element=INT64))
+    model = onnx.load(theirs)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, theirs)
+    built = built_of(theirs, frames, tmp_path / "built", target=target, classes=("red", "green", "blue"))
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert {
+        name: round(value, 3) for name, value in built.sidecar.proof["agreement"]["overlap"].items()
+    } == dict.fromkeys(("red", "green", "blue"), 1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_network_of_fp16_edges_and_fp32_inside_is_taken(precision: str, frames: Path, tmp_path: Path) -> None:
+    half = TensorProto.FLOAT16
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        [("Cast", "s", "y", {"to": half})],
+        {"y": (half, WIDE)},
+        channels=3,
+        source=(half, WIDE),
+    )
+    model = onnx.load(theirs)
+    model.graph.node[0].CopyFrom(helper.make_node("Cast", ["x"], ["p"], to=FLOAT))
+    onnx.save(model, theirs)
+    built = built_of(theirs, frames, tmp_path / "built", precision=precision)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    weights = {tensor.name: tensor.data_type for tensor in onnx.load(built.path).graph.initializer}
+    assert weights["network/w"] == (half if precision == "fp16" else FLOAT)
+
+
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
 ROAD = np.array([128, 64, 128], np.float32).reshape(1, 3, 1, 1)
 CUT: dict[str, Any] = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1])}
@@ -795,9 +881,9 @@ def _wrong_before(change: Callable[[list[Any], onnx.ModelProto], None]) -> Any:
     right = onnx_source._before
 
     def before(model: Any, layout: str, mean: Any, scale: Any) -> Any:
-        nodes, name = right(model, layout, mean, scale)
+        nodes = right(model, layout, mean, scale)
         change(nodes, model)
-        return nodes, name
+        return nodes
 
     return before
 

@@ -20,7 +20,7 @@ from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
 from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
-from rtseg.models.precision import graph_share
+from rtseg.models.precision import MIN_SHARE, graph_share
 from rtseg.models.preparation import Preparation
 
 _PREFIX = "network/"
@@ -64,22 +64,24 @@ def to_contract(
     drop_activation(model, output)
     model = fold_batch_norm(model, path)
     source = picture_inputs(model)[0]
-    if precision == "fp16" and (quantized := graph_share(model).int8) > 0.1:
+    share = graph_share(model)
+    if precision == "fp16" and share.int8 > 1 - MIN_SHARE:
         raise OptionError(
-            f"{path} is quantized: {quantized:.0%} of its multiplications are INT8 already, and can't be fp16; "
+            f"{path} is quantized: {share.int8:.0%} of its multiplications are INT8 already, and can't be fp16; "
             "--precision fp32 takes it as it is"
         )
-    if precision == "fp16" and source.type.tensor_type.elem_type == TensorProto.FLOAT:
-        model = halved(model)
+    has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
+    if precision == "fp16" and has == "fp32":
+        model, has = halved(model), "fp16"
     model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
-    before, source_name = _before(model, layout, mean, std)
+    before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
     description = ModelDescription(
         name=path.stem.lower(),
         classes=classes,
         input_size=size,
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
-        precision="fp16" if _element_type(model, source_name) == TensorProto.FLOAT16 else "fp32",
+        precision=has,
         licence="unknown",
     )
     graph = model.graph
@@ -217,7 +219,7 @@ def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
                 yield from _inner_graphs(step)
 
 
-def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple[list[onnx.NodeProto], str]:
+def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
     """From `image` to the network's own input: cast, layout, normalisation, all in FP32, then the network's precision."""
     source = picture_inputs(model)[0]
     shape = (1, 3, 1, 1) if layout == "nchw" else (3,)
@@ -235,7 +237,7 @@ def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple
             "Cast", ["rtseg/normalised"], [source.name], "rtseg/input", to=source.type.tensor_type.elem_type
         )
     )
-    return nodes, source.name
+    return nodes
 
 
 def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:

@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+MIN_SHARE = 0.9
+"""Share of the multiplications that must be FP16 in a file that is called fp16, and INT8 in one that is called int8."""
+
 
 @dataclass(frozen=True)
 class Share:
