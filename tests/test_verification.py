@@ -758,6 +758,43 @@ def test_fixed_batch_is_named_and_taken(frames: Path, tmp_path: Path) -> None:
     assert built.sidecar.proof["agreement"]["pixels"] == 1.0
 
 
+FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
+    "flat": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH], 1),
+    "flat, one channel": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH, 1], 1),
+    "flat, one channel first": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, 1, HEIGHT * WIDTH], 1),
+    "flat, three channels": ([("Transpose", "s", "t", NHWC), ("Reshape", "t k", "y")], [2, HEIGHT * WIDTH, 3], 3),
+    "map": ([("Reshape", "s k", "y")], [2, 3, HEIGHT, WIDTH], 3),
+}
+
+
+@pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "flat"])
+def test_batch_that_the_output_alone_fixes_is_named_and_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, shape, channels = FLAT_BATCH[case]
+    theirs = network(
+        tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, ["N", 3, HEIGHT, WIDTH]),
+        k=np.array(shape),
+    )  # fmt: skip
+    with pytest.raises(OptionError, match="takes 2 images in one run, not 1: give --batch 2"):
+        built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", batch=2)
+    images = pictures(2, HEIGHT, WIDTH)
+    maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
+    np.testing.assert_array_equal(maps, images.argmax(axis=3) if channels == 3 else images[..., 0] > 127)
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+@pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "map"])
+def test_flat_output_of_one_image_is_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, shape, channels = FLAT_BATCH[case]
+    shape = [1, *shape[1:]]
+    theirs = network(tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, k=np.array(shape))
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(
+        class_map(built, image), image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
+    )
+
+
 def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> None:
     theirs = network(
         tmp_path / "theirs.onnx",

@@ -202,10 +202,11 @@ def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple
     """(rows, columns) of a map whose other axes have these lengths; None: they are no map of an image of this size."""
     width, height = size
     inner = list(lengths[1:]) if len(lengths) > 1 and lengths[0] == batch else list(lengths)
-    if len(inner) > 2:
-        inner = [length for length in inner if length != 1]
-    if inner == [height * width]:
+    longer = [length for length in inner if length != 1]
+    if longer == [height * width]:
         return height, width
+    if len(inner) > 2:
+        inner = longer
     if len(inner) != 2 or min(inner) < 1:
         return None
     rows, columns = inner

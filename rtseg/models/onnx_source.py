@@ -8,6 +8,7 @@ output can be brought to the input's size only when both are known.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,17 @@ def to_contract(
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
-    """The number of images that a network takes in one run, where its file fixes it."""
+    """The number of images that a network takes in one run, where its file fixes it: at its input, or at an output alone."""
     inputs = picture_inputs(model)
     shape = shape_of(inputs[0]) if inputs else ()
-    return shape[0] if shape else None
+    if len(shape) != 4 or shape[0] is not None:
+        return shape[0] if shape else None
+    pixels = {(first or 0) * (second or 0) for first, second in pairwise(shape)} - {0}
+    for output in model.graph.output:
+        lengths = shape_of(output)  # [3, H, W] can be 3 classes of one image
+        if len(lengths) == 4 or (len(lengths) == 3 and pixels.intersection(lengths[1:])):
+            return lengths[0]
+    return None
 
 
 def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | None) -> str:
@@ -156,9 +164,10 @@ def _picture_input(
         raise OptionError(
             f"{path} takes {width}x{height} alone, not {size[0]}x{size[1]}; leave --size out, or export it with a free size"
         )
-    if shape[0] not in (None, batch):
+    fixed = fixed_batch(model)
+    if fixed not in (None, batch):
         raise OptionError(
-            f"{path} takes {shape[0]} images in one run, not {batch}: give --batch {shape[0]}, or export it with a free batch"
+            f"{path} takes {fixed} images in one run, not {batch}: give --batch {fixed}, or export it with a free batch"
         )
     return source, layout, size
 

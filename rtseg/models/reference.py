@@ -64,18 +64,19 @@ class OnnxReference:
         path: the file.
         preparation: what the user said of its input.
         output: the output that is used, and how its values are to be read.
+        batch: images in one run.
 
     Raises:
         ModelError: ONNX Runtime can't load it.
     """
 
-    def __init__(self, path: Path, preparation: Preparation, output: Output) -> None:
+    def __init__(self, path: Path, preparation: Preparation, output: Output, batch: int) -> None:
         from rtseg.models.origin import runtime_name, session_of
 
         self._session = session_of(path, str(path))
         self._input = self._session.get_inputs()[0]
         self._layout = input_layout(self._input.shape, path, preparation.layout)
-        self._path, self._said, self._output = path, preparation, output
+        self._path, self._said, self._output, self._batch = path, preparation, output, batch
         self._seen = _Seen()
         self.what = f"{path.name}, run as it is by {runtime_name()}, {output.describe()}"
 
@@ -90,22 +91,21 @@ class OnnxReference:
             image = image.astype(np.float16 if self._input.type == "tensor(float16)" else np.float32)
         if self._layout == "nchw":
             image = image.transpose(2, 0, 1)
-        batch = self._input.shape[0] if isinstance(self._input.shape[0], int) else 1
-        images = np.ascontiguousarray(np.broadcast_to(image, (batch, *image.shape)))
+        images = np.ascontiguousarray(np.broadcast_to(image, (self._batch, *image.shape)))
         try:
             (values,) = self._session.run([self._output.name], {self._input.name: images})
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise ModelError(f"{self._path}: ONNX Runtime can't run it ({one_sentence(error)})") from error
-        return self._class_map(np.asarray(values), batch, picture.shape[:2])
+        return self._class_map(np.asarray(values), picture.shape[:2])
 
-    def _class_map(self, values: Array, batch: int, size: tuple[int, int]) -> ClassMap:
+    def _class_map(self, values: Array, size: tuple[int, int]) -> ClassMap:
         output = self._output
         axis = output.axis
         if output.quantized is not None:
             scale, zero = output.quantized
             values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         if axis is None:
-            plane = values.reshape(batch, *output.size)[0]
+            plane = values.reshape(self._batch, *output.size)[0]
             self._seen.add(plane, None, output.values[1])
             if output.kind == "classes":
                 self.check()  # before values that are no class indices become some
