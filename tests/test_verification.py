@@ -556,6 +556,32 @@ def test_colored_output_is_refused_as_what_it_is(case: str, kind: str | None, fr
         )
 
 
+def in_function(path: Path, inputs: list[str], *nodes: Any) -> None:
+    """Makes the last node of a network a local function of these nodes, from `inputs` to `y`."""
+    model = onnx.load(path)
+    model.functions.append(
+        helper.make_function("theirs", "Head", inputs, ["y"], list(nodes), [helper.make_opsetid("", 17)])
+    )
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = "theirs", "Head"
+    model.opset_import.append(helper.make_opsetid("theirs", 1))
+    onnx.save(model, path)
+
+
+def test_what_a_local_function_does_is_seen(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **one(("Identity", "s", "y")))
+    in_function(theirs, ["s"], helper.make_node("Sigmoid", ["s"], ["y"]))
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+
+
+def test_overlay_in_a_local_function_is_refused(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Add", "s x", "y"), shape=WIDE))
+    in_function(theirs, ["s", "x"], helper.make_node("Add", ["s", "x"], ["y"]))
+    with pytest.raises(ModelError, match=r"is a colored image .* the input image is blended into it"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
 PLAIN: dict[str, dict[str, Any]] = {
     "one-hot by equal": one(
         ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i all", "e"), ("Cast", "e", "y", {"to": FLOAT}), axis=np.array([1]),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
@@ -52,6 +52,8 @@ def to_contract(
         ModelError: the network can't be wrapped; the message says what is in the way.
         OptionError: something has to be said that the file does not say.
     """
+    if model.functions:  # they hide what their nodes do
+        model = inliner.inline_local_functions(model)
     source, layout, size = _picture_input(model, path, size, batch, preparation.layout)
     mean, std = _normalisation(preparation, path, source.type.tensor_type.elem_type)
     if source.type.tensor_type.elem_type == TensorProto.UINT8:  # TensorRT has uint8 at a network's edge alone
