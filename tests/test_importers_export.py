@@ -61,11 +61,11 @@ def test_fp16_by_onnx_runtime_and_openvino_is_the_librarys_class_map(name: str, 
 
 
 def wrong_colors(right: Any, *arguments: Any) -> Any:
-    nodes, name = right(*arguments)
+    nodes = right(*arguments)
     swap = onnx.helper.make_node("Gather", ["image", "swap"], ["bgr"], axis=3)
     arguments[0].graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1, 0]), "swap"))
     nodes[0].input[0] = "bgr"
-    return [swap, *nodes], name
+    return [swap, *nodes]
 
 
 @pytest.mark.parametrize("kind", ["another library's", "rtseg's own"])

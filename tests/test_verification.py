@@ -405,7 +405,95 @@ def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
         built_of(theirs, frames, tmp_path / "built", output_kind="logits")
 
 
+CUT_OFF: dict[str, Any] = {"from": np.array([1]), "to": np.array([3]), "axis": np.array([1])}
+
+
+def test_softmax_along_the_wrong_axis_is_told(frames: Path, tmp_path: Path) -> None:
+    for axis, layout in ((3, None), (2, None), (3, "nchw")):
+        theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Softmax", "s", "y", {"axis": axis}), shape=WIDE))
+        message = (
+            rf"1 along axis {axis}, not along axis 1, where the classes are; export it with its Softmax along axis 1"
+        )
+        with pytest.raises(ModelError, match=message):
+            built_of(theirs, frames, tmp_path / "built", output_layout=layout)
+
+
+def test_softmax_whose_first_class_was_cut_off_is_asked_for(frames: Path, tmp_path: Path) -> None:
+    cut = ("Slice", "m from to axis", "y")
+    theirs = network(tmp_path / "cut.onnx", channels=3, **one(SOFTMAX, cut, **CUT_OFF, shape=[1, 2, HEIGHT, WIDTH]))
+    with pytest.raises(
+        ModelError, match=r"2 probabilities add up to less than one half on \d+\.\d% .* a class was cut off"
+    ):
+        built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+    built = built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"), output_kind="probabilities")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+
+
+def test_class_that_is_cut_off_and_never_the_highest_is_no_matter(frames: Path, tmp_path: Path) -> None:
+    low = np.array([-100, 0, 0], np.float32).reshape(1, 3, 1, 1)
+    nodes = [("Add", "s low", "l"), ("Softmax", "l", "m", {"axis": 1}), ("Slice", "m from to axis", "y")]
+    theirs = network(tmp_path / "cut.onnx", channels=3, **one(*nodes, low=low, **CUT_OFF, shape=[1, 2, HEIGHT, WIDTH]))
+    built = built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+
+
+RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
+    "dropout in training mode": ([("Dropout", "s ratio on", "y")], {"ratio": HALF, "on": np.array(True)}),
+    "noise": ([("RandomNormalLike", "s", "n", {"scale": 9.0}), ("Add", "s n", "y")], {}),
+}
+
+
+@pytest.mark.parametrize("case", RANDOM)
+def test_network_that_gives_another_result_each_time_is_told(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, constants = RANDOM[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(*nodes, **constants, shape=WIDE))
+    with pytest.raises(
+        ModelError, match=r"theirs\.onnx gives another class map each time .* training mode, or noise"
+    ) as told:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "--precision" not in str(told.value)
+    assert not list((tmp_path / "built").iterdir())
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_output_without_a_shape_is_taken(target: str, frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip(target)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(ARGMAX, ("Identity", "a", "y"), element=INT64))
+    model = onnx.load(theirs)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, theirs)
+    built = built_of(theirs, frames, tmp_path / "built", target=target, classes=("red", "green", "blue"))
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert {
+        name: round(value, 3) for name, value in built.sidecar.proof["agreement"]["overlap"].items()
+    } == dict.fromkeys(("red", "green", "blue"), 1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_network_of_fp16_edges_and_fp32_inside_is_taken(precision: str, frames: Path, tmp_path: Path) -> None:
+    half = TensorProto.FLOAT16
+    theirs = network(
+        tmp_path / "theirs.onnx",
+        [("Cast", "s", "y", {"to": half})],
+        {"y": (half, WIDE)},
+        channels=3,
+        source=(half, WIDE),
+    )
+    model = onnx.load(theirs)
+    model.graph.node[0].CopyFrom(helper.make_node("Cast", ["x"], ["p"], to=FLOAT))
+    onnx.save(model, theirs)
+    built = built_of(theirs, frames, tmp_path / "built", precision=precision)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    weights = {tensor.name: tensor.data_type for tensor in onnx.load(built.path).graph.initializer}
+    assert weights["network/w"] == (half if precision == "fp16" else FLOAT)
+
+
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
+ROAD = np.array([128, 64, 128], np.float32).reshape(1, 3, 1, 1)
+CUT: dict[str, Any] = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1])}
 COLORED: dict[str, dict[str, Any]] = {
     "gather": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE, shape=LAST),
     "gather, uint8": one(ARGMAX, ("Gather", "pal a", "y"), pal=PALETTE.astype(np.uint8), shape=LAST, element=UINT8),
@@ -420,6 +508,41 @@ COLORED: dict[str, dict[str, Any]] = {
         ARGMAX, ("OneHot", "a depth onoff", "o"), ("MatMul", "o pal", "y"), pal=PALETTE, depth=np.array([3]),
         onoff=np.array([0, 1], np.float32), shape=LAST,
     ),
+    "softmax, matmul": one(
+        ("Transpose", "s", "t", NHWC), ("Softmax", "t", "m", {"axis": 3}), ("MatMul", "m pal", "y"), pal=PALETTE, shape=LAST
+    ),
+    "gather, half of it and half of the input, nchw": one(
+        ARGMAX, ("Gather", "pal a", "g"), ("Transpose", "g", "c", {"perm": [0, 3, 1, 2]}), ("Mul", "c half", "d"),
+        ("Mul", "x k", "e"), ("Add", "d e", "y"), pal=PALETTE, half=HALF, k=np.float32(127), shape=WIDE,
+    ),
+    "color where there is foreground, else the input, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Where", "t color x", "y"), **CUT, zero=np.float32(0),
+        color=ROAD, shape=WIDE,
+    ),
+    "input darkened by a sigmoid, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Sigmoid", "f", "g"), ("Mul", "x g", "y"), **CUT, shape=WIDE
+    ),
+    "color where there is foreground, else black, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Where", "t color black", "y"), **CUT, zero=np.float32(0),
+        color=ROAD, black=np.zeros((1, 3, 1, 1), np.float32), shape=WIDE,
+    ),
+    "color by color, nchw": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Where", "e2 c2 none", "v"),
+        ("Where", "e1 color v", "y"), axis=np.array([1]), i1=np.array(1), i2=np.array(2), color=ROAD, c2=ROAD[:, ::-1] / 2,
+        none=np.float32(0), shape=WIDE,
+    ),
+    "sum of masks times colors, nchw": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Cast", "e1", "f1", {"to": FLOAT}),
+        ("Cast", "e2", "f2", {"to": FLOAT}), ("Mul", "f1 color", "m1"), ("Mul", "f2 c2", "m2"), ("Add", "m1 m2", "y"),
+        axis=np.array([1]), i1=np.array(1), i2=np.array(2), color=ROAD, c2=ROAD[:, ::-1] / 2, shape=WIDE,
+    ),
+    "sigmoid in three channels, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Sigmoid", "f", "g"), ("Concat", "g g g", "y", {"axis": 1}), **CUT, shape=WIDE
+    ),
+    "mask expanded to three channels, nchw": one(
+        ("Slice", "s from to axis", "f"), ("Greater", "f zero", "t"), ("Cast", "t", "g", {"to": FLOAT}), ("Expand", "g k", "y"),
+        **CUT, zero=np.float32(0), k=np.array(WIDE), shape=WIDE,
+    ),
 }  # fmt: skip
 
 
@@ -431,6 +554,68 @@ def test_colored_output_is_refused_as_what_it_is(case: str, kind: str | None, fr
         built_of(
             theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw" if "nchw" in case else "nhwc"
         )
+
+
+def in_function(path: Path, inputs: list[str], *nodes: Any) -> None:
+    """Makes the last node of a network a local function of these nodes, from `inputs` to `y`."""
+    model = onnx.load(path)
+    model.functions.append(
+        helper.make_function("theirs", "Head", inputs, ["y"], list(nodes), [helper.make_opsetid("", 17)])
+    )
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = "theirs", "Head"
+    model.opset_import.append(helper.make_opsetid("theirs", 1))
+    onnx.save(model, path)
+
+
+def test_what_a_local_function_does_is_seen(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **one(("Identity", "s", "y")))
+    in_function(theirs, ["s"], helper.make_node("Sigmoid", ["s"], ["y"]))
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+
+
+def test_overlay_in_a_local_function_is_refused(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Add", "s x", "y"), shape=WIDE))
+    in_function(theirs, ["s", "x"], helper.make_node("Add", ["s", "x"], ["y"]))
+    with pytest.raises(ModelError, match=r"is a colored image .* the input image is blended into it"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "one-hot by equal": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i all", "e"), ("Cast", "e", "y", {"to": FLOAT}), axis=np.array([1]),
+        all=np.arange(3).reshape(1, 3, 1, 1), shape=WIDE,
+    ),
+    "one-hot class by class": one(
+        ARGMAX, ("Unsqueeze", "a axis", "i"), ("Equal", "i i1", "e1"), ("Equal", "i i2", "e2"), ("Where", "e2 c2 c0", "v"),
+        ("Where", "e1 c1 v", "y"), axis=np.array([1]), i1=np.array(1), i2=np.array(2),
+        **{f"c{i}": np.eye(3, dtype=np.float32)[i].reshape(1, 3, 1, 1) for i in range(3)}, shape=WIDE,
+    ),
+    "bias with other axes": one(
+        ("Unsqueeze", "bias axes", "c"), ("Add", "s c", "y"), bias=np.zeros(3, np.float32), axes=np.array([0, 2, 3]), shape=WIDE
+    ),
+    "channels in another order and back": one(
+        ("Gather", "s order", "t", {"axis": 1}), ("Split", "t", "t0 t1 t2", {"axis": 1}), ("Concat", "t2 t1 t0", "y", {"axis": 1}),
+        order=np.array([2, 1, 0]), shape=WIDE,
+    ),
+    "scores where the image is not black": one(
+        ("ReduceMax", "x", "h", {"axes": [1]}), ("GreaterOrEqual", "h zero", "t"), ("Where", "t s zero", "y"), zero=np.float32(0),
+        shape=WIDE,
+    ),
+    "scores times a sigmoid": one(
+        ("Abs", "s", "q"), ("Sigmoid", "q", "g"), ("ReduceMax", "g", "h", {"axes": [1]}), ("Mul", "s h", "y"), shape=WIDE
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_scores_that_look_like_colors_are_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **PLAIN[case])
+    kind = "probabilities" if "one-hot" in case else None
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind, output_layout="nchw")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
 
 
 # Several outputs.
@@ -470,6 +655,21 @@ def test_main_output_is_taken_and_named(graph: dict[str, Any], frames: Path, tmp
     assert any(f"'{chosen}' is used" in note for note in built.notes)
 
 
+@pytest.mark.parametrize("auxiliary", ["aux", "aux_out", "d1_aux", "Auxiliary"])
+def test_larger_auxiliary_output_is_left(auxiliary: str, frames: Path, tmp_path: Path) -> None:
+    small, full = [1, 3, HEIGHT // 4, WIDTH // 4], [1, 6, HEIGHT, WIDTH]
+    pool = ("AveragePool", "s", "out", {"kernel_shape": [4, 4], "strides": [4, 4]})
+    nodes = [("Neg", "s", "n"), ("Concat", "n s", auxiliary, {"axis": 1}), pool]
+    theirs = network(tmp_path / "theirs.onnx", nodes, {auxiliary: (FLOAT, full), "out": (FLOAT, small)}, channels=3)
+    built = built_of(theirs, frames, tmp_path / "built", classes=("red", "green", "blue"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(str(theirs)).run(["out"], {"x": x})[0][0]
+    wanted = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
+    assert (class_map(built, image) == wanted).mean() > 0.99
+    assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
+
+
 def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
     built = built_of(theirs, frames, tmp_path / "built", output="d4")
@@ -503,6 +703,67 @@ def test_old_upsampling_keeps_its_meaning(opset: int, frames: Path, tmp_path: Pa
     assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
 
 
+# Quantized networks.
+
+STEP, ZERO = np.float32(1 / 255), np.uint8(0)
+Q_LOGITS = {"step": np.float32(0.1), "zero": np.uint8(128)}
+QUANTIZED: dict[str, tuple[dict[str, Any], int]] = {
+    "sigmoid, q, dq": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "q"), ("DequantizeLinear", "q step zero", "y"), step=STEP, zero=ZERO), 1
+    ),
+    "sigmoid, q, dq before the sigmoid": (
+        one(("QuantizeLinear", "s step zero", "q"), ("DequantizeLinear", "q step zero", "d"), ("Sigmoid", "d", "y"), **Q_LOGITS), 1
+    ),
+    "sigmoid, q to uint8": (one(SIGMOID, ("QuantizeLinear", "g step zero", "y"), step=STEP, zero=ZERO, element=UINT8), 1),
+    "sigmoid, q to int8": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "y"), step=STEP, zero=np.int8(-128), element=TensorProto.INT8), 1
+    ),
+    "sigmoid, q to int8, nhwc": (
+        one(SIGMOID, ("QuantizeLinear", "g step zero", "q"), ("Transpose", "q", "y", {"perm": [0, 2, 3, 1]}), step=STEP,
+            zero=np.int8(-128), element=TensorProto.INT8, shape=[1, HEIGHT, WIDTH, 1]), 1,
+    ),
+    "logits, q to uint8": (one(("QuantizeLinear", "s step zero", "y"), **Q_LOGITS, element=UINT8), 1),
+    "three logits, q to uint8": (one(("QuantizeLinear", "s step zero", "y"), **Q_LOGITS, element=UINT8, shape=WIDE), 3),
+    "softmax, q to uint8": (
+        one(SOFTMAX, ("QuantizeLinear", "m step zero", "y"), step=STEP, zero=ZERO, element=UINT8, shape=WIDE), 3
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [13, 17, 19])
+@pytest.mark.parametrize("case", QUANTIZED)
+def test_quantized_output_is_read_by_what_its_numbers_mean(case: str, opset: int, frames: Path, tmp_path: Path) -> None:
+    graph, channels = QUANTIZED[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=channels, opset=opset, **graph)
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    wanted = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+DQ = "DequantizeLinear"
+THREE_QUANTIZED: dict[str, Any] = {  # as ONNX Runtime's static quantization writes convolutions; `s` itself is not used
+    **one(
+        ("QuantizeLinear", "x step zero", "q"), (DQ, "q step zero", "d"), (DQ, "weight wstep wzero", "dw"), ("Conv", "d dw", "y"),
+        step=STEP, zero=ZERO, weight=np.eye(3, dtype=np.int8).reshape(3, 3, 1, 1) * np.int8(100), wstep=np.float32(0.1),
+        wzero=np.int8(0), shape=WIDE,
+    ),
+    "channels": 3,
+}  # fmt: skip
+
+
+def test_quantized_network_is_refused_as_fp16_and_taken_as_it_is(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **THREE_QUANTIZED)
+    with pytest.raises(
+        OptionError, match=r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32"
+    ):
+        built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
 # Inputs.
 
 
@@ -521,6 +782,43 @@ def test_fixed_batch_is_named_and_taken(frames: Path, tmp_path: Path) -> None:
     maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
     np.testing.assert_array_equal(maps, images.argmax(axis=3))
     assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
+    "flat": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH], 1),
+    "flat, one channel": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH, 1], 1),
+    "flat, one channel first": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, 1, HEIGHT * WIDTH], 1),
+    "flat, three channels": ([("Transpose", "s", "t", NHWC), ("Reshape", "t k", "y")], [2, HEIGHT * WIDTH, 3], 3),
+    "map": ([("Reshape", "s k", "y")], [2, 3, HEIGHT, WIDTH], 3),
+}
+
+
+@pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "flat"])
+def test_batch_that_the_output_alone_fixes_is_named_and_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, shape, channels = FLAT_BATCH[case]
+    theirs = network(
+        tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, ["N", 3, HEIGHT, WIDTH]),
+        k=np.array(shape),
+    )  # fmt: skip
+    with pytest.raises(OptionError, match="takes 2 images in one run, not 1: give --batch 2"):
+        built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", batch=2)
+    images = pictures(2, HEIGHT, WIDTH)
+    maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
+    np.testing.assert_array_equal(maps, images.argmax(axis=3) if channels == 3 else images[..., 0] > 127)
+    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+
+
+@pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "map"])
+def test_flat_output_of_one_image_is_taken(case: str, frames: Path, tmp_path: Path) -> None:
+    nodes, shape, channels = FLAT_BATCH[case]
+    shape = [1, *shape[1:]]
+    theirs = network(tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, k=np.array(shape))
+    built = built_of(theirs, frames, tmp_path / "built")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(
+        class_map(built, image), image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
+    )
 
 
 def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> None:
@@ -646,9 +944,9 @@ def _wrong_before(change: Callable[[list[Any], onnx.ModelProto], None]) -> Any:
     right = onnx_source._before
 
     def before(model: Any, layout: str, mean: Any, scale: Any) -> Any:
-        nodes, name = right(model, layout, mean, scale)
+        nodes = right(model, layout, mean, scale)
         change(nodes, model)
-        return nodes, name
+        return nodes
 
     return before
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
+from rtseg.models.onnx_colored import colored
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -54,6 +55,9 @@ class Output:
 
     indices: int = 0
     """`classes`: the number of them, where the graph shows it; 0: not known."""
+
+    quantized: tuple[float, float] | None = None
+    """(scale, zero): the output holds numbers that mean (number - zero) * scale; the fields above are of what they mean."""
 
     note: str = ""
     """Why this output was taken, where there were several; for people."""
@@ -114,12 +118,14 @@ def find_output(
         )
     name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
-    output = _read(trace, name, types[name], axis, rows_columns, preparation, path)
+    quantized = trace.quantized(name)
+    element = TensorProto.FLOAT if quantized else types[name]
+    output = replace(_read(trace, name, element, axis, rows_columns, preparation, path), quantized=quantized)
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
             f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
         )
-    return Output(**{**vars(output), "note": note})
+    return replace(output, note=note)
 
 
 def drop_activation(model: onnx.ModelProto, output: Output) -> None:
@@ -196,10 +202,11 @@ def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple
     """(rows, columns) of a map whose other axes have these lengths; None: they are no map of an image of this size."""
     width, height = size
     inner = list(lengths[1:]) if len(lengths) > 1 and lengths[0] == batch else list(lengths)
-    if len(inner) > 2:
-        inner = [length for length in inner if length != 1]
-    if inner == [height * width]:
+    longer = [length for length in inner if length != 1]
+    if longer == [height * width]:
         return height, width
+    if len(inner) > 2:
+        inner = longer
     if len(inner) != 2 or min(inner) < 1:
         return None
     rows, columns = inner
@@ -249,10 +256,12 @@ def _choose(
     if len(outputs) == 1 or len(names) == 1:
         note = f"'{names[0]}' is used, the only map among {', '.join(outputs)}" if len(outputs) > 1 else ""
         return names[0], note
-    largest = max(rows * columns for _, (rows, columns) in maps.values())
-    large = [name for name in names if math.prod(maps[name][1]) == largest]
-    main = [name for name in large if not _AUXILIARY.search(name)] or large
-    why = "the largest map" if len(large) < len(names) else "the one that is not called auxiliary"
+    own = [name for name in names if not _AUXILIARY.search(name)] or names
+    largest = max(math.prod(maps[name][1]) for name in own)
+    main = [name for name in own if math.prod(maps[name][1]) == largest]
+    why = "the largest map" if len(main) < len(own) else "the one that is not called auxiliary"
+    if len(main) < len(own) < len(names):
+        why = "the largest map that is not called auxiliary"
     if len(main) > 1:
         roots = {_scores_of(trace, name) for name in main}
         if len(roots) > 1:
@@ -276,7 +285,7 @@ def _scores_of(trace: Trace, name: str) -> str:
 def _read(
     trace: Trace, name: str, element: int, axis: int | None, size: tuple[int, int], said: Preparation, path: Path
 ) -> Output:
-    shape, values, kind = trace.shapes[name], trace.values(name), said.output_kind
+    shape, values, kind = trace.shapes[name], trace.meant(name), said.output_kind
     source = trace.source(name)
     several = axis is not None
     numeric = Output(name, "logits", shape, axis, size, values=(values.low, values.high), sure=kind is not None)
@@ -290,12 +299,12 @@ def _read(
         )
 
     def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
-        return Output(**{**vars(numeric), "kind": kind, "threshold": threshold, "indices": indices})
+        return replace(numeric, kind=kind, threshold=threshold, indices=indices)
 
-    if several and shape[axis or 0] in (3, 4) and trace.colored(name):
+    if axis is not None and (why := colored(trace, name, axis)):
         raise ModelError(
-            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: each class has a color from a table in the "
-            "graph; export the network without that step, so that it gives scores or class indices"
+            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: {why}; export the network without that step, "
+            "so that it gives scores or class indices"
         )
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")

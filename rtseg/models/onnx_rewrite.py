@@ -16,9 +16,13 @@ KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalizati
 """Statistics over a whole plane overflow or lose their small differences in half precision."""
 
 
+QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
+"""Take half precision from operator set 19 on."""
+
+
 def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """The model in an operator set that has `Resize` by sizes and `Squeeze` by input."""
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    version = opset(model)
     if version >= 13:
         return model
     for node in model.graph.node:
@@ -39,6 +43,11 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
                 node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
                 node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
     return converted
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
 
 
 def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -67,7 +76,7 @@ def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision, by ONNX Runtime's converter, save where `KEPT_IN_FP32` or `keep` says.
+    """Weights and arithmetic in half precision, by ONNX Runtime's converter, save for `KEPT_IN_FP32`, `QUANTIZING` and `keep`.
 
     Args:
         model: an FP32 model; changed.
@@ -77,7 +86,7 @@ def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32, *(QUANTIZING if opset(model) < 19 else ())]
     half: onnx.ModelProto = convert_float_to_float16(model, op_block_list=blocked, node_block_list=list(keep))
     OnnxModel(half).topological_sort()  # the converter puts its casts last, which is no valid ONNX
     return half

@@ -8,18 +8,20 @@ output can be brought to the input's size only when both are known.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
 from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
+from rtseg.models.precision import MIN_SHARE, graph_share
 from rtseg.models.preparation import Preparation
 
 _PREFIX = "network/"
@@ -50,6 +52,8 @@ def to_contract(
         ModelError: the network can't be wrapped; the message says what is in the way.
         OptionError: something has to be said that the file does not say.
     """
+    if model.functions:  # they hide what their nodes do
+        model = inliner.inline_local_functions(model)
     source, layout, size = _picture_input(model, path, size, batch, preparation.layout)
     mean, std = _normalisation(preparation, path, source.type.tensor_type.elem_type)
     if source.type.tensor_type.elem_type == TensorProto.UINT8:  # TensorRT has uint8 at a network's edge alone
@@ -63,17 +67,24 @@ def to_contract(
     drop_activation(model, output)
     model = fold_batch_norm(model, path)
     source = picture_inputs(model)[0]
-    if precision == "fp16" and source.type.tensor_type.elem_type == TensorProto.FLOAT:
-        model = halved(model)
+    share = graph_share(model)
+    if precision == "fp16" and share.int8 > 1 - MIN_SHARE:
+        raise OptionError(
+            f"{path} is quantized: {share.int8:.0%} of its multiplications are INT8 already, and can't be fp16; "
+            "--precision fp32 takes it as it is"
+        )
+    has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
+    if precision == "fp16" and has == "fp32":
+        model, has = halved(model), "fp16"
     model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
-    before, source_name = _before(model, layout, mean, std)
+    before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
     description = ModelDescription(
         name=path.stem.lower(),
         classes=classes,
         input_size=size,
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
-        precision="fp16" if _element_type(model, source_name) == TensorProto.FLOAT16 else "fp32",
+        precision=has,
         licence="unknown",
     )
     graph = model.graph
@@ -83,14 +94,26 @@ def to_contract(
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3]))
     graph.output.append(helper.make_tensor_value_info("classes", TensorProto.UINT8, [batch, height, width]))
     describe(model, description)
-    return _infer_shapes(model, path, size), description, output
+    try:
+        return _inferred(model), description, output
+    except onnx.shape_inference.InferenceError as error:  # as it came it had its shapes
+        raise ModelError(
+            f"{path} can't be made {description.precision} ({one_sentence(error)}); --precision fp32 leaves it as it is"
+        ) from error
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
-    """The number of images that a network takes in one run, where its file fixes it."""
+    """The number of images that a network takes in one run, where its file fixes it: at its input, or at an output alone."""
     inputs = picture_inputs(model)
     shape = shape_of(inputs[0]) if inputs else ()
-    return shape[0] if shape else None
+    if len(shape) != 4 or shape[0] is not None:
+        return shape[0] if shape else None
+    pixels = {(first or 0) * (second or 0) for first, second in pairwise(shape)} - {0}
+    for output in model.graph.output:
+        lengths = shape_of(output)  # [3, H, W] can be 3 classes of one image
+        if len(lengths) == 4 or (len(lengths) == 3 and pixels.intersection(lengths[1:])):
+            return lengths[0]
+    return None
 
 
 def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | None) -> str:
@@ -143,9 +166,10 @@ def _picture_input(
         raise OptionError(
             f"{path} takes {width}x{height} alone, not {size[0]}x{size[1]}; leave --size out, or export it with a free size"
         )
-    if shape[0] not in (None, batch):
+    fixed = fixed_batch(model)
+    if fixed not in (None, batch):
         raise OptionError(
-            f"{path} takes {shape[0]} images in one run, not {batch}: give --batch {shape[0]}, or export it with a free batch"
+            f"{path} takes {fixed} images in one run, not {batch}: give --batch {fixed}, or export it with a free batch"
         )
     return source, layout, size
 
@@ -206,7 +230,7 @@ def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
                 yield from _inner_graphs(step)
 
 
-def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple[list[onnx.NodeProto], str]:
+def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
     """From `image` to the network's own input: cast, layout, normalisation, all in FP32, then the network's precision."""
     source = picture_inputs(model)[0]
     shape = (1, 3, 1, 1) if layout == "nchw" else (3,)
@@ -224,7 +248,7 @@ def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> tuple
             "Cast", ["rtseg/normalised"], [source.name], "rtseg/input", to=source.type.tensor_type.elem_type
         )
     )
-    return nodes, source.name
+    return nodes
 
 
 def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:
@@ -245,6 +269,12 @@ def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch:
         model.graph.initializer.append(numpy_helper.from_array(values, f"rtseg/{about}"))
         return f"rtseg/{about}"
 
+    if output.quantized is not None:
+        scale, zero = output.quantized
+        add("Cast", [name], to=TensorProto.FLOAT)
+        add("Sub", [name, constant("zero", np.array(zero, np.float32))])
+        add("Mul", [name, constant("step", np.array(scale, np.float32))])
+        element = TensorProto.FLOAT
     if output.kind == "classes":
         if output.shape != (batch, height, width):
             add("Reshape", [name, constant("map", np.array([batch, height, width], np.int64))])
@@ -284,12 +314,16 @@ def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch:
 
 def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> onnx.ModelProto:
     try:
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        return _inferred(model)
     except onnx.shape_inference.InferenceError as error:
         down = f"{max(32, size[0] // 32 * 32)}x{max(32, size[1] // 32 * 32)}"
         raise ModelError(
             f"{path} can't take {size[0]}x{size[1]} ({one_sentence(error)}); many networks need multiples of 32: --size {down}"
         ) from error
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
 def _element_type(model: onnx.ModelProto, name: str) -> int:

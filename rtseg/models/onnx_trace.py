@@ -141,7 +141,8 @@ class Trace:
         if node.op_type == "Cast":
             return _cast(inputs[0], _attribute(node, "to", TensorProto.FLOAT))
         if node.op_type == "QuantizeLinear":
-            return ANY
+            scale, zero = self.quantized(name) or (math.nan, 0.0)
+            return _arithmetic("Add", [_times(inputs[0], 1 / scale), _of(zero)]) if scale > 0 else ANY
         if node.op_type == "DequantizeLinear":
             before = self._made.get(node.input[0])
             quantized = before is not None and before.op_type == "QuantizeLinear"
@@ -235,26 +236,22 @@ class Trace:
             return any(self.exclusive(given, depth + 1) for given in node.input if given)
         return False
 
-    def colored(self, name: str) -> bool:
-        """Whether a tensor holds colors that are looked up by class: a table's rows, or class indices times a matrix."""
-        weighed = False
-        for _ in range(_DEPTH):
-            node = self._made.get(name)
-            if node is None:
-                return False
-            if node.op_type in ("Gather", "GatherND") and (table := self.constant(node.input[0])) is not None:
-                highest = np.abs(table).max(initial=0)
-                one_hot = table.ndim == 2 and ((table == highest).sum(axis=1) == 1).all()
-                return table.ndim > 1 and not (one_hot and np.isin(table, (0, highest)).all())
-            if node.op_type in ("ArgMax", "ArgMin", "OneHot", "Equal"):
-                return weighed
-            computed = [given for given in node.input if given and self.constant(given) is None]
-            scaled = node.op_type in ("Add", "Sub", "Mul", "Div", "Clip", "Neg")
-            if len(computed) != 1 or not (scaled or node.op_type in SAME_VALUES | {"Conv", "MatMul", "Gemm"}):
-                return False
-            weighed = weighed or node.op_type in ("Conv", "MatMul", "Gemm")
-            name = computed[0]
-        return False
+    def quantized(self, name: str) -> tuple[float, float] | None:
+        """(scale, zero) of a tensor that holds quantized numbers: they mean (number - zero) * scale. None: it does not."""
+        moves = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Resize", "Slice")
+        while (node := self._made.get(name)) is not None and node.op_type in moves:
+            name = node.input[0]
+        if node is None or node.op_type != "QuantizeLinear":
+            return None
+        scale, zero = self.constant(node.input[1]), self.constant(node.input[2]) if len(node.input) > 2 else np.zeros(1)
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return None
+        return float(scale.ravel()[0]), float(zero.ravel()[0])
+
+    def meant(self, name: str) -> Values:
+        """`values`; of a tensor that holds quantized numbers those that they mean."""
+        scale, zero = self.quantized(name) or (1.0, 0.0)
+        return _times(_arithmetic("Sub", [self.values(name), _of(zero)]), scale)
 
     def _root(self, name: str) -> str:
         """A tensor's name before its values were only moved."""

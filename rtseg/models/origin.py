@@ -216,4 +216,4 @@ class _ForeignOnnx:
         from rtseg.models.reference import OnnxReference
 
         output = self._wrapped(size, self._batch or 1, "fp32")[2]
-        return OnnxReference(self._path, self._preparation, output)
+        return OnnxReference(self._path, self._preparation, output, self._batch or 1)

@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+MIN_SHARE = 0.9
+"""Share of the multiplications that must be FP16 in a file that is called fp16, and INT8 in one that is called int8."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -131,15 +134,14 @@ def graph_share(model: Any) -> Share:
     }
     for node in model.graph.node:
         tensor = next((weights[name] for name in node.input if name in weights), None)
-        if (
-            node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm")
-            or tensor is None
-            or tensor.data_type not in kinds
-        ):
+        if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or tensor is None:
             continue
-        both = tensor.data_type != TensorProto.INT8 or set(node.input[:2]) <= from_int8
+        kind = TensorProto.INT8 if tensor.data_type == TensorProto.UINT8 else tensor.data_type
+        if kind not in kinds:
+            continue
+        both = kind != TensorProto.INT8 or set(node.input[:2]) <= from_int8
         positions = math.prod(shapes.get(node.output[0], [0, 0, 0])[2:])
-        found.append((tensor.data_type if both else TensorProto.FLOAT16, math.prod(tensor.dims), positions))
+        found.append((kind if both else TensorProto.FLOAT16, math.prod(tensor.dims), positions))
     known = all(positions for _, _, positions in found)
     half, single, int8 = (sum(w * (p if known else 1) for kind, w, p in found if kind == k) for k in kinds)
     half_layers, float_layers, int8_layers = (sum(kind == k for kind, _, _ in found) for k in kinds)

@@ -15,11 +15,8 @@ from rtseg.errors import ModelError
 from rtseg.models.agreement import LOST_SHARE, SAMPLES, Agreement, Run, compare, samples
 from rtseg.models.onnx_file import fix_input
 from rtseg.models.origin import Origin, onnx_run
-from rtseg.models.precision import Share, engine_layers
+from rtseg.models.precision import MIN_SHARE, Share, engine_layers
 from rtseg.nvidia import find_gpus
-
-MIN_SHARE = 0.9
-"""Share of the multiplications that must be FP16 in a file that is called fp16, and INT8 in one that is called int8."""
 
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
 """Share of pixels that must have the original's class, by precision. INT8 moves borders: it is judged by the labels too."""
@@ -39,7 +36,7 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
     if precision == "fp16" and not share.half >= MIN_SHARE:
         raise ModelError(
             f"this would be called fp16, but {share.half:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
-            "the model keeps FP32 inside: export it anew in half precision"
+            "the model keeps FP32 inside: --precision fp32 takes it as it is, or export it anew in half precision"
         )
     if precision == "int8" and not share.int8 >= MIN_SHARE:
         raise ModelError(
@@ -111,7 +108,15 @@ def prove(
         say(f"compared: {same}{agreement.frames} frames ({frames}); by class:")
         for line in agreement.lines():
             say(line)
-        _judge(agreement, facts.precision, min_agreement)
+        try:
+            _judge(agreement, facts.precision, min_agreement)
+        except ModelError as error:
+            if _varies(original, sidecar, verify_on):
+                raise ModelError(
+                    f"{sidecar.source} gives another class map each time it is run on one image, and can't be verified: it has "
+                    "Dropout in training mode, or noise; export it for inference (in PyTorch: model.eval())"
+                ) from error
+            raise
         if agreement.constant is None:
             say(f"verified: {_share(agreement.pixels)} of the pixels have the original's class")
         else:
@@ -134,6 +139,12 @@ def prove(
         if backend is not None:
             backend.close()
     return proof
+
+
+def _varies(original: Run, sidecar: Sidecar, verify_on: Path | None) -> bool:
+    """Whether the original, run twice on one image, gives two class maps, of any of the frames."""
+    frames = samples(sidecar.facts.input_size, sidecar.description.classes, verify_on, SAMPLES)
+    return any(bool((original(picture) != original(picture)).any()) for picture, _ in frames)
 
 
 def _judge(agreement: Agreement, precision: str, min_agreement: float | None) -> None:

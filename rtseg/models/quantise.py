@@ -23,7 +23,7 @@ from rtseg.errors import ModelError, OptionError
 from rtseg.models.agreement import Picture, samples
 from rtseg.models.needs import require
 from rtseg.models.onnx_file import one_sentence
-from rtseg.models.onnx_rewrite import before_the_network, halved
+from rtseg.models.onnx_rewrite import before_the_network, halved, opset
 
 CALIBRATION_FRAMES = 128
 """Pictures whose ranges are measured: with more, no figure of the proof changed."""
@@ -95,7 +95,7 @@ def quantised(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
     with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
         try:
-            newer = model if _opset(model) >= OPSET else onnx.version_converter.convert_version(model, OPSET)
+            newer = model if opset(model) >= OPSET else onnx.version_converter.convert_version(model, OPSET)
             newer.metadata_props.add(
                 key="onnx.quant.pre_process", value="onnxruntime.quant"
             )  # else it warns; done here
@@ -172,7 +172,3 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from rtseg.errors import ModelError
 from rtseg.frame import ClassMap
-from rtseg.models.onnx_file import one_sentence
+from rtseg.models.agreement import LOST_SHARE
+from rtseg.models.onnx_file import one_sentence, told_shape
 from rtseg.models.onnx_output import Output
 from rtseg.models.onnx_source import input_layout
 from rtseg.models.preparation import Preparation
@@ -63,18 +64,19 @@ class OnnxReference:
         path: the file.
         preparation: what the user said of its input.
         output: the output that is used, and how its values are to be read.
+        batch: images in one run.
 
     Raises:
         ModelError: ONNX Runtime can't load it.
     """
 
-    def __init__(self, path: Path, preparation: Preparation, output: Output) -> None:
+    def __init__(self, path: Path, preparation: Preparation, output: Output, batch: int) -> None:
         from rtseg.models.origin import runtime_name, session_of
 
         self._session = session_of(path, str(path))
         self._input = self._session.get_inputs()[0]
         self._layout = input_layout(self._input.shape, path, preparation.layout)
-        self._path, self._said, self._output = path, preparation, output
+        self._path, self._said, self._output, self._batch = path, preparation, output, batch
         self._seen = _Seen()
         self.what = f"{path.name}, run as it is by {runtime_name()}, {output.describe()}"
 
@@ -89,25 +91,27 @@ class OnnxReference:
             image = image.astype(np.float16 if self._input.type == "tensor(float16)" else np.float32)
         if self._layout == "nchw":
             image = image.transpose(2, 0, 1)
-        batch = self._input.shape[0] if isinstance(self._input.shape[0], int) else 1
-        images = np.ascontiguousarray(np.broadcast_to(image, (batch, *image.shape)))
+        images = np.ascontiguousarray(np.broadcast_to(image, (self._batch, *image.shape)))
         try:
             (values,) = self._session.run([self._output.name], {self._input.name: images})
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise ModelError(f"{self._path}: ONNX Runtime can't run it ({one_sentence(error)})") from error
-        return self._class_map(np.asarray(values), batch, picture.shape[:2])
+        return self._class_map(np.asarray(values), picture.shape[:2])
 
-    def _class_map(self, values: Array, batch: int, size: tuple[int, int]) -> ClassMap:
+    def _class_map(self, values: Array, size: tuple[int, int]) -> ClassMap:
         output = self._output
         axis = output.axis
+        if output.quantized is not None:
+            scale, zero = output.quantized
+            values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         if axis is None:
-            plane = values.reshape(batch, *output.size)[0]
-            self._seen.add(plane, None)
+            plane = values.reshape(self._batch, *output.size)[0]
+            self._seen.add(plane, None, output.values[1])
             if output.kind == "classes":
                 self.check()  # before values that are no class indices become some
                 return _class_map(plane)
             return _class_map(enlarged(plane[None].astype(np.float32), size)[0] > output.threshold)
-        self._seen.add(values, axis)
+        self._seen.add(values, axis, output.values[1])
         scores = np.moveaxis(values, axis, 0).astype(np.float32)
         scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
         scores = enlarged(scores.reshape(len(scores), *output.size), size)
@@ -140,8 +144,9 @@ class _Seen:
         self._nan = False
         self._few: set[float] = set()
         self._sums: set[int] | None = None
+        self._pixels = self._unclaimed = 0
 
-    def add(self, values: Array, axis: int | None) -> None:
+    def add(self, values: Array, axis: int | None, highest: float) -> None:
         if not np.isfinite(values).all():
             self._nan = self._nan or bool(np.isnan(values).any())
             self._low = -np.inf
@@ -154,6 +159,9 @@ class _Seen:
             return
         ones = {i for i in range(values.ndim) if values.shape[i] > 1 and _sums_to_one(values, i)}
         self._sums = ones if self._sums is None else self._sums & ones
+        total = values.sum(axis=axis, dtype=np.float64)
+        self._pixels += total.size
+        self._unclaimed += int((total < highest / 2).sum())
 
     def doubt(self, output: Output) -> str:
         """What the values contradict, as the rest of a sentence; empty: nothing."""
@@ -163,8 +171,11 @@ class _Seen:
         if output.kind == "classes":
             return self._doubt_classes(seen)
         if self._sums and output.axis not in self._sums:
-            along = min(self._sums)
-            return f"its values add up to 1 along axis {along}, not {output.axis}; say where the classes are: --output-layout"
+            along, axis = min(self._sums), output.axis or 0
+            seen = f"its values {told_shape(output.shape)} add up to 1 along axis {along}, not along axis {axis}"
+            if output.shape[along] == output.shape[axis]:
+                return f"{seen}; say where the classes are: --output-layout"
+            return f"{seen}, where the classes are; export it with its Softmax along axis {axis}"
         if self._sums and output.sure and output.kind in ("multilabel", "logits"):
             return "its values add up to 1 over the classes, as probabilities of one class a pixel do: --output-kind probabilities"
         low, high, slack = *output.values, 0.3  # bicubic upsampling goes beyond the ends that the graph shows
@@ -174,7 +185,7 @@ class _Seen:
         if np.isfinite(slack) and not (low - slack <= self._low and self._high <= high + slack):
             return f"{seen}, outside {low:g} to {high:g}; say what they are: --output-kind"
         if output.axis is not None:
-            return ""
+            return self._doubt_cut(output)
         shown = np.isfinite(output.values[1])
         if output.kind == "mask" and not shown and self._high > 0:
             several = len(self._few) > 2 or not self._whole
@@ -188,6 +199,16 @@ class _Seen:
             if self._whole and len(self._few) > 2 and output.sure and not relu:
                 return f"{seen}, whole numbers as class indices are: --output-kind classes"
         return ""
+
+    def _doubt_cut(self, output: Output) -> str:
+        """Whether a class is missing: more than half of the probability is that of channels that were cut off."""
+        share = self._unclaimed / max(1, self._pixels)
+        if output.kind != "probabilities" or output.sure or output.values[0] != 0 or share < LOST_SHARE:
+            return ""
+        return (
+            f"its {output.shape[output.axis or 0]} probabilities add up to less than one half on {share:.1%} of the pixels, as "
+            "where a class was cut off; export it with all classes, or say --output-kind probabilities to take the highest of these"
+        )
 
     def _doubt_classes(self, seen: str) -> str:
         if not self._whole:
