@@ -197,23 +197,43 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
 
 
 def _in_folder(folder: str, say: Callable[[str], None]) -> list[str]:
+    return [str(path) for path in pick_files(folder, "videos", VIDEO_SUFFIXES, _is_result, say)]
+
+
+def pick_files(
+    folder: str,
+    what: str,
+    suffixes: frozenset[str],
+    is_result: Callable[[Path], bool],
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """The user's files in a folder that have one of these endings, sorted by name.
+
+    Args:
+        folder: where to look; not below it.
+        what: the files in one word, for messages: `videos`.
+        suffixes: in lower case.
+        is_result: whether a file is one of rtseg's own results, which are left out without a line.
+        say: called with a line where other files are left out.
+
+    Raises:
+        SourceError: the folder can't be read, or holds none.
+    """
     inside = list_folder(folder)
-    videos = [str(path) for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and not _is_result(path)]
-    others = [path for path in inside if path.suffix.lower() not in VIDEO_SUFFIXES]
+    found = [path for path in inside if path.suffix.lower() in suffixes and not is_result(path)]
+    others = [path for path in inside if path.suffix.lower() not in suffixes]
     sidecars = sum(path.suffix.lower() in _SIDECAR_SUFFIXES for path in others)
     endings = Counter(
         path.suffix.lower() or "no ending" for path in others if path.suffix.lower() not in _SIDECAR_SUFFIXES
     )
     named = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
-    if not videos:
+    if not found:
         there = f"; it holds {named}" if named else ""
-        raise SourceError(
-            f"no videos in the folder '{folder}'{there} ({', '.join(sorted(VIDEO_SUFFIXES))} are looked for)"
-        )
+        raise SourceError(f"no {what} in the folder '{folder}'{there} ({', '.join(sorted(suffixes))} are looked for)")
     if endings:
         beside = f", and {sidecars} sidecar files" if sidecars else ""
         say(f"{printable_name(folder)}: left out {sum(endings.values())} files for their ending ({named}){beside}")
-    return videos
+    return found
 
 
 def _is_result(path: Path) -> bool:

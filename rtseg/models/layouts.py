@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import DataError
+from rtseg.files import PICTURE_SUFFIXES
 from rtseg.models.class_list import CLASS_FILES, find_class_list, read_class_list
 from rtseg.models.labels import NOBODYS, Label, LabelTable, read_label
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS
 from rtseg.text import read_text
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Endings of files that are taken for pictures, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     )
 
 
