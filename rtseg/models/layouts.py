@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rtseg.errors import DataError
 from rtseg.files import PICTURE_SUFFIXES
-from rtseg.models.class_list import CLASS_FILES, find_class_list, read_class_list
+from rtseg.models.class_list import CLASS_FILES, compare_class_lists, find_class_list, read_class_list
 from rtseg.models.labels import NOBODYS, Label, LabelTable, read_label
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS
 from rtseg.text import read_text
@@ -224,6 +224,7 @@ def _stem(image: Path) -> tuple[str, str]:
 
 def _listed_classes(file: Path) -> tuple[tuple[str, ...], LabelTable]:
     """The classes of a class list, and what label values and colors mean; Void and 255 are no class."""
+    compare_class_lists(file)
     rows = read_class_list(file)
     classes = tuple(row.name for row in rows if not row.is_void)
     index = {row: NO_CLASS if row.is_void else classes.index(row.name) for row in rows}
