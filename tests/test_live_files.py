@@ -205,6 +205,33 @@ def write_hls(folder: Path, *, ended: bool) -> None:
     (folder / "x.m3u8").write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
 
 
+@pytest.mark.parametrize("between", [0, 400_000])
+def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int) -> None:
+    """FFmpeg finds the index by reading on, and goes back in what its buffer holds: a small file plays."""
+    data = write_video(tmp_path / "x.mov", frames=3).read_bytes()
+    at = data.index(b"moov") - 4
+    assert at > data.index(b"mdat")
+    if between:
+        data = data[:at] + between.to_bytes(4, "big") + b"free" + bytes(between - 8) + data[at:]
+
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("video/quicktime", "200 OK", f"Content-Length: {len(data)}")
+        yield data
+
+    with HttpServer(answer) as server:
+        if not between:
+            assert len(all_of(f"{server.url}/x.mov", [])[0]) == 3
+            return
+        with pytest.raises(Disconnected, match=r"does not send parts of files .* download it, and use `rtseg video`"):
+            open_stream(f"{server.url}/x.mov", timeout_seconds=20)
+
+
+def test_playlist_whose_parts_are_no_video_does_not_count_as_late(tmp_path: Path) -> None:
+    (tmp_path / "x.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
+    with playlist(tmp_path) as address, pytest.raises(Disconnected, match="is not a video that rtseg reads"):
+        open_stream(f"{address}/x.m3u8", timeout_seconds=30)
+
+
 def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) -> None:
     write_hls(tmp_path, ended=True)
     log: list[str] = []
