@@ -14,6 +14,7 @@ from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.live_mp4 import is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.raw import RawPackets, raw_codec
@@ -93,6 +94,8 @@ def open_stream(
             advice = "" if answer.sends_ranges else _NO_RANGES
             answer.close()  # FFmpeg opens files itself: it goes to and fro in them
             answer, file = None, True
+        elif _is_live_mp4(answer, name):
+            file = False
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -180,6 +183,14 @@ def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | N
     except BaseException:
         answer.close()
         raise
+
+
+def _is_live_mp4(answer: Answer, name: str) -> bool:
+    try:
+        return is_live_mp4(answer)
+    except Disconnected as error:
+        answer.close()
+        raise _not_opened(name, error) from None
 
 
 def _not_opened(name: str, error: Disconnected) -> Disconnected:

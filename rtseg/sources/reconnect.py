@@ -25,6 +25,9 @@ FIRST_PAUSE_SECONDS = 0.5
 GAP_SECONDS = 1.0
 """A silence longer than this, and than three times the usual distance of frames, is an outage even where the connection held."""
 
+_TRIES_AT_ONE_PLACE = 4
+"""A file that breaks off so often without another frame is given up."""
+
 _PACE_FRAMES = 9
 """So many distances of frames tell what is usual: their median."""
 
@@ -41,6 +44,9 @@ class Outages:
 
     connected: bool = False
     """Whether there are pictures now."""
+
+    given_up: bool = False
+    """Whether it is not tried again though reconnecting is wanted."""
 
     reason: str = ""
     """Why there were none the last time, in one line."""
@@ -100,6 +106,8 @@ class Reconnecting:
         self._steps: deque[float] = deque(maxlen=_PACE_FRAMES)
         self._played: Fraction | None = None
         self._finished = False
+        self._reached_the_file = False
+        self._tries = 0
         self.decode_seconds = 0.0
         self.outages = Outages()
         self.tried = threading.Event()
@@ -148,15 +156,21 @@ class Reconnecting:
             if self._closing.is_set() or self._finished:
                 return
             if self._index > before:
-                pause = FIRST_PAUSE_SECONDS
+                pause, self._tries = FIRST_PAUSE_SECONDS, 0
+            self._tries += self._reached_the_file
             self._went_away(reason)
             if not self._longest:
+                return
+            if self._tries >= _TRIES_AT_ONE_PLACE:
+                self.outages.given_up = True
+                self._log(f"{self.outages.reason}: for the {self._tries}th time at the same place, given up")
                 return
             wait = min(pause, self._longest) * random.uniform(0.5, 1.0)
             self._closing.wait(wait)
             pause = min(pause * 2, self._longest)
 
     def _one_connection(self) -> Iterator[Frame]:
+        self._reached_the_file = False
         source = self._connect()
         self._source = source
         if self._closing.is_set():
@@ -196,6 +210,7 @@ class Reconnecting:
             self.outages.connected = True
             self.tried.set()
             self._ready.wait()
+        self._reached_the_file = True
         pacer = Pacer(self._closing)
         for item in source:
             if not isinstance(item, Frame):
