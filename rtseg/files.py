@@ -16,6 +16,13 @@ from typing import Any
 from rtseg import __version__
 from rtseg.errors import SinkError
 
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif",
+    ".pbm", ".pgm", ".ppm", ".pnm", ".pxm", ".pam", ".ras", ".sr", ".hdr", ".pic",
+})  # fmt: skip
+"""Endings of the pictures that OpenCV reads, in lower case: what a folder is searched for. (A file that is named is read by its
+content, whatever its ending.)"""
+
 _LONGEST_NAME = 255
 """Bytes that Linux, macOS and Windows file systems allow in a name."""
 

@@ -19,6 +19,9 @@ from rtseg.sources.network import TIMEOUT_SECONDS, open_stream
 from rtseg.sources.paced import Paced
 from rtseg.sources.reconnect import Reconnecting
 
+PIPELINE_TIMEOUT_SECONDS = 10.0
+"""How long what GStreamer reads may be silent: until its first picture a process starts, and a key frame is waited for."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -69,7 +72,7 @@ def find_inputs(
     mode: CameraMode | None = None,
     realtime: bool = False,
     loop: bool = False,
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    timeout_seconds: float | None = None,
     rtsp_transport: str = "tcp",
     decoder: str = "software",
 ) -> list[Input]:
@@ -83,7 +86,8 @@ def find_inputs(
         mode: what cameras are asked for.
         realtime: files are played at their own pace.
         loop: they begin anew at their end.
-        timeout_seconds: how long opening may take, and how long an input may be silent.
+        timeout_seconds: how long opening may take, and how long an input may be silent; None: 5 seconds, and
+            `PIPELINE_TIMEOUT_SECONDS` for what GStreamer reads.
         rtsp_transport: `tcp` or `udp`.
         decoder: of URLs and files, one of `rtseg.hardware.DECODERS`.
 
@@ -92,12 +96,13 @@ def find_inputs(
         SourceError: the decoder is not there.
     """
     chosen = choose_decoder(decoder)
+    silence = timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     mode = mode or CameraMode()
     found = [
         Input(
             _camera_name(camera),
             f"camera {camera}",
-            partial(open_camera, camera, mode, timeout_seconds=timeout_seconds),
+            partial(open_camera, camera, mode, timeout_seconds=timeout_seconds or TIMEOUT_SECONDS),
         )
         for camera in cameras
     ]
@@ -108,10 +113,10 @@ def find_inputs(
             title += f" ({name})"
         found.append(_from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
     for number, given in enumerate(pipelines, 1):
-        found.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, given)))
+        found.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, given), silence))
     for number in csi:
         pipeline = partial(csi_pipeline, number, mode.size, mode.fps)
-        found.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline))
+        found.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, silence))
     names = [entry.name for entry in found]
     for name in names:
         if names.count(name) > 1:
@@ -130,7 +135,7 @@ def _from_url(
     title: str,
     realtime: bool,
     loop: bool,
-    timeout_seconds: float,
+    timeout_seconds: float | None,
     transport: str,
     decoder: str,
     named: str,
@@ -146,12 +151,12 @@ def _from_url(
             raise OptionError(f"no such file: {url}")
         pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
         return Input(name, url, partial(open_source, url, decoder=decoder), file=True, loop=loop, pipeline=pipeline)
-    parts = parse_url(url)
+    parts, silence = parse_url(url), timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     if parts.scheme == "srt":
-        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), file_decoder())
+        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), silence, file_decoder())
     if decoder == "gstreamer":
         if parts.scheme == "rtsp" and parts.user_info is None:
-            return _from_pipeline(name, title, partial(rtsp_pipeline, parts.text, transport), file_decoder())
+            return _from_pipeline(name, title, partial(rtsp_pipeline, parts.text, transport), silence, file_decoder())
         if named == "gstreamer":
             raise OptionError(f"--decoder gstreamer reads files, and rtsp:// without a password, not {title}; try auto")
         decoder = "software"
@@ -159,7 +164,7 @@ def _from_url(
         open_stream,
         url,
         name=title,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=timeout_seconds or TIMEOUT_SECONDS,
         rtsp_transport=transport,
         decoder=decoder,
     )
@@ -170,11 +175,13 @@ def _camera_name(camera: str) -> str:
     return "camera" + Path(camera_path(camera)).name.removeprefix("video")
 
 
-def _from_pipeline(name: str, title: str, pipeline: Callable[[], str], codec: str = "rawvideo") -> Input:
-    return Input(name, title, partial(_open_pipeline, pipeline, title, codec), pipeline=pipeline)
+def _from_pipeline(
+    name: str, title: str, pipeline: Callable[[], str], timeout_seconds: float, codec: str = "rawvideo"
+) -> Input:
+    return Input(name, title, partial(_open_pipeline, pipeline, title, timeout_seconds, codec), pipeline=pipeline)
 
 
-def _open_pipeline(pipeline: Callable[[], str], title: str, codec: str) -> Source:
+def _open_pipeline(pipeline: Callable[[], str], title: str, timeout_seconds: float, codec: str) -> Source:
     from rtseg.sources.gstreamer import GStreamerSource
 
-    return GStreamerSource(pipeline(), name=title, codec=codec)
+    return GStreamerSource(pipeline(), name=title, timeout=timeout_seconds, codec=codec)

@@ -154,9 +154,9 @@ def run_live(
             sink.finish()
     result["warmup_ms"] = round(segmenter.warmup_ms, 1)
     result["failed"] = failures(opened)
-    if not reconnect_max_seconds and not controls.quitting:
-        outages = [item["outages"] for item in result.get("items", [result])]
-        result["failed"] += [outage["reason"] for outage in outages if not outage["connected"]]
+    if not controls.quitting:
+        lost = [camera.source.outages for camera in cameras if not camera.source.outages.connected]
+        result["failed"] += [outages.reason for outages in lost if outages.given_up or not reconnect_max_seconds]
     if not quiet:
         _tell(status, result)
     return result

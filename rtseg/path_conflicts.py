@@ -111,6 +111,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
                 )
     _check_nesting(read, written)
     for output in files:
+        _check_folder(output)
         _check_existing(output, overwrite)
 
 
@@ -175,6 +176,20 @@ def _check_nesting(read: dict[Key, Input], written: dict[Key, Output]) -> None:
                         f"{entry.label} {entry.path} is in the folder of {_named(folders[key])}, which is replaced as a whole; "
                         f"{_advice(folders[key])}"
                     )
+
+
+def _check_folder(output: Output) -> None:
+    """Refuses an output below something that exists and is no folder."""
+    for above in Path(output.path).parents:
+        try:
+            if above.is_dir():
+                return
+            if above.exists():
+                raise SinkError(
+                    f"{_named(output)} can't be written: {above} is a file and not a folder; {_advice(output)}"
+                )
+        except (OSError, ValueError):
+            return  # whoever makes the folder says what is wrong
 
 
 def _check_existing(output: Output, overwrite: bool) -> None:

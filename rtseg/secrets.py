@@ -149,8 +149,9 @@ def parse_url(text: str, option: str = "--url") -> Url:
         raise OptionError(f"{option} {shown} holds a line break or another control character")
     host = _HOST.fullmatch(place)
     if host is None or "@" in tail or int(host[2] or 0) > 65535:
+        ports = "ports end at 65535, or " if host and "@" not in tail else ""
         raise OptionError(
-            f"{option} {shown}: it is unclear where the user name and password end and the host begins; write each / in "
+            f"{option} {shown}: {ports}it is unclear where the user name and password end and the host begins; write each / in "
             "them as %2F, ? as %3F, # as %23, @ as %40, : as %3A, [ as %5B and ] as %5D (and an @ in the path or query as %40)"
         )
     port = int(host[2]) if host[2] else None

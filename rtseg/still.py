@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError, SourceError
-from rtseg.files import is_marked_image, is_partial_name, mark_image, write_whole
+from rtseg.files import PICTURE_SUFFIXES, is_marked_image, is_partial_name, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
 from rtseg.naming import RESULT_MARK, expand_glob, find_in_folder, unused_name
@@ -23,7 +23,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""What is read and written."""
+"""What is written."""
 
 
 def find_images(
@@ -46,7 +46,7 @@ def find_images(
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            found += find_in_folder(pattern, "pictures", IMAGE_SUFFIXES, _is_result, results=results, say=say)
+            found += find_in_folder(pattern, "pictures", PICTURE_SUFFIXES, _is_result, results=results, say=say)
         elif not path.exists() and glob.has_magic(pattern):
             matches = [Path(match) for match in expand_glob(pattern, results)]
             inside = [match for match in matches if not _is_result(match)]
@@ -64,18 +64,20 @@ def find_images(
 def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
     """One output for each image: `output` itself for one image, files of the same name in the folder `output` for several.
 
+    Images whose format is not written become PNG.
+
     Raises:
         SinkError: several images but one file, two of the same name, or an output that is an input.
     """
     if output is None:
-        usual = [path.with_name(f"{path.stem}{RESULT_MARK}{path.suffix}") for path in inputs]
+        usual = [path.with_name(f"{path.stem}{RESULT_MARK}{_written_suffix(path)}") for path in inputs]
         names = [unused_name(path, is_marked_image) for path in usual]
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
     elif output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
         raise SinkError(f"{len(inputs)} pictures but one output file '{output}'; name a folder instead")
     else:
-        names = [output / path.name for path in inputs]
+        names = [output / f"{path.stem}{_written_suffix(path)}" for path in inputs]
     _check(inputs, [Output(str(name), str(path)) for path, name in zip(inputs, names, strict=True)])
     return names
 
@@ -84,8 +86,11 @@ def name_masks(inputs: Sequence[Path], folder: Path) -> list[Path]:
     """The class map of each image: `FOLDER/NAME.png`.
 
     Raises:
-        SinkError: two would get the same name, one would replace an input, or a file that rtseg did not write.
+        SinkError: `folder` is a file, two would get the same name, one would replace an input, or a file that rtseg did not
+            write.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SinkError(f"{folder} is a file; --masks takes a folder here")
     names = [folder / f"{path.stem}.png" for path in inputs]
     labels = [f"the class map of {path}" for path in inputs]
     _check(inputs, [Output(str(name), label, "image") for label, name in zip(labels, names, strict=True)])
@@ -94,6 +99,20 @@ def name_masks(inputs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
     check_paths([Input(str(path)) for path in inputs], outputs)
+
+
+def _written_suffix(path: Path) -> str:
+    return path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".png"
+
+
+def check_suffix(path: Path) -> None:
+    """Checks that a picture can be written under a name.
+
+    Raises:
+        SinkError: its ending is none of `IMAGE_SUFFIXES`.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(IMAGE_SUFFIXES))}, not '{path.suffix}'")
 
 
 def _is_result(path: Path) -> bool:
@@ -119,7 +138,9 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     except cv2.error as error:
         raise SourceError(f"'{path}' can't be decoded: {error.err}") from error
     if bgr is None:
-        raise SourceError(f"'{path}' is not a JPEG, PNG or WebP picture, or is damaged")
+        raise SourceError(
+            f"'{path}' is not a picture that can be read (JPEG, PNG, WebP, BMP, TIFF and others), or is damaged"
+        )
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
@@ -150,8 +171,7 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = Fals
     Raises:
         SinkError: an unknown suffix, or the file can't be written.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(IMAGE_SUFFIXES))}, not '{path.suffix}'")
+    check_suffix(path)
     try:
         done, data = cv2.imencode(path.suffix.lower(), picture[:, :, ::-1] if picture.ndim == 3 else picture)
     except cv2.error as error:

@@ -303,6 +303,51 @@ def test_two_label_files_of_one_image_are_named(tmp_path: Path) -> None:
     assert any("a.bmp has the same name" in problem for problem in open_dataset(tmp_path).missing["train"])
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (
+            "name,r,g,b\nother,0,0,0\nx,1,1,1\nlane,2,2,2\n",
+            "label value 1 is 'road' in the first and 'x' in the second",
+        ),
+        ("name,r,g,b\nother,0,0,0\nlane,1,1,1\nroad,2,2,2\n", "label value 1 is 'road' in the first and 'lane'"),
+        ("other 0 0 0\nroad 1 1 1\n", "label value 2 is 'lane' in the first and no class in the second"),
+    ],
+)
+def test_two_class_lists_that_contradict_each_other_are_named(tmp_path: Path, second: str, said: str) -> None:
+    folders(tmp_path)
+    (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
+    (tmp_path / "class_dict.csv").write_text(second)
+    with pytest.raises(DataError) as caught:
+        open_dataset(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'classes.txt'} and {tmp_path / 'class_dict.csv'} contradict")
+    assert said in str(caught.value)
+
+
+def test_two_class_lists_that_differ_in_colors_alone_are_told(tmp_path: Path) -> None:
+    write_png(folders(tmp_path), np.repeat(np.arange(3, dtype=np.uint8), [3, 3, 2])[:, None].repeat(16, axis=1))
+    (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
+    (tmp_path / "label_colors.txt").write_text("0 0 0 other\n1 1 1 road\n2 2 2 lane\n")
+    dataset = open_dataset(tmp_path)
+    assert check_counts(dataset, counted(dataset), training=True) == []  # a list without colors says nothing of them
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nOther,0,0,0\nroad,9,9,9\nlane,2,2,2\n")
+    (tmp_path / "classes.txt").unlink()
+    (told,) = check_counts(open_dataset(tmp_path), counted(dataset), training=True)
+    assert (
+        told
+        == "label_colors.txt has other colors than class_dict.csv, which is used: 'road' is 1 1 1 there and 9 9 9 here"
+    )
+    (tmp_path / "labelmap.txt").write_text("# not a list\nroad 1 2\n")
+    open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u2060"])
+def test_marks_that_nobody_sees_are_no_part_of_a_name(tmp_path: Path, mark: str) -> None:
+    folders(tmp_path)
+    (tmp_path / "classes.txt").write_text(f"other\n{mark}road\nlane{mark}\n", encoding="utf-8")
+    assert open_dataset(tmp_path).classes == ("other", "road", "lane")
+
+
 def test_two_images_of_one_label_file_are_named(tmp_path: Path) -> None:
     folders(tmp_path)
     (image,) = (tmp_path / "images/train").iterdir()

@@ -185,6 +185,17 @@ def test_coloured_labels_are_named(tmp_path: Path, kind: str) -> None:
     assert "3 channels" in message
 
 
+@pytest.mark.parametrize("ending", [".tif", ".bmp", ".ppm", ".jpe"])
+def test_pictures_of_other_endings_are_found(tmp_path: Path, ending: str) -> None:
+    picture, _ = folders(tmp_path)
+    write_picture(picture.with_suffix(ending))
+    picture.unlink()
+    dataset = open_dataset(tmp_path)
+    check(dataset, ["train"])
+    assert dataset.pairs("train")[0].image == picture.with_suffix(ending)
+    assert tuple(read_pair(dataset.pairs("train")[0], dataset.table)[0][0, 0]) == pytest.approx((200, 0, 0), abs=3)
+
+
 def test_all_problems_are_counted(tmp_path: Path) -> None:
     folders(tmp_path)
     for name in "ab":

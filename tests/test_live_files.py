@@ -74,6 +74,31 @@ def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
     assert source.outages.count == 0
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_mp4_in_fragments_is_live_where_neither_server_nor_header_state_a_length(tmp_path: Path, length: bool) -> None:
+    """As go2rtc and `ffmpeg -listen` send it."""
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    data = write_video(tmp_path / "x.mp4", frames=20, rate=20, gop=5, container_options=fragments).read_bytes()
+    again = threading.Event()
+
+    def answer(_: str) -> Iterator[bytes]:
+        if again.is_set():
+            yield http_answer("text/html", "404 Not Found", "Content-Length: 0")
+        else:
+            again.set()
+            yield http_answer("video/mp4", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
+            yield data
+
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data) if length else answer(request)) as server:
+        frames, source = all_of(f"{server.url}/x.mp4", log, pause=0)
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(19 / 20, abs=0.002)
+    assert source.outages.count == (0 if length else 1)
+    assert ("is a file" if length else "the stream ended") in log[-1]
+    assert len(log) == 1
+
+
 def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
     with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
@@ -203,6 +228,50 @@ def write_hls(folder: Path, *, ended: bool) -> None:
         (folder / f"{number}.ts").write_bytes(b"".join(encode_ts(15, first=begin, start_seconds=begin / 30)))
         lines += ["#EXTINF:0.5,", f"{number}.ts"]
     (folder / "x.m3u8").write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
+
+
+@pytest.mark.parametrize("between", [0, 400_000])
+def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int) -> None:
+    """FFmpeg finds the index by reading on, and goes back in what its buffer holds: a small file plays."""
+    data = write_video(tmp_path / "x.mov", frames=3).read_bytes()
+    at = data.index(b"moov") - 4
+    assert at > data.index(b"mdat")
+    if between:
+        data = data[:at] + between.to_bytes(4, "big") + b"free" + bytes(between - 8) + data[at:]
+
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("video/quicktime", "200 OK", f"Content-Length: {len(data)}")
+        yield data
+
+    with HttpServer(answer) as server:
+        if not between:
+            assert len(all_of(f"{server.url}/x.mov", [])[0]) == 3
+            return
+        with pytest.raises(Disconnected, match=r"does not send parts of files .* download it, and use `rtseg video`"):
+            open_stream(f"{server.url}/x.mov", timeout_seconds=20)
+
+
+def test_file_that_breaks_off_at_the_same_place_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_video(tmp_path / "x.ts", frames=90, rate=30).read_bytes()
+    monkeypatch.setattr("rtseg.sources.reconnect.FIRST_PAUSE_SECONDS", 0.01)
+
+    def answer(request: str) -> Iterator[bytes]:
+        head, body = file_answer(request, data)
+        yield head
+        yield body[: max(0, len(data) // 2 - (len(data) - len(body)))]  # nothing behind the middle ever comes
+
+    with HttpServer(answer) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.ts"], timeout_seconds=20)
+        told = run_live(inputs, Outputs(show=("none",)), segmenter, Look(), Controls(), quiet=True, every_frame=True)
+    assert len(told["failed"]) == 1
+    assert "x.ts: the " in told["failed"][0]
+    assert 30 <= told["frames"]["read"] < 60
+
+
+def test_playlist_whose_parts_are_no_video_does_not_count_as_late(tmp_path: Path) -> None:
+    (tmp_path / "x.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
+    with playlist(tmp_path) as address, pytest.raises(Disconnected, match="is not a video that rtseg reads"):
+        open_stream(f"{address}/x.m3u8", timeout_seconds=30)
 
 
 def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -15,6 +20,7 @@ from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame
 from rtseg.sources.mjpeg import JpegSplitter
 from rtseg.sources.network import open_stream
+from rtseg.sources.reconnect import Reconnecting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -185,6 +191,54 @@ def test_thumbnail_in_a_jpeg_is_no_frame() -> None:
     assert seen(part(jpeg(number)[:2] + header + jpeg(number)[2:]) for number in range(4)) == ([0, 1, 2, 3], 0)
 
 
+@pytest.mark.parametrize("headers", [True, False])
+@pytest.mark.parametrize(
+    "junk", [b"\r\n--next\r\n", b"--next", b"\r\n--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff"]
+)
+def test_boundary_inside_a_segment_of_a_jpeg_is_no_boundary(junk: bytes, headers: bool) -> None:
+    segment = b"\xff\xe1" + (len(junk) + 302).to_bytes(2, "big") + bytes(100) + junk + bytes(200)
+    pictures = [jpeg(number)[:2] + segment + jpeg(number)[2:] for number in range(6)]
+    data = b"".join(part(one, *([length(one)] if headers else [])) for one in pictures)
+    for size in (1, 61, len(data)):
+        splitter = JpegSplitter("next")
+        found = [one for begin in range(0, len(data), size) for one in splitter.feed(data[begin : begin + size])]
+        assert (found, splitter.corrupt) == (pictures, 0)
+    assert seen([data]) == (list(range(6)), 0)
+
+
+def test_jpeg_that_breaks_off_in_a_long_segment_hides_none_of_those_behind_it() -> None:
+    cut = jpeg(0)[:2] + b"\xff\xe1\xff\xf0" + bytes(50)
+    assert seen([part(cut), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("end", ["silence", "reset"])
+def test_half_a_jpeg_before_a_failure_of_the_connection_is_corrupt(share: float, end: str) -> None:
+    """As before an orderly end."""
+    over = threading.Event()
+
+    class Camera(HttpServer):
+        def _talk(self, client: socket.socket, number: int) -> None:
+            client.sendall(http_answer("multipart/x-mixed-replace; boundary=next"))
+            client.sendall(b"".join(part(jpeg(number)) for number in range(4)))
+            client.sendall(part(jpeg(4)[: int(len(jpeg(4)) * share)])[:-2])
+            if end == "silence":
+                over.wait(60)
+            else:
+                time.sleep(0.3)  # a reset throws away what the other side has not read
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+
+    with Camera(lambda _: []) as server:
+        source = open_stream(server.url, timeout_seconds=1.0 if end == "silence" else TIMEOUT)
+        numbers: list[int] = []
+        with pytest.raises(Disconnected, match=r"nothing came in time|reset"):
+            numbers.extend(number_of(item) for item in source if isinstance(item, Frame))
+        over.set()
+        source.close()
+    assert source.corrupt == 1
+
+
 def test_size_that_changes_in_mid_stream_changes_the_frames() -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace; boundary=next")
@@ -304,6 +358,22 @@ def test_server_that_closes_behind_each_part_is_asked_again() -> None:
     assert [number_of(frame) for frame in frames] == list(range(6))
     assert corrupt == 0
     assert "ended" in gone
+
+
+def test_server_that_is_asked_again_for_each_picture_is_told_of_once() -> None:
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("multipart/x-mixed-replace;boundary=next")
+        yield part(jpeg(len(server.requests) % 8))
+
+    log: list[str] = []
+    with HttpServer(answer) as server:
+        connect = partial(open_stream, server.url, timeout_seconds=TIMEOUT)
+        source = Reconnecting("door", connect, longest_pause_seconds=0, log=log.append)
+        assert len(list(itertools.islice(source, 6))) == 6
+        source.close()
+    assert source.outages.count == 0
+    assert len(log) == len(source.warnings) == 1
+    assert "is asked again for the next" in log[0]
 
 
 def test_total_length_of_a_stream_that_a_camera_makes_up_is_ignored() -> None:

@@ -18,6 +18,7 @@ from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
 from media import number_of, picture, rgb_at
 from test_push import INFO, shown
 
+from rtseg.errors import Disconnected
 from rtseg.frame import Frame
 from rtseg.inputs import find_inputs
 from rtseg.sinks.push import PushSink
@@ -100,6 +101,16 @@ def test_hls_goes_on_where_the_playlist_grows(tmp_path: Path) -> None:
 def test_rtmp() -> None:
     with RtmpServer(lambda _: paced(encode_flv(40), 2)) as server:
         assert numbers(opened(server.url), 30) == list(range(30))
+
+
+@pytest.mark.system("gst-launch-1.0")
+@pytest.mark.parametrize(
+    "entry", [{"urls": ["srt://127.0.0.1:9"]}, {"pipelines": ["appsrc ! video/x-raw,format=I420,width=8,height=8"]}]
+)
+def test_time_limit_holds_for_what_gstreamer_reads(entry: dict[str, list[str]]) -> None:
+    (silent,) = find_inputs(**entry, timeout_seconds=0.4)  # type: ignore[arg-type]
+    with pytest.raises(Disconnected, match=r"silent for 0\.4 s"):
+        silent.connect()
 
 
 @pytest.mark.system("gst-launch-1.0")

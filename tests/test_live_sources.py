@@ -18,7 +18,7 @@ from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts,
 from media import number_of, write_video
 
 from rtseg.errors import Disconnected, OptionError, SourceError
-from rtseg.frame import Frame
+from rtseg.frame import Colour, Frame, StreamInfo
 from rtseg.inputs import find_inputs
 from rtseg.sources import open_source
 from rtseg.sources.clock import TIME_BASE, LiveClock
@@ -314,6 +314,59 @@ def test_pauses_grow_and_closing_ends_the_waiting() -> None:
     pauses = [after - before for before, after in itertools.pairwise(tries)]
     assert pauses[0] >= 0.25
     assert pauses[2] >= 1.0
+
+
+class Sent:
+    """Pictures that came at these seconds. Implements `rtseg.sources.Source`."""
+
+    info = StreamInfo("door", 2, 2, "yuv420p", Colour("bt709", False), TIME_BASE)
+    corrupt = 0
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, seconds: Iterable[float]) -> None:
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[Frame]:
+        plane = np.zeros((2, 2), np.uint8)
+        for index, when in enumerate(self._seconds):
+            stamp = round(when / TIME_BASE)
+            yield Frame(
+                (plane, plane[:1, :1], plane[:1, :1]), "yuv420p", self.info.colour, stamp, TIME_BASE, index,
+                captured_ns=round(when * 1e9) + 1,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        pass
+
+
+def outages_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
+    """How many outages there are until the last of pictures at these distances, how long, and what is said of them."""
+    log: list[str] = []
+    seconds = list(itertools.accumulate(steps, initial=100.0))
+    source = Reconnecting("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
+    frames = take(source, len(seconds))
+    told = source.outages.count, source.outages.seconds, [line for line in log if "again" in line]
+    source.close()
+    assert len(frames) == len(seconds)
+    return told
+
+
+@pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
+def test_a_regular_pace_is_no_outage(step: float) -> None:
+    assert outages_of([step] * 12) == (0, 0.0, [])
+    assert outages_of([step * factor for factor in (1, 1.4, 0.7, 1, 0.5, 1.2)]) == (0, 0.0, [])
+
+
+@pytest.mark.parametrize(("step", "silence"), [(0.03, 1.2), (0.5, 2.0), (1.5, 5.0)])
+def test_a_silence_that_is_unusual_is_an_outage(step: float, silence: float) -> None:
+    count, seconds, log = outages_of([*[step] * 6, silence, *[step] * 6, silence, step])
+    assert (count, seconds) == (2, pytest.approx(2 * silence))
+    assert log == [f"door: pictures again, after {silence:.1f} s without"] * 2
+
+
+def test_a_camera_that_becomes_slow_has_outages_only_until_its_pace_is_known() -> None:
+    count, _, _ = outages_of([*[0.03] * 50, *[2.0] * 50])
+    assert 1 <= count <= 6
 
 
 def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:

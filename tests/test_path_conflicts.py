@@ -102,6 +102,16 @@ def _png(path: Path, mark: bool) -> None:
     path.write_bytes(mark_image(data) if mark else data)
 
 
+def test_an_output_below_a_file_that_exists_is_refused_before_work(drive: Path, tmp_path: Path) -> None:
+    (tmp_path / "f.txt").write_text("the user's")
+    for output in (
+        Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o"),
+        *side_outputs(stats=tmp_path / "f.txt" / "s.json"),
+    ):
+        with pytest.raises(SinkError, match=r"f\.txt is a file and not a folder"):
+            check_paths([Input(str(drive))], [output])
+
+
 def test_side_outputs_replace_only_files_of_their_own_kind(tmp_path: Path) -> None:
     contents = {
         "clip.mp4": b"\0\0\0\x20ftypisom" + bytes(99),

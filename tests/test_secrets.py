@@ -86,6 +86,12 @@ def test_url_that_can_not_be_split_is_refused_with_the_remedy(url: str) -> None:
     assert url.partition("://")[2] not in str(failure.value)
 
 
+def test_port_that_is_none_is_told() -> None:
+    with pytest.raises(OptionError, match="ports end at 65535") as failure:
+        find_inputs(urls=["rtsp://me:s3cret@cam:99999/st"])
+    assert "s3cret" not in str(failure.value)
+
+
 def test_percent_encoded_password_reaches_the_server() -> None:
     url = parse_url("RTSP://me:p%2Fa%5Bs%40s@cam:8554/x?y=1")
     assert (url.scheme, url.user_info, url.host, url.port, url.tail) == (

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command import rtseg, told_in_one_line
 
 from rtseg.errors import SinkError, SourceError
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS, STREET
@@ -80,8 +81,8 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     for name, word in (
         ("missing.jpg", "no picture"),
-        ("empty.jpg", "not a JPEG"),
-        ("text.png", "not a JPEG"),
+        ("empty.jpg", "not a picture"),
+        ("text.png", "not a picture"),
         (".", "folder"),
     ):
         with pytest.raises(SourceError, match=word):
@@ -150,10 +151,10 @@ def test_system_files_among_images_are_left_out(tmp_path: Path) -> None:
     for name in ("a.png", "._a.png", "@eaDir/a.png/THUMB.png", "sub/b.png", "#recycle/old.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(tmp_path / name, QUARTERS)
-    (tmp_path / "b.tiff").touch()
+    (tmp_path / "b.cr2").touch()
     said: list[str] = []
     assert find_images([str(tmp_path)], say=said.append) == [tmp_path / "a.png"]
-    assert said == [f"{tmp_path}: left out 1 file with other endings (.tiff 1), 1 folder (sub)"]
+    assert said == [f"{tmp_path}: left out 1 file with other endings (.cr2 1), 1 folder (sub)"]
     assert find_images([str(tmp_path / "**" / "*.png")]) == [tmp_path / "a.png", tmp_path / "sub" / "b.png"]
     assert find_images([str(tmp_path / "#recycle" / "*.png")]) == [tmp_path / "#recycle" / "old.png"]
 
@@ -174,3 +175,56 @@ def test_an_interrupt_leaves_the_earlier_result_and_no_half_file(
         write_image(tmp_path / "a.png", QUARTERS[:, ::-1])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == earlier
+
+
+ENDINGS = (".bmp", ".tif", ".tiff", ".jpe", ".jpeg", ".JPG", ".png", ".webp", ".gif", ".jp2", ".avif", ".ppm", ".ras")
+
+
+def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    made = []
+    for ending in ENDINGS:
+        try:
+            _, data = cv2.imencode(ending.lower(), COLOURS[QUARTERS][:, :, ::-1])
+        except cv2.error:  # older builds of OpenCV have no GIF, or no AVIF
+            continue
+        made.append(f"{ending[1:]}{ending}")
+        (tmp_path / "in" / made[-1]).write_bytes(data.tobytes())
+    assert len(made) > 8
+    for name in ("notes.txt", "raw.CR2", "drive.json"):
+        (tmp_path / "in" / name).write_bytes(b"no picture")
+    run = rtseg("image", "in", "-o", "out", "--masks", "masks", "--model", MODEL, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert f"{len(made)} of {len(made)} pictures done" in run.stderr
+    assert "in: left out 2 files with other endings (" in run.stderr
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    kept = (".jpeg", ".JPG", ".png", ".webp")
+    assert written == {name if Path(name).suffix in kept else f"{Path(name).stem}.png" for name in made}
+    for name in made:
+        mask = cv2.imread(str(tmp_path / "masks" / f"{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert (mask == QUARTERS).mean() > 0.97, name
+
+
+def test_a_single_picture_of_a_format_that_is_not_written_becomes_png(tmp_path: Path) -> None:
+    for name in ("a.bmp", "photo"):
+        assert name_images([tmp_path / name], tmp_path / "out") == [tmp_path / "out" / f"{Path(name).stem}.png"]
+    assert name_images([tmp_path / "a.bmp"], None) == [tmp_path / "a.rtseg.png"]
+    with pytest.raises(SinkError, match=r"a\.bmp and .*a\.png would both be written"):
+        name_images([tmp_path / "a.bmp", tmp_path / "a.png"], tmp_path / "out")
+
+
+def test_a_format_that_is_not_written_is_refused_before_work(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", QUARTERS)
+    run = rtseg("image", "a.png", "-o", "o.tif", "--masks", "m", "--model", MODEL, cwd=tmp_path)
+    told_in_one_line(run, "pictures are written as", "not '.tif'")
+    assert not (tmp_path / "m").exists()
+
+
+def test_masks_into_a_file_are_refused_before_work(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", COLOURS[QUARTERS])
+    write_image(tmp_path / "m.png", QUARTERS)
+    before = (tmp_path / "m.png").read_bytes()
+    run = rtseg("image", "a.png", "-o", "o.png", "--masks", "m.png", "--model", MODEL, cwd=tmp_path)
+    told_in_one_line(run, "m.png is a file; --masks takes a folder")  # without the line about the model
+    assert (tmp_path / "m.png").read_bytes() == before
+    assert not (tmp_path / "o.png").exists()

@@ -49,7 +49,8 @@ def image(
 ) -> None:
     """Colour every pixel of pictures by what it shows.
 
-    JPEG, PNG and WebP; EXIF orientation is honoured.
+    JPEG, PNG, WebP, BMP, TIFF and what else OpenCV reads; EXIF orientation is honoured. Written are JPEG, PNG and WebP: others
+    become PNG.
 
     Examples:
 
@@ -63,7 +64,7 @@ def image(
         from rtseg.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
         from rtseg.progress import Progress
         from rtseg.segmenter import Segmenter
-        from rtseg.still import find_images, name_images, name_masks, process_image
+        from rtseg.still import check_suffix, find_images, name_images, name_masks, process_image
         from rtseg.video import Look
 
         results = [str(folder) for folder in (output, masks) if folder]
@@ -74,6 +75,8 @@ def image(
             [*(Input(str(path)) for path in found), *model_inputs(model), *option_inputs(palette=palette)],
             [*(Output(str(path), "-o") for path in outputs), *(Output(str(path), "--masks", "image") for path in maps)],
         )
+        for path in outputs:
+            check_suffix(path)
         failures = 0
         with Segmenter(model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value) as segmenter:
             overlay = Look(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter)

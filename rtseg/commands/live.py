@@ -98,8 +98,15 @@ def live(
         bool, _option(_AGE, "--adaptive", help="Smaller model, then fewer frames, while the machine can't keep up.")
     ] = False,
     timeout: Annotated[
-        float, _option(_AGE, "--timeout", min=0.1, help="Seconds of silence that an input may have.")
-    ] = 5,
+        float | None,
+        _option(
+            _AGE,
+            "--timeout",
+            min=0.1,
+            help="Seconds of silence that an input may have.",
+            show_default="5; 10 through GStreamer",
+        ),
+    ] = None,
     reconnect_max: Annotated[
         float,
         _option(_AGE, "--reconnect-max", min=0, help="Longest pause between tries, seconds; 0: do not reconnect."),

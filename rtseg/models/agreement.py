@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import ModelError
+from rtseg.files import PICTURE_SUFFIXES
 from rtseg.frame import ClassMap, Frame
 from rtseg.letterbox import Letterbox, resize_classes
 from rtseg.metrics import confusion, per_class_iou, pixel_accuracy
@@ -22,8 +23,6 @@ from rtseg.palette import NO_CLASS
 Picture = npt.NDArray[np.uint8]
 Run = Callable[[Picture], ClassMap]
 """Class map, uint8 `[H, W]`, of a picture, uint8 `[H, W, 3]`, of the network's size."""
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 SAMPLES = 16
 """Frames that are compared."""
@@ -201,7 +200,7 @@ def _pictures(
     from rtseg.frame import rgb_frame
     from rtseg.models.layouts import layout_of, marks, open_dataset, read_pair
 
-    plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
+    plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
     if plain:
         for path in _spread(plain, count):
             encoded = np.fromfile(path, np.uint8)  # OpenCV itself crashes on names that are not UTF-8
@@ -212,7 +211,7 @@ def _pictures(
         return
     if layout_of(folder) is None:
         raise DataError(
-            f"{folder} holds neither pictures ({', '.join(_PICTURES)}) nor a data set that is known ({marks()})"
+            f"{folder} holds neither pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) nor a data set that is known ({marks()})"
         )
     data = open_dataset(folder)
     split = split if split in data.splits else next(iter(data.splits))

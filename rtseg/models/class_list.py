@@ -23,6 +23,8 @@ VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
 """A class of one of these names is no class: its pixels count nowhere."""
 
 _COMMENT = re.compile(r"(^#(?![0-9a-fA-F]{6}\b)|\s#(?![0-9a-fA-F]{6}\b)).*")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+"""Zero-width spaces and byte order marks, which editors and joined files leave within a text."""
 _HEX = re.compile(r"#([0-9a-fA-F]{6})\b")
 _COLUMNS = {
     "name": ("name", "class", "label", "class_name", "classname"),
@@ -54,7 +56,59 @@ class ClassRow:
 
 def find_class_list(root: Path) -> Path | None:
     """Return the first of `CLASS_FILES` in a folder, None if there is none."""
-    return next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    return next(iter(_class_lists(root)), None)
+
+
+def compare_class_lists(file: Path) -> str | None:
+    """Compare a class list with the others in its folder. What can't be read as a class list is none.
+
+    Returns:
+        What to tell where another one has other colors; None: they say the same.
+
+    Raises:
+        DataError: another one has other classes, or other label values: which of the two is right can't be known.
+    """
+    rows, said = read_class_list(file), None
+    colors = {row.name: row.color for row in rows if row.color}
+    for other in (path for path in _class_lists(file.parent) if path != file):
+        try:
+            others = read_class_list(other)
+        except DataError:
+            continue
+        if different := _difference(rows, others):
+            raise DataError(
+                f"{file} and {other} contradict each other: {different}; remove the one that does not belong to the labels"
+            )
+        odd = next((row for row in others if row.color and row.color != colors.get(row.name, row.color)), None)
+        if odd and odd.color:
+            was, now = _rgb(colors[odd.name]), _rgb(odd.color)
+            said = f"{other.name} has other colors than {file.name}, which is used: '{odd.name}' is {now} there and {was} here"
+    return said
+
+
+def _class_lists(folder: Path) -> list[Path]:
+    return [folder / name for name in CLASS_FILES if (folder / name).is_file()]
+
+
+def _rgb(color: Rgb) -> str:
+    return "{} {} {}".format(*color)
+
+
+def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
+    """In words, the first class or label value of two lists that is not the same; empty: there is none."""
+    one, two = _classes_by_value(first), _classes_by_value(other)
+    for value in sorted(one.keys() | two.keys()):
+        mine, theirs = one.get(value, "no class"), two.get(value, "no class")
+        if mine != theirs:
+            return f"label value {value} is {mine} in the first and {theirs} in the second"
+    return ""
+
+
+def _classes_by_value(rows: list[ClassRow]) -> dict[int, str]:
+    """The class of each label value; all names of Void are the same."""
+    given = {row.value: row.name for row in rows if row.value is not None}
+    in_order = dict(enumerate(row.name for row in rows if row.value is None))
+    return {value: f"'{name}'" for value, name in (in_order | given).items() if name not in VOID_NAMES}
 
 
 def read_class_list(file: Path) -> list[ClassRow]:
@@ -67,7 +121,7 @@ def read_class_list(file: Path) -> list[ClassRow]:
         text = read_text(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: the class list can't be read ({error}); give one class name a line") from error
-    lines = [line for line in (_COMMENT.sub("", line).strip() for line in text.split("\n")) if line]
+    lines = [line for line in (_COMMENT.sub("", line).strip() for line in _INVISIBLE.sub("", text).split("\n")) if line]
     rows = _from_csv(file, lines) if lines and _header(lines[0]) else _from_lines(file, lines)
     _check(file, rows)
     return rows

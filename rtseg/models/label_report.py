@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import DataError
+from rtseg.models.class_list import compare_class_lists
 from rtseg.models.labels import Label
 from rtseg.models.layouts import DataSet
 from rtseg.palette import NO_CLASS, Rgb
@@ -117,7 +118,9 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
     Raises:
         DataError: 255 is likely a class; for training also: `train` has fewer than two classes.
     """
-    warnings = []
+    source = dataset.table.source
+    colors = compare_class_lists(dataset.root / source) if source else None
+    warnings = [colors] if colors else []
     for split, count in counts.items():
         learned = training and split == "train"
         absent = count.absent(dataset.classes)

@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import DataError
-from rtseg.models.class_list import CLASS_FILES, find_class_list, read_class_list
+from rtseg.files import PICTURE_SUFFIXES
+from rtseg.models.class_list import CLASS_FILES, compare_class_lists, find_class_list, read_class_list
 from rtseg.models.labels import NOBODYS, Label, LabelTable, read_label
 from rtseg.palette import CAMVID_CLASSES, NO_CLASS
 from rtseg.text import read_text
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Endings of files that are taken for pictures, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -226,6 +224,7 @@ def _stem(image: Path) -> tuple[str, str]:
 
 def _listed_classes(file: Path) -> tuple[tuple[str, ...], LabelTable]:
     """The classes of a class list, and what label values and colors mean; Void and 255 are no class."""
+    compare_class_lists(file)
     rows = read_class_list(file)
     classes = tuple(row.name for row in rows if not row.is_void)
     index = {row: NO_CLASS if row.is_void else classes.index(row.name) for row in rows}

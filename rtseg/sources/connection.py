@@ -102,8 +102,8 @@ class Connection:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """None: what a connection meets is counted in `corrupt`, or ends it."""
-        return ()
+        """What is worth knowing of how it sends; damage is counted in `corrupt`, or ends the connection."""
+        return self._packets.warnings
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Frames as they come, until `close`, or the end of a file.

@@ -43,6 +43,7 @@ class JpegSplitter:
         self._boundary: re.Pattern[bytes] | None = None
         self._token = b""
         self._searched = 0
+        self._ended = False
         if boundary is not None:
             self._set_boundary(boundary.encode("latin-1", "replace"))
 
@@ -55,8 +56,9 @@ class JpegSplitter:
         return found
 
     def finish(self) -> list[bytes]:
-        """Return the JPEG that the end of the stream completes, if any; what is left of half a one is counted."""
-        found: list[bytes] = []
+        """Return the JPEGs that the end of the stream completes, if any; what is left of half a one is counted."""
+        self._ended = True
+        found = self.feed(b"")
         if self._inside:
             self._unfinished(len(self._buffer), found)
         return found
@@ -108,13 +110,7 @@ class JpegSplitter:
     def _jpeg(self, found: list[bytes]) -> bool:
         """Go on to the end of the JPEG; True where it was reached."""
         buffer = self._buffer
-        limit, cut = len(buffer), False
-        if self._boundary is not None:
-            match = self._boundary.search(buffer, self._searched)
-            if match:
-                limit, cut = match.start(), True
-            else:
-                self._searched = max(0, limit - len(self._token) - 8)
+        limit, cut = self._part_end()
         while True:
             if self._scanning:
                 marker = _MARKER.search(buffer, self._position, limit)
@@ -143,11 +139,29 @@ class JpegSplitter:
                 break
             else:
                 length = int.from_bytes(buffer[self._position + 2 : self._position + 4], "big")
+                end = self._position + 2 + max(2, length)
+                if end + 2 > len(buffer) and not self._ended:
+                    return False
+                if cut and end > limit:  # a boundary inside a segment: its bytes, if the segment ends where it says
+                    if kind == 0xDA or buffer[end : end + 1] != b"\xff" or buffer[end + 1 : end + 2] < b"\xc0":
+                        break
+                    self._searched = end
+                    limit, cut = self._part_end()
                 self._scanning = kind == 0xDA
-                self._position += 2 + max(2, length)
+                self._position = end
         if cut:
             return self._unfinished(limit, found)
         return limit > _LARGEST_JPEG and self._damaged(limit)
+
+    def _part_end(self) -> tuple[int, bool]:
+        """Return where the next boundary is, else the end of what has come, and whether there is a boundary."""
+        if self._boundary is None:
+            return len(self._buffer), False
+        match = self._boundary.search(self._buffer, self._searched)
+        if match:
+            return match.start(), True
+        self._searched = max(self._searched, len(self._buffer) - len(self._token) - 8)
+        return len(self._buffer), False
 
     def _whole(self, end: int, found: list[bytes]) -> bool:
         found.append(bytes(self._buffer[:end]))
@@ -179,6 +193,7 @@ class JpegPackets:
     frame_rate: Fraction | None = None
     has_clock = False
     file_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, answer: Answer, name: str, timeout_seconds: float) -> None:
         """Take over an answer whose body holds JPEGs; `timeout_seconds` is how long no part may come."""
@@ -186,6 +201,7 @@ class JpegPackets:
         self._corrupt_before = 0
         self._begin()
         self._ready: deque[bytes] = deque()
+        self._failure: Disconnected | None = None
         context: Any = av.CodecContext.create("mjpeg", "r")
         context.options = {"err_detect": "explode"}  # else half a JPEG comes out as a whole one, gray below
         self.codec_context = context
@@ -205,7 +221,7 @@ class JpegPackets:
         self._answer.allow(self._timeout)
         while not self._ready:
             parts = self._splitter.parts
-            data = self._answer.read(_READ_BYTES)
+            data = self._read()
             if not data:
                 self._ready.extend(self._splitter.finish())
                 self._count += len(self._ready)
@@ -219,6 +235,17 @@ class JpegPackets:
         packet: Packet[Any] = Packet(self._ready.popleft())
         packet.is_keyframe = True
         return packet
+
+    def _read(self) -> bytes:
+        if self._failure is None:
+            try:
+                return self._answer.read(_READ_BYTES)
+            except Disconnected as failure:  # what came of the present JPEG counts, or is the last one
+                self._failure = failure
+                self._ready.extend(self._splitter.finish())
+                if self._ready:
+                    return b""
+        raise self._failure
 
     def close(self) -> None:
         """End the connection, from any thread."""
@@ -242,10 +269,14 @@ class JpegPackets:
         except SourceError:
             return False
         self._corrupt_before += self._splitter.corrupt
+        self.warnings = (POLLED,)
         self._begin()
         if not self._answer.multipart:
             raise Disconnected(f"{self._name}: the stream ended")
         return True
 
 
+POLLED = (
+    "the server closes the connection behind each picture, and is asked again for the next: that counts as no outage"
+)
 SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; give the address of the camera's MJPEG or RTSP stream"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.live_mp4 import is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.raw import RawPackets, raw_codec
@@ -36,6 +38,10 @@ _PROTOCOLS: dict[str, tuple[str, str]] = {
     "udp": ("udp", "mpegts,h264,hevc"),
 }
 _HEAD_BYTES = 16
+_NO_RANGES = (
+    "; the server does not send parts of files (byte ranges), which an MP4 or MOV needs whose index is at its end: "
+    "download it, and use `rtseg video`"
+)
 
 _PLAYLIST = ",hls,mpegts,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,webvtt"
 
@@ -73,6 +79,7 @@ def open_stream(
         raise OptionError(f"RTSP goes over tcp or udp, not '{rtsp_transport}'")
     file: bool | None = False
     answer: Answer | None = None
+    advice = ""
     if scheme in ("http", "https"):
         file = None
         if not parts.path.lower().endswith(".m3u8"):
@@ -84,8 +91,11 @@ def open_stream(
         if jpegs is not None:
             return Connection(jpegs, name)
         if answer.length is not None:
+            advice = "" if answer.sends_ranges else _NO_RANGES
             answer.close()  # FFmpeg opens files itself: it goes to and fro in them
             answer, file = None, True
+        elif _is_live_mp4(answer, name):
+            file = False
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -112,6 +122,7 @@ def open_stream(
         return _raw(answer, kind, name, timeout_seconds)
     if kind is not None:
         options["analyzeduration"] = "1"  # what is read while it is opened would all have arrived at once
+    begin = time.monotonic()
     try:
         container = av.open(source, format=kind, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except BaseException as error:
@@ -127,13 +138,17 @@ def open_stream(
             text = f"what it sends is not a video that rtseg reads over {scheme}; download it, and use `rtseg video`"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
-            if answer is not None or file:  # here what takes too long has an error of its own
+            # Where rtseg reads, or a file is, what takes too long has an error of its own.
+            if answer is not None or file or time.monotonic() - begin < timeout_seconds / 2:
                 text = "what it sends is not a video that rtseg reads"
-        raise Disconnected(f"can't open {name}: {text}") from None
+        raise Disconnected(f"can't open {name}: {text}{advice}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
     if answer is None:
-        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+        try:
+            return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+        except Disconnected as error:
+            raise Disconnected(f"{error}{advice}") from None
     wait, close = partial(answer.allow, timeout_seconds), answer.close
     packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
     answer.opened()
@@ -168,6 +183,14 @@ def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | N
     except BaseException:
         answer.close()
         raise
+
+
+def _is_live_mp4(answer: Answer, name: str) -> bool:
+    try:
+        return is_live_mp4(answer)
+    except Disconnected as error:
+        answer.close()
+        raise _not_opened(name, error) from None
 
 
 def _not_opened(name: str, error: Disconnected) -> Disconnected:

@@ -40,6 +40,8 @@ class Packets(Protocol):
     """Whether the packets' time stamps are those of the sender; False: there are none."""
     file_seconds: float | None
     """Length of a file, 0 where it does not say; None: a live stream."""
+    warnings: tuple[str, ...]
+    """What is worth knowing of how it sends, in whole sentences."""
 
     @property
     def aspect(self) -> Fraction:
@@ -60,6 +62,7 @@ class DemuxedPackets:
     """Packets of an open container. Implements `Packets`."""
 
     corrupt = 0
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self,

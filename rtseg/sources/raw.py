@@ -47,6 +47,7 @@ class RawPackets:
     has_clock = False
     file_seconds: float | None = None
     corrupt = 0
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, answer: Answer, codec: str, timeout_seconds: float) -> None:
         """Take over an answer whose body is a raw stream.

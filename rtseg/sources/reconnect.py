@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,7 +23,13 @@ FIRST_PAUSE_SECONDS = 0.5
 """Pause before the first new try, doubled with each that fails."""
 
 GAP_SECONDS = 1.0
-"""A silence longer than this, and than three frames, is an outage even where the connection held."""
+"""A silence longer than this, and than three times the usual distance of frames, is an outage even where the connection held."""
+
+_TRIES_AT_ONE_PLACE = 4
+"""A file that breaks off so often without another frame is given up."""
+
+_PACE_FRAMES = 9
+"""So many distances of frames tell what is usual: their median."""
 
 
 @dataclass
@@ -36,6 +44,9 @@ class Outages:
 
     connected: bool = False
     """Whether there are pictures now."""
+
+    given_up: bool = False
+    """Whether it is not tried again though reconnecting is wanted."""
 
     reason: str = ""
     """Why there were none the last time, in one line."""
@@ -88,12 +99,15 @@ class Reconnecting:
         self._info = StreamInfo(name, 0, 0, "yuv420p", Colour("bt709", False), TIME_BASE)
         self._corrupt_before = 0
         self._warnings_before: tuple[str, ...] = ()
+        self._told: set[str] = set()
         self._clock = LiveClock()
         self._index = 0
         self._last_seconds: float | None = None
-        self._step_seconds = 0.0
+        self._steps: deque[float] = deque(maxlen=_PACE_FRAMES)
         self._played: Fraction | None = None
         self._finished = False
+        self._reached_the_file = False
+        self._tries = 0
         self.decode_seconds = 0.0
         self.outages = Outages()
         self.tried = threading.Event()
@@ -142,15 +156,21 @@ class Reconnecting:
             if self._closing.is_set() or self._finished:
                 return
             if self._index > before:
-                pause = FIRST_PAUSE_SECONDS
+                pause, self._tries = FIRST_PAUSE_SECONDS, 0
+            self._tries += self._reached_the_file
             self._went_away(reason)
             if not self._longest:
+                return
+            if self._tries >= _TRIES_AT_ONE_PLACE:
+                self.outages.given_up = True
+                self._log(f"{self.outages.reason}: for the {self._tries}th time at the same place, given up")
                 return
             wait = min(pause, self._longest) * random.uniform(0.5, 1.0)
             self._closing.wait(wait)
             pause = min(pause * 2, self._longest)
 
     def _one_connection(self) -> Iterator[Frame]:
+        self._reached_the_file = False
         source = self._connect()
         self._source = source
         if self._closing.is_set():
@@ -164,9 +184,17 @@ class Reconnecting:
         for item in source:
             if isinstance(item, Frame):
                 self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+                self._tell(source.warnings)
                 yield self._place(item, source.info)
             if self._closing.is_set():
                 return
+
+    def _tell(self, warnings: tuple[str, ...]) -> None:
+        """Each warning at once, and once."""
+        for warning in warnings:
+            if warning not in self._told:
+                self._told.add(warning)
+                self._log(f"{self._name}: {warning}")
 
     def _play(self, source: Source, seconds: float) -> Iterator[Frame]:
         """A file behind a URL: once, at its own pace; after a disconnection, from where it was."""
@@ -182,6 +210,7 @@ class Reconnecting:
             self.outages.connected = True
             self.tried.set()
             self._ready.wait()
+        self._reached_the_file = True
         pacer = Pacer(self._closing)
         for item in source:
             if not isinstance(item, Frame):
@@ -230,17 +259,18 @@ class Reconnecting:
     def _came(self, seconds: float) -> None:
         """A frame is there: whatever outage there was is over."""
         outages, last = self.outages, self._last_seconds
-        silence = 0.0 if last is None else seconds - last
-        if outages.since is None and last is not None and silence > max(GAP_SECONDS, 3 * self._step_seconds):
-            outages.count += 1
-            outages.since = last
+        if outages.since is None and last is not None:
+            # A camera may send a picture every few seconds: the first distance alone tells nothing.
+            silence = seconds - last
+            if self._steps and silence > max(GAP_SECONDS, 3 * statistics.median(self._steps)):
+                outages.count += 1
+                outages.since = last
+            self._steps.append(silence)
         if outages.since is not None:
             length = max(0.0, seconds - outages.since)
             outages.seconds += length
             outages.since = None
             self._log(f"{self._name}: pictures again, after {length:.1f} s without")
-        elif last is not None:
-            self._step_seconds = 0.9 * self._step_seconds + 0.1 * silence
         self._last_seconds = seconds
         outages.connected = True
         self.tried.set()
@@ -253,7 +283,7 @@ class Reconnecting:
         if first:
             outages.count += 1
             outages.since = time.monotonic() if self._last_seconds is None else self._last_seconds
-        if first or self._step_seconds == 0.0:
+        if first or not self._steps:
             again = "" if not self._longest else "; trying again"
             self._log(f"{outages.reason}{again}")
         self.tried.set()

@@ -52,6 +52,8 @@ class Answer:
     """What it says that stands between parts."""
     length: int | None = None
     """Bytes in all; None: not told."""
+    sends_ranges = False
+    """Whether it says that it sends parts of a file."""
 
     def __init__(self, url: str, name: str, timeout_seconds: float) -> None:
         """Connect.
@@ -203,6 +205,7 @@ class HttpAnswer(Answer):
         length = headers.get("Content-Length", "")
         chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         self.length = int(length) if length.isdecimal() and not chunked else None
+        self.sends_ranges = "bytes" in headers.get("Accept-Ranges", "").lower()
         if self.multipart and not chunked:
             self.length = response.length = None  # some cameras send any number
         return response
