@@ -231,6 +231,8 @@ def _with_priming(track: Track, limit: Fraction) -> list[Track]:
     if (track.kind != "audio" and limit <= PRIMING) or (track.packets and not known):
         return [track]
     begin = min(known, default=max((time for _, time in track.hidden if time is not None), default=0) + PRIMING / 2)
+    if known != sorted(known):
+        limit *= 2  # Nobody can say where it begins.
     more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
     return [
         replace(

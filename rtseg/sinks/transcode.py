@@ -96,8 +96,11 @@ class Transcoded:
         """Position of the next sample, in samples."""
         self._pieces: list[NDArray[Any]] = []
         """Samples (n, channels) that end at `_end` and are not encoded yet."""
-        self._late: deque[tuple[int, int]] = deque()
-        """Where pieces of the last second belong, and by how many samples their time stamps were later than `_end`."""
+        self._waiting = 0
+        """Samples in `_pieces`."""
+        self._late: deque[tuple[int, int, int]] = deque()
+        """Where the pieces of each 10 ms of the last second begin, and by how many samples their time stamps were later than
+        `_end`, at least and at most."""
 
     @property
     def heard(self) -> bool:
@@ -155,8 +158,7 @@ class Transcoded:
                 self._begin = self._end = stamp
             late = self._lateness(stamp)
             if late > _LONGEST_SILENCE * self._rate and not self._from_zero:
-                waiting = sum(len(part) for part in self._pieces)
-                self._append(np.zeros((-waiting % max(1, self._frame_size), channels), samples.dtype))
+                self._append(np.zeros((-self._waiting % max(1, self._frame_size), channels), samples.dtype))
                 yield from self._encode()
                 self._end = stamp
             elif late > 0:
@@ -177,12 +179,15 @@ class Transcoded:
         if abs(late) >= _JUMP_SECONDS * self._rate or (self._from_zero and not self._end):
             self._late.clear()
             return late
-        self._late.append((self._end, late))
+        if self._late and self._end - self._late[-1][0] < self._rate // 100:
+            begin, low, high = self._late.pop()
+            self._late.append((begin, min(low, late), max(high, late)))
+        else:
+            self._late.append((self._end, late, late))
         full = self._end - self._late[0][0] >= self._rate
         while self._end - self._late[0][0] >= self._rate:
             self._late.popleft()
-        values = [value for _, value in self._late]
-        low, high = min(values), max(values)
+        low, high = min(low for _, low, _ in self._late), max(high for _, _, high in self._late)
         drift = low if low > 0 else min(high, 0)
         if not full or abs(drift) < _DRIFT_SECONDS * self._rate:
             return 0
@@ -192,17 +197,18 @@ class Transcoded:
     def _append(self, samples: NDArray[Any]) -> None:
         if len(samples):
             self._pieces.append(samples)
+            self._waiting += len(samples)
             self._end += len(samples)
 
     def _encode(self, last: bool = False) -> Iterator[Packet[Any]]:
-        waiting = sum(len(piece) for piece in self._pieces)
+        waiting = self._waiting
         size = self._frame_size or waiting
         if not waiting or (waiting < size and not last):
             return
         samples = np.concatenate(self._pieces)
         start = self._end - waiting
         full = waiting if last else waiting - waiting % size
-        self._pieces = [samples[full:]] if full < waiting else []
+        self._pieces, self._waiting = [samples[full:]] if full < waiting else [], waiting - full
         for offset in range(0, full, size):
             part = samples[offset : min(offset + size, full)].reshape(1, -1)
             layout = self._stream.codec_context.layout.name
