@@ -234,7 +234,9 @@ class _Comparison:
             return times
         tick = self._input.video.time_base
         first = next((time for time in times if time is not None), 0)
-        span = Span(self._span.start, self._span.duration, first * tick)
+        # An AVI with B-frames begins at its first decoding time, and shows its first frame later.
+        begin = first * tick if self._input.arbitrary_clock else self._begin() - self._span.start
+        span = Span(self._span.start, self._span.duration, begin)
         around = _between(times)
         return [time for time, place in zip(times, around, strict=True) if span.holds(place, tick)]
 

@@ -121,7 +121,8 @@ class StreamComparison:
         if match.worst * match.unit > tolerance + self._output.video.time_base:
             return f"a packet is {float(match.worst * match.unit) * 1000:.1f} ms off its time"
         if match.set_between:
-            what = f"{match.set_between} packets of {reading.kind} stream {index} without a right time stamp set between theirs"
+            packets = _counted(match.set_between, f"packet{{s}} of {reading.kind} stream {index}")
+            what = f"{packets} without a right time stamp set between theirs"
             self.repairs.append(Repair(index, what, match.set_between, 0.0))
         places: list[int] = []
         if self._input.arbitrary_clock and self._whole and not reading.is_pcm:
@@ -181,7 +182,8 @@ class StreamComparison:
         early = next((place for place, number in enumerate(numbers) if not before(number)), len(numbers))
         shown = sum(place not in out.hidden for place in range(early))
         if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
-            what = f"{shown} packets of {reading.kind} stream {index} before the first that is shown: the container can't hide them"
+            packets = _counted(shown, f"packet{{s}} of {reading.kind} stream {index}")
+            what = f"{packets} before the first that is shown: the container can't hide them"
             self.repairs.append(Repair(index, what, shown, 0.0))
         return early if reading.kind == "video" else 0
 
@@ -249,6 +251,10 @@ class StreamComparison:
         if any(isinf(point.out_ms) for point in points):
             return "encoded again, it is not the input's"
         return self._out_of_step(points, reading.kind, 0.0)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what.format(s='' if count == 1 else 's')}"
 
 
 def _window(cells: Loudness, at: float, seconds: float) -> Loudness:

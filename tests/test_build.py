@@ -268,7 +268,9 @@ def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_t
     tmp_path: Path,
 ) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see here")
-    with pytest.raises(RtsegError, match=r"holds neither pictures \(\.apng, .*, .webp\) nor a data set that is known") as told:
+    with pytest.raises(
+        RtsegError, match=r"holds neither pictures \(\.apng, .*, .webp\) nor a data set that is known"
+    ) as told:
         list(samples((64, 48), CLASSES, tmp_path))
     assert "--layout" not in str(told.value)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from field_video import luma_of, write_fields
-from media import Audio, read, through, write_video
+from media import Audio, number_of, read, through, write_video
 from test_clocks import _packet, assert_even, joined, restamped, times_of
 
 from rtseg.sources.file_clock import Clock
@@ -156,3 +156,18 @@ def test_audio_that_begins_later_than_the_part_is_told(tmp_path: Path, codec: st
     assert result.report.ok, result.report.line()
     assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == told
     assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if told else 0.0, abs=0.04)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize(("start", "duration"), [(0.7, 1.0), (0.3, 0.5), (0.5, 0.76), (None, 1.0), (1.3, None)])
+def test_a_part_of_an_avi_with_b_frames(
+    tmp_path: Path, codec: str, start: float | None, duration: float | None
+) -> None:
+    """The frame that is shown last is not the one that is decoded last."""
+    path = write_video(tmp_path / "in.avi", frames=75, codec=codec, b_frames=3, gop=30, after=[Audio("mp3", seconds=3)])
+    whole = read(path)
+    result = through(path, tmp_path / "out.mkv", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
+    kept = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
+    assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == kept

@@ -38,6 +38,9 @@ _ERRORS_IN_A_ROW = 64
 _PREROLL_SECONDS = Fraction(8, 100)
 """Hidden audio that is kept before the first sample: Opus asks for 80 ms (RFC 7845, 4.6), AAC for a packet."""
 
+_REORDERED = 16
+"""Frames that a codec holds back at most to show them in order (H.264, HEVC)."""
+
 _NOTICED_SECONDS = Fraction(6, 100)
 """Audio that is missing for less than this at the beginning of a part is not worth a line."""
 
@@ -399,7 +402,13 @@ class FileSource:
     def _past_end(self, packet: Packet[Any]) -> bool:
         """Whether a picture packet lies behind the range, where nothing needs it; a little later reading ends."""
         stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None or not self._span.ended(stamp, self._time_base):
+        if stamp is None:
+            return False
+        if packet.pts is None:
+            stamp -= (
+                _REORDERED * self._opened.nominal_ticks
+            )  # It may hold a frame that is shown earlier than it is decoded.
+        if not self._span.ended(stamp, self._time_base):
             return False
         self._finished = self._span.ended(stamp, self._time_base, _TAIL_SECONDS)
         return True
