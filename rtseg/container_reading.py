@@ -20,6 +20,7 @@ from av import Packet
 from av.container import InputContainer
 
 from rtseg.sinks.others import codec_name
+from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
@@ -51,6 +52,9 @@ class StreamReading:
     default: bool = False
     """Whether players choose it by themselves."""
 
+    adts: bool = False
+    """Whether it is AAC with a header before each packet; one without is damaged, and no muxer takes it."""
+
     pts: array[int] = field(default_factory=lambda: array("q"))
     """Presentation times in ticks; `NO_TIME` where there is none."""
 
@@ -77,7 +81,7 @@ class StreamReading:
     def add(self, packet: Packet[Any], order: int, hashed: bool = True) -> None:
         """Note one packet, the `order`-th of all."""
         if hashed:
-            payload = _payload(self.codec, packet)
+            payload = _payload(self.codec, packet, self.adts)
             if payload is None:
                 return
             self.whole.update(payload)
@@ -261,17 +265,21 @@ def _in_one_turn(times: Sequence[int | None], near: int) -> list[int | None]:
 def _reading(stream: Any) -> StreamReading:
     default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
     kind = "cover" if is_cover(stream) else stream.type
-    return StreamReading(codec_name(stream), kind, fraction(stream.time_base) or Fraction(1), default)
+    unit = fraction(stream.time_base) or Fraction(1)
+    return StreamReading(codec_name(stream), kind, unit, default, has_adts(stream))
 
 
-def _payload(codec: str, packet: Packet[Any]) -> bytes | None:
-    """The part of a packet that no container changes; None: nothing is in it."""
+def _payload(codec: str, packet: Packet[Any], adts: bool) -> bytes | None:
+    """The part of a packet that no container changes; None: nothing is in it that can be used."""
     payload = bytes(packet)
     if codec in ("mov_text", "text", "subrip") and payload == b"\0\0":
         return None  # MP4 fills the gaps between subtitles with empty ones.
     if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
         # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
-        return payload[7 if payload[1] & 1 else 9 :]
+        known_rate = payload[2] >> 2 & 15 < 13
+        return payload[7 if payload[1] & 1 else 9 :] if known_rate or not adts else None
+    if adts:
+        return None
     if codec in ("h264", "hevc"):
         return _slices(payload, codec)
     return payload

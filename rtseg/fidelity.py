@@ -27,6 +27,7 @@ from rtseg.fidelity_streams import StreamComparison
 from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
 from rtseg.sinks.others import codec_name
 from rtseg.sinks.video import Written
+from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.demux import STDIN
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.sources.pictures import UPRIGHT, orientation_of
@@ -53,7 +54,10 @@ class Recorder:
         # Kept here because a stream must not be touched once its container is closed.
         self.video_index: int | None = None if info.template is None else info.template.index
         self.video = StreamReading("", "video", info.time_base)
-        self.streams = {stream.index: StreamReading(codec_name(stream), stream.type) for stream in info.streams}
+        self.streams = {
+            stream.index: StreamReading(codec_name(stream), stream.type, adts=has_adts(stream))
+            for stream in info.streams
+        }
         for index, cover in info.covers.items():
             self.streams[index].kind = "cover"
             self.streams[index].add(cover, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -520,3 +521,31 @@ def test_strict_refuses_to_transcode(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.avi", "adpcm_ima_wav", 8000, video="mjpeg")
     with pytest.raises(SinkError, match="without --strict it is transcoded to aac"):
         through(path, tmp_path / "out.mp4", sink={"strict": True})
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "mov"])
+@pytest.mark.parametrize(("first", "count"), [(40, 3), (60, 1), (20, 6)])
+def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
+    tmp_path: Path, first: int, count: int, target: str
+) -> None:
+    """As cameras and recorders of broadcasts write them: packets of MPEG-TS are missing."""
+    path = write_video(tmp_path / "whole.ts", frames=75, gop=250, b_frames=0, after=[Audio(seconds=3)])
+    data = path.read_bytes()
+    (tmp_path / "in.ts").write_bytes(data[: first * 188] + data[(first + count) * 188 :])
+    result = through(tmp_path / "in.ts", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "in.ts")) as container:
+        container.streams.video[0].thread_type = "NONE"
+        shown = 0
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.FFmpegError):
+                shown += sum(not frame.is_corrupt for frame in packet.decode())
+    assert len(result.frames) == shown
+    heard = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
+    left_out = sum(int(note.split(":")[1].split()[0]) for note in result.notes if "damaged packet" in note)
+    assert heard[2] == heard[1] - left_out >= heard[0] - 8
+
+
+def _audio_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]

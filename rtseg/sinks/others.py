@@ -82,15 +82,25 @@ class Copied:
         self.index: int = self._stream.index
         context = template.codec_context
         # AAC in MPEG-TS carries its parameters in every packet (ADTS), elsewhere once in the header.
-        bare = context is not None and context.name == "aac" and not context.extradata and kind.format != "mpegts"
+        self._adts = context is not None and context.name == "aac" and not context.extradata
+        bare = self._adts and kind.format != "mpegts"
         self._filter = BitStreamFilterContext("aac_adtstoasc", template) if bare else None
+        self.damaged = 0
+        """Packets that no muxer takes, and that are left out."""
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """The packet itself."""
         packets = [packet]
+        if self._adts and not _begins_with_adts(packet):
+            self.damaged += 1
+            return []
         if self._filter is not None:
             time_base = packet.time_base
-            packets = self._filter.filter(packet)
+            try:
+                packets = self._filter.filter(packet)
+            except av.FFmpegError:
+                self.damaged += 1
+                return []
             for filtered in packets:
                 filtered.time_base = time_base or Fraction(1)
         for ready in packets:
@@ -100,6 +110,12 @@ class Copied:
     def flush(self) -> list[Packet[Any]]:
         """Nothing is held back."""
         return []
+
+
+def _begins_with_adts(packet: Packet[Any]) -> bool:
+    """Whether AAC has the header that says its parameters: sync word, layer 0 and a known rate (ISO/IEC 13818-7, 6.2)."""
+    head = bytes(memoryview(packet)[:3]) if packet.size > 7 else b""
+    return len(head) == 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13
 
 
 def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
@@ -149,6 +165,12 @@ class OtherStreams:
         damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
+        ]
+        copied = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        lost += [
+            f"audio stream {source}: {count} damaged packet{'s' * (count > 1)} left out"
+            for source, count in copied.items()
+            if count
         ]
         return (*self._messages, *lost)
 

@@ -7,7 +7,7 @@ from av.container import InputContainer
 
 def may_change(container: InputContainer) -> bool:
     """Return whether a file has AAC whose rate and channels are in each packet (ADTS), as MPEG-TS has it."""
-    return any(_has_adts(stream) for stream in container.streams.audio)
+    return any(has_adts(stream) for stream in container.streams.audio)
 
 
 def changing_audio(container: InputContainer) -> frozenset[int]:
@@ -16,7 +16,7 @@ def changing_audio(container: InputContainer) -> frozenset[int]:
     Raises:
         av.FFmpegError: the file is damaged where it was read.
     """
-    streams = [stream for stream in container.streams.audio if _has_adts(stream)]
+    streams = [stream for stream in container.streams.audio if has_adts(stream)]
     first: dict[int, bytes] = {}
     changing = set()
     for packet in container.demux(streams):
@@ -29,6 +29,7 @@ def changing_audio(container: InputContainer) -> frozenset[int]:
     return frozenset(changing)
 
 
-def _has_adts(stream: object) -> bool:
+def has_adts(stream: object) -> bool:
+    """Return whether a stream is AAC that says its parameters in the header of each packet, and nowhere else."""
     context = getattr(stream, "codec_context", None)
     return context is not None and context.name == "aac" and not context.extradata
