@@ -73,6 +73,9 @@ class StreamReading:
     whole: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     """A hash of all contents in a row: containers cut PCM into packets as they like."""
 
+    heard: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+    """The same without packets that an edit list hides."""
+
     last_duration: int = 0
     """Duration of the packet that is shown last, in ticks."""
 
@@ -85,6 +88,8 @@ class StreamReading:
             if payload is None:
                 return
             self.whole.update(payload)
+            if not packet.is_discard:
+                self.heard.update(payload)
             digest = hashlib.blake2b(payload, digest_size=8).digest()
             self.contents.append(int.from_bytes(digest, "little"))
         if packet.is_discard:
@@ -102,10 +107,14 @@ class StreamReading:
         """Whether its packets are cut as a container likes."""
         return self.codec.startswith("pcm_")
 
+    def time(self, number: int) -> int | None:
+        """Return when a packet is presented, in ticks; its decoding time where that is all."""
+        time = self.pts[number] if self.pts[number] != NO_TIME else self.dts[number]
+        return None if time == NO_TIME else time
+
     def times(self) -> list[int | None]:
-        """Return when each packet is presented, in ticks and in the order of the file; decoding times where that is all."""
-        both = ((p, d) if p != NO_TIME else (d, d) for p, d in zip(self.pts, self.dts, strict=True))
-        return [None if time == NO_TIME else time for time, _ in both]
+        """Return when each packet is presented, in the order of the file."""
+        return [self.time(number) for number in range(len(self.pts))]
 
 
 @dataclass(frozen=True, slots=True)

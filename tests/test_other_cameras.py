@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
+from fuzz_boxes import _timescale, parse
 from media import number_of, picture, read, through, to_pix_fmt
 
 
@@ -65,6 +68,34 @@ def test_an_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
     assert [number_of(frame) - 100 for frame in rear] == list(range(10 - hidden, 75))
     front = read(tmp_path / f"out.{target}", stream=0)
     assert rear[hidden].pts_seconds == pytest.approx(front[0].pts_seconds, abs=0.0015)
+
+
+def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp_path: Path) -> None:
+    """FFmpeg's muxers have no place for it: frames behind the cut lack what they were decoded from."""
+    path = write_cameras(tmp_path / "whole.mp4", gop=250, b_frames=0)
+    boxes = parse(path.read_bytes())
+    moov = next(box for box in boxes if box.name == b"moov")
+    for track in moov.all(b"trak"):
+        table = track.one(b"elst")
+        scale, ticks = _timescale(moov, b"mvhd"), _timescale(track, b"mdhd")
+        edits = [(scale, 0), (scale, 2 * ticks)]  # a second from 0 s, a second from 2 s
+        packed = b"".join(struct.pack(">IiHH", long, at, 1, 0) for long, at in edits)
+        table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index lies behind the data: no place changes
+    (tmp_path / "in.mp4").write_bytes(b"".join(box.encode() for box in boxes))
+    result = through(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert [number_of(frame) for frame in result.frames] == [*range(25), *range(50, 75)]
+    assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(0.04)
+    assert any("packets that an edit list hides between others left out" in note for note in result.notes)
+
+
+def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=30, begins=10)
+    result = through(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
+    assert result.report.ok, result.report.line()
+    numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]
+    assert numbers[0] == list(range(23, 48))
+    assert numbers[1][:25] == numbers[0]
 
 
 def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:

@@ -549,3 +549,41 @@ def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
 def _audio_packets(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("begins", [0.5, 0.7, 0.72])
+def test_pcm_behind_an_edit_list(tmp_path: Path, begins: float) -> None:
+    """A lossless cut of a MOV: whole packets are hidden in front."""
+    path = write_video(
+        tmp_path / "whole.mov", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
+    )
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                moved = round(begins / packet.time_base)
+                packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    for target in ("mp4", "mov", "mkv"):
+        result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+        assert result.report.ok, result.report.line()
+
+
+def test_audio_that_is_transcoded_keeps_a_gap_where_packets_are_missing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "whole.mkv", frames=75, after=[Audio(seconds=3)])
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        counts = dict.fromkeys(streams, 0)
+        for packet in source.demux():
+            if packet.size:
+                counts[packet.stream_index] += 1
+                if packet.stream.type == "audio" and counts[packet.stream_index] in (60, 61, 62):
+                    continue
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    result = through(tmp_path / "in.mkv", tmp_path / "out.webm")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.webm")) as container:
+        heard = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    assert heard == pytest.approx(3.0, abs=0.03)

@@ -91,6 +91,10 @@ class Transcoded:
         self._resampler: AudioResampler | None = None
         self._parameters: tuple[str, str, int] | None = None
         self._mixed = False
+        self._due: int | None = None
+        """When the next packet is due, in the input's ticks."""
+        self._missing = False
+        """Whether packets are missing before the next frame."""
         self._begin: int | None = 0 if from_zero else None
         self._end = 0
         """Position of the next sample, in samples."""
@@ -109,10 +113,15 @@ class Transcoded:
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return what is ready after one more packet of the input; a packet that can't be decoded gives nothing."""
+        if packet.pts is not None and packet.duration:
+            # Where packets are missing, what follows is later at once: it is no drift.
+            self._missing |= self._due is not None and packet.pts - self._due > packet.duration // 2
+            self._due = packet.pts + packet.duration
         try:
             frames = self._decoder.decode(packet)
         except av.FFmpegError:
             self.damaged += 1
+            self._missing = True
             return []
         return [ready for frame in frames for ready in self._convert(frame)]
 
@@ -176,6 +185,10 @@ class Transcoded:
     def _lateness(self, stamp: int) -> int:
         """Return by how many samples what follows has to move, less than 0 for a cut."""
         late = stamp - self._end
+        missing, self._missing = self._missing, False
+        if missing and late > 0:
+            self._late.clear()
+            return late
         if abs(late) >= _JUMP_SECONDS * self._rate or (self._from_zero and not self._end):
             self._late.clear()
             return late

@@ -183,6 +183,11 @@ class FileSource:
             if silent > _NOTICED_SECONDS:
                 yield f"audio stream {index} begins {float(silent):.2f} s later than the part: its packets are that long"
         for index, other in self._other_videos.items():
+            if other.hidden_between:
+                yield (
+                    f"video stream {index}: {other.hidden_between} packets that an edit list hides between others left out: "
+                    "frames behind them can't be decoded up to the next key frame"
+                )
             if other.left_out:
                 yield f"video stream {index}: {other.left_out} packets before its first key frame left out"
         for index, times in self._others.items():

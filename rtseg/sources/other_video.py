@@ -29,8 +29,12 @@ class OtherVideo:
         self._first, self._start, self._unit = first, start, unit
         self._held: list[Packet[Any]] = []
         self._begun = self._cut = False
+        self._hidden = 0
         self.left_out = 0
         """Packets that would be shown, and can't be decoded: the file was entered behind their key frame."""
+
+        self.hidden_between = 0
+        """Packets that an edit list hides between others: no container has a place for them."""
 
     def take(self, packet: Packet[Any]) -> Iterator[tuple[Packet[Any], bool]]:
         """Yield the packets that are ready, and whether each lies before the part, and is needed to decode it."""
@@ -38,7 +42,9 @@ class OtherVideo:
         before = self._first is not None and stamp is not None and stamp < self._first
         if packet.is_discard or before:
             if self._begun:
-                if not packet.is_discard:
+                if packet.is_discard:
+                    self._hidden += 1
+                else:
                     yield packet, True
                 return
             self._cut = True
@@ -54,7 +60,9 @@ class OtherVideo:
             elif self._cut or self._first is not None:
                 self.left_out += 1
                 return
-        self._begun = True
+        if not packet.is_keyframe:
+            self.hidden_between += self._hidden
+        self._begun, self._hidden = True, 0
         yield packet, False
 
     def _before(self, held: list[Packet[Any]], decoded: int) -> Iterator[Packet[Any]]:
