@@ -220,7 +220,8 @@ class _Comparison:
                 allow_protocols=self._source.allow_protocols,
                 damaged=self._corrupt > 0,
             )
-            if demuxed is None and not self._span.whole and self._jumps(decoded):
+            nobody_knows = self._jumps(decoded) or all(time is None for time in decoded)
+            if demuxed is None and not self._span.whole and nobody_knows:
                 return None, len(out_times)
             times = self._in_span(decoded)
         match = self._match(times, out_times)

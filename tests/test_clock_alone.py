@@ -171,3 +171,14 @@ def test_a_part_of_an_avi_with_b_frames(
     begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
     kept = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
     assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == kept
+
+
+@pytest.mark.parametrize(("start", "duration", "count"), [(None, 0.4, 10), (0.2, None, 15)])
+def test_a_part_of_a_raw_stream_of_fields(
+    tmp_path: Path, start: float | None, duration: float | None, count: int
+) -> None:
+    """Nothing in it says when a frame is shown: by the frame rate alone."""
+    path = write_fields(tmp_path / "in.h264")
+    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    assert len(result.frames) == count

@@ -58,9 +58,14 @@ class FrameDecoder:
                 return self.decode_again(ended=packet is None)
             self.errors = [error]
             return []
-        if self._again:
-            self._given.extend(_identity(frame) for frame in frames)
-            self._given_count += len(frames)
+        if not self._again:
+            return frames
+        # With threads FFmpeg also marks frames as corrupt that it decodes well without.
+        sound = next((number for number, frame in enumerate(frames) if frame.is_corrupt), len(frames))
+        self._given.extend(_identity(frame) for frame in frames[:sound])
+        self._given_count += sound
+        if sound < len(frames) and self._packets:
+            return [*frames[:sound], *self.decode_again(ended=packet is None)]
         return frames
 
     def decode_again(self, *, ended: bool) -> list[VideoFrame]:
