@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -205,41 +205,55 @@ def decoded_times(
     Raises:
         SourceError: it can't be opened.
     """
+    times, sound = _decode(path, video, allow_protocols, "NONE" if damaged else "FRAME")
+    # With frame threads FFmpeg marks frames as corrupt that it decodes well without, and PyAV loses those beside an error.
+    return times if damaged or sound else _decode(path, video, allow_protocols, "NONE")[0]
+
+
+def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str) -> tuple[list[int | None], bool]:
+    """The times of all frames, and whether there was no error."""
     times: list[int | None] = []
+    sound = True
     with open_input(path, allow_protocols=allow_protocols) as container:
         container.flags &= ~GENERATE_PTS
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "NONE" if damaged else "FRAME"
+        stream.thread_type = threads  # type: ignore[assignment]
         gap = int(_LONGEST_STEP_SECONDS / (fraction(stream.time_base) or 1))
-        errors = 0
-        while errors < _ERRORS_IN_A_ROW:
+        wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
+        packets = _video_packets(container, stream)
+        ends = 0
+        while ends < _ERRORS_IN_A_ROW:
+            packet = next(packets, None)
+            ends += packet is None  # An error at the end does not hold back the frames behind it.
             try:
-                for packet in container.demux(stream):
-                    errors = 0
-                    try:
-                        for frame in stream.codec_context.decode(packet if packet.size else None):
-                            if not frame.is_corrupt:
-                                times.append(_shown(frame, times, gap))
-                    except (av.FFmpegError, OSError):
-                        continue
-                break
-            except (av.FFmpegError, OSError, IndexError):
-                errors += 1
-        for _ in range(_ERRORS_IN_A_ROW):  # An error at the end does not hold back the frames behind it.
-            try:
-                rest = stream.codec_context.decode(None)
+                frames = stream.codec_context.decode(packet)
             except av.EOFError:
                 break
             except (av.FFmpegError, OSError):
+                sound = False
                 continue
-            if not rest:
+            if packet is None and not frames:
                 break
-            for frame in rest:
+            for frame in frames:
+                sound &= not frame.is_corrupt
                 if not frame.is_corrupt:
                     times.append(_shown(frame, times, gap))
-        wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
-    return _in_one_turn(times, next((time for time in times if time is not None), 0)) if wraps else times
+    return _in_one_turn(times, next((time for time in times if time is not None), 0)) if wraps else times, sound
+
+
+def _video_packets(container: InputContainer, stream: av.VideoStream) -> Iterator[Packet[Any]]:
+    """All packets of a stream; unreadable stretches are left out."""
+    errors = 0
+    while errors < _ERRORS_IN_A_ROW:
+        try:
+            for packet in container.demux(stream):
+                errors = 0
+                if packet.size:
+                    yield packet
+            return
+        except (av.FFmpegError, OSError, IndexError):
+            errors += 1
 
 
 def _shown(frame: Any, times: Sequence[int | None], gap: int) -> int | None:

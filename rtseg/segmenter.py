@@ -305,4 +305,7 @@ def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     require("onnx")
     from rtseg.models.build import build
 
-    return build(model, target=backend, size=size, say=lambda line: print(line, file=sys.stderr, flush=True)).path
+    built = build(model, target=backend, size=size, say=lambda line: print(line, file=sys.stderr, flush=True))
+    for note in built.notes if built.reasons else ():
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    return built.path

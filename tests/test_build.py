@@ -461,5 +461,5 @@ def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path: Path) -> Non
     (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
     (tmp_path / "in" / "weights.bin").symlink_to(tmp_path / "secret.bin")
     _weights_outside(tmp_path / "in" / "bad.onnx", "weights.bin")
-    with pytest.raises(ModelError, match=r"point outside its folder, to .weights\.bin.; refused"):
+    with pytest.raises(ModelError, match=r"'weights\.bin' is a link to .*secret\.bin, outside its folder"):
         read_onnx(tmp_path / "in" / "bad.onnx")

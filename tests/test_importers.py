@@ -138,3 +138,33 @@ def test_any_size_goes_in_and_comes_out(name: str, tmp_path: Path) -> None:
     for height, width in ((33, 65), (64, 32), (47, 50)):
         picture = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255
         assert module(picture).shape[2:] == (height, width)
+
+
+def test_of_two_networks_in_a_file_the_note_says_which_is_taken_and_how_to_take_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = weights(load(SMALL[2]))
+    zeros = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    optimizer = {"state": {i: {"exp_avg": tensor} for i, tensor in enumerate(state.values())}}
+    path = tmp_path / "both.pth"
+    torch.save({"model": zeros, "ema": {"shadow": state, "decay": 0.999}, "optimizer": optimizer}, path)
+    imported = import_checkpoint(path, size=(75, 101))
+    assert set(np.unique(class_map(imported, (75, 101)))) == {0}
+    (note,) = [sentence for sentence in imported.assumptions if "networks in the file" in sentence]
+    assert note.startswith("'model' is taken, of 2 networks in the file; for another, save it alone: torch.save(")
+    monkeypatch.chdir(tmp_path)
+    exec(note.partition("save it alone: ")[2], {"torch": torch})
+    other = import_checkpoint(tmp_path / "other.pth", size=(75, 101))
+    assert (class_map(other, (75, 101)) == expected(SMALL[2])).mean() >= 0.999
+    assert not any("networks in the file" in sentence for sentence in other.assumptions)
+    torch.save({"model": state, "optimizer": optimizer, "best": {"miou": torch.tensor(0.5)}}, path)
+    assert import_checkpoint(path, size=(75, 101)).assumptions == other.assumptions
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_no_weight_shows_is_said_in_one_note(name: str, tmp_path: Path) -> None:
+    said = import_checkpoint(save(name, tmp_path), size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)).assumptions
+    (note,) = [sentence for sentence in said if sentence.startswith("a checkpoint holds weights only")]
+    assert "with ReLU, max pooling" in note
+    assert ("the encoder's features first" in note) == name.startswith("classic")
+    assert "torch.onnx.export" in note

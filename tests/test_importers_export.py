@@ -87,6 +87,16 @@ def test_wrong_wrapper_around_a_checkpoint_is_refused(
     assert not list((tmp_path / "built").iterdir())
 
 
+def test_a_network_that_the_weights_do_not_show_is_not_called_the_users(tmp_path: Path) -> None:
+    lines: list[str] = []
+    path = save("classic-16-bilinear-odd", tmp_path)
+    cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
+    built = build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path, say=lines.append)
+    (compared,) = [line for line in lines if line.startswith("compared:")]
+    assert "equals that of rtseg's reading of the weights in unet.pth, run in FP32 by torch" in compared
+    assert any("ReLU, max pooling" in note for note in built.notes)
+
+
 def free_size_session(module: Any) -> Any:
     free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from rtseg.errors import ModelError  # noqa: E402
 from rtseg.models.importers import import_checkpoint  # noqa: E402
+from rtseg.models.importers.weights import Weights  # noqa: E402
 
 FASTAI, CLASSIC, SMP = "fastai2-narrow-batch-norm", "classic-16-bilinear-odd", "smp-narrow-odd"
 
@@ -119,6 +120,47 @@ def test_a_weight_that_is_missing_or_of_another_size(name: str, key: str, file: 
     wider = state[key]
     message = refused(file({**state, key: torch.cat([wider, wider])}))
     assert "do not fit together" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "told"),
+    [
+        (CLASSIC, "inc.double_conv.1.weight", "'inc.double_conv.1.weight' is missing"),
+        (CLASSIC, "up2.conv.double_conv.4.bias", "'up2.conv.double_conv.4.bias' is missing"),
+        (CLASSIC, "down1.maxpool_conv.1.double_conv.3.bias", "'down1.maxpool_conv.1.double_conv.3.bias' is missing"),
+        (CLASSIC, "down2.maxpool_conv.1.double_conv.4.", "'down2.maxpool_conv.1.double_conv.4.bias' is missing"),
+        (CLASSIC, "outc.conv.bias", "'outc.conv.bias' is missing"),
+        ("classic-12-transposed-binary", "up3.up.bias", "'up3.up.bias' is missing"),
+        (SMP, "encoder.layer2.0.bn1.weight", "'encoder.layer2.0.bn1.weight' is missing"),
+        (SMP, "decoder.blocks.1.conv1.1.bias", "'decoder.blocks.1.conv1.1.bias' is missing"),
+        (SMP, "decoder.blocks.1.conv1.1.", "'decoder.blocks.1.conv1.0.bias' is missing"),
+        (SMP, "decoder.blocks.1.conv1.1.running_", "'decoder.blocks.1.conv1.1.running_mean' is missing"),
+        (SMP, "segmentation_head.0.bias", "'segmentation_head.0.bias' is missing"),
+        (SMP, "encoder.layer2.0.", "stage 'layer2' of the encoder is missing, or a part of it"),
+        (FASTAI, "layers.1.weight", "'layers.1.weight' is missing"),
+        (FASTAI, "layers.5.conv1.1.", "'layers.5.conv1.0.bias' is missing"),
+        ("fastai2-narrow-no-cross", "layers.8.0.0.bias", "'layers.8.0.0.bias' is missing"),
+    ],
+)
+def test_nothing_stands_in_for_a_part_that_is_missing(
+    name: str, lost: str, told: str, file: Callable[[object], Path]
+) -> None:
+    state = weights(load(name))
+    left = {key: tensor for key, tensor in state.items() if not key.startswith(lost)}
+    assert len(left) < len(state)
+    message = refused(file(left))
+    assert told in message
+    assert "the file is incomplete" in message
+
+
+def test_batch_norm_without_weights_anywhere_is_torchs() -> None:
+    torch.manual_seed(0)
+    theirs = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4, affine=False))
+    for _ in range(3):
+        theirs(torch.rand(2, 3, 8, 8))
+    picture = torch.rand(1, 3, 8, 8)
+    ours = Weights(theirs.state_dict()).conv("0", norm="1")
+    torch.testing.assert_close(ours(picture), theirs.eval()(picture))
 
 
 def test_weights_that_have_no_place(file: Callable[[object], Path]) -> None:

@@ -56,6 +56,8 @@ class TorchBackend:
             raise BackendError(f"torch has no device '{device}' here: {str(error).splitlines()[0]}") from error
         self._precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
         network = open_network(model, size)
+        for note in network.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
         self._description = network.description
         self._input_size = size or network.description.input_size
         self._largest: int | None = None

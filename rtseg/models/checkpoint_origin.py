@@ -49,10 +49,10 @@ class CheckpointOrigin:
 
     def original(self, size: tuple[int, int]) -> Original:
         """The network by torch, in FP32, on the CPU, without the modules that are exported around it."""
-        what = f"{self._path.name}, run in FP32 by torch {torch.__version__}"
+        by = f"run in FP32 by torch {torch.__version__}"
         own, imported = self._network.own, self._network.imported
         if own is not None:
-            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, what, on_255=True)
+            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, f"{self._path.name}, {by}", on_255=True)
         assert imported is not None
         module = imported.module
 
@@ -61,7 +61,8 @@ class CheckpointOrigin:
                 scores: npt.NDArray[Any] = module(torch.from_numpy(image)).numpy()
             return scores
 
-        return Reference(run, imported.mean, imported.std, what)
+        what = f"rtseg's reading of the weights in {self._path.name}"  # which does not show that the reading is right
+        return Reference(run, imported.mean, imported.std, f"{what}, {by}")
 
     def _wrapped(
         self, imported: Imported, path: Path, size: tuple[int, int], batch: int, precision: str

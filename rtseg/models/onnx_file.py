@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.engine_file import sha256
@@ -28,8 +30,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         if not model.graph.node:
             raise ModelError(f"{path} holds no network: it is not an ONNX file, or an empty one")
-        _check_external_data(model, path)
-        onnx.load_external_data_for_model(model, str(path.parent))
+        _load_external_data(model, path)
         _check_operators(model, path)
         _check_model(model)
     except ModelError:
@@ -191,15 +192,35 @@ def _location(tensor: TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
-def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Weights in other files must lie in the model's own folder: a model from elsewhere must not read what it likes."""
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Reads weights in other files. They must lie in the model's own folder: a model from elsewhere must not read what it likes.
+
+    A link counts as what it leads to. Where the model is one too, the folder that it leads to is its own as well: Hugging
+    Face's cache keeps both files there. ONNX Runtime has the same rule; onnx itself refuses links, so it is given the file.
+    """
     folder = path.parent.resolve()
+    own = (folder, path.resolve().parent)
     for name, tensor in _tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         location = _location(tensor)
-        file = (folder / location).resolve()
-        if Path(location).is_absolute() or not file.is_relative_to(folder) or not location:
+        named = Path(os.path.normpath(folder / location))
+        if Path(location).is_absolute() or not named.is_relative_to(folder) or not location:
             raise ModelError(f"{path}: the weights '{name}' point outside its folder, to '{location}'; refused")
+        file = named.resolve()
         if not file.is_file():
             raise ModelError(f"{path}: its weights file '{location}' is missing; both files belong together")
+        if not any(file.is_relative_to(place) for place in own):
+            raise ModelError(
+                f"{path}: its weights file '{location}' is a link to {file}, outside its folder; copy both files, "
+                "not the links: cp -L"
+            )
+        next(entry for entry in tensor.external_data if entry.key == "location").value = file.name
+        try:
+            load_external_data_for_tensor(tensor, str(file.parent))
+        except onnx.checker.ValidationError as error:
+            if file.stat().st_nlink < 2:
+                raise
+            raise ModelError(
+                f"{path}: its weights file '{location}' has further names (hard links), which onnx refuses; copy it"
+            ) from error

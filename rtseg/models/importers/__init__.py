@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rtseg.models.importers.fastai import DynamicUnet
 from rtseg.models.importers.load import Stored, load
 from rtseg.models.importers.recognise import Family, how_to_export, recognise
 from rtseg.models.importers.smp import SmpUnet
-from rtseg.models.importers.weights import Weights
+from rtseg.models.importers.weights import BATCH_NORM_EPS, Weights
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Imported", "import_checkpoint"]
 
@@ -119,7 +119,11 @@ def import_checkpoint(
         mean=mean,
         std=std,
         family=family,
-        assumptions=tuple(_assumptions(family, stored, default, classes is None, blur)),
+        assumptions=(
+            *([stored.choice] if stored.choice else []),
+            _network_assumption(family, tensors),
+            *_assumptions(family, stored, default, classes is None, blur),
+        ),
     )
 
 
@@ -196,6 +200,20 @@ def _triple(given: Sequence[float] | None, default: Sequence[float], what: str, 
 def _by_255(values: Triple) -> Triple:
     red, green, blue = values
     return red / 255, green / 255, blue / 255
+
+
+def _network_assumption(family: Family, names: Collection[str]) -> str:
+    """What no weight shows of a network, as one sentence."""
+    has_norms = any(name.endswith(".running_mean") for name in names)
+    said = ["ReLU", "max pooling", f"BatchNorm's eps of {BATCH_NORM_EPS:g}" if has_norms else "no BatchNorm"]
+    if family is Family.CLASSIC:
+        said.append("the encoder's features first in each concatenation")
+        if "up1.up.weight" not in names:
+            said.append("bilinear enlargement with align_corners")
+    return (
+        f"a checkpoint holds weights only: a {family.value} with {', '.join(said[:-1])} and {said[-1]} is assumed; "
+        f"if yours differs, {how_to_export()}"
+    )
 
 
 def _assumptions(family: Family, stored: Stored, normalisation: bool, names: bool, blur: bool) -> list[str]:

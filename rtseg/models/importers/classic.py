@@ -28,6 +28,10 @@ _OLD_NAMES = (
 )
 
 
+_LAYERS = re.compile(r"(?P<module>.+\.double_conv|up\d+\.up)\.(?P<rest>(\d+\.)?(weight|bias|running_mean|running_var))")
+"""Layers that are alike at all depths: what one of them has, none can lack."""
+
+
 class DoubleConv(nn.Sequential):
     """Convolutions, each followed by its BatchNorm, if any, and a ReLU."""
 
@@ -83,7 +87,8 @@ class ClassicUNet(nn.Module):
             [DoubleConv(weights.below(f"down{i}.maxpool_conv.1.double_conv")) for i in range(1, depth + 1)]
         )
         self.up = nn.ModuleList([Up(weights.below(f"up{i}")) for i in range(1, depth + 1)])
-        self.head = weights.conv("outc.conv")
+        self.head = weights.conv("outc.conv", biased=True)
+        _check_alike(weights)
 
     @property
     def name(self) -> str:
@@ -102,6 +107,26 @@ class ClassicUNet(nn.Module):
             x = up(x, skips.pop())
         scores: Tensor = self.head(x)
         return scores
+
+
+def _check_alike(weights: Weights) -> None:
+    """Raises ModelError where a layer lacks what was taken of the same layer at another depth: nothing else shows that."""
+    layers: dict[str, set[str]] = {}
+    for key in weights.names():
+        if match := _LAYERS.fullmatch(key):
+            layers.setdefault(match["module"], set()).add(match["rest"])
+    used: dict[tuple[str, ...], set[str]] = {}
+    for module, rests in layers.items():
+        taken = {rest for rest in rests if weights.is_taken(f"{module}.{rest}")}
+        used.setdefault(_kernels(weights, module, rests), set()).update(taken)
+    for module, rests in layers.items():
+        for rest in sorted(used[_kernels(weights, module, rests)] - rests):
+            weights.take(f"{module}.{rest}")
+
+
+def _kernels(weights: Weights, module: str, rests: set[str]) -> tuple[str, ...]:
+    """Where the convolutions of a module stand, which tells one with BatchNorm or Dropout from one without."""
+    return tuple(sorted(rest for rest in rests if weights.peek(f"{module}.{rest}").ndim == 4))
 
 
 def new_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,7 +29,8 @@ class ConvLayer(nn.Module):
     def __init__(self, weights: Weights, *, relu: bool = True) -> None:
         super().__init__()
         before_relu = "1" if "1.running_mean" in weights else ""
-        self.conv = weights.conv("0", norm=before_relu)
+        has_norm = any(i != "0" and not weights.has(f"{i}.query") for i in weights.children())
+        self.conv = weights.conv("0", norm=before_relu, biased=not has_norm)
         self.relu = relu
         self.norm: nn.Module = nn.Identity()  # between convolution and ReLU: InstanceNorm only, BatchNorm is folded
         self.rest = nn.Sequential()

@@ -82,6 +82,9 @@ class Stored:
     config: dict[str, Any]
     """`config.json` of a `save_pretrained` folder; else empty."""
 
+    choice: str = ""
+    """Which of several networks in the file this is, and how to come by the others, as a sentence; else empty."""
+
 
 def load(path: Path) -> Stored:
     """Reads the weights in a file or a `save_pretrained` folder.
@@ -95,7 +98,8 @@ def load(path: Path) -> Stored:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    return Stored(_check(_find_tensors(content, path), path), {})
+    tensors, choice = _find_tensors(content, path)
+    return Stored(_check(tensors, path), {}, choice)
 
 
 def _load_folder(folder: Path) -> Stored:
@@ -111,7 +115,8 @@ def _load_folder(folder: Path) -> Stored:
         raise ModelError(f"{config_file} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{config_file} must hold one JSON object, not a {type(config).__name__}")
-    return Stored(load(weights_file).tensors, config)
+    stored = load(weights_file)
+    return Stored(stored.tensors, config, stored.choice)
 
 
 def _load_safetensors(path: Path) -> Any:
@@ -238,20 +243,40 @@ def _why_refused(named: list[str]) -> str:
     return f"is no torch checkpoint, or is damaged; {HOW_TO_SAVE}"
 
 
-def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what was loaded, which may lie deeper: `{"model": …, "opt": …}`, `{"state_dict": …}`."""
+def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict inside what was loaded, which may lie deeper: `{"model": …, "opt": …}`, `{"state_dict": …}`.
+
+    With it what `Stored.choice` says.
+    """
+    choice = ""
     for _ in range(3):
         if not isinstance(content, dict):
             break
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
         if len(tensors) >= 4:  # a dict of weights; a stray number or list beside them (`mask_values`) is no weight
-            return tensors
-        inner = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), (dict, Inert))), None)
-        if inner is None:
+            return tensors, choice
+        name = next((key for key in STATE_KEYS if isinstance(content.get(key), (dict, Inert))), None)
+        if name is None:
             keys = ", ".join(map(str, list(content)[:5])) or "nothing"
             raise ModelError(f"{path} holds no weights under a name that rtseg knows (it holds {keys}); {HOW_TO_SAVE}")
-        content = inner
+        others = [f"[{key!r}]{inner}" for key in content if key != name for inner in _networks(content[key])]
+        if others:
+            choice = (
+                f"'{name}' is taken, of {len(others) + 1} networks in the file; for another, save it alone: "
+                + " or ".join(f"torch.save(torch.load('{path.name}'){other}, 'other.pth')" for other in others[:2])
+            )
+        content = content[name]
     raise ModelError(f"{path} holds a {type(content).__name__}, not the weights of a network; {HOW_TO_SAVE}")
+
+
+def _networks(content: Any, depth: int = 3) -> list[str]:
+    """Where state dicts of networks lie inside a part of a checkpoint, as Python's subscripts; an optimizer holds none."""
+    if not isinstance(content, dict) or depth == 0:
+        return []
+    kernels = [key for key, value in content.items() if isinstance(value, Tensor) and value.ndim == 4]
+    if len(kernels) >= 4 and all(isinstance(key, str) for key in kernels):
+        return [""]
+    return [f"[{key!r}]{inner}" for key in content for inner in _networks(content[key], depth - 1)]
 
 
 def _check(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -58,9 +58,9 @@ class ResNet(nn.Module):
         for i, stage in enumerate(stages):
             blocks = weights.below(stage)
             numbers = blocks.children()
-            if not numbers:
+            if numbers != [str(n) for n in range(max(1, len(numbers)))]:
                 raise ModelError(
-                    f"stage '{stage}' of the encoder is missing: the file is incomplete or of another architecture"
+                    f"stage '{stage}' of the encoder is missing, or a part of it: the file is incomplete or of another architecture"
                 )
             self.stages.append(
                 nn.Sequential(*[Block(blocks.below(n), stride=2 if i > 0 and n == "0" else 1) for n in numbers])

@@ -25,10 +25,10 @@ class ConvReLU(nn.Module):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        has_batch_norm = "1.running_mean" in weights
-        self.conv = weights.conv("0", norm="1" if has_batch_norm else "")
+        has_norm, has_batch_norm = weights.has("1"), "1.running_mean" in weights
+        self.conv = weights.conv("0", norm="1" if has_batch_norm else "", biased=not has_norm)
         self.norm: nn.Module = nn.Identity()
-        if weights.has("1") and not has_batch_norm:
+        if has_norm and not has_batch_norm:
             self.norm = weights.norm("1")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ class ScSE(nn.Module):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.squeeze = weights.conv("cSE.1")
-        self.excite = weights.conv("cSE.3")
-        self.position = weights.conv("sSE.0")
+        self.squeeze = weights.conv("cSE.1", biased=True)
+        self.excite = weights.conv("cSE.3", biased=True)
+        self.position = weights.conv("sSE.0", biased=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, h, w]` of the same shape."""
@@ -86,7 +86,7 @@ class SmpUnet(nn.Module):
         self.encoder = ResNet(weights.below("encoder"), stem=("conv1", "bn1"), stages=stages)
         blocks = weights.below("decoder.blocks")
         self.decoder = nn.ModuleList([DecoderBlock(blocks.below(i)) for i in blocks.children()])
-        self.head = weights.conv("segmentation_head.0")
+        self.head = weights.conv("segmentation_head.0", biased=True)
         # `encoder_depth` below 5 leaves the deepest stages in the file and out of the network.
         self.depth = len(self.decoder)
         if not 1 <= self.depth <= 5:

@@ -37,6 +37,10 @@ class Weights:
         start = f"{self._prefix}{name}."
         return any(key.startswith(start) for key in self._tensors)
 
+    def names(self) -> list[str]:
+        """The names below this prefix."""
+        return [key[len(self._prefix) :] for key in self._tensors if key.startswith(self._prefix)]
+
     def children(self) -> list[str]:
         """The first part of each name below this prefix, in natural order: 2 before 10."""
         start = len(self._prefix)
@@ -58,6 +62,10 @@ class Weights:
     def peek(self, name: str) -> Tensor:
         """One tensor, which is not taken by that. Raises KeyError."""
         return self._tensors[self._prefix + name]
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a layer was built from it."""
+        return self._prefix + name in self._taken
 
     def ignore(self, name: str) -> None:
         """Marks all tensors below `name` as not needed."""
@@ -92,7 +100,9 @@ class Weights:
             )
         return kernel
 
-    def conv(self, name: str, *, norm: str = "", stride: int = 1, channels_in: int = 0) -> nn.Conv2d:
+    def conv(
+        self, name: str, *, norm: str = "", stride: int = 1, channels_in: int = 0, biased: bool = False
+    ) -> nn.Conv2d:
         """Convolution `name` with "same" padding.
 
         Args:
@@ -100,9 +110,10 @@ class Weights:
             norm: the BatchNorm after it, folded in; "" for none.
             stride: 1 or 2.
             channels_in: channels of its input, from which the number of groups follows; 0: one group.
+            biased: the library always gives it a bias; else it has one if the file has.
         """
         kernel = self.kernel(name)
-        bias = self.below(name).take("bias") if f"{name}.bias" in self else None
+        bias = self.below(name).take("bias") if biased or f"{name}.bias" in self else None
         if norm:
             scale, shift = self.batch_norm(norm)
             bias = shift if bias is None else shift + scale * bias.double()
@@ -140,16 +151,23 @@ class Weights:
         """BatchNorm `name` when a network runs, x -> scale * x + shift: scale and shift, float64 `[channels]`."""
         w = self.below(name)
         scale = torch.rsqrt(w.take("running_var").double() + BATCH_NORM_EPS)
-        if "weight" in w:
-            scale = scale * w.take("weight").double()
-        shift = -w.take("running_mean").double() * scale
-        return scale, shift + w.take("bias").double() if "bias" in w else shift
+        shift = -w.take("running_mean").double()
+        if not self._has_affine_norms():  # `affine=False`, which holds for all norms of a network or for none
+            return scale, shift * scale
+        scale = w.take("weight").double() * scale
+        return scale, shift * scale + w.take("bias").double()
+
+    def _has_affine_norms(self) -> bool:
+        means = (key.removesuffix("running_mean") for key in self._tensors if key.endswith(".running_mean"))
+        return any(f"{norm}{part}" in self._tensors for norm in means for part in ("weight", "bias"))
 
     def norm(self, name: str) -> nn.Module:
         """The normalisation `name` as a layer of its own: BatchNorm, or InstanceNorm where no statistics are stored."""
         if f"{name}.running_mean" in self:
             return Scale(*self.batch_norm(name))
         w = self.below(name)
+        if "num_batches_tracked" in w:  # BatchNorm's counter, without its statistics
+            w.take("running_mean")
         weight = w.take("weight")
         norm = nn.InstanceNorm2d(len(weight), affine=True, device="meta")
         norm.weight = _parameter(weight)
