@@ -24,7 +24,7 @@ from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input
 from rtseg.sources.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
-from rtseg.sources.opened import GENERATE_PTS, arbitrary_clock, is_cover
+from rtseg.sources.opened import GENERATE_PTS, NO_TIME_STAMPS, arbitrary_clock, is_cover
 from rtseg.sources.timeline import fraction
 
 NO_TIME = -(1 << 62)
@@ -130,6 +130,9 @@ class ContainerReading:
     arbitrary_clock: bool
     """Whether the format's clock may begin anywhere and jump."""
 
+    timed: bool = True
+    """Whether the format says when a frame is shown; raw streams do not."""
+
     def presentation_times(self) -> list[int] | None:
         """Return when each frame is shown, in ticks and in the order of showing, where the packets alone say so.
 
@@ -185,7 +188,8 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     if arbitrary_clock(container):
         _unwrap(streams, streams[video])
     own = streams.pop(video)
-    return ContainerReading(own, streams, arbitrary_clock(container))
+    timed = not container.format.flags & NO_TIME_STAMPS
+    return ContainerReading(own, streams, arbitrary_clock(container), timed)
 
 
 def decoded_times(
@@ -218,7 +222,7 @@ def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str)
         container.flags &= ~GENERATE_PTS
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = threads  # type: ignore[assignment]
+        stream.thread_type = threads
         gap = int(_LONGEST_STEP_SECONDS / (fraction(stream.time_base) or 1))
         wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
         packets = _video_packets(container, stream)

@@ -168,6 +168,7 @@ class _Comparison:
             known=self._recorder.streams,
             source=None if self._source is None else self._source.path,
             begin=None if self._span.whole else self._begin(),
+            jumps=self._jumps([time if time != NO_TIME else None for time in self._input.video.dts]),
             gap=self._gap,
             coarse=self._output.video.time_base if self._container.format.name == "avi" else Fraction(0),
         )
@@ -204,6 +205,8 @@ class _Comparison:
         times: list[int | None] | None = None
         if self._source is None:
             times = list(self._recorder.video.pts)
+        elif not self._input.timed and not self._span.whole:
+            return None, len(out_times)
         else:
             demuxed = self._input.presentation_times()
             if demuxed is not None:
@@ -220,8 +223,7 @@ class _Comparison:
                 allow_protocols=self._source.allow_protocols,
                 damaged=self._corrupt > 0,
             )
-            nobody_knows = self._jumps(decoded) or all(time is None for time in decoded)
-            if demuxed is None and not self._span.whole and nobody_knows:
+            if demuxed is None and not self._span.whole and self._jumps(decoded):
                 return None, len(out_times)
             times = self._in_span(decoded)
         match = self._match(times, out_times)

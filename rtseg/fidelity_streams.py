@@ -31,6 +31,7 @@ class StreamComparison:
         known: indices of the streams that the source yields.
         source: path of the input, for audio that is decoded once more; None: it can't be read again.
         begin: seconds at which the part of the input begins that was asked for; None: the whole.
+        jumps: whether the input's clock does: no time says then whether it lies before the part.
         gap: seconds; a longer step forward is a jump of the input's clock.
         coarse: seconds by which the output's container may round on top of its own unit.
     """
@@ -45,12 +46,13 @@ class StreamComparison:
         known: Collection[int],
         source: str | None,
         begin: Fraction | None,
+        jumps: bool,
         gap: Fraction,
         coarse: Fraction,
     ) -> None:
         self._input, self._output, self._written, self._video = before, after, written, video
         self._known, self._source, self._gap, self._coarse = known, source, gap, coarse
-        self._whole, self._begin = begin is None, begin or Fraction(0)
+        self._whole, self._begin, self._jumps = begin is None, begin or Fraction(0), jumps
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.sync: list[SyncPoint] = []
@@ -182,7 +184,8 @@ class StreamComparison:
     def _before(self, reading: StreamReading, number: int) -> bool:
         """Whether a packet of the input is hidden there, or shown before the part that was asked for."""
         time = reading.time(number)
-        early = not self._whole and time is not None and time * reading.time_base < self._begin
+        in_order = not self._whole and not self._jumps and reading.kind == "video"
+        early = in_order and time is not None and time * reading.time_base < self._begin
         return number in reading.hidden or early
 
     def _paired(self, reading: StreamReading, out: StreamReading) -> list[int] | str:

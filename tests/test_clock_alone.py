@@ -173,6 +173,32 @@ def test_a_part_of_an_avi_with_b_frames(
     assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == kept
 
 
+@pytest.mark.parametrize("start", [0.5, 0.58, 0.6, 0.62, 0.9])
+def test_a_part_of_a_program_stream_begins_with_frames_that_need_the_key_frame_before(
+    tmp_path: Path, start: float
+) -> None:
+    path = write_video(
+        tmp_path / "in.mpg", frames=75, codec="mpeg2video", b_frames=2, gop=15, after=[Audio("mp2", seconds=3)]
+    )
+    whole = read(path)
+    result = through(path, tmp_path / "out.mp4", start=start)
+    assert result.report.ok, result.report.line()
+    begin = whole[0].pts_seconds + start
+    assert [number_of(f) for f in result.frames] == [number_of(f) for f in whole if f.pts_seconds >= begin - 1e-6]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "h264"), ("libx265", "hevc"), ("mpeg2video", "m2v")])
+@pytest.mark.parametrize(("start", "duration"), [(None, 0.4), (0.4, None)])
+def test_a_part_of_a_raw_stream(
+    tmp_path: Path, codec: str, suffix: str, start: float | None, duration: float | None
+) -> None:
+    path = tmp_path / f"in.{suffix}"
+    write_video(path, frames=50, codec=codec, b_frames=2, container="mpeg2video" if suffix == "m2v" else suffix)
+    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    assert len(result.frames) == pytest.approx(10 if start is None else 40, abs=2)
+
+
 @pytest.mark.parametrize(("start", "duration", "count"), [(None, 0.4, 10), (0.2, None, 15)])
 def test_a_part_of_a_raw_stream_of_fields(
     tmp_path: Path, start: float | None, duration: float | None, count: int

@@ -275,7 +275,10 @@ class FileSource:
             if packet.stream_index != self._video.index:
                 yield packet  # The range takes what it needs of it.
                 continue
-            stamp = packet.pts if packet.pts is not None else packet.dts
+            stamp = packet.pts
+            if stamp is None and packet.dts is not None:
+                # It may be shown as much later than it is decoded; frames before it may need the key frame before.
+                stamp = packet.dts + _REORDERED * self._opened.nominal_ticks
             second = fields is not None and fields.is_second_field(bytes(packet))
             if packet.is_keyframe and not second and (stamp is None or stamp <= first or not held):
                 held.clear()
