@@ -399,6 +399,80 @@ def test_output_kind_that_fits_is_taken(case: str, frames: Path, tmp_path: Path)
     np.testing.assert_array_equal(class_map(built, image), wanted)
 
 
+AS_INDEX = ("Cast", "a", "f", {"to": FLOAT})
+ARGMAX_1 = ("ArgMax", "s", "a", {"axis": 1})
+SURE = ("Greater", "top k", "sure")
+TOP = ("ReduceMax", "s", "top", {"axes": [1]})
+NO_INDICES: dict[str, tuple[dict[str, Any], str]] = {
+    "divided to 0 to 1": (one(ARGMAX_1, AS_INDEX, ("Div", "f k", "y"), k=np.float32(2)), "one of 3 values a pixel, 0, 0.5, 1:"),
+    "times 127.5": (one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "y"), k=np.float32(127.5)), "3 values a pixel, 0, 127.5, 255:"),
+    "times 127.5, uint8": (
+        one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.float32(127.5), element=UINT8),
+        "3 values a pixel, 0, 127, 255:",
+    ),
+    "from a table": (
+        one(ARGMAX, ("Gather", "table a", "y"), table=np.array([0, 0.25, 1], np.float32), shape=FLAT),
+        "3 values a pixel, 0, 0.25, 1:",
+    ),
+    "from -1": (one(ARGMAX_1, ("Sub", "a k", "y"), k=np.array(1), element=INT64), "3 values a pixel, -1, 0, 1:"),
+    "from -1, uint8": (
+        one(ARGMAX_1, ("Sub", "a k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.array(1), element=UINT8),
+        "it gives 255 where a pixel has no class",
+    ),
+    "255 where none is sure": (
+        one(ARGMAX_1, TOP, SURE, ("Where", "sure a none", "y"), k=np.float32(1), none=np.array(255), element=INT64),
+        "it gives 255 where a pixel has no class",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [None, "classes", "mask", "probabilities", "logits"])
+@pytest.mark.parametrize("case", NO_INDICES)
+def test_classes_that_are_no_indices_are_refused_whatever_is_said(
+    case: str, kind: str | None, frames: Path, tmp_path: Path
+) -> None:
+    graph, message = NO_INDICES[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=rf"its output 'y' can't be used: .*{message}.*; export it without") as refused:
+        built_of(theirs, frames, tmp_path / "built", output_kind=kind, classes=("a", "b"))
+    assert "\n" not in str(refused.value)
+    assert "--output-kind" not in str(refused.value)
+    assert not (tmp_path / "built").exists()
+
+
+def test_hidden_255_of_no_class_is_told(frames: Path, tmp_path: Path) -> None:
+    where = ("Where", "sure f none", "m")
+    graph = one(
+        ARGMAX_1,
+        AS_INDEX,
+        TOP,
+        SURE,
+        where,
+        ("Conv", "m unit", "y"),
+        k=np.float32(1),
+        none=np.float32(255),
+        unit=UNIT_CONV,
+    )
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=r"gives 255, which is no class, .*; export it without") as refused:
+        built_of(theirs, frames, tmp_path / "built", output_kind="classes", classes=("a", "b", "c"))
+    assert "--classes" not in str(refused.value)
+
+
+def test_vote_of_three_is_foreground_above_one_half(frames: Path, tmp_path: Path) -> None:
+    # its values are 0, 1/3, 2/3 and 1, as those of a class map that was scaled
+    votes: list[Node] = []
+    for i, limit in enumerate(("low", "zero", "high")):
+        votes += [("Greater", f"s {limit}", f"b{i}"), ("Cast", f"b{i}", f"f{i}", {"to": FLOAT})]
+    limits = {"low": np.float32(-3), "zero": np.float32(0), "high": np.float32(2)}
+    theirs = network(tmp_path / "theirs.onnx", **one(*votes, ("Mean", "f0 f1 f2", "y"), **limits))
+    built = built_of(theirs, frames, tmp_path / "built", output_kind="probabilities")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0, 0] > 0.5
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
 def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", **one(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
     with pytest.raises(ModelError, match="it gives NaN on the frames"):

@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_colored import colored
+from rtseg.models.onnx_doubts import scaled_indices
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -306,6 +307,8 @@ def _read(
             f"{path}: its output '{name}' is a colored image {told_shape(shape)}: {why}; export the network without that step, "
             "so that it gives scores or class indices"
         )
+    if not several and (why := scaled_indices(trace, name)):
+        raise ModelError(f"{path}: its output '{name}' can't be used: {why}")
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")
     if several:

@@ -25,7 +25,9 @@ SAME_VALUES = {
 LINEAR = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Gemm", "MatMul", "Add", "Sub", "Sum"}
 """Operators that end a network in scores before any activation."""
 
-_TWO_VALUED = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "OneHot"}
+TWO_VALUED = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "OneHot"}
+"""Operators whose result is 0 or 1."""
+
 _BOUNDED = {
     "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0),
     "Exp": (0.0, math.inf), "Softplus": (0.0, math.inf), "Sqrt": (0.0, math.inf), "Abs": (0.0, math.inf),
@@ -127,7 +129,7 @@ class Trace:
         node = self._made.get(name)
         if node is None or depth > _DEPTH:
             return ANY
-        if node.op_type in _TWO_VALUED:
+        if node.op_type in TWO_VALUED:
             return _of(0.0, 1.0)
         if node.op_type in _BOUNDED:
             return Values(*_BOUNDED[node.op_type])
@@ -187,7 +189,7 @@ class Trace:
                     if axis_there is not None:
                         return axis_there
             return None
-        if kind not in SAME_VALUES | _UNARY | _TWO_VALUED or kind == "OneHot":
+        if kind not in SAME_VALUES | _UNARY | TWO_VALUED or kind == "OneHot":
             return None
         before = self.class_axis(node.input[0], depth + 1)
         return None if before is None else self._moved(node, name, before)
@@ -289,7 +291,8 @@ def _cast(values: Values, to: int) -> Values:
         return _of(0.0, 1.0)
     whole = to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
     if values.only is not None and whole:
-        return _of(*(float(math.trunc(value)) for value in values.only))
+        wrap = 256 if to == TensorProto.UINT8 else 0  # -1 becomes 255
+        return _of(*(float(math.trunc(value) % wrap if wrap else math.trunc(value)) for value in values.only))
     return values
 
 
