@@ -744,6 +744,62 @@ def test_larger_auxiliary_output_is_left(auxiliary: str, frames: Path, tmp_path:
     assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
 
 
+def beside_objects(maps: list[Node], shape: list[Any], table: list[Any]) -> dict[str, Any]:
+    """A map `masks` beside a table `objects`, such as boxes or a class for each query."""
+    rows = np.ones((int(np.prod(table)), 3), np.float32)
+    nodes = [
+        ("GlobalAveragePool", "s", "v"),
+        ("Reshape", "v k", "f"),
+        ("MatMul", "rows f", "m"),
+        ("Reshape", "m t", "objects"),
+    ]
+    constants = {"k": np.array([3, -1]), "rows": rows, "t": np.array(table)}
+    outputs = {"objects": (FLOAT, table), "masks": (FLOAT, shape)}
+    return {"nodes": [*nodes, *maps], "outputs": outputs, "channels": 3, **constants}
+
+
+SMALL = ("AveragePool", "s", "masks", {"kernel_shape": [4, 4], "strides": [4, 4]})
+INSTANCES: dict[str, dict[str, Any]] = {
+    "boxes beside prototypes": beside_objects([SMALL], [1, 3, 12, 16], [1, 116, 84]),
+    "boxes of three grids beside prototypes": beside_objects([SMALL], [1, 3, 12, 16], [1, 3, 8, 8, 85]),
+    "classes beside a mask for each query": beside_objects([SMALL], [1, 3, 12, 16], [1, 3, 134]),
+    "boxes beside a mask for each object": beside_objects(
+        [("Transpose", "s", "masks", {"perm": [1, 0, 2, 3]})], [3, 1, 48, 64], [3, 5]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INSTANCES)
+def test_instance_segmentation_is_not_taken_for_classes(case: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **INSTANCES[case])
+    with pytest.raises(OptionError, match=r"'objects' \[.*'masks' \[.* look like an instance segmentation") as refused:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "built").exists()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_map_beside_objects_is_taken_at_the_images_size_or_by_its_name(
+    named: bool, frames: Path, tmp_path: Path
+) -> None:
+    maps = [SMALL] if named else [("Identity", "s", "masks")]
+    shape = [1, 3, 12, 16] if named else WIDE
+    theirs = network(tmp_path / "theirs.onnx", **beside_objects(maps, shape, [1, 116, 84]))
+    built = built_of(theirs, frames, tmp_path / "built", output="masks" if named else None)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, :32, 0] = image[:, 32:, 2] = 200  # one border, on the grid of the smaller map
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+def test_label_for_each_image_of_a_batch_is_no_object(frames: Path, tmp_path: Path) -> None:
+    pool = [("GlobalAveragePool", "s", "v"), ("Flatten", "v", "label"), SMALL]
+    outputs = {"label": (FLOAT, [2, 3]), "masks": (FLOAT, [2, 3, 12, 16])}
+    source = (FLOAT, [2, 3, HEIGHT, WIDTH])
+    theirs = network(tmp_path / "theirs.onnx", pool, outputs, channels=3, source=source)
+    built = built_of(theirs, frames, tmp_path / "built", batch=2, precision="fp32")
+    assert any("'masks' is used" in note for note in built.notes)
+
+
 def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
     built = built_of(theirs, frames, tmp_path / "built", output="d4")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from rtseg.models.onnx_file import told_shape
 from rtseg.models.onnx_trace import TWO_VALUED, Trace
 
 NO_CLASS = 255
@@ -28,6 +31,43 @@ def scaled_indices(trace: Trace, name: str) -> str:
         f"by the graph it holds one of {len(whole)} values a pixel, {told}: class indices that were scaled or moved; export it "
         "without the step behind its ArgMax, so that it gives 0, 1, 2 and so on"
     )
+
+
+def instances(
+    shapes: Mapping[str, tuple[int, ...]],
+    name: str,
+    channels: int,
+    size: tuple[int, int],
+    image: tuple[int, int],
+    batch: int,
+    others: Sequence[str],
+) -> str:
+    """Why a map with other outputs beside it is one of an instance segmentation, whose channels are no classes; empty: it is not.
+
+    YOLO has boxes beside mask prototypes, DETR and Mask2Former have classes beside a mask for each query, smaller than the image;
+    Mask R-CNN has boxes beside a mask for each object.
+
+    Args:
+        shapes: of the outputs.
+        name: of the map.
+        channels: of the map.
+        size: (rows, columns) of the map.
+        image: (width, height).
+        batch: images in one run.
+        others: the outputs that are no maps.
+    """
+    if channels < 2:
+        return ""
+    for other in others:
+        lengths = shapes[other]
+        table = [length for length in (lengths[1:] if lengths[:1] == (batch,) else lengths) if length != 1]
+        if len(table) > 1 and (size != image[::-1] or channels in table):
+            return (
+                f"its outputs '{other}' {told_shape(shapes[other])} and '{name}' {told_shape(shapes[name])} look like an instance "
+                f"segmentation (objects beside their masks), and the channels of '{name}' like no classes; rtseg needs a semantic "
+                f"segmentation; where '{name}' has a score for each class, say --onnx-output {name}"
+            )
+    return ""
 
 
 def _from_argmax(trace: Trace, name: str) -> bool:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_colored import colored
-from rtseg.models.onnx_doubts import scaled_indices
+from rtseg.models.onnx_doubts import instances, scaled_indices
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -119,6 +119,10 @@ def find_output(
         )
     name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
+    channels = 1 if axis is None else shapes[name][axis]
+    rest = [other for other in wanted if other not in maps]
+    if why := instances(shapes, name, channels, rows_columns, size, batch, rest):
+        raise OptionError(f"{path}: {why}")
     quantized = trace.quantized(name)
     element = TensorProto.FLOAT if quantized else types[name]
     output = replace(_read(trace, name, element, axis, rows_columns, preparation, path), quantized=quantized)
