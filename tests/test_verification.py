@@ -565,6 +565,52 @@ def test_network_of_fp16_edges_and_fp32_inside_is_taken(precision: str, frames: 
     assert weights["network/w"] == (half if precision == "fp16" else FLOAT)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_file_of_onnx_runtimes_half_precision_converter_is_taken(precision: str, frames: Path, tmp_path: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Softmax", "s", "y", {"axis": 1}), shape=WIDE))
+    onnx.save(convert_float_to_float16(onnx.load(theirs), keep_io_types=True), theirs)
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
+        onnx.checker.check_model(str(theirs))  # its casts stand last
+    built = built_of(theirs, frames, tmp_path / "built", precision=precision)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+def test_nodes_in_any_order_are_taken(tmp_path: Path) -> None:
+    def branch(name: str, *nodes: Any) -> Any:
+        return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, FLOAT, WIDE)])
+
+    theirs = network(
+        tmp_path / "theirs.onnx", channels=3, **one(("Identity", "s", "y"), shape=WIDE, yes=np.array(True))
+    )
+    model = onnx.load(theirs)
+    kept = branch("kept", helper.make_node("Neg", ["t"], ["kept"]), helper.make_node("Neg", ["s"], ["t"]))
+    turned = branch("turned", helper.make_node("Neg", ["s"], ["turned"]))
+    model.graph.node[-1].CopyFrom(helper.make_node("If", ["yes"], ["y"], then_branch=kept, else_branch=turned))
+    nodes = list(reversed([onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, theirs)
+    read = read_onnx(theirs)
+    onnx.checker.check_model(read, full_check=True)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(read.SerializeToString()).run(None, {"x": x})[0][0]
+    np.testing.assert_array_equal(scores.argmax(axis=0), image.argmax(axis=2))
+
+
+def test_nodes_in_a_circle_are_refused(frames: Path, tmp_path: Path) -> None:
+    graph = one(("Add", "s b2", "a2"), ("Neg", "a2", "b2"), ("Identity", "a2", "y"), shape=WIDE)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(
+        ModelError, match=r"theirs\.onnx is not a valid ONNX model: Nodes in a graph must be topolog"
+    ) as no:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(no.value)
+
+
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
 ROAD = np.array([128, 64, 128], np.float32).reshape(1, 3, 1, 1)
 CUT: dict[str, Any] = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1])}

@@ -7,7 +7,7 @@ output can be brought to the input's size only when both are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
-from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
+from rtseg.models.onnx_file import (
+    FLOATS,
+    describe,
+    one_sentence,
+    picture_inputs,
+    set_shape,
+    shape_of,
+    taken_by,
+    told_shape,
+)
 from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
 from rtseg.models.precision import MIN_SHARE, graph_share
@@ -212,22 +221,13 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
-            needed.update(given for inner in _inner_graphs(node) for step in inner.node for given in step.input)
+            needed.update(taken_by(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
         graph.initializer.remove(tensor)
     for entry in [entry for entry in graph.input if entry.name in weights and entry.name not in needed]:
         graph.input.remove(entry)
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield graph
-            for step in graph.node:
-                yield from _inner_graphs(step)
 
 
 def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
