@@ -513,6 +513,44 @@ def test_class_that_is_cut_off_and_never_the_highest_is_no_matter(frames: Path, 
     np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
 
 
+WEIGHTS = np.array([0.2, 1, 3], np.float32).reshape(1, 3, 1, 1)
+WEIGHTED: dict[str, tuple[dict[str, Any], str | None, int]] = {
+    "sigmoids, weighted": (one(SIGMOID, ("Mul", "g k", "y"), k=WEIGHTS, shape=WIDE), "probabilities", 17),
+    "softmax, weighted": (one(SOFTMAX, ("Mul", "m k", "y"), k=WEIGHTS, shape=WIDE), None, 17),
+    "softmax, weighted, said": (one(SOFTMAX, ("Mul", "m k", "y"), k=WEIGHTS, shape=WIDE), "probabilities", 17),
+    "softmax over the whole image": (one(("Softmax", "s", "y", {"axis": 1}), shape=WIDE), None, 11),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WEIGHTED)
+def test_scores_without_a_total_have_the_class_of_the_highest(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, kind, opset = WEIGHTED[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0].argmax(axis=0)
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
+def test_weighted_sigmoids_are_asked_for_by_the_kind_that_fits(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **WEIGHTED["sigmoids, weighted"][0])
+    with pytest.raises(OptionError, match=r"--output-kind probabilities where the highest is the class$"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
+@pytest.mark.parametrize("case", ["times 100", "mean of two"])
+def test_class_that_was_cut_off_is_seen_behind_other_nodes(case: str, frames: Path, tmp_path: Path) -> None:
+    two = ("Softmax", "s", "m2", {"axis": 1})
+    step = ("Mul", "m k", "h") if case == "times 100" else ("Mean", "m m2", "h")
+    graph = one(
+        SOFTMAX, two, step, ("Slice", "h from to axis", "y"), **CUT_OFF, k=np.float32(100), shape=[1, 2, HEIGHT, WIDTH]
+    )
+    theirs = network(tmp_path / "cut.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=r"add up to less than one half on .* a class was cut off"):
+        built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+
+
 RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
     "dropout in training mode": ([("Dropout", "s ratio on", "y")], {"ratio": HALF, "on": np.array(True)}),
     "noise": ([("RandomNormalLike", "s", "n", {"scale": 9.0}), ("Add", "s n", "y")], {}),

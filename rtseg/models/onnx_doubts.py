@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rtseg.models.onnx_file import told_shape
-from rtseg.models.onnx_trace import TWO_VALUED, Trace
+from rtseg.models.onnx_trace import SAME_VALUES, TWO_VALUED, Trace
 
 NO_CLASS = 255
 """What class maps from elsewhere hold where a pixel has no class; rtseg gives each pixel one."""
@@ -68,6 +69,40 @@ def instances(
                 f"segmentation; where '{name}' has a score for each class, say --onnx-output {name}"
             )
     return ""
+
+
+def total(trace: Trace, name: str, batch: int) -> float | None:
+    """What the channels of a pixel add up to, none of them cut off; None: they have no such total, or the graph does not show it.
+
+    A Softmax over a whole image, as `axis=1` meant before operator set 13, gives a pixel none, and neither does one whose
+    channels are weighted, each by a number of its own.
+    """
+    node = trace.producer(name)
+    if node is None:
+        return None
+    if node.op_type == "Softmax":
+        shape = trace.shapes.get(name, ())
+        axis = trace.class_axis(name)
+        return 1.0 if axis is not None and axis < len(shape) and math.prod(shape) > batch * shape[axis] else None
+    if node.op_type == "Concat":
+        return 1.0 if trace.exclusive(name) else None
+    if node.op_type in SAME_VALUES or node.op_type == "Clip":
+        return total(trace, node.input[0], batch)
+    if node.op_type not in ("Mul", "Div", "Add", "Sum", "Mean"):
+        return None
+    weights = [value for given in node.input if (value := trace.constant(given)) is not None]
+    parts = [total(trace, given, batch) for given in node.input if trace.constant(given) is None]
+    sums = [part for part in parts if part is not None]
+    if len(sums) < len(parts) or not sums:
+        return None
+    if node.op_type in ("Add", "Sum", "Mean"):
+        return None if weights else sum(sums) / (len(sums) if node.op_type == "Mean" else 1)
+    if len(sums) > 1 or np.unique(weights[0]).size != 1:
+        return None
+    weight = float(weights[0].ravel()[0])
+    if node.op_type == "Mul":
+        return sums[0] * weight
+    return sums[0] / weight if weight and trace.constant(node.input[1]) is not None else None
 
 
 def _from_argmax(trace: Trace, name: str) -> bool:

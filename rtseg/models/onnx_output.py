@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_colored import colored
-from rtseg.models.onnx_doubts import instances, scaled_indices
+from rtseg.models.onnx_doubts import instances, scaled_indices, total
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -56,6 +56,9 @@ class Output:
 
     indices: int = 0
     """`classes`: the number of them, where the graph shows it; 0: not known."""
+
+    total: float | None = None
+    """What the channels of a pixel add up to where none was cut off; None: not known."""
 
     quantized: tuple[float, float] | None = None
     """(scale, zero): the output holds numbers that mean (number - zero) * scale; the fields above are of what they mean."""
@@ -125,7 +128,8 @@ def find_output(
         raise OptionError(f"{path}: {why}")
     quantized = trace.quantized(name)
     element = TensorProto.FLOAT if quantized else types[name]
-    output = replace(_read(trace, name, element, axis, rows_columns, preparation, path), quantized=quantized)
+    output = _read(trace, name, element, axis, rows_columns, preparation, path)
+    output = replace(output, quantized=quantized, total=total(trace, name, batch))
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
             f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
@@ -320,10 +324,10 @@ def _read(
             raise ModelError(f"{path}: its output '{name}' holds whole numbers {told_shape(shape)}; scores are needed")
         separate = values.bounded and values.low >= 0 and values.high <= 255 and not trace.exclusive(name)
         if kind is None and separate:
+            none = ", or --output-kind multilabel where class 0 is what none of them claims" if _divides(values) else ""
             raise OptionError(
                 f"{path}: each of the {shape[axis or 0]} channels of its output '{name}' has a probability of its own; say "
-                "--output-kind probabilities where the highest is the class, or --output-kind multilabel where class 0 is "
-                "what none of them claims"
+                f"--output-kind probabilities where the highest is the class{none}"
             )
         return as_kind(kind or ("probabilities" if values.bounded else "logits"), _middle(values, 0.5))
     if kind is not None:
@@ -373,11 +377,16 @@ def _contradiction(trace: Trace, name: str, values: Values, kind: str, several: 
     if not values.bounded or kind == "classes":
         return ""
     told = f"its values are {values.low:g} to {values.high:g} by the graph"
-    unit = values.low >= -1e-3 and values.high <= 1 + 1e-3
     if kind == "logits":  # those that were cut at 0 and, say, at 6 still are
-        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and (unit or _symmetric(values)) else ""
+        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and _divides(values) else ""
     pair = kind == "mask" and values.only is not None
-    return "" if unit or pair or _symmetric(values) else f"{told}, whose middle says nothing; {leave}"
+    highest = several and kind == "probabilities"  # is the class, whatever the middle
+    return "" if highest or pair or _divides(values) else f"{told}, whose middle says nothing; {leave}"
+
+
+def _divides(values: Values) -> bool:
+    """Whether foreground is above the middle of a range: within 0 to 1, or symmetric."""
+    return (values.low >= -1e-3 and values.high <= 1 + 1e-3) or _symmetric(values)
 
 
 def _symmetric(values: Values) -> bool:
