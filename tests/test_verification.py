@@ -551,6 +551,36 @@ def test_class_that_was_cut_off_is_seen_behind_other_nodes(case: str, frames: Pa
         built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
 
 
+LATE: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "softmax, max pool": (one(SOFTMAX, ("MaxPool", "m", "y", {"kernel_shape": [5, 5], "pads": [2] * 4}), shape=WIDE), None, "fp16"),
+    "softmax on a quarter of the size": (
+        one(("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]}), ("Softmax", "a", "y", {"axis": 1}),
+            shape=[1, 3, 12, 16]), None, "fp16",
+    ),
+    "softmax, space to depth": (
+        one(SOFTMAX, ("SpaceToDepth", "m", "y", {"blocksize": 2}), shape=[1, 12, 24, 32]), "probabilities", "fp16"
+    ),
+    "sigmoid, saturated": (
+        one(("Add", "s k", "a"), ("Sigmoid", "a", "y"), k=np.float32(30), shape=WIDE), "probabilities", "fp32"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_activation_at_the_end_counts_where_it_changes_the_class(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, kind, precision = LATE[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    rng = np.random.default_rng(1)
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind, precision=precision)
+    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0]
+    wanted = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
+    assert (class_map(built, image) == wanted).mean() > 0.99
+
+
 RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
     "dropout in training mode": ([("Dropout", "s ratio on", "y")], {"ratio": HALF, "on": np.array(True)}),
     "noise": ([("RandomNormalLike", "s", "n", {"scale": 9.0}), ("Add", "s n", "y")], {}),

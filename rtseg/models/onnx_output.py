@@ -23,6 +23,9 @@ KINDS = ("logits", "probabilities", "multilabel", "classes", "mask")
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _AUXILIARY = re.compile(r"(^|[^a-z])aux", re.IGNORECASE)
+_MOVES = {
+    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Slice", "Gather", "Split", "Expand", "Tile"
+}  # fmt: skip
 _MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
 
 
@@ -59,6 +62,9 @@ class Output:
 
     total: float | None = None
     """What the channels of a pixel add up to where none was cut off; None: not known."""
+
+    activation: str = ""
+    """The result of the last Softmax or Sigmoid, where the highest score is the same without it; empty: there is none."""
 
     quantized: tuple[float, float] | None = None
     """(scale, zero): the output holds numbers that mean (number - zero) * scale; the fields above are of what they mean."""
@@ -130,6 +136,7 @@ def find_output(
     element = TensorProto.FLOAT if quantized else types[name]
     output = _read(trace, name, element, axis, rows_columns, preparation, path)
     output = replace(output, quantized=quantized, total=total(trace, name, batch))
+    output = replace(output, activation=_activation(trace, output, size, batch))
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
             f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
@@ -138,23 +145,35 @@ def find_output(
 
 
 def drop_activation(model: onnx.ModelProto, output: Output) -> None:
-    """Makes the Softmax or Sigmoid at the end of a network with several scores an Identity: the highest score stays the
-    highest, and half precision loses less. Changes the model."""
-    if output.axis is None or output.kind == "multilabel":
-        return
+    """Makes `output.activation` an Identity, where no other node takes it: half precision loses less. Changes the model."""
     made = {name: node for node in model.graph.node for name in node.output}
     taken = [name for node in model.graph.node for name in node.input] + [o.name for o in model.graph.output]
     name = output.name
-    moves = SAME_VALUES - {"Resize", "Upsample", "AveragePool", "Round", "Floor", "Ceil", "QuantizeLinear", "Cast"}
-    while (node := made.get(name)) is not None and node.op_type in moves | set(_MONOTONE):
-        if node.op_type in _MONOTONE:
-            if taken.count(node.output[0]) == 1 and node.op_type != "HardSigmoid":
-                node.op_type = "Identity"
-                del node.attribute[:]
-            return
-        if taken.count(node.output[0]) != 1:
+    while output.activation and taken.count(name) == 1:
+        node = made[name]
+        if name == output.activation:
+            node.op_type = "Identity"
+            del node.attribute[:]
             return
         name = node.input[0]
+
+
+def _activation(trace: Trace, output: Output, image: tuple[int, int], batch: int) -> str:
+    """What the last Softmax or Sigmoid gives, where the highest score stays the highest without it; empty: it does not.
+
+    Pooling and enlarging behind it mix its values, and a Softmax that is not the one of a pixel's classes reorders them.
+    """
+    if output.axis is None or output.kind == "multilabel" or output.size != image[::-1]:
+        return ""
+    name = output.name
+    while (node := trace.producer(name)) is not None and node.op_type in _MOVES:
+        name = node.input[0]
+    kind = node.op_type if node is not None else ""
+    if kind in ("Softmax", "LogSoftmax"):
+        shape, axis = trace.shapes.get(name, ()), trace.class_axis(name)
+        one_for_the_image = axis is not None and axis < len(shape) and math.prod(shape) == batch * shape[axis]
+        return name if one_for_the_image or trace.class_axis(output.name) == output.axis else ""
+    return name if kind == "Sigmoid" else ""
 
 
 def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:

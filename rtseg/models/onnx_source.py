@@ -51,7 +51,7 @@ def to_contract(
         path: its file, for its name and for messages.
         size: (width, height) of the input; None: the size the file has, if it is fixed.
         batch: pictures in one run.
-        precision: `fp16` or `fp32`.
+        precision: `fp16` or `fp32`; `int8` for one that will be quantized, FP32 until then.
         preparation: what the file does not say.
 
     Returns:
@@ -73,7 +73,8 @@ def to_contract(
     output = find_output(model, path, size, batch, preparation)
     classes = _class_names(preparation.classes, output, path)
     _keep_output(model, output.name)
-    drop_activation(model, output)
+    if precision != "fp32":
+        drop_activation(model, output)
     model = fold_batch_norm(model, path)
     source = picture_inputs(model)[0]
     share = graph_share(model)
