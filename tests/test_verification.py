@@ -90,7 +90,7 @@ def network(
 
 
 def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **said: Any) -> Built:
-    options = {key: said.pop(key) for key in ("batch", "precision", "target", "size") if key in said}
+    options = {key: said.pop(key) for key in ("batch", "precision", "target", "size", "calibrate") if key in said}
     return build(
         path,
         out=out,
@@ -1003,6 +1003,20 @@ def test_quantized_network_is_refused_as_fp16_and_taken_as_it_is(frames: Path, t
         OptionError, match=r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32"
     ):
         built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_network_of_16_bit_activations_is_not_called_int8(precision: str, frames: Path, tmp_path: Path) -> None:
+    wide = {**THREE_QUANTIZED, "step": np.float32(1 / 65535), "zero": np.uint16(0)}
+    theirs = network(tmp_path / "theirs.onnx", opset=21, **wide)
+    calibrate = {"calibrate": frames} if precision == "int8" else {}
+    with pytest.raises(
+        OptionError, match=r"100% of its multiplications are of numbers that are not INT8.*--precision fp32"
+    ):
+        built_of(theirs, frames, tmp_path / "built", precision=precision, **calibrate)
     built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))

@@ -83,6 +83,11 @@ def to_contract(
             f"{path} is quantized: {share.int8:.0%} of its multiplications are INT8 already, and can't be fp16; "
             "--precision fp32 takes it as it is"
         )
+    if precision != "fp32" and share.wide > 1 - MIN_SHARE:
+        raise OptionError(
+            f"{path} is quantized: {share.wide:.0%} of its multiplications are of numbers that are not INT8, such as INT16, and "
+            f"can't be {precision}; --precision fp32 takes it as it is"
+        )
     has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
     if precision == "fp16" and has == "fp32":
         model, has = halved(model), "fp16"
