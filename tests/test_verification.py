@@ -440,6 +440,16 @@ def test_classes_that_are_no_indices_are_refused_whatever_is_said(
     assert not (tmp_path / "built").exists()
 
 
+def test_classes_merged_by_a_whole_division_are_taken(frames: Path, tmp_path: Path) -> None:
+    graph = one(ARGMAX_1, ("Add", "a k1", "m"), ("Div", "m k", "y"), k1=np.array(1), k=np.array(2), element=INT64)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    built = built_of(theirs, frames, tmp_path / "built", classes=("red", "other"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0, 0]
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
 def test_hidden_255_of_no_class_is_told(frames: Path, tmp_path: Path) -> None:
     where = ("Where", "sure f none", "m")
     graph = one(

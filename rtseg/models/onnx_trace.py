@@ -161,7 +161,13 @@ class Trace:
             return _union(inputs[1], inputs[2])
         if node.op_type == "Concat":
             return _union(*inputs)
-        return _arithmetic(node.op_type, inputs)
+        values = _arithmetic(node.op_type, inputs)
+        divisor = self.constant(node.input[1]) if node.op_type == "Div" else None
+        if (
+            values.only is not None and divisor is not None and divisor.dtype.kind in "iu"
+        ):  # of whole numbers by whole numbers
+            return _of(*(float(math.trunc(value)) for value in values.only))
+        return values
 
     def class_axis(self, name: str, depth: int = 0) -> int | None:
         """The axis of a tensor that holds the classes; None where the graph does not say."""
