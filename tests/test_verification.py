@@ -90,7 +90,7 @@ def network(
 
 
 def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **said: Any) -> Built:
-    options = {key: said.pop(key) for key in ("batch", "precision", "target", "size") if key in said}
+    options = {key: said.pop(key) for key in ("batch", "precision", "target", "size", "calibrate") if key in said}
     return build(
         path,
         out=out,
@@ -399,6 +399,90 @@ def test_output_kind_that_fits_is_taken(case: str, frames: Path, tmp_path: Path)
     np.testing.assert_array_equal(class_map(built, image), wanted)
 
 
+AS_INDEX = ("Cast", "a", "f", {"to": FLOAT})
+ARGMAX_1 = ("ArgMax", "s", "a", {"axis": 1})
+SURE = ("Greater", "top k", "sure")
+TOP = ("ReduceMax", "s", "top", {"axes": [1]})
+NO_INDICES: dict[str, tuple[dict[str, Any], str]] = {
+    "divided to 0 to 1": (one(ARGMAX_1, AS_INDEX, ("Div", "f k", "y"), k=np.float32(2)), "one of 3 values a pixel, 0, 0.5, 1:"),
+    "times 127.5": (one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "y"), k=np.float32(127.5)), "3 values a pixel, 0, 127.5, 255:"),
+    "times 127.5, uint8": (
+        one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.float32(127.5), element=UINT8),
+        "3 values a pixel, 0, 127, 255:",
+    ),
+    "from a table": (
+        one(ARGMAX, ("Gather", "table a", "y"), table=np.array([0, 0.25, 1], np.float32), shape=FLAT),
+        "3 values a pixel, 0, 0.25, 1:",
+    ),
+    "from -1": (one(ARGMAX_1, ("Sub", "a k", "y"), k=np.array(1), element=INT64), "3 values a pixel, -1, 0, 1:"),
+    "from -1, uint8": (
+        one(ARGMAX_1, ("Sub", "a k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.array(1), element=UINT8),
+        "it gives 255 where a pixel has no class",
+    ),
+    "255 where none is sure": (
+        one(ARGMAX_1, TOP, SURE, ("Where", "sure a none", "y"), k=np.float32(1), none=np.array(255), element=INT64),
+        "it gives 255 where a pixel has no class",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [None, "classes", "mask", "probabilities", "logits"])
+@pytest.mark.parametrize("case", NO_INDICES)
+def test_classes_that_are_no_indices_are_refused_whatever_is_said(
+    case: str, kind: str | None, frames: Path, tmp_path: Path
+) -> None:
+    graph, message = NO_INDICES[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=rf"its output 'y' can't be used: .*{message}.*; export it without") as refused:
+        built_of(theirs, frames, tmp_path / "built", output_kind=kind, classes=("a", "b"))
+    assert "\n" not in str(refused.value)
+    assert "--output-kind" not in str(refused.value)
+    assert not (tmp_path / "built").exists()
+
+
+def test_classes_merged_by_a_whole_division_are_taken(frames: Path, tmp_path: Path) -> None:
+    graph = one(ARGMAX_1, ("Add", "a k1", "m"), ("Div", "m k", "y"), k1=np.array(1), k=np.array(2), element=INT64)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    built = built_of(theirs, frames, tmp_path / "built", classes=("red", "other"))
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0, 0]
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
+def test_hidden_255_of_no_class_is_told(frames: Path, tmp_path: Path) -> None:
+    where = ("Where", "sure f none", "m")
+    graph = one(
+        ARGMAX_1,
+        AS_INDEX,
+        TOP,
+        SURE,
+        where,
+        ("Conv", "m unit", "y"),
+        k=np.float32(1),
+        none=np.float32(255),
+        unit=UNIT_CONV,
+    )
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=r"gives 255, which is no class, .*; export it without") as refused:
+        built_of(theirs, frames, tmp_path / "built", output_kind="classes", classes=("a", "b", "c"))
+    assert "--classes" not in str(refused.value)
+
+
+def test_vote_of_three_is_foreground_above_one_half(frames: Path, tmp_path: Path) -> None:
+    # its values are 0, 1/3, 2/3 and 1, as those of a class map that was scaled
+    votes: list[Node] = []
+    for i, limit in enumerate(("low", "zero", "high")):
+        votes += [("Greater", f"s {limit}", f"b{i}"), ("Cast", f"b{i}", f"f{i}", {"to": FLOAT})]
+    limits = {"low": np.float32(-3), "zero": np.float32(0), "high": np.float32(2)}
+    theirs = network(tmp_path / "theirs.onnx", **one(*votes, ("Mean", "f0 f1 f2", "y"), **limits))
+    built = built_of(theirs, frames, tmp_path / "built", output_kind="probabilities")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0, 0] > 0.5
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
 def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", **one(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
     with pytest.raises(ModelError, match="it gives NaN on the frames"):
@@ -437,6 +521,74 @@ def test_class_that_is_cut_off_and_never_the_highest_is_no_matter(frames: Path, 
     built = built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+
+
+WEIGHTS = np.array([0.2, 1, 3], np.float32).reshape(1, 3, 1, 1)
+WEIGHTED: dict[str, tuple[dict[str, Any], str | None, int]] = {
+    "sigmoids, weighted": (one(SIGMOID, ("Mul", "g k", "y"), k=WEIGHTS, shape=WIDE), "probabilities", 17),
+    "softmax, weighted": (one(SOFTMAX, ("Mul", "m k", "y"), k=WEIGHTS, shape=WIDE), None, 17),
+    "softmax, weighted, said": (one(SOFTMAX, ("Mul", "m k", "y"), k=WEIGHTS, shape=WIDE), "probabilities", 17),
+    "softmax over the whole image": (one(("Softmax", "s", "y", {"axis": 1}), shape=WIDE), None, 11),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WEIGHTED)
+def test_scores_without_a_total_have_the_class_of_the_highest(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, kind, opset = WEIGHTED[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0].argmax(axis=0)
+    np.testing.assert_array_equal(class_map(built, image), wanted)
+
+
+def test_weighted_sigmoids_are_asked_for_by_the_kind_that_fits(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **WEIGHTED["sigmoids, weighted"][0])
+    with pytest.raises(OptionError, match=r"--output-kind probabilities where the highest is the class$"):
+        built_of(theirs, frames, tmp_path / "built")
+
+
+@pytest.mark.parametrize("case", ["times 100", "mean of two"])
+def test_class_that_was_cut_off_is_seen_behind_other_nodes(case: str, frames: Path, tmp_path: Path) -> None:
+    two = ("Softmax", "s", "m2", {"axis": 1})
+    step = ("Mul", "m k", "h") if case == "times 100" else ("Mean", "m m2", "h")
+    graph = one(
+        SOFTMAX, two, step, ("Slice", "h from to axis", "y"), **CUT_OFF, k=np.float32(100), shape=[1, 2, HEIGHT, WIDTH]
+    )
+    theirs = network(tmp_path / "cut.onnx", channels=3, **graph)
+    with pytest.raises(ModelError, match=r"add up to less than one half on .* a class was cut off"):
+        built_of(theirs, frames, tmp_path / "built", classes=("green", "blue"))
+
+
+LATE: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "softmax, max pool": (one(SOFTMAX, ("MaxPool", "m", "y", {"kernel_shape": [5, 5], "pads": [2] * 4}), shape=WIDE), None, "fp16"),
+    "softmax on a quarter of the size": (
+        one(("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]}), ("Softmax", "a", "y", {"axis": 1}),
+            shape=[1, 3, 12, 16]), None, "fp16",
+    ),
+    "softmax, space to depth": (
+        one(SOFTMAX, ("SpaceToDepth", "m", "y", {"blocksize": 2}), shape=[1, 12, 24, 32]), "probabilities", "fp16"
+    ),
+    "sigmoid, saturated": (
+        one(("Add", "s k", "a"), ("Sigmoid", "a", "y"), k=np.float32(30), shape=WIDE), "probabilities", "fp32"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_activation_at_the_end_counts_where_it_changes_the_class(case: str, frames: Path, tmp_path: Path) -> None:
+    graph, kind, precision = LATE[case]
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    rng = np.random.default_rng(1)
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    built = built_of(theirs, frames, tmp_path / "built", output_kind=kind, precision=precision)
+    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(str(theirs)).run(None, {"x": x})[0][0]
+    wanted = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
+    assert (class_map(built, image) == wanted).mean() > 0.99
 
 
 RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
@@ -489,6 +641,52 @@ def test_network_of_fp16_edges_and_fp32_inside_is_taken(precision: str, frames: 
     np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
     weights = {tensor.name: tensor.data_type for tensor in onnx.load(built.path).graph.initializer}
     assert weights["network/w"] == (half if precision == "fp16" else FLOAT)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_file_of_onnx_runtimes_half_precision_converter_is_taken(precision: str, frames: Path, tmp_path: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **one(("Softmax", "s", "y", {"axis": 1}), shape=WIDE))
+    onnx.save(convert_float_to_float16(onnx.load(theirs), keep_io_types=True), theirs)
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
+        onnx.checker.check_model(str(theirs))  # its casts stand last
+    built = built_of(theirs, frames, tmp_path / "built", precision=precision)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+def test_nodes_in_any_order_are_taken(tmp_path: Path) -> None:
+    def branch(name: str, *nodes: Any) -> Any:
+        return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, FLOAT, WIDE)])
+
+    theirs = network(
+        tmp_path / "theirs.onnx", channels=3, **one(("Identity", "s", "y"), shape=WIDE, yes=np.array(True))
+    )
+    model = onnx.load(theirs)
+    kept = branch("kept", helper.make_node("Neg", ["t"], ["kept"]), helper.make_node("Neg", ["s"], ["t"]))
+    turned = branch("turned", helper.make_node("Neg", ["s"], ["turned"]))
+    model.graph.node[-1].CopyFrom(helper.make_node("If", ["yes"], ["y"], then_branch=kept, else_branch=turned))
+    nodes = list(reversed([onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, theirs)
+    read = read_onnx(theirs)
+    onnx.checker.check_model(read, full_check=True)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    scores = onnxruntime.InferenceSession(read.SerializeToString()).run(None, {"x": x})[0][0]
+    np.testing.assert_array_equal(scores.argmax(axis=0), image.argmax(axis=2))
+
+
+def test_nodes_in_a_circle_are_refused(frames: Path, tmp_path: Path) -> None:
+    graph = one(("Add", "s b2", "a2"), ("Neg", "a2", "b2"), ("Identity", "a2", "y"), shape=WIDE)
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **graph)
+    with pytest.raises(
+        ModelError, match=r"theirs\.onnx is not a valid ONNX model: Nodes in a graph must be topolog"
+    ) as no:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(no.value)
 
 
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
@@ -670,6 +868,62 @@ def test_larger_auxiliary_output_is_left(auxiliary: str, frames: Path, tmp_path:
     assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
 
 
+def beside_objects(maps: list[Node], shape: list[Any], table: list[Any]) -> dict[str, Any]:
+    """A map `masks` beside a table `objects`, such as boxes or a class for each query."""
+    rows = np.ones((int(np.prod(table)), 3), np.float32)
+    nodes = [
+        ("GlobalAveragePool", "s", "v"),
+        ("Reshape", "v k", "f"),
+        ("MatMul", "rows f", "m"),
+        ("Reshape", "m t", "objects"),
+    ]
+    constants = {"k": np.array([3, -1]), "rows": rows, "t": np.array(table)}
+    outputs = {"objects": (FLOAT, table), "masks": (FLOAT, shape)}
+    return {"nodes": [*nodes, *maps], "outputs": outputs, "channels": 3, **constants}
+
+
+SMALL = ("AveragePool", "s", "masks", {"kernel_shape": [4, 4], "strides": [4, 4]})
+INSTANCES: dict[str, dict[str, Any]] = {
+    "boxes beside prototypes": beside_objects([SMALL], [1, 3, 12, 16], [1, 116, 84]),
+    "boxes of three grids beside prototypes": beside_objects([SMALL], [1, 3, 12, 16], [1, 3, 8, 8, 85]),
+    "classes beside a mask for each query": beside_objects([SMALL], [1, 3, 12, 16], [1, 3, 134]),
+    "boxes beside a mask for each object": beside_objects(
+        [("Transpose", "s", "masks", {"perm": [1, 0, 2, 3]})], [3, 1, 48, 64], [3, 5]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INSTANCES)
+def test_instance_segmentation_is_not_taken_for_classes(case: str, frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", **INSTANCES[case])
+    with pytest.raises(OptionError, match=r"'objects' \[.*'masks' \[.* look like an instance segmentation") as refused:
+        built_of(theirs, frames, tmp_path / "built")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "built").exists()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_map_beside_objects_is_taken_at_the_images_size_or_by_its_name(
+    named: bool, frames: Path, tmp_path: Path
+) -> None:
+    maps = [SMALL] if named else [("Identity", "s", "masks")]
+    shape = [1, 3, 12, 16] if named else WIDE
+    theirs = network(tmp_path / "theirs.onnx", **beside_objects(maps, shape, [1, 116, 84]))
+    built = built_of(theirs, frames, tmp_path / "built", output="masks" if named else None)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, :32, 0] = image[:, 32:, 2] = 200  # one border, on the grid of the smaller map
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+def test_label_for_each_image_of_a_batch_is_no_object(frames: Path, tmp_path: Path) -> None:
+    pool = [("GlobalAveragePool", "s", "v"), ("Flatten", "v", "label"), SMALL]
+    outputs = {"label": (FLOAT, [2, 3]), "masks": (FLOAT, [2, 3, 12, 16])}
+    source = (FLOAT, [2, 3, HEIGHT, WIDTH])
+    theirs = network(tmp_path / "theirs.onnx", pool, outputs, channels=3, source=source)
+    built = built_of(theirs, frames, tmp_path / "built", batch=2, precision="fp32")
+    assert any("'masks' is used" in note for note in built.notes)
+
+
 def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
     built = built_of(theirs, frames, tmp_path / "built", output="d4")
@@ -759,6 +1013,20 @@ def test_quantized_network_is_refused_as_fp16_and_taken_as_it_is(frames: Path, t
         OptionError, match=r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32"
     ):
         built_of(theirs, frames, tmp_path / "built")
+    built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_network_of_16_bit_activations_is_not_called_int8(precision: str, frames: Path, tmp_path: Path) -> None:
+    wide = {**THREE_QUANTIZED, "step": np.float32(1 / 65535), "zero": np.uint16(0)}
+    theirs = network(tmp_path / "theirs.onnx", opset=21, **wide)
+    calibrate = {"calibrate": frames} if precision == "int8" else {}
+    with pytest.raises(
+        OptionError, match=r"100% of its multiplications are of numbers that are not INT8.*--precision fp32"
+    ):
+        built_of(theirs, frames, tmp_path / "built", precision=precision, **calibrate)
     built = built_of(theirs, frames, tmp_path / "built", precision="fp32")
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))

@@ -114,6 +114,11 @@ def compare(
         frames += 1
         was, now = original(picture), built(picture)
         highest = int(max(was.max(), now.max()))
+        if highest == 255:  # there are 255 classes at most, 0 to 254
+            raise ModelError(
+                "the model gives 255, which is no class, on some pixels, and rtseg gives each pixel a class; export it without "
+                "the step that does so"
+            )
         if highest >= count:
             raise ModelError(
                 f"the model gives class {highest}, but names only {count} classes; give all their names with --classes"

@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
 from rtseg.models.onnx_colored import colored
+from rtseg.models.onnx_doubts import instances, scaled_indices, total
 from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
@@ -22,6 +23,9 @@ KINDS = ("logits", "probabilities", "multilabel", "classes", "mask")
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _AUXILIARY = re.compile(r"(^|[^a-z])aux", re.IGNORECASE)
+_MOVES = {
+    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Slice", "Gather", "Split", "Expand", "Tile"
+}  # fmt: skip
 _MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
 
 
@@ -55,6 +59,12 @@ class Output:
 
     indices: int = 0
     """`classes`: the number of them, where the graph shows it; 0: not known."""
+
+    total: float | None = None
+    """What the channels of a pixel add up to where none was cut off; None: not known."""
+
+    activation: str = ""
+    """The result of the last Softmax or Sigmoid, where the highest score is the same without it; empty: there is none."""
 
     quantized: tuple[float, float] | None = None
     """(scale, zero): the output holds numbers that mean (number - zero) * scale; the fields above are of what they mean."""
@@ -118,9 +128,15 @@ def find_output(
         )
     name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
+    channels = 1 if axis is None else shapes[name][axis]
+    rest = [other for other in wanted if other not in maps]
+    if why := instances(shapes, name, channels, rows_columns, size, batch, rest):
+        raise OptionError(f"{path}: {why}")
     quantized = trace.quantized(name)
     element = TensorProto.FLOAT if quantized else types[name]
-    output = replace(_read(trace, name, element, axis, rows_columns, preparation, path), quantized=quantized)
+    output = _read(trace, name, element, axis, rows_columns, preparation, path)
+    output = replace(output, quantized=quantized, total=total(trace, name, batch))
+    output = replace(output, activation=_activation(trace, output, size, batch))
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
             f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
@@ -129,23 +145,35 @@ def find_output(
 
 
 def drop_activation(model: onnx.ModelProto, output: Output) -> None:
-    """Makes the Softmax or Sigmoid at the end of a network with several scores an Identity: the highest score stays the
-    highest, and half precision loses less. Changes the model."""
-    if output.axis is None or output.kind == "multilabel":
-        return
+    """Makes `output.activation` an Identity, where no other node takes it: half precision loses less. Changes the model."""
     made = {name: node for node in model.graph.node for name in node.output}
     taken = [name for node in model.graph.node for name in node.input] + [o.name for o in model.graph.output]
     name = output.name
-    moves = SAME_VALUES - {"Resize", "Upsample", "AveragePool", "Round", "Floor", "Ceil", "QuantizeLinear", "Cast"}
-    while (node := made.get(name)) is not None and node.op_type in moves | set(_MONOTONE):
-        if node.op_type in _MONOTONE:
-            if taken.count(node.output[0]) == 1 and node.op_type != "HardSigmoid":
-                node.op_type = "Identity"
-                del node.attribute[:]
-            return
-        if taken.count(node.output[0]) != 1:
+    while output.activation and taken.count(name) == 1:
+        node = made[name]
+        if name == output.activation:
+            node.op_type = "Identity"
+            del node.attribute[:]
             return
         name = node.input[0]
+
+
+def _activation(trace: Trace, output: Output, image: tuple[int, int], batch: int) -> str:
+    """What the last Softmax or Sigmoid gives, where the highest score stays the highest without it; empty: it does not.
+
+    Pooling and enlarging behind it mix its values, and a Softmax that is not the one of a pixel's classes reorders them.
+    """
+    if output.axis is None or output.kind == "multilabel" or output.size != image[::-1]:
+        return ""
+    name = output.name
+    while (node := trace.producer(name)) is not None and node.op_type in _MOVES:
+        name = node.input[0]
+    kind = node.op_type if node is not None else ""
+    if kind in ("Softmax", "LogSoftmax"):
+        shape, axis = trace.shapes.get(name, ()), trace.class_axis(name)
+        one_for_the_image = axis is not None and axis < len(shape) and math.prod(shape) == batch * shape[axis]
+        return name if one_for_the_image or trace.class_axis(output.name) == output.axis else ""
+    return name if kind == "Sigmoid" else ""
 
 
 def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
@@ -306,6 +334,8 @@ def _read(
             f"{path}: its output '{name}' is a colored image {told_shape(shape)}: {why}; export the network without that step, "
             "so that it gives scores or class indices"
         )
+    if not several and (why := scaled_indices(trace, name)):
+        raise ModelError(f"{path}: its output '{name}' can't be used: {why}")
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")
     if several:
@@ -313,10 +343,10 @@ def _read(
             raise ModelError(f"{path}: its output '{name}' holds whole numbers {told_shape(shape)}; scores are needed")
         separate = values.bounded and values.low >= 0 and values.high <= 255 and not trace.exclusive(name)
         if kind is None and separate:
+            none = ", or --output-kind multilabel where class 0 is what none of them claims" if _divides(values) else ""
             raise OptionError(
                 f"{path}: each of the {shape[axis or 0]} channels of its output '{name}' has a probability of its own; say "
-                "--output-kind probabilities where the highest is the class, or --output-kind multilabel where class 0 is "
-                "what none of them claims"
+                f"--output-kind probabilities where the highest is the class{none}"
             )
         return as_kind(kind or ("probabilities" if values.bounded else "logits"), _middle(values, 0.5))
     if kind is not None:
@@ -366,11 +396,16 @@ def _contradiction(trace: Trace, name: str, values: Values, kind: str, several: 
     if not values.bounded or kind == "classes":
         return ""
     told = f"its values are {values.low:g} to {values.high:g} by the graph"
-    unit = values.low >= -1e-3 and values.high <= 1 + 1e-3
     if kind == "logits":  # those that were cut at 0 and, say, at 6 still are
-        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and (unit or _symmetric(values)) else ""
+        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and _divides(values) else ""
     pair = kind == "mask" and values.only is not None
-    return "" if unit or pair or _symmetric(values) else f"{told}, whose middle says nothing; {leave}"
+    highest = several and kind == "probabilities"  # is the class, whatever the middle
+    return "" if highest or pair or _divides(values) else f"{told}, whose middle says nothing; {leave}"
+
+
+def _divides(values: Values) -> bool:
+    """Whether foreground is above the middle of a range: within 0 to 1, or symmetric."""
+    return (values.low >= -1e-3 and values.high <= 1 + 1e-3) or _symmetric(values)
 
 
 def _symmetric(values: Values) -> bool:

@@ -7,7 +7,7 @@ output can be brought to the input's size only when both are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
-from rtseg.models.onnx_file import FLOATS, describe, one_sentence, picture_inputs, set_shape, shape_of, told_shape
+from rtseg.models.onnx_file import (
+    FLOATS,
+    describe,
+    one_sentence,
+    picture_inputs,
+    set_shape,
+    shape_of,
+    taken_by,
+    told_shape,
+)
 from rtseg.models.onnx_output import Output, drop_activation, find_output
 from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
 from rtseg.models.precision import MIN_SHARE, graph_share
@@ -42,7 +51,7 @@ def to_contract(
         path: its file, for its name and for messages.
         size: (width, height) of the input; None: the size the file has, if it is fixed.
         batch: pictures in one run.
-        precision: `fp16` or `fp32`.
+        precision: `fp16` or `fp32`; `int8` for one that will be quantized, FP32 until then.
         preparation: what the file does not say.
 
     Returns:
@@ -64,7 +73,8 @@ def to_contract(
     output = find_output(model, path, size, batch, preparation)
     classes = _class_names(preparation.classes, output, path)
     _keep_output(model, output.name)
-    drop_activation(model, output)
+    if precision != "fp32":
+        drop_activation(model, output)
     model = fold_batch_norm(model, path)
     source = picture_inputs(model)[0]
     share = graph_share(model)
@@ -72,6 +82,11 @@ def to_contract(
         raise OptionError(
             f"{path} is quantized: {share.int8:.0%} of its multiplications are INT8 already, and can't be fp16; "
             "--precision fp32 takes it as it is"
+        )
+    if precision != "fp32" and share.wide > 1 - MIN_SHARE:
+        raise OptionError(
+            f"{path} is quantized: {share.wide:.0%} of its multiplications are of numbers that are not INT8, such as INT16, and "
+            f"can't be {precision}; --precision fp32 takes it as it is"
         )
     has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
     if precision == "fp16" and has == "fp32":
@@ -212,22 +227,13 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
-            needed.update(given for inner in _inner_graphs(node) for step in inner.node for given in step.input)
+            needed.update(taken_by(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
         graph.initializer.remove(tensor)
     for entry in [entry for entry in graph.input if entry.name in weights and entry.name not in needed]:
         graph.input.remove(entry)
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield graph
-            for step in graph.node:
-                yield from _inner_graphs(step)
 
 
 def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:

@@ -25,7 +25,9 @@ SAME_VALUES = {
 LINEAR = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Gemm", "MatMul", "Add", "Sub", "Sum"}
 """Operators that end a network in scores before any activation."""
 
-_TWO_VALUED = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "OneHot"}
+TWO_VALUED = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "OneHot"}
+"""Operators whose result is 0 or 1."""
+
 _BOUNDED = {
     "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0),
     "Exp": (0.0, math.inf), "Softplus": (0.0, math.inf), "Sqrt": (0.0, math.inf), "Abs": (0.0, math.inf),
@@ -127,7 +129,7 @@ class Trace:
         node = self._made.get(name)
         if node is None or depth > _DEPTH:
             return ANY
-        if node.op_type in _TWO_VALUED:
+        if node.op_type in TWO_VALUED:
             return _of(0.0, 1.0)
         if node.op_type in _BOUNDED:
             return Values(*_BOUNDED[node.op_type])
@@ -159,7 +161,13 @@ class Trace:
             return _union(inputs[1], inputs[2])
         if node.op_type == "Concat":
             return _union(*inputs)
-        return _arithmetic(node.op_type, inputs)
+        values = _arithmetic(node.op_type, inputs)
+        divisor = self.constant(node.input[1]) if node.op_type == "Div" else None
+        if (
+            values.only is not None and divisor is not None and divisor.dtype.kind in "iu"
+        ):  # of whole numbers by whole numbers
+            return _of(*(float(math.trunc(value)) for value in values.only))
+        return values
 
     def class_axis(self, name: str, depth: int = 0) -> int | None:
         """The axis of a tensor that holds the classes; None where the graph does not say."""
@@ -187,7 +195,7 @@ class Trace:
                     if axis_there is not None:
                         return axis_there
             return None
-        if kind not in SAME_VALUES | _UNARY | _TWO_VALUED or kind == "OneHot":
+        if kind not in SAME_VALUES | _UNARY | TWO_VALUED or kind == "OneHot":
             return None
         before = self.class_axis(node.input[0], depth + 1)
         return None if before is None else self._moved(node, name, before)
@@ -289,7 +297,8 @@ def _cast(values: Values, to: int) -> Values:
         return _of(0.0, 1.0)
     whole = to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
     if values.only is not None and whole:
-        return _of(*(float(math.trunc(value)) for value in values.only))
+        wrap = 256 if to == TensorProto.UINT8 else 0  # -1 becomes 255
+        return _of(*(float(math.trunc(value) % wrap if wrap else math.trunc(value)) for value in values.only))
     return values
 
 

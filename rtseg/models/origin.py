@@ -204,7 +204,7 @@ class _ForeignOnnx:
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The wrapped network; its sizes are fixed."""
-        model, description, _ = self._wrapped(size, batch, "fp32" if precision == "int8" else precision)
+        model, description, _ = self._wrapped(size, batch, precision)
         if precision == "int8":
             model = widened(model)
         elif description.precision != precision:

@@ -40,6 +40,9 @@ class Share:
     of: str = "multiplications"
     """What was counted: `multiplications`, or `weights` where shapes inside the graph show only when it runs."""
 
+    wide_macs: int = 0
+    """Multiplications of quantized numbers that are not INT8, such as activations of 16 bits."""
+
     @property
     def half(self) -> float:
         """Share of the multiplications in FP16, 0 to 1."""
@@ -49,6 +52,11 @@ class Share:
     def int8(self) -> float:
         """Share of the multiplications in INT8, 0 to 1."""
         return self.int8_macs / self.macs if self.macs else float("nan")
+
+    @property
+    def wide(self) -> float:
+        """Share of the multiplications of quantized numbers that are not INT8, 0 to 1."""
+        return self.wide_macs / self.macs if self.macs else float("nan")
 
 
 def count_share(trt: Any, network: Any) -> Share:
@@ -124,29 +132,46 @@ def graph_share(model: Any) -> Share:
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*model.graph.value_info, *model.graph.output)
     }
-    kinds = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT8)
+    kinds = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT16)
     found: list[tuple[int, int, int]] = []  # kind, weights, positions in the picture
-    from_int8 = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    quantized = {  # by what a DequantizeLinear gives: INT8, or INT16 for every other width
+        node.output[0]: TensorProto.INT8 if _quantized_type(node, weights) in _BYTES else TensorProto.INT16
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
     weights |= {  # a dequantised weight counts as INT8 where the value it meets is dequantised too
         node.output[0]: weights[node.input[0]]
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in weights
     }
     for node in model.graph.node:
-        tensor = next((weights[name] for name in node.input if name in weights), None)
-        if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or tensor is None:
+        name = next((name for name in node.input if name in weights), None)
+        if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or name is None:
             continue
-        kind = TensorProto.INT8 if tensor.data_type == TensorProto.UINT8 else tensor.data_type
+        kind = int(weights[name].data_type)
+        if name in quantized:
+            factors = {quantized.get(given) for given in node.input[:2]}
+            wide = TensorProto.INT16 if TensorProto.INT16 in factors else TensorProto.INT8
+            kind = TensorProto.FLOAT16 if None in factors else wide
         if kind not in kinds:
             continue
-        both = kind != TensorProto.INT8 or set(node.input[:2]) <= from_int8
         positions = math.prod(shapes.get(node.output[0], [0, 0, 0])[2:])
-        found.append((kind if both else TensorProto.FLOAT16, math.prod(tensor.dims), positions))
+        found.append((kind, math.prod(weights[name].dims), positions))
     known = all(positions for _, _, positions in found)
-    half, single, int8 = (sum(w * (p if known else 1) for kind, w, p in found if kind == k) for k in kinds)
-    half_layers, float_layers, int8_layers = (sum(kind == k for kind, _, _ in found) for k in kinds)
+    half, single, int8, wide = (sum(w * (p if known else 1) for kind, w, p in found if kind == k) for k in kinds)
+    half_layers, float_layers, int8_layers = (sum(kind == k for kind, _, _ in found) for k in kinds[:3])
     of = "multiplications" if known else "weights"
-    return Share(half, half + single + int8, half_layers, float_layers, int8, int8_layers, of)
+    return Share(half, half + single + int8 + wide, half_layers, float_layers, int8, int8_layers, of, wide)
+
+
+_BYTES = (2, 3)
+"""ONNX's numbers for uint8 and int8."""
+
+
+def _quantized_type(node: Any, weights: dict[str, Any]) -> int:
+    """ONNX's number for the type that a DequantizeLinear takes: that of its zero, or of the weights that it takes; else uint8."""
+    names = (name for name in (*node.input[2:3], node.input[0]) if name in weights)
+    return next((int(weights[name].data_type) for name in names), 2)
 
 
 def executed_share(executed: Any) -> Share:

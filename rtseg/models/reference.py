@@ -106,12 +106,12 @@ class OnnxReference:
             values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         if axis is None:
             plane = values.reshape(self._batch, *output.size)[0]
-            self._seen.add(plane, None, output.values[1])
+            self._seen.add(plane, None)
             if output.kind == "classes":
                 self.check()  # before values that are no class indices become some
                 return _class_map(plane)
             return _class_map(enlarged(plane[None].astype(np.float32), size)[0] > output.threshold)
-        self._seen.add(values, axis, output.values[1])
+        self._seen.add(values, axis, output.total)
         scores = np.moveaxis(values, axis, 0).astype(np.float32)
         scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
         scores = enlarged(scores.reshape(len(scores), *output.size), size)
@@ -146,7 +146,7 @@ class _Seen:
         self._sums: set[int] | None = None
         self._pixels = self._unclaimed = 0
 
-    def add(self, values: Array, axis: int | None, highest: float) -> None:
+    def add(self, values: Array, axis: int | None, whole: float | None = None) -> None:
         if not np.isfinite(values).all():
             self._nan = self._nan or bool(np.isnan(values).any())
             self._low = -np.inf
@@ -159,9 +159,10 @@ class _Seen:
             return
         ones = {i for i in range(values.ndim) if values.shape[i] > 1 and _sums_to_one(values, i)}
         self._sums = ones if self._sums is None else self._sums & ones
-        total = values.sum(axis=axis, dtype=np.float64)
-        self._pixels += total.size
-        self._unclaimed += int((total < highest / 2).sum())
+        if whole is not None:
+            total = values.sum(axis=axis, dtype=np.float64)
+            self._pixels += total.size
+            self._unclaimed += int((total < whole / 2).sum())
 
     def doubt(self, output: Output) -> str:
         """What the values contradict, as the rest of a sentence; empty: nothing."""
@@ -203,7 +204,7 @@ class _Seen:
     def _doubt_cut(self, output: Output) -> str:
         """Whether a class is missing: more than half of the probability is that of channels that were cut off."""
         share = self._unclaimed / max(1, self._pixels)
-        if output.kind != "probabilities" or output.sure or output.values[0] != 0 or share < LOST_SHARE:
+        if output.kind != "probabilities" or output.sure or share < LOST_SHARE:
             return ""
         return (
             f"its {output.shape[output.axis or 0]} probabilities add up to less than one half on {share:.1%} of the pixels, as "
