@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from av.video.frame import PictureType
 from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
 from media import number_of, write_video
 from test_live_arrival import raw_h264
@@ -56,6 +58,45 @@ def test_file_over_http_is_played_once_at_its_own_pace(tmp_path: Path, kind: str
     assert len(log) == 1
     assert "is a file" in log[0]
     assert "once" in log[0]
+
+
+B_FRAMES = [
+    ("x.mpg", "mpeg2video", None),
+    ("x.vob", "mpeg2video", "vob"),
+    ("x.mpg", "mpeg1video", "mpeg"),
+    ("x.ts", "mpeg2video", None),
+    ("x.avi", "mpeg4", None),
+    ("x.mkv", "mpeg4", None),
+    ("x.avi", "libx264", None),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "container"), B_FRAMES)
+def test_file_with_b_frames_loses_none_and_keeps_their_order(
+    tmp_path: Path, name: str, codec: str, container: str | None
+) -> None:
+    options = {} if codec == "libx264" else {"qscale": "2"}
+    path = write_video(
+        tmp_path / name, frames=30, rate=50, codec=codec, container=container, b_frames=2, options=options
+    )
+    data = path.read_bytes()
+    with av.open(str(path)) as plain:
+        assert PictureType.B in {frame.pict_type for frame in plain.decode(video=0)}
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        frames, source = all_of(f"{server.url}/{name}", log)
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert frames[-1].pts_seconds == pytest.approx(29 / 50, abs=1.1 / 50)
+    assert source.corrupt == 0
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
+def test_live_stream_with_b_frames_is_shown_in_order(tmp_path: Path, codec: str) -> None:
+    path = write_video(tmp_path / "x.ts", frames=30, codec=codec, b_frames=2, options={"qscale": "2"})
+    with TcpServer(lambda _: iter([path.read_bytes()])) as server:
+        source = find_inputs(urls=[server.url], timeout_seconds=20)[0].source(0, lambda _: None)
+        assert [number_of(frame) for frame in source if isinstance(frame, Frame)] == list(range(30))
 
 
 def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:

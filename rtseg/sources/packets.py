@@ -22,6 +22,9 @@ from rtseg.sources.timeline import fraction
 _FILES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
 """Formats whose live streams state no length."""
 
+_HOLDS_PICTURES = {"mpeg1video", "mpeg2video", "mpeg4"}
+"""Codecs whose frames FFmpeg would give in the order of decoding where it is asked for a low delay."""
+
 _END_SECONDS = 1.0
 """A file that ends so long before it should has still come to its end."""
 
@@ -102,6 +105,8 @@ class DemuxedPackets:
         self.file_seconds: float | None = None
         if file or (file is None and container.format.name in _FILES):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
+        if self.file_seconds is None and video.codec_context.name not in _HOLDS_PICTURES:
+            video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
         # A raw file plays at the rate that its codec states, else at FFmpeg's made-up 25 frames a second.
         self.has_clock = bool(file) or timed
@@ -165,7 +170,6 @@ def _choose_video(container: InputContainer, name: str) -> VideoStream:
         raise SourceError(f"{name}: rtseg does not decode this kind of video ({context.name})")
     container.flags &= ~GENERATE_PTS  # it would hold frames back until it knows
     context.thread_type = "SLICE"  # threads by frame hold back one frame each
-    context.flags |= Flags.low_delay
     options = {"max_pixels": str(MAX_PIXELS)}
     if container.format.name in ("mjpeg", "mpjpeg"):
         options["err_detect"] = "explode"  # else half a JPEG comes out as a whole one, gray below
