@@ -75,6 +75,7 @@ class DemuxedPackets:
         wait_readable: Callable[[], None] | None = None,
         decoder: str = "software",
         file: bool | None = False,
+        on_end: Callable[[], None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Choose the video stream.
@@ -86,13 +87,14 @@ class DemuxedPackets:
                 reads FFmpeg can't interrupt.
             decoder: what the container was opened with, as `rtseg.hardware.choose_decoder` gives it.
             file: whether it is a file rather than a live stream; None: it is one where it states its length.
+            on_end: called when no more packets come; raises Disconnected where that is no end.
             on_close: called when the container has been closed.
 
         Raises:
             SourceError: no video stream, or one of a kind that rtseg does not decode.
         """
         self._container, self._name, self._wait_readable = container, name, wait_readable
-        self._on_close = on_close
+        self._on_end, self._on_close = on_end, on_close
         try:
             self._video = video = _choose_video(container, name)
             self.codec = decoder_name(video, decoder)
@@ -135,6 +137,7 @@ class DemuxedPackets:
                 end = float((packet.pts + (packet.duration or 0)) * self.time_base) - self._begin
                 self._reached = max(self._reached, end)
             return packet
+        self._on_end()
         length = self.file_seconds
         if length is not None and self._reached < length - _END_SECONDS:
             raise Disconnected(f"{self._name}: the file broke off at {self._reached:.1f} of {length:.1f} s")
