@@ -403,10 +403,28 @@ def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) ->
         begin = time.monotonic()
         frames, source = all_of(f"{address}/x.m3u8", log)
     assert [number_of(frame) for frame in frames] == list(range(45))
+    assert source.corrupt == 0
+    assert source.warnings == ()
     assert time.monotonic() - begin >= 44 / 30
     assert source.outages.count == 0
     assert len(log) == 1
     assert "is a file" in log[0]
+
+
+def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path) -> None:
+    write_hls(tmp_path, ended=True)
+
+    def answer(request: str) -> Iterator[bytes]:
+        name = request.split()[1].removeprefix("/")
+        data = (tmp_path / name).read_bytes()
+        yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
+        yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
+
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.m3u8", [])
+    assert 25 < len(frames) < 42
+    assert len(frames) + source.corrupt == 45
+    assert any("missing in 2 places" in line for line in source.warnings), source.warnings
 
 
 def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import software_layout
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.sources.holes import Holes
 from rtseg.sources.opened import MAX_PIXELS
 from rtseg.sources.packets import Packets
 from rtseg.sources.pictures import PictureReader
@@ -82,6 +83,7 @@ class Connection:
         step = max(1, round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
         timed_file = packets.file_seconds is not None and packets.has_clock
         self._times: FrameTimes[Frame] | None = FrameTimes(step) if timed_file else None
+        self._holes = Holes() if packets.in_parts else None
         # Where a format has no presentation times (AVI), frames come in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
         try:
@@ -107,12 +109,20 @@ class Connection:
     @property
     def corrupt(self) -> int:
         """Frames so far that could not be decoded."""
-        return self._corrupt + self._packets.corrupt
+        # What can't be decoded leaves a hole.
+        return max(self._corrupt, self._holes.frames if self._holes else 0) + self._packets.corrupt
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth knowing of how it sends; damage is counted in `corrupt`, or ends the connection."""
-        return self._packets.warnings
+        holes = self._holes
+        if holes is None or not holes.places:
+            return self._packets.warnings
+        where = "one place" if holes.places == 1 else f"{holes.places} places"
+        missing = (
+            f"frames are missing in {where}, {holes.frames} by their times, as where a part of a playlist breaks off"
+        )
+        return (*self._packets.warnings, missing)
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Frames as they come, until `close`, or the end of a file.
@@ -154,8 +164,7 @@ class Connection:
                     yield frame
                     begin = time.perf_counter()
         if self._times is not None and not self._closing.is_set():
-            for frame, pts in self._times.flush():
-                yield replace(frame, pts=pts)
+            yield from self._timed(self._times.flush())
 
     def _each_packet(self) -> Iterator[Packet[Any] | None]:
         """Packets, and None at the end, for what the decoder still holds."""
@@ -231,8 +240,13 @@ class Connection:
             stamp = self._decoding_times.popleft() if self._decoding_times else None
         frame = self._frame(picture, now)
         if frame is not None:
-            for earlier, pts in self._times.put(frame, stamp, guessed=guessed):
-                yield replace(earlier, pts=pts)
+            yield from self._timed(self._times.put(frame, stamp, guessed=guessed))
+
+    def _timed(self, placed: Iterator[tuple[Frame, int]]) -> Iterator[Frame]:
+        for frame, pts in placed:
+            if self._holes is not None:
+                self._holes.put(pts)
+            yield replace(frame, pts=pts)
 
     def _frame(self, picture: VideoFrame, now: int) -> Frame | None:
         captured = now if picture.pts is None else self._arrivals.pop(picture.pts, now)

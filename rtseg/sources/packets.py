@@ -43,6 +43,8 @@ class Packets(Protocol):
     """Whether the packets' time stamps are those of the sender; False: there are none."""
     file_seconds: float | None
     """Length of a file, 0 where it does not say; None: a live stream."""
+    in_parts: bool
+    """Whether it is a file in parts, of which one that breaks off goes unnoticed."""
     warnings: tuple[str, ...]
     """What is worth knowing of how it sends, in whole sentences."""
 
@@ -107,6 +109,7 @@ class DemuxedPackets:
         self.file_seconds: float | None = None
         if file or (file is None and container.format.name in _FILES):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
+        self.in_parts = container.format.name == "hls" and self.file_seconds is not None
         if self.file_seconds is None and video.codec_context.name not in _HOLDS_PICTURES:
             video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
