@@ -233,6 +233,23 @@ def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> N
     assert told["frames"]["segmented"] == told["frames"]["written"] == told["frames"]["read"] == 15
 
 
+def test_push_to_nobody_is_told_with_the_frames_that_were_not_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
+        outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
+        told = run_live(inputs, outputs, segmenter, Look(), Controls(), every_frame=True)
+    sink = told["sinks"]["rtmp://127.0.0.1:1"]
+    assert sink["written"] == 0
+    assert len(sink["warnings"]) == 1
+    assert f"{sink['dropped']} frames not sent; the last: " in sink["warnings"][0]
+    said = capsys.readouterr().err
+    assert f"note: {sink['warnings'][0]}" in said
+    assert "s3cret" not in said
+
+
 FORMS = [("x.mp4", True), ("x.mp4", False), ("x.ts", False), ("x.avi", True), ("x.avi", False), ("x.h264", False)]
 
 

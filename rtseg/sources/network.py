@@ -142,7 +142,11 @@ def open_stream(
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
         if getattr(error, "errno", None) == errno.EINVAL:  # what FFmpeg says of a format that is not in the list
-            text = f"what it sends is not a video that rtseg reads over {scheme}; download it, and use `rtseg video`"
+            text = f"what it sends is not a video that rtseg reads over {scheme}"
+            if answer is not None:
+                text += "; download it, and use `rtseg video`"
+            else:
+                text = f"nothing can be reached at this address, or {text}; check host and port"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
             # Where rtseg reads, or a file is, what takes too long has an error of its own.
