@@ -108,6 +108,8 @@ class LiveReport:
 def _sink_to_dict(sink: Apart) -> dict[str, Any]:
     mean_ms = sink.busy_seconds / sink.written * 1e3 if sink.written else 0.0
     told: dict[str, Any] = {"written": sink.written, "dropped": sink.dropped, "mean_ms": round(mean_ms, 2)}
+    if sink.warnings:
+        told["warnings"] = list(sink.warnings)
     return told if sink.error is None else {**told, "error": sink.error}
 
 

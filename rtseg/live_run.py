@@ -252,6 +252,8 @@ def _tell(status: Status, result: Mapping[str, Any]) -> None:
     for name, sink in sinks:
         dropped = f", {sink['dropped']} dropped" if sink["dropped"] else ""
         status.say(f"{name}: {sink['written']} frames{dropped}")
+        for warning in sink.get("warnings", ()):
+            status.say(f"note: {warning}")
     for item in items:
         for warning in item["warnings"]:
             status.say(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")

@@ -82,6 +82,7 @@ def with_arrivals(
 
     class Arriving:
         time_base, aspect, frame_rate, has_clock, corrupt = Fraction(1, 1_200_000), Fraction(1), None, False, 0
+        in_parts = False
         file_seconds = 0.0  # so that the end gives what the decoder still holds
 
         def __init__(self) -> None:

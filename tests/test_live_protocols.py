@@ -18,10 +18,11 @@ from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
 from media import number_of, picture, rgb_at
 from test_push import INFO, shown
 
-from rtseg.errors import Disconnected
+from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame
 from rtseg.inputs import find_inputs
 from rtseg.sinks.push import PushSink
+from rtseg.sources.network import open_stream
 from rtseg.sources.reconnect import Reconnecting
 
 pytestmark = pytest.mark.timeout(180)
@@ -136,3 +137,13 @@ def test_srt_through_gstreamer() -> None:
     sink.close()
     assert [(frame.width, frame.height) for frame in frames] == [(160, 96)] * 5
     assert np.abs(np.subtract(rgb_at(frames[-1], 20, 12), (200, 30, 30))).max() < 14
+
+
+@pytest.mark.parametrize("url", ["rtsp://me:s3cret@127.0.0.1:0/v", "rtmp://127.0.0.1:0/v/x"])
+def test_address_to_which_nothing_connects_is_not_said_to_send(url: str) -> None:
+    with pytest.raises(
+        SourceError, match=r"nothing can be reached at this address, or .*check host and port"
+    ) as caught:
+        open_stream(url, timeout_seconds=5)
+    assert "s3cret" not in str(caught.value)
+    assert "download" not in str(caught.value)

@@ -168,7 +168,7 @@ def test_secrets_stay_out_of_names_and_warnings() -> None:
     sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
     sink.write(shown(0))
     said = sink.name + "".join(sink.warnings)
-    assert "1 outages" in said
+    assert "1 outage," in said
     assert "secret" not in said
     assert "streamkey" not in said
 

@@ -74,6 +74,11 @@ class Apart:
         return self._dropped + own
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What went wrong so far and did not end it, one line each."""
+        return tuple(getattr(self._sink, "warnings", ()))
+
+    @property
     def url(self) -> str | None:
         """Where the sink can be looked at; None unless it is a page."""
         url: str | None = getattr(self._sink, "url", None)

@@ -72,7 +72,8 @@ class PushSink:
         """What went wrong so far, one line."""
         if not self.outages:
             return ()
-        return (f"{self.name}: {self.outages} outages, {self.dropped} frames not sent; the last: {self._reason}",)
+        outages = "1 outage" if self.outages == 1 else f"{self.outages} outages"
+        return (f"{self.name}: {outages}, {self.dropped} frames not sent; the last: {self._reason}",)
 
     def write(self, item: Segmented) -> None:
         """Sends one frame, or leaves it out while nobody receives.

@@ -24,6 +24,7 @@ class Restarting:
         self._sink: Sink | None = None
         self._shape: object = None
         self._written_before = self._dropped_before = 0
+        self._warnings_before: tuple[str, ...] = ()
 
     @property
     def written(self) -> int:
@@ -34,6 +35,11 @@ class Restarting:
     def dropped(self) -> int:
         """Frames that they left out themselves, because nobody received."""
         return self._dropped_before + int(getattr(self._sink, "dropped", 0))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What went wrong so far, one line for each of them."""
+        return (*self._warnings_before, *getattr(self._sink, "warnings", ()))
 
     def write(self, item: Segmented) -> None:
         """Writes a frame. Raises SinkError."""
@@ -54,6 +60,7 @@ class Restarting:
             self._sink.close()
             self._written_before += self._sink.written
             self._dropped_before += int(getattr(self._sink, "dropped", 0))
+            self._warnings_before = self.warnings
             self._sink = None
 
     def abort(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,9 +17,11 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import software_layout
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.sources.holes import Holes
 from rtseg.sources.opened import MAX_PIXELS
 from rtseg.sources.packets import Packets
 from rtseg.sources.pictures import PictureReader
+from rtseg.sources.timeline import FrameTimes
 
 WITHOUT_KEY_FRAME = 600
 """Packets that are passed over at most while no key frame comes; then decoding begins anyway (streams that refresh row by row)."""
@@ -75,6 +79,13 @@ class Connection:
         """What the newest frame took to decode and to bring into planes."""
         self._copies = lends_memory and packets.codec == "rawvideo"
         self._time_base = packets.time_base if packets.has_clock else _ARRIVAL_UNIT
+        # When the frames of a file are shown, as `rtseg video` tells it.
+        step = max(1, round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
+        timed_file = packets.file_seconds is not None and packets.has_clock
+        self._times: FrameTimes[Frame] | None = FrameTimes(step) if timed_file else None
+        self._holes = Holes() if packets.in_parts else None
+        # Where a format has no presentation times (AVI), frames come in the order of the decoding times.
+        self._decoding_times: deque[int | None] | None = deque()
         try:
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)
@@ -98,12 +109,20 @@ class Connection:
     @property
     def corrupt(self) -> int:
         """Frames so far that could not be decoded."""
-        return self._corrupt + self._packets.corrupt
+        # What can't be decoded leaves a hole.
+        return max(self._corrupt, self._holes.frames if self._holes else 0) + self._packets.corrupt
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth knowing of how it sends; damage is counted in `corrupt`, or ends the connection."""
-        return self._packets.warnings
+        holes = self._holes
+        if holes is None or not holes.places:
+            return self._packets.warnings
+        where = "one place" if holes.places == 1 else f"{holes.places} places"
+        missing = (
+            f"frames are missing in {where}, {holes.frames} by their times, as where a part of a playlist breaks off"
+        )
+        return (*self._packets.warnings, missing)
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Frames as they come, until `close`, or the end of a file.
@@ -140,11 +159,12 @@ class Connection:
                 self._arrived(packet, now)
             begin = time.perf_counter()
             for picture in self._decode(packet):
-                frame = self._frame(picture, now)
-                if frame is not None:
+                for frame in self._frames_of(picture, now):
                     self.decode_seconds = time.perf_counter() - begin
                     yield frame
                     begin = time.perf_counter()
+        if self._times is not None and not self._closing.is_set():
+            yield from self._timed(self._times.flush())
 
     def _each_packet(self) -> Iterator[Packet[Any] | None]:
         """Packets, and None at the end, for what the decoder still holds."""
@@ -170,6 +190,11 @@ class Connection:
             self._stamps.append(stamp)
             del self._stamps[:-_KEPT_STAMPS]
         if packet.pts is not None:
+            self._decoding_times = None
+        if self._times is not None:
+            if self._decoding_times is not None:
+                self._decoding_times.append(packet.dts)
+        elif packet.pts is not None:
             self._arrivals[packet.pts] = now
             while len(self._arrivals) > _KEPT_ARRIVALS:
                 del self._arrivals[next(iter(self._arrivals))]
@@ -177,13 +202,7 @@ class Connection:
     def _stamp(self, picture: VideoFrame, captured: int) -> int:
         """When a frame is shown, in the stream's own time or, without one, by when it came."""
         pts = picture.pts
-        if pts is None and self.file_seconds is not None:
-            # AVI has decoding times alone; the frames of raw files follow each other at their frame rate.
-            step = max(1, round(1 / ((self._packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
-            following = 0 if self._last is None else self._last[0] + step
-            rises = picture.dts is not None and (self._last is None or picture.dts > self._last[0])
-            pts = picture.dts if picture.dts is not None and rises else following
-        elif pts is None:
+        if pts is None:
             pts, before = self._last or (round(captured / 1e9 / self._time_base), captured)
             pts += round((captured - before) / 1e9 / self._time_base)
         elif not self._packets.has_clock:
@@ -206,6 +225,28 @@ class Connection:
                 self._corrupt += 1
                 return []
             return found
+
+    def _frames_of(self, picture: VideoFrame, now: int) -> Iterator[Frame]:
+        """The frames whose times are certain now that a picture was decoded: of a live stream, this one."""
+        if self._times is None:
+            frame = self._frame(picture, now)
+            if frame is not None:
+                yield frame
+            return
+        stamp, guessed = picture.pts, picture.pts is None and self._decoding_times is None
+        if guessed:
+            stamp = picture.dts  # FFmpeg's best effort: that of the packet that made the decoder give this frame
+        elif stamp is None:
+            stamp = self._decoding_times.popleft() if self._decoding_times else None
+        frame = self._frame(picture, now)
+        if frame is not None:
+            yield from self._timed(self._times.put(frame, stamp, guessed=guessed))
+
+    def _timed(self, placed: Iterator[tuple[Frame, int]]) -> Iterator[Frame]:
+        for frame, pts in placed:
+            if self._holes is not None:
+                self._holes.put(pts)
+            yield replace(frame, pts=pts)
 
     def _frame(self, picture: VideoFrame, now: int) -> Frame | None:
         captured = now if picture.pts is None else self._arrivals.pop(picture.pts, now)

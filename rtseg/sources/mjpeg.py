@@ -193,6 +193,7 @@ class JpegPackets:
     frame_rate: Fraction | None = None
     has_clock = False
     file_seconds: float | None = None
+    in_parts = False
     warnings: tuple[str, ...] = ()
 
     def __init__(self, answer: Answer, name: str, timeout_seconds: float) -> None:

@@ -14,6 +14,7 @@ from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.sources.http_file import HttpFile, SeekableHttpFile
 from rtseg.sources.live_mp4 import is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
@@ -91,9 +92,11 @@ def open_stream(
         if jpegs is not None:
             return Connection(jpegs, name)
         if answer.length is not None:
+            file = True
+            if isinstance(answer, HttpAnswer) and not answer.sends_ranges:
+                answer.close()
+                answer = answer.part(0, timeout_seconds)  # so that a server that sends parts says so
             advice = "" if answer.sends_ranges else _NO_RANGES
-            answer.close()  # FFmpeg opens files itself: it goes to and fro in them
-            answer, file = None, True
         elif _is_live_mp4(answer, name):
             file = False
     protocols, formats = _PROTOCOLS[scheme]
@@ -110,14 +113,16 @@ def open_stream(
         options["protocol_whitelist"] += ",crypto"
     if file:
         options["format_whitelist"] += f",{FORMATS}"
-        options["protocol_whitelist"] = "http,https,tls,tcp"  # it may be redirected from one to the other
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     more = {**LENIENT, **acceleration(decoder)}
     source: Any = parts.text if answer is None else answer
-    kind = None if answer is None else raw_codec(answer.peek(_HEAD_BYTES))
+    if file and isinstance(answer, HttpAnswer):
+        kind_of_file = SeekableHttpFile if answer.sends_ranges else HttpFile
+        source = kind_of_file(answer, parts.text, timeout_seconds)
+    kind = None if answer is None or file else raw_codec(answer.peek(_HEAD_BYTES))
     if answer is not None and kind is not None and not acceleration(decoder):
         return _raw(answer, kind, name, timeout_seconds)
     if kind is not None:
@@ -127,32 +132,40 @@ def open_stream(
         container = av.open(source, format=kind, options=options, timeout=(timeout_seconds, timeout_seconds), **more)
     except BaseException as error:
         if answer is not None:
-            answer.close()
+            source.close()
+        if isinstance(source, HttpFile) and not isinstance(error, Disconnected):
+            error = source.failure or error
         if isinstance(error, Disconnected):
-            raise _not_opened(name, error) from None
+            raise Disconnected(f"{_not_opened(name, error)}{advice}") from None
         if not isinstance(error, (av.FFmpegError, OSError, ValueError)):
             raise
         # The cause is left out: its text holds the URL with its password.
         text = reason(error)
         if getattr(error, "errno", None) == errno.EINVAL:  # what FFmpeg says of a format that is not in the list
-            text = f"what it sends is not a video that rtseg reads over {scheme}; download it, and use `rtseg video`"
+            text = f"what it sends is not a video that rtseg reads over {scheme}"
+            if answer is not None:
+                text += "; download it, and use `rtseg video`"
+            else:
+                text = f"nothing can be reached at this address, or {text}; check host and port"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video came within {timeout_seconds:g} s"
             # Where rtseg reads, or a file is, what takes too long has an error of its own.
-            if answer is not None or file or time.monotonic() - begin < timeout_seconds / 2:
+            if answer is not None or time.monotonic() - begin < timeout_seconds / 2:
                 text = "what it sends is not a video that rtseg reads"
         raise Disconnected(f"can't open {name}: {text}{advice}") from None
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
     if answer is None:
-        try:
-            return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
-        except Disconnected as error:
-            raise Disconnected(f"{error}{advice}") from None
-    wait, close = partial(answer.allow, timeout_seconds), answer.close
-    packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, on_close=close)
+        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+    wait, close = partial(source.allow, timeout_seconds), source.close
+    packets = DemuxedPackets(
+        container, name, wait_readable=wait, decoder=decoder, file=file, on_end=source.check, on_close=close
+    )
     answer.opened()
-    return Connection(packets, name, arrival_ns=answer.arrival_ns)
+    try:
+        return Connection(packets, name, arrival_ns=answer.arrival_ns)
+    except Disconnected as error:
+        raise Disconnected(f"{error}{advice}") from None
 
 
 def _raw(answer: Answer, codec: str, name: str, timeout_seconds: float) -> Connection:

@@ -22,6 +22,9 @@ from rtseg.sources.timeline import fraction
 _FILES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
 """Formats whose live streams state no length."""
 
+_HOLDS_PICTURES = {"mpeg1video", "mpeg2video", "mpeg4"}
+"""Codecs whose frames FFmpeg would give in the order of decoding where it is asked for a low delay."""
+
 _END_SECONDS = 1.0
 """A file that ends so long before it should has still come to its end."""
 
@@ -40,6 +43,8 @@ class Packets(Protocol):
     """Whether the packets' time stamps are those of the sender; False: there are none."""
     file_seconds: float | None
     """Length of a file, 0 where it does not say; None: a live stream."""
+    in_parts: bool
+    """Whether it is a file in parts, of which one that breaks off goes unnoticed."""
     warnings: tuple[str, ...]
     """What is worth knowing of how it sends, in whole sentences."""
 
@@ -72,6 +77,7 @@ class DemuxedPackets:
         wait_readable: Callable[[], None] | None = None,
         decoder: str = "software",
         file: bool | None = False,
+        on_end: Callable[[], None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Choose the video stream.
@@ -83,13 +89,14 @@ class DemuxedPackets:
                 reads FFmpeg can't interrupt.
             decoder: what the container was opened with, as `rtseg.hardware.choose_decoder` gives it.
             file: whether it is a file rather than a live stream; None: it is one where it states its length.
+            on_end: called when no more packets come; raises Disconnected where that is no end.
             on_close: called when the container has been closed.
 
         Raises:
             SourceError: no video stream, or one of a kind that rtseg does not decode.
         """
         self._container, self._name, self._wait_readable = container, name, wait_readable
-        self._on_close = on_close
+        self._on_end, self._on_close = on_end, on_close
         try:
             self._video = video = _choose_video(container, name)
             self.codec = decoder_name(video, decoder)
@@ -102,6 +109,9 @@ class DemuxedPackets:
         self.file_seconds: float | None = None
         if file or (file is None and container.format.name in _FILES):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
+        self.in_parts = container.format.name == "hls" and self.file_seconds is not None
+        if self.file_seconds is None and video.codec_context.name not in _HOLDS_PICTURES:
+            video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
         # A raw file plays at the rate that its codec states, else at FFmpeg's made-up 25 frames a second.
         self.has_clock = bool(file) or timed
@@ -130,6 +140,7 @@ class DemuxedPackets:
                 end = float((packet.pts + (packet.duration or 0)) * self.time_base) - self._begin
                 self._reached = max(self._reached, end)
             return packet
+        self._on_end()
         length = self.file_seconds
         if length is not None and self._reached < length - _END_SECONDS:
             raise Disconnected(f"{self._name}: the file broke off at {self._reached:.1f} of {length:.1f} s")
@@ -165,7 +176,6 @@ def _choose_video(container: InputContainer, name: str) -> VideoStream:
         raise SourceError(f"{name}: rtseg does not decode this kind of video ({context.name})")
     container.flags &= ~GENERATE_PTS  # it would hold frames back until it knows
     context.thread_type = "SLICE"  # threads by frame hold back one frame each
-    context.flags |= Flags.low_delay
     options = {"max_pixels": str(MAX_PIXELS)}
     if container.format.name in ("mjpeg", "mpjpeg"):
         options["err_detect"] = "explode"  # else half a JPEG comes out as a whole one, gray below

@@ -46,6 +46,7 @@ class RawPackets:
     frame_rate: Fraction | None = None
     has_clock = False
     file_seconds: float | None = None
+    in_parts = False
     corrupt = 0
     warnings: tuple[str, ...] = ()
 

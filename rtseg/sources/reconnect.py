@@ -212,11 +212,12 @@ class Reconnecting:
             self._ready.wait()
         self._reached_the_file = True
         pacer = Pacer(self._closing)
+        played = self._played
         for item in source:
             if not isinstance(item, Frame):
                 continue
             own = item.pts * item.time_base
-            if self._played is not None and own <= self._played:
+            if played is not None and own <= played:
                 continue
             due = pacer.wait(own)
             if due is None:

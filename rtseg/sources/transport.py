@@ -54,6 +54,8 @@ class Answer:
     """Bytes in all; None: not told."""
     sends_ranges = False
     """Whether it says that it sends parts of a file."""
+    is_part = False
+    """Whether it is the part of a file that was asked for."""
 
     def __init__(self, url: str, name: str, timeout_seconds: float) -> None:
         """Connect.
@@ -66,7 +68,7 @@ class Answer:
         Raises:
             Disconnected: nobody answers in time, or the answer is an error.
         """
-        self._url, self._name, self._timeout = url, name, timeout_seconds
+        self._url, self.name, self._timeout = url, name, timeout_seconds
         self._limit = _TimeLimit(timeout_seconds)
         self._kept = b""
         self._received = 0
@@ -108,14 +110,14 @@ class Answer:
             AttributeError,
             http.client.HTTPException,
         ) as error:  # closed in mid-read, among others
-            raise Disconnected(f"{self._name}: the connection failed ({self._reason(error)})") from None
+            raise Disconnected(f"{self.name}: the connection failed ({self._reason(error)})") from None
         if not data and self._limit.expired:
-            raise Disconnected(f"{self._name}: the connection failed (nothing came in time)")
+            raise Disconnected(f"{self.name}: the connection failed (nothing came in time)")
         self._received += len(data)
         if self._opening:
             self._pieces.append((self._received, time.monotonic_ns()))
         if not data and self.length is not None and self._received < self.length:
-            raise Disconnected(f"{self._name}: the connection broke off at {self._received} of {self.length} bytes")
+            raise Disconnected(f"{self.name}: the connection broke off at {self._received} of {self.length} bytes")
         return data
 
     def peek(self, count: int) -> bytes:
@@ -141,7 +143,10 @@ class Answer:
     def again(self) -> Answer:
         """Close this answer and ask for another."""
         self.close()
-        return type(self)(self._url, self._name, self._timeout)
+        return type(self)(self._url, self.name, self._timeout)
+
+    def check(self) -> None:
+        """Raise Disconnected where a failure was taken for the end: here `read` raises it."""
 
     def close(self) -> None:
         """End the connection; from another thread it ends a blocked read."""
@@ -193,10 +198,31 @@ class TcpAnswer(Answer):
 
 
 class HttpAnswer(Answer):
-    """The answer to a GET request."""
+    """The answer to a GET request.
+
+    Args:
+        first: the byte of a file from which on it is asked for; None: nothing is said of parts.
+    """
+
+    def __init__(self, url: str, name: str, timeout_seconds: float, *, first: int | None = None) -> None:
+        self._first = first
+        super().__init__(url, name, timeout_seconds)
+
+    def part(self, first: int, timeout_seconds: float) -> HttpAnswer:
+        """Return the answer to a request for the file from a byte on.
+
+        Raises:
+            Disconnected: as for any answer, or it is another part.
+        """
+        answer = HttpAnswer(self._url, self.name, timeout_seconds, first=first)
+        answer.opened()
+        if first and not answer.is_part:
+            answer.close()
+            raise Disconnected(f"{self.name}: the server does not send the part of the file that was asked for")
+        return answer
 
     def _open(self, url: str, timeout_seconds: float) -> Any:
-        response = _request(url, timeout_seconds, self._limit)
+        response = _request(url, timeout_seconds, self._limit, self._first)
         headers: Message = response.headers
         self.content_type = headers.get_content_type() if headers.get("Content-Type") else ""
         self.multipart = self.content_type.startswith("multipart/")
@@ -205,13 +231,15 @@ class HttpAnswer(Answer):
         length = headers.get("Content-Length", "")
         chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         self.length = int(length) if length.isdecimal() and not chunked else None
-        self.sends_ranges = "bytes" in headers.get("Accept-Ranges", "").lower()
+        span = headers.get("Content-Range", "").lower().split()
+        self.is_part = response.status == 206 and span[:1] == ["bytes"] and span[-1].startswith(f"{self._first}-")
+        self.sends_ranges = self.is_part or "bytes" in headers.get("Accept-Ranges", "").lower()
         if self.multipart and not chunked:
             self.length = response.length = None  # some cameras send any number
         return response
 
 
-def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
+def _request(url: str, timeout_seconds: float, limit: _TimeLimit, first: int | None) -> Any:
     parts = parse_url(url)
     query = parts.tail[len(parts.path) :].partition("#")[0].removeprefix("?")
     plain = urlunsplit((parts.scheme, parts.address, quote(parts.path, safe="/%:=&~+!$,;'@()*"), query, ""))
@@ -231,7 +259,8 @@ def _request(url: str, timeout_seconds: float, limit: _TimeLimit) -> Any:
         handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
     for handler in handlers:
         opener.add_handler(handler)
-    request = Request(plain.replace(" ", "%20"), headers={"User-Agent": "rtseg", "Accept": "*/*"})
+    headers = {"User-Agent": "rtseg", "Accept": "*/*"} | ({} if first is None else {"Range": f"bytes={first}-"})
+    request = Request(plain.replace(" ", "%20"), headers=headers)
     return opener.open(request, timeout=timeout_seconds)
 
 
