@@ -52,6 +52,9 @@ _NOTICED_SECONDS = Fraction(2, 100)
 _LITTLE_SECONDS = Fraction(1, 10)
 """A stream that steps back by less than this and goes on is soon where it was: its times are squeezed, not moved for ever."""
 
+_SURE_SECONDS = Fraction(6, 100)
+"""Audio that is later than this for some packets is not so because its time stamps jitter."""
+
 _STEPS = 4
 """A step forward that is this much longer than a packet is looked at: the next stamp tells whether it is a wrong one."""
 
@@ -298,11 +301,12 @@ class Clock:
         """Whether a stamp is ahead, and those behind it are where they would be without it: it is wrong."""
         if track.last is None or track.reordered or packet.dts is None:
             return False
-        longest, noticed = _STEPS * track.step, 0
+        longest, noticed, sure = _STEPS * track.step, 0, 0
         audio = packet.stream_index in self._audio
         if audio:
             longest = track.step + track.step // 2
             noticed = track.step + max(track.step * 5 // 4, int(_NOTICED_SECONDS / track.tick))
+            sure = track.step + max(2 * track.step, int(_SURE_SECONDS / track.tick))
         if stamp - track.last <= longest:
             return False
         ahead.appendleft(packet)
@@ -312,6 +316,8 @@ class Clock:
             return False
         if stamp - track.last <= noticed:
             return track.last < following[0] < stamp
+        if stamp - track.last <= sure:
+            return self._late_together(track, stamp, following)
         high = next((number for number, later in enumerate(following) if later < stamp), None)
         if high is not None and following[high] > track.last:
             rest = following[high:]
@@ -321,6 +327,17 @@ class Clock:
             )  # A few that are too early may follow on a gap: then they are the wrong ones.
         # Audio has a fixed step: one time stamp of MPEG-TS stands for several packets, and those behind them are right again.
         return audio and self._on_line(track, stamp, following, track.step // 2)
+
+    @staticmethod
+    def _late_together(track: _Track, first: int, following: list[int]) -> bool:
+        """Whether a few packets are late by the same, and those behind them are not: the stamps of others jitter."""
+        assert track.last is not None
+        near = max(1, track.step // 4)
+        regular = (abs(stamp - first - number * track.step) <= near for number, stamp in enumerate(following, 1))
+        late = next((number for number, still in enumerate(regular) if not still), len(following))
+        behind = following[late : late + 4]
+        line = (track.last + number * track.step for number in range(late + 2, late + 2 + len(behind)))
+        return len(behind) > 1 and all(abs(stamp - at) <= near for stamp, at in zip(behind, line, strict=True))
 
     @staticmethod
     def _on_line(track: _Track, first: int, following: list[int], tolerance: int) -> bool:
