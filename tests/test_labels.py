@@ -521,3 +521,17 @@ def test_size_mismatch_names_file_and_both_sizes(tmp_path: Path) -> None:
     write_png(label, STRIPES[:4], 1)
     message = refused(tmp_path)
     assert all(words in message for words in (str(label), "16x4", "16x8"))
+
+
+def test_class_list_with_the_value_behind_the_name_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("road 1\ntree 2\nsky 3\n")
+    with pytest.raises(DataError, match="each line ends in a number, as in 'road 1'; write label values first"):
+        read_class_list(file)
+    file.write_text("1 road\n2 tree\n3 sky\n")
+    assert [(row.value, row.name) for row in read_class_list(file)] == [(1, "road"), (2, "tree"), (3, "sky")]
+    for names in (["lane 1", "lane 2"], ["road 1", "tree"]):
+        file.write_text("\n".join(names))
+        assert [(row.value, row.name) for row in read_class_list(file)] == [(None, name) for name in names]
+    file.write_text("0 lane 1\n1 road 7\n")
+    assert [(row.value, row.name) for row in read_class_list(file)] == [(0, "lane 1"), (1, "road 7")]

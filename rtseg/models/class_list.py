@@ -162,6 +162,13 @@ def _from_lines(file: Path, lines: list[str]) -> list[ClassRow]:
     if mixed and any(row.color for row in parsed):
         odd = next(line for line, row in zip(lines, parsed, strict=True) if row.value is None)
         raise DataError(f"{file}: the line '{odd}' has no label value, others have one")
+    ends = [re.fullmatch(r"(.*\D)\s(\d+)", row.name) for row in parsed if row.value is None and row.color is None]
+    bases, numbers = {end[1] for end in ends if end}, {end[2] for end in ends if end}
+    if not mixed and len(lines) > 1 and len(bases) == len(numbers) == len(lines):  # "lane 1", "lane 2" are names
+        raise DataError(
+            f"{file}: each line ends in a number, as in '{lines[0]}'; write label values first, as in '1 road', "
+            "and give names that end in a number a value in front, as in '0 lane 1'"
+        )
     if mixed:
         parsed = [ClassRow(line.strip(" ,;\"'").lower(), None, None) for line in lines]
     return parsed
