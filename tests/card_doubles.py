@@ -155,7 +155,7 @@ class Nvdec:
             given = []
             for picture in decode(source, packet):
                 self.pictures += 1
-                on_card = self.asked[-1][0] in ("nvdec", "auto")
+                on_card = source._decoder in ("nvdec", "auto")
                 if on_card and (self.software_from is None or self.pictures <= self.software_from):
                     given.append(PictureOnCard(picture, self.layout, cudart, tells_layout=self.tells_layout))
                 else:
@@ -175,9 +175,12 @@ class Nvdec:
             return convert(reader, picture, layout, **colours)
 
         patch.setattr("rtseg.sources.demux.acceleration", acceleration)
-        patch.setattr("rtseg.sources.opened.decoder_name", lambda video, decoder: f"{video.codec_context.name} (nvdec)")
-        patch.setattr(
-            "rtseg.sources.opened.Opened.accelerated", property(lambda opened: self.asked[-1][0] != "software")
-        )
+
+        def decoder_name(video: Any, decoder: str) -> str:
+            return f"{video.codec_context.name}{' (nvdec)' if decoder in ('nvdec', 'auto') else ''}"
+
+        # Several files may be open at the same time, some of them for the fidelity check.
+        patch.setattr("rtseg.sources.opened.decoder_name", decoder_name)
+        patch.setattr("rtseg.sources.opened.Opened.accelerated", property(lambda opened: "(nvdec)" in opened.codec))
         patch.setattr(FileSource, "_decode", decoded)
         patch.setattr(PictureReader, "_convert", converted)

@@ -71,7 +71,7 @@ def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
     description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
     patch = pytest.MonkeyPatch()
     patch.setattr(
-        network, "open_network", lambda path, size: SimpleNamespace(module=Nearest(), description=description)
+        network, "open_network", lambda path, size: SimpleNamespace(module=Nearest(), description=description, notes=())
     )
     try:
         return open_backend("torch", folder / "nearest.safetensors", size=size, device=device)

@@ -276,9 +276,10 @@ def test_pictures_stay_on_the_card_and_look_as_the_processor_s(car: Car, threads
 @needs_compiler
 def test_what_cannot_be_recorded_runs_call_by_call(orin: Car) -> None:
     video = drive(orin.folder)
-    orin.run(video)
+    # With threads it depends on them which frames the card and the processor color; the two round at other places.
+    assert orin.run(video, threads=False)["road"] == "card"
     orin.cudart.capture_works = False
-    assert orin.run(video, "again.mkv")["road"] == "card"
+    assert orin.run(video, "again.mkv", threads=False)["road"] == "card"
     for frame, same in zip(orin.shown(), orin.shown("again.mkv"), strict=True):
         np.testing.assert_array_equal(frame.planes[0], same.planes[0])
 
