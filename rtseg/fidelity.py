@@ -206,6 +206,7 @@ class _Comparison:
         if self._source is None:
             times = list(self._recorder.video.pts)
         elif not self._input.timed and not self._span.whole:
+            self._not_compared("the input has no times")
             return None, len(out_times)
         else:
             demuxed = self._input.presentation_times()
@@ -224,12 +225,17 @@ class _Comparison:
                 damaged=self._corrupt > 0,
             )
             if demuxed is None and not self._span.whole and self._jumps(decoded):
+                self._not_compared("the input's clock jumps")
                 return None, len(out_times)
             times = self._in_span(decoded)
         match = self._match(times, out_times)
         if match.lost or match.extra:
             self.problems.append(f"{len(times)} frames went in, {len(out_times)} came out")
         return match, len(times)
+
+    def _not_compared(self, why: str) -> None:
+        """Say that nothing tells independently which times a part ought to have."""
+        self.repairs.append(Repair(None, f"times of this part not compared, as {why}", 0, 0.0))
 
     def _jumps(self, times: list[int | None]) -> bool:
         known = [time for time in times if time is not None]

@@ -208,3 +208,12 @@ def test_a_part_of_a_raw_stream_of_fields(
     result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     assert len(result.frames) == count
+
+
+def test_a_part_across_a_joint_says_what_is_not_compared(tmp_path: Path) -> None:
+    part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
+    path = joined(tmp_path / "in.ts", part, part)
+    result = through(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
+    assert result.report.ok, result.report.line()
+    assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]
+    assert "times of this part not compared, as the input's clock jumps" in result.report.line()
