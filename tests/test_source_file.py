@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from media import CORNERS, Audio, Text, corners_of, number_of, picture, read, rgb_at, to_pix_fmt, write_video
@@ -527,3 +529,41 @@ def test_numbers_of_the_helper_are_the_formula(tmp_path: Path) -> None:
     matrix = rgb_to_yuv_matrix(frame.colour)
     expected = matrix[:, :3] @ np.array(CORNERS["B"]) + matrix[:, 3]
     assert np.abs(np.array([plane[56, 12] for plane in frame.planes]) - expected).max() <= 1
+
+
+# EXIF, as cameras write it into the JPEGs of their videos.
+
+
+def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
+    """A picture that lies on its side, by `turns` of 90 degrees counterclockwise, and says so."""
+    image = np.ascontiguousarray(np.rot90(picture(number), turns)[..., ::-1])
+    good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert good
+    # A TIFF header, one directory, two entries: the maker's name and the orientation (CIPA DC-008, 4.6).
+    tiff = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 2)
+    tiff += struct.pack("<HHI4s", 0x010F, 2, 4, b"Cam\0") + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    segment = b"Exif\0\0" + tiff + struct.pack("<I", 0)
+    jpeg = data.tobytes()
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (8, 3), (3, 2)])
+@pytest.mark.parametrize("suffix", ["avi", "mjpeg"])
+def test_pictures_with_exif_are_decoded_and_turned(tmp_path: Path, orientation: int, turns: int, suffix: str) -> None:
+    jpegs = [_jpeg_with_exif(number, orientation, turns) for number in range(6)]
+    path = tmp_path / f"in.{suffix}"
+    if suffix == "mjpeg":
+        path.write_bytes(b"".join(jpegs))
+    else:
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mjpeg", rate=25)
+            stream.width, stream.height = (64, 96) if turns % 2 else (96, 64)
+            stream.pix_fmt = "yuvj420p"
+            out.start_encoding()
+            for number, jpeg in enumerate(jpegs):
+                packet = av.Packet(jpeg)
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+                out.mux(packet)
+    frames = read(path)
+    assert [number_of(frame) for frame in frames] == list(range(6))
+    assert {corners_of(frame) for frame in frames} == {corners_of(read(write_video(tmp_path / "upright.mp4"))[0])}

@@ -35,7 +35,7 @@ FORMATS = (
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".mj2", ".f4v", ".insv", ".360", ".mkv", ".mk3d", ".webm",
     ".avi", ".divx", ".ts", ".m2t", ".m2ts", ".mts", ".trp", ".tod", ".mpg", ".mpeg", ".mpe", ".m2p", ".m1v", ".m2v",
-    ".mpv", ".vob", ".mod", ".vro", ".flv", ".asf", ".wmv", ".gif", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
+    ".mpv", ".mpegts", ".vob", ".mod", ".vro", ".flv", ".asf", ".wmv", ".gif", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
     ".mjpeg", ".mjpg", ".ogv", ".ogm", ".mxf", ".ivf", ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
 })  # fmt: skip
 """Endings of files that the demuxers above read, in lower case: what a folder is searched for. (A file that is named is opened
@@ -105,11 +105,14 @@ def open_input(
     }
     arguments: dict[str, Any] = {}
     source: Any = f"file:{path}"
+    playlist = None
     if path == STDIN:
         regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
         source, options["protocol_whitelist"] = ("fd:", "fd") if regular else ("pipe:0", "pipe")
     else:
         _check_file(path)
+        if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and _begins_with_jpeg(path):
+            arguments["format"] = "mjpeg"  # FFmpeg takes pictures in a row for a single one.
         playlist = read_playlist(path) if allow_protocols else None
         if playlist is not None:
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
@@ -117,7 +120,7 @@ def open_input(
     try:
         container = av.open(source, options=options, **arguments, **acceleration(decoder, card), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
-        if arguments:
+        if playlist is not None:
             allowed = ", ".join(allow_protocols)
             raise SourceError(
                 f"{shown_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
@@ -139,6 +142,11 @@ def _too_many(path: str) -> str:
 def shown_name(path: str) -> str:
     """How messages call the input."""
     return "standard input" if path == STDIN else secrets.shown_name(path)
+
+
+def _begins_with_jpeg(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(3) == b"\xff\xd8\xff"
 
 
 def _check_file(path: str) -> None:

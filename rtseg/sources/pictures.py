@@ -83,17 +83,28 @@ class Orientation(NamedTuple):
 
 UPRIGHT = Orientation()
 
+_BY_ROTATION = {
+    0: UPRIGHT,
+    90: Orientation(True, False, True),
+    180: Orientation(False, True, True),
+    270: Orientation(True, True, False),
+}
+"""By degrees counterclockwise, as PyAV gives them."""
+
 
 def orientation_of(frame: VideoFrame) -> Orientation | None:
     """What the frame's display matrix asks for; None: an angle that is no multiple of 90 degrees.
 
     The matrix is nine 32-bit integers, `x' = a x + c y`, `y' = b x + d y` (FFmpeg's display.h).
     """
-    side_data: Any = frame.side_data  # PyAV's versions type it differently; by key all of them answer.
     try:
+        side_data: Any = frame.side_data  # PyAV's versions type it differently; by key all of them answer.
         data = side_data[SideDataType.DISPLAYMATRIX]
     except KeyError:
         return UPRIGHT
+    except ValueError:
+        # PyAV 18 knows no EXIF among the data beside a frame (FFmpeg 8's AV_FRAME_DATA_EXIF), and then gives none of it.
+        return _BY_ROTATION.get(int(frame.rotation) % 360)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
     if b == 0 and c == 0 and a and d:
         return Orientation(False, a < 0, d < 0)
