@@ -26,6 +26,9 @@ AROUND = 3
 SQUEEZED = 30
 """Frames behind a step back of the picture's clock alone that may be set close, until it is where it was."""
 
+MANY = 100
+"""Hidden packets of which all or none are shown elsewhere: PCM may have one for each sample."""
+
 UNIFORM = (0, 255)
 """Numbers of a picture that is all dark or all light: what decoders make of damage, each in its own way."""
 
@@ -71,6 +74,10 @@ def near(value: Fraction, wrap: Fraction | None) -> Fraction:
 
 def _frames(before: Reading, after: Reading, *, damaged: bool) -> list[str]:
     told = []
+    if damaged and len(before.frames) != len(after.frames):
+        # What shows no number is a picture of nothing: FFmpeg gives it or not, from one time to the next.
+        before = replace(before, frames=[frame for frame in before.frames if frame.number is not None])
+        after = replace(after, frames=[frame for frame in after.frames if frame.number is not None])
     if len(before.frames) != len(after.frames):
         told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
     for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
@@ -240,7 +247,7 @@ def _with_priming(track: Track, limit: Fraction) -> list[Track]:
             packets=[data for data, _ in more[first:]] + track.packets,
             times=[time for _, time in more[first:]] + track.times,
         )
-        for first in range(len(more), -1, -1)
+        for first in (range(len(more), -1, -1) if len(more) < MANY else (len(more), 0))
     ]
 
 
