@@ -113,6 +113,18 @@ def test_a_signal_is_the_normal_end(drive: Path, tmp_path: Path, number: int) ->
     assert all(sink["written"] + sink["dropped"] == told["frames"]["segmented"] for sink in told["sinks"].values())
 
 
+def test_two_interrupts_at_the_same_time_are_one(drive: Path, tmp_path: Path) -> None:
+    """`timeout -s INT` sends one to the process and one to its group."""
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    process = start("--url", drive, "--realtime", "--loop", "--stats", stats, "--record", out, "--jsonl", lines)
+    wait_for(lambda: len(lines_in(lines)) > 5, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.002)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "out.mp4", "s.json"]
+
+
 def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None:
     """A reader that stopped reading hangs the sink of lines; the first signal leaves it behind, the second need not."""
     read_end, write_end = os.pipe()
@@ -120,6 +132,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None
     os.close(write_end)
     assert os.read(read_end, 1)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # a person does not press a key again sooner
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     os.close(read_end)

@@ -410,6 +410,10 @@ NO_INDICES: dict[str, tuple[dict[str, Any], str]] = {
         one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.float32(127.5), element=UINT8),
         "3 values a pixel, 0, 127, 255:",
     ),
+    "times 60, uint8": (
+        one(ARGMAX_1, AS_INDEX, ("Mul", "f k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.float32(60), element=UINT8),
+        "3 values a pixel, 0, 60, 120:",
+    ),
     "from a table": (
         one(ARGMAX, ("Gather", "table a", "y"), table=np.array([0, 0.25, 1], np.float32), shape=FLAT),
         "3 values a pixel, 0, 0.25, 1:",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -258,12 +259,21 @@ def live(
         _leave(1 if result["failed"] else 0)
 
 
+_ONE_KEY_SECONDS = 0.3
+
+
 def _end_by_signal(controls: Any) -> None:
-    """SIGINT and SIGTERM are the normal end; a second SIGINT does not wait for anything."""
+    """SIGINT and SIGTERM are the normal end; a second SIGINT does not wait for anything.
+
+    Two within `_ONE_KEY_SECONDS` are one: `timeout -s INT` sends it to the process and to its group.
+    """
+    first: list[float] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        if controls.quitting and number == signal.SIGINT:
+        now = time.monotonic()
+        if controls.quitting and number == signal.SIGINT and (not first or now - first[0] > _ONE_KEY_SECONDS):
             os._exit(130)
+        first.append(now)
         controls.quit()
 
     signal.signal(signal.SIGINT, end)

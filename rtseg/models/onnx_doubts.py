@@ -20,7 +20,8 @@ def scaled_indices(trace: Trace, name: str) -> str:
     if only is None or len(only) < 3 or not _from_argmax(trace, name):
         return ""
     whole = sorted(only)
-    if all(abs(value - round(value)) < 1e-3 and -0.5 < value < NO_CLASS - 0.5 for value in whole):
+    indices = all(abs(value - round(value)) < 1e-3 and -0.5 < value < NO_CLASS - 0.5 for value in whole)
+    if indices and np.gcd.reduce([round(value) for value in whole]) == 1:
         return ""
     if np.allclose(whole, [*range(len(whole) - 1), NO_CLASS]):
         return (

@@ -87,10 +87,21 @@ class Copied:
         self._filter = BitStreamFilterContext("aac_adtstoasc", template) if bare else None
         self.damaged = 0
         """Packets that no muxer takes, and that are left out."""
+        # MPEG-TS has no default stream: FFmpeg opens the one of which it sees more frames.
+        self._key_first = template.type == "video" and kind.format == "mpegts"
+        self._begun = False
+        self.left_out = 0
+        """Packets of video before its first key frame, and those that only prepare for what comes behind them."""
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """The packet itself."""
         packets = [packet]
+        if self._key_first and not self._begun:
+            before = packet.pts is not None and packet.pts < 0
+            if before or (self.left_out and not packet.is_keyframe):
+                self.left_out += 1
+                return []
+            self._begun = True
         if self._adts and not _begins_with_adts(packet):
             self.damaged += 1
             return []
@@ -171,6 +182,11 @@ class OtherStreams:
             f"audio stream {source}: {count} damaged packet{'s' * (count > 1)} left out"
             for source, count in copied.items()
             if count
+        ]
+        lost += [
+            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, as mpegts can't hide any"
+            for source, stream in self.streams.items()
+            if isinstance(stream, Copied) and stream.left_out
         ]
         return (*self._messages, *lost)
 

@@ -92,7 +92,7 @@ class FileSource:
         self._expected = self._decoded = 0
         self._index = 0
         self._resized = 0
-        self._finished = False
+        self._finished = self._behind = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
@@ -411,12 +411,12 @@ class FileSource:
         """Whether a picture packet lies behind the range, where nothing needs it; a little later reading ends."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
-            return False
-        if packet.pts is None:
-            stamp -= (
-                _REORDERED * self._opened.nominal_ticks
-            )  # It may hold a frame that is shown earlier than it is decoded.
-        if not self._span.ended(stamp, self._time_base):
+            return self._behind  # the second field of a frame, for one
+        if self._decoding_times is not None:
+            # It may hold a frame that is shown earlier than it is decoded.
+            stamp -= _REORDERED * self._opened.nominal_ticks
+        self._behind = self._span.ended(stamp, self._time_base)
+        if not self._behind:
             return False
         self._finished = self._span.ended(stamp, self._time_base, _TAIL_SECONDS)
         return True
