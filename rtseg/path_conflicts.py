@@ -37,6 +37,7 @@ _KINDS = {
 }
 _HEAD_BYTES = 65536
 _LARGEST_JSON = 256 * 2**20
+_LARGEST_PLAYLIST = 4 * 2**20
 
 Key = tuple[int, int, str]
 
@@ -84,7 +85,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     _check_stdout(outputs)
     files = [output for output in outputs if output.path != STDOUT]
     read: dict[Key, Input] = {}
-    for entry in inputs:
+    for entry in _with_parts(inputs):
         for form in _forms(entry.path):
             if _is_file(form):
                 read.setdefault(_key(form), entry)
@@ -127,6 +128,34 @@ def model_inputs(model: str | Path | None, label: str = "--model") -> list[Input
         return [Input(str(file), label) for file in beside if file.is_file()]
     except (OSError, ValueError):
         return []  # whoever reads it says what is wrong with it
+
+
+def _with_parts(inputs: Iterable[Input], depth: int = 2) -> Iterator[Input]:
+    """The inputs, and the files that playlists among them name; a playlist may name playlists."""
+    for entry in inputs:
+        yield entry
+        if depth:
+            parts = (Input(path, "a part of the input") for path in _named_in_playlist(Path(entry.path)))
+            yield from _with_parts(parts, depth - 1)
+
+
+def _named_in_playlist(path: Path) -> list[str]:
+    """The local files that a playlist names (HLS, RFC 8216, or FFmpeg's list of files); none, where it is no playlist."""
+    try:
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
+            head = file.read(8)
+            if not head.startswith((b"#EXTM3U", b"ffconcat")):
+                return []
+            text = (head + file.read(_LARGEST_PLAYLIST)).decode("utf-8", "surrogateescape")
+    except (OSError, ValueError):
+        return []
+    lines = [line.strip() for line in text.splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")] if head.startswith(b"#") else []
+    names += re.findall(r'URI="([^"]+)"', text) + re.findall(r"(?m)^\s*file\s+'?([^'\n]+)'?", text)
+    local = [name.removeprefix("file://").removeprefix("file:").strip() for name in names]
+    return [str(path.parent / name) for name in local if "://" not in name]
 
 
 def option_inputs(**options: str | Path | None) -> list[Input]:

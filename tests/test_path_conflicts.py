@@ -251,3 +251,24 @@ def test_an_option_that_would_destroy_a_file_is_refused_before_work_begins(
     assert one in said[0], said
     assert two in said[0], said
     assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "taken"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXTINF:2,\nseg0.ts\n#EXTINF:2,\nseg1.ts\n#EXT-X-ENDLIST\n", "seg1.ts"),
+        ("list.m3u8", '#EXTM3U\n#EXT-X-MAP:URI="init.mp4"\n#EXTINF:2,\nseg0.ts\n', "init.mp4"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nsub/low.m3u8\n", "sub/part.ts"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile 'seg0.ts'\nfile seg1.ts\n", "seg1.ts"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile 'seg0.ts'\n", "seg0.ts"),
+    ],
+)
+def test_what_a_playlist_names_is_an_input(tmp_path: Path, name: str, text: str, taken: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "low.m3u8").write_text("#EXTM3U\n#EXTINF:2,\npart.ts\n")
+    for part in ("seg0.ts", "seg1.ts", "init.mp4", "sub/part.ts"):
+        (tmp_path / part).write_bytes(b"the user's")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SinkError, match="would overwrite a part of the input"):
+        check_paths([Input(str(tmp_path / name))], [Output(str(tmp_path / taken), "-o")])
+    check_paths([Input(str(tmp_path / name))], [Output(str(tmp_path / "other.ts"), "-o")])
