@@ -175,6 +175,21 @@ def test_file_with_b_frames_loses_none_and_keeps_their_order(
     assert len(log) == 1
 
 
+@pytest.mark.parametrize("offset", ["0", "500"])
+def test_file_whose_clock_jumps_is_played_to_its_end(tmp_path: Path, offset: str) -> None:
+    """Recordings joined in one file, each with a clock of its own; so is an HLS list with discontinuities."""
+    first = write_video(tmp_path / "a.ts", frames=30, rate=50)
+    options = {"output_ts_offset": offset}
+    second = write_video(tmp_path / "b.ts", frames=20, rate=50, container_options=options)
+    data = first.read_bytes() + second.read_bytes() + first.read_bytes()
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        frames, _ = all_of(f"{server.url}/x.ts", log)
+    assert [number_of(frame) for frame in frames] == [*range(30), *range(20), *range(30)]
+    assert frames[-1].pts_seconds == pytest.approx(79 / 50, abs=0.2)
+    assert len(log) == 1
+
+
 @pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
 def test_live_stream_with_b_frames_is_shown_in_order(tmp_path: Path, codec: str) -> None:
     path = write_video(tmp_path / "x.ts", frames=30, codec=codec, b_frames=2, options={"qscale": "2"})

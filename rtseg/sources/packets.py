@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from av.video.stream import VideoStream
 from rtseg.errors import Disconnected, SourceError
 from rtseg.hardware import decoder_name
 from rtseg.sources.demux import VIDEO_CODECS
-from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS
+from rtseg.sources.file_clock import Clock
+from rtseg.sources.opened import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock
 from rtseg.sources.timeline import fraction
 
 _FILES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
@@ -121,7 +122,18 @@ class DemuxedPackets:
         self.frame_rate = rate if rate and self.has_clock else None
         self._begin = float((video.start_time or 0) * self.time_base)
         self._reached = 0.0
-        self._packets = container.demux(video)
+        self._packets: Iterator[Packet[Any]] = container.demux(video)
+        self._clock: Clock | None = None
+        if self.file_seconds is not None:
+            # A file may be joined from several, each with a clock of its own: an HLS list with discontinuities, for one.
+            self._clock = clock = Clock(
+                [video],
+                video.index,
+                arbitrary=arbitrary_clock(container),
+                decoding_times="matroska" not in container.format.name,
+            )
+            self._begin += float(clock.start_offset)
+            self._packets = clock.map(packet for packet in self._packets if packet.size)
 
     def read(self) -> Packet[Any] | None:
         """Return the next packet; None: the end.
@@ -141,7 +153,8 @@ class DemuxedPackets:
                 self._reached = max(self._reached, end)
             return packet
         self._on_end()
-        length = self.file_seconds
+        # Where the clock jumps, FFmpeg's length is the distance of two times that have nothing to do with each other.
+        length = None if self._clock is None or self._clock.jumps else self.file_seconds
         if length is not None and self._reached < length - _END_SECONDS:
             raise Disconnected(f"{self._name}: the file broke off at {self._reached:.1f} of {length:.1f} s")
         return None
