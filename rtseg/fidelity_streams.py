@@ -106,6 +106,7 @@ class StreamComparison:
                 return found
             numbers = found
         out_times = [time for time in out.times() if time is not None]
+        self._note_missing_start(index, reading, numbers)
         early = self._early(index, reading, out, numbers)
         if more := self._hidden_now(reading, out, numbers, early):
             return more
@@ -180,6 +181,16 @@ class StreamComparison:
             what = f"{packets} before the first that is shown: the container can't hide them"
             self.repairs.append(Repair(index, what, shown, 0.0))
         return early if reading.kind == "video" else 0
+
+    def _note_missing_start(self, index: int, reading: StreamReading, numbers: list[int]) -> None:
+        """Report the packets of a copied camera that are shown in the input before the first one in the output."""
+        if reading.kind != "video" or (self._jumps and not self._whole):
+            return
+        first = numbers[0] if numbers else len(reading.pts)
+        missing = sum(not self._before(reading, number) for number in range(first))
+        if missing:
+            packets = _counted(missing, f"packet{{s}} of video stream {index}")
+            self.repairs.append(Repair(index, f"{packets} left out up to its next key frame", missing, 0.0))
 
     def _before(self, reading: StreamReading, number: int) -> bool:
         """Whether a packet of the input is hidden there, or shown before the part that was asked for."""

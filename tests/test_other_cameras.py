@@ -64,6 +64,7 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
     result = through(path, tmp_path / "out.ts", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
     assert any("video stream 1" in note and "left out, as mpegts can't hide any" in note for note in result.notes)
+    assert "of video stream 1 left out up to its next key frame" in result.report.line()
     with av.open(str(tmp_path / "out.ts")) as container:
         assert container.streams.best("video").index == 0
     assert [number_of(frame) for frame in read(tmp_path / "out.ts", stream=0)] == list(range(25, 50))
