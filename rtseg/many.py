@@ -19,7 +19,7 @@ from typing import Any
 from rtseg import __version__
 from rtseg.cores import usable_cores
 from rtseg.errors import OptionError, RtsegError, SinkError
-from rtseg.naming import RESULT_MARK, Task
+from rtseg.naming import Task
 from rtseg.progress import Board
 from rtseg.resume import NO_OUTPUT, DoneList, State, state_of
 from rtseg.segmenter import Segmenter
@@ -137,9 +137,8 @@ def process_all(
             return result
 
         def ended(task: Task, item: Item) -> None:
-            # An output beside its input is listed always: the next run knows it and may replace it (`naming.unused_name`).
-            listed = resume or len(tasks) > 1 or Path(task.output).stem.endswith(RESULT_MARK)
-            if "fidelity" in item and listed and "-" not in (task.source, task.output):
+            # The next run knows it: it is no input (`naming.find_inputs`) and may be replaced (`naming.unused_name`).
+            if "fidelity" in item and task.output != "-" and Path(task.output).is_file():
                 try:
                     done.note(task.source, before[task], task.output, task.masks)
                 except SinkError as error:

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
 from rtseg.errors import OptionError, SinkError, SourceError, printable_name
-from rtseg.files import is_partial_name
-from rtseg.path_conflicts import Input, Output, check_paths
+from rtseg.path_conflicts import Input, Output, check_paths, is_mask_video
 from rtseg.resume import DoneList
-from rtseg.secrets import shown_name, shown_url
+from rtseg.search import RESULT_MARK, Wanted, find_files, kind_of
+from rtseg.secrets import shown_url
 from rtseg.sources.demux import VIDEO_SUFFIXES
-
-_SIDECAR_SUFFIXES = frozenset({
-    ".srt", ".vtt", ".ass", ".ssa", ".sub", ".idx", ".json", ".jsonl", ".xml", ".nfo", ".gpx", ".fit", ".kml", ".nmea",
-    ".gps", ".thm", ".lrv", ".lrf", ".xmp", ".aae", ".cpi",
-})  # fmt: skip
-"""What cameras and programs put next to videos, and the small copies that cameras make of them (.lrv, .lrf): left out of a
-folder without a line."""
-
-_NOT_THE_USERS = frozenset({
-    "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "__macosx", "lost+found", "thumbs.db", "desktop.ini",
-    "#snapshot", "@recently-snapshot", "system volume information",
-})  # fmt: skip
-"""Files and folders that operating systems and network disks make, in lower case; those that begin with a dot are too."""
 
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"})
 """Containers that rtseg writes too; for others it writes MP4."""
-
-RESULT_MARK = ".rtseg"
-"""Stands before the ending of an output that lies beside its input."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +51,8 @@ def name_tasks(
         OptionError: masks of several inputs can't go to one file.
     """
     found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], say=say)
-    several = len(found) > 1 or (any(map(_is_group, inputs)) and not (output and _is_file_name(output)))
+    group = len(inputs) > 1 or any(map(_is_group, inputs))
+    several = len(found) > 1 or (group and not (output and _is_file_name(output)))
     outputs = name_outputs(found, output, into_folder=several, say=say)
     if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
         return [Task(source, target, masks) for source, target in zip(found, outputs, strict=True)]
@@ -83,76 +66,21 @@ def name_tasks(
 def find_inputs(
     patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Files that the command line names: files as they are, folders searched for videos, globs expanded, `-` for stdin.
-
-    Of folders and globs are left out: rtseg's own results (`NAME.rtseg.EXT`, partial files, what is in `results`) and what
-    operating systems leave behind (`is_system_file`).
-
-    Args:
-        patterns: as the user wrote them.
-        results: folders of this run's outputs; those below what is searched hold no inputs.
-        say: called with a line for each folder of which something is left out.
+    """The videos that the command line names; see `rtseg.search.find_files`.
 
     Raises:
-        SourceError: nothing matches one of them, or a folder can't be read.
+        SourceError: as it says; or a URL.
     """
-    found: list[str] = []
     for pattern in patterns:
-        if "://" in pattern and _kind(pattern) != "file":
+        if "://" in pattern and kind_of(pattern) != "file":
             address = shown_url(pattern)
             raise SourceError(
                 f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
                 f"or use `rtseg live --url {address} --record FILE`"
             )
-        kind = _kind(pattern)
-        if pattern == "-" or kind == "file":
-            found.append(pattern)
-        elif kind == "folder":
-            videos = find_in_folder(pattern, "videos", VIDEO_SUFFIXES, _is_result, results=results, say=say)
-            found += [str(path) for path in videos]
-        elif glob.has_magic(pattern):
-            matches = expand_glob(pattern, results)
-            if not matches:
-                raise SourceError(f"nothing matches '{shown_name(pattern)}'")
-            found += [match for match in matches if not _is_result(Path(match))]
-        else:
-            found.append(pattern)  # the source says what is wrong with it
-    return list({Path(path).absolute() if path != "-" else path: path for path in reversed(found)}.values())[::-1]
-
-
-def expand_glob(pattern: str, results: Sequence[str] = ()) -> list[str]:
-    """The files that a glob matches, in order, without system files and what is in folders of results below its fixed part."""
-    base = Path(pattern)
-    while glob.has_magic(str(base)):
-        base = base.parent
-    matches = []
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        inner = Path(os.path.relpath(match, base))
-        if _kind(match) == "file" and not any(is_system_file(part) for part in inner.parts[:-1]):
-            matches.append(match)
-    below = [os.path.realpath(folder) for folder in results]
-    below = [folder for folder in below if Path(os.path.realpath(base)) in Path(folder).parents]
-    return [match for match in matches if not any(Path(os.path.realpath(match)).is_relative_to(each) for each in below)]
-
-
-def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
-    """The user's files in a folder, or the folders in it, sorted by name, without those of an operating system.
-
-    Raises:
-        SourceError: it can't be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            fitting = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
-            names = sorted(entry.name for entry in fitting if not is_system_file(entry.name))
-    except OSError as error:
-        raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
-    return [Path(folder) / name for name in names]
-
-
-def is_system_file(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or made by an operating system: `._a.mp4`, `Thumbs.db`, `@eaDir`."""
-    return name.startswith(".") or name.lower() in _NOT_THE_USERS
+    done = DoneList({})
+    wanted = Wanted("videos", VIDEO_SUFFIXES, lambda path: done.is_listed(path) or is_mask_video(path))
+    return find_files(patterns, wanted, results=results, say=say)
 
 
 def name_outputs(
@@ -176,7 +104,7 @@ def name_outputs(
     """
     if output is None:
         names = _beside(inputs, say)
-    elif len(inputs) == 1 and not into_folder and _kind(output) != "folder" and not output.endswith(("/", os.sep)):
+    elif len(inputs) == 1 and not into_folder and kind_of(output) != "folder" and not output.endswith(("/", os.sep)):
         names = [output]
     else:
         names = _inside(inputs, output)
@@ -187,7 +115,7 @@ def name_outputs(
 def _inside(inputs: Sequence[str], folder: str) -> list[str]:
     if folder == "-":
         raise SinkError(f"{len(inputs)} inputs can't go to standard output together; name a folder with -o")
-    if len(inputs) > 1 and _kind(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
+    if len(inputs) > 1 and kind_of(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
         raise SinkError(
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
@@ -198,79 +126,14 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
     return [str(Path(folder) / (Path(path).stem + _suffix(path))) for path in inputs]
 
 
-def find_in_folder(
-    folder: str,
-    what: str,
-    suffixes: Collection[str],
-    is_result: Callable[[Path], bool],
-    *,
-    results: Sequence[str] = (),
-    say: Callable[[str], None],
-) -> list[Path]:
-    """The files in a folder that are inputs; what else is in it is said in one line.
-
-    Args:
-        folder: it alone is searched, not the folders in it.
-        what: `videos` or `pictures`.
-        suffixes: endings of inputs, in lower case.
-        is_result: whether rtseg wrote a file of such an ending.
-        results: folders of this run's outputs, of which nothing is said.
-        say: called with the line.
-
-    Raises:
-        SourceError: it can't be read, or there is none.
-    """
-    inside = list_folder(folder)
-    fitting = [path for path in inside if path.suffix.lower() in suffixes]
-    found = [path for path in fitting if not is_result(path)]
-    others = [path.suffix.lower() for path in inside if path.suffix.lower() not in suffixes]
-    endings = Counter(ending or "no ending" for ending in others if ending not in _SIDECAR_SUFFIXES)
-    named = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
-    left_out = []
-    if endings:
-        left_out.append(f"{_counted(endings.total(), 'file')} with other endings ({named})")
-        if sidecars := len(others) - endings.total():
-            left_out.append(_counted(sidecars, "sidecar file"))
-    own = {os.path.realpath(result) for result in results}
-    folders = [path.name for path in list_folder(folder, folders=True) if os.path.realpath(path) not in own]
-    if folders:
-        names = ", ".join(map(printable_name, folders[:3])) + ", …" * (len(folders) > 3)
-        left_out.append(f"{_counted(len(folders), 'folder')} ({names})")
-    if earlier := len(fitting) - len(found):
-        left_out.append(f"{_counted(earlier, 'result')} of rtseg")
-    if not found:
-        there = f"; it holds {', '.join(left_out)}" if left_out else ""
-        raise SourceError(f"no {what} in the folder '{folder}'{there} ({', '.join(sorted(suffixes))} are looked for)")
-    if left_out:
-        say(f"{printable_name(folder)}: left out {', '.join(left_out)}")
-    return found
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _is_result(path: Path) -> bool:
-    return is_partial_name(path.name) or path.stem.endswith(RESULT_MARK)
-
-
-def _kind(path: str) -> str | None:
-    """`file` or `folder`; None: nothing, something else, or a name that no file can have."""
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return None
-    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
-
-
 def _is_group(pattern: str) -> bool:
     """Whether an input stands for any number of files: a folder or a glob."""
-    return pattern != "-" and (_kind(pattern) == "folder" or (_kind(pattern) is None and glob.has_magic(pattern)))
+    return pattern != "-" and (kind_of(pattern) == "folder" or (kind_of(pattern) is None and glob.has_magic(pattern)))
 
 
 def _is_file_name(output: str) -> bool:
     """Whether an output for the videos of a folder is one file: a video's ending, or standard output."""
-    is_folder = _kind(output) == "folder" or output.endswith(("/", os.sep))
+    is_folder = kind_of(output) == "folder" or output.endswith(("/", os.sep))
     return output == "-" or (not is_folder and Path(output).suffix.lower() in VIDEO_SUFFIXES)
 
 

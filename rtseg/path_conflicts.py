@@ -246,11 +246,26 @@ def _is_of_kind(path: Path, head: bytes, content: Content) -> bool:
     if content == "image":
         return is_marked_image(path)
     if content == "mask video":
-        # Both are in the header that FFmpeg writes before the first frame.
-        return head.startswith(b"\x1a\x45\xdf\xa3") and b"V_FFV1" in head and b"CLASSES" in head
+        return _holds_masks(head)
     if content == "jsonl":
         return b"\n" in head and _has(head.split(b"\n", 1)[0], {"camera", "index", "latency_ms", "classes"})
     return path.stat().st_size <= _LARGEST_JSON and _has(path.read_bytes(), {"rtseg"})
+
+
+def is_mask_video(path: Path) -> bool:
+    """Whether a file is a video that `--masks` wrote. False where it can't be read."""
+    if path.suffix.lower() != ".mkv":
+        return False
+    try:
+        with path.open("rb") as file:
+            return _holds_masks(file.read(_HEAD_BYTES))
+    except (OSError, ValueError):
+        return False
+
+
+def _holds_masks(head: bytes) -> bool:
+    # Both are in the header that FFmpeg writes before the first frame.
+    return head.startswith(b"\x1a\x45\xdf\xa3") and b"V_FFV1" in head and b"CLASSES" in head
 
 
 def _has(data: bytes, fields: set[str]) -> bool:

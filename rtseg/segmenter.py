@@ -17,7 +17,7 @@ from rtseg.backends.batching import Batching
 from rtseg.backends.tensorrt import TensorRtBackend
 from rtseg.bundled import default_for_processor, find_model
 from rtseg.description import ModelDescription
-from rtseg.errors import BackendError, OptionError
+from rtseg.errors import BackendError, OptionError, printable
 from rtseg.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.letterbox import Fit, Letterbox, resize_classes
 from rtseg.models.needs import require
@@ -305,7 +305,9 @@ def _runnable(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     require("onnx")
     from rtseg.models.build import build
 
-    built = build(model, target=backend, size=size, say=lambda line: print(line, file=sys.stderr, flush=True))
+    built = build(
+        model, target=backend, size=size, say=lambda line: print(printable(line), file=sys.stderr, flush=True)
+    )
     for note in built.notes if built.reasons else ():
-        print(f"note: {note}", file=sys.stderr, flush=True)
+        print(printable(f"note: {note}"), file=sys.stderr, flush=True)
     return built.path

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from rtseg.errors import printable
+
 PLAIN_SECONDS = 10.0
 """How often the numbers are printed where there is no terminal."""
 
@@ -26,7 +28,7 @@ class Status:
         with self._lock:
             self._clear()
             stamp = "" if self._terminal else time.strftime("%H:%M:%S ")
-            print(stamp + line, file=sys.stderr, flush=True)
+            print(stamp + printable(line), file=sys.stderr, flush=True)
 
     def numbers(self, line: str) -> None:
         """The numbers of this second."""
@@ -39,7 +41,7 @@ class Status:
             return
         with self._lock:
             self._clear()
-            print(line, end="", file=sys.stderr, flush=True)
+            print(printable(line), end="", file=sys.stderr, flush=True)
             self._showing = True
 
     def end(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.errors import SinkError, SourceError
-from rtseg.files import PICTURE_SUFFIXES, is_marked_image, is_partial_name, mark_image, write_whole
+from rtseg.files import PICTURE_SUFFIXES, is_marked_image, mark_image, write_whole
 from rtseg.frame import ClassMap, Frame, Segmented, rgb_frame
 from rtseg.letterbox import Letterbox, resize_classes
-from rtseg.naming import RESULT_MARK, expand_glob, find_in_folder, unused_name
+from rtseg.naming import unused_name
 from rtseg.overlay import Overlay
 from rtseg.palette import NO_CLASS
 from rtseg.path_conflicts import Input, Output, check_paths
-from rtseg.secrets import shown_name
+from rtseg.search import RESULT_MARK, Wanted, find_files
 from rtseg.segmenter import Segmenter
 from rtseg.sources import open_source
 
@@ -29,36 +28,13 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 def find_images(
     patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
-    """Images that the command line names: files, folders searched for images, globs.
-
-    Of folders and globs are left out: rtseg's own results (`NAME.rtseg.EXT`, PNG and JPEG that carry its mark, what is in
-    `results`) and hidden files.
-
-    Args:
-        patterns: as the user wrote them.
-        results: folders of this run's outputs; those below what is searched hold no inputs.
-        say: called with a line for each folder of which something is left out.
+    """The pictures that the command line names; see `rtseg.search.find_files`. Proven results carry rtseg's mark.
 
     Raises:
-        SourceError: nothing matches one of them, or a folder can't be read.
+        SourceError: as it says.
     """
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            found += find_in_folder(pattern, "pictures", PICTURE_SUFFIXES, _is_result, results=results, say=say)
-        elif not path.exists() and glob.has_magic(pattern):
-            matches = [Path(match) for match in expand_glob(pattern, results)]
-            inside = [match for match in matches if not _is_result(match)]
-            if not inside:
-                raise SourceError(
-                    f"nothing matches '{shown_name(pattern)}'"
-                    + (" but results of rtseg, which are no inputs" if matches else "")
-                )
-            found += inside
-        else:
-            found.append(path)
-    return list({path.absolute(): path for path in reversed(found)}.values())[::-1]
+    wanted = Wanted("pictures", PICTURE_SUFFIXES, is_marked_image)
+    return [Path(path) for path in find_files(patterns, wanted, results=results, say=say)]
 
 
 def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
@@ -113,10 +89,6 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(IMAGE_SUFFIXES))}, not '{path.suffix}'")
-
-
-def _is_result(path: Path) -> bool:
-    return path.stem.endswith(RESULT_MARK) or is_partial_name(path.name) or is_marked_image(path)
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:

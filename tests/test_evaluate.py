@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command import rtseg
 
 from rtseg.errors import DataError, SinkError
 from rtseg.models.evaluate import class_table, evaluate, flicker
@@ -109,6 +110,18 @@ def test_limit_and_progress(dataset: DataSet) -> None:
     evaluation = evaluate(all_road_but_the_first, dataset, limit=1, progress=lambda done, of: calls.append((done, of)))
     assert evaluation.pixel_accuracy == 1.0
     assert calls == [(1, 1)]
+
+
+def test_a_single_pixel_of_void_is_not_called_none(tmp_path: Path) -> None:
+    label = np.zeros((64, 64), np.uint8)
+    label[:, 32:], label[0, 0] = 1, 255
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    for kind, picture in (("images", np.full((64, 64, 3), 90, np.uint8)), ("labels", label)):
+        (tmp_path / kind / "val").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / kind / "val" / "0.png"), picture)
+    done = rtseg("eval", tmp_path, "--model", "nano")
+    assert done.returncode == 0, done.stderr
+    assert "Void           <0.1% of all pixels" in done.stdout
 
 
 def test_bad_files_are_named(dataset: DataSet) -> None:

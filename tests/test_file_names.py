@@ -16,6 +16,7 @@ from media import read, write_video
 
 from rtseg.errors import printable, printable_name
 from rtseg.files import partial_name, write_json
+from rtseg.resume import LIST_NAME
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -124,5 +125,15 @@ def test_a_mask_video_of_any_name_is_written_there(tmp_path: Path, name: str) ->
     for _ in range(2):
         result = rtseg(*arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", f"{name}.mp4", f"{name}.mkv"}
+        visible = {path.name for path in tmp_path.iterdir() if path.name != LIST_NAME}
+        assert visible == {"in.mp4", f"{name}.mp4", f"{name}.mkv"}
         assert len(read(tmp_path / f"{name}.mp4")) == len(read(tmp_path / f"{name}.mkv")) == 3
+
+
+def test_a_live_run_shows_the_bytes_of_a_name(tmp_path: Path) -> None:
+    write_video(tmp_path / "plain.mp4", frames=3).rename(tmp_path / f"{CAFE}.mp4")
+    arguments = ("live", "--url", f"{CAFE}.mp4", "--realtime", "--every-frame", "--show", "none", "--model", MODEL)
+    result = rtseg(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert r"url1: caf\xe9.mp4" in result.stderr
+    assert "udce9" not in result.stderr

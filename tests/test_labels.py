@@ -219,7 +219,7 @@ def test_interpolated_indices_are_reported(tmp_path: Path, way: int, is_reported
     assert any("interpolation" in warning for warning in checked(tmp_path)) == is_reported
 
 
-@pytest.mark.parametrize("share", [2, 64])
+@pytest.mark.parametrize("share", [2, 64, 128])
 @pytest.mark.parametrize("classes", ["other\nroad\n", "road\n", "void\nroad\n"])
 def test_masks_of_0_and_255_are_refused(tmp_path: Path, classes: str, share: int) -> None:
     label = folders(tmp_path, classes)

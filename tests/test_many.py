@@ -27,6 +27,7 @@ from rtseg.many import Item, Run, jobs_at_once, process_all
 from rtseg.naming import Task, find_inputs, name_outputs, name_tasks
 from rtseg.segmenter import Segmenter
 from rtseg.sinks.partial import Partial
+from rtseg.sources.demux import FORMATS, VIDEO_SUFFIXES
 from rtseg.video import Encoding, Look, Reading
 
 pytestmark = pytest.mark.timeout(180)
@@ -286,7 +287,7 @@ def test_results_and_partial_files_in_a_folder_are_no_inputs(tmp_path: Path) -> 
 def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leaves_out(tmp_path: Path) -> None:
     videos = [
         "a.3gp", "b.FLV", "c.wmv", "d.asf", "e.vob", "f.MTS", "g.m2ts", "h.mxf", "i.ogv", "j.hevc", "k.264", "l.3g2", "m.webm",
-        "n.mpg", "o.dv", "p.y4m",
+        "n.mpg", "o.dv", "p.y4m", "q.tp", "r.dav", "s.ps", "t.dvr-ms",
     ]  # fmt: skip
     clutter = ["._a.mp4", ".DS_Store", ".x.mp4", "Thumbs.db", "desktop.ini"]
     sidecars = ["a.srt", "a.json", "a.THM", "a.lrv", "a.gpx"]
@@ -311,7 +312,15 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
     assert said == []
     (tmp_path / "mine.rtseg.mp4").touch()
     assert str(tmp_path / "mine.rtseg.mp4") not in find_inputs([str(tmp_path)], say=said.append)
-    assert said == [f"{tmp_path}: left out 1 folder (sub), 1 result of rtseg"]
+    assert said == [f"{tmp_path}: left out 1 folder (sub), 1 file named like a result of rtseg (mine.rtseg.mp4)"]
+
+
+def test_every_ending_that_ffmpeg_gives_a_video_is_found_in_a_folder() -> None:
+    """What FFmpeg says of each demuxer that a named file is opened by; the others hold sound, pictures, subtitles or XML."""
+    no_videos = {"m4a", "m4b", "isma", "ism", "mka", "mks", "ogg", "heic", "heif", "avif", "mpo"}
+    named = {ending for demuxer in FORMATS.split(",") for ending in av.format.ContainerFormat(demuxer, "r").extensions}
+    assert {"mp4", "h26l", "webm", "gif"} <= named
+    assert {f".{ending}" for ending in named - no_videos} <= VIDEO_SUFFIXES
 
 
 def test_a_folder_of_results_below_the_inputs_holds_no_inputs(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg
+from command import rtseg, told_in_one_line
 from media import read, write_video
 
 pytestmark = pytest.mark.timeout(300)
@@ -147,3 +147,67 @@ def test_the_output_of_a_folder_with_one_video_is_a_folder(tmp_path: Path, given
     assert len(list((tmp_path / "m" / "a").glob("*.png"))) == 4
     run("video", tmp_path / given, "-o", tmp_path / "one.mkv", "--masks", tmp_path / "m.mkv", *SMALL)
     assert len(read(tmp_path / "one.mkv")) == len(read(tmp_path / "m.mkv")) == 4
+
+
+def states(*paths: Path) -> list[int]:
+    return [path.stat().st_mtime_ns for path in paths]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_in_the_folder_of_their_inputs_are_never_inputs(tmp_path: Path, count: int) -> None:
+    """MPEG-PS becomes MP4: the second run finds `a.mp4` beside `a.mpg`, and it is the first one's."""
+    for name in "ab"[:count]:
+        video(tmp_path / f"{name}.mpg")
+    made = [tmp_path / f"{name}.mp4" for name in "ab"[:count]]
+    arguments = ("video", tmp_path, "-o", tmp_path, "--model", MODEL)
+    run(*arguments)
+    before = states(*made)
+    left_out = f"{count} result{'s' * (count > 1)} of rtseg"
+    told = run(*arguments, "--resume")
+    assert left_out in told
+    assert states(*made) == before
+    told = run(*arguments, "--masks", tmp_path / ("m.mkv" if count == 1 else "m"))
+    assert left_out in told
+    assert all(now > then for now, then in zip(states(*made), before, strict=True))
+    assert f"{count + (count == 1)} results of rtseg" in run(*arguments)  # the video of the masks is one too
+    visible = {path.name for path in tmp_path.iterdir() if path.is_file() and not path.name.startswith(".")}
+    assert visible - {"m.mkv"} == {path.name for folder in ("mpg", "mp4") for path in tmp_path.glob(f"*.{folder}")}
+    assert [len(read(path)) for path in made] == [4] * count
+
+
+def test_of_several_names_results_are_left_out_and_a_single_one_is_taken(tmp_path: Path) -> None:
+    """What a shell makes of `*.mp4`, and of a glob in quotes; a file that only has the name of a result is the user's."""
+    drive, mine = video(tmp_path / "a.mp4"), video(tmp_path / "mine.rtseg.mp4")
+    run("video", drive, *SMALL)
+    result = tmp_path / "a.rtseg.mp4"
+    before = states(result)
+    told = run("video", drive, mine, result, "-o", tmp_path / "out", "--model", MODEL)
+    assert "left out 1 result of rtseg\n" in told
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a.mp4", "mine.rtseg.mp4"}
+    told = run("video", tmp_path / "*.mp4", "-o", tmp_path / "out2", "--model", MODEL)
+    assert "left out 1 result of rtseg, 1 file named like a result of rtseg (mine.rtseg.mp4)\n" in told
+    assert {path.name for path in (tmp_path / "out2").glob("*.mp4")} == {"a.mp4"}
+    told = run(
+        "video", drive, result, "-o", tmp_path / "out3", "--model", MODEL
+    )  # one is left: it goes into the folder
+    assert {path.name for path in (tmp_path / "out3").glob("*.mp4")} == {"a.mp4"}
+    run("video", result, "-o", tmp_path / "twice.mp4", *SMALL)
+    assert len(read(tmp_path / "twice.mp4")) == 4
+    done = rtseg("video", result, tmp_path / "twice.mp4", "-o", tmp_path / "out4", *SMALL)
+    told_in_one_line(done, "no videos but 2 results of rtseg", "name a single one")
+    assert states(result) == before
+
+
+def test_of_several_names_images_of_rtseg_are_left_out_and_a_single_one_is_taken(tmp_path: Path) -> None:
+    photo, mine = image(tmp_path / "a.bmp"), image(tmp_path / "mine.rtseg.png")
+    told = ""
+    for _ in range(2):
+        told = run("image", tmp_path, "-o", tmp_path, "--model", MODEL)
+    assert "left out 1 result of rtseg, 1 file named like a result of rtseg (mine.rtseg.png)\n" in told
+    result = tmp_path / "a.png"
+    told = run("image", photo, mine, result, "-o", tmp_path / "out", "--model", MODEL)
+    assert "left out 1 result of rtseg\n" in told
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "mine.rtseg.png"}
+    run("image", result, "-o", tmp_path / "twice.png", *SMALL)
+    done = rtseg("image", result, tmp_path / "twice.png", "-o", tmp_path / "out4", *SMALL)
+    told_in_one_line(done, "no pictures but 2 results of rtseg")

@@ -857,6 +857,16 @@ def test_main_output_is_taken_and_named(graph: dict[str, Any], frames: Path, tmp
     assert any(f"'{chosen}' is used" in note for note in built.notes)
 
 
+def test_an_output_that_the_user_names_is_called_so(frames: Path, tmp_path: Path) -> None:
+    """There is another map: it is not the only one, and no rule chose it."""
+    theirs = network(tmp_path / "theirs.onnx", channels=3, **several("aux", "out"))
+    built = built_of(theirs, frames, tmp_path / "built", output="aux")
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmin(axis=2))
+    (note,) = [note for note in built.notes if "is used" in note]
+    assert note == "of the outputs aux, out 'aux' is used, as --onnx-output says"
+
+
 @pytest.mark.parametrize("auxiliary", ["aux", "aux_out", "d1_aux", "Auxiliary"])
 def test_larger_auxiliary_output_is_left(auxiliary: str, frames: Path, tmp_path: Path) -> None:
     small, full = [1, 3, HEIGHT // 4, WIDTH // 4], [1, 6, HEIGHT, WIDTH]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -182,6 +183,10 @@ def test_stats_are_the_numbers(page: Page) -> None:
     status, headers, body = page.ask("/stats")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert json.loads(body) == NUMBERS
+    name = os.fsdecode(b"caf\xe9.mp4")  # a file's name may be no UTF-8
+    page.numbers.publish({"input": name})
+    status, _, body = page.ask("/stats")
+    assert (status, json.loads(body)) == (200, {"input": name})
 
 
 def test_controls_are_read_and_set(page: Page) -> None:

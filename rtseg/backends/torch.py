@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rtseg.backends import check_images
 from rtseg.description import ModelDescription
-from rtseg.errors import BackendError, ModelError
+from rtseg.errors import BackendError, ModelError, printable
 
 
 class TorchBackend:
@@ -57,7 +57,7 @@ class TorchBackend:
         self._precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
         network = open_network(model, size)
         for note in network.notes:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            print(printable(f"note: {note}"), file=sys.stderr, flush=True)
         self._description = network.description
         self._input_size = size or network.description.input_size
         self._largest: int | None = None

@@ -19,6 +19,7 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
     """Tell what this machine has, what is missing, and how to mend it. Exit code 1 if something must be mended."""
     with told(verbose):
         from rtseg.doctor import examine
+        from rtseg.errors import printable
         from rtseg.path_conflicts import check_paths, side_outputs
 
         check_paths((), side_outputs(json=json))
@@ -30,9 +31,9 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
         if json != "-":
             marks = {"ok": "ok    ", "absent": "-     ", "broken": "BROKEN"}
             for finding in findings:
-                print(f"{marks[finding.state]}  {finding.topic:<16} {finding.detail}")
+                print(printable(f"{marks[finding.state]}  {finding.topic:<16} {finding.detail}"))
                 if finding.remedy:
-                    print(f"{'':<25}-> {finding.remedy}")
+                    print(printable(f"{'':<25}-> {finding.remedy}"))
         if any(finding.state == "broken" for finding in findings):
             raise typer.Exit(1)
 

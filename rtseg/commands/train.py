@@ -327,6 +327,8 @@ def _evaluate(
 
 
 def _print_figures(result: Any) -> None:
+    from rtseg.models.label_report import percent
+
     width = max(14, *(len(name) for name in result.classes))
     for name, iou in result.iou.items():
         print(f"  {name:<{width}} IoU {iou:.4f}")
@@ -338,9 +340,9 @@ def _print_figures(result: Any) -> None:
     if result.match.data_only:
         print(f"               {result.miou_all_classes:.4f} with 0 for the classes that the model does not have")
         print(
-            f"not scored     {result.not_scored_share:.1%} of the labeled pixels: classes that the model does not have"
+            f"not scored     {percent(result.not_scored_share)} of the labeled pixels: classes that the model does not have"
         )
-    print(f"Void           {result.labels.void_share:.1%} of all pixels, counted nowhere")
+    print(f"Void           {percent(result.labels.void_share)} of all pixels, counted nowhere")
 
 
 def confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:

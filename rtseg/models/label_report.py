@@ -126,18 +126,20 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
         absent = count.absent(dataset.classes)
         occurring = [name for name in dataset.classes if name not in absent]
         assumed = count.assumed_void / max(1, count.total)
-        limit = ASSUMED_VOID_ONE_CLASS if len(occurring) < 2 else ASSUMED_VOID
-        if assumed >= limit and (len(occurring) < 2 or (absent and learned)):
+        one_class = len(occurring) < 2
+        likely = assumed >= (ASSUMED_VOID_ONE_CLASS if one_class else ASSUMED_VOID)
+        hint = learned and one_class and assumed > 0  # an error in any case: 255 is what may explain it
+        if hint or (likely and (one_class or (absent and learned))):
             raise DataError(f"{dataset.root}: {_is_255_a_class(dataset, split, occurring, absent, assumed)}")
-        if learned and len(occurring) < 2:
+        if learned and one_class:
             only = f"only '{occurring[0]}' occurs" if occurring else "all is Void"
             raise DataError(f"{dataset.root}: in the labels of train {only}; two classes at least are needed")
         if absent:
             effect = "they can't be learned" if learned else "they don't count in the mean IoU"
-            doubt = f"; {_percent(assumed)} of the pixels are 255, which is Void: is it a class?" if assumed else ""
+            doubt = f"; {percent(assumed)} of the pixels are 255, which is Void: is it a class?" if assumed else ""
             warnings.append(f"{split}: no label has {_quoted(absent)}; {effect}{doubt}")
         if count.void_share > LARGE_VOID:
-            warnings.append(f"{split}: {_percent(count.void_share)} of the pixels are Void and count nowhere")
+            warnings.append(f"{split}: {percent(count.void_share)} of the pixels are Void and count nowhere")
         if count.between > BETWEEN * count.borders and count.borders >= 100:
             warnings.append(
                 f"{split}: {count.between / count.borders:.0%} of the borders between two classes have a third class's value "
@@ -149,7 +151,7 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
 def _is_255_a_class(dataset: DataSet, split: str, occurring: list[str], absent: list[str], assumed: float) -> str:
     there = f"only {_quoted(occurring)}" if occurring else "no class"
     found = f"{there} occurs" if len(occurring) < 2 else f"no label has {_quoted(absent)}"
-    text = f"in the labels of {split} {found}, and {_percent(assumed)} of the pixels are 255, which is Void"
+    text = f"in the labels of {split} {found}, and {percent(assumed)} of the pixels are 255, which is Void"
     source = dataset.table.source
     if not source:
         return f"{text}; is 255 a class? Save labels as class indices 0, 1, 2 …"
@@ -164,7 +166,8 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share for people: only nothing at all is 0.0%."""
     return f"{share:.1%}" if share >= 0.0005 or not share else "<0.1%"
 
 
@@ -175,8 +178,8 @@ def label_table(dataset: DataSet, counts: Mapping[str, LabelCounts]) -> str:
     rows = [("images", [str(count.images) for count in counts.values()])]
     for index, name in enumerate(dataset.classes):
         shares = [int(count.pixels[index]) / max(1, count.total) for count in counts.values()]
-        rows.append((name, [_percent(share) if share else "none" for share in shares]))
-    rows.append(("Void", [_percent(count.void_share) for count in counts.values()]))
+        rows.append((name, [percent(share) if share else "none" for share in shares]))
+    rows.append(("Void", [percent(count.void_share) for count in counts.values()]))
     lines = [f"labels, read as {read_as}:", "  " + " " * width + "".join(f"{split:>9}" for split in counts)]
     lines += [f"  {name:<{width}}" + "".join(f"{cell:>9}" for cell in cells) for name, cells in rows]
     return "\n".join(lines)

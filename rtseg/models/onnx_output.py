@@ -126,7 +126,12 @@ def find_output(
             f"{path}: no output is a map of its input, {size[0]}x{size[1]}: {told}; scores [N, C, H, W] or class indices "
             "[N, H, W] are needed, not larger than the input and without cut borders"
         )
-    name, note = _choose(trace, maps, path, outputs)
+    if preparation.output:
+        name, note = preparation.output, ""
+        if len(outputs) > 1:
+            note = f"of the outputs {', '.join(outputs)} '{name}' is used, as --onnx-output says"
+    else:
+        name, note = _choose(trace, maps, path, outputs)
     axis, rows_columns = maps[name]
     channels = 1 if axis is None else shapes[name][axis]
     rest = [other for other in wanted if other not in maps]

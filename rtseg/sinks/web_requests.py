@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, {"status": "ok", "connected": connected})
 
     def _json(self, status: int, data: Mapping[str, Any]) -> None:
-        self._answer(status, "application/json", json.dumps(dict(data), ensure_ascii=False).encode())
+        self._answer(status, "application/json", json.dumps(dict(data)).encode())
 
     def _refuse(self, status: int, why: str) -> None:
         self.close_connection = True

@@ -33,13 +33,15 @@ FORMATS = (
 """Demuxers that read one file and nothing else: no playlists, no image sequences, no devices, no concatenation."""
 
 VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".mj2", ".f4v", ".insv", ".360", ".mkv", ".mk3d", ".webm",
-    ".avi", ".divx", ".ts", ".m2t", ".m2ts", ".mts", ".trp", ".tod", ".mpg", ".mpeg", ".mpe", ".m2p", ".m1v", ".m2v",
-    ".mpv", ".mpegts", ".vob", ".mod", ".vro", ".flv", ".asf", ".wmv", ".gif", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
-    ".mjpeg", ".mjpg", ".ogv", ".ogm", ".mxf", ".ivf", ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
+    ".mp4", ".m4v", ".mp4v", ".mpg4", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3gp2", ".3g2", ".3gpp2", ".mj2", ".mjp2", ".f4v",
+    ".ismv", ".psp", ".insv", ".360", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".xvid", ".ts", ".tp", ".trp", ".m2t", ".m2ts",
+    ".mts", ".mp2t", ".mpegts", ".ssif", ".tod", ".mpg", ".mpeg", ".mpe", ".ps", ".m2p", ".mp2p", ".vob", ".dvd", ".evo", ".mod",
+    ".vro", ".vdr", ".dav", ".m1v", ".m2v", ".mp2v", ".mpv", ".mpv2", ".flv", ".asf", ".wmv", ".wm", ".dvr-ms", ".gif", ".h264",
+    ".264", ".26l", ".h26l", ".jvt", ".avc", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ogv", ".ogm", ".ogx", ".mxf", ".ivf",
+    ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
 })  # fmt: skip
 """Endings of files that the demuxers above read, in lower case: what a folder is searched for. (A file that is named is opened
-whatever its ending.)"""
+whatever its ending.) Among them are all that FFmpeg names for these demuxers, but those of sounds, pictures and subtitles."""
 
 VIDEO_CODECS = (
     "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx-vp9,libvpx,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,rawvideo,prores,dnxhd,ffv1,"

@@ -167,7 +167,7 @@ class FileSource:
         """What was done to time stamps so far, one line each."""
         clock = self._clock
         if clock.start_offset:
-            yield f"all streams moved by {float(clock.start_offset):+.3f} s, to begin at zero"
+            yield f"the clock begins at {-float(clock.start_offset):+.3f} s: all streams are moved together, to begin near zero"
         for jump in clock.jumps:
             yield f"the clock jumps near {jump.at_seconds:.1f} s: all streams moved by {jump.seconds:+.3f} s from there on"
         wrong = dict(clock.wrong_stamps)
