@@ -138,7 +138,9 @@ def process_all(
 
         def ended(task: Task, item: Item) -> None:
             # The next run knows it: it is no input (`naming.find_inputs`) and may be replaced (`naming.unused_name`).
-            if "fidelity" in item and task.output != "-" and Path(task.output).is_file():
+            # A single file that the user named is the user's: nothing else is left beside it.
+            listed = resume or len(tasks) > 1 or task.made_up
+            if "fidelity" in item and listed and "-" not in (task.source, task.output) and Path(task.output).is_file():
                 try:
                     done.note(task.source, before[task], task.output, task.masks)
                 except SinkError as error:

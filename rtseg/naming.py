@@ -33,6 +33,9 @@ class Task:
     masks: str | None = None
     """Where its class indices go, if anywhere."""
 
+    made_up: bool = False
+    """Whether rtseg chose the output's name; False: the user did."""
+
 
 def name_tasks(
     inputs: Sequence[str], output: str | None, masks: str | None = None, say: Callable[[str], None] = lambda _: None
@@ -55,12 +58,12 @@ def name_tasks(
     several = len(found) > 1 or (group and not (output and _is_file_name(output)))
     outputs = name_outputs(found, output, into_folder=several, say=say)
     if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
-        return [Task(source, target, masks) for source, target in zip(found, outputs, strict=True)]
+        return [Task(source, target, masks, target != output) for source, target in zip(found, outputs, strict=True)]
     if Path(masks).suffix.lower() == ".mkv":
         raise OptionError(f"--masks is one file '{masks}', but there are {len(found)} inputs; name a folder")
     folders = [str(Path(masks) / Path(target).stem) for target in outputs]
     check_paths((), [Output(*names) for names in zip(folders, found, strict=True)])
-    return [Task(*names) for names in zip(found, outputs, folders, strict=True)]
+    return [Task(*names, made_up=True) for names in zip(found, outputs, folders, strict=True)]
 
 
 def find_inputs(

@@ -191,11 +191,14 @@ def test_of_several_names_results_are_left_out_and_a_single_one_is_taken(tmp_pat
         "video", drive, result, "-o", tmp_path / "out3", "--model", MODEL
     )  # one is left: it goes into the folder
     assert {path.name for path in (tmp_path / "out3").glob("*.mp4")} == {"a.mp4"}
-    run("video", result, "-o", tmp_path / "twice.mp4", *SMALL)
-    assert len(read(tmp_path / "twice.mp4")) == 4
-    done = rtseg("video", result, tmp_path / "twice.mp4", "-o", tmp_path / "out4", *SMALL)
-    told_in_one_line(done, "no videos but 2 results of rtseg", "name a single one")
+    (alone := tmp_path / "alone").mkdir()
+    run("video", result, "-o", alone / "twice.mp4", *SMALL)
+    assert len(read(alone / "twice.mp4")) == 4
+    assert [path.name for path in alone.iterdir()] == ["twice.mp4"]  # the user named it, and it is the user's
     assert states(result) == before
+    run("video", drive, "--masks", tmp_path / "m.mkv", *SMALL)
+    done = rtseg("video", result, tmp_path / "m.mkv", "-o", tmp_path / "out4", *SMALL)
+    told_in_one_line(done, "no videos but 2 results of rtseg", "name a single one")
 
 
 def test_of_several_names_images_of_rtseg_are_left_out_and_a_single_one_is_taken(tmp_path: Path) -> None:
