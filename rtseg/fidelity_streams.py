@@ -9,7 +9,7 @@ from math import isinf
 import numpy as np
 
 from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
-from rtseg.container_reading import ContainerReading, StreamReading
+from rtseg.container_reading import NO_TIME, ContainerReading, StreamReading, first_decoded
 from rtseg.fidelity_report import Repair, StreamReport
 from rtseg.sinks.others import TIME_CODE
 from rtseg.sinks.video import Written
@@ -117,8 +117,10 @@ class StreamComparison:
             out_times = out_times[:1]
         else:
             # Packets that only prepare a decoder for the first frame that is shown have other times.
-            going_in = [times[number] for number in numbers[early:]]
-            numbers, out_times = numbers[early:], out_times[early:]
+            numbers = numbers[early:]
+            going_in, out_times = _comparable(reading, out, numbers, early)
+            if reading.kind == "video" and set(out.pts) == {NO_TIME} != set(reading.pts):
+                self._note_delay(index, out)
         tolerance = max(out.time_base, reading.time_base) + self._coarse
         match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
         if match.worst * match.unit > tolerance + self._output.video.time_base:
@@ -191,6 +193,17 @@ class StreamComparison:
         if missing:
             packets = _counted(missing, f"packet{{s}} of video stream {index}")
             self.repairs.append(Repair(index, f"{packets} left out up to its next key frame", missing, 0.0))
+
+    def _note_delay(self, index: int, out: StreamReading) -> None:
+        """Report by how much FFmpeg shows a copied camera late whose pictures are reordered, as AVI has no times for them."""
+        shown = first_decoded(str(self._written.path), self._written.copied[index])
+        seconds = 0.0 if shown is None else float(shown - min(out.dts) * out.time_base)
+        if seconds > 0:
+            what = (
+                f"AVI does not say when the reordered pictures of video stream {index} are shown: some players, FFmpeg's among "
+                f"them, show them {seconds * 1000:.0f} ms late"
+            )
+            self.repairs.append(Repair(index, what, 0, seconds))
 
     def _before(self, reading: StreamReading, number: int) -> bool:
         """Whether a packet of the input is hidden there, or shown before the part that was asked for."""
@@ -267,6 +280,27 @@ class StreamComparison:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what.format(s='' if count == 1 else 's')}"
+
+
+def _comparable(
+    reading: StreamReading, out: StreamReading, numbers: list[int], early: int
+) -> tuple[list[int | None], list[int]]:
+    """Times of the input's packets and of the output's, from the `early`-th on, that ought to be the same.
+
+    AVI has one time for each packet of video: for H.264 the n-th time of showing, for other codecs the time of decoding.
+    """
+    times, out_times = reading.times(), out.times()[early:]
+    if reading.kind == "video" and reading.codec != "h264" and NO_TIME in out.pts:
+        times, out_times = _stamps(reading.dts), _stamps(out.dts)[early:]
+    going_in, coming_out = [times[number] for number in numbers], [time for time in out_times if time is not None]
+    if reading.kind == "video" and {NO_TIME} in (set(reading.pts), set(out.pts)):
+        known = iter(sorted(time for time in going_in if time is not None))
+        return [None if time is None else next(known) for time in going_in], sorted(coming_out)
+    return going_in, coming_out
+
+
+def _stamps(stamps: Sequence[int]) -> list[int | None]:
+    return [None if stamp == NO_TIME else stamp for stamp in stamps]
 
 
 def _window(cells: Loudness, at: float, seconds: float) -> Loudness:

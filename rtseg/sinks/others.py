@@ -15,6 +15,7 @@ from av.stream import Disposition
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, StreamInfo, time_code_of
+from rtseg.sinks.avi_video import AviVideo
 from rtseg.sinks.containers import Container
 from rtseg.sinks.covers import Cover
 from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
@@ -80,6 +81,7 @@ class Copied:
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
         self._stream.disposition = disposition
         self.index: int = self._stream.index
+        self.kind = str(template.type)
         context = template.codec_context
         # AAC in MPEG-TS carries its parameters in every packet (ADTS), elsewhere once in the header.
         self._adts = context is not None and context.name == "aac" and not context.extradata
@@ -87,8 +89,10 @@ class Copied:
         self._filter = BitStreamFilterContext("aac_adtstoasc", template) if bare else None
         self.damaged = 0
         """Packets that no muxer takes, and that are left out."""
-        # MPEG-TS has no default stream: FFmpeg opens the one of which it sees more frames.
-        self._key_first = template.type == "video" and kind.format == "mpegts"
+        in_avi = template.type == "video" and kind.constant_rate
+        self._avi = AviVideo(template, codec_name(template), self._stream) if in_avi else None
+        # They have no default stream: FFmpeg opens the one of which it sees more frames.
+        self._key_first = in_avi or (template.type == "video" and kind.format == "mpegts")
         self._begun = False
         self.left_out = 0
         """Packets of video before its first key frame, and those that only prepare for what comes behind them."""
@@ -97,7 +101,8 @@ class Copied:
         """The packet itself."""
         packets = [packet]
         if self._key_first and not self._begun:
-            before = packet.pts is not None and packet.pts < 0
+            # One that is still shown at zero is the first one.
+            before = packet.pts is not None and packet.pts < 0 and packet.pts + (packet.duration or 0) <= 0
             if before or (self.left_out and not packet.is_keyframe):
                 self.left_out += 1
                 return []
@@ -114,13 +119,22 @@ class Copied:
                 return []
             for filtered in packets:
                 filtered.time_base = time_base or Fraction(1)
-        for ready in packets:
-            ready.stream = self._stream
-        return packets
+        if self._avi is not None:
+            try:
+                packets = self._avi.take(packet)
+            except av.FFmpegError:
+                self.damaged += 1
+                return []
+        return self._own(packets)
 
     def flush(self) -> list[Packet[Any]]:
-        """Nothing is held back."""
-        return []
+        """What waits for its place in the order of showing."""
+        return [] if self._avi is None else self._own(self._avi.flush())
+
+    def _own(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
+        for packet in packets:
+            packet.stream = self._stream
+        return packets
 
 
 def _begins_with_adts(packet: Packet[Any]) -> bool:
@@ -177,16 +191,17 @@ class OtherStreams:
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
         ]
-        copied = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, Copied)}
         lost += [
-            f"audio stream {source}: {count} damaged packet{'s' * (count > 1)} left out"
-            for source, count in copied.items()
-            if count
+            f"{stream.kind} stream {source}: {stream.damaged} damaged packet{'s' * (stream.damaged > 1)} left out"
+            for source, stream in copied.items()
+            if stream.damaged
         ]
+        hides = f"as {self._kind.format} can't hide any"
         lost += [
-            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, as mpegts can't hide any"
-            for source, stream in self.streams.items()
-            if isinstance(stream, Copied) and stream.left_out
+            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, {hides}"
+            for source, stream in copied.items()
+            if stream.left_out
         ]
         return (*self._messages, *lost)
 
