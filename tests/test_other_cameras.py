@@ -147,6 +147,26 @@ def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Pat
     assert any("left out, as avi can't hide any" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("start", [None, 0.4])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "avi"])
+def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target: str, start: float | None) -> None:
+    """AVI does not say when its reordered pictures are shown."""
+    path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
+    result = through(path, tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    first = round((start or 0) * 25)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        frames = list(container.decode(container.streams.video[1]))
+    rear = plain_decode(tmp_path / f"out.{target}", 1)
+    assert [number for number, _ in rear] == [*range(100 + first, 130)]
+    if target == "avi":
+        times = packet_times(tmp_path / "out.avi", 1)
+    else:
+        times = [float(frame.pts * frame.time_base) for frame in frames]
+    begins = result.frames[0].pts_seconds + (0.08 if target == "ts" else 0)
+    assert times == pytest.approx([begins + number / 25 for number in range(30 - first)], abs=0.002)
+
+
 @pytest.mark.parametrize(("gop", "first"), [(40, 40), (250, None)])
 def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
     """It has no default stream: players open the one with more frames at the beginning."""
@@ -161,6 +181,14 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
     if first is not None:
         rear = [number_of(frame) - 100 for frame in read(tmp_path / "out.ts", stream=1)]
         assert rear == list(range(first, 50))
+
+
+def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
+    """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the picture that is shown last."""
+    path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert [number for number, _ in plain_decode(tmp_path / "out.mp4", 1)] == [*range(100, 148)]
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv"])

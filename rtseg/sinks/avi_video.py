@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import deque
 from fractions import Fraction
 from heapq import heappop, heappush
+from math import ceil
 from typing import Any
 
 from av import Packet
 from av.bitstream import BitStreamFilterContext
+
+_TICK_SECONDS = Fraction(1, 600)
+"""FFmpeg's muxer counts in no finer unit."""
 
 
 class AviVideo:
@@ -33,6 +37,7 @@ class AviVideo:
             stream.codec_context.codec_tag = "\0\0\0\0"  # the input's own says that there are lengths
         self._packets: deque[Packet[Any]] = deque()
         self._times: list[int] = []
+        self._last: int | None = None
         self._begun = False
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
@@ -56,7 +61,10 @@ class AviVideo:
     def _next(self) -> Packet[Any]:
         packet = self._packets.popleft()
         if self._reorders:
-            packet.pts = packet.dts = heappop(self._times)
+            time = heappop(self._times)
+            if self._last is not None:  # Two fields of a frame may have the same time.
+                time = max(time, self._last + ceil(_TICK_SECONDS / (packet.time_base or 1)))
+            packet.pts = packet.dts = self._last = time
         return packet
 
     def _from_zero(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:

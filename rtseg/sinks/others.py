@@ -94,6 +94,10 @@ class Copied:
         # They have no default stream: FFmpeg opens the one of which it sees more frames.
         self._key_first = in_avi or (template.type == "video" and kind.format == "mpegts")
         self._begun = False
+        # MP4 ends the edit list with the packets of its last fragment, and hides a picture that is shown later.
+        self._ends_late = template.type == "video" and kind.fragmented
+        self._held: list[Packet[Any]] = []
+        self._end: int | None = None
         self.left_out = 0
         """Packets of video before its first key frame, and those that only prepare for what comes behind them."""
 
@@ -119,6 +123,8 @@ class Copied:
                 return []
             for filtered in packets:
                 filtered.time_base = time_base or Fraction(1)
+        if self._ends_late:
+            return self._own(self._all_but_last(packet))
         if self._avi is not None:
             try:
                 packets = self._avi.take(packet)
@@ -128,8 +134,20 @@ class Copied:
         return self._own(packets)
 
     def flush(self) -> list[Packet[Any]]:
-        """What waits for its place in the order of showing."""
-        return [] if self._avi is None else self._own(self._avi.flush())
+        """What waits for its place in the order of showing, or for the end."""
+        for packet in self._held:
+            packet.duration = max(packet.duration or 0, (self._end or 0) - (packet.pts or 0))
+        return self._own(self._held if self._avi is None else self._avi.flush())
+
+    def _all_but_last(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """The packet before, but the first packet at once: where it begins, the track does. The last one is to last longer."""
+        end = (packet.pts or 0) + (packet.duration or 0)
+        if self._end is None:
+            self._end = end
+            return [packet]
+        self._end = max(self._end, end)
+        held, self._held = self._held, [packet]
+        return held
 
     def _own(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
         for packet in packets:
