@@ -20,7 +20,7 @@ import av
 from av import Packet
 from av.container import InputContainer
 
-from rtseg.sinks.others import codec_name
+from rtseg.sinks.copied import codec_name
 from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input

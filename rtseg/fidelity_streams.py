@@ -11,7 +11,7 @@ import numpy as np
 from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
 from rtseg.container_reading import NO_TIME, ContainerReading, StreamReading, decoded_times, first_decoded
 from rtseg.fidelity_report import Repair, StreamReport
-from rtseg.sinks.others import TIME_CODE
+from rtseg.sinks.copied import TIME_CODE
 from rtseg.sinks.video import Written
 from rtseg.sync_check import SYNC_MS, SyncPoint, sync_points
 from rtseg.time_match import Match, match_times
