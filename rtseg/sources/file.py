@@ -22,6 +22,7 @@ from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.sources.avi_order import avi_orders
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import shown_name
+from rtseg.sources.doubled_times import without_doubled_times
 from rtseg.sources.file_clock import Clock
 from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
@@ -232,7 +233,10 @@ class FileSource:
 
     def _read(self) -> Iterator[Frame | Passthrough]:
         fields = self._field_counter()
-        for packet in self._from_start(self._clock.map(self._packets())):
+        packets = self._packets()
+        if self._container.format.name == "mpeg" and self._video.codec_context.name == "h264":
+            packets = without_doubled_times(packets, self._video.index)
+        for packet in self._from_start(self._clock.map(packets)):
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
                 continue
