@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -19,7 +20,7 @@ import av
 from av import Packet
 from av.container import InputContainer
 
-from rtseg.sinks.others import codec_name
+from rtseg.sinks.copied import codec_name
 from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import open_input
@@ -212,6 +213,22 @@ def decoded_times(
     times, sound = _decode(path, video, allow_protocols, "NONE" if damaged else "FRAME")
     # With frame threads FFmpeg marks frames as corrupt that it decodes well without, and PyAV loses those beside an error.
     return times if damaged or sound else _decode(path, video, allow_protocols, "NONE")[0]
+
+
+def first_decoded(path: str, video: int) -> Fraction | None:
+    """Return the seconds at which FFmpeg's own tools show the first frame of a stream without presentation times; None: no frame.
+
+    It is the decoding time of the packet behind which the decoder gives the frame.
+    """
+    with open_input(path) as container:
+        stream = container.streams[video]
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_type = "NONE"
+        for packet in _video_packets(container, stream):
+            with suppress(av.FFmpegError, OSError):
+                for frame in stream.codec_context.decode(packet):
+                    return None if frame.dts is None else frame.dts * (fraction(stream.time_base) or Fraction(1))
+    return None
 
 
 def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str) -> tuple[list[int | None], bool]:

@@ -25,7 +25,7 @@ from rtseg.errors import SinkError
 from rtseg.fidelity_report import FidelityReport, Repair
 from rtseg.fidelity_streams import StreamComparison
 from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
-from rtseg.sinks.others import codec_name
+from rtseg.sinks.copied import codec_name
 from rtseg.sinks.video import Written
 from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.demux import STDIN

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rtseg.errors import FidelityError
-from rtseg.sinks.others import TIME_CODE
+from rtseg.sinks.copied import TIME_CODE
 from rtseg.sync_check import SyncPoint
 
 

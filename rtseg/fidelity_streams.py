@@ -9,9 +9,9 @@ from math import isinf
 import numpy as np
 
 from rtseg.audio_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
-from rtseg.container_reading import ContainerReading, StreamReading
+from rtseg.container_reading import NO_TIME, ContainerReading, StreamReading, decoded_times, first_decoded
 from rtseg.fidelity_report import Repair, StreamReport
-from rtseg.sinks.others import TIME_CODE
+from rtseg.sinks.copied import TIME_CODE
 from rtseg.sinks.video import Written
 from rtseg.sync_check import SYNC_MS, SyncPoint, sync_points
 from rtseg.time_match import Match, match_times
@@ -117,8 +117,18 @@ class StreamComparison:
             out_times = out_times[:1]
         else:
             # Packets that only prepare a decoder for the first frame that is shown have other times.
-            going_in = [times[number] for number in numbers[early:]]
-            numbers, out_times = numbers[early:], out_times[early:]
+            if reading.kind == "video" and {NO_TIME} in (set(reading.pts), set(out.pts)):
+                early = len(self._places_before(reading, out, numbers))
+            going_in, out_times = _comparable(reading, out, numbers, early)
+            numbers = numbers[early:]
+            if reading.kind == "video" and set(out.pts) == {NO_TIME} != set(reading.pts):
+                self._note_delay(index, out)
+            if reading.kind == "video" and set(reading.pts) == {NO_TIME} != set(out.pts):
+                shown = [
+                    t for t in decoded_times(str(self._written.path), self._written.copied[index]) if t is not None
+                ]
+                if shown != sorted(shown):
+                    return "its pictures are not shown in their order"
         tolerance = max(out.time_base, reading.time_base) + self._coarse
         match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
         if match.worst * match.unit > tolerance + self._output.video.time_base:
@@ -161,7 +171,8 @@ class StreamComparison:
         if reading.is_pcm:
             return ""
         times = out.times()
-        hidden = [place for place in sorted(out.hidden) if place >= early and not self._before(reading, numbers[place])]
+        before = self._places_before(reading, out, numbers)
+        hidden = [place for place in sorted(out.hidden) if place >= early and place not in before]
         if not hidden:
             return ""
         first, last = times[hidden[0]], times[hidden[-1]]
@@ -174,7 +185,8 @@ class StreamComparison:
         """How many packets at the beginning come before what was asked for; those that are shown now are told."""
         if reading.is_pcm:
             return 0
-        early = next((place for place, n in enumerate(numbers) if not self._before(reading, n)), len(numbers))
+        before = self._places_before(reading, out, numbers)
+        early = next((place for place in range(len(numbers)) if place not in before), len(numbers))
         shown = sum(place not in out.hidden for place in range(early))
         if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
             packets = _counted(shown, f"packet{{s}} of {reading.kind} stream {index}")
@@ -191,6 +203,25 @@ class StreamComparison:
         if missing:
             packets = _counted(missing, f"packet{{s}} of video stream {index}")
             self.repairs.append(Repair(index, f"{packets} left out up to its next key frame", missing, 0.0))
+
+    def _note_delay(self, index: int, out: StreamReading) -> None:
+        """Report by how much FFmpeg shows a copied camera late whose pictures are reordered, as AVI has no times for them."""
+        shown = first_decoded(str(self._written.path), self._written.copied[index])
+        seconds = 0.0 if shown is None else float(shown - min(out.dts) * out.time_base)
+        if seconds > 0:
+            what = (
+                f"AVI does not say when the reordered pictures of video stream {index} are shown: some players, FFmpeg's among "
+                f"them, show them {seconds * 1000:.0f} ms late"
+            )
+            self.repairs.append(Repair(index, what, 0, seconds))
+
+    def _places_before(self, reading: StreamReading, out: StreamReading, numbers: list[int]) -> set[int]:
+        """Which packets of the output are shown before the part that was asked for, or hidden in the input."""
+        before = [place for place, number in enumerate(numbers) if self._before(reading, number)]
+        if reading.kind == "video" and set(reading.pts) == {NO_TIME} != set(out.pts):
+            # H.264 in AVI: as many as have earlier times, those that are shown first.
+            return set(sorted(range(len(out.pts)), key=lambda place: out.time(place) or 0)[: len(before)])
+        return set(before)
 
     def _before(self, reading: StreamReading, number: int) -> bool:
         """Whether a packet of the input is hidden there, or shown before the part that was asked for."""
@@ -267,6 +298,28 @@ class StreamComparison:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what.format(s='' if count == 1 else 's')}"
+
+
+def _comparable(
+    reading: StreamReading, out: StreamReading, numbers: list[int], early: int
+) -> tuple[list[int | None], list[int]]:
+    """Times of the input's packets and of the output's, from the `early`-th on, that ought to be the same.
+
+    AVI has one time for each packet of video: for H.264 the n-th time of showing, for other codecs the time of decoding.
+    """
+    times, out_times = reading.times(), out.times()
+    if reading.kind == "video" and reading.codec != "h264" and NO_TIME in out.pts:
+        times, out_times = _stamps(reading.dts), _stamps(out.dts)
+    going_in = [times[number] for number in numbers]
+    if reading.kind == "video" and {NO_TIME} in (set(reading.pts), set(out.pts)):
+        known = iter(sorted(time for time in going_in if time is not None))
+        going_in = [None if time is None else next(known) for time in going_in]
+        out_times = sorted(time for time in out_times if time is not None)  # type: ignore[assignment]
+    return going_in[early:], [time for time in out_times[early:] if time is not None]
+
+
+def _stamps(stamps: Sequence[int]) -> list[int | None]:
+    return [None if stamp == NO_TIME else stamp for stamp in stamps]
 
 
 def _window(cells: Loudness, at: float, seconds: float) -> Loudness:

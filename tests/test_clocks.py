@@ -315,6 +315,28 @@ def test_frames_of_a_program_stream_are_shown_as_ffmpeg_shows_them(tmp_path: Pat
     assert offsets(tmp_path / "out.mp4") == pytest.approx(offsets(path), abs=0.002)
 
 
+@pytest.mark.parametrize(("container", "b_frames"), [("mpeg", 0), ("vob", 0), ("mpeg", 2), ("vob", 2), ("svcd", 2)])
+def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
+    tmp_path: Path, container: str, b_frames: int
+) -> None:
+    """Many pictures in a PES packet have one time, which FFmpeg gives to the one that ends in it too: frames 80 or 0 ms apart."""
+    path = write_video(
+        tmp_path / "in.mpg",
+        frames=100,
+        b_frames=b_frames,
+        gop=12,
+        container=container,
+        after=[Audio("mp2", seconds=4)],
+    )
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert "jumps" not in result.report.line()
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        times = [float(frame.pts * frame.time_base) for frame in video.decode(video=0)]
+    assert np.diff(times) == pytest.approx([0.04] * 99, abs=0.0002)
+    assert offsets(tmp_path / "out.mp4")[0] == pytest.approx(offsets(path)[0], abs=0.002)
+
+
 def test_a_full_avi_with_b_frames_keeps_its_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=25, b_frames=2, after=[Audio("libmp3lame")])
     result = through(path, tmp_path / "out.mp4")

@@ -14,20 +14,33 @@ from fuzz_boxes import _timescale, parse
 from media import number_of, picture, read, through, to_pix_fmt
 
 
-def write_cameras(path: Path, *, gop: int, frames: int = 75, begins: int = 0, b_frames: int = 2) -> Path:
-    """Write a front camera and a rear one, whose frames count from 100; both begin `begins` frames before zero."""
+def write_cameras(
+    path: Path,
+    *,
+    gop: int,
+    frames: int = 75,
+    begins: int = 0,
+    b_frames: int = 2,
+    codec: str = "libx264",
+    rear_later: int = 0,
+) -> Path:
+    """Write a front camera and a rear one, whose frames count from 100 and begin `rear_later` frames after the front's.
+
+    Both begin `begins` frames before zero.
+    """
     out = av.open(str(path), "w")
     cameras: list[Any] = []
     for _ in range(2):
         options = {"bf": str(b_frames), "sc_threshold": "0", "x264-params": f"bframes={b_frames}:b-adapt=0"}
-        stream = out.add_stream("libx264", rate=25, options=options)
+        stream = out.add_stream(codec, rate=25, options=options if codec == "libx264" else {})
         stream.width, stream.height, stream.codec_context.gop_size = 96, 64, gop
+        stream.codec_context.max_b_frames = b_frames
         cameras.append(stream)
     packets = []
     for number in range(frames):
         for place, stream in enumerate(cameras):
             frame = to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False)
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.pts, frame.time_base = number + place * rear_later, Fraction(1, 25)
             packets += stream.encode(frame)
     for stream in cameras:
         packets += stream.encode(None)
@@ -57,6 +70,103 @@ def test_a_part_begins_between_two_key_frames(tmp_path: Path, target: str, b_fra
     assert told == (target == "mkv")
 
 
+def packet_times(path: Path, stream: int) -> list[float]:
+    """When the packets of an AVI's stream are, by a plain demuxer: the times that AVI has."""
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.video[stream])
+        return [float(packet.dts * packet.time_base) for packet in packets if packet.size]
+
+
+def plain_decode(path: Path, stream: int) -> list[tuple[int, float]]:
+    """The number of each frame and when FFmpeg shows it where it has no presentation times, by PyAV alone."""
+    with av.open(str(path)) as container:
+        video = container.streams.video[stream]
+        video.thread_type = "NONE"
+        rows = [(frame, frame.to_ndarray(format="gray")[frame.height // 2]) for frame in container.decode(video)]
+    bits = [frame_row[[96 * (2 * bit + 1) // 16 for bit in range(8)]] > 127 for _, frame_row in rows]
+    numbers = [sum(1 << bit for bit in range(8) if values[bit]) for values in bits]
+    return [
+        (number, float((frame.dts or 0) * frame.time_base)) for number, (frame, _) in zip(numbers, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("source", ["mp4", "mov", "mkv", "ts"])
+def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path, source: str, b_frames: int) -> None:
+    path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
+    result = through(path, tmp_path / "out.avi")
+    assert result.report.ok, result.report.line()
+    shown = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
+    assert [[number for number, _ in frames] for frames in shown] == [[*range(30)], [*range(100, 130)]]
+    times = [packet_times(tmp_path / "out.avi", stream) for stream in (0, 1)]
+    assert times[0] == pytest.approx([number / 25 for number in range(30)])
+    assert times[1] == pytest.approx(times[0], abs=0.002)
+    assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
+    # AVI has no times of showing: what FFmpeg makes of the packets' is told.
+    late = shown[1][0][1] - times[1][0]
+    told = [repair for repair in result.report.repairs if "reordered pictures of video stream 1" in repair.what]
+    assert [repair.seconds for repair in told] == ([pytest.approx(late)] if b_frames else [])
+    assert bool(late) == bool(b_frames)
+
+
+def test_a_copied_camera_whose_codec_says_when_it_is_shown_is_in_step_in_avi(tmp_path: Path) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=12, frames=30, codec="mpeg4")
+    result = through(path, tmp_path / "out.avi")
+    assert result.report.ok, result.report.line()
+    assert not result.report.repairs
+    shown = plain_decode(tmp_path / "out.avi", 1)
+    assert [number for number, _ in shown] == [*range(100, 130)]
+    assert [time for _, time in shown][:-1] == pytest.approx([number / 25 for number in range(29)], abs=0.002)
+
+
+@pytest.mark.parametrize(("b_frames", "later"), [(0, 5), (2, 5), (0, -5), (2, -5)])
+def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_frames: int, later: int) -> None:
+    """AVI begins at zero with the segmented camera: the other one begins when it began, or at its next key frame."""
+    path = write_cameras(
+        tmp_path / "in.mkv", gop=20, frames=40, b_frames=b_frames, rear_later=later, begins=min(0, later)
+    )
+    result = through(path, tmp_path / "out.avi")
+    assert result.report.ok, result.report.line()
+    first = 0 if later > 0 else 20
+    assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)] == [*range(100 + first, 140)]
+    expected = [(number + later) / 25 for number in range(first, 40)]
+    assert packet_times(tmp_path / "out.avi", 1) == pytest.approx(expected, abs=0.002)
+    told = [repair.count for repair in result.report.repairs if "left out up to its next key frame" in repair.what]
+    assert told == ([20] if later < 0 else [])
+    with av.open(str(tmp_path / "out.avi")) as container:
+        assert container.streams.best("video").index == 0
+
+
+def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Path) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=40)
+    result = through(path, tmp_path / "out.avi", start=1.0, duration=1.0)
+    assert result.report.ok, result.report.line()
+    assert [number for number, _ in plain_decode(tmp_path / "out.avi", 0)] == [*range(25, 50)]
+    assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)][:10] == [*range(140, 150)]
+    assert packet_times(tmp_path / "out.avi", 1)[0] == pytest.approx(0.6, abs=0.002)
+    assert any("left out, as avi can't hide any" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("start", [None, 0.4])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "avi"])
+def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target: str, start: float | None) -> None:
+    """AVI does not say when its reordered pictures are shown."""
+    path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
+    result = through(path, tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    first = round((start or 0) * 25)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        frames = list(container.decode(container.streams.video[1]))
+    rear = plain_decode(tmp_path / f"out.{target}", 1)
+    assert [number for number, _ in rear] == [*range(100 + first, 130)]
+    if target == "avi":
+        times = packet_times(tmp_path / "out.avi", 1)
+    else:
+        times = [float(frame.pts * frame.time_base) for frame in frames]
+    begins = result.frames[0].pts_seconds + (0.08 if target == "ts" else 0)
+    assert times == pytest.approx([begins + number / 25 for number in range(30 - first)], abs=0.002)
+
+
 @pytest.mark.parametrize(("gop", "first"), [(40, 40), (250, None)])
 def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
     """It has no default stream: players open the one with more frames at the beginning."""
@@ -71,6 +181,14 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
     if first is not None:
         rear = [number_of(frame) - 100 for frame in read(tmp_path / "out.ts", stream=1)]
         assert rear == list(range(first, 50))
+
+
+def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
+    """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the picture that is shown last."""
+    path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert [number for number, _ in plain_decode(tmp_path / "out.mp4", 1)] == [*range(100, 148)]
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv"])

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from fractions import Fraction
 from typing import Any, Protocol
 
 import av
 from av import Packet
-from av.bitstream import BitStreamFilterContext
 from av.codec import Codec
 from av.container import OutputContainer
-from av.stream import Disposition
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, StreamInfo, time_code_of
 from rtseg.sinks.containers import Container
+from rtseg.sinks.copied import TIME_CODE, Copied, codec_name, metadata_for
 from rtseg.sinks.covers import Cover
-from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
-
-_BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
-"""ISO 639-2 codes and their forms in FFmpeg's list of QuickTime's languages."""
-
-
-TIME_CODE = "time code"
-"""Stands for the codec of a time code track, which muxers write by themselves from the `timecode` of a video stream."""
+from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
 
 class OtherStream(Protocol):
@@ -38,112 +28,6 @@ class OtherStream(Protocol):
 
     def flush(self) -> list[Packet[Any]]:
         """Return what is still to be written at the end."""
-
-
-def codec_name(stream: Any) -> str:
-    """Return FFmpeg's name of a stream's codec, whatever decodes it: `mp3`, not `mp3float`."""
-    context = stream.codec_context
-    if context is not None:
-        return str(context.codec.canonical_name)
-    name = getattr(stream, "name", None) or "of an unknown kind"
-    if stream.type == "data" and name in ("of an unknown kind", "none") and "timecode" in stream.metadata:
-        return TIME_CODE
-    return name
-
-
-def metadata_for(kind: Container, template: Any) -> dict[str, str]:
-    """Return a stream's metadata; MOV knows languages by their bibliographic codes."""
-    metadata = dict(template.metadata)
-    if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
-        metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
-    return metadata
-
-
-class Copied:
-    """A stream whose packets are the input's own; `no_time_code`: the time code in its metadata is not that of its beginning.
-
-    Raises:
-        av.FFmpegError, ValueError: the container does not hold it.
-    """
-
-    def __init__(self, container: OutputContainer, template: Any, kind: Container, no_time_code: bool) -> None:
-        if not kind.holds(template.type, codec_name(template)):
-            raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
-        _try_header(template, kind)
-        self._stream = _add_copy(container, template, kind)
-        self._stream.metadata.update(metadata_for(kind, template))
-        if no_time_code:
-            for key in [key for key in self._stream.metadata if key.lower() == "timecode"]:
-                del self._stream.metadata[key]
-        disposition = Disposition(template.disposition)
-        if template.type == "video":
-            disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
-        self._stream.disposition = disposition
-        self.index: int = self._stream.index
-        context = template.codec_context
-        # AAC in MPEG-TS carries its parameters in every packet (ADTS), elsewhere once in the header.
-        self._adts = context is not None and context.name == "aac" and not context.extradata
-        bare = self._adts and kind.format != "mpegts"
-        self._filter = BitStreamFilterContext("aac_adtstoasc", template) if bare else None
-        self.damaged = 0
-        """Packets that no muxer takes, and that are left out."""
-        # MPEG-TS has no default stream: FFmpeg opens the one of which it sees more frames.
-        self._key_first = template.type == "video" and kind.format == "mpegts"
-        self._begun = False
-        self.left_out = 0
-        """Packets of video before its first key frame, and those that only prepare for what comes behind them."""
-
-    def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """The packet itself."""
-        packets = [packet]
-        if self._key_first and not self._begun:
-            before = packet.pts is not None and packet.pts < 0
-            if before or (self.left_out and not packet.is_keyframe):
-                self.left_out += 1
-                return []
-            self._begun = True
-        if self._adts and not _begins_with_adts(packet):
-            self.damaged += 1
-            return []
-        if self._filter is not None:
-            time_base = packet.time_base
-            try:
-                packets = self._filter.filter(packet)
-            except av.FFmpegError:
-                self.damaged += 1
-                return []
-            for filtered in packets:
-                filtered.time_base = time_base or Fraction(1)
-        for ready in packets:
-            ready.stream = self._stream
-        return packets
-
-    def flush(self) -> list[Packet[Any]]:
-        """Nothing is held back."""
-        return []
-
-
-def _begins_with_adts(packet: Packet[Any]) -> bool:
-    """Whether AAC has the header that says its parameters: sync word, layer 0 and a known rate (ISO/IEC 13818-7, 6.2)."""
-    head = bytes(memoryview(packet)[:3]) if packet.size > 7 else b""
-    return len(head) == 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13
-
-
-def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
-    """Add a stream like the input's. PCM in MP4 must say which channel is which: AVI often gives their number alone."""
-    stream: Any = container.add_stream_from_template(template, opaque=True)
-    if kind.format == "mp4" and codec_name(template).startswith("pcm_"):
-        stream.codec_context.layout = default_layout(template.codec_context.layout)
-    return stream
-
-
-def _try_header(template: Any, kind: Container) -> None:
-    """Raise what the muxer raises for a header with this stream, which it says only when the header is written."""
-    # By default MP4's index, which may refuse the channels of PCM, is written last and without a stream that has no packets.
-    options = {"movflags": "empty_moov"} if kind.fragmented and codec_name(template).startswith("pcm_") else {}
-    with io.BytesIO() as memory, av.open(memory, "w", format=kind.format, container_options=options) as trial:
-        _add_copy(trial, template, kind).metadata.update(template.metadata)
-        trial.start_encoding()
 
 
 class OtherStreams:
@@ -177,16 +61,17 @@ class OtherStreams:
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
         ]
-        copied = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, Copied)}
         lost += [
-            f"audio stream {source}: {count} damaged packet{'s' * (count > 1)} left out"
-            for source, count in copied.items()
-            if count
+            f"{stream.kind} stream {source}: {stream.damaged} damaged packet{'s' * (stream.damaged > 1)} left out"
+            for source, stream in copied.items()
+            if stream.damaged
         ]
+        hides = f"as {self._kind.format} can't hide any"
         lost += [
-            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, as mpegts can't hide any"
-            for source, stream in self.streams.items()
-            if isinstance(stream, Copied) and stream.left_out
+            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, {hides}"
+            for source, stream in copied.items()
+            if stream.left_out
         ]
         return (*self._messages, *lost)
 

@@ -15,8 +15,9 @@ from av.container import OutputContainer
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, Segmented, StreamInfo
 from rtseg.sinks.containers import STDOUT, container_for
+from rtseg.sinks.copied import codec_name
 from rtseg.sinks.encoder import Coding, Encoder
-from rtseg.sinks.others import OtherStreams, codec_name
+from rtseg.sinks.others import OtherStreams
 from rtseg.sinks.partial import Partial, reason
 from rtseg.sinks.read_back import read_back
 

@@ -19,8 +19,10 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import CardFrame, Fetched, card_picture, in_card_memory
 from rtseg.errors import SourceError
 from rtseg.frame import Frame, Passthrough, Planes, StreamInfo
+from rtseg.sources.avi_order import avi_orders
 from rtseg.sources.avi_times import AviTimes
 from rtseg.sources.demux import shown_name
+from rtseg.sources.doubled_times import without_doubled_times
 from rtseg.sources.file_clock import Clock
 from rtseg.sources.frame_decoder import FrameDecoder
 from rtseg.sources.h264_fields import FieldCounter
@@ -128,6 +130,7 @@ class FileSource:
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()
         self._other_videos: dict[int, OtherVideo] = {}
+        self._avi_orders = avi_orders(self._container, self._video.index)
         self._silent: dict[int, Fraction] = {}
         """Seconds from the beginning of a part to the first packet of audio in it, where one before it was left out."""
         # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
@@ -230,7 +233,10 @@ class FileSource:
 
     def _read(self) -> Iterator[Frame | Passthrough]:
         fields = self._field_counter()
-        for packet in self._from_start(self._clock.map(self._packets())):
+        packets = self._packets()
+        if self._container.format.name == "mpeg" and self._video.codec_context.name == "h264":
+            packets = without_doubled_times(packets, self._video.index)
+        for packet in self._from_start(self._clock.map(packets)):
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
                 continue
@@ -250,6 +256,9 @@ class FileSource:
             yield from self._frames(picture)
         for picture, pts in self._times.flush():
             yield from self._frame(picture, pts)
+        for order in self._avi_orders.values():
+            for packet in order.flush():
+                yield from self._copied_video(packet)
         for stream, times in self._others.items():
             left = times.flush()
             yield from self._passed(left, stream, fraction(left[0].time_base) if left else Fraction(1))
@@ -426,19 +435,26 @@ class FileSource:
         stream = packet.stream_index
         if self._span.start:
             _refine(packet)  # AVI counts blocks of audio: the part begins between two of them.
+        if self._kinds.get(stream) == "video":
+            order = self._avi_orders.get(stream)
+            for placed in [packet] if order is None else order.take(packet):
+                yield from self._copied_video(placed)
+            return
         unit = fraction(packet.time_base) or Fraction(1)
         times = self._others.setdefault(stream, PacketTimes())
-        if self._kinds.get(stream) == "video":
-            first = self._span.first(unit) if self._span.start else None
-            other = self._other_videos.setdefault(stream, OtherVideo(first, self._starts.get(stream, 0), unit))
-            for ready, leads in other.take(packet):
-                yield from self._passed(times.place(ready, True), stream, unit, leads=leads)
-            return
         if not packet.is_discard:
             self._heard.add(stream)
         elif stream in self._heard or not self._prepares(packet, unit):
             return  # An edit list hides it.
         yield from self._passed(times.place(packet), stream, unit)
+
+    def _copied_video(self, packet: Packet[Any]) -> Iterator[Passthrough]:
+        stream, unit = packet.stream_index, fraction(packet.time_base) or Fraction(1)
+        times = self._others.setdefault(stream, PacketTimes())
+        first = self._span.first(unit) if self._span.start else None
+        other = self._other_videos.setdefault(stream, OtherVideo(first, self._starts.get(stream, 0), unit))
+        for ready, leads in other.take(packet):
+            yield from self._passed(times.place(ready, True), stream, unit, leads=leads)
 
     def _passed(
         self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction, *, leads: bool = False
