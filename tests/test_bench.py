@@ -13,7 +13,7 @@ from command import rtseg
 from typer.testing import CliRunner
 
 from rtseg.bench.alone import StageCost
-from rtseg.bench.measure import advice
+from rtseg.bench.measure import advice, bench
 from rtseg.cli import app
 from rtseg.demo import write_drive
 from rtseg.nvidia import find_gpus
@@ -21,6 +21,7 @@ from rtseg.segmenter import Segmenter
 from rtseg.stats import STAGES, Histogram
 from rtseg.synthetic import SyntheticDrive
 from rtseg.tuning import remember_streams, tuned_streams, tuning_file
+from rtseg.video import Encoding, Look
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -55,6 +56,12 @@ def test_stages_road_and_bound(drive: Path, tmp_path: Path) -> None:
     assert {"processor", "cores", "packages"} <= set(told["machine"])
     assert "bound" in result.output
     assert not list(tmp_path.glob("*.mp4"))  # what it encodes is thrown away
+
+
+def test_each_stage_runs_once_at_least_on_a_machine_that_is_held_up(drive: Path) -> None:
+    with Segmenter(str(MODEL)) as segmenter:
+        found = bench(str(drive), segmenter, Look(), Encoding(), seconds=1e-9, rounds=1)
+    assert all(found["alone"][stage]["fps"] > 0 for stage in STAGES)
 
 
 def test_several_are_items_with_a_picture(drive: Path, tmp_path: Path) -> None:

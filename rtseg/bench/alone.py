@@ -196,14 +196,14 @@ def _kept_of(width: int, height: int) -> int:
 
 
 def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float, threads: int = 1) -> StageCost:
-    """Runs a stage again and again, in as many threads as it is made for."""
+    """Runs a stage again and again, in as many threads as it is made for; once at least, however short `seconds` are."""
     for _ in range(2 * threads):
         work(next(items))
     wall, lock = Histogram(), threading.Lock()
     begun, begun_cpu = time.perf_counter(), time.process_time()
 
     def loop() -> None:
-        while time.perf_counter() - begun < seconds:
+        while True:
             with lock:
                 item = next(items)
             begin = time.perf_counter()
@@ -211,6 +211,8 @@ def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float
             spent = time.perf_counter() - begin
             with lock:
                 wall.add(spent)
+            if time.perf_counter() - begun >= seconds:
+                return
 
     workers = [threading.Thread(target=loop, daemon=True) for _ in range(threads - 1)]
     for worker in workers:
