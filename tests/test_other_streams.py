@@ -147,14 +147,54 @@ def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path,
     assert after == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
 
 
-def test_g711_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
+def _samples(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw"])
+@pytest.mark.parametrize("source", ["avi", "mov", "mkv"])
+def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: Path, source: str, codec: str) -> None:
+    path = _write_clicks(tmp_path / f"in.{'mov' if source == 'mkv' else source}", codec, 8000, video="mjpeg")
+    expected = _samples(path)
+    # A name with each character that means something to the muxer on the way.
+    first = tmp_path / "a [f=mov] b|'\\c.mkv"
+    result = through(path, first, sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert result.notes == ()
+    path = first if source == "mkv" else path
+    for target in ("mkv", "mov", "avi", "mp4"):
+        out = tmp_path / f"out.{target}"
+        result = through(path, out)
+        assert result.report.ok, result.report.line()
+        with av.open(str(out)) as container:
+            kept = container.streams.audio[0].codec_context.name
+            assert container.streams.video[0].codec_context.extradata
+        if target == "mp4":
+            assert result.notes == (f"mp4 can't hold audio stream 1 ({codec}): transcoded to aac",)
+            continue
+        # Matroska alone may have gaps.
+        assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
+        assert np.array_equal(_samples(out), expected)
+
+
+def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
-    through(path, tmp_path / "out.mkv")
-    samples = []
-    for name in ("in.mov", "out.mkv"):
-        with av.open(str(tmp_path / name)) as container:
-            samples.append(np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)]))
-    assert np.array_equal(*samples)
+    with av.open(str(path)) as before, av.open(str(tmp_path / "chapter.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in before.streams}
+        chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+        out.set_chapters([chapter])
+        for packet in before.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    result = through(tmp_path / "chapter.mov", tmp_path / "out.mkv")
+    assert result.report.ok, result.report.line()
+    assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [found["metadata"]["title"] for found in container.chapters()] == ["one"]
+    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska beside chapters"
+    assert f"{copied}: transcoded to pcm_s16le" in result.notes
 
 
 def _write_pcm(path: Path, layout: str) -> None:

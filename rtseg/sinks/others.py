@@ -15,7 +15,7 @@ from av.stream import Disposition
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, StreamInfo, time_code_of
-from rtseg.sinks.containers import Container
+from rtseg.sinks.containers import TEE, Container
 from rtseg.sinks.covers import Cover
 from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
 
@@ -69,7 +69,8 @@ class Copied:
     def __init__(self, container: OutputContainer, template: Any, kind: Container, no_time_code: bool) -> None:
         if not kind.holds(template.type, codec_name(template)):
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
-        _try_header(template, kind)
+        if container.format.name != TEE or codec_name(template) not in kind.unlisted:
+            _try_header(template, kind)
         self._stream = _add_copy(container, template, kind)
         self._stream.metadata.update(metadata_for(kind, template))
         if no_time_code:
@@ -236,6 +237,8 @@ class OtherStreams:
         if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
             self._transcode(template, f"{self._kind.format} can't hold gaps in {what}")
             return
+        if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
+            problem = f"{what} can't be copied to {self._kind.format} beside chapters"
         try:
             self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
         except (av.FFmpegError, ValueError):
