@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
@@ -93,8 +94,9 @@ class Container:
     covers: frozenset[str] = frozenset()
     """Codecs of the cover pictures that it holds: MP4 in its metadata, Matroska as attachments."""
 
-    writes_time_code: bool = False
-    """Its muxer writes a time code track where a video stream has a `timecode`."""
+    time_codes: Literal["tracks", "tags", "whole", ""] = ""
+    """How it says time codes: a track that its muxer writes where a video stream has a `timecode`; in the metadata of any stream;
+    in that of the whole file alone; not at all."""
 
     def tee(self, url: str) -> str:
         """Return the URL by which the muxer `tee` writes this container to `url`."""
@@ -103,7 +105,7 @@ class Container:
 
     def holds(self, kind: str, codec: str) -> bool:
         """Whether streams of a type (`audio`, `data` ...) and codec may be in it, by the lists; the muxer may refuse more."""
-        if self.writes_time_code and kind == "data" and codec not in _MP4_DATA:
+        if self.fragmented and kind == "data" and codec not in _MP4_DATA:
             return False  # The muxer writes them without a description, and nothing can read them.
         if self.format == "mp4" and codec in _MP4_UNREAD:
             return False
@@ -135,11 +137,13 @@ _MATROSKA_UNLISTED = frozenset({"pcm_alaw", "pcm_mulaw"})
 _COVERS = frozenset({"mjpeg", "png"})
 
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
-    ".m4v": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
-    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, writes_time_code=True),
-    ".mkv": Container("matroska", options=_CLUSTERED, holds_pcm=True, unlisted=_MATROSKA_UNLISTED, covers=_COVERS),
-    ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED),
+    ".mp4": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
+    ".m4v": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
+    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, time_codes="tracks"),
+    ".mkv": Container(
+        "matroska", options=_CLUSTERED, holds_pcm=True, unlisted=_MATROSKA_UNLISTED, time_codes="tags", covers=_COVERS
+    ),
+    ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED, time_codes="tags"),
     ".ts": Container("mpegts", held=_TS_HOLDS),
     ".m2ts": Container("mpegts", held=_TS_HOLDS),
     ".mts": Container("mpegts", held=_TS_HOLDS),
@@ -151,6 +155,7 @@ CONTAINERS: Mapping[str, Container] = {
         constant_rate=True,
         holds_pcm=True,
         held=_AVI_HOLDS,
+        time_codes="whole",
     ),
     ".h264": Container("h264", audio_codec=None, timed=False),
     ".264": Container("h264", audio_codec=None, timed=False),

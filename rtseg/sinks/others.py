@@ -14,9 +14,10 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 from rtseg.errors import SinkError
-from rtseg.frame import Passthrough, StreamInfo, time_code_of
+from rtseg.frame import Passthrough, StreamInfo
 from rtseg.sinks.containers import TEE, Container
 from rtseg.sinks.covers import Cover
+from rtseg.sinks.time_codes import lost_tags, time_code_places
 from rtseg.sinks.transcode import Transcoded, default_layout, pcm_encoder
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
@@ -51,9 +52,9 @@ def codec_name(stream: Any) -> str:
     return name
 
 
-def metadata_for(kind: Container, template: Any) -> dict[str, str]:
-    """Return a stream's metadata; MOV knows languages by their bibliographic codes."""
-    metadata = dict(template.metadata)
+def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str, str]:
+    """Return a stream's metadata, with its time code or without; MOV knows languages by their bibliographic codes."""
+    metadata = {k: v for k, v in template.metadata.items() if not no_time_code or k.lower() != "timecode"}
     if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
         metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
     return metadata
@@ -72,10 +73,7 @@ class Copied:
         if container.format.name != TEE or codec_name(template) not in kind.unlisted:
             _try_header(template, kind)
         self._stream = _add_copy(container, template, kind)
-        self._stream.metadata.update(metadata_for(kind, template))
-        if no_time_code:
-            for key in [key for key in self._stream.metadata if key.lower() == "timecode"]:
-                del self._stream.metadata[key]
+        self._stream.metadata.update(metadata_for(kind, template, no_time_code))
         disposition = Disposition(template.disposition)
         if template.type == "video":
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
@@ -160,6 +158,7 @@ class OtherStreams:
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
+        self._info = info
         self._no_time_code = info.no_time_code
         self._changing = info.changing
         self._pictures = info.covers
@@ -167,6 +166,7 @@ class OtherStreams:
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
+        self._added: list[Any] = []
         self._time_codes: list[Any] = []
         self._written_time_codes: dict[int, int] = {}
         self._messages: list[str] = []
@@ -219,7 +219,8 @@ class OtherStreams:
         Raises:
             SinkError: it can't be copied, with `strict`.
         """
-        if codec_name(template) == TIME_CODE and self._kind.writes_time_code:
+        self._added.append(template)
+        if codec_name(template) == TIME_CODE and self._kind.time_codes in ("tracks", "tags"):
             self._time_codes.append(template)
             return
         if template.index in self._pictures:
@@ -246,31 +247,28 @@ class OtherStreams:
 
     def complete(self) -> None:
         """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
-        behind = len(self._container.streams)
-        if self._kind.writes_time_code:
-            behind += self._match_time_codes(behind)
+        places = time_code_places(self._container, self._kind)
+        behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
+        self._match_time_codes(places)
         for place, template in enumerate(self._covers):
             packet = self._pictures[template.index]
             self.streams[template.index] = Cover(self._container, template, packet, behind + place)
 
-    def _match_time_codes(self, behind: int) -> int:
-        """Find each time code track among those that the muxer writes for the video streams; return how many it writes."""
-        everywhere = time_code_of(self._container.metadata)
-        codes = [everywhere or time_code_of(video.metadata) for video in self._container.streams.video]
-        written: list[str | None] = [code for code in codes if code]
-        count = len(written)
+    def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
+        """Find each time code track among the time codes of the output; name what is lost."""
         for template in self._time_codes:
-            code = template.metadata["timecode"]
+            place = next((place for place in places if place[0] == template.metadata["timecode"]), None)
             what = f"data stream {template.index} ({TIME_CODE})"
             if self._no_time_code:
                 self._drop(template, f"{what} is not kept {self._no_time_code}")
-            elif code in written:
-                place = written.index(code)
-                written[place] = None
-                self._written_time_codes[template.index] = behind + place
+            elif place is not None:
+                places.remove(place)
+                self._written_time_codes[template.index] = place[1]
             else:
                 self._drop(template, f"{what} belongs to no video stream")
-        return count
+        tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
+        kept = [stream for stream in self._added if stream.index in self.streams]
+        self._messages += lost_tags(self._kind, self._info, kept, tracks)
 
     def first(self) -> list[Packet[Any]]:
         """Return what is to be written right behind the header."""
@@ -282,7 +280,7 @@ class OtherStreams:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:
                 stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
-                stream.metadata.update(metadata_for(self._kind, template))
+                stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
             except (av.FFmpegError, ValueError):
                 problem += ", which FFmpeg can't decode"
             else:
