@@ -20,6 +20,7 @@ import av
 from av import Packet
 from av.container import InputContainer
 
+from rtseg.frame import time_code_of
 from rtseg.sinks.copied import codec_name
 from rtseg.sources.audio_changes import has_adts
 from rtseg.sources.avi_times import AviTimes
@@ -55,6 +56,9 @@ class StreamReading:
 
     adts: bool = False
     """Whether it is AAC with a header before each packet; one without is damaged, and no muxer takes it."""
+
+    time_code: str | None = None
+    """In its metadata."""
 
     pts: array[int] = field(default_factory=lambda: array("q"))
     """Presentation times in ticks; `NO_TIME` where there is none."""
@@ -134,6 +138,15 @@ class ContainerReading:
     timed: bool = True
     """Whether the format says when a frame is shown; raw streams do not."""
 
+    time_code: str | None = None
+    """In the metadata of the whole file."""
+
+    @property
+    def time_codes(self) -> set[str]:
+        """All time codes that the file says."""
+        codes = self.time_code, self.video.time_code, *(other.time_code for other in self.others.values())
+        return {code for code in codes if code is not None}
+
     def presentation_times(self) -> list[int] | None:
         """Return when each frame is shown, in ticks and in the order of showing, where the packets alone say so.
 
@@ -190,7 +203,7 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
         _unwrap(streams, streams[video])
     own = streams.pop(video)
     timed = not container.format.flags & NO_TIME_STAMPS
-    return ContainerReading(own, streams, arbitrary_clock(container), timed)
+    return ContainerReading(own, streams, arbitrary_clock(container), timed, time_code_of(container.metadata))
 
 
 def decoded_times(
@@ -310,7 +323,7 @@ def _reading(stream: Any) -> StreamReading:
     default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
     kind = "cover" if is_cover(stream) else stream.type
     unit = fraction(stream.time_base) or Fraction(1)
-    return StreamReading(codec_name(stream), kind, unit, default, has_adts(stream))
+    return StreamReading(codec_name(stream), kind, unit, default, has_adts(stream), time_code_of(stream.metadata))
 
 
 def _payload(codec: str, packet: Packet[Any], adts: bool) -> bytes | None:

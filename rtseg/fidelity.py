@@ -24,7 +24,7 @@ from rtseg.container_reading import (
 from rtseg.errors import SinkError
 from rtseg.fidelity_report import FidelityReport, Repair
 from rtseg.fidelity_streams import StreamComparison
-from rtseg.frame import Colour, Frame, Passthrough, StreamInfo
+from rtseg.frame import Colour, Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.sinks.copied import codec_name
 from rtseg.sinks.video import Written
 from rtseg.sources.audio_changes import has_adts
@@ -55,7 +55,9 @@ class Recorder:
         self.video_index: int | None = None if info.template is None else info.template.index
         self.video = StreamReading("", "video", info.time_base)
         self.streams = {
-            stream.index: StreamReading(codec_name(stream), stream.type, adts=has_adts(stream))
+            stream.index: StreamReading(
+                codec_name(stream), stream.type, adts=has_adts(stream), time_code=time_code_of(stream.metadata)
+            )
             for stream in info.streams
         }
         for index, cover in info.covers.items():

@@ -72,8 +72,11 @@ class StreamComparison:
             fate = fates.get(index, "left out")
             out = self._output.others.get(indices[index]) if index in indices else None
             trouble = ""
-            if reading.codec == TIME_CODE and (out is None or out.codec != TIME_CODE):
-                fate = "left out"
+            if reading.codec == TIME_CODE:
+                if reading.time_code not in self._output.time_codes:
+                    fate = "left out"
+                if out is not None and out.codec != TIME_CODE:
+                    out = None  # a camera that says it in its metadata
             if reading.kind == "cover":
                 trouble = "" if fate != "copied" or self._holds_cover(reading) else "the picture is not in the output"
             elif fate == "copied" and out is not None:

@@ -159,8 +159,13 @@ class RtspServer(TcpServer):
                 return
 
 
-def encode_rtp(frames: int, *, size: tuple[int, int] = (96, 64), first: int = 0) -> list[bytes]:
-    """RTP packets of numbered pictures as an RTSP connection interleaves them, cut where each picture ends."""
+def encode_rtp(
+    frames: int, *, size: tuple[int, int] = (96, 64), first: int = 0, without: tuple[int, ...] = ()
+) -> list[bytes]:
+    """RTP packets of numbered pictures as an RTSP connection interleaves them, cut where each picture ends.
+
+    `without`: kinds of network abstraction units that are left out, such as 7 and 8, the parameter sets.
+    """
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = *size, "yuv420p", Fraction(1, RATE)  # type: ignore[attr-defined]
     codec.framerate, codec.gop_size = RATE, 10  # type: ignore[attr-defined]
@@ -171,7 +176,7 @@ def encode_rtp(frames: int, *, size: tuple[int, int] = (96, 64), first: int = 0)
         frame.pts, frame.time_base = number, Fraction(1, RATE)
         data = b"".join(bytes(packet) for packet in codec.encode(frame))  # type: ignore[attr-defined]
         units = [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1") if unit.strip(b"\0")]
-        pieces = [piece for unit in units for piece in _rtp_payloads(unit)]
+        pieces = [piece for unit in units if unit[0] & 31 not in without for piece in _rtp_payloads(unit)]
         chunk = b""
         for index, piece in enumerate(pieces):
             marker = 0x80 if index == len(pieces) - 1 else 0

@@ -15,7 +15,7 @@ import av
 import pytest
 from av.video.frame import PictureType
 from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
-from media import number_of, write_video
+from media import number_of, read, write_video
 from test_live_arrival import raw_h264
 from test_live_protocols import playlist
 from typer.testing import CliRunner
@@ -461,6 +461,49 @@ def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path)
     assert 25 < len(frames) < 42
     assert len(frames) + source.corrupt == 45
     assert any("missing in 2 places" in line for line in source.warnings), source.warnings
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_playlist_of_parts_of_a_file_plays_or_is_refused_by_what_the_server_sends(tmp_path: Path, ranges: bool) -> None:
+    write_hls(tmp_path, ended=True)
+    parts = [(tmp_path / f"{number}.ts").read_bytes() for number in range(3)]
+    data, begin = b"".join(parts), 0
+    lines = ["#EXTM3U", "#EXT-X-VERSION:4", "#EXT-X-TARGETDURATION:1"]
+    for part in parts:
+        lines += ["#EXTINF:0.5,", f"#EXT-X-BYTERANGE:{len(part)}@{begin}", "all.ts"]
+        begin += len(part)
+    text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+
+    def answer(request: str) -> Iterator[bytes]:
+        asked = re.search(r"Range: bytes=(\d+)-(\d*)", request)
+        if ".m3u8" in request.split()[1]:
+            body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nx.m3u8\n" if "/all.m3u8" in request else text.encode()
+            yield http_answer("application/x-mpegurl", "200 OK", f"Content-Length: {len(body)}", "Connection: close")
+            yield body
+            return
+        if not ranges or asked is None:
+            yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
+            yield data
+            return
+        first, last = int(asked[1]), int(asked[2] or len(data) - 1)
+        span = f"Content-Range: bytes {first}-{last}/{len(data)}"
+        length = f"Content-Length: {last + 1 - first}"
+        yield http_answer("video/mp2t", "206 Partial Content", span, length, "Connection: close")
+        yield data[first : last + 1]
+
+    with HttpServer(answer) as server:
+        local = tmp_path / "local.m3u8"
+        local.write_text(text.replace("all.ts", f"{server.url}/all.ts"))
+        if ranges:
+            frames, _ = all_of(f"{server.url}/all.m3u8", [])
+            assert [number_of(frame) for frame in frames] == list(range(45))
+            assert [number_of(frame) for frame in read(local, allow_protocols=["http"])] == list(range(45))
+            return
+        for name in ("x.m3u8", "all.m3u8"):
+            with pytest.raises(SourceError, match=rf"{name}: .*EXT-X-BYTERANGE.* sends whole files instead; download"):
+                open_stream(f"{server.url}/{name}", timeout_seconds=20)
+        with pytest.raises(SourceError, match=r"local.m3u8: .*EXT-X-BYTERANGE"):
+            read(local, allow_protocols=["http"])
 
 
 def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: Path) -> None:

@@ -112,6 +112,24 @@ def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
     assert "s3cret" not in "".join(log) + str(caught.value)
 
 
+@pytest.mark.parametrize("good", [0, 40])
+def test_frames_of_which_none_can_be_decoded_are_told_and_why(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+    monkeypatch.setattr("rtseg.sources.connection.UNDECODABLE_SECONDS", 0.0)
+    bad = encode_rtp(80, without=(7, 8))
+    if good:  # pictures first, and then slices that name parameter sets (31) which never came
+        bad = encode_rtp(good) + [chunk[:17] + b"\x88\x04\0" + chunk[20:] for chunk in bad[1:]]
+    log: list[str] = []
+    with RtspServer(lambda number: paced(encode_rtp(10) if number else bad, 4)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        frames = list(itertools.islice(source, good + 10))
+        source.close()
+    assert [number_of(frame) for frame in frames] == [*range(good), *range(10)]
+    (line,) = [line for line in log if "decoded" in line]
+    assert "frames arrive, but none of the last" in line
+    assert ("the stream has no parameter sets (SPS and PPS)" in line) == (not good)
+    assert "s3cret" not in line
+
+
 def test_damage_is_counted_and_passed() -> None:
     chunks = encode_ts(60)
     broken = [

@@ -147,14 +147,54 @@ def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path,
     assert after == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
 
 
-def test_g711_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
+def _samples(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw"])
+@pytest.mark.parametrize("source", ["avi", "mov", "mkv"])
+def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: Path, source: str, codec: str) -> None:
+    path = _write_clicks(tmp_path / f"in.{'mov' if source == 'mkv' else source}", codec, 8000, video="mjpeg")
+    expected = _samples(path)
+    # A name with each character that means something to the muxer on the way.
+    first = tmp_path / "a [f=mov] b|'\\c.mkv"
+    result = through(path, first, sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert result.notes == ()
+    path = first if source == "mkv" else path
+    for target in ("mkv", "mov", "avi", "mp4"):
+        out = tmp_path / f"out.{target}"
+        result = through(path, out)
+        assert result.report.ok, result.report.line()
+        with av.open(str(out)) as container:
+            kept = container.streams.audio[0].codec_context.name
+            assert container.streams.video[0].codec_context.extradata
+        if target == "mp4":
+            assert result.notes == (f"mp4 can't hold audio stream 1 ({codec}): transcoded to aac",)
+            continue
+        # Matroska alone may have gaps.
+        assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
+        assert np.array_equal(_samples(out), expected)
+
+
+def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
-    through(path, tmp_path / "out.mkv")
-    samples = []
-    for name in ("in.mov", "out.mkv"):
-        with av.open(str(tmp_path / name)) as container:
-            samples.append(np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)]))
-    assert np.array_equal(*samples)
+    with av.open(str(path)) as before, av.open(str(tmp_path / "chapter.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in before.streams}
+        chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+        out.set_chapters([chapter])
+        for packet in before.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    result = through(tmp_path / "chapter.mov", tmp_path / "out.mkv")
+    assert result.report.ok, result.report.line()
+    assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [found["metadata"]["title"] for found in container.chapters()] == ["one"]
+    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska beside chapters"
+    assert f"{copied}: transcoded to pcm_s16le" in result.notes
 
 
 def _write_pcm(path: Path, layout: str) -> None:
@@ -258,6 +298,12 @@ def _write_time_code(path: Path) -> Path:
     return path
 
 
+def _time_codes(container: Any) -> set[str]:
+    """All time codes that a file says, of the whole or of a stream."""
+    everything = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return {value for metadata in everything for key, value in metadata.items() if key.lower() == "timecode"}
+
+
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
 def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
@@ -265,20 +311,29 @@ def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+        said = _time_codes(container)
     if target in ("mp4", "mov"):
         assert codes == ["10:11:12:13"]
+    if target in ("mp4", "mov", "mkv", "webm"):
+        assert said == {"10:11:12:13"}
         assert result.written.left_out == {}
+        assert result.notes == ()
+        assert "time code kept" in result.report.line()
     else:
-        format_name = {"mkv": "matroska", "ts": "mpegts"}.get(target, target)
+        assert said == set()
+        assert "time code left out" in result.report.line()
+        format_name = {"ts": "mpegts"}.get(target, target)
         assert f"{format_name} can't hold data stream 1 (time code): dropped" in result.notes
 
 
-def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["mov", "mkv"])
+def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
-    result = through(path, tmp_path / "out.mov", start=0.2)
-    with av.open(str(tmp_path / "out.mov")) as container:
+    result = through(path, tmp_path / f"out.{target}", start=0.2)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
-        assert "timecode" not in container.streams.video[0].metadata
+        assert _time_codes(container) == set()
+    assert "time code left out" in result.report.line()
     assert "data stream 1 (time code) is not kept for a part of a video: dropped" in result.notes
 
 
@@ -301,8 +356,10 @@ def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: 
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
-    # PyAV 17 does not tell the muxer the frame rate of the second camera, without which there is no time code.
-    assert kept == codes[: 0 if target == "mkv" else 1 if int(av.__version__.split(".")[0]) < 18 else 2]
+        # PyAV 17 does not tell the muxer the frame rate of the second camera, without which there is no time code.
+        if target == "mkv":
+            kept = [s.metadata["TIMECODE"] for s in container.streams.video]
+    assert kept == codes[: 1 if target != "mkv" and int(av.__version__.split(".")[0]) < 18 else 2]
     assert result.report.line().count("time code kept") == len(kept)
     assert result.report.line().count("time code left out") == 2 - len(kept)
     assert "unknown kind" not in result.report.line()
@@ -323,6 +380,33 @@ def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: f
         codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
     assert codes == (["10:11:12:13"] if start is None else [])
     assert ("the time code is not kept for a part of a video" in result.notes) == (start is not None)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("where", ["file", "video", "audio"])
+def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where: str, target: str) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        sound: Any = out.add_stream("mp2", rate=48000)
+        tagged: Any = {"file": out, "video": stream, "audio": sound}[where]
+        tagged.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+            piece = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
+            piece.sample_rate, piece.pts = 48000, 1152 * number
+            out.mux(sound.encode(piece))
+        out.mux(stream.encode(None))
+    held = {"mp4": ("file", "video"), "mov": ("file", "video"), "mkv": (where,), "webm": (where,), "avi": ("file",)}
+    for start in (None, 0.1):
+        result = through(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
+        assert result.report.ok, result.report.line()
+        with av.open(str(tmp_path / f"out.{target}")) as container:
+            said = _time_codes(container)
+        kept = start is None and where in held.get(target, ())
+        assert said == ({"10:11:12:13"} if kept else set())
+        # One line where it is lost, none where it is kept.
+        assert len([note for note in result.notes if "time code" in note]) == (not kept), result.notes
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])

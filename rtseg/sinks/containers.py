@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from av.codec.context import CodecContext, Flags
+from av.container import OutputContainer
 
 from rtseg.cores import usable_cores
 from rtseg.errors import SinkError
 
 STDOUT = "-"
 """The name that stands for standard output."""
+
+TEE = "tee"
+"""FFmpeg's name of the muxer that hands on to others, see `Container.unlisted`."""
 
 _PROMPT = {
     "flush_packets": "1",
@@ -79,15 +87,25 @@ class Container:
     holds_pcm: bool = False
     """PCM of a kind that it does not hold is transcoded to one that it holds, without loss."""
 
+    unlisted: frozenset[str] = frozenset()
+    """Codecs of audio that its muxer writes though FFmpeg's list of what it holds, which PyAV asks, lacks them. They are written
+    by way of FFmpeg's muxer `tee`, which has no such list."""
+
     covers: frozenset[str] = frozenset()
     """Codecs of the cover pictures that it holds: MP4 in its metadata, Matroska as attachments."""
 
-    writes_time_code: bool = False
-    """Its muxer writes a time code track where a video stream has a `timecode`."""
+    time_codes: Literal["tracks", "tags", "whole", ""] = ""
+    """How it says time codes: a track that its muxer writes where a video stream has a `timecode`; in the metadata of any stream;
+    in that of the whole file alone; not at all."""
+
+    def tee(self, url: str) -> str:
+        """Return the URL by which the muxer `tee` writes this container to `url`."""
+        options = "".join(f":{key}={value}" for key, value in self.options.items())
+        return f"[f={self.format}{options}]" + re.sub(r"[\\'|\s]", r"\\\g<0>", url)
 
     def holds(self, kind: str, codec: str) -> bool:
         """Whether streams of a type (`audio`, `data` ...) and codec may be in it, by the lists; the muxer may refuse more."""
-        if self.writes_time_code and kind == "data" and codec not in _MP4_DATA:
+        if self.fragmented and kind == "data" and codec not in _MP4_DATA:
             return False  # The muxer writes them without a description, and nothing can read them.
         if self.format == "mp4" and codec in _MP4_UNREAD:
             return False
@@ -97,8 +115,8 @@ class Container:
 _MP4_DATA = frozenset({"bin_data"})
 """GoPro's sensor data (`gpmd`)."""
 
-_MP4_UNREAD = frozenset({"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"})
-"""Codecs that FFmpeg's muxer takes since 6.0, in boxes that older players skip."""
+_MP4_UNREAD = frozenset({"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"})
+"""PCM that FFmpeg's muxer does not take, or takes since 6.0 in boxes that older players skip."""
 
 # AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes.
 _AVI_HOLDS = frozenset(
@@ -113,14 +131,19 @@ _TS_HOLDS = frozenset(
     | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
+_MATROSKA_UNLISTED = frozenset({"pcm_alaw", "pcm_mulaw"})
+"""Written as `A_MS/ACM`."""
+
 _COVERS = frozenset({"mjpeg", "png"})
 
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
-    ".m4v": Container("mp4", options=_FRAGMENTED, writes_time_code=True, covers=_COVERS),
-    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, writes_time_code=True),
-    ".mkv": Container("matroska", options=_CLUSTERED, holds_pcm=True, covers=_COVERS),
-    ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED),
+    ".mp4": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
+    ".m4v": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
+    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, time_codes="tracks"),
+    ".mkv": Container(
+        "matroska", options=_CLUSTERED, holds_pcm=True, unlisted=_MATROSKA_UNLISTED, time_codes="tags", covers=_COVERS
+    ),
+    ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED, time_codes="tags"),
     ".ts": Container("mpegts", held=_TS_HOLDS),
     ".m2ts": Container("mpegts", held=_TS_HOLDS),
     ".mts": Container("mpegts", held=_TS_HOLDS),
@@ -132,11 +155,18 @@ CONTAINERS: Mapping[str, Container] = {
         constant_rate=True,
         holds_pcm=True,
         held=_AVI_HOLDS,
+        time_codes="whole",
     ),
     ".h264": Container("h264", audio_codec=None, timed=False),
     ".264": Container("h264", audio_codec=None, timed=False),
 }
 """Containers by the ending of the file's name."""
+
+
+def add_global_header(container: OutputContainer, context: CodecContext) -> None:
+    """Have an encoder give its header apart from its packets where PyAV does not: it does not know what stands behind `tee`."""
+    if container.format.name == TEE:
+        context.flags |= Flags.global_header
 
 
 def container_for(output: str) -> Container:

@@ -13,7 +13,7 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 from rtseg.sinks.avi_video import AviVideo
-from rtseg.sinks.containers import Container
+from rtseg.sinks.containers import TEE, Container
 from rtseg.sinks.transcode import default_layout
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
@@ -35,9 +35,9 @@ def codec_name(stream: Any) -> str:
     return name
 
 
-def metadata_for(kind: Container, template: Any) -> dict[str, str]:
-    """Return a stream's metadata; MOV knows languages by their bibliographic codes."""
-    metadata = dict(template.metadata)
+def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str, str]:
+    """Return a stream's metadata, with its time code or without; MOV knows languages by their bibliographic codes."""
+    metadata = {k: v for k, v in template.metadata.items() if not no_time_code or k.lower() != "timecode"}
     if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
         metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
     return metadata
@@ -53,12 +53,10 @@ class Copied:
     def __init__(self, container: OutputContainer, template: Any, kind: Container, no_time_code: bool) -> None:
         if not kind.holds(template.type, codec_name(template)):
             raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
-        _try_header(template, kind)
+        if container.format.name != TEE or codec_name(template) not in kind.unlisted:
+            _try_header(template, kind)
         self._stream = _add_copy(container, template, kind)
-        self._stream.metadata.update(metadata_for(kind, template))
-        if no_time_code:
-            for key in [key for key in self._stream.metadata if key.lower() == "timecode"]:
-                del self._stream.metadata[key]
+        self._stream.metadata.update(metadata_for(kind, template, no_time_code))
         disposition = Disposition(template.disposition)
         if template.type == "video":
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one

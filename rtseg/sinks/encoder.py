@@ -23,7 +23,7 @@ from rtseg.colour import guess_matrix
 from rtseg.cores import without_real_time_priority
 from rtseg.errors import SinkError
 from rtseg.frame import Frame, StreamInfo
-from rtseg.sinks.containers import KEYFRAME_SECONDS, Container, encoder_options
+from rtseg.sinks.containers import KEYFRAME_SECONDS, Container, add_global_header, encoder_options
 from rtseg.sinks.partial import reason
 
 _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
@@ -123,11 +123,6 @@ class Encoder:
             what = f"the encoder {coding.codec.name} can't write {width}x{height} pictures to {kind.format} with {settings}"
             raise SinkError(f"{what}: {reason(error)}") from error
 
-    @property
-    def time_base(self) -> Fraction:
-        """The unit in which the container counts the picture's time, once its header is written."""
-        return self._stream.time_base or Fraction(1)
-
     def encode(self, shown: Frame, pts: int) -> list[Packet[VideoStream]]:
         """The packets that are ready after one more frame, to be shown at `pts` in units of its time base.
 
@@ -185,6 +180,7 @@ class Encoder:
         if self._kind.constant_rate:
             context.max_b_frames = 0
         context.flags |= Flags.frame_duration
+        add_global_header(container, context)
         context.sample_aspect_ratio = info.sample_aspect_ratio
         # A stream without a tag is read by its size: where the output's size would be read otherwise, it gets a tag.
         untagged = colour.space_tag == 2 and guess_matrix(*coding.size) != colour.matrix

@@ -10,10 +10,11 @@ from av.codec import Codec
 from av.container import OutputContainer
 
 from rtseg.errors import SinkError
-from rtseg.frame import Passthrough, StreamInfo, time_code_of
-from rtseg.sinks.containers import Container
+from rtseg.frame import Passthrough, StreamInfo
+from rtseg.sinks.containers import TEE, Container
 from rtseg.sinks.copied import TIME_CODE, Copied, codec_name, metadata_for
 from rtseg.sinks.covers import Cover
+from rtseg.sinks.time_codes import lost_tags, time_code_places
 from rtseg.sinks.transcode import Transcoded, pcm_encoder
 
 
@@ -43,6 +44,7 @@ class OtherStreams:
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
         self._kind = kind
+        self._info = info
         self._no_time_code = info.no_time_code
         self._changing = info.changing
         self._pictures = info.covers
@@ -50,6 +52,7 @@ class OtherStreams:
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
         self.left_out: dict[int, str] = {}
+        self._added: list[Any] = []
         self._time_codes: list[Any] = []
         self._written_time_codes: dict[int, int] = {}
         self._messages: list[str] = []
@@ -103,7 +106,8 @@ class OtherStreams:
         Raises:
             SinkError: it can't be copied, with `strict`.
         """
-        if codec_name(template) == TIME_CODE and self._kind.writes_time_code:
+        self._added.append(template)
+        if codec_name(template) == TIME_CODE and self._kind.time_codes in ("tracks", "tags"):
             self._time_codes.append(template)
             return
         if template.index in self._pictures:
@@ -121,6 +125,8 @@ class OtherStreams:
         if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
             self._transcode(template, f"{self._kind.format} can't hold gaps in {what}")
             return
+        if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
+            problem = f"{what} can't be copied to {self._kind.format} beside chapters"
         try:
             self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
         except (av.FFmpegError, ValueError):
@@ -128,31 +134,28 @@ class OtherStreams:
 
     def complete(self) -> None:
         """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
-        behind = len(self._container.streams)
-        if self._kind.writes_time_code:
-            behind += self._match_time_codes(behind)
+        places = time_code_places(self._container, self._kind)
+        behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
+        self._match_time_codes(places)
         for place, template in enumerate(self._covers):
             packet = self._pictures[template.index]
             self.streams[template.index] = Cover(self._container, template, packet, behind + place)
 
-    def _match_time_codes(self, behind: int) -> int:
-        """Find each time code track among those that the muxer writes for the video streams; return how many it writes."""
-        everywhere = time_code_of(self._container.metadata)
-        codes = [everywhere or time_code_of(video.metadata) for video in self._container.streams.video]
-        written: list[str | None] = [code for code in codes if code]
-        count = len(written)
+    def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
+        """Find each time code track among the time codes of the output; name what is lost."""
         for template in self._time_codes:
-            code = template.metadata["timecode"]
+            place = next((place for place in places if place[0] == template.metadata["timecode"]), None)
             what = f"data stream {template.index} ({TIME_CODE})"
             if self._no_time_code:
                 self._drop(template, f"{what} is not kept {self._no_time_code}")
-            elif code in written:
-                place = written.index(code)
-                written[place] = None
-                self._written_time_codes[template.index] = behind + place
+            elif place is not None:
+                places.remove(place)
+                self._written_time_codes[template.index] = place[1]
             else:
                 self._drop(template, f"{what} belongs to no video stream")
-        return count
+        tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
+        kept = [stream for stream in self._added if stream.index in self.streams]
+        self._messages += lost_tags(self._kind, self._info, kept, tracks)
 
     def first(self) -> list[Packet[Any]]:
         """Return what is to be written right behind the header."""
@@ -164,7 +167,7 @@ class OtherStreams:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:
                 stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
-                stream.metadata.update(metadata_for(self._kind, template))
+                stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
             except (av.FFmpegError, ValueError):
                 problem += ", which FFmpeg can't decode"
             else:

@@ -15,6 +15,8 @@ from av.codec import Codec
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
+from rtseg.sinks.containers import add_global_header
+
 _LAYOUTS = (None, "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """FFmpeg's default channel layout of each number of channels, for inputs that name none."""
 
@@ -70,6 +72,7 @@ class Transcoded:
         self._stream = stream
         context = stream.codec_context
         context.layout = layout
+        add_global_header(container, context)
         if not encoder.startswith("pcm_"):
             context.bit_rate = _bit_rate(self._rate, context.layout.nb_channels)
         if encoder == "libmp3lame":

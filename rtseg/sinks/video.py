@@ -14,7 +14,7 @@ from av.container import OutputContainer
 
 from rtseg.errors import SinkError
 from rtseg.frame import Passthrough, Segmented, StreamInfo
-from rtseg.sinks.containers import STDOUT, container_for
+from rtseg.sinks.containers import STDOUT, TEE, container_for
 from rtseg.sinks.copied import codec_name
 from rtseg.sinks.encoder import Coding, Encoder
 from rtseg.sinks.others import OtherStreams
@@ -53,9 +53,6 @@ class Written:
 
     timed: bool = True
     """Whether the container keeps time stamps."""
-
-    time_base: Fraction = Fraction(1, 1000)
-    """The unit in which the container counts the picture's time."""
 
 
 class VideoSink:
@@ -192,7 +189,6 @@ class VideoSink:
         """
         if self._finished is None:
             self._flush()
-            time_base = self._encoder.time_base
             self._close_container()
             self._finished = Written(
                 path=self._partial.path if self._partial else None,
@@ -202,7 +198,6 @@ class VideoSink:
                 reencoded=self._others.reencoded,
                 left_out=self._others.left_out,
                 timed=self._kind.timed,
-                time_base=time_base,
             )
             self._read_back()
         return self._finished
@@ -239,7 +234,11 @@ class VideoSink:
         )
         options = dict(self._kind.options_unfragmented if unfragmented else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
-        container = self._guard(lambda: av.open(url, "w", format=self._kind.format, container_options=options))
+        muxer = self._kind.format
+        # `tee` hands on no chapters.
+        if not self._info.chapters and any(codec_name(stream) in self._kind.unlisted for stream in streams):
+            url, muxer = self._kind.tee(url), TEE
+        container = self._guard(lambda: av.open(url, "w", format=muxer, container_options=options))
         try:
             others = OtherStreams(container, self._kind, self._info, self._strict)
             before = [stream for stream in streams if self._is_before_video(stream, streams)]

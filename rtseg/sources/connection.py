@@ -26,6 +26,12 @@ from rtseg.sources.timeline import FrameTimes
 WITHOUT_KEY_FRAME = 600
 """Packets that are passed over at most while no key frame comes; then decoding begins anyway (streams that refresh row by row)."""
 
+UNDECODABLE_SECONDS = 20.0
+"""A live stream of whose packets nothing could be decoded for so long is given up: with a new connection it may be better."""
+
+UNDECODABLE_PACKETS = 50
+"""So many of them at least: more than a decoder holds back, of a camera that sends few."""
+
 _KEPT_ARRIVALS = 64
 
 _KEPT_STAMPS = 8
@@ -64,7 +70,7 @@ class Connection:
             arrival_ns: gives when the byte at a packet's position came, where that was before the packet was asked for.
 
         Raises:
-            Disconnected: it ended, or went silent, before the first frame.
+            Disconnected: it ended, or went silent, before the first frame, or nothing of it can be decoded.
         """
         self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
         self._closing = threading.Event()
@@ -128,7 +134,7 @@ class Connection:
         """Frames as they come, until `close`, or the end of a file.
 
         Raises:
-            Disconnected: the stream ended, failed, or went silent.
+            Disconnected: the stream ended, failed, went silent, or nothing of it can be decoded any more.
         """
         first, self._first = self._first, None
         if first is not None:
@@ -147,7 +153,8 @@ class Connection:
     # Reading
 
     def _read(self) -> Iterator[Frame]:
-        passed_over = 0
+        passed_over = undecoded = 0
+        undecoded_since = 0.0
         for packet in self._each_packet():
             now = time.monotonic_ns()
             if packet is not None:
@@ -158,13 +165,28 @@ class Connection:
                 passed_over = -1
                 self._arrived(packet, now)
             begin = time.perf_counter()
+            if not undecoded:
+                undecoded_since = begin
+            undecoded += 1
             for picture in self._decode(packet):
                 for frame in self._frames_of(picture, now):
                     self.decode_seconds = time.perf_counter() - begin
+                    undecoded = 0
                     yield frame
                     begin = time.perf_counter()
+            long = time.perf_counter() - undecoded_since >= UNDECODABLE_SECONDS
+            if undecoded >= UNDECODABLE_PACKETS and long and self._times is None:
+                raise Disconnected(self._why_undecodable(undecoded))
         if self._times is not None and not self._closing.is_set():
             yield from self._timed(self._times.flush())
+
+    def _why_undecodable(self, count: int) -> str:
+        context = self._packets.codec_context
+        sets = {"h264": "SPS and PPS", "hevc": "VPS, SPS and PPS"}.get(context.name)
+        what = f"{self._name}: frames arrive, but none of the last {count} can be decoded"
+        if sets is None or context.width:
+            return f"{what}: they are damaged, encrypted, or not what the stream says they are ({context.name})"
+        return f"{what}: the stream has no parameter sets ({sets}); have the camera send them with each key frame, or restart it"
 
     def _each_packet(self) -> Iterator[Packet[Any] | None]:
         """Packets, and None at the end, for what the decoder still holds."""

@@ -12,6 +12,7 @@ import av
 from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
+from rtseg.sources.byte_ranges import check_playlist_at
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.http_file import HttpFile, SeekableHttpFile
@@ -83,7 +84,9 @@ def open_stream(
     advice = ""
     if scheme in ("http", "https"):
         file = None
-        if not parts.path.lower().endswith(".m3u8"):
+        if parts.path.lower().endswith(".m3u8"):
+            check_playlist_at(parts.text, name, timeout_seconds)
+        else:
             answer = HttpAnswer(parts.text, name, timeout_seconds)
     elif scheme == "tcp" and "?" not in parts.tail:  # its options, such as `?listen`, are FFmpeg's
         answer = TcpAnswer(parts.text, name, timeout_seconds)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.errors import OptionError, SourceError
+from rtseg.secrets import shown_name
+from rtseg.sources.byte_ranges import check_ranges
 
 _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
 """What `--allow-protocols` may name, and the FFmpeg protocols that each needs."""
@@ -51,10 +53,11 @@ def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[An
         names: protocols, each `file`, `http` or `https`, by which it may open what it names.
 
     Raises:
-        SourceError: it grows while it is read, and so has no end.
+        SourceError: it grows while it is read, and so has no end; or it names parts of files on a server that sends none.
     """
     if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
         raise SourceError(f"{path} is the playlist of a live stream, which has no end: `rtseg live --url` reads those")
+    check_ranges(text, shown_name(path), _SILENT_SECONDS, schemes=tuple(name for name in names if name != "file"))
     source: Any = f"file:{path}"
     if "file" not in names:
         source = _Text(text)
