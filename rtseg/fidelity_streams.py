@@ -119,11 +119,10 @@ class StreamComparison:
             going_in: list[int | None] = [times[self._nearest(reading, out, range(len(times)))]]
             out_times = out_times[:1]
         else:
-            # Packets that only prepare a decoder for the first frame that is shown have other times.
-            if reading.kind == "video" and {NO_TIME} in (set(reading.pts), set(out.pts)):
-                early = len(self._places_before(reading, out, numbers))
-            going_in, out_times = _comparable(reading, out, numbers, early)
-            numbers = numbers[early:]
+            # Packets that only prepare a decoder for what is shown have other times.
+            before = self._places_before(reading, out, numbers) if reading.kind == "video" else set()
+            going_in, out_times = _comparable(reading, out, numbers, before)
+            numbers = [number for place, number in enumerate(numbers) if place not in before]
             if reading.kind == "video" and set(out.pts) == {NO_TIME} != set(reading.pts):
                 self._note_delay(index, out)
             if reading.kind == "video" and set(reading.pts) == {NO_TIME} != set(out.pts):
@@ -190,7 +189,7 @@ class StreamComparison:
             return 0
         before = self._places_before(reading, out, numbers)
         early = next((place for place in range(len(numbers)) if place not in before), len(numbers))
-        shown = sum(place not in out.hidden for place in range(early))
+        shown = sum(place not in out.hidden for place in (before if reading.kind == "video" else range(early)))
         if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
             packets = _counted(shown, f"packet{{s}} of {reading.kind} stream {index}")
             what = f"{packets} before the first that is shown: the container can't hide them"
@@ -202,7 +201,10 @@ class StreamComparison:
         if reading.kind != "video" or (self._jumps and not self._whole):
             return
         first = numbers[0] if numbers else len(reading.pts)
-        missing = sum(not self._before(reading, number) for number in range(first))
+        segments = self._video.segments if self._video is not None and not self._whole else []
+        end = segments[-1].last_in * self._video.unit if segments and self._video is not None else None
+        times = [reading.time(number) for number in range(first) if not self._before(reading, number)]
+        missing = sum(time is None or end is None or time * reading.time_base <= end for time in times)
         if missing:
             packets = _counted(missing, f"packet{{s}} of video stream {index}")
             self.repairs.append(Repair(index, f"{packets} left out up to its next key frame", missing, 0.0))
@@ -304,9 +306,9 @@ def _counted(count: int, what: str) -> str:
 
 
 def _comparable(
-    reading: StreamReading, out: StreamReading, numbers: list[int], early: int
+    reading: StreamReading, out: StreamReading, numbers: list[int], before: set[int]
 ) -> tuple[list[int | None], list[int]]:
-    """Times of the input's packets and of the output's, from the `early`-th on, that ought to be the same.
+    """Times of the input's packets and of the output's that ought to be the same, without those at the places `before`.
 
     AVI has one time for each packet of video: for H.264 the n-th time of showing, for other codecs the time of decoding.
     """
@@ -318,7 +320,10 @@ def _comparable(
         known = iter(sorted(time for time in going_in if time is not None))
         going_in = [None if time is None else next(known) for time in going_in]
         out_times = sorted(time for time in out_times if time is not None)  # type: ignore[assignment]
-    return going_in[early:], [time for time in out_times[early:] if time is not None]
+        before = set(range(len(before)))
+    shown = [place for place in range(len(numbers)) if place not in before]
+    after = [time for place, time in enumerate(out_times) if place not in before]
+    return [going_in[place] for place in shown], [time for time in after if time is not None]
 
 
 def _stamps(stamps: Sequence[int]) -> list[int | None]:

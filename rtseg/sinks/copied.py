@@ -74,24 +74,24 @@ class Copied:
         self._avi = AviVideo(template, codec_name(template), self._stream) if in_avi else None
         # They have no default stream: FFmpeg opens the one of which it sees more frames.
         self._key_first = in_avi or (template.type == "video" and kind.format == "mpegts")
-        self._begun = False
+        self.begun = False
+        self.waited = False
+        """Packets of video were left out: those before its first key frame, and those that prepare for what comes behind."""
         # MP4 ends the edit list with the packets of its last fragment, and hides a picture that is shown later.
         self._ends_late = template.type == "video" and kind.fragmented
         self._held: list[Packet[Any]] = []
         self._end: int | None = None
-        self.left_out = 0
-        """Packets of video before its first key frame, and those that only prepare for what comes behind them."""
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """The packet itself."""
         packets = [packet]
-        if self._key_first and not self._begun:
+        if self._key_first and not self.begun:
             # One that is still shown at zero is the first one.
             before = packet.pts is not None and packet.pts < 0 and packet.pts + (packet.duration or 0) <= 0
-            if before or (self.left_out and not packet.is_keyframe):
-                self.left_out += 1
+            if before or (self.waited and not packet.is_keyframe):
+                self.waited = True
                 return []
-            self._begun = True
+            self.begun = True
         if self._adts and not _begins_with_adts(packet):
             self.damaged += 1
             return []

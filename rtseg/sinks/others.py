@@ -70,11 +70,12 @@ class OtherStreams:
             for source, stream in copied.items()
             if stream.damaged
         ]
-        hides = f"as {self._kind.format} can't hide any"
         lost += [
-            f"video stream {source}: {stream.left_out} packets up to its second key frame left out, {hides}"
+            f"video stream {source} begins at its next key frame, as {self._kind.format} can't hide packets before it"
+            if stream.begun
+            else f"video stream {source} is empty: none of its key frames is in the part"
             for source, stream in copied.items()
-            if stream.left_out
+            if stream.waited
         ]
         return (*self._messages, *lost)
 

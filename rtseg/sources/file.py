@@ -259,6 +259,8 @@ class FileSource:
         for order in self._avi_orders.values():
             for packet in order.flush():
                 yield from self._copied_video(packet)
+        for stream, other in self._other_videos.items():
+            yield from self._placed(other.flush(), stream)
         for stream, times in self._others.items():
             left = times.flush()
             yield from self._passed(left, stream, fraction(left[0].time_base) if left else Fraction(1))
@@ -450,11 +452,15 @@ class FileSource:
 
     def _copied_video(self, packet: Packet[Any]) -> Iterator[Passthrough]:
         stream, unit = packet.stream_index, fraction(packet.time_base) or Fraction(1)
-        times = self._others.setdefault(stream, PacketTimes())
         first = self._span.first(unit) if self._span.start else None
         other = self._other_videos.setdefault(stream, OtherVideo(first, self._starts.get(stream, 0), unit))
-        for ready, leads in other.take(packet):
-            yield from self._passed(times.place(ready, True), stream, unit, leads=leads)
+        yield from self._placed(other.take(packet), stream)
+
+    def _placed(self, packets: Iterator[tuple[Packet[Any], bool]], stream: int) -> Iterator[Passthrough]:
+        times = self._others.setdefault(stream, PacketTimes())
+        for packet, leads in packets:
+            unit = fraction(packet.time_base) or Fraction(1)
+            yield from self._passed(times.place(packet, True), stream, unit, leads=leads)
 
     def _passed(
         self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction, *, leads: bool = False
