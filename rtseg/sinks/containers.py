@@ -131,8 +131,10 @@ _TS_HOLDS = frozenset(
     | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
-_MATROSKA_UNLISTED = frozenset({"pcm_alaw", "pcm_mulaw"})
-"""Written as `A_MS/ACM`."""
+_MATROSKA_UNLISTED = frozenset(
+    {"pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "adpcm_g722", "gsm_ms", "g723_1", "wmav1", "wmav2"}
+)
+"""Written as `A_MS/ACM`, under the numbers that they have in AVI and WAV."""
 
 _COVERS = frozenset({"mjpeg", "png"})
 
