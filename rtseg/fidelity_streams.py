@@ -19,6 +19,9 @@ from rtseg.time_match import Match, match_times
 _PREROLL_SECONDS = Fraction(1, 10)
 """Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
 
+_LONG_PACKET_SECONDS = 1.0
+"""How long packets of audio are at most: ASF's hold some tenths of a second."""
+
 
 class StreamComparison:
     """The comparison of all streams but the segmented one.
@@ -145,8 +148,8 @@ class StreamComparison:
         points = sync_points(index, match, video, places, self._input.video.order)
         return self._out_of_step(points, reading.kind, float(tolerance) * 1000)
 
-    @staticmethod
     def _heard_at(
+        self,
         index: int,
         begin: float,
         cells: Loudness,
@@ -156,6 +159,10 @@ class StreamComparison:
     ) -> list[SyncPoint]:
         """Where a part of the input's audio is heard, if it was moved by `shift`: at its start and its end."""
         first = max(begin, float(video.segments[0].first_in * video.unit)) if len(video.segments) == 1 else begin
+        if not self._whole:
+            # A part's audio begins at the first packet that begins in it, which may be some tenths of a second later.
+            out_begin = min((begin for begin, _ in out_parts), default=0.0) - shift
+            first = min(max(first, out_begin), first + _LONG_PACKET_SECONDS)
         last = begin + len(cells) * CELL_SECONDS
         if len(video.segments) == 1:
             last = min(last, float(video.segments[0].last_in * video.unit))

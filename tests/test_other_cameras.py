@@ -181,7 +181,9 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
     assert result.report.ok, result.report.line()
     told = "begins at its next key frame, as mpegts can't hide packets before it"
     assert f"video stream 1 {told if first else 'is empty: none of its key frames is in the part'}" in result.notes
-    assert f"{first - 25 if first else 25} packets of video stream 1 left out up to its next key" in result.report.line()
+    assert (
+        f"{first - 25 if first else 25} packets of video stream 1 left out up to its next key" in result.report.line()
+    )
     with av.open(str(tmp_path / "out.ts")) as container:
         assert container.streams.best("video").index == 0
     assert [number_of(frame) for frame in read(tmp_path / "out.ts", stream=0)] == list(range(25, 50))

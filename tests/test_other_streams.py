@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,15 @@ def _write_clicks(
     gap: bool = False,
     late: float = 0.0,
     video: str = "mpeg4",
+    clicks: Sequence[float] = CLICKS,
+    long: float = 0.01,
 ) -> Path:
     """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `late`; `gap`: the packets from 1.6 to 2.4 s are missing."""
     wave = np.zeros(rate * SECONDS, np.int16)
-    tone = (24000 * np.sin(np.arange(rate // 100) * 2 * np.pi * 1000 / rate)).astype(np.int16)
-    for click in CLICKS:
-        wave[round(click * rate) :][: len(tone)] = tone
+    tone = (24000 * np.sin(np.arange(round(rate * long)) * 2 * np.pi * 1000 / rate)).astype(np.int16)
+    for click in clicks:
+        place = wave[round(click * rate) :][: len(tone)]
+        place[:] = tone[: len(place)]
     out = av.open(str(path), "w")
     stream: Any = out.add_stream(video, rate=25)
     stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if video == "mjpeg" else "yuv420p"
@@ -176,6 +180,26 @@ def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: 
         # Matroska alone may have gaps.
         assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
         assert np.array_equal(_samples(out), expected)
+
+
+@pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "wmav2"])
+def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path, codec: str) -> None:
+    path = _write_clicks(tmp_path / "in.avi", codec, 22050, video="mjpeg")
+    result = through(path, tmp_path / "out.mkv", sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+
+
+@pytest.mark.parametrize("start", [0.6, 0.7, 0.8, 0.9])
+def test_a_part_of_sound_that_repeats_itself_and_begins_late_is_in_step(tmp_path: Path, start: float) -> None:
+    """A blinker, in packets of 0.37 s: the part's audio begins with the first one that begins in it."""
+    blinks = np.arange(0.1, SECONDS, 0.322)
+    path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), long=0.12)
+    result = through(path, tmp_path / "out.mp4", start=start, duration=0.9)
+    assert result.report.ok, result.report.line()
+    begins = _clicks(tmp_path / "out.mp4")
+    assert begins
+    assert all(min(abs(blinks - start - begin)) < 0.02 for begin in begins[1:])
 
 
 def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:

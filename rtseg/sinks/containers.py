@@ -132,7 +132,18 @@ _TS_HOLDS = frozenset(
 )
 
 _MATROSKA_UNLISTED = frozenset(
-    {"pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "adpcm_g722", "gsm_ms", "g723_1", "wmav1", "wmav2"}
+    {
+        "pcm_alaw",
+        "pcm_mulaw",
+        "adpcm_ms",
+        "adpcm_ima_wav",
+        "adpcm_yamaha",
+        "adpcm_g722",
+        "gsm_ms",
+        "g723_1",
+        "wmav1",
+        "wmav2",
+    }
 )
 """Written as `A_MS/ACM`, under the numbers that they have in AVI and WAV."""
 
