@@ -83,7 +83,8 @@ def find_files(
 
     Of folders and globs are left out: rtseg's own results, files that are named like them (`NAME.rtseg.EXT`, partial files),
     what is in `results`, and what operating systems leave behind (`is_system_file`). Of several names, as a shell makes of a
-    glob, rtseg's own results are left out. A single file is what the user asked for.
+    glob, rtseg's own results are left out, and so is what a camera puts beside a video under its name (`.thm`, `.lrv`). A single
+    file is what the user asked for.
 
     Args:
         patterns: as the user wrote them.
@@ -112,6 +113,11 @@ def find_files(
             found += inside
         elif kind is None or len(patterns) == 1 or not named.takes(Path(pattern), named=True):
             found.append(pattern)  # if it is nothing, the source says what is wrong with it
+    videos = {Path(path).with_suffix("") for path in found if Path(path).suffix.lower() in wanted.suffixes}
+    sidecars = [path for path in found if _is_sidecar(path) and Path(path).with_suffix("") in videos]
+    if sidecars:
+        say(f"left out {_counted(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
+        found = [path for path in found if path not in sidecars]
     if told := ", ".join(named.told()):
         if not found:
             raise SourceError(
@@ -149,6 +155,10 @@ def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
     except OSError as error:
         raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
     return [Path(folder) / name for name in names]
+
+
+def _is_sidecar(path: str) -> bool:
+    return Path(path).suffix.lower() in _SIDECAR_SUFFIXES
 
 
 def is_system_file(name: str) -> bool:

@@ -181,7 +181,7 @@ def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, folder: str, 
         path = tmp_path / folder / stranger
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
-    with pytest.raises(SinkError, match="holds files that are not rtseg's, such as"):
+    with pytest.raises(SinkError, match="holds files other than masks, such as"):
         open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
     assert all((tmp_path / folder / stranger).read_text() == "precious" for stranger in strangers)
 

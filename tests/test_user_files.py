@@ -133,7 +133,7 @@ def test_live_masks_into_a_folder_of_other_things_are_refused_before_work(tmp_pa
     done = rtseg("live", *urls, "--masks", tmp_path / "m", "--record", tmp_path / "r.mp4", *LIVE)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert f"{tmp_path / folder} holds files that are not rtseg's, such as holiday.mp4" in done.stderr
+    assert f"{tmp_path / folder} holds files other than masks, such as holiday.mp4" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"drive.mp4", folder}
     assert [path.name for path in (tmp_path / folder).iterdir()] == ["holiday.mp4"]
 
@@ -199,6 +199,22 @@ def test_of_several_names_results_are_left_out_and_a_single_one_is_taken(tmp_pat
     run("video", drive, "--masks", tmp_path / "m.mkv", *SMALL)
     done = rtseg("video", result, tmp_path / "m.mkv", "-o", tmp_path / "out4", *SMALL)
     told_in_one_line(done, "no videos but 2 results of rtseg", "name a single one")
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_what_a_camera_puts_beside_its_videos_is_left_out_of_globs_and_several_names(
+    tmp_path: Path, quoted: bool
+) -> None:
+    card = tmp_path / "card"
+    card.mkdir()
+    for name in ("MVI_1.MP4", "MVI_2.mp4"):
+        video(card / name)
+    (card / "MVI_1.THM").write_bytes(b"a small picture")
+    (card / "MVI_2.srt").write_text("1\n")
+    names = [card / "*"] if quoted else sorted(card.iterdir())
+    told = run("video", *names, "-o", tmp_path / "out", "--model", MODEL)
+    assert "left out 2 sidecar files (MVI_1.THM, MVI_2.srt)\n" in told
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"MVI_1.mp4", "MVI_2.mp4"}
 
 
 def test_of_several_names_images_of_rtseg_are_left_out_and_a_single_one_is_taken(tmp_path: Path) -> None:

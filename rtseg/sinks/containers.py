@@ -115,8 +115,12 @@ class Container:
 _MP4_DATA = frozenset({"bin_data"})
 """GoPro's sensor data (`gpmd`)."""
 
-_MP4_UNREAD = frozenset({"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"})
-"""PCM that FFmpeg's muxer does not take, or takes since 6.0 in boxes that older players skip."""
+_MP4_UNREAD = frozenset(
+    {"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"}
+    | {"pcm_alaw", "pcm_mulaw"}
+)
+"""PCM that FFmpeg's muxer does not take, or takes since 6.0 in boxes that players of before do not know: they play 24 and 32 bits
+as noise of 16."""
 
 # AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes.
 _AVI_HOLDS = frozenset(

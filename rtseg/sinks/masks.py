@@ -321,10 +321,11 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
         raise SinkError(f"can't look into {folder}: {reason(error)}") from error
     if names and not overwrite:
         raise SinkError(f"{folder} exists; leave out --no-overwrite to replace it, or name another")
-    others = [name for name in sorted(names) if name != DESCRIPTION and not re.fullmatch(r"\d{6,}\.png", name)]
+    inside = sorted(names, key=lambda name: (name.startswith("."), name))
+    others = [name for name in inside if name != DESCRIPTION and not re.fullmatch(r"\d{6,}\.png", name)]
     if names and (others or DESCRIPTION not in names):
-        example = (others or sorted(names))[0]
-        raise SinkError(f"{folder} holds files that are not rtseg's, such as {example}; name a new or an empty folder")
+        example = (others or inside)[0]
+        raise SinkError(f"{folder} holds files other than masks, such as {example}; name a new or an empty folder")
 
 
 def _remove(folder: Path) -> None:
