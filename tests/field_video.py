@@ -45,7 +45,7 @@ class _Bits:
         return b"\0\0\0\1" + bytes([header]) + bytes(safe)
 
 
-def _parameter_sets() -> bytes:
+def _parameter_sets(timed: bool = False) -> bytes:
     sequence = _Bits()
     sequence.write(77, 8)  # Main profile: it has field pictures
     sequence.write(0, 8)
@@ -61,7 +61,12 @@ def _parameter_sets() -> bytes:
     sequence.write(0, 1)
     sequence.write(1, 1)
     sequence.write(0, 1)
-    sequence.write(0, 1)
+    sequence.write(timed, 1)
+    if timed:
+        sequence.write(0b00001, 5)  # of what is described beside the picture the timing alone
+        sequence.write(1, 32)
+        sequence.write(50, 32)  # fields a second
+        sequence.write(0b10000, 5)
     picture = _Bits()
     picture.unsigned(0)
     picture.unsigned(0)
@@ -99,18 +104,19 @@ def _field(frame_number: int, key: bool, bottom: bool, luma: int) -> bytes:
     return slice_.unit(0x65 if key else 0x61)
 
 
-def write_fields(path: Path, frames: int = 20, *, hurt: int | None = None) -> Path:
+def write_fields(path: Path, frames: int = 20, *, hurt: int | None = None, timed: bool = False) -> Path:
     """Writes a video of 25 frames a second whose luma rises by 8 from frame to frame.
 
     Args:
         path: `.h264`, or a container: each field has a packet of its own, as in MPEG-TS.
         frames: number of frames, at most 28.
         hurt: a frame whose two fields are left out.
+        timed: the codec's parameters say how many fields there are in a second.
     """
     packets: list[bytes] = []
     for number in range(frames):
         # All are key frames of their own, so that one that is missing hurts no other.
-        head = _parameter_sets() if number == 0 else b""
+        head = _parameter_sets(timed) if number == 0 else b""
         fields = [_field(0, True, False, 16 + 8 * number), _field(0, False, True, 16 + 8 * number)]
         if number != hurt:
             packets += [head + fields[0], fields[1]]

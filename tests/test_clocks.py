@@ -354,6 +354,25 @@ def test_two_fields_are_one_frame(tmp_path: Path, container: str) -> None:
     assert len(read(tmp_path / f"in.{container}", strict=True)) == 20
 
 
+@pytest.mark.parametrize("container", ["ts", "mkv", "mp4"])
+@pytest.mark.parametrize(("start", "duration", "frames"), [(0.0, 0.3, range(8)), (0.1, 0.4, range(3, 13))])
+def test_a_part_that_ends_between_two_fields_has_the_frame(
+    tmp_path: Path, container: str, start: float, duration: float, frames: range
+) -> None:
+    result = through(write_fields(tmp_path / f"in.{container}"), tmp_path / "out.mp4", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    assert [luma_of(frame.planes) for frame in result.frames] == list(frames)
+
+
+def test_fields_of_an_mp4_are_no_frames_of_an_avi(tmp_path: Path) -> None:
+    """The average rate of MP4 counts each field."""
+    result = through(write_fields(tmp_path / "in.mp4", timed=True), tmp_path / "out.avi")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.avi")) as container:
+        assert container.streams.video[0].average_rate == 25
+        assert sum(bool(packet.size) for packet in container.demux(video=0)) == 20
+
+
 # The report itself
 
 

@@ -240,9 +240,10 @@ class FileSource:
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
                 continue
-            if self._past_end(packet):
+            second = fields is not None and fields.is_second_field(bytes(packet))
+            if self._past_end(packet, second):
                 continue
-            if not packet.is_discard and not (fields and fields.is_second_field(bytes(packet))):
+            if not packet.is_discard and not second:
                 self._expected += 1
                 if packet.pts is not None:
                     self._decoding_times = None
@@ -418,11 +419,11 @@ class FileSource:
             what = f"{picture.format.name} pictures can't be converted"
             raise SourceError(f"{self._name}: {what} ({_reason(error)})") from error
 
-    def _past_end(self, packet: Packet[Any]) -> bool:
+    def _past_end(self, packet: Packet[Any], second_field: bool) -> bool:
         """Whether a picture packet lies behind the range, where nothing needs it; a little later reading ends."""
         stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None:
-            return self._behind  # the second field of a frame, for one
+        if stamp is None or second_field:
+            return self._behind  # A frame has both its fields or none.
         if self._decoding_times is not None:
             # It may hold a frame that is shown earlier than it is decoded.
             stamp -= _REORDERED * self._opened.nominal_ticks

@@ -56,6 +56,11 @@ class FieldCounter:
             for unit in _annex_b(data):
                 self._parameter_set(unit)
 
+    @property
+    def may_have_fields(self) -> bool:
+        """Whether a parameter set so far says that frames may be stored as two fields."""
+        return any(sequence.may_have_fields for sequence in self._sequences.values())
+
     def is_second_field(self, packet: bytes) -> bool:
         """Return whether the packet completes the frame that the packet before began."""
         for unit in self._units(packet):

@@ -19,6 +19,7 @@ from rtseg.hardware import decoder_name
 from rtseg.sources.audio_changes import changing_audio, may_change
 from rtseg.sources.boxes import outside_streams
 from rtseg.sources.demux import STDIN, VIDEO_CODECS, open_input, shown_name
+from rtseg.sources.h264_fields import FieldCounter
 from rtseg.sources.pictures import PictureReader
 from rtseg.sources.timeline import Span, fraction
 
@@ -82,7 +83,17 @@ class Opened:
             of_codec = fraction(video.codec_context.framerate)
             # Encoders that were given no rate state their clock's: 90000.
             stated = of_codec if 0 < of_codec <= _FASTEST else stated
+        if self._counts_fields:
+            stated = fraction(video.codec_context.framerate)
         return fraction(stated) or None
+
+    @property
+    def _counts_fields(self) -> bool:
+        """Whether the container's average rate counts the fields of H.264, some or all, as frames (MP4)."""
+        context, average = self.video.codec_context, fraction(self.video.average_rate)
+        of_codec = fraction(context.framerate)
+        interlaced = context.name == "h264" and FieldCounter(context.extradata).may_have_fields
+        return interlaced and 0 < of_codec < average <= 2 * of_codec
 
     @property
     def nominal_ticks(self) -> int:
@@ -99,7 +110,7 @@ class Opened:
             seconds = float(video.duration * self.time_base)
         elif container.duration:
             seconds = container.duration / av.time_base
-        count: int | None = video.frames or None
+        count: int | None = None if self._counts_fields else video.frames or None
         if not self.span.whole:
             left = None if seconds is None else max(0.0, seconds - float(self.span.start))
             limits = [value for value in (left, self.span.duration) if value is not None]
