@@ -19,7 +19,7 @@ from rtseg.errors import DataError, OptionError
 from rtseg.models.class_list import read_class_list
 from rtseg.models.class_names import match_classes
 from rtseg.models.label_report import LabelCounts, check_counts, label_table
-from rtseg.models.layouts import CITYSCAPES_CLASSES, DataSet, open_dataset, read_image_and_label, read_pair
+from rtseg.models.layouts import CITYSCAPES_CLASSES, DataSet, check, open_dataset, read_image_and_label, read_pair
 from rtseg.palette import CAMVID_CLASSES, load_palette
 
 Array = npt.NDArray[np.uint8]
@@ -174,6 +174,20 @@ def test_transparent_pixels_are_refused(tmp_path: Path, channels: int) -> None:
     values[0, 0, -1] = 0
     write_png(label, values)
     assert "transparent" in refused(tmp_path)
+
+
+def test_masks_of_16_bits_are_called_masks_in_one_sentence(tmp_path: Path) -> None:
+    label = folders(tmp_path)
+    for values, path in ((STRIPES, label), (STRIPES * 0 + 1, label.with_name("b.png"))):
+        write_png(path, values.astype(np.uint16) * 65535, 16)
+    cv2.imwrite(str(tmp_path / "images/train/b.png"), np.zeros((8, 16, 3), np.uint8))
+    with pytest.raises(DataError) as caught:
+        check(open_dataset(tmp_path), ["train"])
+    said = str(caught.value)
+    assert said.count("holds a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
+    assert "has 2 problems" in said
+    assert said.endswith(f"(the same: {label.with_name('b.png')})")
+    assert "instance" not in said
 
 
 def test_instance_ids_are_refused(tmp_path: Path) -> None:

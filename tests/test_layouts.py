@@ -203,7 +203,9 @@ def test_all_problems_are_counted(tmp_path: Path) -> None:
     (tmp_path / "images/val/c.jpg").write_bytes(b"")
     message = problem(open_dataset(tmp_path))
     assert "3 problems" in message
-    assert message.count("label value 77") == 2
+    assert message.count("label value 77") == 1, "one sentence for all files that have it"
+    assert "a.png: label value 77" in message
+    assert "b.png)" in message
     assert "c.jpg" in message
 
 

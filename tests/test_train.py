@@ -166,14 +166,22 @@ def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path,
 
     description = ModelDescription(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
     save_weights(other, description, tmp_path / "other.safetensors")
-    start = training._starting_network(CLASSES, None, tmp_path / "other.safetensors", seed=0)
+    said: list[str] = []
+    start = training._starting_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
+    assert said == [
+        "starting from other, but its last layers start anew: its 9 classes are not these 4, and none is taken over by name"
+    ]
     assert start.variant == "nano"
     assert start.head.out_channels == 4
     assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
-    same = training._starting_network(names, "nano", tmp_path / "other.safetensors", seed=0)
+    same = training._starting_network(names, "nano", tmp_path / "other.safetensors", 0, said.append)
     assert torch.equal(same.head.weight, other.head.weight)
+    assert said[1] == "starting from other, all of it: it has the same 9 classes"
+    turned = training._starting_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, said.append)
+    assert not any(torch.equal(one, two) for one, two in zip(turned.head.weight, other.head.weight, strict=True))
+    assert "its 9 classes stand in another order, and none is taken over by name" in said[2]
     with pytest.raises(OptionError, match="is a unet-nano"):
-        training._starting_network(CLASSES, "small", tmp_path / "other.safetensors", seed=0)
+        training._starting_network(CLASSES, "small", tmp_path / "other.safetensors", 0, said.append)
 
 
 def test_fine_tuning_begins_where_the_other_run_ended(

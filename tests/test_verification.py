@@ -179,6 +179,21 @@ def test_output_of_one_score_is_read_by_its_kind(kind: str, frames: Path, tmp_pa
     assert any("theirs.onnx, run as it is by ONNX Runtime" in line for line in lines)
 
 
+def test_tanh_is_not_called_probabilities(frames: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    built_of(network(tmp_path / "theirs.onnx", **ONE_SCORE["tanh"]), frames, tmp_path / "built", lines)
+    assert "output 'y': logits, foreground above 0, on 100" in next(line for line in lines if "compared:" in line)
+
+
+def test_network_that_takes_floats_of_0_to_255(frames: Path, tmp_path: Path) -> None:
+    weight = np.zeros((1, 3, 1, 1), np.float32)
+    weight[0, 0] = 10 / 255  # as a Rescaling inside
+    theirs = network(tmp_path / "theirs.onnx", **one(("Identity", "s", "y")), w=weight)
+    built = built_of(theirs, frames, tmp_path / "built", mean=(0.0,) * 3, std=(0.00392157,) * 3)
+    image = pictures(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+
+
 def test_complement_of_a_sigmoid_is_foreground_where_it_is_high(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", **one(SIGMOID, ("Sub", "one g", "y"), one=ONE))
     built = built_of(theirs, frames, tmp_path / "built")
@@ -308,7 +323,16 @@ CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "logits as a mask": (one(("Identity", "s", "y")), 1, "mask", r"values are -3.8.* to .*outside 0 to 255"),
     "logits as class indices": (one(("Identity", "s", "y")), 1, "classes", "values are .* and no whole numbers"),
     "sigmoid as logits": (one(("Sigmoid", "s", "y")), 1, "logits", "values are 0 to 1 by the graph"),
-    "sigmoid times 255 as logits": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "logits", "0 to 255 by the"),
+    "sigmoid times 255 as logits": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "logits",
+        "its values are 0 to 255 by the graph, and logits go below 0 too;",
+    ),
+    **{
+        f"tanh as {kind}": (
+            one(("Tanh", "s", "y")), 1, kind, "values are -1 to 1 by the graph, on both sides of 0 as logits are; .*say logits"
+        )
+        for kind in ("probabilities", "mask")
+    },
+    "three tanh as probabilities": (one(("Tanh", "s", "y"), shape=WIDE), 3, "probabilities", "-1 to 1 by the graph"),
     "hidden sigmoid as logits": (
         one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "logits", "as probabilities are; .*--output-kind prob"
     ),
@@ -375,7 +399,7 @@ FITS: dict[str, tuple[dict[str, Any], int, str]] = {
     "sigmoid": (one(("Sigmoid", "s", "y")), 1, "probabilities"),
     "sigmoid times 255": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "probabilities"),
     "hidden sigmoid": (one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "probabilities"),
-    "tanh": (one(("Tanh", "s", "y")), 1, "probabilities"),
+    "tanh": (one(("Tanh", "s", "y")), 1, "logits"),
     "mask of 0 and 1": (one(("Greater", "s zero", "a"), AS_FLOAT, zero=np.float32(0)), 1, "mask"),
     "hidden mask of 0 and 255": (
         one(("Greater", "s zero", "t"), ("Cast", "t", "f", {"to": FLOAT}), ("Conv", "f unit", "y"),

@@ -143,7 +143,13 @@ def build(
         ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option("--std", metavar="R,G,B", help="What that is divided by.", rich_help_panel=_SOURCE)
+        str | None,
+        typer.Option(
+            "--std",
+            metavar="R,G,B",
+            help="What that is divided by; 1/255 where the network takes 0 to 255.",
+            rich_help_panel=_SOURCE,
+        ),
     ] = None,
     layout: Annotated[
         Layout | None,

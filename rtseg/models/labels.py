@@ -10,6 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,14 +75,7 @@ def read_label(path: Path, table: LabelTable) -> Label:
     if stored.ndim == 3:
         return Label(_from_colors(path, stored, table), "colors", 0, {})
     if stored.dtype != np.uint8 and stored.max() > 255:
-        raise DataError(
-            f"{path}: label value {stored.max()}; labels are class indices from 0 to 255"
-            + (
-                "; are these instance ids, of which Cityscapes has the classes in *_labelIds.png?"
-                if stored.max() > 999
-                else ""
-            )
-        )
+        raise DataError(f"{path}: {_too_large(stored)}")
     values = stored.astype(np.uint8)
     counts = np.bincount(values.ravel(), minlength=256)
     occurring = [int(value) for value in np.flatnonzero(counts)]
@@ -107,6 +101,15 @@ def read_label(path: Path, table: LabelTable) -> Label:
     assumed = 0 if is_stated else int(counts[NO_CLASS])
     classes = table.values[values].astype(np.uint8)
     return Label(classes, "palette indices" if palette else "class indices", assumed, used)
+
+
+def _too_large(stored: npt.NDArray[Any]) -> str:
+    """What labels of 16 bits hold instead of class indices, and what to do."""
+    highest = stored.max()
+    if highest == 65535 and ((stored == 0) | (stored == highest)).all():
+        return "holds a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1"
+    ids = "; are these instance ids, of which Cityscapes has the classes in *_labelIds.png?" if highest > 999 else ""
+    return f"label value {highest}; labels are class indices from 0 to 255{ids}"
 
 
 def _hint(unowned: list[int], table: LabelTable) -> str:

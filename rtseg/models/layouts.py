@@ -160,7 +160,12 @@ def raise_problems(dataset: DataSet, problems: Sequence[str]) -> None:
 
 def _few(problems: Sequence[str], most: int = 8) -> str:
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(problems[:most]) + more
+    files: dict[str, list[str]] = {}  # by what is wrong with them: one sentence for all
+    for problem in problems[:most]:
+        file, _, text = problem.partition(": ")
+        files.setdefault(text, []).append(file)
+    same = {text: f" (the same: {', '.join(names[1:])})" if names[1:] else "" for text, names in files.items()}
+    return "; ".join(f"{names[0]}: {text}{same[text]}" for text, names in files.items()) + more
 
 
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:

@@ -353,7 +353,8 @@ def _read(
                 f"{path}: each of the {shape[axis or 0]} channels of its output '{name}' has a probability of its own; say "
                 f"--output-kind probabilities where the highest is the class{none}"
             )
-        return as_kind(kind or ("probabilities" if values.bounded else "logits"), _middle(values, 0.5))
+        found = "logits" if _around_zero(values) or not values.bounded else "probabilities"
+        return as_kind(kind or found, _middle(values, 0.5))
     if kind is not None:
         chosen = {"probabilities": _middle(values, 0.5), "mask": _middle(values, 127.5), "logits": 0.0, "classes": 0.0}
         return as_kind(kind, chosen[kind])
@@ -367,7 +368,7 @@ def _read(
     elif element not in _FLOATS and not values.bounded:
         return as_kind("classes")
     elif values.bounded and _symmetric(values):
-        return as_kind("probabilities", _middle(values, 0.5))
+        return as_kind("logits" if _around_zero(values) else "probabilities", _middle(values, 0.5))
     elif math.isinf(values.low) and math.isinf(values.high):
         linear = source is not None and source.op_type in LINEAR
         if linear and not trace.cut_from_scores(name):
@@ -402,8 +403,10 @@ def _contradiction(trace: Trace, name: str, values: Values, kind: str, several: 
         return ""
     told = f"its values are {values.low:g} to {values.high:g} by the graph"
     if kind == "logits":  # those that were cut at 0 and, say, at 6 still are
-        return f"{told}, as probabilities are; {leave}" if values.low >= 0 and _divides(values) else ""
+        return f"{told}, and logits go below 0 too; {leave}" if values.low >= 0 and _divides(values) else ""
     pair = kind == "mask" and values.only is not None
+    if _around_zero(values) and not pair:
+        return f"{told}, on both sides of 0 as logits are; leave --output-kind out, or say logits"
     highest = several and kind == "probabilities"  # is the class, whatever the middle
     return "" if highest or pair or _divides(values) else f"{told}, whose middle says nothing; {leave}"
 
@@ -419,6 +422,11 @@ def _symmetric(values: Values) -> bool:
     if abs(values.low) <= 1e-3 * span:
         return any(abs(values.high - end) <= 1e-3 * end for end in (1.0, 100.0, 255.0))
     return abs(values.low + values.high) <= 1e-3 * span
+
+
+def _around_zero(values: Values) -> bool:
+    """Whether foreground is above 0 and background below it: -a to a, as behind a Tanh."""
+    return values.bounded and values.low < 0 and abs(values.low + values.high) <= 1e-3 * (values.high - values.low)
 
 
 def _middle(values: Values, otherwise: float) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.reference
+from onnx import TensorProto, numpy_helper
 
 from rtseg.errors import ModelError
 from rtseg.models.needs import require
@@ -18,6 +21,11 @@ KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalizati
 
 QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 """Take half precision from operator set 19 on."""
+
+_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_OF_WEIGHTS = {"Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div"}
+"""What converters leave between a stored weight and the node that takes it."""
 
 
 def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -43,6 +51,61 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
                 node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
                 node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
     return converted
+
+
+def constants_as_weights(model: onnx.ModelProto) -> None:
+    """Makes initializers of all weights, also of those in Constant nodes and of those that a step such as Cast makes of others.
+
+    What is asked of the weights later (how many are FP16, which become FP16 or INT8) is asked of initializers. Changes the model.
+    """
+    graph = model.graph
+    results = {output.name for output in graph.output}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        known = bool(node.input) or node.op_type == "Constant"
+        known = known and all(name in weights for name in node.input) and results.isdisjoint(node.output)
+        tensor = _stored(node, weights, opset(model)) if known else None
+        if tensor is None:
+            kept.append(node)
+        else:
+            tensor.name = node.output[0]
+            weights[tensor.name] = tensor
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights.values())
+    given = [entry for entry in graph.input if entry.name not in weights]
+    del graph.input[:]
+    graph.input.extend(given)
+    model.ir_version = max(model.ir_version, 4)  # before 4 each weight had to be an input too
+
+
+def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], version: int) -> onnx.TensorProto | None:
+    """What a node makes of weights alone; None: it may make something else, or something large."""
+    tensor = onnx.TensorProto()
+    if node.op_type == "Constant":
+        attribute = node.attribute[0]
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            tensor.CopyFrom(value)
+        elif attribute.name in _NUMBERS:
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, _NUMBERS[attribute.name])))
+        else:  # text, or a sparse tensor
+            return None
+    elif node.op_type == "Identity":
+        tensor.CopyFrom(weights[node.input[0]])
+    elif node.op_type in _OF_WEIGHTS and weights[node.input[0]].data_type in _REAL:
+        if node.op_type == "Cast" and next(a.i for a in node.attribute if a.name == "to") not in _REAL:
+            return None
+        arrays = {name: numpy_helper.to_array(weights[name]) for name in node.input}
+        inputs = [onnx.helper.make_tensor_value_info(name, weights[name].data_type, None) for name in arrays]
+        graph = onnx.helper.make_graph([node], "weights", inputs, [onnx.ValueInfoProto(name=node.output[0])])
+        alone = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+        (result,) = onnx.reference.ReferenceEvaluator(alone).run(None, arrays)
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(result)))
+    else:
+        return None
+    return tensor
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -29,7 +29,7 @@ from rtseg.models.onnx_file import (
     told_shape,
 )
 from rtseg.models.onnx_output import Output, drop_activation, find_output
-from rtseg.models.onnx_rewrite import fold_batch_norm, halved, modern
+from rtseg.models.onnx_rewrite import constants_as_weights, fold_batch_norm, halved, modern
 from rtseg.models.precision import MIN_SHARE, graph_share
 from rtseg.models.preparation import Preparation
 
@@ -69,7 +69,9 @@ def to_contract(
         source.type.tensor_type.elem_type = TensorProto.FLOAT
     width, height = size
     set_shape(model, source, (batch, 3, height, width) if layout == "nchw" else (batch, height, width, 3))
-    model = _infer_shapes(modern(model, path), path, size)
+    model = modern(model, path)
+    constants_as_weights(model)
+    model = _infer_shapes(model, path, size)
     output = find_output(model, path, size, batch, preparation)
     classes = _class_names(preparation.classes, output, path)
     _keep_output(model, output.name)
@@ -198,7 +200,8 @@ def _normalisation(preparation: Preparation, path: Path, element_type: int) -> t
     if preparation.mean is None or preparation.std is None:
         raise OptionError(
             f"{path} does not say how its input is normalised: give --mean and --std, such as torchvision's "
-            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or --mean 0,0,0 --std 1,1,1 for a plain 0 to 1"
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, --mean 0,0,0 --std 1,1,1 for a plain 0 to 1, or --mean 0,0,0 "
+            "--std 0.00392157,0.00392157,0.00392157 for a plain 0 to 255"
         )
     scale = 1.0 if preparation.on_255 else 255.0
     preparation.check()
@@ -219,7 +222,6 @@ def _class_names(given: tuple[str, ...] | None, output: Output, path: Path) -> t
 def _keep_output(model: onnx.ModelProto, name: str) -> None:
     """Removes the other outputs, and all nodes and weights that only they need. Changes the model."""
     graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
     for output in [output for output in graph.output if output.name != name]:
         graph.output.remove(output)
     needed = {name}
@@ -232,8 +234,6 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     graph.node.extend(reversed(kept))
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
         graph.initializer.remove(tensor)
-    for entry in [entry for entry in graph.input if entry.name in weights and entry.name not in needed]:
-        graph.input.remove(entry)
 
 
 def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 SAME_VALUES = {
     "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Cast", "CastLike", "Resize", "Upsample",
@@ -76,7 +76,7 @@ class Trace:
     """A graph whose tensors are followed back.
 
     Args:
-        model: of operator set 13 or newer.
+        model: of operator set 13 or newer, its constants initializers (`onnx_rewrite.constants_as_weights`).
         shapes: of its tensors, as far as they are known.
     """
 
@@ -95,11 +95,7 @@ class Trace:
             if name in self._weights:
                 return np.asarray(numpy_helper.to_array(self._weights[name]))
             node = self._made.get(name)
-            if node is None:
-                return None
-            if node.op_type == "Constant":
-                return np.asarray(_constant_of(node))
-            if node.op_type not in ("Identity", "Cast"):
+            if node is None or node.op_type not in ("Identity", "Cast"):
                 return None
             name = node.input[0]
         return None
@@ -280,12 +276,6 @@ class Trace:
                 if self.values(one) == _of(1.0) and negative is not None and negative.op_type == "Neg":
                     return self._root(negative.input[0])
         return None
-
-
-def _constant_of(node: onnx.NodeProto) -> Any:
-    attribute = node.attribute[0]
-    value = helper.get_attribute_value(attribute)
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -33,6 +33,11 @@ INT8_FRAMES = 128
 
 def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
     """What the count says, for the sidecar; an "fp16" file that is FP32, or an "int8" file that is not, is an error."""
+    if not share.macs and precision != "fp32":
+        raise ModelError(
+            f"the model has no convolution or matrix product with stored weights, so that nothing shows whether it is {precision}; "
+            "--precision fp32 takes it as it is"
+        )
     if precision == "fp16" and not share.half >= MIN_SHARE:
         raise ModelError(
             f"this would be called fp16, but {share.half:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
@@ -49,7 +54,7 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
     return {
         "counted_on": where,
         **({"int8_share": round(share.int8, 4), "int8_layers": share.int8_layers} if precision == "int8" else {}),
-        "fp16_share": round(share.half, 4),
+        "fp16_share": round(share.half, 4) if share.macs else 0.0,
         share.of: share.macs,
         "fp16_layers": share.half_layers,
         "fp32_layers": share.float_layers,
@@ -58,10 +63,16 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
 
 def share_line(counted: dict[str, Any], precision: str) -> str:
     """How much is FP16 or INT8, for people."""
+    if not counted.get("weights", counted.get("multiplications")):
+        return (
+            f"{precision}: no convolutions or matrix products with stored weights, counted on {counted['counted_on']}"
+        )
     if "weights" in counted:
         all_of_it = f"{counted['weights'] / 1e6:.2f} million weights"
     else:
-        all_of_it = f"{counted['multiplications'] / 1e9:.2f} billion multiplications"
+        count = counted["multiplications"]
+        told = f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
+        all_of_it = f"{told} multiplications"
     if precision == "int8":
         return (
             f"int8: {counted['int8_share']:.1%} of {all_of_it} are INT8 "

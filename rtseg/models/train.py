@@ -164,7 +164,8 @@ def train(
             )
         extra = synthetic_samples(SYNTHETIC_FRAMES, size).to(place)
 
-    state = State.start(_starting_network(dataset.classes, variant, from_, seed), lr, weight_decay, place)
+    network = _starting_network(dataset.classes, variant, from_, seed, lambda line: None if resume else say(0.0, line))
+    state = State.start(network, lr, weight_decay, place)
     description = ModelDescription(
         name=printable_name(name or f"{Path(data).resolve().name}-{state.model.variant}"),
         classes=dataset.classes,
@@ -314,8 +315,10 @@ def _is_bf16(precision: str, state: State, weight: Tensor, batch: tuple[Tensor, 
     return seconds[True] < seconds[False]
 
 
-def _starting_network(classes: tuple[str, ...], variant: str | None, from_: Path | str | None, seed: int) -> UNet:
-    """A new network, or that of `from_` with new heads where its classes are others."""
+def _starting_network(
+    classes: tuple[str, ...], variant: str | None, from_: Path | str | None, seed: int, say: Callable[[str], None]
+) -> UNet:
+    """A new network, or that of `from_` with new heads where its classes are others; says which."""
     torch.manual_seed(seed)
     if from_ is None:
         return UNet(len(classes), variant or "small")
@@ -323,7 +326,15 @@ def _starting_network(classes: tuple[str, ...], variant: str | None, from_: Path
     if variant not in (None, model.variant):
         raise OptionError(f"{from_} is a {description.network}; leave --variant out or name it so")
     if description.classes == classes:
+        say(f"starting from {description.name}, all of it: it has the same {len(classes)} classes")
         return model
+    differ = (
+        "stand in another order" if sorted(description.classes) == sorted(classes) else f"are not these {len(classes)}"
+    )
+    say(
+        f"starting from {description.name}, but its last layers start anew: its {len(description.classes)} classes {differ}, "
+        "and none is taken over by name"
+    )
     fresh = UNet(len(classes), model.variant)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if "head" not in name}
     fresh.load_state_dict(tensors, strict=False)
