@@ -44,7 +44,7 @@ UNRELATED = re.compile(
 )
 """Notes that say nothing of frames, times or damage."""
 
-LEFT_OUT = re.compile(r"left out|encoded anew|re-encoded|transcoded|not copied|dropped")
+LEFT_OUT = re.compile(r"left out|encoded anew|re-encoded|transcoded|not copied|dropped|at its next key frame|is empty")
 
 
 class Hang(Exception):
