@@ -389,7 +389,8 @@ def write_hls(folder: Path, *, ended: bool) -> None:
 
 
 @pytest.mark.parametrize("between", [0, 400_000])
-def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int) -> None:
+@pytest.mark.parametrize("length", [True, False])
+def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int, length: bool) -> None:
     """FFmpeg finds the index by reading on, and goes back in what its buffer holds: a small file plays."""
     data = write_video(tmp_path / "x.mov", frames=3).read_bytes()
     at = data.index(b"moov") - 4
@@ -398,7 +399,7 @@ def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, bet
         data = data[:at] + between.to_bytes(4, "big") + b"free" + bytes(between - 8) + data[at:]
 
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("video/quicktime", "200 OK", f"Content-Length: {len(data)}")
+        yield http_answer("video/quicktime", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
         yield data
 
     with HttpServer(answer) as server:
@@ -447,13 +448,35 @@ def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) ->
     assert "is a file" in log[0]
 
 
-def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_complete_hls_playlist_without_a_length_gives_each_frame(tmp_path: Path, version: str) -> None:
+    """The connection is closed at the end, as of HTTP/1.0 and of pages that programs make."""
+    write_hls(tmp_path, ended=True)
+
+    def answer(request: str) -> Iterator[bytes]:
+        head = http_answer("application/x-mpegurl", "200 OK", "Connection: close")
+        yield head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+        yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
+
+    log: list[str] = []
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.m3u8", log)
+    assert [number_of(frame) for frame in frames] == list(range(45))
+    assert source.warnings == ()
+    assert source.outages.count == 0
+    assert not source.outages.reason
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path, length: bool) -> None:
     write_hls(tmp_path, ended=True)
 
     def answer(request: str) -> Iterator[bytes]:
         name = request.split()[1].removeprefix("/")
         data = (tmp_path / name).read_bytes()
-        yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
+        stated = [f"Content-Length: {len(data)}"] if length else []
+        yield http_answer("video/mp2t", "200 OK", *stated, "Connection: close")
         yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
 
     with HttpServer(answer) as server:
