@@ -115,8 +115,8 @@ def _sink_to_dict(sink: Apart) -> dict[str, Any]:
 
 def failures(sinks: Sequence[Apart]) -> list[str]:
     """One line for each sink that died, or that did not end in time."""
-    hung = [sink for sink in sinks if sink.error is None and not sink.join(0.0)]
+    hung = [sink for sink in sinks if sink.error is None and sink.late and not sink.join(0.0)]
     return [
         *(f"{sink.name}: {sink.error}" for sink in sinks if sink.error is not None),
-        *(f"{sink.name}: not complete in time; what was written lies under its partial name" for sink in hung),
+        *(f"{sink.name}: {sink.late}" for sink in hung),
     ]

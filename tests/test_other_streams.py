@@ -610,8 +610,24 @@ def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "layout", "target", "note"),
     [
-        ("pcm_s16le", "mono", "mov", "mov can't hold gaps in audio stream 1 (pcm_s16le): transcoded to pcm_s16le"),
-        ("pcm_s16le", "mono", "avi", "avi can't hold gaps in audio stream 1 (pcm_s16le): transcoded to pcm_s16le"),
+        (
+            "pcm_s16le",
+            "mono",
+            "mov",
+            "mov has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+        ),
+        (
+            "pcm_s16le",
+            "mono",
+            "avi",
+            "avi has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+        ),
+        (
+            "mp2",
+            "mono",
+            "avi",
+            "avi has no times for audio stream 1 (mp2): transcoded to mp3, so that gaps stay",
+        ),
         (
             "flac",
             "5.1",

@@ -109,17 +109,18 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
 
 @pytest.mark.system("gst-launch-1.0")
 @pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
-def test_srt(secret: str) -> None:
+@pytest.mark.parametrize(("mode", "reads"), [("listener", "caller"), ("caller", "listener")])
+def test_srt(secret: str, mode: str, reads: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
-    sink = PushSink(f"srt://127.0.0.1:{port}?mode=listener{secret}", INFO, size=(160, 96))
+    sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}", INFO, size=(160, 96))
     frames: list[Frame] = []
     over = threading.Event()
 
     def read() -> None:
-        while len(frames) < 5 and not over.is_set():
-            with contextlib.suppress(SourceError):  # the listener is not there yet
-                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode=caller{secret}"), timeout=30)
-                for frame in itertools.islice(source, 5):
+        while not over.is_set():
+            with contextlib.suppress(SourceError):  # the other side is not there yet, or no more
+                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode={reads}{secret}"), timeout=30)
+                for frame in itertools.takewhile(lambda _: not over.is_set(), source):
                     assert isinstance(frame, Frame)
                     frames.append(frame)
                 source.close()
@@ -127,7 +128,7 @@ def test_srt(secret: str) -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        send_until(sink, lambda: len(frames) >= 5)
+        send_until(sink, lambda: len(frames) >= 5 and sink.written)
         listed = b"".join(path.read_bytes() for path in children())
     finally:
         over.set()
@@ -136,6 +137,19 @@ def test_srt(secret: str) -> None:
     assert b"srtsink" in listed or secret
     assert b"s3cret" not in listed
     assert (frames[0].width, frames[0].height) == (160, 96)
+
+
+@pytest.mark.system("gst-launch-1.0")
+def test_nothing_is_said_to_be_sent_by_srt_where_nobody_listens() -> None:
+    """GStreamer takes frames while it still connects."""
+    sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
+    offered = itertools.count()
+    send_until(sink, lambda: sink.outages or next(offered) < 0)
+    assert sink.written == 0
+    assert sink.dropped == next(offered) > 1
+    (line,) = sink.warnings
+    assert line.startswith(f"{sink.name}: 1 outage; the last: GStreamer ended: ")
+    sink.close()
 
 
 def test_a_receiver_that_comes_late_and_goes_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +182,7 @@ def test_secrets_stay_out_of_names_and_warnings() -> None:
     sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
     sink.write(shown(0))
     said = sink.name + "".join(sink.warnings)
-    assert "1 outage," in said
+    assert "1 outage;" in said
     assert "secret" not in said
     assert "streamkey" not in said
 

@@ -185,7 +185,9 @@ def explain(said: Sequence[str], status: int | None) -> str:
             text = _SAID.sub("", line)
             details = said[number + 1 : number + 4]
             if details[:1] == ["Additional debug info:"]:
-                detail = next((each for each in details[1:] if each and not _SOURCE_LINE.match(each)), "")
+                detail = next(
+                    (each for each in details[1:] if each and not (_SOURCE_LINE.match(each) or _SAID.match(each))), ""
+                )
                 text = f"{text} {detail}" if detail else text
             return without_urls(" ".join(text.split()))
     if status is None:

@@ -79,6 +79,12 @@ class Apart:
         return tuple(getattr(self._sink, "warnings", ()))
 
     @property
+    def late(self) -> str | None:
+        """What it means that the sink did not end in time; None: that is no failure."""
+        late: str | None = getattr(self._sink, "late", "not complete in time")
+        return late
+
+    @property
     def url(self) -> str | None:
         """Where the sink can be looked at; None unless it is a page."""
         url: str | None = getattr(self._sink, "url", None)

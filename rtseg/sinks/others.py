@@ -124,7 +124,7 @@ class OtherStreams:
             self._transcode(template, f"{problem}, which changes its rate or channels")
             return
         if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
-            self._transcode(template, f"{self._kind.format} can't hold gaps in {what}")
+            self._transcode(template, f"{self._kind.format} has no times for {what}", ", so that gaps stay")
             return
         if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
             problem = f"{what} can't be copied to {self._kind.format} beside chapters"
@@ -162,7 +162,7 @@ class OtherStreams:
         """Return what is to be written right behind the header."""
         return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
 
-    def _transcode(self, template: Any, problem: str) -> None:
+    def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
         encoder = self._kind.audio_codec
         if template.type == "audio" and encoder is not None and template.codec_context is not None:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
@@ -174,7 +174,7 @@ class OtherStreams:
             else:
                 before, after = template.codec_context.layout.nb_channels, stream.channels
                 mixed = f", mixed from {before} channels to {after}" if after < before else ""
-                self._refuse(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}")
+                self._refuse(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}{purpose}")
                 self.streams[template.index] = stream
                 return
         self._drop(template, problem)

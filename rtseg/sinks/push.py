@@ -24,6 +24,15 @@ _FORMATS = {"rtsp": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts"}
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _TIMEOUT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+_PATIENCE_SECONDS = 1.0
+"""A receiver that takes nothing for so long is told of."""
+
+_PIPE_BYTES = 1 << 16
+"""What the system keeps of a pipe that nobody reads."""
+
+_PIPELINE_FRAMES = 16
+"""More than an encoder and what stands around it hold."""
+
 _TICKS = Fraction(1, 90_000)
 
 
@@ -31,8 +40,10 @@ class PushSink:
     """An encoded stream to one address. Implements `rtseg.sinks.Sink`.
 
     A receiver that is not there, or goes away, is tried again after a pause that doubles from half a second to half a minute;
-    frames of that time are left out. PyAV hands RTMP no time limit: a server that says nothing keeps this
-    sink, and this sink alone, waiting until the system gives the connection up.
+    frames of that time are left out. PyAV hands RTMP no time limit, and lets no other thread run while it
+    opens a connection: a server that says nothing stops the program until the system gives the connection up.
+
+    UDP, and SRT with `mode=listener`, send whether or not somebody receives.
 
     Args:
         url: `rtsp://`, `rtmp://`, `rtmps://`, `udp://` (MPEG-TS) or `srt://` (MPEG-TS, through GStreamer).
@@ -43,6 +54,9 @@ class PushSink:
         OptionError: another kind of URL, or one without a host.
         SinkError: what is needed to send to such a URL is not installed.
     """
+
+    late = None
+    """That its receiver does not answer is no failure of the run."""
 
     def __init__(self, url: str, info: StreamInfo, *, size: tuple[int, int]) -> None:
         parts = parse_url(url, "--push")
@@ -63,17 +77,24 @@ class PushSink:
         self._pause = _FIRST_PAUSE_SECONDS
         self._next_try = 0.0
         self._reason = ""
+        self._unsure = 0  # frames given to a connection that may not have a receiver yet
+        self._waiting_since: float | None = None
         self._connection: _Connection | _SrtConnection | None = None
         if parts.scheme == "srt":
             to_srt(self._url, encoder(self._rate))  # missing programs are told now, not with the first frame
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far, one line."""
-        if not self.outages:
-            return ()
-        outages = "1 outage" if self.outages == 1 else f"{self.outages} outages"
-        return (f"{self.name}: {outages}, {self.dropped} frames not sent; the last: {self._reason}",)
+        """What went wrong so far, one line each."""
+        lines = []
+        if self.outages:
+            outages = "1 outage" if self.outages == 1 else f"{self.outages} outages"
+            lines.append(f"{self.name}: {outages}; the last: {self._reason}")
+        since = self._waiting_since
+        waited = 0.0 if since is None else time.monotonic() - since
+        if waited >= _PATIENCE_SECONDS:
+            lines.append(f"{self.name}: its receiver has taken nothing for {waited:.0f} s")
+        return tuple(lines)
 
     def write(self, item: Segmented) -> None:
         """Sends one frame, or leaves it out while nobody receives.
@@ -84,6 +105,7 @@ class PushSink:
         if self._connection is None and time.monotonic() < self._next_try:
             self.dropped += 1
             return
+        self._waiting_since = time.monotonic()
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -91,8 +113,12 @@ class PushSink:
         except (av.FFmpegError, OSError, SinkError) as error:
             self._lost(error)
         else:
-            self.written += 1
-            self._pause = _FIRST_PAUSE_SECONDS
+            self._unsure += 1
+            if self._connection.has_receiver:
+                self.written, self._unsure = self.written + self._unsure, 0
+                self._pause = _FIRST_PAUSE_SECONDS
+        finally:
+            self._waiting_since = None
 
     def pass_through(self, packet: Passthrough) -> None:
         """Pictures alone are sent."""
@@ -100,6 +126,7 @@ class PushSink:
     def close(self) -> None:
         """Ends the stream. What a receiver does with its end is not waited for."""
         connection, self._connection = self._connection, None
+        self.dropped, self._unsure = self.dropped + self._unsure, 0
         if connection is not None:
             with contextlib.suppress(av.FFmpegError, OSError, SinkError):  # It went away: then it knows the end.
                 connection.close()
@@ -121,10 +148,8 @@ class PushSink:
         self.outages += 1
         self.dropped += 1
         # FFmpeg's own message may hold the URL; the system's words for a failure do not.
-        text = getattr(error, "strerror", None) or (
-            str(error) if isinstance(error, SinkError) else type(error).__name__
-        )
-        self._reason = text.lower()
+        text = (getattr(error, "strerror", None) or type(error).__name__).lower()
+        self._reason = str(error).removeprefix(f"{self.name}: ") if isinstance(error, SinkError) else text
         self._next_try = time.monotonic() + self._pause * random.uniform(0.75, 1.25)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
         self.close()
@@ -132,6 +157,8 @@ class PushSink:
 
 class _Connection:
     """One connection through FFmpeg."""
+
+    has_receiver = True
 
     def __init__(self, url: str, form: str, info: StreamInfo, size: tuple[int, int], rate: Fraction) -> None:
         options = {}
@@ -190,12 +217,19 @@ class _SrtConnection:
         self._size = size
         self._pipe = FramePipe(to_srt(url, encoder(rate)), video, name)
         self._since: Fraction | None = None
+        self._room = _PIPE_BYTES // video.size + _PIPELINE_FRAMES
+
+    @property
+    def has_receiver(self) -> bool:
+        """Whether more was taken than there is room for while srtsink still connects."""
+        return self._room < 0
 
     def send(self, shown: Frame) -> None:
         """Hands one frame on. Raises SinkError."""
         if self._since is None:
             self._since = shown.pts * shown.time_base
         self._pipe.send(shown, self._since)
+        self._room -= 1
 
     def close(self) -> None:
         """Ends the process."""

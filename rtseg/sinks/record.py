@@ -31,6 +31,8 @@ class Record:
     others take the next free name.
     """
 
+    late = "not complete in time; what was written lies under its partial name"
+
     def __init__(
         self,
         path: str,

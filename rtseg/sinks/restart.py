@@ -41,6 +41,11 @@ class Restarting:
         """What went wrong so far, one line for each of them."""
         return (*self._warnings_before, *getattr(self._sink, "warnings", ()))
 
+    @property
+    def late(self) -> str | None:
+        """What it means that the one that is open did not end in time; None: that is no failure."""
+        return getattr(self._sink, "late", None)
+
     def write(self, item: Segmented) -> None:
         """Writes a frame. Raises SinkError."""
         assert isinstance(item, Shown)

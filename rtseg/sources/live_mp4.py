@@ -1,4 +1,7 @@
-"""MP4 without an end: sent in fragments, with a header that states no length, as cameras and their servers send it."""
+"""What the boxes at the beginning of an MP4 or MOV say of how it can be read from a connection.
+
+An MP4 without an end is sent in fragments, with a header that states no length, by cameras and their servers.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,33 @@ from rtseg.sources.transport import Answer
 
 _LARGEST_HEADER = 1 << 20
 _BOX_BYTES = 8
+_FIRST = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
 
 
 def is_live_mp4(answer: Answer) -> bool:
     """Whether an answer is an MP4 whose header announces fragments and no length. Reads no further than its header."""
+    boxes = list(_beginning(answer))
+    kind, position, size = boxes[-1]
+    if boxes[0][0] != b"ftyp" or kind != b"moov" or not _BOX_BYTES <= size <= _LARGEST_HEADER:
+        return False
+    return _announces_fragments(answer.peek(position + size)[position + _BOX_BYTES :])
+
+
+def has_index_last(answer: Answer) -> bool:
+    """Whether an answer is an MP4 or MOV whose pictures come before what says where they are."""
+    return list(_beginning(answer))[-1][0] == b"mdat"
+
+
+def _beginning(answer: Answer) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and size of the boxes up to the index or the pictures; of other formats, one that is none."""
     position = 0
     while position < _LARGEST_HEADER:
         head = answer.peek(position + _BOX_BYTES)[position:]
         size, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if size < _BOX_BYTES or kind in (b"mdat", b"moof") or (not position and kind != b"ftyp"):
-            return False
-        if kind == b"moov":
-            if size > _LARGEST_HEADER:
-                return False
-            header = answer.peek(position + size)[position + _BOX_BYTES :]
-            return _announces_fragments(header)
+        yield kind, position, size
+        if kind in (b"mdat", b"moof", b"moov") or size < _BOX_BYTES or (not position and kind not in _FIRST):
+            return
         position += size
-    return False
 
 
 def _announces_fragments(header: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from rtseg.sources.byte_ranges import check_playlist_at
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.http_file import HttpFile, SeekableHttpFile
-from rtseg.sources.live_mp4 import is_live_mp4
+from rtseg.sources.live_mp4 import has_index_last, is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.raw import RawPackets, raw_codec
@@ -99,9 +100,10 @@ def open_stream(
             if isinstance(answer, HttpAnswer) and not answer.sends_ranges:
                 answer.close()
                 answer = answer.part(0, timeout_seconds)  # so that a server that sends parts says so
-            advice = "" if answer.sends_ranges else _NO_RANGES
-        elif _is_live_mp4(answer, name):
+        elif _look(is_live_mp4, answer, name):
             file = False
+        if not answer.sends_ranges and _look(has_index_last, answer, name):
+            advice = _NO_RANGES
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -201,9 +203,9 @@ def _jpegs(answer: Answer, name: str, timeout_seconds: float) -> JpegPackets | N
         raise
 
 
-def _is_live_mp4(answer: Answer, name: str) -> bool:
+def _look(at: Callable[[Answer], bool], answer: Answer, name: str) -> bool:
     try:
-        return is_live_mp4(answer)
+        return at(answer)
     except Disconnected as error:
         answer.close()
         raise _not_opened(name, error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, Protocol
@@ -122,7 +123,7 @@ class DemuxedPackets:
         self.frame_rate = rate if rate and self.has_clock else None
         self._begin = float((video.start_time or 0) * self.time_base)
         self._reached = 0.0
-        self._packets: Iterator[Packet[Any]] = container.demux(video)
+        self._packets: Iterator[Packet[Any]] = self._demux()
         self._clock: Clock | None = None
         if self.file_seconds is not None:
             # A file may be joined from several, each with a clock of its own: an HLS list with discontinuities, for one.
@@ -158,6 +159,18 @@ class DemuxedPackets:
         if length is not None and self._reached < length - _END_SECONDS:
             raise Disconnected(f"{self._name}: the file broke off at {self._reached:.1f} of {length:.1f} s")
         return None
+
+    def _demux(self) -> Iterator[Packet[Any]]:
+        """All packets.
+
+        FFmpeg takes the end of a playlist that came without a length for a failure, and tells of it behind the last
+        part. What fails in the parts themselves it passes over.
+        """
+        try:
+            yield from self._container.demux(self._video)
+        except OSError as error:
+            if self._container.format.name != "hls" or error.errno != errno.EIO:
+                raise
 
     def close(self) -> None:
         """Close the container."""
