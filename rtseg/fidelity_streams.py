@@ -196,7 +196,14 @@ class StreamComparison:
             return 0
         before = self._places_before(reading, out, numbers)
         early = next((place for place in range(len(numbers)) if place not in before), len(numbers))
-        shown = sum(place not in out.hidden for place in (before if reading.kind == "video" else range(early)))
+        shown = sum(place not in out.hidden for place in range(early))
+        if reading.kind == "video":
+            # The frame at whose time the part begins goes on at its beginning.
+            segments = self._video.segments if self._video is not None else []
+            moved = segments[0].shift * self._video.unit if segments and self._video is not None else Fraction(0)
+            begin = self._begin + moved - out.time_base / 2
+            times = [out.time(place) for place in before if place not in out.hidden]
+            shown = sum(time is None or time * out.time_base < begin for time in times)
         if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
             packets = _counted(shown, f"packet{{s}} of {reading.kind} stream {index}")
             what = f"{packets} before the first that is shown: the container can't hide them"

@@ -112,6 +112,11 @@ def name_outputs(
     else:
         names = _inside(inputs, output)
     check_paths(map(Input, inputs), [Output(name, path) for path, name in zip(inputs, names, strict=True)])
+    if output is not None and names != [output]:
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"the output folder '{output}' can't be made: {error.strerror}") from error
     return names
 
 
@@ -122,10 +127,6 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
         raise SinkError(
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SinkError(f"the output folder '{folder}' can't be made: {error.strerror}") from error
     return [str(Path(folder) / (Path(path).stem + _suffix(path))) for path in inputs]
 
 

@@ -239,7 +239,7 @@ def test_two_outputs_of_one_name_are_refused_before_anything_is_done(tmp_path: P
     result = rtseg("video", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "out", "--model", MODEL, "--jobs", 2)
     assert result.returncode == 1
     told_in_one_line(result, "x/a.mp4", "y/a.mp4", "both", "different folders")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,24 @@ def test_a_part_begins_between_two_key_frames(
     assert told == (target == "mkv")
 
 
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(("start", "shown"), [(0.53, 13), (0.5, 12), (1.019, 25)])
+def test_a_part_that_begins_between_two_frames_is_in_step(
+    tmp_path: Path, target: str, start: float, shown: int
+) -> None:
+    """The frame of the copied camera that was on show goes on at the part's beginning, as it does in the whole file."""
+    path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
+    result = through(path, tmp_path / f"out.{target}", start=start, duration=1.0)
+    assert result.report.ok, result.report.line()
+    front = dict(plain_decode(tmp_path / f"out.{target}", 0, timed=True))
+    rear = {number - 100: time for number, time in plain_decode(tmp_path / f"out.{target}", 1, timed=True)}
+    same = sorted(front.keys() & rear.keys())
+    assert same == list(range(shown + 1, shown + 26))
+    assert [rear[number] for number in same] == pytest.approx([front[number] for number in same], abs=0.0015)
+    assert rear[shown] == pytest.approx(front[shown + 1] - (shown + 1) / 25 + start, abs=0.0015)
+    assert (set(rear) == {shown, *same}) == (target != "mkv")
+
+
 def packet_times(path: Path, stream: int) -> list[float]:
     """When the packets of an AVI's stream are, by a plain demuxer: the times that AVI has."""
     with av.open(str(path)) as container:
@@ -82,17 +100,16 @@ def packet_times(path: Path, stream: int) -> list[float]:
         return [float(packet.dts * packet.time_base) for packet in packets if packet.size]
 
 
-def plain_decode(path: Path, stream: int) -> list[tuple[int, float]]:
-    """The number of each frame and when FFmpeg shows it where it has no presentation times, by PyAV alone."""
+def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int, float]]:
+    """The number of each frame and when FFmpeg shows it, by PyAV alone; not `timed`: without presentation times."""
     with av.open(str(path)) as container:
         video = container.streams.video[stream]
         video.thread_type = "NONE"
         rows = [(frame, frame.to_ndarray(format="gray")[frame.height // 2]) for frame in container.decode(video)]
     bits = [frame_row[[96 * (2 * bit + 1) // 16 for bit in range(8)]] > 127 for _, frame_row in rows]
     numbers = [sum(1 << bit for bit in range(8) if values[bit]) for values in bits]
-    return [
-        (number, float((frame.dts or 0) * frame.time_base)) for number, (frame, _) in zip(numbers, rows, strict=True)
-    ]
+    times = [float(((frame.pts if timed else frame.dts) or 0) * frame.time_base) for frame, _ in rows]
+    return list(zip(numbers, times, strict=True))
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -238,7 +255,7 @@ def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
     assert result.report.ok, result.report.line()
     numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]
     assert numbers[0] == list(range(23, 48))
-    assert numbers[1][:25] == numbers[0]
+    assert numbers[1][:26] == [22, *numbers[0]]  # 0.5 s lies between two frames: the one before goes on
 
 
 def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:

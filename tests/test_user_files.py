@@ -201,6 +201,15 @@ def test_of_several_names_results_are_left_out_and_a_single_one_is_taken(tmp_pat
     told_in_one_line(done, "no videos but 2 results of rtseg", "name a single one")
 
 
+def test_a_clash_of_outputs_leaves_no_empty_folder(tmp_path: Path) -> None:
+    for folder in ("front", "rear"):
+        (tmp_path / folder).mkdir()
+    drives = [video(tmp_path / folder / "1.mp4") for folder in ("front", "rear")]
+    done = rtseg("video", *drives, "-o", tmp_path / "out", "--model", MODEL)
+    told_in_one_line(done, "would both be written to")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("quoted", [True, False])
 def test_what_a_camera_puts_beside_its_videos_is_left_out_of_globs_and_several_names(
     tmp_path: Path, quoted: bool

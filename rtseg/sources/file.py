@@ -184,7 +184,7 @@ class FileSource:
             yield f"{packets} with a wrong time stamp: {count}, set between their neighbors"
         for index, silent in self._silent.items():
             if silent > _NOTICED_SECONDS:
-                yield f"audio stream {index} begins {float(silent):.2f} s later than the part: its packets are that long"
+                yield f"audio stream {index} begins {float(silent):.2f} s later than the part: no packet of it begins before"
         for index, other in self._other_videos.items():
             if other.hidden_between:
                 yield (
@@ -234,7 +234,7 @@ class FileSource:
     def _read(self) -> Iterator[Frame | Passthrough]:
         fields = self._field_counter()
         packets = self._packets()
-        if self._container.format.name == "mpeg" and self._video.codec_context.name == "h264":
+        if self._container.format.name == "mpeg" and self._video.codec_context.name in ("h264", "hevc"):
             packets = without_doubled_times(packets, self._video.index)
         for packet in self._from_start(self._clock.map(packets)):
             if packet.stream_index != self._video.index:

@@ -81,7 +81,11 @@ class OtherVideo:
             yield from held
 
     def _move_before(self, held: list[tuple[Packet[Any], bool]]) -> None:
-        """Set the times of the packets that are needed right before the first time that is shown."""
+        """Set the times of the packets that are needed right before the first time that is shown.
+
+        Where the part begins between two frames, the one before goes on at its beginning: readers of MP4 begin a track with
+        the first frame that is not hidden, wherever that is.
+        """
         early = [number for number, (_, hidden) in enumerate(held) if hidden]
         if not early:
             return
@@ -89,6 +93,8 @@ class OtherVideo:
         begin = self._start if self._first is None else self._first
         stamps = {number: held[number][0].pts or held[number][0].dts or 0 for number in early}
         ranks = {number: rank for rank, number in enumerate(sorted(early, key=lambda number: stamps[number]))}
+        shown = min((packet.pts for packet, hidden in held if not hidden and packet.pts is not None), default=begin)
+        goes_on = self._first is not None and shown > begin
         # Matroska's first packets have no times of decoding.
         end = 1 + max(number for number, (packet, hidden) in enumerate(held) if hidden or packet.dts is None)
         decoded = held[end][0].dts if end < len(held) else None
@@ -98,5 +104,6 @@ class OtherVideo:
         for number, (packet, hidden) in enumerate(held[:end]):
             packet.dts = behind - (end - number + delay) * step
             if hidden:
-                packet.pts = begin - (len(early) - ranks[number]) * step
-                packet.duration = step
+                later = len(early) - ranks[number] - goes_on
+                packet.pts = begin - later * step
+                packet.duration = step if later else shown - begin
