@@ -16,6 +16,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.engine_file import sha256
 from rtseg.errors import ModelError, OptionError
+from rtseg.files import utf8_path
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 """ONNX's element types that a network can compute in here, and NumPy's."""
@@ -260,7 +261,8 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
         next(entry for entry in tensor.external_data if entry.key == "location").value = file.name
         try:
-            load_external_data_for_tensor(tensor, str(file.parent))
+            with utf8_path(file.parent) as place:
+                load_external_data_for_tensor(tensor, str(place))
         except onnx.checker.ValidationError as error:
             if file.stat().st_nlink < 2:
                 raise

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
-from rtseg.errors import ModelError, OptionError
+from rtseg.errors import ModelError, OptionError, printable_name
 from rtseg.models.onnx_file import (
     FLOATS,
     describe,
@@ -97,7 +97,7 @@ def to_contract(
     before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
     description = ModelDescription(
-        name=path.stem.lower(),
+        name=printable_name(path.stem.lower()),
         classes=classes,
         input_size=size,
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
