@@ -127,7 +127,7 @@ def one_sentence(error: BaseException) -> str:
 
 def taken_by(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node takes, those of the graphs inside it included."""
-    inside = (step for inner in _inner_graphs(node) for step in inner.node)
+    inside = (step for inner in inner_graphs(node) for step in inner.node)
     return {*node.input, *(name for step in inside for name in taken_by(step))}
 
 
@@ -135,7 +135,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Puts each node behind those that it takes from, as the standard asks and not every converter writes (ONNX Runtime's for
     half precision). Changes only a graph that is not in order; nodes in a circle stay last, for the check."""
     for node in graph.node:
-        for inner in _inner_graphs(node):
+        for inner in inner_graphs(node):
             _sort_nodes(inner)
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     waits = [{makers[name] for name in taken_by(node) if name in makers} for node in graph.node]
@@ -161,7 +161,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(copy.node)
 
 
-def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs in a node's attributes: the branches of an If, the body of a Loop."""
     return [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) if graph.node]
 
