@@ -13,6 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rtseg.backends.openvino import OpenVinoBackend  # noqa: E402
+from rtseg.errors import ModelError  # noqa: E402
 from rtseg.models.build import build  # noqa: E402
 from rtseg.models.preparation import Preparation  # noqa: E402
 
@@ -82,3 +83,12 @@ def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
         backend.close()
     assert np.unique(want).size == CLASSES
     assert (got == want).mean() > 0.99
+
+
+def test_a_failed_fp32_build_is_not_advised_to_be_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _quantized(tmp_path / "m.onnx")
+    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+    monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
+    with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
+        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preparation=said)
+    assert "--precision" not in str(refused.value)
