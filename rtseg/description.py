@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from rtseg.errors import ModelError
+from rtseg.errors import ModelError, escaped_json
 from rtseg.palette import Palette, Rgb, spread_colours
 
 METADATA_KEY = "rtseg"
@@ -75,7 +75,7 @@ class ModelDescription:
 
     def to_json(self) -> str:
         """One JSON object; `from_json` reads it back."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        return escaped_json(json.dumps(asdict(self), ensure_ascii=False, sort_keys=True))
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> ModelDescription:

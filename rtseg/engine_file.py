@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.description import ModelDescription
-from rtseg.errors import EngineMismatch, ModelError, SinkError
+from rtseg.errors import EngineMismatch, ModelError, SinkError, escaped_json
 
 SUFFIX = ".engine"
 SIDECAR_VERSION = 1
@@ -110,7 +110,7 @@ class Sidecar:
         for entry in fields(self):
             value = getattr(self, entry.name)
             data[entry.name] = asdict(value) if entry.name in ("facts", "description") else value
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        return escaped_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -232,7 +232,7 @@ def sha256(path: Path) -> str:
         beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
         for file in sorted(path.rglob("*")) if path.is_dir() else [path, *beside]:
             if path.is_dir():
-                digest.update(str(file.relative_to(path)).encode() + b"\0")
+                digest.update(str(file.relative_to(path)).encode("utf-8", "surrogateescape") + b"\0")
             if file.is_file():
                 with file.open("rb") as stream:
                     while block := stream.read(1 << 20):

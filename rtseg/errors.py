@@ -75,6 +75,11 @@ def printable_name(name: str) -> str:
     return re.sub(r"[\t\n]", _visible, printable(name))
 
 
+def escaped_json(text: str) -> str:
+    """JSON that UTF-8 can hold: bytes of a file name that are not UTF-8 as `"caf\\udce9.mp4"`; `os.fsencode` gives them back."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _visible(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it

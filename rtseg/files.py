@@ -8,13 +8,15 @@ import json
 import os
 import re
 import sys
+import tempfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rtseg import __version__
-from rtseg.errors import SinkError
+from rtseg.errors import SinkError, escaped_json
 
 PICTURE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif",
@@ -78,6 +80,27 @@ def create_partial(final: Path) -> Path:
     raise AssertionError
 
 
+@contextlib.contextmanager
+def utf8_path(path: Path, beside: Callable[[], Iterable[Path]] = tuple) -> Iterator[Path]:
+    """A path of a file or folder for libraries that take UTF-8 alone: the path itself, or else a link to it while this lasts.
+
+    Args:
+        path: the file or folder.
+        beside: gives further files that must be in its folder.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="rtseg-") as folder:
+            for file in beside():
+                (Path(folder) / file.name).symlink_to(file.resolve())
+            link = Path(folder) / f"link{path.suffix}"
+            link.symlink_to(path.resolve())
+            yield link
+    else:
+        yield path
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file under a partial name and renames it; makes its folder. Devices and pipes are written directly.
 
@@ -117,8 +140,7 @@ def write_json(data: dict[str, Any], file: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
-        write_whole(Path(file), text.encode())
+        write_whole(Path(file), escaped_json(text).encode())
 
 
 def mark_image(data: bytes) -> bytes:

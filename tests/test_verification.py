@@ -253,6 +253,11 @@ def separate(*more: Node, **constants: Any) -> dict[str, Any]:
 
 ASKED: dict[str, tuple[dict[str, Any], int, str]] = {
     "relu": (one(("Relu", "s", "y")), 1, "comes from Relu, which does not say what it means; say --output-kind logits"),
+    "relu6": (
+        one(("Clip", "s low high", "y"), low=np.float32(0), high=np.float32(6)),
+        1,
+        "comes from Clip of Conv, which does not say what it means; say --output-kind logits",
+    ),
     "one channel of several logits": (
         one(("Slice", "s from to axis", "y"), **{"from": np.array([1])}, to=np.array([2]), axis=np.array([1])),
         3,

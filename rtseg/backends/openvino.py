@@ -89,6 +89,10 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
             "NUM_STREAMS": self.streams,
         }
+        if device == "CPU" and self._description.precision != "int8" and _quantized(network):
+            # OpenVINO would compute it in INT8, and gets that wrong (2026.4) for a convolution behind a Concat whose result is
+            # quantized again, as ONNX Runtime's quantization writes it.
+            self._settings["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
@@ -209,6 +213,10 @@ def _read(model: Path) -> tuple[Any, Any]:
         return core, core.read_model(model)
     except RuntimeError as error:
         raise ModelError(f"{model}: OpenVINO can't read it as a model ({first_line(error)})") from error
+
+
+def _quantized(network: Any) -> bool:
+    return any(node.get_type_name() == "FakeQuantize" for node in network.get_ops())
 
 
 def first_line(error: BaseException) -> str:

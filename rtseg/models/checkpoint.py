@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import ModelError
-from rtseg.files import create_partial
+from rtseg.files import create_partial, utf8_path
 from rtseg.models.unet import VARIANTS, UNet
 
 CHECKPOINT_FORMAT = 1
@@ -47,7 +47,7 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelDescription]:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; give a model.safetensors or last.pt that `rtseg train` wrote")
         try:
-            with safe_open(path, framework="pt") as file:
+            with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
                 text = (file.metadata() or {}).get(METADATA_KEY)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:

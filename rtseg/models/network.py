@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.errors import ModelError
+from rtseg.files import utf8_path
 from rtseg.models.checkpoint import load_weights
 from rtseg.models.contract import ImageToClasses, folded
 from rtseg.models.importers import Imported, import_checkpoint
@@ -96,7 +97,7 @@ def is_own(path: Path) -> bool:
     """Whether `rtseg train` wrote a file: told by its header, without reading weights."""
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as file:
+            with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
                 return METADATA_KEY in (file.metadata() or {})
         except (SafetensorError, OSError):
             return False  # damaged: the importers say so

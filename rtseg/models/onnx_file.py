@@ -16,6 +16,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from rtseg.description import METADATA_KEY, ModelDescription
 from rtseg.engine_file import sha256
 from rtseg.errors import ModelError, OptionError
+from rtseg.files import utf8_path
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 """ONNX's element types that a network can compute in here, and NumPy's."""
@@ -126,7 +127,7 @@ def one_sentence(error: BaseException) -> str:
 
 def taken_by(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node takes, those of the graphs inside it included."""
-    inside = (step for inner in _inner_graphs(node) for step in inner.node)
+    inside = (step for inner in inner_graphs(node) for step in inner.node)
     return {*node.input, *(name for step in inside for name in taken_by(step))}
 
 
@@ -134,7 +135,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Puts each node behind those that it takes from, as the standard asks and not every converter writes (ONNX Runtime's for
     half precision). Changes only a graph that is not in order; nodes in a circle stay last, for the check."""
     for node in graph.node:
-        for inner in _inner_graphs(node):
+        for inner in inner_graphs(node):
             _sort_nodes(inner)
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     waits = [{makers[name] for name in taken_by(node) if name in makers} for node in graph.node]
@@ -160,7 +161,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(copy.node)
 
 
-def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs in a node's attributes: the branches of an If, the body of a Loop."""
     return [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) if graph.node]
 
@@ -260,7 +261,8 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
             )
         next(entry for entry in tensor.external_data if entry.key == "location").value = file.name
         try:
-            load_external_data_for_tensor(tensor, str(file.parent))
+            with utf8_path(file.parent) as place:
+                load_external_data_for_tensor(tensor, str(place))
         except onnx.checker.ValidationError as error:
             if file.stat().st_nlink < 2:
                 raise

@@ -12,9 +12,10 @@ import onnx
 from onnx import TensorProto
 
 from rtseg.errors import ModelError, OptionError
+from rtseg.models.onnx_branches import measured
 from rtseg.models.onnx_colored import colored
 from rtseg.models.onnx_doubts import instances, scaled_indices, total
-from rtseg.models.onnx_file import one_sentence, picture_inputs, shape_of, told_shape
+from rtseg.models.onnx_file import shape_of, told_shape
 from rtseg.models.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.models.preparation import Preparation
 
@@ -193,7 +194,8 @@ def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ..
     last = _upstream(model, [output.name for output in graph.output])
     if all(name in shapes for name in last):
         return shapes
-    return {**shapes, **_measured(model, [name for name in made if name in last], path)}
+    results = measured(model, [name for name in made if name in last], path)
+    return {**shapes, **{name: tuple(value.shape) for name, value in results.items() if hasattr(value, "shape")}}
 
 
 def _upstream(model: onnx.ModelProto, names: Sequence[str], depth: int = 12) -> set[str]:
@@ -205,30 +207,6 @@ def _upstream(model: onnx.ModelProto, names: Sequence[str], depth: int = 12) -> 
         found |= {name for name in level if name in made}
         level = {given for name in level if name in made for given in made[name].input if given in made} - found
     return found
-
-
-def _measured(model: onnx.ModelProto, names: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes that tensors have when the model is run on a black image."""
-    import numpy as np
-
-    from rtseg.models.origin import session_of
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    have = {output.name for output in copy.graph.output}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    session = session_of(copy.SerializeToString(), str(path), optimize=False)
-    source = picture_inputs(model)[0]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
-    image = np.zeros([int(length or 1) for length in shape_of(source)], kind)
-    try:
-        results = session.run(list(names), {source.name: image})
-    except Exception as error:  # onnxruntime's exceptions share no public base
-        told = told_shape(shape_of(source))
-        raise ModelError(
-            f"{path} can't run on {told} ({one_sentence(error)}); give the size it was made for: --size"
-        ) from error
-    return {name: tuple(result.shape) for name, result in zip(names, results, strict=True) if hasattr(result, "shape")}
 
 
 def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -373,11 +351,19 @@ def _read(
         linear = source is not None and source.op_type in LINEAR
         if linear and not trace.cut_from_scores(name):
             return as_kind("logits")
-    what = f"comes from {source.op_type}" if source is not None else "has no source"
+    what = f"comes from {_told_source(trace, name, source)}" if source is not None else "has no source"
     raise OptionError(
         f"{path}: its output '{name}' has one value a pixel and {what}, which does not say what it means; say --output-kind "
         "logits (foreground above 0), probabilities (above one half), classes (class indices) or mask (0 or 255)"
     )
+
+
+def _told_source(trace: Trace, name: str, source: onnx.NodeProto) -> str:
+    """The operator that makes an output's values, after the last that only scales or cuts them: `Clip of Conv`."""
+    while (node := trace.producer(name)) is not None and node.op_type in SAME_VALUES:
+        name = node.input[0]
+    last = source if node is None else node
+    return source.op_type if last is source else f"{last.op_type} of {source.op_type}"
 
 
 def _contradiction(trace: Trace, name: str, values: Values, kind: str, several: bool) -> str:

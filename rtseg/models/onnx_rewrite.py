@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from rtseg.errors import ModelError
 from rtseg.models.needs import require
-from rtseg.models.onnx_file import one_sentence
+from rtseg.models.onnx_file import inner_graphs, one_sentence
 
 KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
 """Statistics over a whole plane overflow or lose their small differences in half precision."""
@@ -51,6 +51,28 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
                 node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
                 node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
     return converted
+
+
+def prefixed(model: onnx.ModelProto, prefix: str) -> None:
+    """Puts a prefix before all names of tensors. (`onnx.compose.add_prefix` forgets those that an If takes from around it.)"""
+    level, names = [model.graph], set()
+    while level:
+        graph = level.pop()
+        names |= {entry.name for entry in (*graph.input, *graph.initializer)}
+        names |= {name for node in graph.node for name in node.output if name}
+        level += [inner for node in graph.node for inner in inner_graphs(node)]
+    rename(model.graph, {name: prefix + name for name in names})
+
+
+def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Gives tensors other names, in the graphs inside too."""
+    for entry in (*graph.input, *graph.initializer, *graph.output):
+        entry.name = names.get(entry.name, entry.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in inner_graphs(node):
+            rename(inner, names)
 
 
 def constants_as_weights(model: onnx.ModelProto) -> None:

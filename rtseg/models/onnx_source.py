@@ -17,7 +17,8 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.description import ModelDescription
-from rtseg.errors import ModelError, OptionError
+from rtseg.errors import ModelError, OptionError, printable_name
+from rtseg.models.onnx_branches import take_branches
 from rtseg.models.onnx_file import (
     FLOATS,
     describe,
@@ -29,7 +30,7 @@ from rtseg.models.onnx_file import (
     told_shape,
 )
 from rtseg.models.onnx_output import Output, drop_activation, find_output
-from rtseg.models.onnx_rewrite import constants_as_weights, fold_batch_norm, halved, modern
+from rtseg.models.onnx_rewrite import constants_as_weights, fold_batch_norm, halved, modern, prefixed
 from rtseg.models.precision import MIN_SHARE, graph_share
 from rtseg.models.preparation import Preparation
 
@@ -69,6 +70,7 @@ def to_contract(
         source.type.tensor_type.elem_type = TensorProto.FLOAT
     width, height = size
     set_shape(model, source, (batch, 3, height, width) if layout == "nchw" else (batch, height, width, 3))
+    take_branches(model, path)
     model = modern(model, path)
     constants_as_weights(model)
     model = _infer_shapes(model, path, size)
@@ -93,11 +95,11 @@ def to_contract(
     has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
     if precision == "fp16" and has == "fp32":
         model, has = halved(model), "fp16"
-    model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
+    prefixed(model, _PREFIX)
     before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
     description = ModelDescription(
-        name=path.stem.lower(),
+        name=printable_name(path.stem.lower()),
         classes=classes,
         input_size=size,
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
@@ -114,9 +116,8 @@ def to_contract(
     try:
         return _inferred(model), description, output
     except onnx.shape_inference.InferenceError as error:  # as it came it had its shapes
-        raise ModelError(
-            f"{path} can't be made {description.precision} ({one_sentence(error)}); --precision fp32 leaves it as it is"
-        ) from error
+        leave = "; --precision fp32 leaves it as it is" if precision != "fp32" else ""
+        raise ModelError(f"{path} can't be made {description.precision} ({one_sentence(error)}){leave}") from error
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:

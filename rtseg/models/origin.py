@@ -11,10 +11,11 @@ import onnx
 
 from rtseg.description import ModelDescription
 from rtseg.errors import ModelError, OptionError
+from rtseg.files import utf8_path
 from rtseg.frame import ClassMap
 from rtseg.models.agreement import Picture, Run
 from rtseg.models.needs import require
-from rtseg.models.onnx_file import contract_description, describe, one_sentence, read_onnx
+from rtseg.models.onnx_file import contract_description, describe, external_files, one_sentence, read_onnx
 from rtseg.models.onnx_output import Output
 from rtseg.models.onnx_rewrite import before_the_network, halved
 from rtseg.models.onnx_source import fixed_batch, to_contract
@@ -103,9 +104,15 @@ def session_of(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
     options.log_severity_level = 4
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        given = model if isinstance(model, bytes) else str(model)
+
+    def load(given: str | bytes) -> Any:
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+    try:
+        if isinstance(model, bytes):
+            return load(model)
+        with utf8_path(model, lambda: external_files(model)) as path:
+            return load(str(path))
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise ModelError(f"{origin}: ONNX Runtime can't run it ({one_sentence(error)})") from error
 

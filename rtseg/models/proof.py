@@ -161,12 +161,14 @@ def _varies(original: Run, sidecar: Sidecar, verify_on: Path | None) -> bool:
 def _judge(agreement: Agreement, precision: str, min_agreement: float | None) -> None:
     """Raises ModelError where the built file is not good enough to keep."""
     least = MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
-    keeps_more = "fp16" if precision == "int8" else "fp32"
+    keeps_more = {"int8": "--precision fp16 keeps more, ", "fp16": "--precision fp32 keeps more, ", "fp32": ""}[
+        precision
+    ]
     if agreement.pixels < least or agreement.lost():
         lost = f", and of {', '.join(agreement.lost())} little is left" if agreement.lost() else ""
         raise ModelError(
             f"the built file agrees with the original on {agreement.pixels:.3%} of the pixels, and {least:.1%} are "
-            f"asked{lost}; it was removed. --precision {keeps_more} keeps more, --min-agreement accepts less"
+            f"asked{lost}; it was removed. {keeps_more}--min-agreement accepts less"
         )
     if precision != "int8" or agreement.miou_change is None:
         return

@@ -62,7 +62,9 @@ def fingerprint(source: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
         if file.is_file():
-            digest.update(f"{file.relative_to(source.parent)}\0{file.stat().st_size}\0".encode())
+            digest.update(
+                f"{file.relative_to(source.parent)}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape")
+            )
     return digest.hexdigest()[:12]
 
 

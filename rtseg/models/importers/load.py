@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rtseg.errors import ModelError
+from rtseg.files import utf8_path
 from rtseg.text import read_text
 
 HARMLESS = re.compile(
@@ -124,7 +125,8 @@ def _load_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with utf8_path(path) as file:
+            return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path}: damaged or not a safetensors file ({_one_line(error)})") from error
 
@@ -151,7 +153,8 @@ def _load_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of rare pickle protocols, before the error that they end in
             # Zip files are mapped, so that an optimiser's state beside the weights is never read.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            with utf8_path(path) as readable:
+                return torch.load(readable, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_why_refused(named)}") from error
     except Exception as error:  # bytes of a damaged file make torch's reader raise almost anything
