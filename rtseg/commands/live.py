@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -278,6 +279,8 @@ def _end_by_signal(controls: Any) -> None:
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
+    # Python gives up its handlers as it ends: an interrupt that comes then, all being complete, would look like a failure.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(code: int) -> None:
