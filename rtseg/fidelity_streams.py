@@ -19,6 +19,9 @@ from rtseg.time_match import Match, match_times
 _PREROLL_SECONDS = Fraction(1, 10)
 """Audio before the time zero that MP4 may hide: an encoder's delay is no more."""
 
+_NEIGHBORS = 3
+"""Of packets that are the same, as those of silence, so many are tried, the nearest in time first."""
+
 _LONG_PACKET_SECONDS = 1.0
 """How long packets of audio are at most: ASF's hold some tenths of a second."""
 
@@ -119,7 +122,7 @@ class StreamComparison:
         if not numbers or not out_times or video is None or not video.segments or not self._written.timed:
             return ""
         if reading.is_pcm:
-            going_in: list[int | None] = [times[self._nearest(reading, out, range(len(times)))]]
+            going_in: list[int | None] = [times[self._nearest_first(reading, out, range(len(times)))[0]]]
             out_times = out_times[:1]
         else:
             # Packets that only prepare a decoder for what is shown have other times.
@@ -256,10 +259,11 @@ class StreamComparison:
             # A part begins somewhere, and hidden packets before the first that is heard may be kept for the decoder. Of
             # packets that are the same, as those of silence, it is the one at the right time.
             same = [number for number, content in enumerate(contents) if content == out.contents[0]]
-            first = self._nearest(reading, out, same) if same else 0
-            if self._video is None:  # Nothing says when: any place where all of them are.
-                count = len(out.contents)
-                first = next((n for n in same if contents[n : n + count] == out.contents), first)
+            nearest = self._nearest_first(reading, out, same)
+            count, first = len(out.contents), nearest[0] if same else 0
+            # AVI begins with a whole packet: the next one may be nearer. Where nothing says when, it is any place.
+            places = nearest if self._video is None else nearest[:_NEIGHBORS]
+            first = next((n for n in places if contents[n : n + count] == out.contents), first)
         heard = next((n for n in range(len(contents)) if n not in reading.hidden), len(contents))
         if contents and out.contents and contents[first] != out.contents[0]:
             first = heard
@@ -272,12 +276,12 @@ class StreamComparison:
             return "the packets are not the same"
         return numbers
 
-    def _nearest(self, reading: StreamReading, out: StreamReading, numbers: Sequence[int]) -> int:
-        """Of some packets of the input the one whose time is nearest to that of the output's first."""
+    def _nearest_first(self, reading: StreamReading, out: StreamReading, numbers: Sequence[int]) -> list[int]:
+        """Some packets of the input by how near their time is to that of the output's first."""
         times = reading.times()
         begin = next((time for time in out.times() if time is not None), None)
         if begin is None or self._video is None or not self._video.segments:
-            return numbers[0]
+            return list(numbers)
         segment = self._video.segments[0]
         expected = begin * out.time_base - segment.shift * self._video.unit
 
@@ -285,7 +289,7 @@ class StreamComparison:
             time = times[number]
             return Fraction(1 << 62) if time is None else abs(time * reading.time_base - expected)
 
-        return min(numbers, key=distance)
+        return sorted(numbers, key=distance)
 
     def _out_of_step(self, points: list[SyncPoint], kind: str, tolerance_ms: float) -> str:
         if kind == "audio":

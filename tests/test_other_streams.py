@@ -71,11 +71,12 @@ def _write_clicks(
     return path
 
 
-def _clicks(path: Path) -> list[float]:
-    """Return when clicks begin, in seconds after the first frame, as PyAV decodes the file."""
+def _clicks(path: Path, first: float | None = None) -> list[float]:
+    """Return when clicks begin, in seconds after the first frame (or after `first`), as PyAV decodes the file."""
     with av.open(str(path)) as container:
         stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
-        first = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
+        begin = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
+        first = begin if first is None else first
     times, levels, end = [], [], 0.0
     resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
     with av.open(str(path)) as container:
@@ -188,6 +189,19 @@ def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path
     result = through(path, tmp_path / "out.mkv", sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+
+
+@pytest.mark.parametrize("start", [None, 1.0])
+@pytest.mark.parametrize(("codec", "rate"), [("ac3", 48000), ("mp2", 48000), ("libmp3lame", 44100)])
+def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
+    """An AVI states a size of blocks for AC-3, by which FFmpeg's muxer would count in the copy."""
+    path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
+    result = through(path, tmp_path / "out.avi", start=start, sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert [stream.fate for stream in result.report.streams] == ["copied"]
+    expected = [click - (start or 0) for click in _clicks(path, 0.0) if click > (start or 0)]
+    within = 0.002 if start is None else 0.033  # AVI counts whole packets, of 32 ms in AC-3
+    assert _clicks(tmp_path / "out.avi", 0.0) == pytest.approx(expected, abs=within)
 
 
 @pytest.mark.parametrize("start", [0.6, 0.7, 0.8, 0.9])

@@ -91,6 +91,9 @@ class Container:
     """Codecs of audio that its muxer writes though FFmpeg's list of what it holds, which PyAV asks, lacks them. They are written
     by way of FFmpeg's muxer `tee`, which has no such list."""
 
+    holds_location: bool = True
+    """It has a place for where a video was taken."""
+
     covers: frozenset[str] = frozenset()
     """Codecs of the cover pictures that it holds: MP4 in its metadata, Matroska as attachments."""
 
@@ -122,7 +125,8 @@ _MP4_UNREAD = frozenset(
 """PCM that FFmpeg's muxer does not take, or takes since 6.0 in boxes that players of before do not know: they play 24 and 32 bits
 as noise of 16."""
 
-# AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes.
+# AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes, and for ADPCM and
+# WMA, of which FFmpeg's muxer does not know the exact rate: `ffmpeg -c copy` writes ADPCM too fast.
 _AVI_HOLDS = frozenset(
     {"mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
     | {"mpeg4", "mjpeg", "h264"}
@@ -161,9 +165,9 @@ CONTAINERS: Mapping[str, Container] = {
         "matroska", options=_CLUSTERED, holds_pcm=True, unlisted=_MATROSKA_UNLISTED, time_codes="tags", covers=_COVERS
     ),
     ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED, time_codes="tags"),
-    ".ts": Container("mpegts", held=_TS_HOLDS),
-    ".m2ts": Container("mpegts", held=_TS_HOLDS),
-    ".mts": Container("mpegts", held=_TS_HOLDS),
+    ".ts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
+    ".m2ts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
+    ".mts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
     ".avi": Container(
         "avi",
         audio_codec="libmp3lame",
@@ -172,10 +176,11 @@ CONTAINERS: Mapping[str, Container] = {
         constant_rate=True,
         holds_pcm=True,
         held=_AVI_HOLDS,
+        holds_location=False,
         time_codes="whole",
     ),
-    ".h264": Container("h264", audio_codec=None, timed=False),
-    ".264": Container("h264", audio_codec=None, timed=False),
+    ".h264": Container("h264", audio_codec=None, timed=False, holds_location=False),
+    ".264": Container("h264", audio_codec=None, timed=False, holds_location=False),
 }
 """Containers by the ending of the file's name."""
 

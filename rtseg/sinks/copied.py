@@ -144,7 +144,15 @@ def _begins_with_adts(packet: Packet[Any]) -> bool:
 
 def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
     """Add a stream like the input's. PCM in MP4 must say which channel is which: AVI often gives their number alone."""
-    stream: Any = container.add_stream_from_template(template, opaque=True)
+    stream: Any
+    if kind.format == "avi" and codec_name(template) == "ac3":
+        # An AVI's own has a size of blocks, by which FFmpeg's muxer would count. ffmpeg clears it; PyAV gives no access to it.
+        context = template.codec_context
+        stream = container.add_stream("ac3", rate=context.sample_rate)
+        stream.codec_context.layout = context.layout
+        stream.codec_context.bit_rate = context.bit_rate or 192_000
+        return stream
+    stream = container.add_stream_from_template(template, opaque=True)
     if kind.format == "mp4" and codec_name(template).startswith("pcm_"):
         stream.codec_context.layout = default_layout(template.codec_context.layout)
     return stream

@@ -135,6 +135,8 @@ class OtherStreams:
 
     def complete(self) -> None:
         """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
+        if not self._kind.holds_location and any(key.lower().startswith("location") for key in self._info.metadata):
+            self._messages.append(f"{self._kind.format} can't hold the location: dropped")
         places = time_code_places(self._container, self._kind)
         behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
         self._match_time_codes(places)

@@ -184,7 +184,8 @@ class FileSource:
             yield f"{packets} with a wrong time stamp: {count}, set between their neighbors"
         for index, silent in self._silent.items():
             if silent > _NOTICED_SECONDS:
-                yield f"audio stream {index} begins {float(silent):.2f} s later than the part: no packet of it begins before"
+                late = f"audio stream {index} begins {float(silent):.2f} s later than the part"
+                yield f"{late}: with its first packet that begins in it"
         for index, other in self._other_videos.items():
             if other.hidden_between:
                 yield (
