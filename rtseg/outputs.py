@@ -263,7 +263,7 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
     if outputs.codec == "gstreamer":
         from rtseg.sinks.gstreamer import GStreamerSink
 
-        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=overwrite, recording=True)
+        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=overwrite, read_whole=False)
     codec = outputs.codec or "libx264"
     preset = tune = None
     if codec.endswith("_nvenc"):
@@ -280,5 +280,5 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
         tune=tune,
         audio=False,
         overwrite=overwrite,
-        recording=True,
+        read_whole=False,
     )

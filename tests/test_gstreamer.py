@@ -245,12 +245,12 @@ def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
 
 
 @needs_gstreamer
-@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("read_whole", [True, False])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, recording: bool) -> None:
+def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, read_whole: bool) -> None:
     info = info_of((160, 96))
     path = tmp_path / f"out.{ending}"
-    sink = GStreamerSink(path, info, size=(160, 96), recording=recording)
+    sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
     stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # the first is not at 0, and one gap
     for number, pts in enumerate(stamps):
         sink.write(shown(number, info, pts))

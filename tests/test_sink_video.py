@@ -200,7 +200,7 @@ sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from media import VideoSink, fill, info
 from rtseg.errors import SinkError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, recording=sys.argv[5] != "whole")
+sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, read_whole=sys.argv[5] == "whole")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     fill(sink, int(sys.argv[4]))
@@ -249,7 +249,7 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", recording=True)
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", read_whole=False)
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
     for number in range(1800):
         planes = (np.roll(noise, number * 7, 1), *made_frame(number, (64, 48)).planes[1:])
@@ -263,7 +263,7 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_a_recording_that_lost_its_end_is_told(tmp_path: Path, ending: str) -> None:
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", recording=True)
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", read_whole=False)
     fill(sink, 300)
     sink._last_seconds += 0.5  # as if the last frames had not come through
     with pytest.raises(SinkError, match=r"holds \d+ of 300 frames"):
@@ -493,14 +493,3 @@ def test_av_can_seek_in_the_output(tmp_path: Path) -> None:
             packet.pts * packet.time_base for packet in container.demux(video=0) if packet.size and packet.is_keyframe
         ]
     assert max(np.diff([float(key) for key in [*keys, Fraction(8)]])) <= 2.0
-
-
-def test_a_recording_in_avi_leaves_out_frames_whose_place_is_taken(tmp_path: Path) -> None:
-    """A camera's jitter ends no recording: AVI counts frames, and two of them may be at one place."""
-    sink = VideoSink(tmp_path / "out.avi", info(), size=(96, 64), preset="ultrafast", recording=True)
-    for number, ticks in enumerate([0, 1, 2, 3]):
-        sink.write(item(replace(made_frame(number), pts=[0, 900, 3600, 7200][ticks], time_base=Fraction(1, 90_000))))
-    sink.close()
-    assert sink.warnings == ("1 frame left out: avi counts 25 frames a second",)
-    assert sink.written == 3
-    assert [number_of(frame) for frame in read(tmp_path / "out.avi")] == [0, 2, 3]

@@ -98,7 +98,7 @@ class GStreamerSink:
         size: width and height of the shown frames.
         crf: constant quality, for encoders that have it; None: 23.
         overwrite: whether an existing file may be replaced.
-        recording: as in `rtseg.sinks.video.VideoSink`.
+        read_whole: as in `rtseg.sinks.video.VideoSink`.
 
     Raises:
         SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.
@@ -112,10 +112,10 @@ class GStreamerSink:
         size: tuple[int, int],
         crf: int | None = None,
         overwrite: bool = True,
-        recording: bool = False,
+        read_whole: bool = True,
     ) -> None:
         self._path = str(path)
-        self._recording = recording
+        self._read_whole = read_whole
         self._last_seconds = 0.0
         self._size = size
         self._layout = info.pixel_format
@@ -191,7 +191,7 @@ class GStreamerSink:
         if self._finished is None:
             self._done = True
             self._pipe.finish(_FINISH_SECONDS)
-            read_back(self._partial.path, self._written, self._last_seconds if self._recording else None)
+            read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
             self._finished = Written(self._partial.path, self._written, self._size, left_out=self._left_out)
         return self._finished
 

@@ -64,7 +64,6 @@ class Record:
         self._begin = 0
         self._files = 0
         self._written_before = 0
-        self._warnings_before: dict[str, None] = {}
         self.removed = 0
         """Old segments removed so far."""
         folder = self._path.parent
@@ -80,11 +79,6 @@ class Record:
     def written(self) -> int:
         """Frames written so far, in all files."""
         return self._written_before + (self._file.written if self._file else 0)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the files so far say, each line once."""
-        return tuple(self._warnings_before | dict.fromkeys(getattr(self._file, "warnings", ())))
 
     def write(self, item: Segmented) -> None:
         """Writes a frame, into the next file where that is due. Raises SinkError."""
@@ -119,7 +113,6 @@ class Record:
         if self._file is not None:
             self._file.close()
             self._written_before += self._file.written
-            self._warnings_before |= dict.fromkeys(getattr(self._file, "warnings", ()))
             self._file = None
             gc.collect()  # PyAV's containers and streams hold each other: without this each segment would stay in memory
 

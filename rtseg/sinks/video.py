@@ -72,8 +72,8 @@ class VideoSink:
         overwrite: whether an existing file may be replaced.
         audio: whether other streams are copied; False leaves out all of them.
         strict: a stream that can't be copied as it is, is an error.
-        recording: of a live stream. Of the finished file its index and its last seconds alone are read back, which takes no
-            longer after hours; and where the container counts frames (AVI), one whose place is taken is left out.
+        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
+            takes no longer for a recording of hours.
 
     Raises:
         SinkError: unknown container or encoder, or the file can't be written.
@@ -92,18 +92,17 @@ class VideoSink:
         overwrite: bool = True,
         audio: bool = True,
         strict: bool = False,
-        recording: bool = False,
+        read_whole: bool = True,
     ) -> None:
         self._output = str(path)
         self._info = info
         self._strict = strict
-        self._recording = recording
+        self._read_whole = read_whole
         self._kind = container_for(self._output)
         self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
         self._zero = Fraction(0)
         self._place = -1
-        self._without_place = 0
         self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
@@ -137,10 +136,7 @@ class VideoSink:
     def warnings(self) -> tuple[str, ...]:
         """What the output does not hold as the input did, one line each."""
         partial = self._partial.warnings if self._partial else ()
-        rate = f"{self._kind.format} counts {float(self._coding.rate):g} frames a second"
-        left_out = f"{self._without_place} frame{'s' * (self._without_place > 1)} left out"
-        crowded = (f"{left_out}: {rate}",) if self._without_place else ()
-        return (*self._coding.warnings, *self._others.warnings, *crowded, *partial)
+        return (*self._coding.warnings, *self._others.warnings, *partial)
 
     @property
     def partial_path(self) -> Path | None:
@@ -158,27 +154,22 @@ class VideoSink:
             # A container that counts frames begins at zero: everything is moved by the time of the first frame.
             self._zero = shown.pts * shown.time_base
         pts = shown.pts - round(self._zero / shown.time_base)
-        if self._kind.constant_rate and not self._takes_place(float(pts * shown.time_base)):
-            self._without_place += 1
-            return
+        if self._kind.constant_rate:
+            self._check_place(float(pts * shown.time_base))
         self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
         self._written += 1
         self._last_seconds = float(pts * shown.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
 
-    def _takes_place(self, seconds: float) -> bool:
-        """Whether a frame has a place of its own among those that the container counts; one of a live stream need not have."""
+    def _check_place(self, seconds: float) -> None:
         place = round(seconds * self._coding.rate)
-        if place <= self._place and self._recording:
-            return False
         if place <= self._place:
             raise SinkError(
                 f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
                 f"{seconds:.3f} s: write .mp4 or .mkv, which keep the time of each frame"
             )
         self._place = place
-        return True
 
     def pass_through(self, packet: Passthrough) -> None:
         """Copies a packet of another stream.
@@ -308,7 +299,7 @@ class VideoSink:
 
     def _read_back(self) -> None:
         if self._partial is not None:
-            whole = not self._recording or not self._kind.timed or self._kind.constant_rate or not self._written
+            whole = self._read_whole or not self._kind.timed or self._kind.constant_rate or not self._written
             read_back(self._partial.path, self._written, None if whole else self._last_seconds)
 
     def _guard(self, act: Callable[[], T]) -> T:
