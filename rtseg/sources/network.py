@@ -14,6 +14,7 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.byte_ranges import check_playlist_at
+from rtseg.sources.clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.http_file import HttpFile, SeekableHttpFile
@@ -161,7 +162,8 @@ def open_stream(
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
     if answer is None:
-        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+        wrap = RTP_WRAP_SECONDS if scheme in ("rtsp", "rtsps") else TS_WRAP_SECONDS
+        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name, wrap_seconds=wrap)
     wait, close = partial(source.allow, timeout_seconds), source.close
     packets = DemuxedPackets(
         container, name, wait_readable=wait, decoder=decoder, file=file, on_end=source.check, on_close=close
