@@ -18,7 +18,7 @@ from rtseg.sources.clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.http_file import HttpFile, SeekableHttpFile
-from rtseg.sources.live_mp4 import has_index_last, is_live_mp4
+from rtseg.sources.live_mp4 import has_fragments, has_index_last, is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.raw import RawPackets, raw_codec
@@ -105,6 +105,8 @@ def open_stream(
             file = False
         if not answer.sends_ranges and _look(has_index_last, answer, name):
             advice = _NO_RANGES
+    # Without parts FFmpeg sees the first fragment alone, and gives its length for that of the file.
+    unstated = bool(file) and answer is not None and not answer.sends_ranges and _look(has_fragments, answer, name)
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -168,6 +170,8 @@ def open_stream(
     packets = DemuxedPackets(
         container, name, wait_readable=wait, decoder=decoder, file=file, on_end=source.check, on_close=close
     )
+    if unstated:
+        packets.file_seconds = 0.0
     answer.opened()
     try:
         return Connection(packets, name, arrival_ns=answer.arrival_ns)
