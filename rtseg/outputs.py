@@ -280,5 +280,5 @@ def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
         tune=tune,
         audio=False,
         overwrite=overwrite,
-        read_whole=False,
+        live=True,
     )

@@ -160,11 +160,17 @@ class RtspServer(TcpServer):
 
 
 def encode_rtp(
-    frames: int, *, size: tuple[int, int] = (96, 64), first: int = 0, without: tuple[int, ...] = ()
+    frames: int,
+    *,
+    size: tuple[int, int] = (96, 64),
+    first: int = 0,
+    without: tuple[int, ...] = (),
+    stamp_of: Callable[[int], int] = lambda number: number * 90_000 // RATE,
 ) -> list[bytes]:
     """RTP packets of numbered pictures as an RTSP connection interleaves them, cut where each picture ends.
 
     `without`: kinds of network abstraction units that are left out, such as 7 and 8, the parameter sets.
+    `stamp_of`: the time stamp of a picture, by its number.
     """
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = *size, "yuv420p", Fraction(1, RATE)  # type: ignore[attr-defined]
@@ -180,7 +186,7 @@ def encode_rtp(
         chunk = b""
         for index, piece in enumerate(pieces):
             marker = 0x80 if index == len(pieces) - 1 else 0
-            stamp = number * 90_000 // RATE
+            stamp = stamp_of(number) % 2**32
             header = struct.pack(">BBHII", 0x80, marker | 96, sequence & 0xFFFF, stamp, 7)
             sequence += 1
             chunk += struct.pack(">BBH", 0x24, 0, len(header) + len(piece)) + header + piece

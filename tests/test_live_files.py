@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import av
 import pytest
 from av.video.frame import PictureType
 from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
-from media import number_of, read, write_video
+from media import number_of, picture, read, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
 from test_live_protocols import playlist
 from typer.testing import CliRunner
@@ -143,6 +144,30 @@ def test_server_that_sends_parts_without_saying_so_is_asked_for_them(tmp_path: P
         wrong = True
         with pytest.raises(Disconnected, match="does not send"):
             open_stream(f"{server.url}/x.mp4", timeout_seconds=20)
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov+default_base_moof", "frag_keyframe", "frag_keyframe+dash"])
+def test_the_length_of_a_file_in_fragments_is_not_taken_from_the_first(tmp_path: Path, flags: str) -> None:
+    """A server that sends no parts of files shows FFmpeg the first fragment alone before the file is played."""
+    with av.open(str(tmp_path / "x.mp4"), "w", container_options={"movflags": flags}) as container:
+        stream = container.add_stream("mjpeg", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
+        for number in range(20):
+            frame = to_pix_fmt(picture(number, 320, 240), "yuvj420p", 5, True)
+            frame.pts, frame.time_base = number, Fraction(1, 50)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = (tmp_path / "x.mp4").read_bytes()
+    assert data.count(b"moof") > 5
+    log: list[str] = []
+    with HttpServer(
+        lambda _: iter([http_answer("video/mp4", "200 OK", f"Content-Length: {len(data)}"), data])
+    ) as server:
+        frames, source = all_of(f"{server.url}/x.mp4", log)
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file: it is played once" in log[0]
 
 
 B_FRAMES = [

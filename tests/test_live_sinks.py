@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -121,6 +122,37 @@ def test_keep_removes_the_oldest_of_its_own_and_nothing_else(tmp_path: Path) -> 
 def test_a_folder_that_is_not_there_is_told_before_the_first_frame(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="no such folder"):
         Record(str(tmp_path / "missing" / "out.mp4"), open_file)
+
+
+def written_to_avi(path: Path, seconds: list[float]) -> tuple[Record, list[tuple[int, float]]]:
+    """A recording of pictures at these times, of a camera that states no rate; which picture is read from it, and where."""
+    record = Record(str(path), open_file)
+    for index, when in enumerate(seconds):
+        shown = item(index, pts=round(when * 90_000))
+        record.write(replace(shown, info=replace(shown.info, frame_rate=None)))
+    record.close()
+    return record, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
+
+
+def test_an_avi_of_a_camera_whose_pictures_come_unevenly_holds_all_of_them(tmp_path: Path) -> None:
+    """AVI counts 25 frames a second where the camera states no rate, and the network brings two pictures at once."""
+    seconds = [index / 15 - (0.06 if index in (3, 20) else 0) for index in range(40)]
+    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    assert [number for number, _ in found] == list(range(40))
+    assert [when for _, when in found] == pytest.approx(seconds, abs=1.501 / 25)
+    assert (record.written, record.dropped, record.warnings) == (40, 0, ())
+
+
+def test_an_avi_of_a_camera_that_is_faster_leaves_out_frames_and_goes_on(tmp_path: Path) -> None:
+    seconds = [index / 50 for index in range(100)]
+    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    assert names(tmp_path) == ["out.avi"]
+    assert found[-1][1] == pytest.approx(seconds[-1], abs=1.501 / 25)
+    assert all(when == pytest.approx(seconds[number], abs=1.501 / 25) for number, when in found)
+    assert (record.written, record.dropped) == (len(found), 100 - len(found))
+    assert 45 <= len(found) <= 55
+    assert len(record.warnings) == 1
+    assert record.warnings[0].startswith("avi counts 25 frames a second, and frames came faster: some are left out")
 
 
 # Options

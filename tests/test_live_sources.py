@@ -402,6 +402,24 @@ def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
     assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "the size of the jump"
 
 
+@pytest.mark.parametrize("size", [-991.6, -2000.0, 30.0])
+def test_an_rtsp_clock_that_is_set_back_is_told_with_its_size(size: float) -> None:
+    """RTP counts in 32 bits: FFmpeg takes a clock that is set far back for one that went round."""
+    step = 90_000 // 30
+
+    def stamp_of(number: int) -> int:
+        return 3000 * 90_000 + number * step + (round(size * 90_000) if number >= 20 else 0)
+
+    chunks = encode_rtp(40, stamp_of=stamp_of)
+    with RtspServer(lambda _: paced(chunks, 2)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        frames = take(source, 40)
+        source.close()
+    assert rising(frames)
+    assert frames[-1].pts_seconds < 10
+    assert [warning.partition("once (")[2].partition(")")[0] for warning in source.warnings] == [f"{size:+.1f} s"]
+
+
 def test_live_clock() -> None:
     clock = LiveClock()
     second = 1_000_000_000

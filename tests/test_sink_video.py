@@ -200,7 +200,7 @@ sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from media import VideoSink, fill, info
 from rtseg.errors import SinkError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, read_whole=sys.argv[5] == "whole")
+sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, live=sys.argv[5] != "whole")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     fill(sink, int(sys.argv[4]))
@@ -249,7 +249,7 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", read_whole=False)
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", live=True)
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
     for number in range(1800):
         planes = (np.roll(noise, number * 7, 1), *made_frame(number, (64, 48)).planes[1:])
@@ -263,7 +263,7 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_a_recording_that_lost_its_end_is_told(tmp_path: Path, ending: str) -> None:
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", read_whole=False)
+    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
     fill(sink, 300)
     sink._last_seconds += 0.5  # as if the last frames had not come through
     with pytest.raises(SinkError, match=r"holds \d+ of 300 frames"):

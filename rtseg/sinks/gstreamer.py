@@ -98,7 +98,8 @@ class GStreamerSink:
         size: width and height of the shown frames.
         crf: constant quality, for encoders that have it; None: 23.
         overwrite: whether an existing file may be replaced.
-        read_whole: as in `rtseg.sinks.video.VideoSink`.
+        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
+            takes no longer for a recording of hours.
 
     Raises:
         SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.

@@ -63,7 +63,8 @@ class Record:
         self._shape: object = None
         self._begin = 0
         self._files = 0
-        self._written_before = 0
+        self._written_before = self._dropped_before = 0
+        self._warnings_before: tuple[str, ...] = ()
         self.removed = 0
         """Old segments removed so far."""
         folder = self._path.parent
@@ -79,6 +80,16 @@ class Record:
     def written(self) -> int:
         """Frames written so far, in all files."""
         return self._written_before + (self._file.written if self._file else 0)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that the files left out themselves."""
+        return self._dropped_before + int(getattr(self._file, "dropped", 0))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the files do not hold as it was shown, each line once."""
+        return tuple(dict.fromkeys((*self._warnings_before, *getattr(self._file, "warnings", ()))))
 
     def write(self, item: Segmented) -> None:
         """Writes a frame, into the next file where that is due. Raises SinkError."""
@@ -113,6 +124,8 @@ class Record:
         if self._file is not None:
             self._file.close()
             self._written_before += self._file.written
+            self._dropped_before = self.dropped
+            self._warnings_before = self.warnings
             self._file = None
             gc.collect()  # PyAV's containers and streams hold each other: without this each segment would stay in memory
 

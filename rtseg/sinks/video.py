@@ -72,8 +72,9 @@ class VideoSink:
         overwrite: whether an existing file may be replaced.
         audio: whether other streams are copied; False leaves out all of them.
         strict: a stream that can't be copied as it is, is an error.
-        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
-            takes no longer for a recording of hours.
+        live: a recording of a live stream. The finished file is read back by its index and its last seconds alone, which takes
+            no longer for a recording of hours. Where the container counts frames, one whose place is taken goes to the next
+            place, and where that is taken too, it is left out and counted in `dropped`. False: it is an error.
 
     Raises:
         SinkError: unknown container or encoder, or the file can't be written.
@@ -92,17 +93,19 @@ class VideoSink:
         overwrite: bool = True,
         audio: bool = True,
         strict: bool = False,
-        read_whole: bool = True,
+        live: bool = False,
     ) -> None:
         self._output = str(path)
         self._info = info
         self._strict = strict
-        self._read_whole = read_whole
+        self._live = live
         self._kind = container_for(self._output)
         self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
         self._zero = Fraction(0)
         self._place = -1
+        self.dropped = 0
+        """Frames left out so far, see `live`."""
         self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
@@ -136,7 +139,13 @@ class VideoSink:
     def warnings(self) -> tuple[str, ...]:
         """What the output does not hold as the input did, one line each."""
         partial = self._partial.warnings if self._partial else ()
-        return (*self._coding.warnings, *self._others.warnings, *partial)
+        left_out: tuple[str, ...] = ()
+        if self.dropped:
+            left_out = (
+                f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and frames came faster: some are left "
+                "out; write .mp4 or .mkv, which keep the time of each frame",
+            )
+        return (*self._coding.warnings, *self._others.warnings, *partial, *left_out)
 
     @property
     def partial_path(self) -> Path | None:
@@ -155,21 +164,32 @@ class VideoSink:
             self._zero = shown.pts * shown.time_base
         pts = shown.pts - round(self._zero / shown.time_base)
         if self._kind.constant_rate:
-            self._check_place(float(pts * shown.time_base))
+            placed = self._at_a_place(pts * shown.time_base)
+            if placed is None:
+                self.dropped += 1
+                return
+            pts = round(placed / shown.time_base)
         self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
         self._written += 1
         self._last_seconds = float(pts * shown.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
 
-    def _check_place(self, seconds: float) -> None:
+    def _at_a_place(self, seconds: Fraction) -> Fraction | None:
+        """When a frame is shown in a container that counts frames; None: there is no place for it."""
         place = round(seconds * self._coding.rate)
         if place <= self._place:
-            raise SinkError(
-                f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
-                f"{seconds:.3f} s: write .mp4 or .mkv, which keep the time of each frame"
-            )
+            if not self._live:
+                raise SinkError(
+                    f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
+                    f"{float(seconds):.3f} s: write .mp4 or .mkv, which keep the time of each frame"
+                )
+            if place < self._place:
+                return None
+            place = self._place + 1
+            seconds = place / self._coding.rate
         self._place = place
+        return seconds
 
     def pass_through(self, packet: Passthrough) -> None:
         """Copies a packet of another stream.
@@ -299,7 +319,7 @@ class VideoSink:
 
     def _read_back(self) -> None:
         if self._partial is not None:
-            whole = self._read_whole or not self._kind.timed or self._kind.constant_rate or not self._written
+            whole = not self._live or not self._kind.timed or self._kind.constant_rate or not self._written
             read_back(self._partial.path, self._written, None if whole else self._last_seconds)
 
     def _guard(self, act: Callable[[], T]) -> T:

@@ -10,8 +10,11 @@ TIME_BASE = Fraction(1, 90_000)
 _ODD_SECONDS = 1.0
 """A stamp that is set back by more, or is further ahead of the time that passed, is odd: the next one tells what it is."""
 
-_WRAP_SECONDS = 2**33 / 90_000
+TS_WRAP_SECONDS = 2**33 / 90_000
 """After so long the clock of MPEG-TS begins anew; FFmpeg takes a clock that is set back for one that did."""
+
+RTP_WRAP_SECONDS = 2**32 / 90_000
+"""The same of the video of RTP."""
 
 _GAP_SECONDS = 10.0
 """Up to this far ahead a stream's clock tells of frames that were lost on the way, not of another clock."""
@@ -28,6 +31,7 @@ class LiveClock:
     def __init__(self) -> None:
         self.jumps: list[float] = []
         """Size in seconds of each jump so far: how much less (set back) or more than the time that passed."""
+        self._wrap = TS_WRAP_SECONDS
         self._offset: int | None = None
         self._agreed = 0
         self._good: tuple[int, int] = (0, 0)  # own stamp and arrival of the newest frame that followed the clock
@@ -35,9 +39,10 @@ class LiveClock:
         self._last: int | None = None
         self._last_ns = 0
 
-    def restart(self) -> None:
-        """Another connection begins: its clock is another one."""
+    def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
+        """Another connection begins: its clock is another one, and begins anew after so long. A jump is told modulo that."""
         self._offset = self._odd = None
+        self._wrap = wrap_seconds
 
     def place(self, stamp_seconds: Fraction | None, captured_ns: int) -> int:
         """Return where a frame stands, in units of `TIME_BASE`, from 0 for the first.
@@ -66,7 +71,7 @@ class LiveClock:
             size = float((odd[0] - self._good[0] - _ticks(odd[1] - self._good[1])) * TIME_BASE)
             if self._agreed == 1 or not 0 < size <= _GAP_SECONDS:
                 self._offset = odd[2] - odd[0]
-                size -= _WRAP_SECONDS * round(size / _WRAP_SECONDS)
+                size -= self._wrap * round(size / self._wrap)
                 if self._agreed > 1 and abs(size) > _ODD_SECONDS:  # not the clock's very first stamp, and no wrap
                     self.jumps.append(size)
         self._odd = None

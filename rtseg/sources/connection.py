@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from rtseg.card_frame import software_layout
 from rtseg.errors import Disconnected, SourceError
 from rtseg.frame import Frame, Passthrough, StreamInfo
+from rtseg.sources.clock import TS_WRAP_SECONDS
 from rtseg.sources.holes import Holes
 from rtseg.sources.opened import MAX_PIXELS
 from rtseg.sources.packets import Packets
@@ -60,6 +61,7 @@ class Connection:
         *,
         lends_memory: bool = False,
         arrival_ns: Callable[[int | None], int | None] = lambda _: None,
+        wrap_seconds: float = TS_WRAP_SECONDS,
     ) -> None:
         """Take the first frame of an open stream.
 
@@ -68,11 +70,13 @@ class Connection:
             name: for messages, without passwords.
             lends_memory: raw frames lie in memory of the device, which is gone once it is closed: they are copied.
             arrival_ns: gives when the byte at a packet's position came, where that was before the packet was asked for.
+            wrap_seconds: after so long the sender's clock begins anew.
 
         Raises:
             Disconnected: it ended, or went silent, before the first frame, or nothing of it can be decoded.
         """
         self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
+        self.wrap_seconds = wrap_seconds
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0

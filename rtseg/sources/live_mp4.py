@@ -16,11 +16,17 @@ _FIRST = {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
 
 def is_live_mp4(answer: Answer) -> bool:
     """Whether an answer is an MP4 whose header announces fragments and no length. Reads no further than its header."""
-    boxes = list(_beginning(answer))
-    kind, position, size = boxes[-1]
-    if boxes[0][0] != b"ftyp" or kind != b"moov" or not _BOX_BYTES <= size <= _LARGEST_HEADER:
+    header = _header(answer)
+    fragments = header.get(b"mvex")
+    if fragments is None:
         return False
-    return _announces_fragments(answer.peek(position + size)[position + _BOX_BYTES :])
+    lengths = (_number(header.get(b"mvhd", b""), 16, 24), _number(dict(_boxes(fragments)).get(b"mehd", b""), 4, 4))
+    return not any(lengths)
+
+
+def has_fragments(answer: Answer) -> bool:
+    """Whether the header of an MP4 announces fragments."""
+    return b"mvex" in _header(answer)
 
 
 def has_index_last(answer: Answer) -> bool:
@@ -40,13 +46,13 @@ def _beginning(answer: Answer) -> Iterator[tuple[bytes, int, int]]:
         position += size
 
 
-def _announces_fragments(header: bytes) -> bool:
-    boxes = dict(_boxes(header))
-    fragments = boxes.get(b"mvex")
-    if fragments is None:
-        return False
-    lengths = (_number(boxes.get(b"mvhd", b""), 16, 24), _number(dict(_boxes(fragments)).get(b"mehd", b""), 4, 4))
-    return not any(lengths)
+def _header(answer: Answer) -> dict[bytes, bytes]:
+    """The boxes of the header, where it is at the beginning."""
+    boxes = list(_beginning(answer))
+    kind, position, size = boxes[-1]
+    if boxes[0][0] != b"ftyp" or kind != b"moov" or not _BOX_BYTES <= size <= _LARGEST_HEADER:
+        return {}
+    return dict(_boxes(answer.peek(position + size)[position + _BOX_BYTES :]))
 
 
 def _number(box: bytes, place: int, place_64: int) -> int:

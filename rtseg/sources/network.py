@@ -14,10 +14,11 @@ from rtseg.errors import Disconnected, OptionError, SourceError
 from rtseg.hardware import acceleration
 from rtseg.secrets import parse_url
 from rtseg.sources.byte_ranges import check_playlist_at
+from rtseg.sources.clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.sources.connection import Connection
 from rtseg.sources.demux import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 from rtseg.sources.http_file import HttpFile, SeekableHttpFile
-from rtseg.sources.live_mp4 import has_index_last, is_live_mp4
+from rtseg.sources.live_mp4 import has_fragments, has_index_last, is_live_mp4
 from rtseg.sources.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.sources.packets import DemuxedPackets, reason
 from rtseg.sources.raw import RawPackets, raw_codec
@@ -104,6 +105,8 @@ def open_stream(
             file = False
         if not answer.sends_ranges and _look(has_index_last, answer, name):
             advice = _NO_RANGES
+    # Without parts FFmpeg sees the first fragment alone, and gives its length for that of the file.
+    unstated = bool(file) and answer is not None and not answer.sends_ranges and _look(has_fragments, answer, name)
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -161,11 +164,14 @@ def open_stream(
     if not isinstance(container, av.container.InputContainer):
         raise SourceError(f"can't open {name}")
     if answer is None:
-        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name)
+        wrap = RTP_WRAP_SECONDS if scheme in ("rtsp", "rtsps") else TS_WRAP_SECONDS
+        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name, wrap_seconds=wrap)
     wait, close = partial(source.allow, timeout_seconds), source.close
     packets = DemuxedPackets(
         container, name, wait_readable=wait, decoder=decoder, file=file, on_end=source.check, on_close=close
     )
+    if unstated:
+        packets.file_seconds = 0.0
     answer.opened()
     try:
         return Connection(packets, name, arrival_ns=answer.arrival_ns)

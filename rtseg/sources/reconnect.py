@@ -16,7 +16,7 @@ from typing import Any
 from rtseg.errors import SourceError
 from rtseg.frame import Colour, Frame, StreamInfo
 from rtseg.sources import Source
-from rtseg.sources.clock import TIME_BASE, LiveClock
+from rtseg.sources.clock import TIME_BASE, TS_WRAP_SECONDS, LiveClock
 from rtseg.sources.pacing import Pacer
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -176,7 +176,7 @@ class Reconnecting:
         if self._closing.is_set():
             source.close()
             return
-        self._clock.restart()
+        self._clock.restart(getattr(source, "wrap_seconds", TS_WRAP_SECONDS))
         seconds: float | None = getattr(source, "file_seconds", None)
         if seconds is not None:
             yield from self._play(source, seconds)
