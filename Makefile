@@ -54,9 +54,9 @@ quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bun
 	cp runs/int8/*-int8.xml rtseg/assets/camvid-small-int8.xml
 	cp runs/int8/*-int8.bin rtseg/assets/camvid-small-int8.bin
 
-kernels: $(VENV)/installed-dev  ## the GPU's kernels once more, after a change of rtseg/card_road/kernels.cu
+kernels: $(VENV)/installed-dev  ## the GPU's kernels once more, after a change of rtseg/gpu/kernels.cu
 	$(PIP) install --quiet nvidia-cuda-nvrtc-cu12==12.0.140
-	$(BIN)/python -m rtseg.card_road.compile
+	$(BIN)/python -m rtseg.gpu.compile_kernels
 
 clean:           ## remove what was made here
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

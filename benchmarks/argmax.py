@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rtseg.backends.openvino import stay_silent
-from rtseg.backends.openvino_graph import scores_form
-from rtseg.backends.scores import ScoresToClasses
-from rtseg.bundled import find_model
+from rtseg.inference.argmax import ScoresToClasses
+from rtseg.inference.bundled_models import find_model
+from rtseg.inference.openvino import stay_silent
+from rtseg.inference.openvino_graph import scores_form
 from rtseg.synthetic import SyntheticDrive
 
 SIZE = (480, 288)

@@ -1,9 +1,9 @@
-"""How much does a street change from frame to frame, and how much at a cut? `rtseg.steady.CUT_LEVELS` lies between.
+"""How much does a street change from frame to frame, and how much at a cut? `rtseg.inference.temporal_smoothing.CUT_LEVELS` lies between.
 
     python benchmarks/cuts.py path/to/camvid clip.mp4...
 
 Prints the largest change between two frames of CamVid's sequence `val` and of each clip, the same where every second frame is
-left out, and the smallest between two pictures of different CamVid drives: levels of 255, as `rtseg.steady.change` has them.
+left out, and the smallest between two pictures of different CamVid drives: levels of 255, as `rtseg.inference.temporal_smoothing.change` has them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import itertools
 import sys
 from pathlib import Path
 
-from rtseg.steady import CUT_LEVELS, change, shrink
-from rtseg.still import consecutive_pictures, find_images, read_image
+from rtseg.inference.temporal_smoothing import CUT_LEVELS, change, shrink
+from rtseg.video.image import consecutive_pictures, find_images, read_image
 
 EVERY = 6
 """Of CamVid's labelled pictures, a second apart, each so many is taken: neighbours are alike."""

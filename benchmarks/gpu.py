@@ -29,18 +29,20 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.backends import Backend, open_backend
-from rtseg.backends.cuda import Cuda
 from rtseg.bench import drawn_street
 from rtseg.bench.measure import machine
-from rtseg.bundled import find_model, find_weights
-from rtseg.errors import RtsegError
-from rtseg.hardware import choose_decoder
-from rtseg.models.build import build
-from rtseg.nvidia import find_gpus
-from rtseg.segmenter import Segmenter
-from rtseg.sources import open_source
-from rtseg.video import Encoding, Look, Reading, process
+from rtseg.core.errors import RtsegError
+from rtseg.gpu.cuda import Cuda
+from rtseg.gpu.devices import find_gpus
+from rtseg.inference import Backend, open_backend
+from rtseg.inference.bundled_models import find_model, find_weights
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.codecs import choose_decoder
+from rtseg.io.inputs import open_source
+from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.models.export.build import build
+from rtseg.render.style import Style
+from rtseg.video.process import process
 
 ROUNDS, SECONDS, ROAD_ROUNDS = 5, 2.0, 3
 KEPT = ("fps", "road", "decoder", "encoder", "cpu_seconds", "latency_ms", "stages", "bottleneck", "notes")
@@ -130,7 +132,7 @@ def given(name: str, backend: Backend | None) -> dict[str, Backend]:
 
 def open_source_size(model: str) -> tuple[int, int]:
     """(width, height) of the model's own input."""
-    from rtseg.backends import describe_model
+    from rtseg.inference import describe_model
 
     return describe_model(find_model(model)).input_size
 
@@ -202,13 +204,15 @@ def roads(video: str, engines: dict[str, Path], folder: str, result: dict[str, A
 
 
 def road(video: str, engine: Path, taken: str, folder: str) -> dict[str, Any]:
-    reading = Reading(decoder=choose_decoder(ROADS[taken]))
-    over_processor = mock.patch("rtseg.road.why_not_on_card", return_value="it is what is measured")
+    reading = InputOptions(decoder=choose_decoder(ROADS[taken]))
+    over_processor = mock.patch("rtseg.pipeline.gpu_path.why_not_on_card", return_value="it is what is measured")
     with (
         nullcontext() if taken == "card" else over_processor,
         Segmenter(engine, streams=0) as segmenter,
     ):
-        run = process(video, f"{folder}/out.mp4", segmenter, Look(), Encoding(preset="ultrafast"), reading, quiet=True)
+        run = process(
+            video, f"{folder}/out.mp4", segmenter, Style(), OutputOptions(preset="ultrafast"), reading, quiet=True
+        )
     if run["road"] != taken.split(",")[0]:
         raise RuntimeError(f"the road was the {run['road']}'s: {run['notes']}")
     return {key: run[key] for key in KEPT}

@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtseg.demo import write_drive
 from rtseg.synthetic import SyntheticDrive
+from rtseg.synthetic.video_file import write_video
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -81,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         drive = SyntheticDrive(960, 540, frames=240, seed=2, fps=30)
-        write_drive(drive, str(folder / "drive.mp4"), quiet=True)
+        write_video(drive, str(folder / "drive.mp4"), quiet=True)
         for what, picture in (("page", page(folder)), ("window", window(folder))):
             height = round(picture.shape[0] * WIDTH / picture.shape[1])
             small = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)

@@ -24,17 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from rtseg.controls import Controls, LiveNumbers
-from rtseg.demo import write_drive
-from rtseg.frame import ClassMap, Frame
-from rtseg.inputs import find_inputs
-from rtseg.live import Live
-from rtseg.live_camera import Camera
-from rtseg.memory import keep_memory_flat
-from rtseg.outputs import Outputs, camera_sinks
-from rtseg.segmenter import Segmenter
+from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.process_setup import keep_memory_flat
+from rtseg.inference.segmenter import Segmenter
+from rtseg.live.camera import Camera
+from rtseg.live.controls import Controls, LiveNumbers
+from rtseg.live.inputs import find_inputs
+from rtseg.live.loop import Live
+from rtseg.live.outputs import Outputs, camera_sinks
+from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
-from rtseg.video import Look
+from rtseg.synthetic.video_file import write_video
 
 _TOLD = ("rtseg", "openvino", "torch", "av", "cv2", "numpy")
 """Modules whose versions the result holds, those that were used."""
@@ -49,8 +49,8 @@ def soak(
     lock = threading.Lock()
     with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
         drive = Path(folder) / "drive.mp4"
-        write_drive(SyntheticDrive(*frame_size, frames=60, fps=30), str(drive), quiet=True)
-        look, controls = Look(), Controls()
+        write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(drive), quiet=True)
+        look, controls = Style(), Controls()
         outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
         sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _complain)
         source = find_inputs(urls=[str(drive)], realtime=True, loop=True)[0].source(0, print)
@@ -66,7 +66,7 @@ def soak(
         run = Live(
             [Camera("soak", source, sinks)],
             segment,
-            lambda _: look.overlay(segmenter),
+            lambda _: look.overlay(segmenter.description),
             segmenter.classes,
             controls=controls,
             numbers=LiveNumbers(),

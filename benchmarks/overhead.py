@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 
 from rtseg.bench.measure import machine
-from rtseg.fidelity import Recorder
-from rtseg.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
-from rtseg.overlay import Overlay
-from rtseg.palette import CAMVID_CLASSES, load_palette
-from rtseg.pipeline import run
-from rtseg.progress import Progress
-from rtseg.stats import Stats
+from rtseg.core.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.core.progress import Progress
+from rtseg.core.stats import Stats
+from rtseg.pipeline.pipeline import run
+from rtseg.render.overlay import Overlay
+from rtseg.video.verify import Recorder
 
 FRAMES, ROUNDS = 4000, 7
 INFO = StreamInfo("drawn", 64, 48, "yuv420p", Colour("bt709", False), Fraction(1, 25), Fraction(25))

@@ -15,10 +15,10 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from rtseg.frame import Colour, Frame
-from rtseg.letterbox import resize_classes
-from rtseg.overlay import Overlay
-from rtseg.palette import CAMVID_CLASSES, load_palette
+from rtseg.core.frame import Colour, Frame
+from rtseg.core.letterbox import resize_classes
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.render.overlay import Overlay
 
 HUD = ("31 fps   inference 12 ms", "openvino bf16")
 

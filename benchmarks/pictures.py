@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rtseg.frame import rgb_frame
-from rtseg.overlay import Overlay
-from rtseg.palette import load_palette
-from rtseg.segmenter import Segmenter
-from rtseg.still import frame_rgb, read_image, write_image
+from rtseg.core.frame import rgb_frame
+from rtseg.core.palette import load_palette
+from rtseg.inference.segmenter import Segmenter
+from rtseg.render.overlay import Overlay
 from rtseg.synthetic import SyntheticDrive
+from rtseg.video.image import frame_rgb, read_image, write_image
 
 REAL = "val/0016E5_08101.webp"
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.bench.measure import machine
-from rtseg.demo import write_drive
 from rtseg.synthetic import SyntheticDrive
+from rtseg.synthetic.video_file import write_video
 
 SIZES = ((640, 360), (960, 540), (1280, 720), (1920, 1080), (3840, 2160))
 MODELS = ("nano", "small")
@@ -72,7 +72,7 @@ def by_model(size: tuple[int, int], folder: Path) -> list[dict[str, Any]]:
 def draw(size: tuple[int, int], frames: int, folder: Path) -> Path:
     """A drawn street as a file."""
     path = folder / f"{size[0]}x{size[1]}.mp4"
-    write_drive(SyntheticDrive(*size, frames), str(path), quiet=True)
+    write_video(SyntheticDrive(*size, frames), str(path), quiet=True)
     return path
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(sys.argv[1])
-MODEL = REPOSITORY / "tests/data/nearest-colour.onnx"
+MODEL = REPOSITORY / "tests/data/nearest-color.onnx"
 LINES, RECORD, STATS = Path("/tmp/lines.jsonl"), Path("/tmp/out.mp4"), Path("/tmp/stats.json")
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 

@@ -47,14 +47,14 @@ in_root /opt/rtseg/bin/rtseg build nano --target onnx --size 96x64 -o /root/nano
 
 say "decode, colour, encode and compare, with thresholds in the model's place"
 in_root /opt/rtseg/bin/python - <<'PY'
-from rtseg.demo import write_drive
-from rtseg.fidelity import Recorder, compare
-from rtseg.overlay import Overlay
-from rtseg.palette import CAMVID_CLASSES, load_palette
-from rtseg.pipeline import run
-from rtseg.sinks.video import VideoSink
-from rtseg.sources import open_source
-from rtseg.stats import Stats
+from rtseg.cli.demo_run import write_drive
+from rtseg.video.verify import Recorder, compare
+from rtseg.render.overlay import Overlay
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.pipeline.pipeline import run
+from rtseg.io.outputs.video import VideoSink
+from rtseg.io.inputs import open_source
+from rtseg.core.stats import Stats
 from rtseg.synthetic import SyntheticDrive
 
 write_drive(SyntheticDrive(160, 96, frames=10), "/root/drive.mp4", quiet=True)

@@ -47,7 +47,7 @@ fi
 
 say "rtseg video"
 in_root /opt/rtseg/bin/python - <<'PY'
-from rtseg.demo import write_drive
+from rtseg.cli.demo_run import write_drive
 from rtseg.synthetic import SyntheticDrive
 write_drive(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4", quiet=True)
 PY

@@ -10,25 +10,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rtseg._version import __version__
+
 if TYPE_CHECKING:
-    from rtseg.errors import RtsegError
-    from rtseg.frame import Frame, StreamInfo
-    from rtseg.palette import Palette
-    from rtseg.segmenter import Segmenter
-    from rtseg.sources import open_source
+    from rtseg.core.errors import RtsegError
+    from rtseg.core.frame import Frame, StreamInfo
+    from rtseg.core.palette import Palette
+    from rtseg.inference.segmenter import Segmenter
+    from rtseg.io.inputs import open_source
     from rtseg.synthetic import SyntheticDrive
 
-__version__ = "0.1.0"
-__all__ = ["Frame", "Palette", "RtsegError", "Segmenter", "StreamInfo", "SyntheticDrive", "open_source"]
+__all__ = ["Frame", "Palette", "RtsegError", "Segmenter", "StreamInfo", "SyntheticDrive", "__version__", "open_source"]
 
 _HOMES = {
-    "Frame": "rtseg.frame",
-    "Palette": "rtseg.palette",
-    "RtsegError": "rtseg.errors",
-    "Segmenter": "rtseg.segmenter",
-    "StreamInfo": "rtseg.frame",
+    "Frame": "rtseg.core.frame",
+    "Palette": "rtseg.core.palette",
+    "RtsegError": "rtseg.core.errors",
+    "Segmenter": "rtseg.inference.segmenter",
+    "StreamInfo": "rtseg.core.frame",
     "SyntheticDrive": "rtseg.synthetic",
-    "open_source": "rtseg.sources",
+    "open_source": "rtseg.io.inputs",
 }
 
 

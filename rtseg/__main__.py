@@ -1,6 +1,6 @@
 """`python -m rtseg` is `rtseg`."""
 
-from rtseg.cli import main
+from rtseg.cli.app import main
 
 if __name__ == "__main__":
     main()

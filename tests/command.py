@@ -18,7 +18,7 @@ LIMIT_SECONDS = 160
 _SERVER = """
 import json, os, runpy, sys, warnings
 import av, cv2, numpy, openvino
-import rtseg.cli, rtseg.doctor, rtseg.live_run, rtseg.many, rtseg.segmenter, rtseg.still, rtseg.video
+import rtseg.cli.app, rtseg.cli.doctor_checks, rtseg.live.run, rtseg.video.batch, rtseg.inference.segmenter, rtseg.video.image, rtseg.video.process
 
 for line in sys.stdin:
     folder, out, err, arguments = json.loads(line)

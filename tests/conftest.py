@@ -46,15 +46,15 @@ def short_measurements() -> Iterator[None]:
         if importlib.util.find_spec("onnx") is None:  # nothing can be built
             yield
             return
-        patch.setattr("rtseg.models.proof.MEASURE_SECONDS", 0.1)
-        patch.setattr("rtseg.models.proof.WARMUP_SECONDS", 0.0)
+        patch.setattr("rtseg.models.export.verify.MEASURE_SECONDS", 0.1)
+        patch.setattr("rtseg.models.export.verify.WARMUP_SECONDS", 0.0)
         yield
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def on_gpu(request: pytest.FixtureRequest) -> str:
     """A target that can run here: skips with the reason where there is none, fails under RTSEG_REQUIRE_GPU=1."""
-    from rtseg.nvidia import find_gpus
+    from rtseg.gpu.devices import find_gpus
 
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}[request.param]
     reason = None if find_gpus() else "no NVIDIA GPU answers here"

@@ -23,9 +23,9 @@ from fuzz_reading import read  # noqa: E402
 from media import through  # noqa: E402
 from proofs import resident_mib  # noqa: E402
 
-from rtseg.errors import RtsegError, SinkError  # noqa: E402
-from rtseg.memory import keep_memory_flat  # noqa: E402
-from rtseg.stats import peak_rss_mib  # noqa: E402
+from rtseg.core.errors import RtsegError, SinkError  # noqa: E402
+from rtseg.core.process_setup import keep_memory_flat  # noqa: E402
+from rtseg.core.stats import peak_rss_mib  # noqa: E402
 
 SECONDS_PER_CASE = 30
 """Of CPU; a case that waits for ever is ended after ten times as many of the clock, which a busy machine may need."""

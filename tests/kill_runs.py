@@ -24,7 +24,7 @@ import av  # noqa: E402
 from fuzz_reading import read  # noqa: E402
 from media import Audio, write_video  # noqa: E402
 
-MODEL = ROOT / "tests" / "data" / "nearest-colour.onnx"
+MODEL = ROOT / "tests" / "data" / "nearest-color.onnx"
 FRAMES = 500
 RATE = 25
 LIVE_FRAMES, LIVE_RATE = 300, 100
@@ -42,7 +42,7 @@ OLDER = b"an older file of this name"
 # The command line itself; only where it tells a person about its progress it also tells us.
 DRIVER = """
 import os, sys
-from rtseg.progress import Progress
+from rtseg.core.progress import Progress
 advance, done = Progress.advance, 0
 def told(self, *values, **named):
     global done
@@ -50,7 +50,7 @@ def told(self, *values, **named):
     done += 1
     os.write(1, b"%d\\n" % done)
 Progress.advance = told
-from rtseg.cli import main
+from rtseg.cli.app import main
 sys.argv = ["rtseg", *sys.argv[1:]]
 main()
 """

@@ -12,14 +12,14 @@ import av
 import numpy as np
 from av.codec.context import Flags
 
-from rtseg.colour import yuv_to_rgb_matrix
-from rtseg.cores import without_real_time_priority
-from rtseg.fidelity import InputFile, Recorder, compare
-from rtseg.fidelity_report import FidelityReport
-from rtseg.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
-from rtseg.sinks.video import VideoSink, Written
-from rtseg.sources.file import FileSource
-from rtseg.sources.pictures import PictureReader
+from rtseg.core.color import yuv_to_rgb_matrix
+from rtseg.core.cpu import without_real_time_priority
+from rtseg.core.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.io.inputs.file import FileSource
+from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.outputs.video import VideoSink, Written
+from rtseg.video.verify import InputFile, Recorder, compare
+from rtseg.video.verify_report import FidelityReport
 
 BITS = 8
 CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220, 210, 40)}

@@ -10,7 +10,7 @@ from typing import Any
 import nvidia_doubles as doubles
 import pytest
 
-from rtseg.nvidia import Gpu
+from rtseg.gpu.devices import Gpu
 
 ORIN = Gpu(0, "Orin", (8, 7))
 
@@ -33,9 +33,9 @@ class Jetson:
         patch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
         patch.setitem(sys.modules, "cuda.bindings", bindings)
         for module in (
-            "rtseg.backends.tensorrt",
-            "rtseg.models.tensorrt_engine",
-            "rtseg.models.proof",
-            "rtseg.backends",
+            "rtseg.inference.tensorrt",
+            "rtseg.models.export.tensorrt",
+            "rtseg.models.export.verify",
+            "rtseg.inference",
         ):
             patch.setattr(f"{module}.find_gpus", lambda: gpus)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtseg.description import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelDescription
 
 CLASSES = ("dark", "red", "green", "blue")
 """What the small networks tell apart: the strongest colour of a pixel, or none."""

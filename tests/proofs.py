@@ -14,8 +14,8 @@ from typing import Any
 
 import av
 
-from rtseg import __version__
-from rtseg.cores import processor_name
+from rtseg._version import __version__
+from rtseg.core.cpu import processor_name
 
 
 def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:

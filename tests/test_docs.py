@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from rtseg.bundled import bundled_models
-from rtseg.cli import app
-from rtseg.demo import write_drive
+from rtseg.cli.app import app
+from rtseg.inference.bundled_models import bundled_models
 from rtseg.synthetic import SyntheticDrive
+from rtseg.synthetic.video_file import write_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
@@ -95,7 +95,7 @@ def test_every_test_named_in_the_fidelity_tables_exists() -> None:
     named = re.findall(r"(?:\b([A-Z]) |`(tests/\w+\.py)` )?`(test_\w+)`", "\n".join(tables))
     assert len(named) > 100
     for letter, file, name in named:
-        path = ROOT / (file or letters.get(letter, "tests/test_fidelity.py"))
+        path = ROOT / (file or letters.get(letter, "tests/video/test_verify.py"))
         assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{path.name} has no {name}"
 
 
@@ -105,7 +105,7 @@ def test_the_tables_of_the_performance_page_are_those_of_the_results() -> None:
 
 
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_drive(SyntheticDrive(160, 120, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
+    write_video(SyntheticDrive(160, 120, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
     monkeypatch.chdir(tmp_path)
     blocks = fences(ROOT / "README.md", "python")
     assert blocks

@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rtseg.palette import CAMVID, CAMVID_CLASSES, STREET
-from rtseg.segmenter import Segmenter
+from rtseg.core.palette import CAMVID, CAMVID_CLASSES, STREET
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.options import OutputOptions
+from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
-from rtseg.video import Encoding, Look, process
+from rtseg.video.process import process
 
 pytestmark = pytest.mark.timeout(180)
 
-MODEL = Path(__file__).parent / "data" / "nearest-colour.onnx"
+MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 FRAMES = 6
 STEP = 4  # every 4th frame of the drive, so that neighbours differ
 TOLERANCE = 6.0
@@ -100,8 +102,8 @@ def test_class_colours_survive_the_whole_road(
     odd = width % 2 or height % 2
     source, out = tmp_path / ("in.mkv" if odd else "in.mp4"), tmp_path / "out.mp4"
     encode(source, labels, space, full_range, "ffv1" if odd else "libx264")
-    look = Look(view="overlay", alpha=0.5, palette="camvid")
-    result = process(str(source), str(out), segmenter, look, Encoding(crf=2, preset="ultrafast"), quiet=True)
+    look = Style(view="overlay", alpha=0.5, palette="camvid")
+    result = process(str(source), str(out), segmenter, look, OutputOptions(crf=2, preset="ultrafast"), quiet=True)
     assert result["fidelity"]["ok"]
     seen = decode(out, width, height)
     assert len(seen) == FRAMES
@@ -122,8 +124,8 @@ def test_masks_are_the_truth_and_line_up(segmenter: Segmenter, tmp_path: Path) -
         str(tmp_path / "in.mp4"),
         str(tmp_path / "out.mp4"),
         segmenter,
-        Look(),
-        Encoding(),
+        Style(),
+        OutputOptions(),
         masks=str(tmp_path / "masks"),
         quiet=True,
     )
@@ -142,8 +144,8 @@ def test_side_by_side_shows_the_picture_beside_its_colours(segmenter: Segmenter,
         str(tmp_path / "in.mp4"),
         str(tmp_path / "out.mp4"),
         segmenter,
-        Look("side-by-side"),
-        Encoding(crf=5),
+        Style("side-by-side"),
+        OutputOptions(crf=5),
         quiet=True,
     )
     picture = decode(tmp_path / "out.mp4", 640, 192)[0]
@@ -158,8 +160,8 @@ def test_the_same_file_twice_gives_the_same_masks(segmenter: Segmenter, tmp_path
             str(tmp_path / "in.mp4"),
             str(tmp_path / "o.mp4"),
             segmenter,
-            Look(),
-            Encoding(),
+            Style(),
+            OutputOptions(),
             masks=str(tmp_path / name),
             quiet=True,
         )
@@ -176,7 +178,9 @@ def test_real_drives_keep_frames_rate_and_sound(segmenter: Segmenter, clips: Pat
         ("cambridge_15fps.mp4", 101, (480, 360), 15),
         ("highway_540p25.mp4", 221, (960, 540), 25),
     ):
-        process(str(clips / name), str(tmp_path / name), segmenter, Look(), Encoding(preset="ultrafast"), quiet=True)
+        process(
+            str(clips / name), str(tmp_path / name), segmenter, Style(), OutputOptions(preset="ultrafast"), quiet=True
+        )
         with av.open(str(tmp_path / name)) as container:
             stream = container.streams.video[0]
             assert (stream.width, stream.height) == size

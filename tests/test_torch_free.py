@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from media import write_video
 
-from rtseg.bundled import find_model
+from rtseg.inference.bundled_models import find_model
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,7 +22,7 @@ class NoTorch:
             raise ModuleNotFoundError(f"{name} is forbidden on this path", name=name)
 
 sys.meta_path.insert(0, NoTorch())
-from rtseg.cli import main
+from rtseg.cli.app import main
 sys.argv = ["rtseg", *sys.argv[1:]]
 try:
     main()

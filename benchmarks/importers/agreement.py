@@ -18,8 +18,8 @@ from importer_fixtures import FOLDER, expected, load, weights
 from importer_weights import image
 from safetensors.torch import save_file
 
-from rtseg.models.checkpoint_origin import CheckpointOrigin
-from rtseg.models.preparation import Preparation
+from rtseg.models.export.checkpoint_source import CheckpointOrigin
+from rtseg.nn.preprocessing import Preparation
 
 
 def save(fixture, folder):

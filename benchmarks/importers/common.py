@@ -1,4 +1,4 @@
-"""What the scripts here share: they run a network of the library it comes from and keep what `tests/test_importers.py` needs.
+"""What the scripts here share: they run a network of the library it comes from and keep what `tests/nn/test_importers.py` needs.
 
 A fixture is NAME.json.gz (library and version, names and shapes of the weights, the seed that fills them) and NAME.png
 (the class map that the library's own network gives). Runs under Python 3.7 too, for fastai 1.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from rtseg.bundled import find_weights
-from rtseg.models.checkpoint import load_weights
+from rtseg.inference.bundled_models import find_weights
+from rtseg.nn.checkpoint import load_weights
 
 name, width, height, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 model, _ = load_weights(find_weights(name))

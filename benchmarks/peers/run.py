@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.bench.measure import machine
-from rtseg.bundled import find_weights
-from rtseg.segmenter import Segmenter
-from rtseg.sources import open_source
+from rtseg.inference.bundled_models import find_weights
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs import open_source
 
 HERE = Path(__file__).parent
 PEERS = {

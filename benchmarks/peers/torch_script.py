@@ -8,7 +8,7 @@ import torch
 from common import Timer, blend, open_writer, parse
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from rtseg.models.checkpoint import load_weights  # the network itself, as its author would import it
+from rtseg.nn.checkpoint import load_weights  # the network itself, as its author would import it
 
 args = parse()
 width, height = args.size

@@ -8,14 +8,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rtseg import __version__
+from rtseg._version import __version__
 from rtseg.bench.measure import SECONDS, bench, machine
 from rtseg.bench.tune import tune_streams
-from rtseg.demo import write_drive
-from rtseg.segmenter import Segmenter
-from rtseg.sources import open_source
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs import open_source
+from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.models.export.auto_build import auto_build
+from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
-from rtseg.video import Encoding, Look, Reading
+from rtseg.synthetic.video_file import write_video
 
 __all__ = ["drawn_street", "run_bench", "run_tune"]
 
@@ -27,8 +29,8 @@ def run_bench(
     models: Sequence[str | None],
     backends: Sequence[str],
     sizes: Sequence[tuple[int, int] | None],
-    encoding: Encoding,
-    reading: Reading,
+    encoding: OutputOptions,
+    reading: InputOptions,
     *,
     device: str | None = None,
     seconds: float = SECONDS,
@@ -61,13 +63,15 @@ def run_bench(
         open_source(video).close()  # one that can't be read is told before anything is loaded and measured
     items = []
     for video, model, backend, size in product(videos, models, backends, sizes):
-        with Segmenter(model, backend=backend, device=device, size=size, streams=0) as segmenter:
+        with Segmenter(
+            model, backend=backend, device=device, size=size, streams=0, build_missing=auto_build
+        ) as segmenter:
             name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
 
             def tell(line: str, name: str = name) -> None:
                 say(f"{name}: {line}")
 
-            item = bench(video, segmenter, Look(), encoding, reading, seconds=seconds, rounds=rounds, say=tell)
+            item = bench(video, segmenter, Style(), encoding, reading, seconds=seconds, rounds=rounds, say=tell)
         items.append(item)
         on_result(item)
     if len(items) == 1:
@@ -76,16 +80,16 @@ def run_bench(
 
 
 def run_tune(
-    video: str, models: Sequence[str | None], encoding: Encoding, *, device: str | None = None, say: Say
+    video: str, models: Sequence[str | None], encoding: OutputOptions, *, device: str | None = None, say: Say
 ) -> list[dict[str, Any]]:
     """Finds and remembers, for each model, how many pictures at once are fastest; see `tune.tune_streams`."""
-    return [tune_streams(video, model, Look(), encoding, device=device, say=say) for model in models]
+    return [tune_streams(video, model, Style(), encoding, device=device, say=say) for model in models]
 
 
 def drawn_street(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
     """Draws the synthetic drive into a file in a folder; returns its path."""
     path = str(Path(folder) / f"drawn-{size[0]}x{size[1]}.mp4")
-    write_drive(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)
+    write_video(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)
     return path
 
 

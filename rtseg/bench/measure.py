@@ -15,13 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rtseg import __version__
-from rtseg.bench.alone import StageCost, alone
-from rtseg.cores import processor_name, usable_cores
-from rtseg.errors import OptionError
-from rtseg.segmenter import Segmenter
-from rtseg.stats import peak_rss_mib
-from rtseg.video import Encoding, Look, Reading, process
+from rtseg._version import __version__
+from rtseg.bench.stages import StageCost, alone
+from rtseg.core.cpu import processor_name, usable_cores
+from rtseg.core.errors import OptionError
+from rtseg.core.stats import peak_rss_mib
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.render.style import Style
+from rtseg.video.process import process
 
 SECONDS = 3.0
 """How long a stage is measured at least, unless told otherwise."""
@@ -30,9 +32,9 @@ SECONDS = 3.0
 def bench(
     video: str,
     segmenter: Segmenter,
-    look: Look,
-    encoding: Encoding,
-    reading: Reading | None = None,
+    look: Style,
+    encoding: OutputOptions,
+    reading: InputOptions | None = None,
     *,
     seconds: float = SECONDS,
     rounds: int = 3,
@@ -61,7 +63,7 @@ def bench(
     """
     if rounds < 1:
         raise OptionError(f"rounds is {rounds}; give 1 or more")
-    overlay, reading = look.overlay(segmenter), reading or Reading()
+    overlay, reading = look.overlay(segmenter.description), reading or InputOptions()
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
         output = str(
             Path(folder) / ("out" + (Path(video).suffix if Path(video).suffix in {".mkv", ".webm"} else ".mp4"))
@@ -106,7 +108,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _not_the_cores(segmenter: Segmenter, encoding: Encoding, reading: Reading) -> tuple[str, ...]:
+def _not_the_cores(segmenter: Segmenter, encoding: OutputOptions, reading: InputOptions) -> tuple[str, ...]:
     """Stages whose time is a GPU's or a codec's of the hardware."""
     found = {
         "decode": reading.decoder != "software",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rtseg.errors import BackendError, OptionError
-from rtseg.files import mark_image, write_whole
-from rtseg.stats import STAGES
-from rtseg.text import read_text
+from rtseg.core.errors import BackendError, OptionError
+from rtseg.core.files import mark_image, write_whole
+from rtseg.core.stats import STAGES
+from rtseg.core.text_file import read_text
 
 COMPARED = ("fps", "bound_fps", "of_bound", "cpu_ms_a_frame", "cpu_ratio", "peak_rss_mib")
 """Figures of a result that `compare` sets side by side, beside those of its stages."""

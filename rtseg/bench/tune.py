@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rtseg.cores import usable_cores
-from rtseg.errors import OptionError
-from rtseg.segmenter import Segmenter
-from rtseg.tuning import remember_streams
-from rtseg.video import Encoding, Look, process
+from rtseg.core.cpu import usable_cores
+from rtseg.core.errors import OptionError
+from rtseg.inference.segmenter import Segmenter
+from rtseg.inference.tuning import remember_streams
+from rtseg.io.options import OutputOptions
+from rtseg.models.export.auto_build import auto_build
+from rtseg.render.style import Style
+from rtseg.video.process import process
 
 ROUNDS = 3
 """Runs of each setting, in turn, so that a busy moment of the machine does not fall on one of them alone."""
@@ -21,8 +24,8 @@ ROUNDS = 3
 def tune_streams(
     video: str,
     model: str | None,
-    look: Look,
-    encoding: Encoding,
+    look: Style,
+    encoding: OutputOptions,
     *,
     device: str | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -46,7 +49,10 @@ def tune_streams(
     """
     cores = usable_cores()
     candidates = sorted({1, 2, max(1, cores // 2), cores})
-    opened = [Segmenter(model, backend="auto", device=device, streams=streams) for streams in candidates]
+    opened = [
+        Segmenter(model, backend="auto", device=device, streams=streams, build_missing=auto_build)
+        for streams in candidates
+    ]
     try:
         if opened[0].backend != "openvino":
             raise OptionError(

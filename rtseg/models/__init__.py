@@ -1,1 +1,1 @@
-"""Offline: the U-Net, its data, training, evaluation, importing, export and building."""
+"""Offline work on models: training, evaluation and export."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.palette import CAMVID_CLASSES
+from rtseg.core.palette import CAMVID_CLASSES
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.errors import OptionError
-from rtseg.palette import CAMVID_CLASSES
+from rtseg.core.errors import OptionError
+from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.synthetic.buildings import draw_house
 from rtseg.synthetic.canvas import FENCE, PAVEMENT, TREE, Canvas, Image
 from rtseg.synthetic.figures import draw_car, draw_cyclist, draw_lamp, draw_pedestrian, draw_sign

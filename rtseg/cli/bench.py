@@ -1,0 +1,196 @@
+"""`rtseg bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rtseg.cli import options as o
+from rtseg.cli.errors import say, told
+
+_WHAT, _HOW, _OUT = "What to measure", "How", "Results"
+
+
+def bench(
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VIDEO...]", help="Files of your own.", show_default="a drawn street"),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Bundled model or model file; may be repeated.",
+            show_default="small",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", "-b", help="Backend; may be repeated.", show_default="auto", rich_help_panel=_WHAT),
+    ] = None,
+    device: o.Device = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Network's input; may be repeated.",
+            show_default="the model's own",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    frame_size: Annotated[
+        str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.", rich_help_panel=_WHAT)
+    ] = "1280x720",
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, help="Length of the drawn street.", rich_help_panel=_WHAT)
+    ] = 300,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Encoder's effort.", show_default="veryfast", rich_help_panel=_WHAT)
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="FFmpeg encoder.", show_default="H.264", rich_help_panel=_WHAT)
+    ] = None,
+    decoder: o.DecoderOption = o.Decoder.software,
+    encoder: o.EncoderOption = o.Encoder.software,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="How long each stage is measured.", rich_help_panel=_HOW)
+    ] = 3.0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Runs of the whole road; the median counts.", rich_help_panel=_HOW)
+    ] = 3,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Find how many pictures at once are fastest here, and remember it.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Two result files in place of VIDEO: set them side by side.", rich_help_panel=_OUT
+        ),
+    ] = False,
+    estimate: Annotated[
+        str | None,
+        typer.Option(
+            "--estimate",
+            metavar="BOARD",
+            help="On paper, nothing is measured: orin-nano, orin-nx, agx-orin or thor.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="The figures as JSON; - for stdout. Replaces only JSON.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="Bars of stage times. Replaces only rtseg's own.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Measure every stage alone, the whole road, and what limits it.
+
+    The bound is what the cores could do at most with these stages; the road's share of it says how well they overlap.
+
+    Examples:
+
+        rtseg bench
+
+        rtseg bench drive.mp4 --model small --model nano --preset ultrafast --json now.json --picture now.png
+
+        rtseg bench --tune
+
+        rtseg bench --compare before.json after.json
+
+        rtseg bench --estimate orin-nano --model small --size 480x288
+    """
+    with told(verbose):
+        from rtseg.bench import bench_folder, drawn_street, run_bench, run_tune
+        from rtseg.bench.report import compare as compared
+        from rtseg.bench.report import compare_table, items_of, load_result, require_picture, table
+        from rtseg.bench.report import picture as draw
+        from rtseg.core.errors import OptionError
+        from rtseg.core.files import write_json
+        from rtseg.core.path_conflicts import Input, check_paths, model_inputs, side_outputs
+        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.io.codecs import choose_decoder, choose_encoder
+        from rtseg.io.options import InputOptions, OutputOptions
+
+        files_of_models = [file for each in model or () for file in model_inputs(each)]
+        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, picture=picture))
+        if compare:
+            if len(videos or ()) != 2:
+                raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
+            before, after = (load_result(Path(name)) for name in videos or ())
+            rows = compared(before, after)
+            print(compare_table(rows))
+            if json_file:
+                write_json({"rows": rows}, json_file)
+            return
+        if estimate is not None:
+            _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
+            return
+        if picture:
+            require_picture()
+        keep_memory_flat()  # as `rtseg video` runs
+        keep_opencv_single()
+        encoding = OutputOptions(choose_encoder(encoder.value, codec), None, preset)
+        reading = InputOptions(decoder=choose_decoder(decoder.value))
+        hear = (lambda line: None) if quiet else say
+        chosen: list[str | None] = list(model) if model else [None]
+        with bench_folder() as folder:
+            files = videos or [drawn_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
+            if tune:
+                found = run_tune(files[0], chosen, encoding, device=device, say=say)
+                if json_file:
+                    write_json({"tuned": found}, json_file)
+                return
+            result: dict[str, Any] = run_bench(
+                files,
+                chosen,
+                backend or ["auto"],
+                [o.parse_size(one) for one in size] if size else [None],
+                encoding,
+                reading,
+                device=device,
+                seconds=seconds,
+                rounds=rounds,
+                say=hear,
+                on_result=lambda item: say(table([item])),
+            )
+        if json_file:
+            write_json(result, json_file)
+        if picture:
+            draw(items_of(result), picture)
+
+
+def _estimate(
+    board: str, models: Sequence[str], sizes: Sequence[tuple[int, int] | None], json_file: str | None
+) -> None:
+    from rtseg.bench.estimate import estimate, working
+    from rtseg.core.files import write_json
+    from rtseg.inference.bundled_models import find_model
+
+    found = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
+    if json_file != "-":
+        print("\n".join(working(each) for each in found))
+    if json_file:
+        write_json({"estimates": found}, json_file)

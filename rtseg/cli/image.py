@@ -1,0 +1,102 @@
+"""`rtseg image`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtseg.cli import options as o
+from rtseg.cli.errors import one_line, say, told
+
+
+def image(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders or globs.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File, or folder for several pictures.",
+            show_default="INPUT.rtseg.jpg",
+        ),
+    ] = None,
+    model: o.Model = None,
+    backend: o.Backend = "auto",
+    device: o.Device = None,
+    size: o.Size = None,
+    fit: o.FitOption = o.Fit.letterbox,
+    view: o.ViewOption = o.View.overlay,
+    alpha: o.Alpha = 0.5,
+    palette: o.PaletteOption = "street",
+    only: o.Only = None,
+    legend: o.Legend = False,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="FOLDER",
+            help="Also write class indices as one-channel PNGs. Replaces only earlier ones.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Colour every pixel of pictures by what it shows.
+
+    JPEG, PNG, WebP, BMP, TIFF and what else OpenCV reads; EXIF orientation is honoured. Written are JPEG, PNG and WebP: others
+    become PNG.
+
+    Examples:
+
+        rtseg image street.jpg -o street-coloured.png --legend
+
+        rtseg image photos/ -o coloured/ --masks masks/
+    """
+    with told(verbose):
+        from rtseg.cli.video import describe
+        from rtseg.core.errors import RtsegError, printable_name
+        from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
+        from rtseg.core.progress import Progress
+        from rtseg.inference.segmenter import Segmenter
+        from rtseg.models.export.auto_build import auto_build
+        from rtseg.render.style import Style
+        from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
+
+        results = [str(folder) for folder in (output, masks) if folder]
+        found = find_images(inputs, results=results, say=(lambda line: None) if quiet else say)
+        outputs = name_images(found, output)
+        maps = name_masks(found, masks) if masks else []
+        check_paths(
+            [*(Input(str(path)) for path in found), *model_inputs(model), *option_inputs(palette=palette)],
+            [*(Output(str(path), "-o") for path in outputs), *(Output(str(path), "--masks", "image") for path in maps)],
+        )
+        for path in outputs:
+            check_suffix(path)
+        failures = 0
+        with Segmenter(
+            model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, build_missing=auto_build
+        ) as segmenter:
+            overlay = Style(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
+            if not quiet:
+                say(describe(segmenter))
+            with Progress("pictures", len(found), unit="pictures", quiet=quiet or len(found) == 1) as progress:
+                for path, target in zip(found, outputs, strict=True):
+                    try:
+                        process_image(path, target, segmenter, overlay, masks=masks)
+                    except RtsegError as error:
+                        if len(found) == 1:
+                            raise
+                        say(f"rtseg: {one_line(str(error))}")
+                        failures += 1
+                    progress.advance()
+        if not quiet:
+            where = outputs[0] if len(found) == 1 else outputs[0].parent
+            say(f"{printable_name(str(where))}: {len(found) - failures} of {len(found)} pictures done")
+        if failures:
+            raise typer.Exit(1)

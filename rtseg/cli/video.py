@@ -1,0 +1,270 @@
+"""`rtseg video`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from rtseg.cli import options as o
+from rtseg.cli.errors import one_line, say, told
+from rtseg.core.errors import printable_name
+
+
+def video(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Videos, folders or globs; - reads stdin.", show_default=False),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File, or folder for several inputs; - writes stdout.",
+            show_default="INPUT.rtseg.mp4",
+        ),
+    ] = None,
+    model: o.Model = None,
+    backend: o.Backend = "auto",
+    device: o.Device = None,
+    size: o.Size = None,
+    fit: o.FitOption = o.Fit.letterbox,
+    view: o.ViewOption = o.View.overlay,
+    alpha: o.Alpha = 0.5,
+    palette: o.PaletteOption = "street",
+    only: o.Only = None,
+    smooth: o.Smooth = 0.0,
+    legend: o.Legend = False,
+    hud: Annotated[
+        bool, typer.Option("--hud", help="Burn in frames per second and latency.", rich_help_panel="Style")
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="TIME", help="Begin here: seconds or 1:30.", rich_help_panel="Input"),
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--duration", metavar="TIME", help="Process this long.", rich_help_panel="Input")
+    ] = None,
+    stream: o.StreamOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first damage in the input.", rich_help_panel="Input")
+    ] = False,
+    max_pixels: Annotated[
+        str | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N|WxH",
+            help="Refuse larger pictures: 8192x8192, 67000000, 67M.",
+            show_default="8192x8192",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    allow_protocols: Annotated[
+        str | None,
+        typer.Option(
+            "--allow-protocols",
+            metavar="NAMES",
+            help="Let a playlist open what it names by these: file, http, https.",
+            show_default="none: playlists are refused",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    decoder: o.DecoderOption = o.Decoder.software,
+    encoder: o.EncoderOption = o.Encoder.software,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            "--codec", help="FFmpeg encoder.", show_default="what suits the container, H.264", rich_help_panel="Output"
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            "--crf",
+            min=0,
+            max=63,
+            help="Quality: lower is better and larger.",
+            show_default="23",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Encoder's effort.", show_default="veryfast", rich_help_panel="Output"),
+    ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Copy audio and other streams.", rich_help_panel="Output")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--no-overwrite", help="Replace an existing output.", rich_help_panel="Output")
+    ] = True,
+    masks: o.Masks = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N|auto",
+            help="Videos at the same time; auto: one for each four cores.",
+            rich_help_panel="Several inputs",
+        ),
+    ] = "1",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Leave out what is already done and checked, with the same look.",
+            rich_help_panel="Several inputs",
+        ),
+    ] = False,
+    stats: o.StatsFile = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Colour every pixel of a video by what it shows; sound and timing stay as they are.
+
+    Decodes, segments, colours and encodes at the same time, then compares the result with the input before it gets its name.
+
+    Examples:
+
+        rtseg video drive.mp4 -o out.mp4
+
+        rtseg video drives/ -o coloured/ --legend --jobs 4 --resume
+
+        rtseg video drive.mp4 -o road.mp4 --only road,pavement --masks masks.mkv --stats run.json
+    """
+    with told(verbose):
+        from rtseg.core.files import write_json
+        from rtseg.core.path_conflicts import (
+            Input,
+            Output,
+            check_paths,
+            mask_output,
+            model_inputs,
+            option_inputs,
+            side_outputs,
+        )
+        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.inference.segmenter import Segmenter
+        from rtseg.io.codecs import choose_decoder, choose_encoder
+        from rtseg.io.options import InputOptions, OutputOptions
+        from rtseg.models.export.auto_build import auto_build
+        from rtseg.render.style import Style
+        from rtseg.video.batch import Run, jobs_at_once, process_all
+        from rtseg.video.output_names import name_tasks
+
+        keep_memory_flat()
+        keep_opencv_single()
+        look = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
+        encoding = OutputOptions(choose_encoder(encoder.value, codec), crf, preset, audio, overwrite)
+        begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
+        decodes = choose_decoder(decoder.value, with_sound=audio)
+        protocols = o.parse_protocols(allow_protocols)
+        reading = InputOptions(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes, stream)
+        tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else say)
+        check_paths(
+            [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],
+            [
+                *(Output(task.output, "-o") for task in tasks),
+                *(mask_output(task.masks) for task in tasks if task.masks),
+                *side_outputs(stats=stats),
+            ],
+            overwrite=overwrite,
+        )
+        at_once = jobs_at_once(jobs, len(tasks))
+        with Segmenter(
+            model,
+            backend=backend,
+            device=device,
+            size=o.parse_size(size),
+            fit=fit.value,
+            streams=0,
+            smooth=smooth,
+            build_missing=auto_build,
+        ) as segmenter:
+            look.overlay(segmenter.description)  # a wrong palette or class is told before any file is opened
+            if not quiet:
+                say(describe(segmenter))
+            result = process_all(
+                tasks,
+                Run(segmenter, look, encoding, reading, quiet),
+                jobs=at_once,
+                resume=resume,
+                on_item=Telling(len(tasks), quiet).tell,
+            )
+        if stats:
+            write_json(result, stats)
+        if "items" in result and not quiet:
+            say(summary(result))
+        if any("error" in item for item in result.get("items", ())):
+            raise typer.Exit(1)
+
+
+def describe(segmenter: Any) -> str:
+    """One line: which model runs where, and why there."""
+    width, height = segmenter.input_size
+    return (
+        f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
+        f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
+    )
+
+
+def tell(item: dict[str, Any]) -> None:
+    """How a single video went, for people."""
+    say("\n".join(_lines(item)))
+
+
+class Telling:
+    """Says of each video as it ends how it went, on lines that stay together."""
+
+    def __init__(self, count: int, quiet: bool) -> None:
+        self._count, self._quiet = count, quiet
+        self._ended = 0
+
+    def tell(self, item: dict[str, Any]) -> None:
+        """One more has ended."""
+        self._ended += 1
+        if "error" in item:
+            say(f"rtseg: {one_line(item['error'])}")
+        elif not self._quiet:
+            say("\n".join(_lines(item, f"[{self._ended} of {self._count}] " if self._count > 1 else "")))
+
+
+def summary(totals: dict[str, Any]) -> str:
+    """Each input with its result, and the sums."""
+    items = totals["items"]
+    done = [item for item in items if "frames" in item]
+    skipped = sum("skipped" in item for item in items)
+    lines = [
+        f"{len(done) + skipped} of {len(items)} videos done"
+        + (f", {skipped} of them before" if skipped else "")
+        + f": {totals['frames']['written']} frames in {totals['seconds']:.1f} s, {totals['fps']:.1f} fps"
+        + (f", {totals['jobs']} at a time" if totals["jobs"] > 1 else "")
+    ]
+    for item in items:
+        if "error" in item:
+            lines.append(f"  failed   {printable_name(item['input'])}: {one_line(item['error'])}")
+        elif "skipped" in item:
+            lines.append(f"  skipped  {printable_name(item['input'])}: {item['skipped']}")
+        else:
+            lines.append(
+                f"  done     {printable_name(item['input'])}: {item['frames']['written']} frames, {item['fps']:.1f} fps"
+            )
+    return "\n".join(lines)
+
+
+def _lines(item: dict[str, Any], place: str = "") -> list[str]:
+    """What is told of one video that did not fail; `place` is its place among several."""
+    if "skipped" in item:
+        return [f"{place}{printable_name(item['output'])}: {item['skipped']}"]
+    frames, latency = item["frames"], item["latency_ms"]
+    indent = "  " if place else ""
+    about = [f"{indent}note: {note}" for note in item["notes"]]
+    about += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
+    result = (
+        f"{place}{printable_name(item['output'])}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
+        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {item['bottleneck']}"
+    )
+    return [result, *about] if place else [*about, result]

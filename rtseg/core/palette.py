@@ -1,0 +1,244 @@
+"""Class names and their colours: built-in palettes, palettes from files, and the check that colours differ enough."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.core.errors import OptionError
+from rtseg.core.text_file import read_text
+
+Rgb = tuple[int, int, int]
+
+CAMVID_CLASSES: tuple[str, ...] = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
+"""The 11 classes of CamVid in the data set's order; label 11 is Void and belongs to no class."""
+
+NO_CLASS = 255
+"""The value in a class map or mask that means: no class here (`--only` left it out, or Void in labels)."""
+
+MIN_COLOUR_DISTANCE = 12.0
+"""Two colours nearer than this in CIE Lab (delta E 1976) look alike on a moving picture."""
+
+STREET: dict[str, Rgb] = {
+    "sky": (90, 190, 255),
+    "building": (150, 95, 60),
+    "pole": (235, 235, 235),
+    "road": (110, 60, 170),
+    "pavement": (240, 110, 220),
+    "tree": (40, 150, 40),
+    "sign": (255, 220, 0),
+    "fence": (255, 130, 0),
+    "car": (20, 70, 255),
+    "pedestrian": (255, 40, 40),
+    "bicyclist": (0, 230, 190),
+}
+"""The default colours, chosen to stay apart after 4:2:0 and a half transparent overlay."""
+
+CAMVID: dict[str, Rgb] = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (0, 0, 192),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+"""The data set's own colours (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
+
+CITYSCAPES: dict[str, Rgb] = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "pavement": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "tree": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "pedestrian": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+    "bicyclist": (119, 11, 32),
+}
+"""The colours of Cityscapes (labels.py of the data set's scripts), its names and CamVid's."""
+
+BUILT_IN: dict[str, dict[str, Rgb]] = {"street": STREET, "camvid": CAMVID, "cityscapes": CITYSCAPES}
+
+
+@dataclass(frozen=True)
+class Palette:
+    """One colour for each class of a model, in the model's order."""
+
+    classes: tuple[str, ...]
+    """Class names, lower case, unique; the index is the class's value in a class map."""
+
+    colours: tuple[Rgb, ...]
+    """Red, green, blue, each 0 to 255, one for each class."""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.colours):
+            counts = f"{len(self.classes)} classes, {len(self.colours)} colours"
+            raise OptionError(f"a palette needs one colour a class: {counts}")
+        if not 1 <= len(self.classes) <= NO_CLASS:
+            raise OptionError(f"a palette holds 1 to {NO_CLASS} classes, not {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise OptionError(f"class names must differ: {', '.join(self.classes)}")
+        for name, colour in zip(self.classes, self.colours, strict=True):
+            if len(colour) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in colour):
+                raise OptionError(f"the colour of '{name}' is {colour!r}; give red, green, blue, each 0 to 255")
+
+    def table(self) -> npt.NDArray[np.uint8]:
+        """The colours as an array, uint8 `[classes, 3]`, RGB."""
+        return np.array(self.colours, dtype=np.uint8)
+
+    def index(self, name: str) -> int:
+        """The class index of a name.
+
+        Raises:
+            OptionError: there is no such class; the message lists those there are, the nearest first.
+        """
+        try:
+            return self.classes.index(name.strip().lower())
+        except ValueError:
+            near = difflib.get_close_matches(name.strip().lower(), self.classes, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            known = ", ".join(self.classes)
+            raise OptionError(f"no class '{name}' in this model; {hint}its classes are {known}") from None
+
+    def indices(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The class indices of several names, as `index` gives them, in ascending order."""
+        return tuple(sorted({self.index(name) for name in names}))
+
+    def look_alikes(self) -> list[tuple[str, str, float]]:
+        """Pairs of classes whose colours are nearer than `MIN_COLOUR_DISTANCE`, with their distance in CIE Lab."""
+        lab = _to_lab(self.table())
+        pairs = []
+        for i, first in enumerate(self.classes):
+            for j in range(i + 1, len(self.classes)):
+                distance = float(np.linalg.norm(lab[i] - lab[j]))
+                if distance < MIN_COLOUR_DISTANCE:
+                    pairs.append((first, self.classes[j], distance))
+        return pairs
+
+
+def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[Rgb] | None = None) -> Palette:
+    """The palette that `--palette NAME|FILE` names, for the classes of a model.
+
+    Args:
+        name_or_file: one of `BUILT_IN`, "model" for the colours in `fallback`, or a JSON file
+            `{"road": [128, 64, 128], ...}` (or `"#804080"`).
+        classes: the model's class names; those that the palette does not name get a colour of their own.
+        fallback: the model's own colours, if it has any.
+
+    Raises:
+        OptionError: no such palette or file, a colour that is none, or two colours of a file that look alike.
+    """
+    names = tuple(c.lower() for c in classes)
+    if name_or_file == "model":
+        return Palette(names, tuple(fallback) if fallback else spread_colours(len(names)))
+    if name_or_file in BUILT_IN:
+        known = BUILT_IN[name_or_file]
+        palette = Palette(names, _complete(names, known))
+    else:
+        palette = Palette(names, _complete(names, _read_palette_file(name_or_file)))
+        for first, second, distance in palette.look_alikes():
+            raise OptionError(
+                f"palette {name_or_file}: the colours of '{first}' and '{second}' look alike "
+                f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOUR_DISTANCE:.0f} is needed); change one"
+            )
+    return palette
+
+
+def spread_colours(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
+    """`count` colours that are as far from each other and from `taken` as a coarse RGB grid allows; all different."""
+    steps = (20, 75, 130, 190, 245) if count + len(taken) <= 100 else (10, 50, 90, 130, 170, 210, 250)
+    grid = np.array([(r, g, b) for r in steps for g in steps for b in steps], dtype=np.uint8)
+    lab = _to_lab(grid)
+    chosen = _to_lab(np.array(taken, dtype=np.uint8).reshape(-1, 3))
+    result: list[Rgb] = []
+    for _ in range(count):
+        distance = np.linalg.norm(lab[:, None] - chosen[None], axis=2).min(axis=1) if len(chosen) else lab[:, 0]
+        best = int(np.argmax(distance))
+        result.append((int(grid[best, 0]), int(grid[best, 1]), int(grid[best, 2])))
+        chosen = np.concatenate([chosen, lab[best : best + 1]])
+    return tuple(result)
+
+
+def _complete(classes: Sequence[str], known: dict[str, Rgb]) -> tuple[Rgb, ...]:
+    """A colour for each class: the known one, or a spare that is far from all others."""
+    missing = [c for c in classes if c not in known]
+    spare = iter(spread_colours(len(missing), [known[c] for c in classes if c in known]))
+    return tuple(known[c] if c in known else next(spare) for c in classes)
+
+
+def _read_palette_file(file: str) -> dict[str, Rgb]:
+    path = Path(file)
+    if not path.is_file():
+        example = '{"road": [128, 64, 128]}'
+        raise OptionError(
+            f"no palette '{file}': built in are {', '.join(BUILT_IN)}; or give a JSON file like {example}"
+        )
+    try:
+        data = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OptionError(f"palette {file} can't be read: {error}") from error
+    if not isinstance(data, dict):
+        kind = type(data).__name__
+        raise OptionError(f"palette {file} must be one JSON object of class names and colours, not a {kind}")
+    return {str(name).lower(): _parse_colour(str(name), value) for name, value in data.items()}
+
+
+def _parse_colour(name: str, value: object) -> Rgb:
+    if isinstance(value, str):
+        text = value.removeprefix("#")
+        try:
+            if len(text) == 6:
+                return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+        except ValueError:
+            pass
+    elif isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
+        return value[0], value[1], value[2]
+    raise OptionError(f"the colour of '{name}' is {value!r}; give [red, green, blue], each 0 to 255, or \"#rrggbb\"")
+
+
+def _to_lab(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """sRGB `[n, 3]` to CIE Lab under D65 (IEC 61966-2-1 and CIE 15:2004)."""
+    c = rgb.astype(np.float64) / 255.0
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
+    return np.stack([116.0 * f[:, 1] - 16.0, 500.0 * (f[:, 0] - f[:, 1]), 200.0 * (f[:, 1] - f[:, 2])], axis=1)

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: devices, CUDA calls, frames in GPU memory, kernels and telemetry."""

@@ -1,0 +1,290 @@
+"""Cameras of this machine: V4L2 on Linux, OpenCV's VideoCapture elsewhere."""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from rtseg.core.errors import Disconnected, OptionError, SourceError
+from rtseg.core.frame import Colour, Frame, Passthrough, StreamInfo
+from rtseg.io.inputs import Source
+from rtseg.io.inputs.connection import Connection
+from rtseg.io.inputs.packets import DemuxedPackets, reason
+
+FORMATS = {"mjpeg": "mjpeg", "yuyv": "yuyv422", "h264": "h264"}
+"""`--camera-format` and FFmpeg's names."""
+
+TIMEOUT_SECONDS = 5.0
+"""How long a camera may be silent."""
+
+_LINUX = platform.system() == "Linux"
+_DEVICES = Path("/dev")
+
+
+@dataclass(frozen=True)
+class CameraMode:
+    """What a camera is asked for; None leaves it to the camera."""
+
+    size: tuple[int, int] | None = None
+    """(width, height), pixels."""
+
+    fps: float | None = None
+    """Frames a second."""
+
+    format: str | None = None
+    """`mjpeg`, `yuyv` or `h264`: how the pictures come through the cable."""
+
+
+def camera_path(camera: str) -> str:
+    """The device of `0`, `/dev/video0` or a link to one, such as `/dev/v4l/by-id/...`.
+
+    Raises:
+        OptionError: none of these.
+    """
+    if camera.isdecimal():
+        return str(_DEVICES / f"video{camera}")
+    if camera.startswith("/"):
+        return camera
+    raise OptionError(
+        f"a camera is '{camera}'; name it by number (0) or device (/dev/video0); --list-cameras lists them"
+    )
+
+
+def open_camera(
+    camera: str, mode: CameraMode | None = None, *, name: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Source:
+    """Opens a camera.
+
+    Args:
+        camera: its number, or its device on Linux.
+        mode: what to ask it for.
+        name: for messages; None: `camera 0`.
+        timeout_seconds: how long it may be silent later.
+
+    Raises:
+        OptionError: no such format.
+        SourceError: it is not there, in use, may not be read, or does not give what is asked for.
+    """
+    mode = mode or CameraMode()
+    if mode.format is not None and mode.format not in FORMATS:
+        raise OptionError(f"a camera's format is '{mode.format}'; there are {', '.join(FORMATS)}")
+    name = name or f"camera {camera}"
+    if _LINUX:
+        return _open_v4l2(camera_path(camera), mode, name, timeout_seconds)
+    if not camera.isdecimal():
+        raise OptionError(f"a camera is '{camera}'; here cameras have numbers, from 0")
+    return OpenCvCamera(int(camera), mode, name)
+
+
+def list_cameras() -> list[tuple[str, str]]:
+    """The cameras of this machine as (device, name in words)."""
+    if not _LINUX:
+        found = []
+        for number in range(8):
+            capture = cv2.VideoCapture(number)
+            if capture.isOpened():
+                found.append((str(number), f"camera {number}"))
+            capture.release()
+        return found
+    paths = sorted(_DEVICES.glob("video[0-9]*"), key=lambda path: int(path.name.removeprefix("video")))
+    return [(str(path), _name_of(path)) for path in paths if _captures(path)]
+
+
+# Linux
+
+
+def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -> Connection:
+    _check_device(path, name)
+    options: dict[str, str] = {}
+    if mode.size is not None:
+        options["video_size"] = f"{mode.size[0]}x{mode.size[1]}"
+    if mode.fps is not None:
+        options["framerate"] = f"{mode.fps:g}"
+    if mode.format is not None:
+        options["input_format"] = FORMATS[mode.format]
+    before = _descriptors(path)
+    try:
+        container = av.open(path, format="video4linux2", options=options, timeout=(timeout_seconds, timeout_seconds))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        asked = ", ".join(f"{key} {value}" for key, value in options.items())
+        text = reason(error) + (f" (asked for {asked})" if asked else "")
+        raise Disconnected(f"can't open {name}: {text}") from error
+    ours = sorted(_descriptors(path) - before)
+    wait = _readable(ours, name, timeout_seconds) if ours else None
+    return Connection(DemuxedPackets(container, name, wait_readable=wait), name, lends_memory=True)
+
+
+def _check_device(path: str, name: str) -> None:
+    if not Path(path).exists():
+        there = ", ".join(device for device, _ in list_cameras()) or "none"
+        raise Disconnected(f"{name}: there is no {path} (cameras here: {there})")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(f"{name}: {path} may not be read; join the group `video` (`sudo usermod -aG video $USER`)")
+
+
+def _descriptors(path: str) -> set[int]:
+    """This process's open file descriptors of a device."""
+    wanted = os.path.realpath(path)
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if entry.readlink() == Path(wanted):
+                found.add(int(entry.name))
+        except OSError:
+            continue  # the descriptor of this very listing, closed by now
+    return found
+
+
+def _readable(descriptors: list[int], name: str, timeout_seconds: float) -> Callable[[], None]:
+    """Waits for a picture. FFmpeg's own read of a device would wait for ever, and nothing could end it."""
+
+    def wait() -> None:
+        ready, _, _ = select.select(descriptors[:1], [], [], timeout_seconds)
+        if not ready:
+            raise Disconnected(f"{name}: no picture for {timeout_seconds:g} s")
+
+    return wait
+
+
+def _name_of(path: Path) -> str:
+    file = Path("/sys/class/video4linux") / path.name / "name"
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "without a name"
+
+
+def _captures(path: Path) -> bool:
+    """Whether a device gives pictures; the second device of most webcams gives metadata."""
+    import fcntl
+
+    query_capabilities, has_own, captures = 0x80685600, 0x80000000, 0x00001000 | 0x00000001  # videodev2.h
+    answer = bytearray(104)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return True  # it may be in use; opening it tells
+    try:
+        fcntl.ioctl(descriptor, query_capabilities, answer)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    whole, own = int.from_bytes(answer[84:88], sys.byteorder), int.from_bytes(answer[88:92], sys.byteorder)
+    return bool((own if whole & has_own else whole) & captures)
+
+
+# Elsewhere
+
+
+class OpenCvCamera:
+    """A camera through OpenCV. Implements `rtseg.io.inputs.Source`."""
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, number: int, mode: CameraMode, name: str) -> None:
+        """Opens it and takes its first picture. Raises Disconnected."""
+        self._name = name
+        self._capture: Any = cv2.VideoCapture(number)
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._index = 0
+        self.corrupt = 0
+        self.decode_seconds = 0.0
+        if mode.format is not None:
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*_FOURCC[mode.format]))
+        if mode.size is not None:
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, mode.size[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.size[1])
+        if mode.fps is not None:
+            self._capture.set(cv2.CAP_PROP_FPS, mode.fps)
+        self._first: Frame | None = self._next()
+        if self._first is None:
+            self.close()
+            raise Disconnected(f"can't open {name}: it gives no picture")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self._info = StreamInfo(
+            name,
+            self._first.width,
+            self._first.height,
+            self._first.pixel_format,
+            self._first.colour,
+            self._first.time_base,
+            Fraction(rate).limit_denominator(1000) if rate > 0 else None,
+        )
+
+    @property
+    def info(self) -> StreamInfo:
+        """Of the first frame."""
+        return self._info
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        """Frames until `close`. Raises Disconnected."""
+        if self._first is not None:
+            yield self._first
+        while not self._closing.is_set():
+            frame = self._next()
+            if frame is not None:
+                yield frame
+            elif not self._closing.is_set():
+                raise Disconnected(f"{self._name}: it gives no more pictures")
+
+    def close(self) -> None:
+        """Ends it; from another thread, at the next picture."""
+        self._closing.set()
+        if self._lock.acquire(blocking=False):
+            try:
+                self._capture.release()
+            finally:
+                self._lock.release()
+
+    def _next(self) -> Frame | None:
+        with self._lock:
+            if self._closing.is_set():
+                self._capture.release()
+                return None
+            done, picture = self._capture.read()
+        now = time.monotonic_ns()
+        if not done:
+            return None
+        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+        frame = bgr_frame(np.ascontiguousarray(picture), self._index, now)
+        self._index += 1
+        self.decode_seconds = (time.monotonic_ns() - now) / 1e9
+        return frame
+
+
+_FOURCC = {"mjpeg": "MJPG", "yuyv": "YUY2", "h264": "H264"}
+
+
+def bgr_frame(picture: Any, index: int, captured_ns: int) -> Frame:
+    """A BGR picture with even sides as a frame: YUV 4:2:0, BT.601, limited range, which is what OpenCV converts to."""
+    height, width = picture.shape[:2]
+    planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+    luma, chroma = width * height, width * height // 4
+    return Frame(
+        (
+            planes[:luma].reshape(height, width),
+            planes[luma : luma + chroma].reshape(height // 2, width // 2),
+            planes[luma + chroma :].reshape(height // 2, width // 2),
+        ),
+        "yuv420p",
+        Colour("bt601", full_range=False, space_tag=6, primaries_tag=2, transfer_tag=2, range_tag=1),
+        captured_ns,
+        Fraction(1, 1_000_000_000),
+        index,
+        captured_ns=captured_ns,
+    )

@@ -1,0 +1,258 @@
+"""From a decoder's picture to the planes of a Frame: 8 bits, three planes, upright, one size for the whole stream."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from av import VideoFrame
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.format import VideoFormat
+from av.video.reformatter import VideoReformatter
+
+from rtseg.core.color import guess_matrix
+from rtseg.core.frame import SUBSAMPLING, Colour, Matrix, PixelFormat, Plane
+from rtseg.gpu.gpu_frame import in_card_memory, software_layout
+
+_FAST: dict[str, PixelFormat] = {
+    "yuv420p": "yuv420p",
+    "yuvj420p": "yuv420p",
+    "yuv422p": "yuv422p",
+    "yuvj422p": "yuv422p",
+    "yuv444p": "yuv444p",
+    "yuvj444p": "yuv444p",
+}
+"""Layouts whose planes are taken as they are. All others go through swscale, which keeps matrix and range."""
+
+_MATRIX: dict[int, Matrix] = {
+    1: "bt709",
+    4: "bt601",
+    5: "bt601",
+    6: "bt601",
+    7: "bt709",
+    9: "bt2020",
+    10: "bt2020",
+}
+"""H.273 MatrixCoefficients to the matrix that rtseg computes with. FCC (4) and SMPTE 240M (7) are within a
+few levels of theirs."""
+
+_TRANSFER = {16: "HDR10 (PQ)", 18: "HLG"}
+_RESAMPLING = 0x4 | 0x2000 | 0x40000
+"""FFmpeg's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND; PyAV names them all from 18.0 on."""
+
+
+class Orientation(NamedTuple):
+    """How a coded picture becomes upright: first transposed, then flipped."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def describe(self) -> str:
+        """For people; empty where nothing is done."""
+        match self:
+            case (False, False, False):
+                return ""
+            case (False, True, True):
+                return "turned by 180 degrees"
+            case (True, True, False):
+                return "turned by 90 degrees clockwise"
+            case (True, False, True):
+                return "turned by 90 degrees counterclockwise"
+            case (False, True, False):
+                return "mirrored left to right"
+            case (False, False, True):
+                return "mirrored top to bottom"
+            case (True, False, False):
+                return "mirrored left to right and turned by 90 degrees counterclockwise"
+            case _:
+                return "mirrored left to right and turned by 90 degrees clockwise"
+
+    def apply(self, plane: Plane) -> Plane:
+        """The plane upright, contiguous."""
+        if self.transpose:
+            plane = plane.T
+        if self.flip_x:
+            plane = plane[:, ::-1]
+        if self.flip_y:
+            plane = plane[::-1]
+        return np.ascontiguousarray(plane)
+
+
+UPRIGHT = Orientation()
+
+_BY_ROTATION = {
+    0: UPRIGHT,
+    90: Orientation(True, False, True),
+    180: Orientation(False, True, True),
+    270: Orientation(True, True, False),
+}
+"""By degrees counterclockwise, as PyAV gives them."""
+
+
+def orientation_of(frame: VideoFrame) -> Orientation | None:
+    """What the frame's display matrix asks for; None: an angle that is no multiple of 90 degrees.
+
+    The matrix is nine 32-bit integers, `x' = a x + c y`, `y' = b x + d y` (FFmpeg's display.h).
+    """
+    try:
+        side_data: Any = frame.side_data  # PyAV's versions type it differently; by key all of them answer.
+        data = side_data[SideDataType.DISPLAYMATRIX]
+    except KeyError:
+        return UPRIGHT
+    except ValueError:
+        # PyAV 18 knows no EXIF among the data beside a frame (FFmpeg 8's AV_FRAME_DATA_EXIF), and then gives none of it.
+        return _BY_ROTATION.get(int(frame.rotation) % 360)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    if b == 0 and c == 0 and a and d:
+        return Orientation(False, a < 0, d < 0)
+    if a == 0 and d == 0 and b and c:
+        return Orientation(True, c < 0, b < 0)
+    return None
+
+
+def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
+    """The Frame layout that loses the least of `layout`: its chroma resolution, or the next finer one."""
+    chroma = layout.components[1] if len(layout.components) > 2 and not layout.is_rgb else None
+    if _is_rgb(layout):
+        return "yuv444p"
+    if chroma is None:
+        return "yuv420p"
+    across, down = chroma.width < layout.width, chroma.height < layout.height
+    if across and down:
+        return "yuv420p"
+    return "yuv422p" if across and not transposed else "yuv444p"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReader:
+    """Turns decoded pictures into planes of one size and layout, set by the first picture of the stream."""
+
+    width: int
+    """Pixels across as coded, before `orientation`."""
+
+    height: int
+    """Pixels down as coded, before `orientation`."""
+
+    pixel_format: PixelFormat
+    colour: Colour
+    orientation: Orientation
+    notes: tuple[str, ...]
+    """What is done to the pictures that a user should know, for `StreamInfo.notes`."""
+
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
+    # One for all pictures: setting swscale up for each, with threads of its own, costs more than the conversion.
+
+    @classmethod
+    def of(cls, first: VideoFrame) -> PictureReader:
+        """The reader for the stream that starts with `first`."""
+        notes = []
+        orientation = orientation_of(first)
+        if orientation is None:
+            orientation = UPRIGHT
+            notes.append("the display matrix turns by an angle that is no multiple of 90 degrees: not applied")
+        elif orientation != UPRIGHT:
+            notes.append(orientation.describe())
+        layout = software_layout(first)
+        pixel_format = target_format(layout, orientation.transpose)
+        colour = _colour_of(first)
+        if _is_rgb(layout):
+            notes.append(f"{layout.name} pictures converted to YUV 4:4:4 ({_standard(colour)}, limited range)")
+        elif max(component.bits for component in layout.components) > 8:
+            notes.append(f"{layout.name} reduced to 8 bits, matrix, range and transfer unchanged")
+        if first.color_trc in _TRANSFER:
+            notes.append(f"{_TRANSFER[first.color_trc]} kept as coded, not tone-mapped: the model sees it flat")
+        if len(layout.components) == 4 or layout.name == "pal8":
+            notes.append("transparency ignored")
+        if first.interlaced_frame:
+            notes.append("interlaced pictures are taken whole, not deinterlaced")
+        return cls(first.width, first.height, pixel_format, colour, orientation, tuple(notes))
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the planes that `read` returns."""
+        return (self.height, self.width) if self.orientation.transpose else (self.width, self.height)
+
+    def fits(self, frame: VideoFrame) -> bool:
+        """Whether `frame` has the size of the first picture; `read` stretches it otherwise."""
+        return (frame.width, frame.height) == (self.width, self.height)
+
+    def takes_as_it_is(self, frame: VideoFrame) -> bool:
+        """Whether a picture needs neither stretching nor turning nor other planes than 4:2:0."""
+        return self.orientation == UPRIGHT and self.pixel_format == "yuv420p" and self.fits(frame)
+
+    def read(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
+        """The planes of `frame`, upright: views of the decoder's memory where nothing had to be done."""
+        planes = self._coded_planes(frame)
+        if self.orientation == UPRIGHT:
+            return planes
+        y, u, v = (self.orientation.apply(plane) for plane in planes)
+        return y, u, v
+
+    def _coded_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
+        if in_card_memory(frame):
+            frame = self._convert(frame, self.pixel_format)  # PyAV brings it down first
+        name = frame.format.name
+        if len(frame.format.components) <= 2 and not frame.format.has_palette:
+            return self._gray_planes(frame)
+        ready = _FAST.get(name) == self.pixel_format and self.fits(frame) and all(p.line_size > 0 for p in frame.planes)
+        if not ready:
+            frame = self._reformat(frame)
+        y, u, v = (_view(frame, number) for number in range(3))
+        return y, u, v
+
+    def _reformat(self, frame: VideoFrame) -> VideoFrame:
+        layout = frame.format
+        colours: dict[str, int] = {}
+        if _is_rgb(layout):
+            colours = {"dst_colorspace": 1 if self.colour.matrix == "bt709" else 5, "dst_color_range": 1}
+        elif layout.name.startswith("yuvj"):
+            # Plain YUV with the range in its name; swscale converts it to limited range unless told otherwise.
+            colours = {"src_color_range": 2, "dst_color_range": 2}
+        return self._convert(frame, self.pixel_format, **colours)
+
+    def _convert(self, frame: VideoFrame, layout: str, **colours: int) -> VideoFrame:
+        return self._reformatter.reformat(
+            frame, self.width, self.height, layout, interpolation=_RESAMPLING, threads=1, **colours
+        )
+
+    def _gray_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
+        if frame.format.name != "gray" or not self.fits(frame):
+            frame = self._convert(frame, "gray")
+        across, down = SUBSAMPLING[self.pixel_format]
+        neutral = np.full((-(-self.height // down), -(-self.width // across)), 128, np.uint8)
+        return _view(frame, 0), neutral, neutral
+
+
+def _is_rgb(layout: VideoFormat) -> bool:
+    return layout.is_rgb or layout.has_palette or layout.is_bayer
+
+
+def _view(frame: VideoFrame, number: int) -> Plane:
+    # The array keeps the plane alive, the plane its frame, the frame its buffer.
+    plane = frame.planes[number]
+    rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _colour_of(frame: VideoFrame) -> Colour:
+    guess = guess_matrix(frame.width, frame.height)
+    layout = software_layout(frame)
+    if _is_rgb(layout):
+        matrix: Matrix = "bt709" if guess == "bt709" else "bt601"
+        return Colour(matrix, False, 1 if matrix == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)
+    full_range = frame.color_range == 2 or layout.name.startswith("yuvj")
+    return Colour(
+        matrix=_MATRIX.get(frame.colorspace, cast(Matrix, guess)),
+        full_range=full_range,
+        space_tag=frame.colorspace,
+        primaries_tag=frame.color_primaries,
+        transfer_tag=frame.color_trc,
+        range_tag=2 if full_range else frame.color_range,
+    )
+
+
+def _standard(colour: Colour) -> str:
+    return {"bt601": "BT.601", "bt709": "BT.709", "bt2020": "BT.2020", "rgb": "RGB"}[colour.matrix]

@@ -1,0 +1,263 @@
+"""From a coloured Frame to the packets of a video stream: planes filled, tags handed on, durations that muxers understand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+from av import Packet, VideoFrame
+from av.codec import Codec
+from av.codec.context import Flags
+from av.container import OutputContainer
+from av.stream import Disposition
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from rtseg.core.color import guess_matrix
+from rtseg.core.cpu import without_real_time_priority
+from rtseg.core.errors import SinkError
+from rtseg.core.frame import Frame, StreamInfo
+from rtseg.io.outputs.containers import KEYFRAME_SECONDS, Container, add_global_header, encoder_options
+from rtseg.io.outputs.partial_file import reason
+
+_ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
+_SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
+_MPEG4_LARGEST_TIME_BASE = 65535
+_REORDER = ("libx264", "libx265")
+_COPIED = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
+"""Metadata of a video stream that says what it shows; the rest says how it was encoded."""
+_CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a stream is encoded, settled before any file is touched."""
+
+    codec: Codec
+    options: Mapping[str, str]
+    pixel_format: str
+    shown_size: tuple[int, int]
+    """Width and height of the frames that come."""
+
+    size: tuple[int, int]
+    """As encoded: rounded up to even where the layout must have it."""
+
+    rate: Fraction
+    """Frames per second, for rate control and for containers that count frames; time stamps do not depend on it."""
+
+    warnings: tuple[str, ...]
+    """What becomes of the picture that a user should know."""
+
+    @classmethod
+    def of(
+        cls, name: str, info: StreamInfo, size: tuple[int, int], crf: int | None, preset: str | None, tune: str | None
+    ) -> Coding:
+        """The coding by FFmpeg's name of an encoder, for frames of a source shown at a size.
+
+        Raises:
+            SinkError: no such encoder.
+        """
+        codec = _find_encoder(name)
+        names = [layout.name for layout in codec.video_formats or ()]
+        usual = (layout for layout in ("yuv420p", "yuvj420p", "nv12") if layout in names)
+        pixel_format = next(usual, names[0] if names else "yuv420p")
+        width, height = size
+        warnings = []
+        if "420" in pixel_format or pixel_format == "nv12":
+            width, height = width + width % 2, height + height % 2
+            if info.pixel_format in _CHROMA:
+                warnings.append(f"colour of {_CHROMA[info.pixel_format]} pictures stored at half resolution (4:2:0)")
+        if (width, height) != size:
+            warnings.append(f"{size[0]}x{size[1]} rounded up to {width}x{height} by repeating the edge")
+        return cls(
+            codec=codec,
+            options=encoder_options(codec.name, crf, preset, tune),
+            pixel_format=pixel_format,
+            shown_size=size,
+            size=(width, height),
+            rate=(info.frame_rate or Fraction(25)).limit_denominator(10_000),
+            warnings=tuple(warnings),
+        )
+
+
+class Encoder:
+    """The picture stream of an output.
+
+    Args:
+        container: the output, before its header is written.
+        kind: what it is.
+        info: the source.
+        coding: how to encode.
+
+    Raises:
+        SinkError: the container does not take the codec, or the encoder does not take its settings.
+    """
+
+    def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, coding: Coding) -> None:
+        self._kind = kind
+        self._colour = info.colour
+        self._coding = coding
+        self._picture: VideoFrame | None = None
+        self._reformatter = VideoReformatter()
+        # x264 and x265 reorder pictures unless they are told to answer at once.
+        self._holds = coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
+        self._waiting: deque[tuple[Frame, int]] = deque()
+        self._begun = False
+        self._held: list[Packet[VideoStream]] = []
+        self._end = 0
+        self.started = False
+        """Whether a packet has come out."""
+        try:
+            self._stream = self._add_stream(container, info)
+            with without_real_time_priority():
+                self._stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            settings = ", ".join(f"{name} '{value}'" for name, value in coding.options.items())
+            width, height = coding.size
+            what = f"the encoder {coding.codec.name} can't write {width}x{height} pictures to {kind.format} with {settings}"
+            raise SinkError(f"{what}: {reason(error)}") from error
+
+    def encode(self, shown: Frame, pts: int) -> list[Packet[VideoStream]]:
+        """The packets that are ready after one more frame, to be shown at `pts` in units of its time base.
+
+        Where pictures are reordered the last two are held back: see `flush`.
+
+        Raises:
+            SinkError: the frame has another size than the others.
+            av.FFmpegError: the encoder refused it.
+        """
+        if (shown.width, shown.height) != self._coding.shown_size:
+            width, height = self._coding.shown_size
+            raise SinkError(f"a frame is {shown.width}x{shown.height}, the others are {width}x{height}")
+        self._waiting.append((shown, pts))
+        if len(self._waiting) <= (2 if self._holds else 0):
+            return []
+        self._begun = True
+        return self._ready(self._stream.encode(self._picture_of(*self._waiting.popleft())), last=False)
+
+    def flush(self) -> list[Packet[VideoStream]]:
+        """The packets that are left at the end.
+
+        The last two pictures become P pictures, so that the last one shown is the last one decoded too. Otherwise the packet
+        decoded last would have to last longer than its picture is shown, and the file's average frame rate would be off.
+        """
+        packets = []
+        for shown, pts in self._waiting:
+            picture = self._picture_of(shown, pts)
+            if self._begun:  # the very first has to be an I picture
+                picture.pict_type = PictureType.P
+            self._begun = True
+            packets += self._stream.encode(picture)
+        self._waiting.clear()
+        return self._ready([*packets, *self._stream.encode(None)], last=True)
+
+    def _picture_of(self, shown: Frame, pts: int) -> VideoFrame:
+        picture = self._fill(shown)
+        picture.time_base, picture.pts, picture.pict_type = shown.time_base, pts, PictureType.NONE
+        # Without a duration the last frame would last no time, and players leave it out.
+        picture.duration = shown.duration or max(1, round(1 / (self._coding.rate * shown.time_base)))
+        return picture
+
+    def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
+        coding, colour = self._coding, self._colour
+        stream = container.add_stream(coding.codec.name, rate=coding.rate, options=dict(coding.options))
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.width, context.height = coding.size
+        context.pix_fmt = coding.pixel_format
+        time_base = info.time_base
+        too_fine = coding.codec.name == "mpeg4" and time_base.denominator > _MPEG4_LARGEST_TIME_BASE
+        if self._kind.constant_rate or too_fine:
+            time_base = 1 / coding.rate
+        context.time_base = stream.time_base = time_base
+        context.gop_size = max(1, round(coding.rate * KEYFRAME_SECONDS))
+        if self._kind.constant_rate:
+            context.max_b_frames = 0
+        context.flags |= Flags.frame_duration
+        add_global_header(container, context)
+        context.sample_aspect_ratio = info.sample_aspect_ratio
+        # A stream without a tag is read by its size: where the output's size would be read otherwise, it gets a tag.
+        untagged = colour.space_tag == 2 and guess_matrix(*coding.size) != colour.matrix
+        context.colorspace = _SPACE_TAG[colour.matrix] if untagged or colour.matrix == "rgb" else colour.space_tag
+        context.color_primaries = colour.primaries_tag
+        context.color_trc = colour.transfer_tag
+        context.color_range = self._range_tag
+        template = info.template
+        if template is not None:
+            stream.metadata.update({key: template.metadata[key] for key in _COPIED if key in template.metadata})
+            stream.disposition = Disposition(template.disposition) | Disposition.default
+        if info.time_code is not None:
+            stream.metadata["timecode"] = info.time_code
+        return stream
+
+    @property
+    def _range_tag(self) -> int:
+        if self._colour.matrix == "rgb":
+            return 1  # RGB becomes limited-range YUV.
+        return 2 if self._colour.full_range else self._colour.range_tag
+
+    def _fill(self, shown: Frame) -> VideoFrame:
+        """The frame as the encoder takes it, in a picture of our own: never one that a decoder still predicts from."""
+        picture = self._picture
+        if picture is None or picture.format.name != shown.pixel_format:
+            picture = self._picture = VideoFrame(*self._coding.size, shown.pixel_format)
+        picture.make_writable()
+        for plane, source in zip(picture.planes, shown.planes, strict=True):
+            height, width = source.shape
+            target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
+            target[:height, :width] = source
+            if plane.width > width:
+                target[:height, width : plane.width] = source[:, -1:]
+            if plane.height > height:
+                target[height:] = target[height - 1]
+        space_tag = self._stream.codec_context.colorspace
+        rgb = shown.pixel_format == "gbrp"
+        picture.colorspace, picture.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
+        picture.color_primaries, picture.color_trc = self._colour.primaries_tag, self._colour.transfer_tag
+        if shown.pixel_format == self._coding.pixel_format:
+            return picture
+        colours = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
+        return self._reformatter.reformat(picture, format=self._coding.pixel_format, threads=1, **colours)
+
+    def _ready(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
+        if self._kind.fragmented:
+            packets = self._with_durations(packets, last)
+        self.started = self.started or bool(packets)
+        return packets
+
+    def _with_durations(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
+        """Each packet lasts until the next is decoded, and the last one until the last picture has been shown.
+
+        An encoder's durations are those of showing. FFmpeg takes the last of each fragment for one of decoding, which
+        moves pictures at a variable rate, and ends the edit list with the packet decoded last, which hides a picture
+        that is shown later.
+        """
+        for packet in packets:
+            self._end = max(self._end, (packet.pts or 0) + (packet.duration or 0))
+        ready = [*self._held, *packets]
+        for packet, following in pairwise(ready):
+            packet.duration = (following.dts or 0) - (packet.dts or 0)
+        if not last:
+            self._held = ready[-1:]
+            return ready[:-1]
+        self._held = []
+        if ready:
+            ready[-1].duration = max(1, self._end - (ready[-1].pts or 0))
+        return ready
+
+
+def _find_encoder(name: str) -> Codec:
+    known = "try libx264, libx265, libvpx-vp9, libsvtav1 or mpeg4"
+    try:
+        encoder = Codec(_ALIASES.get(name, name), "w")
+    except (av.FFmpegError, ValueError) as error:
+        raise SinkError(f"no encoder '{name}'; {known}") from error
+    if encoder.type != "video":
+        raise SinkError(f"'{name}' encodes {encoder.type}, not video; {known}")
+    return encoder

@@ -1,0 +1,236 @@
+"""Frames to GStreamer: encoded there, by the board's encoder where it has one, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.core.errors import SinkError
+from rtseg.core.frame import Frame, Passthrough, Segmented, StreamInfo
+from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, head, write_header
+from rtseg.io.gstreamer.pipelines import STDIN_FD, Encoder, command_line, encoder, to_file
+from rtseg.io.gstreamer.process import GStreamerProcess, words_of
+from rtseg.io.outputs.partial_file import Partial
+from rtseg.io.outputs.read_back import read_back
+from rtseg.io.outputs.video import Written
+
+_STALL_SECONDS = 10.0
+_FINISH_SECONDS = 30.0
+_ABORT_SECONDS = 1.5
+
+
+class FramePipe:
+    """A running pipeline that takes frames of one size from its standard input.
+
+    Raises:
+        SinkError: GStreamer is missing.
+    """
+
+    def __init__(self, pipeline: str, video: RawVideo, name: str) -> None:
+        assert f"fdsrc fd={STDIN_FD}" in pipeline
+        self._name = name
+        self._video = video
+        self._process = GStreamerProcess(words_of(pipeline), error=SinkError, reads_stdin=True)
+        self._fd = self._process.stdin_fd
+        os.set_blocking(self._fd, False)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._picture = np.zeros(video.size, np.uint8)
+        self._head = head(video)
+
+    def send(self, frame: Frame, since: Fraction) -> None:
+        """Writes one frame; its time counts from `since`, in seconds.
+
+        Raises:
+            SinkError: the process ended, or took nothing for ten seconds.
+        """
+        self._video.fill(self._picture, frame.planes)
+        billion = 1_000_000_000
+        pts = max(0, round((frame.pts * frame.time_base - since) * billion))
+        duration = round(frame.duration * frame.time_base * billion)
+        self._write(self._head + write_header(BUFFER, self._video.size, pts, duration))
+        self._head = b""
+        self._write(self._picture)
+
+    def finish(self, timeout_seconds: float) -> None:
+        """No more frames: waits until the pipeline has written all of them.
+
+        Raises:
+            SinkError: it failed or did not end in time.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._process.end_input()
+        status = self._process.wait(timeout_seconds)
+        if status != 0:
+            why = self._process.reason() if status is not None else f"not done after {timeout_seconds:g} s"
+            self._process.stop()
+            raise SinkError(f"{self._name}: GStreamer failed: {why}")
+
+    def stop(self) -> None:
+        """Ends the process whatever it does."""
+        self._process.stop()
+
+    def _write(self, data: bytes | npt.NDArray[np.uint8]) -> None:
+        view = memoryview(data)  # type: ignore[arg-type]
+        while view:
+            if not self._poll.poll(_STALL_SECONDS * 1000):
+                raise SinkError(f"{self._name}: GStreamer took no picture for {_STALL_SECONDS:g} s")
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                continue  # poll said yes for less room than a whole write needs; it blocks the next time
+            except OSError as error:
+                raise SinkError(f"{self._name}: GStreamer ended: {self._process.reason()}") from error
+
+
+class GStreamerSink:
+    """A file that GStreamer encodes. Implements `rtseg.io.outputs.Sink`.
+
+    Args:
+        path: the output: `.mp4`, `.mkv` or `.ts`.
+        info: the source.
+        size: width and height of the shown frames.
+        crf: constant quality, for encoders that have it; None: 23.
+        overwrite: whether an existing file may be replaced.
+        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
+            takes no longer for a recording of hours.
+
+    Raises:
+        SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        info: StreamInfo,
+        *,
+        size: tuple[int, int],
+        crf: int | None = None,
+        overwrite: bool = True,
+        read_whole: bool = True,
+    ) -> None:
+        self._path = str(path)
+        self._read_whole = read_whole
+        self._last_seconds = 0.0
+        self._size = size
+        self._layout = info.pixel_format
+        self._encoder = _encoder(info, crf)
+        to_file(self._path, self._encoder)  # an unknown ending is told before a file is made
+        self._written = 0
+        self._since: Fraction | None = None
+        self._done = False
+        self._finished: Written | None = None
+        self._left_out = {stream.index: stream.type for stream in info.streams}
+        self._partial = Partial(self._path, source=info.name, overwrite=overwrite)
+        self._warnings = (
+            ("GStreamer takes the pictures alone: sound and subtitles are left out",) if info.streams else ()
+        )
+        try:
+            pipeline = to_file(str(self._partial.path), self._encoder)
+            self._pipe = FramePipe(pipeline, raw_video(info, size), self.name)
+        except BaseException:
+            self._partial.discard()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The output's name without its folder."""
+        return Path(self._path).name
+
+    @property
+    def written(self) -> int:
+        """Frames written so far."""
+        return self._written
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the output does not hold as the input did, one line each."""
+        return (*self._warnings, *self._partial.warnings)
+
+    @property
+    def encoder(self) -> str:
+        """The element that encodes, for statistics."""
+        return self._encoder.name
+
+    @property
+    def partial_path(self) -> Path:
+        """Where the file lies until it is complete."""
+        return self._partial.path
+
+    def write(self, item: Segmented) -> None:
+        """Encodes one frame.
+
+        Raises:
+            SinkError: GStreamer failed, or the frame has another size than the others.
+        """
+        shown = item.shown
+        if (shown.width, shown.height) != self._size or shown.pixel_format != self._layout:
+            raise SinkError(
+                f"{self.name}: a frame is {shown.width}x{shown.height} {shown.pixel_format}, the others {self._size}"
+            )
+        if self._since is None:
+            self._since = shown.pts * shown.time_base
+        self._pipe.send(shown, self._since)
+        self._written += 1
+        self._last_seconds = float(shown.pts * shown.time_base - self._since)
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Nothing: only pictures go to GStreamer."""
+
+    def finish(self) -> Written:
+        """Completes the file under its `.partial` name and reads it back. Further calls return the same.
+
+        Raises:
+            SinkError: it can't be written, or what was written can't be read back.
+        """
+        if self._finished is None:
+            self._done = True
+            self._pipe.finish(_FINISH_SECONDS)
+            read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
+            self._finished = Written(self._partial.path, self._written, self._size, left_out=self._left_out)
+        return self._finished
+
+    def close(self) -> None:
+        """Completes the file, reads it back, and puts it under its final name.
+
+        Raises:
+            SinkError: it can't be written, read back or renamed.
+        """
+        self.finish()
+        self._partial.publish()
+
+    def abort(self) -> None:
+        """Keeps what was written, playable, under its `.partial` name. Does not raise."""
+        if self._done:
+            return
+        self._done = True
+        with contextlib.suppress(SinkError):  # The fragments that were written play without their end.
+            self._pipe.finish(_ABORT_SECONDS)
+        self._pipe.stop()
+        if not self._written:
+            self._partial.discard()
+
+
+def raw_video(info: StreamInfo, size: tuple[int, int]) -> RawVideo:
+    """The format of shown frames of a source, as GStreamer is told it."""
+    layout = LAYOUT_OF[info.pixel_format]
+    return RawVideo(layout, *size, info.colour, info.frame_rate, info.sample_aspect_ratio)
+
+
+def dry_run(path: str | Path, info: StreamInfo, *, crf: int | None = None) -> str:
+    """The command that `GStreamerSink` would run.
+
+    Raises:
+        SinkError: as `GStreamerSink`.
+    """
+    return command_line(to_file(str(path), _encoder(info, crf)))
+
+
+def _encoder(info: StreamInfo, crf: int | None) -> Encoder:
+    return encoder(info.frame_rate or Fraction(25), quality=23 if crf is None else crf)

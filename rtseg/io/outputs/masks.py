@@ -1,0 +1,336 @@
+"""Class indices without loss, at the source's size: a folder of PNGs, or one video.
+
+A mask is uint8 `[height, width]`: the class index of each pixel, nearest neighbour from the network's class map
+(`rtseg.core.letterbox.resize_classes`), and 255 where there is no class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorRange
+
+from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.files import shortened_name
+from rtseg.core.frame import ClassMap, Passthrough, Segmented, StreamInfo
+from rtseg.core.letterbox import resize_classes
+from rtseg.core.palette import NO_CLASS
+from rtseg.io.outputs import Sink
+from rtseg.io.outputs.partial_file import Partial, reason
+
+DESCRIPTION = "masks.json"
+"""The file in a folder of masks that says what they are. It also marks the folder as one that may be replaced."""
+
+FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".avi", ".ts", ".png", ".jpg", ".jpeg", ".webp", ".gif"})
+"""What can't hold masks, and is no name for a folder either."""
+
+
+def open_mask_sink(
+    path: str,
+    info: StreamInfo,
+    *,
+    only: Sequence[int] | None = None,
+    classes: Sequence[str] = (),
+    overwrite: bool = True,
+) -> Sink:
+    """The sink that `--masks PATH` names: `MaskVideo` for an .mkv, `MaskFolder` for a name without a file's suffix.
+
+    Args:
+        path: file or folder.
+        info: of the source.
+        only: class indices to keep; the others become 255. None: all.
+        classes: the model's class names, written beside the masks.
+        overwrite: whether an existing result may be replaced (once the new one is complete).
+
+    Raises:
+        OptionError: the suffix is that of a file that can't hold masks without loss.
+        SinkError: the file or folder can't be made or must not be replaced.
+    """
+    if Path(path).suffix.lower() == ".mkv":
+        return MaskVideo(path, info, only=only, classes=classes, overwrite=overwrite)
+    check_mask_path(path, overwrite=overwrite)
+    return MaskFolder(path, info, only=only, classes=classes, overwrite=overwrite)
+
+
+def check_mask_path(path: str, *, overwrite: bool = True) -> None:
+    """Checks that a folder of masks can be made or replaced, without touching anything. An .mkv is not looked at.
+
+    Raises:
+        OptionError: the suffix is that of a file that can't hold masks without loss.
+        SinkError: the folder, or that of its temporary name, holds other things or must not be replaced.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".mkv":
+        return
+    if suffix in FILE_SUFFIXES and not Path(path).is_dir():
+        raise OptionError(f"masks can't go to '{path}': name an .mkv file, or a folder for one PNG a frame")
+    folder = Path(os.path.realpath(path))
+    _check_replaceable(folder, overwrite)
+    for ending in (".partial", ".earlier.partial"):
+        _check_replaceable(folder.with_name(shortened_name(folder.name, ending)), overwrite=True)
+
+
+class MaskFolder:
+    """A folder of one-channel PNGs named by frame number, `000000.png`, and `masks.json`, which says what they are.
+
+    Written as `NAME.partial` and renamed by `close`. A folder that is in the way is replaced only if it is empty or
+    holds nothing but an earlier result.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        info: StreamInfo,
+        *,
+        only: Sequence[int] | None = None,
+        classes: Sequence[str] = (),
+        overwrite: bool = True,
+    ) -> None:
+        """Makes the folder, under its partial name.
+
+        Args:
+            path: the folder; those above it are made too.
+            info: of the source.
+            only: class indices to keep; None: all.
+            classes: the model's class names, for `masks.json`.
+            overwrite: whether an earlier result at `path` may be replaced.
+
+        Raises:
+            SinkError: `path` is a file, holds other things, must not be replaced, or can't be made.
+        """
+        self.name = Path(path).name
+        self.written = 0
+        self._table = _keep(only)
+        self._folder = Path(os.path.realpath(path))
+        self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
+        _check_replaceable(self._folder, overwrite)
+        _check_replaceable(self._partial, overwrite=True)
+        description = {
+            "format": "rtseg masks",
+            "version": 1,
+            "source": info.name,
+            "width": info.width,
+            "height": info.height,
+            "classes": list(classes),
+            "only": None if only is None else sorted(only),
+            "no_class": NO_CLASS,
+        }
+        try:
+            _remove(self._partial)
+            self._partial.mkdir(parents=True)
+            (self._partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise SinkError(f"can't make the folder {self._partial}: {reason(error)}") from error
+
+    def write(self, item: Segmented) -> None:
+        """Writes one PNG.
+
+        Raises:
+            SinkError: it can't be written.
+        """
+        file = self._partial / f"{item.frame.index:06d}.png"
+        done, data = cv2.imencode(".png", _mask(item, self._table))
+        if not done:
+            raise SinkError(f"can't encode {file} as PNG")
+        try:
+            file.write_bytes(data.tobytes())
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise SinkError(f"can't write {file}: {reason(error)}") from error
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Masks hold no other streams."""
+
+    def close(self) -> None:
+        """Gives the folder its name, in place of an earlier result.
+
+        Raises:
+            SinkError: something else took its place meanwhile, or the folders can't be renamed.
+        """
+        _check_replaceable(self._folder, overwrite=True)
+        earlier = self._folder.with_name(shortened_name(self._folder.name, ".earlier.partial"))
+        _check_replaceable(earlier, overwrite=True)
+        try:
+            _remove(earlier)
+            if self._folder.exists():
+                self._folder.rename(earlier)
+            self._partial.rename(self._folder)
+            _remove(earlier)
+        except OSError as error:
+            message = f"{self._partial} is complete but can't be renamed to {self._folder}: {reason(error)}"
+            raise SinkError(message) from error
+
+    def abort(self) -> None:
+        """Keeps what was written under the partial name; a folder without a mask is removed."""
+        if self.written == 0:
+            with contextlib.suppress(OSError):
+                _remove(self._partial)
+
+
+class MaskVideo:
+    """One video of class indices: gray, 8 bits, FFV1 (lossless) in Matroska, at the source's times.
+
+    Matroska counts in milliseconds: a frame's time is the source's, rounded to the nearest. Written as
+    `NAME.partial.mkv` and renamed by `close`; what a kill leaves of it is readable but for the last second.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        info: StreamInfo,
+        *,
+        only: Sequence[int] | None = None,
+        classes: Sequence[str] = (),
+        overwrite: bool = True,
+    ) -> None:
+        """Opens the file, under its partial name.
+
+        Args:
+            path: the file, .mkv.
+            info: of the source: size, time base, frame rate.
+            only: class indices to keep; None: all.
+            classes: the model's class names, for the tag CLASSES.
+            overwrite: whether an existing file may be replaced.
+
+        Raises:
+            SinkError: `path` is a folder or the source itself, must not be replaced, or can't be written.
+        """
+        self.name = Path(path).name
+        self.written = 0
+        self._table = _keep(only)
+        self._size = info.width, info.height
+        self._partial = Partial(path, source=info.name, overwrite=overwrite)
+        self._open = True
+        try:
+            # Clusters of a second, each written when it is full: a kill costs no more than that.
+            options = {"cluster_time_limit": "1000", "flush_packets": "1"}
+            self._container = av.open(f"file:{self._partial.path}", "w", format="matroska", options=options)
+            self._container.metadata["CLASSES"] = ",".join(classes)
+            self._stream = self._add_stream(info)
+        except (OSError, av.FFmpegError) as error:
+            self._partial.discard()
+            raise SinkError(f"can't write {path}: {reason(error)}") from error
+
+    def _add_stream(self, info: StreamInfo) -> Any:
+        # On masks the Golomb-Rice coder (0) is faster than the range coder and its files are smaller.
+        options = {"level": "3", "coder": "0", "slicecrc": "1"}
+        stream = self._container.add_stream("ffv1", rate=info.frame_rate or Fraction(25), options=options)
+        stream.width, stream.height, stream.pix_fmt = info.width, info.height, "gray"
+        stream.codec_context.time_base = info.time_base
+        # Each frame stands alone, at no cost in size: any can be sought, and a kill costs only the last few.
+        stream.codec_context.gop_size = 1
+        stream.codec_context.color_range = ColorRange.JPEG
+        stream.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
+        return stream
+
+    def write(self, item: Segmented) -> None:
+        """Encodes one mask.
+
+        Raises:
+            SinkError: the picture's size changed, or the mask can't be written.
+        """
+        size = item.frame.width, item.frame.height
+        if size != self._size:
+            raise SinkError(
+                f"{self.name}: frame {item.frame.index} is {size[0]}x{size[1]}, not {self._size[0]}x{self._size[1]}"
+            )
+        picture = av.VideoFrame.from_ndarray(_mask(item, self._table), format="gray")
+        picture.pts, picture.time_base = item.frame.pts, item.frame.time_base
+        self._mux(picture)
+        self.written += 1
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (OSError, av.FFmpegError) as error:
+            raise SinkError(f"can't write {self._partial.path}: {reason(error)}") from error
+
+    def pass_through(self, packet: Passthrough) -> None:
+        """Masks hold no other streams."""
+
+    def close(self) -> None:
+        """Finishes the file, reads it through, and gives it its name.
+
+        Raises:
+            SinkError: it can't be finished, or does not hold every frame.
+        """
+        self._mux(None)
+        try:
+            self._container.close()
+            self._open = False
+            with av.open(f"file:{self._partial.path}") as container:
+                found = sum(packet.size > 0 for packet in container.demux(video=0))
+            if found != self.written:
+                raise SinkError(f"{self._partial.path} holds {found} of {self.written} frames; is the disk full?")
+        except (OSError, av.FFmpegError) as error:
+            raise SinkError(f"can't finish {self._partial.path}: {reason(error)}") from error
+        self._partial.publish()
+
+    def abort(self) -> None:
+        """Finishes what was written, under its partial name; a file without a frame is removed."""
+        if not self._open:
+            return
+        self._open = False
+        with contextlib.suppress(OSError, av.FFmpegError, SinkError):
+            if self.written:
+                self._mux(None)
+        with contextlib.suppress(OSError, av.FFmpegError):
+            self._container.close()
+        if not self.written:
+            self._partial.discard()
+
+
+def _keep(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
+    """The table, uint8 `[256]`, that leaves some classes and makes 255 of the others; None leaves all."""
+    if only is None:
+        return None
+    table = np.full(256, NO_CLASS, dtype=np.uint8)
+    table[list(only)] = list(only)
+    return table
+
+
+def _mask(item: Segmented, table: npt.NDArray[np.uint8] | None) -> ClassMap:
+    """The class indices of one frame at its size."""
+    classes = item.classes if table is None else cv2.LUT(item.classes, table)
+    return resize_classes(classes, item.frame.width, item.frame.height)
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Raises SinkError unless the folder is absent, empty, or one that this module wrote and may overwrite."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise SinkError(
+            f"can't make the folder {folder}: a file is in the way; name a folder or an .mkv file"
+        ) from None
+    except OSError as error:
+        raise SinkError(f"can't look into {folder}: {reason(error)}") from error
+    if names and not overwrite:
+        raise SinkError(f"{folder} exists; leave out --no-overwrite to replace it, or name another")
+    inside = sorted(names, key=lambda name: (name.startswith("."), name))
+    others = [name for name in inside if name != DESCRIPTION and not re.fullmatch(r"\d{6,}\.png", name)]
+    if names and (others or DESCRIPTION not in names):
+        example = (others or inside)[0]
+        raise SinkError(f"{folder} holds files other than masks, such as {example}; name a new or an empty folder")
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder that `_check_replaceable` let pass, file by file; anything else in it makes this fail."""
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -1,0 +1,100 @@
+"""The life of an output file: `NAME.partial.EXT` beside its final name, renamed once it is complete and checked.
+
+Where that name is taken, by the rest of an interrupted run or by a file of the user's, it is `NAME.partial-2.EXT` and so on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from rtseg.core.errors import SinkError
+from rtseg.core.files import create_partial, partial_name
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What `os.link` says on file systems without hard links, such as exFAT on a memory card."""
+
+
+class Partial:
+    """A file that is not passed off as a result before it is one.
+
+    Args:
+        output: the final name.
+        source: the input's name, which must not be overwritten.
+        overwrite: whether an existing `output` may be replaced (only ever by the rename at the end).
+
+    Raises:
+        SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
+    """
+
+    def __init__(self, output: str, *, source: str | None = None, overwrite: bool = True) -> None:
+        self.final = Path(output)
+        self._overwrite = overwrite
+        try:
+            self._check(source)
+            self.path = create_partial(self.final)
+        except (OSError, ValueError) as error:
+            raise SinkError(f"can't write {output}: {reason(error)}") from error
+
+    def _check(self, source: str | None) -> None:
+        final, folder = self.final, self.final.parent
+        if final.is_dir():
+            raise SinkError(f"can't write {final}: it is a folder; name a file in it")
+        if not folder.exists():
+            raise SinkError(f"can't write {final}: no such folder: {folder}")
+        if not folder.is_dir():
+            raise SinkError(f"can't write {final}: {folder} is not a folder")
+        if source is not None and Path(source).exists() and final.exists() and final.samefile(source):
+            raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
+        if final.exists() and not self._overwrite:
+            raise SinkError(f"{final} exists; leave out --no-overwrite to replace it, or give the output another name")
+        if final.exists() and not final.is_file():
+            raise SinkError(f"can't write {final}: it exists and is not a regular file")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line about what was found under the temporary name, if anything."""
+        first = self.final.with_name(partial_name(self.final))
+        if self.path == first:
+            return ()
+        return (f"{first} was there before and is left as it is; if it is the rest of an earlier run, remove it",)
+
+    def publish(self) -> None:
+        """Puts the complete file under its final name.
+
+        Raises:
+            SinkError: it can't be renamed, or the final name was taken meanwhile and must not be replaced.
+        """
+        try:
+            if self._overwrite:
+                self.path.replace(self.final)
+            else:
+                self._rename_to_free_name()
+        except OSError as error:
+            raise SinkError(f"{self.path} is complete but can't be renamed to {self.final}: {reason(error)}") from error
+
+    def _rename_to_free_name(self) -> None:
+        try:
+            os.link(self.path, self.final)  # Unlike a rename it fails where the name was taken meanwhile.
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(self.final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            self.path.rename(self.final)
+            return
+        self.path.unlink()
+
+    def discard(self) -> None:
+        """Removes what holds nothing. Does not raise."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:
+            return  # The folder went away, and the file with it.
+
+
+def reason(error: Exception) -> str:
+    """The system's own words for a failure, in lower case: `no space left on device`."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,205 @@
+"""The streams next to the video stream: copied packet by packet, transcoded where the container needs it, or dropped and named."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import av
+from av import Packet
+from av.codec import Codec
+from av.container import OutputContainer
+
+from rtseg.core.errors import SinkError
+from rtseg.core.frame import Passthrough, StreamInfo
+from rtseg.io.outputs.audio_transcoder import Transcoded, pcm_encoder
+from rtseg.io.outputs.containers import TEE, Container
+from rtseg.io.outputs.copied_stream import TIME_CODE, Copied, codec_name, metadata_for
+from rtseg.io.outputs.cover_images import Cover
+from rtseg.io.outputs.timecodes import lost_tags, time_code_places
+
+
+class OtherStream(Protocol):
+    """One stream of the output next to the video stream."""
+
+    index: int
+    """In the output."""
+
+    def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """Return what is to be written for a packet of the input. May raise av.FFmpegError."""
+
+    def flush(self) -> list[Packet[Any]]:
+        """Return what is still to be written at the end."""
+
+
+class OtherStreams:
+    """All streams of the output next to the video stream.
+
+    Args:
+        container: the output, before its header is written.
+        kind: what it can hold.
+        info: the source.
+        strict: whether a stream that can't be copied as it is raises.
+    """
+
+    def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
+        self._container = container
+        self._kind = kind
+        self._info = info
+        self._no_time_code = info.no_time_code
+        self._changing = info.changing
+        self._pictures = info.covers
+        self._covers: list[Any] = []
+        self._strict = strict
+        self.streams: dict[int, OtherStream] = {}
+        self.left_out: dict[int, str] = {}
+        self._added: list[Any] = []
+        self._time_codes: list[Any] = []
+        self._written_time_codes: dict[int, int] = {}
+        self._messages: list[str] = []
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What happened to streams that are not copied as they are, one line each."""
+        damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        lost = [
+            f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
+        ]
+        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, Copied)}
+        lost += [
+            f"{stream.kind} stream {source}: {stream.damaged} damaged packet{'s' * (stream.damaged > 1)} left out"
+            for source, stream in copied.items()
+            if stream.damaged
+        ]
+        lost += [
+            f"video stream {source} begins at its next key frame, as {self._kind.format} can't hide packets before it"
+            if stream.begun
+            else f"video stream {source} is empty: none of its key frames is in the part"
+            for source, stream in copied.items()
+            if stream.waited
+        ]
+        return (*self._messages, *lost)
+
+    @property
+    def copied(self) -> dict[int, int]:
+        """Index in the input to index in the output of each stream that is copied."""
+        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | Cover)}
+
+    @property
+    def reencoded(self) -> dict[int, int]:
+        """The same for streams that are transcoded, and for time code tracks, which the muxer writes anew."""
+        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
+        indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
+        return indices | self._written_time_codes
+
+    def take(self, packet: Passthrough) -> list[Packet[Any]]:
+        """Return what is to be written for a packet of the input."""
+        stream = self.streams.get(packet.stream_index)
+        return [] if stream is None else stream.take(packet.packet)
+
+    def flush(self) -> list[Packet[Any]]:
+        """Return what is still to be written at the end."""
+        return [packet for stream in self.streams.values() for packet in stream.flush()]
+
+    def add(self, template: Any) -> None:
+        """Add a stream of the input.
+
+        Raises:
+            SinkError: it can't be copied, with `strict`.
+        """
+        self._added.append(template)
+        if codec_name(template) == TIME_CODE and self._kind.time_codes in ("tracks", "tags"):
+            self._time_codes.append(template)
+            return
+        if template.index in self._pictures:
+            if codec_name(template) in self._kind.covers:
+                self._covers.append(template)
+            else:
+                what = f"cover picture {template.index} ({codec_name(template)})"
+                self._drop(template, f"{self._kind.format} can't hold {what}")
+            return
+        what = f"{template.type} stream {template.index} ({codec_name(template)})"
+        problem = f"{self._kind.format} can't hold {what}"
+        if template.index in self._changing and self._kind.format != "mpegts":
+            self._transcode(template, f"{problem}, which changes its rate or channels")
+            return
+        if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
+            self._transcode(template, f"{self._kind.format} has no times for {what}", ", so that gaps stay")
+            return
+        if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
+            problem = f"{what} can't be copied to {self._kind.format} beside chapters"
+        try:
+            self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
+        except (av.FFmpegError, ValueError):
+            self._transcode(template, problem)
+
+    def complete(self) -> None:
+        """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
+        if not self._kind.holds_location and any(key.lower().startswith("location") for key in self._info.metadata):
+            self._messages.append(f"{self._kind.format} can't hold the location: dropped")
+        places = time_code_places(self._container, self._kind)
+        behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
+        self._match_time_codes(places)
+        for place, template in enumerate(self._covers):
+            packet = self._pictures[template.index]
+            self.streams[template.index] = Cover(self._container, template, packet, behind + place)
+
+    def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
+        """Find each time code track among the time codes of the output; name what is lost."""
+        for template in self._time_codes:
+            place = next((place for place in places if place[0] == template.metadata["timecode"]), None)
+            what = f"data stream {template.index} ({TIME_CODE})"
+            if self._no_time_code:
+                self._drop(template, f"{what} is not kept {self._no_time_code}")
+            elif place is not None:
+                places.remove(place)
+                self._written_time_codes[template.index] = place[1]
+            else:
+                self._drop(template, f"{what} belongs to no video stream")
+        tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
+        kept = [stream for stream in self._added if stream.index in self.streams]
+        self._messages += lost_tags(self._kind, self._info, kept, tracks)
+
+    def first(self) -> list[Packet[Any]]:
+        """Return what is to be written right behind the header."""
+        return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
+
+    def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
+        encoder = self._kind.audio_codec
+        if template.type == "audio" and encoder is not None and template.codec_context is not None:
+            encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
+            try:
+                stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
+                stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
+            except (av.FFmpegError, ValueError):
+                problem += ", which FFmpeg can't decode"
+            else:
+                before, after = template.codec_context.layout.nb_channels, stream.channels
+                mixed = f", mixed from {before} channels to {after}" if after < before else ""
+                self._refuse(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}{purpose}")
+                self.streams[template.index] = stream
+                return
+        self._drop(template, problem)
+
+    def _drop(self, template: Any, problem: str) -> None:
+        self._refuse(problem, "dropped")
+        self.left_out[template.index] = f"{template.type} stream {template.index} ({codec_name(template)})"
+
+    def _refuse(self, problem: str, consequence: str) -> None:
+        if self._strict:
+            raise SinkError(f"{problem}; without --strict it is {consequence}")
+        self._messages.append(f"{problem}: {consequence}")
+
+
+def _may_close_gaps(template: Any, kind: Container) -> bool:
+    """Whether audio may have gaps that the container would close.
+
+    AVI counts packets or bytes, MP4 and MOV count the samples of PCM. What comes from such a container has no gaps.
+    """
+    if template.type != "audio":
+        return False
+    source = set(template.container.format.name.split(","))
+    pcm = codec_name(template).startswith("pcm_")
+    if kind.constant_rate:
+        return not ("avi" in source or (pcm and "mov" in source))
+    return pcm and kind.fragmented and not {"avi", "mov"} & source

@@ -1,0 +1,1 @@
+"""Cameras and streams: reconnect, latest-frame queue, controls and outputs."""

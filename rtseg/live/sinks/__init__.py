@@ -1,0 +1,1 @@
+"""Outputs of `rtseg live`: web page, window, recording, push, snapshots, JSON lines."""

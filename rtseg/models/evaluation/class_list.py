@@ -1,0 +1,227 @@
+"""Class lists: `classes.txt` and the color tables that data sets bring, such as `class_dict.csv`.
+
+One class a line, in the order of the label values: `road`. A line may also give the value, `255 road`, or the color that
+marks the class in color-coded labels: `road 128 64 128`, `128 64 128 road`, `road,128,64,128`, `road #804080`. `255 void` may
+be added to names without values. Lines that begin with `#` are comments. A CSV header (`name,r,g,b`) names the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtseg.core.errors import DataError
+from rtseg.core.palette import NO_CLASS, Rgb
+from rtseg.core.text_file import read_text
+
+CLASS_FILES = ("classes.txt", "class_dict.csv", "label_colors.txt", "labelmap.txt")
+"""Names of class lists, in the order in which they are looked for."""
+
+VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
+"""A class of one of these names is no class: its pixels count nowhere."""
+
+_COMMENT = re.compile(r"(^#(?![0-9a-fA-F]{6}\b)|\s#(?![0-9a-fA-F]{6}\b)).*")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+"""Zero-width spaces and byte order marks, which editors and joined files leave within a text."""
+_HEX = re.compile(r"#([0-9a-fA-F]{6})\b")
+_COLUMNS = {
+    "name": ("name", "class", "label", "class_name", "classname"),
+    "value": ("id", "index", "value", "class_id", "class_index", "label_id"),
+    "r": ("r", "red"),
+    "g": ("g", "green"),
+    "b": ("b", "blue"),
+}
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of a class list."""
+
+    name: str
+    """Lower case."""
+
+    value: int | None
+    """Label value; None: the line's position."""
+
+    color: Rgb | None
+    """Color in color-coded labels; None: the list has no colors."""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the name is one of `VOID_NAMES`."""
+        return self.name in VOID_NAMES
+
+
+def find_class_list(root: Path) -> Path | None:
+    """Return the first of `CLASS_FILES` in a folder, None if there is none."""
+    return next(iter(_class_lists(root)), None)
+
+
+def compare_class_lists(file: Path) -> str | None:
+    """Compare a class list with the others in its folder. What can't be read as a class list is none.
+
+    Returns:
+        What to tell where another one has other colors; None: they say the same.
+
+    Raises:
+        DataError: another one has other classes, or other label values: which of the two is right can't be known.
+    """
+    rows, said = read_class_list(file), None
+    colors = {row.name: row.color for row in rows if row.color}
+    for other in (path for path in _class_lists(file.parent) if path != file):
+        try:
+            others = read_class_list(other)
+        except DataError:
+            continue
+        if different := _difference(rows, others):
+            raise DataError(
+                f"{file} and {other} contradict each other: {different}; remove the one that does not belong to the labels"
+            )
+        odd = next((row for row in others if row.color and row.color != colors.get(row.name, row.color)), None)
+        if odd and odd.color:
+            was, now = _rgb(colors[odd.name]), _rgb(odd.color)
+            said = f"{other.name} has other colors than {file.name}, which is used: '{odd.name}' is {now} there and {was} here"
+    return said
+
+
+def _class_lists(folder: Path) -> list[Path]:
+    return [folder / name for name in CLASS_FILES if (folder / name).is_file()]
+
+
+def _rgb(color: Rgb) -> str:
+    return "{} {} {}".format(*color)
+
+
+def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
+    """In words, the first class or label value of two lists that is not the same; empty: there is none."""
+    one, two = _classes_by_value(first), _classes_by_value(other)
+    for value in sorted(one.keys() | two.keys()):
+        mine, theirs = one.get(value, "no class"), two.get(value, "no class")
+        if mine != theirs:
+            return f"label value {value} is {mine} in the first and {theirs} in the second"
+    return ""
+
+
+def _classes_by_value(rows: list[ClassRow]) -> dict[int, str]:
+    """The class of each label value; all names of Void are the same."""
+    given = {row.value: row.name for row in rows if row.value is not None}
+    in_order = dict(enumerate(row.name for row in rows if row.value is None))
+    return {value: f"'{name}'" for value, name in (in_order | given).items() if name not in VOID_NAMES}
+
+
+def read_class_list(file: Path) -> list[ClassRow]:
+    """Read a class list.
+
+    Raises:
+        DataError: the file can't be read, a line makes no sense, or names, values or colors are not unique.
+    """
+    try:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: the class list can't be read ({error}); give one class name a line") from error
+    lines = [line for line in (_COMMENT.sub("", line).strip() for line in _INVISIBLE.sub("", text).split("\n")) if line]
+    rows = _from_csv(file, lines) if lines and _header(lines[0]) else _from_lines(file, lines)
+    _check(file, rows)
+    return rows
+
+
+def _header(line: str) -> dict[str, int] | None:
+    """Return the column numbers of a CSV header by their meaning; None: the line is no header."""
+    cells = [cell.strip().strip("\"'").lower().replace(" ", "_") for cell in re.split(r"[,;\t]", line)]
+    columns = {
+        meaning: cells.index(found)
+        for meaning, names in _COLUMNS.items()
+        if (found := next((name for name in names if name in cells), None))
+    }
+    is_header = "name" in columns and ("value" in columns or {"r", "g", "b"} <= set(columns))
+    return columns if is_header else None
+
+
+def _from_csv(file: Path, lines: list[str]) -> list[ClassRow]:
+    columns = _header(lines[0]) or {}
+    delimiter = next(mark for mark in ",;\t" if mark in lines[0])
+    rows = []
+    for line, cells in zip(lines[1:], csv.reader(lines[1:], delimiter=delimiter, skipinitialspace=True), strict=False):
+        try:
+            cell = {meaning: cells[column].strip() for meaning, column in columns.items()}
+            color = (int(cell["r"]), int(cell["g"]), int(cell["b"])) if "r" in cell else None
+            rows.append(ClassRow(cell["name"].lower(), int(cell["value"]) if "value" in cell else None, color))
+        except (IndexError, ValueError) as error:
+            raise DataError(f"{file}: the line '{line}' does not fit the header '{lines[0]}'") from error
+    return rows
+
+
+def _from_lines(file: Path, lines: list[str]) -> list[ClassRow]:
+    if len(lines) == 1 and re.search(r"[^\d\s,;][,;]\s*[^\d\s,;]", lines[0]):
+        raise DataError(f"{file}: holds one line, '{lines[0]}'; give one class name a line")
+    parsed = [_parse(file, line) for line in lines]
+    # "2 wheeler" is a name, "2 car" a value with its name: it is a value if every line has one. "255 void" may be added to names.
+    mixed = {row.value is None for row in parsed if not row.is_void} == {True, False}
+    if mixed and any(row.color for row in parsed):
+        odd = next(line for line, row in zip(lines, parsed, strict=True) if row.value is None)
+        raise DataError(f"{file}: the line '{odd}' has no label value, others have one")
+    ends = [re.fullmatch(r"(.*\D)\s(\d+)", row.name) for row in parsed if row.value is None and row.color is None]
+    bases, numbers = {end[1] for end in ends if end}, {end[2] for end in ends if end}
+    if not mixed and len(lines) > 1 and len(bases) == len(numbers) == len(lines):  # "lane 1", "lane 2" are names
+        raise DataError(
+            f"{file}: each line ends in a number, as in '{lines[0]}'; write label values first, as in '1 road', "
+            "and give names that end in a number a value in front, as in '0 lane 1'"
+        )
+    if mixed:
+        parsed = [ClassRow(line.strip(" ,;\"'").lower(), None, None) for line in lines]
+    return parsed
+
+
+def _parse(file: Path, line: str) -> ClassRow:
+    """Split a line into value, name and color: the numbers before and after the name."""
+    color: Rgb | None = None
+    if found := _HEX.search(line):
+        digits = found[1]
+        color = int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
+        line = line.replace(found[0], " ")
+    tokens = [token for token in re.split(r"[\s,;:=()\[\]\"']+", line) if token]
+    words = [i for i, token in enumerate(tokens) if not token.isdecimal()]
+    if not words:
+        return ClassRow(line.strip(" ,;\"'").lower(), None, color)
+    before = [int(token) for token in tokens[: words[0]]]
+    after = [int(token) for token in tokens[words[-1] + 1 :]]
+    name = " ".join(tokens[words[0] : words[-1] + 1]).lower()
+    value = before.pop(0) if len(before) in (1, 4) else None
+    if len(after) == 1 and re.search(r"[,;:=\t]\s*\d+\W*$", line):  # "road,1"; "lane 1" is a name
+        value = after.pop() if value is None else value
+    if color is None and 3 in (len(before), len(after)):
+        numbers = before if len(before) == 3 else after
+        color = numbers[0], numbers[1], numbers[2]
+        before, after = ([], after) if numbers is before else (before, [])
+    if before or len(after) > 1:
+        raise DataError(
+            f"{file}: the line '{line}' is not understood; give 'NAME', 'VALUE NAME' or 'NAME RED GREEN BLUE'"
+        )
+    if value is None and color is None:
+        name = line.strip(" ,;\"'").lower()  # as it is written: "wall (low)", "lane 1"
+    elif after:
+        name += f" {after[0]}"
+    return ClassRow(name, value, color)
+
+
+def _check(file: Path, rows: list[ClassRow]) -> None:
+    names = [row.name for row in rows if not row.is_void]
+    if not names or len(rows) > NO_CLASS + 1 or len(names) > NO_CLASS or not all(names):
+        raise DataError(f"{file}: a class list has 1 to {NO_CLASS} different names, one a line, not {len(names)}")
+    for what, items in (
+        ("class", names),
+        ("label value", [row.value for row in rows if row.value is not None]),
+        ("color", [row.color for row in rows if row.color is not None]),
+    ):
+        double = next((item for i, item in enumerate(items) if item in items[:i]), None)
+        if double is not None:
+            raise DataError(f"{file}: the {what} {double!r} is there twice; each line needs its own")
+    without = [row.name for row in rows if row.color is None and not row.is_void]
+    if without and any(row.color for row in rows):
+        raise DataError(f"{file}: '{without[0]}' has no color, others have one; give each class its color, or none")
+    for row in rows:
+        for number in (row.value or 0, *(row.color or ())):
+            if not 0 <= number <= 255:
+                raise DataError(f"{file}: {number} of '{row.name}' is out of range; values and colors are 0 to 255")

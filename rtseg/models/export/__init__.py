@@ -1,0 +1,1 @@
+"""Build, quantize and verify models: ONNX, OpenVINO and TensorRT."""

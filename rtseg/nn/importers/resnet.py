@@ -1,0 +1,85 @@
+"""A ResNet without its classifier (He, Zhang, Ren, Sun 2015), as torchvision builds it, as deep and wide as its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtseg.core.errors import ModelError
+from rtseg.nn.importers.weights import Weights
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions (basic), or 1x1, 3x3, 1x1 (bottleneck), and the shortcut around them."""
+
+    def __init__(self, weights: Weights, stride: int) -> None:
+        super().__init__()
+        self.bottleneck = "conv3.weight" in weights
+        # torchvision's bottleneck halves in its 3x3 convolution ("ResNet v1.5"), the basic block in its first.
+        strides = {"conv1": 1, "conv2": stride, "conv3": 1} if self.bottleneck else {"conv1": stride, "conv2": 1}
+        self.convs = nn.ModuleList()
+        channels = 0
+        for i, (name, conv_stride) in enumerate(strides.items(), start=1):
+            conv = weights.conv(name, norm=f"bn{i}", stride=conv_stride, channels_in=channels)
+            channels = conv.out_channels
+            self.convs.append(conv)
+        self.shortcut: nn.Module = nn.Identity()
+        if weights.has("downsample"):
+            self.shortcut = weights.conv("downsample.0", norm="downsample.1", stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, in, h, w]` -> `[N, out, h/stride, w/stride]`."""
+        shortcut = self.shortcut(x)
+        *first, last = self.convs
+        for conv in first:
+            x = F.relu(conv(x))
+        return F.relu(last(x) + shortcut)
+
+
+class ResNet(nn.Module):
+    """The encoder of a U-Net.
+
+    Args:
+        weights: the checkpoint.
+        stem: names of the first convolution and its BatchNorm.
+        stages: names of the four stages.
+    """
+
+    def __init__(self, weights: Weights, stem: tuple[str, str], stages: Sequence[str]) -> None:
+        super().__init__()
+        self.stem = weights.conv(stem[0], norm=stem[1], stride=2)
+        if self.stem.in_channels != 3:
+            raise ModelError(
+                f"the network takes images of {self.stem.in_channels} channels; rtseg gives it RGB, 3 channels"
+            )
+        self.stages = nn.ModuleList()
+        for i, stage in enumerate(stages):
+            blocks = weights.below(stage)
+            numbers = blocks.children()
+            if numbers != [str(n) for n in range(max(1, len(numbers)))]:
+                raise ModelError(
+                    f"stage '{stage}' of the encoder is missing, or a part of it: the file is incomplete or of another architecture"
+                )
+            self.stages.append(
+                nn.Sequential(*[Block(blocks.below(n), stride=2 if i > 0 and n == "0" else 1) for n in numbers])
+            )
+
+    @property
+    def name(self) -> str:
+        """`resnet34`, `resnext50`: the layers that hold weights are counted, the classifier with them."""
+        blocks = [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
+        middle = blocks[0].convs[1]
+        family = "resnext" if middle.groups > 1 else "resnet"
+        return f"{family}{len(blocks[0].convs) * len(blocks) + 2}"
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features at strides 2, 4, 8, 16 and 32 of an image `[N, 3, H, W]`; odd sizes are rounded up at each."""
+        x = F.relu(self.stem(x))
+        features = [x]
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features

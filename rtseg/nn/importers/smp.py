@@ -1,0 +1,107 @@
+"""segmentation_models.pytorch's `Unet` over a ResNet or ResNeXt encoder.
+
+encoder.conv1 … encoder.layer4      torchvision's ResNet
+decoder.blocks.0 … .4               upsample, put the skip beside, two 3x3 convolutions, optional scSE attention
+segmentation_head.0                 3x3 convolution: the scores
+classification_head                 `aux_params`; not used here
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtseg.core.errors import ModelError
+from rtseg.nn.importers.resnet import ResNet
+from rtseg.nn.importers.weights import Weights
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
+"""What `decoder_interpolation` may be; the files of `save_pretrained` record it, bare state dicts do not."""
+
+
+class ConvReLU(nn.Module):
+    """A 3x3 convolution, its normalisation, ReLU."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        has_norm, has_batch_norm = weights.has("1"), "1.running_mean" in weights
+        self.conv = weights.conv("0", norm="1" if has_batch_norm else "", biased=not has_norm)
+        self.norm: nn.Module = nn.Identity()
+        if has_norm and not has_batch_norm:
+            self.norm = weights.norm("1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, in, h, w]` -> `[N, out, h, w]`."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+class ScSE(nn.Module):
+    """Attention over channels and over positions (Roy, Navab, Wachinger 2018)."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.squeeze = weights.conv("cSE.1", biased=True)
+        self.excite = weights.conv("cSE.3", biased=True)
+        self.position = weights.conv("sSE.0", biased=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, h, w]` of the same shape."""
+        channel = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))))
+        return x * channel + x * torch.sigmoid(self.position(x))
+
+
+class DecoderBlock(nn.Module):
+    """One step up: `[N, in, h, w]` and its skip `[N, s, 2h, 2w]` -> `[N, out, 2h, 2w]`."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.attention1 = ScSE(weights.below("attention1.attention")) if weights.has("attention1") else nn.Identity()
+        self.conv1 = ConvReLU(weights.below("conv1"))
+        self.conv2 = ConvReLU(weights.below("conv2"))
+        self.attention2 = ScSE(weights.below("attention2.attention")) if weights.has("attention2") else nn.Identity()
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """`x` at the skip's size already; the last block has no skip."""
+        if skip is not None:
+            x = self.attention1(torch.cat([x, skip], dim=1))
+        x = self.attention2(self.conv2(self.conv1(x)))
+        return x
+
+
+class SmpUnet(nn.Module):
+    """The network as a whole.
+
+    Args:
+        weights: the checkpoint, prefixes stripped.
+        interpolation: one of `INTERPOLATIONS`.
+    """
+
+    def __init__(self, weights: Weights, *, interpolation: str = "nearest") -> None:
+        super().__init__()
+        if interpolation not in INTERPOLATIONS:
+            raise ModelError(f"decoder_interpolation '{interpolation}' is none of {', '.join(INTERPOLATIONS)}")
+        self.interpolation = interpolation
+        stages = ("layer1", "layer2", "layer3", "layer4")
+        self.encoder = ResNet(weights.below("encoder"), stem=("conv1", "bn1"), stages=stages)
+        blocks = weights.below("decoder.blocks")
+        self.decoder = nn.ModuleList([DecoderBlock(blocks.below(i)) for i in blocks.children()])
+        self.head = weights.conv("segmentation_head.0", biased=True)
+        # `encoder_depth` below 5 leaves the deepest stages in the file and out of the network.
+        self.depth = len(self.decoder)
+        if not 1 <= self.depth <= 5:
+            raise ModelError(f"the decoder has {self.depth} blocks; segmentation_models.pytorch makes 3 to 5")
+        self.name = f"smp-unet-{self.encoder.name}"
+        self.encoder.stages = self.encoder.stages[: self.depth - 1]
+        weights.ignore("classification_head")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Scores `[N, classes, H, W]` of a normalised image `[N, 3, H, W]` of any size."""
+        *skips, x = self.encoder(image)
+        for block in self.decoder:
+            skip = skips.pop() if skips else None
+            larger = image if skip is None else skip
+            x = F.interpolate(x, size=larger.shape[-2:], mode=self.interpolation)
+            x = block(x, skip)
+        scores: Tensor = self.head(x)
+        return scores

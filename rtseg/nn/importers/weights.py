@@ -1,0 +1,208 @@
+"""The tensors of a checkpoint, and layers built from them: each layer's size is the size of its weights in the file.
+
+BatchNorm is folded into the convolution before it, weight norm and spectral norm into the weights they rule, so that
+what is built holds plain convolutions and exports to ONNX as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rtseg.core.errors import ModelError
+
+BATCH_NORM_EPS = 1e-5
+"""`eps` of BatchNorm in torchvision, fastai, segmentation_models.pytorch and torch itself; no file records it."""
+
+
+class Weights:
+    """A checkpoint's tensors below a prefix. What is taken is remembered, so that leftovers can be told."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str = "", taken: set[str] | None = None) -> None:
+        self._tensors = tensors
+        self._prefix = prefix
+        self._taken: set[str] = set() if taken is None else taken
+
+    def below(self, name: str) -> Weights:
+        """The tensors whose names start with `name` and a dot."""
+        return Weights(self._tensors, f"{self._prefix}{name}.", self._taken)
+
+    def __contains__(self, name: str) -> bool:
+        return self._prefix + name in self._tensors
+
+    def has(self, name: str) -> bool:
+        """Whether there is any tensor below `name`."""
+        start = f"{self._prefix}{name}."
+        return any(key.startswith(start) for key in self._tensors)
+
+    def names(self) -> list[str]:
+        """The names below this prefix."""
+        return [key[len(self._prefix) :] for key in self._tensors if key.startswith(self._prefix)]
+
+    def children(self) -> list[str]:
+        """The first part of each name below this prefix, in natural order: 2 before 10."""
+        start = len(self._prefix)
+        parts = {key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(self._prefix)}
+        return sorted(parts, key=lambda part: (not part.isdigit(), int(part) if part.isdigit() else 0, part))
+
+    def take(self, name: str) -> Tensor:
+        """One tensor.
+
+        Raises:
+            ModelError: there is none of that name.
+        """
+        key = self._prefix + name
+        if key not in self._tensors:
+            raise ModelError(f"'{key}' is missing: the file is incomplete or of another architecture")
+        self._taken.add(key)
+        return self._tensors[key]
+
+    def peek(self, name: str) -> Tensor:
+        """One tensor, which is not taken by that. Raises KeyError."""
+        return self._tensors[self._prefix + name]
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a layer was built from it."""
+        return self._prefix + name in self._taken
+
+    def ignore(self, name: str) -> None:
+        """Marks all tensors below `name` as not needed."""
+        start = f"{self._prefix}{name}."
+        self._taken.update(key for key in self._tensors if key.startswith(start))
+
+    def unused(self) -> list[str]:
+        """The names never taken, over the whole checkpoint. BatchNorm's counters are of no use when a network runs."""
+        return [key for key in self._tensors if key not in self._taken and not key.endswith("num_batches_tracked")]
+
+    def kernel(self, name: str) -> Tensor:
+        """The weights of convolution `name`, `[out, in, kh, kw]`, with weight norm or spectral norm applied."""
+        w = self.below(name)
+        if "weight_g" in w:  # torch.nn.utils.weight_norm
+            kernel = _weight_norm(w.take("weight_g"), w.take("weight_v"))
+        elif "parametrizations.weight.original0" in w:  # torch.nn.utils.parametrizations.weight_norm
+            kernel = _weight_norm(
+                w.take("parametrizations.weight.original0"), w.take("parametrizations.weight.original1")
+            )
+        elif "weight_orig" in w:  # torch.nn.utils.spectral_norm
+            kernel = _spectral_norm(w.take("weight_orig"), w.take("weight_u"), w.take("weight_v"))
+        elif "parametrizations.weight.original" in w:  # torch.nn.utils.parametrizations.spectral_norm
+            p = w.below("parametrizations.weight")
+            kernel = _spectral_norm(p.take("original"), p.take("0._u"), p.take("0._v"))
+        else:
+            kernel = w.take("weight")
+        if kernel.ndim == 3:  # a 1D convolution of kernel 1 over flattened pixels is the 1x1 convolution of the map
+            kernel = kernel.unsqueeze(3)
+        if kernel.ndim != 4:
+            raise ModelError(
+                f"'{self._prefix}{name}' is not a 2D convolution: its weights have the shape {list(kernel.shape)}"
+            )
+        return kernel
+
+    def conv(
+        self, name: str, *, norm: str = "", stride: int = 1, channels_in: int = 0, biased: bool = False
+    ) -> nn.Conv2d:
+        """Convolution `name` with "same" padding.
+
+        Args:
+            name: where its weights are.
+            norm: the BatchNorm after it, folded in; "" for none.
+            stride: 1 or 2.
+            channels_in: channels of its input, from which the number of groups follows; 0: one group.
+            biased: the library always gives it a bias; else it has one if the file has.
+        """
+        kernel = self.kernel(name)
+        bias = self.below(name).take("bias") if biased or f"{name}.bias" in self else None
+        if norm:
+            scale, shift = self.batch_norm(norm)
+            bias = shift if bias is None else shift + scale * bias.double()
+            kernel = kernel.double() * scale.reshape(-1, 1, 1, 1)
+        channels_out, channels_a_group, height, width = kernel.shape
+        groups = max(1, channels_in // channels_a_group)
+        conv = nn.Conv2d(
+            channels_a_group * groups,
+            channels_out,
+            (height, width),
+            stride=stride,
+            padding=(height // 2, width // 2),
+            groups=groups,
+            bias=bias is not None,
+            device="meta",  # no memory or time for weights that the next lines replace
+        )
+        conv.weight = _parameter(kernel)
+        conv.bias = None if bias is None else _parameter(bias)
+        return conv
+
+    def transposed_conv(self, name: str) -> nn.ConvTranspose2d:
+        """The 2x2 transposed convolution `name` of stride 2, which doubles height and width."""
+        w = self.below(name)
+        kernel = w.take("weight")
+        if kernel.ndim != 4 or kernel.shape[2:] != (2, 2):
+            raise ModelError(
+                f"'{self._prefix}{name}' should be a 2x2 transposed convolution, not of shape {list(kernel.shape)}"
+            )
+        conv = nn.ConvTranspose2d(kernel.shape[0], kernel.shape[1], 2, stride=2, bias="bias" in w, device="meta")
+        conv.weight = _parameter(kernel)
+        conv.bias = _parameter(w.take("bias")) if "bias" in w else None
+        return conv
+
+    def batch_norm(self, name: str) -> tuple[Tensor, Tensor]:
+        """BatchNorm `name` when a network runs, x -> scale * x + shift: scale and shift, float64 `[channels]`."""
+        w = self.below(name)
+        scale = torch.rsqrt(w.take("running_var").double() + BATCH_NORM_EPS)
+        shift = -w.take("running_mean").double()
+        if not self._has_affine_norms():  # `affine=False`, which holds for all norms of a network or for none
+            return scale, shift * scale
+        scale = w.take("weight").double() * scale
+        return scale, shift * scale + w.take("bias").double()
+
+    def _has_affine_norms(self) -> bool:
+        means = (key.removesuffix("running_mean") for key in self._tensors if key.endswith(".running_mean"))
+        return any(f"{norm}{part}" in self._tensors for norm in means for part in ("weight", "bias"))
+
+    def norm(self, name: str) -> nn.Module:
+        """The normalisation `name` as a layer of its own: BatchNorm, or InstanceNorm where no statistics are stored."""
+        if f"{name}.running_mean" in self:
+            return Scale(*self.batch_norm(name))
+        w = self.below(name)
+        if "num_batches_tracked" in w:  # BatchNorm's counter, without its statistics
+            w.take("running_mean")
+        weight = w.take("weight")
+        norm = nn.InstanceNorm2d(len(weight), affine=True, device="meta")
+        norm.weight = _parameter(weight)
+        norm.bias = _parameter(w.take("bias"))
+        return norm
+
+
+class Scale(nn.Module):
+    """x -> scale * x + shift per channel: a BatchNorm that no convolution stands before."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.float().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", shift.float().reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, h, w]` of the same shape."""
+        return x * self.scale + self.shift
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.float().contiguous(), requires_grad=False)
+
+
+def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
+    """Salimans and Kingma 2016: each output channel's weights have the direction of `v` and the length `g`."""
+    v = v.double()
+    length: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
+    return g.double() * v / length
+
+
+def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Miyato et al. 2018: the weights divided by their largest singular value, as the stored vectors estimate it."""
+    weight = weight.double()
+    return weight / torch.dot(u.double(), weight.flatten(1) @ v.double())

@@ -1,0 +1,1 @@
+"""Decode, segment, render and encode at the same time, on CPU or GPU."""

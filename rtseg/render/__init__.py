@@ -1,0 +1,1 @@
+"""Overlays, masks, legends and the HUD, drawn into frames."""

@@ -1,0 +1,1 @@
+"""Video files and images: process, batch, resume and verify."""

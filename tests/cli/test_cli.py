@@ -1,0 +1,235 @@
+"""The command line as a user meets it: help, exit codes, one line for each error, files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from command import rtseg, told_in_one_line
+
+from rtseg.core.palette import CAMVID_CLASSES, STREET
+
+pytestmark = pytest.mark.timeout(180)
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+COMMANDS = ("video", "image", "demo", "train", "eval", "models", "doctor")
+HEAVY = ("numpy", "cv2", "av", "openvino", "torch", "onnx")
+
+
+def draw(path: Path, frames: int = 30, size: tuple[int, int] = (320, 192), audio: bool = False) -> Path:
+    """A video of flat stripes in the classes' own colours that move by four pixels a frame."""
+    width, height = size
+    table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "10", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            stripes = ((np.arange(width) + 4 * index) // 32) % len(table)
+            picture = np.ascontiguousarray(np.broadcast_to(table[stripes], (height, width, 3)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("drive") / "drive.mp4")
+
+
+@pytest.fixture(scope="module")
+def long_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("long") / "long.mp4", frames=1500, size=(640, 384))
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_reads_without_loading_anything_heavy(command: str) -> None:
+    script = (
+        "import sys\nfrom rtseg.cli.app import main\n"
+        f"sys.argv = ['rtseg', *{[command] if command else []!r}, '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=True)
+    assert "Usage" in result.stdout
+    assert "loaded 0 []" in result.stdout
+
+
+def test_version() -> None:
+    assert rtseg("--version").stdout.startswith("rtseg 0.")
+
+
+def test_wrong_usage_is_2() -> None:
+    assert rtseg("video").returncode == 2
+    assert rtseg("video", "x.mp4", "--alpha", "2").returncode == 2
+    assert rtseg("no-such-command").returncode == 2
+
+
+def test_video_keeps_frames_and_writes_statistics(drive: Path, tmp_path: Path) -> None:
+    out, stats = tmp_path / "out.mp4", tmp_path / "run.json"
+    result = rtseg("video", drive, "-o", out, "--model", MODEL, "--stats", stats, "--hud", "--legend")
+    assert result.returncode == 0, result.stderr
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 30
+        assert container.streams.video[0].average_rate == 30
+    told = json.loads(stats.read_text())
+    assert told["frames"] == {"read": 30, "segmented": 30, "written": 30, "dropped": 0, "corrupt": 0}
+    assert set(told) >= {
+        "rtseg",
+        "command",
+        "input",
+        "output",
+        "model",
+        "backend",
+        "precision",
+        "device",
+        "seconds",
+        "fps",
+    }
+    assert set(told) >= {
+        "cpu_seconds",
+        "peak_rss_mib",
+        "latency_ms",
+        "stages",
+        "bottleneck",
+        "classes",
+        "warmup_ms",
+        "fidelity",
+    }
+    assert set(told["stages"]) == {"decode", "infer", "overlay", "encode"}
+    assert list(tmp_path.glob("*.partial*")) == []
+    assert result.stdout == ""
+
+
+def test_statistics_go_to_stdout_alone(drive: Path, tmp_path: Path) -> None:
+    result = rtseg("video", drive, "-o", tmp_path / "out.mp4", "--model", MODEL, "--stats", "-")
+    assert json.loads(result.stdout)["command"] == "video"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("video", "missing.mp4"), ("missing.mp4",)),
+        (("video", "notes.txt"), ("notes.txt",)),
+        (("video", "DRIVE", "--model", "no-such-model"), ("no-such-model", "bundled")),
+        (("video", "DRIVE", "--only", "raod"), ("raod", "did you mean 'road'")),
+        (("video", "DRIVE", "--palette", "no-such-palette"), ("no-such-palette", "street")),
+        (("video", "DRIVE", "--backend", "abacus"), ("abacus", "openvino")),
+        (("video", "DRIVE", "--size", "large"), ("large", "640x480")),
+        (("video", "DRIVE", "--start", "noon"), ("noon",)),
+        (("video", "DRIVE", "-o", "no/such/folder/out.mp4"), ("no/such/folder",)),
+        (("video", "DRIVE", "-o", "out.xyz"), ("out.xyz",)),
+        (("video", "DRIVE", "-o", "DRIVE"), ("drive.mp4",)),
+        (("video", "DRIVE", "--codec", "no-such-codec"), ("no-such-codec",)),
+        (("video", "DRIVE", "-o", "out.mkv", "--masks", "out.mkv"), ("out.mkv", "name two")),
+        (("video", "rtsp://me:secret@camera/stream"), ("rtsp://camera/stream", "rtseg live --url")),
+        (("video", "nothing*.mp4"), ("nothing*.mp4",)),
+        (("image", "missing.jpg"), ("missing.jpg",)),
+        (("image", "notes.txt", "-o", "out.png"), ("notes.txt",)),
+        (("demo", "--frame-size", "3"), ("3",)),
+    ],
+    ids=lambda value: "-".join(value[:4]).replace("/", "_") if isinstance(value, tuple) else None,
+)
+def test_errors_are_one_line_and_leave_nothing(
+    drive: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "notes.txt").write_text("Not a video at all.\n" * 50)
+    before = drive.read_bytes()
+    given = [str(drive) if word == "DRIVE" else word for word in arguments]
+    if "--model" not in given:
+        given += ["--model", str(MODEL)]
+    if "-o" not in given:
+        given += ["-o", "out.mp4" if given[0] != "image" else "out.png"]
+    result = rtseg(*given, "--quiet", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    told_in_one_line(result, *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+    assert drive.read_bytes() == before
+
+
+def test_several_inputs_one_broken(drive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "drives"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(drive.read_bytes())
+    (folder / "b.mp4").write_text("broken")
+    (folder / "c d ü.mp4").write_bytes(drive.read_bytes())
+    result = rtseg("video", folder, "-o", tmp_path / "out", "--model", MODEL, "--stats", tmp_path / "all.json")
+    assert result.returncode == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".rtseg-done.jsonl", "a.mp4", "c d ü.mp4"]
+    told = json.loads((tmp_path / "all.json").read_text())
+    assert told["frames"]["written"] == 60
+    assert [("error" in item) for item in told["items"]] == [False, True, False]
+
+
+def test_no_overwrite_keeps_what_is_there(drive: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_text("precious")
+    result = rtseg("video", drive, "-o", tmp_path / "out.mp4", "--no-overwrite", "--model", MODEL, "-q")
+    assert result.returncode == 1
+    told_in_one_line(result, "out.mp4")
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_a_playable_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
+    source, out = long_drive, tmp_path / "out.mp4"
+    command = [
+        sys.executable,
+        "-m",
+        "rtseg",
+        "video",
+        str(source),
+        "-o",
+        str(out),
+        "--model",
+        str(MODEL),
+        "--preset",
+        "medium",
+        "-q",
+    ]
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores SIGINT
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
+        kept = tmp_path / "out.partial.mp4"
+        deadline = time.monotonic() + 120
+        while (
+            time.monotonic() < deadline
+            and process.poll() is None
+            and not (kept.exists() and kept.stat().st_size > 20_000)
+        ):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert not out.exists()
+    assert str(kept) in said
+    assert 0 < frames_of(kept) < 1500
+
+
+@pytest.mark.parametrize("failure", ["'libGL.so.1: cannot open'", "'libxcb.so.1: cannot open', name='cv2'"])
+def test_an_opencv_that_does_not_load_names_the_packages(tmp_path: Path, failure: str) -> None:
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({failure})")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    result = rtseg("video", "drive.mp4", "-o", "out.mp4", env=environment)
+    assert result.returncode == 1
+    told_in_one_line(result, "does not load", "libgl1", "opencv-python-headless")
+
+
+def test_doctor_and_models_speak_json() -> None:
+    result = rtseg("doctor", "--json", "-")
+    topics = {finding["topic"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert topics["backend"]["state"] == "ok"
+    assert {"python", "gpu", "tensorrt", "encoders", "display", "cameras", "models"} <= set(topics)

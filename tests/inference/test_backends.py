@@ -1,0 +1,222 @@
+"""The one contract that every backend keeps: the same pictures in, the same class maps out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtseg.core.errors import BackendError, ModelError, OptionError
+from rtseg.core.model_info import ModelDescription
+from rtseg.core.palette import CAMVID_CLASSES, STREET
+from rtseg.gpu.devices import find_gpus
+from rtseg.inference import BACKENDS, Backend, check_images, choose_backend, open_backend
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+SIZE = (64, 48)
+
+
+class FakeBackend:
+    """Does in NumPy what nearest-color.onnx does: the class whose colour is nearest."""
+
+    name, device, precision = "fake", "NumPy", "fp32"
+    free_size, streams, batch = False, 1, 1
+    description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.input_size = size
+        self.closed = False
+
+    def infer(self, images: Any) -> Any:
+        check_images(images, self.input_size)
+        if self.closed:
+            raise BackendError("closed")
+        distance = (images[..., None, :].astype(np.int64) - COLOURS) ** 2
+        return distance.sum(axis=-1).argmin(axis=-1).astype(np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _fake(size: tuple[int, int], folder: Path) -> Backend:
+    return FakeBackend(size)
+
+
+def _openvino(size: tuple[int, int], folder: Path) -> Backend:
+    return open_backend("openvino", MODEL, size=size)
+
+
+def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
+    """A checkpoint cannot hold this model, so its network is put where the checkpoint's would be."""
+    torch = pytest.importorskip("torch")
+    import rtseg.nn.load_network as network
+
+    class Nearest(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.colours = torch.nn.Parameter(torch.from_numpy(COLOURS).float())
+
+        def forward(self, image: Any) -> Any:
+            distance = (image[..., None, :].float() - self.colours.float()).square().sum(dim=-1)
+            return distance.argmin(dim=-1).to(torch.uint8)
+
+    description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        network, "open_network", lambda path, size: SimpleNamespace(module=Nearest(), description=description, notes=())
+    )
+    try:
+        return open_backend("torch", folder / "nearest.safetensors", size=size, device=device)
+    finally:
+        patch.undo()
+
+
+def _needs_gpu(missing: str | None = None) -> None:
+    """Skips with the reason where there is no GPU; fails where RTSEG_REQUIRE_GPU=1 promises one."""
+    reason = None if find_gpus() else "no NVIDIA GPU answers here"
+    if reason is None and missing is not None and importlib.util.find_spec(missing) is None:
+        reason = f"{missing} is not installed"
+    if reason is not None:
+        if os.environ.get("RTSEG_REQUIRE_GPU") == "1":
+            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 promises it", pytrace=False)
+        pytest.skip(reason)
+
+
+def _engine(target: str, module: str) -> Callable[[tuple[int, int], Path], Backend]:
+    def make(size: tuple[int, int], folder: Path) -> Backend:
+        _needs_gpu(module)
+        from rtseg.models.export.build import build
+
+        built = build(MODEL, target=target, precision="fp32", size=size, out=folder, batch=2, verify=False)
+        return open_backend(target, built.path, size=size)
+
+    return make
+
+
+def _torch_cuda(size: tuple[int, int], folder: Path) -> Backend:
+    _needs_gpu("torch")
+    return _torch(size, folder, device="cuda:0")
+
+
+MAKERS = [
+    pytest.param(_fake, id="fake"),
+    pytest.param(_openvino, id="openvino"),
+    pytest.param(_torch, id="torch", marks=pytest.mark.torch),
+    pytest.param(_torch_cuda, id="torch-cuda", marks=[pytest.mark.gpu, pytest.mark.torch]),
+    pytest.param(_engine("tensorrt", "tensorrt"), id="tensorrt", marks=pytest.mark.gpu),
+    pytest.param(_engine("tensorrt-rtx", "tensorrt_rtx_bindings"), id="tensorrt-rtx", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(params=MAKERS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    made = request.param(SIZE, tmp_path)
+    yield made
+    made.close()
+
+
+def pictures(count: int, seed: int = 0) -> tuple[Any, Any]:
+    """Pictures of `SIZE` in the classes' own colours, and their class maps."""
+    classes = np.random.default_rng(seed).integers(0, 11, (count, SIZE[1] // 4, SIZE[0] // 4), dtype=np.uint8)
+    classes = classes.repeat(4, axis=1).repeat(4, axis=2)
+    return COLOURS[classes], classes
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_class_maps_are_right(backend: Backend, count: int) -> None:
+    images, classes = pictures(count)
+    answer = backend.infer(images)
+    assert answer.dtype == np.uint8
+    np.testing.assert_array_equal(answer, classes)
+
+
+def test_the_answer_is_the_callers_own(backend: Backend) -> None:
+    images, classes = pictures(2)
+    first = backend.infer(images[:1])
+    second = backend.infer(images[1:])
+    first[:] = 77
+    np.testing.assert_array_equal(second, classes[1:])
+    assert (backend.infer(images[:1]) == classes[:1]).all()
+    np.testing.assert_array_equal(images, pictures(2)[0])
+
+
+def test_pictures_that_are_views(backend: Backend) -> None:
+    images, classes = pictures(1)
+    np.testing.assert_array_equal(backend.infer(images[:, ::-1]), classes[:, ::-1])
+    wide = np.concatenate([images, images], axis=2)
+    np.testing.assert_array_equal(backend.infer(wide[:, :, SIZE[0] :]), classes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 48, 64, 3), np.float32),
+        np.zeros((48, 64, 3), np.uint8),
+        np.zeros((1, 64, 48, 3), np.uint8),
+        np.zeros((1, 48, 64, 4), np.uint8),
+        np.zeros((1, 3, 48, 64), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(backend: Backend, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be uint8 \[N, 48, 64, 3\]"):
+        backend.infer(wrong)
+
+
+def test_what_it_says_of_itself(backend: Backend) -> None:
+    assert backend.input_size == SIZE
+    assert backend.description.classes == CAMVID_CLASSES
+    assert backend.precision in ("fp32", "fp16", "bf16")
+    assert backend.device
+    assert backend.name in (*BACKENDS, "fake")
+
+
+def test_another_thread_may_ask(backend: Backend) -> None:
+    images, classes = pictures(3)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(backend.infer(images)))
+    thread.start()
+    thread.join(60)
+    np.testing.assert_array_equal(answers[0], classes)
+
+
+def test_closing_twice_is_fine(backend: Backend) -> None:
+    backend.close()
+    backend.close()
+
+
+def test_an_unknown_backend() -> None:
+    with pytest.raises(OptionError, match="no backend 'cuda': there are auto, openvino, tensorrt, tensorrt-rtx, torch"):
+        open_backend("cuda", MODEL)
+
+
+def test_a_missing_backend_names_the_extra(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed")
+    (tmp_path / "x.engine").touch()
+    with pytest.raises(BackendError, match=r'tensorrt is not installed: pip install "rtseg\[tensorrt\]"'):
+        open_backend("tensorrt", tmp_path / "x.engine")
+
+
+def test_an_engine_without_a_sidecar_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "x.engine").write_bytes(b"anything")
+    with pytest.raises(ModelError, match=r"has no x\.engine\.json beside it"):
+        choose_backend(tmp_path / "x.engine")
+
+
+def test_the_promise_of_a_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU is promised and missing, its tests fail instead of being skipped."""
+    monkeypatch.setattr(f"{__name__}.find_gpus", lambda: ())
+    monkeypatch.setenv("RTSEG_REQUIRE_GPU", "1")
+    with pytest.raises(pytest.fail.Exception, match="RTSEG_REQUIRE_GPU=1 promises it"):
+        _needs_gpu()
+    monkeypatch.delenv("RTSEG_REQUIRE_GPU")
+    with pytest.raises(pytest.skip.Exception, match="no NVIDIA GPU answers here"):
+        _needs_gpu()

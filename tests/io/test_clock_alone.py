@@ -1,0 +1,219 @@
+"""What one stream does alone: it steps back, is late, or is hidden; and parts that begin between two frames.
+
+The expected times are those of the file before it was changed.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from field_video import luma_of, write_fields
+from media import Audio, number_of, read, through, write_video
+from test_clocks import _packet, assert_even, joined, restamped, times_of
+
+from rtseg.io.inputs.file_clock import Clock
+
+
+def _map(streams: list[Any], packets: list[Any], **options: Any) -> tuple[Clock, dict[int, list[float | None]]]:
+    """The clock, and the decoding times that it gives to each stream, in seconds."""
+    clock = Clock(streams, 0, **{"arbitrary": True, **options})
+    times: dict[int, list[float | None]] = {}
+    units = {stream.index: stream.time_base for stream in streams}
+    for packet in clock.map(iter(packets)):
+        seconds = None if packet.dts is None else float(packet.dts * units[packet.stream_index])
+        times.setdefault(packet.stream_index, []).append(seconds)
+    return clock, times
+
+
+def _streams(second: int = 90_000) -> list[Any]:
+    kinds = enumerate(("video", "audio"))
+    return [SimpleNamespace(index=n, type=kind, time_base=Fraction(1, second), start_time=0) for n, kind in kinds]
+
+
+def _interleaved(*packets: Any) -> list[Any]:
+    """Packets of two streams by the time at which they would be decoded if nothing were wrong."""
+    return [packet for _, packet in sorted(packets, key=lambda pair: pair[0])]
+
+
+def test_hidden_packets_say_nothing_of_the_clock() -> None:
+    """Two edits of one track: FFmpeg goes back to the key frame before the second one and hides what lies between."""
+    packets = [_packet(0, n * 3600, 3600) for n in range(25)]
+    hidden = [_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
+    for packet in hidden:
+        packet.is_discard = True
+    packets += hidden + [_packet(0, n * 3600, 3600) for n in range(25, 50)]
+    clock, times = _map(_streams()[:1], packets, arbitrary=False)
+    assert clock.jumps == []
+    assert not clock.wrong_stamps
+    shown = [time for number, time in enumerate(times[0]) if not 25 <= number < 35]
+    assert shown == pytest.approx([n * 0.04 for n in range(50)])
+
+
+def test_a_video_that_steps_back_alone_stays_in_step_with_the_audio() -> None:
+    video = [(n * 0.04, _packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
+    audio = [(n * 0.024, _packet(1, n * 2160, 2160)) for n in range(170)]
+    clock, times = _map(_streams(), _interleaved(*video, *audio))
+    assert clock.jumps == []
+    assert times[1] == pytest.approx([n * 0.024 for n in range(170)])
+    assert times[0][50:] == pytest.approx([n * 0.04 - 0.3 for n in range(50, 100)])
+
+
+def test_a_recording_at_another_pace_is_a_jump_and_not_a_row_of_wrong_stamps() -> None:
+    """The second has 10 frames a second, and soon says times that the first one might go on with."""
+    packets = [_packet(0, n * 3600, 3600) for n in range(30)] + [_packet(0, n * 9000, 3600) for n in range(60)]
+    clock, times = _map(_streams()[:1], packets)
+    assert [jump.seconds for jump in clock.jumps] == [pytest.approx(1.2)]
+    assert times[0][30:] == pytest.approx([1.2 + n * 0.1 for n in range(60)])
+
+
+def test_a_stamp_behind_a_gap_that_is_too_early_is_the_wrong_one() -> None:
+    stamps = [n * 3600 for n in range(20)] + [n * 3600 + 63_000 for n in range(20, 40)]
+    stamps[22] -= 63_000
+    clock, times = _map(_streams()[:1], [_packet(0, stamp, 3600) for stamp in stamps])
+    assert clock.wrong_stamps == {0: 1}
+    assert times[0][21] == pytest.approx(21 * 0.04 + 0.7)
+    assert times[0][22] is None
+
+
+def test_decoding_times_that_ffmpeg_made_up_may_be_equal() -> None:
+    packets = [_packet(0, stamp, 40) for stamp in (0, 40, 80, 120, 120, 160, 200)]
+    clock, times = _map(_streams(1000)[:1], packets, arbitrary=False, decoding_times=False)
+    assert not clock.wrong_stamps
+    assert None not in times[0]
+
+
+@pytest.mark.parametrize(("codec", "packets_late"), [("mp2", 0.07), ("aac", -0.2), ("aac", 0.06)])
+def test_audio_whose_packets_are_a_little_late_is_set_right(tmp_path: Path, codec: str, packets_late: float) -> None:
+    """One time stamp of MPEG-TS stands for several packets of audio: all of them are late."""
+    path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
+    changed = restamped(path, tmp_path / "in.ts", packets_late, "audio", 4)
+    assert times_of(changed)[1] != times_of(path)[1]
+    result = through(changed, tmp_path / "out.ts")
+    assert result.report.ok, result.report.line()
+    moved = np.subtract(times_of(tmp_path / "out.ts")[1], times_of(path)[1])
+    assert np.abs(moved - moved[0]).max() < 0.02
+
+
+def test_two_wrong_stamps_far_from_each_other(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(seconds=3)])
+    once = restamped(path, tmp_path / "once.ts", 1.0, "video", 30)
+    twice = restamped(once, tmp_path / "in.ts", -1.0, "video", 50)
+    result = through(twice, tmp_path / "out.ts")
+    assert result.report.ok, result.report.line()
+    assert_even(result, tmp_path / "out.ts")
+
+
+@pytest.mark.parametrize(("start", "first"), [(0.3, 0.02), (0.5, 0.02), (0.04, 0.0), (1.0, 0.0)])
+def test_a_part_of_an_avi_begins_between_two_frames(tmp_path: Path, start: float, first: float) -> None:
+    path = write_video(
+        tmp_path / "in.avi", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
+    )
+    result = through(path, tmp_path / "out.mkv", start=start, duration=1.2)
+    assert result.report.ok, result.report.line()
+    frames = read(tmp_path / "out.mkv")
+    expected = [number * 0.04 - start for number in range(75) if start <= number * 0.04 < start + 1.2]
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(expected, abs=0.001)
+    assert frames[0].pts_seconds == pytest.approx(first, abs=0.001)
+
+
+@pytest.mark.parametrize("start", [0.1, 0.3, 0.31])
+def test_a_part_of_a_field_video_begins_with_a_whole_frame(tmp_path: Path, start: float) -> None:
+    path = write_fields(tmp_path / "in.mkv")
+    whole = through(path, tmp_path / "whole.mkv").frames
+    result = through(path, tmp_path / "out.mp4", start=start)
+    assert result.report.ok, result.report.line()
+    kept = [frame for frame in whole if frame.pts_seconds >= start]
+    assert [luma_of(frame.planes) for frame in result.frames] == [luma_of(frame.planes) for frame in kept]
+    times = [frame.pts_seconds - start for frame in kept]
+    assert [frame.pts_seconds for frame in result.frames] == pytest.approx(times)
+
+
+def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path: Path) -> None:
+    """A program stream whose audio is longer, and whose last frame has no time stamp."""
+    part = write_video(
+        tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
+    )
+    path = joined(tmp_path / "in.mpg", part, part)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
+    assert len(times) == 110
+    steps = np.diff(times)
+    assert steps[53] == pytest.approx(0.04, abs=0.001)
+    assert steps[54] > 0.5
+
+
+@pytest.mark.parametrize(("codec", "told"), [("wavpack", True), ("ac3", False)])
+def test_audio_that_begins_later_than_the_part_is_told(tmp_path: Path, codec: str, told: bool) -> None:
+    """WavPack has packets of a second, which can't be cut."""
+    path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
+    result = through(path, tmp_path / "out.mkv", start=0.5)
+    assert result.report.ok, result.report.line()
+    assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == told
+    assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if told else 0.0, abs=0.04)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize(("start", "duration"), [(0.7, 1.0), (0.3, 0.5), (0.5, 0.76), (None, 1.0), (1.3, None)])
+def test_a_part_of_an_avi_with_b_frames(
+    tmp_path: Path, codec: str, start: float | None, duration: float | None
+) -> None:
+    """The frame that is shown last is not the one that is decoded last."""
+    path = write_video(tmp_path / "in.avi", frames=75, codec=codec, b_frames=3, gop=30, after=[Audio("mp3", seconds=3)])
+    whole = read(path)
+    result = through(path, tmp_path / "out.mkv", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
+    kept = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
+    assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == kept
+
+
+@pytest.mark.parametrize("start", [0.5, 0.58, 0.6, 0.62, 0.9])
+def test_a_part_of_a_program_stream_begins_with_frames_that_need_the_key_frame_before(
+    tmp_path: Path, start: float
+) -> None:
+    path = write_video(
+        tmp_path / "in.mpg", frames=75, codec="mpeg2video", b_frames=2, gop=15, after=[Audio("mp2", seconds=3)]
+    )
+    whole = read(path)
+    result = through(path, tmp_path / "out.mp4", start=start)
+    assert result.report.ok, result.report.line()
+    begin = whole[0].pts_seconds + start
+    assert [number_of(f) for f in result.frames] == [number_of(f) for f in whole if f.pts_seconds >= begin - 1e-6]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "h264"), ("libx265", "hevc"), ("mpeg2video", "m2v")])
+@pytest.mark.parametrize(("start", "duration"), [(None, 0.4), (0.4, None)])
+def test_a_part_of_a_raw_stream(
+    tmp_path: Path, codec: str, suffix: str, start: float | None, duration: float | None
+) -> None:
+    path = tmp_path / f"in.{suffix}"
+    write_video(path, frames=50, codec=codec, b_frames=2, container="mpeg2video" if suffix == "m2v" else suffix)
+    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    assert len(result.frames) == pytest.approx(10 if start is None else 40, abs=2)
+
+
+@pytest.mark.parametrize(("start", "duration", "count"), [(None, 0.4, 10), (0.2, None, 15)])
+def test_a_part_of_a_raw_stream_of_fields(
+    tmp_path: Path, start: float | None, duration: float | None, count: int
+) -> None:
+    """Nothing in it says when a frame is shown: by the frame rate alone."""
+    path = write_fields(tmp_path / "in.h264")
+    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    assert result.report.ok, result.report.line()
+    assert len(result.frames) == count
+
+
+def test_a_part_across_a_joint_says_what_is_not_compared(tmp_path: Path) -> None:
+    part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
+    path = joined(tmp_path / "in.ts", part, part)
+    result = through(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
+    assert result.report.ok, result.report.line()
+    assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]
+    assert "times of this part not compared, as the input's clock jumps" in result.report.line()

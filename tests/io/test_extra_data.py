@@ -1,0 +1,173 @@
+"""Data outside of streams is named, and padding, damage and standard boxes are not."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from media import Audio, read, through, write_video
+
+from rtseg.io.inputs.extra_data import outside_streams
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _box(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I4s", len(data) + 8, name) + data
+
+
+def _inside(path: Path, parent: bytes, box: bytes) -> None:
+    """Append a box to `moov`, which must be the last box of the file."""
+    data = bytearray(path.read_bytes())
+    at = data.rindex(parent) - 4
+    (size,) = struct.unpack(">I", data[at : at + 4])
+    assert at + size == len(data)
+    data[at : at + 4] = struct.pack(">I", size + len(box))
+    path.write_bytes(bytes(data) + box)
+
+
+@pytest.mark.parametrize(
+    ("box", "line"),
+    [
+        (_box(b"free", b"GPS " + bytes(range(100))), "GPS data in box 'free' (104 bytes)"),
+        (_box(b"skip", b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"), "GPS data in box 'skip'"),
+        (_box(b"gps ", bytes(16)), "GPS data in box 'gps' (16 bytes)"),
+        (struct.pack(">I4sQ", 1, b"gps ", 32) + bytes(16), "GPS data in box 'gps' (16 bytes)"),
+        (struct.pack(">I4s", 0, b"gps ") + bytes(16), "GPS data in box 'gps' (16 bytes)"),
+        (_box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + b"<xmp/>"), "XMP metadata in box 'uuid'"),
+        (_box(b"thma", b"\xff\xd8\xff" * 50), "vendor data in box 'thma'"),
+        (_box(b"free", bytes(range(256)) * 4), "data in box 'free'"),
+        (_box(b"free", bytes(range(100, 200)) + b"GPRMC" * 20), "data in box 'free' (200 bytes)"),
+        (
+            struct.pack(">I4sQ", 1, b"free", 136) + bytes(100) + b"GPRMC,092750.000,A,5",
+            "GPS data in box 'free' (120 bytes)",
+        ),
+        (b"$GPRMC,081836,A,3751.65,S,14507.36,E*62\r\n" * 30, "GPS data behind the last box (1230 bytes)"),
+        (b"\0" * 8 + b"$GNGGA,081836,3751.65,S,14507.36,E", "GPS data behind the last box (42 bytes)"),
+        (bytes(range(1, 256)), "data behind the last box (255 bytes)"),
+        (_box(b"mdat", b"freeGPS " + bytes(range(200))), "GPS data in box 'mdat' (208 bytes)"),
+        (_box(b"mdat", bytes(range(200))), "data in box 'mdat' (200 bytes)"),
+        (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b"<NonRealTimeMeta/>")), "metadata in box 'meta/xml'"),
+    ],
+)
+def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5)
+    path.write_bytes(path.read_bytes() + box)
+    notes = through(path, tmp_path / "out.mp4").notes
+    assert any(note.startswith(line) and note.endswith("is not copied") for note in notes), notes
+
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [
+        (_box(b"gps ", bytes(64)), "moov/gps"),
+        (_box(b"udta", _box(b"gpmf", b"DEVC" * 9) + bytes(4)), "moov/udta/gpmf"),
+        (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
+        (_box(b"meta", _box(b"hdlr", bytes(24)) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
+    ],
+)
+def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5)
+    _inside(path, b"moov", box)
+    assert any(f"GPS data in box '{place}'" in line for line in outside_streams(path)), outside_streams(path)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        b"",
+        _box(b"free", bytes(5000)),
+        _box(b"free", b"IsoMedia File Produced with GPAC 0.5.1"),
+        struct.pack(">I4s", 2, b"abcd"),
+        struct.pack(">I4s", 1 << 31, b"gps "),
+        struct.pack(">I4sQ", 1, b"gps ", 1 << 63),
+        struct.pack(">I4sQ", 1, b"gps ", 3),
+        b"\0\0\0",
+        bytes(1000),
+        b"\xff" * 1000,
+        _box(b"mdat", b""),
+        _box(b"mdat", bytes(1000)),
+        struct.pack(">I4s", 5000, b"mdat") + bytes(range(256)),
+        _box(b"meta", bytes(4) + _box(b"hdlr", bytes(24)) + _box(b"free", bytes(100))),
+    ],
+)
+def test_padding_and_damage_are_not_data(tmp_path: Path, box: bytes) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=5, metadata={"title": "x", "location": "+52.2+000.1/"})
+    path.write_bytes(path.read_bytes() + box)
+    assert outside_streams(path) == ()
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi", "h264"])
+def test_a_location_that_ffmpeg_reads_is_kept_or_named(tmp_path: Path, target: str) -> None:
+    import av
+
+    path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
+    result = through(path, tmp_path / f"out.{target}")
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        kept = {key.lower(): value for key, value in container.metadata.items()}.get("location")
+    assert kept in ("+52.2000+000.1000/", None)
+    assert any("can't hold the location: dropped" in note for note in result.notes) == (kept is None)
+
+
+def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
+    assert outside_streams(path) == ()
+    text = b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"
+    path.write_bytes(path.read_bytes() + b"JUNK" + struct.pack("<I", len(text)) + text)
+    assert outside_streams(path) == (f"GPS data in box 'JUNK' ({len(text)} bytes) is not copied",)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("data", [b"freeGPS " + bytes(range(100)), b"", bytes(200), bytes(range(200))])
+def test_gps_between_the_samples_of_an_mp4_is_named(tmp_path: Path, data: bytes, times: int) -> None:
+    """As dashcams write it: boxes in holes of `mdat` that no track uses."""
+    path = write_video(tmp_path / "in.mp4", frames=5, after=[Audio()])
+    whole = path.read_bytes()
+    at = whole.index(b"mdat") - 4
+    (size,) = struct.unpack(">I", whole[at : at + 4])
+    blocks = _box(b"free", data) * times
+    # Behind the last sample, and with the index behind it no sample moves.
+    assert whole[at + size + 4 : at + size + 8] == b"moov"
+    middle = at + 8
+    grown = (
+        whole[:at] + struct.pack(">I", size + 2 * len(blocks)) + b"mdat" + blocks + whole[middle : at + size] + blocks
+    )
+    moov = bytearray(whole[at + size :])
+    for name in (b"stco",):
+        place = -1
+        while (place := moov.find(name, place + 1)) >= 0:
+            (count,) = struct.unpack(">I", moov[place + 8 : place + 12])
+            for entry in range(count):
+                spot = place + 12 + 4 * entry
+                (offset,) = struct.unpack(">I", moov[spot : spot + 4])
+                moov[spot : spot + 4] = struct.pack(">I", offset + len(blocks))
+    path.write_bytes(grown + bytes(moov))
+    assert len(read(path)) == 5
+    expected = (f"GPS data in box 'mdat' ({len(blocks)} bytes) is not copied",) if b"GPS" in data else ()
+    assert outside_streams(path) == expected
+
+
+def test_gps_among_the_metadata_of_an_avi_and_in_a_second_part_is_named(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p", metadata={"title": "x"})
+    whole = path.read_bytes()
+    assert b"INFO" in whole
+    assert outside_streams(path) == ()
+    info = b"LIST" + struct.pack("<I", 4 + 8 + 10) + b"INFOIGPS" + struct.pack("<I", 10) + b"N48.1,E11\0"
+    path.write_bytes(whole + info)
+    assert outside_streams(path) == ("GPS data in box 'INFO/IGPS' (10 bytes) is not copied",)
+    path.write_bytes(whole + b"RIFF" + struct.pack("<I", 104) + b"GPS " + bytes(range(100)))
+    assert outside_streams(path) == ("GPS data in box 'GPS' (104 bytes) is not copied",)
+
+
+def test_text_behind_an_avi_is_named_and_a_chunk_that_is_cut_off_is_not(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W")
+    assert outside_streams(path) == ("GPS data behind the last box (44 bytes) is not copied",)
+    path.write_bytes(whole[:-20])
+    assert outside_streams(path) == ()
+
+
+def test_other_containers_are_not_searched(tmp_path: Path) -> None:
+    assert outside_streams(write_video(tmp_path / "in.mkv", frames=5)) == ()

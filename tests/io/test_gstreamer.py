@@ -1,0 +1,424 @@
+"""GStreamer: frames through its pipe keep their pixels, colours and times; its end, silence and crash are told."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import corners_of, number_of, picture, rgb_at, write_video
+
+from rtseg.core.errors import Disconnected, OptionError, SinkError, SourceError
+from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.io.gstreamer import gdp as packets
+from rtseg.io.gstreamer import pipelines as elements
+from rtseg.io.gstreamer.process import GStreamerProcess, explain, words_of
+from rtseg.io.inputs.gstreamer import GStreamerSource, dry_run
+from rtseg.io.outputs.gstreamer import GStreamerSink
+
+pytestmark = pytest.mark.timeout(180)
+needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
+
+TEST_PICTURE = "videotestsrc pattern=solid-color foreground-color=0xff3060c0 num-buffers=6 ! video/x-raw,framerate=30/1"
+JETSON = {"nvvidconv", "nvarguscamerasrc", "nvv4l2decoder", "nvv4l2h264enc", "srtsrc", "srtsink"}
+ORIN_NANO = JETSON - {"nvv4l2h264enc"} | {"x264enc"}
+PC = {"x264enc", "srtsrc", "srtsink"}
+
+
+def frames_of(source: GStreamerSource) -> list[Frame]:
+    try:
+        return [item for item in source if isinstance(item, Frame)]
+    finally:
+        source.close()
+
+
+# Source
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("layout", ["I420", "NV12", "YUY2", "BGRx"])
+@pytest.mark.parametrize("size", [(160, 96), (162, 98), (161, 97)])
+def test_a_colour_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> None:
+    width, height = size
+    pipeline = f"{TEST_PICTURE},format={layout},width={width},height={height}"
+    frames = frames_of(GStreamerSource(pipeline, live=False))
+    assert len(frames) == 6
+    for frame in frames:
+        assert (frame.width, frame.height, frame.pixel_format) == (width, height, "yuv420p")
+        for x, y in ((2, 2), (width // 2, height // 2), (width - 2, height - 2)):
+            assert np.abs(rgb_at(frame, x, y) - (0x30, 0x60, 0xC0)).max() < 5
+
+
+@needs_gstreamer
+def test_times_indices_and_colour_tags() -> None:
+    pipeline = f"{TEST_PICTURE},width=160,height=96,format=I420,colorimetry=bt709,pixel-aspect-ratio=4/3"
+    source = GStreamerSource(pipeline, live=False, name="camera")
+    info = source.info
+    assert (info.name, info.width, info.height, info.frame_rate) == ("camera", 160, 96, 30)
+    assert info.sample_aspect_ratio == Fraction(4, 3)
+    assert (info.colour.matrix, info.colour.full_range, info.colour.space_tag) == ("bt709", False, 1)
+    frames = frames_of(source)
+    assert [frame.index for frame in frames] == list(range(6))
+    assert [frame.pts for frame in frames] == [3000 * i for i in range(6)]
+    assert {frame.time_base for frame in frames} == {Fraction(1, 90_000)}
+    assert all(0 < a.captured_ns <= b.captured_ns for a, b in itertools.pairwise(frames))
+    assert source.corrupt == 0
+
+
+@needs_gstreamer
+def test_a_file_read_by_gstreamer_is_the_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a drive.mp4", frames=12)
+    frames = frames_of(GStreamerSource(elements.file_pipeline(str(path)), live=False))
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    assert all(corners_of(frame) == "RGBY" for frame in frames)
+
+
+@needs_gstreamer
+def test_frames_are_not_overwritten_by_later_ones() -> None:
+    pipeline = "videotestsrc pattern=ball num-buffers=5 ! video/x-raw,width=160,height=96"
+    source = GStreamerSource(pipeline, live=False)
+    kept, copies = [], []
+    for frame in source:
+        assert isinstance(frame, Frame)
+        kept.append(frame.planes[0])
+        copies.append(frame.planes[0].copy())
+    source.close()
+    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert not np.array_equal(copies[0], copies[-1])
+
+
+@needs_gstreamer
+def test_the_end_of_a_live_pipeline_is_a_loss() -> None:
+    source = GStreamerSource(f"{TEST_PICTURE},width=160,height=96")
+    with pytest.raises(Disconnected, match="the stream ended"):
+        frames_of(source)
+
+
+@needs_gstreamer
+def test_a_crash_of_gstreamer_is_a_loss_and_not_ours() -> None:
+    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96")
+    frames = iter(source)
+    next(frames)
+    os.kill(source._process.pid, signal.SIGSEGV)
+    with pytest.raises(Disconnected, match="ended by signal 11"):
+        for _ in frames:
+            pass
+    source.close()
+
+
+@needs_gstreamer
+def test_silence_is_a_loss() -> None:
+    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96", timeout=0.5)
+    frames = iter(source)
+    next(frames)
+    os.kill(source._process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Disconnected, match=r"silent for 0\.5 s"):
+            for _ in frames:
+                pass
+    finally:
+        os.kill(source._process.pid, signal.SIGCONT)
+        source.close()
+
+
+@needs_gstreamer
+def test_close_from_another_thread_ends_a_blocked_read() -> None:
+    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96,framerate=1/30", timeout=120)
+    ended = threading.Event()
+
+    def read() -> None:
+        for _ in source:
+            pass
+        ended.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    time.sleep(0.2)
+    source.close()
+    source.close()
+    assert ended.wait(60)
+    thread.join()
+
+
+@needs_gstreamer
+def test_a_new_size_in_mid_stream_is_a_loss() -> None:
+    half = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,framerate=30/1,width={},height=96 ! c."
+    source = GStreamerSource(f"concat name=c {half.format(160)} {half.format(192)} c.")
+    with pytest.raises(Disconnected, match="changed from 160x96 to 192x96"):
+        frames_of(source)
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    ("pipeline", "says"),
+    [
+        ("nosuchelement", 'no element "nosuchelement"'),
+        ("filesrc location=/nowhere/at-all.mp4 ! decodebin", 'No such file "/nowhere/at-all.mp4"'),
+        ("audiotestsrc num-buffers=3 ! audio/x-raw", "could not link"),
+        ("videotestsrc num-buffers=0", "no picture|the stream ended"),
+    ],
+)
+def test_a_pipeline_that_fails_says_why_in_one_line(pipeline: str, says: str) -> None:
+    with pytest.raises(SourceError, match=says) as failure:
+        GStreamerSource(pipeline, live=False)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "rtspsrc location=rtsp://me:secret@camera/1 ! decodebin",
+        "rtspsrc location=rtsp://camera/1 user-id=me user-pw=secret ! decodebin",
+        "srtsrc uri='srt://camera:9000?passphrase=secretsecret' ! decodebin",
+    ],
+)
+@needs_gstreamer
+def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: str) -> None:
+    silent = "videotestsrc is-live=true ! fakesink"
+    with GStreamerProcess(words_of(f"{silent} {pipeline} ! fakesink"), error=SourceError) as process:
+        listed = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        process.wait(3)
+        assert "secret" not in process.reason()
+    assert b"secret" not in listed
+    assert b"launch.py" in listed or not listed  # of a process that has ended already nothing is listed
+    assert "secret" not in dry_run(pipeline)
+
+
+@pytest.mark.parametrize("pipeline", ["", "   ", "videotestsrc ! 'video/x-raw"])
+def test_a_pipeline_that_is_none(pipeline: str) -> None:
+    with pytest.raises(OptionError, match="GStreamer pipeline"):
+        words_of(pipeline)
+
+
+def test_without_gstreamer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match=r"apt-get install gstreamer1\.0-tools"):
+        GStreamerSource("videotestsrc")
+
+
+def test_what_gst_launch_says_becomes_one_line() -> None:
+    said = [
+        "GST_ARGUS: Creating output stream",
+        "ERROR: from element /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0: Could not open resource.",
+        "Additional debug info:",
+        "../gst/rtsp/gstrtspsrc.c(7893): gst_rtspsrc_retrieve_sdp (): /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0:",
+        "Failed to connect to rtsp://me:secret@camera/1. (Generic error)",
+        "ERROR: pipeline doesn't want to preroll.",
+    ]
+    assert explain(said, 1) == "Could not open resource. Failed to connect to rtsp://***"
+    assert explain([], -11) == "it was ended by signal 11"
+    assert explain(["nvbuf_utils: dmabuf_fd -1"], 0) == "the stream ended"
+
+
+# Sink
+
+
+def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "camera") -> StreamInfo:
+    colour = Colour("bt709", False, 1, 1, 1, 1) if pixel_format != "gbrp" else Colour("rgb", True, 0, range_tag=2)
+    return StreamInfo(name, *size, pixel_format, colour, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
+
+
+def shown(number: int, info: StreamInfo, pts: int) -> Segmented:
+    rgb = av.VideoFrame.from_ndarray(picture(number, info.width, info.height), "rgb24")
+    coded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]
+    frame = Frame(tuple(planes), info.pixel_format, info.colour, pts, info.time_base, number)  # type: ignore[arg-type]
+    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+
+
+def write_many(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
+    for number in numbers:
+        sink.write(shown(number, info, 3000 * number))
+
+
+def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return frames, [round(float(frame.pts * frame.time_base), 3) for frame in frames]
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("read_whole", [True, False])
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, read_whole: bool) -> None:
+    info = info_of((160, 96))
+    path = tmp_path / f"out.{ending}"
+    sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
+    stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # the first is not at 0, and one gap
+    for number, pts in enumerate(stamps):
+        sink.write(shown(number, info, pts))
+    assert sink.partial_path.exists()
+    assert not path.exists()
+    sink.close()
+    assert not sink.partial_path.exists()
+    frames, times = read_back(path)
+    expected = [(pts - 9000) / 90_000 for pts in stamps]
+    assert np.allclose(np.diff(times), np.diff(expected), atol=0.002)
+    assert sink.written == len(frames) == 10
+    assert (frames[0].width, frames[0].height) == (160, 96)
+    for number, frame in enumerate(frames):
+        luma = frame.to_ndarray(format="gray")
+        assert sum(1 << bit for bit in range(8) if luma[48, 160 * (2 * bit + 1) // 16] > 127) == number
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
+def test_colours_survive_the_sink(tmp_path: Path, pixel_format: str) -> None:
+    info = info_of((162, 98), pixel_format)
+    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(162, 98), crf=10)
+    for number in range(3):
+        sink.write(shown(0, info, 3000 * number))
+    sink.close()
+    frames, _ = read_back(tmp_path / "out.mp4")
+    assert frames[0].colorspace == 1
+    rgb = frames[0].to_ndarray(format="rgb24")
+    for (x, y), colour in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
+        assert np.abs(rgb[y, x].astype(int) - colour).max() < 12
+
+
+@needs_gstreamer
+def test_an_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
+    info = info_of((160, 96))
+    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    for number in range(5):
+        sink.write(shown(number, info, 3000 * number))
+    sink.abort()
+    sink.abort()
+    assert not (tmp_path / "out.mp4").exists()
+    assert len(read_back(sink.partial_path)[0]) == 5
+
+
+@needs_gstreamer
+def test_a_killed_encoder_is_an_error_and_the_fragments_play(tmp_path: Path) -> None:
+    info = info_of((160, 96))
+    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    write_many(sink, info, range(100))
+    deadline = time.monotonic() + 120
+    while sink.partial_path.stat().st_size < 3000 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(sink._pipe._process.pid, signal.SIGKILL)
+    with pytest.raises(SinkError, match=r"out\.mp4: GStreamer ended: it was ended by signal 9"):
+        write_many(sink, info, range(100, 200))
+    sink.abort()
+    assert len(read_back(sink.partial_path)[0]) >= 25
+
+
+@needs_gstreamer
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    info = info_of((160, 96))
+    with pytest.raises(SinkError, match="no such folder"):
+        GStreamerSink(tmp_path / "missing" / "out.mp4", info, size=(160, 96))
+    with pytest.raises(SinkError, match=r"not '\.avi'"):
+        GStreamerSink(tmp_path / "out.avi", info, size=(160, 96))
+    assert list(tmp_path.iterdir()) == []
+    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    with pytest.raises(SinkError, match="192x96"):
+        sink.write(shown(0, info_of((192, 96)), 0))
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Chains
+
+
+def test_a_csi_camera_on_a_jetson() -> None:
+    assert elements.csi_pipeline(1, (1920, 1080), 29.97, JETSON.__contains__) == (
+        "nvarguscamerasrc sensor-id=1 ! "
+        "'video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=2997/100'"
+    )
+    with pytest.raises(SourceError, match="nvarguscamerasrc"):
+        elements.csi_pipeline(0, None, None, PC.__contains__)
+
+
+def test_the_way_into_the_pipe() -> None:
+    tail = "gdppay ! fdsink fd=7 sync=false"
+    on_jetson = elements.to_pipe("v4l2src", 7, JETSON.__contains__)
+    assert on_jetson == f"v4l2src ! nvvidconv ! video/x-raw,format=NV12 ! {tail}"
+    on_pc = elements.to_pipe("v4l2src ! ", 7, PC.__contains__)
+    assert on_pc == f"v4l2src ! videoconvert ! 'video/x-raw,format={{I420,NV12}}' ! {tail}"
+
+
+def test_decoders() -> None:
+    assert elements.file_pipeline("a b.mp4", JETSON.__contains__) == (
+        "filesrc location='a b.mp4' ! parsebin ! nvv4l2decoder"
+    )
+    assert elements.file_pipeline("a.mp4", PC.__contains__) == "filesrc location=a.mp4 ! decodebin"
+    assert elements.srt_pipeline("srt://cam:9000?latency=50", PC.__contains__) == (
+        "srtsrc uri='srt://cam:9000?latency=50' ! tsdemux latency=0 ! decodebin"
+    )
+
+
+def test_encoders() -> None:
+    jetson = elements.encoder(Fraction(30), bitrate=4_000_000, has=JETSON.__contains__)
+    assert jetson.hardware
+    assert jetson.chain == (
+        "nvvidconv ! 'video/x-raw(memory:NVMM),format=NV12' ! nvv4l2h264enc bitrate=4000000 iframeinterval=30 "
+        "idrinterval=30 insert-sps-pps=true maxperf-enable=true ! h264parse"
+    )
+    nano = elements.encoder(Fraction(30), has=ORIN_NANO.__contains__)
+    assert (nano.name, nano.hardware) == ("x264enc", False)
+    with pytest.raises(SinkError, match=r"no H\.264 encoder"):
+        elements.encoder(Fraction(30), has=lambda name: False)
+    assert elements.to_file("o.mp4", jetson).startswith(
+        "fdsrc fd=0 ! gdpdepay ! queue max-size-buffers=2 ! nvvidconv !"
+    )
+
+
+@needs_gstreamer
+def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
+    line = dry_run("videotestsrc num-buffers=2 ! video/x-raw,width=160,height=96")
+    assert line.startswith("gst-launch-1.0 -q --no-fault videotestsrc")
+    done = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=150)
+    assert len(done.stdout) > 2 * (160 * 96 * 3 // 2)
+
+
+# Packets
+
+
+@pytest.mark.parametrize(
+    ("colorimetry", "matrix", "full", "tags"),
+    [
+        ("bt601", "bt601", False, (6, 6, 6, 1)),
+        ("bt709", "bt709", False, (1, 1, 1, 1)),
+        ("bt2020", "bt2020", False, (9, 9, 15, 1)),
+        ("1:4:0:0", "bt601", True, (6, 2, 2, 2)),
+        ("", "bt601", False, (2, 2, 2, 0)),
+    ],
+)
+def test_colorimetry(colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]) -> None:
+    text = "video/x-raw, format=(string)NV12, width=(int)640, height=(int)480, framerate=(fraction)30000/1001"
+    video = packets.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
+    colour = video.colour
+    assert (colour.matrix, colour.full_range) == (matrix, full)
+    assert (colour.space_tag, colour.primaries_tag, colour.transfer_tag, colour.range_tag) == tags
+    assert video.frame_rate == Fraction(30000, 1001)
+    assert packets.read_caps(video.caps()).colour.matrix == matrix
+
+
+@pytest.mark.parametrize("layout", ["I420", "Y42B", "Y444", "GBR"])
+@pytest.mark.parametrize("size", [(160, 96), (161, 97), (2, 2), (1, 1), (6, 3)])
+def test_planes_go_in_and_come_out(layout: str, size: tuple[int, int]) -> None:
+    video = packets.RawVideo(layout, *size, Colour("bt709", False))
+    data = np.random.default_rng(1).integers(0, 255, video.size, dtype=np.uint8)
+    planes = video.planes(data)
+    Frame(planes, video.pixel_format, video.colour, 0, Fraction(1), 0)  # raises where a shape is wrong
+    copy = np.zeros_like(data)
+    video.fill(copy, planes)
+    assert all(np.array_equal(a, b) for a, b in zip(video.planes(copy), planes, strict=True))
+
+
+def test_what_is_no_packet_is_refused() -> None:
+    with pytest.raises(ValueError, match="Data Protocol"):
+        packets.read_header(b"GST_ARGUS: Creating output stream".ljust(62))
+    with pytest.raises(ValueError, match="not in raw video"):
+        packets.read_caps("video/x-h264, stream-format=(string)byte-stream")
+    with pytest.raises(ValueError, match="no raw pictures"):
+        packets.read_caps("video/x-raw, format=(string)P010_10LE, width=(int)64, height=(int)64")

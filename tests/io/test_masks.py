@@ -1,0 +1,329 @@
+"""Masks come back bit for bit, under their name only when they are whole, and nobody's files are deleted for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.core.letterbox import resize_classes
+from rtseg.io.outputs.masks import MaskFolder, MaskVideo, open_mask_sink
+from rtseg.io.outputs.null import NullSink
+
+SIZES = [(96, 64), (97, 61), (3, 5), (1, 1)]
+TIME_BASE = Fraction(1, 15360)
+PTS = (0, 512, 1000, 1537, 40000)  # uneven, as a phone's
+
+
+def info_of(size: tuple[int, int], name: str = "drive.mp4") -> StreamInfo:
+    return StreamInfo(name, *size, "gbrp", Colour("rgb", True), TIME_BASE, Fraction(30000, 1001))
+
+
+def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0) -> Segmented:
+    plane = np.zeros((size[1], size[0]), dtype=np.uint8)
+    frame = Frame((plane, plane, plane), "gbrp", Colour("rgb", True), pts, TIME_BASE, index)
+    return Segmented(frame, classes, frame)
+
+
+def maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:
+    """Class maps of a network, as the views that `picture_part` gives."""
+    whole = np.random.default_rng(seed).integers(0, 11, (count, 30, 40), dtype=np.uint8)
+    return [one[3:27, :] for one in whole]
+
+
+def read_folder(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.png"))}
+
+
+def read_video(file: Path) -> list[tuple[float, np.ndarray]]:
+    with av.open(str(file)) as container:
+        assert container.streams.video[0].codec_context.name == "ffv1"
+        assert container.streams.video[0].codec_context.pix_fmt == "gray"
+        return [(float(f.pts * f.time_base), f.to_ndarray(format="gray")) for f in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_folder_comes_back_bit_for_bit(tmp_path: Path, size: tuple[int, int]) -> None:
+    target = tmp_path / "deep" / "masks"
+    sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
+    for index, classes in enumerate(maps()):
+        sink.write(item_of(size, index * 3, classes))
+        assert not target.exists(), "not before it is whole"
+    sink.close()
+    found = read_folder(target)
+    assert list(found) == ["000000.png", "000003.png", "000006.png", "000009.png", "000012.png"]
+    for mask, classes in zip(found.values(), maps(), strict=True):
+        assert mask.dtype == np.uint8
+        assert mask.shape == (size[1], size[0])
+        assert (mask == resize_classes(classes, *size)).all()
+    assert (sink.written, sink.name) == (5, "masks")
+    assert [path.name for path in target.parent.iterdir()] == ["masks"]
+    description = json.loads((target / "masks.json").read_text())
+    assert description["classes"] == ["sky", "road"]
+    assert (description["width"], description["height"], description["no_class"]) == (*size, 255)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_video_comes_back_bit_for_bit_and_in_time(tmp_path: Path, size: tuple[int, int]) -> None:
+    target = tmp_path / "masks.mkv"
+    sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
+    for index, (classes, pts) in enumerate(zip(maps(), PTS, strict=True)):
+        sink.write(item_of(size, index, classes, pts))
+        assert not target.exists()
+    sink.close()
+    found = read_video(target)
+    assert [mask.shape for _, mask in found] == [(size[1], size[0])] * 5
+    for (seconds, mask), classes, pts in zip(found, maps(), PTS, strict=True):
+        assert (mask == resize_classes(classes, *size)).all()
+        assert seconds == pytest.approx(float(pts * TIME_BASE), abs=0.000501)
+    assert [path.name for path in target.parent.iterdir()] == ["masks.mkv"]
+    with av.open(str(target)) as container:
+        assert container.metadata["CLASSES"] == "sky,road"
+
+
+@pytest.mark.parametrize("name", ["masks", "masks.mkv"])
+def test_only_leaves_the_others_without_class(tmp_path: Path, name: str) -> None:
+    size = (96, 64)
+    sink = open_mask_sink(str(tmp_path / name), info_of(size), only=(3, 8))
+    classes = maps(1)[0]
+    sink.write(item_of(size, 0, classes))
+    sink.close()
+    full = resize_classes(classes, *size)
+    expected = np.where(np.isin(full, (3, 8)), full, 255)
+    found = read_video(tmp_path / name)[0][1] if name.endswith("mkv") else read_folder(tmp_path / name)["000000.png"]
+    assert (found == expected).all()
+    assert (found == 255).any()
+
+
+def test_the_suffix_picks_the_sink(tmp_path: Path) -> None:
+    for name, kind in (("a", MaskFolder), ("v1.2", MaskFolder), ("a.mkv", MaskVideo), ("a.MKV", MaskVideo)):
+        sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
+        assert isinstance(sink, kind)
+        sink.abort()
+    for name in ("a.mp4", "a.png"):
+        with pytest.raises(OptionError, match=r"name an \.mkv file, or a folder"):
+            open_mask_sink(str(tmp_path / name), info_of((8, 8)))
+    assert list(tmp_path.iterdir()) == [], "nothing written, nothing left"
+
+
+@pytest.mark.parametrize("name", ["masks", "masks.mkv"])
+def test_an_interrupted_run_keeps_its_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
+    size = (96, 64)
+    sink = open_mask_sink(str(tmp_path / name), info_of(size))
+    for index, classes in enumerate(maps(3)):
+        sink.write(item_of(size, index, classes, index * 512))
+    sink.abort()
+    if name.endswith("mkv"):
+        assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
+        found = [mask for _, mask in read_video(tmp_path / "masks.partial.mkv")]
+    else:
+        assert [path.name for path in tmp_path.iterdir()] == ["masks.partial"]
+        found = list(read_folder(tmp_path / "masks.partial").values())
+    assert all((mask == resize_classes(classes, *size)).all() for mask, classes in zip(found, maps(3), strict=True))
+
+
+@pytest.mark.parametrize("name", ["masks", "masks.mkv"])
+def test_an_earlier_result_is_replaced_only_by_a_whole_one(tmp_path: Path, name: str) -> None:
+    size, target = (96, 64), tmp_path / name
+
+    def result() -> int:
+        return len(read_video(target)) if name.endswith("mkv") else len(read_folder(target))
+
+    def run(count: int) -> MaskFolder | MaskVideo:
+        sink = open_mask_sink(str(target), info_of(size))
+        for index, classes in enumerate(maps(count)):
+            sink.write(item_of(size, index, classes, index * 512))
+        return sink  # type: ignore[return-value]
+
+    run(4).close()
+    assert result() == 4
+    run(2).abort()
+    assert result() == 4, "an interrupted run leaves the earlier result"
+    run(3).close()
+    assert result() == 3
+    # A file under the temporary name may be the user's; a folder of masks is known by its masks.json, and replaced.
+    left = ["masks.partial.mkv"] if name.endswith("mkv") else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *left])
+    with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
+        open_mask_sink(str(target), info_of(size), overwrite=False)
+    assert result() == 3
+
+
+def test_folders_whose_names_leave_no_room_for_partial_are_written_and_replaced(tmp_path: Path) -> None:
+    """Names of 255 bytes that begin alike, written at the same time, twice."""
+    names = ["日" * 84 + "a" * 3, "日" * 84 + "b" * 3, "x" * 251]
+    for count in (3, 2):
+        sinks = [open_mask_sink(str(tmp_path / name), info_of((8, 8))) for name in names]
+        for index, classes in enumerate(maps(count)):
+            for sink in sinks:
+                sink.write(item_of((8, 8), index, classes))
+        for sink in sinks:
+            sink.close()
+        assert [len(read_folder(tmp_path / name)) for name in names] == [count] * 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("strangers", [["000000.png"], ["notes.txt", "masks.json"], ["sub/000000.png"]], ids=str)
+@pytest.mark.parametrize("folder", ["masks", "masks.partial"])
+def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, folder: str, strangers: list[str]) -> None:
+    """A data set's pictures may be named like masks: only a folder with our masks.json and nothing strange is replaced."""
+    for stranger in strangers:
+        path = tmp_path / folder / stranger
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+    with pytest.raises(SinkError, match="holds files other than masks, such as"):
+        open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
+    assert all((tmp_path / folder / stranger).read_text() == "precious" for stranger in strangers)
+
+
+def test_a_folder_that_fills_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    sink = open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
+    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "precious.txt").write_text("x")
+    with pytest.raises(SinkError, match=r"such as precious\.txt"):
+        sink.close()
+    assert (tmp_path / "masks" / "precious.txt").exists()
+    assert len(read_folder(tmp_path / "masks.partial")) == 1
+
+
+def test_an_empty_folder_and_a_link_are_filled(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    sink = open_mask_sink(str(tmp_path / "link"), info_of((8, 8)))
+    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.close()
+    assert (tmp_path / "link").is_symlink()
+    assert len(read_folder(tmp_path / "real")) == 1
+
+
+def test_places_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.mkv").mkdir()
+    for name, message in (
+        ("file", "a file is in the way"),
+        ("file/masks", "a file is in the way"),
+        ("file/deep/masks", "a file is in the way"),
+        ("file/masks.mkv", "is not a folder"),
+        ("nowhere/masks.mkv", "no such folder"),
+        ("folder.mkv", "is a folder; name a file"),
+    ):
+        with pytest.raises(SinkError, match=message) as caught:
+            open_mask_sink(str(tmp_path / name), info_of((8, 8)))
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
+    drive = tmp_path / "drive.mkv"
+    drive.write_bytes(b"film")
+    (tmp_path / "link.mkv").symlink_to(drive)
+    for name in ("drive.mkv", "link.mkv"):
+        with pytest.raises(SinkError, match="would overwrite the input"):
+            open_mask_sink(str(tmp_path / name), info_of((8, 8), name=str(drive)))
+    assert drive.read_bytes() == b"film"
+
+
+def test_a_change_of_size_is_an_error(tmp_path: Path) -> None:
+    sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
+    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    with pytest.raises(SinkError, match="frame 1 is 16x8, not 8x8"):
+        sink.write(item_of((16, 8), 1, maps(1)[0], 512))
+    sink.abort()
+
+
+def test_a_video_that_lost_a_frame_gets_no_name(tmp_path: Path) -> None:
+    sink = MaskVideo(str(tmp_path / "masks.mkv"), info_of((8, 8)))
+    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.written += 1  # as if the disk had swallowed one
+    with pytest.raises(SinkError, match="holds 1 of 2 frames"):
+        sink.close()
+    sink.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
+
+
+def test_abort_after_close_leaves_the_result(tmp_path: Path) -> None:
+    for name in ("masks", "masks.mkv"):
+        sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
+        sink.write(item_of((8, 8), 0, maps(1)[0]))
+        sink.close()
+        sink.abort()
+        assert (tmp_path / name).exists()
+
+
+PROGRAM = """
+import os, resource, signal, sys
+sys.path.insert(0, {tests!r})
+from test_masks import *
+size = (320, 240)
+def fill(sink, count, shape, step=512):
+    for index in range(count):
+        noise = np.random.default_rng(index).integers(0, 11, shape, dtype=np.uint8)
+        sink.write(item_of(size, index, noise, index * step))
+"""
+
+
+def run_program(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(tests=str(Path(__file__).parents[1])) + body
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are a Unix thing")
+@pytest.mark.parametrize(("name", "count"), [("masks.mkv", 1), ("masks.mkv", 60), ("masks", 60)])
+def test_a_full_disk_is_told_and_leaves_no_result(tmp_path: Path, name: str, count: int) -> None:
+    """With one frame in a video only `close` can notice; with many, writing does."""
+    done = run_program(
+        tmp_path,
+        f"""
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sink = open_mask_sink("{name}", info_of(size))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    fill(sink, {count}, (240, 320))
+    sink.close()
+except SinkError as error:
+    sink.abort()
+    print(error)
+""",
+    )
+    assert re.search(r"(can't (write|finish) .*masks\.partial|holds)", done.stdout), done.stderr
+    assert done.stdout.count("\n") == 1
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_kill_leaves_a_readable_video(tmp_path: Path) -> None:
+    """Of twelve seconds at 5 frames a second at most the last one is lost by SIGKILL."""
+    run_program(
+        tmp_path,
+        """
+fill(open_mask_sink("masks.mkv", info_of(size)), 60, (1, 1), 3072)
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
+    found = read_video(tmp_path / "masks.partial.mkv")
+    assert len(found) >= 53
+    classes = np.random.default_rng(5).integers(0, 11, (1, 1), dtype=np.uint8)
+    assert (found[5][1] == resize_classes(classes, 320, 240)).all()
+
+
+def test_null_counts() -> None:
+    sink = NullSink()
+    for index in range(3):
+        sink.write(item_of((8, 8), index, maps(1)[0]))
+    sink.close()
+    sink.abort()
+    assert (sink.written, sink.name) == (3, "null")

@@ -1,0 +1,727 @@
+"""Streams next to the video stream: audio that has to be transcoded, time codes, second cameras, their times and flags."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media import Audio, number_of, picture, read, through, to_pix_fmt, write_video
+
+from rtseg.core.errors import SinkError, SourceError
+
+pytestmark = pytest.mark.timeout(120)
+
+CLICKS = (0.5, 1.2, 2.7, 3.4)
+SECONDS = 4
+
+
+def _write_clicks(
+    path: Path,
+    codec: str,
+    rate: int,
+    layout: str = "mono",
+    *,
+    gap: bool = False,
+    late: float = 0.0,
+    video: str = "mpeg4",
+    clicks: Sequence[float] = CLICKS,
+    long: float = 0.01,
+) -> Path:
+    """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `late`; `gap`: the packets from 1.6 to 2.4 s are missing."""
+    wave = np.zeros(rate * SECONDS, np.int16)
+    tone = (24000 * np.sin(np.arange(round(rate * long)) * 2 * np.pi * 1000 / rate)).astype(np.int16)
+    for click in clicks:
+        place = wave[round(click * rate) :][: len(tone)]
+        place[:] = tone[: len(place)]
+    out = av.open(str(path), "w")
+    stream: Any = out.add_stream(video, rate=25)
+    stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if video == "mjpeg" else "yuv420p"
+    sound: Any = out.add_stream(codec, rate=rate)
+    context = sound.codec_context
+    context.layout, context.bit_rate = layout, 64_000
+    context.options = {"strict": "-2"}
+    context.open()
+    packets = []
+    for number in range(25 * SECONDS):
+        frame = to_pix_fmt(picture(number), stream.pix_fmt, 5, video == "mjpeg")
+        frame.pts = number
+        packets += stream.encode(frame)
+    packets += stream.encode(None)
+    samples = np.repeat(wave[:, None], context.layout.nb_channels, 1).reshape(1, -1)
+    whole = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+    whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+    resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 800)
+    sounds = []
+    for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+        piece.pts = (piece.pts or 0) + round(late * rate)
+        sounds += sound.encode(piece)
+    sounds += sound.encode(None)
+    out.start_encoding()
+    if gap:
+        sounds = [packet for packet in sounds if not 1.6 <= float(packet.pts * packet.time_base) - late < 2.4]
+    for packet in sorted([*packets, *sounds], key=lambda packet: packet.dts * packet.time_base):
+        out.mux(packet)
+    out.close()
+    return path
+
+
+def _clicks(path: Path, first: float | None = None) -> list[float]:
+    """Return when clicks begin, in seconds after the first frame (or after `first`), as PyAV decodes the file."""
+    with av.open(str(path)) as container:
+        stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
+        begin = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
+        first = begin if first is None else first
+    times, levels, end = [], [], 0.0
+    resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            # Packed samples: PyAV reads beyond the end of planar frames of eight and more channels.
+            form = frame.format.name, frame.layout.name, frame.sample_rate
+            if form not in resamplers:
+                resamplers[form] = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+            (packed,) = resamplers[form].resample(frame)
+            values = packed.to_ndarray().reshape(-1, frame.layout.nb_channels)[:, 0]
+            begin = end if frame.pts is None else float(frame.pts * frame.time_base)
+            times.append(begin + np.arange(len(values)) / frame.sample_rate)
+            levels.append(np.abs(values))
+            end = begin + len(values) / frame.sample_rate
+    loud = np.concatenate(times)[np.concatenate(levels) > 0.25] - first
+    return [float(time) for place, time in enumerate(loud) if not place or time - loud[place - 1] > 0.2]
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize(
+    ("codec", "source", "rate", "layout"),
+    [
+        ("adpcm_ima_wav", "avi", 8000, "mono"),
+        ("adpcm_ms", "avi", 22050, "stereo"),
+        ("pcm_alaw", "mov", 8000, "mono"),
+        ("pcm_s16be", "mkv", 96000, "5.1"),
+        ("nellymoser", "flv", 11025, "mono"),
+        ("wmav2", "asf", 44100, "stereo"),
+        ("flac", "mkv", 48000, "5.1"),
+        ("flac", "mkv", 48000, "7.1"),
+        ("pcm_s16le", "mkv", 48000, "8 channels"),
+        ("pcm_s24le", "mov", 48000, "hexadecagonal"),
+        ("pcm_s16le", "mkv", 32000, "9 channels"),
+    ],
+)
+def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
+    tmp_path: Path, codec: str, source: str, rate: int, layout: str, target: str
+) -> None:
+    video = {"flv": "flv", "asf": "wmv2"}.get(source, "mjpeg")
+    path = _write_clicks(tmp_path / f"in.{source}", codec, rate, layout, video=video)
+    before = _clicks(path)
+    assert len(before) == len(CLICKS)
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    assert [stream.fate for stream in result.report.streams] in (["copied"], ["re-encoded"])
+    assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].fate == "re-encoded")
+    # PyAV asks FFmpeg to make time stamps for H.264 in AVI, which come a frame late.
+    frame_late = 0.04 if target == "avi" else 0
+    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
+
+
+@pytest.mark.parametrize("start", [None, 1.0])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "avi"])
+def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str, start: float | None) -> None:
+    path = _write_clicks(tmp_path / "in.avi", "g726", 8000, video="mjpeg")
+    assert _clicks(path)[-1] > 60  # FFmpeg reads its own file wrongly.
+    result = through(path, tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    frame_late = 0.04 if target == "avi" else 0
+    expected = [click - (start or 0) for click in CLICKS if click > (start or 0)]
+    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "flac"])
+def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path, codec: str, target: str) -> None:
+    path = _write_clicks(tmp_path / "in.mkv", codec, 16000, gap=True, late=0.3)
+    assert _clicks(path) == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    frame_late = 0.04 if target == "avi" else 0
+    after = [time + frame_late for time in _clicks(tmp_path / f"out.{target}")]
+    assert after == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
+
+
+def _samples(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw"])
+@pytest.mark.parametrize("source", ["avi", "mov", "mkv"])
+def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: Path, source: str, codec: str) -> None:
+    path = _write_clicks(tmp_path / f"in.{'mov' if source == 'mkv' else source}", codec, 8000, video="mjpeg")
+    expected = _samples(path)
+    # A name with each character that means something to the muxer on the way.
+    first = tmp_path / "a [f=mov] b|'\\c.mkv"
+    result = through(path, first, sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert result.notes == ()
+    path = first if source == "mkv" else path
+    for target in ("mkv", "mov", "avi", "mp4"):
+        out = tmp_path / f"out.{target}"
+        result = through(path, out)
+        assert result.report.ok, result.report.line()
+        with av.open(str(out)) as container:
+            kept = container.streams.audio[0].codec_context.name
+            assert container.streams.video[0].codec_context.extradata
+        if target == "mp4":
+            assert result.notes == (f"mp4 can't hold audio stream 1 ({codec}): transcoded to aac",)
+            continue
+        # Matroska alone may have gaps.
+        assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
+        assert np.array_equal(_samples(out), expected)
+
+
+@pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "wmav2"])
+def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path, codec: str) -> None:
+    path = _write_clicks(tmp_path / "in.avi", codec, 22050, video="mjpeg")
+    result = through(path, tmp_path / "out.mkv", sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+
+
+@pytest.mark.parametrize("start", [None, 1.0])
+@pytest.mark.parametrize(("codec", "rate"), [("ac3", 48000), ("mp2", 48000), ("libmp3lame", 44100)])
+def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
+    """An AVI states a size of blocks for AC-3, by which FFmpeg's muxer would count in the copy."""
+    path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
+    result = through(path, tmp_path / "out.avi", start=start, sink={"strict": True})
+    assert result.report.ok, result.report.line()
+    assert [stream.fate for stream in result.report.streams] == ["copied"]
+    expected = [click - (start or 0) for click in _clicks(path, 0.0) if click > (start or 0)]
+    within = 0.002 if start is None else 0.033  # AVI counts whole packets, of 32 ms in AC-3
+    assert _clicks(tmp_path / "out.avi", 0.0) == pytest.approx(expected, abs=within)
+
+
+@pytest.mark.parametrize("start", [0.6, 0.7, 0.8, 0.9])
+def test_a_part_of_sound_that_repeats_itself_and_begins_late_is_in_step(tmp_path: Path, start: float) -> None:
+    """A blinker, in packets of 0.37 s: the part's audio begins with the first one that begins in it."""
+    blinks = np.arange(0.1, SECONDS, 0.322)
+    path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), long=0.12)
+    result = through(path, tmp_path / "out.mp4", start=start, duration=0.9)
+    assert result.report.ok, result.report.line()
+    begins = _clicks(tmp_path / "out.mp4")
+    assert begins
+    assert all(min(abs(blinks - start - begin)) < 0.02 for begin in begins[1:])
+
+
+def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
+    path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
+    with av.open(str(path)) as before, av.open(str(tmp_path / "chapter.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in before.streams}
+        chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+        out.set_chapters([chapter])
+        for packet in before.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    result = through(tmp_path / "chapter.mov", tmp_path / "out.mkv")
+    assert result.report.ok, result.report.line()
+    assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [found["metadata"]["title"] for found in container.chapters()] == ["one"]
+    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska beside chapters"
+    assert f"{copied}: transcoded to pcm_s16le" in result.notes
+
+
+def _write_pcm(path: Path, layout: str) -> None:
+    """Write a second of video and of PCM whose channels differ."""
+    channels = av.AudioLayout(layout).nb_channels
+    with av.open(str(path), "w") as out:
+        video: Any = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuvj420p"
+        sound: Any = out.add_stream("pcm_s16le", rate=44100)
+        sound.codec_context.layout = layout
+        for number in range(25):
+            frame = to_pix_fmt(picture(number), "yuvj420p", 5, True)
+            frame.pts = number
+            out.mux(video.encode(frame))
+            samples = np.arange(1764)[:, None] + 1000 * np.arange(channels)
+            piece = av.AudioFrame.from_ndarray(samples.astype(np.int16).reshape(1, -1), format="s16", layout=layout)
+            piece.sample_rate, piece.pts = 44100, 1764 * number
+            out.mux(sound.encode(piece))
+        out.mux(video.encode(None))
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("layout", ["stereo", "2 channels", "4 channels", "9 channels"])
+def test_channels_of_pcm_that_nobody_names_are_kept(tmp_path: Path, layout: str, target: str) -> None:
+    _write_pcm(tmp_path / "in.avi", layout)
+    with av.open(str(tmp_path / "in.avi")) as container:
+        assert "channels" in container.streams.audio[0].layout.name
+    result = through(tmp_path / "in.avi", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    if (layout, target) == ("9 channels", "mp4"):
+        assert any("transcoded to aac, mixed from 9 channels to 2" in note for note in result.notes), result.notes
+        return
+    samples = []
+    for name in ("in.avi", f"out.{target}"):
+        with av.open(str(tmp_path / name)) as container:
+            samples.append(np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1))
+    assert np.array_equal(*samples)
+
+
+@pytest.mark.parametrize(
+    ("codec", "target"),
+    [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],
+)
+def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path, codec: str, target: str) -> None:
+    path = tmp_path / "in.ts"
+    parts = []
+    for number, (rate, layout) in enumerate([(44100, "mono"), (48000, "stereo")]):
+        out = av.open(str(tmp_path / "part.ts"), "w", container_options={"muxdelay": "0"})
+        video: Any = out.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound: Any = out.add_stream(codec, rate=rate)
+        sound.codec_context.layout = layout
+        packets = []
+        for index in range(25):
+            frame = to_pix_fmt(picture(index), "yuv420p", 5, False)
+            frame.pts = index + 25 * number
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        channels = number + 1
+        wave = (12000 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)).astype(np.int16)
+        whole = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
+        whole.sample_rate, whole.pts, whole.time_base = rate, number * rate, Fraction(1, rate)
+        packets += [*sound.encode(whole), *sound.encode(None)]
+        out.start_encoding()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            out.mux(packet)
+        out.close()
+        parts.append((tmp_path / "part.ts").read_bytes())
+    path.write_bytes(b"".join(parts))
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        values = np.concatenate([f.to_ndarray()[0] for f in _at_one_rate(container)])
+    assert len(values) / 48000 == pytest.approx(2.0, abs=0.1)
+    for second in (0.5, 1.5):  # the same tone in both halves
+        part = values[round(second * 48000) - 9600 :][:19200]
+        assert np.argmax(np.abs(np.fft.rfft(part))) * 48000 / len(part) == pytest.approx(500, abs=10)
+        assert np.abs(part).max() > 0.1
+
+
+def _at_one_rate(container: Any) -> list[Any]:
+    frames: list[Any] = []
+    resamplers: dict[tuple[int, str], av.AudioResampler] = {}
+    for frame in container.decode(audio=0):
+        key = (frame.sample_rate, frame.layout.name)
+        frames += resamplers.setdefault(key, av.AudioResampler("flt", "mono", 48000)).resample(frame)
+    return frames
+
+
+def _write_time_code(path: Path) -> Path:
+    out = av.open(str(path), "w")
+    stream: Any = out.add_stream("libx264", rate=25)
+    stream.width, stream.height = 96, 64
+    stream.metadata["timecode"] = "10:11:12:13"
+    for number in range(10):
+        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+    out.mux(stream.encode(None))
+    out.close()
+    with av.open(str(path)) as container:
+        assert [s.type for s in container.streams] == ["video", "data"]
+    return path
+
+
+def _time_codes(container: Any) -> set[str]:
+    """All time codes that a file says, of the whole or of a stream."""
+    everything = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return {value for metadata in everything for key, value in metadata.items() if key.lower() == "timecode"}
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
+def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+        said = _time_codes(container)
+    if target in ("mp4", "mov"):
+        assert codes == ["10:11:12:13"]
+    if target in ("mp4", "mov", "mkv", "webm"):
+        assert said == {"10:11:12:13"}
+        assert result.written.left_out == {}
+        assert result.notes == ()
+        assert "time code kept" in result.report.line()
+    else:
+        assert said == set()
+        assert "time code left out" in result.report.line()
+        format_name = {"ts": "mpegts"}.get(target, target)
+        assert f"{format_name} can't hold data stream 1 (time code): dropped" in result.notes
+
+
+@pytest.mark.parametrize("target", ["mov", "mkv"])
+def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path, target: str) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = through(path, tmp_path / f"out.{target}", start=0.2)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert _time_codes(container) == set()
+    assert "time code left out" in result.report.line()
+    assert "data stream 1 (time code) is not kept for a part of a video: dropped" in result.notes
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: str) -> None:
+    codes = ["10:11:12:13", "20:00:00:00"]
+    with av.open(str(tmp_path / "in.mov"), "w") as out:
+        cameras: list[Any] = []
+        for code in codes:
+            stream: Any = out.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = 96, 64
+            stream.metadata["timecode"] = code
+            cameras.append(stream)
+        for number in range(5):
+            for stream in cameras:
+                out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        for stream in cameras:
+            out.mux(stream.encode(None))
+    result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
+        # PyAV 17 does not tell the muxer the frame rate of the second camera, without which there is no time code.
+        if target == "mkv":
+            kept = [s.metadata["TIMECODE"] for s in container.streams.video]
+    assert kept == codes[: 1 if target != "mkv" and int(av.__version__.split(".")[0]) < 18 else 2]
+    assert result.report.line().count("time code kept") == len(kept)
+    assert result.report.line().count("time code left out") == 2 - len(kept)
+    assert "unknown kind" not in result.report.line()
+
+
+@pytest.mark.parametrize("start", [None, 0.2])
+def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: float | None) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        out.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        out.mux(stream.encode(None))
+    result = through(tmp_path / "in.mkv", tmp_path / "out.mov", start=start)
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.mov")) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+    assert codes == (["10:11:12:13"] if start is None else [])
+    assert ("the time code is not kept for a part of a video" in result.notes) == (start is not None)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("where", ["file", "video", "audio"])
+def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where: str, target: str) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        sound: Any = out.add_stream("mp2", rate=48000)
+        tagged: Any = {"file": out, "video": stream, "audio": sound}[where]
+        tagged.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+            piece = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
+            piece.sample_rate, piece.pts = 48000, 1152 * number
+            out.mux(sound.encode(piece))
+        out.mux(stream.encode(None))
+    held = {"mp4": ("file", "video"), "mov": ("file", "video"), "mkv": (where,), "webm": (where,), "avi": ("file",)}
+    for start in (None, 0.1):
+        result = through(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
+        assert result.report.ok, result.report.line()
+        with av.open(str(tmp_path / f"out.{target}")) as container:
+            said = _time_codes(container)
+        kept = start is None and where in held.get(target, ())
+        assert said == ({"10:11:12:13"} if kept else set())
+        # One line where it is lost, none where it is kept.
+        assert len([note for note in result.notes if "time code" in note]) == (not kept), result.notes
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_raw_dv_is_written_at_its_rate_and_with_its_time_code(tmp_path: Path, target: str) -> None:
+    with av.open(str(tmp_path / "in.dv"), "w") as out:
+        stream: Any = out.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(5):
+            frame = to_pix_fmt(picture(number, 720, 576), "yuv420p", 5, False)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    result = through(tmp_path / "in.dv", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        video = container.streams.video[0]
+        assert video.average_rate == 25
+        assert [float(frame.pts * frame.time_base) for frame in container.decode(video)] == [0, 0.04, 0.08, 0.12, 0.16]
+        codes = [s.metadata.get("timecode") for s in container.streams if s.type == "data"]
+    assert codes == ["00:00:00:00"] * (target != "mkv")
+
+
+def _write_cameras(path: Path, default: int) -> Path:
+    """Write audio, a front and a rear camera of one size; frames of the rear camera count from 100."""
+    out = av.open(str(path), "w")
+    sound: Any = out.add_stream("aac", rate=48000)
+    sound.codec_context.layout = "mono"
+    sound.metadata["language"] = "deu"
+    cameras: list[Any] = []
+    for number in range(2):
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 96, 64
+        stream.disposition = int(number == default)
+        cameras.append(stream)
+    packets = []
+    for number in range(10):
+        for place, stream in enumerate(cameras):
+            packets += stream.encode(to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False))
+    for stream in cameras:
+        packets += stream.encode(None)
+    wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
+    wave.sample_rate, wave.pts = 48000, 0
+    packets += [*sound.encode(wave), *sound.encode(None)]
+    out.start_encoding()
+    for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        out.mux(packet)
+    out.close()
+    return path
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize(("default", "stream", "taken"), [(0, None, 0), (1, None, 1), (0, 1, 1), (1, 0, 0)])
+def test_the_segmented_camera_is_the_one_that_players_open(
+    tmp_path: Path, default: int, stream: int | None, taken: int, target: str
+) -> None:
+    path = _write_cameras(tmp_path / "in.mkv", default)
+    result = through(path, tmp_path / f"out.{target}", stream=stream)
+    assert result.report.ok, result.report.line()
+    assert (
+        f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
+    )
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert [s.type for s in container.streams] == ["audio", "video", "video"]
+        if target != "ts":  # MPEG-TS has no such flag
+            assert [s.disposition & 1 for s in container.streams.video] == [1, 0]
+        assert container.streams.audio[0].language in ("deu", "ger")
+        assert container.streams.best("video").index == 1
+    assert number_of(read(tmp_path / f"out.{target}", stream=0)[3]) == 3 + 100 * taken
+    assert number_of(read(tmp_path / f"out.{target}", stream=1)[3]) == 3 + 100 * (1 - taken)
+
+
+def test_a_video_stream_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    path = _write_cameras(tmp_path / "in.mkv", 0)
+    with pytest.raises(SourceError, match=r"no video stream 2 \(--stream\); it has 0 \(96x64\), 1 \(96x64\)"):
+        read(path, stream=2)
+
+
+def test_flags_of_copied_streams_are_kept(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "plain.mkv", before=[Audio()], after=[Audio(tone=880)])
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        flags = [0x80, 1, 0x40]  # hearing impaired, default, forced
+        for stream, flag in zip(streams, flags, strict=True):
+            stream.disposition = flag
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    through(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [int(stream.disposition) for stream in container.streams] == flags
+
+
+def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Path) -> None:
+    out = av.open(str(tmp_path / "in.mkv"), "w")
+    stream: Any = out.add_stream("libx264", rate=25)
+    stream.width, stream.height = 96, 64
+    out.add_attachment("font.ttf", "application/x-truetype-font", b"\0\1\0\0font")
+    for number in range(5):
+        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+    out.mux(stream.encode(None))
+    out.close()
+    assert through(tmp_path / "in.mkv", tmp_path / "out.mkv").report.ok
+    assert b"\0\1\0\0font" in (tmp_path / "out.mkv").read_bytes()
+    result = through(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    assert result.report.ok
+    assert any("attachment stream 1" in note and "dropped" in note for note in result.notes), result.notes
+
+
+def _write_cover(path: Path, codec: str) -> bytes:
+    """Write audio, video and a cover picture; return the picture as it is coded."""
+    pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
+    coder: Any = av.CodecContext.create(codec, "w")
+    coder.width, coder.height, coder.pix_fmt, coder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
+    drawn = av.VideoFrame.from_ndarray(picture(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
+    data = b"".join(bytes(packet) for packet in [*coder.encode(drawn), *coder.encode(None)])
+    plain = write_video(path.with_name(f"plain{path.suffix}"), before=[Audio()])
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        if path.suffix == ".mkv":
+            out.add_attachment("cover", {"mjpeg": "image/jpeg", "png": "image/png"}[codec], data)
+        else:
+            cover: Any = out.add_stream(codec, rate=25)
+            cover.width, cover.height, cover.pix_fmt, cover.disposition = 48, 32, pix_fmt, 0x400
+            packet = av.Packet(data)
+            packet.pts, packet.stream = 0, cover
+            out.mux(packet)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    return data
+
+
+def _streams(path: Path) -> list[tuple[str, bool]]:
+    """Return the type of each stream and whether it is a cover picture."""
+    with av.open(str(path)) as container:
+        return [(stream.type, bool(stream.disposition & 0x400)) for stream in container.streams]
+
+
+def _cover_data(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux() if packet.size and packet.stream.disposition & 0x400]
+
+
+@pytest.mark.parametrize("start", [None, 0.2])
+@pytest.mark.parametrize("target", ["mp4", "mkv", "mov", "avi", "ts", "webm"])
+@pytest.mark.parametrize(("source", "codec"), [("mp4", "mjpeg"), ("mp4", "png"), ("mkv", "png")])
+def test_a_cover_picture_is_kept_or_named(
+    tmp_path: Path, source: str, codec: str, target: str, start: float | None
+) -> None:
+    data = _write_cover(tmp_path / f"in.{source}", codec)
+    assert _cover_data(tmp_path / f"in.{source}") == [data]
+    result = through(tmp_path / f"in.{source}", tmp_path / f"out.{target}", start=start)
+    assert result.report.ok, result.report.line()
+    others = [("audio", False), ("video", False)]
+    held = target in ("mp4", "mkv")
+    assert _cover_data(tmp_path / f"out.{target}") == ([data] if held else [])
+    assert sorted(_streams(tmp_path / f"out.{target}")) == others + [("video", True)] * held
+    assert f"cover picture {'kept' if held else 'left out'}" in result.report.line()
+    assert any(f"can't hold cover picture 2 ({codec}): dropped" in note for note in result.notes) != held
+    assert not any("time stamp" in note for note in result.notes), result.notes
+
+
+def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> None:
+    _write_cover(tmp_path / "in.mp4", "png")
+    assert through(tmp_path / "in.mp4", tmp_path / "out.mp4", sink={"audio": False}).report.ok
+    assert _streams(tmp_path / "out.mp4") == [("video", False)]
+
+
+def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
+    with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):
+        through(path, tmp_path / "out.avi")
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "target", "note"),
+    [
+        (
+            "pcm_s16le",
+            "mono",
+            "mov",
+            "mov has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+        ),
+        (
+            "pcm_s16le",
+            "mono",
+            "avi",
+            "avi has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+        ),
+        (
+            "mp2",
+            "mono",
+            "avi",
+            "avi has no times for audio stream 1 (mp2): transcoded to mp3, so that gaps stay",
+        ),
+        (
+            "flac",
+            "5.1",
+            "avi",
+            "avi can't hold audio stream 1 (flac): transcoded to mp3, mixed from 6 channels to 2",
+        ),
+    ],
+)
+def test_the_reason_for_transcoding_is_true(tmp_path: Path, codec: str, layout: str, target: str, note: str) -> None:
+    result = through(_write_clicks(tmp_path / "in.mkv", codec, 16000, layout), tmp_path / f"out.{target}")
+    assert note in result.notes
+
+
+def test_strict_refuses_to_transcode(tmp_path: Path) -> None:
+    path = _write_clicks(tmp_path / "in.avi", "adpcm_ima_wav", 8000, video="mjpeg")
+    with pytest.raises(SinkError, match="without --strict it is transcoded to aac"):
+        through(path, tmp_path / "out.mp4", sink={"strict": True})
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "mov"])
+@pytest.mark.parametrize(("first", "count"), [(40, 3), (60, 1), (20, 6)])
+def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
+    tmp_path: Path, first: int, count: int, target: str
+) -> None:
+    """As cameras and recorders of broadcasts write them: packets of MPEG-TS are missing."""
+    path = write_video(tmp_path / "whole.ts", frames=75, gop=250, b_frames=0, after=[Audio(seconds=3)])
+    data = path.read_bytes()
+    (tmp_path / "in.ts").write_bytes(data[: first * 188] + data[(first + count) * 188 :])
+    result = through(tmp_path / "in.ts", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "in.ts")) as container:
+        container.streams.video[0].thread_type = "NONE"
+        shown = 0
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.FFmpegError):
+                shown += sum(not frame.is_corrupt for frame in packet.decode())
+    assert len(result.frames) == shown
+    heard = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
+    left_out = sum(int(note.split(":")[1].split()[0]) for note in result.notes if "damaged packet" in note)
+    assert heard[2] == heard[1] - left_out >= heard[0] - 8
+
+
+def _audio_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("begins", [0.5, 0.7, 0.72])
+def test_pcm_behind_an_edit_list(tmp_path: Path, begins: float) -> None:
+    """A lossless cut of a MOV: whole packets are hidden in front."""
+    path = write_video(
+        tmp_path / "whole.mov", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
+    )
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                moved = round(begins / packet.time_base)
+                packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    for target in ("mp4", "mov", "mkv"):
+        result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+        assert result.report.ok, result.report.line()
+
+
+def test_audio_that_is_transcoded_keeps_a_gap_where_packets_are_missing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "whole.mkv", frames=75, after=[Audio(seconds=3)])
+    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        counts = dict.fromkeys(streams, 0)
+        for packet in source.demux():
+            if packet.size:
+                counts[packet.stream_index] += 1
+                if packet.stream.type == "audio" and counts[packet.stream_index] in (60, 61, 62):
+                    continue
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    result = through(tmp_path / "in.mkv", tmp_path / "out.webm")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.webm")) as container:
+        heard = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    assert heard == pytest.approx(3.0, abs=0.03)

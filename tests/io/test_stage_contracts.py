@@ -1,0 +1,176 @@
+"""What every file source and every file sink keeps, whoever decodes and encodes: the same tests for PyAV and for GStreamer."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from media import corners_of, fill, info, item, made_frame, number_of, read, write_video
+
+from rtseg.core.errors import SinkError, SourceError
+from rtseg.core.frame import Frame
+from rtseg.io.inputs import open_source
+from rtseg.io.outputs.gstreamer import GStreamerSink
+from rtseg.io.outputs.video import VideoSink
+from rtseg.video.verify import Recorder, compare
+
+pytestmark = pytest.mark.timeout(180)
+
+gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
+sources = pytest.mark.parametrize("decoder", ["software", pytest.param("gstreamer", marks=gstreamer)])
+sinks = pytest.mark.parametrize("kind", [VideoSink, pytest.param(GStreamerSink, marks=gstreamer)])
+Sink = Callable[..., Any]
+
+
+# Sources
+
+
+@sources
+@pytest.mark.parametrize("size", [(96, 64), (98, 66)])
+def test_every_picture_in_its_order_and_at_its_time(tmp_path: Path, decoder: str, size: tuple[int, int]) -> None:
+    source = open_source(write_video(tmp_path / "a drive.mp4", frames=20, size=size), decoder=decoder)
+    told = source.info
+    assert (told.width, told.height, told.pixel_format, told.frame_rate) == (*size, "yuv420p", 25)
+    frames = [each for each in source if isinstance(each, Frame)]
+    source.close()
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [frame.index for frame in frames] == list(range(20))
+    assert {corners_of(frame) for frame in frames} == {"RGBY"}
+    seconds = [float((frame.pts - frames[0].pts) * frame.time_base) for frame in frames]
+    assert seconds == pytest.approx([index / 25 for index in range(20)], abs=1e-4)
+    assert all(0 < a.captured_ns <= b.captured_ns for a, b in itertools.pairwise(frames))
+    assert source.corrupt == 0
+    assert told.codec
+
+
+@sources
+def test_a_picture_stays_what_it_was(tmp_path: Path, decoder: str) -> None:
+    source = open_source(write_video(tmp_path / "drive.mp4", frames=12), decoder=decoder)
+    kept = [(each, [plane.copy() for plane in each.planes]) for each in source if isinstance(each, Frame)]
+    source.close()
+    for frame, copies in kept:
+        assert all(np.array_equal(plane, copy) for plane, copy in zip(frame.planes, copies, strict=True))
+
+
+@sources
+def test_the_colours_are_told(tmp_path: Path, decoder: str) -> None:
+    path = write_video(tmp_path / "drive.mp4", frames=3, tags=(1, 1, 1))
+    source = open_source(path, decoder=decoder)
+    source.close()
+    assert (source.info.colour.matrix, source.info.colour.full_range) == ("bt709", False)
+
+
+@sources
+def test_what_is_no_video_is_told_in_one_line(tmp_path: Path, decoder: str) -> None:
+    (tmp_path / "notes.txt").write_text("milk, bread\n")
+    (tmp_path / "list.mp4").write_text("#EXTM3U\nhttp://127.0.0.1:9/secret\n")
+    for name in ("missing.mp4", "notes.txt", "list.mp4", "."):
+        with pytest.raises(SourceError) as failure:
+            open_source(tmp_path / name, decoder=decoder)
+        assert "\n" not in str(failure.value)
+
+
+@sources
+def test_closing_from_another_thread_ends_the_reading(tmp_path: Path, decoder: str) -> None:
+    source = open_source(write_video(tmp_path / "drive.mp4", frames=200), decoder=decoder)
+    frames = iter(source)
+    next(frames)
+    closer = threading.Thread(target=source.close)
+    closer.start()
+    assert sum(1 for _ in frames) < 200
+    closer.join(60)
+    assert not closer.is_alive()
+
+
+# Sinks
+
+
+@sinks
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_the_output_appears_when_it_is_complete(tmp_path: Path, kind: Sink, ending: str) -> None:
+    out = tmp_path / f"out.{ending}"
+    out.write_bytes(b"older")
+    sink = kind(out, info(), size=(96, 64))
+    fill(sink)
+    assert sink.partial_path.exists()
+    assert out.read_bytes() == b"older"
+    written = sink.finish()
+    assert out.read_bytes() == b"older"
+    assert (written.path, written.frames, written.size) == (sink.partial_path, 10, (96, 64))
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    shown = read(out)
+    assert [number_of(frame) for frame in shown] == list(range(10))
+    assert {corners_of(frame) for frame in shown} == {"RGBY"}
+    assert (sink.name, sink.written) == (out.name, 10)
+    assert sink.encoder
+
+
+@sinks
+def test_what_came_out_is_what_went_in(tmp_path: Path, kind: Sink) -> None:
+    source = open_source(write_video(tmp_path / "drive.mp4", frames=20))
+    recorder = Recorder(source.info)
+    sink = kind(tmp_path / "out.mp4", source.info, size=(96, 64))
+    for each in source:
+        recorder.see(each)
+        if isinstance(each, Frame):
+            sink.write(item(each))
+    report = compare(recorder, sink.finish(), corrupt=0)
+    source.close()
+    sink.close()
+    assert report.problems == ()
+    assert report.timestamp_error_ms == pytest.approx(0, abs=1)
+
+
+@sinks
+def test_aborted_it_leaves_what_was_written_and_it_plays(tmp_path: Path, kind: Sink) -> None:
+    sink = kind(tmp_path / "out.mp4", info(), size=(96, 64))
+    fill(sink, 30)
+    sink.abort()
+    sink.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mp4"]
+    assert len(read(tmp_path / "out.partial.mp4")) == 30
+
+
+@sinks
+def test_aborted_before_the_first_frame_it_leaves_nothing(tmp_path: Path, kind: Sink) -> None:
+    kind(tmp_path / "out.mp4", info(), size=(96, 64)).abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+@sinks
+def test_what_can_not_be_written_is_told_before_anything_is(tmp_path: Path, kind: Sink) -> None:
+    drive = write_video(tmp_path / "drive.mp4", frames=2)
+    before = drive.read_bytes()
+    of_drive = replace(info(), name=str(drive))
+    refused = [
+        (tmp_path / "missing" / "out.mp4", info(), True),
+        (tmp_path / "out.xyz", info(), True),
+        (drive, info(), False),
+        (drive, of_drive, True),
+    ]
+    for path, told, overwrite in refused:
+        with pytest.raises(SinkError) as failure:
+            kind(path, told, size=(96, 64), overwrite=overwrite)
+        assert "\n" not in str(failure.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
+    assert drive.read_bytes() == before
+
+
+@sinks
+def test_frames_are_neither_squashed_nor_written_into(tmp_path: Path, kind: Sink) -> None:
+    sink = kind(tmp_path / "out.mp4", info(), size=(96, 64))
+    frame = made_frame(7)
+    before = [plane.copy() for plane in frame.planes]
+    sink.write(item(frame))
+    assert all(np.array_equal(plane, copy) for plane, copy in zip(frame.planes, before, strict=True))
+    with pytest.raises(SinkError, match="128x64"):
+        sink.write(item(made_frame(1, (128, 64))))
+    sink.abort()

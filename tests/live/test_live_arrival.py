@@ -1,0 +1,321 @@
+"""Streams without a clock of their own are timed by when their packets came; those that have one keep it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from live_server import HttpServer, TcpServer, encode_ts, http_answer, paced
+from media import number_of, picture, to_pix_fmt
+from test_live_mjpeg import jpeg, part
+
+from rtseg.core.errors import Disconnected
+from rtseg.core.frame import Colour, Frame
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.gstreamer.gdp import BUFFER, Header, RawVideo
+from rtseg.io.inputs import byte_stream as transport
+from rtseg.io.inputs import connection, network
+from rtseg.io.inputs.byte_stream import TcpAnswer
+from rtseg.io.inputs.connection import Connection
+from rtseg.io.inputs.gstreamer import GStreamerSource
+from rtseg.io.inputs.live_clock import LiveClock
+from rtseg.io.inputs.mjpeg import JpegPackets
+from rtseg.io.inputs.network import open_stream
+from rtseg.live.controls import Controls
+from rtseg.live.inputs import find_inputs
+from rtseg.live.outputs import Outputs
+from rtseg.live.run import run_live
+from rtseg.render.style import Style
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+RATE = 15
+
+
+class FakeTime:
+    """Stands in for the module `time`: its clock moves only where a packet comes."""
+
+    perf_counter = staticmethod(time.perf_counter)
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self.now_ns = 5_000_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+
+def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30, codec: str = "libx264") -> list[bytes]:
+    """H.264 or HEVC without a container, one piece for each packet."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 96, 64, "yuv420p", Fraction(1, rate)
+    context.framerate, context.gop_size = rate, 10
+    encoder = {"libx264": "x264-params", "libx265": "x265-params"}[codec]
+    threads = "threads=1" if codec == "libx264" else "log-level=none:pools=none:frame-threads=1"
+    context.options = {
+        "preset": "veryfast",
+        encoder: f"bframes={b_frames}:b-adapt=0:scenecut=0:rc-lookahead=0:{threads}",
+    }
+    packets = []
+    for number in range(frames):
+        frame = to_pix_fmt(picture(number, 96, 64), "yuv420p", 6, False)
+        frame.pts, frame.time_base = number, Fraction(1, rate)
+        packets += [bytes(packet) for packet in context.encode(frame)]
+    return packets + [bytes(packet) for packet in context.encode(None)]
+
+
+def with_arrivals(
+    packets: list[bytes], steps_ms: list[int], monkeypatch: pytest.MonkeyPatch, codec: str
+) -> list[Frame]:
+    """The frames of packets that come so many milliseconds after each other."""
+    clock = FakeTime()
+    monkeypatch.setattr(connection, "time", clock)
+    steps = iter(steps_ms)
+
+    class Arriving:
+        time_base, aspect, frame_rate, has_clock, corrupt = Fraction(1, 1_200_000), Fraction(1), None, False, 0
+        in_parts = False
+        file_seconds = 0.0  # so that the end gives what the decoder still holds
+
+        def __init__(self) -> None:
+            self.codec = codec
+            self.codec_context: Any = av.CodecContext.create(codec, "r")
+            self._left = iter(packets)
+
+        def read(self) -> Any:
+            data = next(self._left, None)
+            if data is None:
+                return None
+            clock.now_ns += next(steps) * 1_000_000
+            packet: Any = av.Packet(data)
+            packet.is_keyframe = True
+            return packet
+
+        def close(self) -> None: ...
+
+    return [item for item in Connection(Arriving(), "door") if isinstance(item, Frame)]
+
+
+def distances_ms(frames: list[Frame]) -> list[int]:
+    return [round((after.pts_seconds - before.pts_seconds) * 1e3) for before, after in itertools.pairwise(frames)]
+
+
+def test_jpegs_are_timed_by_their_arrival_whatever_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [0, 66, 67, 200, 10, 66, 1500, 66]
+    frames = with_arrivals([jpeg(number) for number in range(8)], steps, monkeypatch, "mjpeg")
+    assert [number_of(frame) for frame in frames] == list(range(8))
+    assert distances_ms(frames) == steps[1:]
+
+
+def test_raw_h264_is_timed_by_its_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [0, *[100, 50] * 10]
+    frames = with_arrivals(raw_h264(20), steps, monkeypatch, "h264")
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert distances_ms(frames) == steps[1:20]
+
+
+def test_raw_h264_with_b_frames_is_timed_by_its_arrival_in_the_order_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = with_arrivals(raw_h264(30, b_frames=2), [50] * 30, monkeypatch, "h264")
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert set(distances_ms(frames)) == {50}
+
+
+def test_damaged_frame_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [jpeg(number) for number in range(6)]
+    images[2] = images[2][:300]
+    frames = with_arrivals(images, [100] * 6, monkeypatch, "mjpeg")
+    assert distances_ms(frames) == [100, 200, 100, 100]
+
+
+def test_stall_in_a_stream_without_a_clock_is_a_gap_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = with_arrivals([jpeg(number) for number in range(5)], [0, 66, 60_000, 66, 66], monkeypatch, "mjpeg")
+    clock = LiveClock()
+    placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
+    assert [after - before for before, after in itertools.pairwise(placed)] == pytest.approx(
+        [5940, 5_400_000, 5940, 5940], abs=1
+    )
+    assert clock.jumps == []
+
+
+def at_pace(chunks: list[bytes], rate: float = RATE) -> Iterator[bytes]:
+    """The chunks at a pace that does not drift."""
+    begin = time.monotonic()
+    for number, chunk in enumerate(chunks):
+        time.sleep(max(0.0, begin + number / rate - time.monotonic()))
+        yield chunk
+
+
+def mjpeg_answer(count: int) -> Iterator[bytes]:
+    yield http_answer("multipart/x-mixed-replace; boundary=next")
+    yield from at_pace([part(jpeg(number)) for number in range(count)])
+
+
+def test_recording_of_an_http_mjpeg_stream_lasts_as_long_as_the_stream(tmp_path: Path) -> None:
+    out, controls = tmp_path / "out.mp4", Controls()
+    with HttpServer(lambda _: mjpeg_answer(60)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/video"], timeout_seconds=30)
+        outputs = Outputs(show=("none",), record=str(out))
+        told = run_live(inputs, outputs, segmenter, Style(), controls, quiet=True, reconnect_max_seconds=0)
+    with av.open(str(out)) as container:
+        seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
+    assert told["frames"]["corrupt"] == 0
+    # 60 frames at 15 a second: 3.9 s. At the 25 that FFmpeg makes up it would be 2.4 s. A busy machine makes it longer.
+    assert seconds[-1] - seconds[0] == pytest.approx(told["seconds"], abs=1.0)
+    assert seconds[-1] - seconds[0] > 3.2
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http"])
+def test_raw_h264_from_a_server_is_timed_by_its_arrival(scheme: str) -> None:
+    packets = raw_h264(45)
+    if scheme == "tcp":
+        server: TcpServer = TcpServer(lambda _: at_pace(packets))
+        url = server.url
+    else:
+        server = HttpServer(lambda _: itertools.chain([http_answer("video/h264")], at_pace(packets)))
+        url = f"{server.url}/cam.h264"
+    with server:
+        source = open_stream(url, timeout_seconds=30)
+        assert source.info.frame_rate is None, "FFmpeg's made-up rate is nobody's"
+        frames = [item for item in itertools.islice(source, 40) if isinstance(item, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    stamped = frames[-1].pts_seconds - frames[0].pts_seconds
+    assert stamped == pytest.approx((frames[-1].captured_ns - frames[0].captured_ns) / 1e9, abs=0.01)
+    assert stamped > 2.5, "39 frames at 15 a second take 2.6 s"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("first", ["parameter set", "SEI", "picture in mid-stream"])
+def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str, first: str) -> None:
+    """However slow the camera: the server sends a packet only when the frame before the last is out."""
+    packets, seen = raw_h264(12, codec=codec), threading.Semaphore(2)
+    if first == "SEI":
+        packets[0] = (
+            b"\0\0\0\1\x06\x05\x01\x00\x80" if codec == "libx264" else b"\0\0\0\1\x4e\x01\x05\x01\x00\x80"
+        ) + packets[0]
+    if first == "picture in mid-stream":
+        packets.insert(0, packets[5])
+        seen.release()
+
+    def script(_: int) -> Iterator[bytes]:
+        for packet in packets:
+            assert seen.acquire(timeout=60)
+            yield packet
+
+    with TcpServer(script) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        numbers = []
+        for frame in itertools.islice(source, 11):
+            assert isinstance(frame, Frame)
+            numbers.append(number_of(frame))
+            seen.release()
+        source.close()
+    assert numbers == list(range(11))
+
+
+def test_frames_that_the_decoder_holds_back_come_out_at_the_end_of_a_stream() -> None:
+    numbers: list[int] = []
+    with TcpServer(lambda _: raw_h264(20, b_frames=2)) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        with pytest.raises(Disconnected, match="ended"):
+            numbers.extend(number_of(frame) for frame in source if isinstance(frame, Frame))
+    assert numbers == list(range(20))
+
+
+def test_raw_stream_slower_than_its_time_limit_in_all_opens() -> None:
+    """Six frames take longer than the limit; each comes within it."""
+    with TcpServer(lambda _: at_pace(raw_h264(8), 0.5)) as server:
+        source = open_stream(server.url, timeout_seconds=8)
+        frames = [frame for frame in itertools.islice(source, 6) if isinstance(frame, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(6))
+    assert frames[-1].pts_seconds - frames[0].pts_seconds > 9.5
+
+
+def test_stream_with_a_clock_keeps_it() -> None:
+    with TcpServer(lambda _: paced(encode_ts(30), 3)) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        frames = [item for item in itertools.islice(source, 25) if isinstance(item, Frame)]
+        source.close()
+    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(24 / 30, abs=0.001)
+    assert source.info.frame_rate == 30
+
+
+def test_frames_that_came_while_a_stream_was_opened_have_the_times_at_which_they_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chunks, clock = encode_ts(20), FakeTime()
+
+    class Slow(TcpAnswer):
+        """Gives a frame every 400 ms, by the clock that stands in."""
+
+        def _open(self, *_: object) -> Any:
+            left = iter(chunks)
+
+            class Body:
+                rest = b""
+
+                def read1(self, count: int) -> bytes:
+                    if not self.rest:
+                        clock.now_ns += 400_000_000
+                        self.rest = next(left, b"")
+                    data, self.rest = self.rest[:count], self.rest[count:]
+                    return data
+
+            return Body()
+
+    for module in (transport, connection):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(network, "TcpAnswer", Slow)
+    begin = clock.now_ns
+    source = open_stream("tcp://127.0.0.1:9", timeout_seconds=60)
+    opened = clock.now_ns
+    frames = [frame for frame in itertools.islice(source, 12) if isinstance(frame, Frame)]
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    came = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
+    early = [step for step in came if step <= (opened - begin) // 400_000_000]
+    assert early[:2] == [1, 2], "the first frame came with the first piece, the second with the next"
+    assert came == sorted(set(came)), "no two came at once"
+
+
+def test_mjpeg_over_tcp_is_read_as_over_http() -> None:
+    with TcpServer(lambda _: at_pace([jpeg(number) for number in range(10)], 40)) as server:
+        source = open_stream(server.url, timeout_seconds=30)
+        assert isinstance(source._packets, JpegPackets)
+        frames = [item for item in itertools.islice(source, 10) if isinstance(item, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    assert frames[-1].pts_seconds - frames[0].pts_seconds > 0.15
+
+
+def test_gstreamer_frames_without_a_time_are_placed_by_their_arrival() -> None:
+    """Frames with and without a time in one stream: those without are not taken from another clock."""
+    source = GStreamerSource.__new__(GStreamerSource)
+    source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0
+    source._video = video = RawVideo("I420", 16, 16, Colour("bt601", full_range=False))
+    data = np.zeros(video.size, np.uint8)
+    times = [None, None, 500, 600, None, 800, 900]
+    frames = [
+        source._frame(
+            Header(BUFFER, video.size, None if ms is None else ms * 1_000_000, None),
+            data,
+            7_000_000_000_000 + number * 100_000_000,
+        )
+        for number, ms in enumerate(times)
+    ]
+    clock = LiveClock()
+    placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
+    assert [after - before for before, after in itertools.pairwise(placed)] == [9000] * 6
+    assert len(clock.jumps) <= 1, "where its first time comes"

@@ -1,0 +1,101 @@
+"""A camera by number, as systems without V4L2 read it: through OpenCV, pulled out and plugged in again in mid-run."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+from media import number_of, write_video
+
+from rtseg.core.errors import SourceError
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs import camera
+from rtseg.live.controls import Controls
+from rtseg.live.inputs import find_inputs
+from rtseg.live.outputs import Outputs
+from rtseg.live.run import run_live
+from rtseg.render.style import Style
+
+pytestmark = pytest.mark.timeout(180)
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+
+
+class Plug:
+    """Stands in for `cv2.VideoCapture`: a file at 30 pictures a second, pulled out after twenty, back at the third try."""
+
+    def __init__(self, video: Path, controls: Controls) -> None:
+        self._video, self._controls = video, controls
+        self.opened = 0
+
+    def __call__(self, number: int) -> Plug:
+        assert number == 0
+        self.opened += 1
+        self._read = 0
+        self._capture = self._real(str(self._video))
+        return self
+
+    _real = cv2.VideoCapture
+
+    def read(self) -> tuple[bool, object]:
+        self._read += 1
+        if self.opened == 2 or (self.opened == 1 and self._read > 20):
+            return False, None
+        if self.opened == 3 and self._read > 40:
+            self._controls.quit()
+        time.sleep(1 / 30)
+        return self._capture.read()  # type: ignore[no-any-return]
+
+    def set(self, what: int, value: float) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 30.0
+
+    def release(self) -> None:
+        self._capture.release()
+
+
+@pytest.fixture
+def plug(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
+    video = write_video(tmp_path / "seen.mp4", frames=100, rate=30)
+    plug = Plug(video, Controls())
+    monkeypatch.setattr(camera, "_LINUX", False)
+    monkeypatch.setattr(camera.cv2, "VideoCapture", plug)
+    return plug
+
+
+def test_a_camera_through_opencv_gives_its_pictures(plug: Plug) -> None:
+    source = find_inputs(cameras=["0"])[0].connect()
+    frames = list(itertools.islice(source, 15))
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(15))  # type: ignore[arg-type]
+    assert (source.info.width, source.info.height, source.info.frame_rate) == (96, 64, 30)
+
+
+def test_a_camera_that_is_pulled_out_and_plugged_in_again(plug: Plug, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    outputs = Outputs(show=("none",), record=str(out))
+    with Segmenter(MODEL, size=(96, 64)) as segmenter:
+        told = run_live(find_inputs(cameras=["0"]), outputs, segmenter, Style(), plug._controls, quiet=True)
+    assert plug.opened == 3
+    assert told["failed"] == []
+    assert told["outages"]["count"] == 1
+    assert told["outages"]["seconds"] > 0.5
+    frames = told["frames"]
+    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    with av.open(str(out)) as container:
+        seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
+    assert len(seconds) == frames["written"] > 5
+    assert all(before < after for before, after in itertools.pairwise(seconds))
+    assert max(after - before for before, after in itertools.pairwise(seconds)) > 0.5, "the gap stays a gap"
+
+
+def test_a_camera_that_is_not_there_is_told(plug: Plug) -> None:
+    plug.opened = 1
+    with pytest.raises(SourceError, match="camera 0: it gives no picture"):
+        find_inputs(cameras=["0"])[0].connect()

@@ -1,0 +1,355 @@
+"""`rtseg live` as a user meets it: ends by signal with whole files, survives faults, and tells what happened."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+from live_server import TcpServer, encode_ts, paced
+from media import write_video
+from typer.testing import CliRunner
+
+from rtseg.cli.app import app
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+SMALL = ("--model", str(MODEL), "--size", "96x64", "--show", "none")
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rtseg", "live", *map(str, arguments), *SMALL]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+    process.send_signal(number)
+    try:
+        return process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def lines_in(path: Path) -> list[dict[str, object]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def seconds_in(path: Path) -> list[float]:
+    """Time of each frame of a file that decodes from end to end."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0) if frame.time is not None]
+
+
+def rises(seconds: list[float]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(seconds))
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(
+        tmp_path_factory.mktemp("drive") / "drive.mp4", frames=60, rate=30, options={"preset": "ultrafast"}
+    )
+
+
+def test_a_file_plays_at_its_pace_and_ends(drive: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "s.json"
+    arguments = ("--url", drive, "--realtime", "--every-frame", "--smooth", 0.5)
+    process = start(*arguments, "--record", tmp_path / "out.mp4", "--stats", stats)
+    said = process.communicate(timeout=150)[1]
+    assert process.returncode == 0, said
+    assert len(seconds_in(tmp_path / "out.mp4")) == 60
+    told = json.loads(stats.read_text())
+    assert told["frames"] == {"read": 60, "segmented": 60, "written": 60, "dropped": 0, "corrupt": 0, "late": 0}
+    assert told["command"] == "live"
+    assert told["smooth"] == {"keep": 0.5, "cuts": 29}  # numbered pictures, of brightness far apart
+    assert told["input"] == str(drive)
+    assert told["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
+    assert told["seconds"] >= 59 / 30 - 0.2
+    assert set(told) >= {"latency_ms", "stages", "bottleneck", "classes", "warmup_ms", "outages", "cpu_seconds"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_the_normal_end(drive: Path, tmp_path: Path, number: int) -> None:
+    out, lines, masks = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "masks"
+    stats = tmp_path / "s.json"
+    process = start(
+        *("--url", drive, "--realtime", "--loop", "--stats", stats),
+        *("--record", out, "--jsonl", lines, "--masks", masks),
+    )
+    wait_for(lambda: len(lines_in(lines)) > 20, process)
+    said = end(process, number)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "masks", "out.mp4", "s.json"]
+    seconds = seconds_in(out)
+    assert rises(seconds)
+    told = json.loads(stats.read_text())
+    written = {name: told["sinks"][name]["written"] for name in ("out.mp4", "masks", "lines.jsonl")}
+    assert written == {
+        "out.mp4": len(seconds), "masks": len(list(masks.glob("*.png"))), "lines.jsonl": len(lines_in(lines))
+    }  # fmt: skip
+    assert all(sink["written"] + sink["dropped"] == told["frames"]["segmented"] for sink in told["sinks"].values())
+
+
+def test_an_interrupt_as_python_ends_is_no_failure(drive: Path, tmp_path: Path) -> None:
+    """On a busy machine the second of two interrupts may come when all is done and Python has given up its handlers."""
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import os, signal\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):\n"
+        "        kill(process, number)\n"
+        "late = Late()\n"
+        "from rtseg.cli.app import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, str(script), "live", "--realtime", "--url", str(drive), *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_interrupts_at_the_same_time_are_one(drive: Path, tmp_path: Path) -> None:
+    """`timeout -s INT` sends one to the process and one to its group."""
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    process = start("--url", drive, "--realtime", "--loop", "--stats", stats, "--record", out, "--jsonl", lines)
+    wait_for(lambda: len(lines_in(lines)) > 5, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.002)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "out.mp4", "s.json"]
+
+
+def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None:
+    """A reader that stopped reading hangs the sink of lines; the first signal leaves it behind, the second need not."""
+    read_end, write_end = os.pipe()
+    process = start("--url", drive, "--realtime", "--loop", "--jsonl", "-", stdout=write_end)
+    os.close(write_end)
+    assert os.read(read_end, 1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # a person does not press a key again sooner
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    os.close(read_end)
+    assert process.returncode in (0, 130), said
+
+
+def test_a_reader_that_hangs_does_not_hold_up_the_recording_or_the_end(tmp_path: Path, drive: Path) -> None:
+    read_end, write_end = os.pipe()
+    if hasattr(os, "O_NONBLOCK"):
+        import fcntl
+
+        fcntl.fcntl(write_end, getattr(fcntl, "F_SETPIPE_SZ", 1031), 4096)
+    out, stats, masks = tmp_path / "out.mp4", tmp_path / "s.json", tmp_path / "masks"
+    process = start(
+        *("--url", drive, "--realtime", "--loop", "--jsonl", "-", "--record", out, "--masks", masks, "--stats", stats),
+        stdout=write_end,
+    )
+    os.close(write_end)
+    wait_for(
+        lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
+    )  # a page of lines, and those that wait, are fewer
+    said = end(process)
+    os.close(read_end)
+    assert process.returncode == 1, said
+    assert "standard output: not complete in time" in said
+    told = json.loads(stats.read_text())
+    assert told["sinks"]["standard output"]["dropped"] > 0
+    recorded = told["sinks"]["out.mp4"]
+    assert recorded["written"] + recorded["dropped"] == told["frames"]["segmented"]
+    assert len(seconds_in(out)) == recorded["written"] > told["sinks"]["standard output"]["written"]
+
+
+def test_a_kill_costs_less_than_two_seconds(drive: Path, tmp_path: Path) -> None:
+    out, lines = tmp_path / "out.mp4", tmp_path / "lines.jsonl"
+    process = start("--url", drive, "--realtime", "--loop", "--record", out, "--jsonl", lines)
+    wait_for(lambda: len(lines_in(lines)) > 90, process)
+    process.kill()
+    process.communicate(timeout=120)
+    truth = lines_in(lines)
+    left = seconds_in(tmp_path / "out.partial.mp4")
+    assert rises(left)
+    assert truth[-1]["pts"] - truth[0]["pts"] - left[-1] < 2.0  # type: ignore[operator]
+
+
+def faulty(number: int) -> Iterator[bytes]:
+    """A camera that drops the connection, comes back with a clock set back, then with another size, then stays."""
+    if number == 0:
+        yield from paced(encode_ts(20, start_seconds=500))
+    elif number == 1:
+        yield from paced(encode_ts(20))
+        yield b"\x47\x1f\xff\x10" + b"\xff" * 184 + b"garbage" * 300
+        yield from paced(encode_ts(20, start_seconds=1))
+        yield from paced(encode_ts(20, size=(128, 96), start_seconds=2))
+    else:
+        yield from paced(encode_ts(30) * 30)
+
+
+def test_faults_do_not_stop_it_and_every_file_stays_valid(tmp_path: Path) -> None:
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    with TcpServer(faulty) as server:
+        url = server.url.replace("//", "//me:s3cret@") + "?pw=s3cret"
+        process = start("--url", url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 20)
+        wait_for(lambda: b"***@" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), process)
+        wait_for((tmp_path / "out-3.partial.mp4").exists, process)
+        said = end(process)
+    assert process.returncode == 0, said
+    assert "s3cret" not in said + stats.read_text() + lines.read_text()
+    assert f"tcp://127.0.0.1:{server.port}: pictures again, after" in said
+    assert "pictures are now 128x96" in said
+    told = json.loads(stats.read_text())
+    frames = told["frames"]
+    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert told["outages"]["count"] == 2
+    assert 0 < told["outages"]["seconds"] < told["seconds"]
+    parts = sorted(tmp_path.glob("out*.mp4"))
+    assert [part.name for part in parts] == ["out-2.mp4", "out-3.mp4", "out.mp4"]
+    written = [seconds_in(part) for part in parts]
+    assert all(rises(seconds) for seconds in written)
+    recorded = told["sinks"]["out.mp4"]
+    assert sum(map(len, written)) == recorded["written"] == frames["segmented"] - recorded["dropped"]
+    stamps = [float(str(line["pts"])) for line in lines_in(lines)]
+    assert rises(stamps)
+
+
+WRAP_SECONDS = 2**33 / 90_000
+"""When an MPEG transport stream's clock begins anew."""
+
+
+def stubborn(number: int) -> Iterator[bytes]:
+    """A camera that stalls with its connection open, then has damage in it, wraps its clock, and changes its pixel format."""
+    if number == 0:
+        yield from paced(encode_ts(20))
+        time.sleep(3.5)
+    else:
+        start = round(WRAP_SECONDS * 30) / 30 - 1.0
+        chunks = encode_ts(60, start_seconds=start)
+        chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)  # the decoder finds no end of the picture's data
+        yield from paced(chunks)
+        yield from paced(encode_ts(30 * 60, start_seconds=1.0, pix_fmt="yuv444p"))
+
+
+def test_a_stall_damage_a_clock_that_wraps_and_another_pixel_format_do_not_stop_it(tmp_path: Path) -> None:
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    with TcpServer(stubborn) as server:
+        process = start("--url", server.url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 1.5)
+        wait_for((tmp_path / "out-2.partial.mp4").exists, process)
+        count = len(lines_in(lines))
+        wait_for(lambda: len(lines_in(lines)) > count + 20, process)
+        said = end(process)
+    assert process.returncode == 0, said
+    assert "nothing came in time" in said
+    assert "yuv444p, were 96x64 yuv420p" in said
+    told = json.loads(stats.read_text())
+    frames = told["frames"]
+    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert frames["corrupt"] >= 1
+    assert told["outages"]["count"] >= 1
+    assert 1.0 < told["outages"]["seconds"] < told["seconds"]
+    written = [seconds_in(part) for part in (out, tmp_path / "out-2.mp4")]
+    assert all(rises(seconds) for seconds in written)
+    assert sum(map(len, written)) == told["sinks"]["out.mp4"]["written"]
+    stamps = [float(str(line["pts"])) for line in lines_in(lines)]
+    assert rises(stamps)
+    # The stall is a gap of its length, and the wrap is none.
+    assert told["outages"]["seconds"] < stamps[-1] - stamps[0] < told["seconds"] + 10
+
+
+@pytest.mark.system("gst-launch-1.0")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the process is found in /proc")
+def test_a_camera_whose_process_dies_is_opened_again(tmp_path: Path) -> None:
+    """A camera through GStreamer that is pulled out ends that process: the run goes on, and so does the recording."""
+    out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
+    pipeline = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=96,height=64,framerate=30/1"
+    process = start("--gst", pipeline, "--record", out, "--jsonl", lines, "--stats", stats)
+    wait_for(lambda: len(lines_in(lines)) > 15, process)
+    children = Path(f"/proc/{process.pid}/task").glob("*/children")
+    for child in {int(number) for listed in children for number in listed.read_text().split()}:
+        os.kill(child, signal.SIGKILL)
+    count = len(lines_in(lines))
+    wait_for(lambda: len(lines_in(lines)) > count + 30, process)
+    said = end(process)
+    assert process.returncode == 0, said
+    assert "pictures again, after" in said
+    told = json.loads(stats.read_text())
+    assert told["outages"]["count"] == 1
+    seconds = seconds_in(out)
+    assert rises(seconds)
+    assert len(seconds) == told["sinks"]["out.mp4"]["written"]
+
+
+def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "s.json"
+    with TcpServer(lambda number: paced(encode_ts(30)) if number == 0 else []) as server:
+        process = start(
+            "--url",
+            server.url,
+            "--url",
+            drive,
+            "--realtime",
+            "--loop",
+            "--record",
+            tmp_path / "out.mp4",
+            "--stats",
+            stats,
+        )
+        one, two = tmp_path / "out-url1.partial.mp4", tmp_path / "out-url2.partial.mp4"
+        wait_for(lambda: one.exists() and two.exists() and server.connections > 2, process)
+        said = end(process)
+    assert process.returncode == 0, said
+    told = json.loads(stats.read_text())
+    assert [item["camera"] for item in told["items"]] == ["url1", "url2"]
+    for item, name in zip(told["items"], ("out-url1.mp4", "out-url2.mp4"), strict=True):
+        frames = item["frames"]
+        assert len(seconds_in(tmp_path / name)) == item["sinks"][name]["written"] > 0
+        assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert told["items"][0]["outages"]["count"] >= 1
+    assert told["items"][1]["outages"]["count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 1, "--camera 0"),
+        (("--url", "drive.mp4"), 1, "--realtime"),
+        (("--url", "missing.mp4", "--realtime"), 1, "missing.mp4"),
+        (("--camera", "77"), 1, "/dev/video77"),
+        (("--url", "rtsp://me:s3cret@127.0.0.1:1/x", "--reconnect-max", "0"), 1, "rtsp://127.0.0.1:1/x"),
+        (("--camera", "0", "--keep", "10GB", "--record", "x.mp4"), 1, "--segment"),
+        (("--camera", "0", "--record", "no/such/x.mp4"), 1, "no/such"),
+        (("--camera", "0", "--max-age-ms", "0"), 2, "--max-age-ms"),
+    ],
+    ids=lambda value: "-".join(value)[:30].replace("/", "_") if isinstance(value, tuple) else None,
+)
+def test_what_the_user_can_mend_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["live", *arguments, *SMALL, "--quiet"])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert words in result.output
+    assert "s3cret" not in result.output
+    assert list(tmp_path.iterdir()) == []

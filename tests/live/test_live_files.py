@@ -1,0 +1,708 @@
+"""Files behind http: played once at their own pace, and then the run ends. What is silent or trickles is given up in time."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from av.video.frame import PictureType
+from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
+from media import number_of, picture, read, to_pix_fmt, write_video
+from test_live_arrival import raw_h264
+from test_live_protocols import playlist
+from typer.testing import CliRunner
+
+from rtseg.cli.app import app
+from rtseg.core.errors import Disconnected, SourceError
+from rtseg.core.frame import Frame
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs import open_source
+from rtseg.io.inputs.byte_stream import HttpAnswer
+from rtseg.io.inputs.http_file import HttpFile
+from rtseg.io.inputs.network import open_stream
+from rtseg.live.controls import Controls
+from rtseg.live.inputs import find_inputs
+from rtseg.live.outputs import Outputs
+from rtseg.live.reconnect import Reconnecting
+from rtseg.live.run import run_live
+from rtseg.live.sinks.push import PushSink
+from rtseg.render.style import Style
+
+pytestmark = pytest.mark.timeout(120)
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+
+
+def all_of(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], Reconnecting]:
+    source = find_inputs(urls=[url], timeout_seconds=20)[0].source(pause, log.append)
+    assert isinstance(source, Reconnecting)
+    frames = [frame for frame in source if isinstance(frame, Frame)]
+    return frames, source
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
+def test_file_over_http_is_played_once_at_its_own_pace(tmp_path: Path, kind: str) -> None:
+    data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20).read_bytes()
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        begin = time.monotonic()
+        frames, source = all_of(f"{server.url}/x.{kind}", log)
+        took = time.monotonic() - begin
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert took >= 29 / 20
+    assert frames[-1].pts_seconds == pytest.approx(29 / 20, abs=0.002)
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file" in log[0]
+    assert "once" in log[0]
+
+
+class Silent11(BaseHTTPRequestHandler):
+    """HTTP/1.1 that sends ranges and never says whether it keeps the connection, as embedded servers do."""
+
+    protocol_version = "HTTP/1.1"
+    data = b""
+    stays = True
+
+    def do_GET(self) -> None:
+        begin = int(self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")[0])
+        self.send_response(206 if "Range" in self.headers else 200)
+        if "Range" in self.headers:
+            self.send_header("Content-Range", f"bytes {begin}-{len(self.data) - 1}/{len(self.data)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(self.data) - begin))
+        self.end_headers()
+        self.wfile.write(self.data[begin:])
+        self.close_connection = self.close_connection or not self.stays
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize(("name", "codec"), [("x.mp4", "libx264"), ("x.mov", "mjpeg"), ("x.avi", "libx264")])
+def test_server_that_does_not_say_whether_it_closes_sends_each_frame(
+    tmp_path: Path, name: str, codec: str, stays: bool
+) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(tmp_path / name, frames=30, rate=50, size=(320, 240), codec=codec, pix_fmt=pix_fmt)
+    handler = type("Handler", (Silent11,), {"data": path.read_bytes(), "stays": stays})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        log: list[str] = []
+        frames, source = all_of(f"http://127.0.0.1:{server.server_port}/{name}", log)
+        server.shutdown()
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert source.outages.count == 0
+    assert len(log) == 1
+
+
+def test_file_may_be_read_as_slowly_as_it_plays() -> None:
+    data = bytes(range(256)) * (1 << 15)  # more than the sockets hold
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        file = HttpFile(HttpAnswer(server.url, "x", 60), server.url, 60)
+        read = file.read(1000)
+        file.allow(0.01)
+        time.sleep(0.1)
+        file.allow(60)
+        while piece := file.read(1 << 20):
+            read += piece
+        file.check()
+        file.close()
+    assert read == data
+
+
+def test_server_that_sends_parts_without_saying_so_is_asked_for_them(tmp_path: Path) -> None:
+    """And one that answers with another part than the one that was asked for is told of."""
+    path = write_video(tmp_path / "x.mp4", frames=10, rate=50, size=(320, 240), codec="mjpeg", pix_fmt="yuvj420p")
+    data = path.read_bytes() + (1 << 19).to_bytes(4, "big") + b"free" + bytes((1 << 19) - 8)
+    index = data.index(b"moov") - 4
+    data = data[:index] + (1 << 19).to_bytes(4, "big") + b"free" + bytes((1 << 19) - 8) + data[index:]
+    wrong = False
+
+    def answer(request: str) -> Iterator[bytes]:
+        _, body = file_answer(request, data)
+        if "range:" in request.lower():
+            begin = len(data) - len(body)
+            span = f"Content-Range: bytes {begin + wrong}-{len(data) - 1}/{len(data)}"
+            yield http_answer("video/mp4", "206 Partial Content", f"Content-Length: {len(body)}", span)
+        else:
+            yield http_answer("video/mp4", "200 OK", f"Content-Length: {len(data)}")
+        yield body
+
+    with HttpServer(answer) as server:
+        assert [number_of(frame) for frame in all_of(f"{server.url}/x.mp4", [])[0]] == list(range(10))
+        wrong = True
+        with pytest.raises(Disconnected, match="does not send"):
+            open_stream(f"{server.url}/x.mp4", timeout_seconds=20)
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov+default_base_moof", "frag_keyframe", "frag_keyframe+dash"])
+def test_the_length_of_a_file_in_fragments_is_not_taken_from_the_first(tmp_path: Path, flags: str) -> None:
+    """A server that sends no parts of files shows FFmpeg the first fragment alone before the file is played."""
+    with av.open(str(tmp_path / "x.mp4"), "w", container_options={"movflags": flags}) as container:
+        stream = container.add_stream("mjpeg", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
+        for number in range(20):
+            frame = to_pix_fmt(picture(number, 320, 240), "yuvj420p", 5, True)
+            frame.pts, frame.time_base = number, Fraction(1, 50)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = (tmp_path / "x.mp4").read_bytes()
+    assert data.count(b"moof") > 5
+    log: list[str] = []
+    with HttpServer(
+        lambda _: iter([http_answer("video/mp4", "200 OK", f"Content-Length: {len(data)}"), data])
+    ) as server:
+        frames, source = all_of(f"{server.url}/x.mp4", log)
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file: it is played once" in log[0]
+
+
+B_FRAMES = [
+    ("x.mpg", "mpeg2video", None),
+    ("x.vob", "mpeg2video", "vob"),
+    ("x.mpg", "mpeg1video", "mpeg"),
+    ("x.ts", "mpeg2video", None),
+    ("x.avi", "mpeg4", None),
+    ("x.mkv", "mpeg4", None),
+    ("x.avi", "libx264", None),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "container"), B_FRAMES)
+def test_file_with_b_frames_loses_none_and_keeps_their_order(
+    tmp_path: Path, name: str, codec: str, container: str | None
+) -> None:
+    options = {} if codec == "libx264" else {"qscale": "2"}
+    path = write_video(
+        tmp_path / name, frames=30, rate=50, codec=codec, container=container, b_frames=2, options=options
+    )
+    data = path.read_bytes()
+    with av.open(str(path)) as plain:
+        assert PictureType.B in {frame.pict_type for frame in plain.decode(video=0)}
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        frames, source = all_of(f"{server.url}/{name}", log)
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert frames[-1].pts_seconds == pytest.approx(29 / 50, abs=1.1 / 50)
+    assert source.corrupt == 0
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("offset", ["0", "500"])
+def test_file_whose_clock_jumps_is_played_to_its_end(tmp_path: Path, offset: str) -> None:
+    """Recordings joined in one file, each with a clock of its own; so is an HLS list with discontinuities."""
+    first = write_video(tmp_path / "a.ts", frames=30, rate=50)
+    options = {"output_ts_offset": offset}
+    second = write_video(tmp_path / "b.ts", frames=20, rate=50, container_options=options)
+    data = first.read_bytes() + second.read_bytes() + first.read_bytes()
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        frames, _ = all_of(f"{server.url}/x.ts", log)
+    assert [number_of(frame) for frame in frames] == [*range(30), *range(20), *range(30)]
+    assert frames[-1].pts_seconds == pytest.approx(79 / 50, abs=0.2)
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
+def test_live_stream_with_b_frames_is_shown_in_order(tmp_path: Path, codec: str) -> None:
+    path = write_video(tmp_path / "x.ts", frames=30, codec=codec, b_frames=2, options={"qscale": "2"})
+    with TcpServer(lambda _: iter([path.read_bytes()])) as server:
+        source = find_inputs(urls=[server.url], timeout_seconds=20)[0].source(0, lambda _: None)
+        assert [number_of(frame) for frame in source if isinstance(frame, Frame)] == list(range(30))
+
+
+def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=10, rate=30, container_options={"movflags": "faststart"}).read_bytes()
+
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("video/mp4", "200 OK", "Transfer-OutputOptions: chunked")
+        for begin in range(0, len(data), 700):
+            piece = data[begin : begin + 700]
+            yield b"%x\r\n%s\r\n" % (len(piece), piece)
+        yield b"0\r\n\r\n"
+
+    with HttpServer(answer) as server:
+        frames, source = all_of(server.url, [])
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    assert source.outages.count == 0
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_mp4_in_fragments_is_live_where_neither_server_nor_header_state_a_length(tmp_path: Path, length: bool) -> None:
+    """As go2rtc and `ffmpeg -listen` send it."""
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    data = write_video(tmp_path / "x.mp4", frames=20, rate=20, gop=5, container_options=fragments).read_bytes()
+    again = threading.Event()
+
+    def answer(_: str) -> Iterator[bytes]:
+        if again.is_set():
+            yield http_answer("text/html", "404 Not Found", "Content-Length: 0")
+        else:
+            again.set()
+            yield http_answer("video/mp4", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
+            yield data
+
+    log: list[str] = []
+    with HttpServer(lambda request: file_answer(request, data) if length else answer(request)) as server:
+        frames, source = all_of(f"{server.url}/x.mp4", log, pause=0)
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(19 / 20, abs=0.002)
+    assert source.outages.count == (0 if length else 1)
+    assert ("is a file" if length else "the stream ended") in log[-1]
+    assert len(log) == 1
+
+
+def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
+        outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
+        told = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
+    assert told["failed"] == []
+    assert told["frames"]["segmented"] == told["frames"]["written"] == told["frames"]["read"] == 15
+
+
+def test_push_to_nobody_is_told_with_the_frames_that_were_not_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
+        outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
+        told = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
+    sink = told["sinks"]["rtmp://127.0.0.1:1"]
+    assert sink["written"] == 0
+    assert len(sink["warnings"]) == 1
+    assert re.search(r"outages?; the last: ", sink["warnings"][0])
+    assert sink["dropped"] == 15
+    said = capsys.readouterr().err
+    assert f"note: {sink['warnings'][0]}" in said
+    assert "s3cret" not in said
+
+
+def test_push_to_who_never_answers_is_told_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def connect(_: PushSink) -> Any:
+        over.wait(60)
+        raise OSError
+
+    monkeypatch.setattr(PushSink, "_connect", connect)
+    monkeypatch.setattr("rtseg.live.loop.DRAIN_SECONDS", 1.2)
+    path = write_video(tmp_path / "x.mp4", frames=5, rate=30)
+    with Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[str(path)], realtime=True)
+        outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
+        told = run_live(inputs, outputs, segmenter, Style(), Controls())
+    over.set()
+    assert told["failed"] == []
+    assert told["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
+    said = capsys.readouterr().err
+    assert re.search(r"note: rtmp://127.0.0.1:1: its receiver has taken nothing for \d+ s", said)
+    assert "partial" not in said
+
+
+FORMS = [("x.mp4", True), ("x.mp4", False), ("x.ts", False), ("x.avi", True), ("x.avi", False), ("x.h264", False)]
+
+
+def write_form(path: Path, frames: int, rate: int) -> Path:
+    if path.suffix == ".h264":
+        path.write_bytes(b"".join(raw_h264(frames, rate=rate)))
+        return path
+    return write_video(path, frames=frames, rate=rate)
+
+
+@pytest.mark.parametrize(("name", "local"), FORMS)
+def test_all_frames_of_a_file_are_counted_though_the_model_takes_its_time(
+    tmp_path: Path, name: str, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_form(tmp_path / name, 15, 30).read_bytes()
+
+    def prepare(*_: object) -> None:
+        time.sleep(1.0)  # longer than the file plays
+
+    monkeypatch.setattr(Segmenter, "prepare", prepare)
+    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        url = str(tmp_path / name) if local else f"{server.url}/{name}"
+        inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
+        told = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)
+    assert told["failed"] == []
+    assert told["frames"]["read"] == 15
+    assert told["frames"]["corrupt"] == 0
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: bool) -> None:
+    data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
+    ready = threading.Event()
+    frames: list[Any] = []
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        url = str(tmp_path / "x.mp4") if local else f"{server.url}/x.mp4"
+        source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
+        reading = threading.Thread(target=lambda: frames.extend(source), daemon=True)
+        reading.start()
+        assert source.tried.wait(60)
+        assert source.info.width == 96
+        reading.join(0.3)
+        assert not frames
+        set_ns = time.monotonic_ns()
+        ready.set()
+        reading.join(60)
+    assert [number_of(frame) for frame in frames] == list(range(5))
+    assert frames[0].captured_ns >= set_ns, "its age does not hold the time that the model took"
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("rate", [10, 50])
+def test_raw_h264_file_plays_at_the_rate_that_it_states(tmp_path: Path, rate: int, b_frames: int) -> None:
+    path = tmp_path / "x.h264"
+    path.write_bytes(b"".join(raw_h264(20, b_frames=b_frames, rate=rate)))
+    data = path.read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        for source in (open_stream(f"{server.url}/x.h264", timeout_seconds=30), open_source(path)):
+            frames = [frame for frame in source if isinstance(frame, Frame)]
+            source.close()
+            assert [number_of(frame) for frame in frames] == list(range(20))
+            assert source.info.frame_rate == rate
+            assert [round(frame.pts_seconds * rate, 3) for frame in frames] == list(range(20))
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mpg", "wmv"])
+def test_older_containers_behind_http_play_as_they_do_locally(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"x.{suffix}", frames=20, rate=25, codec="mpeg2video" if suffix == "mpg" else "mpeg4")
+    data = path.read_bytes()
+    with HttpServer(lambda request: file_answer(request, data)) as server:
+        source = open_stream(f"{server.url}/{path.name}", timeout_seconds=30)
+        frames = [frame for frame in source if isinstance(frame, Frame)]
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [round((frame.pts_seconds - frames[0].pts_seconds) * 25, 1) for frame in frames] == list(range(20))
+
+
+def test_avi_that_states_no_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.avi", frames=20, rate=25).read_bytes()
+    with (
+        HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server,
+        pytest.raises(SourceError, match="not a video that rtseg reads over http; download it"),
+    ):
+        open_stream(f"{server.url}/x.avi", timeout_seconds=30)
+
+
+def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "x.mkv", frames=60, rate=30, size=(320, 240)).read_bytes()
+    broken = threading.Event()
+
+    def answer(request: str) -> Iterator[bytes]:
+        chunks = file_answer(request, data, "video/x-matroska")
+        yield next(chunks)
+        rest = next(chunks)
+        if not broken.is_set() and len(rest) == len(data):
+            broken.set()
+            yield rest[: len(rest) // 2]
+        else:
+            yield rest
+
+    log: list[str] = []
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.mkv", log)
+    assert broken.is_set()
+    numbers = [number_of(frame) for frame in frames]
+    assert numbers == list(range(60))
+    assert source.outages.count == 1
+    assert "trying again" in "".join(log)
+
+
+def write_hls(folder: Path, *, ended: bool) -> None:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
+    for number in range(3):
+        begin = number * 15
+        (folder / f"{number}.ts").write_bytes(b"".join(encode_ts(15, first=begin, start_seconds=begin / 30)))
+        lines += ["#EXTINF:0.5,", f"{number}.ts"]
+    (folder / "x.m3u8").write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
+
+
+@pytest.mark.parametrize("between", [0, 400_000])
+@pytest.mark.parametrize("length", [True, False])
+def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int, length: bool) -> None:
+    """FFmpeg finds the index by reading on, and goes back in what its buffer holds: a small file plays."""
+    data = write_video(tmp_path / "x.mov", frames=3).read_bytes()
+    at = data.index(b"moov") - 4
+    assert at > data.index(b"mdat")
+    if between:
+        data = data[:at] + between.to_bytes(4, "big") + b"free" + bytes(between - 8) + data[at:]
+
+    def answer(_: str) -> Iterator[bytes]:
+        yield http_answer("video/quicktime", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
+        yield data
+
+    with HttpServer(answer) as server:
+        if not between:
+            assert len(all_of(f"{server.url}/x.mov", [])[0]) == 3
+            return
+        with pytest.raises(Disconnected, match=r"does not send parts of files .* download it, and use `rtseg video`"):
+            open_stream(f"{server.url}/x.mov", timeout_seconds=20)
+
+
+def test_file_that_breaks_off_at_the_same_place_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_video(tmp_path / "x.ts", frames=90, rate=30).read_bytes()
+    monkeypatch.setattr("rtseg.live.reconnect.FIRST_PAUSE_SECONDS", 0.01)
+
+    def answer(request: str) -> Iterator[bytes]:
+        head, body = file_answer(request, data)
+        yield head
+        yield body[: max(0, len(data) // 2 - (len(data) - len(body)))]  # nothing behind the middle ever comes
+
+    with HttpServer(answer) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+        inputs = find_inputs(urls=[f"{server.url}/x.ts"], timeout_seconds=20)
+        told = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True, every_frame=True)
+    assert len(told["failed"]) == 1
+    assert "x.ts: the " in told["failed"][0]
+    assert 30 <= told["frames"]["read"] < 60
+
+
+def test_playlist_whose_parts_are_no_video_does_not_count_as_late(tmp_path: Path) -> None:
+    (tmp_path / "x.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
+    with playlist(tmp_path) as address, pytest.raises(Disconnected, match="is not a video that rtseg reads"):
+        open_stream(f"{address}/x.m3u8", timeout_seconds=30)
+
+
+def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) -> None:
+    write_hls(tmp_path, ended=True)
+    log: list[str] = []
+    with playlist(tmp_path) as address:
+        begin = time.monotonic()
+        frames, source = all_of(f"{address}/x.m3u8", log)
+    assert [number_of(frame) for frame in frames] == list(range(45))
+    assert source.corrupt == 0
+    assert source.warnings == ()
+    assert time.monotonic() - begin >= 44 / 30
+    assert source.outages.count == 0
+    assert len(log) == 1
+    assert "is a file" in log[0]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_complete_hls_playlist_without_a_length_gives_each_frame(tmp_path: Path, version: str) -> None:
+    """The connection is closed at the end, as of HTTP/1.0 and of pages that programs make."""
+    write_hls(tmp_path, ended=True)
+
+    def answer(request: str) -> Iterator[bytes]:
+        head = http_answer("application/x-mpegurl", "200 OK", "Connection: close")
+        yield head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+        yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
+
+    log: list[str] = []
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.m3u8", log)
+    assert [number_of(frame) for frame in frames] == list(range(45))
+    assert source.warnings == ()
+    assert source.outages.count == 0
+    assert not source.outages.reason
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path, length: bool) -> None:
+    write_hls(tmp_path, ended=True)
+
+    def answer(request: str) -> Iterator[bytes]:
+        name = request.split()[1].removeprefix("/")
+        data = (tmp_path / name).read_bytes()
+        stated = [f"Content-Length: {len(data)}"] if length else []
+        yield http_answer("video/mp2t", "200 OK", *stated, "Connection: close")
+        yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
+
+    with HttpServer(answer) as server:
+        frames, source = all_of(f"{server.url}/x.m3u8", [])
+    assert 25 < len(frames) < 42
+    assert len(frames) + source.corrupt == 45
+    assert any("missing in 2 places" in line for line in source.warnings), source.warnings
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_playlist_of_parts_of_a_file_plays_or_is_refused_by_what_the_server_sends(tmp_path: Path, ranges: bool) -> None:
+    write_hls(tmp_path, ended=True)
+    parts = [(tmp_path / f"{number}.ts").read_bytes() for number in range(3)]
+    data, begin = b"".join(parts), 0
+    lines = ["#EXTM3U", "#EXT-X-VERSION:4", "#EXT-X-TARGETDURATION:1"]
+    for part in parts:
+        lines += ["#EXTINF:0.5,", f"#EXT-X-BYTERANGE:{len(part)}@{begin}", "all.ts"]
+        begin += len(part)
+    text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+
+    def answer(request: str) -> Iterator[bytes]:
+        asked = re.search(r"Range: bytes=(\d+)-(\d*)", request)
+        if ".m3u8" in request.split()[1]:
+            body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nx.m3u8\n" if "/all.m3u8" in request else text.encode()
+            yield http_answer("application/x-mpegurl", "200 OK", f"Content-Length: {len(body)}", "Connection: close")
+            yield body
+            return
+        if not ranges or asked is None:
+            yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
+            yield data
+            return
+        first, last = int(asked[1]), int(asked[2] or len(data) - 1)
+        span = f"Content-Range: bytes {first}-{last}/{len(data)}"
+        length = f"Content-Length: {last + 1 - first}"
+        yield http_answer("video/mp2t", "206 Partial Content", span, length, "Connection: close")
+        yield data[first : last + 1]
+
+    with HttpServer(answer) as server:
+        local = tmp_path / "local.m3u8"
+        local.write_text(text.replace("all.ts", f"{server.url}/all.ts"))
+        if ranges:
+            frames, _ = all_of(f"{server.url}/all.m3u8", [])
+            assert [number_of(frame) for frame in frames] == list(range(45))
+            assert [number_of(frame) for frame in read(local, allow_protocols=["http"])] == list(range(45))
+            return
+        for name in ("x.m3u8", "all.m3u8"):
+            with pytest.raises(SourceError, match=rf"{name}: .*EXT-X-BYTERANGE.* sends whole files instead; download"):
+                open_stream(f"{server.url}/{name}", timeout_seconds=20)
+        with pytest.raises(SourceError, match=r"local.m3u8: .*EXT-X-BYTERANGE"):
+            read(local, allow_protocols=["http"])
+
+
+def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: Path) -> None:
+    write_hls(tmp_path, ended=False)
+    log: list[str] = []
+    with playlist(tmp_path) as address:
+        source = find_inputs(urls=[f"{address}/x.m3u8"], timeout_seconds=4)[0].source(30, log.append)
+        numbers = []
+        for frame in source:
+            numbers.append(number_of(frame))  # type: ignore[arg-type]
+            if len(numbers) == 45:
+                write_hls(tmp_path, ended=True)
+    assert numbers == list(range(45))
+    assert any("complete" in line for line in log)
+
+
+def test_realtime_is_for_files_behind_http_too_and_loop_is_not() -> None:
+    assert len(find_inputs(urls=["http://127.0.0.1:1/x.mp4"], realtime=True)) == 1
+    result = CliRunner().invoke(app, ["live", "--url", "http://127.0.0.1:1/x.mp4", "--loop"])
+    assert result.exit_code == 1
+    assert "--loop" in result.output
+
+
+def test_video_given_a_url_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["video", "http://me:s3cret@127.0.0.1:1/x.mp4", "--model", str(MODEL)])
+    assert result.exit_code == 1
+    assert "rtseg live --url" in result.output
+    assert "s3cret" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+# Time limits
+
+
+def trickle(data: bytes) -> Iterator[bytes]:
+    """One byte every fifth of a second: sooner than any time limit, and never done."""
+    for begin in range(len(data)):
+        yield data[begin : begin + 1]
+        time.sleep(0.2)
+
+
+LIMIT = 1.0
+PATIENCE = 45
+"""Seconds after which a test takes it for a hang, on a machine however busy."""
+
+
+def gives_up(url: str) -> str:
+    begin = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        list(open_stream(url, timeout_seconds=LIMIT))
+    assert time.monotonic() - begin < PATIENCE
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+HEAD = http_answer("multipart/x-mixed-replace; boundary=next")
+TS_HEAD = http_answer("video/mp2t")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: iter(()),
+        lambda: iter([HEAD[:20]]),
+        lambda: iter([HEAD]),
+        lambda: iter([TS_HEAD]),
+        lambda: iter([HEAD, b"--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff\xe0"]),
+        lambda: trickle(HEAD * 20),
+        lambda: itertools.chain([HEAD], trickle(bytes(500))),
+        lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
+        lambda: itertools.chain(
+            [http_answer("video/mp2t", "200 OK", "Transfer-OutputOptions: chunked")], trickle(b"0" * 500)
+        ),
+    ],
+    ids=[
+        "silent",
+        "half a head",
+        "head",
+        "head of TS",
+        "half a part",
+        "head trickles",
+        "parts trickle",
+        "TS trickles",
+        "chunks trickle",
+    ],
+)
+def test_http_server_that_is_silent_or_trickles_is_given_up(answer: object) -> None:
+    never = threading.Event()
+
+    def script(_: str) -> Iterator[bytes]:
+        yield from answer()  # type: ignore[operator]
+        never.wait(60)
+
+    with HttpServer(script) as server:
+        said = gives_up(f"{server.url}/cam")
+    never.set()
+    assert "in time" in said or "no video came" in said
+
+
+@pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
+@pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
+def test_other_servers_that_are_silent_or_trickle_are_given_up(kind: type[TcpServer], data: bytes) -> None:
+    never = threading.Event()
+
+    class Slow(kind):  # type: ignore[valid-type,misc]
+        def _talk(self, client: object, number: int) -> None:
+            for chunk in trickle(data):
+                client.sendall(chunk)  # type: ignore[attr-defined]
+            never.wait(60)
+
+    with Slow(lambda _: ()) as server:
+        gives_up(server.url)
+    never.set()
+
+
+def test_stream_that_falls_silent_is_a_disconnection() -> None:
+    never = threading.Event()
+
+    def script(_: int) -> Iterator[bytes]:
+        yield b"".join(encode_ts(20))
+        never.wait(60)
+
+    with TcpServer(script) as server:
+        source = open_stream(server.url, timeout_seconds=2.0)
+        begin = time.monotonic()
+        with pytest.raises(Disconnected, match="in time"):
+            for _ in source:
+                pass
+        assert time.monotonic() - begin < PATIENCE
+    never.set()

@@ -1,0 +1,149 @@
+"""Each kind of address that `rtseg live --url` takes, from a server on loopback, through to the frames."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
+from media import number_of, picture, rgb_at
+from test_push import INFO, shown
+
+from rtseg.core.errors import Disconnected, SourceError
+from rtseg.core.frame import Frame
+from rtseg.io.inputs.network import open_stream
+from rtseg.live.inputs import find_inputs
+from rtseg.live.reconnect import Reconnecting
+from rtseg.live.sinks.push import PushSink
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def opened(url: str) -> Reconnecting:
+    """As `rtseg live --url` opens it."""
+    source = find_inputs(urls=[url], timeout_seconds=5)[0].source(30, print)
+    assert isinstance(source, Reconnecting)
+    return source
+
+
+def numbers(source: Reconnecting, count: int) -> list[int]:
+    frames = [frame for frame in itertools.islice(source, count) if isinstance(frame, Frame)]
+    source.close()
+    assert all(before.pts < after.pts for before, after in itertools.pairwise(frames))
+    return [number_of(frame) for frame in frames]
+
+
+def test_mpeg_ts_over_http() -> None:
+    answer = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
+    with TcpServer(lambda _: itertools.chain([answer], paced(encode_ts(40), 2))) as server:
+        assert numbers(opened(f"http://127.0.0.1:{server.port}/cam"), 30) == list(range(30))
+
+
+def test_jpegs_over_http_as_small_cameras_send_them() -> None:
+    def jpegs(_: int) -> Iterator[bytes]:
+        yield b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
+        for number in range(40):
+            data = cv2.imencode(".jpg", picture(number, 160, 96)[..., ::-1])[1].tobytes()
+            yield b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data)
+
+    with TcpServer(lambda number: paced(jpegs(number), 2)) as server:
+        assert numbers(opened(f"http://127.0.0.1:{server.port}/cam.mjpg"), 30) == list(range(30))
+
+
+@contextmanager
+def playlist(folder: Path) -> Iterator[str]:
+    """A server of that folder's files; gives its address."""
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_hls_goes_on_where_the_playlist_grows(tmp_path: Path) -> None:
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
+
+    def grow(part: int) -> None:
+        begin = part * 10
+        data = b"".join(encode_ts(10, first=begin, start_seconds=begin / 30))
+        (tmp_path / f"{part}.ts").write_bytes(data)
+        lines.extend(("#EXTINF:0.333,", f"{part}.ts"))
+        (tmp_path / "new").write_text("\n".join(lines) + "\n")
+        (tmp_path / "new").replace(tmp_path / "cam.m3u8")
+
+    grow(0)
+    grow(1)
+    grow(2)
+    with playlist(tmp_path) as address:
+        source = opened(f"{address}/cam.m3u8")
+        seen = []
+        for frame in source:
+            seen.append(number_of(frame))
+            if len(seen) == 15:
+                grow(3)
+            if len(seen) == 40:
+                break
+        source.close()
+    assert seen == list(range(40))
+
+
+def test_rtmp() -> None:
+    with RtmpServer(lambda _: paced(encode_flv(40), 2)) as server:
+        assert numbers(opened(server.url), 30) == list(range(30))
+
+
+@pytest.mark.system("gst-launch-1.0")
+@pytest.mark.parametrize(
+    "entry", [{"urls": ["srt://127.0.0.1:9"]}, {"pipelines": ["appsrc ! video/x-raw,format=I420,width=8,height=8"]}]
+)
+def test_time_limit_holds_for_what_gstreamer_reads(entry: dict[str, list[str]]) -> None:
+    (silent,) = find_inputs(**entry, timeout_seconds=0.4)  # type: ignore[arg-type]
+    with pytest.raises(Disconnected, match=r"silent for 0\.4 s"):
+        silent.connect()
+
+
+@pytest.mark.system("gst-launch-1.0")
+def test_srt_through_gstreamer() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sink, stop = PushSink(f"srt://127.0.0.1:{port}?mode=listener", INFO, size=(160, 96)), threading.Event()
+
+    def send() -> None:
+        number = 0
+        while not stop.wait(0.02):
+            sink.write(shown(number))
+            number += 1
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    source = opened(f"srt://127.0.0.1:{port}")
+    frames = list(itertools.islice(source, 5))
+    source.close()
+    stop.set()
+    sender.join(60)
+    sink.close()
+    assert [(frame.width, frame.height) for frame in frames] == [(160, 96)] * 5
+    assert np.abs(np.subtract(rgb_at(frames[-1], 20, 12), (200, 30, 30))).max() < 14
+
+
+@pytest.mark.parametrize("url", ["rtsp://me:s3cret@127.0.0.1:0/v", "rtmp://127.0.0.1:0/v/x"])
+def test_address_to_which_nothing_connects_is_not_said_to_send(url: str) -> None:
+    with pytest.raises(
+        SourceError, match=r"nothing can be reached at this address, or .*check host and port"
+    ) as caught:
+        open_stream(url, timeout_seconds=5)
+    assert "s3cret" not in str(caught.value)
+    assert "download" not in str(caught.value)

@@ -1,0 +1,282 @@
+"""Where live frames go: recordings in files and segments, lines, snapshots, several cameras in one picture."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from media import corners_of, number_of, picture, read, to_pix_fmt
+
+from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.frame import Colour, Frame, StreamInfo
+from rtseg.core.palette import CAMVID_CLASSES
+from rtseg.io.inputs.live_clock import TIME_BASE
+from rtseg.io.outputs import Sink
+from rtseg.live.live_frame import Shown
+from rtseg.live.mosaic import Mosaic
+from rtseg.live.outputs import Outputs, _open_video, parse_bytes
+from rtseg.live.sinks.jsonl import JsonLines, LinesFile
+from rtseg.live.sinks.record import Record
+from rtseg.live.sinks.snapshot import Snapshots
+
+pytestmark = pytest.mark.timeout(180)
+
+COLOUR = Colour("bt601", full_range=False)
+
+
+def item(number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0") -> Shown:
+    """A frame that shows its number, as the loop would hand it on."""
+    coded = to_pix_fmt(picture(number, *size), "yuv420p", 6, False)
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
+    ticks = 3000 * number if pts is None else pts
+    now = time.monotonic_ns()
+    frame = Frame((planes[0], planes[1], planes[2]), "yuv420p", COLOUR, ticks, TIME_BASE, number, 3000, now)
+    info = StreamInfo("door", *size, "yuv420p", COLOUR, TIME_BASE, Fraction(30))
+    classes = np.repeat(np.array([[0, 0, 3, 10]], np.uint8), 4, axis=0)
+    return Shown(frame, classes, frame, camera, info, now, 7.5)
+
+
+def open_file(path: str, first: Shown) -> Sink:
+    return _open_video(path, first, Outputs())
+
+
+def numbers_in(path: Path) -> list[int]:
+    return [number_of(frame) for frame in read(path)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Recordings
+
+
+def test_a_recording_is_one_file_that_begins_at_0_and_keeps_gaps(tmp_path: Path) -> None:
+    record = Record(str(tmp_path / "out.mp4"), open_file)
+    stamps = [90_000 + 3000 * index + (450_000 if index >= 5 else 0) for index in range(10)]
+    for index, pts in enumerate(stamps):
+        record.write(item(index, pts=pts))
+    record.close()
+    assert names(tmp_path) == ["out.mp4"]
+    frames = read(tmp_path / "out.mp4")
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    seconds = [frame.pts_seconds for frame in frames]
+    assert seconds == pytest.approx([(pts - 90_000) / 90_000 for pts in stamps], abs=0.001)
+    assert record.written == 10
+
+
+def test_another_size_begins_another_file(tmp_path: Path) -> None:
+    record = Record(str(tmp_path / "out.mp4"), open_file)
+    for index in range(12):
+        record.write(item(index, size=(96, 64) if index < 5 or index >= 9 else (128, 96)))
+    record.close()
+    assert names(tmp_path) == ["out-2.mp4", "out-3.mp4", "out.mp4"]
+    assert [numbers_in(tmp_path / name) for name in ("out.mp4", "out-2.mp4", "out-3.mp4")] == [
+        [*range(5)],
+        [*range(5, 9)],
+        [*range(9, 12)],
+    ]
+    assert read(tmp_path / "out-2.mp4")[0].pts == 0
+    assert record.written == 12
+
+
+def test_segments_are_as_long_as_asked_and_lose_no_frame(tmp_path: Path) -> None:
+    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
+    for index in range(75):
+        record.write(item(index))
+    record.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    assert len(files) == 3
+    assert sorted(len(numbers_in(path)) for path in files) == [15, 30, 30]
+    assert sorted(itertools.chain(*map(numbers_in, files))) == list(range(75))
+    assert all(path.name.startswith("out-2") and "partial" not in path.name for path in files)
+
+
+def test_keep_removes_the_oldest_of_its_own_and_nothing_else(tmp_path: Path) -> None:
+    old = [tmp_path / f"out-20200101T00000{second}Z.mp4" for second in range(4)]
+    cut = tmp_path / "out-20200101T000004Z.partial.mp4"
+    others = [tmp_path / "out.mp4", tmp_path / "out-holiday.mp4", tmp_path / "rear-20200101T000000Z.mp4"]
+    for path in (*old, cut, *others):
+        path.write_bytes(b"x" * 40_000)
+    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=130_000)
+    for index in range(40):
+        record.write(item(index))
+    record.close()
+    assert not any(path.exists() for path in old[:3])
+    assert record.removed >= 3
+    assert all(path.exists() for path in others)
+    newest = [name for name in names(tmp_path) if name.startswith("out-2") and not name.startswith("out-2020")]
+    assert len(newest) == 2
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_first_frame(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="no such folder"):
+        Record(str(tmp_path / "missing" / "out.mp4"), open_file)
+
+
+def written_to_avi(path: Path, seconds: list[float]) -> tuple[Record, list[tuple[int, float]]]:
+    """A recording of pictures at these times, of a camera that states no rate; which picture is read from it, and where."""
+    record = Record(str(path), open_file)
+    for index, when in enumerate(seconds):
+        shown = item(index, pts=round(when * 90_000))
+        record.write(replace(shown, info=replace(shown.info, frame_rate=None)))
+    record.close()
+    return record, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
+
+
+def test_an_avi_of_a_camera_whose_pictures_come_unevenly_holds_all_of_them(tmp_path: Path) -> None:
+    """AVI counts 25 frames a second where the camera states no rate, and the network brings two pictures at once."""
+    seconds = [index / 15 - (0.06 if index in (3, 20) else 0) for index in range(40)]
+    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    assert [number for number, _ in found] == list(range(40))
+    assert [when for _, when in found] == pytest.approx(seconds, abs=1.501 / 25)
+    assert (record.written, record.dropped, record.warnings) == (40, 0, ())
+
+
+def test_an_avi_of_a_camera_that_is_faster_leaves_out_frames_and_goes_on(tmp_path: Path) -> None:
+    seconds = [index / 50 for index in range(100)]
+    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    assert names(tmp_path) == ["out.avi"]
+    assert found[-1][1] == pytest.approx(seconds[-1], abs=1.501 / 25)
+    assert all(when == pytest.approx(seconds[number], abs=1.501 / 25) for number, when in found)
+    assert (record.written, record.dropped) == (len(found), 100 - len(found))
+    assert 45 <= len(found) <= 55
+    assert len(record.warnings) == 1
+    assert record.warnings[0].startswith("avi counts 25 frames a second, and frames came faster: some are left out")
+
+
+# Options
+
+
+def test_sizes_in_bytes() -> None:
+    assert [parse_bytes(text) for text in ("500MB", "10GB", "1.5T", "7", None)] == [
+        500_000_000,
+        10_000_000_000,
+        1_500_000_000_000,
+        7,
+        None,
+    ]
+    with pytest.raises(OptionError, match="10GB"):
+        parse_bytes("a lot")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (Outputs(show=("mirror",)), "mirror"),
+        (Outputs(segment_seconds=60), "--record"),
+        (Outputs(record="out.mp4", keep_bytes=1), "--segment"),
+        (Outputs(record="out.mp4", segment_seconds=0.1), "0.1"),
+    ],
+)
+def test_what_makes_no_sense_is_told(outputs: Outputs, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        outputs.check()
+
+
+def test_with_nothing_named_there_is_a_page_where_there_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    if sys.platform.startswith("linux"):
+        assert Outputs().shown_on() == ("web",)
+    assert Outputs(record="out.mp4").shown_on() == ()
+    assert Outputs(show=("web", "none"), record="out.mp4").shown_on() == ("web",)
+
+
+# Lines, snapshots, mosaic
+
+
+def test_lines_of_two_cameras_stay_whole(tmp_path: Path) -> None:
+    file = LinesFile(str(tmp_path / "lines.jsonl"))
+    one, two = JsonLines(file, CAMVID_CLASSES), JsonLines(file, CAMVID_CLASSES)
+    for index in range(3):
+        one.write(item(index, camera="camera0"))
+        two.write(item(index, camera="camera1"))
+    one.close()
+    two.close()
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert [(line["camera"], line["index"]) for line in lines] == [
+        (f"camera{c}", i) for i in range(3) for c in range(2)
+    ]
+    assert lines[-1]["pts"] == pytest.approx(2 / 30, abs=1e-5)
+    assert lines[0]["classes"] == {CAMVID_CLASSES[0]: 0.5, CAMVID_CLASSES[3]: 0.25, CAMVID_CLASSES[10]: 0.25}
+    assert lines[0]["infer_ms"] == 7.5
+    assert lines[0]["latency_ms"] >= lines[0]["age_ms"] >= 0
+
+
+def test_a_snapshot_is_what_was_shown(tmp_path: Path) -> None:
+    saved: list[Path] = []
+    sink = Snapshots(tmp_path / "pictures", saved.append)
+    sink.write(item(5))
+    rgb = cv2.cvtColor(cv2.imread(str(saved[0])), cv2.COLOR_BGR2RGB)
+    assert rgb.shape == (64, 96, 3)
+    expected = picture(5).astype(int)
+    for y, x in ((6, 6), (6, 90), (58, 6), (58, 90)):
+        assert np.abs(rgb[y, x].astype(int) - expected[y, x]).max() <= 6
+    assert names(tmp_path / "pictures") == [saved[0].name]
+
+
+def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
+    mosaic = Mosaic(["front", "rear", "left"], cell=(192, 108))
+    mosaic.put(0, item(1))
+    mosaic.put(1, item(2))
+    whole = mosaic.put(2, item(3, size=(64, 96)))
+    assert (whole.shown.width, whole.shown.height) == (384, 216)
+    rgb = np.stack([whole.shown.planes[2], whole.shown.planes[0], whole.shown.planes[1]], axis=-1).astype(int)
+    for left, top, size in ((0, 0, (96, 64)), (192, 0, (96, 64)), (0, 108, (64, 96))):
+        width = round(108 * size[0] / size[1])
+        begin = left + (192 - width) // 2
+        corners = [
+            (top + 6, begin + 6),
+            (top + 6, begin + width - 6),
+            (top + 102, begin + 6),
+            (top + 102, begin + width - 6),
+        ]
+        for (y, x), colour in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
+            assert np.abs(rgb[y, x] - colour).max() <= 12
+    assert rgb[108 + 50, 10].max() == 0, "beside a picture of another shape it is black"
+    mosaic.silent(1, "no pictures for 3 s")
+    dark = mosaic.put(0, item(4)).shown.planes[0][90:100, 300:380]
+    assert dark.mean() < whole.shown.planes[0][90:100, 300:380].mean() / 2
+
+
+def test_corners_helper_agrees() -> None:
+    assert corners_of(item(0).frame) == "RGBY"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process change its title")
+def test_passwords_are_gone_from_the_process_list() -> None:
+    script = (
+        "import pathlib, rtseg.core.process_title as t\n"
+        "print(t.hide_passwords(), pathlib.Path('/proc/self/cmdline').read_bytes().decode().replace('\\0', ' '))"
+    )
+    url = "rtsp://me:s3cret@cam/live?pw=s3cret"
+    command = [sys.executable, "-c", script, "--url", url, "--camera", "0"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True).stdout
+    assert said.startswith("True")
+    assert "s3cret" not in said
+    assert "@cam/live?" in said
+    assert said.rstrip().endswith("--camera 0")
+
+
+def test_a_recording_survives_a_cut(tmp_path: Path) -> None:
+    """What lies on the disk while it is being written can be played, but for the last second."""
+    record = Record(str(tmp_path / "out.mp4"), open_file)
+    for index in range(120):
+        record.write(item(index))
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes((tmp_path / "out.partial.mp4").read_bytes())
+    with av.open(str(copy)) as container:
+        found = sum(1 for _ in container.decode(video=0))
+    record.abort()
+    assert found >= 120 - 30

@@ -1,0 +1,28 @@
+"""The one-minute form of `benchmarks/live_soak.py`: a camera faster than the model makes nothing grow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "tests" / "data" / "nearest-color.onnx"
+
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
+
+
+def test_a_minute_with_a_slow_model_ends_as_young_and_small_as_it_began() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "live_soak.py"), "--minutes", "1.2", "--slow-ms", "60"]
+    command += ["--model", str(MODEL), "--size", "160x96"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True, cwd=ROOT)
+    told = json.loads(done.stdout)
+    frames = told["frames"]
+    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert frames["dropped"] > 0, "the model was not slower than the camera: nothing was proven"
+    assert told["sinks"]["out.mp4"]["dropped"] == 0
+    assert told["p99_change"] <= 0.10
+    assert told["memory_growth_mib"] < 5

@@ -1,0 +1,567 @@
+"""Live sources: connections that hold, break, stall, come back and change; files at their own pace; secrets kept."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.container import InputContainer
+from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts, paced
+from media import number_of, write_video
+
+from rtseg.core.errors import Disconnected, OptionError, SourceError
+from rtseg.core.frame import Colour, Frame, StreamInfo
+from rtseg.io.inputs import open_source
+from rtseg.io.inputs.connection import Connection
+from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
+from rtseg.io.inputs.network import open_stream
+from rtseg.io.inputs.packets import DemuxedPackets
+from rtseg.live.file_playback import Paced
+from rtseg.live.inputs import find_inputs
+from rtseg.live.reconnect import Reconnecting
+
+pytestmark = pytest.mark.timeout(180)
+
+TIMEOUT = 6.0
+
+
+def take(source: object, count: int) -> list[Frame]:
+    frames = [item for item in itertools.islice(iter(source), count) if isinstance(item, Frame)]  # type: ignore[call-overload]
+    assert len(frames) == count
+    return frames
+
+
+def until_gone(source: Iterable[object]) -> tuple[list[Frame], str]:
+    """All its frames, and how it said that it was gone."""
+    frames: list[Frame] = []
+    try:
+        frames.extend(item for item in source if isinstance(item, Frame))
+    except Disconnected as gone:
+        return frames, str(gone)
+    pytest.fail("a live source ended without saying why")
+
+
+def rising(frames: list[Frame]) -> bool:
+    return all(before.pts < after.pts for before, after in itertools.pairwise(frames))
+
+
+def reconnecting(server: TcpServer, log: list[str], **options: float) -> Reconnecting:
+    return Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append, **options)  # type: ignore[arg-type]
+
+
+# Connections
+
+
+def test_tcp_gives_each_picture_with_its_time_and_then_says_that_it_ended() -> None:
+    chunks = encode_ts(40)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, gone = until_gone(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    assert (source.info.width, source.info.height, source.info.codec) == (96, 64, "h264")
+    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(39 / 30, abs=0.001)
+    assert all(before.captured_ns < after.captured_ns for before, after in itertools.pairwise(frames))
+    assert "ended" in gone
+    assert source.corrupt == 0
+    assert source.info.frame_rate == 30
+    assert source.info.name == f"tcp://127.0.0.1:{server.port}"
+
+
+def test_udp_gives_pictures_and_silence_ends_it() -> None:
+    chunks = encode_ts(60)
+    with UdpSender(paced(chunks * 2, 2)) as sender:
+        source = open_stream(sender.url, timeout_seconds=TIMEOUT)
+        frames, gone = until_gone(source)
+        source.close()
+    numbers = [number_of(frame) for frame in frames]
+    assert len(numbers) >= 20
+    assert numbers[0] % 10 == 0, "pictures before the first key frame are not shown"
+    assert numbers[:20] == [(numbers[0] + index) % 60 for index in range(20)]
+    assert "127.0.0.1" in gone
+
+
+def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
+    chunks = encode_rtp(40, size=(320, 192))
+    log: list[str] = []
+    with RtspServer(lambda _: paced(chunks, 2)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        frames: list[Frame] = []
+        for frame in source:
+            frames.append(frame)
+            if len(frames) == 20:
+                server.stop()
+                threading.Timer(0.3, server.start).start()
+            if len(frames) == 50:
+                break
+        source.close()
+        wrong = server.url.replace("s3cret", "guess")
+        with pytest.raises(Disconnected, match=rf"can't open rtsp://127.0.0.1:{server.port}/cam: .*401") as caught:
+            open_stream(wrong, timeout_seconds=TIMEOUT)
+    assert [number_of(frame) for frame in frames[:20]] == list(range(20))
+    assert rising(frames)
+    assert source.outages.count >= 1
+    assert "s3cret" not in "".join(log) + str(caught.value)
+
+
+@pytest.mark.parametrize("good", [0, 40])
+def test_frames_of_which_none_can_be_decoded_are_told_and_why(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+    monkeypatch.setattr("rtseg.io.inputs.connection.UNDECODABLE_SECONDS", 0.0)
+    bad = encode_rtp(80, without=(7, 8))
+    if good:  # pictures first, and then slices that name parameter sets (31) which never came
+        bad = encode_rtp(good) + [chunk[:17] + b"\x88\x04\0" + chunk[20:] for chunk in bad[1:]]
+    log: list[str] = []
+    with RtspServer(lambda number: paced(encode_rtp(10) if number else bad, 4)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        frames = list(itertools.islice(source, good + 10))
+        source.close()
+    assert [number_of(frame) for frame in frames] == [*range(good), *range(10)]
+    (line,) = [line for line in log if "decoded" in line]
+    assert "frames arrive, but none of the last" in line
+    assert ("the stream has no parameter sets (SPS and PPS)" in line) == (not good)
+    assert "s3cret" not in line
+
+
+def test_damage_is_counted_and_passed() -> None:
+    chunks = encode_ts(60)
+    broken = [
+        chunk if index not in (23, 24) else chunk[:188] + b"\x47\x1f\xff\x10" * 47 for index, chunk in enumerate(chunks)
+    ]
+    with TcpServer(lambda _: paced(broken, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, _ = until_gone(source)
+        source.close()
+    numbers = [number_of(frame) for frame in frames]
+    assert set(numbers) >= {*range(23), *range(30, 60)}
+    assert 60 - len(numbers) >= 1
+
+
+def test_what_the_decoder_can_not_read_is_counted_and_passed() -> None:
+    chunks = encode_ts(60)
+    chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, _ = until_gone(source)
+        source.close()
+    assert source.corrupt == 1
+    assert {number_of(frame) for frame in frames} >= {*range(14), *range(20, 60)}
+    assert len(frames) + source.corrupt == 60
+
+
+def test_a_size_that_changes_in_mid_stream_changes_the_frames() -> None:
+    chunks = [*encode_ts(10), *encode_ts(10, size=(128, 96), first=10, start_seconds=1 / 3)]
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames = take(source, 20)
+        info = source.info
+        source.close()
+    assert [(frame.width, frame.height) for frame in frames] == [(96, 64)] * 10 + [(128, 96)] * 10
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert (info.width, info.height) == (128, 96)
+
+
+def test_a_pixel_format_that_changes_in_mid_stream_changes_the_frames() -> None:
+    chunks = [*encode_ts(10), *encode_ts(10, first=10, start_seconds=1 / 3, pix_fmt="yuv444p")]
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames = take(source, 20)
+        source.close()
+    assert [frame.pixel_format for frame in frames] == ["yuv420p"] * 10 + ["yuv444p"] * 10
+
+
+def test_closing_from_another_thread_ends_the_reading() -> None:
+    chunks = encode_ts(30)
+    with TcpServer(lambda _: paced(chunks * 100)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        threading.Timer(0.3, source.close).start()
+        for _ in source:
+            pass
+        source.close()
+
+
+# What can't be opened
+
+
+def test_nobody_there_is_told_without_the_password() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url in (f"http://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret", f"rtsp://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret"):
+        with pytest.raises(Disconnected, match=rf"127.0.0.1:{port}/cam: .*refused") as caught:
+            open_stream(url, timeout_seconds=TIMEOUT)
+        assert "s3cret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_a_silent_server_is_given_up() -> None:
+    release = threading.Event()
+
+    def silent(_: int) -> Iterator[bytes]:
+        release.wait(60)
+        yield b""
+
+    with TcpServer(silent) as server:
+        for url in (server.url, server.url.replace("tcp", "rtsp") + "/cam", server.url.replace("tcp", "http") + "/cam"):
+            with pytest.raises(Disconnected, match="can't open"):
+                open_stream(url, timeout_seconds=0.5)
+            # the server serves one at a time
+            server.stop()
+            server.start()
+    release.set()
+
+
+def test_a_playlist_can_not_make_it_read_files(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "private.ts")
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{video}\n#EXT-X-ENDLIST\n".encode()
+    answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n" + playlist
+    with TcpServer(lambda _: [answer]) as server:
+        for path in ("cam.m3u8", "cam.ts"):
+            with pytest.raises(SourceError):
+                open_stream(f"http://127.0.0.1:{server.port}/{path}", timeout_seconds=TIMEOUT)
+
+
+def test_what_is_no_input_is_told_before_anything_is_opened() -> None:
+    with pytest.raises(OptionError, match="--realtime"):
+        find_inputs(urls=["drive.mp4"])
+    with pytest.raises(OptionError, match="named twice"):
+        find_inputs(cameras=["0", "/dev/video0"])
+    with pytest.raises(OptionError, match="--camera 0"):
+        find_inputs()
+    with pytest.raises(OptionError, match="gopher"):
+        find_inputs(urls=["gopher://x/"])[0].connect()
+    with pytest.raises(OptionError, match="by number"):
+        find_inputs(cameras=["front"])
+    with pytest.raises(Disconnected, match="there is no /dev/video77"):
+        find_inputs(cameras=["77"])[0].connect()
+
+
+# Coming back
+
+
+def test_a_server_that_goes_and_comes_is_waited_for() -> None:
+    chunks = encode_ts(30)
+    log: list[str] = []
+    with TcpServer(lambda _: paced(chunks, 2)) as server:
+        source = reconnecting(server, log)
+        frames: list[Frame] = []
+        for frame in source:
+            frames.append(frame)
+            if len(frames) == 20:
+                server.stop()
+                threading.Timer(0.7, server.start).start()
+            if len(frames) == 50:
+                break
+        source.close()
+    assert rising(frames)
+    assert [frame.index for frame in frames] == list(range(50))
+    assert all(frame.time_base == TIME_BASE for frame in frames)
+    gap = max(range(1, 50), key=lambda i: frames[i].pts - frames[i - 1].pts)
+    passed = (frames[gap].captured_ns - frames[gap - 1].captured_ns) / 1e9
+    assert frames[gap].pts_seconds - frames[gap - 1].pts_seconds == pytest.approx(passed, abs=0.05)
+    assert passed > 0.4
+    assert source.outages.count >= 1
+    assert 0.2 < source.outages.seconds <= passed + 0.05 or source.outages.count > 1
+    assert "trying again" in log[0]
+    assert any("pictures again" in line for line in log)
+
+
+def test_a_stall_is_an_outage_and_a_new_connection() -> None:
+    chunks = encode_ts(20)
+
+    def stalls(number: int) -> Iterator[bytes]:
+        yield from paced(chunks, 2)
+        if number == 0:
+            never.wait(60)
+
+    never = threading.Event()
+    log: list[str] = []
+    server = TcpServer(stalls)
+    # the stalled connection stays open: the next one is another thread's
+    server_two = TcpServer(lambda _: paced(chunks, 2))
+    urls = iter([server.url, *[server_two.url] * 20])
+    source = Reconnecting("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
+    frames = take(source, 30)
+    source.close()
+    never.set()
+    server.stop()
+    server_two.stop()
+    assert rising(frames)
+    assert source.outages.count >= 1
+    assert source.outages.seconds > 0
+    assert any("nothing came in time" in line for line in log)
+
+
+def test_no_reconnection_where_none_is_wanted() -> None:
+    chunks = encode_ts(20)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = reconnecting(server, [], longest_pause_seconds=0)
+        frames = list(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert server.connections == 1
+    assert "ended" in source.outages.reason
+    assert not source.outages.connected
+
+
+def test_pauses_grow_and_closing_ends_the_waiting() -> None:
+    tries: list[float] = []
+
+    def fails() -> object:
+        tries.append(time.monotonic())
+        raise Disconnected("door: connection refused")
+
+    source = Reconnecting("door", fails)  # type: ignore[arg-type]
+    thread = threading.Thread(target=lambda: list(source))
+    thread.start()
+    assert source.tried.wait(60)
+    assert not source.outages.connected
+    assert "refused" in source.outages.reason
+    while len(tries) < 4:  # the test's own limit ends it where they never come
+        time.sleep(0.05)
+    source.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    pauses = [after - before for before, after in itertools.pairwise(tries)]
+    assert pauses[0] >= 0.25
+    assert pauses[2] >= 1.0
+
+
+class Sent:
+    """Pictures that came at these seconds. Implements `rtseg.io.inputs.Source`."""
+
+    info = StreamInfo("door", 2, 2, "yuv420p", Colour("bt709", False), TIME_BASE)
+    corrupt = 0
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, seconds: Iterable[float]) -> None:
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[Frame]:
+        plane = np.zeros((2, 2), np.uint8)
+        for index, when in enumerate(self._seconds):
+            stamp = round(when / TIME_BASE)
+            yield Frame(
+                (plane, plane[:1, :1], plane[:1, :1]), "yuv420p", self.info.colour, stamp, TIME_BASE, index,
+                captured_ns=round(when * 1e9) + 1,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        pass
+
+
+def outages_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
+    """How many outages there are until the last of pictures at these distances, how long, and what is said of them."""
+    log: list[str] = []
+    seconds = list(itertools.accumulate(steps, initial=100.0))
+    source = Reconnecting("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
+    frames = take(source, len(seconds))
+    told = source.outages.count, source.outages.seconds, [line for line in log if "again" in line]
+    source.close()
+    assert len(frames) == len(seconds)
+    return told
+
+
+@pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
+def test_a_regular_pace_is_no_outage(step: float) -> None:
+    assert outages_of([step] * 12) == (0, 0.0, [])
+    assert outages_of([step * factor for factor in (1, 1.4, 0.7, 1, 0.5, 1.2)]) == (0, 0.0, [])
+
+
+@pytest.mark.parametrize(("step", "silence"), [(0.03, 1.2), (0.5, 2.0), (1.5, 5.0)])
+def test_a_silence_that_is_unusual_is_an_outage(step: float, silence: float) -> None:
+    count, seconds, log = outages_of([*[step] * 6, silence, *[step] * 6, silence, step])
+    assert (count, seconds) == (2, pytest.approx(2 * silence))
+    assert log == [f"door: pictures again, after {silence:.1f} s without"] * 2
+
+
+def test_a_camera_that_becomes_slow_has_outages_only_until_its_pace_is_known() -> None:
+    count, _, _ = outages_of([*[0.03] * 50, *[2.0] * 50])
+    assert 1 <= count <= 6
+
+
+def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
+    chunks = [*encode_ts(20, start_seconds=100), *encode_ts(20, first=20, start_seconds=3)]
+    with TcpServer(lambda _: paced(chunks, 2)) as server:
+        source = reconnecting(server, [])
+        frames = take(source, 40)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(40))
+    assert rising(frames)
+    assert frames[0].pts == 0
+    assert frames[-1].pts_seconds < 10
+    assert source.warnings == (source.warnings[0],)
+    size = float(source.warnings[0].partition("jumped once (")[2].partition(" s)")[0])
+    assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "the size of the jump"
+
+
+@pytest.mark.parametrize("size", [-991.6, -2000.0, 30.0])
+def test_an_rtsp_clock_that_is_set_back_is_told_with_its_size(size: float) -> None:
+    """RTP counts in 32 bits: FFmpeg takes a clock that is set far back for one that went round."""
+    step = 90_000 // 30
+
+    def stamp_of(number: int) -> int:
+        return 3000 * 90_000 + number * step + (round(size * 90_000) if number >= 20 else 0)
+
+    chunks = encode_rtp(40, stamp_of=stamp_of)
+    with RtspServer(lambda _: paced(chunks, 2)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        frames = take(source, 40)
+        source.close()
+    assert rising(frames)
+    assert frames[-1].pts_seconds < 10
+    assert [warning.partition("once (")[2].partition(")")[0] for warning in source.warnings] == [f"{size:+.1f} s"]
+
+
+def test_live_clock() -> None:
+    clock = LiveClock()
+    second = 1_000_000_000
+    assert clock.place(Fraction(7), 10 * second) == 0
+    assert clock.place(Fraction(15, 2), 10 * second + second // 2) == 45_000
+    assert clock.place(None, 11 * second) == 90_000
+    assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: joined by the time that passed"
+    assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "a little back: just behind"
+    assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: joined by the time that passed"
+    assert clock.place(Fraction(5000) + Fraction(1, 30), 13 * second) == 180_001 + 93_000
+    assert clock.jumps == pytest.approx([-9.0, 4999.1], abs=0.01)
+    clock.restart()
+    assert clock.place(Fraction(77), 15 * second) == 273_001 + 2 * 90_000
+    late = clock.place(Fraction(77) + Fraction(1, 30), 20 * second)
+    assert late == 273_001 + 2 * 90_000 + 3000, "a picture that comes late keeps the stream's distance"
+
+
+def stamps_at_30(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
+    """Where a clock places frames that arrive 30 times a second with these stamps, in seconds."""
+    clock = LiveClock()
+    placed = [
+        clock.place(None if stamp is None else Fraction(stamp).limit_denominator(90_000), index * 1_000_000_000 // 30)
+        for index, stamp in enumerate(stamps)
+    ]
+    return [float(ticks * TIME_BASE) for ticks in placed], clock
+
+
+@pytest.mark.parametrize("outlier", [-500.0, -3.0, 5.0, 40.0, 95_000.0])
+@pytest.mark.parametrize("at", [0, 1, 15, 29])
+def test_one_wrong_time_stamp_is_no_jump_and_moves_no_other_frame(outlier: float, at: int) -> None:
+    stamps: list[float | None] = [7 + index / 30 for index in range(30)]
+    stamps[at] = 7 + at / 30 + outlier
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == []
+
+
+@pytest.mark.parametrize("size", [-20.0, -2.0, 60.0])
+def test_a_jump_for_good_is_counted_once_with_its_size(size: float) -> None:
+    stamps: list[float | None] = [7 + index / 30 + (size if index >= 15 else 0) for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == pytest.approx([size], abs=0.001)
+
+
+def test_frames_lost_on_the_way_are_a_gap_and_no_jump() -> None:
+    stamps: list[float | None] = [index / 30 + (5 if index >= 15 else 0) for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the distance stays the stream's own"
+    assert clock.jumps == []
+
+
+def test_stamps_that_are_missing_are_no_jump() -> None:
+    stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
+    placed, clock = stamps_at_30(stamps)
+    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
+    assert clock.jumps == []
+
+
+def test_an_rtsp_stream_whose_clock_did_not_jump_has_no_warning() -> None:
+    chunks = encode_rtp(40, size=(320, 192))
+    with OpenRtsp(lambda _: paced(chunks)) as server:
+        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        frames = take(source, 30)
+        warnings = source.warnings
+        source.close()
+    assert warnings == ()
+    assert rising(frames)
+    steps = [after.pts_seconds - before.pts_seconds for before, after in itertools.pairwise(frames)]
+    assert steps[2:] == pytest.approx([1 / 30] * 27, abs=0.001)
+
+
+# Files at their own pace
+
+
+def test_a_paced_file_gives_frames_no_sooner_than_they_are_due(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", frames=20, rate=25)
+    source = Paced(lambda: open_source(video))
+    frames, came = [], []
+    for frame in source:
+        frames.append(frame)
+        came.append(time.monotonic_ns())
+    source.close()
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [frame.pts for frame in frames] == [3600 * index for index in range(20)]
+    dues = [frame.captured_ns for frame in frames]
+    assert all(arrival >= due for arrival, due in zip(came, dues, strict=True))
+    assert (dues[-1] - dues[0]) / 1e9 >= 19 / 25 - 0.001
+
+
+def test_a_looped_file_goes_on_with_rising_times(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", frames=10, rate=50)
+    source = Paced(lambda: open_source(video), loop=True)
+    frames = take(source, 35)
+    source.close()
+    assert [number_of(frame) for frame in frames] == [index % 10 for index in range(35)]
+    steps = {after.pts - before.pts for before, after in itertools.pairwise(frames)}
+    assert steps == {1800}
+    assert [frame.index for frame in frames] == list(range(35))
+
+
+def test_open_source_takes_urls_and_cameras_too() -> None:
+    chunks = encode_ts(12)
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_source(server.url)
+        frames, _ = until_gone(source)
+        source.close()
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    with pytest.raises(Disconnected, match="/dev/video77"):
+        open_source("/dev/video77")
+
+
+@pytest.mark.parametrize("lends", [True, False])
+def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> None:
+    """FFmpeg hands out V4L2's own buffers, which are unmapped on closing: whoever still reads them crashes."""
+    path = tmp_path / "raw.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 99, np.uint8), format="yuv420p")))
+    opened = av.open(str(path))
+    assert isinstance(opened, InputContainer)
+    source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", lends_memory=lends)
+    picture = next(item for item in source if isinstance(item, Frame))
+    assert all(plane.flags.owndata == lends for plane in picture.planes)
+    source.close()
+    assert all((plane == 99).all() for plane in picture.planes)
+
+
+class OpenRtsp(RtspServer):
+    asks = False
+
+
+@pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
+def test_rtsp_decoded_by_gstreamer() -> None:
+    chunks = encode_rtp(90, size=(320, 192))
+    with OpenRtsp(lambda _: paced(chunks)) as server:
+        found = find_inputs(urls=[server.url], decoder="gstreamer")[0]
+        source = found.connect()
+        try:
+            frames = take(source, 5)
+        finally:
+            source.close()
+    assert len({number_of(frame) for frame in frames}) == 5
+    assert rising(frames)

@@ -1,0 +1,66 @@
+"""What a live run says as it goes: one line that is rewritten on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from rtseg.core.palette import CAMVID_CLASSES
+from rtseg.core.progress import Status
+from rtseg.live.stats import LiveStats, status_line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_one_line_and_events_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    status = Status()
+    for line in ("first second", "second second"):
+        status.numbers(line)
+    status.say("camera 0: gone")
+    status.numbers("third second")
+    status.end()
+    shown = [re.sub(r"^.*\r\x1b\[K", "", line) for line in screen.getvalue().split("\n")]
+    assert shown == ["camera 0: gone", ""], "each line of numbers is wiped before the next thing is said"
+    assert screen.getvalue().count("\r\x1b[K") == 3
+
+
+def test_a_log_has_plain_lines_with_the_time_of_day_and_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    status = Status()
+    for _ in range(5):
+        status.numbers("capture 30 fps")
+    status.say("camera 0: gone")
+    lines = log.getvalue().splitlines()
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines] == ["capture 30 fps", "camera 0: gone"]
+    assert "\x1b" not in log.getvalue()
+
+
+def test_quiet_leaves_events_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    status = Status(quiet=True)
+    status.numbers("capture 30 fps")
+    status.say("camera 0: gone")
+    assert log.getvalue().endswith("camera 0: gone\n")
+    assert "capture" not in log.getvalue()
+
+
+def test_a_second_counts_what_came_since_the_last() -> None:
+    stats = LiveStats(CAMVID_CLASSES)
+    stats.spent("infer", 0.5)
+    stats.second(read=100, dropped=40)
+    stats.spent("decode", 0.2)
+    now = stats.second(read=130, dropped=47)
+    assert now["dropped"] == 7
+    assert now["bottleneck"] == "decode"
+    assert now["age_ms"] == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    assert "dropped 7" in status_line(now)
+    assert "limited by decode" in status_line(now)

@@ -1,0 +1,193 @@
+"""Pushing: what a receiver gets, and that one who is not there is tried again and never stops the run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import picture
+
+from rtseg.core.errors import OptionError, SourceError
+from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.io.inputs.gstreamer import GStreamerSource, srt_pipeline
+from rtseg.live.sinks import push
+from rtseg.live.sinks.push import PushSink
+
+pytestmark = pytest.mark.timeout(180)
+
+INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
+
+
+def children() -> list[Path]:
+    """The arguments of this process's children."""
+    numbers = [
+        number for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
+    ]
+    return [Path(f"/proc/{number}/cmdline") for number in numbers if Path(f"/proc/{number}").exists()]
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def shown(number: int, width: int = 160, height: int = 96) -> Segmented:
+    coded = av.VideoFrame.from_ndarray(picture(1, width, height), "rgb24").reformat(
+        format="yuv420p", dst_colorspace=1, dst_color_range=1
+    )
+    planes = tuple(np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes)
+    frame = Frame(planes, "yuv420p", INFO.colour, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
+    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+
+
+class Receiver:
+    """Listens for a stream and keeps what it decodes."""
+
+    def __init__(self, url: str, *, leaves_after: int = 10_000, **options: str) -> None:
+        self._leaves_after = leaves_after
+        self.pictures: list[np.ndarray] = []
+        self.times: list[float] = []
+        self._thread = threading.Thread(target=self._run, args=(url, options), daemon=True)
+        self._thread.start()
+
+    def _run(self, url: str, options: dict[str, str]) -> None:
+        try:
+            with av.open(url, options=options) as container:
+                for frame in container.decode(video=0):
+                    if len(self.pictures) >= self._leaves_after:
+                        return
+                    self.pictures.append(frame.to_ndarray(format="rgb24"))
+                    if frame.pts is not None:
+                        self.times.append(float(frame.pts * frame.time_base))
+        except (av.FFmpegError, OSError):
+            return  # the sender has gone
+
+
+def send_until(sink: PushSink, enough: object, size: tuple[int, int] = (160, 96)) -> None:
+    deadline = time.monotonic() + 120
+    number = 0
+    while not enough():  # type: ignore[operator]
+        assert time.monotonic() < deadline, sink.warnings
+        sink.write(shown(number, *size))
+        number += 1
+        time.sleep(0.02)
+
+
+def check_colours(rgb: np.ndarray) -> None:
+    for (x, y), colour in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
+        assert np.abs(rgb[y, x].astype(int) - colour).max() < 14
+
+
+@pytest.mark.parametrize("kind", ["rtmp", "rtsp", "udp"])
+def test_a_receiver_gets_the_picture(kind: str) -> None:
+    port = free_port(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    url = f"{kind}://127.0.0.1:{port}" + ("" if kind == "udp" else "/live/street")
+    listen = {
+        "rtmp": {"listen": "1"},
+        "rtsp": {"rtsp_flags": "listen", "listen_timeout": "100"},
+        "udp": {"probesize": "20000", "analyzeduration": "500000"},
+    }[kind]
+    receiver = Receiver(url, **listen)
+    sink = PushSink(url, INFO, size=(161, 97))
+    send_until(sink, lambda: len(receiver.times) >= 20, (161, 97))
+    sink.close()
+    assert receiver.pictures[5].shape == (96, 160, 3)
+    check_colours(receiver.pictures[5])
+    steps = np.diff(receiver.times[2:20])
+    assert (steps > 0).all()
+    assert np.median(steps) == pytest.approx(1 / 30, abs=0.002)
+
+
+@pytest.mark.system("gst-launch-1.0")
+@pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
+@pytest.mark.parametrize(("mode", "reads"), [("listener", "caller"), ("caller", "listener")])
+def test_srt(secret: str, mode: str, reads: str) -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}", INFO, size=(160, 96))
+    frames: list[Frame] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            with contextlib.suppress(SourceError):  # the other side is not there yet, or no more
+                source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode={reads}{secret}"), timeout=30)
+                for frame in itertools.takewhile(lambda _: not over.is_set(), source):
+                    assert isinstance(frame, Frame)
+                    frames.append(frame)
+                source.close()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        send_until(sink, lambda: len(frames) >= 5 and sink.written)
+        listed = b"".join(path.read_bytes() for path in children())
+    finally:
+        over.set()
+        sink.close()
+    reader.join(60)
+    assert b"srtsink" in listed or secret
+    assert b"s3cret" not in listed
+    assert (frames[0].width, frames[0].height) == (160, 96)
+
+
+@pytest.mark.system("gst-launch-1.0")
+def test_nothing_is_said_to_be_sent_by_srt_where_nobody_listens() -> None:
+    """GStreamer takes frames while it still connects."""
+    sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
+    offered = itertools.count()
+    send_until(sink, lambda: sink.outages or next(offered) < 0)
+    assert sink.written == 0
+    assert sink.dropped == next(offered) > 1
+    (line,) = sink.warnings
+    assert line.startswith(f"{sink.name}: 1 outage; the last: GStreamer ended: ")
+    sink.close()
+
+
+def test_a_receiver_that_comes_late_and_goes_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "_LONGEST_PAUSE_SECONDS", 0.5)
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/street"
+    sink = PushSink(url, INFO, size=(160, 96))
+    sink.write(shown(0))
+    sink.write(shown(1))
+    assert (sink.written, sink.dropped, sink.outages) == (0, 2, 1)  # the second was not even tried
+    first = Receiver(url, leaves_after=5, listen="1")
+    send_until(sink, lambda: len(first.times) >= 5 and sink.outages >= 2)
+    assert sink.written >= 5
+    second = Receiver(url, listen="1")
+    send_until(sink, lambda: len(second.times) >= 5)
+    sink.close()
+    assert "outages" in sink.warnings[0]
+
+
+def test_a_receiver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "_TIMEOUT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink = PushSink(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live/x", INFO, size=(160, 96))
+        sink.write(shown(0))
+        assert (sink.written, sink.outages) == (0, 1)
+        sink.close()
+
+
+def test_secrets_stay_out_of_names_and_warnings() -> None:
+    sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
+    sink.write(shown(0))
+    said = sink.name + "".join(sink.warnings)
+    assert "1 outage;" in said
+    assert "secret" not in said
+    assert "streamkey" not in said
+
+
+@pytest.mark.parametrize("url", ["http://host/x", "rtsp:///x", "file.mp4", ""])
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(OptionError, match="--push"):
+        PushSink(url, INFO, size=(160, 96))

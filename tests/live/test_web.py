@@ -1,0 +1,496 @@
+"""The web page: who may look, what they get, and that nobody who looks slows the run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from browser import Browser
+
+from rtseg.core.color import rgb_to_planes
+from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.frame import Colour, Frame, Segmented
+from rtseg.core.palette import load_palette
+from rtseg.live.controls import Controls, LiveNumbers
+from rtseg.live.sinks.prometheus import exposition
+from rtseg.live.sinks.web import MAX_CONNECTIONS, WebSink, bgr_of, parse_address
+from rtseg.synthetic import SyntheticDrive
+
+pytestmark = pytest.mark.timeout(180)
+
+EVIL = '<img src=x onerror="document.title=1">'
+NUMBERS: dict[str, Any] = {
+    "rtseg": "0.1.0",
+    "model": "small",
+    "backend": "openvino",
+    "input": EVIL,
+    "seconds": 12.5,
+    "frames": {"read": 30, "segmented": 20, "written": 20, "dropped": 10, "corrupt": 0},
+    "stages": {"infer": {"p50": 60.0, "busy": 0.9}},
+    "sinks": {"web": {"written": 20, "dropped": 3}},
+    "now": {
+        "capture_fps": 30.0,
+        "shown_fps": 16.4,
+        "dropped": 14,
+        "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},
+        "bottleneck": "infer",
+        "engine_ms": 60.2,
+        "classes": {"road": 0.31, EVIL: 0.2},
+    },
+    "outages": {"count": 1, "seconds": 4.2, "connected": True},
+}
+
+
+class Page:
+    """A running page, and a client that says what a browser on this machine would say."""
+
+    def __init__(self, **options: Any) -> None:
+        self.controls, self.numbers = Controls(), LiveNumbers()
+        options.setdefault("address", "127.0.0.1:0")
+        self.sink = WebSink(self.controls, self.numbers, **options)
+
+    def ask(
+        self, path: str, headers: dict[str, str] | None = None, body: Any = None, method: str | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.sink.port, timeout=120)
+        data = json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body
+        given = {"Content-Type": "application/json"} if data is not None else {}
+        connection.request(method or ("GET" if data is None else "POST"), path, data, {**given, **(headers or {})})
+        answer = connection.getresponse()
+        result = answer.status, dict(answer.getheaders()), answer.read()
+        connection.close()
+        return result
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    page = Page()
+    yield page
+    page.sink.close()
+
+
+def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> Segmented:
+    width, height = size
+    planes = (
+        np.zeros((height, width), np.uint8),
+        np.zeros((height, width), np.uint8),
+        np.zeros((height, width), np.uint8),
+    )
+    planes[2][:] = red
+    frame = Frame(planes, "gbrp", Colour("rgb", True), 0, Fraction(1, 30), 0)
+    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+
+
+class Stream:
+    """A reader of the MJPEG stream."""
+
+    def __init__(self, page: Page) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", page.sink.port), timeout=120)
+        self.socket.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.file = self.socket.makefile("rb")
+        head = self._until_empty_line()
+        assert head[0].startswith(b"HTTP/1.1 200")
+        assert any(b"multipart/x-mixed-replace; boundary=frame" in line for line in head)
+
+    def picture(self) -> np.ndarray:
+        while self.file.readline() != b"--frame\r\n":
+            pass
+        head = dict(line.decode().strip().split(": ") for line in self._until_empty_line())
+        assert head["Content-Type"] == "image/jpeg"
+        data = self.file.read(int(head["Content-Length"]))
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+    def _until_empty_line(self) -> list[bytes]:
+        lines = []
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            lines.append(line)
+        return lines
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+# What they get
+
+
+def test_the_page_and_its_parts(page: Page) -> None:
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        status, headers, body = page.ask(path)
+        assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert len(body) > 500
+    assert page.ask("/../web.py")[0] == 404
+    assert page.ask("/page/page.css")[0] == 404
+    assert page.sink.url == f"http://127.0.0.1:{page.sink.port}/"
+
+
+def test_the_stream_shows_each_new_picture_without_waiting_for_the_next(page: Page) -> None:
+    page.sink.write(item(200))
+    stream = Stream(page)
+    assert abs(int(stream.picture()[48, 80, 2]) - 200) < 8
+    for red in (40, 120, 250):
+        page.sink.write(item(red, (320, 180)))
+        picture = stream.picture()
+        assert picture.shape == (180, 320, 3)
+        assert abs(int(picture[90, 160, 2]) - red) < 8
+    stream.close()
+    assert page.sink.written == 4
+
+
+def test_colours_are_right_for_matrix_and_range() -> None:
+    for matrix, full in (("bt601", False), ("bt709", False), ("bt709", True)):
+        colour = Colour(matrix, full)  # type: ignore[arg-type]
+        y, u, v = (int(value) for value in rgb_to_planes(np.array([[200, 60, 30]], np.uint8), colour)[0])
+        planes = np.full((96, 160), y, np.uint8), np.full((48, 80), u, np.uint8), np.full((48, 80), v, np.uint8)
+        frame = Frame(planes, "yuv420p", colour, 0, Fraction(1, 30), 0)
+        assert np.abs(bgr_of(frame)[40, 40].astype(int) - (30, 60, 200)).max() <= 3
+
+
+def test_large_pictures_are_scaled_for_the_page_and_whole_as_snapshot(page: Page) -> None:
+    page.sink.write(item(90, (1600, 900)))
+    stream = Stream(page)
+    assert stream.picture().shape == (720, 1280, 3)
+    stream.close()
+    status, headers, body = page.ask("/snapshot.png")
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (900, 1600, 3)
+    assert (picture == (0, 0, 90)).all()
+
+
+def test_before_the_first_picture(page: Page) -> None:
+    assert page.ask("/snapshot.png")[0] == 503
+    assert json.loads(page.ask("/stats")[2]) == {}
+    assert page.ask("/metrics")[0] == 200
+
+
+def test_stats_are_the_numbers(page: Page) -> None:
+    page.numbers.publish(NUMBERS)
+    status, headers, body = page.ask("/stats")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert json.loads(body) == NUMBERS
+    name = os.fsdecode(b"caf\xe9.mp4")  # a file's name may be no UTF-8
+    page.numbers.publish({"input": name})
+    status, _, body = page.ask("/stats")
+    assert (status, json.loads(body)) == (200, {"input": name})
+
+
+def test_controls_are_read_and_set(page: Page) -> None:
+    assert json.loads(page.ask("/controls")[2]) == {"view": "overlay", "alpha": 0.5, "legend": False, "paused": False}
+    status, _, body = page.ask("/controls", body={"view": "mask", "alpha": 0.8, "legend": True})
+    assert (status, json.loads(body)["view"]) == (200, "mask")
+    wanted = page.controls.wanted
+    assert (wanted.view, wanted.alpha, wanted.legend, wanted.paused) == ("mask", 0.8, True, False)
+    assert page.ask("/controls/snapshot", body={})[0] == 202
+    assert page.controls.take_snapshot_request()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"view": "x-ray"},
+        {"alpha": 1.5},
+        {"alpha": "0.5"},
+        {"alpha": True},
+        {"legend": "yes"},
+        {"quit": True},
+        {"alpha": float("nan")},
+        {},
+        [],
+        b"{",
+        b"\xff",
+    ],
+)
+def test_nonsense_is_refused_and_changes_nothing(page: Page, body: Any) -> None:
+    before = page.controls.wanted
+    status, _, answer = page.ask("/controls", body=body)
+    assert status == 400
+    assert json.loads(answer)["error"]
+    assert page.controls.wanted == before
+
+
+def test_large_and_unknown_requests(page: Page) -> None:
+    assert page.ask("/controls", body=b"x" * 5000)[0] == 413
+    assert page.ask("/quit", body={})[0] == 404
+    assert page.ask("/controls", method="PUT")[0] == 501
+    assert page.ask("/controls", {"Content-Type": "text/plain"}, {"view": "mask"})[0] == 415
+    assert page.controls.wanted.view == "overlay"
+
+
+def test_metrics_are_prometheus_text(page: Page) -> None:
+    page.numbers.publish({**NUMBERS, "device": 'a "b"\\c\nd'})
+    status, headers, body = page.ask("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = body.decode().splitlines()
+    camera = 'camera="' + EVIL.replace('"', '\\"') + '"'
+    assert f'rtseg_frames_total{{{camera},result="dropped"}} 10' in lines
+    assert f'rtseg_age_seconds{{{camera},quantile="0.99"}} 0.093' in lines
+    assert 'rtseg_sink_frames_total{sink="web",result="dropped"} 3' in lines
+    assert any('device="a \\"b\\"\\\\c\\nd"' in line for line in lines)
+    for line in lines:
+        name = line.split("{")[0].split(" ")[0]
+        assert line.startswith("#") or f"# TYPE {name} " in body.decode()
+
+
+def test_metrics_of_several_cameras() -> None:
+    items = [
+        {"camera": f"camera{i}", "frames": {"read": i}, "outages": {"count": i, "connected": not i}} for i in (0, 1)
+    ]
+    text = exposition({"items": items})
+    assert 'rtseg_frames_total{camera="camera1",result="read"} 1' in text
+    assert 'rtseg_connected{camera="camera0"} 1' in text
+    assert 'rtseg_connected{camera="camera1"} 0' in text
+    assert text.count("# TYPE rtseg_connected gauge") == 1
+
+
+def test_healthz_tells_a_living_run_from_a_stalled_one(page: Page) -> None:
+    threading.Timer(0.3, page.numbers.publish, ({"outages": {"connected": False}},)).start()
+    status, _, body = page.ask("/healthz")
+    assert (status, json.loads(body)) == (200, {"status": "ok", "connected": False})
+    status, _, body = page.ask("/healthz")
+    assert (status, json.loads(body)["status"]) == (503, "stalled")
+
+
+# Who may look
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.0.2.7", "", "[::2]"]
+)
+def test_requests_for_other_names_are_refused(page: Page, host: str) -> None:
+    for path in ("/", "/stats", "/stream.mjpg", "/metrics", "/healthz"):
+        assert page.ask(path, {"Host": host})[0] == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9000", "LOCALHOST:1", "127.0.0.1", "[::1]:8080"])
+def test_the_loopback_has_these_names(page: Page, host: str) -> None:
+    assert page.ask("/stats", {"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://localhost"},
+        {"Origin": "http://localhost:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_requests_of_other_sites_are_refused(page: Page, headers: dict[str, str]) -> None:
+    assert page.ask("/controls", {"Host": "localhost", **headers}, {"view": "mask"})[0] == 403
+    assert page.ask("/stats", {"Host": "localhost", **headers})[0] == 403
+    assert page.ask("/stream.mjpg", {"Host": "localhost", **headers})[0] == 403
+    assert page.controls.wanted.view == "overlay"
+
+
+def test_our_own_page_may(page: Page) -> None:
+    headers = {"Host": "localhost:9000", "Origin": "http://localhost:9000", "Sec-Fetch-Site": "same-origin"}
+    assert page.ask("/controls", headers, {"view": "mask"})[0] == 200
+
+
+def test_elsewhere_than_on_loopback_a_token_is_needed() -> None:
+    page = Page(address="0.0.0.0:0")
+    try:
+        token = page.sink.token
+        assert token is not None
+        assert len(token) >= 16
+        assert page.sink.url.endswith(f"/?token={token}")
+        for path in (
+            "/",
+            "/stats",
+            "/stream.mjpg",
+            "/metrics",
+            "/controls",
+            "/snapshot.png",
+            "/page.js",
+            "/?token=",
+            "/?token=no",
+        ):
+            assert page.ask(path)[0] == 401
+        assert page.ask("/controls", body={"view": "mask"})[0] == 401
+        assert page.controls.wanted.view == "overlay"
+        assert page.ask("/healthz")[0] in (200, 503)
+        assert page.ask(f"/stats?token={token}")[0] == 200
+        assert page.ask("/stats", {"Authorization": f"Bearer {token}"})[0] == 200
+        assert page.ask("/stats", {"Host": "evil.example", "Authorization": f"Bearer {token}"})[0] == 421
+        status, headers, _ = page.ask(f"/?token={token}")
+        assert (status, headers["Location"]) == (303, "/")
+        assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
+        cookie = {"Cookie": headers["Set-Cookie"].split(";")[0]}
+        assert page.ask("/", cookie)[0] == 200
+        assert page.ask("/stats", cookie)[0] == 200
+    finally:
+        page.sink.close()
+
+
+def test_a_token_of_ones_own() -> None:
+    page = Page(token="abc-123_x")
+    try:
+        assert page.sink.url.endswith("/?token=abc-123_x")
+        assert page.ask("/stats")[0] == 401
+        assert page.ask("/stats?token=abc-123_x")[0] == 200
+    finally:
+        page.sink.close()
+    for token in ("", "a b", "a;b", "ä"):
+        with pytest.raises(OptionError, match="token"):
+            Page(token=token)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("8080", ("127.0.0.1", 8080)),
+        (":80", ("127.0.0.1", 80)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("car.local:1", ("car.local", 1)),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int]) -> None:
+    assert parse_address(address) == expected
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "1.2.3.4:x", "::1:80", "1.2.3.4:70000", "1.2.3.4:-1"])
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(OptionError, match="HOST:PORT"):
+        parse_address(address)
+
+
+def test_a_port_that_is_taken(page: Page) -> None:
+    with pytest.raises(SinkError, match=f"127.0.0.1:{page.sink.port}.*address already in use"):
+        Page(address=f"127.0.0.1:{page.sink.port}")
+
+
+# Nobody slows the run
+
+
+def test_a_client_that_does_not_read_slows_nobody(page: Page) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 720, 1280), dtype=np.uint8)
+    frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Colour("rgb", True), 0, Fraction(1, 30), 0)
+    large = Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+    page.sink.write(large)
+    sleeper, reader = Stream(page), Stream(page)
+    for _ in range(200):  # of half a megabyte each, which would fill any buffer: to wait for the sleeper is to hang
+        page.sink.write(large)
+    for red in (10, 200):
+        page.sink.write(item(red))
+        while (picture := reader.picture()).shape != (96, 160, 3) or abs(int(picture[48, 80, 2]) - red) > 8:
+            pass
+    sleeper.close()
+    reader.close()
+
+
+def test_nothing_is_encoded_while_nobody_looks(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    monkeypatch.setattr("rtseg.live.sinks.web.cv2.imencode", lambda *a: encoded.append(a))
+    for _ in range(50):
+        page.sink.write(item())
+    assert encoded == []
+
+
+def test_too_many_connections_are_closed_and_the_page_goes_on(page: Page) -> None:
+    idle = [socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) for _ in range(MAX_CONNECTIONS)]
+    deadline = time.monotonic() + 120
+    while len(page.sink._server._connections) < MAX_CONNECTIONS and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) as more:
+        assert more.recv(1) == b""
+    for each in idle:
+        each.close()
+    while page.sink._server._connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert page.ask("/stats")[0] == 200
+
+
+def test_close_ends_all_at_once_with_clients_connected(page: Page) -> None:
+    page.sink.write(item())
+    stream = Stream(page)
+    stream.picture()
+    page.sink.close()
+    page.sink.close()
+    while stream.file.readline():
+        pass  # the stream ends
+    stream.close()
+    with pytest.raises(OSError):
+        page.ask("/stats")
+    Page(address=f"127.0.0.1:{page.sink.port}").sink.close()  # the port is free again
+
+
+# In a browser
+
+
+@pytest.mark.system("chromium", "chromedriver")
+def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path: Path) -> None:
+    page = Page(palette=load_palette("street", SyntheticDrive.classes, None))
+    stop = threading.Event()
+    more: dict[str, Any] = {}
+
+    def run() -> None:
+        count = 0
+        while not stop.wait(0.1):
+            page.sink.write(item(count % 2 * 255))
+            count += 1
+            if count % 5 == 0:
+                now = {**NUMBERS["now"], "shown_fps": 10 + count / 5}
+                page.numbers.publish({**NUMBERS, "now": now, "outages": {"count": 0, "connected": True}, **more})
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        with Browser(tmp_path / "profile") as browser:
+            browser.open(page.sink.url)
+            browser.wait_for("return document.getElementById('picture').naturalWidth === 160")
+            pixel = """
+                const c = document.createElement('canvas'); c.width = c.height = 1; const x = c.getContext('2d');
+                x.drawImage(document.getElementById('picture'), 0, 0, 1, 1); return x.getImageData(0, 0, 1, 1).data[0];"""
+            seen: set[bool] = set()
+            deadline = time.monotonic() + 120
+            while len(seen) < 2:
+                assert time.monotonic() < deadline, "the picture does not move"
+                seen.add(browser.run(pixel) > 128)
+            first = browser.wait_for("const t = document.getElementById('shown').textContent; return t !== '–' && t")
+            browser.wait_for(f"return document.getElementById('shown').textContent !== '{first}'")
+            assert browser.run("return document.getElementById('state').textContent") == "live"
+            more["items"] = [{"camera": name, "outages": {"connected": name != "door"}} for name in ("yard", "door")]
+            browser.wait_for("return document.getElementById('state').textContent === 'live, door lost'")
+            browser.click("[data-view='mask']")
+            browser.wait_for(
+                "return document.querySelector('[data-view=mask]').getAttribute('aria-checked') === 'true'"
+            )
+            assert page.controls.wanted.view == "mask"
+            browser.run(
+                "const a = document.getElementById('alpha'); a.value = 0.75; a.dispatchEvent(new Event('input'))"
+            )
+            browser.click("#legend")
+            browser.click("#pause")
+            browser.wait_for("return document.getElementById('pause').textContent === 'Go on'")
+            wanted = page.controls.wanted
+            assert (wanted.view, wanted.alpha, wanted.legend, wanted.paused) == ("mask", 0.75, True, True)
+            # Names of cameras and classes are text, whatever they hold.
+            assert browser.run("return document.title") == "rtseg live"
+            assert EVIL in browser.run("return document.getElementById('what').textContent")
+            assert browser.run("return document.querySelectorAll('img').length") == 1
+            assert browser.run("return document.querySelectorAll('#classes li').length") == 2
+            page.sink.close()
+            browser.wait_for("return !document.getElementById('hint').hidden")
+    finally:
+        stop.set()
+        thread.join()
+        page.sink.close()

@@ -1,0 +1,467 @@
+"""`rtseg build` without TensorRT: where models come from, when they are built again, what bad input gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx_models import CLASSES, contract_model, foreign_model, pictures, truth  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
+from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
+from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
+from rtseg.inference.engine_metadata import default_folder, read_sidecar, sidecar_path  # noqa: E402
+from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
+from rtseg.models.export.agreement import compare, samples  # noqa: E402
+from rtseg.models.export.build import Built, build  # noqa: E402
+from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
+from rtseg.models.export.requirements import require  # noqa: E402
+from rtseg.models.export.source_model import onnx_run  # noqa: E402
+from rtseg.nn.preprocessing import Preparation  # noqa: E402
+
+PLAIN = Preparation(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return contract_model(tmp_path / "colours.onnx")
+
+
+def quick(source: Path, out: Path, **options: Any) -> Built:
+    return build(source, out=out, **{"target": "onnx", "verify": False, **options})
+
+
+def agreement_with_truth(path: Path, size: tuple[int, int] = (64, 48)) -> float:
+    run = onnx_run(read_onnx(path), path.name)
+    images = pictures(1, size[1], size[0])
+    return float((run(images[0]) == truth(images)[0]).mean())
+
+
+# What comes out.
+
+
+def test_onnx_and_openvino_say_what_the_model_says(model: Path, tmp_path: Path) -> None:
+    for target, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
+        built = build(model, target=target, out=tmp_path / "built")
+        assert built.path.suffix == suffix
+        assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+        assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+        backend = OpenVinoBackend(built.path)
+        images = pictures(2, 48, 64)
+        np.testing.assert_array_equal(backend.infer(images), truth(images))
+        assert backend.description.classes == CLASSES
+        backend.close()
+    assert built.sidecar.proof["latency_ms"]["total"]["p50"] > 0
+
+
+def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
+    built = quick(model, tmp_path / "built", target="openvino", size=(96, 64))
+    backend = OpenVinoBackend(built.path)
+    assert backend.input_size == (96, 64)
+    images = pictures(1, 64, 96)
+    np.testing.assert_array_equal(backend.infer(images), truth(images))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("answer", ["logits", "probabilities", "map"])
+@pytest.mark.parametrize(("precision", "opset"), [("fp32", 17), ("fp32", 12), ("fp16", 17)])
+def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str, opset: int, tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", layout=layout, answer=answer, precision=precision, opset=opset)
+    built = quick(theirs, tmp_path / "built", size=(64, 48), preparation=PLAIN)
+    assert agreement_with_truth(built.path) == 1.0
+    graph = onnx.load(built.path).graph
+    assert graph.node[0].op_type == "Cast"
+    assert graph.node[-1].op_type == "Cast"
+    if precision == "fp32":
+        assert "BatchNormalization" not in {node.op_type for node in graph.node}, "folded into the convolution"
+    assert {t.data_type for t in graph.initializer if len(t.dims) == 4 and t.dims[0] > 1} == {TensorProto.FLOAT16}
+
+
+def test_normalisation_is_done_as_told(tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx")
+    shifted = dataclasses.replace(PLAIN, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    on_255 = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
+    first = quick(theirs, tmp_path / "a", size=(64, 48), preparation=shifted)
+    second = quick(theirs, tmp_path / "b", size=(64, 48), preparation=on_255)
+    picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalisation, below the threshold of 79.5 / 255
+    answers = [onnx_run(read_onnx(built.path), "")(picture) for built in (first, second)]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert (answers[0] == 0).all()
+    assert (truth(picture[None]) != 0).all(), "without normalisation it is another class"
+
+
+def test_small_scores_are_brought_to_the_pictures_size(tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", reduce=4)
+    built = quick(theirs, tmp_path / "built", size=(64, 48), preparation=PLAIN)
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, :32, 0], picture[:, 32:, 2] = 250, 250
+    answer = onnx_run(read_onnx(built.path), "")(picture)
+    assert (answer[:, :30] == 1).all()
+    assert (answer[:, 34:] == 3).all()
+
+
+def test_one_score_a_pixel_is_two_classes(tmp_path: Path) -> None:
+    def to_one(graph: Any) -> None:
+        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "channel"))
+        graph.node.append(helper.make_node("Gather", ["scores", "channel"], ["red"], "gather", axis=1))
+        graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+        graph.node.append(helper.make_node("Sub", ["red", "half"], ["logit"], "shift"))
+        graph.node.append(helper.make_node("Sigmoid", ["logit"], ["probability"], "sigmoid"))
+        graph.output[0].name = "probability"
+
+    theirs = foreign_model(tmp_path / "theirs.onnx", extra=to_one)
+    built = quick(theirs, tmp_path, size=(64, 48), preparation=dataclasses.replace(PLAIN, classes=("other", "red")))
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, 20:, 0] = 200
+    answer = onnx_run(read_onnx(built.path), "")(picture)
+    np.testing.assert_array_equal(answer, (picture[..., 0] > 127).astype(np.uint8))
+
+
+# When it is built.
+
+
+def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path) -> None:
+    first = quick(model, tmp_path / "built")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "built").iterdir()}
+    second = quick(model, tmp_path / "built")
+    assert first.reasons == ("it was not built yet",)
+    assert second.reasons == ()
+    assert second.path == first.path
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "built").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"size": (96, 64)}, "size was [64, 48] and is now [96, 64]"),
+        ({"batch": 2}, "batch was 1 and is now 2"),
+        ({"preparation": Preparation(blur=True)}, 'options was {} and is now {"blur": true}'),
+        ({"force": True}, "asked for by --force"),
+    ],
+)
+def test_other_options_build_anew(changes: dict[str, Any], reason: str, model: Path, tmp_path: Path) -> None:
+    quick(model, tmp_path)
+    assert quick(model, tmp_path, **changes).reasons == (reason,)
+    again = {key: value for key, value in changes.items() if key != "force"}
+    assert quick(model, tmp_path, **again).reasons == ()
+
+
+def test_another_precision_builds_anew(tmp_path: Path) -> None:
+    single = contract_model(tmp_path / "single.onnx", precision="fp32")
+    quick(single, tmp_path)
+    assert quick(single, tmp_path, precision="fp32").reasons == ("precision was fp16 and is now fp32",)
+
+
+def test_a_changed_source_builds_anew(model: Path, tmp_path: Path) -> None:
+    quick(model, tmp_path / "built")
+    contract_model(model, name="other")
+    (reason,) = quick(model, tmp_path / "built").reasons
+    assert reason.startswith("source was ")
+
+
+def test_copy_under_another_name_with_other_options_was_not_built_yet(tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(theirs.read_bytes())
+    quick(theirs, tmp_path / "built", preparation=PLAIN)
+    names = dataclasses.replace(PLAIN, classes=("a", "b", "c", "d"))
+    built = quick(copy, tmp_path / "built", preparation=names)
+    assert built.reasons == ("it was not built yet",)
+    assert built.path.name.startswith("copy")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("tool", "0.9", "onnx was 0.9 and is now"),
+        ("rtseg", "0.0.1", "rtseg was 0.0.1 and is now"),
+        ("gpu", "Orin", "gpu was Orin and is now none"),
+        ("platform", "linux-other", "platform was linux-other and is now none"),
+    ],
+)
+def test_another_version_or_machine_builds_anew(
+    field: str, value: str, reason: str, model: Path, tmp_path: Path
+) -> None:
+    built = quick(model, tmp_path)
+    older = dataclasses.replace(built.sidecar, facts=dataclasses.replace(built.sidecar.facts, **{field: value}))
+    sidecar_path(built.path).write_text(older.to_json())
+    (told,) = quick(model, tmp_path).reasons
+    assert told.startswith(reason)
+    assert quick(model, tmp_path).reasons == ()
+
+
+def test_a_damaged_or_lost_file_is_built_anew(model: Path, tmp_path: Path) -> None:
+    built = quick(model, tmp_path)
+    built.path.write_bytes(built.path.read_bytes()[:100])
+    assert quick(model, tmp_path).reasons == (f"{built.path.name} is missing or was changed",)
+    sidecar_path(built.path).write_text('{"sidecar_version": 1}')
+    assert quick(model, tmp_path).reasons == ("it was not built yet",)
+    assert read_sidecar(built.path).to_json() == quick(model, tmp_path).sidecar.to_json()
+
+
+# Proof.
+
+
+def test_a_build_that_disagrees_is_not_left_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = contract_model(tmp_path / "single.onnx", precision="fp32")
+
+    def broken(model: Any, keep: Any) -> Any:
+        from rtseg.models.export.onnx_rewrite import halved
+
+        model = halved(model, keep)
+        bias = next(t for t in model.graph.initializer if t.name == "bias")
+        bias.CopyFrom(numpy_helper.from_array(np.array([0.31, 0, 0, 9], np.float16), "bias"))
+        return model
+
+    monkeypatch.setattr("rtseg.models.export.source_model.halved", broken)
+    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels, .* little is left"):
+        build(single, target="onnx", out=tmp_path / "built")
+    assert not list((tmp_path / "built").iterdir())
+
+
+def test_a_class_that_is_lost_shows_in_spite_of_a_good_mean() -> None:
+    labels = np.zeros((100, 100), np.uint8)
+    labels[:, 40] = 2
+    labels[0, 0] = 1
+
+    def loses_a_pole(picture: Any) -> Any:
+        return np.where(labels == 2, 0, labels).astype(np.uint8)
+
+    frames = [(np.zeros((100, 100, 3), np.uint8), labels)] * 3
+    agreement = compare(lambda picture: labels, loses_a_pole, frames, ("road", "car", "pole"))
+    assert agreement.frames == 3
+    assert agreement.pixels == pytest.approx(0.99)
+    assert agreement.lost() == ("pole",)
+    assert agreement.iou_change["pole"] == pytest.approx(-1.0)
+    assert agreement.overlap["car"] == 1.0
+    same = compare(lambda picture: labels, lambda picture: labels, frames, ("road", "car", "pole"))
+    assert same.pixels == 1.0
+    assert same.lost() == ()
+
+
+def test_frames_to_verify_on(tmp_path: Path, camvid: Path, clips: Path) -> None:
+    drive = list(samples((64, 48), CAMVID_CLASSES, count=3))
+    assert all(picture.shape == (48, 64, 3) and labels is not None for picture, labels in drive)
+    data = list(samples((96, 64), CAMVID_CLASSES, camvid, count=2))
+    assert all(
+        picture.shape == (64, 96, 3) and labels is not None and labels.shape == (64, 96) for picture, labels in data
+    )
+    other = list(samples((96, 64), CLASSES, camvid, count=1))
+    assert other[0][1] is None, "labels of other classes say nothing about this model"
+    clip = next(iter(sorted(clips.glob("*.mp4"))))
+    assert len(list(samples((64, 48), CLASSES, clip, count=3))) == 3
+
+
+def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_the_command_lacks(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to see here")
+    with pytest.raises(
+        RtsegError, match=r"holds neither pictures \(\.apng, .*, .webp\) nor a data set that is known"
+    ) as told:
+        list(samples((64, 48), CLASSES, tmp_path))
+    assert "--layout" not in str(told.value)
+
+
+# Bad input: one line, nothing left behind.
+
+
+def _weights_outside(path: Path, location: str = "../secret.bin") -> None:
+    contract_model(path)
+    loaded = onnx.load(path)
+    tensor = loaded.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(loaded.SerializeToString())
+
+
+def _weights_missing(path: Path) -> None:
+    _weights_outside(path, "weights.bin")
+
+
+def _nan(path: Path) -> None:
+    def poison(graph: Any) -> None:
+        graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), np.nan, np.float16), "first"))
+
+    contract_model(path, extra=poison)
+
+
+def _unknown_operator(path: Path) -> None:
+    contract_model(path, extra=lambda graph: graph.node.append(helper.make_node("Foo", ["b"], ["d"], "my_foo")))
+
+
+def _own_operator(path: Path) -> None:
+    foreign_model(
+        path, size=(64, 48), extra=lambda g: g.node.append(helper.make_node("Mine", ["b"], ["d"], "m", domain="my.own"))
+    )
+
+
+def _description(path: Path) -> None:
+    contract_model(path)
+    path.write_bytes(path.read_bytes().replace(b'"classes"', b'"klasses"'))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"not an onnx file at all"), "damaged or not an ONNX file|holds no network"),
+        (lambda path: path.write_bytes(b""), "holds no network"),
+        (lambda path: (contract_model(path), path.write_bytes(path.read_bytes()[:400])), "damaged or not|not a valid"),
+        (_nan, "the weights 'first' hold NaN"),
+        (_weights_outside, "point outside its folder, to '../secret.bin'; refused"),
+        (_weights_missing, "its weights file 'weights.bin' is missing"),
+        (_unknown_operator, "operator Foo \\(node 'my_foo'\\)"),
+        (_own_operator, "operator my.own.Mine \\(node 'm'\\)"),
+        (_description, "description can't be read"),
+        (lambda path: foreign_model(path), "leaves its input's size free; say which: --size WIDTHxHEIGHT"),
+        (lambda path: path.mkdir() or (path / "x").touch(), "."),
+    ],
+)
+def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    bad = tmp_path / "in" / "bad.onnx"
+    make(bad)
+    with pytest.raises((ModelError, OptionError, BackendError), match=message) as caught:
+        build(bad, target="onnx", out=tmp_path / "built", preparation=PLAIN)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("said", "size", "message"),
+    [
+        (
+            dataclasses.replace(PLAIN, mean=None),
+            (64, 48),
+            "does not say how its input is normalised: give --mean and --std",
+        ),
+        (dataclasses.replace(PLAIN, std=(1.0, 0.0, 1.0)), (64, 48), "each value must be above 0"),
+        (dataclasses.replace(PLAIN, classes=("a", "b")), (64, 48), "has 4 classes, but --classes names 2: a, b"),
+        (dataclasses.replace(PLAIN, output="other"), (64, 48), "has no output 'other': there are scores"),
+    ],
+)
+def test_what_a_foreign_file_does_not_say_is_asked_for(
+    said: Preparation, size: Any, message: str, tmp_path: Path
+) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx")
+    with pytest.raises(OptionError, match=message):
+        quick(theirs, tmp_path / "built", size=size, preparation=said)
+
+
+def test_a_fixed_size_stays(tmp_path: Path) -> None:
+    theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
+    assert quick(theirs, tmp_path / "built", preparation=PLAIN).sidecar.facts.input_size == (64, 48)
+    with pytest.raises(OptionError, match="takes 64x48 alone, not 96x64"):
+        quick(theirs, tmp_path / "built", size=(96, 64), preparation=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "coreml"}, "no target 'coreml': there are tensorrt, tensorrt-rtx, openvino, onnx"),
+        ({"precision": "int4"}, "fp16, fp32 or int8"),
+        ({"precision": "fp32"}, "is fp16 already"),
+        ({"batch": 0}, "at least 1"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=message):
+        quick(model, tmp_path / "built", **options)
+
+
+def test_a_disk_that_is_full_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    """Really refused by the system: no file may grow beyond 500 bytes in this process."""
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "import onnx, onnxruntime; from rtseg.models.export.build import build\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "try: build(sys.argv[1], target='onnx', out=Path(sys.argv[2]), verify=False)\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    command = [sys.executable, "-c", script, str(model), str(tmp_path / "built")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.stdout.startswith("SinkError the built file can't be written to"), done.stdout + done.stderr
+    assert "File too large" in done.stdout
+    assert not list((tmp_path / "built").iterdir())
+
+
+def test_a_folder_that_cannot_be_made(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RtsegError, match="can't be written to"):
+        quick(model, tmp_path / "file")
+
+
+# Folder, command, packages.
+
+
+def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_folder() == Path(__file__).parents[2] / "engines"
+    monkeypatch.setattr(
+        "rtseg.inference.engine_metadata.__file__", str(tmp_path / "site-packages" / "rtseg" / "engine_file.py")
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = default_folder()
+    assert folder == tmp_path / "cache" / "rtseg" / "engines"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(ModelError, match="others may write into"):
+        default_folder()
+
+
+def test_a_built_file_is_no_source(model: Path, tmp_path: Path) -> None:
+    built = quick(model, tmp_path / "built", target="openvino")
+    with pytest.raises(ModelError, match=r"\.xml is a built file; build from the model that it was made from"):
+        quick(built.path, tmp_path / "again")
+
+
+def test_what_is_counted_is_called_by_its_name(model: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = quick(model, tmp_path / "built", say=lines.append)
+    assert first.sidecar.proof["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
+    second = quick(Path("small"), tmp_path / "built", say=lines.append)  # pads by its size, which shows when it runs
+    assert second.sidecar.proof["precision"]["weights"] > 2_000_000
+    assert any("million weights are FP16" in line for line in lines)
+
+
+def test_the_command(model: Path, tmp_path: Path) -> None:
+    from rtseg.cli.app import app
+
+    run = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "-o", str(tmp_path / "built"), "--json", "-"])
+    assert run.exit_code == 0, run.output
+    said = json.loads(run.stdout)
+    assert said["file"].endswith("-64x48-fp16.onnx")
+    assert said["proof"]["agreement"]["pixels"] == 1.0
+    assert "100.0000% of the pixels" in run.stderr
+    again = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "-o", str(tmp_path / "built")])
+    assert "nothing has changed" in again.stderr
+    bad = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "--mean", "1,2"])
+    assert bad.exit_code == 1
+    assert bad.stderr == "rtseg: --mean is '1,2'; write three numbers for red, green and blue, such as 0.5,0.5,0.5\n"
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(BackendError, match="building needs no_such_module: pip install no_such_module"):
+        require("json", "no_such_module")
+
+
+def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
+    (tmp_path / "in" / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    _weights_outside(tmp_path / "in" / "bad.onnx", "weights.bin")
+    with pytest.raises(ModelError, match=r"'weights\.bin' is a link to .*secret\.bin, outside its folder"):
+        read_onnx(tmp_path / "in" / "bad.onnx")

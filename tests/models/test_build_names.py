@@ -1,0 +1,111 @@
+"""`rtseg build` of and into files and folders whose names are not UTF-8, in each of the libraries that open them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+import cv2  # noqa: E402
+import openvino  # noqa: E402
+from command import rtseg  # noqa: E402
+from media import write_video  # noqa: E402
+from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
+
+import rtseg as package  # noqa: E402
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are UTF-16 there"),
+]
+
+WIDTH, HEIGHT = 64, 48
+NAME = os.fsdecode(b"caf\xe9")
+ASSETS = Path(package.__file__).parent / "assets"
+
+
+def _given(folder: Path, name: str, apart: bool) -> Path:
+    plain = folder.with_name("plain")
+    plain.mkdir()
+    path = foreign_model(plain / "m.onnx", size=(WIDTH, HEIGHT))
+    if apart:
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    plain.rename(folder)
+    return (folder / "m.onnx").rename(folder / f"{name}.onnx")
+
+
+def _built(model: Path, out: Path, target: str, *options: str) -> Path:
+    made = rtseg("build", model, "--target", target, "-o", out, "--json", out.parent / "b.json", *options)
+    assert made.returncode == 0, made.stderr
+    told = json.loads((out.parent / "b.json").read_bytes())
+    path = Path(told["file"])
+    beside = json.loads(path.with_name(path.name + ".json").read_bytes().decode("utf-8"))
+    assert beside["source"] == told["source"] == model.name
+    assert str(model) in beside["command"]
+    return path
+
+
+@pytest.mark.parametrize(("target", "apart"), [("openvino", False), ("onnx", True)])
+def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path: Path) -> None:
+    model = _given(tmp_path / os.fsdecode(b"von\xe4"), "m" if apart else NAME, apart)
+    said = ("--mean", "0,0,0", "--std", "1,1,1", "--classes", ",".join(CLASSES))
+    path = _built(model, tmp_path / os.fsdecode(b"nach\xe4"), target, *said)
+    image = pictures(1, HEIGHT, WIDTH, seed=3)
+    if target == "onnx":
+        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        classes = session.run(None, {"image": image})[0]
+    else:
+        weights = path.with_suffix(".bin").read_bytes()
+        network = openvino.Core().read_model(path.read_bytes(), weights)
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        classes = openvino.Core().compile_model(network, "CPU", exact)({"image": image})[0]
+    assert (classes == truth(image)).all()
+
+    cv2.imwrite(str(tmp_path / "i.png"), image[0][:, :, ::-1])
+    write_video(tmp_path / "i.mp4", frames=3, size=(WIDTH, HEIGHT))
+    shown = rtseg("image", tmp_path / "i.png", "--model", path, "--masks", tmp_path / "m", "-o", tmp_path / "o.png")
+    assert shown.returncode == 0, shown.stderr
+    assert (cv2.imread(str(tmp_path / "m" / "i.png"), cv2.IMREAD_UNCHANGED) == truth(image)[0]).mean() > 0.99
+    filmed = rtseg("video", tmp_path / "i.mp4", "--model", path, "-o", tmp_path / "o.mp4")
+    assert filmed.returncode == 0, filmed.stderr
+    assert (tmp_path / "o.mp4").exists()
+
+
+def test_a_file_of_such_a_name_whose_weights_are_apart(tmp_path: Path) -> None:
+    model = _given(tmp_path / "from", NAME, apart=True)
+    path = _built(model, tmp_path / "to", "onnx", "--mean", "0,0,0", "--std", "1,1,1")
+    assert path.name.startswith("caf-xe9-")
+    assert path.name.isascii()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_checkpoints_of_such_names_are_read(ending: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    from rtseg.nn.importers.load import load
+    from rtseg.nn.load_network import is_own
+
+    plain, model = tmp_path / f"plain{ending}", tmp_path / f"{NAME}{ending}"
+    weights = load_file(ASSETS / "camvid-nano.safetensors")
+    save_file(weights, plain) if ending == ".safetensors" else torch.save(weights, plain)
+    plain.rename(model)
+    read = load(model).tensors
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], tensor.float()) for name, tensor in weights.items())
+    assert not is_own(model)
+    if ending == ".safetensors":
+        from rtseg.nn.checkpoint import load_weights
+
+        shutil.copy(ASSETS / "camvid-nano.safetensors", model)
+        assert is_own(model)
+        network, _ = load_weights(model)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())

@@ -1,0 +1,192 @@
+"""Samples in memory and their augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rtseg.core.errors import DataError  # noqa: E402
+from rtseg.models.evaluation.datasets import Pair, open_dataset  # noqa: E402
+from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
+from rtseg.models.training.data import Samples, crop_at, default_size, load, make_batch, synthetic_samples  # noqa: E402
+from rtseg.models.training.loss import class_weights, pixel_loss, total_loss  # noqa: E402
+from rtseg.nn.image_to_classes import normalise  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def write_pair(root: Path, name: str, size: tuple[int, int], value: int) -> None:
+    for split in ("train", "val"):
+        (root / split).mkdir(exist_ok=True)
+        (root / f"{split}_labels").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / split / f"{name}.png"), np.full((size[1], size[0], 3), value * 20, np.uint8))
+        cv2.imwrite(str(root / f"{split}_labels" / f"{name}.png"), np.full((size[1], size[0]), value, np.uint8))
+
+
+def test_load_fits_pictures_of_all_sizes(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", (64, 48), 2)
+    write_pair(tmp_path, "b", (128, 48), 3)  # too wide: grey and Void below
+    samples = load(open_dataset(tmp_path), "train", (64, 48))
+    assert samples.images.shape == (2, 48, 64, 3)
+    assert (samples.labels[0] == 2).all()
+    assert (samples.labels[1, :24] == 3).all()
+    assert (samples.labels[1, 24:] == 255).all()
+    assert (samples.images[0] == 40).all()
+
+
+def test_load_names_every_bad_file(tmp_path: Path) -> None:
+    for name in "abc":
+        write_pair(tmp_path, name, (32, 32), 1)
+    (tmp_path / "train/a.png").write_bytes(b"nothing")
+    cv2.imwrite(str(tmp_path / "train_labels/b.png"), np.full((32, 32), 99, np.uint8))
+    with pytest.raises(DataError, match=r"2 problems.*a\.png.*b\.png: label value 99") as caught:
+        load(open_dataset(tmp_path), "train", (32, 32))
+    assert "c.png" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((480, 360), (480, 360)), ((960, 720), (480, 360)), ((64, 48), (64, 48))]
+)
+def test_default_size(tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), np.zeros((size[1], size[0], 3), np.uint8))
+    assert default_size(Pair(file, file)) == expected
+
+
+def stripes() -> Samples:
+    """A picture whose brightness says which class a pixel is of: 40 for class 0, 200 for class 1, in four vertical stripes."""
+    labels = torch.zeros((4, 96, 128), dtype=torch.uint8)
+    labels[:, :, 32:64] = 1
+    labels[:, :, 96:] = 1
+    images = (labels.float() * 160 + 40).to(torch.uint8).unsqueeze(3).expand(-1, -1, -1, 3).contiguous()
+    return Samples(images, labels)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("crop", [(64, 96), (160, 192)])
+def test_labels_stay_on_their_pixels(crop: tuple[int, int], stride: int) -> None:
+    samples = stripes()
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = augment(samples.images, samples.labels, crop, stride, generator)
+        assert x.shape == (4, 3, *crop)
+        assert y.shape == (4, crop[0] // stride, crop[1] // stride)
+        assert set(y.unique().tolist()) <= {0, 1, IGNORE}
+        grey = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), stride).squeeze(1)
+        for i in range(4):
+            dark, light = grey[i][y[i] == 0], grey[i][y[i] == 1]
+            if len(dark) > 50 and len(light) > 50:  # light and blur vary, but between two classes lies one brightness
+                between = (dark.median() + light.median()) / 2
+                wrong = (dark > between).sum() + (light <= between).sum()
+                assert float(wrong) / (len(dark) + len(light)) < 0.06
+
+
+def test_outside_the_picture_is_grey_and_ignored() -> None:
+    samples = stripes()
+    x, y = augment(samples.images, samples.labels, (192, 256), 1, torch.Generator().manual_seed(1), (0.7, 0.8))
+    outside = y == IGNORE
+    assert outside.float().mean() > 0.5
+    assert (x.abs().amax(dim=1)[outside] == 0).float().mean() > 0.98  # their edges differ by half a pixel at most
+    assert (x.abs().amax(dim=1)[~outside] > 0).float().mean() > 0.95
+
+
+def test_augmentation_varies_and_repeats() -> None:
+    samples = stripes()
+    one = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
+    same = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
+    other = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(8))
+    assert torch.equal(one[0], same[0])
+    assert torch.equal(one[1], same[1])
+    assert not torch.equal(one[0], other[0])
+    assert (one[0][0] - one[0][1]).abs().mean() > 0.1  # and within the batch
+    assert torch.equal(samples.labels, stripes().labels)  # the samples are as they were
+
+
+def test_augmented_pictures_are_normalised_like_the_models_input() -> None:
+    samples = stripes()
+    x, y = augment(samples.images, samples.labels, (96, 128), 1, torch.Generator().manual_seed(2))
+    black, white = (float(normalise(torch.full((1, 1, 1, 3), v, dtype=torch.uint8)).mean()) for v in (0, 255))
+    assert black - 1e-4 <= float(x.min())
+    assert float(x.max()) <= white + 1e-4
+    assert float(x[:, 0][y == 1].mean()) > float(x[:, 0][y == 0].mean()) + 0.5
+
+
+def test_void_stays_void() -> None:
+    samples = stripes()
+    samples.labels[:, :48] = 255
+    _, y = augment(samples.images, samples.labels, (96, 128), 2, torch.Generator().manual_seed(2))
+    assert ((y >= 0) & ((y < 2) | (y == IGNORE))).all()
+    assert (y == IGNORE).float().mean() > 0.2
+
+
+def test_every_sample_comes_once_an_epoch() -> None:
+    images = torch.arange(12, dtype=torch.uint8).mul(20).view(12, 1, 1, 1).expand(12, 32, 32, 3).contiguous()
+    labels = torch.arange(12, dtype=torch.uint8).view(12, 1, 1).expand(12, 32, 32).contiguous()
+    samples = Samples(images, labels)
+    for epoch in range(2):
+        seen = []
+        for step in range(epoch * 3, epoch * 3 + 3):
+            _, y = make_batch(samples, None, 0.0, step, 4, (32, 32), (32, 32), seed=5)
+            seen += [int(label[label != IGNORE][0]) for label in y]
+        assert sorted(seen) == list(range(12))
+
+
+def test_synthetic_samples_take_their_share() -> None:
+    samples = Samples(torch.zeros((8, 32, 32, 3), dtype=torch.uint8), torch.zeros((8, 32, 32), dtype=torch.uint8))
+    extra = Samples(torch.zeros((2, 32, 32, 3), dtype=torch.uint8), torch.ones((2, 32, 32), dtype=torch.uint8))
+    batches = [make_batch(samples, extra, 0.25, step, 8, (32, 32), (32, 32), seed=0)[1] for step in range(40)]
+    swapped = sum(int(1 in label) for y in batches for label in y)
+    assert 40 <= swapped <= 120  # 80 of 320 expected
+    assert (samples.labels == 0).all()
+
+
+def test_synthetic_samples_are_streets() -> None:
+    samples = synthetic_samples(3, (160, 120), per_drive=2)
+    assert samples.images.shape == (3, 120, 160, 3)
+    assert {0, 1, 3} <= set(samples.labels.unique().tolist())  # sky, building, road
+    assert not torch.equal(samples.images[0], samples.images[2])
+
+
+def test_crops_grow() -> None:
+    sizes = [crop_at(done, (352, 480)) for done in (0.0, 0.49, 0.5, 0.8, 1.0)]
+    assert sizes == [(224, 288), (224, 288), (288, 384), (352, 480), (352, 480)]
+    assert crop_at(0.0, (32, 32)) == (32, 32)
+
+
+def test_rare_classes_weigh_more() -> None:
+    labels = torch.zeros((1, 10, 100), dtype=torch.uint8)
+    labels[:, 0] = 1
+    labels[:, 1] = 255
+    weight = class_weights(labels, 3, 0.7)
+    assert weight[2] > weight[1] > weight[0]
+    assert abs(float((weight[:2] * torch.tensor([8 / 9, 1 / 9])).sum()) - 1.0) < 1e-5
+    assert class_weights(labels, 3, 0.0).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_loss_counts_what_it_should() -> None:
+    scores = torch.zeros((1, 2, 4, 4))
+    scores[:, 1, :2] = 20.0  # the upper half is surely class 1
+    labels = torch.ones((1, 4, 4), dtype=torch.long)
+    flat = torch.ones(2)
+    assert float(pixel_loss(scores, labels, flat)) == pytest.approx(np.log(2) / 2, rel=1e-4)
+    assert float(pixel_loss(scores, labels, flat, ohem=0.5)) == pytest.approx(np.log(2), rel=1e-4)
+    assert float(pixel_loss(scores, labels, flat, smoothing=0.1)) > np.log(2) / 2 + 0.4
+    labels[:, 2:] = IGNORE
+    assert float(pixel_loss(scores, labels, flat)) < 1e-6
+    labels[:] = IGNORE
+    assert float(pixel_loss(scores, labels, flat)) == 0.0
+
+
+def test_auxiliary_heads_add_to_the_loss() -> None:
+    labels = torch.zeros((1, 16, 16), dtype=torch.long)
+    right = torch.zeros((1, 2, 16, 16))
+    right[:, 0] = 20.0
+    unsure = torch.zeros((1, 2, 4, 4))
+    total, main = total_loss(right, [unsure], labels, torch.ones(2), 0.0, 1.0)
+    assert float(main) < 1e-6
+    assert float(total) == pytest.approx(0.3 * np.log(2), rel=1e-4)

@@ -1,0 +1,254 @@
+"""Every layout on a tiny data set that the test writes, and every mistake by the name of the file that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtseg.core.errors import DataError
+from rtseg.models.evaluation.datasets import LAYOUTS, DataSet, check, open_dataset, read_pair
+
+SIZE = (24, 16)
+
+
+def write_picture(path: Path, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.zeros((size[1], size[0], 3), np.uint8)
+    picture[:, :, 2] = 200  # red, in OpenCV's order
+    cv2.imwrite(str(path), picture)
+
+
+def write_labels(path: Path, values: list[int], size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label = np.resize(np.repeat(np.array(values, np.uint8), 4), (size[1], size[0]))
+    cv2.imwrite(str(path), label)
+
+
+def folders(root: Path) -> tuple[Path, Path]:
+    (root).mkdir(exist_ok=True)
+    (root / "classes.txt").write_text("Road\nvoid\nCar\n")
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            write_picture(root / "images" / split / f"{name}.jpg")
+            write_labels(root / "labels" / split / f"{name}.png", [0, 1, 2, 255])
+    return root / "images/train/a.jpg", root / "labels/train/a.png"
+
+
+def camvid(root: Path) -> tuple[Path, Path]:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            write_picture(root / split / f"{name}.jpg")
+            write_labels(root / f"{split}_labels" / f"{name}.png", [0, 10, 11])
+    return root / "train/a.jpg", root / "train_labels/a.png"
+
+
+def notebook(root: Path) -> tuple[Path, Path]:
+    for name in "abc":
+        write_picture(root / "images" / f"{name}.png")
+        write_labels(root / "labels" / f"{name}_P.png", [0, 1, 2])
+    (root / "codes.txt").write_text("Animal\nVoid\nWall\n")
+    (root / "valid.txt").write_text("c.png\n")
+    return root / "images/a.png", root / "labels/a_P.png"
+
+
+def cityscapes(root: Path) -> tuple[Path, Path]:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            write_picture(root / "leftImg8bit" / split / "ulm" / f"ulm_{name}_leftImg8bit.png")
+            write_labels(root / "gtFine" / split / "ulm" / f"ulm_{name}_gtFine_labelIds.png", [7, 33, 0, 26])
+            write_labels(root / "gtFine" / split / "ulm" / f"ulm_{name}_gtFine_instanceIds.png", [7])
+    return (
+        root / "leftImg8bit/train/ulm/ulm_a_leftImg8bit.png",
+        root / "gtFine/train/ulm/ulm_a_gtFine_labelIds.png",
+    )
+
+
+def bdd100k(root: Path) -> tuple[Path, Path]:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            write_picture(root / "images/10k" / split / f"{name}.jpg")
+            write_labels(root / "labels/sem_seg/masks" / split / f"{name}.png", [0, 18, 255])
+    write_picture(root / "images/10k/test/d.jpg")  # the test labels are not public
+    return root / "images/10k/train/a.jpg", root / "labels/sem_seg/masks/train/a.png"
+
+
+def bdd100k_old(root: Path) -> tuple[Path, Path]:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            write_picture(root / "seg/images" / split / f"{name}.jpg")
+            write_labels(root / "seg/labels" / split / f"{name}_train_id.png", [0, 18, 255])
+    return root / "seg/images/train/a.jpg", root / "seg/labels/train/a_train_id.png"
+
+
+Writer = Callable[[Path], tuple[Path, Path]]
+WRITERS: dict[str, Writer] = {
+    "folders": folders,
+    "camvid": camvid,
+    "notebook": notebook,
+    "cityscapes": cityscapes,
+    "bdd100k": bdd100k,
+    "bdd100k-old": bdd100k_old,
+}
+EXPECTED: dict[str, tuple[int, str, list[int]]] = {  # classes, the last one's name, class indices that the labels hold
+    "folders": (2, "car", [0, 1, 255]),
+    "camvid": (11, "bicyclist", [0, 10, 255]),
+    "notebook": (2, "wall", [0, 1, 255]),
+    "cityscapes": (19, "bicycle", [0, 13, 18, 255]),
+    "bdd100k": (19, "bicycle", [0, 18, 255]),
+    "bdd100k-old": (19, "bicycle", [0, 18, 255]),
+}
+UNOWNED = {"folders": 3, "camvid": 12, "notebook": 3, "cityscapes": 34, "bdd100k": 19, "bdd100k-old": 19}
+
+every_layout = pytest.mark.parametrize("kind", WRITERS)
+
+
+def test_every_layout_is_tested() -> None:
+    assert {kind.removesuffix("-old") for kind in WRITERS} == set(LAYOUTS)
+
+
+@every_layout
+@pytest.mark.parametrize("named", [False, True])
+def test_layout_is_found_and_read(tmp_path: Path, kind: str, named: bool) -> None:
+    WRITERS[kind](tmp_path)
+    layout = kind.removesuffix("-old")
+    dataset = open_dataset(tmp_path, layout if named else "auto")
+    count, last, indices = EXPECTED[kind]
+    assert dataset.layout == layout
+    assert len(dataset.classes) == count
+    assert dataset.classes[-1] == last
+    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 2, "val": 1}
+    check(dataset, ("train", "val"))
+    rgb, classes = read_pair(dataset.pairs("train")[0], dataset.table)
+    assert rgb.shape == (16, 24, 3)
+    assert rgb[..., 0].mean() > 150 > rgb[..., 2].mean()  # RGB, not BGR
+    assert np.unique(classes).tolist() == indices
+
+
+def problem(dataset: DataSet) -> str:
+    with pytest.raises(DataError) as caught:
+        check(dataset, ("train", "val"))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@every_layout
+def test_label_value_without_class_is_named(tmp_path: Path, kind: str) -> None:
+    _, label = WRITERS[kind](tmp_path)
+    write_labels(label, [0, UNOWNED[kind]])
+    message = problem(open_dataset(tmp_path))
+    assert str(label) in message
+    assert f"label value {UNOWNED[kind]} belongs to no class" in message
+
+
+@every_layout
+def test_size_mismatch_is_named(tmp_path: Path, kind: str) -> None:
+    image, label = WRITERS[kind](tmp_path)
+    write_labels(label, [0], size=(12, 8))
+    message = problem(open_dataset(tmp_path))
+    assert str(label) in message
+    assert "12x8" in message
+    assert "24x16" in message
+    assert image.name in message
+
+
+@every_layout
+@pytest.mark.parametrize("gone", ["image", "label"])
+def test_missing_partner_is_named(tmp_path: Path, kind: str, gone: str) -> None:
+    image, label = WRITERS[kind](tmp_path)
+    (image if gone == "image" else label).unlink()
+    message = problem(open_dataset(tmp_path))
+    assert str(label if gone == "image" else image) in message
+    assert ("has no picture" if gone == "image" else "has no labels") in message
+
+
+@every_layout
+@pytest.mark.parametrize("content", [b"", b"this is no picture"])
+@pytest.mark.parametrize("which", ["image", "label"])
+def test_unreadable_file_is_named(tmp_path: Path, kind: str, which: str, content: bytes) -> None:
+    image, label = WRITERS[kind](tmp_path)
+    bad = image if which == "image" else label
+    bad.write_bytes(content)
+    assert str(bad) in problem(open_dataset(tmp_path))
+
+
+@every_layout
+def test_coloured_labels_are_named(tmp_path: Path, kind: str) -> None:
+    _, label = WRITERS[kind](tmp_path)
+    write_picture(label)
+    message = problem(open_dataset(tmp_path))
+    assert str(label) in message
+    assert "3 channels" in message
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp", ".ppm", ".jpe"])
+def test_pictures_of_other_endings_are_found(tmp_path: Path, ending: str) -> None:
+    picture, _ = folders(tmp_path)
+    write_picture(picture.with_suffix(ending))
+    picture.unlink()
+    dataset = open_dataset(tmp_path)
+    check(dataset, ["train"])
+    assert dataset.pairs("train")[0].image == picture.with_suffix(ending)
+    assert tuple(read_pair(dataset.pairs("train")[0], dataset.table)[0][0, 0]) == pytest.approx((200, 0, 0), abs=3)
+
+
+def test_all_problems_are_counted(tmp_path: Path) -> None:
+    folders(tmp_path)
+    for name in "ab":
+        write_labels(tmp_path / f"labels/train/{name}.png", [77])
+    (tmp_path / "images/val/c.jpg").write_bytes(b"")
+    message = problem(open_dataset(tmp_path))
+    assert "3 problems" in message
+    assert message.count("label value 77") == 1, "one sentence for all files that have it"
+    assert "a.png: label value 77" in message
+    assert "b.png)" in message
+    assert "c.jpg" in message
+
+
+def test_valid_txt_that_names_no_picture(tmp_path: Path) -> None:
+    notebook(tmp_path)
+    (tmp_path / "valid.txt").write_text("c.png\nelsewhere.png\n")
+    assert "elsewhere.png: stands in valid.txt" in problem(open_dataset(tmp_path))
+
+
+def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> None:
+    notebook(tmp_path)
+    (tmp_path / "valid.txt").write_text("c.jpg\nelsewhere.png\n")
+    with pytest.raises(DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: stands in valid\.txt"):
+        open_dataset(tmp_path).pairs("val")
+
+
+def test_flat_folders_keep_the_last_block_for_validation(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    for i in range(20):
+        write_picture(tmp_path / "images" / f"{i:02}.png")
+        write_labels(tmp_path / "labels" / f"{i:02}.png", [0, 1])
+    dataset = open_dataset(tmp_path)
+    assert [pair.image.name for pair in dataset.pairs("val")] == ["18.png", "19.png"]
+    assert len(dataset.pairs("train")) == 18
+
+
+@pytest.mark.parametrize("content", ["", "road\nroad\n", "void\n"])
+def test_class_list_that_makes_no_sense(tmp_path: Path, content: str) -> None:
+    folders(tmp_path)
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(DataError, match=r"classes\.txt"):
+        open_dataset(tmp_path)
+
+
+def test_unknown_layouts_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        open_dataset(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="--layout"):
+        open_dataset(tmp_path)
+    with pytest.raises(DataError, match="no layout 'coco'; there are cityscapes"):
+        open_dataset(tmp_path, "coco")
+    with pytest.raises(DataError, match="no picture with labels in the camvid layout"):
+        open_dataset(tmp_path, "camvid")
+    folders(tmp_path)
+    with pytest.raises(DataError, match=r"no split 'test'; there are: train \(2\), val \(1\)"):
+        open_dataset(tmp_path).pairs("test")

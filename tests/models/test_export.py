@@ -1,0 +1,293 @@
+"""The exported ONNX: the contract, the same answers as the network in ONNX Runtime and OpenVINO, and the bundled models."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from rtseg.core.errors import ModelError, OptionError  # noqa: E402
+from rtseg.core.model_info import METADATA_KEY, ModelDescription  # noqa: E402
+from rtseg.inference.bundled_models import ASSETS  # noqa: E402
+from rtseg.models.export.to_onnx import check_contract, export_onnx, save_onnx, smooth_form  # noqa: E402
+from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights  # noqa: E402
+from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses  # noqa: E402
+from rtseg.nn.unet import UNet  # noqa: E402
+from rtseg.synthetic import SyntheticDrive  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+BUNDLED = "small"
+SIZES = [(360, 480), (288, 512), (135, 187)]
+Array = npt.NDArray[Any]
+
+
+def describe(model: UNet, **changes: Any) -> ModelDescription:
+    names = tuple(f"class{i}" for i in range(model.classes))
+    fields = {
+        "name": "test",
+        "classes": names,
+        "input_size": (96, 64),
+        "network": f"unet-{model.variant}",
+        "precision": "fp32",
+    }
+    return ModelDescription(**{**fields, **changes})
+
+
+def street(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """One frame of a synthetic drive, uint8 `[1, H, W, 3]`."""
+    return SyntheticDrive(width, height, frames=20, seed=4).frame(7)[0][None]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> tuple[UNet, ModelDescription]:
+    return load_weights(ASSETS / f"camvid-{BUNDLED}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def network(bundled: tuple[UNet, ModelDescription]) -> UNet:
+    return bundled[0]
+
+
+@pytest.fixture(scope="module")
+def first_file(bundled: tuple[UNet, ModelDescription], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "first.onnx"
+    export_onnx(*bundled, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def smooth_file(first_file: Path) -> Path:
+    path = first_file.with_name("smooth.onnx")
+    save_onnx(smooth_form(onnx.load(first_file), "first.onnx"), path)
+    return path
+
+
+def test_first_form_is_of_the_contract(first_file: Path, bundled: tuple[UNet, ModelDescription]) -> None:
+    proto = onnx.load(first_file)
+    check_contract(proto, "first.onnx")
+    assert [value.name for value in proto.graph.input] == ["image"]
+    assert [value.name for value in proto.graph.output] == ["classes"]
+    described = ModelDescription.from_json({p.key: p.value for p in proto.metadata_props}[METADATA_KEY], "first.onnx")
+    assert described == dataclasses.replace(bundled[1], precision="fp16", head_stride=0)
+    weights = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4]
+    assert len(weights) > 20
+    assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
+    assert not {"BatchNormalization", "If", "Loop", "NonZero"} & {node.op_type for node in proto.graph.node}
+    assert not any("aux" in tensor.name for tensor in proto.graph.initializer)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_first_form_answers_as_the_network(first_file: Path, network: UNet, size: tuple[int, int]) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(first_file), providers=["CPUExecutionProvider"])
+    image = np.concatenate([street(*size), street(*size)[:, :, ::-1]])  # N is free too
+    (classes,) = session.run(["classes"], {"image": image})
+    with torch.inference_mode():
+        expected = ImageToClasses(network)(torch.from_numpy(image)).numpy()
+    assert classes.dtype == np.uint8
+    assert classes.shape == (2, *size)
+    assert len(np.unique(expected)) >= 5
+    assert (classes == expected).mean() > 0.999  # FP16 against FP32
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_first_form_in_openvino_at_a_fixed_size(first_file: Path, network: UNet, size: tuple[int, int]) -> None:
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    model = core.read_model(first_file)
+    model.reshape({"image": [1, *size, 3]})
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    image = street(*size)
+    classes = compiled({"image": image})["classes"]
+    with torch.inference_mode():
+        expected = ImageToClasses(network)(torch.from_numpy(image)).numpy()
+    assert classes.dtype == np.uint8
+    assert (classes == expected).mean() > 0.999
+
+
+def test_second_form_smooths(smooth_file: Path, network: UNet) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(smooth_file), providers=["CPUExecutionProvider"])
+    image, other = street(75, 101), street(75, 101)[:, :, ::-1].copy()
+    scores = np.zeros((1, 11, 38, 51), np.float16)
+
+    def run(image: Array, scores: Array, keep: float) -> tuple[Array, Array]:
+        classes, new = session.run(
+            ["classes", "new_scores"], {"image": image, "scores": scores, "keep": np.array(keep, np.float32)}
+        )
+        return classes, new
+
+    first, kept = run(image, scores, 0.0)
+    assert kept.dtype == np.float16
+    assert kept.shape == scores.shape
+    again, _ = run(other, kept, 1.0)
+    assert (again == first).all()
+    _, mixed = run(other, kept, 0.75)
+    _, alone = run(other, scores, 0.0)
+    np.testing.assert_allclose(mixed, 0.75 * kept.astype(np.float32) + 0.25 * alone, rtol=2e-2, atol=2e-2)
+    with torch.inference_mode():
+        expected, _ = SmoothImageToClasses(network)(
+            torch.from_numpy(image), torch.from_numpy(scores), torch.tensor(0.0)
+        )
+    assert (first == expected.numpy()).mean() > 0.999
+    described = ModelDescription.from_json(onnx.load(smooth_file).metadata_props[0].value, "smooth.onnx")
+    assert described.head_stride == 2
+
+
+def test_second_form_with_keep_0_says_what_the_first_says(first_file: Path, smooth_file: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    sessions = [
+        runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in (first_file, smooth_file)
+    ]
+    image = street(64, 96)
+    (first,) = sessions[0].run(["classes"], {"image": image})
+    inputs = {"image": image, "scores": np.zeros((1, 11, 32, 48), np.float16), "keep": np.array(0, np.float32)}
+    assert (sessions[1].run(["classes"], inputs)[0] == first).all()
+
+
+def test_the_second_form_that_openvino_makes_of_the_first_is_the_same(first_file: Path, network: UNet) -> None:
+    pytest.importorskip("openvino")
+    from rtseg.inference.openvino import SmoothOpenVinoBackend
+
+    backend = SmoothOpenVinoBackend(first_file, size=(101, 75), precision="fp32")
+    reference = SmoothImageToClasses(network)
+    kept, scores = None, torch.zeros((1, 11, 38, 51), dtype=torch.float16)
+    for keep, image in ((0.0, street(75, 101)), (0.6, street(75, 101)[:, :, ::-1].copy()), (0.9, street(75, 101))):
+        classes, kept = backend.infer_next(image, kept, keep)
+        with torch.inference_mode():
+            expected, scores = reference(torch.from_numpy(image), scores, torch.tensor(keep))
+        assert kept.dtype == np.float16
+        assert kept.shape == tuple(scores.shape)
+        np.testing.assert_allclose(kept, scores.numpy(), rtol=2e-2, atol=5e-2)
+        assert (classes == expected.numpy()).mean() > 0.998
+
+
+def test_the_second_form_on_torch(network: UNet) -> None:
+    from rtseg.inference.torch import SmoothTorchBackend
+
+    backend = SmoothTorchBackend(ASSETS / f"camvid-{BUNDLED}.safetensors", size=(101, 75), device="cpu")
+    image, other = street(75, 101), street(75, 101)[:, :, ::-1].copy()
+    classes, first = backend.infer_next(image, None, 0.7)
+    assert np.array_equal(classes, backend.infer(image))
+    mixed, second = backend.infer_next(other, first, 0.7)
+    with torch.inference_mode():
+        expected, scores = SmoothImageToClasses(network)(
+            torch.from_numpy(other), torch.from_numpy(first), torch.tensor(0.7)
+        )
+    np.testing.assert_allclose(second, scores.numpy(), rtol=2e-2, atol=2e-2)
+    assert (mixed == expected.numpy()).mean() > 0.999
+    assert second.dtype == np.float16
+
+
+def test_graphs_that_break_the_contract_are_refused(first_file: Path) -> None:
+    fixed = onnx.load(first_file)
+    fixed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64
+    with pytest.raises(ModelError, match=r"x\.onnx: the size of 'image' is fixed"):
+        check_contract(fixed, "x.onnx")
+    renamed = onnx.load(first_file)
+    renamed.graph.output[0].name = "mask"
+    next(node for node in renamed.graph.node if "classes" in node.output).output[0] = "mask"
+    with pytest.raises(ModelError, match="to 'mask'"):
+        check_contract(renamed, "x.onnx")
+
+
+def test_only_a_first_form_has_a_second(first_file: Path, smooth_file: Path) -> None:
+    with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
+        smooth_form(onnx.load(smooth_file), "x.onnx")
+    foreign = onnx.load(first_file)
+    del foreign.metadata_props[:]
+    with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
+        smooth_form(foreign, "x.onnx")
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    network = UNet(5, "nano")
+    with pytest.raises(OptionError, match="no precision 'int4'"):
+        export_onnx(network, describe(network), tmp_path / "a.onnx", precision="int4")
+    with pytest.raises(ModelError, match="names 2 classes, the network has 5"):
+        export_onnx(network, describe(network, classes=("a", "b")), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_survive_the_disk(tmp_path: Path) -> None:
+    network = UNet(5, "nano").eval()
+    file = tmp_path / "model.safetensors"
+    save_weights(network, describe(network, licence="none"), file)
+    loaded, description = load_weights(file)
+    assert description == describe(network, licence="none")
+    assert not loaded.training
+    x = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), network(x))
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    network = UNet(5, "nano")
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(ModelError, match="no such file"):
+        load_weights(file)
+    file.write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="damaged"):
+        load_weights(file)
+    save_weights(network, describe(network, network="unet-small"), file)
+    with pytest.raises(ModelError, match="do not fit a unet-small of 5 classes"):
+        load_weights(file)
+    save_weights(network, describe(network, network="resnet"), file)
+    with pytest.raises(ModelError, match="is a 'resnet', not one of unet-nano"):
+        load_weights(file)
+
+
+def test_checkpoints_execute_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"rtseg_checkpoint": 1, "model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ModelError, match=r"evil\.pt"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "executed").exists()
+    (tmp_path / "half.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ModelError, match=r"half\.pt.*damaged"):
+        load_checkpoint(tmp_path / "half.pt")
+    torch.save({"anything": 1}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="not a training checkpoint"):
+        load_checkpoint(tmp_path / "other.pt")
+    save_checkpoint(tmp_path / "good.pt", {"step": 3})
+    assert load_checkpoint(tmp_path / "good.pt")["step"] == 3
+
+
+def assert_same_model(bundled: Path, exported: Path) -> None:
+    """The same graph, the same description, and the same FP16 weights up to the last bit's rounding."""
+    files = [onnx.load(file) for file in (bundled, exported)]
+    described = [ModelDescription.from_json(file.metadata_props[0].value, str(bundled)) for file in files]
+    assert described[0] == described[1]
+    tensors = [{t.name: onnx.numpy_helper.to_array(t) for t in file.graph.initializer} for file in files]
+    assert tensors[0].keys() == tensors[1].keys()
+    for key, values in tensors[0].items():
+        np.testing.assert_allclose(values, tensors[1][key], rtol=2e-3, atol=1e-6, err_msg=key)
+    assert [node.op_type for node in files[0].graph.node] == [node.op_type for node in files[1].graph.node]
+
+
+def test_bundled_onnx_is_the_export_of_the_bundled_weights(first_file: Path) -> None:
+    assert_same_model(ASSETS / f"camvid-{BUNDLED}.onnx", first_file)
+
+
+@pytest.mark.proof
+def test_every_bundled_onnx_is_the_export_of_its_weights(tmp_path: Path) -> None:
+    names = [file.stem for file in ASSETS.glob("*.safetensors")]
+    assert len(names) >= 2
+    for name in names:
+        export_onnx(*load_weights(ASSETS / f"{name}.safetensors"), tmp_path / f"{name}.onnx")
+        assert_same_model(ASSETS / f"{name}.onnx", tmp_path / f"{name}.onnx")
+
+
+def test_bundled_models_are_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.iterdir()) < 25e6

@@ -1,0 +1,119 @@
+"""Networks with an If, as TorchScript writes them for `squeeze`: the branch that a fixed size takes is what is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from rtseg.models.export.build import build  # noqa: E402
+from rtseg.nn.preprocessing import Preparation  # noqa: E402
+
+WIDTH, HEIGHT = 48, 32
+PLAIN = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def _branch(name: str, nodes: list, output: str, weights: tuple = ()) -> onnx.GraphProto:
+    result = onnx.ValueInfoProto(name=output)
+    result.type.tensor_type.elem_type = TensorProto.FLOAT
+    return helper.make_graph(nodes, name, [], [result], list(weights))
+
+
+def _squeezing(path: Path, *, axis: int, nested: bool = False, version: int = 17) -> Path:
+    """sigmoid(conv(x)).squeeze(axis) with free sizes. Both branches use the same names, and hold a weight of their own."""
+    node, axes = helper.make_node, numpy_helper.from_array(np.array([axis], np.int64), "axes")
+    shrink = node("Squeeze", ["p"], ["r"], axes=[axis]) if version < 13 else node("Squeeze", ["p", "axes"], ["r"])
+    keep = [node("Mul", ["p", "k"], ["r"])]
+    factor = numpy_helper.from_array(np.array(1, np.float32), "k")
+    then = _branch("then", [shrink], "r", () if version < 13 else (axes,))
+    if nested:
+        again = [
+            node("If", ["is_one"], ["r2"], then_branch=then, else_branch=_branch("else", keep, "r", (factor,))),
+        ]
+        then = _branch("outer", again, "r2")
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["s"]),
+        node("Sigmoid", ["s"], ["p"]),
+        node("Shape", ["p"], ["lengths"]),
+        node("Constant", [], ["which"], value=numpy_helper.from_array(np.array(axis))),
+        node("Gather", ["lengths", "which"], ["length"]),
+        node("Constant", [], ["one"], value=numpy_helper.from_array(np.array(1))),
+        node("Equal", ["length", "one"], ["is_one"]),
+        node("If", ["is_one"], ["y"], then_branch=then, else_branch=_branch("else", keep, "r", (factor,))),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([8, -3, -5], np.float32).reshape(1, 3, 1, 1), "w"),
+        numpy_helper.from_array(np.array([0.2], np.float32), "b"),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w_"])
+    result = onnx.ValueInfoProto(name="y")
+    result.type.tensor_type.elem_type = TensorProto.FLOAT
+    graph = helper.make_graph(nodes, "net", [image], [result], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8), path)
+    return path
+
+
+def _image(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8)
+
+
+def _normal(image: np.ndarray) -> np.ndarray:
+    return (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
+
+
+def _run(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: values})[0]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["one", "nested"])
+@pytest.mark.parametrize(("axis", "batch"), [(1, 1), (0, 2)], ids=["squeezed", "as-it-is"])
+@pytest.mark.parametrize("version", [11, 17])
+def test_the_branch_that_the_size_takes_is_built(
+    version: int, axis: int, batch: int, nested: bool, tmp_path: Path
+) -> None:
+    given = _squeezing(tmp_path / "m.onnx", axis=axis, nested=nested, version=version)
+    size, says = (WIDTH, HEIGHT), []
+    built = build(
+        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preparation=PLAIN, say=says.append
+    )  # fmt: skip
+    assert any("probabilities, foreground above 0.5" in line for line in says)
+    own = _run(given, "x", _normal(_image(batch)))
+    assert own.shape == ((1, HEIGHT, WIDTH) if axis else (2, 1, HEIGHT, WIDTH))
+    want = own.reshape(batch, HEIGHT, WIDTH) > 0.5
+    assert 0.1 < want.mean() < 0.9
+    assert (_run(built.path, "image", _image(batch)) == want).mean() > 0.999
+    assert "If" not in {node.op_type for node in onnx.load(built.path).graph.node}
+
+
+def test_a_branch_that_the_image_decides_stays(tmp_path: Path) -> None:
+    node = helper.make_node
+    result = helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 1, HEIGHT, WIDTH])
+    branches = {
+        "then_branch": helper.make_graph([node("Identity", ["p"], ["r"])], "then", [], [result]),
+        "else_branch": helper.make_graph([node("Sub", ["one", "p"], ["r"])], "else", [], [result]),
+    }
+    path = _squeezing(tmp_path / "m.onnx", axis=1)
+    model = onnx.load(path)
+    del model.graph.node[2:]
+    model.graph.node.extend(
+        [
+            node("ReduceMean", ["x"], ["mean"], keepdims=0),
+            node("Constant", [], ["half"], value=numpy_helper.from_array(np.array(0.5, np.float32))),
+            node("Constant", [], ["one"], value=numpy_helper.from_array(np.array(1, np.float32))),
+            node("Greater", ["mean", "half"], ["bright"]),
+            node("If", ["bright"], ["y"], **branches),
+        ]
+    )
+    onnx.save(model, path)
+    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
+    built = build(path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preparation=said)
+    for image in (_image(1) // 2, 128 + _image(1) // 2):
+        want = _run(path, "x", _normal(image))[0] > 0.5
+        assert (_run(built.path, "image", image) == want).mean() > 0.999

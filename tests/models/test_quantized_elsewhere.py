@@ -1,0 +1,94 @@
+"""A network as ONNX Runtime quantizes it gives the classes in rtseg that it gives in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
+from rtseg.models.export.build import build  # noqa: E402
+from rtseg.nn.preprocessing import Preparation  # noqa: E402
+
+WIDTH, HEIGHT, CLASSES = 64, 48, 4
+
+
+def _quantized(path: Path) -> Path:
+    """Two convolutions side by side, a Concat and a padded convolution, each value between QuantizeLinear and DequantizeLinear
+    as `onnxruntime.quantization.quantize_static` writes them."""
+    rng = np.random.default_rng(1)
+    nodes, weights = [], []
+
+    def store(name: str, array: np.ndarray) -> str:
+        weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def values(name: str, scale: float, zero: int) -> str:
+        pair = [store(f"{name}_scale", np.array(scale, np.float32)), store(f"{name}_zero", np.array(zero, np.int8))]
+        nodes.append(helper.make_node("QuantizeLinear", [name, *pair], [f"{name}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *pair], [f"{name}_dq"]))
+        return f"{name}_dq"
+
+    def convolution(given: str, name: str, shape: tuple[int, ...], reach: float) -> str:
+        scale = store(f"{name}_ws", np.array(reach / 127, np.float32))
+        numbers = store(f"{name}_w8", rng.integers(-127, 128, shape).astype(np.int8))
+        nodes.append(helper.make_node("DequantizeLinear", [numbers, scale], [f"{name}_w"]))
+        bias = store(f"{name}_b", rng.normal(0, 0.1, shape[0]).astype(np.float32))
+        nodes.append(helper.make_node("Conv", [given, f"{name}_w", bias], [name], pads=[shape[2] // 2] * 4))
+        return name
+
+    image = values("x", 1 / 255, -128)
+    convolution(image, "a0", (16, 3, 3, 3), 0.4)
+    nodes.append(helper.make_node("Relu", ["a0"], ["a"]))
+    first = values("a", 0.012, -128)
+    second = values(convolution(image, "b", (16, 3, 3, 3), 0.15), 0.006, -9)
+    nodes.append(helper.make_node("Concat", [first, second], ["c"], axis=1))
+    convolution(values("c", 0.014, -79), "d0", (16, 32, 3, 3), 0.1)
+    nodes.append(helper.make_node("Relu", ["d0"], ["d"]))
+    convolution(values("d", 0.012, -128), "y", (CLASSES, 16, 1, 1), 0.5)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, CLASSES, HEIGHT, WIDTH])],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
+def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
+    path = _quantized(tmp_path / "m.onnx")
+    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preparation=said, verify=False)
+    image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
+    image = image.repeat(4, axis=1).repeat(4, axis=2)
+    given = (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    own = onnxruntime.InferenceSession(path, plain, providers=["CPUExecutionProvider"]).run(None, {"x": given})[0]
+    want = own.argmax(axis=1)
+    backend = OpenVinoBackend(built.path, precision="fp32")
+    try:
+        got = backend.infer(image)
+    finally:
+        backend.close()
+    assert np.unique(want).size == CLASSES
+    assert (got == want).mean() > 0.99
+
+
+def test_a_failed_fp32_build_is_not_advised_to_be_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _quantized(tmp_path / "m.onnx")
+    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+    monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
+    with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
+        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preparation=said)
+    assert "--precision" not in str(refused.value)

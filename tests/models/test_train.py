@@ -1,0 +1,293 @@
+"""Training on a handful of synthetic frames, killing it in between, and starting from another model's weights."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from rtseg.core.errors import DataError, ModelError, OptionError  # noqa: E402
+from rtseg.models.training import train as training  # noqa: E402
+from rtseg.models.training.optimizer import Muon, orthogonalised  # noqa: E402
+from rtseg.models.training.train import TrainResult, schedule, train  # noqa: E402
+from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_weights  # noqa: E402
+from rtseg.nn.image_to_classes import ImageToClasses  # noqa: E402
+from rtseg.nn.unet import UNet  # noqa: E402
+from rtseg.synthetic import SyntheticDrive  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+SIZE = (192, 128)
+CLASSES = ("sky", "building", "ground", "other")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # on pictures this small, threads cost more than they give
+
+
+def write_streets(root: Path, size: tuple[int, int], count: int) -> Path:
+    """Frames of a synthetic drive with four classes that can be told apart when small; `val` is the same as `train`."""
+    root.mkdir()
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    to_four = np.full(256, 3, np.uint8)
+    to_four[[0, 1, 3, 4]] = 0, 1, 2, 2
+    drive = SyntheticDrive(384, 256, frames=40, seed=2)
+    for number in range(count):
+        rgb, classes = drive.frame(number * 10)
+        for split in ("train", "val"):
+            for kind, picture in (("images", rgb[:, :, ::-1]), ("labels", to_four[classes])):
+                folder = root / kind / split
+                folder.mkdir(parents=True, exist_ok=True)
+                way = cv2.INTER_AREA if kind == "images" else cv2.INTER_NEAREST_EXACT
+                cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(picture, size, interpolation=way))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_streets(tmp_path_factory.mktemp("data") / "streets", SIZE, 2)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    out = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "rtseg.models.training.data.SCALE", (0.95, 1.4)
+        )  # two frames are not learned from afar in a few seconds
+        return train(
+            data, out=out, variant="nano", epochs=200, batch=2, lr=2e-2, evaluations=4, class_weighting=0.0, precision="fp32"
+        )  # fmt: skip
+
+
+def test_a_handful_of_frames_is_learned(trained: TrainResult) -> None:
+    assert trained.metrics["pixel_accuracy"] > 0.945
+    assert trained.metrics["miou"] > 0.88
+    assert trained.steps == 200
+
+
+def test_the_exported_model_says_what_the_network_says(trained: TrainResult, data: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(trained.onnx), providers=["CPUExecutionProvider"])
+    model, description = load_weights(trained.weights)
+    assert description.classes == CLASSES
+    assert description.input_size == SIZE
+    assert description.name == "streets-nano"
+    right = same = 0.0
+    for number in range(2):
+        rgb = np.asarray(cv2.imread(str(data / f"images/val/{number}.png")))[None, :, :, ::-1].copy()
+        truth = cv2.imread(str(data / f"labels/val/{number}.png"), cv2.IMREAD_UNCHANGED)
+        (classes,) = session.run(None, {"image": rgb})
+        with torch.inference_mode():
+            same += float((ImageToClasses(model)(torch.from_numpy(rgb)).numpy() == classes).mean()) / 2
+        right += float((classes[0] == truth).mean()) / 2
+    assert same > 0.999
+    assert right == pytest.approx(trained.metrics["pixel_accuracy"], abs=0.002)
+
+
+def test_log_and_curves(trained: TrainResult) -> None:
+    with trained.log.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["step"])) for row in rows] == [50, 100, 150, 200]
+    assert max(float(row["miou"]) for row in rows) == pytest.approx(trained.metrics["miou"], abs=1e-4)
+    curves = cv2.imread(str(trained.curves))
+    assert curves is not None
+    assert np.asarray(curves).std() > 10
+    assert not list(trained.log.parent.glob("*.partial*"))
+
+
+def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run killed with SIGKILL and resumed ends with the same weights as one that was left alone."""
+    options = "variant='nano', epochs=8, batch=2, evaluations=2, precision='fp32'"
+    script = f"""
+import sys, torch
+from rtseg.models.training import train as t
+torch.set_num_threads(1)
+t.SAVE_SECONDS = 0.0
+t.export_onnx = lambda *a: None
+def say(done, line): print(done, line, flush=True)
+t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, progress=say)
+"""
+    data = write_streets(tmp_path / "streets", (64, 64), 4)
+    command = [sys.executable, "-c", script, str(data)]
+    monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
+    train(data, out=tmp_path / "whole", variant="nano", epochs=8, batch=2, evaluations=2, precision="fp32")
+    with subprocess.Popen([*command, str(tmp_path / "killed"), "new"], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        deadline = time.monotonic() + 150
+        for line in run.stdout:
+            if "step 5:" in line or time.monotonic() > deadline:  # of 16, two an epoch
+                os.kill(run.pid, signal.SIGKILL)
+                break
+    killed_at = load_checkpoint(tmp_path / "killed/last.pt")["step"]
+    assert 5 <= killed_at < 16
+    script_resume = script.replace("epochs=8, ", "")  # the checkpoint knows how long the run is
+    subprocess.run(
+        [sys.executable, "-c", script_resume, str(data), str(tmp_path / "killed"), "resume"],
+        check=True, timeout=150, capture_output=True,
+    )  # fmt: skip
+    whole, killed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    assert whole["step"] == killed["step"] == 16
+    assert [row["step"] for row in whole["log"]] == [row["step"] for row in killed["log"]] == [8, 16]
+    for name, tensor in whole["ema"].items():
+        torch.testing.assert_close(killed["ema"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_minutes_bound_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by a second whenever it is read, so that a busy machine does not matter."""
+    ticks = itertools.count()
+    monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
+    monkeypatch.setattr(training, "seconds_to_validate", lambda *arguments: 10.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    result = train(data, out=tmp_path / "run", variant="nano", minutes=1, batch=2, evaluations=1, precision="fp32")
+    saved = load_checkpoint(tmp_path / "run/last.pt")
+    assert 44.0 <= saved["elapsed"] <= 49.0  # the last evaluation takes ten of the others, the export six
+    assert 20 < result.steps == saved["step"] < 50
+    assert load_weights(result.weights)[1].metrics["val/miou"] == result.metrics["miou"]
+
+
+def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = UNet(9, "nano")
+    names = tuple(f"c{i}" for i in range(9))
+    from rtseg.core.model_info import ModelDescription
+
+    description = ModelDescription(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
+    save_weights(other, description, tmp_path / "other.safetensors")
+    said: list[str] = []
+    start = training._starting_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
+    assert said == [
+        "starting from other, but its last layers start anew: its 9 classes are not these 4, and none is taken over by name"
+    ]
+    assert start.variant == "nano"
+    assert start.head.out_channels == 4
+    assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
+    same = training._starting_network(names, "nano", tmp_path / "other.safetensors", 0, said.append)
+    assert torch.equal(same.head.weight, other.head.weight)
+    assert said[1] == "starting from other, all of it: it has the same 9 classes"
+    turned = training._starting_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, said.append)
+    assert not any(torch.equal(one, two) for one, two in zip(turned.head.weight, other.head.weight, strict=True))
+    assert "its 9 classes stand in another order, and none is taken over by name" in said[2]
+    with pytest.raises(OptionError, match="is a unet-nano"):
+        training._starting_network(CLASSES, "small", tmp_path / "other.safetensors", 0, said.append)
+
+
+def test_fine_tuning_begins_where_the_other_run_ended(
+    trained: TrainResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
+    result = train(
+        data, out=tmp_path / "tuned", from_=trained.weights, epochs=2, batch=2, lr=1e-4, evaluations=1, precision="fp32"
+    )
+    assert result.metrics["pixel_accuracy"] > trained.metrics["pixel_accuracy"] - 0.02
+
+
+def test_bad_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    cv2.imwrite(str(copy / "labels/val/1.png"), np.full((SIZE[1], SIZE[0]), 77, np.uint8))
+    with pytest.raises(DataError, match=r"labels/val/1\.png: label value 77"):
+        train(copy, out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_are_reported_before_training(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
+    lines: list[str] = []
+    with pytest.raises(OptionError, match="no network 'giant'"):  # what comes behind the report
+        train(copy, out=tmp_path / "run", variant="giant", progress=lambda done, line: lines.append(line))
+    assert "sky" in lines[1]
+    assert lines[2:] == [
+        "warning: train: no label has 'animal'; they can't be learned",
+        "warning: val: no label has 'animal'; they don't count in the mean IoU",
+    ]
+
+
+def test_masks_of_0_and_255_are_told_before_training(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+    (copy / "classes.txt").write_text("other\nsky\n")
+    for label in (copy / "labels").glob("*/*.png"):
+        mask = np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)) == 0
+        cv2.imwrite(str(label), mask.astype(np.uint8) * 255)
+    with pytest.raises(DataError, match="'255 sky'"):
+        train(copy, out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 1, "minutes": 1}, "either --epochs or --minutes"),
+        ({"minutes": -1}, "--minutes is -1"),
+        ({"batch": 0}, "--batch is 0"),
+        ({"metric": "dice"}, "no metric 'dice'; there are miou"),
+        ({"synthetic": 0.5}, "CamVid's classes"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"variant": "giant"}, "no network 'giant'"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense(data: Path, tmp_path: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        train(data, out=tmp_path / "run", **options)  # type: ignore[arg-type]
+
+
+def test_minutes_that_leave_no_time_to_train(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "seconds_to_validate", lambda *arguments: 90.0)
+    with pytest.raises(OptionError, match=r"--minutes 1 is too short: reading and evaluating alone take 1\.5"):
+        train(data, out=tmp_path / "run", variant="nano", minutes=1, precision="fp32")
+
+
+def test_resume_needs_a_fitting_checkpoint(trained: TrainResult, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        train(data, out=tmp_path / "none", resume=True)
+    with pytest.raises(OptionError, match="--resume"):
+        train(data, out=trained.weights.parent)
+    with pytest.raises(OptionError, match="network is unet-nano, not unet-small"):
+        train(data, out=trained.weights.parent, resume=True, variant="small")
+
+
+def test_schedule_warms_up_and_ends_at_zero() -> None:
+    assert schedule(0.0, 0) < 0.01
+    assert schedule(0.01, 100) == pytest.approx(0.5, abs=0.02)
+    assert schedule(0.06, 3) == pytest.approx(
+        0.94, abs=0.02
+    )  # a run of few steps is warm after a twentieth of its time
+    assert schedule(0.5, 9999) == pytest.approx(0.5**0.9)
+    assert schedule(1.0, 9999) == 0.0
+
+
+def test_muon_updates_have_equal_singular_values() -> None:
+    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -2, 60))
+    for m in (matrix, matrix.T):
+        values = torch.linalg.svdvals(orthogonalised(m))
+        assert float(values.min()) > 0.5
+        assert float(values.max()) < 1.3
+    weight = torch.nn.Parameter(torch.zeros(24, 5, 3, 4))
+    weight.grad = matrix.view(24, 5, 3, 4).clone()
+    Muon([weight], lr=0.1).step()
+    assert float((weight.detach() * matrix.view(24, 5, 3, 4)).sum()) < 0  # downhill
+    rms = float(weight.detach().square().mean().sqrt())
+    assert rms == pytest.approx(0.1 * 0.2, rel=0.25)  # AdamW's usual size
+
+
+def test_training_imports_neither_av_nor_openvino() -> None:
+    code = "import sys, rtseg.models.training.train, rtseg.models.evaluation.evaluate; print([m for m in ('av', 'openvino') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=150, check=True)
+    assert done.stdout.strip() == "[]"

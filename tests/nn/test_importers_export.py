@@ -1,0 +1,120 @@
+"""Imported networks leave torch: as FP16 ONNX, by ONNX Runtime and OpenVINO, they still give the library's class map."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+import cv2  # noqa: E402
+import onnx  # noqa: E402
+import openvino  # noqa: E402
+from importer_fixtures import expected, load, weights  # noqa: E402
+from importer_weights import image  # noqa: E402
+
+from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.inference.bundled_models import ASSETS  # noqa: E402
+from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
+from rtseg.models.export.build import build  # noqa: E402
+from rtseg.models.export.checkpoint_source import CheckpointOrigin  # noqa: E402
+from rtseg.nn import image_to_classes as contract  # noqa: E402
+from rtseg.nn.importers import import_checkpoint  # noqa: E402
+from rtseg.nn.preprocessing import Preparation  # noqa: E402
+
+FAMILIES = {
+    "fastai1-narrow-batch-norm": 0.999,
+    "fastai2-narrow-spectral-norm": 0.999,
+    "classic-12-transposed-binary": 0.999,
+    "smp-narrow-binary": 0.999,
+}
+"""Of each family the fixture whose scores lie furthest apart, with the share of pixels that FP16 must keep."""
+
+
+def save(name: str, folder: Path) -> Path:
+    torch.save(weights(load(name)), folder / "unet.pth")
+    return folder / "unet.pth"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fp16_by_onnx_runtime_and_openvino_is_the_librarys_class_map(name: str, tmp_path: Path) -> None:
+    width, height = size = tuple(load(name)["size"])
+    origin = CheckpointOrigin(save(name, tmp_path), Preparation(), size)
+    graph = origin.graph(size, 1, "fp16").SerializeToString()
+    picture, truth = image(height, width), expected(name)
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    by_onnx = session.run(["classes"], {"image": picture[None]})[0][0]
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    by_openvino = compiled(picture[None])[0][0]
+
+    maps = {"torch": origin.original(size)(picture), "onnxruntime": by_onnx, "openvino": by_openvino}
+    for backend, class_map in maps.items():
+        assert class_map.dtype == np.uint8, backend
+        assert (class_map == truth).mean() >= FAMILIES[name], backend
+
+
+def wrong_colors(right: Any, *arguments: Any) -> Any:
+    nodes = right(*arguments)
+    swap = onnx.helper.make_node("Gather", ["image", "swap"], ["bgr"], axis=3)
+    arguments[0].graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1, 0]), "swap"))
+    nodes[0].input[0] = "bgr"
+    return [swap, *nodes]
+
+
+@pytest.mark.parametrize("kind", ["another library's", "rtseg's own"])
+def test_wrong_wrapper_around_a_checkpoint_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
+    if kind == "rtseg's own":
+        path = ASSETS / "camvid-nano.safetensors"
+        monkeypatch.setattr(
+            contract, "normalise", lambda x: (x.float().flip(3) - 112.0).mul(1 / 64).permute(0, 3, 1, 2)
+        )
+    else:
+        path = save("classic-16-bilinear-odd", tmp_path)
+        right = onnx_source._before
+        monkeypatch.setattr(onnx_source, "_before", lambda *arguments: wrong_colors(right, *arguments))
+    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels"):
+        build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path)
+    assert not list((tmp_path / "built").iterdir())
+
+
+def test_a_network_that_the_weights_do_not_show_is_not_called_the_users(tmp_path: Path) -> None:
+    lines: list[str] = []
+    path = save("classic-16-bilinear-odd", tmp_path)
+    cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
+    built = build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path, say=lines.append)
+    (compared,) = [line for line in lines if line.startswith("compared:")]
+    assert "equals that of rtseg's reading of the weights in unet.pth, run in FP32 by torch" in compared
+    assert any("ReLU, max pooling" in note for note in built.notes)
+
+
+def free_size_session(module: Any) -> Any:
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, (torch.zeros(1, 3, 75, 101),), dynamo=True, dynamic_shapes=(free,), verbose=False
+        )
+    assert program is not None
+    return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", ["fastai2-narrow-no-cross", "classic-16-bilinear-odd", "smp-narrow-odd"])
+def test_height_and_width_can_stay_free_in_the_graph(name: str, tmp_path: Path) -> None:
+    module = import_checkpoint(save(name, tmp_path), size=(64, 64)).module
+    session = free_size_session(module)
+    for height, width in ((64, 96), (47, 50)):
+        picture = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255
+        scores = session.run(None, {session.get_inputs()[0].name: picture.numpy()})[0]
+        np.testing.assert_allclose(scores, module(picture).numpy(), rtol=1e-3, atol=1e-3)

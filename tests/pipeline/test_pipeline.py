@@ -1,0 +1,227 @@
+"""The road as a whole: order, equality with the plain loop, and what happens when a stage fails or nobody listens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from rtseg.core.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.core.stats import Histogram, Stats
+from rtseg.io.outputs.null import NullSink
+from rtseg.pipeline.pipeline import run
+from rtseg.pipeline.prefetch import Ahead
+from rtseg.render.overlay import Overlay
+
+pytestmark = pytest.mark.timeout(180)
+
+COLOUR = Colour("bt709", full_range=False)
+TIME_BASE = Fraction(1, 30)
+
+
+class DrawnSource:
+    """Frames whose pixels depend on their number, with a packet after every third."""
+
+    def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
+        self.info = StreamInfo("drawn", 64, 48, "yuv420p", COLOUR, TIME_BASE)
+        self.corrupt = 0
+        self.warnings: tuple[str, ...] = ()
+        self._frames, self._fail_at, self._block_at = frames, fail_at, block_at
+        self.closed = threading.Event()
+        self.blocked = False
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        for index in range(self._frames):
+            if index == self._fail_at:
+                raise RuntimeError("the decoder broke")
+            if index == self._block_at:
+                self.blocked = True
+                self.closed.wait(120)
+                self.blocked = False
+            rng = np.random.default_rng(index)
+            luma = rng.integers(16, 235, (48, 64), dtype=np.uint8)
+            chroma = rng.integers(16, 240, (2, 24, 32), dtype=np.uint8)
+            yield Frame(
+                (luma, chroma[0], chroma[1]),
+                "yuv420p",
+                COLOUR,
+                index,
+                TIME_BASE,
+                index,
+                captured_ns=time.monotonic_ns(),
+            )
+            if index % 3 == 0:
+                yield Passthrough(f"packet {index}", 1)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Keeper:
+    """Keeps all it is given, in order."""
+
+    name = "keeper"
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.items: list[Segmented | Passthrough] = []
+        self.written = 0
+        self._fail_at = fail_at
+
+    def write(self, item: Segmented) -> None:
+        if self.written == self._fail_at:
+            raise OSError("the disk is full")
+        self.items.append(item)
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None:
+        self.items.append(packet)
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def by_brightness(frame: Frame) -> ClassMap:
+    return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
+
+
+def overlay() -> Overlay:
+    return Overlay(load_palette("street", CAMVID_CLASSES))
+
+
+def rtseg_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("rtseg-")]
+
+
+def go(source: DrawnSource, sink: Keeper, *, threads: bool = True, streams: int = 1) -> Stats:
+    stats = Stats(CAMVID_CLASSES)
+    run(source, by_brightness, overlay(), [sink, NullSink()], stats, threads=threads, streams=streams)
+    return stats
+
+
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_threads_change_nothing_bit_for_bit(streams: int) -> None:
+    plain, threaded = Keeper(), Keeper()
+    go(DrawnSource(40), plain, threads=False)
+    go(DrawnSource(40), threaded, streams=streams)
+    assert len(plain.items) == len(threaded.items) == 40 + 14
+    for one, other in zip(plain.items, threaded.items, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Segmented) and isinstance(other, Segmented):
+            assert one.frame.pts == other.frame.pts
+            assert np.array_equal(one.classes, other.classes)
+            for plane, same in zip(one.shown.planes, other.shown.planes, strict=True):
+                assert np.array_equal(plane, same)
+
+
+def test_frames_keep_their_order_where_later_ones_are_done_first() -> None:
+    sink, waiting = Keeper(), threading.Barrier(3, timeout=60)
+
+    def odd_ones_are_slow(frame: Frame) -> ClassMap:
+        waiting.wait()  # three are in the model at the same time, or this breaks
+        time.sleep(0.02 * (frame.index % 3 == 0))
+        return by_brightness(frame)
+
+    run(DrawnSource(30), odd_ones_are_slow, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
+    assert [item.frame.index for item in sink.items if isinstance(item, Segmented)] == list(range(30))
+
+
+def test_packets_stay_between_the_frames_they_were_read_between() -> None:
+    sink = Keeper()
+    go(DrawnSource(7), sink)
+    order = [item.frame.index if isinstance(item, Segmented) else item.packet for item in sink.items]
+    assert order == [0, "packet 0", 1, 2, 3, "packet 3", 4, 5, 6, "packet 6"]
+
+
+def test_statistics_count_every_frame_and_name_the_slow_stage() -> None:
+    stats = Stats(CAMVID_CLASSES)
+
+    def slow(frame: Frame) -> ClassMap:
+        time.sleep(0.05)  # a busy machine makes the other stages slower too
+        return by_brightness(frame)
+
+    run(DrawnSource(20), slow, overlay(), [Keeper()], stats)
+    told = stats.to_dict()
+    assert told["frames"] == {"read": 20, "segmented": 20, "written": 20, "dropped": 0, "corrupt": 0}
+    assert told["bottleneck"] == "infer"
+    assert told["stages"]["infer"]["p50"] >= 10
+    assert told["latency_ms"]["p50"] >= 10
+    assert sum(told["classes"].values()) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_a_failing_decoder_is_told_to_the_caller(threads: bool) -> None:
+    sink = Keeper()
+    with pytest.raises(RuntimeError, match="the decoder broke"):
+        go(DrawnSource(20, fail_at=7), sink, threads=threads)
+    assert sink.written == 7  # what was decoded before is not lost
+    assert not rtseg_threads()
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_failing_model_is_told_to_the_caller(streams: int) -> None:
+    def broken(frame: Frame) -> ClassMap:
+        raise ValueError("the model broke")
+
+    with pytest.raises(ValueError, match="the model broke"):
+        run(DrawnSource(1000), broken, overlay(), [Keeper()], Stats(CAMVID_CLASSES), streams=streams)
+    assert not rtseg_threads()
+
+
+def test_a_failing_sink_stops_the_threads() -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        go(DrawnSource(100_000), Keeper(fail_at=5))
+    assert not rtseg_threads()
+
+
+def test_a_model_that_returns_a_wrong_shape_is_told() -> None:
+    with pytest.raises(ValueError, match="class map"):
+        run(DrawnSource(5), lambda frame: np.zeros(7, np.uint8), overlay(), [Keeper()], Stats(CAMVID_CLASSES))
+    assert not rtseg_threads()
+
+
+def test_a_source_that_blocks_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtseg.pipeline.pipeline.JOIN_SECONDS", 0.2)
+    source = DrawnSource(100, block_at=3)
+
+    def until_it_blocks(frame: Frame) -> ClassMap:
+        deadline = time.monotonic() + 60
+        while frame.index == 2 and not source.blocked and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return by_brightness(frame)
+
+    with pytest.raises(OSError, match="full"):
+        run(source, until_it_blocks, overlay(), [Keeper(fail_at=2)], Stats(CAMVID_CLASSES))
+    assert source.blocked, "the run waited for it"
+    source.close()
+
+
+def test_ahead_makes_no_more_than_its_capacity() -> None:
+    made: list[int] = []
+
+    def count() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    ahead = Ahead(count(), "count", capacity=3)
+    assert next(ahead) == 0
+    time.sleep(0.2)
+    assert len(made) <= 1 + 3 + 1  # one taken, three waiting, one in hand
+    ahead.cancel()
+    assert ahead.join(60)
+
+
+def test_histogram_percentiles_are_within_one_percent() -> None:
+    histogram = Histogram()
+    values = np.random.default_rng(0).gamma(3.0, 0.005, 20_000)
+    for value in values:
+        histogram.add(float(value))
+    for percent in (50, 95, 99):
+        assert histogram.percentile_ms(percent) == pytest.approx(np.percentile(values, percent) * 1e3, rel=0.012)
+    assert histogram.max_seconds == values.max()

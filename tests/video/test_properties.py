@@ -1,0 +1,177 @@
+"""Whatever is put into options, palettes, lists and titles: a right answer or one of rtseg's own errors, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from media import through, write_video
+
+from rtseg.cli.options import parse_names, parse_pixels, parse_protocols, parse_seconds, parse_size
+from rtseg.core.errors import OptionError
+from rtseg.core.palette import CAMVID_CLASSES, MIN_COLOUR_DISTANCE, load_palette
+from rtseg.video.batch import jobs_at_once
+from rtseg.video.completed import LIST_NAME, DoneList
+
+pytestmark = pytest.mark.timeout(180)
+
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+# Options
+
+
+@quick
+@given(st.integers(1, 99_999), st.integers(1, 99_999), st.sampled_from("xX"), st.sampled_from(["", " "]))
+def test_sizes(width: int, height: int, times: str, blank: str) -> None:
+    assert parse_size(f"{blank}{width}{times}{height}{blank}") == (width, height)
+    assert parse_pixels(f"{blank}{width}{times}{height}{blank}") == min(width * height, 2**31 - 1)
+
+
+@quick
+@given(st.integers(0, 200), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_times(hours: int, minutes: int, seconds: int, thousandths: int) -> None:
+    after = seconds + thousandths / 1000
+    assert parse_seconds(f"{hours}:{minutes:02}:{seconds:02}.{thousandths:03}", "--start") == pytest.approx(
+        hours * 3600 + minutes * 60 + after
+    )
+    assert parse_seconds(f"{minutes}:{seconds:02}.{thousandths:03}", "--start") == pytest.approx(minutes * 60 + after)
+    assert parse_seconds(f"{seconds}.{thousandths:03}", "--start") == pytest.approx(after)
+
+
+@quick
+@given(st.lists(st.text(min_size=1, max_size=9).filter(lambda name: "," not in name and name.strip()), min_size=1))
+def test_names(names: list[str]) -> None:
+    assert parse_names(", ".join(names)) == tuple(name.strip() for name in names)
+
+
+@quick
+@given(st.text(max_size=12) | st.from_regex(r"[0-9:.xXkMG+\-e ]{0,30}", fullmatch=True))
+@example("9" * 400)
+@example("1" + "0" * 300 + ":00")
+@example("²")
+@example("٣x٤")
+@example("99999999999999999M")
+def test_any_text_is_a_value_or_wrong_usage(text: str) -> None:
+    for parse in (
+        parse_size,
+        parse_names,
+        parse_pixels,
+        parse_protocols,
+        lambda text: parse_seconds(text, "--start"),
+        lambda text: jobs_at_once(text, 5),
+    ):
+        try:
+            value: Any = parse(text)
+        except OptionError:
+            continue
+        if isinstance(value, float):
+            assert math.isfinite(value)
+            assert value >= 0
+        elif isinstance(value, int):
+            assert 1 <= value <= 2**31
+        elif parse is parse_size:
+            assert min(value) >= 1
+        elif parse is parse_protocols:
+            assert set(value) <= {"file", "http", "https"}
+
+
+# Palettes and lists from strangers
+
+
+@quick
+@given(JSON | st.dictionaries(st.sampled_from(CAMVID_CLASSES), st.lists(st.integers(-1, 256), min_size=3, max_size=3)))
+def test_any_json_is_a_palette_or_wrong(data: Any) -> None:
+    _load(json.dumps(data).encode())
+
+
+@quick
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(b'{"road": ' + b"9" * 5000 + b"}")
+@example(b'{"road": "#\xc2\xb2\xc2\xb2\xc2\xb2"}')
+@example(b"\xff\xfe{\0}\0")
+def test_any_bytes_are_a_palette_or_wrong(data: bytes) -> None:
+    _load(data)
+
+
+def _load(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "palette.json"
+        file.write_bytes(data)
+        try:
+            palette = load_palette(str(file), CAMVID_CLASSES)
+        except OptionError:
+            return
+    assert palette.classes == CAMVID_CLASSES
+    assert all(len(colour) == 3 and all(0 <= part <= 255 for part in colour) for colour in palette.colours)
+    assert all(distance >= MIN_COLOUR_DISTANCE for _, _, distance in palette.look_alikes())
+
+
+def test_deep_nesting_is_wrong_and_no_traceback() -> None:
+    _load(b"[" * 100_000)
+    _why_again(b"[" * 100_000)
+
+
+@quick
+@given(st.binary(max_size=80) | st.lists(JSON, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()))
+@example(b'{"output": "a.mp4", "output_state": [true, "x"], "made_with": 3}')
+@example(b'{"output": "a.mp4", "output_state": [2, NaN]}')
+def test_any_list_of_what_is_done_means_nothing_is(data: bytes) -> None:
+    _why_again(data)
+
+
+def _why_again(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.mp4").write_bytes(b"xx")
+        (folder / LIST_NAME).write_bytes(data)
+        assert DoneList({"alpha": 0.5}).why_again(str(folder / "in.mp4"), str(folder / "a.mp4"))
+
+
+# Titles
+
+TITLES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@few
+@given(title=TITLES, target=st.sampled_from(["mp4", "mov", "mkv", "webm", "avi"]))
+@example(title="Straße 50 % <b>&amp;</b> \"x\" 'y' \\ =;#\n2", target="mp4")
+@example(title="\u202e日本 🚗\u0301", target="mkv")
+def test_titles_of_any_characters(ending: str, title: str, target: str) -> None:
+    """They are the input's own in the output; a container that changes or drops them does so without harm to the rest."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(ending, "libx264")
+        options = {"deadline": "realtime", "cpu-used": "8"} if ending == "webm" else {"preset": "ultrafast"}
+        path = write_video(
+            folder / f"in.{ending}",
+            frames=12,
+            codec=codec,
+            options=options if codec != "mpeg4" else {},
+            metadata={"title": title, "comment": title},
+        )
+        result = through(path, folder / f"out.{target}")
+        assert result.report.ok, result.report.line()
+        before, after = _tags(path), _tags(folder / f"out.{target}")
+        if ending != "ts" and target != "avi":
+            assert after == before
+
+
+def _tags(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return {name.lower(): text for name, text in container.metadata.items() if name.lower() in ("title", "comment")}

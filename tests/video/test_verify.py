@@ -1,0 +1,655 @@
+"""The fidelity report: every kind of file through source and sink comes out as it went in, and what does not is seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from iso_media import tracks
+from media import Audio, Text, corners_of, item, number_of, picture, read, through, write_video
+from proofs import keep_proof, resident_mib
+
+from rtseg.core.errors import FidelityError, SinkError, SourceError
+from rtseg.core.frame import Frame, Passthrough
+from rtseg.core.process_setup import keep_memory_flat
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs.file import FileSource
+from rtseg.io.options import OutputOptions
+from rtseg.io.outputs.video import VideoSink
+from rtseg.render.style import Style
+from rtseg.video.process import process
+from rtseg.video.verify import Recorder, compare
+
+pytestmark = pytest.mark.timeout(180)
+
+MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
+
+
+def test_real_drives(clips: Path, tmp_path: Path) -> None:
+    result = through(clips / "highway_540p25.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    assert result.report.line() == (
+        "fidelity: 221 frames in and out, time stamps equal, length +0 ms, audio 415 packets equal, colour tags kept"
+    )
+    with av.open(str(clips / "highway_540p25.mp4")) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        sound = [[bytes(p) for p in container.demux(audio=0) if p.size] for container in (before, after)]
+        assert sound[0] == sound[1]
+        assert (after.streams.video[0].frames, after.streams.video[0].average_rate) == (221, 25)
+        assert (after.streams.video[0].width, after.streams.video[0].height) == (960, 540)
+    result = through(clips / "cambridge_15fps.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    assert result.report.line() == "fidelity: 101 frames in and out, time stamps equal, length +0 ms, colour tags kept"
+
+
+# Containers
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("source", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+def test_from_every_container_to_every_container(tmp_path: Path, source: str, target: str) -> None:
+    webm = source == "webm"
+    sound = {"webm": "libopus", "avi": "libmp3lame"}.get(source, "aac")
+    path = write_video(
+        tmp_path / f"in.{source}",
+        codec="libvpx-vp9" if webm else "libx264",
+        options={"deadline": "realtime"} if webm else {},
+        before=[Audio(sound)],
+        after=[Audio(sound, tone=880)],
+        frames=25,
+        b_frames=None if webm else 2 * (source != "avi"),
+        pts=list(range(10, 35)) if source == "ts" and target != "avi" else None,
+    )
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    frames = read(tmp_path / f"out.{target}")
+    assert [number_of(frame) for frame in frames] == list(range(25))
+    fates = {stream.fate for stream in result.report.streams}
+    held = {"webm": {"libopus"}, "avi": {"libmp3lame"}}.get(target)
+    copied = sound in held if held else not (target == "mov" and sound == "libopus")
+    assert fates == ({"copied"} if copied else {"re-encoded"})
+    assert len(result.report.streams) == 2
+
+
+def test_raw_h264_in_and_out(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.h264", frames=20)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert any("without a time stamp" in note for note in result.notes)
+    assert np.diff([frame.pts_seconds for frame in read(tmp_path / "out.mp4")]) == pytest.approx(0.04)
+    result = through(path, tmp_path / "out.h264")
+    assert result.report.ok
+    assert result.report.timestamp_error_ms is None
+    assert len(read(tmp_path / "out.h264")) == 20
+
+
+def test_gif_in(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.gif", codec="gif", pix_fmt="rgb8", rate=10, frames=9)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == list(range(9))
+    assert corners_of(read(tmp_path / "out.mp4")[4]) == "RGBY"
+
+
+# Time
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "webm"])
+@pytest.mark.parametrize(
+    ("time_base", "pts"),
+    [
+        (Fraction(1, 90_000), [0, 1000, 1090, 5000, 90_000, 90_090, 123_456]),
+        (Fraction(1, 1000), [0, 1, 34, 500, 501, 9000, 9001]),
+        (Fraction(1001, 30_000), list(range(7))),
+        (Fraction(1001, 60_000), list(range(7))),
+        (Fraction(1, 10_000_000), [0, 333_333, 666_667, 1_000_000, 1_333_333, 1_666_667, 2_000_000]),
+    ],
+    ids=["variable", "milliseconds", "29.97", "59.94", "100 ns"],
+)
+def test_times_are_kept(tmp_path: Path, target: str, time_base: Fraction, pts: list[int]) -> None:
+    path = write_video(tmp_path / "in.mp4", time_base=time_base, pts=pts, frames=7, rate=Fraction(30000, 1001))
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    after = [frame.pts * frame.time_base for frame in read(tmp_path / f"out.{target}")]
+    tick = {"mp4": Fraction(0), "ts": Fraction(1, 90_000)}.get(target, Fraction(1, 1000))
+    first = after[0]
+    assert max(abs((stamp - first) - number * time_base) for stamp, number in zip(after, pts, strict=True)) <= tick
+
+
+def test_a_single_frame(tmp_path: Path) -> None:
+    for ending in ("mp4", "mkv", "webm", "ts", "avi"):
+        result = through(write_video(tmp_path / "in.mp4", frames=1), tmp_path / f"out.{ending}")
+        assert result.report.ok
+        assert result.report.frames_out == 1
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv"])
+def test_a_start_that_is_not_zero(tmp_path: Path, target: str) -> None:
+    path = write_video(tmp_path / "in.mkv", pts=list(range(250, 275)), after=[Audio(start=9.5, seconds=1.5)], frames=25)
+    result = through(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    frames = read(tmp_path / f"out.{target}")
+    assert frames[0].pts_seconds == pytest.approx(10.0, abs=0.001)
+
+
+def test_times_beyond_32_bits(tmp_path: Path) -> None:
+    first = 1 << 40
+    path = write_video(tmp_path / "in.mkv", pts=[first, first + 40, first + 80], frames=3, time_base=Fraction(1, 1000))
+    result = through(path, tmp_path / "out.mkv")
+    assert result.report.ok
+    assert [frame.pts for frame in read(tmp_path / "out.mkv")] == [first, first + 40, first + 80]
+
+
+def test_edit_lists_and_negative_decoding_times(tmp_path: Path) -> None:
+    """An MP4 with B-frames and AAC has both: a picture decoded before time zero, and sound cut by its edit list."""
+    path = write_video(tmp_path / "in.mp4", b_frames=3, after=[Audio()], frames=25)
+    with av.open(str(path)) as container:
+        assert min(packet.dts for packet in container.demux(video=0) if packet.dts is not None) < 0
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert read(tmp_path / "out.mp4")[0].pts == 0
+
+
+def test_recordings_joined_end_to_end(tmp_path: Path) -> None:
+    parts = [write_video(tmp_path / f"{n}.ts", frames=60, after=[Audio(seconds=2.4)]) for n in range(2)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    result = through(joined, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert result.report.frames_out == 120
+    assert any("the clock jumps" in note for note in result.notes)
+    times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
+    assert max(late - early for early, late in pairwise(times)) < 0.2
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_a_part_is_compared_with_that_part(tmp_path: Path, ending: str) -> None:
+    path = write_video(tmp_path / f"in.{ending}", frames=60, gop=20, after=[Audio(seconds=2.4)])
+    result = through(path, tmp_path / "out.mp4", start=0.8, duration=1.0)
+    assert result.report.ok, result.report.line()
+    assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == list(range(20, 45))
+    assert result.report.streams[0].packets_out == pytest.approx(47, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("pts", "start"),
+    [
+        (range(60), 0.0),
+        (range(60), 1.0),
+        (range(50, 110), 0.0),
+        (range(50, 110), 3.0),
+        ([0, *range(2, 61)], 0.0),
+        ([0, 1, 2, 30, 31, 33, 90, 91, 92, 93, 94, 95, 96, 120, 180], 0.5),
+    ],
+    ids=["together", "late sound", "late picture", "both late", "a gap first", "variable"],
+)
+@pytest.mark.parametrize("time_base", [Fraction(1, 25), Fraction(1, 1000)])
+def test_players_other_than_ffmpeg_see_the_same_times(
+    tmp_path: Path, pts: Any, start: float, time_base: Fraction
+) -> None:
+    """The index of the MP4, read by the letter of the standard, shows every picture and sound when the input did."""
+    pts = [round(stamp / 25 / time_base + 0.3) for stamp in pts]
+    path = write_video(
+        tmp_path / "in.mkv", pts=pts, frames=len(pts), time_base=time_base, after=[Audio(start=start + 0.1, seconds=2)]
+    )
+    with av.open(str(path)) as container:
+        truth: dict[str, list[Fraction]] = {"vide": [], "soun": []}
+        for packet in container.demux():
+            if packet.size:
+                truth["vide" if packet.stream_index == 0 else "soun"].append(packet.pts * packet.time_base)
+    assert through(path, tmp_path / "out.mp4").report.ok
+    for track in tracks(tmp_path / "out.mp4"):
+        assert track.shown == sorted(truth[track.kind])
+
+
+# Picture
+
+
+@pytest.mark.parametrize(("rotation", "quarter_turns"), [(-90, 1), (180, 2), (90, 3)])
+def test_turned_pictures_come_out_upright(tmp_path: Path, rotation: int, quarter_turns: int) -> None:
+    path = write_video(
+        tmp_path / "in.mp4",
+        turn=lambda image: np.rot90(image, quarter_turns),
+        rotation=(rotation, False, False),
+        frames=5,
+    )
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    source = FileSource(str(tmp_path / "out.mp4"))
+    assert (source.info.width, source.info.height, source.info.notes) == (96, 64, ())
+    assert [corners_of(frame) for frame in source if isinstance(frame, Frame)] == ["RGBY"] * 5
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuvj420p", "nv12"])
+def test_layouts_end_as_420(tmp_path: Path, pix_fmt: str) -> None:
+    path = write_video(
+        tmp_path / "in.mp4", pix_fmt=pix_fmt, frames=5, full_range=pix_fmt == "yuvj420p", options={"crf": "5"}
+    )
+    result = through(path, tmp_path / "out.mp4", sink={"crf": 5})
+    assert result.report.ok
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.pix_fmt in ("yuv420p", "yuvj420p")
+    frames = read(tmp_path / "out.mp4")
+    assert [number_of(frame) for frame in frames] == list(range(5))
+    assert corners_of(frames[0]) == "RGBY"
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "HDR10"), (18, "HLG")])
+def test_hdr_is_reduced_in_depth_and_keeps_its_tags(tmp_path: Path, transfer: int, name: str) -> None:
+    options = {"preset": "ultrafast", "x265-params": "log-level=none"}
+    path = write_video(
+        tmp_path / "in.mp4", codec="libx265", pix_fmt="yuv420p10le", tags=(9, 9, transfer), frames=3, options=options
+    )
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert any(name in note and "not tone-mapped" in note for note in result.notes)
+    assert any("reduced to 8 bits" in note for note in result.notes)
+    colour = read(tmp_path / "out.mp4")[0].colour
+    assert (colour.space_tag, colour.primaries_tag, colour.transfer_tag) == (9, 9, transfer)
+
+
+def test_interlaced_pictures_are_taken_whole_and_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=6, options={"x264-params": "tff=1"}, interlaced=True)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert any("not deinterlaced" in note for note in result.notes)
+
+
+def test_transparency_is_ignored_and_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", codec="ffv1", pix_fmt="yuva420p", frames=3)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert "transparency ignored" in result.notes
+
+
+def test_a_change_of_size_in_mid_stream_is_stretched_and_told(tmp_path: Path) -> None:
+    parts = []
+    for number, size in enumerate(((96, 64), (192, 128))):
+        path = write_video(tmp_path / f"{number}.h264", size=size, frames=10)
+        parts.append(path.read_bytes())
+    joined = tmp_path / "in.h264"
+    joined.write_bytes(b"".join(parts))
+    result = through(joined, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert {(frame.width, frame.height) for frame in result.frames} == {(96, 64)}
+    assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == [*range(10), *range(10)]
+    assert any("10 frames stretched to 96x64" in note for note in result.notes)
+
+
+# Streams
+
+
+def test_subtitles_chapters_and_metadata(tmp_path: Path) -> None:
+    chapters = [
+        {"id": 1, "start": 0, "end": 400, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}},
+        {"id": 2, "start": 400, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "two"}},
+    ]
+    for ending, codec in (("mkv", "subrip"), ("mp4", "mov_text")):
+        path = write_video(
+            tmp_path / f"in.{ending}",
+            frames=25,
+            before=[Audio(metadata={"language": "deu"})],
+            after=[Text([(0.1, 0.3, "left"), (0.5, 0.8, "right")], codec, metadata={"language": "fra"})],
+            metadata={"title": "Drive", "comment": "wet road"},
+            chapters=chapters,
+        )
+        result = through(path, tmp_path / f"out.{ending}")
+        assert result.report.ok, result.report.line()
+        with av.open(str(tmp_path / f"out.{ending}")) as container:
+            metadata = {name.lower(): value for name, value in container.metadata.items()}
+            assert (metadata["title"], metadata["comment"]) == ("Drive", "wet road")
+            assert [stream.language for stream in container.streams.audio] == ["deu"]
+            assert [stream.language for stream in container.streams.subtitles] == ["fra"]
+            got = [(float(c["start"] * c["time_base"]), c["metadata"]["title"]) for c in container.chapters()]
+            assert got == [(0.0, "one"), (0.4, "two")]
+            texts = [
+                bytes(packet)[2 * (ending == "mp4") :] for packet in container.demux(subtitles=0) if packet.size > 2
+            ]
+        assert texts == [b"left", b"right"]
+
+
+def test_chapters_of_a_part(tmp_path: Path) -> None:
+    chapters = [
+        {"id": n, "start": n * 400, "end": n * 400 + 400, "time_base": Fraction(1, 1000), "metadata": {"title": str(n)}}
+        for n in range(5)
+    ]
+    path = write_video(tmp_path / "in.mkv", frames=50, chapters=chapters)
+    through(path, tmp_path / "out.mkv", start=0.6, duration=1.0)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        got = [(float(c["start"] * c["time_base"]), float(c["end"] * c["time_base"])) for c in container.chapters()]
+    assert [value for both in got for value in both] == pytest.approx([0.0, 0.2, 0.2, 0.6, 0.6, 1.0])
+
+
+def test_what_a_container_does_not_take_is_named(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", after=[Audio("flac"), Text([(0.1, 0.3, "left")])])
+    result = through(path, tmp_path / "out.ts")
+    assert result.report.ok, result.report.line()
+    assert "mpegts can't hold audio stream 1 (flac): transcoded to aac" in result.notes
+    assert any("subtitle stream 2" in note and "dropped" in note for note in result.notes)
+    assert [stream.fate for stream in result.report.streams] == ["re-encoded", "left out"]
+    with av.open(str(tmp_path / "out.ts")) as container:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        rate = container.streams.audio[0].rate
+    spectrum = np.abs(np.fft.rfft(sound))
+    assert np.argmax(spectrum) * rate / len(sound) == pytest.approx(440, abs=3)
+    assert len(sound) / rate == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("what", ["sound", "subtitles"])
+def test_strict_refuses_what_can_not_be_copied(tmp_path: Path, what: str) -> None:
+    track: Any = Audio("aac") if what == "sound" else Text([(0.1, 0.3, "left")])
+    path = write_video(tmp_path / "in.mkv", after=[track])
+    with pytest.raises(SinkError, match="without --strict"):
+        through(path, tmp_path / "out.webm", sink={"strict": True})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_without_audio(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mp4", before=[Audio()])
+    result = through(path, tmp_path / "out.mp4", sink={"audio": False})
+    assert result.report.ok
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert len(container.streams) == 1
+
+
+def test_a_gps_track_is_copied(tmp_path: Path) -> None:
+    """Action cameras put their position into a data track; here a subtitle track is turned into one by its four letters."""
+    path = write_video(tmp_path / "in.mp4", after=[Text([(0.0, 0.2, "52.2,0.1"), (0.2, 0.4, "52.3,0.1")], "mov_text")])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"tx3g", b"gpmd").replace(b"sbtl", b"meta"))
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert result.report.streams[0].fate == "copied"
+    assert b"gpmd" in (tmp_path / "out.mp4").read_bytes()
+    result = through(path, tmp_path / "out.mkv")
+    assert result.report.ok, result.report.line()
+    assert any("can't hold data stream 1" in note for note in result.notes)
+
+
+def test_second_cameras_are_copied(tmp_path: Path) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as out:
+        streams = []
+        for size in ((96, 64), (192, 128)):
+            stream = out.add_stream("libx264", rate=25)
+            stream.width, stream.height = size
+            streams.append(stream)
+        for number in range(15):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(picture(number, stream.width, stream.height), format="rgb24")
+                out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sorted(stream.width for stream in container.streams.video) == [96, 192]
+        small = next(stream for stream in container.streams.video if stream.width == 96)
+        assert len(list(container.decode(small))) == 15
+
+
+# What is not as it was is seen
+
+
+def _written(tmp_path: Path, **changes: Any) -> tuple[Recorder, Any]:
+    path = write_video(tmp_path / "in.mp4", frames=20, after=[Audio()], tags=(1, 1, 1))
+    source = FileSource(str(path))
+    recorder = Recorder(source.info)
+    sink = VideoSink(tmp_path / "out.mp4", source.info, size=(96, 64))
+    packets = 0
+    for got in source:
+        recorder.see(got)
+        if isinstance(got, Passthrough):
+            packets += 1
+            if packets == changes.get("lose_packet"):
+                continue
+            if packets == changes.get("change_packet"):
+                other = av.Packet(bytes(reversed(bytes(got.packet))))
+                other.pts, other.dts, other.time_base = got.packet.pts, got.packet.dts, got.packet.time_base
+                other.stream = got.packet.stream
+                got = Passthrough(other, got.stream_index)
+            if packets >= changes.get("delay_packets", 1 << 30):
+                got.packet.pts += 4800
+                got.packet.dts += 4800
+            sink.pass_through(got)
+            continue
+        if got.index == changes.get("lose_frame"):
+            continue
+        if got.index == changes.get("move_frame"):
+            got = replace(got, pts=got.pts + got.duration // 2)
+        sink.write(item(got))
+    return recorder, sink.finish()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"lose_frame": 7}, "20 frames went in, 19 came out"),
+        ({"move_frame": 7}, "a frame is shown 20.0 ms off its time"),
+        ({"lose_packet": 7}, "audio stream 1: 48 packets went in, 47 came out"),
+        ({"change_packet": 7}, "audio stream 1: the packets are not the same"),
+        ({"delay_packets": 7}, "audio stream 1: a packet is 100.0 ms off its time"),
+    ],
+)
+def test_every_change_is_seen(tmp_path: Path, change: dict[str, int], reason: str) -> None:
+    recorder, written = _written(tmp_path, **change)
+    report = compare(recorder, written)
+    assert not report.ok
+    assert report.problems == (reason,)
+    with pytest.raises(FidelityError, match=reason):
+        report.raise_if_broken()
+    assert not (tmp_path / "out.mp4").exists()
+    assert len(read(tmp_path / "out.partial.mp4")) >= 19
+    assert json.loads(json.dumps(report.to_dict()))["problems"] == [reason]
+
+
+def test_no_change_is_no_problem(tmp_path: Path) -> None:
+    recorder, written = _written(tmp_path)
+    report = compare(recorder, written)
+    report.raise_if_broken()
+    stats = json.loads(json.dumps(report.to_dict()))
+    assert (stats["ok"], stats["frames_in"], stats["frames_out"], stats["timestamp_error_ms"]) == (True, 20, 20, 0.0)
+    assert stats["streams"][0]["packets_in"] == stats["streams"][0]["packets_out"] == 48
+
+
+def test_changed_colour_tags_and_a_display_matrix_are_seen(tmp_path: Path) -> None:
+    recorder, written = _written(tmp_path)
+    other = write_video(
+        tmp_path / "other.mp4", frames=20, after=[Audio()], tags=(9, 9, 16), rotation=(90, False, False)
+    )
+    report = compare(recorder, replace(written, path=other))
+    assert "the colour tags are not the input's" in report.problems
+    assert "players would turn the picture: it carries a display matrix" in report.problems
+
+
+def test_standard_output_can_not_be_compared_and_says_so(tmp_path: Path) -> None:
+    recorder, written = _written(tmp_path)
+    report = compare(recorder, replace(written, path=None))
+    assert (report.ok, report.checked) == (True, False)
+    assert "not read back" in report.line()
+
+
+# Damage
+
+
+def _hurt(path: Path, first: float, length: int) -> Path:
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * first)
+    data[start : start + length] = np.random.default_rng(3).bytes(length)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+def test_garbage_in_the_middle(tmp_path: Path, ending: str) -> None:
+    path = write_video(
+        tmp_path / f"in.{ending}",
+        frames=100,
+        gop=10,
+        size=(192, 128),
+        options={"crf": "5"},
+        after=[Audio("libmp3lame", seconds=4)],
+    )
+    _hurt(path, 0.4, 3000)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert 60 <= result.report.frames_out < 100 or result.corrupt == 0
+    assert result.report.frames_out == len(result.frames)
+    if result.corrupt:
+        assert f"{result.corrupt} damaged left out" in result.report.line()
+        with pytest.raises(SourceError, match="without --strict"):
+            read(path, strict=True)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("share", [0.9, 0.5])
+def test_truncated(tmp_path: Path, ending: str, share: float) -> None:
+    options = {"movflags": "faststart"} if ending == "mp4" else {}
+    path = write_video(
+        tmp_path / f"in.{ending}", frames=100, gop=10, after=[Audio("libmp3lame", seconds=4)], container_options=options
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    assert 100 * share - 20 < result.report.frames_out < 100
+
+
+def test_no_key_frame_at_the_start(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.ts", frames=60, gop=25, b_frames=0, options={"x264-params": "scenecut=0"})
+    with av.open(str(path)) as container:
+        keys = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe]
+    data = path.read_bytes()
+    second = next(n for n in range(10) if data[n * 188 + 1] & 0x40 and n > 3)
+    path.write_bytes(data[: 188 * 3] + data[188 * max(second, 3) + 188 * 6 :])
+    assert len(keys) == 3
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert result.report.frames_out + result.corrupt >= 50
+    assert 20 <= number_of(result.frames[-1]) < 60
+
+
+def test_a_broken_sound_track_is_copied_as_it_is(tmp_path: Path) -> None:
+    """Its packets are not decoded, so what is wrong in them does not matter to the copy."""
+    path = write_video(tmp_path / "in.mkv", frames=50, after=[Audio(seconds=2)])
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    data = path.read_bytes()
+    for packet in packets[10:60]:
+        if len(packet) > 8:
+            data = data.replace(packet, bytes(len(packet)))
+    path.write_bytes(data)
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok, result.report.line()
+    result = through(path, tmp_path / "out.webm")
+    assert result.report.ok, result.report.line()
+    assert result.report.frames_out == 50
+    assert any("audio stream 1: " in note and "can't be decoded" in note for note in result.notes)
+
+
+def test_a_header_that_lies_about_the_size(tmp_path: Path) -> None:
+    """The pictures themselves say what they are."""
+    path = write_video(tmp_path / "in.mp4", frames=10)
+    data = path.read_bytes()
+    entry = data.index(b"avc1", data.index(b"stsd")) + 28
+    assert data[entry : entry + 4] == bytes([0, 96, 0, 64])
+    path.write_bytes(data[:entry] + bytes([0x10, 0, 0x10, 0]) + data[entry + 4 :])
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert {(frame.width, frame.height) for frame in result.frames} == {(96, 64)}
+
+
+def test_a_header_that_lies_about_the_rate(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", frames=25, codec="mpeg4")
+    data = path.read_bytes()
+    position = data.index(b"strh") + 28
+    path.write_bytes(data[:position] + (1).to_bytes(4, "little") + (1000).to_bytes(4, "little") + data[position + 8 :])
+    result = through(path, tmp_path / "out.mp4")
+    assert result.report.ok
+    assert result.report.frames_out == 25
+
+
+def test_a_source_deleted_while_it_is_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mp4", frames=100)
+    source = FileSource(str(path))
+    path.unlink()
+    assert sum(isinstance(got, Frame) for got in source) == 100
+
+
+def test_subtitles_that_come_late(tmp_path: Path) -> None:
+    """In a fragmented MP4 FFmpeg aborts the process here, or moves pictures: such an MP4 is written without fragments."""
+    lines = [(11.0, 11.5, "first"), (12.0, 12.5, "second")]
+    path = write_video(tmp_path / "in.mp4", frames=320, after=[Audio(seconds=12), Text(lines, "mov_text")])
+    result = through(path, tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        texts = [(packet.pts / 1000, bytes(packet)[2:]) for packet in container.demux(subtitles=0) if packet.size > 2]
+    assert texts == [(11.0, b"first"), (12.0, b"second")]
+
+
+class Meter:
+    """A sink that writes nothing and notes what the process holds and has computed at some frames."""
+
+    name = "meter"
+
+    def __init__(self, at: tuple[int, ...]) -> None:
+        self.written = 0
+        self._at = at
+        self.resident_mib: dict[int, float] = {}
+        self.cpu_seconds: dict[int, float] = {}
+
+    def write(self, _: Any) -> None:
+        self.written += 1
+        if self.written in self._at:
+            self.resident_mib[self.written] = resident_mib()
+            self.cpu_seconds[self.written] = time.process_time()
+
+    def pass_through(self, _: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1200)
+def test_ten_thousand_frames_cost_no_more_memory_than_five_hundred(tmp_path: Path) -> None:
+    """The whole road: memory at the end within 5 % of that after 500 frames; no more CPU time a frame than at the start."""
+    keep_memory_flat()  # as `rtseg video` does
+    path = write_video(tmp_path / "in.mp4", size=(320, 240), frames=10_000, after=[Audio(seconds=400)])
+    meter = Meter((500, 2500, 8000, 10_000))
+    with Segmenter(MODEL) as segmenter:
+        result = process(
+            str(path),
+            str(tmp_path / "out.mp4"),
+            segmenter,
+            Style(legend=True),
+            OutputOptions(preset="ultrafast"),
+            quiet=True,
+            extra_sinks=[meter],
+        )
+    assert result["fidelity"]["ok"]
+    memory, clock = meter.resident_mib, meter.cpu_seconds
+    early, late = (clock[2500] - clock[500]) / 2000, (clock[10_000] - clock[8000]) / 2000
+    figures = {
+        "frames": 10_000,
+        "resident_mib": {str(frame): round(value, 1) for frame, value in memory.items()},
+        "cpu_ms_a_frame": {"500 to 2500": round(early * 1e3, 3), "8000 to 10000": round(late * 1e3, 3)},
+    }
+    keep_proof("ten_thousand_frames", "pytest -m proof tests/video/test_verify.py", figures)
+    assert memory[10_000] <= 1.05 * memory[500], figures
+    assert late <= 1.2 * early, figures
+
+
+def test_a_stream_without_a_single_packet(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.mkv", frames=300, after=[Text([])])
+    for ending in ("mkv", "mp4"):
+        result = through(path, tmp_path / f"out.{ending}", sink={"preset": "ultrafast"})
+        assert result.report.ok, result.report.line()
