@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo run test lint types contracts check proofs fuzz quantised kernels clean
+.PHONY: help demo run test lint types contracts check proofs fuzz quantized kernels clean
 help:            ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -47,8 +47,8 @@ proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, soaks, a
 fuzz: $(VENV)/installed-dev  ## make fuzz [CASES=20000] [SEED=1]: changed files against a plain FFmpeg reading; goes on where it stopped
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases $(or $(CASES),20000) --seed $(or $(SEED),1) --jobs $(or $(JOBS),2) --keep runs/fuzz
 
-quantised: $(VENV)/installed-dev  ## make quantised DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
-	@test -n "$(DATA)" || { echo "usage: make quantised DATA=path/to/camvid" >&2; exit 2; }
+quantized: $(VENV)/installed-dev  ## make quantized DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
+	@test -n "$(DATA)" || { echo "usage: make quantized DATA=path/to/camvid" >&2; exit 2; }
 	rm -rf runs/int8
 	$(BIN)/rtseg build small --target openvino --precision int8 --calibrate "$(DATA)" -o runs/int8
 	cp runs/int8/*-int8.xml rtseg/assets/camvid-small-int8.xml

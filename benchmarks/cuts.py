@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 
 from rtseg.inference.temporal_smoothing import CUT_LEVELS, change, shrink
-from rtseg.video.image import consecutive_pictures, find_images, read_image
+from rtseg.video.image import find_images, frame_images, read_image
 
 EVERY = 6
-"""Of CamVid's labelled pictures, a second apart, each so many is taken: neighbours are alike."""
+"""Of CamVid's labeled pictures, a second apart, each so many is taken: neighbors are alike."""
 
 
 def main() -> None:
     camvid, *clips = sys.argv[1:]
     for name in (f"{camvid}/val", *clips):
-        small = [shrink(picture) for picture in consecutive_pictures(Path(name))]
+        small = [shrink(picture) for picture in frame_images(Path(name))]
         steps = [max(change(a, b) for a, b in zip(small, small[step:], strict=False)) for step in (1, 2)]
         print(f"{steps[0]:5.1f}, {steps[1]:5.1f} with half the frames: {Path(name).name}, {len(small)} frames")
     drives = [(path.name[:6], shrink(read_image(path))) for path in find_images([f"{camvid}/train"])[::EVERY]]

@@ -29,7 +29,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.bench import drawn_street
+from rtseg.bench import synthetic_street
 from rtseg.bench.measure import machine
 from rtseg.core.errors import RtsegError
 from rtseg.gpu.cuda import Cuda
@@ -76,10 +76,10 @@ def main() -> int:
         for path in args.engine or ():
             engines[path.name] = path
         result["backends"] = beside_each_other(args.model, engines, args.device, result)
-        video = args.video or drawn_street((1920, 1080), args.frames, folder, quiet=True)
+        video = args.video or synthetic_street((1920, 1080), args.frames, folder, quiet=True)
         if gpus:
             result["decoders"] = decoders(video, result)
-            result["road"] = roads(video, engines, folder, result)
+            result["road"] = frame_paths(video, engines, folder, result)
     args.json.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({key: value for key, value in result.items() if key != "machine"}, indent=2))
     return 0
@@ -155,7 +155,7 @@ def pictures_a_second(backend: Backend, pictures: npt.NDArray[np.uint8]) -> floa
     return count / (now - begin)
 
 
-ROADS = {"card": "nvdec", "processor, nvdec": "nvdec", "processor, software": "software"}
+ROADS = {"gpu": "nvdec", "processor, nvdec": "nvdec", "processor, software": "software"}
 """The roads that are measured, and who decodes on each."""
 
 
@@ -163,7 +163,7 @@ def decoders(video: str, result: dict[str, Any]) -> dict[str, float]:
     """Frames a second of decoding alone, for each road: pictures where it wants them."""
     rates = {}
     for name, decoder in ROADS.items():
-        rate = attempt(result, f"decoder, {name}", lambda n=name, d=decoder: decoded_a_second(video, d, n == "card"))
+        rate = attempt(result, f"decoder, {name}", lambda n=name, d=decoder: decoded_a_second(video, d, n == "gpu"))
         if rate is not None:
             rates[name] = round(rate, 1)
     return rates
@@ -172,7 +172,7 @@ def decoders(video: str, result: dict[str, Any]) -> dict[str, float]:
 def decoded_a_second(video: str, decoder: str, stays: bool) -> float:
     if stays:
         Cuda(0).use()  # the decoder takes the context that is current
-    source = open_source(video, decoder=choose_decoder(decoder), card=0 if stays else None)
+    source = open_source(video, decoder=choose_decoder(decoder), gpu=0 if stays else None)
     try:
         begin = time.perf_counter()
         count = sum(1 for _ in source)
@@ -181,14 +181,14 @@ def decoded_a_second(video: str, decoder: str, stays: bool) -> float:
         source.close()
 
 
-def roads(video: str, engines: dict[str, Path], folder: str, result: dict[str, Any]) -> dict[str, Any]:
+def frame_paths(video: str, engines: dict[str, Path], folder: str, result: dict[str, Any]) -> dict[str, Any]:
     """Each road with each engine, turn by turn: the median run, and all of its rates."""
     told: dict[str, Any] = {}
     for name, path in engines.items():
         runs: dict[str, list[dict[str, Any]]] = {taken: [] for taken in result["decoders"]}
         for _ in range(ROAD_ROUNDS):
             for taken, kept in runs.items():
-                one = attempt(result, f"road {name}, {taken}", lambda p=path, t=taken: road(video, p, t, folder))
+                one = attempt(result, f"road {name}, {taken}", lambda p=path, t=taken: frame_path(video, p, t, folder))
                 kept += [one] if one else []
         for taken, kept in runs.items():
             if not kept:
@@ -203,11 +203,11 @@ def roads(video: str, engines: dict[str, Path], folder: str, result: dict[str, A
     return told
 
 
-def road(video: str, engine: Path, taken: str, folder: str) -> dict[str, Any]:
+def frame_path(video: str, engine: Path, taken: str, folder: str) -> dict[str, Any]:
     reading = InputOptions(decoder=choose_decoder(ROADS[taken]))
-    over_processor = mock.patch("rtseg.pipeline.gpu_path.why_not_on_card", return_value="it is what is measured")
+    over_processor = mock.patch("rtseg.pipeline.gpu_path.why_not_on_gpu", return_value="it is what is measured")
     with (
-        nullcontext() if taken == "card" else over_processor,
+        nullcontext() if taken == "gpu" else over_processor,
         Segmenter(engine, streams=0) as segmenter,
     ):
         run = process(

@@ -69,11 +69,11 @@ def window(folder: Path) -> np.ndarray:
             number = said.readline().strip()
         with live(folder, "--show", "window", "--legend", "--hud", DISPLAY=f":{number}", QT_X11_NO_MITSHM="1"):
             time.sleep(SETTLED_SECONDS)
-            shown = pixels(folder)[..., ::-1].copy()
+            rendered = pixels(folder)[..., ::-1].copy()
         server.terminate()
-    drawn = np.argwhere(shown.any(axis=2))
+    drawn = np.argwhere(rendered.any(axis=2))
     (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
-    return shown[top : bottom + 1, left : right + 1]
+    return rendered[top : bottom + 1, left : right + 1]
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def soak(
     with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
         drive = Path(folder) / "drive.mp4"
         write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(drive), quiet=True)
-        look, controls = Style(), Controls()
+        style, controls = Style(), Controls()
         outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
         sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _complain)
         source = find_inputs(urls=[str(drive)], realtime=True, loop=True)[0].source(0, print)
@@ -66,7 +66,7 @@ def soak(
         run = Live(
             [Camera("soak", source, sinks)],
             segment,
-            lambda _: look.overlay(segmenter.description),
+            lambda _: style.overlay(segmenter.description),
             segmenter.classes,
             controls=controls,
             numbers=LiveNumbers(),

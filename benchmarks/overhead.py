@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.bench.measure import machine
-from rtseg.core.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.progress import Progress
 from rtseg.core.stats import Stats
@@ -37,7 +37,7 @@ from rtseg.render.overlay import Overlay
 from rtseg.video.verify import Recorder
 
 FRAMES, ROUNDS = 4000, 7
-INFO = StreamInfo("drawn", 64, 48, "yuv420p", Colour("bt709", False), Fraction(1, 25), Fraction(25))
+INFO = StreamInfo("drawn", 64, 48, "yuv420p", Color("bt709", False), Fraction(1, 25), Fraction(25))
 RESULT = Path(__file__).parent / "results" / "bench-720p-ultrafast.json"
 
 
@@ -49,7 +49,7 @@ class Source:
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         luma, chroma = np.zeros((48, 64), np.uint8), np.full((24, 32), 128, np.uint8)
         for index in range(FRAMES):
-            yield Frame((luma, chroma, chroma), "yuv420p", INFO.colour, index, INFO.time_base, index, duration=1)
+            yield Frame((luma, chroma, chroma), "yuv420p", INFO.color, index, INFO.time_base, index, duration=1)
 
     def close(self) -> None: ...
 
@@ -59,7 +59,7 @@ class Nothing:
 
     name, written = "nothing", 0
 
-    def write(self, item: Segmented) -> None: ...
+    def write(self, item: SegmentedFrame) -> None: ...
     def pass_through(self, packet: Passthrough) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...

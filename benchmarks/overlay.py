@@ -1,4 +1,4 @@
-"""What colouring one frame costs on one core: `python benchmarks/overlay.py`.
+"""What coloring one frame costs on one core: `python benchmarks/overlay.py`.
 
 Each case is the median of the fastest tenth of many runs, so that other programs on the machine disturb it little. Frames are
 yuv420p; the class map is blobs of 11 classes at 512x288, as a network of that size gives.
@@ -15,7 +15,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from rtseg.core.frame import Colour, Frame
+from rtseg.core.frame import Color, Frame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.render.overlay import Overlay
@@ -39,7 +39,7 @@ def frame_of(width: int, height: int) -> Frame:
     rng = np.random.default_rng(1)
     chroma = (height // 2, width // 2)
     planes = tuple(rng.integers(16, 236, shape, dtype=np.uint8) for shape in ((height, width), chroma, chroma))
-    return Frame((planes[0], planes[1], planes[2]), "yuv420p", Colour("bt709", False), 0, Fraction(1, 25), 0)
+    return Frame((planes[0], planes[1], planes[2]), "yuv420p", Color("bt709", False), 0, Fraction(1, 25), 0)
 
 
 def class_map() -> np.ndarray:

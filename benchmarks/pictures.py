@@ -1,4 +1,4 @@
-"""Makes docs/pictures/overview.jpg: a synthetic street and a real one, as they came and coloured by the bundled model.
+"""Makes docs/pictures/overview.jpg: a synthetic street and a real one, as they came and colored by the bundled model.
 
 python benchmarks/pictures.py path/to/camvid
 """

@@ -29,7 +29,7 @@ LIBRARIES = (
     ("network", r"JIT|openvino|tbb"),
     ("x264", r"libx264"),
     ("FFmpeg: decoder, containers", r"libav|libsw"),
-    ("OpenCV: scaling, colours, argmax", r"cv2|libopencv"),
+    ("OpenCV: scaling, colors, argmax", r"cv2|libopencv"),
     ("NumPy", r"numpy|_multiarray|_umath|openblas"),
     ("Linux", r"kernel|vdso|vmlinux"),
     ("C library: copies, locks", r"libc\.|libc-|libm\.|libstdc|ld-linux|libpthread"),

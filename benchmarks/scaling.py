@@ -1,6 +1,6 @@
-"""How cost grows: frames per second, latency and memory against picture size, model, length and number of files at once.
+"""How cost grows: frames per second, latency and memory against frame size, model, length and number of files at once.
 
-    python benchmarks/scaling.py --json benchmarks/results/scaling.json --picture docs/pictures/scaling.png
+    python benchmarks/scaling.py --json benchmarks/results/scaling.json --chart docs/pictures/scaling.png
 
 Drawn streets go through `rtseg video` in a process of its own each, so that memory is that run's alone.
 """
@@ -31,7 +31,7 @@ def main() -> None:
     """Measures all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--chart", type=Path)
     parser.add_argument("--quick", action="store_true", help="small sizes and lengths alone, to try the script")
     parser.add_argument(
         "--only", choices=("size", "length", "jobs"), help="measure this again; the rest stays as JSON has it"
@@ -57,12 +57,12 @@ def main() -> None:
             copies = [copied(longer, number, folder) for number in range(max(JOBS))]
             result["jobs"] = [{"jobs": jobs, **measure(copies, "nano", folder, "--jobs", str(jobs))} for jobs in JOBS]
     args.json.write_text(json.dumps(result, indent=2) + "\n")
-    if args.picture:
-        draw_picture(result, args.picture)
+    if args.chart:
+        draw_chart(result, args.chart)
 
 
 def by_model(size: tuple[int, int], folder: Path) -> list[dict[str, Any]]:
-    """One picture size, each model."""
+    """One frame size, each model."""
     drive = draw(size, 60 if size[0] > 2000 else 150, folder)
     rows = [{"size": list(size), "model": model, **measure([drive], model, folder)} for model in MODELS]
     drive.unlink()
@@ -128,18 +128,18 @@ def measure(videos: list[Path], model: str, folder: Path, *more: str, rounds: in
     }
 
 
-def draw_picture(result: dict[str, Any], path: Path) -> None:
+def draw_chart(result: dict[str, Any], path: Path) -> None:
     """Three panels: size, length, files at once."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for model, colour in zip(MODELS, ("tab:green", "tab:blue"), strict=True):
+    for model, color in zip(MODELS, ("tab:green", "tab:blue"), strict=True):
         rows = [row for row in result["size"] if row["model"] == model]
         left.plot(
-            [r["size"][0] * r["size"][1] / 1e6 for r in rows], [r["fps"] for r in rows], "o-", color=colour, label=model
+            [r["size"][0] * r["size"][1] / 1e6 for r in rows], [r["fps"] for r in rows], "o-", color=color, label=model
         )
-    left.set(xlabel="megapixels a frame", ylabel="frames a second", xscale="log", yscale="log", title="picture size")
+    left.set(xlabel="megapixels a frame", ylabel="frames a second", xscale="log", yscale="log", title="frame size")
     left.set_xticks([0.23, 0.52, 0.92, 2.07, 8.29], ["360p", "540p", "720p", "1080p", "4K"])
     left.minorticks_off()
     ticks = (5, 10, 20, 50, 100, 200)
@@ -151,7 +151,7 @@ def draw_picture(result: dict[str, Any], path: Path) -> None:
     memory.plot(
         [r["frames"] for r in result["length"]], [r["peak_rss_mib"] for r in result["length"]], "s--", color="tab:gray"
     )
-    memory.set_ylabel("peak memory, MiB (grey)")
+    memory.set_ylabel("peak memory, MiB (gray)")
     middle.set_ylim(0, 1.3 * max(r["fps"] for r in result["length"]))
     memory.set_ylim(0, 2.0 * max(r["peak_rss_mib"] for r in result["length"]))
     right.plot([r["jobs"] for r in result["jobs"]], [r["fps"] for r in result["jobs"]], "o-", color="tab:green")
@@ -163,7 +163,7 @@ def draw_picture(result: dict[str, Any], path: Path) -> None:
     latency.plot(
         [r["jobs"] for r in result["jobs"]], [r["latency_ms_p50"] for r in result["jobs"]], "s--", color="tab:gray"
     )
-    latency.set_ylabel("median latency, ms (grey)")
+    latency.set_ylabel("median latency, ms (gray)")
     right.set_ylim(0, 1.3 * max(r["fps"] for r in result["jobs"]))
     latency.set_ylim(0, 1.1 * max(r["latency_ms_p50"] for r in result["jobs"]))
     for axes in (left, middle, right):

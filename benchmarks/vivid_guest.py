@@ -58,7 +58,7 @@ def main() -> None:
         code = process.wait(60)
         print(f"== exit code {code} after {time.monotonic() - begin:.2f} s", flush=True)
     told = json.loads(STATS.read_text())
-    print(json.dumps({key: told[key] for key in ("frames", "latency_ms", "outages", "fps", "warnings")}, indent=1))
+    print(json.dumps({key: told[key] for key in ("frames", "latency_ms", "disconnects", "fps", "warnings")}, indent=1))
     import av
 
     # Where the guest is emulated the end may take longer than a run gives it: the file then keeps its partial name.
@@ -69,7 +69,7 @@ def main() -> None:
     frames = told["frames"]
     checks = {
         "exit code 0, or 1 for a file that was not complete in time": code == (0 if recording == RECORD else 1),
-        "the outage was counted": told["outages"]["count"] >= 1,
+        "the disconnect was counted": told["disconnects"]["count"] >= 1,
         "read = segmented + dropped + corrupt": frames["read"]
         == frames["segmented"] + frames["dropped"] + frames["corrupt"],
         "every written frame decodes": 0 <= len(stamps) - frames["written"] <= 1,

@@ -45,7 +45,7 @@ in_root /opt/rtseg/bin/rtseg doctor || echo "exit $?"
 say "rtseg build from ONNX"
 in_root /opt/rtseg/bin/rtseg build nano --target onnx --size 96x64 -o /root/nano.onnx
 
-say "decode, colour, encode and compare, with thresholds in the model's place"
+say "decode, color, encode and compare, with thresholds in the model's place"
 in_root /opt/rtseg/bin/python - <<'PY'
 from rtseg.cli.demo_run import write_drive
 from rtseg.video.verify import Recorder, compare

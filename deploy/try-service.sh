@@ -24,7 +24,7 @@ ip link set lo up
 echo "== systemd $(systemctl --version | head -n 1)"
 if modprobe vivid; then sleep 2; ls -l /dev/video0; fi
 echo "== install and start"
-rtseg service install --camera /dev/video0 --camera-size 320x180 --camera-fps 10 --model nano --size 96x64 --show web --record drive.mp4 --segment 10 --keep 50MB
+rtseg service install --camera /dev/video0 --camera-size 320x180 --camera-fps 10 --model nano --size 96x64 --show web --record drive.mp4 --split-every 10 --keep 50MB
 mkdir -p /etc/systemd/system/rtseg.service.d
 # An emulated processor is slow; what crashes says where.
 printf '[Service]\nWatchdogSec=60\nEnvironment=PYTHONFAULTHANDLER=1\n' >/etc/systemd/system/rtseg.service.d/quick.conf

@@ -1,4 +1,4 @@
-"""rtseg colours every pixel of street video by what it is, in real time.
+"""rtseg colors every pixel of street video by what it is, in real time.
 
     from rtseg import Segmenter, open_source
 

@@ -18,7 +18,7 @@ class Told(Cuda):
 
 cuda = Told(0)
 ptx = (Path(rtseg.__file__).parent / "card_road" / "kernels.ptx").read_bytes()
-scale, colour = cuda.kernels(ptx, "scale", "colour")
+scale, color = cuda.kernels(ptx, "scale", "color")
 cuda.launch(scale, (3, 4), (32, 8), 0x12345678, 9)
 try:
     cuda.call_driver("cuModuleGetFunction", cuda._driver.CUmodule(7), b"missing")

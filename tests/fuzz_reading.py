@@ -24,7 +24,7 @@ _ERRORS = 64
 
 
 @dataclass
-class Shown:
+class LiveFrame:
     """One frame as a player shows it."""
 
     number: int | None
@@ -63,7 +63,7 @@ class Reading:
     video: int = 0
     """Index of the stream that is shown."""
 
-    frames: list[Shown] = field(default_factory=list)
+    frames: list[LiveFrame] = field(default_factory=list)
     corrupt: int = 0
     errors: int = 0
     tick: Fraction = Fraction(1, 1000)
@@ -127,7 +127,7 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
                     time = before + last_duration
                 if time is not None and before is not None and time - before > 0:
                     last_duration = time - before
-                told.frames.append(Shown(_number(frame), time, certain))
+                told.frames.append(LiveFrame(_number(frame), time, certain))
         return told
 
 

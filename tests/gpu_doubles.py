@@ -20,7 +20,7 @@ from nvidia_doubles import LEGACY, Cudart
 import rtseg
 from rtseg.gpu.kernels import Job
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 
 
 def compiled_kernels(folder: Path) -> ctypes.CDLL:
@@ -36,7 +36,7 @@ def compiled_kernels(folder: Path) -> ctypes.CDLL:
 
 def launch(library: ctypes.CDLL, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], address: int) -> None:
     """Runs a kernel at once."""
-    library.launch({"scale": 0, "colour": 1}[kernel], *blocks, *threads, ctypes.c_void_p(address))
+    library.launch({"scale": 0, "color": 1}[kernel], *blocks, *threads, ctypes.c_void_p(address))
 
 
 class Driver:
@@ -49,7 +49,7 @@ class Driver:
         self.breaks = False
         """A kernel reaches where it must not, and CUDA does nothing more in this process."""
         self.darker = 0
-        """Levels by which all coloured pictures are wrong."""
+        """Levels by which all colored pictures are wrong."""
 
     def cuGetErrorString(self, error: int) -> Any:  # noqa: N802 (CUDA's own names, here and below)
         return 0, b"a PTX JIT compilation failed"
@@ -84,8 +84,8 @@ class Driver:
                 return
             launch(self._library, kernel, tuple(sizes[:2]), tuple(sizes[3:5]), values[0])
             job = Job.from_address(values[0])
-            if kernel == "colour" and self.darker:
-                luma = np.ctypeslib.as_array((ctypes.c_uint8 * (job.width * job.height)).from_address(job.shown))
+            if kernel == "color" and self.darker:
+                luma = np.ctypeslib.as_array((ctypes.c_uint8 * (job.width * job.height)).from_address(job.rendered))
                 luma[:] = np.maximum(luma.astype(int) - self.darker, 0)
 
         self._cudart.enqueue(stream, work)
@@ -141,28 +141,28 @@ class Nvdec:
         self.layout, self.software_from, self.downloads, self.pictures = "nv12", None, 0, 0
         self.tells_layout = True
         self.asked: list[tuple[str, int | None]] = []
-        decode, convert = FileSource._decode, PictureReader._convert
+        decode, convert = FileSource._decode, FrameConverter._convert
 
         converting: dict[int, threading.Lock] = {}
 
-        def acceleration(decoder: str, card: int | None = None) -> dict[str, Any]:
-            if card is not None:
-                assert cudart.current_device() == card, "FFmpeg takes the context that is current"
-            self.asked.append((decoder, card))
+        def acceleration(decoder: str, gpu: int | None = None) -> dict[str, Any]:
+            if gpu is not None:
+                assert cudart.current_device() == gpu, "FFmpeg takes the context that is current"
+            self.asked.append((decoder, gpu))
             return {}
 
         def decoded(source: FileSource, packet: Any) -> Any:
             given = []
             for picture in decode(source, packet):
                 self.pictures += 1
-                on_card = source._decoder in ("nvdec", "auto")
-                if on_card and (self.software_from is None or self.pictures <= self.software_from):
+                on_gpu = source._decoder in ("nvdec", "auto")
+                if on_gpu and (self.software_from is None or self.pictures <= self.software_from):
                     given.append(PictureOnCard(picture, self.layout, cudart, tells_layout=self.tells_layout))
                 else:
                     given.append(picture)
             return given
 
-        def converted(reader: PictureReader, picture: Any, layout: str, **colours: int) -> VideoFrame:
+        def converted(reader: FrameConverter, picture: Any, layout: str, **colors: int) -> VideoFrame:
             if isinstance(picture, PictureOnCard):
                 alone = converting.setdefault(id(reader._reformatter), threading.Lock())
                 assert alone.acquire(blocking=False), "two threads in one VideoReformatter"
@@ -172,7 +172,7 @@ class Nvdec:
                 cudart.run(LEGACY)
                 picture.memory.pts = picture.pts
                 picture = picture.memory
-            return convert(reader, picture, layout, **colours)
+            return convert(reader, picture, layout, **colors)
 
         patch.setattr("rtseg.io.inputs.safe_open.acceleration", acceleration)
 
@@ -182,7 +182,7 @@ class Nvdec:
         # Several files may be open at the same time, some of them for the fidelity check.
         patch.setattr("rtseg.io.inputs.opened_file.decoder_name", decoder_name)
         patch.setattr(
-            "rtseg.io.inputs.opened_file.Opened.accelerated", property(lambda opened: "(nvdec)" in opened.codec)
+            "rtseg.io.inputs.opened_file.OpenedFile.accelerated", property(lambda opened: "(nvdec)" in opened.codec)
         )
         patch.setattr(FileSource, "_decode", decoded)
-        patch.setattr(PictureReader, "_convert", converted)
+        patch.setattr(FrameConverter, "_convert", converted)

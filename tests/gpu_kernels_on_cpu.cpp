@@ -17,7 +17,7 @@ extern "C" void launch(int kernel, int blocks_x, int blocks_y, int threads_x, in
     for (blockIdx.y = 0; blockIdx.y < blocks_y; ++blockIdx.y)
         for (blockIdx.x = 0; blockIdx.x < blocks_x; ++blockIdx.x)
             for (threadIdx.y = 0; threadIdx.y < threads_y; ++threadIdx.y)
-                for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) kernel ? colour(job) : scale(job);
+                for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) kernel ? color(job) : scale(job);
 }
 
 extern "C" int layout(int what) {

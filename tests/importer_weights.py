@@ -42,13 +42,13 @@ def _fill_one(name, shape, seed):
         values = 1.2 + 0.4 * random
     elif len(shape) >= 2:
         values = _kernel(random, state)
-    elif last == "weight":  # of a normalisation
+    elif last == "weight":  # of a normalization
         ends_residual = ".bn2." in name or ".bn3." in name  # small there, or sums would grow from block to block
         values = (0.2 if ends_residual else 0.9) + 0.4 * random
     else:  # biases and running means
         values = (random - 0.5) * 0.4
     if (".shuf." in name or name.startswith("layers.8.")) and not shape[0] % 4:
-        # Pixel shuffle lays four channels out as 2x2 pixels: alike, as its initialisation makes them, not the same.
+        # Pixel shuffle lays four channels out as 2x2 pixels: alike, as its initialization makes them, not the same.
         values[...] = 0.9 * np.repeat(values[::4], 4, axis=0) + 0.1 * values
     return np.asarray(values, dtype=np.float32).reshape(shape)
 
@@ -81,7 +81,7 @@ def _singular_vectors(weight):
 
 
 def image(height, width):
-    """A street of flat colours, uint8 `[height, width, 3]` RGB: edges of all directions, and areas without any."""
+    """A street of flat colors, uint8 `[height, width, 3]` RGB: edges of all directions, and areas without any."""
     y, x = np.mgrid[0:height, 0:width] * 240 // np.array([height, width]).reshape(2, 1, 1)  # 0 to 239 in both
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = (120, 170, 230)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 class Track(NamedTuple):
     kind: str
     samples: int
-    shown: list[Fraction]
+    rendered: list[Fraction]
     """Seconds at which samples are shown, sorted; those that the edit list hides are not among them."""
 
 
@@ -39,13 +39,13 @@ def tracks(path: Path) -> list[Track]:
         for box in _find(data, *trak, "edts", "elst"):
             rows = _table(data, box[0], ">Qqi" if data[box[0]] else ">Iii")
             edits = [(Fraction(length, movie_scale), media_time) for length, media_time, _ in rows]
-        shown, begin = [], Fraction(0)
+        rendered, begin = [], Fraction(0)
         for length, media_time in edits:
             if media_time >= 0:
                 times = [Fraction(time - media_time, scale) for time in composed]
-                shown += [begin + time for time in times if 0 <= time < length]
+                rendered += [begin + time for time in times if 0 <= time < length]
             begin += length
-        found.append(Track(data[handler + 8 : handler + 12].decode(), len(decoding), sorted(shown)))
+        found.append(Track(data[handler + 8 : handler + 12].decode(), len(decoding), sorted(rendered)))
     return found
 
 

@@ -198,11 +198,11 @@ def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator)
             if len(_numbers(out)) != FRAMES or _wrong_frame(_numbers(out)) is not None:
                 kind.incomplete_finals += 1
                 kind.problems.append(f"run {number}: {out.name} holds {len(_numbers(out))} of {FRAMES} frames")
-            shown = _numbers(out)
+            rendered = _numbers(out)
         else:
-            shown = _numbers(partial)
+            rendered = _numbers(partial)
         kind.moments[moment] = kind.moments.get(moment, 0) + 1
-        _lost(kind, number, told, shown, RATE)
+        _lost(kind, number, told, rendered, RATE)
         if partial.exists():
             kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
         allowed = {out.name, partial.name, ".rtseg-done.jsonl"}
@@ -228,14 +228,14 @@ def _completing(command: Sequence[str]) -> float:
     return time.monotonic() - last
 
 
-def _lost(kind: Kind, number: int, told: int, shown: Sequence[int | None], rate: int) -> None:
-    wrong = _wrong_frame(shown, loose=REORDERED)
-    lost = max(0, told - len(shown)) / rate
+def _lost(kind: Kind, number: int, told: int, rendered: Sequence[int | None], rate: int) -> None:
+    wrong = _wrong_frame(rendered, loose=REORDERED)
+    lost = max(0, told - len(rendered)) / rate
     kind.lost.append(lost)
     if wrong is not None:
         kind.problems.append(f"run {number}: frame {wrong} of the rest is another one")
     elif lost > LOST_SECONDS:
-        kind.problems.append(f"run {number}: {lost:.2f} s lost: {told} frames told, {len(shown)} play")
+        kind.problems.append(f"run {number}: {lost:.2f} s lost: {told} frames told, {len(rendered)} play")
     else:
         kind.playable += 1
 
@@ -276,17 +276,17 @@ def kill_live(kind: Kind, runs: int, folder: Path, random: np.random.Generator) 
         kind.moments[moment] = kind.moments.get(moment, 0) + 1
         # Names tell the second; in a second with two files the number behind it tells the order.
         files = sorted((path for path in place.iterdir() if path.suffix == kind.suffix), key=segment_order)
-        shown: list[int | None] = []
+        rendered: list[int | None] = []
         for path in files:
             numbers = _numbers(path)
             whole = ".partial" not in path.name
             if not whole:
                 kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
-            if whole and (not numbers or _wrong_frame(numbers, len(shown)) is not None or not _has_end(path)):
+            if whole and (not numbers or _wrong_frame(numbers, len(rendered)) is not None or not _has_end(path)):
                 kind.incomplete_finals += 1
                 kind.problems.append(f"run {number}: {path.name} is not complete: {len(numbers)} frames")
-            shown += numbers
-        _lost(kind, number, told, shown, LIVE_RATE)
+            rendered += numbers
+        _lost(kind, number, told, rendered, LIVE_RATE)
     before = {path: path.read_bytes() for path in (folder / "0").iterdir() if ".partial" not in path.name}
     try:
         done = subprocess.run(
@@ -320,7 +320,7 @@ def segment_order(path: Path) -> tuple[str, int, int]:
 def _live(kind: Kind, source: Path, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "rtseg", "live", "--url", source, "--realtime", "--every-frame", "--show", "none"]
     command += ["--record", folder / f"out{kind.suffix}", "--jsonl", "-", "--model", MODEL, "--alpha", "0", "--quiet"]
-    return [str(part) for part in (*command, *(("--segment", "1") if kind.segments else ()))]
+    return [str(part) for part in (*command, *(("--split-every", "1") if kind.segments else ()))]
 
 
 def _has_end(path: Path) -> bool:

@@ -14,9 +14,9 @@ from av.codec.context import Flags
 
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.cpu import without_real_time_priority
-from rtseg.core.frame import Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import Color, Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.outputs.video import VideoSink, Written
 from rtseg.video.verify import InputFile, Recorder, compare
 from rtseg.video.verify_report import FidelityReport
@@ -39,25 +39,25 @@ def picture(number: int, width: int = 96, height: int = 64) -> np.ndarray:
 def number_of(frame: Frame) -> int:
     """The number in the middle of the picture."""
     row = frame.planes[0][frame.height // 2]
-    centres = [frame.width * (2 * bit + 1) // (2 * BITS) for bit in range(BITS)]
-    return sum(1 << bit for bit, x in enumerate(centres) if row[x] > 127)
+    centers = [frame.width * (2 * bit + 1) // (2 * BITS) for bit in range(BITS)]
+    return sum(1 << bit for bit, x in enumerate(centers) if row[x] > 127)
 
 
 def rgb_at(frame: Frame, x: int, y: int) -> np.ndarray:
-    """The colour of one pixel, by the frame's own matrix and range."""
+    """The color of one pixel, by the frame's own matrix and range."""
     height, width = frame.planes[0].shape
     yuv = [float(plane[y * plane.shape[0] // height, x * plane.shape[1] // width]) for plane in frame.planes]
-    matrix = yuv_to_rgb_matrix(frame.colour)
+    matrix = yuv_to_rgb_matrix(frame.color)
     return np.clip(matrix[:, :3] @ yuv + matrix[:, 3], 0, 255)
 
 
 def corners_of(frame: Frame) -> str:
-    """The colours of the corners, top left, top right, bottom left, bottom right: `RGBY` where it is upright."""
+    """The colors of the corners, top left, top right, bottom left, bottom right: `RGBY` where it is upright."""
     names = ""
     for y in (frame.height // 8, frame.height * 7 // 8):
         for x in (frame.width // 8, frame.width * 7 // 8):
-            colour = rgb_at(frame, x, y)
-            names += min(CORNERS, key=lambda name: float(np.abs(colour - CORNERS[name]).sum()))
+            color = rgb_at(frame, x, y)
+            names += min(CORNERS, key=lambda name: float(np.abs(color - CORNERS[name]).sum()))
     return names
 
 
@@ -250,7 +250,7 @@ def through(
                 target.pass_through(item)
             else:
                 frames.append(item)
-                target.write(Segmented(item, classes, item))
+                target.write(SegmentedFrame(item, classes, item))
         written = target.finish()
         asked = InputFile(
             str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
@@ -275,26 +275,26 @@ def read(path: str | Path, **options: Any) -> list[Frame]:
         source.close()
 
 
-def made_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **colour: Any) -> Frame:
+def made_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **color: Any) -> Frame:
     """A numbered frame that did not come from a file."""
     decoded = to_pix_fmt(picture(number, *size), pix_fmt, 5, False)
-    planes = PictureReader.of(decoded).read(decoded)
-    return Frame(planes, pix_fmt, Colour("bt601", False, **colour), number, Fraction(1, 25), number, 1)
+    planes = FrameConverter.of(decoded).read(decoded)
+    return Frame(planes, pix_fmt, Color("bt601", False, **color), number, Fraction(1, 25), number, 1)
 
 
 def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: Any) -> StreamInfo:
     """What a source of `made_frame`s would say of itself."""
     values: dict[str, Any] = {
-        "colour": Colour("bt601", False),
+        "color": Color("bt601", False),
         "time_base": Fraction(1, 25),
         "frame_rate": Fraction(25),
     }
     return StreamInfo("test", *size, pix_fmt, **{**values, **changes})
 
 
-def item(shown: Frame) -> Segmented:
+def item(rendered: Frame) -> SegmentedFrame:
     """A frame as sinks get it."""
-    return Segmented(shown, np.zeros((4, 4), np.uint8), shown)
+    return SegmentedFrame(rendered, np.zeros((4, 4), np.uint8), rendered)
 
 
 def fill(sink: VideoSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:

@@ -198,7 +198,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             monitor.phase_start("Building engine", None, 4)
             for step in range(4):
                 if not monitor.step_complete("Building engine", step):
-                    self._logger.log(ILogger.Severity.ERROR, "cancelled")
+                    self._logger.log(ILogger.Severity.ERROR, "canceled")
                     return None
             monitor.phase_finish("Building engine")
             self._logger.log(ILogger.Severity.WARNING, "a warning\nof two lines")

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 
 CLASSES = ("dark", "red", "green", "blue")
-"""What the small networks tell apart: the strongest colour of a pixel, or none."""
+"""What the small networks tell apart: the strongest color of a pixel, or none."""
 
 _FLOAT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
 
@@ -33,7 +33,7 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> Any:
     return order.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width].astype(np.uint8)
 
 
-def _colour_convolutions(precision: str, prefix: str = "") -> tuple[list[Any], list[Any]]:
+def _color_convolutions(precision: str, prefix: str = "") -> tuple[list[Any], list[Any]]:
     """Two convolutions around a BatchNorm, NCHW: from `x`, RGB of 0 to 1, to `scores`, one for each of `CLASSES`."""
     _, numpy_type = _FLOAT[precision]
     first = np.zeros((8, 3, 3, 3), numpy_type)
@@ -70,18 +70,18 @@ def contract_model(
     *,
     precision: str = "fp16",
     size: tuple[int, int] = (64, 48),
-    name: str = "colours",
+    name: str = "colors",
     described: bool = True,
     extra: Any = None,
 ) -> Path:
     """A network of the contract with free batch, height and width, like those that `rtseg train` exports."""
     float_type, _ = _FLOAT[precision]
-    nodes, weights = _colour_convolutions(precision)
+    nodes, weights = _color_convolutions(precision)
     weights.append(numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"))
     before = [
         helper.make_node("Cast", ["image"], ["f"], "cast_in", to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["f"], ["t"], "transpose", perm=[0, 3, 1, 2]),
-        helper.make_node("Mul", ["t", "scale"], ["m"], "normalise"),
+        helper.make_node("Mul", ["t", "scale"], ["m"], "normalize"),
         helper.make_node("Cast", ["m"], ["x"], "cast_half", to=float_type),
     ]
     after = [
@@ -90,7 +90,7 @@ def contract_model(
     ]
     graph = helper.make_graph(
         [*before, *nodes, *after],
-        "colours",
+        "colors",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
         [helper.make_tensor_value_info("classes", TensorProto.UINT8, ["N", "H", "W"])],
         weights,
@@ -99,7 +99,7 @@ def contract_model(
         extra(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     if described:
-        description = ModelDescription(name, CLASSES, size, network="unet-test", precision=precision, licence="MIT")
+        description = ModelInfo(name, CLASSES, size, network="unet-test", precision=precision, license="MIT")
         model.metadata_props.add(key=METADATA_KEY, value=description.to_json())
     onnx.save(model, path)
     return path
@@ -129,7 +129,7 @@ def foreign_model(
         extra: changes the graph before it is saved.
     """
     float_type, _ = _FLOAT[precision]
-    nodes, weights = _colour_convolutions(precision)
+    nodes, weights = _color_convolutions(precision)
     height, width = (size[1], size[0]) if size else ("H", "W")
     source = "x"
     if layout == "nhwc":
@@ -156,7 +156,7 @@ def foreign_model(
     shape = ["N", 3, height, width] if layout == "nchw" else ["N", height, width, 3]
     graph = helper.make_graph(
         nodes,
-        "colours",
+        "colors",
         [helper.make_tensor_value_info(source, float_type, shape)],
         [helper.make_tensor_value_info(output, element, [None] * 4)],
         weights,

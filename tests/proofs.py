@@ -15,7 +15,7 @@ from typing import Any
 import av
 
 from rtseg._version import __version__
-from rtseg.core.cpu import processor_name
+from rtseg.core.cpu import cpu_name
 
 
 def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
         "machine": {
-            "processor": processor_name(),
+            "processor": cpu_name(),
             "cores": os.cpu_count(),
             "load_average": round(os.getloadavg()[0], 1),
         },

@@ -137,9 +137,9 @@ def test_a_doctor_that_finds_something_broken_stops_it(tmp_path: Path) -> None:
 def test_usage(tmp_path: Path) -> None:
     board = Board(tmp_path)
     assert board.install("--nonsense").returncode == 2
-    shown = board.install("--help")
-    assert shown.returncode == 0
-    assert "--no-build" in shown.stdout
+    rendered = board.install("--help")
+    assert rendered.returncode == 0
+    assert "--no-build" in rendered.stdout
     assert board.did == []
 
 

@@ -1,7 +1,7 @@
-"""The whole road on a street whose classes are known: the colours that come out of the encoder are those of the truth.
+"""The whole road on a street whose classes are known: the colors that come out of the encoder are those of the truth.
 
-The street's class map is painted in flat class colours, encoded, decoded, segmented by a model with known answers, coloured,
-encoded, and decoded again by PyAV. What is asserted: away from borders between classes, the colours are right within
+The street's class map is painted in flat class colors, encoded, decoded, segmented by a model with known answers, colored,
+encoded, and decoded again by PyAV. What is asserted: away from borders between classes, the colors are right within
 `TOLERANCE`, the classes sit where they belong, and frame n is frame n.
 """
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 FRAMES = 6
-STEP = 4  # every 4th frame of the drive, so that neighbours differ
+STEP = 4  # every 4th frame of the drive, so that neighbors differ
 TOLERANCE = 6.0
 """Mean absolute difference in 0..255 over the inner pixels, after two encodings in 4:2:0."""
 
 Table = npt.NDArray[np.uint8]
-INPUT_COLOURS: Table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
-OTHER_COLOURS: Table = np.array([CAMVID[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+INPUT_COLORS: Table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+OTHER_COLORS: Table = np.array([CAMVID[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def truths(width: int, height: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def encode(path: Path, labels: list[npt.NDArray[np.uint8]], space: int, full_range: bool, codec: str) -> None:
-    """Flat class colours through PyAV's own conversion, tagged with its matrix and range."""
+    """Flat class colors through PyAV's own conversion, tagged with its matrix and range."""
     height, width = labels[0].shape
     colorspace = {1: "ITU709", 6: "ITU601"}[space]
     with av.open(str(path), "w") as container:
@@ -58,7 +58,7 @@ def encode(path: Path, labels: list[npt.NDArray[np.uint8]], space: int, full_ran
         context = stream.codec_context
         context.colorspace, context.color_range = space, 2 if full_range else 1
         for index, classes in enumerate(labels):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(INPUT_COLOURS[classes]), format="rgb24").reformat(
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(INPUT_COLORS[classes]), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=colorspace, dst_color_range="JPEG" if full_range else "MPEG"
             )
             frame.pts = index
@@ -77,7 +77,7 @@ def decode(path: Path, width: int, height: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def inner(classes: npt.NDArray[np.uint8], margin: int = 9) -> npt.NDArray[np.bool_]:
-    """Pixels whose whole neighbourhood is of one class: there neither chroma nor the network's size can blur."""
+    """Pixels whose whole neighborhood is of one class: there neither chroma nor the network's size can blur."""
     kernel = np.ones((margin, margin), np.uint8)
     same: npt.NDArray[np.bool_] = cv2.erode(classes, kernel) == cv2.dilate(classes, kernel)
     return same
@@ -95,23 +95,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("width", "height", "space", "full_range"), CASES)
-def test_class_colours_survive_the_whole_road(
+def test_class_colors_survive_the_whole_road(
     segmenter: Segmenter, tmp_path: Path, width: int, height: int, space: int, full_range: bool
 ) -> None:
     labels = truths(width, height)
     odd = width % 2 or height % 2
     source, out = tmp_path / ("in.mkv" if odd else "in.mp4"), tmp_path / "out.mp4"
     encode(source, labels, space, full_range, "ffv1" if odd else "libx264")
-    look = Style(view="overlay", alpha=0.5, palette="camvid")
-    result = process(str(source), str(out), segmenter, look, OutputOptions(crf=2, preset="ultrafast"), quiet=True)
+    style = Style(view="overlay", alpha=0.5, palette="camvid")
+    result = process(str(source), str(out), segmenter, style, OutputOptions(crf=2, preset="ultrafast"), quiet=True)
     assert result["fidelity"]["ok"]
     seen = decode(out, width, height)
     assert len(seen) == FRAMES
-    expected_colours = (INPUT_COLOURS.astype(np.float64) + OTHER_COLOURS) / 2
+    expected_colors = (INPUT_COLORS.astype(np.float64) + OTHER_COLORS) / 2
     for index, picture in enumerate(seen):
-        difference = np.abs(picture - expected_colours[labels[index]]).mean(axis=2)
+        difference = np.abs(picture - expected_colors[labels[index]]).mean(axis=2)
         assert difference[inner(labels[index])].mean() < TOLERANCE
-        recovered = np.abs(picture[:, :, None].astype(np.float64) - expected_colours).sum(axis=3).argmin(axis=2)
+        recovered = np.abs(picture[:, :, None].astype(np.float64) - expected_colors).sum(axis=3).argmin(axis=2)
         assert (recovered == labels[index])[inner(labels[index])].mean() > 0.97
         agreement = [(recovered == truth).mean() for truth in labels]
         assert int(np.argmax(agreement)) == index, "frames are out of order"
@@ -137,7 +137,7 @@ def test_masks_are_the_truth_and_line_up(segmenter: Segmenter, tmp_path: Path) -
         assert (mask == truth).mean() > 0.97
 
 
-def test_side_by_side_shows_the_picture_beside_its_colours(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_side_by_side_shows_the_picture_beside_its_colors(segmenter: Segmenter, tmp_path: Path) -> None:
     labels = truths(320, 192)
     encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
     process(
@@ -149,7 +149,7 @@ def test_side_by_side_shows_the_picture_beside_its_colours(segmenter: Segmenter,
         quiet=True,
     )
     picture = decode(tmp_path / "out.mp4", 640, 192)[0]
-    left = np.abs(picture[:, :320] - INPUT_COLOURS[labels[0]].astype(np.float64)).mean(axis=2)
+    left = np.abs(picture[:, :320] - INPUT_COLORS[labels[0]].astype(np.float64)).mean(axis=2)
     assert left[inner(labels[0])].mean() < TOLERANCE
 
 

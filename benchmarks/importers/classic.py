@@ -6,7 +6,7 @@ Adeykin/Pytorch-UNet@e09d1b7 (`unet_parts.py`) and @85ea66f (`UNet` in `unet_mod
 """
 
 import torch
-from common import normalised, record
+from common import normalized, record
 from torch import nn
 from unet.unet_model import UNet
 from unet.unet_parts import DoubleConv, Down, OutConv, Up
@@ -14,8 +14,8 @@ from unet.unet_parts import DoubleConv, Down, OutConv, Up
 LIBRARY = "milesial/Pytorch-UNet"
 
 
-def normalise(picture):
-    return normalised(picture, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+def normalize(picture):
+    return normalized(picture, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 class Narrow(UNet):
@@ -43,7 +43,7 @@ def with_biases(model):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    record("classic-64-bilinear", UNet(3, 11, bilinear=True), LIBRARY, 96, 128, normalise, seeds=range(2))
-    record("classic-64-transposed-odd", UNet(3, 2, bilinear=False), LIBRARY, 70, 93, normalise, seeds=range(2))
-    record("classic-16-bilinear-odd", with_biases(Narrow(16, 5, True)), LIBRARY, 101, 75, normalise)
-    record("classic-12-transposed-binary", with_biases(Narrow(12, 1, False)), LIBRARY, 96, 128, normalise)
+    record("classic-64-bilinear", UNet(3, 11, bilinear=True), LIBRARY, 96, 128, normalize, seeds=range(2))
+    record("classic-64-transposed-odd", UNet(3, 2, bilinear=False), LIBRARY, 70, 93, normalize, seeds=range(2))
+    record("classic-16-bilinear-odd", with_biases(Narrow(16, 5, True)), LIBRARY, 101, 75, normalize)
+    record("classic-12-transposed-binary", with_biases(Narrow(12, 1, False)), LIBRARY, 96, 128, normalize)

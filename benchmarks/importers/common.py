@@ -23,13 +23,13 @@ from importer_weights import fill, image  # noqa: E402
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalised(picture, mean, std):
+def normalized(picture, mean, std):
     """uint8 `[H, W, 3]` -> float32 `[1, 3, H, W]`."""
     x = torch.from_numpy(picture).permute(2, 0, 1).float().div(255)[None]
     return (x - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
 
 
-def record(name, model, library, height, width, normalise, options=None, extra=None, seeds=range(6)):
+def record(name, model, library, height, width, normalize, options=None, extra=None, seeds=range(6)):
     """Fills the model's weights by rule, runs it and writes the fixture.
 
     The last bias is set so that no class covers the picture, and of some seeds the one is kept whose classes are told
@@ -41,7 +41,7 @@ def record(name, model, library, height, width, normalise, options=None, extra=N
         library: its name and version, for the record.
         height: of the test image.
         width: of the test image.
-        normalise: uint8 image -> the network's input, as the library does it.
+        normalize: uint8 image -> the network's input, as the library does it.
         options: arguments for `import_checkpoint`.
         extra: entries of the checkpoint beside the weights, of another file format, …
         seeds: those to choose from.
@@ -51,7 +51,7 @@ def record(name, model, library, height, width, normalise, options=None, extra=N
     last_bias = [key for key in shapes if key.endswith("bias")][-1]
     if "segmentation_head.0.bias" in shapes:
         last_bias = "segmentation_head.0.bias"
-    x = normalise(image(height, width))
+    x = normalize(image(height, width))
     best = None
     for seed in seeds:
         arrays = fill(shapes, seed)
@@ -84,12 +84,12 @@ def record(name, model, library, height, width, normalise, options=None, extra=N
     print(f"{name}: seed {seed}, {sum(np.prod(s) for s in shapes.values()) / 1e6:.1f} M values")
 
 
-def keep_learn_save(name, learn, model, normalise, height, width):
+def keep_learn_save(name, learn, model, normalize, height, width):
     """NAME.pth.gz, as fastai's `learn.save` wrote it, and NAME.png. The last bias is set so that the map has all classes."""
     model.eval()
     with torch.no_grad():
         last_bias = [p for key, p in model.named_parameters() if key.endswith("bias")][-1]
-        last_bias -= _scores(model, normalise(image(height, width))).mean(dim=(0, 2, 3))
+        last_bias -= _scores(model, normalize(image(height, width))).mean(dim=(0, 2, 3))
     with tempfile.TemporaryDirectory() as folder:
         learn.save(str(Path(folder).resolve() / "unet"))
         saved = (Path(folder) / "unet.pth").read_bytes()
@@ -97,7 +97,7 @@ def keep_learn_save(name, learn, model, normalise, height, width):
     with (FIXTURES / f"{name}.pth.gz").open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
         packed.write(saved)
     with torch.no_grad():
-        scores = _scores(model, normalise(image(height, width)))
+        scores = _scores(model, normalize(image(height, width)))
     Image.fromarray(scores.argmax(dim=1)[0].numpy().astype(np.uint8)).save(FIXTURES / f"{name}.png", optimize=True)
     print(f"{name}: {len(saved)} bytes, {_quality(scores)[1]}")
 

@@ -9,7 +9,7 @@ import tempfile
 
 import fastai
 import torch
-from common import image, keep_learn_save, normalised, record
+from common import image, keep_learn_save, normalized, record
 from fastai.basic_data import DataBunch
 from fastai.basic_train import Learner
 from fastai.layers import CrossEntropyFlat, NormType
@@ -24,8 +24,8 @@ from torchvision.models.resnet import BasicBlock
 LIBRARY = f"fastai {fastai.__version__}"
 
 
-def normalise(picture):
-    return normalised(picture, *imagenet_stats)
+def normalize(picture):
+    return normalized(picture, *imagenet_stats)
 
 
 def unet(arch, classes, height, width, norm_type=None, **options):
@@ -59,8 +59,8 @@ def tiny_encoder():
 
 
 def learn_save():
-    """A file of `learn.save` itself, after two steps of training, with the optimiser's state in it."""
-    picture = normalised(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
+    """A file of `learn.save` itself, after two steps of training, with the optimizer's state in it."""
+    picture = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
     labels = (picture.sum(dim=0) * 2).long().clamp(0, 3)
     items = TensorDataset(torch.stack([picture] * 4), torch.stack([labels] * 4))
     model = DynamicUnet(tiny_encoder(), n_classes=4, img_size=(64, 96), norm_type=None)
@@ -68,17 +68,17 @@ def learn_save():
         data = DataBunch.create(items, items, bs=2, path=folder, device=torch.device("cpu"), num_workers=0)
         learn = Learner(data, model, loss_func=CrossEntropyFlat(axis=1))
         learn.fit(1)
-        keep_learn_save("fastai1-learn-save", learn, model, normalise, 64, 96)
+        keep_learn_save("fastai1-learn-save", learn, model, normalize, 64, 96)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     learn_save()
-    record("fastai1-resnet34", unet(resnet34, 11, 96, 128), LIBRARY, 96, 128, normalise, seeds=range(2))
+    record("fastai1-resnet34", unet(resnet34, 11, 96, 128), LIBRARY, 96, 128, normalize, seeds=range(2))
     model = unet(resnet18, 32, 90, 122, self_attention=True, blur=True)
-    record("fastai1-resnet18-attention-blur-odd", model, LIBRARY, 90, 122, normalise, {"blur": True}, seeds=range(2))
+    record("fastai1-resnet18-attention-blur-odd", model, LIBRARY, 90, 122, normalize, {"blur": True}, seeds=range(2))
     for norm in (NormType.Weight, NormType.Batch, NormType.Spectral):
         model = narrow(5, 101, 75, norm_type=norm, self_attention=norm == NormType.Batch)
-        record(f"fastai1-narrow-{norm.name.lower()}-norm", model, LIBRARY, 101, 75, normalise)
-    record("fastai1-narrow-bottle", narrow(5, 96, 128, bottle=True), LIBRARY, 96, 128, normalise)
-    record("fastai1-narrow-no-cross", narrow(5, 96, 128, last_cross=False), LIBRARY, 96, 128, normalise)
+        record(f"fastai1-narrow-{norm.name.lower()}-norm", model, LIBRARY, 101, 75, normalize)
+    record("fastai1-narrow-bottle", narrow(5, 96, 128, bottle=True), LIBRARY, 96, 128, normalize)
+    record("fastai1-narrow-no-cross", narrow(5, 96, 128, last_cross=False), LIBRARY, 96, 128, normalize)

@@ -2,7 +2,7 @@
 
 import fastai
 import torch
-from common import image, keep_learn_save, normalised, record
+from common import image, keep_learn_save, normalized, record
 from fastai.layers import NormType
 from fastai.vision.all import (
     CrossEntropyLossFlat,
@@ -21,8 +21,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 LIBRARY = f"fastai {fastai.__version__}"
 
 
-def normalise(picture):
-    return normalised(picture, *imagenet_stats)
+def normalize(picture):
+    return normalized(picture, *imagenet_stats)
 
 
 def unet(arch, classes, height, width, **options):
@@ -56,27 +56,27 @@ def tiny_encoder():
 
 
 def learn_save():
-    """A file of `learn.save` itself, after two steps of training, with the optimiser's state in it."""
-    picture = normalised(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
+    """A file of `learn.save` itself, after two steps of training, with the optimizer's state in it."""
+    picture = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
     labels = (picture.sum(dim=0) * 2).long().clamp(0, 3)
     items = [(TensorImage(picture), TensorMask(labels))] * 4
     model = DynamicUnet(tiny_encoder(), 4, (64, 96))
     learn = Learner(DataLoaders.from_dsets(items, items, bs=2, device="cpu"), model, CrossEntropyLossFlat(axis=1))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
-    keep_learn_save("fastai2-learn-save", learn, model, normalise, 64, 96)
+    keep_learn_save("fastai2-learn-save", learn, model, normalize, 64, 96)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     learn_save()
-    record("fastai2-resnet34", unet(resnet34, 11, 96, 128), LIBRARY, 96, 128, normalise, seeds=range(2))
+    record("fastai2-resnet34", unet(resnet34, 11, 96, 128), LIBRARY, 96, 128, normalize, seeds=range(2))
     h, w = 90, 122
     model = unet(resnet18, 11, h, w, self_attention=True, blur=True)
-    record("fastai2-resnet18-attention-blur-odd", model, LIBRARY, h, w, normalise, {"blur": True}, seeds=range(2))
-    record("fastai2-narrow-bottleneck-odd", narrow(5, 101, 75, Bottleneck), LIBRARY, 101, 75, normalise)
+    record("fastai2-resnet18-attention-blur-odd", model, LIBRARY, h, w, normalize, {"blur": True}, seeds=range(2))
+    record("fastai2-narrow-bottleneck-odd", narrow(5, 101, 75, Bottleneck), LIBRARY, 101, 75, normalize)
     for norm in (NormType.Weight, NormType.Batch, NormType.Instance, NormType.Spectral):
         model = narrow(5, 96, 128, norm_type=norm, self_attention=norm == NormType.Weight)
-        record(f"fastai2-narrow-{norm.name.lower()}-norm", model, LIBRARY, 96, 128, normalise)
-    record("fastai2-narrow-no-cross", narrow(5, 90, 122, last_cross=False), LIBRARY, 90, 122, normalise)
-    record("fastai2-resnet50", unet(resnet50, 11, 64, 96), LIBRARY, 64, 96, normalise, seeds=(0,))
+        record(f"fastai2-narrow-{norm.name.lower()}-norm", model, LIBRARY, 96, 128, normalize)
+    record("fastai2-narrow-no-cross", narrow(5, 90, 122, last_cross=False), LIBRARY, 90, 122, normalize)
+    record("fastai2-resnet50", unet(resnet50, 11, 64, 96), LIBRARY, 64, 96, normalize, seeds=(0,))

@@ -25,7 +25,7 @@ NARROW = {"out_channels": [3, 64, 8, 16, 32, 64], "block": BasicBlock, "layers":
 smp.encoders.encoders["narrow"] = {"encoder": NarrowEncoder, "pretrained_settings": {}, "params": NARROW}
 
 
-def normalise(picture):
+def normalize(picture):
     x = preprocess_input(picture, IMAGENET_MEAN, IMAGENET_STD, input_space="RGB", input_range=[0, 1])
     return torch.from_numpy(x).permute(2, 0, 1)[None].float()
 
@@ -34,7 +34,7 @@ def keep(name, encoder, height, width, classes=5, seeds=range(6), **options):
     """With `save_pretrained`'s config.json for what only it tells."""
     model = smp.Unet(encoder, encoder_weights=None, classes=classes, **options)
     extra = {"config": dict(model.config, _model_class="Unet")} if "decoder_interpolation" in options else None
-    record(f"smp-{name}", model, LIBRARY, height, width, normalise, extra=extra, seeds=seeds)
+    record(f"smp-{name}", model, LIBRARY, height, width, normalize, extra=extra, seeds=seeds)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import av
 import cv2
 import numpy as np
 
-COLOURS = np.array(
+COLORS = np.array(
     [
         (70, 130, 180), (120, 120, 120), (190, 190, 160), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 220, 0),
         (190, 153, 153), (0, 0, 230), (220, 20, 60), (255, 127, 0),
@@ -63,13 +63,13 @@ def open_writer(args, fps, size):
 
 
 def blend(picture, classes):
-    """The overlay in a script from the web: colours by NumPy indexing, blended in floating point.
+    """The overlay in a script from the web: colors by NumPy indexing, blended in floating point.
 
     Args:
         picture: BGR uint8 `[H, W, 3]`.
         classes: uint8 `[H, W]`.
     """
-    return (0.5 * picture + 0.5 * COLOURS[classes][..., ::-1]).astype(np.uint8)
+    return (0.5 * picture + 0.5 * COLORS[classes][..., ::-1]).astype(np.uint8)
 
 
 class Timer:

@@ -1,7 +1,7 @@
 """Peer (c): Intel's openvino-model-api with its AsyncPipeline, OpenCV around it, as its examples show."""
 
 import cv2
-from common import COLOURS, Timer, open_writer, parse
+from common import COLORS, Timer, open_writer, parse
 from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import SegmentationModel
 from model_api.pipelines import AsyncPipeline
@@ -21,7 +21,7 @@ model = SegmentationModel(
     },
 )
 pipeline = AsyncPipeline(model)
-table = COLOURS[:, ::-1].copy()
+table = COLORS[:, ::-1].copy()
 
 
 def show(result):

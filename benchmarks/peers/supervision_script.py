@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import openvino as ov
 import supervision as sv
-from common import COLOURS, Timer, open_writer, parse
+from common import COLORS, Timer, open_writer, parse
 
 args = parse()
 width, height = args.size
 compiled = ov.Core().compile_model(args.weights, "CPU")
 annotator = sv.MaskAnnotator(
-    color=sv.ColorPalette([sv.Color(*map(int, colour)) for colour in COLOURS]),
+    color=sv.ColorPalette([sv.Color(*map(int, color)) for color in COLORS]),
     opacity=0.5,
     color_lookup=sv.ColorLookup.CLASS,
 )

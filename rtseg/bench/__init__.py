@@ -19,9 +19,9 @@ from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
-__all__ = ["drawn_street", "run_bench", "run_tune"]
+__all__ = ["run_bench", "run_tune", "synthetic_street"]
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def run_bench(
@@ -35,7 +35,7 @@ def run_bench(
     device: str | None = None,
     seconds: float = SECONDS,
     rounds: int = 3,
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
     on_result: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Measures every combination.
@@ -50,7 +50,7 @@ def run_bench(
         device: as the backend names devices.
         seconds: how long each stage is measured.
         rounds: runs of the whole road.
-        say: told what is being measured.
+        log: told what is being measured.
         on_result: told each result as it is there.
 
     Returns:
@@ -69,9 +69,9 @@ def run_bench(
             name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
 
             def tell(line: str, name: str = name) -> None:
-                say(f"{name}: {line}")
+                log(f"{name}: {line}")
 
-            item = bench(video, segmenter, Style(), encoding, reading, seconds=seconds, rounds=rounds, say=tell)
+            item = bench(video, segmenter, Style(), encoding, reading, seconds=seconds, rounds=rounds, log=tell)
         items.append(item)
         on_result(item)
     if len(items) == 1:
@@ -80,13 +80,13 @@ def run_bench(
 
 
 def run_tune(
-    video: str, models: Sequence[str | None], encoding: OutputOptions, *, device: str | None = None, say: Say
+    video: str, models: Sequence[str | None], encoding: OutputOptions, *, device: str | None = None, log: Log
 ) -> list[dict[str, Any]]:
     """Finds and remembers, for each model, how many pictures at once are fastest; see `tune.tune_streams`."""
-    return [tune_streams(video, model, Style(), encoding, device=device, say=say) for model in models]
+    return [tune_streams(video, model, Style(), encoding, device=device, log=log) for model in models]
 
 
-def drawn_street(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
+def synthetic_street(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
     """Draws the synthetic drive into a file in a folder; returns its path."""
     path = str(Path(folder) / f"drawn-{size[0]}x{size[1]}.mp4")
     write_video(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)

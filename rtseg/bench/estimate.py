@@ -5,7 +5,7 @@
 
 That is the upper bound: everything between the layers stays in caches. `by_layer` is what it would be if each layer read its
 input and wrote its output in memory once, and took the longer of its two times. Both count convolutions and matrix products in
-FP16, and leave out the rest of the network, launches of kernels, decoding, colouring and encoding. No layer reaches a peak
+FP16, and leave out the rest of the network, launches of kernels, decoding, coloring and encoding. No layer reaches a peak
 rate: real boards are slower, often several times.
 """
 
@@ -161,7 +161,7 @@ def working(told: dict[str, Any]) -> str:
             f"  at most {told['at_most_fps']} pictures a second through the network, limited by {told['limited_by']}",
             f"  by layer, with {told['map_megabytes']:.2f} MB more for what passes between them: {told['by_layer_ms']:.3f} ms,"
             f" {told['by_layer_fps']} pictures a second",
-            "  a real board is slower, often several times; decoding, colouring and encoding come on top",
+            "  a real board is slower, often several times; decoding, coloring and encoding come on top",
         )
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rtseg._version import __version__
 from rtseg.bench.stages import StageCost, alone
-from rtseg.core.cpu import processor_name, usable_cores
+from rtseg.core.cpu import cpu_name, usable_cores
 from rtseg.core.errors import OptionError
 from rtseg.core.stats import peak_rss_mib
 from rtseg.inference.segmenter import Segmenter
@@ -32,29 +32,29 @@ SECONDS = 3.0
 def bench(
     video: str,
     segmenter: Segmenter,
-    look: Style,
+    style: Style,
     encoding: OutputOptions,
     reading: InputOptions | None = None,
     *,
     seconds: float = SECONDS,
     rounds: int = 3,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measures one model on one backend with one file.
 
     Args:
         video: the file that is decoded.
         segmenter: the loaded model.
-        look: how frames are coloured.
+        look: how frames are colored.
         encoding: how the result is encoded; its file is thrown away.
         reading: how the file is read, and by which decoder; None: all of it, in software.
         seconds: how long each stage is measured.
         rounds: runs of the whole road; the one of median speed is told.
-        say: told what is being measured.
+        log: told what is being measured.
 
     Returns:
         The statistics of that run, as `--stats` writes them, and beside them `preset`, `alone` (by stage, see `StageCost`),
-        `engine` (the network without scaling and colour conversion), `cores`, `bound_fps`, `of_bound` (share of the bound that
+        `engine` (the network without scaling and color conversion), `cores`, `bound_fps`, `of_bound` (share of the bound that
         was reached), `cpu_ms_a_frame` (on the road), `cpu_ratio` (that by the sum of the stages alone), `fps_runs`, `advice`
         and `machine`.
 
@@ -63,7 +63,7 @@ def bench(
     """
     if rounds < 1:
         raise OptionError(f"rounds is {rounds}; give 1 or more")
-    overlay, reading = look.overlay(segmenter.description), reading or InputOptions()
+    overlay, reading = style.overlay(segmenter.description), reading or InputOptions()
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
         output = str(
             Path(folder) / ("out" + (Path(video).suffix if Path(video).suffix in {".mkv", ".webm"} else ".mp4"))
@@ -71,9 +71,9 @@ def bench(
         runs = []
         for number in range(rounds):
             if number == rounds // 2:  # in the middle: a machine's speed drifts
-                stages, engine = alone(video, output, segmenter, overlay, encoding, reading, seconds, say)
-            say(f"the whole road, {number + 1} of {rounds}")
-            runs.append(process(video, output, segmenter, look, encoding, reading, quiet=True))
+                stages, engine = alone(video, output, segmenter, overlay, encoding, reading, seconds, log)
+            log(f"the whole road, {number + 1} of {rounds}")
+            runs.append(process(video, output, segmenter, style, encoding, reading, quiet=True))
     runs.sort(key=lambda run: float(run["fps"]))
     elsewhere = _not_the_cores(segmenter, encoding, reading)
     return {
@@ -100,7 +100,7 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "cores": usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -129,7 +129,7 @@ def _result(
     run, cores = runs[len(runs) // 2], usable_cores()
     together_ms = sum(stage.cpu_ms for stage in stages.values())
     bound = min(cores * 1000 / together_ms, *(stages[stage].fps for stage in elsewhere), float("inf"))
-    road_ms = run["cpu_seconds"] * 1000 / max(1, run["frames"]["written"])
+    pipeline_ms = run["cpu_seconds"] * 1000 / max(1, run["frames"]["written"])
     return {
         **run,
         "command": "bench",
@@ -140,8 +140,8 @@ def _result(
         "cores": cores,
         "bound_fps": round(bound, 2),
         "of_bound": round(run["fps"] / bound, 4),
-        "cpu_ms_a_frame": round(road_ms, 3),
-        "cpu_ratio": round(road_ms / together_ms, 4),
+        "cpu_ms_a_frame": round(pipeline_ms, 3),
+        "cpu_ratio": round(pipeline_ms / together_ms, 4),
         "fps_runs": [round(float(one["fps"]), 2) for one in runs],
         "advice": advice(stages, cores, elsewhere),
         "peak_rss_mib": round(peak_rss_mib(), 1),
@@ -168,7 +168,7 @@ def advice(stages: dict[str, StageCost], cores: int, elsewhere: Sequence[str] = 
     remedy = {
         "decode": "a smaller or less compressed input is decoded faster, and so is one by a hardware decoder",
         "infer": "a smaller model (--model nano), a smaller --size, INT8 (rtseg build --precision int8) or a GPU is faster",
-        "overlay": "smaller frames are coloured faster",
+        "overlay": "smaller frames are colored faster",
         "encode": "a faster --preset (ultrafast) makes larger files sooner; a hardware encoder frees the cores",
     }
     return f"{share}: {remedy[slowest]}"

@@ -52,30 +52,30 @@ def table(items: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def require_picture() -> None:
+def require_chart() -> None:
     """Raises BackendError where `picture` could not draw: to be told before anything is measured."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise BackendError('a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out')
+        raise BackendError('a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out')
 
 
-def picture(items: Sequence[dict[str, Any]], path: Path) -> None:
+def write_chart(items: Sequence[dict[str, Any]], path: Path) -> None:
     """A bar of stage times for each result, with what the road reached and its bound: a PNG.
 
     Raises:
         BackendError: matplotlib is not installed.
         SinkError: the file can't be written.
     """
-    require_picture()
+    require_chart()
     from matplotlib.figure import Figure  # no pyplot: it would look for a display
 
     figure = Figure(figsize=(9, 1.6 + 0.8 * len(items)), layout="constrained")
     axes = figure.add_subplot()
-    colours = dict(zip(STAGES, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
+    colors = dict(zip(STAGES, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
     for row, item in enumerate(items):
         left = 0.0
         for stage in STAGES:
             width = item["alone"][stage]["cpu_ms"]
-            axes.barh(row, width, left=left, color=colours[stage], label=stage if row == 0 else None)
+            axes.barh(row, width, left=left, color=colors[stage], label=stage if row == 0 else None)
             if width > 0.05 * sum(item["alone"][s]["cpu_ms"] for s in STAGES):
                 axes.text(left + width / 2, row, f"{width:.1f}", ha="center", va="center", color="white", fontsize=8)
             left += width

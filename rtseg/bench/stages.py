@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import Frame, Painted, Segmented, StreamInfo
+from rtseg.core.frame import Frame, RenderedFrame, SegmentedFrame, StreamInfo
 from rtseg.core.stats import Histogram
-from rtseg.gpu.gpu_frame import CardFrame
+from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.pipeline.gpu_path import PROOFS, Road, open_on_road
-from rtseg.pipeline.pipeline import coloured
+from rtseg.pipeline.gpu_path import PROOFS, FramePath, open_gpu_source
+from rtseg.pipeline.pipeline import colored
 from rtseg.render.overlay import Overlay
 from rtseg.video.process import open_output
 
@@ -61,7 +61,7 @@ def alone(
     encoding: OutputOptions,
     reading: InputOptions,
     seconds: float,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[dict[str, StageCost], StageCost]:
     """What each stage costs, and the network within the second of them.
 
@@ -69,31 +69,31 @@ def alone(
         video: the file that is decoded.
         output: written and thrown away.
         segmenter: the loaded model.
-        overlay: how frames are coloured.
+        overlay: how frames are colored.
         encoding: how they are encoded.
         reading: how the file is read, and by which decoder.
         seconds: how long a stage is measured; encoding takes as long as it takes.
-        say: told what is being measured.
+        log: told what is being measured.
     """
-    say("decode")
+    log("decode")
     decode, info, why_not, frames = _bench_decode(video, segmenter, overlay, reading, seconds)
     segmenter.prepare(info.width, info.height, float(info.sample_aspect_ratio))
-    say("engine")
+    log("engine")
     size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
     engine = _bench_engine(segmenter, size, seconds)
-    road = Road(info, segmenter, overlay, why_not=why_not)
+    frame_path = FramePath(info, segmenter, overlay, why_not=why_not)
     try:
-        say("infer")
+        log("infer")
         for frame in itertools.islice(_ping_pong(frames), 2 * PROOFS):  # until the card's work is believed
-            road.segment(frame)
-        infer = _measure(road.segment, _ping_pong(frames), seconds, road.streams)
-        pairs = [(frame, road.segment(frame)) for frame in frames]
-        say("overlay")
-        overlaid = _measure(lambda pair: coloured(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
-        say("encode")
-        encode = _bench_encode(video, output, road, overlay, encoding, reading, segmenter)
+            frame_path.segment(frame)
+        infer = _measure(frame_path.segment, _ping_pong(frames), seconds, frame_path.streams)
+        pairs = [(frame, frame_path.segment(frame)) for frame in frames]
+        log("overlay")
+        overlaid = _measure(lambda pair: colored(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
+        log("encode")
+        encode = _bench_encode(video, output, frame_path, overlay, encoding, reading, segmenter)
     finally:
-        road.close()
+        frame_path.close()
     return {"decode": decode, "infer": infer, "overlay": overlaid, "encode": encode}, engine
 
 
@@ -105,7 +105,7 @@ def _bench_decode(
     wall, count, cpu, took = Histogram(), 0, 0.0, 0.0
     while not kept or took < seconds:
         first = not kept
-        source, why_not = open_on_road(video, segmenter, overlay, **asdict(reading))
+        source, why_not = open_gpu_source(video, segmenter, overlay, **asdict(reading))
         try:
             info, items = source.info, iter(source)
             begun, begun_cpu = time.perf_counter(), time.process_time()
@@ -134,7 +134,7 @@ def _bench_decode(
 
 def _kept(frame: Frame) -> Frame:
     """The frame for as long as it is wanted: a decoder's own memory is not kept from it."""
-    if isinstance(frame, CardFrame):
+    if isinstance(frame, GpuFrame):
         return frame
     y, u, v = (np.array(plane) for plane in frame.planes)
     return frame.with_planes((y, u, v))
@@ -149,44 +149,44 @@ def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -
 def _bench_encode(
     video: str,
     output: str,
-    road: Road,
+    frame_path: FramePath,
     overlay: Overlay,
     encoding: OutputOptions,
     reading: InputOptions,
     segmenter: Segmenter,
 ) -> StageCost:
-    """Encodes the file's coloured frames, flushing included; what makes them is done in between and not counted."""
-    source, _ = open_on_road(video, segmenter, overlay, **asdict(reading))
+    """Encodes the file's colored frames, flushing included; what makes them is done in between and not counted."""
+    source, _ = open_gpu_source(video, segmenter, overlay, **asdict(reading))
     info = source.info
-    size = overlay.shown_size(info.width, info.height)
+    size = overlay.output_size(info.width, info.height)
     sink = open_output(output, info, size, replace(encoding, audio=False))
     frames = itertools.islice((item for item in source if isinstance(item, Frame)), MOST_ENCODED)
     wall, took, cpu = Histogram(), 0.0, 0.0
     try:
         while True:
             some = list(itertools.islice(frames, _kept_of(info.width, info.height)))
-            shown = [_shown(frame, road, overlay) for frame in some]
+            rendered = [_shown(frame, frame_path, overlay) for frame in some]
             begun, begun_cpu = time.perf_counter(), time.process_time()
-            for item in shown:
+            for item in rendered:
                 begin = time.perf_counter()
                 sink.write(item)
                 wall.add(time.perf_counter() - begin)
-            if not shown:
+            if not rendered:
                 sink.finish()
             took += time.perf_counter() - begun
             _let_come_to_rest()
             cpu += time.process_time() - begun_cpu
-            if not shown:
+            if not rendered:
                 return StageCost(wall, cpu * 1000 / len(wall), len(wall) / took)
     finally:
         sink.abort()
         source.close()
 
 
-def _shown(frame: Frame, road: Road, overlay: Overlay) -> Segmented:
-    found = road.segment(frame)
-    classes = found.classes if isinstance(found, Painted) else found
-    return Segmented(frame, classes, coloured(frame, found, overlay))
+def _shown(frame: Frame, frame_path: FramePath, overlay: Overlay) -> SegmentedFrame:
+    found = frame_path.segment(frame)
+    classes = found.classes if isinstance(found, RenderedFrame) else found
+    return SegmentedFrame(frame, classes, colored(frame, found, overlay))
 
 
 def _let_come_to_rest() -> None:

@@ -24,21 +24,21 @@ ROUNDS = 3
 def tune_streams(
     video: str,
     model: str | None,
-    look: Style,
+    style: Style,
     encoding: OutputOptions,
     *,
     device: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Runs the whole road with each sensible number of streams and remembers the fastest for `rtseg video`.
 
     Args:
         video: a file like those that are to be processed.
         model: a bundled model or model file; None: the default.
-        look: how frames are coloured.
+        look: how frames are colored.
         encoding: how results are encoded.
         device: an OpenVINO device.
-        say: told what was found.
+        log: told what was found.
 
     Returns:
         `model`, `fps` by number of streams (median), `streams` (the fastest), `file` (where it is remembered).
@@ -62,7 +62,7 @@ def tune_streams(
         with tempfile.TemporaryDirectory(prefix="rtseg-tune-") as folder:
             for _ in range(ROUNDS):
                 for streams, segmenter in zip(candidates, opened, strict=True):
-                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, look, encoding, quiet=True)
+                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, encoding, quiet=True)
                     fps[streams].append(float(result["fps"]))
         name = opened[0].file.stem
     finally:
@@ -72,5 +72,5 @@ def tune_streams(
     best = max(medians, key=lambda streams: medians[streams])
     file = remember_streams(name, best)
     told = ", ".join(f"{streams}: {value:.1f} fps" for streams, value in medians.items())
-    say(f"{name}, pictures at once: {told}. Kept {best} in {file}")
+    log(f"{name}, pictures at once: {told}. Kept {best} in {file}")
     return {"model": name, "fps": {str(k): v for k, v in medians.items()}, "streams": best, "file": str(file)}

@@ -74,7 +74,7 @@ def rtseg(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Colour every pixel of street video by what it is: road, car, pedestrian, sky. In real time, honestly measured."""
+    """Color every pixel of street video by what it is: road, car, pedestrian, sky. In real time, honestly measured."""
 
 
 app.command("video", rich_help_panel="Run")(video)

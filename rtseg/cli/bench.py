@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
 _WHAT, _HOW, _OUT = "What to measure", "How", "Results"
 
@@ -94,10 +94,10 @@ def bench(
             rich_help_panel=_OUT,
         ),
     ] = None,
-    picture: Annotated[
+    chart: Annotated[
         Path | None,
         typer.Option(
-            "--picture",
+            "--chart",
             metavar="FILE.png",
             help="Bars of stage times. Replaces only rtseg's own.",
             rich_help_panel=_OUT,
@@ -114,7 +114,7 @@ def bench(
 
         rtseg bench
 
-        rtseg bench drive.mp4 --model small --model nano --preset ultrafast --json now.json --picture now.png
+        rtseg bench drive.mp4 --model small --model nano --preset ultrafast --json now.json --chart now.png
 
         rtseg bench --tune
 
@@ -122,11 +122,10 @@ def bench(
 
         rtseg bench --estimate orin-nano --model small --size 480x288
     """
-    with told(verbose):
-        from rtseg.bench import bench_folder, drawn_street, run_bench, run_tune
+    with error_handler(verbose):
+        from rtseg.bench import bench_folder, run_bench, run_tune, synthetic_street
         from rtseg.bench.report import compare as compared
-        from rtseg.bench.report import compare_table, items_of, load_result, require_picture, table
-        from rtseg.bench.report import picture as draw
+        from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Input, check_paths, model_inputs, side_outputs
@@ -135,7 +134,7 @@ def bench(
         from rtseg.io.options import InputOptions, OutputOptions
 
         files_of_models = [file for each in model or () for file in model_inputs(each)]
-        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, picture=picture))
+        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, chart=chart))
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
@@ -148,18 +147,18 @@ def bench(
         if estimate is not None:
             _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
             return
-        if picture:
-            require_picture()
+        if chart:
+            require_chart()
         keep_memory_flat()  # as `rtseg video` runs
         keep_opencv_single()
         encoding = OutputOptions(choose_encoder(encoder.value, codec), None, preset)
         reading = InputOptions(decoder=choose_decoder(decoder.value))
-        hear = (lambda line: None) if quiet else say
+        hear = (lambda line: None) if quiet else print_line
         chosen: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
-            files = videos or [drawn_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
+            files = videos or [synthetic_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
             if tune:
-                found = run_tune(files[0], chosen, encoding, device=device, say=say)
+                found = run_tune(files[0], chosen, encoding, device=device, log=print_line)
                 if json_file:
                     write_json({"tuned": found}, json_file)
                 return
@@ -173,13 +172,13 @@ def bench(
                 device=device,
                 seconds=seconds,
                 rounds=rounds,
-                say=hear,
-                on_result=lambda item: say(table([item])),
+                print_line=hear,
+                on_result=lambda item: print_line(table([item])),
             )
         if json_file:
             write_json(result, json_file)
-        if picture:
-            draw(items_of(result), picture)
+        if chart:
+            write_chart(items_of(result), chart)
 
 
 def _estimate(

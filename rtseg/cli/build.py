@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
 _ENGINE, _SOURCE, _PROOF = "TensorRT", "What the file does not say", "Proof"
 
@@ -237,7 +237,7 @@ def build(
 
         rtseg build model.onnx --target tensorrt-rtx --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     """
-    with told(verbose):
+    with error_handler(verbose):
         import json as json_module
 
         from rtseg.models.export.requirements import require
@@ -247,7 +247,7 @@ def build(
         from rtseg.models.export.build import TARGETS, best_target
         from rtseg.models.export.build import build as build_model
         from rtseg.models.export.tensorrt import EngineOptions
-        from rtseg.nn.preprocessing import Preparation
+        from rtseg.nn.preprocessing import Preprocessing
 
         check_paths(
             [*model_inputs(model, "the model"), *option_inputs(calibrate=calibrate, verify_on=verify_on)],
@@ -266,7 +266,7 @@ def build(
             options=EngineOptions(
                 workspace, optimization_level, hardware_compatible, version_compatible, compute_capability, dla
             ),
-            preparation=Preparation(
+            preparation=Preprocessing(
                 o.parse_names(classes),
                 _triple(mean, "--mean"),
                 _triple(std, "--std"),
@@ -281,7 +281,7 @@ def build(
             verify=verify,
             force=force,
             quiet=quiet,
-            say=(lambda line: None) if quiet else say,
+            log=(lambda line: None) if quiet else print_line,
         )
         if json:
             from rtseg.core.files import write_json
@@ -292,10 +292,10 @@ def build(
             )
         if not quiet:
             for note in built.notes:
-                say(f"note: {note}")
+                print_line(f"note: {note}")
             state = "built" if built.reasons else "nothing has changed:"
             parts = [built.path] + [built.path.with_suffix(".bin")] * (built.path.suffix == ".xml")
-            say(f"{state} {built.path} ({sum(part.stat().st_size for part in parts) / 2**20:.1f} MiB)")
+            print_line(f"{state} {built.path} ({sum(part.stat().st_size for part in parts) / 2**20:.1f} MiB)")
 
 
 def _triple(text: str | None, option: str) -> tuple[float, float, float] | None:

@@ -3,7 +3,7 @@
     [live]
     camera = ["/dev/video0"]
     record = "drive.mp4"
-    segment = "60"
+    split-every = "60"
     keep = "10GB"
     legend = true
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
 
 def demo(
@@ -18,7 +18,7 @@ def demo(
             "--output",
             "-o",
             metavar="OUT",
-            help="The coloured video; without, demo.mp4, or demo-2.mp4 where that exists.",
+            help="The colored video; without, demo.mp4, or demo-2.mp4 where that exists.",
         ),
     ] = None,
     frame_size: Annotated[
@@ -44,10 +44,10 @@ def demo(
 ) -> None:
     """Draw a street whose true classes are known, segment it, and compare: proof that this installation works.
 
-    Needs no data and no camera. The drawn street is encoded to a video first, so that decoding, the model, the colours and
+    Needs no data and no camera. The drawn street is encoded to a video first, so that decoding, the model, the colors and
     encoding are all tried.
     """
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.demo_run import run_demo
         from rtseg.cli.video import describe, tell
         from rtseg.core.files import write_json
@@ -73,13 +73,13 @@ def demo(
             model, backend=backend, device=device, size=o.parse_size(size), streams=0, build_missing=auto_build
         ) as segmenter:
             if not quiet:
-                say(describe(segmenter))
-            look = Style(view.value, alpha, palette, None, legend)
+                print_line(describe(segmenter))
+            style = Style(view.value, alpha, palette, None, legend)
             encoding = OutputOptions(overwrite=named)
-            result = run_demo(output, segmenter, look, encoding, size=picture, frames=frames, seed=seed, quiet=quiet)
+            result = run_demo(output, segmenter, style, encoding, size=picture, frames=frames, seed=seed, quiet=quiet)
         if stats:
             write_json(result, stats)
         if not quiet:
             tell(result)
-            say(f"pixel accuracy against the drawn truth: {result['pixel_accuracy']:.4f}")
-            say(f"the video lies at {Path(output).resolve()}" if output != "-" else "the video went to stdout")
+            print_line(f"pixel accuracy against the drawn truth: {result['pixel_accuracy']:.4f}")
+            print_line(f"the video lies at {Path(output).resolve()}" if output != "-" else "the video went to stdout")

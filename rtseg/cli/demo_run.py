@@ -1,4 +1,4 @@
-"""`rtseg demo`: a street drawn with known classes, encoded, segmented, coloured, encoded again, and compared with the truth."""
+"""`rtseg demo`: a street drawn with known classes, encoded, segmented, colored, encoded again, and compared with the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtseg.core.frame import ClassMap, Passthrough, Segmented
+from rtseg.core.frame import ClassMap, Passthrough, SegmentedFrame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
 from rtseg.inference.segmenter import Segmenter
@@ -32,7 +32,7 @@ class ClassKeeper:
         self.written = 0
         self.kept: dict[int, ClassMap] = {}
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Keeps the class map at the network's resolution."""
         if item.frame.index % self._every == 0:
             self.kept[item.frame.index] = item.classes.copy()
@@ -51,7 +51,7 @@ class ClassKeeper:
 def run_demo(
     output: str,
     segmenter: Segmenter,
-    look: Style,
+    style: Style,
     encoding: OutputOptions,
     *,
     size: tuple[int, int],
@@ -73,7 +73,7 @@ def run_demo(
     with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:
         source = str(Path(folder) / "synthetic-drive.mp4")
         write_video(drive, source, quiet=quiet)
-        result = process(source, output, segmenter, look, encoding, quiet=quiet, extra_sinks=[keeper])
+        result = process(source, output, segmenter, style, encoding, quiet=quiet, extra_sinks=[keeper])
     classes = len(segmenter.classes)
     matrix = np.zeros((classes, classes + 1), dtype=np.int64)
     for index, classes_seen in keeper.kept.items():

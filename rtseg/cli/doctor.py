@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout. Replaces only JSON.")
@@ -17,7 +17,7 @@ Json = Annotated[
 
 def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
     """Tell what this machine has, what is missing, and how to mend it. Exit code 1 if something must be mended."""
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.doctor_checks import examine
         from rtseg.core.errors import printable
         from rtseg.core.path_conflicts import check_paths, side_outputs
@@ -40,7 +40,7 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
 
 def models(json: Json = None, verbose: o.Verbose = False) -> None:
     """List the bundled models and what each says of itself."""
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.core.path_conflicts import check_paths, side_outputs
         from rtseg.inference import describe_model
         from rtseg.inference.bundled_models import bundled_models
@@ -56,7 +56,7 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
         if json == "-":
             return
         if not known:
-            say("rtseg: no bundled models in this installation; reinstall rtseg")
+            print_line("rtseg: no bundled models in this installation; reinstall rtseg")
             raise typer.Exit(1)
         for name, (path, about) in known.items():
             width, height = about.input_size
@@ -65,6 +65,6 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
             print(f"{name}: {about.network}, {width}x{height}, {about.precision}, {size / 2**20:.1f} MiB")
             print(f"    classes     {', '.join(about.classes)}")
             print(f"    trained on  {about.trained_on}")
-            print(f"    licence     {about.licence}")
+            print(f"    license     {about.license}")
             for metric, value in about.metrics.items():
                 print(f"    {metric:<11} {value:.4f}")

@@ -49,7 +49,7 @@ def examine() -> list[Finding]:
         *_tensorrt(),
         _engines(),
         *_encoders(),
-        *_heat(),
+        *_telemetry(),
         _display(),
         _cameras(),
         *_models(),
@@ -186,18 +186,18 @@ def _hardware_codecs() -> Finding:
     return Finding("hardware codecs", "absent", f"{reasons}; no Jetson's in GStreamer", "software decodes and encodes")
 
 
-def _heat() -> Iterator[Finding]:
-    from rtseg.gpu.telemetry import Heat
+def _telemetry() -> Iterator[Finding]:
+    from rtseg.gpu.telemetry import Telemetry
 
-    told = Heat().read()
+    told = Telemetry().read()
     if told:
-        yield Finding("heat", "ok", ", ".join(f"{name} {value}" for name, value in told.items()))
+        yield Finding("telemetry", "ok", ", ".join(f"{name} {value}" for name, value in told.items()))
 
 
 def _display() -> Finding:
-    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if shown or sys.platform in ("darwin", "win32"):
-        return Finding("display", "ok", shown or "the desktop")
+    rendered = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if rendered or sys.platform in ("darwin", "win32"):
+        return Finding("display", "ok", rendered or "the desktop")
     return Finding(
         "display",
         "absent",

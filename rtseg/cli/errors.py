@@ -21,7 +21,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def told(verbose: bool = False) -> Iterator[None]:
+def error_handler(verbose: bool = False) -> Iterator[None]:
     """Turns what a command raises into one line and an exit code: 1 for errors, 130 for SIGINT, 143 for SIGTERM.
 
     Files were closed and kept by whoever held them before the exception came here.
@@ -34,17 +34,17 @@ def told(verbose: bool = False) -> Iterator[None]:
         yield
     except RtsegError as error:
         if verbose and error.__cause__ is not None:
-            say(f"rtseg: caused by {_cause(error.__cause__)}")
-        say(f"rtseg: {one_line(str(error))}")
+            print_line(f"rtseg: caused by {_cause(error.__cause__)}")
+        print_line(f"rtseg: {one_line(str(error))}")
         raise typer.Exit(1) from None
     except ImportError as error:
         remedy = _opencv_remedy(error)
         if remedy is None:
             raise
-        say(f"rtseg: {remedy}")
+        print_line(f"rtseg: {remedy}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
-        say("rtseg: interrupted")
+        print_line("rtseg: interrupted")
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     finally:
         if in_main:
@@ -68,7 +68,7 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or without_urls(one_line(str(error)))}"
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line for people, without secrets of the command line: to stderr, so that stdout stays free for machines."""
     print(printable(redact(line, words=False)), file=sys.stderr, flush=True)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import one_line, say, told
+from rtseg.cli.errors import error_handler, one_line, print_line
 
 
 def image(
@@ -47,18 +47,18 @@ def image(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Colour every pixel of pictures by what it shows.
+    """Color every pixel of pictures by what it shows.
 
     JPEG, PNG, WebP, BMP, TIFF and what else OpenCV reads; EXIF orientation is honoured. Written are JPEG, PNG and WebP: others
     become PNG.
 
     Examples:
 
-        rtseg image street.jpg -o street-coloured.png --legend
+        rtseg image street.jpg -o street-colored.png --legend
 
-        rtseg image photos/ -o coloured/ --masks masks/
+        rtseg image photos/ -o colored/ --masks masks/
     """
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.video import describe
         from rtseg.core.errors import RtsegError, printable_name
         from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
@@ -69,7 +69,7 @@ def image(
         from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
 
         results = [str(folder) for folder in (output, masks) if folder]
-        found = find_images(inputs, results=results, say=(lambda line: None) if quiet else say)
+        found = find_images(inputs, results=results, log=(lambda line: None) if quiet else print_line)
         outputs = name_images(found, output)
         maps = name_masks(found, masks) if masks else []
         check_paths(
@@ -84,7 +84,7 @@ def image(
         ) as segmenter:
             overlay = Style(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
-                say(describe(segmenter))
+                print_line(describe(segmenter))
             with Progress("pictures", len(found), unit="pictures", quiet=quiet or len(found) == 1) as progress:
                 for path, target in zip(found, outputs, strict=True):
                     try:
@@ -92,11 +92,11 @@ def image(
                     except RtsegError as error:
                         if len(found) == 1:
                             raise
-                        say(f"rtseg: {one_line(str(error))}")
+                        print_line(f"rtseg: {one_line(str(error))}")
                         failures += 1
                     progress.advance()
         if not quiet:
             where = outputs[0] if len(found) == 1 else outputs[0].parent
-            say(f"{printable_name(str(where))}: {len(found) - failures} of {len(found)} pictures done")
+            print_line(f"{printable_name(str(where))}: {len(found) - failures} of {len(found)} pictures done")
         if failures:
             raise typer.Exit(1)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
 _INPUT, _OUTPUT, _AGE, _PAGE = "Input", "Output", "Age and faults", "Web page"
 
@@ -65,8 +65,8 @@ def live(
         ),
     ] = None,
     record: Annotated[str | None, _option(_OUTPUT, "--record", metavar="FILE", help="Record what is shown.")] = None,
-    segment: Annotated[
-        str | None, _option(_OUTPUT, "--segment", metavar="TIME", help="A new file every so long.")
+    split_every: Annotated[
+        str | None, _option(_OUTPUT, "--split-every", metavar="TIME", help="A new file every so long.")
     ] = None,
     keep: Annotated[
         str | None, _option(_OUTPUT, "--keep", metavar="10GB", help="Remove the oldest files beyond this size.")
@@ -136,7 +136,7 @@ def live(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Colour cameras and streams as they come: the newest frame, never an old one; what is too much is dropped and counted.
+    """Color cameras and streams as they come: the newest frame, never an old one; what is too much is dropped and counted.
 
     Ends by q, Ctrl-C or SIGTERM, with files complete. A camera that goes away is waited for.
 
@@ -146,11 +146,11 @@ def live(
 
         rtseg live --camera 0
 
-        rtseg live --url rtsp://10.0.0.5/stream --record drive.mp4 --segment 60 --keep 10GB
+        rtseg live --url rtsp://10.0.0.5/stream --record drive.mp4 --split-every 60 --keep 10GB
 
         rtseg live --url drive.mp4 --realtime --loop --show web
     """
-    with told(verbose):
+    with error_handler(verbose):
         # Before PyAV: both bring an X11 library of the same name, and with PyAV's a window of OpenCV waits for the screen for ever.
         import cv2  # noqa: F401
 
@@ -190,7 +190,7 @@ def live(
         outputs = Outputs(
             show=tuple(show or ()),
             record=record,
-            segment_seconds=o.parse_seconds(segment, "--segment"),
+            segment_seconds=o.parse_seconds(split_every, "--split-every"),
             keep_bytes=parse_bytes(keep),
             codec=choose_encoder(encoder.value, codec),
             crf=crf,
@@ -218,7 +218,7 @@ def live(
             return
         if adaptive and every_frame:
             raise OptionError("--adaptive leaves frames out, --every-frame forbids it; give one of them")
-        look = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
+        style = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
         controls = Controls(view=view.value, alpha=alpha, legend=legend)
         with ExitStack() as models:
             network = o.parse_size(size)
@@ -247,7 +247,7 @@ def live(
                 inputs,
                 outputs,
                 segmenter,
-                look,
+                style,
                 controls,
                 max_age_ms=max_age_ms,
                 every_frame=every_frame,
@@ -260,7 +260,7 @@ def live(
         if stats:
             write_json(result, stats)
         for line in result["failed"]:
-            say(f"rtseg: {line}")
+            print_line(f"rtseg: {line}")
         _leave(1 if result["failed"] else 0)
 
 
@@ -305,4 +305,4 @@ def _list_cameras() -> None:
     for path, name in found:
         print(f"{path}  {name}")
     if not found:
-        say("no cameras: none is plugged in, or this user may not see them (group `video`)")
+        print_line("no cameras: none is plugged in, or this user may not see them (group `video`)")

@@ -15,7 +15,7 @@ from rtseg.core.errors import BackendError, OptionError
 _LONGEST_SECONDS = 1e9
 """More than thirty years; a container's 64 bits hold it in nanoseconds."""
 
-_MODEL, _LOOK, _OUTPUT = "Model", "Look", "Output"
+_MODEL, _STYLE, _OUTPUT = "Model", "Look", "Output"
 
 
 class View(str, Enum):
@@ -111,17 +111,17 @@ FitOption = Annotated[
         "--fit", help="letterbox keeps the picture's aspect; stretch fills the network's input.", rich_help_panel=_MODEL
     ),
 ]
-ViewOption = Annotated[View, typer.Option("--view", help="What to show.", rich_help_panel=_LOOK)]
+ViewOption = Annotated[View, typer.Option("--view", help="What to show.", rich_help_panel=_STYLE)]
 Alpha = Annotated[
-    float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the colours.", rich_help_panel=_LOOK)
+    float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the colors.", rich_help_panel=_STYLE)
 ]
 PaletteOption = Annotated[
     str,
     typer.Option(
         "--palette",
         metavar="NAME|FILE",
-        help="street, camvid, cityscapes, model, or a JSON file of class colours.",
-        rich_help_panel=_LOOK,
+        help="street, camvid, cityscapes, model, or a JSON file of class colors.",
+        rich_help_panel=_STYLE,
     ),
 ]
 Only = Annotated[
@@ -129,9 +129,9 @@ Only = Annotated[
     typer.Option(
         "--only",
         metavar="CLASSES",
-        help="Colour these classes alone, such as road,car.",
+        help="Color these classes alone, such as road,car.",
         show_default="all",
-        rich_help_panel=_LOOK,
+        rich_help_panel=_STYLE,
     ),
 ]
 Smooth = Annotated[
@@ -140,11 +140,11 @@ Smooth = Annotated[
         "--smooth",
         metavar="0..0.9",
         help="Steadier classes: share kept of the frames before; 0 is off.",
-        rich_help_panel=_LOOK,
+        rich_help_panel=_STYLE,
     ),
 ]
 Legend = Annotated[
-    bool, typer.Option("--legend", help="Draw the class names and their colours.", rich_help_panel=_LOOK)
+    bool, typer.Option("--legend", help="Draw the class names and their colors.", rich_help_panel=_STYLE)
 ]
 Masks = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import typer
 
 from rtseg.cli.config_file import Option
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 from rtseg.cli.live import live
 from rtseg.core.process_title import is_secret, remember_arguments
 
@@ -40,11 +40,11 @@ def install(
 
     Examples:
 
-        rtseg service install --camera 0 --show web --record drive.mp4 --segment 60 --keep 10GB --start
+        rtseg service install --camera 0 --show web --record drive.mp4 --split-every 60 --keep 10GB --start
 
         rtseg service install --dry-run --csi 0 --show web
     """
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.config_file import to_toml
         from rtseg.core.errors import OptionError, SinkError
         from rtseg.core.secrets import holds_secret
@@ -76,9 +76,9 @@ def install(
             for path, text in files.items():
                 kept = keep_edited(root / path.relative_to("/"), text)
                 if kept is not None:
-                    say(f"kept the previous {path.name} as {kept}")
+                    print_line(f"kept the previous {path.name} as {kept}")
                 write_private(root / path.relative_to("/"), text, 0o600 if path == s.SECRETS else 0o644)
-                say(f"wrote {root / path.relative_to('/')}")
+                print_line(f"wrote {root / path.relative_to('/')}")
         except OSError as error:
             raise SinkError(
                 f"can't write {error.filename}: {(error.strerror or '').lower()}; run it as root"
@@ -88,7 +88,9 @@ def install(
         if root != Path("/"):
             return
         run_all(commands)
-        say(f"systemctl status {s.NAME}; journalctl -u {s.NAME} -f" if start else f"systemctl enable --now {s.NAME}")
+        print_line(
+            f"systemctl status {s.NAME}; journalctl -u {s.NAME} -f" if start else f"systemctl enable --now {s.NAME}"
+        )
 
 
 @service.command("run")
@@ -97,7 +99,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the cause of an error.")] = False,
 ) -> None:
     """What the unit runs: reads rtseg.toml, waits where earlier runs ended early, becomes `rtseg live`."""
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.config_file import read_config, to_arguments
         from rtseg.live.systemd import pause_before_start
 
@@ -108,7 +110,7 @@ def run(
         state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         pause = pause_before_start(Path(state) / "starts.json") if state else 0.0
         if pause:
-            say(f"the last run ended early: waiting {pause:g} s")
+            print_line(f"the last run ended early: waiting {pause:g} s")
             time.sleep(pause)
         sys.stdout.flush()
         # The same process goes on as `rtseg live`, so that signals and systemd's watchdog reach it.
@@ -127,15 +129,15 @@ def check(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the cause of an error.")] = False,
 ) -> None:
     """Say whether a configuration is sound: exit code 0, or 1 and what is wrong."""
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.config_file import read_config, to_arguments
 
         table = read_config(path)
         arguments = to_arguments(table, live_options())
         check_outputs(check_arguments(arguments), path)
-        say(f"{path} is sound: {len(arguments)} options")
+        print_line(f"{path} is sound: {len(arguments)} options")
         if without_secrets(table)[1] and path.stat().st_mode & 0o004:
-            say(f"warning: {path} holds a password and every user can read it: `chmod o-r {path}`")
+            print_line(f"warning: {path} holds a password and every user can read it: `chmod o-r {path}`")
 
 
 def live_options() -> list[Option]:

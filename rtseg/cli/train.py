@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import say, told
+from rtseg.cli.errors import error_handler, print_line
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of labelled pictures.", show_default=False)]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of labeled pictures.", show_default=False)]
 Layout = Annotated[
     str,
     typer.Option("--layout", help="auto, folders, camvid, notebook, cityscapes or bdd100k.", rich_help_panel="Data"),
@@ -49,9 +49,9 @@ def train(
         str | None,
         typer.Option("--name", help="The model's name.", show_default="DATA-VARIANT", rich_help_panel="Model"),
     ] = None,
-    licence: Annotated[
+    license: Annotated[
         str,
-        typer.Option("--licence", help="What the weights may be used for; kept in the model.", rich_help_panel="Model"),
+        typer.Option("--license", help="What the weights may be used for; kept in the model.", rich_help_panel="Model"),
     ] = "",
     layout: Layout = "auto",
     synthetic: Annotated[
@@ -104,7 +104,7 @@ def train(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Train a U-Net on your own labelled pictures and leave it ready to run.
+    """Train a U-Net on your own labeled pictures and leave it ready to run.
 
     FOLDER gets `model.onnx` (to run), `model.safetensors` (to go on from), `log.csv`, `curves.png` and `last.pt` (to resume).
 
@@ -116,7 +116,7 @@ def train(
 
         rtseg train my-classes/ --out runs/mine --from small --epochs 50
     """
-    with told(verbose):
+    with error_handler(verbose):
         o.need("torch", "train")
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs
@@ -161,13 +161,13 @@ def train(
                 device=device,
                 precision=precision,
                 name=name,
-                licence=licence,
+                license=license,
                 seed=seed,
                 progress=progress.show,
             )
         if not quiet:
             measured = ", ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
-            say(f"{result.onnx}: {measured} after {result.steps} steps; log and curves beside it")
+            print_line(f"{result.onnx}: {measured} after {result.steps} steps; log and curves beside it")
 
 
 def evaluate(
@@ -204,10 +204,10 @@ def evaluate(
             rich_help_panel="Output",
         ),
     ] = None,
-    picture: Annotated[
+    chart: Annotated[
         Path | None,
         typer.Option(
-            "--picture",
+            "--chart",
             metavar="FILE.png",
             help="The confusion matrix as an image. Replaces only rtseg's own.",
             rich_help_panel="Output",
@@ -225,7 +225,7 @@ def evaluate(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Measure a model on labelled pictures: pixel accuracy without Void, IoU of each class, confusion.
+    """Measure a model on labeled pictures: pixel accuracy without Void, IoU of each class, confusion.
 
     Any model file on any backend, compared at the labels' resolution. Classes are matched by name, spelling and known synonyms;
     those without a counterpart are listed and not scored. The mean IoU is over the classes that occur in the labels.
@@ -236,7 +236,7 @@ def evaluate(
 
         rtseg eval drive.mp4 --flicker
     """
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.cli.video import describe
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
@@ -245,21 +245,21 @@ def evaluate(
         from rtseg.models.export.auto_build import auto_build
 
         if data.is_file() and not flicker:
-            raise OptionError(f"{data} is a file: labelled pictures are a folder; of a video --flicker can be measured")
+            raise OptionError(f"{data} is a file: labeled pictures are a folder; of a video --flicker can be measured")
         if smooth and worst:
-            raise OptionError("--worst shows single pictures, --smooth is about a row of them; leave one out")
+            raise OptionError("--worst shows single images, --smooth is about a row of them; leave one out")
         read = flicker_inputs(data) if flicker else dataset_inputs(open_dataset(data, layout))
-        check_paths([*read, *model_inputs(model)], side_outputs(json=json, picture=picture, worst=worst))
+        check_paths([*read, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
 
         with Segmenter(
             model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth, build_missing=auto_build
         ) as segmenter:
             if not quiet:
-                say(describe(segmenter))
+                print_line(describe(segmenter))
             if flicker:
                 _flicker(data, segmenter, json, quiet)
             else:
-                _evaluate(data, split, layout, limit, segmenter, json, picture, worst, quiet)
+                _evaluate(data, split, layout, limit, segmenter, json, chart, worst, quiet)
 
 
 def dataset_inputs(dataset: Any) -> list[Any]:
@@ -286,7 +286,7 @@ def _evaluate(
     limit: int | None,
     segmenter: Any,
     json: str | None,
-    picture: Path | None,
+    chart: Path | None,
     worst: Path | None,
     quiet: bool,
 ) -> None:
@@ -294,20 +294,20 @@ def _evaluate(
     from rtseg.core.progress import Progress
     from rtseg.models.evaluation.datasets import open_dataset
     from rtseg.models.evaluation.evaluate import evaluate as run
-    from rtseg.models.evaluation.report_images import confusion_picture, worst_sheet
+    from rtseg.models.evaluation.report_images import confusion_chart, worst_sheet
 
     dataset = open_dataset(data, layout)
     with Progress("evaluating", len(dataset.pairs(split)), unit="pictures", quiet=quiet) as progress:
         result = run(
-            partial(segmenter, steady=segmenter.steady()),
+            partial(segmenter, smoothing=segmenter.smoothing()),
             dataset,
             split,
             classes=segmenter.classes,
             limit=limit,
             progress=lambda done, of: progress.advance(),
         )
-    if picture is not None:
-        confusion_picture(result, picture)
+    if chart is not None:
+        confusion_chart(result, chart)
     if worst is not None:
         worst_sheet(result, segmenter, dataset, segmenter.palette, worst)
     if json:
@@ -316,15 +316,15 @@ def _evaluate(
     if not quiet:
         for mine, theirs, how in result.match.renamed():
             note = " (similar, not the same)" if how == "similar" else ""
-            say(f"'{theirs}' of the labels is '{mine}' of the model{note}")
+            print_line(f"'{theirs}' of the labels is '{mine}' of the model{note}")
         for line in result.match.ambiguous:
-            say(f"warning: {line}; not matched")
+            print_line(f"warning: {line}; not matched")
         if result.match.model_only:
-            say(
+            print_line(
                 f"classes of the model that the labels do not have: {', '.join(result.match.model_only)}; wrong where predicted"
             )
         for line in result.warnings:
-            say(f"warning: {line}")
+            print_line(f"warning: {line}")
     if json != "-":
         _print_figures(result)
 
@@ -362,14 +362,14 @@ def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
     from rtseg.core.files import write_json
     from rtseg.core.progress import Progress
     from rtseg.models.evaluation.evaluate import flicker as measure
-    from rtseg.video.image import consecutive_pictures
+    from rtseg.video.image import frame_images
 
-    steady = segmenter.steady()
+    smoothing = segmenter.smoothing()
     with Progress("frames", None, quiet=quiet) as progress:
 
         def each() -> Any:
-            for rgb in consecutive_pictures(data):
-                yield rgb, segmenter(rgb, steady)
+            for rgb in frame_images(data):
+                yield rgb, segmenter(rgb, smoothing)
                 progress.advance()
 
         result = measure(each())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import one_line, say, told
+from rtseg.cli.errors import error_handler, one_line, print_line
 from rtseg.core.errors import printable_name
 
 
@@ -123,19 +123,19 @@ def video(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Colour every pixel of a video by what it shows; sound and timing stay as they are.
+    """Color every pixel of a video by what it shows; sound and timing stay as they are.
 
-    Decodes, segments, colours and encodes at the same time, then compares the result with the input before it gets its name.
+    Decodes, segments, colors and encodes at the same time, then compares the result with the input before it gets its name.
 
     Examples:
 
         rtseg video drive.mp4 -o out.mp4
 
-        rtseg video drives/ -o coloured/ --legend --jobs 4 --resume
+        rtseg video drives/ -o colored/ --legend --jobs 4 --resume
 
         rtseg video drive.mp4 -o road.mp4 --only road,pavement --masks masks.mkv --stats run.json
     """
-    with told(verbose):
+    with error_handler(verbose):
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import (
             Input,
@@ -157,13 +157,13 @@ def video(
 
         keep_memory_flat()
         keep_opencv_single()
-        look = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
+        style = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
         encoding = OutputOptions(choose_encoder(encoder.value, codec), crf, preset, audio, overwrite)
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
-        decodes = choose_decoder(decoder.value, with_sound=audio)
+        decodes = choose_decoder(decoder.value, with_audio=audio)
         protocols = o.parse_protocols(allow_protocols)
         reading = InputOptions(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes, stream)
-        tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else say)
+        tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else print_line)
         check_paths(
             [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],
             [
@@ -184,20 +184,20 @@ def video(
             smooth=smooth,
             build_missing=auto_build,
         ) as segmenter:
-            look.overlay(segmenter.description)  # a wrong palette or class is told before any file is opened
+            style.overlay(segmenter.description)  # a wrong palette or class is told before any file is opened
             if not quiet:
-                say(describe(segmenter))
+                print_line(describe(segmenter))
             result = process_all(
                 tasks,
-                Run(segmenter, look, encoding, reading, quiet),
+                Run(segmenter, style, encoding, reading, quiet),
                 jobs=at_once,
                 resume=resume,
-                on_item=Telling(len(tasks), quiet).tell,
+                on_item=ResultPrinter(len(tasks), quiet).tell,
             )
         if stats:
             write_json(result, stats)
         if "items" in result and not quiet:
-            say(summary(result))
+            print_line(summary(result))
         if any("error" in item for item in result.get("items", ())):
             raise typer.Exit(1)
 
@@ -213,10 +213,10 @@ def describe(segmenter: Any) -> str:
 
 def tell(item: dict[str, Any]) -> None:
     """How a single video went, for people."""
-    say("\n".join(_lines(item)))
+    print_line("\n".join(_lines(item)))
 
 
-class Telling:
+class ResultPrinter:
     """Says of each video as it ends how it went, on lines that stay together."""
 
     def __init__(self, count: int, quiet: bool) -> None:
@@ -227,9 +227,9 @@ class Telling:
         """One more has ended."""
         self._ended += 1
         if "error" in item:
-            say(f"rtseg: {one_line(item['error'])}")
+            print_line(f"rtseg: {one_line(item['error'])}")
         elif not self._quiet:
-            say("\n".join(_lines(item, f"[{self._ended} of {self._count}] " if self._count > 1 else "")))
+            print_line("\n".join(_lines(item, f"[{self._ended} of {self._count}] " if self._count > 1 else "")))
 
 
 def summary(totals: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ _FREE = 32
 """Unused blocks of a size that are kept: more than wait between the stages of a run."""
 
 
-class Recycled:
+class BufferPool:
     """Gives arrays; takes their memory back when the last view of it is gone. For any number of threads."""
 
     def __init__(self, allocate: Callable[[int], npt.NDArray[np.uint8]] | None = None) -> None:

@@ -79,7 +79,7 @@ def has_vnni() -> bool:
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags.split())
 
 
-def processor_name() -> str:
+def cpu_name() -> str:
     """As the system calls it."""
     info = Path("/proc/cpuinfo")
     if info.exists():

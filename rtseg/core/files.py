@@ -18,7 +18,7 @@ from typing import Any
 from rtseg._version import __version__
 from rtseg.core.errors import SinkError, escaped_json
 
-PICTURE_SUFFIXES = frozenset({
+IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif",
     ".pbm", ".pgm", ".ppm", ".pnm", ".pxm", ".pam", ".ras", ".sr", ".hdr", ".pic",
 })  # fmt: skip

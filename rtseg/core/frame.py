@@ -30,7 +30,7 @@ SUBSAMPLING: Mapping[str, tuple[int, int]] = {"yuv420p": (2, 2), "yuv422p": (2, 
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
+class Color:
     """How a frame's numbers become light."""
 
     matrix: Matrix
@@ -43,7 +43,7 @@ class Colour:
     """The stream's own matrix tag, ITU-T H.273 MatrixCoefficients, handed on unchanged; 2 is unspecified."""
 
     primaries_tag: int = 2
-    """The stream's ColourPrimaries tag (H.273); 2 is unspecified."""
+    """The stream's ColorPrimaries tag (H.273); 2 is unspecified."""
 
     transfer_tag: int = 2
     """The stream's TransferCharacteristics tag (H.273); 2 is unspecified."""
@@ -63,7 +63,7 @@ class Frame:
     pixel_format: PixelFormat
     """Layout of the planes."""
 
-    colour: Colour
+    color: Color
     """Matrix and range."""
 
     pts: int
@@ -145,7 +145,7 @@ class StreamInfo:
     pixel_format: PixelFormat
     """Layout of all its frames."""
 
-    colour: Colour
+    color: Color
     """Matrix, range and tags of all its frames."""
 
     time_base: Fraction
@@ -166,8 +166,8 @@ class StreamInfo:
     codec: str = ""
     """Name of the codec the frames were decoded from."""
 
-    on_card: bool = False
-    """Whether its frames lie on a card: they are `CardFrame`s, unless one could not stay there."""
+    on_gpu: bool = False
+    """Whether its frames lie on a card: they are `GpuFrame`s, unless one could not stay there."""
 
     notes: tuple[str, ...] = ()
     """What the source did to the picture that the user should know, such as `rotated by 90 degrees`."""
@@ -198,7 +198,7 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Segmented:
+class SegmentedFrame:
     """A frame with what the model said of it and how it is to be shown: what every sink is given."""
 
     frame: Frame
@@ -207,23 +207,23 @@ class Segmented:
     classes: ClassMap
     """The class map of the picture (bars cut off), at the network's resolution."""
 
-    shown: Frame
-    """The picture as it leaves: coloured, with legend and numbers; in `side-by-side` twice as wide."""
+    rendered: Frame
+    """The picture as it leaves: colored, with legend and numbers; in `side-by-side` twice as wide."""
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
-    """A class map and the coloured picture, where one step makes both."""
+class RenderedFrame:
+    """A class map and the colored picture, where one step makes both."""
 
     classes: ClassMap
     """The class map of the picture (bars cut off), at the network's resolution."""
 
-    shown: Frame
-    """The coloured picture, without legend and numbers, in planes of its own."""
+    rendered: Frame
+    """The colored picture, without legend and numbers, in planes of its own."""
 
 
 def rgb_frame(rgb: Plane, index: int = 0) -> Frame:
     """A still picture, uint8 `[H, W, 3]`, as a frame of planar RGB."""
     red, green, blue = (np.ascontiguousarray(rgb[:, :, channel]) for channel in range(3))
-    colour = Colour("rgb", full_range=True, space_tag=0, range_tag=2)
-    return Frame((green, blue, red), "gbrp", colour, index, Fraction(1, 25), index, captured_ns=time.monotonic_ns())
+    color = Color("rgb", full_range=True, space_tag=0, range_tag=2)
+    return Frame((green, blue, red), "gbrp", color, index, Fraction(1, 25), index, captured_ns=time.monotonic_ns())

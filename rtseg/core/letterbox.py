@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.buffer_pool import Recycled
+from rtseg.core.buffer_pool import BufferPool
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.frame import ClassMap, Frame
 
 Fit = Literal["letterbox", "stretch"]
 
 PADDING = 114
-"""Grey of the bars, near the mean of street pictures; what the network says there is never used."""
+"""Gray of the bars, near the mean of street pictures; what the network says there is never used."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Letterbox:
     pixel_aspect: float = 1.0
     """Width of a source pixel divided by its height; the network sees square pixels."""
 
-    _memory: Recycled = field(default_factory=Recycled, init=False, repr=False, compare=False)
+    _memory: BufferPool = field(default_factory=BufferPool, init=False, repr=False, compare=False)
 
     @property
     def inner(self) -> tuple[int, int, int, int]:
@@ -53,18 +53,18 @@ class Letterbox:
     def network_input(self, frame: Frame) -> npt.NDArray[np.uint8]:
         """The frame as the network takes it: uint8 `[input height, input width, 3]`, RGB.
 
-        The planes are scaled first and converted then: cheaper than the other way round, and the colour matrix and
+        The planes are scaled first and converted then: cheaper than the other way round, and the color matrix and
         range are the frame's own.
         """
         left, top, width, height = self.inner
         planes = [_scale(plane, width, height) for plane in frame.planes]
         canvas = self._canvas()
         picture = canvas[top : top + height, left : left + width]
-        if frame.colour.matrix == "rgb":
+        if frame.color.matrix == "rgb":
             cv2.merge([planes[2], planes[0], planes[1]], picture)
         else:
             merged = cv2.merge(planes, self._memory.empty(height, width, 3))
-            cv2.transform(merged, yuv_to_rgb_matrix(frame.colour), picture)
+            cv2.transform(merged, yuv_to_rgb_matrix(frame.color), picture)
         return canvas
 
     def _canvas(self) -> npt.NDArray[np.uint8]:
@@ -82,7 +82,7 @@ class Letterbox:
 
 
 def resize_classes(classes: ClassMap, width: int, height: int) -> ClassMap:
-    """A class map at another size, nearest neighbour by pixel centres: uint8 `[height, width]`, contiguous.
+    """A class map at another size, nearest neighbor by pixel centers: uint8 `[height, width]`, contiguous.
 
     Pixel `x` of `width` takes its class from column `floor((x + 1/2) * columns / width)`, rows alike. (OpenCV's
     `INTER_NEAREST` goes by corners, and its `INTER_NEAREST_EXACT` rounds differently at some sizes.)
@@ -95,7 +95,7 @@ def resize_classes(classes: ClassMap, width: int, height: int) -> ClassMap:
 
 @lru_cache(maxsize=64)
 def _nearest(length: int, wanted: int) -> npt.NDArray[np.intp]:
-    """For each of `wanted` pixels the one of `length` that holds its centre."""
+    """For each of `wanted` pixels the one of `length` that holds its center."""
     return (2 * np.arange(wanted) + 1) * length // (2 * wanted)
 
 

@@ -1,4 +1,4 @@
-"""What a model says of itself: its classes and colours, its input, where it comes from. Travels inside the model file.
+"""What a model says of itself: its classes and colors, its input, where it comes from. Travels inside the model file.
 
 In an ONNX file it is one metadata entry, `rtseg`, holding JSON; OpenVINO hands the same entry on. Beside an engine it is a
 JSON sidecar.
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rtseg.core.errors import ModelError, escaped_json
-from rtseg.core.palette import Palette, Rgb, spread_colours
+from rtseg.core.palette import Palette, Rgb, spread_colors
 
 METADATA_KEY = "rtseg"
 """The ONNX metadata entry that holds the description."""
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class ModelDescription:
+class ModelInfo:
     """The facts that a model file carries about itself."""
 
     name: str
@@ -34,8 +34,8 @@ class ModelDescription:
     input_size: tuple[int, int]
     """Default size of the network's input, (width, height) in pixels."""
 
-    colours: tuple[Rgb, ...] = ()
-    """The model's own colours, one a class; empty: none of its own."""
+    colors: tuple[Rgb, ...] = ()
+    """The model's own colors, one a class; empty: none of its own."""
 
     network: str = ""
     """What the network is, such as `unet-small`."""
@@ -46,7 +46,7 @@ class ModelDescription:
     trained_on: str = ""
     """The training data, in words."""
 
-    licence: str = ""
+    license: str = ""
     """What the weights may be used for."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -63,22 +63,22 @@ class ModelDescription:
             raise ModelError(
                 f"a model has 1 to 255 classes, not {len(self.classes)}: class maps are uint8 and 255 means no class"
             )
-        if self.colours and len(self.colours) != len(self.classes):
-            raise ModelError(f"the model names {len(self.classes)} classes but {len(self.colours)} colours")
+        if self.colors and len(self.colors) != len(self.classes):
+            raise ModelError(f"the model names {len(self.classes)} classes but {len(self.colors)} colors")
         width, height = self.input_size
         if not (8 <= width <= 8192 and 8 <= height <= 8192):
             raise ModelError(f"the model's input size is {width}x{height}; 8x8 to 8192x8192 is allowed")
 
     def palette(self) -> Palette:
-        """The model's own colours as a palette; colours that lie apart where it has none."""
-        return Palette(self.classes, self.colours or spread_colours(len(self.classes)))
+        """The model's own colors as a palette; colors that lie apart where it has none."""
+        return Palette(self.classes, self.colors or spread_colors(len(self.classes)))
 
     def to_json(self) -> str:
         """One JSON object; `from_json` reads it back."""
         return escaped_json(json.dumps(asdict(self), ensure_ascii=False, sort_keys=True))
 
     @classmethod
-    def from_json(cls, text: str, origin: str) -> ModelDescription:
+    def from_json(cls, text: str, origin: str) -> ModelInfo:
         """Reads what `to_json` wrote. Fields it does not know are left out, so that newer minor writers stay readable.
 
         Args:
@@ -98,7 +98,7 @@ class ModelDescription:
             known = {f.name for f in fields(cls)}
             values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
             values["classes"] = tuple(str(c) for c in values["classes"])
-            values["colours"] = tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours", ()))
+            values["colors"] = tuple((int(r), int(g), int(b)) for r, g, b in values.get("colors", ()))
             width, height = values["input_size"]
             values["input_size"] = (int(width), int(height))
             return cls(**values)

@@ -1,4 +1,4 @@
-"""Class names and their colours: built-in palettes, palettes from files, and the check that colours differ enough."""
+"""Class names and their colors: built-in palettes, palettes from files, and the check that colors differ enough."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ CAMVID_CLASSES: tuple[str, ...] = (
 NO_CLASS = 255
 """The value in a class map or mask that means: no class here (`--only` left it out, or Void in labels)."""
 
-MIN_COLOUR_DISTANCE = 12.0
-"""Two colours nearer than this in CIE Lab (delta E 1976) look alike on a moving picture."""
+MIN_COLOR_DISTANCE = 12.0
+"""Two colors nearer than this in CIE Lab (delta E 1976) look alike on a moving picture."""
 
 STREET: dict[str, Rgb] = {
     "sky": (90, 190, 255),
@@ -50,7 +50,7 @@ STREET: dict[str, Rgb] = {
     "pedestrian": (255, 40, 40),
     "bicyclist": (0, 230, 190),
 }
-"""The default colours, chosen to stay apart after 4:2:0 and a half transparent overlay."""
+"""The default colors, chosen to stay apart after 4:2:0 and a half transparent overlay."""
 
 CAMVID: dict[str, Rgb] = {
     "sky": (128, 128, 128),
@@ -65,7 +65,7 @@ CAMVID: dict[str, Rgb] = {
     "pedestrian": (64, 64, 0),
     "bicyclist": (0, 128, 192),
 }
-"""The data set's own colours (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
+"""The data set's own colors (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
 
 CITYSCAPES: dict[str, Rgb] = {
     "road": (128, 64, 128),
@@ -93,36 +93,36 @@ CITYSCAPES: dict[str, Rgb] = {
     "bicycle": (119, 11, 32),
     "bicyclist": (119, 11, 32),
 }
-"""The colours of Cityscapes (labels.py of the data set's scripts), its names and CamVid's."""
+"""The colors of Cityscapes (labels.py of the data set's scripts), its names and CamVid's."""
 
 BUILT_IN: dict[str, dict[str, Rgb]] = {"street": STREET, "camvid": CAMVID, "cityscapes": CITYSCAPES}
 
 
 @dataclass(frozen=True)
 class Palette:
-    """One colour for each class of a model, in the model's order."""
+    """One color for each class of a model, in the model's order."""
 
     classes: tuple[str, ...]
     """Class names, lower case, unique; the index is the class's value in a class map."""
 
-    colours: tuple[Rgb, ...]
+    colors: tuple[Rgb, ...]
     """Red, green, blue, each 0 to 255, one for each class."""
 
     def __post_init__(self) -> None:
-        if len(self.classes) != len(self.colours):
-            counts = f"{len(self.classes)} classes, {len(self.colours)} colours"
-            raise OptionError(f"a palette needs one colour a class: {counts}")
+        if len(self.classes) != len(self.colors):
+            counts = f"{len(self.classes)} classes, {len(self.colors)} colors"
+            raise OptionError(f"a palette needs one color a class: {counts}")
         if not 1 <= len(self.classes) <= NO_CLASS:
             raise OptionError(f"a palette holds 1 to {NO_CLASS} classes, not {len(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise OptionError(f"class names must differ: {', '.join(self.classes)}")
-        for name, colour in zip(self.classes, self.colours, strict=True):
-            if len(colour) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in colour):
-                raise OptionError(f"the colour of '{name}' is {colour!r}; give red, green, blue, each 0 to 255")
+        for name, color in zip(self.classes, self.colors, strict=True):
+            if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
+                raise OptionError(f"the color of '{name}' is {color!r}; give red, green, blue, each 0 to 255")
 
     def table(self) -> npt.NDArray[np.uint8]:
-        """The colours as an array, uint8 `[classes, 3]`, RGB."""
-        return np.array(self.colours, dtype=np.uint8)
+        """The colors as an array, uint8 `[classes, 3]`, RGB."""
+        return np.array(self.colors, dtype=np.uint8)
 
     def index(self, name: str) -> int:
         """The class index of a name.
@@ -143,13 +143,13 @@ class Palette:
         return tuple(sorted({self.index(name) for name in names}))
 
     def look_alikes(self) -> list[tuple[str, str, float]]:
-        """Pairs of classes whose colours are nearer than `MIN_COLOUR_DISTANCE`, with their distance in CIE Lab."""
+        """Pairs of classes whose colors are nearer than `MIN_COLOR_DISTANCE`, with their distance in CIE Lab."""
         lab = _to_lab(self.table())
         pairs = []
         for i, first in enumerate(self.classes):
             for j in range(i + 1, len(self.classes)):
                 distance = float(np.linalg.norm(lab[i] - lab[j]))
-                if distance < MIN_COLOUR_DISTANCE:
+                if distance < MIN_COLOR_DISTANCE:
                     pairs.append((first, self.classes[j], distance))
         return pairs
 
@@ -158,17 +158,17 @@ def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[R
     """The palette that `--palette NAME|FILE` names, for the classes of a model.
 
     Args:
-        name_or_file: one of `BUILT_IN`, "model" for the colours in `fallback`, or a JSON file
+        name_or_file: one of `BUILT_IN`, "model" for the colors in `fallback`, or a JSON file
             `{"road": [128, 64, 128], ...}` (or `"#804080"`).
-        classes: the model's class names; those that the palette does not name get a colour of their own.
-        fallback: the model's own colours, if it has any.
+        classes: the model's class names; those that the palette does not name get a color of their own.
+        fallback: the model's own colors, if it has any.
 
     Raises:
-        OptionError: no such palette or file, a colour that is none, or two colours of a file that look alike.
+        OptionError: no such palette or file, a color that is none, or two colors of a file that look alike.
     """
     names = tuple(c.lower() for c in classes)
     if name_or_file == "model":
-        return Palette(names, tuple(fallback) if fallback else spread_colours(len(names)))
+        return Palette(names, tuple(fallback) if fallback else spread_colors(len(names)))
     if name_or_file in BUILT_IN:
         known = BUILT_IN[name_or_file]
         palette = Palette(names, _complete(names, known))
@@ -176,14 +176,14 @@ def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[R
         palette = Palette(names, _complete(names, _read_palette_file(name_or_file)))
         for first, second, distance in palette.look_alikes():
             raise OptionError(
-                f"palette {name_or_file}: the colours of '{first}' and '{second}' look alike "
-                f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOUR_DISTANCE:.0f} is needed); change one"
+                f"palette {name_or_file}: the colors of '{first}' and '{second}' look alike "
+                f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOR_DISTANCE:.0f} is needed); change one"
             )
     return palette
 
 
-def spread_colours(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
-    """`count` colours that are as far from each other and from `taken` as a coarse RGB grid allows; all different."""
+def spread_colors(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
+    """`count` colors that are as far from each other and from `taken` as a coarse RGB grid allows; all different."""
     steps = (20, 75, 130, 190, 245) if count + len(taken) <= 100 else (10, 50, 90, 130, 170, 210, 250)
     grid = np.array([(r, g, b) for r in steps for g in steps for b in steps], dtype=np.uint8)
     lab = _to_lab(grid)
@@ -198,9 +198,9 @@ def spread_colours(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
 
 
 def _complete(classes: Sequence[str], known: dict[str, Rgb]) -> tuple[Rgb, ...]:
-    """A colour for each class: the known one, or a spare that is far from all others."""
+    """A color for each class: the known one, or a spare that is far from all others."""
     missing = [c for c in classes if c not in known]
-    spare = iter(spread_colours(len(missing), [known[c] for c in classes if c in known]))
+    spare = iter(spread_colors(len(missing), [known[c] for c in classes if c in known]))
     return tuple(known[c] if c in known else next(spare) for c in classes)
 
 
@@ -217,11 +217,11 @@ def _read_palette_file(file: str) -> dict[str, Rgb]:
         raise OptionError(f"palette {file} can't be read: {error}") from error
     if not isinstance(data, dict):
         kind = type(data).__name__
-        raise OptionError(f"palette {file} must be one JSON object of class names and colours, not a {kind}")
-    return {str(name).lower(): _parse_colour(str(name), value) for name, value in data.items()}
+        raise OptionError(f"palette {file} must be one JSON object of class names and colors, not a {kind}")
+    return {str(name).lower(): _parse_color(str(name), value) for name, value in data.items()}
 
 
-def _parse_colour(name: str, value: object) -> Rgb:
+def _parse_color(name: str, value: object) -> Rgb:
     if isinstance(value, str):
         text = value.removeprefix("#")
         try:
@@ -231,7 +231,7 @@ def _parse_colour(name: str, value: object) -> Rgb:
             pass
     elif isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
         return value[0], value[1], value[2]
-    raise OptionError(f"the colour of '{name}' is {value!r}; give [red, green, blue], each 0 to 255, or \"#rrggbb\"")
+    raise OptionError(f"the color of '{name}' is {value!r}; give [red, green, blue], each 0 to 255, or \"#rrggbb\"")
 
 
 def _to_lab(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

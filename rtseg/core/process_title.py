@@ -13,10 +13,10 @@ from rtseg.core.secrets import (
     holds_secret,
     looks_like_file,
     parse_url,
+    redacted_name,
+    redacted_url,
     remember,
     remember_pipeline,
-    shown_name,
-    shown_url,
 )
 
 _SECRET_OPTIONS = ("--token",)
@@ -91,11 +91,11 @@ def is_secret(option: str, value: str) -> bool:
         return holds_secret(value)
     if option in _URL_OPTIONS and "://" not in value:
         return not value.startswith("-") and not looks_like_file(value)
-    return "@" in value or shown_name(value) != value
+    return "@" in value or redacted_name(value) != value
 
 
 def _masked_value(option: str, value: str) -> str:
-    if option in (*_SECRET_OPTIONS, "--gst") or shown_url(value) == HIDDEN:
+    if option in (*_SECRET_OPTIONS, "--gst") or redacted_url(value) == HIDDEN:
         return _stars(value)
     scheme, _, rest = value.partition("://")
     try:

@@ -148,7 +148,7 @@ class Status:
         self._printed = 0.0
         self._showing = False
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Something happened: a line that stays, with the time of day where it may go into a log."""
         with self._lock:
             self._clear()
@@ -162,7 +162,7 @@ class Status:
         if not self._terminal:
             if time.monotonic() - self._printed >= PLAIN_SECONDS:
                 self._printed = time.monotonic()
-                self.say(line)
+                self.log(line)
             return
         with self._lock:
             self._clear()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rtseg._version import __version__
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 
 
 class LoadedModel(Protocol):
     """A model that is ready to run."""
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """Name, classes and colors."""
 
     @property

@@ -109,7 +109,7 @@ class Url:
         return kept.rpartition("/")[0] + "/" if self.scheme.startswith("rtmp") and kept.count("/") > 1 else kept
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """The URL for people, without its secrets."""
         if self.scheme not in _SCHEMES:
             return HIDDEN
@@ -123,10 +123,10 @@ class Url:
     @property
     def secret(self) -> bool:
         """Whether it holds anything that is not shown."""
-        return self.shown != self.text
+        return self.redacted != self.text
 
     def __repr__(self) -> str:
-        return f"Url({self.shown})"
+        return f"Url({self.redacted})"
 
 
 def parse_url(text: str, option: str = "--url") -> Url:
@@ -158,19 +158,19 @@ def parse_url(text: str, option: str = "--url") -> Url:
     return Url(scheme, user_info if at else None, host[1], port, place, tail)
 
 
-def shown_url(text: str) -> str:
+def redacted_url(text: str) -> str:
     """A URL for people: scheme, host, port and the harmless part of the path. Does not raise."""
     try:
-        return parse_url(text).shown
+        return parse_url(text).redacted
     except OptionError:
         scheme, separator, _ = text.partition("://")
         return f"{scheme.lower()}://{HIDDEN}" if separator and scheme.lower() in _SCHEMES else HIDDEN
 
 
-def shown_name(text: str) -> str:
+def redacted_name(text: str) -> str:
     """A file's name for people: as it is, unless it is a URL or holds a password and no such file exists."""
     if "://" in text:
-        return shown_url(text)
+        return redacted_url(text)
     if _CREDENTIALS.search(text) and not _exists(text):
         return HIDDEN
     return text
@@ -185,10 +185,10 @@ def holds_secret(pipeline: str) -> bool:
     """Whether a GStreamer pipeline holds a secret: in a URL, or in a property that is known to take one."""
     if _PIPELINE_SECRET.search(pipeline) or re.search(r"://.*@", pipeline, re.DOTALL):
         return True
-    return any(shown_url(url) != url for url in _urls_in(pipeline))
+    return any(redacted_url(url) != url for url in _urls_in(pipeline))
 
 
-def shown_pipeline(pipeline: str) -> str:
+def redacted_pipeline(pipeline: str) -> str:
     """A GStreamer pipeline for people: as it is, or cut off where its first secret may begin."""
     if not holds_secret(pipeline):
         return pipeline
@@ -213,7 +213,7 @@ def without_urls(text: str) -> str:
         return redact(text)
     rest = text[min(begins) :]
     return redact(text[: min(begins)]) + (
-        shown_url(rest.partition("://")[0] + f"://{HIDDEN}") if "://" in rest[:12] else HIDDEN
+        redacted_url(rest.partition("://")[0] + f"://{HIDDEN}") if "://" in rest[:12] else HIDDEN
     )
 
 

@@ -42,7 +42,7 @@ class _DlTensor(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class CardPicture:
+class GpuSurface:
     """An 8-bit NV12 picture on a card."""
 
     luma: int
@@ -94,10 +94,10 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardFrame(Frame):
+class GpuFrame(Frame):
     """A frame that lies on a card. Whoever looks at its planes gets them, at the price of a copy: `planes` is a `Fetched`."""
 
-    picture: CardPicture
+    picture: GpuSurface
     """Where it lies."""
 
     def __post_init__(self) -> None:
@@ -143,14 +143,14 @@ def _tensor(frame: VideoFrame, number: int) -> _Tensor:
     )
 
 
-def in_card_memory(frame: VideoFrame) -> bool:
+def in_gpu_memory(frame: VideoFrame) -> bool:
     """Whether a decoded picture lies on a card."""
     return frame.format.name == "cuda"
 
 
 def software_layout(frame: VideoFrame) -> VideoFormat:
     """The layout of a decoded picture, of one on a card that of its memory there."""
-    if not in_card_memory(frame):
+    if not in_gpu_memory(frame):
         return frame.format
     known = getattr(frame, "sw_format", None)  # from PyAV 18 on
     if known is not None:
@@ -168,9 +168,9 @@ def _told_layout(frame: VideoFrame) -> str:
         return "nv16"
 
 
-def card_picture(frame: VideoFrame) -> CardPicture | None:
+def gpu_surface(frame: VideoFrame) -> GpuSurface | None:
     """Where a decoded picture lies on its card; None: not on a card, or not as 8-bit NV12 of an even size."""
-    if not in_card_memory(frame) or frame.width % 2 or frame.height % 2 or len(frame.planes) != 2:
+    if not in_gpu_memory(frame) or frame.width % 2 or frame.height % 2 or len(frame.planes) != 2:
         return None
     try:
         luma, chroma = _tensor(frame, 0), _tensor(frame, 1)
@@ -178,4 +178,4 @@ def card_picture(frame: VideoFrame) -> CardPicture | None:
         return None
     if luma.device_type != _CUDA or luma.bits != 8:
         return None
-    return CardPicture(luma.address, chroma.address, luma.pitch, chroma.pitch, frame.width, frame.height, frame)
+    return GpuSurface(luma.address, chroma.address, luma.pitch, chroma.pitch, frame.width, frame.height, frame)

@@ -1,5 +1,5 @@
 // What the road over the card computes beside the network: NV12 in the card's memory to the network's input, and the class
-// map to the coloured picture. The same arithmetic as rtseg/core/letterbox.py and rtseg/render/overlay.py, but for the rounding between
+// map to the colored picture. The same arithmetic as rtseg/core/letterbox.py and rtseg/render/overlay.py, but for the rounding between
 // their steps. `make kernels` compiles it to kernels.ptx; the tests compile it for the processor as well.
 
 struct Job {  // rtseg/gpu/kernels.py has the same fields in the same order
@@ -115,23 +115,23 @@ __device__ inline Blend blend(const Job* job, int plane, int x, int y, int width
     return sum;
 }
 
-__device__ inline void colour_pixel(const Job* job, int plane, const unsigned char* from, unsigned char* to, int x, int y,
+__device__ inline void color_pixel(const Job* job, int plane, const unsigned char* from, unsigned char* to, int x, int y,
                                     int width, int height) {
     Blend sum = blend(job, plane, x, y, width, height);
     *to = level(*from * sum.keep + sum.add);
 }
 
 // One thread for each sample of chroma, with the four of luma that belong to it.
-extern "C" __global__ void colour(const Job* job) {
+extern "C" __global__ void color(const Job* job) {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     int width = job->width, height = job->height, half_width = width / 2, half_height = height / 2;
     if (x >= half_width || y >= half_height) return;
     for (int row = 2 * y; row < 2 * y + 2; ++row)
         for (int column = 2 * x; column < 2 * x + 2; ++column)
-            colour_pixel(job, 0, job->luma + (long long)row * job->luma_pitch + column,
+            color_pixel(job, 0, job->luma + (long long)row * job->luma_pitch + column,
                          job->shown + (long long)row * width + column, column, row, width, height);
     unsigned char* chroma = job->shown + (long long)width * height;
     for (int plane = 0; plane < 2; ++plane)
-        colour_pixel(job, 1 + plane, job->chroma + (long long)y * job->chroma_pitch + 2 * x + plane,
+        color_pixel(job, 1 + plane, job->chroma + (long long)y * job->chroma_pitch + 2 * x + plane,
                      chroma + ((long long)plane * half_height + y) * half_width + x, x, y, half_width, half_height);
 }

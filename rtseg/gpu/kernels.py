@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.color import yuv_to_rgb_matrix
-from rtseg.core.frame import Colour
+from rtseg.core.frame import Color
 from rtseg.core.letterbox import Letterbox, halvings
 from rtseg.gpu.cuda import Cuda
-from rtseg.gpu.gpu_frame import CardPicture
+from rtseg.gpu.gpu_frame import GpuSurface
 
 _THREADS = (32, 8)
 """Of a block, across and down."""
@@ -32,7 +32,7 @@ class Job(ctypes.Structure):
         ("rgb", ctypes.c_float * 12),
     ]
 
-    def set_sizes(self, box: Letterbox, colour: Colour) -> None:
+    def set_sizes(self, box: Letterbox, color: Color) -> None:
         """What is the same for all pictures of a stream."""
         self.width, self.height = box.source_size
         self.input_width, self.input_height = box.input_size
@@ -40,9 +40,9 @@ class Job(ctypes.Structure):
         inner = box.inner[2:]
         self.luma_halvings = halvings((self.width, self.height), inner)
         self.chroma_halvings = halvings((self.width // 2, self.height // 2), inner)
-        self.rgb[:] = [float(value) for value in yuv_to_rgb_matrix(colour).reshape(-1)]
+        self.rgb[:] = [float(value) for value in yuv_to_rgb_matrix(color).reshape(-1)]
 
-    def set_picture(self, picture: CardPicture) -> None:
+    def set_picture(self, picture: GpuSurface) -> None:
         """Where the next picture lies."""
         self.luma, self.chroma = picture.luma, picture.chroma
         self.luma_pitch, self.chroma_pitch = picture.luma_pitch, picture.chroma_pitch
@@ -59,17 +59,17 @@ class Kernels:
         """
         self._cuda = cuda
         ptx = Path(__file__).with_name("kernels.ptx").read_bytes()
-        self._scale, self._colour = cuda.kernels(ptx, "scale", "colour")
+        self._scale, self._color = cuda.kernels(ptx, "scale", "color")
         self._for_scale = _blocks(*box.inner[2:])
-        self._for_colour = _blocks(box.source_size[0] // 2, box.source_size[1] // 2)
+        self._for_color = _blocks(box.source_size[0] // 2, box.source_size[1] // 2)
 
     def scale(self, job: int, stream: Any) -> None:
         """Puts on a stream: the picture, as RGB, into its rectangle of the network's input."""
         self._cuda.launch(self._scale, self._for_scale, _THREADS, job, stream)
 
-    def colour(self, job: int, stream: Any) -> None:
-        """Puts on a stream: the picture under the colours of its class map."""
-        self._cuda.launch(self._colour, self._for_colour, _THREADS, job, stream)
+    def color(self, job: int, stream: Any) -> None:
+        """Puts on a stream: the picture under the colors of its class map."""
+        self._cuda.launch(self._color, self._for_color, _THREADS, job, stream)
 
 
 def _blocks(width: int, height: int) -> tuple[int, int]:

@@ -28,10 +28,10 @@ _NVML_REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40:
 _JETSON_HINT = (
     "more power: `sudo nvpmodel -q`, then `-m` a higher mode; full clocks: `sudo jetson_clocks`; or cool it better"
 )
-_CARD_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` tells more"
+_GPU_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` tells more"
 
 
-class Heat:
+class Telemetry:
     """Reads this machine. `read` is cheap enough for once a second.
 
     Readings, each present where the device tells it:
@@ -57,13 +57,13 @@ class Heat:
         compatible = root / "proc/device-tree/compatible"
         self._jetson = compatible.exists() and b"nvidia,tegra" in compatible.read_bytes()
         self._nvml = _load_nvml() if nvml is None else nvml
-        self._cards = _open_cards(self._nvml) if self._nvml is not None else []
+        self._gpus = _open_gpus(self._nvml) if self._nvml is not None else []
         self._events = dict(self._over_current())
 
     @property
     def hint(self) -> str:
         """What to do when the device throttles."""
-        return _JETSON_HINT if self._jetson else _CARD_HINT
+        return _JETSON_HINT if self._jetson else _GPU_HINT
 
     def read(self) -> dict[str, Any]:
         """The readings as of now; empty where nothing tells any. `throttled` is about the time since the last call."""
@@ -72,9 +72,9 @@ class Heat:
         if self._jetson:
             told |= dict(self._jetson_readings())
             reasons += self._jetson_throttling()
-        for number, card in enumerate(self._cards):
-            prefix = f"gpu{number}_" if len(self._cards) > 1 else "gpu_"
-            readings, why = _card_readings(self._nvml, card)
+        for number, gpu in enumerate(self._gpus):
+            prefix = f"gpu{number}_" if len(self._gpus) > 1 else "gpu_"
+            readings, why = _gpu_readings(self._nvml, gpu)
             # On a Jetson NVML may be there too and knows less: what sysfs told stays.
             told = {**{prefix + name: value for name, value in readings.items()}, **told}
             reasons += why
@@ -149,15 +149,15 @@ class Heat:
         return [monitor for monitor in found if _text(monitor / "name") == kind]
 
 
-class HeatWatch:
+class TelemetryMonitor:
     """Reads along with a run, once a second at most, and says once in a while that the device throttles."""
 
     _SILENT_SECONDS = 60.0
     """Throttling that comes back within so long is not told again."""
 
-    def __init__(self, heat: Heat | None = None) -> None:
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
         """With no `heat`: this machine's."""
-        self._heat = heat or Heat()
+        self._telemetry = telemetry or Telemetry()
         self._read_at = self._throttled_at = -float("inf")
         self.latest: dict[str, Any] = {}
         """The newest readings, with `throttled_seconds` of the whole run where there are any."""
@@ -170,9 +170,9 @@ class HeatWatch:
         if not self._reasons:
             return ()
         why = ", ".join(self._reasons)
-        return (f"the device slowed itself down for {self._throttled_seconds:.0f} s ({why}): {self._heat.hint}",)
+        return (f"the device slowed itself down for {self._throttled_seconds:.0f} s ({why}): {self._telemetry.hint}",)
 
-    def look(self, now_seconds: float | None = None) -> str | None:
+    def poll(self, now_seconds: float | None = None) -> str | None:
         """Reads, unless less than a second has passed since the last time.
 
         Args:
@@ -185,14 +185,16 @@ class HeatWatch:
         if now - self._read_at < 1.0:
             return None
         passed, self._read_at = min(now - self._read_at, 2.0), now
-        readings = self._heat.read()
+        readings = self._telemetry.read()
         if not readings:
             return None
         warning = None
         if readings["throttled"]:
             self._throttled_seconds += passed
             if now - self._throttled_at > self._SILENT_SECONDS:
-                warning = f"the device slows itself down ({', '.join(readings['throttled_by'])}): {self._heat.hint}"
+                warning = (
+                    f"the device slows itself down ({', '.join(readings['throttled_by'])}): {self._telemetry.hint}"
+                )
             self._throttled_at = now
             self._reasons |= dict.fromkeys(readings["throttled_by"])
         self.latest = {**readings, "throttled_seconds": round(self._throttled_seconds, 1)}
@@ -230,30 +232,30 @@ def _load_nvml() -> Any:
         return None  # no NVIDIA driver
 
 
-def _open_cards(nvml: Any) -> list[ctypes.c_void_p]:
+def _open_gpus(nvml: Any) -> list[ctypes.c_void_p]:
     count = ctypes.c_uint(0)
     if nvml.nvmlInit_v2() != 0 or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
         return []
-    cards = [ctypes.c_void_p() for _ in range(count.value)]
+    gpus = [ctypes.c_void_p() for _ in range(count.value)]
     return [
-        card for number, card in enumerate(cards) if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(card)) == 0
+        gpu for number, gpu in enumerate(gpus) if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(gpu)) == 0
     ]
 
 
-def _card_readings(nvml: Any, card: ctypes.c_void_p) -> tuple[dict[str, float], list[str]]:
+def _gpu_readings(nvml: Any, gpu: ctypes.c_void_p) -> tuple[dict[str, float], list[str]]:
     """What a card tells, and why it throttles. A call that a card does not support returns an error and is left out."""
     told: dict[str, float] = {}
     value, load, reasons = ctypes.c_uint(), _Utilization(), ctypes.c_ulonglong()
-    if nvml.nvmlDeviceGetUtilizationRates(card, ctypes.byref(load)) == 0:
+    if nvml.nvmlDeviceGetUtilizationRates(gpu, ctypes.byref(load)) == 0:
         told["load_ratio"] = load.gpu / 100
-    if nvml.nvmlDeviceGetTemperature(card, _NVML_TEMPERATURE_GPU, ctypes.byref(value)) == 0:
+    if nvml.nvmlDeviceGetTemperature(gpu, _NVML_TEMPERATURE_GPU, ctypes.byref(value)) == 0:
         told["celsius"] = value.value
-    if nvml.nvmlDeviceGetPowerUsage(card, ctypes.byref(value)) == 0:
+    if nvml.nvmlDeviceGetPowerUsage(gpu, ctypes.byref(value)) == 0:
         told["watts"] = value.value / 1e3
-    if nvml.nvmlDeviceGetClockInfo(card, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
+    if nvml.nvmlDeviceGetClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
         told["hertz"] = value.value * 1e6
-    if nvml.nvmlDeviceGetMaxClockInfo(card, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
+    if nvml.nvmlDeviceGetMaxClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
         told["max_hertz"] = value.value * 1e6
-    if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card, ctypes.byref(reasons)) != 0:
+    if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu, ctypes.byref(reasons)) != 0:
         return told, []
     return told, [name for bit, name in _NVML_REASONS.items() if reasons.value & bit]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, OptionError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.engine_metadata import SUFFIX, read_sidecar
 
@@ -46,7 +46,7 @@ class Backend(Protocol):
         """Precision of the arithmetic: `fp32`, `fp16`, `bf16` or `int8`."""
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What the model says of itself."""
 
     @property
@@ -86,7 +86,7 @@ class SmoothBackend(Backend, Protocol):
     """A backend that runs the second form of a model too: class scores kept in part from one frame of a stream to the next."""
 
     def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, keep: float
+        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
     ) -> tuple[npt.NDArray[np.uint8], Scores]:
         """The class map of a stream's next picture, by keep * scores + (1 - keep) * scores of the picture.
 
@@ -202,7 +202,7 @@ def open_backend(
             raise OptionError(f"no backend '{name}': there are auto, {', '.join(BACKENDS)}")
 
 
-def describe_model(model: Path) -> ModelDescription:
+def describe_model(model: Path) -> ModelInfo:
     """What a model file says of itself, without loading its weights for running.
 
     Raises:

@@ -19,7 +19,7 @@ class ScoresToClasses:
         """Sets the sizes.
 
         Args:
-            enlarged: (width, height) that the scores are enlarged to, bilinearly by pixel centres.
+            enlarged: (width, height) that the scores are enlarged to, bilinearly by pixel centers.
             size: (width, height) of the class map: the upper left part of that.
         """
         self._enlarged = enlarged

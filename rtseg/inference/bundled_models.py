@@ -14,14 +14,14 @@ DEFAULT_MODEL = "small"
 def bundled_models() -> dict[str, Path]:
     """Bundled models by name, `small` for `camvid-small.onnx` and so on, the default first.
 
-    What ends in `-int8` is OpenVINO's own form of a model, quantised; see `default_for_processor`.
+    What ends in `-int8` is OpenVINO's own form of a model, quantized; see `default_for_cpu`.
     """
     files = (path for path in ASSETS.glob("camvid-*") if path.suffix in (".onnx", ".xml"))
     found = {path.stem.removeprefix("camvid-"): path for path in files}
     return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT_MODEL, item[0])))
 
 
-def default_for_processor() -> Path | None:
+def default_for_cpu() -> Path | None:
     """The default model in INT8, for processors that compute in it faster than in anything else; None on others.
 
     It is the same network: `rtseg build small --target openvino --precision int8` proved that it says the same.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.errors import EngineMismatch, ModelError, SinkError, escaped_json
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 
 SUFFIX = ".engine"
 SIDECAR_VERSION = 1
@@ -80,7 +80,7 @@ class Sidecar:
     facts: EngineFacts
     """What decides whether it serves."""
 
-    description: ModelDescription
+    description: ModelInfo
     """What the model says of itself."""
 
     file_sha256: str
@@ -137,7 +137,7 @@ def read_sidecar(engine: Path) -> Sidecar:
         known = {entry.name for entry in fields(EngineFacts)}
         return Sidecar(
             facts=EngineFacts(**{key: value for key, value in facts.items() if key in known}),
-            description=ModelDescription.from_json(json.dumps(data["description"]), path.name),
+            description=ModelInfo.from_json(json.dumps(data["description"]), path.name),
             file_sha256=str(data["file_sha256"]),
             command=str(data["command"]),
             source=str(data["source"]),

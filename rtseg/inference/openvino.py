@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rtseg.core.cpu import giving_way, usable_cores
 from rtseg.core.errors import BackendError, ModelError
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference import Scores, check_images
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.openvino_graph import scores_form, smooth_form
@@ -24,7 +24,7 @@ _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class StreamContext:
     """What one caller at a time computes with."""
 
     request: Any
@@ -97,10 +97,10 @@ class OpenVinoBackend:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
         self._lock = threading.Lock()
-        self._lanes: dict[tuple[int, int], queue.SimpleQueue[Lane]] = {}
+        self._contexts: dict[tuple[int, int], queue.SimpleQueue[StreamContext]] = {}
         self._precision = ""
         self._device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
-        self._lanes_for(self._input_size)
+        self._contexts_for(self._input_size)
 
     @property
     def device(self) -> str:
@@ -109,11 +109,11 @@ class OpenVinoBackend:
 
     @property
     def precision(self) -> str:
-        """`bf16` or `fp32`: what OpenVINO says it computes in; `int8` for a model that was quantised."""
+        """`bf16` or `fp32`: what OpenVINO says it computes in; `int8` for a model that was quantized."""
         return "int8" if self._description.precision == "int8" else self._precision
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What the model says of itself."""
         return self._description
 
@@ -128,34 +128,34 @@ class OpenVinoBackend:
         Pictures of a size that has not come before wait for the network to be compiled for it, a fraction of a second.
         """
         check_images(images, None if self.free_size else self._input_size)
-        lanes = self._lanes_for((images.shape[2], images.shape[1]))
+        contexts = self._contexts_for((images.shape[2], images.shape[1]))
         answers = np.empty(images.shape[:3], dtype=np.uint8)
-        lane = lanes.get()
+        context = contexts.get()
         try:
             for answer, image in zip(answers, images, strict=True):
-                result = lane.request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
-                lane.classify(result, answer)
+                result = context.request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
+                context.classify(result, answer)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
         finally:
-            lanes.put(lane)
+            contexts.put(context)
         return answers
 
     def close(self) -> None:
         """Gives the network's memory back."""
         with self._lock:
             self._network = None
-            self._lanes.clear()
+            self._contexts.clear()
 
-    def _lanes_for(self, size: tuple[int, int]) -> queue.SimpleQueue[Lane]:
+    def _contexts_for(self, size: tuple[int, int]) -> queue.SimpleQueue[StreamContext]:
         """The lanes of the network at (width, height). Whoever computes takes one and puts it back: with all in use, the next
         caller waits."""
         with self._lock:
-            if size not in self._lanes:
-                self._lanes[size] = self._compile(*size)
-            return self._lanes[size]
+            if size not in self._contexts:
+                self._contexts[size] = self._compile(*size)
+            return self._contexts[size]
 
-    def _compile(self, width: int, height: int) -> queue.SimpleQueue[Lane]:
+    def _compile(self, width: int, height: int) -> queue.SimpleQueue[StreamContext]:
         if self._network is None:
             raise BackendError("the model was closed; open it again")
         try:
@@ -170,16 +170,16 @@ class OpenVinoBackend:
                 else giving_way(self._core.compile_model, *arguments)
             )
             taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-            lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+            contexts: queue.SimpleQueue[StreamContext] = queue.SimpleQueue()
             for _ in range(self.streams):
                 to_classes = ScoresToClasses(enlarged, (width, height)) if enlarged else None
-                lanes.put(Lane(compiled.create_infer_request(), to_classes))
+                contexts.put(StreamContext(compiled.create_infer_request(), to_classes))
         except RuntimeError as error:
             raise ModelError(
                 f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
             ) from error
         self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
-        return lanes
+        return contexts
 
     def _form(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
         """What is compiled of a network whose input size is set; and where that gives scores, (width, height) that they are
@@ -189,7 +189,7 @@ class OpenVinoBackend:
         return scores_form(network) or (network, None)
 
 
-def read_description(model: Path) -> ModelDescription:
+def read_description(model: Path) -> ModelInfo:
     """What an ONNX or OpenVINO file says of itself; raises as `OpenVinoBackend` does."""
     return _description(_read(model)[1], str(model))
 
@@ -225,7 +225,7 @@ def first_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _description(network: Any, origin: str) -> ModelDescription:
+def _description(network: Any, origin: str) -> ModelInfo:
     inputs = {i.any_name for i in network.inputs}
     outputs = {o.any_name for o in network.outputs}
     if inputs != {"image"} or "classes" not in outputs:
@@ -239,7 +239,7 @@ def _description(network: Any, origin: str) -> ModelDescription:
         raise ModelError(
             f"{origin}: the file does not say what its classes are; `rtseg build {origin} --classes ...` adds that"
         ) from error
-    return ModelDescription.from_json(text, origin)
+    return ModelInfo.from_json(text, origin)
 
 
 class SmoothOpenVinoBackend(OpenVinoBackend):
@@ -250,26 +250,26 @@ class SmoothOpenVinoBackend(OpenVinoBackend):
         return np.concatenate([self.infer_next(image[None], None, 0.0)[0] for image in images])
 
     def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, keep: float
+        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
     ) -> tuple[npt.NDArray[np.uint8], Scores]:
         """The class map of one picture, and its scores; see `SmoothBackend.infer_next`."""
         check_images(image, None if self.free_size else self.input_size)
-        lanes = self._lanes_for((image.shape[2], image.shape[1]))
-        lane = lanes.get()
-        request = lane.request
+        contexts = self._contexts_for((image.shape[2], image.shape[1]))
+        context = contexts.get()
+        request = context.request
         try:
             place = request.get_tensor("scores")
             if scores is None or scores.shape != tuple(place.shape):
-                scores, keep = np.zeros(place.shape, place.element_type.to_dtype()), 0.0
-            given = {"image": image, "scores": scores, "keep": np.float32(keep)}
+                scores, momentum = np.zeros(place.shape, place.element_type.to_dtype()), 0.0
+            given = {"image": image, "scores": scores, "momentum": np.float32(momentum)}
             result = request.infer(given, share_inputs=True, share_outputs=True)
             classes = np.empty(image.shape[:3], dtype=np.uint8)
-            lane.classify(result, classes[0])
+            context.classify(result, classes[0])
             return classes, result["new_scores"].copy()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
         finally:
-            lanes.put(lane)
+            contexts.put(context)
 
     def _form(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
         return super()._form(smooth_form(network, self._model))

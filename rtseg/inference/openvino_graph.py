@@ -50,7 +50,7 @@ def smooth_form(network: Any, origin: str) -> Any:
     New scores = keep * scores + (1 - keep) * scores of the image, put in where the class scores are upsampled for argmax (in a
     model that does not upsample them: where argmax takes them). That is what `rtseg.nn.image_to_classes.SmoothImageToClasses`
     does; made here it needs no second file. Inputs: `image`, `scores` (as the model has them: float16 in a model that
-    rtseg exported) and `keep` (float32 scalar); outputs: `classes` and `new_scores` (OpenVINO has no two values of one name).
+    rtseg exported) and `momentum` (float32 scalar); outputs: `classes` and `new_scores` (OpenVINO has no two values of one name).
 
     Args:
         network: not compiled yet, its image's size set; not changed.
@@ -66,15 +66,15 @@ def smooth_form(network: Any, origin: str) -> Any:
     new = place.get_source_output()
     kind = new.get_element_type()
     scores = ops.parameter(new.get_partial_shape(), kind, name="scores")
-    keep = ops.parameter([], np.float32, name="keep")
-    kept = ops.convert(keep, kind)
+    momentum = ops.parameter([], np.float32, name="momentum")
+    kept = ops.convert(momentum, kind)
     mixed = ops.add(ops.multiply(scores, kept), ops.multiply(new, ops.subtract(ops.constant(1.0, kind), kept)))
     place.replace_source_output(mixed.output(0))
     result = ops.result(mixed)
     scores.output(0).set_names({"scores"})
-    keep.output(0).set_names({"keep"})
+    momentum.output(0).set_names({"momentum"})
     mixed.output(0).set_names({"new_scores"})
-    network.add_parameters([scores, keep])
+    network.add_parameters([scores, momentum])
     network.add_results([result])
     network.validate_nodes_and_infer_types()
     return network

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from rtseg.core.errors import BackendError, OptionError
 from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Fit, Letterbox, resize_classes
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
 from rtseg.inference import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
 from rtseg.inference.batching import Batching
-from rtseg.inference.bundled_models import default_for_processor, find_model
-from rtseg.inference.temporal_smoothing import Steady
+from rtseg.inference.bundled_models import default_for_cpu, find_model
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.inference.tensorrt_loader import import_tensorrt
 from rtseg.inference.tuning import tuned_streams
@@ -85,16 +85,16 @@ class Segmenter:
             raise OptionError(f"fit is '{fit}'; letterbox or stretch is allowed")
         if size is not None and not all(32 <= side <= 8192 for side in size):
             raise OptionError(f"the network's input can't be {size[0]}x{size[1]}; each side is 32 to 8192 pixels")
-        Steady(smooth)  # a wrong share is told before anything is loaded
+        TemporalSmoothing(smooth)  # a wrong share is told before anything is loaded
         self._smooth = smooth
         begin = time.perf_counter()
         path = self._path = find_model(model)
         chosen = choose_backend(path) if backend == "auto" else None
         name = chosen.backend if chosen else backend
-        quantised = None
+        quantized = None
         if model is None and name == "openvino" and device in (None, "CPU") and not smooth:
-            quantised = default_for_processor()
-            path = self._path = quantised or path
+            quantized = default_for_cpu()
+            path = self._path = quantized or path
         self._next: SmoothBackend | None = None
         self._backend: Backend
         if smooth:
@@ -108,7 +108,7 @@ class Segmenter:
         # All pictures go in here.
         self._entrance = Batching(self._backend) if self._backend.batch > 1 else self._backend
         self.reason = chosen.reason if chosen else "chosen by --backend"
-        if quantised:
+        if quantized:
             self.reason += "; this processor is fastest in INT8 (--model small: as trained)"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
@@ -123,7 +123,7 @@ class Segmenter:
         return self._path
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What the model says of itself."""
         return self._backend.description
 
@@ -134,7 +134,7 @@ class Segmenter:
 
     @property
     def palette(self) -> Palette:
-        """The model's own colours."""
+        """The model's own colors."""
         return self.description.palette()
 
     @property
@@ -189,7 +189,7 @@ class Segmenter:
         """Precision of the arithmetic."""
         return self._backend.precision
 
-    def __call__(self, rgb: npt.NDArray[np.uint8], steady: Steady | None = None) -> ClassMap:
+    def __call__(self, rgb: npt.NDArray[np.uint8], smoothing: TemporalSmoothing | None = None) -> ClassMap:
         """The class of each pixel.
 
         Args:
@@ -212,13 +212,13 @@ class Segmenter:
             given = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise OptionError(f"a picture must be a uint8 array [H, W, 3] in RGB order, not {given}")
         height, width = rgb.shape[:2]
-        return resize_classes(self.segment(rgb_frame(rgb), steady=steady), width, height)
+        return resize_classes(self.segment(rgb_frame(rgb), smoothing=smoothing), width, height)
 
-    def steady(self) -> Steady | None:
+    def smoothing(self) -> TemporalSmoothing | None:
         """What `segment` is to keep of one stream's frames, with `smooth`: one of these for each camera or file; else None."""
-        return Steady(self._smooth) if self._smooth else None
+        return TemporalSmoothing(self._smooth) if self._smooth else None
 
-    def segment(self, frame: Frame, pixel_aspect: float = 1.0, steady: Steady | None = None) -> ClassMap:
+    def segment(self, frame: Frame, pixel_aspect: float = 1.0, smoothing: TemporalSmoothing | None = None) -> ClassMap:
         """The class map of a frame's picture at the network's resolution, bars cut off: uint8 `[inner height, inner width]`.
 
         Args:
@@ -228,18 +228,18 @@ class Segmenter:
         """
         box = self.letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
-        if steady is None or self._next is None:
+        if smoothing is None or self._next is None:
             return box.picture_part(self._checked(self._entrance.infer(image[None]), image)[0])
-        keep = steady.look(frame, box.picture_part(image))
-        classes, steady.scores = self._next.infer_next(image[None], steady.scores, keep)
+        momentum = smoothing.look(frame, box.picture_part(image))
+        classes, smoothing.scores = self._next.infer_next(image[None], smoothing.scores, momentum)
         return box.picture_part(self._checked(classes, image)[0])
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
         """Each frame of a source with its class map at the frame's own size, uint8 `[H, W]`."""
-        steady = self.steady()
+        smoothing = self.smoothing()
         for item in source:
             if isinstance(item, Frame):
-                yield item, resize_classes(self.segment(item, steady=steady), item.width, item.height)
+                yield item, resize_classes(self.segment(item, smoothing=smoothing), item.width, item.height)
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The network alone: class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]` of an input size."""

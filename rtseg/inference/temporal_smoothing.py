@@ -24,7 +24,7 @@ GAP_SECONDS = 1.0
 _SMALL = (32, 18)
 
 
-class Steady:
+class TemporalSmoothing:
     """What is kept of one stream, a camera or a file, from frame to frame. Its frames must come one after the other."""
 
     def __init__(self, smooth: float) -> None:

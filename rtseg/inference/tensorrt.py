@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.cuda import Cuda, NoMemory
 from rtseg.gpu.devices import find_gpus, platform_name
 from rtseg.inference import check_images
 from rtseg.inference.engine_metadata import check_engine, read_sidecar
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start_runtime
 
-SLOTS = 2
+STREAM_CONTEXTS = 2
 """While one batch computes, the next is copied in: each slot has its own stream, buffers and execution context."""
 
 
@@ -46,7 +46,7 @@ class Run:
 
 
 @dataclass
-class _Slot:
+class _StreamContext:
     """One batch on its way: its memory on both sides, its stream, and the recorded run if it could be recorded."""
 
     run: Run
@@ -103,7 +103,7 @@ class TensorRtBackend:
             self._runtime = start_runtime(trt, self._logger, target)
             self._engine = self._deserialize(engine)
             self._check_tensors()
-            self._slots = self._make_slots()
+            self._stream_contexts = self._make_stream_contexts()
         except BaseException:
             self._cuda.close()
             raise
@@ -119,7 +119,7 @@ class TensorRtBackend:
         return self._sidecar.facts.precision
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What the model says of itself."""
         return self._sidecar.description
 
@@ -129,14 +129,14 @@ class TensorRtBackend:
         return self._sidecar.facts.input_size
 
     @property
-    def card(self) -> int:
+    def gpu(self) -> int:
         """Number of the GPU, as CUDA counts."""
         return self._gpu
 
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether a run is one launch of a recorded CUDA graph; not every engine can be recorded."""
-        return bool(self._slots) and self._slots[0].graph is not None
+        return bool(self._stream_contexts) and self._stream_contexts[0].graph is not None
 
     @property
     def free_size(self) -> bool:
@@ -162,22 +162,22 @@ class TensorRtBackend:
         answers = np.empty(images.shape[:3], dtype=np.uint8)
         batch = self._sidecar.facts.batch
         with self._lock:
-            if not self._slots:
+            if not self._stream_contexts:
                 raise BackendError("the engine was closed")
             self._cuda.use()
-            for slot in self._slots:
-                slot.rows = None  # left by a run that failed or was interrupted half-way
+            for stream_context in self._stream_contexts:
+                stream_context.rows = None  # left by a run that failed or was interrupted half-way
             for number, begin in enumerate(range(0, len(images), batch)):
-                slot = self._slots[number % len(self._slots)]
-                self._collect(slot, answers)
-                slot.rows = slice(begin, min(begin + batch, len(images)))
-                slot.host_images[: slot.rows.stop - begin] = images[slot.rows]
-                self._start(slot)
-            for slot in self._slots:
-                self._collect(slot, answers)
+                stream_context = self._stream_contexts[number % len(self._stream_contexts)]
+                self._collect(stream_context, answers)
+                stream_context.rows = slice(begin, min(begin + batch, len(images)))
+                stream_context.host_images[: stream_context.rows.stop - begin] = images[stream_context.rows]
+                self._start(stream_context)
+            for stream_context in self._stream_contexts:
+                self._collect(stream_context, answers)
         return answers
 
-    def use_card(self) -> None:
+    def use_gpu(self) -> None:
         """Makes the GPU's context current in this thread."""
         self._cuda.use()
 
@@ -224,15 +224,15 @@ class TensorRtBackend:
         times: dict[str, list[float]] = {"h2d": [], "compute": [], "d2h": [], "total": []}
         with self._lock:
             self._cuda.use()
-            slot = self._slots[0]
+            stream_context = self._stream_contexts[0]
             marks = [self._cuda.event() for _ in range(4)]
             begin = time.perf_counter()
             while (now := time.perf_counter()) - begin < warmup_seconds + seconds:
-                self._start(slot)
-                self._wait(slot)
+                self._start(stream_context)
+                self._wait(stream_context)
                 total = (time.perf_counter() - now) * 1e3
-                self._enqueue(slot, marks)
-                self._wait(slot)
+                self._enqueue(stream_context, marks)
+                self._wait(stream_context)
                 if now - begin >= warmup_seconds:
                     times["total"].append(total)
                     for key, first, last in zip(("h2d", "compute", "d2h"), marks, marks[1:], strict=False):
@@ -248,7 +248,7 @@ class TensorRtBackend:
         """Gives back contexts, engine and memory."""
         with self._lock:
             self._cuda.use_again()
-            self._slots = []
+            self._stream_contexts = []
             self._engine = self._runtime = None
             self._cuda.close()
 
@@ -278,13 +278,13 @@ class TensorRtBackend:
                 f"the engine has the tensors {found}, not {wanted}; build it again: {self._sidecar.command}"
             )
 
-    def _make_slots(self) -> list[_Slot]:
+    def _make_stream_contexts(self) -> list[_StreamContext]:
         """As many as there is memory for: one at least, and then each batch waits for the one before."""
-        slots = [self._make_slot()]
-        while len(slots) < SLOTS:
+        stream_contexts = [self._make_stream_context()]
+        while len(stream_contexts) < STREAM_CONTEXTS:
             try:
                 with self._cuda.all_or_nothing():
-                    slots.append(self._make_slot())
+                    stream_contexts.append(self._make_stream_context())
             except NoMemory:
                 self._logger.lines.clear()
                 print(
@@ -292,16 +292,16 @@ class TensorRtBackend:
                     file=sys.stderr,
                 )
                 break
-        return slots
+        return stream_contexts
 
-    def _make_slot(self) -> _Slot:
+    def _make_stream_context(self) -> _StreamContext:
         facts = self._sidecar.facts
         width, height = facts.input_size
         host_images = self._cuda.pinned_array((facts.batch, height, width, 3))
         host_classes = self._cuda.pinned_array((facts.batch, height, width))
         device_images = self._cuda.device_buffer(host_images.nbytes)
         device_classes = self._cuda.device_buffer(host_classes.nbytes)
-        slot = _Slot(
+        stream_context = _StreamContext(
             run=self.over(device_images, device_classes),
             stream=self._cuda.stream(),
             host_images=host_images,
@@ -309,41 +309,45 @@ class TensorRtBackend:
             device_images=device_images,
             device_classes=device_classes,
         )
-        self._enqueue(slot)  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
-        self._wait(slot)
-        slot.graph = self.record(slot.run, slot.stream, lambda: self._enqueue(slot))
-        return slot
+        self._enqueue(
+            stream_context
+        )  # TensorRT finishes its set-up in the first run, which therefore can't be recorded
+        self._wait(stream_context)
+        stream_context.graph = self.record(
+            stream_context.run, stream_context.stream, lambda: self._enqueue(stream_context)
+        )
+        return stream_context
 
-    def _start(self, slot: _Slot) -> None:
-        if slot.graph is not None:
-            self._cuda.call("cudaGraphLaunch", slot.graph, slot.stream)
+    def _start(self, stream_context: _StreamContext) -> None:
+        if stream_context.graph is not None:
+            self._cuda.call("cudaGraphLaunch", stream_context.graph, stream_context.stream)
         else:
-            self._enqueue(slot)
+            self._enqueue(stream_context)
 
-    def _enqueue(self, slot: _Slot, marks: list[Any] | None = None) -> None:
+    def _enqueue(self, stream_context: _StreamContext, marks: list[Any] | None = None) -> None:
         """Puts copy, computation and copy on the stream, with an event before, between and after where `marks` gives four."""
 
         def mark(number: int) -> None:
             if marks:
-                self._cuda.call("cudaEventRecord", marks[number], slot.stream)
+                self._cuda.call("cudaEventRecord", marks[number], stream_context.stream)
 
         mark(0)
-        self._cuda.upload(slot.device_images, slot.host_images, slot.stream)
+        self._cuda.upload(stream_context.device_images, stream_context.host_images, stream_context.stream)
         mark(1)
-        slot.run.enqueue(slot.stream)
+        stream_context.run.enqueue(stream_context.stream)
         mark(2)
-        self._cuda.download(slot.host_classes, slot.device_classes, slot.stream)
+        self._cuda.download(stream_context.host_classes, stream_context.device_classes, stream_context.stream)
         mark(3)
 
-    def _wait(self, slot: _Slot) -> None:
-        self._cuda.call("cudaStreamSynchronize", slot.stream)
+    def _wait(self, stream_context: _StreamContext) -> None:
+        self._cuda.call("cudaStreamSynchronize", stream_context.stream)
 
-    def _collect(self, slot: _Slot, answers: npt.NDArray[np.uint8]) -> None:
+    def _collect(self, stream_context: _StreamContext, answers: npt.NDArray[np.uint8]) -> None:
         """Waits for what the slot computes, if anything, and puts it where it belongs."""
-        if slot.rows is not None:
-            rows, slot.rows = slot.rows, None
-            self._wait(slot)
-            answers[rows] = slot.host_classes[: rows.stop - rows.start]
+        if stream_context.rows is not None:
+            rows, stream_context.rows = stream_context.rows, None
+            self._wait(stream_context)
+            answers[rows] = stream_context.host_classes[: rows.stop - rows.start]
 
 
 def _choose_gpu(device: str | None, target: str) -> Any:

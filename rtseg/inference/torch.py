@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, ModelError, printable
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.inference import Scores, check_images
 
 
@@ -80,7 +80,7 @@ class TorchBackend:
         return self._precision
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What the model says of itself."""
         return self._description
 
@@ -164,7 +164,7 @@ class SmoothTorchBackend(TorchBackend):
             )
 
     def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, keep: float
+        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
     ) -> tuple[npt.NDArray[np.uint8], Scores]:
         """The class map of one picture, and its scores; see `SmoothBackend.infer_next`."""
         check_images(image, self.input_size)
@@ -174,7 +174,7 @@ class SmoothTorchBackend(TorchBackend):
                 given = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
                 new = self._parts.scores(given)
                 if scores is not None and scores.shape == tuple(new.shape):
-                    new = keep * torch.from_numpy(scores).to(new) + (1.0 - keep) * new
+                    new = momentum * torch.from_numpy(scores).to(new) + (1.0 - momentum) * new
                 classes: npt.NDArray[np.uint8] = self._parts.classes(new, given).cpu().numpy()
                 return classes, new.to(torch.float16).cpu().numpy()
         except RuntimeError as error:

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rtseg.core.cpu import processor_name, usable_cores
+from rtseg.core.cpu import cpu_name, usable_cores
 from rtseg.core.files import write_json
 
 
@@ -46,7 +46,7 @@ def remember_streams(model: str, streams: int) -> Path:
         SinkError: it can't be written.
     """
     known = _load()
-    found = Tuning(processor_name(), usable_cores(), {**(known.streams if known else {}), model: streams})
+    found = Tuning(cpu_name(), usable_cores(), {**(known.streams if known else {}), model: streams})
     write_json(asdict(found), str(tuning_file()))
     return tuning_file()
 
@@ -59,5 +59,5 @@ def _load() -> Tuning | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    here = (processor_name(), usable_cores())
+    here = (cpu_name(), usable_cores())
     return tuning if (tuning.processor, tuning.cores) == here and all(v > 0 for v in tuning.streams.values()) else None

@@ -39,7 +39,7 @@ Refusal = Callable[[], str | None]
 def choose_decoder(
     wanted: str,
     *,
-    with_sound: bool = False,
+    with_audio: bool = False,
     why_no_nvdec: Refusal | None = None,
     has: Callable[[str], bool] = has_element,
 ) -> str:
@@ -47,7 +47,7 @@ def choose_decoder(
 
     Args:
         wanted: one of `DECODERS`; `auto` takes the card's decoder, else a Jetson's, else software.
-        with_sound: the sound is wanted too: `auto` leaves out GStreamer, which gives the pictures alone.
+        with_audio: the sound is wanted too: `auto` leaves out GStreamer, which gives the pictures alone.
         why_no_nvdec: tells why the card can't; None: it is tried.
         has: tells whether GStreamer has an element.
 
@@ -71,7 +71,7 @@ def choose_decoder(
         case "auto":
             if refusal() is None:
                 return wanted
-            return "gstreamer" if has("nvv4l2decoder") and not with_sound else "software"
+            return "gstreamer" if has("nvv4l2decoder") and not with_audio else "software"
     raise OptionError(f"--decoder is '{wanted}'; there are {', '.join(DECODERS)}")
 
 
@@ -122,10 +122,10 @@ def choose_encoder(
     raise OptionError(f"--encoder is '{wanted}'; there are {', '.join(ENCODERS)}")
 
 
-def acceleration(decoder: str, card: int | None = None) -> dict[str, Any]:
+def acceleration(decoder: str, gpu: int | None = None) -> dict[str, Any]:
     """Arguments for `av.open` that have the card decode what it can; none for `software`.
 
-    The pictures come in the card's memory, whoever wants them: what PyAV downloads by itself has lost its colour tags,
+    The pictures come in the card's memory, whoever wants them: what PyAV downloads by itself has lost its color tags,
     duration and rotation in PyAV 17.
 
     Args:
@@ -136,8 +136,8 @@ def acceleration(decoder: str, card: int | None = None) -> dict[str, Any]:
     if decoder not in ("nvdec", "auto"):
         return {}
     # FFmpeg refuses the primary context once somebody else has made it (with other flags than its own), as TensorRT does.
-    options: dict[str, object] = {"primary_ctx": "0", **({} if card is None else {"current_ctx": "1"})}
-    device = None if card is None else str(card)
+    options: dict[str, object] = {"primary_ctx": "0", **({} if gpu is None else {"current_ctx": "1"})}
+    device = None if gpu is None else str(gpu)
     return {"hwaccel": HWAccel("cuda", device=device, allow_software_fallback=True, options=options, is_hw_owned=True)}
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rtseg.core.frame import ClassMap, Frame, Passthrough, StreamInfo
-from rtseg.live.reconnect import Outages
-from rtseg.live.sink_thread import Apart
+from rtseg.live.reconnect import Disconnects
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.stats import LiveStats
 
 
@@ -34,7 +34,7 @@ class LiveSource(Protocol):
         """What the newest frame took to decode."""
 
     @property
-    def outages(self) -> Outages:
+    def disconnects(self) -> Disconnects:
         """Times without pictures."""
 
     @property
@@ -56,14 +56,14 @@ class Camera:
     """`camera0`, `url1`: in file names, logs and statistics."""
 
     source: LiveSource
-    sinks: list[Apart] = field(default_factory=list)
+    sinks: list[SinkThread] = field(default_factory=list)
     """Recording, masks, lines: the recording first."""
 
     segment: Callable[[Frame, float], ClassMap] | None = None
     """This camera's own way through the network, where something is kept of its frames before; None: the run's."""
 
 
-class Leaving:
+class FrameCompletion:
     """Waits for the last sink of a frame; only then has it left."""
 
     def __init__(self, sinks: int, captured_ns: int, stats: LiveStats, on_left: Callable[[float], None]) -> None:

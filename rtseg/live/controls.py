@@ -25,10 +25,10 @@ class Wanted:
     """One of `VIEWS`."""
 
     alpha: float = 0.5
-    """Opacity of the colours, 0 to 1."""
+    """Opacity of the colors, 0 to 1."""
 
     legend: bool = False
-    """Draw the class names and their colours."""
+    """Draw the class names and their colors."""
 
     paused: bool = False
     """The window and the page hold the picture they have; capture, recordings and numbers go on."""
@@ -72,7 +72,7 @@ class Controls:
         if view is not None and view not in VIEWS:
             raise OptionError(f"no view '{view}'; there are {', '.join(VIEWS)}")
         if alpha is not None and not 0.0 <= alpha <= 1.0:
-            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (picture alone) to 1 (colours alone)")
+            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (picture alone) to 1 (colors alone)")
         with self._lock:
             before = self._wanted
             self._wanted = Wanted(
@@ -146,11 +146,11 @@ class LiveNumbers:
             "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},     capture to the last sink's output
             "bottleneck": "infer",      stage that worked the largest share of the second
             "engine_ms": 60.2,          mean time of one inference
-            "work_ms": 62.9,            the same with the colouring: what one frame costs the loop
+            "work_ms": 62.9,            the same with the coloring: what one frame costs the loop
             "late": 0,                  frames too old to be shown, in this second
             "classes": {"road": 0.31}   shares in the newest frame
         },
-        "outages": {"count": 1, "seconds": 4.2, "connected": true}     all cameras together; in `items` each its own
+        "disconnects": {"count": 1, "seconds": 4.2, "connected": true}     all cameras together; in `items` each its own
 
     Before the first second is over it is empty.
     """

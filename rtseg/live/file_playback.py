@@ -13,7 +13,7 @@ from rtseg.core.frame import Frame, StreamInfo
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
-from rtseg.live.reconnect import Outages
+from rtseg.live.reconnect import Disconnects
 
 
 class Paced:
@@ -42,7 +42,7 @@ class Paced:
         self._corrupt_before = 0
         self._pacer = Pacer(self._closing)
         self.decode_seconds = 0.0
-        self.outages = Outages(connected=True)
+        self.disconnects = Disconnects(connected=True)
         self.tried = threading.Event()
         self.tried.set()
 

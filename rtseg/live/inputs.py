@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from rtseg.core.errors import OptionError
-from rtseg.core.secrets import looks_like_file, parse_url, shown_url
+from rtseg.core.secrets import looks_like_file, parse_url, redacted_url
 from rtseg.io.codecs import choose_decoder
 from rtseg.io.gstreamer.pipelines import csi_pipeline, file_decoder, file_pipeline, rtsp_pipeline, srt_pipeline
 from rtseg.io.inputs import Source, open_source
@@ -106,10 +106,10 @@ def find_inputs(
         )
         for camera in cameras
     ]
-    shown = [shown_url(url) for url in urls]
+    rendered = [redacted_url(url) for url in urls]
     for number, url in enumerate(urls, 1):
-        name, title = f"url{number}", shown[number - 1]
-        if shown.count(title) > 1:
+        name, title = f"url{number}", rendered[number - 1]
+        if rendered.count(title) > 1:
             title += f" ({name})"
         found.append(_from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
     for number, given in enumerate(pipelines, 1):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtseg.core.frame import ClassMap, Segmented, StreamInfo
+from rtseg.core.frame import ClassMap, SegmentedFrame, StreamInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Shown(Segmented):
+class LiveFrame(SegmentedFrame):
     """What live sinks are given. All times are of the monotonic clock, which knows nothing of the stream's time stamps."""
 
     camera: str

@@ -40,14 +40,14 @@ class Pace:
     same, one step at a time: when the step before is expected to need no more than `ROOM`, by what it was measured to cost.
     """
 
-    def __init__(self, models: Sequence[str], say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, models: Sequence[str], log: Callable[[str], None] = lambda _: None) -> None:
         """Begins with everything.
 
         Args:
             models: the model's name, and the smaller one's where there is one.
-            say: told in a line each time that something changes.
+            log: told in a line each time that something changes.
         """
-        self._models, self._say = models, say
+        self._models, self._say = models, log
         self._steps = [Step(model, 1) for model in range(len(models))]
         self._steps += [Step(len(models) - 1, every) for every in range(2, MOST_LEFT_OUT + 1)]
         self._at = 0

@@ -1,7 +1,7 @@
 """The live loop: of each camera the newest frame through the model and to every sink, with an age that stays bounded.
 
     capture thread (one a camera)      the road: one thread, or several       a thread for each sink
-    decode every packet ──newest──▶ segment, colour ──newest (files: a few)──▶ encode, show, send
+    decode every packet ──newest──▶ segment, color ──newest (files: a few)──▶ encode, show, send
 
 Nobody waits for what comes after: what can't be taken in time is dropped there, and counted.
 """
@@ -16,14 +16,14 @@ from typing import Any
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import ClassMap, Frame, StreamInfo
-from rtseg.live.camera import Camera, Leaving
+from rtseg.live.camera import Camera, FrameCompletion
 from rtseg.live.controls import Controls, LiveNumbers, Wanted
-from rtseg.live.live_frame import Shown
+from rtseg.live.live_frame import LiveFrame
 from rtseg.live.load_shedding import Pace
 from rtseg.live.mosaic import Mosaic
 from rtseg.live.report import LiveReport
-from rtseg.live.sink_thread import Apart
-from rtseg.pipeline.frame_queue import Captured, Newest
+from rtseg.live.sink_thread import SinkThread
+from rtseg.pipeline.frame_queue import Captured, LatestFrameQueue
 from rtseg.render.overlay import Overlay
 
 STOP_SECONDS = 1.5
@@ -44,15 +44,15 @@ class Live:
         self,
         cameras: Sequence[Camera],
         segment: Callable[[Frame, float], ClassMap],
-        look: Callable[[Wanted], Overlay],
+        style: Callable[[Wanted], Overlay],
         classes: tuple[str, ...],
         *,
         controls: Controls,
         numbers: LiveNumbers,
-        shared: Sequence[Apart] = (),
-        window: Apart | None = None,
+        shared: Sequence[SinkThread] = (),
+        window: SinkThread | None = None,
         poll_window: Callable[[], None] = lambda: None,
-        snapshots: Apart | None = None,
+        snapshots: SinkThread | None = None,
         max_age_ms: float | None = None,
         every_frame: bool = False,
         streams: int = 1,
@@ -90,7 +90,7 @@ class Live:
             on_left: told each frame's age in milliseconds when it has left its last sink, in that sink's thread.
         """
         self._cameras = cameras
-        self._segment, self._look, self._prepare = segment, look, prepare
+        self._segment, self._look, self._prepare = segment, style, prepare
         self._ready = ready or threading.Event()
         self._controls, self._numbers = controls, numbers
         self._window, self._poll_window, self._snapshots = window, poll_window, snapshots
@@ -98,7 +98,7 @@ class Live:
         self._max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
         self._on_second, self._on_left, self._pace = on_second, on_left, pace
         self._mosaic = Mosaic([camera.name for camera in cameras]) if len(cameras) > 1 else None
-        self._newest = Newest(len(cameras), every_frame=every_frame)
+        self._newest = LatestFrameQueue(len(cameras), every_frame=every_frame)
         self._report = LiveReport(cameras, self._shared, self._newest, classes, dict(identity or {}), more)
         self._failure: BaseException | None = None
         self._hud_lines: tuple[str, ...] = ()
@@ -108,8 +108,8 @@ class Live:
             threading.Thread(target=self._capture, args=(number,), name=f"rtseg-{camera.name}", daemon=True)
             for number, camera in enumerate(cameras)
         ]
-        self._roads = [
-            threading.Thread(target=self._run_road, name="rtseg-road", daemon=True)
+        self._paths = [
+            threading.Thread(target=self._run_path, name="rtseg-road", daemon=True)
             for _ in range(max(1, min(streams, len(cameras))))
         ]
         self._showing = threading.Lock()
@@ -135,8 +135,8 @@ class Live:
             self._warm_up()
             self._report.start()
             self._ready.set()
-            for road in self._roads:
-                road.start()
+            for frame_path in self._paths:
+                frame_path.start()
             self._serve()
         finally:
             self._stop()
@@ -172,7 +172,7 @@ class Live:
             source.tried.set()
             self._newest.end(number)
 
-    def _run_road(self) -> None:
+    def _run_path(self) -> None:
         """A thread of the road: one camera's frame after another's."""
         try:
             while (item := self._newest.take()) is not None:
@@ -207,11 +207,11 @@ class Live:
             stats.refused(segmented=True)
             return
         wanted, overlay = self._current_look()
-        shown = overlay.apply(frame, classes, self._hud_lines)
-        result = Shown(frame, classes, shown, camera.name, item.info, taken_ns, (inferred - begin) * 1e3)
+        rendered = overlay.apply(frame, classes, self._hud_lines)
+        result = LiveFrame(frame, classes, rendered, camera.name, item.info, taken_ns, (inferred - begin) * 1e3)
         shared = [] if wanted.paused else self._shared
         sinks = len(camera.sinks) + len(shared)
-        leaving = Leaving(max(1, sinks), frame.captured_ns, stats, self._on_left)
+        leaving = FrameCompletion(max(1, sinks), frame.captured_ns, stats, self._on_left)
         with self._showing:  # what all cameras share is given to the sinks in the order in which it was put together
             everyone = result
             if self._mosaic is not None and self._shared:
@@ -241,15 +241,15 @@ class Live:
     def _wait_for_cameras(self, wait: bool) -> None:
         while not self._controls.wait_quit(0.02):
             sources = [camera.source for camera in self._cameras]
-            if any(self._newest.captured) or any(s.tried.is_set() and s.outages.connected for s in sources):
+            if any(self._newest.captured) or any(s.tried.is_set() and s.disconnects.connected for s in sources):
                 return
             if not wait and all(source.tried.is_set() for source in sources):
-                raise SourceError("; ".join(source.outages.reason for source in sources))
+                raise SourceError("; ".join(source.disconnects.reason for source in sources))
 
     def _serve(self) -> None:
         """Once a second the numbers, in between the window."""
         following = time.monotonic() + 1.0
-        while not self._controls.quitting and any(road.is_alive() for road in self._roads):
+        while not self._controls.quitting and any(frame_path.is_alive() for frame_path in self._paths):
             if self._window is not None and self._window.turn(WINDOW_SECONDS):
                 self._poll_window()
             else:
@@ -268,7 +268,7 @@ class Live:
         )
         if self._mosaic is not None:
             for number, camera in enumerate(self._cameras):
-                since = camera.source.outages.since
+                since = camera.source.disconnects.since
                 if since is not None:
                     self._mosaic.silent(number, f"no pictures for {time.monotonic() - since:.0f} s")
         if self._pace is not None:
@@ -287,10 +287,10 @@ class Live:
         self._ready.set()  # a file that still waits for it ends
         sinks = [*(sink for camera in self._cameras for sink in camera.sinks), *self._shared]
         sinks += [self._snapshots] if self._snapshots else []
-        for road in self._roads:
+        for frame_path in self._paths:
             # A frame that is on its way still reaches the sinks; patient ones stop being waited for a little later.
-            if road.ident is not None:
-                road.join(max(0.0, begin + patience * 2 / 3 - time.monotonic()))
+            if frame_path.ident is not None:
+                frame_path.join(max(0.0, begin + patience * 2 / 3 - time.monotonic()))
         self._newest.abandon()
         for sink in sinks:
             sink.finish()

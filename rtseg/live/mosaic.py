@@ -12,7 +12,7 @@ import numpy as np
 
 from rtseg.core.frame import rgb_frame
 from rtseg.core.letterbox import Letterbox
-from rtseg.live.live_frame import Shown
+from rtseg.live.live_frame import LiveFrame
 
 LARGEST = (1920, 1080)
 """Pixels; the whole mosaic is at most this size."""
@@ -47,24 +47,24 @@ class Mosaic:
         for number in range(len(names)):
             self._write(number, "no picture yet")
 
-    def put(self, camera: int, item: Shown) -> Shown:
+    def put(self, camera: int, item: LiveFrame) -> LiveFrame:
         """The item with the mosaic in place of its own picture.
 
         Args:
             camera: number of the camera it comes from.
             item: its newest frame.
         """
-        shown, aspect = item.shown, float(item.info.sample_aspect_ratio)
-        box = Letterbox((shown.width, shown.height), self.cell, pixel_aspect=aspect)
+        rendered, aspect = item.rendered, float(item.info.sample_aspect_ratio)
+        box = Letterbox((rendered.width, rendered.height), self.cell, pixel_aspect=aspect)
         with self._lock:
             self._silent.discard(camera)
             part = self._part(camera)
             part[:] = 0
-            box.picture_part(part)[:] = box.picture_part(box.network_input(shown))
+            box.picture_part(part)[:] = box.picture_part(box.network_input(rendered))
             self._count += 1
             picture = rgb_frame(self._canvas, self._count)
-        timed = replace(picture, pts=shown.pts, time_base=shown.time_base, captured_ns=shown.captured_ns)
-        return replace(item, shown=timed)
+        timed = replace(picture, pts=rendered.pts, time_base=rendered.time_base, captured_ns=rendered.captured_ns)
+        return replace(item, rendered=timed)
 
     def silent(self, camera: int, text: str) -> None:
         """Says on a camera's cell that it has no pictures now; the next picture takes that away."""
@@ -85,7 +85,7 @@ class Mosaic:
         scale = max(0.3, self.cell[1] / 540)
         below = round(34 * scale)
         part[: below + below // 2] = 0
-        for colour, thickness in ((_EDGE, 3), (_TEXT, 1)):
+        for color, thickness in ((_EDGE, 3), (_TEXT, 1)):
             line = f"{self._names[camera]}: {text}"
-            cv2.putText(part, line, (8, below), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+            cv2.putText(part, line, (8, below), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
         self._part(camera)[:] = part

@@ -9,18 +9,18 @@ from fractions import Fraction
 from pathlib import Path
 
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import Colour, StreamInfo
+from rtseg.core.frame import Color, StreamInfo
 from rtseg.core.palette import Palette
 from rtseg.core.path_conflicts import Output, mask_output
-from rtseg.core.secrets import parse_url, shown_url
+from rtseg.core.secrets import parse_url, redacted_url
 from rtseg.io.gstreamer.pipelines import encoder, to_file
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import container_for
 from rtseg.io.outputs.masks import check_mask_path, open_mask_sink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.live.controls import Controls, LiveNumbers
-from rtseg.live.live_frame import Shown
-from rtseg.live.sink_thread import Apart
+from rtseg.live.live_frame import LiveFrame
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLines, LinesFile
 from rtseg.live.sinks.record import Record, numbered_folder_or_file
 from rtseg.live.sinks.restart import Restarting
@@ -89,22 +89,22 @@ class Outputs:
         """Raises OptionError for what makes no sense, before anything is opened."""
         for option, file in (("--record", self.record), ("--masks", self.masks), ("--jsonl", self.jsonl)):
             if file is not None and "://" in file:
-                raise OptionError(f"{option} writes a file, not {shown_url(file)}; --push sends to a URL")
+                raise OptionError(f"{option} writes a file, not {redacted_url(file)}; --push sends to a URL")
         for url in self.push:
             parse_url(url, "--push")
         for show in self.show:
             if show not in SHOWS:
                 raise OptionError(f"--show is '{show}'; there are {', '.join(SHOWS)}")
         if (self.segment_seconds is not None or self.keep_bytes is not None) and self.record is None:
-            raise OptionError("--segment and --keep are about a recording: name it with --record out.mp4")
+            raise OptionError("--split-every and --keep are about a recording: name it with --record out.mp4")
         if self.keep_bytes is not None and self.segment_seconds is None:
-            raise OptionError("--keep removes old segments: give their length with --segment 60")
+            raise OptionError("--keep removes old segments: give their length with --split-every 60")
         if self.segment_seconds is not None and self.segment_seconds < 1:
-            raise OptionError(f"--segment is {self.segment_seconds:g} s; give 1 or more")
+            raise OptionError(f"--split-every is {self.segment_seconds:g} s; give 1 or more")
         if self.record is not None and self.codec == "gstreamer":
             to_file(self.record, encoder(Fraction(25)))  # a container or an encoder that is not there is told now
         if self.record == "-" and self.segment_seconds is not None:
-            raise OptionError("--segment makes files: name one with --record, such as out.mp4")
+            raise OptionError("--split-every makes files: name one with --record, such as out.mp4")
         if self.masks == "-":
             raise OptionError("--masks can't go to standard output; name a folder or an .mkv file")
         if self.snapshots.exists() and not self.snapshots.is_dir():
@@ -146,7 +146,7 @@ def camera_sinks(
     only: tuple[int, ...] | None,
     every_frame: bool,
     on_error: OnError,
-) -> list[Apart]:
+) -> list[SinkThread]:
     """The sinks of one camera: recording, masks, lines.
 
     Args:
@@ -164,7 +164,7 @@ def camera_sinks(
     sinks: list[Sink] = []
     if outputs.record is not None:
 
-        def open_video(path: str, item: Shown) -> Sink:
+        def open_video(path: str, item: LiveFrame) -> Sink:
             return _open_video(path, item, outputs)
 
         path = numbered_folder_or_file(outputs.record, camera)
@@ -179,14 +179,14 @@ def camera_sinks(
         )
     if outputs.masks is not None:
 
-        def open_masks(path: str, item: Shown) -> Sink:
+        def open_masks(path: str, item: LiveFrame) -> Sink:
             return open_mask_sink(path, item.info, only=only, classes=classes, overwrite=outputs.overwrite)
 
         sinks.append(Record(numbered_folder_or_file(outputs.masks, camera), open_masks))
     if lines is not None:
         sinks.append(JsonLines(lines, classes))
     return [
-        Apart(
+        SinkThread(
             sink,
             capacity=FILE_WAITS,
             patient=every_frame,
@@ -199,7 +199,7 @@ def camera_sinks(
 
 def shared_sinks(
     outputs: Outputs, controls: Controls, numbers: LiveNumbers, palette: Palette, on_error: OnError
-) -> list[Apart]:
+) -> list[SinkThread]:
     """The sinks that show all cameras: web page, pushed streams. (A window is the main thread's: see `open_window`.)
 
     Raises:
@@ -212,20 +212,20 @@ def shared_sinks(
         sinks.append(WebSink(controls, numbers, address=outputs.address, token=outputs.token, palette=palette))
     for url in outputs.push:
         sinks.append(_push(url))
-    return [Apart(sink, on_error=on_error) for sink in sinks]
+    return [SinkThread(sink, on_error=on_error) for sink in sinks]
 
 
-def open_window(outputs: Outputs, controls: Controls, on_error: OnError) -> tuple[Apart, Window] | None:
+def open_window(outputs: Outputs, controls: Controls, on_error: OnError) -> tuple[SinkThread, Window] | None:
     """The window, if one is wanted. Raises SinkError where there is no display."""
     if "window" not in outputs.shown_on():
         return None
     window = Window(controls)
-    return Apart(window, own_thread=False, on_error=on_error), window
+    return SinkThread(window, own_thread=False, on_error=on_error), window
 
 
-def open_snapshots(outputs: Outputs, say: Callable[[str], None], on_error: OnError) -> Apart:
+def open_snapshots(outputs: Outputs, log: Callable[[str], None], on_error: OnError) -> SinkThread:
     """The sink for single pictures."""
-    return Apart(Snapshots(outputs.snapshots, lambda path: say(f"saved {path}")), capacity=2, on_error=on_error)
+    return SinkThread(Snapshots(outputs.snapshots, lambda path: log(f"saved {path}")), capacity=2, on_error=on_error)
 
 
 def parse_bytes(text: str | None) -> int | None:
@@ -246,19 +246,19 @@ def _push(url: str) -> Sink:
     """A stream to `url`, opened when the first frame says how large the pictures are. Wrong URLs are told now."""
     from rtseg.live.sinks.push import PushSink
 
-    unknown = StreamInfo("", 64, 64, "yuv420p", Colour("bt709", full_range=False), Fraction(1, 90_000))
+    unknown = StreamInfo("", 64, 64, "yuv420p", Color("bt709", full_range=False), Fraction(1, 90_000))
     trial = PushSink(url, unknown, size=(64, 64))
     trial.abort()
 
-    def open_push(item: Shown) -> Sink:
-        return PushSink(url, item.info, size=(item.shown.width, item.shown.height))
+    def open_push(item: LiveFrame) -> Sink:
+        return PushSink(url, item.info, size=(item.rendered.width, item.rendered.height))
 
     return Restarting(trial.name, open_push)
 
 
-def _open_video(path: str, item: Shown, outputs: Outputs) -> Sink:
+def _open_video(path: str, item: LiveFrame, outputs: Outputs) -> Sink:
     """One file of a recording. Only the name that the user gave may replace a file: see `Record`."""
-    size = (item.shown.width, item.shown.height)
+    size = (item.rendered.width, item.rendered.height)
     overwrite = outputs.overwrite and Path(path) == Path(outputs.record or "")
     if outputs.codec == "gstreamer":
         from rtseg.io.outputs.gstreamer import GStreamerSink

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from rtseg.core.errors import SourceError
-from rtseg.core.frame import Colour, Frame, StreamInfo
+from rtseg.core.frame import Color, Frame, StreamInfo
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, TS_WRAP_SECONDS, LiveClock
 from rtseg.io.inputs.pacing import Pacer
@@ -23,7 +23,7 @@ FIRST_PAUSE_SECONDS = 0.5
 """Pause before the first new try, doubled with each that fails."""
 
 GAP_SECONDS = 1.0
-"""A silence longer than this, and than three times the usual distance of frames, is an outage even where the connection held."""
+"""A silence longer than this, and than three times the usual distance of frames, is a disconnect even where the connection held."""
 
 _TRIES_AT_ONE_PLACE = 4
 """A file that breaks off so often without another frame is given up."""
@@ -33,7 +33,7 @@ _PACE_FRAMES = 9
 
 
 @dataclass
-class Outages:
+class Disconnects:
     """Times without pictures, of one camera."""
 
     count: int = 0
@@ -52,10 +52,10 @@ class Outages:
     """Why there were none the last time, in one line."""
 
     since: float | None = None
-    """`time.monotonic()` of the last picture before the present outage; None while there are pictures."""
+    """`time.monotonic()` of the last picture before the present disconnect; None while there are pictures."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For statistics. An outage that lasts is counted with its length so far."""
+        """For statistics. A disconnect that lasts is counted with its length so far."""
         since = self.since
         lasting = 0.0 if since is None else time.monotonic() - since
         return {
@@ -96,7 +96,7 @@ class Reconnecting:
         self._longest, self._ready = longest_pause_seconds, ready
         self._closing = threading.Event()
         self._source: Source | None = None
-        self._info = StreamInfo(name, 0, 0, "yuv420p", Colour("bt709", False), TIME_BASE)
+        self._info = StreamInfo(name, 0, 0, "yuv420p", Color("bt709", False), TIME_BASE)
         self._corrupt_before = 0
         self._warnings_before: tuple[str, ...] = ()
         self._told: set[str] = set()
@@ -109,7 +109,7 @@ class Reconnecting:
         self._reached_the_file = False
         self._tries = 0
         self.decode_seconds = 0.0
-        self.outages = Outages()
+        self.disconnects = Disconnects()
         self.tried = threading.Event()
 
     @property
@@ -142,7 +142,7 @@ class Reconnecting:
             source.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames from 0 on, whose `pts` always rise, until `close`, or with `longest_pause_seconds=0` the first outage."""
+        """Frames from 0 on, whose `pts` always rise, until `close`, or with `longest_pause_seconds=0` the first disconnect."""
         pause = FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
             before = self._index
@@ -162,8 +162,8 @@ class Reconnecting:
             if not self._longest:
                 return
             if self._tries >= _TRIES_AT_ONE_PLACE:
-                self.outages.given_up = True
-                self._log(f"{self.outages.reason}: for the {self._tries}th time at the same place, given up")
+                self.disconnects.given_up = True
+                self._log(f"{self.disconnects.reason}: for the {self._tries}th time at the same place, given up")
                 return
             wait = min(pause, self._longest) * random.uniform(0.5, 1.0)
             self._closing.wait(wait)
@@ -207,7 +207,7 @@ class Reconnecting:
             self._log(f"{self._name} is a file{length}: it is played once, at its own pace")
         if self._ready is not None:
             self._info = replace(source.info, name=self._name, time_base=TIME_BASE)
-            self.outages.connected = True
+            self.disconnects.connected = True
             self.tried.set()
             self._ready.wait()
         self._reached_the_file = True
@@ -258,33 +258,33 @@ class Reconnecting:
             self._log(f"{self._name}: pictures are now {now[0]}x{now[1]} {now[2]}, were {was[0]}x{was[1]} {was[2]}")
 
     def _came(self, seconds: float) -> None:
-        """A frame is there: whatever outage there was is over."""
-        outages, last = self.outages, self._last_seconds
-        if outages.since is None and last is not None:
+        """A frame is there: whatever disconnect there was is over."""
+        disconnects, last = self.disconnects, self._last_seconds
+        if disconnects.since is None and last is not None:
             # A camera may send a picture every few seconds: the first distance alone tells nothing.
             silence = seconds - last
             if self._steps and silence > max(GAP_SECONDS, 3 * statistics.median(self._steps)):
-                outages.count += 1
-                outages.since = last
+                disconnects.count += 1
+                disconnects.since = last
             self._steps.append(silence)
-        if outages.since is not None:
-            length = max(0.0, seconds - outages.since)
-            outages.seconds += length
-            outages.since = None
+        if disconnects.since is not None:
+            length = max(0.0, seconds - disconnects.since)
+            disconnects.seconds += length
+            disconnects.since = None
             self._log(f"{self._name}: pictures again, after {length:.1f} s without")
         self._last_seconds = seconds
-        outages.connected = True
+        disconnects.connected = True
         self.tried.set()
 
     def _went_away(self, reason: str) -> None:
-        outages = self.outages
-        first = outages.since is None
-        outages.reason = reason if self._name in reason else f"{self._name}: {reason}"
-        outages.connected = False
+        disconnects = self.disconnects
+        first = disconnects.since is None
+        disconnects.reason = reason if self._name in reason else f"{self._name}: {reason}"
+        disconnects.connected = False
         if first:
-            outages.count += 1
-            outages.since = time.monotonic() if self._last_seconds is None else self._last_seconds
+            disconnects.count += 1
+            disconnects.since = time.monotonic() if self._last_seconds is None else self._last_seconds
         if first or not self._steps:
             again = "" if not self._longest else "; trying again"
-            self._log(f"{outages.reason}{again}")
+            self._log(f"{disconnects.reason}{again}")
         self.tried.set()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rtseg.live.camera import Camera
-from rtseg.live.sink_thread import Apart
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.stats import LiveStats
-from rtseg.pipeline.frame_queue import Newest
+from rtseg.pipeline.frame_queue import LatestFrameQueue
 
 
 class LiveReport:
@@ -17,8 +17,8 @@ class LiveReport:
     def __init__(
         self,
         cameras: Sequence[Camera],
-        shared: Sequence[Apart],
-        newest: Newest,
+        shared: Sequence[SinkThread],
+        newest: LatestFrameQueue,
         classes: tuple[str, ...],
         identity: Mapping[str, Any],
         more: Callable[[], Mapping[str, Any]],
@@ -70,7 +70,7 @@ class LiveReport:
             if shared and not self._cameras[0].sinks:
                 items[0]["frames"]["written"] = self._shared[0].written
             return {**self._identity, **items[0], **self._more()}
-        outages = [item["outages"] for item in items]
+        disconnects = [item["disconnects"] for item in items]
         frames = [item["frames"] for item in items]
         whole = self._whole.to_dict(0, 0, 0)
         whole["frames"] = {key: sum(f[key] for f in frames) for key in whole["frames"]}
@@ -79,10 +79,10 @@ class LiveReport:
             **whole,
             "input": ", ".join(item["input"] for item in items),
             "sinks": shared,
-            "outages": {
-                "count": sum(outage["count"] for outage in outages),
-                "seconds": round(sum(outage["seconds"] for outage in outages), 3),
-                "connected": any(outage["connected"] for outage in outages),
+            "disconnects": {
+                "count": sum(disconnect["count"] for disconnect in disconnects),
+                "seconds": round(sum(disconnect["seconds"] for disconnect in disconnects), 3),
+                "connected": any(disconnect["connected"] for disconnect in disconnects),
             },
             **self._more(),
             "items": items,
@@ -100,12 +100,12 @@ class LiveReport:
             "decoder": source.info.codec,
             **told,
             "sinks": {sink.name: _sink_to_dict(sink) for sink in camera.sinks},
-            "outages": source.outages.to_dict(),
+            "disconnects": source.disconnects.to_dict(),
             "warnings": list(source.warnings),
         }
 
 
-def _sink_to_dict(sink: Apart) -> dict[str, Any]:
+def _sink_to_dict(sink: SinkThread) -> dict[str, Any]:
     mean_ms = sink.busy_seconds / sink.written * 1e3 if sink.written else 0.0
     told: dict[str, Any] = {"written": sink.written, "dropped": sink.dropped, "mean_ms": round(mean_ms, 2)}
     if sink.warnings:
@@ -113,7 +113,7 @@ def _sink_to_dict(sink: Apart) -> dict[str, Any]:
     return told if sink.error is None else {**told, "error": sink.error}
 
 
-def failures(sinks: Sequence[Apart]) -> list[str]:
+def failures(sinks: Sequence[SinkThread]) -> list[str]:
     """One line for each sink that died, or that did not end in time."""
     hung = [sink for sink in sinks if sink.error is None and sink.late and not sink.join(0.0)]
     return [

@@ -14,9 +14,9 @@ from rtseg.core.letterbox import Fit
 from rtseg.core.progress import Status
 from rtseg.core.run_report import run_identity
 from rtseg.core.secrets import redact
-from rtseg.gpu.telemetry import HeatWatch
+from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.segmenter import BuildMissing, Segmenter
-from rtseg.inference.temporal_smoothing import Steady
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt
 from rtseg.io.inputs.gstreamer import dry_run as source_command
 from rtseg.live.camera import Camera
@@ -26,7 +26,7 @@ from rtseg.live.load_shedding import Pace
 from rtseg.live.loop import Live
 from rtseg.live.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
 from rtseg.live.report import failures
-from rtseg.live.sink_thread import Apart
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import LinesFile
 from rtseg.live.stats import status_line
 from rtseg.live.systemd import heartbeat
@@ -41,7 +41,7 @@ def run_live(
     inputs: Sequence[Input],
     outputs: Outputs,
     segmenter: Segmenter,
-    look: Style,
+    style: Style,
     controls: Controls,
     *,
     numbers: LiveNumbers | None = None,
@@ -78,56 +78,56 @@ def run_live(
     """
     numbers = numbers or LiveNumbers()
     status = Status(quiet=quiet)
-    overlay = look.overlay(segmenter.description)
+    overlay = style.overlay(segmenter.description)
     models = [segmenter, *([smaller] if smaller else [])]
-    pace = Pace([model.description.name for model in models], status.say) if adaptive else None
-    heat = HeatWatch()
+    pace = Pace([model.description.name for model in models], status.log) if adaptive else None
+    telemetry = TelemetryMonitor()
     ready = threading.Event()
-    opened: list[Apart] = []
-    kept: list[Steady] = []
+    opened: list[SinkThread] = []
+    kept: list[TemporalSmoothing] = []
 
     def died(name: str, failure: BaseException) -> None:
-        status.say(f"rtseg: {name} has failed and gets no more frames: {redact(' '.join(str(failure).split()))}")
+        status.log(f"rtseg: {name} has failed and gets no more frames: {redact(' '.join(str(failure).split()))}")
 
-    def segment(frame: Frame, pixel_aspect: float, steady: Steady | None = None) -> ClassMap:
-        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect, steady)
+    def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None = None) -> ClassMap:
+        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect, smoothing)
 
     def prepare(info: StreamInfo) -> None:
         for model in models:
             model.prepare(info.width, info.height, float(info.sample_aspect_ratio))
 
     def more() -> dict[str, Any]:
-        warning = heat.look()
+        warning = telemetry.poll()
         if warning:
-            status.say(f"rtseg: {warning}")
-        told: dict[str, Any] = {"heat": heat.latest} if heat.latest else {}
+            status.log(f"rtseg: {warning}")
+        told: dict[str, Any] = {"telemetry": telemetry.latest} if telemetry.latest else {}
         if kept:
-            told["smooth"] = {"keep": kept[0].smooth, "cuts": sum(steady.cuts for steady in kept)}
+            told["temporal_smoothing"] = {"momentum": kept[0].smooth, "cuts": sum(smoothing.cuts for smoothing in kept)}
         return {**told, "adaptive": pace.to_dict()} if pace else told
 
     try:
         several = len(inputs) > 1
         lines = LinesFile(outputs.jsonl) if outputs.jsonl is not None else None
-        only = overlay.only if look.only is not None else None
+        only = overlay.only if style.only is not None else None
         cameras = []
         for entry in inputs:
             own = camera_sinks(
                 outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, died
             )
             opened += own
-            source = entry.source(reconnect_max_seconds, status.say, ready)
-            steady = segmenter.steady()
-            kept += [steady] if steady else []
-            cameras.append(Camera(entry.name, source, own, partial(segment, steady=steady)))
+            source = entry.source(reconnect_max_seconds, status.log, ready)
+            smoothing = segmenter.smoothing()
+            kept += [smoothing] if smoothing else []
+            cameras.append(Camera(entry.name, source, own, partial(segment, smoothing=smoothing)))
         shared = shared_sinks(outputs, controls, numbers, overlay.palette, died)
         opened += shared
         window = open_window(outputs, controls, died)
-        snapshots = open_snapshots(outputs, status.say, died)
+        snapshots = open_snapshots(outputs, status.log, died)
         opened += [snapshots, *([window[0]] if window else [])]
         run = Live(
             cameras,
             segment,
-            partial(_look, look, segmenter),
+            partial(_look, style, segmenter),
             segmenter.classes,
             controls=controls,
             numbers=numbers,
@@ -156,8 +156,10 @@ def run_live(
     result["warmup_ms"] = round(segmenter.warmup_ms, 1)
     result["failed"] = failures(opened)
     if not controls.quitting:
-        lost = [camera.source.outages for camera in cameras if not camera.source.outages.connected]
-        result["failed"] += [outages.reason for outages in lost if outages.given_up or not reconnect_max_seconds]
+        lost = [camera.source.disconnects for camera in cameras if not camera.source.disconnects.connected]
+        result["failed"] += [
+            disconnects.reason for disconnects in lost if disconnects.given_up or not reconnect_max_seconds
+        ]
     if not quiet:
         _tell(status, result)
     return result
@@ -221,8 +223,8 @@ def open_smaller(
     return None
 
 
-def _look(look: Style, segmenter: Segmenter, wanted: Wanted) -> Overlay:
-    return replace(look, view=wanted.view, alpha=wanted.alpha, legend=wanted.legend).overlay(segmenter.description)
+def _look(style: Style, segmenter: Segmenter, wanted: Wanted) -> Overlay:
+    return replace(style, view=wanted.view, alpha=wanted.alpha, legend=wanted.legend).overlay(segmenter.description)
 
 
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> dict[str, Any]:
@@ -233,43 +235,43 @@ def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -
 
 
 def _introduce(
-    status: Status, inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[Apart]
+    status: Status, inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[SinkThread]
 ) -> None:
     width, height = segmenter.input_size
-    status.say(
+    status.log(
         f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
         f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
     )
     for entry in inputs:
-        status.say(f"{entry.name}: {entry.title}")
+        status.log(f"{entry.name}: {entry.title}")
     for sink in sinks:
         if sink.url is not None:
             url = sink.url.replace(f"?token={outputs.token}", "?token=the one you gave") if outputs.token else sink.url
-            status.say(f"page: {url}")
-    status.say("Ctrl-C ends it, files complete")
+            status.log(f"page: {url}")
+    status.log("Ctrl-C ends it, files complete")
 
 
 def _tell_second(status: Status, numbers: Mapping[str, Any]) -> None:
-    lost = "" if numbers["outages"]["connected"] else "NO PICTURES; "
+    lost = "" if numbers["disconnects"]["connected"] else "NO PICTURES; "
     status.numbers(lost + status_line(numbers["now"]))
 
 
 def _tell(status: Status, result: Mapping[str, Any]) -> None:
-    frames, latency, outages = result["frames"], result["latency_ms"], result["outages"]
-    status.say(
+    frames, latency, disconnects = result["frames"], result["latency_ms"], result["disconnects"]
+    status.log(
         f"{result['seconds']:.0f} s: read {frames['read']}, segmented {frames['segmented']}, dropped {frames['dropped']}, "
         f"corrupt {frames['corrupt']}; age p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, "
         f"max {latency['max']:.0f} ms; limited by {result['bottleneck']}"
     )
-    if outages["count"]:
-        status.say(f"{outages['count']} times without pictures, {outages['seconds']:.1f} s together")
+    if disconnects["count"]:
+        status.log(f"{disconnects['count']} times without pictures, {disconnects['seconds']:.1f} s together")
     items = result.get("items", [result])
     sinks = [entry for item in (*items, *([result] if len(items) > 1 else [])) for entry in item["sinks"].items()]
     for name, sink in sinks:
         dropped = f", {sink['dropped']} dropped" if sink["dropped"] else ""
-        status.say(f"{name}: {sink['written']} frames{dropped}")
+        status.log(f"{name}: {sink['written']} frames{dropped}")
         for warning in sink.get("warnings", ()):
-            status.say(f"note: {warning}")
+            status.log(f"note: {warning}")
     for item in items:
         for warning in item["warnings"]:
-            status.say(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")
+            status.log(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rtseg.core.errors import RtsegError
-from rtseg.core.frame import Segmented
+from rtseg.core.frame import SegmentedFrame
 from rtseg.core.secrets import redact
 from rtseg.io.outputs import Sink
 
@@ -16,7 +16,7 @@ Left = Callable[[float | None], None]
 """Told once for each item that was offered: the seconds that the sink took to write it, None where it was dropped."""
 
 
-class Apart:
+class SinkThread:
     """Gives a sink its items in a thread of its own.
 
     At most `capacity` items wait; one more pushes out the oldest, so that age stays bounded. A sink that raises is
@@ -56,7 +56,7 @@ class Apart:
         self._patient = patient
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Segmented, Left]] = deque()
+        self._waiting: deque[tuple[SegmentedFrame, Left]] = deque()
         self._ending = False
         self._ended = threading.Event()
         if own_thread:
@@ -98,7 +98,7 @@ class Apart:
         text = redact(" ".join(str(self.failure).split()))
         return text if isinstance(self.failure, RtsegError) else f"{type(self.failure).__name__}: {text}"
 
-    def offer(self, item: Segmented, left: Left) -> None:
+    def offer(self, item: SegmentedFrame, left: Left) -> None:
         """Gives an item without waiting for the sink (but see `patient`)."""
         pushed_out: list[Left] = []
         with self._changed:
@@ -152,7 +152,7 @@ class Apart:
         while self.turn():
             pass
 
-    def _write(self, item: Segmented, left: Left) -> None:
+    def _write(self, item: SegmentedFrame, left: Left) -> None:
         begin = time.perf_counter()
         try:
             self._sink.write(item)

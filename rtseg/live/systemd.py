@@ -219,7 +219,7 @@ def _beat(numbers: LiveNumbers, notifier: Notifier, ended: threading.Event) -> N
             notifier.ready()
             ready = True
         read = int(latest.get("frames", {}).get("read", 0))
-        connected = bool(latest.get("outages", {}).get("connected", True))
+        connected = bool(latest.get("disconnects", {}).get("connected", True))
         if read != read_before or not connected:
             notifier.alive(status_line(latest))
         read_before = read
@@ -228,7 +228,7 @@ def _beat(numbers: LiveNumbers, notifier: Notifier, ended: threading.Event) -> N
 def status_line(numbers: Mapping[str, Any]) -> str:
     """One line for `systemctl status`."""
     now = numbers.get("now", {})
-    if not numbers.get("outages", {}).get("connected", True):
+    if not numbers.get("disconnects", {}).get("connected", True):
         return "camera lost, trying again"
     age = now.get("age_ms", {}).get("p99", 0)
     return f"{now.get('shown_fps', 0):.1f} of {now.get('capture_fps', 0):.1f} fps, age p99 {age:.0f} ms"

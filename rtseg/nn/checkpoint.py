@@ -12,14 +12,14 @@ from safetensors import SafetensorError, safe_open
 
 from rtseg.core.errors import ModelError
 from rtseg.core.files import create_partial, utf8_path
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.unet import VARIANTS, UNet
 
 CHECKPOINT_FORMAT = 1
 """Raised when a training checkpoint's fields change their meaning."""
 
 
-def save_weights(model: UNet, description: ModelDescription, path: Path | str) -> None:
+def save_weights(model: UNet, description: ModelInfo, path: Path | str) -> None:
     """Writes the weights, as they are, and the description as safetensors; replaces the file when the new one is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def save_weights(model: UNet, description: ModelDescription, path: Path | str) -
     _rename(partial, path)
 
 
-def load_weights(path: Path | str) -> tuple[UNet, ModelDescription]:
+def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
     """The network and its description from a safetensors file or a training checkpoint (of that, the averaged weights).
 
     Returns:
@@ -54,7 +54,7 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelDescription]:
             raise ModelError(f"{path}: is not a safetensors file, or is damaged ({error})") from error
     if text is None:
         raise ModelError(f"{path}: holds weights, but no description of the model; it was not written by rtseg")
-    description = ModelDescription.from_json(text, str(path))
+    description = ModelInfo.from_json(text, str(path))
     variant = description.network.removeprefix("unet-")
     if variant not in VARIANTS:
         raise ModelError(

@@ -1,6 +1,6 @@
 """The network as the one function that every runnable model is: uint8 picture in, uint8 class map out.
 
-Normalisation, padding, the network, upsampling and argmax are all inside, so that every run-time gets the same bytes and
+Normalization, padding, the network, upsampling and argmax are all inside, so that every run-time gets the same bytes and
 answers in the same bytes. The first operation on the picture and the last before the class map are type casts: TensorRT
 allows uint8 at a network's edge alone.
 """
@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, ConvBN, UNet
 
 
-def normalise(image: Tensor) -> Tensor:
+def normalize(image: Tensor) -> Tensor:
     """uint8 `[N, H, W, 3]` RGB -> float32 `[N, 3, H, W]`, about zero mean and unit variance."""
     return (image.float() - 112.0).mul(1.0 / 64.0).permute(0, 3, 1, 2)
 
@@ -41,7 +41,7 @@ class ImageToClasses(nn.Module):
 
     Args:
         model: the network; used as it is, so that training can validate with it. Its type decides the arithmetic's:
-            after `.half()` everything between normalisation and argmax is FP16.
+            after `.half()` everything between normalization and argmax is FP16.
     """
 
     def __init__(self, model: UNet) -> None:
@@ -51,8 +51,8 @@ class ImageToClasses(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """Class scores (logits) at the head's size, `[N, classes, ceil(H / 2), ceil(W / 2)]`."""
         height, width = image.shape[1], image.shape[2]
-        x = normalise(image).to(self.model.head.weight.dtype)  # normalised in FP32, whatever comes after
-        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))  # right and bottom, with the mean grey
+        x = normalize(image).to(self.model.head.weight.dtype)  # normalized in FP32, whatever comes after
+        x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))  # right and bottom, with the mean gray
         scores: Tensor = self.model(x)
         return scores[:, :, : (height + 1) // HEAD_STRIDE, : (width + 1) // HEAD_STRIDE]
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from rtseg.core.errors import ModelError
 from rtseg.core.files import utf8_path
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.checkpoint import load_weights
 from rtseg.nn.image_to_classes import ImageToClasses, folded
 from rtseg.nn.importers import Imported, import_checkpoint
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import UNet
 
 
@@ -25,7 +25,7 @@ class ImportedToClasses(nn.Module):
     """Image, uint8 `[N, H, W, 3]` RGB -> classes, uint8 `[N, H, W]`, of a network that `importers` built.
 
     Args:
-        network: float `[N, 3, H, W]`, normalised -> scores `[N, classes, H, W]`. Its type decides the arithmetic's.
+        network: float `[N, 3, H, W]`, normalized -> scores `[N, classes, H, W]`. Its type decides the arithmetic's.
         mean: subtracted from RGB of 0 to 1, in FP32.
         std: what that is divided by.
     """
@@ -50,7 +50,7 @@ class Network:
     module: nn.Module
     """uint8 `[N, H, W, 3]` RGB -> uint8 `[N, H, W]`; FP32, on the CPU, in evaluation mode."""
 
-    description: ModelDescription
+    description: ModelInfo
     """What the model says of itself."""
 
     notes: tuple[str, ...]
@@ -63,7 +63,7 @@ class Network:
     """The network, if it is another library's."""
 
 
-def open_network(path: Path, size: tuple[int, int] | None = None, preparation: Preparation | None = None) -> Network:
+def open_network(path: Path, size: tuple[int, int] | None = None, preparation: Preprocessing | None = None) -> Network:
     """Reads a checkpoint. Nothing in the file is executed.
 
     Args:
@@ -74,7 +74,7 @@ def open_network(path: Path, size: tuple[int, int] | None = None, preparation: P
     Raises:
         ModelError: missing, damaged, unknown, or with weights that are not finite.
     """
-    said = preparation or Preparation()
+    said = preparation or Preprocessing()
     if path.is_file() and is_own(path):
         model, description = load_weights(path)
         broken = next(

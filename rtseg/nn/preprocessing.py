@@ -11,7 +11,7 @@ from rtseg.core.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """What a model from elsewhere does not say of itself."""
 
     classes: tuple[str, ...] | None = None

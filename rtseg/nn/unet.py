@@ -9,7 +9,7 @@
 
 (widths of `small`). It differs from the U-Net of Ronneberger, Fischer and Brox (2015) where that made it faster at the
 same accuracy: skips are added after a 1x1 convolution instead of concatenated, blocks are residual, and the head stands at
-half the input's size. Everything is a dense convolution with BatchNorm that folds into it, ReLU, or nearest-neighbour
+half the input's size. Everything is a dense convolution with BatchNorm that folds into it, ReLU, or nearest-neighbor
 upsampling, so that every run-time has fast kernels for it. H and W must be multiples of 32; `rtseg.nn.image_to_classes` pads.
 """
 
@@ -118,7 +118,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """Normalised image in, class scores at half its size out.
+    """Normalized image in, class scores at half its size out.
 
     Args:
         classes: number of classes.
@@ -144,9 +144,9 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(sizes.decoder[3], classes, 1)
         # Training aids at strides 16 and 8, as in PSPNet; `forward` alone never uses them, so exports do not hold them.
         self.aux_heads = nn.ModuleList([nn.Conv2d(width, classes, 1) for width in sizes.decoder[:2]])
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -173,7 +173,7 @@ class UNet(nn.Module):
         return steps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores `[N, classes, H/2, W/2]` of a normalised image `[N, 3, H, W]`, H and W multiples of 32."""
+        """Scores `[N, classes, H/2, W/2]` of a normalized image `[N, 3, H, W]`, H and W multiples of 32."""
         scores: Tensor = self.head(self.features(x)[-1])
         return scores
 

@@ -26,7 +26,7 @@ class Captured:
     """What was known of its stream when it was decoded; it changes with a reconnection."""
 
 
-class Newest:
+class LatestFrameQueue:
     """Takes frames from one thread per camera and gives them to those that run the network.
 
     A frame that is still waiting when its camera's next one comes is dropped and counted: the network always gets the

@@ -10,7 +10,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Ahead(Iterator[U], Generic[U]):
+class Prefetcher(Iterator[U], Generic[U]):
     """An iterator whose items are made in threads, at most `capacity` of them waiting or in the making.
 
     Items come in order, however many threads make them. What the iterator or the work raises is raised again where the item
@@ -45,7 +45,7 @@ class Ahead(Iterator[U], Generic[U]):
         self._taken = 0
         self._given = 0
         self._ended = False
-        self._cancelled = False
+        self._canceled = False
         self._threads = [
             threading.Thread(target=self._run, name=f"rtseg-{name}", daemon=True) for _ in range(max(1, workers))
         ]
@@ -58,9 +58,9 @@ class Ahead(Iterator[U], Generic[U]):
     def __next__(self) -> U:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._given in self._ready or self._cancelled or (self._ended and self._given == self._taken)
+                lambda: self._given in self._ready or self._canceled or (self._ended and self._given == self._taken)
             )
-            if self._cancelled or self._given not in self._ready:
+            if self._canceled or self._given not in self._ready:
                 raise StopIteration
             result, error = self._ready.pop(self._given)
             self._given += 1
@@ -73,7 +73,7 @@ class Ahead(Iterator[U], Generic[U]):
     def cancel(self) -> None:
         """No more items are wanted: both ends wake up. May be called from any thread, more than once."""
         with self._changed:
-            self._cancelled = True
+            self._canceled = True
             self._ready.clear()
             self._changed.notify_all()
 
@@ -95,8 +95,8 @@ class Ahead(Iterator[U], Generic[U]):
         """The next item and its place in the order; None: there are no more, or none are wanted."""
         with self._taking:
             with self._changed:
-                self._changed.wait_for(lambda: self._taken - self._given < self._capacity or self._cancelled)
-                if self._cancelled or self._ended:
+                self._changed.wait_for(lambda: self._taken - self._given < self._capacity or self._canceled)
+                if self._canceled or self._ended:
                     return None
             failure: BaseException | None = None
             item: Any = None
@@ -118,6 +118,6 @@ class Ahead(Iterator[U], Generic[U]):
 
     def _put(self, number: int, result: Any, error: BaseException | None = None) -> None:
         with self._changed:
-            if not self._cancelled:
+            if not self._canceled:
                 self._ready[number] = (result, error)
                 self._changed.notify_all()

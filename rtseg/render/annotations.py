@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from rtseg.core.color import rgb_to_planes
-from rtseg.core.frame import SUBSAMPLING, Colour, PixelFormat, Plane
+from rtseg.core.frame import SUBSAMPLING, Color, PixelFormat, Plane
 from rtseg.core.palette import Rgb
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -34,7 +34,7 @@ SMALLEST_PICTURE = 16
 """Pixels; a picture with a shorter side than this gets neither legend nor numbers."""
 
 Entry = tuple[str, Rgb | None]
-"""A line of text, and the colour of the swatch before it."""
+"""A line of text, and the color of the swatch before it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Patch:
     top: int
     """Its first row in the frame; even."""
 
-    colours: tuple[Plane, ...]
+    colors: tuple[Plane, ...]
     """uint8, multiplied by opacity, each at its plane's resolution."""
 
     keep: tuple[Plane, ...]
@@ -58,17 +58,17 @@ class Patch:
 
     def lay_over(self, planes: Sequence[Plane]) -> None:
         """Blends the patch into `planes`, in place: they must be the caller's own, never a decoder's."""
-        for number, (colour, keep) in enumerate(zip(self.colours, self.keep, strict=True)):
+        for number, (color, keep) in enumerate(zip(self.colors, self.keep, strict=True)):
             across, down = self.subsampling if number else (1, 1)
             top, left = self.top // down, self.left // across
-            height, width = colour.shape
+            height, width = color.shape
             below = planes[number][top : top + height, left : left + width]
-            below[...] = cv2.add(cv2.multiply(below, keep, scale=1 / 255), colour)
+            below[...] = cv2.add(cv2.multiply(below, keep, scale=1 / 255), color)
 
 
 @lru_cache(maxsize=32)
 def hud_patch(
-    lines: tuple[str, ...], width: int, height: int, right: int, pixel_format: PixelFormat, colour: Colour
+    lines: tuple[str, ...], width: int, height: int, right: int, pixel_format: PixelFormat, color: Color
 ) -> Patch | None:
     """Lines of text for the upper left corner of a frame.
 
@@ -78,7 +78,7 @@ def hud_patch(
         height: of the picture, pixels. The text's size follows from both.
         right: first column that is taken by something else, such as the legend, or the frame's width; pixels.
         pixel_format: of the frame.
-        colour: of the frame.
+        color: of the frame.
 
     Returns:
         The patch; None where the picture is too small for any text.
@@ -89,24 +89,24 @@ def hud_patch(
     room = right - 2 * margin, height - 2 * margin
     layouts = [_Layout(tuple((line, None) for line in lines), capital, 1) for capital in _capitals(width, height)]
     rgb, opacity = _draw_within(layouts, room)
-    return _to_patch(rgb, opacity, margin, margin, pixel_format, colour)
+    return _to_patch(rgb, opacity, margin, margin, pixel_format, color)
 
 
 @lru_cache(maxsize=32)
 def legend_patch(
-    entries: tuple[Entry, ...], width: int, height: int, left: int, pixel_format: PixelFormat, colour: Colour
+    entries: tuple[Entry, ...], width: int, height: int, left: int, pixel_format: PixelFormat, color: Color
 ) -> Patch | None:
-    """Class names beside swatches of their colours, for the upper right corner of a picture.
+    """Class names beside swatches of their colors, for the upper right corner of a picture.
 
     There a street has its trees and sky; the lower corners have its cars and pedestrians.
 
     Args:
-        entries: names (ASCII) and colours, in the order they are listed.
+        entries: names (ASCII) and colors, in the order they are listed.
         width: of the picture, pixels.
         height: of the picture, pixels. The text's size follows from both; more columns where one is too high.
         left: where the picture begins in the frame, pixels, even; not 0 in `side-by-side`.
         pixel_format: of the frame.
-        colour: of the frame.
+        color: of the frame.
 
     Returns:
         The patch; None where nothing is listed or the picture is too small for any text.
@@ -122,7 +122,7 @@ def legend_patch(
     ]
     rgb, opacity = _draw_within(layouts, room)
     x = left + width - margin - opacity.shape[1]
-    return _to_patch(rgb, opacity, x - x % 2, margin, pixel_format, colour)
+    return _to_patch(rgb, opacity, x - x % 2, margin, pixel_format, color)
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,13 @@ class _Layout:
         width, height = self.size
         rgb = np.full((height, width, 3), BACKING, dtype=np.uint8)
         opacity = np.full((height, width), BACKING_OPACITY, dtype=np.uint8)
-        for number, (text, colour) in enumerate(self.entries):
+        for number, (text, color) in enumerate(self.entries):
             x = number // self.rows * (self.column + 2 * self.padding) + self.padding
             top = number % self.rows * self.line + self.padding // 2
-            if colour:
+            if color:
                 y = top + (self.line - self.swatch) // 2
                 rgb[y : y + self.swatch, x : x + self.swatch] = OUTLINE
-                rgb[y + 1 : y + self.swatch - 1, x + 1 : x + self.swatch - 1] = colour
+                rgb[y + 1 : y + self.swatch - 1, x + 1 : x + self.swatch - 1] = color
                 opacity[y : y + self.swatch, x : x + self.swatch] = 255
             baseline = (x + self.indent, top + (self.line + self.capital) // 2)
             # One coverage for both: the letters' smooth edges fade from opaque white into the backing.
@@ -221,17 +221,17 @@ def _draw_within(layouts: Sequence[_Layout], room: tuple[int, int]) -> tuple[Pla
     return rgb, opacity
 
 
-def _to_patch(rgb: Plane, opacity: Plane, left: int, top: int, pixel_format: PixelFormat, colour: Colour) -> Patch:
+def _to_patch(rgb: Plane, opacity: Plane, left: int, top: int, pixel_format: PixelFormat, color: Color) -> Patch:
     """A drawing in a frame's planes. Its size is even, so that no chroma sample lies half outside."""
     across, down = SUBSAMPLING[pixel_format]
     height, width = opacity.shape
-    in_planes = rgb_to_planes(rgb.reshape(-1, 3), colour).reshape(height, width, 3)
+    in_planes = rgb_to_planes(rgb.reshape(-1, 3), color).reshape(height, width, 3)
     premultiplied = in_planes * (opacity[:, :, None] / np.float32(255))
-    colours, keeps = [], []
+    colors, keeps = [], []
     for number in range(3):
         size = (width // across, height // down) if number else (width, height)
         resized = cv2.resize(premultiplied[:, :, number], size, interpolation=cv2.INTER_AREA)
         keep = cv2.resize(255.0 - opacity.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        colours.append(np.rint(resized).astype(np.uint8))
+        colors.append(np.rint(resized).astype(np.uint8))
         keeps.append(np.rint(keep).astype(np.uint8))
-    return Patch(left, top, tuple(colours), tuple(keeps), (across, down))
+    return Patch(left, top, tuple(colors), tuple(keeps), (across, down))

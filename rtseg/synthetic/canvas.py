@@ -18,18 +18,18 @@ from rtseg.core.palette import CAMVID_CLASSES
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(len(CAMVID_CLASSES))
 
 _SUBPIXEL_BITS = 4
 _HAZE_STEPS = 32
-_PLAIN_PIXELS = 7.0  # a wall narrower than this gets its texture's mean colour
+_PLAIN_PIXELS = 7.0  # a wall narrower than this gets its texture's mean color
 
 
-def scaled(colour: Colour, factor: float) -> Colour:
-    """A colour made lighter or darker, clipped to 0 to 255."""
-    return (min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0))
+def scaled(color: Color, factor: float) -> Color:
+    """A color made lighter or darker, clipped to 0 to 255."""
+    return (min(color[0] * factor, 255.0), min(color[1] * factor, 255.0), min(color[2] * factor, 255.0))
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Texture:
         self.pierced = bool(cv2.minMaxLoc(cv2.extractChannel(self.rgba, 3))[0] < 128)
         """Whether anything shows through."""
         r, g, b = cv2.mean(self.rgba)[:3]
-        self.mean: Colour = (r, g, b)
+        self.mean: Color = (r, g, b)
 
     def level(self, width: float, height: float) -> Image:
         """The copy that suits a painted size of `width` x `height` pixels: halved until less than twice as large."""
@@ -70,21 +70,21 @@ def fixed(points: Points) -> npt.NDArray[np.int32]:
 class Haze:
     """The air between the camera and far things, which makes them pale."""
 
-    def __init__(self, colour: Colour, metres: float) -> None:
-        """Take the haze's colour and the depth at which it has replaced about half of a thing's own."""
-        self.colour = colour
-        self.metres = metres
+    def __init__(self, color: Color, meters: float) -> None:
+        """Take the haze's color and the depth at which it has replaced about half of a thing's own."""
+        self.color = color
+        self.meters = meters
         self._tables: dict[tuple[int, int], Image] = {}
 
     def share(self, depth: float) -> float:
-        """How much of a thing's colour the air has replaced: 0 near, 0.85 at the most."""
-        return 0.85 * (1.0 - math.exp(-max(depth - 10.0, 0.0) / self.metres))
+        """How much of a thing's color the air has replaced: 0 near, 0.85 at the most."""
+        return 0.85 * (1.0 - math.exp(-max(depth - 10.0, 0.0) / self.meters))
 
     def table(self, label: int, step: int) -> Image:
         """A lookup table for RGBA that mixes in `step` / 32 of haze and turns the alpha into a class."""
         if (label, step) not in self._tables:
             k = step / _HAZE_STEPS
-            ramp = np.arange(256.0)[:, None] * (1.0 - k) + np.array(self.colour) * k
+            ramp = np.arange(256.0)[:, None] * (1.0 - k) + np.array(self.color) * k
             table = np.full((1, 256, 4), label, dtype=np.uint8)
             table[0, :, :3] = np.rint(ramp)
             self._tables[label, step] = table
@@ -99,30 +99,30 @@ class Canvas:
         self.pixels = pixels
         self.haze = haze
 
-    def fill(self, points: Points, colour: Colour, label: int, depth: float = 0.0) -> None:
-        """Paint a convex polygon, float `[N, 2]` in pixels, in one colour and class, `depth` metres away."""
+    def fill(self, points: Points, color: Color, label: int, depth: float = 0.0) -> None:
+        """Paint a convex polygon, float `[N, 2]` in pixels, in one color and class, `depth` meters away."""
         k = self.haze.share(depth)
-        r, g, b = (c * (1.0 - k) + h * k for c, h in zip(colour, self.haze.colour, strict=True))
+        r, g, b = (c * (1.0 - k) + h * k for c, h in zip(color, self.haze.color, strict=True))
         cv2.fillConvexPoly(self.pixels, fixed(points), (r, g, b, label), cv2.LINE_8, _SUBPIXEL_BITS)
 
     def polygons(
-        self, points: Points, ends: Sequence[int], colours: Points, label: int, depth: float | Sequence[float]
+        self, points: Points, ends: Sequence[int], colors: Points, label: int, depth: float | Sequence[float]
     ) -> None:
         """Paint convex polygons of one class.
 
         Args:
             points: float `[N, 2]` in pixels, one polygon after the other.
             ends: where in `points` each polygon stops.
-            colours: `[polygons, 3]`.
+            colors: `[polygons, 3]`.
             label: the class.
-            depth: metres from the camera, for the haze; one for all or one for each.
+            depth: meters from the camera, for the haze; one for all or one for each.
         """
         k = (
             self.haze.share(depth)
             if isinstance(depth, (int, float))
             else np.array([self.haze.share(d) for d in depth])[:, None]
         )
-        tones = (np.minimum(colours, 255.0) * (1.0 - k) + np.array(self.haze.colour) * k).tolist()
+        tones = (np.minimum(colors, 255.0) * (1.0 - k) + np.array(self.haze.color) * k).tolist()
         corners = fixed(points)
         start = 0
         for end, (r, g, b) in zip(ends, tones, strict=True):
@@ -138,7 +138,7 @@ class Canvas:
             texture: where its alpha is below a half, nothing is painted.
             quad: float `[4, 2]` in pixels.
             label: the class.
-            depth: metres from the camera, for the haze.
+            depth: meters from the camera, for the haze.
             span: the part of the texture from left to right that the quadrilateral shows, 0 to 1.
         """
         height, width = self.pixels.shape[:2]

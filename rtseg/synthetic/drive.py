@@ -16,21 +16,21 @@ from rtseg.synthetic.buildings import draw_house
 from rtseg.synthetic.canvas import FENCE, PAVEMENT, TREE, Canvas, Image
 from rtseg.synthetic.figures import draw_car, draw_cyclist, draw_lamp, draw_pedestrian, draw_sign
 from rtseg.synthetic.ground import draw_ground, draw_shadows
-from rtseg.synthetic.scene import CHUNK_METRES, Item, Layout, standing, streams
+from rtseg.synthetic.scene import CHUNK_METERS, Item, Layout, standing, streams
 from rtseg.synthetic.textures import Materials
 from rtseg.synthetic.view import View
 from rtseg.synthetic.weather import Weather
 
 MIN_SIDE = 32
-"""Pixels; below this the street is not recognisable."""
+"""Pixels; below this the street is not recognizable."""
 
 SPEED = 10.0
-"""Metres a second that the camera drives."""
+"""Meters a second that the camera drives."""
 
 _SUNNY = 1807
 """Stirred into the seed, so that the street of seed 0, which everyone sees first, has a sunny day."""
 
-_SIGHT_METRES = 200.0
+_SIGHT_METERS = 200.0
 _SIGHT = {
     "house": 200.0,
     "hedge": 200.0,
@@ -40,7 +40,7 @@ _SIGHT = {
     "tree": 180.0,
     "garden tree": 180.0,
 }
-"""From how many metres on a thing is drawn; 90 for the small ones."""
+"""From how many meters on a thing is drawn; 90 for the small ones."""
 
 _LAYERS = {"house": 0, "hedge": 0, "garden tree": 0, "fence": 1, "parked car": 3, "bicyclist": 4, "car": 5}
 """Seen from the road, what stands nearer to its middle hides what stands further out: paint outside in. The pavement is 2."""
@@ -123,30 +123,30 @@ class SyntheticDrive:
         pixels = np.empty((self.height, self.width, 4), dtype=np.uint8)
         horizon = min(int(view.horizon) + 2, self._sky.shape[0])
         spare = self._sky.shape[1] - self.width
-        left = int(np.clip(spare / 2 - (view.centre - self.width / 2), 0, spare))
+        left = int(np.clip(spare / 2 - (view.center - self.width / 2), 0, spare))
         pixels[:horizon] = self._sky[self._sky.shape[0] - horizon :, left : left + self.width]
-        ground = (*self._weather.haze.colour, PAVEMENT)
+        ground = (*self._weather.haze.color, PAVEMENT)
         cv2.rectangle(pixels, (0, horizon), (self.width, self.height), ground, cv2.FILLED)
         return pixels
 
     def _draw_skyline(self, canvas: Canvas, view: View) -> None:
         """A far row of trees on the horizon."""
         step = view.focal * 0.04
-        k = np.arange(int(-view.centre / step) - 2, int((self.width - view.centre) / step) + 2)
+        k = np.arange(int(-view.center / step) - 2, int((self.width - view.center) / step) + 2)
         rise = view.focal * (0.014 + 0.02 * ((k * 7919) % 13) / 13)
-        x = np.array((0.0, 0.5, 1.0, 1.3, -0.3)) * step + view.centre + k[:, None] * step
+        x = np.array((0.0, 0.5, 1.0, 1.3, -0.3)) * step + view.center + k[:, None] * step
         y = view.horizon - np.array((0.7, 1.0, 0.8, 0.0, 0.0)) * rise[:, None] + np.array((0, 0, 0, 2, 2))
         points = np.stack([x, y], axis=-1).reshape(-1, 2)
         greens = np.array((70.0, 92.0, 60.0)) * (0.9 + 0.2 * ((k * 31) % 7) / 7)[:, None]
-        canvas.polygons(points, range(5, len(points) + 1, 5), greens, TREE, _SIGHT_METRES * 0.8)
+        canvas.polygons(points, range(5, len(points) + 1, 5), greens, TREE, _SIGHT_METERS * 0.8)
 
     def _things(self, view: View, seconds: float) -> list[Item]:
         """All that is in sight, in the order of painting."""
         things: list[Item] = []
-        for chunk in range(int((view.z - 16) // CHUNK_METRES), int((view.z + _SIGHT_METRES) // CHUNK_METRES) + 1):
+        for chunk in range(int((view.z - 16) // CHUNK_METERS), int((view.z + _SIGHT_METERS) // CHUNK_METERS) + 1):
             things += standing(self.seed, chunk, self._layout)
         for stream in self._streams:
-            things += stream.between(self.seed, view.z - 4, view.z + _SIGHT_METRES, seconds)
+            things += stream.between(self.seed, view.z - 4, view.z + _SIGHT_METERS, seconds)
         for number, gap in enumerate(self._lead_gaps):  # cars ahead in the camera's own lane, now nearer, now farther
             z = view.z + gap * (1 + 0.22 * math.sin(0.35 * seconds + 2 * number + self.seed))
             x = 0.1 * math.sin(0.3 * seconds + number)
@@ -164,7 +164,7 @@ class SyntheticDrive:
                 return False
             far = near
         margin = (0.8 * item.height if item.kind.endswith("tree") else 2.2) * view.focal / far
-        column = view.mirror * (item.x - view.x) / far * view.focal + view.centre
+        column = view.mirror * (item.x - view.x) / far * view.focal + view.center
         return -margin < column < self.width + margin
 
     def _draw(self, canvas: Canvas, view: View, item: Item) -> None:
@@ -195,7 +195,7 @@ class SyntheticDrive:
                 draw_sign(canvas, view, item)
 
     def _photograph(self, pixels: Image, index: int) -> tuple[Image, Image]:
-        """Part colours from classes, and pass the colours through a lens, a film and a sensor."""
+        """Part colors from classes, and pass the colors through a lens, a film and a sensor."""
         labels = np.asarray(cv2.extractChannel(pixels, 3), dtype=np.uint8)
         lens = np.array((1, 6, 1), dtype=np.float32) / 8  # softens by half a pixel, the same to all sides
         rgb = cv2.sepFilter2D(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), -1, lens, lens)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.synthetic.canvas import BICYCLIST, CAR, PEDESTRIAN, POLE, SIGN, Canvas, Colour, scaled
-from rtseg.synthetic.scene import CAR_COLOURS, CLOTHES, SKIN, Item
+from rtseg.synthetic.canvas import BICYCLIST, CAR, PEDESTRIAN, POLE, SIGN, Canvas, Color, scaled
+from rtseg.synthetic.scene import CAR_COLORS, CLOTHES, SKIN, Item
 from rtseg.synthetic.view import View
 
 Point = tuple[float, float]
@@ -25,11 +25,11 @@ class _CarModel:
     """Convex polygons one after the other, painted in this order."""
 
     points: npt.NDArray[np.float64]
-    """`[N, 3]` metres: right of the car's middle, above the road, beyond its near end."""
+    """`[N, 3]` meters: right of the car's middle, above the road, beyond its near end."""
     ends: tuple[int, ...]
     """Where each polygon's points end."""
     fixed: npt.NDArray[np.float64]
-    """`[polygons, 3]`: the colours of glass, tyres and lamps, 0 where painted."""
+    """`[polygons, 3]`: the colors of glass, tyres and lamps, 0 where painted."""
     painted: npt.NDArray[np.float64]
     """`[polygons, 1]`: how bright the car's paint is there, 0 where not painted."""
 
@@ -39,27 +39,27 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     """A hatchback or van whose rear or `nose` is near, seen with its left (-1) or right (1) flank."""
     points: list[tuple[float, float, float]] = []
     ends: list[int] = []
-    fixed: list[Colour] = []
+    fixed: list[Color] = []
     painted: list[float] = []
 
-    def face(corners: list[tuple[float, float, float]], colour: Colour | float) -> None:
+    def face(corners: list[tuple[float, float, float]], color: Color | float) -> None:
         points.extend(corners)
         ends.append(len(points))
-        fixed.append(colour if isinstance(colour, tuple) else (0.0, 0.0, 0.0))
-        painted.append(0.0 if isinstance(colour, tuple) else colour)
+        fixed.append(color if isinstance(color, tuple) else (0.0, 0.0, 0.0))
+        painted.append(0.0 if isinstance(color, tuple) else color)
 
     def across(
-        half_low: float, low: float, z_low: float, half_high: float, high: float, z_high: float, colour: Colour | float
+        half_low: float, low: float, z_low: float, half_high: float, high: float, z_high: float, color: Color | float
     ) -> None:
         face(
             [(-half_low, low, z_low), (half_low, low, z_low), (half_high, high, z_high), (-half_high, high, z_high)],
-            colour,
+            color,
         )
 
     length = 4.2
     roof, belt, sill = (2.05, 1.15, 0.32) if van else (1.46, 0.92, 0.3)
     half, top_half = 0.88, (0.8 if van else 0.66)
-    glass: Colour = (44, 54, 64)
+    glass: Color = (44, 54, 64)
     # along the car: foot and top of the near glass, top and foot of the far glass
     if van:
         foot, top, top_far, foot_far = (0.5, 1.1, 4.1, 4.15) if nose else (0.0, 0.1, 3.0, 3.7)
@@ -84,8 +84,8 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     for a, b, c, d in panes:
         face([(*low, a), (*high, b), (*high, c), (*low, d)], (40, 48, 56))
     for wheel in (0.75, length - 0.8):
-        for radius, colour in ((0.33, (22.0, 22.0, 24.0)), (0.2, (124.0, 126.0, 130.0)))[: 2 if fine else 1]:
-            face([(side, 0.33 + radius * y, wheel + radius * z) for z, y in _CIRCLE], colour)
+        for radius, color in ((0.33, (22.0, 22.0, 24.0)), (0.2, (124.0, 126.0, 130.0)))[: 2 if fine else 1]:
+            face([(side, 0.33 + radius * y, wheel + radius * z) for z, y in _CIRCLE], color)
     for x in (-half + 0.12, half - 0.32):  # tyres below the body
         face([(x, 0.0, 0.3), (x + 0.2, 0.0, 0.3), (x + 0.2, 0.4, 0.3), (x, 0.4, 0.3)], (20, 20, 22))
     across(half, sill - 0.08, 0, half, near_end, 0, 1.0)
@@ -122,49 +122,49 @@ def draw_car(canvas: Canvas, view: View, item: Item) -> None:
     near = item.z - view.z
     fine = view.focal / max(near, view.near) > _ROUGH_PIXELS_PER_METRE
     model = _car_model(item.variant % 7 == 0, item.towards, 1 if item.x < view.x else -1, fine)
-    paint = np.array(CAR_COLOURS[item.variant % len(CAR_COLOURS)])
+    paint = np.array(CAR_COLORS[item.variant % len(CAR_COLORS)])
     depths = np.maximum(near + model.points[:, 2], view.near)
     points = view.project(item.x + model.points[:, 0], model.points[:, 1], depths)
     canvas.polygons(points, model.ends, model.fixed + model.painted * paint, CAR, max(near, 0.0))
 
 
 class _Figure:
-    """Flat parts of a person, bicycle or sign, in metres right of and above where it stands, painted in turn."""
+    """Flat parts of a person, bicycle or sign, in meters right of and above where it stands, painted in turn."""
 
     def __init__(self, view: View, item: Item) -> None:
         self.depth = item.z - view.z
         self.scale = view.focal / self.depth
         self.rough = self.scale < _ROUGH_PIXELS_PER_METRE
-        self.foot = (view.centre + view.mirror * (item.x - view.x) * self.scale, view.row(self.depth))
+        self.foot = (view.center + view.mirror * (item.x - view.x) * self.scale, view.row(self.depth))
         self.points: list[Point] = []
         self.ends: list[int] = []
-        self.colours: list[Colour] = []
+        self.colors: list[Color] = []
 
-    def part(self, points: list[Point], colour: Colour) -> None:
+    def part(self, points: list[Point], color: Color) -> None:
         self.points += points
         self.ends.append(len(self.points))
-        self.colours.append(colour)
+        self.colors.append(color)
 
-    def box(self, left: float, bottom: float, right: float, top: float, colour: Colour) -> None:
-        self.part([(left, bottom), (right, bottom), (right, top), (left, top)], colour)
+    def box(self, left: float, bottom: float, right: float, top: float, color: Color) -> None:
+        self.part([(left, bottom), (right, bottom), (right, top), (left, top)], color)
 
-    def limb(self, start: Point, end: Point, width: float, colour: Colour) -> None:
+    def limb(self, start: Point, end: Point, width: float, color: Color) -> None:
         x, y = end[0] - start[0], end[1] - start[1]
         scale = width / 2 / max(math.hypot(x, y), 1e-6)
         u, v = -y * scale, x * scale
         self.part([(start[0] - u, start[1] - v), (start[0] + u, start[1] + v), (end[0] + 0.8 * u, end[1] + 0.8 * v),
-                   (end[0] - 0.8 * u, end[1] - 0.8 * v)], colour)  # fmt: skip
+                   (end[0] - 0.8 * u, end[1] - 0.8 * v)], color)  # fmt: skip
 
-    def disc(self, x: float, y: float, radius: float, colour: Colour, stretch: float = 1.0) -> None:
-        self.part([(x + radius * u, y + radius * stretch * v) for u, v in _CIRCLE], colour)
+    def disc(self, x: float, y: float, radius: float, color: Color, stretch: float = 1.0) -> None:
+        self.part([(x + radius * u, y + radius * stretch * v) for u, v in _CIRCLE], color)
 
     def paint(self, canvas: Canvas, label: int) -> None:
         pixels = np.array(self.points) * (self.scale, -self.scale) + self.foot
-        canvas.polygons(pixels, self.ends, np.array(self.colours), label, self.depth)
+        canvas.polygons(pixels, self.ends, np.array(self.colors), label, self.depth)
 
 
-def _outfit(variant: int) -> tuple[Colour, Colour, Colour, Colour]:
-    hair: Colour = ((40, 30, 26), (96, 64, 40), (170, 130, 80), (60, 60, 64))[variant % 4]
+def _outfit(variant: int) -> tuple[Color, Color, Color, Color]:
+    hair: Color = ((40, 30, 26), (96, 64, 40), (170, 130, 80), (60, 60, 64))[variant % 4]
     return CLOTHES[variant % 9], CLOTHES[(variant // 9) % 9], SKIN[(variant // 81) % 4], hair
 
 
@@ -173,7 +173,7 @@ def draw_pedestrian(canvas: Canvas, view: View, item: Item) -> None:
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
     swing = math.sin(item.phase)
-    shoes: Colour = (30, 28, 28)
+    shoes: Color = (30, 28, 28)
     for leg in (-1, 1):
         lift = 0.10 * max(0.0, swing * leg)
         foot = (leg * 0.09 + 0.09 * swing * leg, 0.05 + lift)
@@ -213,7 +213,7 @@ def draw_cyclist(canvas: Canvas, view: View, item: Item) -> None:
     """Someone on a bicycle, seen from behind or from the front, legs turning."""
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
-    frame = CAR_COLOURS[(item.variant // 7) % len(CAR_COLOURS)]
+    frame = CAR_COLORS[(item.variant // 7) % len(CAR_COLORS)]
     turn = math.sin(item.phase)
     figure.disc(0, 0.34, 0.065, (26, 26, 28), 5.2)
     figure.box(-0.04, 0.3, 0.04, 0.95, frame)
@@ -229,7 +229,7 @@ def draw_cyclist(canvas: Canvas, view: View, item: Item) -> None:
         figure.limb((arm * 0.2, 1.45), (arm * 0.29, 1.1), 0.12, scaled(coat, 0.82))
     figure.part([(-0.16, 0.92), (0.16, 0.92), (0.23, 1.4), (0.12, 1.52), (-0.12, 1.52), (-0.23, 1.4)], coat)
     figure.disc(0, 1.66, 0.115, skin if item.towards else hair, 1.15)
-    helmet = CAR_COLOURS[item.variant % len(CAR_COLOURS)]
+    helmet = CAR_COLORS[item.variant % len(CAR_COLORS)]
     figure.part([(-0.135, 1.68), (0.135, 1.68), (0.12, 1.78), (0.05, 1.83), (-0.05, 1.83), (-0.12, 1.78)], helmet)
     if item.towards:
         figure.disc(0, 0.98, 0.04, (250, 246, 220))
@@ -242,15 +242,15 @@ def draw_cyclist(canvas: Canvas, view: View, item: Item) -> None:
 def draw_lamp(canvas: Canvas, view: View, item: Item) -> None:
     """A street lamp whose arm reaches over the road."""
     figure = _Figure(view, item)
-    grey: Colour = (112, 116, 118)
+    gray: Color = (112, 116, 118)
     reach = (-1.6 if item.x > 0 else 1.6) * view.mirror
     top = item.height
-    figure.box(-0.1, 0, 0.1, 1.2, scaled(grey, 0.75))
-    figure.box(-0.07, 0, 0.07, top, grey)
-    figure.part([(0, top - 0.1), (reach, top + 0.3), (reach, top + 0.43), (0, top + 0.03)], grey)
+    figure.box(-0.1, 0, 0.1, 1.2, scaled(gray, 0.75))
+    figure.box(-0.07, 0, 0.07, top, gray)
+    figure.part([(0, top - 0.1), (reach, top + 0.3), (reach, top + 0.43), (0, top + 0.03)], gray)
     figure.part(
         [(reach * 0.8, top + 0.2), (reach * 1.3, top + 0.24), (reach * 1.3, top + 0.4), (reach * 0.8, top + 0.42)],
-        scaled(grey, 0.8),
+        scaled(gray, 0.8),
     )
     figure.paint(canvas, POLE)
 
@@ -270,8 +270,8 @@ def draw_sign(canvas: Canvas, view: View, item: Item) -> None:
             figure.disc(0, top, 0.28, white if odd else (60, 110, 200))
             figure.box(-0.14, top - 0.05, 0.14, top + 0.05, black if odd else white)
         case "triangle sign":
-            for size, colour in ((0.46, red), (0.29, white)):
-                figure.part([(-size, top - size * 0.7), (size, top - size * 0.7), (0, top + size)], colour)
+            for size, color in ((0.46, red), (0.29, white)):
+                figure.part([(-size, top - size * 0.7), (size, top - size * 0.7), (0, top + size)], color)
             figure.box(-0.04, top - 0.16, 0.04, top + 0.1, black)
         case "board sign":
             figure.box(-0.55, top - 0.4, 0.55, top + 0.4, white)
@@ -281,6 +281,6 @@ def draw_sign(canvas: Canvas, view: View, item: Item) -> None:
         case _:
             figure.box(-0.2, top - 0.5, 0.2, top + 0.5, (26, 28, 30))
             lit = item.variant % 3
-            for number, colour in enumerate(((230.0, 40.0, 34.0), (240.0, 170.0, 40.0), (60.0, 220.0, 120.0))):
-                figure.disc(0, top + 0.3 - 0.3 * number, 0.11, colour if number == lit else scaled(colour, 0.3))
+            for number, color in enumerate(((230.0, 40.0, 34.0), (240.0, 170.0, 40.0), (60.0, 220.0, 120.0))):
+                figure.disc(0, top + 0.3 - 0.3 * number, 0.11, color if number == lit else scaled(color, 0.3))
     figure.paint(canvas, SIGN)

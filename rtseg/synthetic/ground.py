@@ -1,4 +1,4 @@
-"""The synthetic street's floor: road, lane marks, kerbs, pavements, their roughness and the shadows on them."""
+"""The synthetic street's floor: road, lane marks, curbs, pavements, their roughness and the shadows on them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from rtseg.synthetic.canvas import PAVEMENT, ROAD, Canvas, Colour, Points, fixed, scaled
-from rtseg.synthetic.scene import CHUNK_METRES, Item, Layout
+from rtseg.synthetic.canvas import PAVEMENT, ROAD, Canvas, Color, Points, fixed, scaled
+from rtseg.synthetic.scene import CHUNK_METERS, Item, Layout
 from rtseg.synthetic.textures import ASPHALT_LIFT, TILE, TILE_PIXELS_PER_METRE, asphalt
 from rtseg.synthetic.view import View
 from rtseg.synthetic.weather import Weather
 
-_WHITE: Colour = (196, 196, 190)
-_YELLOW: Colour = (186, 154, 56)
+_WHITE: Color = (196, 196, 190)
+_YELLOW: Color = (186, 154, 56)
 _DEPTHS = (12.0, 25.0, 50.0, 100.0, 800.0)
-_MARKS_METRES = 100.0
-_SHADOW_METRES = 60.0
+_MARKS_METERS = 100.0
+_SHADOW_METERS = 60.0
 _RING = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 
 def draw_ground(canvas: Canvas, view: View, layout: Layout, weather: Weather, zebras: int) -> None:
     """Paint the floor up to the horizon. `zebras`, 0 to 3, says in which of four pieces of the street crossings lie."""
-    left, right = layout.kerb_left, layout.kerb_right
+    left, right = layout.curb_left, layout.curb_right
     r, g, b = weather.paving
     paving = (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT)
     r, g, b = weather.asphalt
@@ -33,20 +33,20 @@ def draw_ground(canvas: Canvas, view: View, layout: Layout, weather: Weather, ze
     middles = [(near + min(far, 200.0)) / 2 for near, far in bands]
     _strips(canvas, [view.flat(-60, 60, *band) for band in bands], paving, PAVEMENT, middles)
     _strips(canvas, [view.flat(left, right, *band) for band in bands], tarmac, ROAD, middles)
-    for side, kerb in ((-1, left), (1, right)):
-        faces = [view.wall(kerb, *band, 0.12) for band in bands]
-        tops = [view.flat(kerb, kerb + side * 0.28, *band, 0.12) for band in bands]
+    for side, curb in ((-1, left), (1, right)):
+        faces = [view.wall(curb, *band, 0.12) for band in bands]
+        tops = [view.flat(curb, curb + side * 0.28, *band, 0.12) for band in bands]
         _strips(canvas, faces, scaled(paving, 0.75), PAVEMENT, middles)
         _strips(canvas, tops, scaled(paving, 1.22), PAVEMENT, middles)
     _dashes(canvas, view, 1.75, 0.13, 6.0, 3.2)
-    for parking, kerb, side in ((layout.left_parking, left, -1), (layout.right_parking, right, 1)):
+    for parking, curb, side in ((layout.left_parking, left, -1), (layout.right_parking, right, 1)):
         if parking:
-            _dashes(canvas, view, kerb - side * 2.2, 0.1, 3.0, 1.5)
+            _dashes(canvas, view, curb - side * 2.2, 0.1, 3.0, 1.5)
             continue
-        for x in (kerb - side * 0.3, kerb - side * 0.55):
+        for x in (curb - side * 0.3, curb - side * 0.55):
             canvas.fill(view.flat(x - 0.05, x + 0.05, view.near, 90), _YELLOW, ROAD, 20)
-    for chunk in range(int(view.z // CHUNK_METRES) - 1, int((view.z + 90) // CHUNK_METRES) + 1):
-        near = chunk * CHUNK_METRES + 2.0 - view.z
+    for chunk in range(int(view.z // CHUNK_METERS) - 1, int((view.z + 90) // CHUNK_METERS) + 1):
+        near = chunk * CHUNK_METERS + 2.0 - view.z
         if chunk % 4 == zebras and near + 3 > view.near:
             start = max(near, view.near)
             bars = [view.flat(x, x + 0.6, start, near + 3) for x in np.arange(left + 0.5, right - 0.5, 1.2)]
@@ -55,17 +55,17 @@ def draw_ground(canvas: Canvas, view: View, layout: Layout, weather: Weather, ze
 
 
 def _dashes(canvas: Canvas, view: View, x: float, half_width: float, period: float, length: float) -> None:
-    """A broken white line along the street at `x`; all in metres."""
+    """A broken white line along the street at `x`; all in meters."""
     first = int((view.z + view.near - length) // period) + 1
-    starts = [k * period - view.z for k in range(first, first + int(_MARKS_METRES / period))]
+    starts = [k * period - view.z for k in range(first, first + int(_MARKS_METERS / period))]
     strips = [view.flat(x - half_width, x + half_width, max(start, view.near), start + length) for start in starts]
     _strips(canvas, strips, _WHITE, ROAD, starts)
 
 
-def _strips(canvas: Canvas, quads: list[Points], colour: Colour, label: int, depths: Sequence[float]) -> None:
-    """Paint quadrilaterals of one colour and class, each at its depth."""
+def _strips(canvas: Canvas, quads: list[Points], color: Color, label: int, depths: Sequence[float]) -> None:
+    """Paint quadrilaterals of one color and class, each at its depth."""
     ends = range(4, 4 * len(quads) + 1, 4)
-    canvas.polygons(np.concatenate(quads), ends, np.array([colour] * len(quads)), label, depths)
+    canvas.polygons(np.concatenate(quads), ends, np.array([color] * len(quads)), label, depths)
 
 
 def _roughen(canvas: Canvas, view: View) -> None:
@@ -87,7 +87,7 @@ def _roughen(canvas: Canvas, view: View) -> None:
 def draw_shadows(canvas: Canvas, view: View, weather: Weather, things: Sequence[Item]) -> None:
     """Darken the ground where the sun does not reach; the classes stay as they are."""
     height, width = canvas.pixels.shape[:2]
-    top = int(np.clip(view.row(_SHADOW_METRES), 0, height - 1))
+    top = int(np.clip(view.row(_SHADOW_METERS), 0, height - 1))
     mask = np.zeros((height - top, width), dtype=np.uint8)
     for item in things:
         outline = _shadow(view, weather, item)
@@ -100,7 +100,7 @@ def draw_shadows(canvas: Canvas, view: View, weather: Weather, things: Sequence[
 def _shadow(view: View, weather: Weather, item: Item) -> Points | None:
     """The outline of a thing's shadow on the ground, pixels `[N, 2]`, if it has one."""
     near, far = item.z - view.z, item.z + item.length - view.z
-    if far < view.near + 0.1 or near > _SHADOW_METRES:
+    if far < view.near + 0.1 or near > _SHADOW_METERS:
         return None
     near = max(near, view.near)
     match item.kind:

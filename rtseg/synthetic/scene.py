@@ -1,4 +1,4 @@
-"""What stands and moves on the synthetic street, and where: metres along the street, the same for the same seed."""
+"""What stands and moves on the synthetic street, and where: meters along the street, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtseg.synthetic.canvas import Colour
+from rtseg.synthetic.canvas import Color
 
-CHUNK_METRES = 32.0
+CHUNK_METERS = 32.0
 """The street is laid out in pieces of this length, each from the drive's seed and the piece's number."""
 
-CAR_COLOURS: tuple[Colour, ...] = (
+CAR_COLORS: tuple[Color, ...] = (
     (172, 176, 180), (44, 46, 52), (150, 30, 34), (32, 58, 120), (226, 226, 222),
     (96, 100, 106), (30, 72, 58), (196, 160, 60), (70, 96, 130), (120, 40, 60),
 )  # fmt: skip
-CLOTHES: tuple[Colour, ...] = (
+CLOTHES: tuple[Color, ...] = (
     (40, 44, 60), (150, 40, 44), (60, 90, 130), (200, 190, 170), (90, 84, 76),
     (30, 32, 34), (196, 150, 60), (80, 110, 80), (130, 80, 120),
 )  # fmt: skip
-SKIN: tuple[Colour, ...] = ((224, 184, 156), (198, 150, 118), (142, 98, 72), (98, 66, 50))
+SKIN: tuple[Color, ...] = ((224, 184, 156), (198, 150, 118), (142, 98, 72), (98, 66, 50))
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Item:
 
     kind: str
     x: float
-    """Metres to the right of the camera's lane's middle; for things along the street, of their face to the road."""
+    """Meters to the right of the camera's lane's middle; for things along the street, of their face to the road."""
     z: float
-    """Metres along the street, of the end nearer to its start."""
+    """Meters along the street, of the end nearer to its start."""
     length: float = 0.0
-    """Metres along the street."""
+    """Meters along the street."""
     height: float = 0.0
     variant: int = 0
-    """Which of the textures or colours."""
+    """Which of the textures or colors."""
     phase: float = 0.0
     """Where in its stride or turn of the pedals, in radians."""
     towards: bool = False
@@ -47,41 +47,41 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """The street's cross-section, metres to the right of the camera's lane's middle. Traffic keeps left, as in CamVid."""
+    """The street's cross-section, meters to the right of the camera's lane's middle. Traffic keeps left, as in CamVid."""
 
     left_parking: bool
     right_parking: bool
 
     @property
-    def kerb_left(self) -> float:
+    def curb_left(self) -> float:
         """Where the road ends on the left."""
         return -5.9 if self.left_parking else -3.7
 
     @property
-    def kerb_right(self) -> float:
+    def curb_right(self) -> float:
         """Where the road ends on the right."""
         return 8.0 if self.right_parking else 5.8
 
     def front(self, side: int) -> float:
         """Where the pavement ends on a side, -1 left or 1 right, and the gardens and houses begin."""
-        return self.kerb_left - 3.4 if side < 0 else self.kerb_right + 3.4
+        return self.curb_left - 3.4 if side < 0 else self.curb_right + 3.4
 
 
 @functools.lru_cache(maxsize=256)
 def standing(seed: int, chunk: int, layout: Layout) -> tuple[Item, ...]:
     """What stands still in the street's piece number `chunk`."""
     rng = np.random.default_rng((seed, 1, chunk + 1_000_000))
-    start = chunk * CHUNK_METRES
+    start = chunk * CHUNK_METERS
     items: list[Item] = []
     for side in (-1, 1):
         z = start
-        while z < start + CHUNK_METRES - 1.0:
+        while z < start + CHUNK_METERS - 1.0:
             length = float(rng.uniform(8.0, 14.0))
-            if start + CHUNK_METRES - z - length < 5.0:
-                length = start + CHUNK_METRES - z
+            if start + CHUNK_METERS - z - length < 5.0:
+                length = start + CHUNK_METERS - z
             items += _plot(rng, layout.front(side), side, z, length)
             z += length
-        items += _kerbside(rng, layout, side, start)
+        items += _curbside(rng, layout, side, start)
     return tuple(items)
 
 
@@ -114,23 +114,23 @@ def _plot(rng: np.random.Generator, front: float, side: int, z: float, length: f
     return items
 
 
-def _kerbside(rng: np.random.Generator, layout: Layout, side: int, start: float) -> list[Item]:
+def _curbside(rng: np.random.Generator, layout: Layout, side: int, start: float) -> list[Item]:
     """Lamp, signs and a tree at the pavement's edge, cars parked along it."""
     left = side < 0
-    kerb = layout.kerb_left if left else layout.kerb_right
-    items = [Item("lamp", kerb + side * 0.5, start + (6.0 if left else 22.0), height=7.0)]
+    curb = layout.curb_left if left else layout.curb_right
+    items = [Item("lamp", curb + side * 0.5, start + (6.0 if left else 22.0), height=7.0)]
     for _ in range(int(rng.integers(1, 3))):
         kind = ("round sign", "triangle sign", "board sign", "traffic light")[int(rng.integers(4))]
         z, height = start + float(rng.uniform(9 if left else 2, 20)), float(rng.uniform(2.3, 3.0))
-        items.append(Item(kind, kerb + side * 0.45, z, height=height, variant=_variant(rng)))
+        items.append(Item(kind, curb + side * 0.45, z, height=height, variant=_variant(rng)))
     if rng.random() < 0.75:
         z, height = start + float(rng.uniform(24, 30)), float(rng.uniform(5, 8))
-        items.append(Item("tree", kerb + side * 0.9, z, height=height, variant=_variant(rng)))
+        items.append(Item("tree", curb + side * 0.9, z, height=height, variant=_variant(rng)))
     if layout.left_parking if left else layout.right_parking:
-        for bay in range(int(CHUNK_METRES / 6)):
+        for bay in range(int(CHUNK_METERS / 6)):
             if rng.random() < 0.62:
                 z = start + 6.0 * bay + float(rng.uniform(0.3, 1.2))
-                items.append(Item("parked car", kerb - side * 1.1, z, 4.2, variant=_variant(rng), towards=not left))
+                items.append(Item("parked car", curb - side * 1.1, z, 4.2, variant=_variant(rng), towards=not left))
     return items
 
 
@@ -143,13 +143,13 @@ class Stream:
     x: float
     spread: float
     speed: float
-    """Metres a second along the street; negative comes towards the camera."""
+    """Meters a second along the street; negative comes towards the camera."""
     spacing: float
 
     def between(self, seed: int, near: float, far: float, seconds: float) -> Iterator[Item]:
         """Those that are between two places of the street at a time."""
         moved = self.speed * seconds
-        stride = 3.8 if self.kind == "pedestrian" else 1.2  # radians a metre
+        stride = 3.8 if self.kind == "pedestrian" else 1.2  # radians a meter
         for k in range(int((near - moved) // self.spacing) - 1, int((far - moved) // self.spacing) + 1):
             place, across, phase, variant = _member(seed, self.number, k)
             z = (k + 0.6 * place) * self.spacing + moved
@@ -168,7 +168,7 @@ def _member(seed: int, stream: int, k: int) -> tuple[float, float, float, int]:
 
 def streams(layout: Layout, rng: np.random.Generator) -> list[Stream]:
     """The traffic of one drive: oncoming cars, cyclists both ways, and people walking both ways on both pavements."""
-    left, right = layout.kerb_left - 1.9, layout.kerb_right + 1.9
+    left, right = layout.curb_left - 1.9, layout.curb_right + 1.9
     return [
         Stream(0, "car", 3.5, 0.12, -9.0, float(rng.uniform(26, 45))),
         Stream(1, "bicyclist", -2.5, 0.2, 5.2, float(rng.uniform(24, 40))),

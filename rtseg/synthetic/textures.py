@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.synthetic.canvas import Colour, Image, Texture, scaled
+from rtseg.synthetic.canvas import Color, Image, Texture, scaled
 
 Noise = npt.NDArray[np.float32]
 Made = TypeVar("Made")
@@ -25,21 +25,21 @@ ASPHALT_LIFT = 24
 """The asphalt tiles' mean: the ground is painted darker by this much, and a tile added."""
 
 _FLOORS = (2, 3, 3, 4, 2, 3, 5, 4)
-_WALLS: tuple[Colour, ...] = (
+_WALLS: tuple[Color, ...] = (
     (150, 84, 66), (172, 112, 84), (196, 172, 134), (210, 200, 180), (168, 150, 122), (226, 214, 190),
     (140, 132, 126), (186, 150, 120), (128, 92, 80), (206, 180, 168), (176, 190, 196), (222, 206, 160),
 )  # fmt: skip
-_PAINTS: tuple[Colour, ...] = (
+_PAINTS: tuple[Color, ...] = (
     (40, 70, 110), (120, 30, 36), (30, 84, 60), (40, 40, 44), (190, 150, 50), (70, 110, 130), (110, 60, 100),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Facade:
-    """A house's front, its wall's colour and its number of floors."""
+    """A house's front, its wall's color and its number of floors."""
 
     texture: Texture
-    wall: Colour
+    wall: Color
     floors: int
 
 
@@ -134,18 +134,18 @@ def make_facade(rng: np.random.Generator, light: float, floors: int) -> Facade:
     image[:] = wall
     image *= 0.9 + 0.2 * clouds(rng, size, size, 4)[..., None]
     image += 5 * _noise(rng, size, size, 0.0)[..., None]
-    storey = size / (floors + 0.25)
-    image[:: max(int(storey / 9), 4)] *= 0.93
-    image[: int(storey * 0.12)] = scaled(wall, 1.22)
-    image[int(storey * 0.12) : int(storey * 0.16)] *= 0.6
+    story = size / (floors + 0.25)
+    image[:: max(int(story / 9), 4)] *= 0.93
+    image[: int(story * 0.12)] = scaled(wall, 1.22)
+    image[int(story * 0.12) : int(story * 0.16)] *= 0.6
     columns = int(rng.integers(3, 6))
     trim = scaled((232, 228, 218), light)
     high, wide = float(rng.uniform(0.5, 0.66)), float(rng.uniform(0.4, 0.58))
     for floor in range(floors):
-        top = size - storey * (floor + 1)
+        top = size - story * (floor + 1)
         shop = floor == 0 and rng.random() < 0.45
         if shop:
-            _shop(image, rng, top, storey, light)
+            _shop(image, rng, top, story, light)
             continue
         for column in range(columns):
             pitch = size / columns
@@ -156,34 +156,34 @@ def make_facade(rng: np.random.Generator, light: float, floors: int) -> Facade:
                 if door
                 else scaled((62, 76, 92), light * rng.uniform(0.6, 1.7))
             )
-            y, bottom = top + storey * 0.2, (size if door else top + storey * (0.2 + high))
+            y, bottom = top + story * 0.2, (size if door else top + story * (0.2 + high))
             _pane(image, x - 4, y - 4, x + pitch * wide + 4, bottom + 3, trim)
             _pane(image, x, y, x + pitch * wide, bottom, glass)
             if not door:
-                _pane(image, x, y, x + pitch * wide, y + storey * 0.12, scaled(glass, 0.6))
+                _pane(image, x, y, x + pitch * wide, y + story * 0.12, scaled(glass, 0.6))
                 _pane(image, x + pitch * wide / 2 - 1, y, x + pitch * wide / 2 + 1, bottom, trim)
                 _pane(image, x, (y + bottom) / 2 - 1, x + pitch * wide, (y + bottom) / 2 + 1, trim)
                 _pane(image, x - 6, bottom + 3, x + pitch * wide + 6, bottom + 6, scaled(wall, 0.7))
-    image[-int(storey * 0.1) :] *= 0.75
+    image[-int(story * 0.1) :] *= 0.75
     return Facade(_texture(image), wall, floors)
 
 
-def _pane(image: Noise, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
-    image[max(int(top), 0) : int(bottom), max(int(left), 0) : int(right)] = colour
+def _pane(image: Noise, left: float, top: float, right: float, bottom: float, color: Color) -> None:
+    image[max(int(top), 0) : int(bottom), max(int(left), 0) : int(right)] = color
 
 
-def _shop(image: Noise, rng: np.random.Generator, top: float, storey: float, light: float) -> None:
+def _shop(image: Noise, rng: np.random.Generator, top: float, story: float, light: float) -> None:
     size = image.shape[1]
     paint = scaled(_PAINTS[rng.integers(len(_PAINTS))], light * rng.uniform(0.9, 1.5))
-    _pane(image, 0, top + storey * 0.08, size, size, scaled(paint, 0.8))
-    _pane(image, 0, top + storey * 0.08, size, top + storey * 0.3, paint)
+    _pane(image, 0, top + story * 0.08, size, size, scaled(paint, 0.8))
+    _pane(image, 0, top + story * 0.08, size, top + story * 0.3, paint)
     for start in np.arange(0.3, 0.7, 0.06):  # the shop's name, as a row of bright blocks
         _pane(
             image,
             size * start,
-            top + storey * 0.13,
+            top + story * 0.13,
             size * (start + 0.035),
-            top + storey * 0.25,
+            top + story * 0.25,
             scaled((240, 230, 200), light),
         )
     panes = int(rng.integers(2, 4))
@@ -192,23 +192,23 @@ def _shop(image: Noise, rng: np.random.Generator, top: float, storey: float, lig
         _pane(
             image,
             left,
-            top + storey * 0.38,
+            top + story * 0.38,
             right,
-            top + storey * 0.88,
+            top + story * 0.88,
             scaled((92, 104, 108), light * rng.uniform(0.6, 1.4)),
         )
         _pane(
             image,
             left,
-            top + storey * 0.6,
+            top + story * 0.6,
             right,
-            top + storey * 0.88,
+            top + story * 0.88,
             scaled((120, 108, 84), light * rng.uniform(0.5, 1.2)),
         )
     if rng.random() < 0.6:  # an awning in stripes
         for stripe in range(16):
-            colour = scaled((236, 232, 220), light) if stripe % 2 else paint
-            _pane(image, size * stripe / 16, top + storey * 0.3, size * (stripe + 1) / 16, top + storey * 0.44, colour)
+            color = scaled((236, 232, 220), light) if stripe % 2 else paint
+            _pane(image, size * stripe / 16, top + story * 0.3, size * (stripe + 1) / 16, top + story * 0.44, color)
 
 
 def make_hedge(rng: np.random.Generator, light: float) -> Texture:
@@ -233,9 +233,9 @@ def make_tree(rng: np.random.Generator, light: float, sun: float) -> Texture:
     for _ in range(int(rng.integers(26, 44))):
         angle, reach, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.random()), rng.uniform(0.06, 0.14) * width
         x, y = slim * reach * np.cos(angle), reach * np.sin(angle)  # within the crown, -1 to 1
-        centre = (int(middle + 0.34 * width * x), int(crown_y + 0.256 * height * y))
-        cv2.circle(crown, centre, int(radius), 255, cv2.FILLED)
-        cv2.circle(shade, centre, int(radius), float(0.85 - 0.27 * y + 0.14 * sun * x), cv2.FILLED)
+        center = (int(middle + 0.34 * width * x), int(crown_y + 0.256 * height * y))
+        cv2.circle(crown, center, int(radius), 255, cv2.FILLED)
+        cv2.circle(shade, center, int(radius), float(0.85 - 0.27 * y + 0.14 * sun * x), cv2.FILLED)
     edge = _noise(rng, width, height, 4.6)
     inside = cv2.GaussianBlur(crown, (0, 0), 7.5).astype(np.float32)
     crown = np.where((inside > 20) & (inside + 34 * edge > 120), 255, 0).astype(np.uint8)
@@ -254,7 +254,7 @@ def make_fence(rng: np.random.Generator, light: float) -> Texture:
     """A fence of upright boards, or dark railings before a hedge."""
     width, height, pitch = 256, 64, 16
     boards = rng.random() < 0.6
-    wood: Colour = ((150, 112, 76), (118, 88, 64), (176, 168, 152), (96, 112, 96))[rng.integers(4)]
+    wood: Color = ((150, 112, 76), (118, 88, 64), (176, 168, 152), (96, 112, 96))[rng.integers(4)]
     image = np.empty((height, width, 3), dtype=np.float32)
     image[:] = scaled(wood, light) if boards else scaled((58, 74, 52), light)
     for x in range(0, width, pitch):

@@ -1,4 +1,4 @@
-"""The synthetic drive's camera: from metres on the street to pixels."""
+"""The synthetic drive's camera: from meters on the street to pixels."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy.typing as npt
 Points = npt.NDArray[np.float64]
 
 CAMERA_HEIGHT = 1.45
-"""Metres above the road."""
+"""Meters above the road."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera that looks along the street: x to the right, y up, z ahead of it, in metres."""
+    """A pinhole camera that looks along the street: x to the right, y up, z ahead of it, in meters."""
 
     focal: float
-    centre: float
+    center: float
     """The vanishing point's column."""
     horizon: float
     """The vanishing point's row."""
     x: float
     z: float
-    """Metres driven."""
+    """Meters driven."""
     mirror: float
     """-1 swaps left and right, for traffic on the other side."""
     near: float = 1.2
-    """Nothing nearer than this many metres is drawn."""
+    """Nothing nearer than this many meters is drawn."""
 
     @classmethod
     def at(cls, width: int, height: int, seconds: float, speed: float, mirror: float) -> View:
@@ -36,20 +36,20 @@ class View:
         focal = float(np.sqrt(width * height))
         yaw = 0.016 * np.sin(0.5 * seconds) + 0.004 * np.sin(1.7 * seconds)
         pitch = 0.003 * np.sin(2.9 * seconds) + 0.0015 * np.sin(7.1 * seconds)
-        centre = width / 2 + focal * float(yaw) - mirror * 0.02 * width
+        center = width / 2 + focal * float(yaw) - mirror * 0.02 * width
         horizon = height * 0.49 + focal * float(pitch)
-        return cls(focal, centre, horizon, 0.25 * float(np.sin(0.4 * seconds)), speed * seconds, mirror)
+        return cls(focal, center, horizon, 0.25 * float(np.sin(0.4 * seconds)), speed * seconds, mirror)
 
     def project(self, x: Points | float, y: Points | float, z: Points) -> Points:
-        """Pixels `[N, 2]` of points; `z` is metres ahead of the camera."""
+        """Pixels `[N, 2]` of points; `z` is meters ahead of the camera."""
         scale = self.focal / z
         pixels = np.empty((len(z), 2))
-        pixels[:, 0] = self.centre + self.mirror * (x - self.x) * scale
+        pixels[:, 0] = self.center + self.mirror * (x - self.x) * scale
         pixels[:, 1] = self.horizon - (y - CAMERA_HEIGHT) * scale
         return pixels
 
     def row(self, z: float) -> float:
-        """The row of the ground at `z` metres ahead."""
+        """The row of the ground at `z` meters ahead."""
         return self.horizon + CAMERA_HEIGHT * self.focal / z
 
     def flat(self, x0: float, x1: float, z0: float, z1: float, y: float = 0.0) -> Points:
@@ -67,23 +67,23 @@ class View:
             np.array([x - half, x + half, x + half, x - half]), np.array([height, height, 0.0, 0.0]), np.full(4, z)
         )
 
-    def to_ground(self, per_metre: float, top: int, period: int) -> npt.NDArray[np.float64]:
+    def to_ground(self, per_meter: float, top: int, period: int) -> npt.NDArray[np.float64]:
         """The 3x3 transform from pixels below row `top` to a texture of the ground.
 
         Args:
-            per_metre: the texture's pixels a metre.
+            per_meter: the texture's pixels a meter.
             top: the row that becomes 0.
             period: after how many pixels the texture repeats.
         """
-        # z = h f / (row - horizon); x = camera + mirror (column - centre) z / f
+        # z = h f / (row - horizon); x = camera + mirror (column - center) z / f
         h = CAMERA_HEIGHT
-        offset = (self.z * per_metre) % period
-        across = self.mirror * h * per_metre
+        offset = (self.z * per_meter) % period
+        across = self.mirror * h * per_meter
         below = top - self.horizon
         return np.array(
             [
-                [across, self.x * per_metre, self.x * per_metre * below - across * self.centre],
-                [0.0, offset, h * self.focal * per_metre + offset * below],
+                [across, self.x * per_meter, self.x * per_meter * below - across * self.center],
+                [0.0, offset, h * self.focal * per_meter + offset * below],
                 [0.0, 1.0, below],
             ]
         )

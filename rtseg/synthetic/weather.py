@@ -1,4 +1,4 @@
-"""The synthetic drive's light: sun, haze, sky, and the colours of a camera's film, all from the seed."""
+"""The synthetic drive's light: sun, haze, sky, and the colors of a camera's film, all from the seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.synthetic.canvas import SKY, Colour, Haze, Image
+from rtseg.synthetic.canvas import SKY, Color, Haze, Image
 from rtseg.synthetic.textures import clouds
 
 _NOISE_TILE = 509
@@ -17,14 +17,14 @@ _NOISE_TILE = 509
 
 @dataclass(frozen=True)
 class Weather:
-    """Between grey (0) and `clear` (1), with the sun on one side of the street."""
+    """Between gray (0) and `clear` (1), with the sun on one side of the street."""
 
     clear: float
     sun: float
     """The side of the street that the sun is behind: -1 left, 1 right."""
     haze: Haze
-    asphalt: Colour
-    paving: Colour
+    asphalt: Color
+    paving: Color
     gain: float
     """How much light the camera lets in."""
     tint: tuple[float, float, float]
@@ -59,7 +59,7 @@ class Weather:
         rows, columns = max(height // 3, 8), max(width // 3, 8)
         down = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
         zenith = np.array(_blend((196, 204, 212), (96, 150, 214), self.clear), dtype=np.float32)
-        sky = zenith * (1 - down) + np.array(self.haze.colour, dtype=np.float32) * 1.06 * down
+        sky = zenith * (1 - down) + np.array(self.haze.color, dtype=np.float32) * 1.06 * down
         cover = np.clip((clouds(rng, columns, rows, 5) - 0.58 + 0.14 * (1 - self.clear)) * 5, 0, 1)[..., None]
         white = 252 - 26 * (1 - self.clear) * clouds(rng, columns, rows, 4)[..., None]
         sky = cv2.resize(sky * (1 - 0.85 * cover) + white * 0.85 * cover, (width, height))
@@ -75,6 +75,6 @@ class Weather:
         return np.tile(tile, repeats)[:height, :width]
 
 
-def _blend(grey: Colour, clear: Colour, share: float) -> Colour:
-    mixed: npt.NDArray[np.float64] = np.array(grey) * (1 - share) + np.array(clear) * share
+def _blend(gray: Color, clear: Color, share: float) -> Color:
+    mixed: npt.NDArray[np.float64] = np.array(gray) * (1 - share) + np.array(clear) * share
     return (float(mixed[0]), float(mixed[1]), float(mixed[2]))

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.io.inputs.avi_audio_times import AviTimes
+from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.file_clock import GAP_SECONDS
 from rtseg.io.inputs.safe_open import open_input
 from rtseg.io.inputs.timestamps import fraction
@@ -110,7 +110,7 @@ def _pieces(path: str, index: int) -> Iterator[tuple[float, int, Loudness]]:
         resampler: av.AudioResampler | None = None
         form: tuple[str, str, int] | None = None
         end: float | None = None
-        avi_times = AviTimes(container)
+        avi_times = AviAudioTimes(container)
         for packet in container.demux(stream):
             avi_times.mend(packet)
             try:

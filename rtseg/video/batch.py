@@ -48,15 +48,15 @@ class Run:
     """What all videos of a run share."""
 
     segmenter: Segmenter
-    look: Style
+    style: Style
     encoding: OutputOptions
     reading: InputOptions
     quiet: bool = False
 
     def made_with(self) -> dict[str, Any]:
         """All that decides how an output looks; see `rtseg.video.completed`."""
-        overlay = self.look.overlay(self.segmenter.description)
-        palette = [list(colour) for colour in overlay.palette.colours]  # a palette's file may change under its name
+        overlay = self.style.overlay(self.segmenter.description)
+        palette = [list(color) for color in overlay.palette.colors]  # a palette's file may change under its name
         encoding = {name: value for name, value in asdict(self.encoding).items() if name != "overwrite"}
         part: dict[str, Any] = {
             "start": self.reading.start,
@@ -65,7 +65,7 @@ class Run:
         }
         if self.reading.stream is not None:  # left out otherwise, so that lists of earlier versions still count
             part["stream"] = self.reading.stream
-        return {**asdict(self.look), "palette": palette, **encoding, **part, **self.segmenter.settings()}
+        return {**asdict(self.style), "palette": palette, **encoding, **part, **self.segmenter.settings()}
 
 
 def jobs_at_once(text: str, tasks: int) -> int:
@@ -126,7 +126,7 @@ def process_all(
                 task.source,
                 task.output,
                 run.segmenter,
-                run.look,
+                run.style,
                 run.encoding,
                 run.reading,
                 masks=task.masks,

@@ -2,7 +2,7 @@
 
 Nothing here goes through a source of rtseg or its repairs: both sides of a fidelity report are read this way. Shared with the
 source are only how a file is opened, the arithmetic of MPEG's wrapping clock (`unwrapped`), and what AVI's header says of
-times that FFmpeg reads wrongly (`AviTimes`).
+times that FFmpeg reads wrongly (`AviAudioTimes`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from av.container import InputContainer
 
 from rtseg.core.frame import time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
-from rtseg.io.inputs.avi_audio_times import AviTimes
+from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS, MPEG_TICK, unwrapped
 from rtseg.io.inputs.opened_file import GENERATE_PTS, NO_TIME_STAMPS, arbitrary_clock, is_cover
 from rtseg.io.inputs.safe_open import open_input
@@ -186,7 +186,7 @@ def reading_of(container: InputContainer, video: int) -> ContainerReading:
     """Read all packets of an open file; unreadable stretches are left out."""
     container.flags &= ~GENERATE_PTS
     streams = {stream.index: _reading(stream) for stream in container.streams}
-    avi_times = AviTimes(container)
+    avi_times = AviAudioTimes(container)
     errors = order = 0
     while errors < _ERRORS_IN_A_ROW:
         try:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import SinkError, SourceError
-from rtseg.core.files import PICTURE_SUFFIXES, is_marked_image, mark_image, write_whole
-from rtseg.core.frame import ClassMap, Frame, Segmented, rgb_frame
+from rtseg.core.files import IMAGE_SUFFIXES, is_marked_image, mark_image, write_whole
+from rtseg.core.frame import ClassMap, Frame, SegmentedFrame, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.palette import NO_CLASS
 from rtseg.core.path_conflicts import Input, Output, check_paths
@@ -21,20 +21,20 @@ from rtseg.render.overlay import Overlay
 from rtseg.video.input_search import RESULT_MARK, Wanted, find_files
 from rtseg.video.output_names import unused_name
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """What is written."""
 
 
 def find_images(
-    patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+    patterns: Sequence[str], *, results: Sequence[str] = (), log: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
     """The pictures that the command line names; see `rtseg.video.input_search.find_files`. Proven results carry rtseg's mark.
 
     Raises:
         SourceError: as it says.
     """
-    wanted = Wanted("pictures", PICTURE_SUFFIXES, is_marked_image)
-    return [Path(path) for path in find_files(patterns, wanted, results=results, say=say)]
+    wanted = Wanted("pictures", IMAGE_SUFFIXES, is_marked_image)
+    return [Path(path) for path in find_files(patterns, wanted, results=results, log=log)]
 
 
 def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
@@ -50,7 +50,7 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
         names = [unused_name(path, is_marked_image) for path in usual]
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
-    elif output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+    elif output.suffix.lower() in WRITTEN_SUFFIXES and not output.is_dir():
         raise SinkError(f"{len(inputs)} pictures but one output file '{output}'; name a folder instead")
     else:
         names = [output / f"{path.stem}{_written_suffix(path)}" for path in inputs]
@@ -78,17 +78,17 @@ def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
 
 
 def _written_suffix(path: Path) -> str:
-    return path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".png"
+    return path.suffix if path.suffix.lower() in WRITTEN_SUFFIXES else ".png"
 
 
 def check_suffix(path: Path) -> None:
     """Checks that a picture can be written under a name.
 
     Raises:
-        SinkError: its ending is none of `IMAGE_SUFFIXES`.
+        SinkError: its ending is none of `WRITTEN_SUFFIXES`.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(IMAGE_SUFFIXES))}, not '{path.suffix}'")
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(WRITTEN_SUFFIXES))}, not '{path.suffix}'")
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -116,7 +116,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
-def consecutive_pictures(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+def frame_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
     """The frames of a video, or the pictures of a folder in the order of their names, uint8 `[H, W, 3]`, RGB.
 
     Raises:
@@ -156,7 +156,7 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = Fals
 def process_image(
     path: Path, output: Path, segmenter: Segmenter, overlay: Overlay, *, masks: Path | None = None
 ) -> ClassMap:
-    """Segments one picture and writes it coloured, and its class indices as `masks/NAME.png` where asked.
+    """Segments one picture and writes it colored, and its class indices as `masks/NAME.png` where asked.
 
     (`name_images` and `name_masks` check before that nothing of the user's is replaced.)
 
@@ -168,7 +168,7 @@ def process_image(
     """
     frame = rgb_frame(read_image(path))
     part = segmenter.segment(frame)
-    shown = Segmented(frame, part, overlay.apply(frame, part)).shown
+    rendered = SegmentedFrame(frame, part, overlay.apply(frame, part)).rendered
     classes = resize_classes(part, frame.width, frame.height)
     if masks is not None:
         kept = (
@@ -177,7 +177,7 @@ def process_image(
             else np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
         )
         write_image(masks / f"{path.stem}.png", kept, mark=True)
-    write_image(output, frame_rgb(shown), mark=True)
+    write_image(output, frame_rgb(rendered), mark=True)
     return classes
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rtseg.core.errors import SourceError, printable_name
 from rtseg.core.files import is_partial_name
-from rtseg.core.secrets import shown_name
+from rtseg.core.secrets import redacted_name
 
 _SIDECAR_SUFFIXES = frozenset({
     ".srt", ".vtt", ".ass", ".ssa", ".sub", ".idx", ".json", ".jsonl", ".xml", ".nfo", ".gpx", ".fit", ".kml", ".nmea",
@@ -77,7 +77,7 @@ def find_files(
     wanted: Wanted,
     *,
     results: Sequence[str] = (),
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Files that the command line names: files as they are, folders searched, globs expanded, `-` for stdin.
 
@@ -90,7 +90,7 @@ def find_files(
         patterns: as the user wrote them.
         wanted: what is looked for.
         results: folders of this run's outputs; those below what is searched hold no inputs.
-        say: called with a line for each folder of which something is left out, and one for all else that is.
+        log: called with a line for each folder of which something is left out, and one for all else that is.
 
     Raises:
         SourceError: nothing matches one of them, a folder can't be read, or all that is named are results.
@@ -100,30 +100,30 @@ def find_files(
     for pattern in patterns:
         kind = None if pattern == "-" else kind_of(pattern)
         if kind == "folder":
-            found += [str(path) for path in _find_in_folder(pattern, wanted, results, say)]
+            found += [str(path) for path in _find_in_folder(pattern, wanted, results, log)]
         elif kind is None and glob.has_magic(pattern):
             matches = expand_glob(pattern, results)
             left_out = _LeftOut(wanted)
             inside = [match for match in matches if not left_out.takes(Path(match))]
             if not inside:
                 but = f" but {', '.join(left_out.told())}" if matches else ""
-                raise SourceError(f"nothing matches '{shown_name(pattern)}'{but}")
+                raise SourceError(f"nothing matches '{redacted_name(pattern)}'{but}")
             if matches != inside:
-                say(f"{printable_name(shown_name(pattern))}: left out {', '.join(left_out.told())}")
+                log(f"{printable_name(redacted_name(pattern))}: left out {', '.join(left_out.told())}")
             found += inside
         elif kind is None or len(patterns) == 1 or not named.takes(Path(pattern), named=True):
             found.append(pattern)  # if it is nothing, the source says what is wrong with it
     videos = {Path(path).with_suffix("") for path in found if Path(path).suffix.lower() in wanted.suffixes}
     sidecars = [path for path in found if _is_sidecar(path) and Path(path).with_suffix("") in videos]
     if sidecars:
-        say(f"left out {_counted(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
+        log(f"left out {_counted(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
         found = [path for path in found if path not in sidecars]
     if told := ", ".join(named.told()):
         if not found:
             raise SourceError(
                 f"no {wanted.what} but {told}, which are no inputs; name a single one to use it as an input"
             )
-        say(f"left out {told}")
+        log(f"left out {told}")
     return list({Path(path).absolute() if path != "-" else path: path for path in reversed(found)}.values())[::-1]
 
 
@@ -166,7 +166,7 @@ def is_system_file(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
 
-def _find_in_folder(folder: str, wanted: Wanted, results: Sequence[str], say: Callable[[str], None]) -> list[Path]:
+def _find_in_folder(folder: str, wanted: Wanted, results: Sequence[str], log: Callable[[str], None]) -> list[Path]:
     """The files in a folder that are inputs, not those in folders in it; what else is in it is said in one line.
 
     Raises:
@@ -194,7 +194,7 @@ def _find_in_folder(folder: str, wanted: Wanted, results: Sequence[str], say: Ca
         endings_looked_for = ", ".join(sorted(wanted.suffixes))
         raise SourceError(f"no {wanted.what} in the folder '{folder}'{there} ({endings_looked_for} are looked for)")
     if left_out:
-        say(f"{printable_name(folder)}: left out {', '.join(left_out)}")
+        log(f"{printable_name(folder)}: left out {', '.join(left_out)}")
     return found
 
 

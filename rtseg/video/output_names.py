@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtseg.core.errors import OptionError, SinkError, SourceError, printable_name
 from rtseg.core.path_conflicts import Input, Output, check_paths, is_mask_video
-from rtseg.core.secrets import shown_url
+from rtseg.core.secrets import redacted_url
 from rtseg.io.inputs.safe_open import VIDEO_SUFFIXES
 from rtseg.video.completed import DoneList
 from rtseg.video.input_search import RESULT_MARK, Wanted, find_files, kind_of
@@ -38,7 +38,7 @@ class Task:
 
 
 def name_tasks(
-    inputs: Sequence[str], output: str | None, masks: str | None = None, say: Callable[[str], None] = lambda _: None
+    inputs: Sequence[str], output: str | None, masks: str | None = None, log: Callable[[str], None] = lambda _: None
 ) -> list[Task]:
     """The videos that the command line names, each with its own output.
 
@@ -46,17 +46,17 @@ def name_tasks(
         inputs: files, folders, globs, `-`.
         output: a file for one input, a folder for several; None: beside each input.
         masks: where masks go: a file or folder for one input; for several a folder with a folder for each.
-        say: called with a line for each folder of which files are left out.
+        log: called with a line for each folder of which files are left out.
 
     Raises:
         SourceError: nothing matches one of them.
         SinkError: no folder to put several outputs in, two that would get the same name, or one that would replace an input.
         OptionError: masks of several inputs can't go to one file.
     """
-    found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], say=say)
+    found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], log=log)
     group = len(inputs) > 1 or any(map(_is_group, inputs))
     several = len(found) > 1 or (group and not (output and _is_file_name(output)))
-    outputs = name_outputs(found, output, into_folder=several, say=say)
+    outputs = name_outputs(found, output, into_folder=several, log=log)
     if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
         return [Task(source, target, masks, target != output) for source, target in zip(found, outputs, strict=True)]
     if Path(masks).suffix.lower() == ".mkv":
@@ -67,7 +67,7 @@ def name_tasks(
 
 
 def find_inputs(
-    patterns: Sequence[str], *, results: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+    patterns: Sequence[str], *, results: Sequence[str] = (), log: Callable[[str], None] = lambda _: None
 ) -> list[str]:
     """The videos that the command line names; see `rtseg.video.input_search.find_files`.
 
@@ -76,14 +76,14 @@ def find_inputs(
     """
     for pattern in patterns:
         if "://" in pattern and kind_of(pattern) != "file":
-            address = shown_url(pattern)
+            address = redacted_url(pattern)
             raise SourceError(
                 f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
                 f"or use `rtseg live --url {address} --record FILE`"
             )
     done = DoneList({})
     wanted = Wanted("videos", VIDEO_SUFFIXES, lambda path: done.is_listed(path) or is_mask_video(path))
-    return find_files(patterns, wanted, results=results, say=say)
+    return find_files(patterns, wanted, results=results, log=log)
 
 
 def name_outputs(
@@ -91,7 +91,7 @@ def name_outputs(
     output: str | None,
     *,
     into_folder: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """One output for each input: `output` itself for one input, files in the folder `output` for several.
 
@@ -99,14 +99,14 @@ def name_outputs(
         inputs: the input files.
         output: as the user wrote it; None: beside each input, under a name that replaces nothing but an earlier result.
         into_folder: `output` is a folder for one input too.
-        say: called with a line for each output that gets another name because the usual one is taken.
+        log: called with a line for each output that gets another name because the usual one is taken.
 
     Raises:
         SinkError: several inputs but no folder to put them in, two that would get the same name, or one that would replace
             an input.
     """
     if output is None:
-        names = _beside(inputs, say)
+        names = _beside(inputs, log)
     elif len(inputs) == 1 and not into_folder and kind_of(output) != "folder" and not output.endswith(("/", os.sep)):
         names = [output]
     else:
@@ -154,7 +154,7 @@ def unused_name(path: Path, is_own: Callable[[Path], bool] = lambda _: False) ->
     return next(name for name in names if not os.path.lexists(name) or is_own(name))
 
 
-def _beside(inputs: Sequence[str], say: Callable[[str], None]) -> list[str]:
+def _beside(inputs: Sequence[str], log: Callable[[str], None]) -> list[str]:
     done = DoneList({})
     names: list[Path] = []
     for path in inputs:
@@ -164,7 +164,7 @@ def _beside(inputs: Sequence[str], say: Callable[[str], None]) -> list[str]:
         names.append(unused_name(usual, done.is_listed))
         if os.path.lexists(usual) and names[-1] != usual:
             kept, name = printable_name(str(usual)), printable_name(str(names[-1]))
-            say(f"{kept} exists and is not known as a result of rtseg: it is left as it is, the output is {name}")
+            log(f"{kept} exists and is not known as a result of rtseg: it is left as it is, the output is {name}")
     return [str(name) for name in names]
 
 

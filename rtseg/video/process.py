@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.errors import printable, printable_name
-from rtseg.core.frame import Segmented, StreamInfo
+from rtseg.core.frame import SegmentedFrame, StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Board, Progress
 from rtseg.core.run_report import run_identity
 from rtseg.core.stats import Stats
-from rtseg.gpu.telemetry import HeatWatch
+from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
-from rtseg.pipeline.gpu_path import Road, idle_decoder, open_on_road
+from rtseg.pipeline.gpu_path import FramePath, idle_decoder, open_gpu_source
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
 from rtseg.video.verify import InputFile, Recorder, compare
@@ -31,7 +31,7 @@ def process(
     source_name: str,
     output: str,
     segmenter: Segmenter,
-    look: Style,
+    style: Style,
     encoding: OutputOptions,
     reading: InputOptions | None = None,
     *,
@@ -67,16 +67,16 @@ def process(
     """
     side = [] if masks is None else [mask_output(masks)]
     check_paths([Input(source_name)], [Output(output, "-o"), *side], overwrite=encoding.overwrite)
-    overlay = look.overlay(segmenter.description)
+    overlay = style.overlay(segmenter.description)
     stats = Stats(segmenter.classes)
     reading = reading or InputOptions()
-    source, why_not = open_on_road(source_name, segmenter, overlay, **asdict(reading))
-    road: Road | None = None
+    source, why_not = open_gpu_source(source_name, segmenter, overlay, **asdict(reading))
+    frame_path: FramePath | None = None
     sinks: list[Sink] = []
-    heat = HeatWatch()
+    telemetry = TelemetryMonitor()
     recorder = Recorder(source.info)
     try:
-        size = overlay.shown_size(source.info.width, source.info.height)
+        size = overlay.output_size(source.info.width, source.info.height)
         video = open_output(output, source.info, size, encoding, reading.strict)
         sinks.append(video)
         if masks is not None:
@@ -87,28 +87,28 @@ def process(
             )
         sinks += extra_sinks
         pixel_aspect = float(source.info.sample_aspect_ratio)
-        steady = segmenter.steady()
+        smoothing = segmenter.smoothing()
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
-        road = Road(source.info, segmenter, overlay, steady=steady, why_not=why_not)
+        frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, why_not=why_not)
         stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
 
-            def left(_: Segmented) -> None:
+            def left(_: SegmentedFrame) -> None:
                 progress.advance()
-                heat.look()
+                telemetry.poll()
                 if on_frame:
                     on_frame()
 
             run(
                 source,
-                road.segment,
+                frame_path.segment,
                 overlay,
                 sinks,
                 stats,
                 observer=recorder,
                 on_frame=left,
                 threads=threads,
-                streams=road.streams,
+                streams=frame_path.streams,
             )
         written = video.finish()
         stats.stop()  # the encoder's last frames are out: they belong to the run
@@ -129,25 +129,25 @@ def process(
         raise
     finally:
         source.close()
-        if road is not None:
-            road.close()
+        if frame_path is not None:
+            frame_path.close()
     return {
         **run_identity("video", source_name, output, segmenter),
         "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
-        **({"smooth": {"keep": steady.smooth, "cuts": steady.cuts}} if steady else {}),
-        "road": road.taken,
+        **({"temporal_smoothing": {"momentum": smoothing.smooth, "cuts": smoothing.cuts}} if smoothing else {}),
+        "path": frame_path.taken,
         "decoder": source.info.codec,
         "encoder": video.encoder,
         **stats.to_dict(),
         "fidelity": report.to_dict(),
-        **({"heat": heat.latest} if heat.latest else {}),
+        **({"telemetry": telemetry.latest} if telemetry.latest else {}),
         "notes": [
-            *road.notes,
+            *frame_path.notes,
             *idle_decoder(segmenter, overlay, reading.decoder),
             *source.info.notes,
             *source.warnings,
             *video.warnings,
-            *heat.notes,
+            *telemetry.notes,
         ],
     }
 

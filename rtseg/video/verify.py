@@ -14,7 +14,7 @@ import numpy as np
 from av.container import InputContainer
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Colour, Frame, Passthrough, StreamInfo, time_code_of
+from rtseg.core.frame import Color, Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
@@ -153,8 +153,8 @@ class _Comparison:
 
     def report(self) -> FidelityReport:
         """Compare everything."""
-        shown = self._shown_times(self._output)
-        out_times = sorted(time if time is not None else number for number, time in enumerate(shown))
+        rendered = self._shown_times(self._output)
+        out_times = sorted(time if time is not None else number for number, time in enumerate(rendered))
         match, count = self._match_frames(out_times)
         error_ms = difference_ms = None
         moved = Fraction(0)
@@ -177,8 +177,8 @@ class _Comparison:
         streams = tuple(beside.reports())
         self.problems += beside.problems
         self.repairs += beside.repairs
-        colour = _colour_tags(self._recorder.info.colour, self._own.codec_context)
-        self._check_picture(colour)
+        color = _color_tags(self._recorder.info.color, self._own.codec_context)
+        self._check_picture(color)
         self._check_choice()
         return FidelityReport(
             frames_in=count,
@@ -186,7 +186,7 @@ class _Comparison:
             corrupt=self._corrupt,
             timestamp_error_ms=error_ms,
             duration_difference_ms=difference_ms,
-            colour_tags=colour,
+            color_tags=color,
             streams=streams,
             problems=tuple(self.problems),
             moved_ms=float(moved) * 1000,
@@ -284,8 +284,8 @@ class _Comparison:
                 moved = shift
             else:
                 self.problems.append(f"all frames are shown {float(shift) * 1000:+.1f} ms off their time")
-        shown = sorted(time for time in self._shown_times(self._output) if time is not None)
-        if same := sum(later == earlier for earlier, later in pairwise(shown)):
+        rendered = sorted(time for time in self._shown_times(self._output) if time is not None)
+        if same := sum(later == earlier for earlier, later in pairwise(rendered)):
             frames = "1 frame is" if same == 1 else f"{same} frames are"
             what = f"{frames} shown at the time of the one before: the container counts in {float(tick) * 1000:g} ms"
             self.problems.append(what)
@@ -325,9 +325,9 @@ class _Comparison:
 
     # What players show
 
-    def _check_picture(self, colour: str) -> None:
-        if colour == "changed":
-            self.problems.append("the colour tags are not the input's")
+    def _check_picture(self, color: str) -> None:
+        if color == "changed":
+            self.problems.append("the color tags are not the input's")
         if not self._upright:
             self.problems.append("players would turn the picture: it carries a display matrix")
         context, size = self._own.codec_context, self._written.size
@@ -336,9 +336,9 @@ class _Comparison:
 
     def _check_choice(self) -> None:
         """Whether players choose the segmented video, and the audio that they choose in the input."""
-        shown = _chosen("video", {self._own.index: self._output.video, **self._output.others})
-        if shown != self._own.index:
-            self.problems.append(f"players would show video stream {shown}, which is not the segmented one")
+        rendered = _chosen("video", {self._own.index: self._output.video, **self._output.others})
+        if rendered != self._own.index:
+            self.problems.append(f"players would show video stream {rendered}, which is not the segmented one")
         indices = {**self._written.copied, **self._written.reencoded}
         # A time code and cover pictures are written behind all others.
         kinds = {n: reading.kind for n, reading in sorted(self._input.others.items()) if n in indices}
@@ -375,12 +375,12 @@ def _upright(container: InputContainer) -> bool:
     return False
 
 
-def _colour_tags(colour: Colour, context: Any) -> str:
+def _color_tags(color: Color, context: Any) -> str:
     pairs = [
-        (colour.space_tag, context.colorspace, _UNSPECIFIED),
-        (colour.primaries_tag, context.color_primaries, _UNSPECIFIED),
-        (colour.transfer_tag, context.color_trc, _UNSPECIFIED),
-        (2 if colour.full_range else 0, context.color_range if context.color_range == 2 else 0, 0),
+        (color.space_tag, context.colorspace, _UNSPECIFIED),
+        (color.primaries_tag, context.color_primaries, _UNSPECIFIED),
+        (color.transfer_tag, context.color_trc, _UNSPECIFIED),
+        (2 if color.full_range else 0, context.color_range if context.color_range == 2 else 0, 0),
     ]
     tagged = [(ours, theirs, nothing) for ours, theirs, nothing in pairs if ours != nothing]
     if all(ours == theirs for ours, theirs, _ in tagged):

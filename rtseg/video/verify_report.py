@@ -22,7 +22,7 @@ class StreamReport:
 
     codec: str
 
-    fate: str
+    action: str
     """`copied`, `re-encoded` or `left out`."""
 
     packets_in: int
@@ -34,11 +34,11 @@ class StreamReport:
     def describe(self) -> str:
         """For people, without the time stamps."""
         if self.kind == "data" and self.codec == TIME_CODE:
-            return "time code " + ("kept" if self.fate == "re-encoded" else self.fate)
+            return "time code " + ("kept" if self.action == "re-encoded" else self.action)
         if self.kind == "cover" and self.equal:
-            return "cover picture " + ("kept" if self.fate == "copied" else self.fate)
-        if self.fate != "copied":
-            return f"{self.kind} {self.codec} {self.fate}"
+            return "cover picture " + ("kept" if self.action == "copied" else self.action)
+        if self.action != "copied":
+            return f"{self.kind} {self.codec} {self.action}"
         return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"
 
 
@@ -78,7 +78,7 @@ class FidelityReport:
     duration_difference_ms: float | None
     """Length of the output less that of the input's video stream; None: unknown, or the input's clock jumps."""
 
-    colour_tags: str
+    color_tags: str
     """`kept`, `not held by the format` or `changed`."""
 
     streams: tuple[StreamReport, ...]
@@ -137,7 +137,7 @@ class FidelityReport:
         if self.sync and self.repairs:
             worst = max((abs(point.difference_ms) for point in self.sync), default=0.0)
             parts.append(f"audio in step within {worst:.1f} ms")
-        parts.append(f"colour tags {self.colour_tags}")
+        parts.append(f"color tags {self.color_tags}")
         if self.reference == "once":
             parts.append("the input can't be read again: compared with what was read")
         return "fidelity: " + ", ".join(parts)

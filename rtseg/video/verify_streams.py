@@ -66,7 +66,7 @@ class StreamComparison:
     def reports(self) -> list[StreamReport]:
         """Compare each stream of the input; what is wrong goes to `problems`."""
         video = self._video
-        fates = {
+        actions = {
             **dict.fromkeys(self._written.copied, "copied"),
             **dict.fromkeys(self._written.reencoded, "re-encoded"),
         }
@@ -75,26 +75,28 @@ class StreamComparison:
         for index, reading in self._input.others.items():
             if index not in self._known:
                 continue  # An MP4's chapter track: FFmpeg gives it as chapters.
-            fate = fates.get(index, "left out")
+            action = actions.get(index, "left out")
             out = self._output.others.get(indices[index]) if index in indices else None
             trouble = ""
             if reading.codec == TIME_CODE:
                 if reading.time_code not in self._output.time_codes:
-                    fate = "left out"
+                    action = "left out"
                 if out is not None and out.codec != TIME_CODE:
                     out = None  # a camera that says it in its metadata
             if reading.kind == "cover":
-                trouble = "" if fate != "copied" or self._holds_cover(reading) else "the picture is not in the output"
-            elif fate == "copied" and out is not None:
+                trouble = "" if action != "copied" or self._holds_cover(reading) else "the picture is not in the output"
+            elif action == "copied" and out is not None:
                 trouble = self._packets_differ(index, reading, out, video)
-            elif fate == "re-encoded" and out is not None and reading.kind == "audio":
+            elif action == "re-encoded" and out is not None and reading.kind == "audio":
                 trouble = self._transcoded_differs(index, reading, out, indices[index], video)
             if trouble:
                 self.problems.append(f"{reading.kind} stream {index}: {trouble}")
             packets_out = 0 if out is None else len(out.pts)
-            copied = fate == "copied" and not trouble
+            copied = action == "copied" and not trouble
             packets_in = packets_out if copied else len(reading.pts) - len(reading.hidden)
-            reports.append(StreamReport(index, reading.kind, reading.codec, fate, packets_in, packets_out, not trouble))
+            reports.append(
+                StreamReport(index, reading.kind, reading.codec, action, packets_in, packets_out, not trouble)
+            )
         return reports
 
     def _holds_cover(self, reading: StreamReading) -> bool:
@@ -132,10 +134,10 @@ class StreamComparison:
             if reading.kind == "video" and set(out.pts) == {NO_TIME} != set(reading.pts):
                 self._note_delay(index, out)
             if reading.kind == "video" and set(reading.pts) == {NO_TIME} != set(out.pts):
-                shown = [
+                rendered = [
                     t for t in decoded_times(str(self._written.path), self._written.copied[index]) if t is not None
                 ]
-                if shown != sorted(shown):
+                if rendered != sorted(rendered):
                     return "its pictures are not shown in their order"
         tolerance = max(out.time_base, reading.time_base) + self._coarse
         match = match_times(going_in, out_times, reading.time_base, out.time_base, tolerance=tolerance, gap=self._gap)
@@ -199,18 +201,18 @@ class StreamComparison:
             return 0
         before = self._places_before(reading, out, numbers)
         early = next((place for place in range(len(numbers)) if place not in before), len(numbers))
-        shown = sum(place not in out.hidden for place in range(early))
+        rendered = sum(place not in out.hidden for place in range(early))
         if reading.kind == "video":
             # The frame at whose time the part begins goes on at its beginning.
             segments = self._video.segments if self._video is not None else []
             moved = segments[0].shift * self._video.unit if segments and self._video is not None else Fraction(0)
             begin = self._begin + moved - out.time_base / 2
             times = [out.time(place) for place in before if place not in out.hidden]
-            shown = sum(time is None or time * out.time_base < begin for time in times)
-        if shown > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
-            packets = _counted(shown, f"packet{{s}} of {reading.kind} stream {index}")
+            rendered = sum(time is None or time * out.time_base < begin for time in times)
+        if rendered > (reading.kind == "audio"):  # an encoder's first packet of audio is silence
+            packets = _counted(rendered, f"packet{{s}} of {reading.kind} stream {index}")
             what = f"{packets} before the first that is shown: the container can't hide them"
-            self.repairs.append(Repair(index, what, shown, 0.0))
+            self.repairs.append(Repair(index, what, rendered, 0.0))
         return early if reading.kind == "video" else 0
 
     def _note_missing_start(self, index: int, reading: StreamReading, numbers: list[int]) -> None:
@@ -228,8 +230,8 @@ class StreamComparison:
 
     def _note_delay(self, index: int, out: StreamReading) -> None:
         """Report by how much FFmpeg shows a copied camera late whose pictures are reordered, as AVI has no times for them."""
-        shown = first_decoded(str(self._written.path), self._written.copied[index])
-        seconds = 0.0 if shown is None else float(shown - min(out.dts) * out.time_base)
+        rendered = first_decoded(str(self._written.path), self._written.copied[index])
+        seconds = 0.0 if rendered is None else float(rendered - min(out.dts) * out.time_base)
         if seconds > 0:
             what = (
                 f"AVI does not say when the reordered pictures of video stream {index} are shown: some players, FFmpeg's among "
@@ -339,9 +341,9 @@ def _comparable(
         going_in = [None if time is None else next(known) for time in going_in]
         out_times = sorted(time for time in out_times if time is not None)  # type: ignore[assignment]
         before = set(range(len(before)))
-    shown = [place for place in range(len(numbers)) if place not in before]
+    rendered = [place for place in range(len(numbers)) if place not in before]
     after = [time for place, time in enumerate(out_times) if place not in before]
-    return [going_in[place] for place in shown], [time for time in after if time is not None]
+    return [going_in[place] for place in rendered], [time for time in after if time is not None]
 
 
 def _stamps(stamps: Sequence[int]) -> list[int | None]:

@@ -67,12 +67,12 @@ def test_each_stage_runs_once_at_least_on_a_machine_that_is_held_up(drive: Path)
 
 def test_several_are_items_with_a_picture(drive: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    file, picture = tmp_path / "now.json", tmp_path / "now.png"
-    result = invoke(drive, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--picture", picture)
+    file, chart = tmp_path / "now.json", tmp_path / "now.png"
+    result = invoke(drive, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--chart", chart)
     assert result.exit_code == 0, result.output
     items = json.loads(file.read_text())["items"]
     assert [item["input_size"] for item in items] == [[64, 32], [96, 64]]
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert chart.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_drawn_street_is_the_default(tmp_path: Path) -> None:
@@ -136,17 +136,17 @@ def test_a_picture_that_can_not_be_drawn_is_told_before_anything_is_measured(
     drive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rtseg.bench.report.importlib.util.find_spec", lambda name: None)
-    result = invoke(drive, *QUICK, "--picture", "x.png")
+    result = invoke(drive, *QUICK, "--chart", "x.png")
     assert result.exit_code == 1
     assert result.output.strip() == (
-        'rtseg: a picture needs matplotlib: pip install "rtseg[train]", or leave --picture out'
+        'rtseg: a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out'
     )
 
 
 def test_a_picture_that_can_not_be_written_is_one_line(drive: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "file").touch()
-    result = invoke(drive, *QUICK, "--picture", tmp_path / "file" / "x.png")
+    result = invoke(drive, *QUICK, "--chart", tmp_path / "file" / "x.png")
     assert result.exit_code == 1
     assert "can't be written" in result.output
     assert "Traceback" not in result.output

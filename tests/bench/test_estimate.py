@@ -65,9 +65,9 @@ def test_what_can_not_be_estimated() -> None:
 
 def test_the_command_says_that_it_is_an_estimate(tmp_path: Path) -> None:
     out = tmp_path / "estimate.json"
-    shown = rtseg("bench", "--estimate", "orin-nano", "--model", "nano", "--size", "480x288", "--json", out)
-    assert shown.returncode == 0, shown.stderr
-    assert "ESTIMATE, nothing was measured: camvid-nano at 480x288 on Jetson Orin Nano" in shown.stdout
+    rendered = rtseg("bench", "--estimate", "orin-nano", "--model", "nano", "--size", "480x288", "--json", out)
+    assert rendered.returncode == 0, rendered.stderr
+    assert "ESTIMATE, nothing was measured: camvid-nano at 480x288 on Jetson Orin Nano" in rendered.stdout
     told = json.loads(out.read_text())["estimates"]
     assert [(each["measured"], each["input_size"]) for each in told] == [(False, [480, 288])]
     wrong = rtseg("bench", "--estimate", "xavier")

@@ -26,7 +26,7 @@ HEAVY = ("numpy", "cv2", "av", "openvino", "torch", "onnx")
 
 
 def draw(path: Path, frames: int = 30, size: tuple[int, int] = (320, 192), audio: bool = False) -> Path:
-    """A video of flat stripes in the classes' own colours that move by four pixels a frame."""
+    """A video of flat stripes in the classes' own colors that move by four pixels a frame."""
     width, height = size
     table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
     with av.open(str(path), "w") as container:

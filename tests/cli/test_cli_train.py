@@ -1,4 +1,4 @@
-"""From labelled pictures to a model that runs, by the commands alone."""
+"""From labeled pictures to a model that runs, by the commands alone."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_train_then_eval_then_image(data: Path, tmp_path: Path) -> None:
     assert "pixel accuracy" in measured.stdout
     assert (tmp_path / "worst.png").exists()
 
-    shown = run_here(
+    rendered = run_here(
         "image", data / "images" / "val" / "040.png", "-o", tmp_path / "out.png", "--model", run / "model.onnx", "-q"
     )
-    assert shown.returncode == 0, shown.stderr
+    assert rendered.returncode == 0, rendered.stderr
 
     again = run_here("train", data, "--out", run, "--variant", "nano", "--epochs", 2)
     assert again.returncode == 1
@@ -85,7 +85,7 @@ def test_wrong_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_video_is_not_taken_for_labelled_pictures(tmp_path: Path) -> None:
+def test_a_video_is_not_taken_for_labeled_pictures(tmp_path: Path) -> None:
     (tmp_path / "drive.mp4").touch()
     result = run_here("eval", tmp_path / "drive.mp4")
     assert result.returncode == 1

@@ -27,7 +27,7 @@ def test_small_is_the_default_and_both_say_what_they_are() -> None:
     for name in ("small", "nano"):
         assert told[name]["classes"][3] == "road"
         assert "CamVid" in told[name]["trained_on"]
-        assert "not for commercial use" in told[name]["licence"]
+        assert "not for commercial use" in told[name]["license"]
         assert told[name]["precision"] == "fp16"
         assert 0.5 < told[name]["metrics"]["val/pixel_accuracy"] < 1
 

@@ -32,7 +32,7 @@ ARGUMENTS = [
     "/dev/video2",
     "--record",
     "drive.mp4",
-    "--segment",
+    "--split-every",
     "60",
     "--keep",
     "10GB",
@@ -56,7 +56,7 @@ ARGUMENTS = [
 def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
     table = table_of(ARGUMENTS)
     assert table == {
-        "camera": ["0", "/dev/video2"], "record": "drive.mp4", "segment": "60", "keep": "10GB", "alpha": 0.4,
+        "camera": ["0", "/dev/video2"], "record": "drive.mp4", "split-every": "60", "keep": "10GB", "alpha": 0.4,
         "legend": True, "adaptive": True, "decoder": "auto", "overwrite": False, "view": "mask", "show": ["web"],
     }  # fmt: skip
     path = tmp_path / "rtseg.toml"
@@ -281,9 +281,11 @@ def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path,
         numbers.publish({"frames": {"read": 10}, "now": {"shown_fps": 9, "capture_fps": 10, "age_ms": {"p99": 40}}})
         assert systemd.recv(1000) == b"READY=1"
         assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=9.0 of 10.0 fps, age p99 40 ms"
-        numbers.publish({"frames": {"read": 10}, "outages": {"connected": False}})
+        numbers.publish({"frames": {"read": 10}, "disconnects": {"connected": False}})
         assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=camera lost, trying again"
-        numbers.publish({"frames": {"read": 10}, "outages": {"connected": True}})  # said to deliver, but nothing moves
+        numbers.publish(
+            {"frames": {"read": 10}, "disconnects": {"connected": True}}
+        )  # said to deliver, but nothing moves
         systemd.settimeout(1.5)
         with pytest.raises(TimeoutError):
             systemd.recv(1000)

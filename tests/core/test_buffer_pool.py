@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtseg.core.buffer_pool import Recycled
+from rtseg.core.buffer_pool import BufferPool
 
 
 def test_memory_is_used_again_once_the_array_is_gone() -> None:
-    memory = Recycled()
+    memory = BufferPool()
     first = memory.empty(720, 1280)
     place = first.ctypes.data
     assert (first.shape, first.dtype, first.flags.c_contiguous, first.flags.writeable) == (
@@ -36,11 +36,11 @@ LOOKS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_whoever_still_looks_keeps_the_picture(look: str) -> None:
-    memory = Recycled()
+def test_whoever_still_looks_keeps_the_picture(style: str) -> None:
+    memory = BufferPool()
     array = memory.empty(4, 6)
     array[:] = 7
-    kept = LOOKS[look](array)
+    kept = LOOKS[style](array)
     del array
     others = [memory.empty(4, 6) for _ in range(3)]
     for other in others:
@@ -49,7 +49,7 @@ def test_whoever_still_looks_keeps_the_picture(look: str) -> None:
 
 
 def test_two_arrays_at_once_do_not_share() -> None:
-    memory = Recycled()
+    memory = BufferPool()
     arrays = [memory.empty(3, 5) for _ in range(40)]
     for number, array in enumerate(arrays):
         array[:] = number
@@ -57,7 +57,7 @@ def test_two_arrays_at_once_do_not_share() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    memory = Recycled()
+    memory = BufferPool()
     arrays = [memory.empty(10, 10) for _ in range(200)]
     del arrays
     for side in range(1, 100):
@@ -68,7 +68,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 @pytest.mark.timeout(180)
 def test_threads_never_see_each_others_pictures() -> None:
-    memory = Recycled()
+    memory = BufferPool()
     wrong = []
 
     def work(value: int) -> None:

@@ -1,4 +1,4 @@
-"""Colours into YUV and back: against the standards' own figures, and against swscale."""
+"""Colors into YUV and back: against the standards' own figures, and against swscale."""
 
 from __future__ import annotations
 
@@ -8,91 +8,91 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
 from rtseg.core.color import guess_matrix, rgb_to_planes, rgb_to_yuv_matrix, yuv_to_rgb_matrix
-from rtseg.core.frame import Colour
+from rtseg.core.frame import Color
 
 MATRICES = ("bt601", "bt709", "bt2020")
 SWSCALE = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": getattr(Colorspace, "BT2020", None)}
-STREAMS = [Colour(matrix, full) for matrix in MATRICES for full in (False, True)]  # type: ignore[arg-type]
+STREAMS = [Color(matrix, full) for matrix in MATRICES for full in (False, True)]  # type: ignore[arg-type]
 
 
-def some_colours() -> np.ndarray:
+def some_colors() -> np.ndarray:
     corners = np.array([(r, g, b) for r in (0, 128, 255) for g in (0, 128, 255) for b in (0, 128, 255)])
     return np.concatenate([corners, np.random.default_rng(1).integers(0, 256, (997, 3))]).astype(np.uint8)
 
 
-# 8-bit colour bars of ITU-R BT.601-7 and BT.709-6, limited range; JPEG's (JFIF 1.02) for full range.
+# 8-bit color bars of ITU-R BT.601-7 and BT.709-6, limited range; JPEG's (JFIF 1.02) for full range.
 @pytest.mark.parametrize(
-    ("colour", "rgb", "yuv"),
+    ("color", "rgb", "yuv"),
     [
-        (Colour("bt601", False), (255, 255, 255), (235, 128, 128)),
-        (Colour("bt601", False), (0, 0, 0), (16, 128, 128)),
-        (Colour("bt601", False), (255, 0, 0), (81, 90, 240)),
-        (Colour("bt601", False), (0, 255, 0), (145, 54, 34)),
-        (Colour("bt601", False), (0, 0, 255), (41, 240, 110)),
-        (Colour("bt709", False), (255, 255, 255), (235, 128, 128)),
-        (Colour("bt709", False), (255, 0, 0), (63, 102, 240)),
-        (Colour("bt709", False), (0, 255, 0), (173, 42, 26)),
-        (Colour("bt709", False), (0, 0, 255), (32, 240, 118)),
-        (Colour("bt601", True), (255, 0, 0), (76, 85, 255)),
-        (Colour("bt601", True), (0, 0, 0), (0, 128, 128)),
-        (Colour("rgb", True), (10, 20, 30), (20, 30, 10)),
+        (Color("bt601", False), (255, 255, 255), (235, 128, 128)),
+        (Color("bt601", False), (0, 0, 0), (16, 128, 128)),
+        (Color("bt601", False), (255, 0, 0), (81, 90, 240)),
+        (Color("bt601", False), (0, 255, 0), (145, 54, 34)),
+        (Color("bt601", False), (0, 0, 255), (41, 240, 110)),
+        (Color("bt709", False), (255, 255, 255), (235, 128, 128)),
+        (Color("bt709", False), (255, 0, 0), (63, 102, 240)),
+        (Color("bt709", False), (0, 255, 0), (173, 42, 26)),
+        (Color("bt709", False), (0, 0, 255), (32, 240, 118)),
+        (Color("bt601", True), (255, 0, 0), (76, 85, 255)),
+        (Color("bt601", True), (0, 0, 0), (0, 128, 128)),
+        (Color("rgb", True), (10, 20, 30), (20, 30, 10)),
     ],
 )
-def test_published_values(colour: Colour, rgb: tuple[int, int, int], yuv: tuple[int, int, int]) -> None:
-    assert tuple(rgb_to_planes(np.array([rgb], dtype=np.uint8), colour)[0]) == yuv
+def test_published_values(color: Color, rgb: tuple[int, int, int], yuv: tuple[int, int, int]) -> None:
+    assert tuple(rgb_to_planes(np.array([rgb], dtype=np.uint8), color)[0]) == yuv
 
 
-@pytest.mark.parametrize("colour", STREAMS, ids=str)
-def test_there_and_back(colour: Colour) -> None:
-    rgb = some_colours()
-    matrix = yuv_to_rgb_matrix(colour)
-    back = rgb_to_planes(rgb, colour) @ matrix[:, :3].T + matrix[:, 3]
+@pytest.mark.parametrize("color", STREAMS, ids=str)
+def test_there_and_back(color: Color) -> None:
+    rgb = some_colors()
+    matrix = yuv_to_rgb_matrix(color)
+    back = rgb_to_planes(rgb, color) @ matrix[:, :3].T + matrix[:, 3]
     # Half a level of rounding in each of Y, U, V, scaled up by 255/219 and 255/224 times 2 (1 - Kb).
     assert np.abs(back - rgb).max() <= 2.0
 
 
-@pytest.mark.parametrize("colour", STREAMS, ids=str)
-def test_swscale_agrees_from_rgb(colour: Colour) -> None:
-    if SWSCALE[colour.matrix] is None:
+@pytest.mark.parametrize("color", STREAMS, ids=str)
+def test_swscale_agrees_from_rgb(color: Color) -> None:
+    if SWSCALE[color.matrix] is None:
         pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    rgb = some_colours()
+    rgb = some_colors()
     picture = av.VideoFrame.from_ndarray(rgb.reshape(32, 32, 3), format="rgb24")
-    color_range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+    color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
     yuv = picture.reformat(
-        format="yuv444p", dst_colorspace=SWSCALE[colour.matrix], dst_color_range=color_range
+        format="yuv444p", dst_colorspace=SWSCALE[color.matrix], dst_color_range=color_range
     ).to_ndarray()
-    ours = rgb_to_planes(rgb, colour).astype(int)
+    ours = rgb_to_planes(rgb, color).astype(int)
     assert np.abs(yuv.reshape(3, -1).T.astype(int) - ours).max() <= 1
 
 
-@pytest.mark.parametrize("colour", STREAMS, ids=str)
-def test_swscale_agrees_to_rgb(colour: Colour) -> None:
-    if SWSCALE[colour.matrix] is None:
+@pytest.mark.parametrize("color", STREAMS, ids=str)
+def test_swscale_agrees_to_rgb(color: Color) -> None:
+    if SWSCALE[color.matrix] is None:
         pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    yuv = rgb_to_planes(some_colours(), colour)
+    yuv = rgb_to_planes(some_colors(), color)
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.T).reshape(3, 32, 32), format="yuv444p")
-    color_range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+    color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
     rgb = picture.reformat(
         format="rgb24",
-        src_colorspace=SWSCALE[colour.matrix],
+        src_colorspace=SWSCALE[color.matrix],
         src_color_range=color_range,
         dst_color_range=ColorRange.JPEG,
     ).to_ndarray()
-    matrix = yuv_to_rgb_matrix(colour)
+    matrix = yuv_to_rgb_matrix(color)
     ours = np.clip(yuv @ matrix[:, :3].T + matrix[:, 3], 0, 255)
     assert np.abs(rgb.reshape(-1, 3) - ours).max() <= 2.5
 
 
-@pytest.mark.parametrize("colour", STREAMS, ids=str)
-def test_greys_have_no_chroma(colour: Colour) -> None:
-    greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    planes = rgb_to_planes(greys, colour)
+@pytest.mark.parametrize("color", STREAMS, ids=str)
+def test_grays_have_no_chroma(color: Color) -> None:
+    grays = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    planes = rgb_to_planes(grays, color)
     assert (planes[:, 1:] == 128).all()
-    assert (planes[0, 0], planes[255, 0]) == ((0, 255) if colour.full_range else (16, 235))
+    assert (planes[0, 0], planes[255, 0]) == ((0, 255) if color.full_range else (16, 235))
 
 
 def test_matrices_differ() -> None:
-    assert not np.allclose(rgb_to_yuv_matrix(Colour("bt601", False)), rgb_to_yuv_matrix(Colour("bt709", False)))
+    assert not np.allclose(rgb_to_yuv_matrix(Color("bt601", False)), rgb_to_yuv_matrix(Color("bt709", False)))
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtseg.core.color import rgb_to_planes
-from rtseg.core.frame import SUBSAMPLING, Colour, Frame, PixelFormat
+from rtseg.core.frame import SUBSAMPLING, Color, Frame, PixelFormat
 from rtseg.core.letterbox import PADDING, Letterbox, resize_classes
 
 SIZES = [(320, 180), (160, 120), (101, 77), (77, 203), (180, 320), (33, 250), (320, 48), (2, 2)]
 LENGTH = st.integers(1, 700)
 
 
-def frame_from_rgb(rgb: np.ndarray, pixel_format: PixelFormat, colour: Colour) -> Frame:
+def frame_from_rgb(rgb: np.ndarray, pixel_format: PixelFormat, color: Color) -> Frame:
     """A frame of a picture, uint8 `[H, W, 3]`, its chroma taken from the upper left pixel of each group."""
     across, down = SUBSAMPLING[pixel_format]
-    full = rgb_to_planes(rgb.reshape(-1, 3), colour).reshape(rgb.shape)
+    full = rgb_to_planes(rgb.reshape(-1, 3), color).reshape(rgb.shape)
     planes = (full[:, :, 0], full[::down, ::across, 1], full[::down, ::across, 2])
-    return Frame(planes, pixel_format, colour, 0, Fraction(1, 25), 0)
+    return Frame(planes, pixel_format, color, 0, Fraction(1, 25), 0)
 
 
 @given(source=st.tuples(LENGTH, LENGTH), wanted=st.tuples(st.integers(32, 700), st.integers(32, 700)))
@@ -34,8 +34,8 @@ def test_fits_without_distortion(source: tuple[int, int], wanted: tuple[int, int
     assert left + width <= wanted[0]
     assert top >= 0
     assert top + height <= wanted[1]
-    assert abs(2 * left + width - wanted[0]) <= 1, "centred"
-    assert abs(2 * top + height - wanted[1]) <= 1, "centred"
+    assert abs(2 * left + width - wanted[0]) <= 1, "centerd"
+    assert abs(2 * top + height - wanted[1]) <= 1, "centerd"
     scale = min(wanted[0] / source[0], wanted[1] / source[1])
     assert abs(width - source[0] * scale) <= max(0.5, 1 - source[0] * scale), "at most half a pixel from the true shape"
     assert abs(height - source[1] * scale) <= max(0.5, 1 - source[1] * scale)
@@ -52,20 +52,20 @@ def test_pixels_that_are_not_square_become_square() -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
-def test_input_holds_the_colour_and_grey_bars(size: tuple[int, int], pixel_format: PixelFormat) -> None:
+def test_input_holds_the_color_and_gray_bars(size: tuple[int, int], pixel_format: PixelFormat) -> None:
     rgb = np.empty((size[1], size[0], 3), dtype=np.uint8)
     rgb[:] = (200, 90, 40)
-    matrices = [Colour("rgb", True)]
+    matrices = [Color("rgb", True)]
     if pixel_format != "gbrp":
-        matrices = [Colour(m, full) for m in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]
-    for colour in matrices:
+        matrices = [Color(m, full) for m in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]
+    for color in matrices:
         box = Letterbox(size, (128, 96))
-        image = box.network_input(frame_from_rgb(rgb, pixel_format, colour))
+        image = box.network_input(frame_from_rgb(rgb, pixel_format, color))
         assert image.shape == (96, 128, 3)
         assert image.dtype == np.uint8
         left, top, width, height = box.inner
         picture = image[top : top + height, left : left + width]
-        assert np.abs(picture.astype(int) - (200, 90, 40)).max() <= 3, colour
+        assert np.abs(picture.astype(int) - (200, 90, 40)).max() <= 3, color
         bars = np.ones((96, 128), dtype=bool)
         bars[top : top + height, left : left + width] = False
         assert (image[bars] == PADDING).all()
@@ -74,15 +74,15 @@ def test_input_holds_the_colour_and_grey_bars(size: tuple[int, int], pixel_forma
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
 @pytest.mark.parametrize("size", [(640, 360), (480, 360), (301, 175), (175, 301)], ids=str)
 def test_things_stay_where_they_are(size: tuple[int, int], pixel_format: PixelFormat) -> None:
-    """The centre of a red block on grey lies, in the network's input, where scaling puts it, to half a pixel."""
+    """The center of a red block on gray lies, in the network's input, where scaling puts it, to half a pixel."""
     width, height = size
     rgb = np.full((height, width, 3), 100, dtype=np.uint8)
     x, y = width * 6 // 10, height * 3 // 10
     w, h = width // 5, height // 5
     rgb[y : y + h, x : x + w] = (250, 20, 20)
-    colour = Colour("rgb", True) if pixel_format == "gbrp" else Colour("bt709", False)
+    color = Color("rgb", True) if pixel_format == "gbrp" else Color("bt709", False)
     box = Letterbox(size, (256, 160))
-    image = box.network_input(frame_from_rgb(rgb, pixel_format, colour)).astype(float)
+    image = box.network_input(frame_from_rgb(rgb, pixel_format, color)).astype(float)
     left, top, inner_width, inner_height = box.inner
     redness = np.clip(image[:, :, 0] - image[:, :, 1], 0, None)
     redness[redness < 10] = 0
@@ -96,7 +96,7 @@ def test_things_stay_where_they_are(size: tuple[int, int], pixel_format: PixelFo
 
 
 def test_source_planes_are_not_written() -> None:
-    frame = frame_from_rgb(np.full((33, 47, 3), 90, dtype=np.uint8), "yuv420p", Colour("bt601", False))
+    frame = frame_from_rgb(np.full((33, 47, 3), 90, dtype=np.uint8), "yuv420p", Color("bt601", False))
     before = [plane.copy() for plane in frame.planes]
     for plane in frame.planes:
         plane.flags.writeable = False
@@ -121,7 +121,7 @@ def test_no_bar_in_the_picture_part(source: tuple[int, int]) -> None:
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)), wanted=st.tuples(st.integers(1, 150), st.integers(1, 150))
 )
 @settings(max_examples=200, deadline=None)
-def test_nearest_neighbour_by_pixel_centres(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+def test_nearest_neighbor_by_pixel_centers(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     width, height = size
     classes = (np.arange(width * height) % 251).astype(np.uint8).reshape(height, width)
     result = resize_classes(classes, *wanted)

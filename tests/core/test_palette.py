@@ -1,4 +1,4 @@
-"""Palettes: what is refused, what is completed, and that colours can be told apart."""
+"""Palettes: what is refused, what is completed, and that colors can be told apart."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rtseg.core.errors import OptionError
 from rtseg.core.palette import (
     BUILT_IN,
     CAMVID_CLASSES,
-    MIN_COLOUR_DISTANCE,
+    MIN_COLOR_DISTANCE,
     STREET,
     Palette,
     _to_lab,
     load_palette,
-    spread_colours,
+    spread_colors,
 )
 
 CITYSCAPES_CLASSES = (
@@ -28,22 +28,22 @@ CITYSCAPES_CLASSES = (
 
 
 @pytest.mark.parametrize("name", ["street", "camvid", "cityscapes"])
-def test_built_in_colours_differ(name: str) -> None:
+def test_built_in_colors_differ(name: str) -> None:
     palette = load_palette(name, CAMVID_CLASSES)
     assert palette.classes == CAMVID_CLASSES
     assert palette.look_alikes() == []
 
 
 @pytest.mark.parametrize("below", [20, 60, 100, 150, 200, 250])
-def test_default_colours_differ_over_a_street(below: int) -> None:
-    """Half transparent over one shade of grey, the default colours stay above the limit, whatever the shade."""
+def test_default_colors_differ_over_a_street(below: int) -> None:
+    """Half transparent over one shade of gray, the default colors stay above the limit, whatever the shade."""
     blended = np.rint(np.array(list(STREET.values())) * 0.5 + below * 0.5).astype(np.uint8)
     lab = _to_lab(blended)
     nearest = min(np.linalg.norm(lab[i] - lab[j]) for i, j in combinations(range(len(lab)), 2))
-    assert nearest > MIN_COLOUR_DISTANCE * 1.2
+    assert nearest > MIN_COLOR_DISTANCE * 1.2
 
 
-def test_lab_of_known_colours() -> None:
+def test_lab_of_known_colors() -> None:
     lab = _to_lab(np.array([(255, 255, 255), (0, 0, 0), (255, 0, 0)], dtype=np.uint8))
     assert lab == pytest.approx(np.array([(100, 0, 0), (0, 0, 0), (53.24, 80.09, 67.20)]), abs=0.1)
 
@@ -52,7 +52,7 @@ def test_look_alikes_are_named() -> None:
     palette = Palette(("a", "b", "c"), ((10, 10, 10), (14, 10, 10), (200, 0, 0)))
     ((first, second, distance),) = palette.look_alikes()
     assert (first, second) == ("a", "b")
-    assert 0 < distance < MIN_COLOUR_DISTANCE
+    assert 0 < distance < MIN_COLOR_DISTANCE
 
 
 def test_unknown_class_suggests_the_nearest() -> None:
@@ -77,8 +77,8 @@ def test_file_with_lists_and_hex(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"Road": [1, 2, 3], "car": "#fF8000"}))
     palette = load_palette(str(file), ("road", "car", "tram"))
-    assert palette.colours[:2] == ((1, 2, 3), (255, 128, 0))
-    assert palette.look_alikes() == []  # the tram got a colour of its own, away from both
+    assert palette.colors[:2] == ((1, 2, 3), (255, 128, 0))
+    assert palette.look_alikes() == []  # the tram got a color of its own, away from both
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_file_with_lists_and_hex(tmp_path: Path) -> None:
     [
         ("{", "can't be read"),
         ("[1]", "must be one JSON object"),
-        ('{"road": [1, 2]}', r"the colour of 'road' is \[1, 2\]"),
+        ('{"road": [1, 2]}', r"the color of 'road' is \[1, 2\]"),
         ('{"road": [1, 2, 256]}', "each 0 to 255"),
         ('{"road": [1, 2, true]}', "each 0 to 255"),
         ('{"road": "#12345"}', "#rrggbb"),
@@ -103,39 +103,39 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: s
 
 
 @pytest.mark.parametrize(
-    ("classes", "colours", "message"),
+    ("classes", "colors", "message"),
     [
-        (("a",), (), "one colour a class"),
+        (("a",), (), "one color a class"),
         ((), (), "holds 1 to 255 classes, not 0"),
         (tuple(str(i) for i in range(256)), ((0, 0, 0),) * 256, "not 256"),
         (("a", "a"), ((0, 0, 0), (9, 9, 9)), "must differ"),
-        (("a",), ((0, 0, 300),), "the colour of 'a'"),
-        (("a",), ((0, 0),), "the colour of 'a'"),
+        (("a",), ((0, 0, 300),), "the color of 'a'"),
+        (("a",), ((0, 0),), "the color of 'a'"),
     ],
 )
-def test_impossible_palettes(classes: tuple[str, ...], colours: tuple, message: str) -> None:
+def test_impossible_palettes(classes: tuple[str, ...], colors: tuple, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Palette(classes, colours)
+        Palette(classes, colors)
 
 
-def test_the_models_own_colours() -> None:
-    assert load_palette("model", ("Road", "car"), [(1, 2, 3), (200, 2, 3)]).colours == ((1, 2, 3), (200, 2, 3))
+def test_the_models_own_colors() -> None:
+    assert load_palette("model", ("Road", "car"), [(1, 2, 3), (200, 2, 3)]).colors == ((1, 2, 3), (200, 2, 3))
     assert load_palette("model", ("road", "car")).look_alikes() == []
 
 
-def test_classes_a_palette_does_not_know_get_far_colours() -> None:
+def test_classes_a_palette_does_not_know_get_far_colors() -> None:
     palette = load_palette("street", (*CAMVID_CLASSES, "tram", "animal"))
-    assert palette.colours[: len(CAMVID_CLASSES)] == tuple(STREET[c] for c in CAMVID_CLASSES)
+    assert palette.colors[: len(CAMVID_CLASSES)] == tuple(STREET[c] for c in CAMVID_CLASSES)
     assert palette.look_alikes() == []
 
 
-def test_spread_colours_are_all_different() -> None:
-    assert len(set(spread_colours(255))) == 255
-    assert Palette(tuple(map(str, range(20))), spread_colours(20)).look_alikes() == []
+def test_spread_colors_are_all_different() -> None:
+    assert len(set(spread_colors(255))) == 255
+    assert Palette(tuple(map(str, range(20))), spread_colors(20)).look_alikes() == []
 
 
-def test_cityscapes_classes_have_the_data_sets_colours() -> None:
+def test_cityscapes_classes_have_the_data_sets_colors() -> None:
     palette = load_palette("cityscapes", CITYSCAPES_CLASSES)
-    assert palette.colours[palette.index("vegetation")] == (107, 142, 35)
-    assert len(set(palette.colours)) == 19
+    assert palette.colors[palette.index("vegetation")] == (107, 142, 35)
+    assert len(set(palette.colors)) == 19
     assert set(BUILT_IN) == {"street", "camvid", "cityscapes"}

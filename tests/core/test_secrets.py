@@ -24,7 +24,7 @@ from rtseg.cli.app import app
 from rtseg.cli.service import without_secrets
 from rtseg.core.errors import OptionError, RtsegError
 from rtseg.core.process_title import masked
-from rtseg.core.secrets import forget, parse_url, redact, remember, shown_name, shown_pipeline, shown_url
+from rtseg.core.secrets import forget, parse_url, redact, redacted_name, redacted_pipeline, redacted_url, remember
 from rtseg.io.gstreamer.process import explain
 from rtseg.io.inputs.safe_open import open_input
 from rtseg.live.inputs import find_inputs
@@ -72,8 +72,8 @@ def forgotten() -> Iterator[None]:
         ("hunter2://cam/x", "***"),
     ],
 )  # fmt: skip
-def test_shown_url_has_no_secrets(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
+def test_shown_url_has_no_secrets(url: str, rendered: str) -> None:
+    assert redacted_url(url) == rendered
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_file_names_are_shown_as_they_are(tmp_path: Path) -> None:
     odd = tmp_path / "12:30 me@home.mp4"
     odd.touch()
     for name in ("drive.mp4", "me@home.mp4", "C:\\drive.mp4", "a=b.mp4", str(odd)):
-        assert shown_name(name) == name
+        assert redacted_name(name) == name
 
 
 # Fuzz
@@ -186,15 +186,15 @@ def said_by(call: object) -> str:
 def test_no_formatter_or_error_repeats_a_secret(drawn: tuple[str, str]) -> None:
     secret, url = drawn
     told = [
-        shown_url(url),
-        shown_name(url),
+        redacted_url(url),
+        redacted_name(url),
         said_by(lambda: repr(parse_url(url))),
         said_by(lambda: [(entry.name, entry.title) for entry in find_inputs(urls=[url])]),
         said_by(lambda: find_inputs(urls=[url], realtime=True)[0].title),
         said_by(lambda: find_files([url]) and "a file"),
         said_by(lambda: Outputs(record=url, push=(url,)).check()),
         said_by(lambda: without_secrets({"url": [url], "push": [url]})[0]),
-        shown_pipeline(f"rtspsrc location='{url}' ! decodebin") if "://" in url else "",
+        redacted_pipeline(f"rtspsrc location='{url}' ! decodebin") if "://" in url else "",
         explain([f"ERROR: from element /a: Could not open {url}. (Generic)"], 1) if "://" in url else "",
     ]
     for text in told:

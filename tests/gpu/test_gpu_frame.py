@@ -12,11 +12,11 @@ import pytest
 from av.video.format import VideoFormat
 from media import made_frame
 
-from rtseg.core.frame import Colour, Frame, Planes
-from rtseg.gpu.gpu_frame import CardFrame, CardPicture, Fetched, card_picture, in_card_memory, software_layout
+from rtseg.core.frame import Color, Frame, Planes
+from rtseg.gpu.gpu_frame import Fetched, GpuFrame, GpuSurface, gpu_surface, in_gpu_memory, software_layout
 from rtseg.io.codecs import acceleration
 
-COLOUR = Colour("bt709", False)
+COLOR = Color("bt709", False)
 
 
 class OnCard:
@@ -42,14 +42,14 @@ class Plane:
         return self._plane.__dlpack__()
 
 
-def frame_on_card(fetch: Any, size: tuple[int, int] = (8, 4)) -> CardFrame:
-    picture = CardPicture(4096, 8192, 512, 512, *size, owner=None)
-    return CardFrame(Fetched(fetch), "yuv420p", COLOUR, 7, Fraction(1, 25), 3, 1, 99, picture=picture)  # type: ignore[arg-type]
+def frame_on_card(fetch: Any, size: tuple[int, int] = (8, 4)) -> GpuFrame:
+    picture = GpuSurface(4096, 8192, 512, 512, *size, owner=None)
+    return GpuFrame(Fetched(fetch), "yuv420p", COLOR, 7, Fraction(1, 25), 3, 1, 99, picture=picture)  # type: ignore[arg-type]
 
 
 def test_where_nv12_lies() -> None:
     picture = OnCard("nv12", (100, 64))
-    found = card_picture(picture)  # type: ignore[arg-type]
+    found = gpu_surface(picture)  # type: ignore[arg-type]
     assert found is not None
     luma, chroma = picture.memory.planes
     assert (found.luma, found.chroma) == (luma.buffer_ptr, chroma.buffer_ptr)
@@ -72,17 +72,17 @@ def test_where_nv12_lies() -> None:
     ids=["10 bits", "4:4:4", "odd width", "odd height", "of another kind of memory", "not on a card"],
 )
 def test_what_the_kernels_cannot_take_has_no_place(picture: Any) -> None:
-    assert card_picture(picture) is None
+    assert gpu_surface(picture) is None
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["PyAV 18", "PyAV 17"])
 @pytest.mark.parametrize("layout", ["nv12", "p010le", "yuv444p"])
 def test_the_layout_in_its_memory(layout: str, tells: bool) -> None:
     picture: Any = OnCard(layout, (96, 64), tells=tells)
-    assert in_card_memory(picture)
+    assert in_gpu_memory(picture)
     assert software_layout(picture).name == layout
     plain = av.VideoFrame(96, 64, "yuv422p")
-    assert not in_card_memory(plain)
+    assert not in_gpu_memory(plain)
     assert software_layout(plain).name == "yuv422p"
 
 
@@ -113,10 +113,10 @@ def test_what_it_becomes_has_planes_of_its_own() -> None:
         raise AssertionError("nobody looked at them")
 
     frame, planes = frame_on_card(never), made_frame(1, (8, 4)).planes
-    shown = frame.with_planes(planes)
-    assert type(shown) is Frame
-    assert shown.planes is planes
-    assert (shown.pts, shown.time_base, shown.index, shown.duration, shown.captured_ns) == (
+    rendered = frame.with_planes(planes)
+    assert type(rendered) is Frame
+    assert rendered.planes is planes
+    assert (rendered.pts, rendered.time_base, rendered.index, rendered.duration, rendered.captured_ns) == (
         7,
         Fraction(1, 25),
         3,
@@ -126,9 +126,9 @@ def test_what_it_becomes_has_planes_of_its_own() -> None:
 
 
 def test_a_frame_on_a_card_is_420() -> None:
-    picture = CardPicture(0, 0, 8, 8, 8, 4, owner=None)
+    picture = GpuSurface(0, 0, 8, 8, 8, 4, owner=None)
     with pytest.raises(ValueError, match="yuv420p, not yuv444p"):
-        CardFrame(made_frame(1, (8, 4)).planes, "yuv444p", COLOUR, 0, Fraction(1), 0, picture=picture)
+        GpuFrame(made_frame(1, (8, 4)).planes, "yuv444p", COLOR, 0, Fraction(1), 0, picture=picture)
 
 
 def test_whose_context_the_decoder_takes() -> None:

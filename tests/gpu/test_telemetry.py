@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rtseg.gpu.telemetry import Heat, HeatWatch
+from rtseg.gpu.telemetry import Telemetry, TelemetryMonitor
 from rtseg.live.sinks.prometheus import exposition
 
 ORIN_NANO = {
@@ -58,8 +58,8 @@ class Board:
 class Nvml:
     """The driver's library with so many cards; None for a value: this card does not tell it."""
 
-    def __init__(self, cards: int = 1, *, celsius: int | None = 64, reasons: int | None = 1, init: int = 0) -> None:
-        self.cards, self.celsius, self.reasons, self.init = cards, celsius, reasons, init
+    def __init__(self, gpus: int = 1, *, celsius: int | None = 64, reasons: int | None = 1, init: int = 0) -> None:
+        self.gpus, self.celsius, self.reasons, self.init = gpus, celsius, reasons, init
 
     @staticmethod
     def _answer(pointer: Any, value: int | None) -> int:
@@ -72,28 +72,28 @@ class Nvml:
         return self.init
 
     def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
-        return self._answer(count, self.cards)
+        return self._answer(count, self.gpus)
 
-    def nvmlDeviceGetHandleByIndex_v2(self, number: int, card: Any) -> int:  # noqa: N802
-        return self._answer(card, number + 1)
+    def nvmlDeviceGetHandleByIndex_v2(self, number: int, gpu: Any) -> int:  # noqa: N802
+        return self._answer(gpu, number + 1)
 
-    def nvmlDeviceGetUtilizationRates(self, card: Any, load: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, gpu: Any, load: Any) -> int:  # noqa: N802
         load._obj.gpu = 87
         return 0
 
-    def nvmlDeviceGetTemperature(self, card: Any, sensor: int, value: Any) -> int:  # noqa: N802
-        return self._answer(value, None if self.celsius is None else self.celsius + card.value)
+    def nvmlDeviceGetTemperature(self, gpu: Any, sensor: int, value: Any) -> int:  # noqa: N802
+        return self._answer(value, None if self.celsius is None else self.celsius + gpu.value)
 
-    def nvmlDeviceGetPowerUsage(self, card: Any, value: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, gpu: Any, value: Any) -> int:  # noqa: N802
         return self._answer(value, 312_500)
 
-    def nvmlDeviceGetClockInfo(self, card: Any, kind: int, value: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
         return self._answer(value, 1410)
 
-    def nvmlDeviceGetMaxClockInfo(self, card: Any, kind: int, value: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetMaxClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
         return self._answer(value, 1980)
 
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, card: Any, value: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, gpu: Any, value: Any) -> int:  # noqa: N802
         return self._answer(value, self.reasons)
 
 
@@ -102,7 +102,7 @@ NO_NVML = Nvml(init=9)  # NVML_ERROR_DRIVER_NOT_LOADED
 
 
 def test_what_an_orin_nano_tells(tmp_path: Path) -> None:
-    assert Heat(Board(tmp_path).root, NO_NVML).read() == {
+    assert Telemetry(Board(tmp_path).root, NO_NVML).read() == {
         "power_mode": "25W",
         "gpu_load_ratio": 0.934,
         "gpu_hertz": 612e6,
@@ -119,72 +119,72 @@ def test_what_an_orin_nano_tells(tmp_path: Path) -> None:
 def test_a_power_mode_without_a_name_is_its_number(tmp_path: Path) -> None:
     board = Board(tmp_path)
     board.write("var/lib/nvpmodel/status", "pmode:0008")
-    assert Heat(board.root, NO_NVML).read()["power_mode"] == "8"
+    assert Telemetry(board.root, NO_NVML).read()["power_mode"] == "8"
 
 
 def test_heat_that_slows_the_board_down_is_told_once_with_what_to_do(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    watch = HeatWatch(Heat(board.root, NO_NVML))
-    assert watch.look(0.0) is None
+    watch = TelemetryMonitor(Telemetry(board.root, NO_NVML))
+    assert watch.style(0.0) is None
     assert watch.latest["throttled"] is False
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    warning = watch.look(1.0)
+    warning = watch.style(1.0)
     assert warning is not None
     assert "gpu-throttle-alert" in warning
     assert "nvpmodel" in warning
     assert "jetson_clocks" in warning
-    assert watch.look(2.0) is None
+    assert watch.style(2.0) is None
     assert watch.latest["throttled_by"] == ["gpu-throttle-alert"]
     board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    assert watch.look(3.0) is None
+    assert watch.style(3.0) is None
     assert watch.latest["throttled"] is False
     assert watch.latest["throttled_seconds"] == 2.0
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert watch.look(4.0) is None  # told a moment ago
+    assert watch.style(4.0) is None  # told a moment ago
     assert watch.notes[0].startswith("the device slowed itself down for 3 s (gpu-throttle-alert): ")
     board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    watch.look(5.0)
+    watch.style(5.0)
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert watch.look(90.0) is not None
+    assert watch.style(90.0) is not None
 
 
 def test_over_current_counts_from_the_run_s_own_beginning(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    heat = Heat(board.root, NO_NVML)
-    assert heat.read()["throttled"] is False  # the twelve events were before
+    telemetry = Telemetry(board.root, NO_NVML)
+    assert telemetry.read()["throttled"] is False  # the twelve events were before
     board.write("sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
     board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
-    assert heat.read()["throttled_by"] == ["under-voltage", "over-current"]
-    assert heat.read()["throttled"] is False
+    assert telemetry.read()["throttled_by"] == ["under-voltage", "over-current"]
+    assert telemetry.read()["throttled"] is False
 
 
 def test_it_is_read_once_a_second_at_most(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    watch = HeatWatch(Heat(board.root, NO_NVML))
-    watch.look(0.0)
+    watch = TelemetryMonitor(Telemetry(board.root, NO_NVML))
+    watch.style(0.0)
     board.write("sys/class/thermal/thermal_zone1/temp", "90000\n")
-    watch.look(0.5)
+    watch.style(0.5)
     assert watch.latest["gpu_celsius"] == 71.5
-    watch.look(1.0)
+    watch.style(1.0)
     assert watch.latest["gpu_celsius"] == 90.0
 
 
 def test_what_a_card_tells(tmp_path: Path) -> None:
-    card = {"load_ratio": 0.87, "celsius": 65, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
-    assert Heat(tmp_path, Nvml()).read() == {
-        **{f"gpu_{name}": value for name, value in card.items()},
+    gpu = {"load_ratio": 0.87, "celsius": 65, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
+    assert Telemetry(tmp_path, Nvml()).read() == {
+        **{f"gpu_{name}": value for name, value in gpu.items()},
         "throttled": False,
     }
-    without = Heat(tmp_path, Nvml(celsius=None, reasons=None)).read()
+    without = Telemetry(tmp_path, Nvml(celsius=None, reasons=None)).read()
     assert "gpu_celsius" not in without
     assert without["throttled"] is False
-    two = Heat(tmp_path, Nvml(2)).read()
+    two = Telemetry(tmp_path, Nvml(2)).read()
     assert (two["gpu0_celsius"], two["gpu1_celsius"]) == (65, 66)
 
 
 @pytest.mark.parametrize(("bits", "why"), [(0x20, "heat"), (0x40 | 0x8, "hardware slowdown, heat"), (0x4, "power cap")])
 def test_a_card_that_throttles(tmp_path: Path, bits: int, why: str) -> None:
-    warning = HeatWatch(Heat(tmp_path, Nvml(reasons=bits))).look(0.0)
+    warning = TelemetryMonitor(Telemetry(tmp_path, Nvml(reasons=bits))).style(0.0)
     assert warning is not None
     assert f"({why})" in warning
     assert "nvidia-smi" in warning
@@ -192,21 +192,21 @@ def test_a_card_that_throttles(tmp_path: Path, bits: int, why: str) -> None:
 
 
 def test_a_jetson_whose_nvml_knows_little(tmp_path: Path) -> None:
-    told = Heat(Board(tmp_path).root, Nvml(celsius=None, reasons=0x20)).read()
+    told = Telemetry(Board(tmp_path).root, Nvml(celsius=None, reasons=0x20)).read()
     assert (told["gpu_load_ratio"], told["gpu_celsius"], told["gpu_watts"]) == (0.934, 71.5, 312.5)
     assert told["throttled_by"] == ["heat"]
 
 
 def test_a_pc_without_either_tells_nothing(tmp_path: Path) -> None:
     pc = {name: text for name, text in ORIN_NANO.items() if not name.startswith(("proc", "var", "etc"))}
-    watch = HeatWatch(Heat(Board(tmp_path, pc).root, NO_NVML))
-    assert watch.look(0.0) is None
+    watch = TelemetryMonitor(Telemetry(Board(tmp_path, pc).root, NO_NVML))
+    assert watch.style(0.0) is None
     assert watch.latest == {}
     assert watch.notes == ()
 
 
 def test_the_metrics_hold_the_readings(tmp_path: Path) -> None:
-    text = exposition({"heat": Heat(Board(tmp_path).root, NO_NVML).read()})
+    text = exposition({"telemetry": Telemetry(Board(tmp_path).root, NO_NVML).read()})
     assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
     assert 'rtseg_device{reading="throttled"} 0' in text
     assert "power_mode" not in text
@@ -227,17 +227,17 @@ def test_a_video_s_statistics_hold_the_readings(tmp_path: Path, monkeypatch: pyt
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
 
     def run(root: Path) -> dict[str, Any]:
-        monkeypatch.setattr(video, "HeatWatch", lambda: HeatWatch(Heat(root, NO_NVML)))
-        look, encoding = Style(), OutputOptions(preset="ultrafast")
+        monkeypatch.setattr(video, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(root, NO_NVML)))
+        style, encoding = Style(), OutputOptions(preset="ultrafast")
         with Segmenter(MODEL, size=(128, 96)) as segmenter:
             return video.process(
-                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, look, encoding, quiet=True
+                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, style, encoding, quiet=True
             )
 
     told = run(board.root)
-    assert told["heat"]["power_mode"] == "25W"
+    assert told["telemetry"]["power_mode"] == "25W"
     assert any("jetson_clocks" in note for note in told["notes"])
-    assert "heat" not in run(tmp_path / "pc")
+    assert "telemetry" not in run(tmp_path / "pc")
 
 
 def test_a_live_run_says_that_the_board_throttles(
@@ -256,12 +256,12 @@ def test_a_live_run_says_that_the_board_throttles(
     write_video(SyntheticDrive(128, 96, frames=45), str(drive), quiet=True)
     board = Board(tmp_path / "board")
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    monkeypatch.setattr(live_run, "HeatWatch", lambda: HeatWatch(Heat(board.root, NO_NVML)))
+    monkeypatch.setattr(live_run, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(board.root, NO_NVML)))
     numbers = LiveNumbers()
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(drive)], realtime=True), Outputs(show=("none",))
         told = live_run.run_live(inputs, outputs, segmenter, Style(), Controls(), numbers=numbers)
-    assert told["heat"]["throttled_by"] == ["gpu-throttle-alert"]
+    assert told["telemetry"]["throttled_by"] == ["gpu-throttle-alert"]
     assert 'rtseg_device{reading="throttled"} 1' in exposition(numbers.latest)
     said = [line for line in capfd.readouterr().err.splitlines() if "slows itself down" in line]
     assert len(said) == 1

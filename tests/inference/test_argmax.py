@@ -21,7 +21,7 @@ ops = pytest.importorskip("openvino.opset13")
 
 
 def by_hand(scores: Any, enlarged: tuple[int, int]) -> Any:
-    """Bilinear by pixel centres, edges repeated, in float64; then the first of the largest."""
+    """Bilinear by pixel centers, edges repeated, in float64; then the first of the largest."""
 
     def weights(count: int, wanted: int) -> Any:
         place = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
@@ -76,12 +76,12 @@ def network(after: Callable[[Any], Any]) -> Any:
 
 
 def enlarge(
-    mode: str = "linear_onnx", centres: str = "half_pixel", height: int = 36, **more: Any
+    mode: str = "linear_onnx", centers: str = "half_pixel", height: int = 36, **more: Any
 ) -> Callable[[Any], Any]:
     def apply(scores: Any) -> Any:
         return ops.interpolate(
             scores, ops.constant([height, 48]), mode, "sizes", axes=ops.constant([2, 3]),
-            coordinate_transformation_mode=centres, **more,
+            coordinate_transformation_mode=centers, **more,
         )  # fmt: skip
 
     return apply
@@ -115,8 +115,8 @@ def test_the_rest_of_the_model_is_done_outside_with_the_same_result(after: Calla
     [
         enlarge("nearest"),
         enlarge("cubic"),
-        enlarge(centres="align_corners"),
-        enlarge(centres="asymmetric"),
+        enlarge(centers="align_corners"),
+        enlarge(centers="asymmetric"),
         enlarge(pads_begin=[0, 0, 0, 0], pads_end=[0, 0, 0, 1]),
         cut(2),
         lambda scores: ops.softmax(enlarge()(scores), 1),

@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import BackendError, ModelError, OptionError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference import BACKENDS, Backend, check_images, choose_backend, open_backend
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 SIZE = (64, 48)
 
 
 class FakeBackend:
-    """Does in NumPy what nearest-color.onnx does: the class whose colour is nearest."""
+    """Does in NumPy what nearest-color.onnx does: the class whose color is nearest."""
 
     name, device, precision = "fake", "NumPy", "fp32"
     free_size, streams, batch = False, 1, 1
-    description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
+    description = ModelInfo("nearest-color", CAMVID_CLASSES, (320, 192))
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.input_size = size
@@ -39,7 +39,7 @@ class FakeBackend:
         check_images(images, self.input_size)
         if self.closed:
             raise BackendError("closed")
-        distance = (images[..., None, :].astype(np.int64) - COLOURS) ** 2
+        distance = (images[..., None, :].astype(np.int64) - COLORS) ** 2
         return distance.sum(axis=-1).argmin(axis=-1).astype(np.uint8)
 
     def close(self) -> None:
@@ -62,13 +62,13 @@ def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
     class Nearest(torch.nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.colours = torch.nn.Parameter(torch.from_numpy(COLOURS).float())
+            self.colors = torch.nn.Parameter(torch.from_numpy(COLORS).float())
 
         def forward(self, image: Any) -> Any:
-            distance = (image[..., None, :].float() - self.colours.float()).square().sum(dim=-1)
+            distance = (image[..., None, :].float() - self.colors.float()).square().sum(dim=-1)
             return distance.argmin(dim=-1).to(torch.uint8)
 
-    description = ModelDescription("nearest-colour", CAMVID_CLASSES, (320, 192))
+    description = ModelInfo("nearest-color", CAMVID_CLASSES, (320, 192))
     patch = pytest.MonkeyPatch()
     patch.setattr(
         network, "open_network", lambda path, size: SimpleNamespace(module=Nearest(), description=description, notes=())
@@ -124,10 +124,10 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def pictures(count: int, seed: int = 0) -> tuple[Any, Any]:
-    """Pictures of `SIZE` in the classes' own colours, and their class maps."""
+    """Pictures of `SIZE` in the classes' own colors, and their class maps."""
     classes = np.random.default_rng(seed).integers(0, 11, (count, SIZE[1] // 4, SIZE[0] // 4), dtype=np.uint8)
     classes = classes.repeat(4, axis=1).repeat(4, axis=2)
-    return COLOURS[classes], classes
+    return COLORS[classes], classes
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

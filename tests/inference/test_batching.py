@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import BackendError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.inference.batching import Batching
 
@@ -23,7 +23,7 @@ class Engine:
 
     name, device, precision, free_size, streams, batch = "engine", "none", "fp16", False, 1, 4
     input_size = SIZE
-    description = ModelDescription("red", CAMVID_CLASSES, SIZE)
+    description = ModelInfo("red", CAMVID_CLASSES, SIZE)
 
     def __init__(self, gate: Callable[[int], None] = lambda _: None) -> None:
         self.together: list[int] = []

@@ -20,7 +20,7 @@ from rtseg.synthetic.video_file import write_video
 pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def blocks(width: int, height: int) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize(("width", "height"), [(320, 192), (640, 384), (333, 217), (90, 400), (33, 31)])
 def test_a_picture_gives_its_class_map(segmenter: Segmenter, width: int, height: int) -> None:
     truth = blocks(width, height)
-    classes = segmenter(COLOURS[truth])
+    classes = segmenter(COLORS[truth])
     assert classes.dtype == np.uint8
     assert classes.shape == (height, width)
     assert (classes == truth).mean() > 0.85  # borders between blocks may move by a pixel of the network's size
@@ -46,7 +46,7 @@ def test_nothing_of_the_bars_shows(segmenter: Segmenter) -> None:
     """A picture of one class stays one class to its very edges, whatever its aspect."""
     for width, height in ((900, 100), (100, 900), (320, 192)):
         for index in (0, 5, 10):
-            picture = np.broadcast_to(COLOURS[index], (height, width, 3)).copy()
+            picture = np.broadcast_to(COLORS[index], (height, width, 3)).copy()
             assert np.array_equal(segmenter(picture), np.full((height, width), index, np.uint8))
 
 
@@ -55,7 +55,7 @@ def test_what_it_says_of_itself(segmenter: Segmenter) -> None:
     assert segmenter.backend == "openvino"
     assert segmenter.input_size == (320, 192)
     assert segmenter.precision in ("bf16", "fp32", "fp16")
-    assert segmenter.palette.colours[0] == STREET["sky"]
+    assert segmenter.palette.colors[0] == STREET["sky"]
     assert segmenter.device
     assert segmenter.reason
 
@@ -63,7 +63,7 @@ def test_what_it_says_of_itself(segmenter: Segmenter) -> None:
 def test_another_input_size() -> None:
     with Segmenter(MODEL, size=(160, 96)) as small:
         assert small.input_size == (160, 96)
-        assert (small(COLOURS[blocks(160, 96)]) == blocks(160, 96)).all()
+        assert (small(COLORS[blocks(160, 96)]) == blocks(160, 96)).all()
 
 
 def test_no_time_is_spent_on_bars(segmenter: Segmenter) -> None:
@@ -83,7 +83,7 @@ def test_several_threads_may_ask_at_once() -> None:
     truths = [np.roll(blocks(160, 96), 32 * number, axis=1) for number in range(8)]
     with Segmenter(MODEL, size=(160, 96), streams=2) as shared, ThreadPoolExecutor(4) as pool:
         assert shared.streams == 2
-        answers = list(pool.map(shared, [COLOURS[truth] for truth in truths] * 5, timeout=150))
+        answers = list(pool.map(shared, [COLORS[truth] for truth in truths] * 5, timeout=150))
     for answer, truth in zip(answers, truths * 5, strict=True):
         assert (answer == truth).all()
 
@@ -100,7 +100,7 @@ def test_a_closed_model_says_so() -> None:
     closed = Segmenter(MODEL, size=(160, 96))
     closed.close()
     with pytest.raises(BackendError, match="closed"):
-        closed(COLOURS[blocks(160, 96)])
+        closed(COLORS[blocks(160, 96)])
 
 
 def test_a_source_gives_frames_with_their_class_maps(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_source_gives_frames_with_their_class_maps(segmenter: Segmenter, tmp_p
 @pytest.mark.parametrize(
     "picture",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), [[1, 2, 3]], None],
-    ids=["grey", "float", "empty", "list", "none"],
+    ids=["gray", "float", "empty", "list", "none"],
 )
 def test_what_is_no_picture_is_refused_in_one_line(segmenter: Segmenter, picture: object) -> None:
     with pytest.raises(OptionError, match=r"uint8 array \[H, W, 3\]"):

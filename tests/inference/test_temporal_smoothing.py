@@ -20,16 +20,16 @@ from rtseg.core.frame import Frame, rgb_frame
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.inference import open_backend, open_smooth_backend
 from rtseg.inference.bundled_models import find_model
-from rtseg.inference.temporal_smoothing import Steady
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.synthetic.video_file import write_video
 
 pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 Picture = npt.NDArray[np.uint8]
 NOISE = 90.0
-"""Standard deviation, large enough for the nearest colour to be another one now and then."""
+"""Standard deviation, large enough for the nearest color to be another one now and then."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def changes(maps: list[Picture]) -> float:
     return float(np.mean([(after != before).mean() for before, after in itertools.pairwise(maps)]))
 
 
-@pytest.mark.parametrize("model", [MODEL, find_model("nano")], ids=["nearest-colour", "nano"])
+@pytest.mark.parametrize("model", [MODEL, find_model("nano")], ids=["nearest-color", "nano"])
 def test_keeping_nothing_says_what_the_plain_form_says_bit_for_bit(model: Path) -> None:
     plain = open_backend("openvino", model, size=(160, 96))
     smooth = open_smooth_backend("openvino", model, size=(160, 96))
@@ -82,17 +82,17 @@ def test_the_scores_are_the_mean_that_is_promised() -> None:
 
 
 def test_a_still_scene_stays(segmenter: Segmenter) -> None:
-    steady = segmenter.steady()
-    maps = [segmenter.segment(frame, steady=steady) for frame in frames([street()] * 12)]
+    smoothing = segmenter.smoothing()
+    maps = [segmenter.segment(frame, smoothing=smoothing) for frame in frames([street()] * 12)]
     assert changes(maps) < 0.001
-    assert steady is not None
-    assert steady.cuts == 0
+    assert smoothing is not None
+    assert smoothing.cuts == 0
 
 
 def test_noise_is_steadied(segmenter: Segmenter) -> None:
-    steady, clean = segmenter.steady(), segmenter.segment(rgb_frame(street()))
+    smoothing, clean = segmenter.smoothing(), segmenter.segment(rgb_frame(street()))
     shaky = [segmenter.segment(frame) for frame in frames(noisy(street(), 12))]
-    calm = [segmenter.segment(frame, steady=steady) for frame in frames(noisy(street(), 12))]
+    calm = [segmenter.segment(frame, smoothing=smoothing) for frame in frames(noisy(street(), 12))]
     assert changes(shaky) > 0.1, "the noise did not shake anything: nothing was proven"
     assert changes(calm[4:]) < changes(shaky) / 2
     assert (calm[-1] == clean).mean() > (shaky[-1] == clean).mean()
@@ -100,46 +100,49 @@ def test_noise_is_steadied(segmenter: Segmenter) -> None:
 
 def test_a_cut_begins_anew(segmenter: Segmenter) -> None:
     other = 255 - street()
-    steady = segmenter.steady()
-    assert steady is not None
-    maps = [segmenter.segment(frame, steady=steady) for frame in frames([*noisy(street(), 5), other, *noisy(other, 2)])]
+    smoothing = segmenter.smoothing()
+    assert smoothing is not None
+    maps = [
+        segmenter.segment(frame, smoothing=smoothing)
+        for frame in frames([*noisy(street(), 5), other, *noisy(other, 2)])
+    ]
     assert np.array_equal(maps[5], segmenter.segment(rgb_frame(other)))
-    assert steady.cuts == 1
+    assert smoothing.cuts == 1
 
 
 def test_another_size_and_a_gap_begin_anew(segmenter: Segmenter) -> None:
-    steady = segmenter.steady()
-    assert steady is not None
+    smoothing = segmenter.smoothing()
+    assert smoothing is not None
     for frame in frames(noisy(street(), 3)):
-        segmenter.segment(frame, steady=steady)
+        segmenter.segment(frame, smoothing=smoothing)
     wide = next(iter(SyntheticDrive(160, 64, frames=1)))[0]
     for picture in (wide, street()):
         frame = replace(rgb_frame(picture), pts=4)
-        assert np.array_equal(segmenter.segment(frame, steady=steady), segmenter.segment(frame))
+        assert np.array_equal(segmenter.segment(frame, smoothing=smoothing), segmenter.segment(frame))
     late = replace(rgb_frame(noisy(street(), 1)[0]), pts=4 + 50)  # of 25 a second
-    assert np.array_equal(segmenter.segment(late, steady=steady), segmenter.segment(late))
-    assert steady.cuts == 3
+    assert np.array_equal(segmenter.segment(late, smoothing=smoothing), segmenter.segment(late))
+    assert smoothing.cuts == 3
 
 
 def test_two_streams_do_not_mix(segmenter: Segmenter) -> None:
     streams = [frames(noisy(street(seed), 6)) for seed in (0, 3)]
     apart = []
     for stream in streams:
-        steady = segmenter.steady()
-        apart.append([segmenter.segment(frame, steady=steady) for frame in stream])
-    each = [segmenter.steady() for _ in streams]
+        smoothing = segmenter.smoothing()
+        apart.append([segmenter.segment(frame, smoothing=smoothing) for frame in stream])
+    each = [segmenter.smoothing() for _ in streams]
     together: list[list[Picture]] = [[], []]
     for pair in zip(*streams, strict=True):
         for number, frame in enumerate(pair):
-            together[number].append(segmenter.segment(frame, steady=each[number]))
+            together[number].append(segmenter.segment(frame, smoothing=each[number]))
     assert np.array_equal(apart, together)
 
 
 def test_the_streets_that_are_driven_have_no_cuts() -> None:
-    steady = Steady(0.5)
+    smoothing = TemporalSmoothing(0.5)
     for number, (picture, _) in enumerate(SyntheticDrive(160, 96, frames=30, fps=15)):
-        steady.look(replace(rgb_frame(picture, number), time_base=Fraction(1, 15)), picture)
-    assert steady.cuts == 0
+        smoothing.style(replace(rgb_frame(picture, number), time_base=Fraction(1, 15)), picture)
+    assert smoothing.cuts == 0
 
 
 def test_what_cannot_be_is_told() -> None:
@@ -147,7 +150,7 @@ def test_what_cannot_be_is_told() -> None:
         Segmenter(MODEL, smooth=0.95)
     with pytest.raises(BackendError, match="--backend openvino"):
         open_smooth_backend("tensorrt", MODEL)
-    assert Segmenter(MODEL).steady() is None
+    assert Segmenter(MODEL).smoothing() is None
 
 
 def test_a_video_is_steadied_from_its_first_frame_to_its_last(tmp_path: Path) -> None:

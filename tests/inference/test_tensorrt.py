@@ -29,9 +29,9 @@ from rtseg.inference.engine_metadata import read_sidecar, sha256, sidecar_path  
 from rtseg.models.export.build import best_target, build  # noqa: E402
 from rtseg.models.export.precision import engine_layers  # noqa: E402
 from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
-PLAIN = Preparation(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def jetson(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> J
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colours.onnx")
+    return contract_model(tmp_path / "colors.onnx")
 
 
 def told(engine: Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def told(engine: Path) -> dict[str, Any]:
 @needs_rtx
 def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    built = build(model, target="tensorrt-rtx", out=tmp_path / "engines", say=lines.append)
-    assert built.path.name.startswith("unet-colours-")
+    built = build(model, target="tensorrt-rtx", out=tmp_path / "engines", log=lines.append)
+    assert built.path.name.startswith("unet-colors-")
     assert "-64x48-fp16-portable-rtx" in built.path.name
     assert built.path.read_bytes()[:4] == b"vtrt"  # a plain plan, nothing around it
     assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
@@ -119,7 +119,7 @@ def test_rtx_builds_each_family_of_checkpoints(name: str, tmp_path: Path) -> Non
 def test_rtx_refuses_an_fp16_engine_that_is_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     monkeypatch.setattr(
-        "rtseg.models.export.source_model.halved", lambda model, keep: model
+        "rtseg.models.export.source_model.halved", lambda model, momentum: model
     )  # a conversion that does nothing
     with pytest.raises(ModelError, match=r"would be called fp16, but 0\.0% of its multiplications are"):
         build(single, target="tensorrt-rtx", out=tmp_path / "engines")
@@ -132,7 +132,7 @@ def test_rtx_fp32_is_fp32(tmp_path: Path) -> None:
     built = build(single, target="tensorrt-rtx", precision="fp32", out=tmp_path, verify=False)
     assert built.sidecar.proof["precision"]["fp16_share"] == 0.0
     half = build(single, target="tensorrt-rtx", out=tmp_path)
-    assert half.sidecar.proof["precision"]["fp16_share"] == 1.0  # converted, normalisation kept in FP32
+    assert half.sidecar.proof["precision"]["fp16_share"] == 1.0  # converted, normalization kept in FP32
     assert half.sidecar.proof["precision"]["fp32_layers"] > 0
     assert half.sidecar.proof["agreement"]["pixels"] == 1.0
 

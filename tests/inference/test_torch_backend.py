@@ -20,7 +20,7 @@ from importer_weights import image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError  # noqa: E402
-from rtseg.core.model_info import ModelDescription  # noqa: E402
+from rtseg.core.model_info import ModelInfo  # noqa: E402
 from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.inference.segmenter import Segmenter  # noqa: E402
@@ -28,13 +28,13 @@ from rtseg.inference.torch import TorchBackend  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.nn.checkpoint import save_checkpoint, save_weights  # noqa: E402
 from rtseg.nn.load_network import is_own, open_network  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 from rtseg.nn.unet import UNet  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 SIZE = (96, 64)
-DESCRIPTION = ModelDescription("test", CAMVID_CLASSES, SIZE, network="unet-nano", licence="MIT")
+DESCRIPTION = ModelInfo("test", CAMVID_CLASSES, SIZE, network="unet-nano", license="MIT")
 FAMILIES = ["fastai2-narrow-batch-norm", "classic-16-bilinear-odd", "smp-narrow-odd"]
 
 
@@ -205,7 +205,7 @@ def test_rtx_engine_of_another_librarys_checkpoint(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.proof) for name in FAMILIES[1:])])
 def test_openvino_of_another_librarys_checkpoint(name: str, tmp_path: Path) -> None:
     path, size = foreign(name, tmp_path)
-    said = Preparation(classes=tuple(f"thing{i}" for i in range(max(2, load(name)["scores"]))))
+    said = Preprocessing(classes=tuple(f"thing{i}" for i in range(max(2, load(name)["scores"]))))
     # In FP32, so that what differs is the conversion; what FP16 changes in a trained network is shown by each build's proof.
     built = build(path, target="openvino", precision="fp32", size=size, out=tmp_path, preparation=said, verify=False)
     backend = OpenVinoBackend(built.path, precision="fp32")

@@ -50,8 +50,8 @@ def test_hidden_packets_say_nothing_of_the_clock() -> None:
     clock, times = _map(_streams()[:1], packets, arbitrary=False)
     assert clock.jumps == []
     assert not clock.wrong_stamps
-    shown = [time for number, time in enumerate(times[0]) if not 25 <= number < 35]
-    assert shown == pytest.approx([n * 0.04 for n in range(50)])
+    rendered = [time for number, time in enumerate(times[0]) if not 25 <= number < 35]
+    assert rendered == pytest.approx([n * 0.04 for n in range(50)])
 
 
 def test_a_video_that_steps_back_alone_stays_in_step_with_the_audio() -> None:

@@ -389,11 +389,11 @@ def _processed(path: Path, target: Path, *, audio_seconds: float = 0.0, frame_se
             sink.pass_through(item)
         elif isinstance(item, Frame):
             late = round(frame_seconds / item.time_base) if item.index >= 12 else 0
-            shown = Frame(
-                item.planes, item.pixel_format, item.colour, item.pts + late, item.time_base, item.index, item.duration
+            rendered = Frame(
+                item.planes, item.pixel_format, item.color, item.pts + late, item.time_base, item.index, item.duration
             )
-            recorder.see(shown)
-            sink.write(_segmented(shown))
+            recorder.see(rendered)
+            sink.write(_segmented(rendered))
     report = compare(recorder, sink.finish(), source=InputFile(str(path)))
     source.close()
     return list(report.problems)

@@ -45,14 +45,14 @@ def fails(*_: str) -> str:
         ("gstreamer", fails, PC, "gstreamer"),
     ],
 )
-def test_which_decoder(wanted: str, card: object, there: set[str], chosen: str) -> None:
-    assert choose_decoder(wanted, why_no_nvdec=card, has=there.__contains__) == chosen  # type: ignore[arg-type]
+def test_which_decoder(wanted: str, gpu: object, there: set[str], chosen: str) -> None:
+    assert choose_decoder(wanted, why_no_nvdec=gpu, has=there.__contains__) == chosen  # type: ignore[arg-type]
 
 
 def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
     told = {"why_no_nvdec": fails, "has": JETSON.__contains__}
-    assert choose_decoder("auto", with_sound=True, **told) == "software"  # type: ignore[arg-type]
-    assert choose_decoder("gstreamer", with_sound=True, **told) == "gstreamer"  # type: ignore[arg-type]
+    assert choose_decoder("auto", with_audio=True, **told) == "software"  # type: ignore[arg-type]
+    assert choose_decoder("gstreamer", with_audio=True, **told) == "gstreamer"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
         ("gstreamer", None, works, PC, "gstreamer"),
     ],
 )
-def test_which_encoder(wanted: str, codec: str | None, card: object, there: set[str], chosen: str | None) -> None:
-    assert choose_encoder(wanted, codec, why_no_nvenc=card, has=there.__contains__) == chosen  # type: ignore[arg-type]
+def test_which_encoder(wanted: str, codec: str | None, gpu: object, there: set[str], chosen: str | None) -> None:
+    assert choose_encoder(wanted, codec, why_no_nvenc=gpu, has=there.__contains__) == chosen  # type: ignore[arg-type]
 
 
 def test_what_was_named_and_is_missing_is_an_error() -> None:
@@ -164,9 +164,9 @@ def test_gstreamer_reads_whole_files_and_no_passwords(tmp_path: Path) -> None:
 @needs_gstreamer
 def test_dry_run_prints_the_processes_of_a_live_run(tmp_path: Path) -> None:
     out = tmp_path / "out.mkv"
-    shown = rtseg("live", "--gst", "videotestsrc", "--record", out, "--encoder", "gstreamer", "--dry-run")
-    assert shown.returncode == 0, shown.stderr
-    source, record = shown.stdout.splitlines()
+    rendered = rtseg("live", "--gst", "videotestsrc", "--record", out, "--encoder", "gstreamer", "--dry-run")
+    assert rendered.returncode == 0, rendered.stderr
+    source, record = rendered.stdout.splitlines()
     assert source.startswith("gst1: gst-launch-1.0 ")
     assert "videotestsrc" in source
     assert record.startswith("record: gst-launch-1.0 ")

@@ -23,7 +23,7 @@ from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs import open_source
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -103,17 +103,17 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("pix_fmt", LAYOUTS)
-def test_every_layout_becomes_planes_of_the_right_colour(pix_fmt: str, full_range: bool) -> None:
+def test_every_layout_becomes_planes_of_the_right_color(pix_fmt: str, full_range: bool) -> None:
     """From a picture as a decoder gives it: what is off is the conversion, at most four levels."""
     decoded = to_pix_fmt(picture(0), pix_fmt, 1, full_range)
     rgb = decoded.format.is_rgb
     decoded.colorspace, decoded.color_range = (0, 2) if rgb else (1, 2 if full_range else 1)
-    reader = PictureReader.of(decoded)
+    reader = FrameConverter.of(decoded)
     planes = reader.read(decoded)
-    frame = Frame(planes, reader.pixel_format, reader.colour, 0, Fraction(1, 25), 0)
+    frame = Frame(planes, reader.pixel_format, reader.color, 0, Fraction(1, 25), 0)
     assert reader.pixel_format == LAYOUTS[pix_fmt]
-    assert reader.colour.full_range is (full_range and not rgb)
-    assert reader.colour.matrix == ("bt601" if rgb else "bt709")
+    assert reader.color.full_range is (full_range and not rgb)
+    assert reader.color.matrix == ("bt601" if rgb else "bt709")
     for name, (x, y) in zip("RGBY", ((12, 8), (84, 8), (12, 56), (84, 56)), strict=True):
         assert np.abs(rgb_at(frame, x, y) - CORNERS[name]).max() <= 4, (name, rgb_at(frame, x, y))
 
@@ -140,9 +140,9 @@ def test_gray_keeps_its_levels(tmp_path: Path, full_range: bool) -> None:
     ],
 )
 def test_matrix_and_tags(tmp_path: Path, tags: tuple[int, int, int], size: tuple[int, int], matrix: str) -> None:
-    colour = read(write_video(tmp_path / "a.mp4", tags=tags, size=size, frames=1))[0].colour
-    assert colour.matrix == matrix
-    assert (colour.space_tag, colour.primaries_tag, colour.transfer_tag) == tags
+    color = read(write_video(tmp_path / "a.mp4", tags=tags, size=size, frames=1))[0].color
+    assert color.matrix == matrix
+    assert (color.space_tag, color.primaries_tag, color.transfer_tag) == tags
 
 
 @pytest.mark.parametrize("range_tag", [0, 1, 2])
@@ -151,13 +151,13 @@ def test_range_tag(tmp_path: Path, range_tag: int) -> None:
     frame = read(write_video(tmp_path / "a.mp4", tags=tags, range_tag=range_tag, full_range=range_tag == 2, frames=1))[
         0
     ]
-    assert (frame.colour.range_tag, frame.colour.full_range) == (range_tag, range_tag == 2)
+    assert (frame.color.range_tag, frame.color.full_range) == (range_tag, range_tag == 2)
     assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
 
 
 def test_full_range_jpeg_pictures_are_read_as_such(tmp_path: Path) -> None:
     frame = read(write_video(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True, frames=1))[0]
-    assert (frame.colour.full_range, frame.pixel_format) == (True, "yuv420p")
+    assert (frame.color.full_range, frame.pixel_format) == (True, "yuv420p")
     assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
 
 
@@ -524,9 +524,9 @@ def test_open_source_takes_paths(tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_helper_are_the_formula(tmp_path: Path) -> None:
-    """The test's own yardstick: a known colour through `rgb_to_yuv_matrix` and a lossless file."""
+    """The test's own yardstick: a known color through `rgb_to_yuv_matrix` and a lossless file."""
     frame = read(write_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv444p", tags=(1, 1, 1), frames=1))[0]
-    matrix = rgb_to_yuv_matrix(frame.colour)
+    matrix = rgb_to_yuv_matrix(frame.color)
     expected = matrix[:, :3] @ np.array(CORNERS["B"]) + matrix[:, 3]
     assert np.abs(np.array([plane[56, 12] for plane in frame.planes]) - expected).max() <= 1
 

@@ -1,4 +1,4 @@
-"""GStreamer: frames through its pipe keep their pixels, colours and times; its end, silence and crash are told."""
+"""GStreamer: frames through its pipe keep their pixels, colors and times; its end, silence and crash are told."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from media import corners_of, number_of, picture, rgb_at, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SinkError, SourceError
-from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
 from rtseg.io.gstreamer import gdp as packets
 from rtseg.io.gstreamer import pipelines as elements
 from rtseg.io.gstreamer.process import GStreamerProcess, explain, words_of
@@ -46,7 +46,7 @@ def frames_of(source: GStreamerSource) -> list[Frame]:
 @needs_gstreamer
 @pytest.mark.parametrize("layout", ["I420", "NV12", "YUY2", "BGRx"])
 @pytest.mark.parametrize("size", [(160, 96), (162, 98), (161, 97)])
-def test_a_colour_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> None:
+def test_a_color_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> None:
     width, height = size
     pipeline = f"{TEST_PICTURE},format={layout},width={width},height={height}"
     frames = frames_of(GStreamerSource(pipeline, live=False))
@@ -58,13 +58,13 @@ def test_a_colour_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> 
 
 
 @needs_gstreamer
-def test_times_indices_and_colour_tags() -> None:
+def test_times_indices_and_color_tags() -> None:
     pipeline = f"{TEST_PICTURE},width=160,height=96,format=I420,colorimetry=bt709,pixel-aspect-ratio=4/3"
     source = GStreamerSource(pipeline, live=False, name="camera")
     info = source.info
     assert (info.name, info.width, info.height, info.frame_rate) == ("camera", 160, 96, 30)
     assert info.sample_aspect_ratio == Fraction(4, 3)
-    assert (info.colour.matrix, info.colour.full_range, info.colour.space_tag) == ("bt709", False, 1)
+    assert (info.color.matrix, info.color.full_range, info.color.space_tag) == ("bt709", False, 1)
     frames = frames_of(source)
     assert [frame.index for frame in frames] == list(range(6))
     assert [frame.pts for frame in frames] == [3000 * i for i in range(6)]
@@ -222,21 +222,21 @@ def test_what_gst_launch_says_becomes_one_line() -> None:
 
 
 def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "camera") -> StreamInfo:
-    colour = Colour("bt709", False, 1, 1, 1, 1) if pixel_format != "gbrp" else Colour("rgb", True, 0, range_tag=2)
-    return StreamInfo(name, *size, pixel_format, colour, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
+    color = Color("bt709", False, 1, 1, 1, 1) if pixel_format != "gbrp" else Color("rgb", True, 0, range_tag=2)
+    return StreamInfo(name, *size, pixel_format, color, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
 
 
-def shown(number: int, info: StreamInfo, pts: int) -> Segmented:
+def rendered(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
     rgb = av.VideoFrame.from_ndarray(picture(number, info.width, info.height), "rgb24")
     coded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]
-    frame = Frame(tuple(planes), info.pixel_format, info.colour, pts, info.time_base, number)  # type: ignore[arg-type]
-    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+    frame = Frame(tuple(planes), info.pixel_format, info.color, pts, info.time_base, number)  # type: ignore[arg-type]
+    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
 
 
 def write_many(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
     for number in numbers:
-        sink.write(shown(number, info, 3000 * number))
+        sink.write(rendered(number, info, 3000 * number))
 
 
 def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
@@ -254,7 +254,7 @@ def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, re
     sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
     stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # the first is not at 0, and one gap
     for number, pts in enumerate(stamps):
-        sink.write(shown(number, info, pts))
+        sink.write(rendered(number, info, pts))
     assert sink.partial_path.exists()
     assert not path.exists()
     sink.close()
@@ -271,17 +271,17 @@ def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, re
 
 @needs_gstreamer
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
-def test_colours_survive_the_sink(tmp_path: Path, pixel_format: str) -> None:
+def test_colors_survive_the_sink(tmp_path: Path, pixel_format: str) -> None:
     info = info_of((162, 98), pixel_format)
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(162, 98), crf=10)
     for number in range(3):
-        sink.write(shown(0, info, 3000 * number))
+        sink.write(rendered(0, info, 3000 * number))
     sink.close()
     frames, _ = read_back(tmp_path / "out.mp4")
     assert frames[0].colorspace == 1
     rgb = frames[0].to_ndarray(format="rgb24")
-    for (x, y), colour in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
-        assert np.abs(rgb[y, x].astype(int) - colour).max() < 12
+    for (x, y), color in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
+        assert np.abs(rgb[y, x].astype(int) - color).max() < 12
 
 
 @needs_gstreamer
@@ -289,7 +289,7 @@ def test_an_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     info = info_of((160, 96))
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
     for number in range(5):
-        sink.write(shown(number, info, 3000 * number))
+        sink.write(rendered(number, info, 3000 * number))
     sink.abort()
     sink.abort()
     assert not (tmp_path / "out.mp4").exists()
@@ -321,7 +321,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
     with pytest.raises(SinkError, match="192x96"):
-        sink.write(shown(0, info_of((192, 96)), 0))
+        sink.write(rendered(0, info_of((192, 96)), 0))
     sink.abort()
     assert list(tmp_path.iterdir()) == []
 
@@ -396,20 +396,20 @@ def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
 def test_colorimetry(colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]) -> None:
     text = "video/x-raw, format=(string)NV12, width=(int)640, height=(int)480, framerate=(fraction)30000/1001"
     video = packets.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
-    colour = video.colour
-    assert (colour.matrix, colour.full_range) == (matrix, full)
-    assert (colour.space_tag, colour.primaries_tag, colour.transfer_tag, colour.range_tag) == tags
+    color = video.color
+    assert (color.matrix, color.full_range) == (matrix, full)
+    assert (color.space_tag, color.primaries_tag, color.transfer_tag, color.range_tag) == tags
     assert video.frame_rate == Fraction(30000, 1001)
-    assert packets.read_caps(video.caps()).colour.matrix == matrix
+    assert packets.read_caps(video.caps()).color.matrix == matrix
 
 
 @pytest.mark.parametrize("layout", ["I420", "Y42B", "Y444", "GBR"])
 @pytest.mark.parametrize("size", [(160, 96), (161, 97), (2, 2), (1, 1), (6, 3)])
 def test_planes_go_in_and_come_out(layout: str, size: tuple[int, int]) -> None:
-    video = packets.RawVideo(layout, *size, Colour("bt709", False))
+    video = packets.RawVideo(layout, *size, Color("bt709", False))
     data = np.random.default_rng(1).integers(0, 255, video.size, dtype=np.uint8)
     planes = video.planes(data)
-    Frame(planes, video.pixel_format, video.colour, 0, Fraction(1), 0)  # raises where a shape is wrong
+    Frame(planes, video.pixel_format, video.color, 0, Fraction(1), 0)  # raises where a shape is wrong
     copy = np.zeros_like(data)
     video.fill(copy, planes)
     assert all(np.array_equal(a, b) for a, b in zip(video.planes(copy), planes, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
 from rtseg.core.letterbox import resize_classes
 from rtseg.io.outputs.masks import MaskFolder, MaskVideo, open_mask_sink
 from rtseg.io.outputs.null import NullSink
@@ -26,13 +26,13 @@ PTS = (0, 512, 1000, 1537, 40000)  # uneven, as a phone's
 
 
 def info_of(size: tuple[int, int], name: str = "drive.mp4") -> StreamInfo:
-    return StreamInfo(name, *size, "gbrp", Colour("rgb", True), TIME_BASE, Fraction(30000, 1001))
+    return StreamInfo(name, *size, "gbrp", Color("rgb", True), TIME_BASE, Fraction(30000, 1001))
 
 
-def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0) -> Segmented:
+def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0) -> SegmentedFrame:
     plane = np.zeros((size[1], size[0]), dtype=np.uint8)
-    frame = Frame((plane, plane, plane), "gbrp", Colour("rgb", True), pts, TIME_BASE, index)
-    return Segmented(frame, classes, frame)
+    frame = Frame((plane, plane, plane), "gbrp", Color("rgb", True), pts, TIME_BASE, index)
+    return SegmentedFrame(frame, classes, frame)
 
 
 def maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:

@@ -78,7 +78,7 @@ def test_a_part_begins_between_two_key_frames(
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize(("start", "shown"), [(0.53, 13), (0.5, 12), (1.019, 25)])
 def test_a_part_that_begins_between_two_frames_is_in_step(
-    tmp_path: Path, target: str, start: float, shown: int
+    tmp_path: Path, target: str, start: float, rendered: int
 ) -> None:
     """The frame of the copied camera that was on show goes on at the part's beginning, as it does in the whole file."""
     path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
@@ -87,10 +87,10 @@ def test_a_part_that_begins_between_two_frames_is_in_step(
     front = dict(plain_decode(tmp_path / f"out.{target}", 0, timed=True))
     rear = {number - 100: time for number, time in plain_decode(tmp_path / f"out.{target}", 1, timed=True)}
     same = sorted(front.keys() & rear.keys())
-    assert same == list(range(shown + 1, shown + 26))
+    assert same == list(range(rendered + 1, rendered + 26))
     assert [rear[number] for number in same] == pytest.approx([front[number] for number in same], abs=0.0015)
-    assert rear[shown] == pytest.approx(front[shown + 1] - (shown + 1) / 25 + start, abs=0.0015)
-    assert (set(rear) == {shown, *same}) == (target != "mkv")
+    assert rear[rendered] == pytest.approx(front[rendered + 1] - (rendered + 1) / 25 + start, abs=0.0015)
+    assert (set(rear) == {rendered, *same}) == (target != "mkv")
 
 
 def packet_times(path: Path, stream: int) -> list[float]:
@@ -118,14 +118,14 @@ def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path
     path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
     result = through(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
-    shown = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
-    assert [[number for number, _ in frames] for frames in shown] == [[*range(30)], [*range(100, 130)]]
+    rendered = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
+    assert [[number for number, _ in frames] for frames in rendered] == [[*range(30)], [*range(100, 130)]]
     times = [packet_times(tmp_path / "out.avi", stream) for stream in (0, 1)]
     assert times[0] == pytest.approx([number / 25 for number in range(30)])
     assert times[1] == pytest.approx(times[0], abs=0.002)
     assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
     # AVI has no times of showing: what FFmpeg makes of the packets' is told.
-    late = shown[1][0][1] - times[1][0]
+    late = rendered[1][0][1] - times[1][0]
     told = [repair for repair in result.report.repairs if "reordered pictures of video stream 1" in repair.what]
     assert [repair.seconds for repair in told] == ([pytest.approx(late)] if b_frames else [])
     assert bool(late) == bool(b_frames)
@@ -136,9 +136,9 @@ def test_a_copied_camera_whose_codec_says_when_it_is_shown_is_in_step_in_avi(tmp
     result = through(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     assert not result.report.repairs
-    shown = plain_decode(tmp_path / "out.avi", 1)
-    assert [number for number, _ in shown] == [*range(100, 130)]
-    assert [time for _, time in shown][:-1] == pytest.approx([number / 25 for number in range(29)], abs=0.002)
+    rendered = plain_decode(tmp_path / "out.avi", 1)
+    assert [number for number, _ in rendered] == [*range(100, 130)]
+    assert [time for _, time in rendered][:-1] == pytest.approx([number / 25 for number in range(29)], abs=0.002)
 
 
 @pytest.mark.parametrize(("b_frames", "later"), [(0, 5), (2, 5), (0, -5), (2, -5)])

@@ -121,8 +121,8 @@ def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
     assert len(before) == len(CLICKS)
     result = through(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
-    assert [stream.fate for stream in result.report.streams] in (["copied"], ["re-encoded"])
-    assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].fate == "re-encoded")
+    assert [stream.action for stream in result.report.streams] in (["copied"], ["re-encoded"])
+    assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].action == "re-encoded")
     # PyAV asks FFmpeg to make time stamps for H.264 in AVI, which come a frame late.
     frame_late = 0.04 if target == "avi" else 0
     assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
@@ -198,7 +198,7 @@ def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate:
     path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
     result = through(path, tmp_path / "out.avi", start=start, sink={"strict": True})
     assert result.report.ok, result.report.line()
-    assert [stream.fate for stream in result.report.streams] == ["copied"]
+    assert [stream.action for stream in result.report.streams] == ["copied"]
     expected = [click - (start or 0) for click in _clicks(path, 0.0) if click > (start or 0)]
     within = 0.002 if start is None else 0.033  # AVI counts whole packets, of 32 ms in AC-3
     assert _clicks(tmp_path / "out.avi", 0.0) == pytest.approx(expected, abs=within)
@@ -674,11 +674,11 @@ def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "in.ts")) as container:
         container.streams.video[0].thread_type = "NONE"
-        shown = 0
+        rendered = 0
         for packet in container.demux(video=0):
             with contextlib.suppress(av.FFmpegError):
-                shown += sum(not frame.is_corrupt for frame in packet.decode())
-    assert len(result.frames) == shown
+                rendered += sum(not frame.is_corrupt for frame in packet.decode())
+    assert len(result.frames) == rendered
     heard = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
     left_out = sum(int(note.split(":")[1].split()[0]) for note in result.notes if "damaged packet" in note)
     assert heard[2] == heard[1] - left_out >= heard[0] - 8

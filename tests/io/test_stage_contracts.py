@@ -60,11 +60,11 @@ def test_a_picture_stays_what_it_was(tmp_path: Path, decoder: str) -> None:
 
 
 @sources
-def test_the_colours_are_told(tmp_path: Path, decoder: str) -> None:
+def test_the_colors_are_told(tmp_path: Path, decoder: str) -> None:
     path = write_video(tmp_path / "drive.mp4", frames=3, tags=(1, 1, 1))
     source = open_source(path, decoder=decoder)
     source.close()
-    assert (source.info.colour.matrix, source.info.colour.full_range) == ("bt709", False)
+    assert (source.info.color.matrix, source.info.color.full_range) == ("bt709", False)
 
 
 @sources
@@ -106,9 +106,9 @@ def test_the_output_appears_when_it_is_complete(tmp_path: Path, kind: Sink, endi
     assert (written.path, written.frames, written.size) == (sink.partial_path, 10, (96, 64))
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    shown = read(out)
-    assert [number_of(frame) for frame in shown] == list(range(10))
-    assert {corners_of(frame) for frame in shown} == {"RGBY"}
+    rendered = read(out)
+    assert [number_of(frame) for frame in rendered] == list(range(10))
+    assert {corners_of(frame) for frame in rendered} == {"RGBY"}
     assert (sink.name, sink.written) == (out.name, 10)
     assert sink.encoder
 

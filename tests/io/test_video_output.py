@@ -53,7 +53,7 @@ def test_the_final_name_appears_only_when_it_is_complete(tmp_path: Path) -> None
     sink.finish()
     assert out.read_bytes() == b"older"
     sink.close()
-    assert [number_of(shown) for shown in read(out)] == list(range(10))
+    assert [number_of(rendered) for rendered in read(out)] == list(range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert (sink.name, sink.written) == ("out.mp4", 10)
 
@@ -63,7 +63,7 @@ def test_abort_leaves_a_playable_partial(tmp_path: Path) -> None:
         sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64))
         fill(sink, 30)
         sink.abort()
-        assert [number_of(shown) for shown in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
+        assert [number_of(rendered) for rendered in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
         assert not (tmp_path / f"out.{ending}").exists()
 
 
@@ -95,7 +95,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    numbers = [number_of(shown) for shown in read(tmp_path / f"out.partial.{ending}")]
+    numbers = [number_of(rendered) for rendered in read(tmp_path / f"out.partial.{ending}")]
     assert numbers[:100] == list(range(100))  # At the very end B-frames may be missing between others.
     assert not (tmp_path / f"out.{ending}").exists()
 
@@ -307,7 +307,7 @@ sink.close()
     done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     (tmp_path / "a.mkv").write_bytes(done.stdout)
-    assert [number_of(shown) for shown in read(tmp_path / "a.mkv")] == list(range(20))
+    assert [number_of(rendered) for rendered in read(tmp_path / "a.mkv")] == list(range(20))
 
 
 # Pictures
@@ -319,11 +319,11 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
     sink = VideoSink(tmp_path / "out.mp4", info(size, pix_fmt), size=size, crf=5)
     fill(sink, 3, size, pix_fmt)
     sink.close()
-    shown = read(tmp_path / "out.mp4")[2]
+    rendered = read(tmp_path / "out.mp4")[2]
     width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
-    assert (shown.width, shown.height) == (width, height)
-    assert (number_of(shown), corners_of(shown)) == (2, "RGBY")
-    assert np.abs(rgb_at(shown, width - 1, height - 1) - CORNERS["Y"]).max() < 25
+    assert (rendered.width, rendered.height) == (width, height)
+    assert (number_of(rendered), corners_of(rendered)) == (2, "RGBY")
+    assert np.abs(rgb_at(rendered, width - 1, height - 1) - CORNERS["Y"]).max() < 25
     assert any("rounded up" in warning for warning in sink.warnings)
 
 
@@ -347,12 +347,14 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
 def test_encoders(tmp_path: Path, codec: str | None, ending: str) -> None:
     sink = VideoSink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
     for number in range(10):
-        shown = made_frame(number)
-        sink.write(item(Frame(shown.planes, "yuv420p", shown.colour, number * 3600, Fraction(1, 90_000), number, 3600)))
+        rendered = made_frame(number)
+        sink.write(
+            item(Frame(rendered.planes, "yuv420p", rendered.color, number * 3600, Fraction(1, 90_000), number, 3600))
+        )
     sink.close()
     frames = read(tmp_path / f"out.{ending}")
-    assert [number_of(shown) for shown in frames] == list(range(10))
-    assert np.diff([shown.pts_seconds for shown in frames]) == pytest.approx(0.04, abs=0.002)
+    assert [number_of(rendered) for rendered in frames] == list(range(10))
+    assert np.diff([rendered.pts_seconds for rendered in frames]) == pytest.approx(0.04, abs=0.002)
 
 
 def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
@@ -370,16 +372,16 @@ def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("tags", [(1, 1, 1), (6, 6, 6), (9, 9, 16), (2, 2, 2)])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_colour_tags_go_out_as_they_came_in(
+def test_color_tags_go_out_as_they_came_in(
     tmp_path: Path, ending: str, tags: tuple[int, int, int], full_range: bool
 ) -> None:
     source = write_video(tmp_path / "in.mp4", tags=tags, full_range=full_range, frames=3, options={"crf": "5"})
     result = through(source, tmp_path / f"out.{ending}", sink={"crf": 5})
     assert result.report.ok
-    assert result.report.colour_tags == "kept"
+    assert result.report.color_tags == "kept"
     before, after = result.frames[1], read(tmp_path / f"out.{ending}")[1]
-    assert (after.colour.matrix, after.colour.full_range) == (before.colour.matrix, full_range)
-    assert (after.colour.space_tag, after.colour.primaries_tag, after.colour.transfer_tag) == tags
+    assert (after.color.matrix, after.color.full_range) == (before.color.matrix, full_range)
+    assert (after.color.space_tag, after.color.primaries_tag, after.color.transfer_tag) == tags
     for x, y in ((12, 8), (84, 8), (12, 56), (84, 56)):
         assert np.abs(rgb_at(after, x, y) - rgb_at(before, x, y)).max() < 8
 
@@ -389,9 +391,9 @@ def test_a_size_that_players_read_by_another_matrix_gets_a_tag(tmp_path: Path) -
     sink = VideoSink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
     fill(sink, 2, (1280, 360))
     sink.close()
-    shown = read(tmp_path / "out.mp4")[0]
-    assert shown.colour.matrix == "bt601"
-    assert np.abs(rgb_at(shown, 100, 50) - CORNERS["R"]).max() < 12
+    rendered = read(tmp_path / "out.mp4")[0]
+    assert rendered.color.matrix == "bt601"
+    assert np.abs(rgb_at(rendered, 100, 50) - CORNERS["R"]).max() < 12
 
 
 def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
@@ -424,21 +426,21 @@ def test_a_frame_of_another_size_is_refused_and_not_squashed(tmp_path: Path) -> 
 
 
 def test_frames_of_the_caller_are_not_written_into(tmp_path: Path) -> None:
-    shown = made_frame(3)
-    before = [plane.copy() for plane in shown.planes]
+    rendered = made_frame(3)
+    before = [plane.copy() for plane in rendered.planes]
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
-    sink.write(item(shown))
+    sink.write(item(rendered))
     sink.close()
-    assert all((old == new).all() for old, new in zip(before, shown.planes, strict=True))
+    assert all((old == new).all() for old, new in zip(before, rendered.planes, strict=True))
 
 
 def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info((320, 240)), size=(320, 240), preset="ultrafast")
-    shown = made_frame(1, (320, 240))
+    rendered = made_frame(1, (320, 240))
 
     def write(numbers: range) -> int:
         for number in numbers:
-            sink.write(item(Frame(shown.planes, "yuv420p", shown.colour, number, Fraction(1, 25), number, 1)))
+            sink.write(item(Frame(rendered.planes, "yuv420p", rendered.color, number, Fraction(1, 25), number, 1)))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     early = write(range(500))

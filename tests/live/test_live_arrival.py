@@ -18,7 +18,7 @@ from media import number_of, picture, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.core.errors import Disconnected
-from rtseg.core.frame import Colour, Frame
+from rtseg.core.frame import Color, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.gdp import BUFFER, Header, RawVideo
 from rtseg.io.inputs import byte_stream as transport
@@ -304,7 +304,7 @@ def test_gstreamer_frames_without_a_time_are_placed_by_their_arrival() -> None:
     """Frames with and without a time in one stream: those without are not taken from another clock."""
     source = GStreamerSource.__new__(GStreamerSource)
     source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0
-    source._video = video = RawVideo("I420", 16, 16, Colour("bt601", full_range=False))
+    source._video = video = RawVideo("I420", 16, 16, Color("bt601", full_range=False))
     data = np.zeros(video.size, np.uint8)
     times = [None, None, 500, 600, None, 800, 900]
     frames = [

@@ -84,8 +84,8 @@ def test_a_camera_that_is_pulled_out_and_plugged_in_again(plug: Plug, tmp_path: 
         told = run_live(find_inputs(cameras=["0"]), outputs, segmenter, Style(), plug._controls, quiet=True)
     assert plug.opened == 3
     assert told["failed"] == []
-    assert told["outages"]["count"] == 1
-    assert told["outages"]["seconds"] > 0.5
+    assert told["disconnects"]["count"] == 1
+    assert told["disconnects"]["seconds"] > 0.5
     frames = told["frames"]
     assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
     with av.open(str(out)) as container:

@@ -19,9 +19,9 @@ from rtseg.core.stats import Stats
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, LiveNumbers
 from rtseg.live.loop import Live
-from rtseg.live.sink_thread import Apart
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.pipeline.frame_queue import Captured, Newest
+from rtseg.pipeline.frame_queue import Captured, LatestFrameQueue
 from rtseg.pipeline.pipeline import run
 
 pytestmark = pytest.mark.timeout(60)
@@ -60,7 +60,7 @@ def items_add_up(told: dict[str, Any]) -> bool:
 def test_frame_in_work_when_the_run_stops_ends_as_dropped() -> None:
     controls, keeper = Controls(), Keeper()
     model = Blocking(controls, answers=3)
-    camera = Camera("camera0", DrawnCamera(50, lasting=True), [Apart(keeper, capacity=60)])
+    camera = Camera("camera0", DrawnCamera(50, lasting=True), [SinkThread(keeper, capacity=60)])
     stopped = live(camera, segment=model, controls=controls, every_frame=True)
     told = stopped.run()
     assert not model.go.is_set(), "the frame was in work until the end"
@@ -69,8 +69,8 @@ def test_frame_in_work_when_the_run_stops_ends_as_dropped() -> None:
     assert adds_up(told)
     model.go.set()
     assert model.left.wait(30)
-    for road in stopped._roads:
-        road.join(30)
+    for frame_path in stopped._paths:
+        frame_path.join(30)
     assert report(stopped)["frames"] == told["frames"], "a frame was counted twice"
     assert keeper.written == 3
 
@@ -131,7 +131,7 @@ def test_frame_whose_overlay_fails_counts_once() -> None:
 
 
 def test_sink_that_raises_changes_no_count() -> None:
-    sink = Apart(Keeper(fail_at=2), capacity=30)
+    sink = SinkThread(Keeper(fail_at=2), capacity=30)
     told = live(Camera("camera0", DrawnCamera(10), [sink]), every_frame=True).run()
     assert told["frames"]["segmented"] == 10
     assert told["frames"]["written"] == 2
@@ -163,7 +163,9 @@ def test_numbers_add_up_while_frames_wait_and_are_in_work() -> None:
             super().write(item)
 
     cameras = [
-        Camera(f"camera{number}", DrawnCamera(30, gate=lambda _: look_at_numbers()), [Apart(Looking(), capacity=2)])
+        Camera(
+            f"camera{number}", DrawnCamera(30, gate=lambda _: look_at_numbers()), [SinkThread(Looking(), capacity=2)]
+        )
         for number in range(2)
     ]
     running.append(live(*cameras, segment=segment, streams=2))
@@ -193,7 +195,7 @@ def test_published_numbers_and_metrics_add_up() -> None:
 
 
 def test_abandoned_frame_can_not_become_segmented() -> None:
-    newest = Newest(1)
+    newest = LatestFrameQueue(1)
     newest.put(Captured(0, frame(0), INFO))
     item = newest.take()
     assert item is not None
@@ -205,7 +207,7 @@ def test_abandoned_frame_can_not_become_segmented() -> None:
 
 
 def test_segmented_frame_is_not_dropped_as_well() -> None:
-    newest = Newest(1)
+    newest = LatestFrameQueue(1)
     newest.put(Captured(0, frame(0), INFO))
     item = newest.take()
     assert item is not None

@@ -60,7 +60,7 @@ def test_file_over_http_is_played_once_at_its_own_pace(tmp_path: Path, kind: str
     assert [number_of(frame) for frame in frames] == list(range(30))
     assert took >= 29 / 20
     assert frames[-1].pts_seconds == pytest.approx(29 / 20, abs=0.002)
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
     assert len(log) == 1
     assert "is a file" in log[0]
     assert "once" in log[0]
@@ -102,7 +102,7 @@ def test_server_that_does_not_say_whether_it_closes_sends_each_frame(
         frames, source = all_of(f"http://127.0.0.1:{server.server_port}/{name}", log)
         server.shutdown()
     assert [number_of(frame) for frame in frames] == list(range(30))
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
     assert len(log) == 1
 
 
@@ -165,7 +165,7 @@ def test_the_length_of_a_file_in_fragments_is_not_taken_from_the_first(tmp_path:
     ) as server:
         frames, source = all_of(f"{server.url}/x.mp4", log)
     assert [number_of(frame) for frame in frames] == list(range(20))
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
     assert len(log) == 1
     assert "is a file: it is played once" in log[0]
 
@@ -237,7 +237,7 @@ def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
     with HttpServer(answer) as server:
         frames, source = all_of(server.url, [])
     assert [number_of(frame) for frame in frames] == list(range(10))
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -260,7 +260,7 @@ def test_mp4_in_fragments_is_live_where_neither_server_nor_header_state_a_length
         frames, source = all_of(f"{server.url}/x.mp4", log, pause=0)
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(19 / 20, abs=0.002)
-    assert source.outages.count == (0 if length else 1)
+    assert source.disconnects.count == (0 if length else 1)
     assert ("is a file" if length else "the stream ended") in log[-1]
     assert len(log) == 1
 
@@ -286,7 +286,7 @@ def test_push_to_nobody_is_told_with_the_frames_that_were_not_sent(
     sink = told["sinks"]["rtmp://127.0.0.1:1"]
     assert sink["written"] == 0
     assert len(sink["warnings"]) == 1
-    assert re.search(r"outages?; the last: ", sink["warnings"][0])
+    assert re.search(r"disconnects?; the last: ", sink["warnings"][0])
     assert sink["dropped"] == 15
     said = capsys.readouterr().err
     assert f"note: {sink['warnings'][0]}" in said
@@ -423,7 +423,7 @@ def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
     assert broken.is_set()
     numbers = [number_of(frame) for frame in frames]
     assert numbers == list(range(60))
-    assert source.outages.count == 1
+    assert source.disconnects.count == 1
     assert "trying again" in "".join(log)
 
 
@@ -491,7 +491,7 @@ def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) ->
     assert source.corrupt == 0
     assert source.warnings == ()
     assert time.monotonic() - begin >= 44 / 30
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
     assert len(log) == 1
     assert "is a file" in log[0]
 
@@ -511,8 +511,8 @@ def test_complete_hls_playlist_without_a_length_gives_each_frame(tmp_path: Path,
         frames, source = all_of(f"{server.url}/x.m3u8", log)
     assert [number_of(frame) for frame in frames] == list(range(45))
     assert source.warnings == ()
-    assert source.outages.count == 0
-    assert not source.outages.reason
+    assert source.disconnects.count == 0
+    assert not source.disconnects.reason
     assert len(log) == 1
 
 

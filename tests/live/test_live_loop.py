@@ -11,29 +11,29 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import BackendError, SinkError, SourceError
-from rtseg.core.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, LiveNumbers, Wanted
 from rtseg.live.loop import STOP_SECONDS, Live
-from rtseg.live.reconnect import Outages
+from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import failures
-from rtseg.live.sink_thread import Apart
-from rtseg.pipeline.frame_queue import EVERY_FRAME_WAITS, Captured, Newest
+from rtseg.live.sink_thread import SinkThread
+from rtseg.pipeline.frame_queue import EVERY_FRAME_WAITS, Captured, LatestFrameQueue
 from rtseg.render.overlay import Overlay
 
 pytestmark = pytest.mark.timeout(180)
 
-COLOUR = Colour("bt601", full_range=False)
-INFO = StreamInfo("drawn", 64, 48, "yuv420p", COLOUR, TIME_BASE, Fraction(30))
+COLOR = Color("bt601", full_range=False)
+INFO = StreamInfo("drawn", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
 
 
 def frame(index: int, age_seconds: float = 0.0) -> Frame:
     luma = np.full((48, 64), 16 + index % 200, np.uint8)
     chroma = np.full((24, 32), 128, np.uint8)
     captured = time.monotonic_ns() - round(age_seconds * 1e9)
-    return Frame((luma, chroma, chroma), "yuv420p", COLOUR, index * 3000, TIME_BASE, index, captured_ns=captured)
+    return Frame((luma, chroma, chroma), "yuv420p", COLOR, index * 3000, TIME_BASE, index, captured_ns=captured)
 
 
 class DrawnCamera:
@@ -52,7 +52,7 @@ class DrawnCamera:
         self.corrupt = 2
         self.warnings: tuple[str, ...] = ()
         self.decode_seconds = 0.001
-        self.outages = Outages(connected=fails is None, reason=fails or "")
+        self.disconnects = Disconnects(connected=fails is None, reason=fails or "")
         self.tried = threading.Event()
         self.closed = threading.Event()
         self._frames, self._gate, self._age = frames, gate, age_seconds
@@ -79,12 +79,12 @@ class Keeper:
     def __init__(self, name: str = "keeper", *, fail_at: int | None = None, blocks: bool = False) -> None:
         self.name = name
         self.written = 0
-        self.items: list[Segmented] = []
+        self.items: list[SegmentedFrame] = []
         self.ended = ""
         self.go = threading.Event()
         self._fail_at, self._blocks = fail_at, blocks
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         if self._blocks:
             self.go.wait(120)
         if self.written == self._fail_at:
@@ -105,14 +105,14 @@ def by_brightness(picture: Frame, aspect: float) -> ClassMap:
     return (picture.planes[0][::2, ::2] // 24).astype(np.uint8)
 
 
-def look(wanted: Wanted) -> Overlay:
+def style(wanted: Wanted) -> Overlay:
     return Overlay(load_palette("street", CAMVID_CLASSES), view=wanted.view, alpha=wanted.alpha)  # type: ignore[arg-type]
 
 
 def live(*cameras: Camera, segment: Callable[[Frame, float], ClassMap] = by_brightness, **options: object) -> Live:
     options.setdefault("controls", Controls())
     options.setdefault("numbers", LiveNumbers())
-    return Live(cameras, segment, look, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
+    return Live(cameras, segment, style, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -132,7 +132,7 @@ def adds_up(told: dict[str, dict[str, int]]) -> bool:
 
 
 def test_the_network_gets_the_newest_and_the_rest_is_counted() -> None:
-    newest = Newest(1)
+    newest = LatestFrameQueue(1)
     for index in range(5):
         assert newest.put(Captured(0, frame(index), INFO))
     taken = newest.take()
@@ -150,7 +150,7 @@ def test_frames_that_came_while_the_model_was_made_ready_are_dropped_and_counted
         wait_until(lambda: run._newest.captured == [5])
 
     source = DrawnCamera(5, gate=lambda index: sent.set() if index == 4 else None)
-    run = live(Camera("door", source, [Apart(keeper)]), prepare=prepare)
+    run = live(Camera("door", source, [SinkThread(keeper)]), prepare=prepare)
     told = run.run()
     assert told["frames"]["read"] == 5 + source.corrupt
     assert (told["frames"]["segmented"], told["frames"]["dropped"]) == (1, 4)
@@ -158,7 +158,7 @@ def test_frames_that_came_while_the_model_was_made_ready_are_dropped_and_counted
 
 
 def test_cameras_take_turns_however_fast_one_is() -> None:
-    newest = Newest(3)
+    newest = LatestFrameQueue(3)
     served = []
     for turn in range(6):
         for camera in (0, 0, 0, 1, 2):
@@ -171,7 +171,7 @@ def test_cameras_take_turns_however_fast_one_is() -> None:
 
 
 def test_every_frame_waits_instead_of_dropping() -> None:
-    newest = Newest(1, every_frame=True)
+    newest = LatestFrameQueue(1, every_frame=True)
     more = EVERY_FRAME_WAITS + 5
     thread = threading.Thread(target=lambda: [newest.put(Captured(0, frame(i), INFO)) for i in range(more)])
     thread.start()
@@ -187,7 +187,7 @@ def test_every_frame_waits_instead_of_dropping() -> None:
 
 
 def test_a_cameras_next_frame_waits_until_the_one_before_is_done_with() -> None:
-    newest = Newest(2)
+    newest = LatestFrameQueue(2)
     newest.put(Captured(0, frame(0), INFO))
     first = newest.take()
     newest.put(Captured(0, frame(1), INFO))
@@ -226,7 +226,7 @@ def test_frames_of_several_cameras_are_in_the_model_at_the_same_time_each_camera
 
     sinks = [Keeper("first"), Keeper("second")]
     cameras = [
-        Camera(f"camera{number}", DrawnCamera(40), [Apart(sink, capacity=100)], segment_of(number))
+        Camera(f"camera{number}", DrawnCamera(40), [SinkThread(sink, capacity=100)], segment_of(number))
         for number, sink in enumerate(sinks)
     ]
     told = live(*cameras, streams=2, every_frame=True).run()
@@ -236,7 +236,7 @@ def test_frames_of_several_cameras_are_in_the_model_at_the_same_time_each_camera
 
 
 def test_closing_wakes_both_ends_and_counts_what_waited() -> None:
-    newest = Newest(2)
+    newest = LatestFrameQueue(2)
     ends: list[object] = []
     thread = threading.Thread(target=lambda: ends.append(newest.take()))
     thread.start()
@@ -253,9 +253,9 @@ def test_closing_wakes_both_ends_and_counts_what_waited() -> None:
 
 def test_a_slow_sink_gets_the_newest_and_says_what_it_missed() -> None:
     sink = Keeper(blocks=True)
-    apart = Apart(sink)
+    apart = SinkThread(sink)
     left: list[float | None] = []
-    items = [Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
+    items = [SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
     apart.offer(items[0], left.append)
     wait_until(lambda: not apart._waiting)
     for item in items[1:]:
@@ -271,12 +271,12 @@ def test_a_slow_sink_gets_the_newest_and_says_what_it_missed() -> None:
 def test_a_dead_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     told: list[str] = []
     sink = Keeper(fail_at=1)
-    apart = Apart(sink, capacity=100, on_error=lambda name, failure: told.append(f"{name}: {failure}"))
+    apart = SinkThread(sink, capacity=100, on_error=lambda name, failure: told.append(f"{name}: {failure}"))
     left: list[float | None] = []
     for i in range(5):
-        apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), left.append)
+        apart.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), left.append)
     assert apart.join(60)
-    apart.offer(Segmented(frame(9), np.zeros((2, 2), np.uint8), frame(9)), left.append)
+    apart.offer(SegmentedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9)), left.append)
     assert (apart.written, apart.dropped) == (1, 5)
     assert [seconds is None for seconds in left].count(True) == 5
     assert told == ["keeper: no space left on device"]
@@ -286,9 +286,9 @@ def test_a_dead_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
 
 def test_a_patient_offer_waits_for_room_but_never_for_a_dead_sink() -> None:
     sink = Keeper(fail_at=6)
-    apart = Apart(sink, capacity=2, patient=True)
+    apart = SinkThread(sink, capacity=2, patient=True)
     for i in range(12):
-        apart.offer(Segmented(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
+        apart.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
     assert apart.join(60)
     assert [item.frame.index for item in sink.items] == list(range(6))
     assert (apart.written, apart.dropped) == (6, 6)
@@ -308,7 +308,7 @@ def test_every_frame_is_accounted_for() -> None:
         assert more_came.wait(60)
         return by_brightness(picture, aspect)
 
-    camera = Camera("camera0", DrawnCamera(200, gate=gate), [Apart(keeper, capacity=300)])
+    camera = Camera("camera0", DrawnCamera(200, gate=gate), [SinkThread(keeper, capacity=300)])
     told = live(camera, segment=slow).run()
     frames = told["frames"]
     assert frames["read"] == 202
@@ -330,7 +330,7 @@ def test_every_frame_drops_nothing() -> None:
         time.sleep(0.002)
         return by_brightness(picture, aspect)
 
-    camera = Camera("camera0", DrawnCamera(100), [Apart(keeper, capacity=2, patient=True)])
+    camera = Camera("camera0", DrawnCamera(100), [SinkThread(keeper, capacity=2, patient=True)])
     told = live(camera, segment=slow, every_frame=True).run()
     assert [item.frame.index for item in keeper.items] == list(range(100))
     assert told["frames"] == {"read": 102, "segmented": 100, "written": 100, "dropped": 0, "corrupt": 2, "late": 0}
@@ -338,7 +338,7 @@ def test_every_frame_drops_nothing() -> None:
 
 def test_frames_older_than_allowed_are_not_shown() -> None:
     keeper = Keeper()
-    camera = Camera("camera0", DrawnCamera(20, age_seconds=60.0), [Apart(keeper)])
+    camera = Camera("camera0", DrawnCamera(20, age_seconds=60.0), [SinkThread(keeper)])
     told = live(camera, max_age_ms=30_000).run()
     assert keeper.items == []
     assert told["frames"]["segmented"] == 0
@@ -352,7 +352,7 @@ def test_a_frame_that_grew_too_old_in_the_network_is_not_shown() -> None:
         time.sleep(0.3)
         return by_brightness(picture, aspect)
 
-    camera = Camera("camera0", DrawnCamera(1), [Apart(keeper)])
+    camera = Camera("camera0", DrawnCamera(1), [SinkThread(keeper)])
     told = live(camera, segment=slow, max_age_ms=250).run()
     assert keeper.items == []
     assert adds_up(told)
@@ -370,7 +370,7 @@ def test_a_hung_sink_slows_nobody_and_does_not_hold_up_the_end() -> None:
             wait_until(lambda: fine.written > 0)
             controls.quit()
 
-    sinks = [Apart(fine, capacity=200), Apart(hung)]
+    sinks = [SinkThread(fine, capacity=200), SinkThread(hung)]
     told = live(Camera("camera0", DrawnCamera(100, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
     assert fine.written == told["frames"]["segmented"] > 0
     assert fine.ended == "closed"
@@ -404,15 +404,15 @@ def test_a_dead_camera_does_not_stop_the_other() -> None:
             controls.quit()
 
     cameras = [
-        Camera("camera0", DrawnCamera(0, fails="camera 0: not there"), [Apart(keepers[0])]),
-        Camera("camera1", DrawnCamera(30, gate=quit_at_last, lasting=True), [Apart(keepers[1], capacity=50)]),
+        Camera("camera0", DrawnCamera(0, fails="camera 0: not there"), [SinkThread(keepers[0])]),
+        Camera("camera1", DrawnCamera(30, gate=quit_at_last, lasting=True), [SinkThread(keepers[1], capacity=50)]),
     ]
-    told = live(*cameras, controls=controls, shared=[Apart(mosaic, capacity=50)]).run()
+    told = live(*cameras, controls=controls, shared=[SinkThread(mosaic, capacity=50)]).run()
     assert keepers[0].written == 0
     assert keepers[1].written == told["items"][1]["frames"]["segmented"] > 0
-    assert all(item.shown.width == keepers[1].items[0].shown.width for item in keepers[1].items)
-    assert mosaic.items[0].shown.width > keepers[1].items[0].shown.width
-    assert [item["outages"]["connected"] for item in told["items"]] == [False, True]
+    assert all(item.rendered.width == keepers[1].items[0].rendered.width for item in keepers[1].items)
+    assert mosaic.items[0].rendered.width > keepers[1].items[0].rendered.width
+    assert [item["disconnects"]["connected"] for item in told["items"]] == [False, True]
     assert told["frames"]["read"] == sum(item["frames"]["read"] for item in told["items"])
     assert adds_up(told)
 
@@ -427,8 +427,8 @@ def test_two_cameras_are_served_alike() -> None:
             controls.quit()
 
     cameras = [
-        Camera("fast", DrawnCamera(10**9), [Apart(keepers[0])]),
-        Camera("slow", DrawnCamera(21, gate=patient), [Apart(keepers[1], capacity=50)]),
+        Camera("fast", DrawnCamera(10**9), [SinkThread(keepers[0])]),
+        Camera("slow", DrawnCamera(21, gate=patient), [SinkThread(keepers[1], capacity=50)]),
     ]
     live(*cameras, controls=controls).run()
     assert keepers[1].written >= 20, "the fast camera left the slow one nothing"
@@ -445,13 +445,13 @@ def test_controls_act_on_the_next_frame_and_pausing_holds_the_screen_alone() -> 
         if index == 20:
             controls.set(view="mask", paused=True)
 
-    camera = Camera("camera0", DrawnCamera(40, gate=steer), [Apart(file, capacity=100)])
-    live(camera, controls=controls, shared=[Apart(screen, capacity=100)]).run()
-    widths = [item.shown.width for item in file.items]
+    camera = Camera("camera0", DrawnCamera(40, gate=steer), [SinkThread(file, capacity=100)])
+    live(camera, controls=controls, shared=[SinkThread(screen, capacity=100)]).run()
+    widths = [item.rendered.width for item in file.items]
     assert set(widths) == {64, 128}
     assert file.items[-1].frame.index == 39
     assert screen.items[-1].frame.index < 25
-    assert screen.items[-1].shown.width == 128
+    assert screen.items[-1].rendered.width == 128
 
 
 def test_a_failing_model_ends_the_run_with_its_error_and_closed_files() -> None:
@@ -462,7 +462,7 @@ def test_a_failing_model_ends_the_run_with_its_error_and_closed_files() -> None:
             raise BackendError("the device was lost")
         return by_brightness(picture, aspect)
 
-    camera = Camera("camera0", DrawnCamera(50, gate=lambda _: time.sleep(0.005)), [Apart(keeper, capacity=60)])
+    camera = Camera("camera0", DrawnCamera(50, gate=lambda _: time.sleep(0.005)), [SinkThread(keeper, capacity=60)])
     with pytest.raises(BackendError, match="lost"):
         live(camera, segment=fails).run()
     assert keeper.ended == "closed"
@@ -524,7 +524,7 @@ def test_a_recording_gets_the_time_that_a_busy_machine_needs_to_complete_it() ->
         if index == 4:
             controls.quit()
 
-    sinks = [Apart(slow, capacity=50, closing_seconds=30)]
+    sinks = [SinkThread(slow, capacity=50, closing_seconds=30)]
     live(Camera("camera0", DrawnCamera(5, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
     assert slow.ended == "closed"
     assert failures(sinks) == []

@@ -371,7 +371,7 @@ def test_server_that_is_asked_again_for_each_picture_is_told_of_once() -> None:
         source = Reconnecting("door", connect, longest_pause_seconds=0, log=log.append)
         assert len(list(itertools.islice(source, 6))) == 6
         source.close()
-    assert source.outages.count == 0
+    assert source.disconnects.count == 0
     assert len(log) == len(source.warnings) == 1
     assert "is asked again for the next" in log[0]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
 from media import number_of, picture, rgb_at
-from test_push import INFO, shown
+from test_push import INFO, rendered
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame
@@ -124,7 +124,7 @@ def test_srt_through_gstreamer() -> None:
     def send() -> None:
         number = 0
         while not stop.wait(0.02):
-            sink.write(shown(number))
+            sink.write(rendered(number))
             number += 1
 
     sender = threading.Thread(target=send, daemon=True)

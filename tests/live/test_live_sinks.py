@@ -18,11 +18,11 @@ import pytest
 from media import corners_of, number_of, picture, read, to_pix_fmt
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Colour, Frame, StreamInfo
+from rtseg.core.frame import Color, Frame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import Shown
+from rtseg.live.live_frame import LiveFrame
 from rtseg.live.mosaic import Mosaic
 from rtseg.live.outputs import Outputs, _open_video, parse_bytes
 from rtseg.live.sinks.jsonl import JsonLines, LinesFile
@@ -31,22 +31,24 @@ from rtseg.live.sinks.snapshot import Snapshots
 
 pytestmark = pytest.mark.timeout(180)
 
-COLOUR = Colour("bt601", full_range=False)
+COLOR = Color("bt601", full_range=False)
 
 
-def item(number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0") -> Shown:
+def item(
+    number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0"
+) -> LiveFrame:
     """A frame that shows its number, as the loop would hand it on."""
     coded = to_pix_fmt(picture(number, *size), "yuv420p", 6, False)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
     ticks = 3000 * number if pts is None else pts
     now = time.monotonic_ns()
-    frame = Frame((planes[0], planes[1], planes[2]), "yuv420p", COLOUR, ticks, TIME_BASE, number, 3000, now)
-    info = StreamInfo("door", *size, "yuv420p", COLOUR, TIME_BASE, Fraction(30))
+    frame = Frame((planes[0], planes[1], planes[2]), "yuv420p", COLOR, ticks, TIME_BASE, number, 3000, now)
+    info = StreamInfo("door", *size, "yuv420p", COLOR, TIME_BASE, Fraction(30))
     classes = np.repeat(np.array([[0, 0, 3, 10]], np.uint8), 4, axis=0)
-    return Shown(frame, classes, frame, camera, info, now, 7.5)
+    return LiveFrame(frame, classes, frame, camera, info, now, 7.5)
 
 
-def open_file(path: str, first: Shown) -> Sink:
+def open_file(path: str, first: LiveFrame) -> Sink:
     return _open_video(path, first, Outputs())
 
 
@@ -128,8 +130,8 @@ def written_to_avi(path: Path, seconds: list[float]) -> tuple[Record, list[tuple
     """A recording of pictures at these times, of a camera that states no rate; which picture is read from it, and where."""
     record = Record(str(path), open_file)
     for index, when in enumerate(seconds):
-        shown = item(index, pts=round(when * 90_000))
-        record.write(replace(shown, info=replace(shown.info, frame_rate=None)))
+        rendered = item(index, pts=round(when * 90_000))
+        record.write(replace(rendered, info=replace(rendered.info, frame_rate=None)))
     record.close()
     return record, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
 
@@ -175,7 +177,7 @@ def test_sizes_in_bytes() -> None:
     [
         (Outputs(show=("mirror",)), "mirror"),
         (Outputs(segment_seconds=60), "--record"),
-        (Outputs(record="out.mp4", keep_bytes=1), "--segment"),
+        (Outputs(record="out.mp4", keep_bytes=1), "--split-every"),
         (Outputs(record="out.mp4", segment_seconds=0.1), "0.1"),
     ],
 )
@@ -231,8 +233,8 @@ def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
     mosaic.put(0, item(1))
     mosaic.put(1, item(2))
     whole = mosaic.put(2, item(3, size=(64, 96)))
-    assert (whole.shown.width, whole.shown.height) == (384, 216)
-    rgb = np.stack([whole.shown.planes[2], whole.shown.planes[0], whole.shown.planes[1]], axis=-1).astype(int)
+    assert (whole.rendered.width, whole.rendered.height) == (384, 216)
+    rgb = np.stack([whole.rendered.planes[2], whole.rendered.planes[0], whole.rendered.planes[1]], axis=-1).astype(int)
     for left, top, size in ((0, 0, (96, 64)), (192, 0, (96, 64)), (0, 108, (64, 96))):
         width = round(108 * size[0] / size[1])
         begin = left + (192 - width) // 2
@@ -242,12 +244,12 @@ def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
             (top + 102, begin + 6),
             (top + 102, begin + width - 6),
         ]
-        for (y, x), colour in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
-            assert np.abs(rgb[y, x] - colour).max() <= 12
+        for (y, x), color in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
+            assert np.abs(rgb[y, x] - color).max() <= 12
     assert rgb[108 + 50, 10].max() == 0, "beside a picture of another shape it is black"
     mosaic.silent(1, "no pictures for 3 s")
-    dark = mosaic.put(0, item(4)).shown.planes[0][90:100, 300:380]
-    assert dark.mean() < whole.shown.planes[0][90:100, 300:380].mean() / 2
+    dark = mosaic.put(0, item(4)).rendered.planes[0][90:100, 300:380]
+    assert dark.mean() < whole.rendered.planes[0][90:100, 300:380].mean() / 2
 
 
 def test_corners_helper_agrees() -> None:

@@ -18,7 +18,7 @@ from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts,
 from media import number_of, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SourceError
-from rtseg.core.frame import Colour, Frame, StreamInfo
+from rtseg.core.frame import Color, Frame, StreamInfo
 from rtseg.io.inputs import open_source
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
@@ -108,7 +108,7 @@ def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
             open_stream(wrong, timeout_seconds=TIMEOUT)
     assert [number_of(frame) for frame in frames[:20]] == list(range(20))
     assert rising(frames)
-    assert source.outages.count >= 1
+    assert source.disconnects.count >= 1
     assert "s3cret" not in "".join(log) + str(caught.value)
 
 
@@ -267,13 +267,13 @@ def test_a_server_that_goes_and_comes_is_waited_for() -> None:
     passed = (frames[gap].captured_ns - frames[gap - 1].captured_ns) / 1e9
     assert frames[gap].pts_seconds - frames[gap - 1].pts_seconds == pytest.approx(passed, abs=0.05)
     assert passed > 0.4
-    assert source.outages.count >= 1
-    assert 0.2 < source.outages.seconds <= passed + 0.05 or source.outages.count > 1
+    assert source.disconnects.count >= 1
+    assert 0.2 < source.disconnects.seconds <= passed + 0.05 or source.disconnects.count > 1
     assert "trying again" in log[0]
     assert any("pictures again" in line for line in log)
 
 
-def test_a_stall_is_an_outage_and_a_new_connection() -> None:
+def test_a_stall_is_an_disconnect_and_a_new_connection() -> None:
     chunks = encode_ts(20)
 
     def stalls(number: int) -> Iterator[bytes]:
@@ -294,8 +294,8 @@ def test_a_stall_is_an_outage_and_a_new_connection() -> None:
     server.stop()
     server_two.stop()
     assert rising(frames)
-    assert source.outages.count >= 1
-    assert source.outages.seconds > 0
+    assert source.disconnects.count >= 1
+    assert source.disconnects.seconds > 0
     assert any("nothing came in time" in line for line in log)
 
 
@@ -307,8 +307,8 @@ def test_no_reconnection_where_none_is_wanted() -> None:
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert server.connections == 1
-    assert "ended" in source.outages.reason
-    assert not source.outages.connected
+    assert "ended" in source.disconnects.reason
+    assert not source.disconnects.connected
 
 
 def test_pauses_grow_and_closing_ends_the_waiting() -> None:
@@ -322,8 +322,8 @@ def test_pauses_grow_and_closing_ends_the_waiting() -> None:
     thread = threading.Thread(target=lambda: list(source))
     thread.start()
     assert source.tried.wait(60)
-    assert not source.outages.connected
-    assert "refused" in source.outages.reason
+    assert not source.disconnects.connected
+    assert "refused" in source.disconnects.reason
     while len(tries) < 4:  # the test's own limit ends it where they never come
         time.sleep(0.05)
     source.close()
@@ -337,7 +337,7 @@ def test_pauses_grow_and_closing_ends_the_waiting() -> None:
 class Sent:
     """Pictures that came at these seconds. Implements `rtseg.io.inputs.Source`."""
 
-    info = StreamInfo("door", 2, 2, "yuv420p", Colour("bt709", False), TIME_BASE)
+    info = StreamInfo("door", 2, 2, "yuv420p", Color("bt709", False), TIME_BASE)
     corrupt = 0
     warnings: tuple[str, ...] = ()
 
@@ -349,7 +349,7 @@ class Sent:
         for index, when in enumerate(self._seconds):
             stamp = round(when / TIME_BASE)
             yield Frame(
-                (plane, plane[:1, :1], plane[:1, :1]), "yuv420p", self.info.colour, stamp, TIME_BASE, index,
+                (plane, plane[:1, :1], plane[:1, :1]), "yuv420p", self.info.color, stamp, TIME_BASE, index,
                 captured_ns=round(when * 1e9) + 1,
             )  # fmt: skip
 
@@ -358,31 +358,31 @@ class Sent:
 
 
 def outages_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
-    """How many outages there are until the last of pictures at these distances, how long, and what is said of them."""
+    """How many disconnects there are until the last of pictures at these distances, how long, and what is said of them."""
     log: list[str] = []
     seconds = list(itertools.accumulate(steps, initial=100.0))
     source = Reconnecting("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
     frames = take(source, len(seconds))
-    told = source.outages.count, source.outages.seconds, [line for line in log if "again" in line]
+    told = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
     source.close()
     assert len(frames) == len(seconds)
     return told
 
 
 @pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
-def test_a_regular_pace_is_no_outage(step: float) -> None:
+def test_a_regular_pace_is_no_disconnect(step: float) -> None:
     assert outages_of([step] * 12) == (0, 0.0, [])
     assert outages_of([step * factor for factor in (1, 1.4, 0.7, 1, 0.5, 1.2)]) == (0, 0.0, [])
 
 
 @pytest.mark.parametrize(("step", "silence"), [(0.03, 1.2), (0.5, 2.0), (1.5, 5.0)])
-def test_a_silence_that_is_unusual_is_an_outage(step: float, silence: float) -> None:
+def test_a_silence_that_is_unusual_is_an_disconnect(step: float, silence: float) -> None:
     count, seconds, log = outages_of([*[step] * 6, silence, *[step] * 6, silence, step])
     assert (count, seconds) == (2, pytest.approx(2 * silence))
     assert log == [f"door: pictures again, after {silence:.1f} s without"] * 2
 
 
-def test_a_camera_that_becomes_slow_has_outages_only_until_its_pace_is_known() -> None:
+def test_a_camera_that_becomes_slow_has_disconnects_only_until_its_pace_is_known() -> None:
     count, _, _ = outages_of([*[0.03] * 50, *[2.0] * 50])
     assert 1 <= count <= 6
 

@@ -23,11 +23,11 @@ def test_a_terminal_shows_one_line_and_events_above_it(monkeypatch: pytest.Monke
     status = Status()
     for line in ("first second", "second second"):
         status.numbers(line)
-    status.say("camera 0: gone")
+    status.log("camera 0: gone")
     status.numbers("third second")
     status.end()
-    shown = [re.sub(r"^.*\r\x1b\[K", "", line) for line in screen.getvalue().split("\n")]
-    assert shown == ["camera 0: gone", ""], "each line of numbers is wiped before the next thing is said"
+    rendered = [re.sub(r"^.*\r\x1b\[K", "", line) for line in screen.getvalue().split("\n")]
+    assert rendered == ["camera 0: gone", ""], "each line of numbers is wiped before the next thing is said"
     assert screen.getvalue().count("\r\x1b[K") == 3
 
 
@@ -37,7 +37,7 @@ def test_a_log_has_plain_lines_with_the_time_of_day_and_few_of_them(monkeypatch:
     status = Status()
     for _ in range(5):
         status.numbers("capture 30 fps")
-    status.say("camera 0: gone")
+    status.log("camera 0: gone")
     lines = log.getvalue().splitlines()
     assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines] == ["capture 30 fps", "camera 0: gone"]
     assert "\x1b" not in log.getvalue()
@@ -48,7 +48,7 @@ def test_quiet_leaves_events_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", log)
     status = Status(quiet=True)
     status.numbers("capture 30 fps")
-    status.say("camera 0: gone")
+    status.log("camera 0: gone")
     assert log.getvalue().endswith("camera 0: gone\n")
     assert "capture" not in log.getvalue()
 

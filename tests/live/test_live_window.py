@@ -47,8 +47,8 @@ def pixels(folder: Path) -> np.ndarray:
     """The screen, uint8 `[height, width, 3]`, RGB: an XWD file, whose header is big-endian."""
     data = (folder / "Xvfb_screen0").read_bytes()
     header = np.frombuffer(data[:100], ">u4")
-    size, colours, row, height, width = header[0], header[19], header[12], header[5], header[4]
-    begin = int(size) + int(colours) * 12
+    size, colors, row, height, width = header[0], header[19], header[12], header[5], header[4]
+    begin = int(size) + int(colors) * 12
     rows = np.frombuffer(data[begin : begin + int(row) * int(height)], np.uint8).reshape(int(height), int(row))
     return rows.reshape(int(height), -1, 4)[:, : int(width), 2::-1]
 

@@ -15,7 +15,7 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, Pace
 from rtseg.live.run import open_smaller
-from rtseg.live.sink_thread import Apart
+from rtseg.live.sink_thread import SinkThread
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -119,7 +119,7 @@ def test_a_slow_model_gets_fewer_frames() -> None:
         time.sleep(0.03)
         return by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(5000, gate=gate), [Apart(keeper, capacity=8)])
+    camera = Camera("camera0", DrawnCamera(5000, gate=gate), [SinkThread(keeper, capacity=8)])
     told = live(camera, segment=slow, pace=pace, controls=controls, more=lambda: {"adaptive": pace.to_dict()}).run()
     assert told["adaptive"]["every"] >= 2
     assert adds_up(told)
@@ -136,7 +136,7 @@ def test_the_frames_that_are_left_are_every_nth() -> None:
     def gate(index: int) -> None:
         wait_until(lambda: keeper.written == -(-index // 3))
 
-    told = live(Camera("camera0", DrawnCamera(31, gate=gate), [Apart(keeper, capacity=8)]), pace=pace).run()
+    told = live(Camera("camera0", DrawnCamera(31, gate=gate), [SinkThread(keeper, capacity=8)]), pace=pace).run()
     assert [item.frame.index for item in keeper.items] == list(range(0, 31, 3))
     assert adds_up(told)
 

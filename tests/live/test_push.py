@@ -16,14 +16,14 @@ import pytest
 from media import picture
 
 from rtseg.core.errors import OptionError, SourceError
-from rtseg.core.frame import Colour, Frame, Segmented, StreamInfo
+from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
 from rtseg.io.inputs.gstreamer import GStreamerSource, srt_pipeline
 from rtseg.live.sinks import push
 from rtseg.live.sinks.push import PushSink
 
 pytestmark = pytest.mark.timeout(180)
 
-INFO = StreamInfo("camera", 160, 96, "yuv420p", Colour("bt709", False), Fraction(1, 90_000), Fraction(30))
+INFO = StreamInfo("camera", 160, 96, "yuv420p", Color("bt709", False), Fraction(1, 90_000), Fraction(30))
 
 
 def children() -> list[Path]:
@@ -40,13 +40,13 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return int(free.getsockname()[1])
 
 
-def shown(number: int, width: int = 160, height: int = 96) -> Segmented:
+def rendered(number: int, width: int = 160, height: int = 96) -> SegmentedFrame:
     coded = av.VideoFrame.from_ndarray(picture(1, width, height), "rgb24").reformat(
         format="yuv420p", dst_colorspace=1, dst_color_range=1
     )
     planes = tuple(np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes)
-    frame = Frame(planes, "yuv420p", INFO.colour, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
-    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+    frame = Frame(planes, "yuv420p", INFO.color, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
+    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
 
 
 class Receiver:
@@ -77,14 +77,14 @@ def send_until(sink: PushSink, enough: object, size: tuple[int, int] = (160, 96)
     number = 0
     while not enough():  # type: ignore[operator]
         assert time.monotonic() < deadline, sink.warnings
-        sink.write(shown(number, *size))
+        sink.write(rendered(number, *size))
         number += 1
         time.sleep(0.02)
 
 
-def check_colours(rgb: np.ndarray) -> None:
-    for (x, y), colour in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
-        assert np.abs(rgb[y, x].astype(int) - colour).max() < 14
+def check_colors(rgb: np.ndarray) -> None:
+    for (x, y), color in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
+        assert np.abs(rgb[y, x].astype(int) - color).max() < 14
 
 
 @pytest.mark.parametrize("kind", ["rtmp", "rtsp", "udp"])
@@ -101,7 +101,7 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
     send_until(sink, lambda: len(receiver.times) >= 20, (161, 97))
     sink.close()
     assert receiver.pictures[5].shape == (96, 160, 3)
-    check_colours(receiver.pictures[5])
+    check_colors(receiver.pictures[5])
     steps = np.diff(receiver.times[2:20])
     assert (steps > 0).all()
     assert np.median(steps) == pytest.approx(1 / 30, abs=0.002)
@@ -144,11 +144,11 @@ def test_nothing_is_said_to_be_sent_by_srt_where_nobody_listens() -> None:
     """GStreamer takes frames while it still connects."""
     sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
     offered = itertools.count()
-    send_until(sink, lambda: sink.outages or next(offered) < 0)
+    send_until(sink, lambda: sink.disconnects or next(offered) < 0)
     assert sink.written == 0
     assert sink.dropped == next(offered) > 1
     (line,) = sink.warnings
-    assert line.startswith(f"{sink.name}: 1 outage; the last: GStreamer ended: ")
+    assert line.startswith(f"{sink.name}: 1 disconnect; the last: GStreamer ended: ")
     sink.close()
 
 
@@ -157,32 +157,32 @@ def test_a_receiver_that_comes_late_and_goes_is_found_again(monkeypatch: pytest.
     port = free_port()
     url = f"rtmp://127.0.0.1:{port}/live/street"
     sink = PushSink(url, INFO, size=(160, 96))
-    sink.write(shown(0))
-    sink.write(shown(1))
-    assert (sink.written, sink.dropped, sink.outages) == (0, 2, 1)  # the second was not even tried
+    sink.write(rendered(0))
+    sink.write(rendered(1))
+    assert (sink.written, sink.dropped, sink.disconnects) == (0, 2, 1)  # the second was not even tried
     first = Receiver(url, leaves_after=5, listen="1")
-    send_until(sink, lambda: len(first.times) >= 5 and sink.outages >= 2)
+    send_until(sink, lambda: len(first.times) >= 5 and sink.disconnects >= 2)
     assert sink.written >= 5
     second = Receiver(url, listen="1")
     send_until(sink, lambda: len(second.times) >= 5)
     sink.close()
-    assert "outages" in sink.warnings[0]
+    assert "disconnects" in sink.warnings[0]
 
 
 def test_a_receiver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = PushSink(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live/x", INFO, size=(160, 96))
-        sink.write(shown(0))
-        assert (sink.written, sink.outages) == (0, 1)
+        sink.write(rendered(0))
+        assert (sink.written, sink.disconnects) == (0, 1)
         sink.close()
 
 
 def test_secrets_stay_out_of_names_and_warnings() -> None:
     sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
-    sink.write(shown(0))
+    sink.write(rendered(0))
     said = sink.name + "".join(sink.warnings)
-    assert "1 outage;" in said
+    assert "1 disconnect;" in said
     assert "secret" not in said
     assert "streamkey" not in said
 

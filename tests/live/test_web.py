@@ -20,7 +20,7 @@ from browser import Browser
 
 from rtseg.core.color import rgb_to_planes
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Colour, Frame, Segmented
+from rtseg.core.frame import Color, Frame, SegmentedFrame
 from rtseg.core.palette import load_palette
 from rtseg.live.controls import Controls, LiveNumbers
 from rtseg.live.sinks.prometheus import exposition
@@ -48,7 +48,7 @@ NUMBERS: dict[str, Any] = {
         "engine_ms": 60.2,
         "classes": {"road": 0.31, EVIL: 0.2},
     },
-    "outages": {"count": 1, "seconds": 4.2, "connected": True},
+    "disconnects": {"count": 1, "seconds": 4.2, "connected": True},
 }
 
 
@@ -80,7 +80,7 @@ def page() -> Iterator[Page]:
     page.sink.close()
 
 
-def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> Segmented:
+def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> SegmentedFrame:
     width, height = size
     planes = (
         np.zeros((height, width), np.uint8),
@@ -88,8 +88,8 @@ def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> Segmented:
         np.zeros((height, width), np.uint8),
     )
     planes[2][:] = red
-    frame = Frame(planes, "gbrp", Colour("rgb", True), 0, Fraction(1, 30), 0)
-    return Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+    frame = Frame(planes, "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
+    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
 
 
 class Stream:
@@ -151,12 +151,12 @@ def test_the_stream_shows_each_new_picture_without_waiting_for_the_next(page: Pa
     assert page.sink.written == 4
 
 
-def test_colours_are_right_for_matrix_and_range() -> None:
+def test_colors_are_right_for_matrix_and_range() -> None:
     for matrix, full in (("bt601", False), ("bt709", False), ("bt709", True)):
-        colour = Colour(matrix, full)  # type: ignore[arg-type]
-        y, u, v = (int(value) for value in rgb_to_planes(np.array([[200, 60, 30]], np.uint8), colour)[0])
+        color = Color(matrix, full)  # type: ignore[arg-type]
+        y, u, v = (int(value) for value in rgb_to_planes(np.array([[200, 60, 30]], np.uint8), color)[0])
         planes = np.full((96, 160), y, np.uint8), np.full((48, 80), u, np.uint8), np.full((48, 80), v, np.uint8)
-        frame = Frame(planes, "yuv420p", colour, 0, Fraction(1, 30), 0)
+        frame = Frame(planes, "yuv420p", color, 0, Fraction(1, 30), 0)
         assert np.abs(bgr_of(frame)[40, 40].astype(int) - (30, 60, 200)).max() <= 3
 
 
@@ -249,7 +249,7 @@ def test_metrics_are_prometheus_text(page: Page) -> None:
 
 def test_metrics_of_several_cameras() -> None:
     items = [
-        {"camera": f"camera{i}", "frames": {"read": i}, "outages": {"count": i, "connected": not i}} for i in (0, 1)
+        {"camera": f"camera{i}", "frames": {"read": i}, "disconnects": {"count": i, "connected": not i}} for i in (0, 1)
     ]
     text = exposition({"items": items})
     assert 'rtseg_frames_total{camera="camera1",result="read"} 1' in text
@@ -259,7 +259,7 @@ def test_metrics_of_several_cameras() -> None:
 
 
 def test_healthz_tells_a_living_run_from_a_stalled_one(page: Page) -> None:
-    threading.Timer(0.3, page.numbers.publish, ({"outages": {"connected": False}},)).start()
+    threading.Timer(0.3, page.numbers.publish, ({"disconnects": {"connected": False}},)).start()
     status, _, body = page.ask("/healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok", "connected": False})
     status, _, body = page.ask("/healthz")
@@ -383,8 +383,8 @@ def test_a_port_that_is_taken(page: Page) -> None:
 
 def test_a_client_that_does_not_read_slows_nobody(page: Page) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3, 720, 1280), dtype=np.uint8)
-    frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Colour("rgb", True), 0, Fraction(1, 30), 0)
-    large = Segmented(frame, np.zeros((4, 4), np.uint8), frame)
+    frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
+    large = SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
     page.sink.write(large)
     sleeper, reader = Stream(page), Stream(page)
     for _ in range(200):  # of half a megabyte each, which would fill any buffer: to wait for the sleeper is to hang
@@ -449,7 +449,7 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             count += 1
             if count % 5 == 0:
                 now = {**NUMBERS["now"], "shown_fps": 10 + count / 5}
-                page.numbers.publish({**NUMBERS, "now": now, "outages": {"count": 0, "connected": True}, **more})
+                page.numbers.publish({**NUMBERS, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -468,7 +468,9 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             first = browser.wait_for("const t = document.getElementById('shown').textContent; return t !== '–' && t")
             browser.wait_for(f"return document.getElementById('shown').textContent !== '{first}'")
             assert browser.run("return document.getElementById('state').textContent") == "live"
-            more["items"] = [{"camera": name, "outages": {"connected": name != "door"}} for name in ("yard", "door")]
+            more["items"] = [
+                {"camera": name, "disconnects": {"connected": name != "door"}} for name in ("yard", "door")
+            ]
             browser.wait_for("return document.getElementById('state').textContent === 'live, door lost'")
             browser.click("[data-view='mask']")
             browser.wait_for(

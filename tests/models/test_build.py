@@ -29,14 +29,14 @@ from rtseg.models.export.build import Built, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.requirements import require  # noqa: E402
 from rtseg.models.export.source_model import onnx_run  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
-PLAIN = Preparation(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colours.onnx")
+    return contract_model(tmp_path / "colors.onnx")
 
 
 def quick(source: Path, out: Path, **options: Any) -> Built:
@@ -89,17 +89,17 @@ def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str
     assert {t.data_type for t in graph.initializer if len(t.dims) == 4 and t.dims[0] > 1} == {TensorProto.FLOAT16}
 
 
-def test_normalisation_is_done_as_told(tmp_path: Path) -> None:
+def test_normalization_is_done_as_told(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
     shifted = dataclasses.replace(PLAIN, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     on_255 = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
     first = quick(theirs, tmp_path / "a", size=(64, 48), preparation=shifted)
     second = quick(theirs, tmp_path / "b", size=(64, 48), preparation=on_255)
-    picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalisation, below the threshold of 79.5 / 255
+    picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalization, below the threshold of 79.5 / 255
     answers = [onnx_run(read_onnx(built.path), "")(picture) for built in (first, second)]
     np.testing.assert_array_equal(answers[0], answers[1])
     assert (answers[0] == 0).all()
-    assert (truth(picture[None]) != 0).all(), "without normalisation it is another class"
+    assert (truth(picture[None]) != 0).all(), "without normalization it is another class"
 
 
 def test_small_scores_are_brought_to_the_pictures_size(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path
     [
         ({"size": (96, 64)}, "size was [64, 48] and is now [96, 64]"),
         ({"batch": 2}, "batch was 1 and is now 2"),
-        ({"preparation": Preparation(blur=True)}, 'options was {} and is now {"blur": true}'),
+        ({"preparation": Preprocessing(blur=True)}, 'options was {} and is now {"blur": true}'),
         ({"force": True}, "asked for by --force"),
     ],
 )
@@ -346,7 +346,7 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
         (
             dataclasses.replace(PLAIN, mean=None),
             (64, 48),
-            "does not say how its input is normalised: give --mean and --std",
+            "does not say how its input is normalized: give --mean and --std",
         ),
         (dataclasses.replace(PLAIN, std=(1.0, 0.0, 1.0)), (64, 48), "each value must be above 0"),
         (dataclasses.replace(PLAIN, classes=("a", "b")), (64, 48), "has 4 classes, but --classes names 2: a, b"),
@@ -354,7 +354,7 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
     ],
 )
 def test_what_a_foreign_file_does_not_say_is_asked_for(
-    said: Preparation, size: Any, message: str, tmp_path: Path
+    said: Preprocessing, size: Any, message: str, tmp_path: Path
 ) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
     with pytest.raises(OptionError, match=message):
@@ -430,9 +430,9 @@ def test_a_built_file_is_no_source(model: Path, tmp_path: Path) -> None:
 
 def test_what_is_counted_is_called_by_its_name(model: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    first = quick(model, tmp_path / "built", say=lines.append)
+    first = quick(model, tmp_path / "built", log=lines.append)
     assert first.sidecar.proof["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
-    second = quick(Path("small"), tmp_path / "built", say=lines.append)  # pads by its size, which shows when it runs
+    second = quick(Path("small"), tmp_path / "built", log=lines.append)  # pads by its size, which shows when it runs
     assert second.sidecar.proof["precision"]["weights"] > 2_000_000
     assert any("million weights are FP16" in line for line in lines)
 

@@ -70,8 +70,8 @@ def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path:
 
     cv2.imwrite(str(tmp_path / "i.png"), image[0][:, :, ::-1])
     write_video(tmp_path / "i.mp4", frames=3, size=(WIDTH, HEIGHT))
-    shown = rtseg("image", tmp_path / "i.png", "--model", path, "--masks", tmp_path / "m", "-o", tmp_path / "o.png")
-    assert shown.returncode == 0, shown.stderr
+    rendered = rtseg("image", tmp_path / "i.png", "--model", path, "--masks", tmp_path / "m", "-o", tmp_path / "o.png")
+    assert rendered.returncode == 0, rendered.stderr
     assert (cv2.imread(str(tmp_path / "m" / "i.png"), cv2.IMREAD_UNCHANGED) == truth(image)[0]).mean() > 0.99
     filmed = rtseg("video", tmp_path / "i.mp4", "--model", path, "-o", tmp_path / "o.mp4")
     assert filmed.returncode == 0, filmed.stderr

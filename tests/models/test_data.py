@@ -15,7 +15,7 @@ from rtseg.models.evaluation.datasets import Pair, open_dataset  # noqa: E402
 from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
 from rtseg.models.training.data import Samples, crop_at, default_size, load, make_batch, synthetic_samples  # noqa: E402
 from rtseg.models.training.loss import class_weights, pixel_loss, total_loss  # noqa: E402
-from rtseg.nn.image_to_classes import normalise  # noqa: E402
+from rtseg.nn.image_to_classes import normalize  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -30,7 +30,7 @@ def write_pair(root: Path, name: str, size: tuple[int, int], value: int) -> None
 
 def test_load_fits_pictures_of_all_sizes(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", (64, 48), 2)
-    write_pair(tmp_path, "b", (128, 48), 3)  # too wide: grey and Void below
+    write_pair(tmp_path, "b", (128, 48), 3)  # too wide: gray and Void below
     samples = load(open_dataset(tmp_path), "train", (64, 48))
     assert samples.images.shape == (2, 48, 64, 3)
     assert (samples.labels[0] == 2).all()
@@ -77,16 +77,16 @@ def test_labels_stay_on_their_pixels(crop: tuple[int, int], stride: int) -> None
         assert x.shape == (4, 3, *crop)
         assert y.shape == (4, crop[0] // stride, crop[1] // stride)
         assert set(y.unique().tolist()) <= {0, 1, IGNORE}
-        grey = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), stride).squeeze(1)
+        gray = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), stride).squeeze(1)
         for i in range(4):
-            dark, light = grey[i][y[i] == 0], grey[i][y[i] == 1]
+            dark, light = gray[i][y[i] == 0], gray[i][y[i] == 1]
             if len(dark) > 50 and len(light) > 50:  # light and blur vary, but between two classes lies one brightness
                 between = (dark.median() + light.median()) / 2
                 wrong = (dark > between).sum() + (light <= between).sum()
                 assert float(wrong) / (len(dark) + len(light)) < 0.06
 
 
-def test_outside_the_picture_is_grey_and_ignored() -> None:
+def test_outside_the_picture_is_gray_and_ignored() -> None:
     samples = stripes()
     x, y = augment(samples.images, samples.labels, (192, 256), 1, torch.Generator().manual_seed(1), (0.7, 0.8))
     outside = y == IGNORE
@@ -107,10 +107,10 @@ def test_augmentation_varies_and_repeats() -> None:
     assert torch.equal(samples.labels, stripes().labels)  # the samples are as they were
 
 
-def test_augmented_pictures_are_normalised_like_the_models_input() -> None:
+def test_augmented_pictures_are_normalized_like_the_models_input() -> None:
     samples = stripes()
     x, y = augment(samples.images, samples.labels, (96, 128), 1, torch.Generator().manual_seed(2))
-    black, white = (float(normalise(torch.full((1, 1, 1, 3), v, dtype=torch.uint8)).mean()) for v in (0, 255))
+    black, white = (float(normalize(torch.full((1, 1, 1, 3), v, dtype=torch.uint8)).mean()) for v in (0, 255))
     assert black - 1e-4 <= float(x.min())
     assert float(x.max()) <= white + 1e-4
     assert float(x[:, 0][y == 1].mean()) > float(x[:, 0][y == 0].mean()) + 0.5

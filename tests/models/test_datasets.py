@@ -177,7 +177,7 @@ def test_unreadable_file_is_named(tmp_path: Path, kind: str, which: str, content
 
 
 @every_layout
-def test_coloured_labels_are_named(tmp_path: Path, kind: str) -> None:
+def test_colored_labels_are_named(tmp_path: Path, kind: str) -> None:
     _, label = WRITERS[kind](tmp_path)
     write_picture(label)
     message = problem(open_dataset(tmp_path))

@@ -15,14 +15,14 @@ from rtseg.core.errors import DataError, SinkError
 from rtseg.core.palette import Palette
 from rtseg.models.evaluation.datasets import DataSet, open_dataset
 from rtseg.models.evaluation.evaluate import class_table, evaluate, flicker
-from rtseg.models.evaluation.report_images import confusion_picture, worst_sheet
+from rtseg.models.evaluation.report_images import confusion_chart, worst_sheet
 
 Array = npt.NDArray[np.uint8]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DataSet:
-    """Two pictures of 10x10: road left, car right, the lowest row Void; the grey level of a picture tells its number."""
+    """Two pictures of 10x10: road left, car right, the lowest row Void; the gray level of a picture tells its number."""
     root = tmp_path / "data"
     root.mkdir()
     (root / "classes.txt").write_text("road\ncar\ntree\n")
@@ -138,14 +138,14 @@ def test_a_model_that_answers_in_another_size(dataset: DataSet) -> None:
 
 def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
     evaluation = evaluate(all_road_but_the_first, dataset)
-    confusion_picture(evaluation, tmp_path / "confusion.png")
+    confusion_chart(evaluation, tmp_path / "confusion.png")
     palette = Palette(("road", "car", "tree"), ((110, 60, 170), (20, 70, 255), (40, 150, 40)))
     worst_sheet(evaluation, all_road_but_the_first, dataset, palette, tmp_path / "worst.png", count=1)
     matrix = cv2.imread(str(tmp_path / "confusion.png"))
     sheet = cv2.imread(str(tmp_path / "worst.png"))
     assert matrix is not None
     assert sheet is not None
-    # In the row: picture (grey 50), truth (road left, car right), prediction (all road), errors (red where the car is).
+    # In the row: picture (gray 50), truth (road left, car right), prediction (all road), errors (red where the car is).
     row = sheet[24 + 100, :, ::-1].astype(int)
     assert np.abs(row[150] - 50).max() <= 2
     road, car = row[400 + 50], row[400 + 350]
@@ -159,7 +159,7 @@ def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
     assert (empty == 255).all()
     assert not list(tmp_path.glob("*.partial*"))
     with pytest.raises(SinkError, match="nowhere"):
-        confusion_picture(evaluation, tmp_path / "nowhere" / "a.png")
+        confusion_chart(evaluation, tmp_path / "nowhere" / "a.png")
 
 
 def still_frames(count: int = 3) -> list[Array]:
@@ -171,11 +171,11 @@ def still_frames(count: int = 3) -> list[Array]:
 
 
 def test_flicker_counts_changes_where_the_picture_is_still() -> None:
-    steady = np.zeros((60, 80), np.uint8)
-    restless = steady.copy()
+    smoothing = np.zeros((60, 80), np.uint8)
+    restless = smoothing.copy()
     restless[:, :20] = 1
-    assert flicker((frame, steady) for frame in still_frames()).share == 0.0
-    measured = flicker(zip(still_frames(), (steady, restless, steady), strict=True))
+    assert flicker((frame, smoothing) for frame in still_frames()).share == 0.0
+    measured = flicker(zip(still_frames(), (smoothing, restless, smoothing), strict=True))
     assert measured.share == pytest.approx(0.25, abs=0.01)
     assert measured.still > 0.99
     assert measured.frames == 3

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
-from rtseg.core.model_info import METADATA_KEY, ModelDescription  # noqa: E402
+from rtseg.core.model_info import METADATA_KEY, ModelInfo  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
 from rtseg.models.export.to_onnx import check_contract, export_onnx, save_onnx, smooth_form  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights  # noqa: E402
@@ -29,7 +29,7 @@ SIZES = [(360, 480), (288, 512), (135, 187)]
 Array = npt.NDArray[Any]
 
 
-def describe(model: UNet, **changes: Any) -> ModelDescription:
+def describe(model: UNet, **changes: Any) -> ModelInfo:
     names = tuple(f"class{i}" for i in range(model.classes))
     fields = {
         "name": "test",
@@ -38,7 +38,7 @@ def describe(model: UNet, **changes: Any) -> ModelDescription:
         "network": f"unet-{model.variant}",
         "precision": "fp32",
     }
-    return ModelDescription(**{**fields, **changes})
+    return ModelInfo(**{**fields, **changes})
 
 
 def street(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -47,17 +47,17 @@ def street(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def bundled() -> tuple[UNet, ModelDescription]:
+def bundled() -> tuple[UNet, ModelInfo]:
     return load_weights(ASSETS / f"camvid-{BUNDLED}.safetensors")
 
 
 @pytest.fixture(scope="module")
-def network(bundled: tuple[UNet, ModelDescription]) -> UNet:
+def network(bundled: tuple[UNet, ModelInfo]) -> UNet:
     return bundled[0]
 
 
 @pytest.fixture(scope="module")
-def first_file(bundled: tuple[UNet, ModelDescription], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_file(bundled: tuple[UNet, ModelInfo], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "first.onnx"
     export_onnx(*bundled, path)
     return path
@@ -70,12 +70,12 @@ def smooth_file(first_file: Path) -> Path:
     return path
 
 
-def test_first_form_is_of_the_contract(first_file: Path, bundled: tuple[UNet, ModelDescription]) -> None:
+def test_first_form_is_of_the_contract(first_file: Path, bundled: tuple[UNet, ModelInfo]) -> None:
     proto = onnx.load(first_file)
     check_contract(proto, "first.onnx")
     assert [value.name for value in proto.graph.input] == ["image"]
     assert [value.name for value in proto.graph.output] == ["classes"]
-    described = ModelDescription.from_json({p.key: p.value for p in proto.metadata_props}[METADATA_KEY], "first.onnx")
+    described = ModelInfo.from_json({p.key: p.value for p in proto.metadata_props}[METADATA_KEY], "first.onnx")
     assert described == dataclasses.replace(bundled[1], precision="fp16", head_stride=0)
     weights = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4]
     assert len(weights) > 20
@@ -119,9 +119,9 @@ def test_second_form_smooths(smooth_file: Path, network: UNet) -> None:
     image, other = street(75, 101), street(75, 101)[:, :, ::-1].copy()
     scores = np.zeros((1, 11, 38, 51), np.float16)
 
-    def run(image: Array, scores: Array, keep: float) -> tuple[Array, Array]:
+    def run(image: Array, scores: Array, momentum: float) -> tuple[Array, Array]:
         classes, new = session.run(
-            ["classes", "new_scores"], {"image": image, "scores": scores, "keep": np.array(keep, np.float32)}
+            ["classes", "new_scores"], {"image": image, "scores": scores, "momentum": np.array(momentum, np.float32)}
         )
         return classes, new
 
@@ -138,7 +138,7 @@ def test_second_form_smooths(smooth_file: Path, network: UNet) -> None:
             torch.from_numpy(image), torch.from_numpy(scores), torch.tensor(0.0)
         )
     assert (first == expected.numpy()).mean() > 0.999
-    described = ModelDescription.from_json(onnx.load(smooth_file).metadata_props[0].value, "smooth.onnx")
+    described = ModelInfo.from_json(onnx.load(smooth_file).metadata_props[0].value, "smooth.onnx")
     assert described.head_stride == 2
 
 
@@ -149,7 +149,7 @@ def test_second_form_with_keep_0_says_what_the_first_says(first_file: Path, smoo
     ]
     image = street(64, 96)
     (first,) = sessions[0].run(["classes"], {"image": image})
-    inputs = {"image": image, "scores": np.zeros((1, 11, 32, 48), np.float16), "keep": np.array(0, np.float32)}
+    inputs = {"image": image, "scores": np.zeros((1, 11, 32, 48), np.float16), "momentum": np.array(0, np.float32)}
     assert (sessions[1].run(["classes"], inputs)[0] == first).all()
 
 
@@ -160,10 +160,10 @@ def test_the_second_form_that_openvino_makes_of_the_first_is_the_same(first_file
     backend = SmoothOpenVinoBackend(first_file, size=(101, 75), precision="fp32")
     reference = SmoothImageToClasses(network)
     kept, scores = None, torch.zeros((1, 11, 38, 51), dtype=torch.float16)
-    for keep, image in ((0.0, street(75, 101)), (0.6, street(75, 101)[:, :, ::-1].copy()), (0.9, street(75, 101))):
-        classes, kept = backend.infer_next(image, kept, keep)
+    for momentum, image in ((0.0, street(75, 101)), (0.6, street(75, 101)[:, :, ::-1].copy()), (0.9, street(75, 101))):
+        classes, kept = backend.infer_next(image, kept, momentum)
         with torch.inference_mode():
-            expected, scores = reference(torch.from_numpy(image), scores, torch.tensor(keep))
+            expected, scores = reference(torch.from_numpy(image), scores, torch.tensor(momentum))
         assert kept.dtype == np.float16
         assert kept.shape == tuple(scores.shape)
         np.testing.assert_allclose(kept, scores.numpy(), rtol=2e-2, atol=5e-2)
@@ -220,9 +220,9 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_weights_survive_the_disk(tmp_path: Path) -> None:
     network = UNet(5, "nano").eval()
     file = tmp_path / "model.safetensors"
-    save_weights(network, describe(network, licence="none"), file)
+    save_weights(network, describe(network, license="none"), file)
     loaded, description = load_weights(file)
-    assert description == describe(network, licence="none")
+    assert description == describe(network, license="none")
     assert not loaded.training
     x = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
@@ -267,7 +267,7 @@ def test_checkpoints_execute_nothing(tmp_path: Path) -> None:
 def assert_same_model(bundled: Path, exported: Path) -> None:
     """The same graph, the same description, and the same FP16 weights up to the last bit's rounding."""
     files = [onnx.load(file) for file in (bundled, exported)]
-    described = [ModelDescription.from_json(file.metadata_props[0].value, str(bundled)) for file in files]
+    described = [ModelInfo.from_json(file.metadata_props[0].value, str(bundled)) for file in files]
     assert described[0] == described[1]
     tensors = [{t.name: onnx.numpy_helper.to_array(t) for t in file.graph.initializer} for file in files]
     assert tensors[0].keys() == tensors[1].keys()

@@ -457,7 +457,7 @@ def test_other_text_files_may_have_a_byte_order_mark(tmp_path: Path) -> None:
     palette, config = tmp_path / "p.json", tmp_path / "rtseg.toml"
     palette.write_bytes(codecs.BOM_UTF8 + b'{"road": [1, 2, 3]}')
     config.write_bytes(codecs.BOM_UTF8 + b'[live]\r\ncamera = "0"\r\n')
-    assert load_palette(str(palette), ("road",)).colours == ((1, 2, 3),)
+    assert load_palette(str(palette), ("road",)).colors == ((1, 2, 3),)
     assert read_config(config) == {"camera": "0"}
     for file in (palette, config):
         file.write_bytes("{}".encode("utf-16"))

@@ -15,7 +15,7 @@ from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.models.export.build import Built, build  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
 
@@ -24,8 +24,8 @@ def built_of(path: Path, folder: Path) -> Built:
     frames = folder / "frames"
     frames.mkdir()
     cv2.imwrite(str(frames / "0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
-    said = Preparation(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
-    return build(path, out=folder / "built", target="onnx", verify_on=frames, preparation=said, say=lambda line: None)
+    said = Preprocessing(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
+    return build(path, out=folder / "built", target="onnx", verify_on=frames, preparation=said, log=lambda line: None)
 
 
 def _with_weights_apart(folder: Path) -> None:

@@ -13,10 +13,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rtseg.models.export.build import build  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 48, 32
-PLAIN = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+PLAIN = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def _branch(name: str, nodes: list, output: str, weights: tuple = ()) -> onnx.GraphProto:
@@ -81,7 +81,7 @@ def test_the_branch_that_the_size_takes_is_built(
     given = _squeezing(tmp_path / "m.onnx", axis=axis, nested=nested, version=version)
     size, says = (WIDTH, HEIGHT), []
     built = build(
-        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preparation=PLAIN, say=says.append
+        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preparation=PLAIN, log=says.append
     )  # fmt: skip
     assert any("probabilities, foreground above 0.5" in line for line in says)
     own = _run(given, "x", _normal(_image(batch)))
@@ -112,7 +112,7 @@ def test_a_branch_that_the_image_decides_stays(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, path)
-    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
+    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
     built = build(path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preparation=said)
     for image in (_image(1) // 2, 128 + _image(1) // 2):
         want = _run(path, "x", _normal(image))[0] > 0.5

@@ -24,15 +24,15 @@ from onnx_models import CLASSES, contract_model, foreign_model, pictures, truth 
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.models.export import quantize as quantise  # noqa: E402
+from rtseg.models.export import quantize as quantize  # noqa: E402
 from rtseg.models.export import verify as proof  # noqa: E402
 from rtseg.models.export.agreement import Agreement  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_run  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
-PLAIN = Preparation(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def needs(module: str, packages: str) -> None:
@@ -55,12 +55,12 @@ def rtx() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colours.onnx")
+    return contract_model(tmp_path / "colors.onnx")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A labelled data folder whose pictures hold all that the model tells apart."""
+    """A labeled data folder whose pictures hold all that the model tells apart."""
     root = tmp_path / "data"
     root.mkdir()
     (root / "classes.txt").write_text("\n".join(CLASSES))
@@ -100,7 +100,7 @@ def test_openvino_gets_an_int8_file_that_says_the_same(nncf: None, model: Path, 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_the_onnx_graph_is_as_tensorrt_wants_it(precision: str, data: Path, tmp_path: Path) -> None:
-    source = contract_model(tmp_path / "colours.onnx", precision=precision)
+    source = contract_model(tmp_path / "colors.onnx", precision=precision)
     built = int8(source, data, tmp_path / "built", "onnx")
     model = onnx.load(built.path)
     onnx.checker.check_model(model)
@@ -110,11 +110,11 @@ def test_the_onnx_graph_is_as_tensorrt_wants_it(precision: str, data: Path, tmp_
     assert len(convolutions) == 2
     for node in convolutions:
         for name in node.input[:2]:
-            dequantise = makers[name]
-            assert dequantise.op_type == "DequantizeLinear"
-            assert weights[dequantise.input[1]].dtype == np.float16, "what is not int8 is half precision"
-            assert weights[dequantise.input[2]].dtype == np.int8
-            assert not weights[dequantise.input[2]].any(), "TensorRT wants every zero at 0"
+            dequantize = makers[name]
+            assert dequantize.op_type == "DequantizeLinear"
+            assert weights[dequantize.input[1]].dtype == np.float16, "what is not int8 is half precision"
+            assert weights[dequantize.input[2]].dtype == np.int8
+            assert not weights[dequantize.input[2]].any(), "TensorRT wants every zero at 0"
     assert {node.op_type for node in model.graph.node if "image" in node.input} == {"Cast"}
     assert makers["classes"].op_type == "Cast"
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
@@ -214,7 +214,7 @@ def test_nncf_missing_is_told(model: Path, data: Path, tmp_path: Path, monkeypat
 
 
 def test_half_precision_is_widened_without_a_change(model: Path) -> None:
-    wide = quantise.widened(read_onnx(model))
+    wide = quantize.widened(read_onnx(model))
     onnx.checker.check_model(wide)
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in wide.graph.initializer}
     images = pictures(1, 48, 64)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT, CLASSES = 64, 48, 4
 
@@ -67,7 +67,7 @@ def _quantized(path: Path) -> Path:
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
 def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
     path = _quantized(tmp_path / "m.onnx")
-    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     built = build(path, out=tmp_path / "to", target=target, precision="fp32", preparation=said, verify=False)
     image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
     image = image.repeat(4, axis=1).repeat(4, axis=2)
@@ -87,7 +87,7 @@ def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
 
 def test_a_failed_fp32_build_is_not_advised_to_be_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _quantized(tmp_path / "m.onnx")
-    said = Preparation(mean=(0, 0, 0), std=(1, 1, 1))
+    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
     with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
         build(path, out=tmp_path / "to", target="openvino", precision="fp32", preparation=said)

@@ -21,7 +21,7 @@ pytest.importorskip("onnx")
 
 from rtseg.core.errors import DataError, ModelError, OptionError  # noqa: E402
 from rtseg.models.training import train as training  # noqa: E402
-from rtseg.models.training.optimizer import Muon, orthogonalised  # noqa: E402
+from rtseg.models.training.optimizer import Muon, orthogonalized  # noqa: E402
 from rtseg.models.training.train import TrainResult, schedule, train  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_weights  # noqa: E402
 from rtseg.nn.image_to_classes import ImageToClasses  # noqa: E402
@@ -164,9 +164,9 @@ def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path,
     torch.manual_seed(1)
     other = UNet(9, "nano")
     names = tuple(f"c{i}" for i in range(9))
-    from rtseg.core.model_info import ModelDescription
+    from rtseg.core.model_info import ModelInfo
 
-    description = ModelDescription(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
+    description = ModelInfo(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
     save_weights(other, description, tmp_path / "other.safetensors")
     said: list[str] = []
     start = training._starting_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
@@ -276,7 +276,7 @@ def test_schedule_warms_up_and_ends_at_zero() -> None:
 def test_muon_updates_have_equal_singular_values() -> None:
     matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -2, 60))
     for m in (matrix, matrix.T):
-        values = torch.linalg.svdvals(orthogonalised(m))
+        values = torch.linalg.svdvals(orthogonalized(m))
         assert float(values.min()) > 0.5
         assert float(values.max()) < 1.3
     weight = torch.nn.Parameter(torch.zeros(24, 5, 3, 4))

@@ -22,7 +22,7 @@ from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
 from rtseg.models.export.build import Built, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_run  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -95,8 +95,8 @@ def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None
         path,
         out=out,
         **{"target": "onnx", "verify_on": frames, **options},
-        preparation=Preparation(**{**UNIT, **said}),
-        say=lines.append if lines is not None else lambda line: None,
+        preparation=Preprocessing(**{**UNIT, **said}),
+        log=lines.append if lines is not None else lambda line: None,
     )
 
 
@@ -1203,7 +1203,7 @@ def test_normalization_that_cannot_be_meant_is_refused_before_work(
     ],
 )
 def test_normalization_on_one_scale_is_taken(mean: Any, std: Any) -> None:
-    Preparation(mean=mean, std=std).check()
+    Preprocessing(mean=mean, std=std).check()
 
 
 def test_cut_borders_are_refused(frames: Path, tmp_path: Path) -> None:

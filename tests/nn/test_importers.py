@@ -54,7 +54,7 @@ def test_the_class_map_is_the_librarys(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["fastai1", "fastai2"])
-def test_a_file_of_learn_save_with_its_optimiser(version: str, tmp_path: Path) -> None:
+def test_a_file_of_learn_save_with_its_optimizer(version: str, tmp_path: Path) -> None:
     path = tmp_path / "stage-2.pth"
     path.write_bytes(gzip.decompress((FOLDER / f"{version}-learn-save.pth.gz").read_bytes()))
     imported = import_checkpoint(path, size=(96, 64), classes=["Road", "car", "sky", "tree"])
@@ -101,7 +101,7 @@ def test_forms_of_the_file(form: str, tmp_path: Path) -> None:
     assert agreement >= (0.99 if form == "half" else 0.999)
 
 
-def test_blur_and_normalisation_change_the_class_map_and_can_be_said(tmp_path: Path) -> None:
+def test_blur_and_normalization_change_the_class_map_and_can_be_said(tmp_path: Path) -> None:
     path = save("fastai2-narrow-batch-norm", tmp_path)
     plain = import_checkpoint(path, size=(128, 96))
     blurred = import_checkpoint(path, size=(128, 96), blur=True)
@@ -110,7 +110,7 @@ def test_blur_and_normalisation_change_the_class_map_and_can_be_said(tmp_path: P
     assert not any("blur" in sentence for sentence in blurred.assumptions)
     shifted = import_checkpoint(path, size=(128, 96), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     assert (shifted.mean, shifted.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    assert not any("normalisation" in sentence for sentence in shifted.assumptions)
+    assert not any("normalization" in sentence for sentence in shifted.assumptions)
 
 
 def test_normalization_on_the_scale_of_0_to_255_is_the_same(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_normalization_on_the_scale_of_0_to_255_is_the_same(tmp_path: Path) -> N
     np.testing.assert_allclose(small.mean + small.std, large.mean + large.std)
 
 
-def test_each_family_has_its_own_normalisation(tmp_path: Path) -> None:
+def test_each_family_has_its_own_normalization(tmp_path: Path) -> None:
     means = {name: import_checkpoint(save(name, tmp_path), size=(64, 64)).mean for name in SMALL}
     assert means[SMALL[2]] == (0.0, 0.0, 0.0)
     assert {means[SMALL[0]], means[SMALL[1]], means[SMALL[3]]} == {(0.485, 0.456, 0.406)}

@@ -26,7 +26,7 @@ from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.checkpoint_source import CheckpointOrigin  # noqa: E402
 from rtseg.nn import image_to_classes as contract  # noqa: E402
 from rtseg.nn.importers import import_checkpoint  # noqa: E402
-from rtseg.nn.preprocessing import Preparation  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 FAMILIES = {
     "fastai1-narrow-batch-norm": 0.999,
@@ -45,7 +45,7 @@ def save(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fp16_by_onnx_runtime_and_openvino_is_the_librarys_class_map(name: str, tmp_path: Path) -> None:
     width, height = size = tuple(load(name)["size"])
-    origin = CheckpointOrigin(save(name, tmp_path), Preparation(), size)
+    origin = CheckpointOrigin(save(name, tmp_path), Preprocessing(), size)
     graph = origin.graph(size, 1, "fp16").SerializeToString()
     picture, truth = image(height, width), expected(name)
 
@@ -77,7 +77,7 @@ def test_wrong_wrapper_around_a_checkpoint_is_refused(
     if kind == "rtseg's own":
         path = ASSETS / "camvid-nano.safetensors"
         monkeypatch.setattr(
-            contract, "normalise", lambda x: (x.float().flip(3) - 112.0).mul(1 / 64).permute(0, 3, 1, 2)
+            contract, "normalize", lambda x: (x.float().flip(3) - 112.0).mul(1 / 64).permute(0, 3, 1, 2)
         )
     else:
         path = save("classic-16-bilinear-odd", tmp_path)
@@ -92,7 +92,7 @@ def test_a_network_that_the_weights_do_not_show_is_not_called_the_users(tmp_path
     lines: list[str] = []
     path = save("classic-16-bilinear-odd", tmp_path)
     cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
-    built = build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path, say=lines.append)
+    built = build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path, log=lines.append)
     (compared,) = [line for line in lines if line.startswith("compared:")]
     assert "equals that of rtseg's reading of the weights in unet.pth, run in FP32 by torch" in compared
     assert any("ReLU, max pooling" in note for note in built.notes)

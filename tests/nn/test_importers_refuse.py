@@ -224,7 +224,7 @@ def test_an_smp_network_with_another_encoder(file: Callable[[object], Path]) -> 
     assert "segmentation_models.pytorch network with an encoder" in refused(file(state))
 
 
-def test_a_grey_network(file: Callable[[object], Path]) -> None:
+def test_a_gray_network(file: Callable[[object], Path]) -> None:
     state = weights(load(CLASSIC))
     state["inc.double_conv.0.weight"] = state["inc.double_conv.0.weight"][:, :1]
     assert "images of 1 channels" in refused(file(state))

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtseg.core.errors import OptionError  # noqa: E402
-from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses, folded, normalise  # noqa: E402
+from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses, folded, normalize  # noqa: E402
 from rtseg.nn.unet import VARIANTS, UNet  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -88,10 +88,10 @@ def test_folding_batchnorm_changes_nothing_but_rounding() -> None:
         torch.testing.assert_close(flat(x), model(x), rtol=1e-3, atol=1e-3)
 
 
-def test_normalise() -> None:
+def test_normalize() -> None:
     image = torch.zeros((1, 2, 3, 3), dtype=torch.uint8)
     image[0, 1, 2] = torch.tensor([112, 176, 48], dtype=torch.uint8)
-    x = normalise(image)
+    x = normalize(image)
     assert x.shape == (1, 3, 2, 3)
     assert x.dtype == torch.float32
     assert x[0, :, 1, 2].tolist() == [0.0, 1.0, -1.0]
@@ -108,13 +108,13 @@ def test_any_size_goes_in_and_comes_out(size: tuple[int, int]) -> None:
     assert int(classes.max()) < 5
 
 
-def test_padding_is_what_the_mean_grey_would_be() -> None:
-    """A picture with grey below and to the right, to a multiple of 32, says the same of the part that is not grey."""
+def test_padding_is_what_the_mean_gray_would_be() -> None:
+    """A picture with gray below and to the right, to a multiple of 32, says the same of the part that is not gray."""
     module = ImageToClasses(settled())
-    grey = torch.full((1, 96, 128, 3), 112, dtype=torch.uint8)
-    grey[:, :90, :120] = picture(90, 120)
+    gray = torch.full((1, 96, 128, 3), 112, dtype=torch.uint8)
+    gray[:, :90, :120] = picture(90, 120)
     with torch.inference_mode():
-        alone, within = module(picture(90, 120)), module(grey)[:, :90, :120]
+        alone, within = module(picture(90, 120)), module(gray)[:, :90, :120]
     inside = slice(0, 89), slice(0, 119)  # the last row's upsampling sees the border
     assert torch.equal(alone[0][inside], within[0][inside])
 

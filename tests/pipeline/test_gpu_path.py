@@ -29,11 +29,11 @@ from nvidia_machine import Jetson
 from onnx_models import contract_model
 
 from rtseg.core.errors import BackendError, SourceError
-from rtseg.core.frame import Colour, Frame, Plane
+from rtseg.core.frame import Color, Frame, Plane
 from rtseg.core.letterbox import PADDING, Letterbox
 from rtseg.core.palette import load_palette
 from rtseg.gpu import compile_kernels as compiling
-from rtseg.gpu.gpu_frame import CardPicture
+from rtseg.gpu.gpu_frame import GpuSurface
 from rtseg.gpu.kernels import Job, Kernels
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
@@ -82,12 +82,12 @@ class OnProcessor:
         self.chroma[:, 0:width:2], self.chroma[:, 1:width:2] = frame.planes[1:]
         self.image = np.full((box.input_size[1], box.input_size[0], 3), PADDING, np.uint8)
         self.classes = np.zeros((box.input_size[1], box.input_size[0]), np.uint8)
-        self.shown = np.zeros(width * height * 3 // 2, np.uint8)
-        self.weights = np.ascontiguousarray(overlay.weights(frame.colour))
+        self.rendered = np.zeros(width * height * 3 // 2, np.uint8)
+        self.weights = np.ascontiguousarray(overlay.weights(frame.color))
         self.job = Job()
-        self.job.set_sizes(box, frame.colour)
+        self.job.set_sizes(box, frame.color)
         self.job.set_picture(
-            CardPicture(
+            GpuSurface(
                 self.luma.ctypes.data, self.chroma.ctypes.data, width + 40, width + 24, width, height, owner=self
             )
         )
@@ -105,20 +105,20 @@ class OnProcessor:
         self._kernels.scale(ctypes.addressof(self.job), None)
         return self.image
 
-    def colour(self, classes: Plane) -> list[Plane]:
+    def color(self, classes: Plane) -> list[Plane]:
         self.classes[:] = classes
-        self._kernels.colour(ctypes.addressof(self.job), None)
+        self._kernels.color(ctypes.addressof(self.job), None)
         height, width = self._frame.planes[0].shape
         luma, half = height * width, (height // 2, width // 2)
-        u, v = np.split(self.shown[luma:], 2)
-        return [self.shown[:luma].reshape(height, width), u.reshape(half), v.reshape(half)]
+        u, v = np.split(self.rendered[luma:], 2)
+        return [self.rendered[:luma].reshape(height, width), u.reshape(half), v.reshape(half)]
 
 
 def apart(first: Plane, second: Plane) -> int:
     return int(np.abs(first.astype(int) - second).max())
 
 
-LIMITED, FULL = Colour("bt709", False), Colour("bt601", True)
+LIMITED, FULL = Color("bt709", False), Color("bt601", True)
 GEOMETRIES = [
     ((1920, 1080), (512, 288), 1.0),
     ((1280, 720), (480, 288), 1.0),
@@ -139,15 +139,15 @@ GEOMETRIES = [
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("colour", "hard"), [(LIMITED, False), (FULL, True)], ids=["limited, street", "full, black and white"]
+    ("color", "hard"), [(LIMITED, False), (FULL, True)], ids=["limited, street", "full, black and white"]
 )
 @pytest.mark.parametrize(("size", "network", "aspect"), GEOMETRIES)
 def test_the_kernels_make_the_processor_s_pictures(
-    library: ctypes.CDLL, size: tuple[int, int], network: tuple[int, int], aspect: float, colour: Colour, hard: bool
+    library: ctypes.CDLL, size: tuple[int, int], network: tuple[int, int], aspect: float, color: Color, hard: bool
 ) -> None:
     palette = load_palette("street", ("road", "car", "sky", "tree"), None)
     box = Letterbox(size, network, pixel_aspect=aspect)
-    frame = Frame(street(*size, hard), "yuv420p", colour, 0, Fraction(1, 25), 0)
+    frame = Frame(street(*size, hard), "yuv420p", color, 0, Fraction(1, 25), 0)
     rng = np.random.default_rng(1)
     blobs = rng.integers(0, 4, (-(-network[1] // 12), -(-network[0] // 12))).astype(np.uint8)
     classes = blobs.repeat(12, axis=0).repeat(12, axis=1)[: network[1], : network[0]].copy()
@@ -156,13 +156,13 @@ def test_the_kernels_make_the_processor_s_pictures(
         Overlay(palette, alpha=1.0),
         Overlay(palette, alpha=0.3, only=[1, 3]),
     ):
-        card = OnProcessor(library, frame, box, overlay)
-        assert apart(card.scale(), box.network_input(frame)) <= INPUT_LEVELS // 2
-        shown = overlay.apply(frame, box.picture_part(classes)).planes
-        for ours, wanted in zip(card.colour(classes), shown, strict=True):
+        gpu = OnProcessor(library, frame, box, overlay)
+        assert apart(gpu.scale(), box.network_input(frame)) <= INPUT_LEVELS // 2
+        rendered = overlay.apply(frame, box.picture_part(classes)).planes
+        for ours, wanted in zip(gpu.color(classes), rendered, strict=True):
             assert apart(ours, wanted) < SHOWN_LEVELS
     classes[: network[1] // 2] = 255  # no class: the picture stays as it came
-    for ours, wanted in zip(card.colour(classes), overlay.apply(frame, box.picture_part(classes)).planes, strict=True):
+    for ours, wanted in zip(gpu.color(classes), overlay.apply(frame, box.picture_part(classes)).planes, strict=True):
         assert apart(ours, wanted) < SHOWN_LEVELS
 
 
@@ -178,7 +178,7 @@ def test_both_sides_have_the_same_job(library: ctypes.CDLL) -> None:
 def test_the_ptx_is_of_this_source() -> None:
     text = compiling.PTX.read_text()
     assert text.splitlines()[0] == compiling.source_mark(), "kernels.cu has changed: make kernels"
-    assert all(f".visible .entry {name}(" in text for name in ("scale", "colour"))
+    assert all(f".visible .entry {name}(" in text for name in ("scale", "color"))
 
 
 def test_nvrtc_makes_the_same_ptx() -> None:
@@ -203,18 +203,18 @@ class Car:
         self.nvdec = Nvdec(patch, self.cudart)
         patch.setattr("rtseg.pipeline.gpu_path.try_nvdec", lambda: None)
         self.folder = folder
-        self.model = contract_model(folder / "colours.onnx")
+        self.model = contract_model(folder / "colors.onnx")
         self.engine = build(self.model, target="tensorrt", out=folder, verify=False).path
 
     def run(self, drive: Path, out: str = "out.mkv", decoder: str = "nvdec", **more: Any) -> dict[str, Any]:
         """`rtseg video`, without loss: pixels can be compared."""
-        look, engine = more.pop("look", Style()), more.pop("engine", self.engine)
+        style, engine = more.pop("look", Style()), more.pop("engine", self.engine)
         with Segmenter(engine, backend="tensorrt") as segmenter:
             return process(
                 str(drive),
                 str(self.folder / out),
                 segmenter,
-                look,
+                style,
                 OutputOptions("ffv1"),
                 InputOptions(decoder=decoder),
                 quiet=True,
@@ -226,7 +226,7 @@ class Car:
         gc.collect()
         return not self.cudart.alive and self.driver.modules == 0
 
-    def shown(self, out: str = "out.mkv") -> list[Frame]:
+    def rendered(self, out: str = "out.mkv") -> list[Frame]:
         return read(self.folder / out)
 
 
@@ -255,18 +255,18 @@ def road_note(result: dict[str, Any]) -> str:
 @pytest.mark.parametrize(("threads", "legend"), [(True, True), (False, False)])
 def test_pictures_stay_on_the_card_and_look_as_the_processor_s(car: Car, threads: bool, legend: bool) -> None:
     video = drive(car.folder, before=[Audio(seconds=1.6)])
-    look = Style(legend=legend)
-    over_card = car.run(video, look=look, threads=threads)
+    style = Style(legend=legend)
+    over_card = car.run(video, style=style, threads=threads)
     brought_down = car.nvdec.downloads
-    over_processor = car.run(video, "processor.mkv", "software", look=look)
-    assert (over_card["road"], over_processor["road"]) == ("card", "processor")
-    on_card = 40 - brought_down
-    assert road_note(over_card) == f"road: {on_card} of 40 pictures stayed on the card until they were coloured"
+    over_processor = car.run(video, "processor.mkv", "software", style=style)
+    assert (over_card["path"], over_processor["path"]) == ("gpu", "cpu")
+    on_gpu = 40 - brought_down
+    assert road_note(over_card) == f"road: {on_gpu} of 40 pictures stayed on the card until they were colored"
     assert PROOFS <= brought_down <= PROOFS + 1, "to compare; no other"
     assert car.nvdec.asked[0] == ("nvdec", 0)
     assert over_card["fidelity"]["line"].split(",")[0] == over_processor["fidelity"]["line"].split(",")[0]
     assert over_card["frames"]["written"] == 40
-    ours, wanted = car.shown(), car.shown("processor.mkv")
+    ours, wanted = car.rendered(), car.rendered("processor.mkv")
     assert [frame.pts for frame in ours] == [frame.pts for frame in wanted]
     for frame, other in zip(ours, wanted, strict=True):
         # The scaled picture differs by a level here and there, and so does the class of a pixel at a boundary.
@@ -279,10 +279,10 @@ def test_pictures_stay_on_the_card_and_look_as_the_processor_s(car: Car, threads
 def test_what_cannot_be_recorded_runs_call_by_call(orin: Car) -> None:
     video = drive(orin.folder)
     # With threads it depends on them which frames the card and the processor color; the two round at other places.
-    assert orin.run(video, threads=False)["road"] == "card"
+    assert orin.run(video, threads=False)["path"] == "gpu"
     orin.cudart.capture_works = False
-    assert orin.run(video, "again.mkv", threads=False)["road"] == "card"
-    for frame, same in zip(orin.shown(), orin.shown("again.mkv"), strict=True):
+    assert orin.run(video, "again.mkv", threads=False)["path"] == "gpu"
+    for frame, same in zip(orin.rendered(), orin.rendered("again.mkv"), strict=True):
         np.testing.assert_array_equal(frame.planes[0], same.planes[0])
 
 
@@ -294,7 +294,7 @@ def test_a_step_is_one_launch_and_one_wait(orin: Car) -> None:
     launches = [number for number, name in enumerate(calls) if name == "cudaGraphLaunch"]
     last = calls[launches[-1] : calls.index("cudaSetDevice", launches[-1])]
     assert last.count("cudaEventSynchronize") == 1
-    assert last.count("cudaMemcpyAsync") == 2, "class map and coloured picture"
+    assert last.count("cudaMemcpyAsync") == 2, "class map and colored picture"
     assert "cudaStreamSynchronize" not in last
 
 
@@ -312,14 +312,14 @@ def test_a_step_is_one_launch_and_one_wait(orin: Car) -> None:
     ],
 )
 def test_what_the_card_cannot_do_is_told_and_done_by_the_processor(
-    orin: Car, how: dict[str, Any], look: Style, why: str
+    orin: Car, how: dict[str, Any], style: Style, why: str
 ) -> None:
     video = drive(orin.folder, **how)
-    result = orin.run(video, look=look)
-    assert result["road"] == "processor"
-    assert road_note(result).startswith(f"road: the processor scales and colours: {why}")
-    orin.run(video, "software.mkv", "software", look=look)
-    for frame, same in zip(orin.shown(), orin.shown("software.mkv"), strict=True):
+    result = orin.run(video, style=style)
+    assert result["path"] == "cpu"
+    assert road_note(result).startswith(f"road: the processor scales and colors: {why}")
+    orin.run(video, "software.mkv", "software", style=style)
+    for frame, same in zip(orin.rendered(), orin.rendered("software.mkv"), strict=True):
         for plane, other in zip(frame.planes, same.planes, strict=True):
             np.testing.assert_array_equal(plane, other)
 
@@ -330,7 +330,7 @@ def test_what_the_card_cannot_do_is_told_and_done_by_the_processor(
 def test_other_layouts_come_down(orin: Car, layout: str, tells_layout: bool) -> None:
     orin.nvdec.layout, orin.nvdec.tells_layout = layout, tells_layout
     result = orin.run(drive(orin.folder, frames=5))
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert any("reduced to 8 bits" in note for note in result["notes"]) == (layout == "p010le")
     assert result["frames"]["written"] == 5
     assert orin.nvdec.downloads == 5
@@ -340,7 +340,7 @@ def test_other_layouts_come_down(orin: Car, layout: str, tells_layout: bool) -> 
 def test_an_engine_built_for_batches_takes_the_processor_s_road(orin: Car) -> None:
     engine = build(orin.model, target="tensorrt", out=orin.folder, batch=2, verify=False).path
     result = orin.run(drive(orin.folder), engine=engine)
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert "`rtseg build --batch 1` makes another" in road_note(result)
 
 
@@ -349,12 +349,12 @@ def test_a_card_whose_pictures_are_wrong_is_not_believed(orin: Car) -> None:
     video = drive(orin.folder)
     orin.driver.darker = SHOWN_LEVELS + 3
     result = orin.run(video)
-    assert result["road"] == "processor"
-    assert f"colours {SHOWN_LEVELS + 3}, at most {SHOWN_LEVELS}" in road_note(result).replace(
-        f"colours {SHOWN_LEVELS + 4}", f"colours {SHOWN_LEVELS + 3}"
+    assert result["path"] == "cpu"
+    assert f"colors {SHOWN_LEVELS + 3}, at most {SHOWN_LEVELS}" in road_note(result).replace(
+        f"colors {SHOWN_LEVELS + 4}", f"colors {SHOWN_LEVELS + 3}"
     )
     orin.run(video, "software.mkv", "software")
-    for frame, same in zip(orin.shown(), orin.shown("software.mkv"), strict=True):
+    for frame, same in zip(orin.rendered(), orin.rendered("software.mkv"), strict=True):
         np.testing.assert_array_equal(frame.planes[0], same.planes[0])
     assert orin.nothing_left()
 
@@ -370,13 +370,13 @@ def test_flat_pictures_prove_nothing(orin: Car, tmp_path: Path) -> None:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((144, 128), 70, np.uint8), format="yuv420p")))
         out.mux(stream.encode(None))
     result = orin.run(path)
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert (
         road_note(result)
-        == "road: the processor scaled and coloured: too few pictures to compare the card's work on (0 of 8)"
+        == "road: the processor scaled and colored: too few pictures to compare the card's work on (0 of 8)"
     )
     orin.run(path, "software.mkv", "software")
-    for frame, same in zip(orin.shown(), orin.shown("software.mkv"), strict=True):
+    for frame, same in zip(orin.rendered(), orin.rendered("software.mkv"), strict=True):
         np.testing.assert_array_equal(frame.planes[0], same.planes[0])
 
 
@@ -385,7 +385,7 @@ def test_flat_pictures_prove_nothing(orin: Car, tmp_path: Path) -> None:
 def test_a_card_that_fails_at_the_start_is_told_and_left_alone(orin: Car, call: str) -> None:
     orin.driver.refuses = call
     result = orin.run(drive(orin.folder))
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert f"CUDA failed in {call}: a PTX JIT compilation failed" in road_note(result)
     assert result["frames"]["written"] == 40
     assert orin.nothing_left()
@@ -402,27 +402,27 @@ def test_a_card_that_a_kernel_breaks_is_told_in_one_line(orin: Car) -> None:
 
 @needs_compiler
 def test_a_card_that_is_late_is_not_believed(orin: Car, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not wait for the decoder colours what was there before."""
+    """Who does not wait for the decoder colors what was there before."""
     monkeypatch.setattr("rtseg.gpu.cuda.Cuda.after_decoder", lambda *_: None)
     result = orin.run(drive(orin.folder))
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert "was not the processor's" in road_note(result)
 
 
 @needs_compiler
 def test_nothing_is_freed_under_who_is_at_work(orin: Car, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtseg.pipeline import gpu_renderer as painter
-    from rtseg.pipeline.gpu_renderer import CardPainter
+    from rtseg.pipeline import gpu_renderer as renderer
+    from rtseg.pipeline.gpu_renderer import GpuRenderer
 
-    monkeypatch.setattr(painter, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(renderer, "_PATIENCE_SECONDS", 0.1)
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
         assert segmenter.engine is not None
         overlay = Style().overlay(segmenter.description)
-        at_work = CardPainter(segmenter.engine, segmenter.letterbox(*SMALL), overlay, LIMITED)
+        at_work = GpuRenderer(segmenter.engine, segmenter.letterbox(*SMALL), overlay, LIMITED)
         with at_work._lane():
             at_work.close()
             assert orin.driver.modules == 1
-        at_work = CardPainter(segmenter.engine, segmenter.letterbox(*SMALL), overlay, LIMITED)
+        at_work = GpuRenderer(segmenter.engine, segmenter.letterbox(*SMALL), overlay, LIMITED)
         at_work.close()
         assert orin.driver.modules == 1
         with pytest.raises(BackendError, match="closed"), at_work._lane():
@@ -438,7 +438,7 @@ def test_a_card_that_decodes_nothing_of_a_video(orin: Car, decoder: str, refused
             orin.run(drive(orin.folder), decoder=decoder)
         return
     result = orin.run(drive(orin.folder), decoder=decoder)
-    assert (result["road"], result["decoder"]) == ("processor", "h264")
+    assert (result["path"], result["decoder"]) == ("cpu", "h264")
     assert road_note(result).endswith("the card does not decode this h264 video")
 
 
@@ -466,20 +466,20 @@ def test_a_card_without_memory_to_decode_ends_the_run(orin: Car, monkeypatch: py
 
 @needs_compiler
 def test_a_card_without_room_is_told_and_left_alone(orin: Car, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtseg.video.process.Road", _on_full_card(orin))
+    monkeypatch.setattr("rtseg.video.process.FramePath", _on_full_card(orin))
     result = orin.run(drive(orin.folder))
-    assert result["road"] == "processor"
+    assert result["path"] == "cpu"
     assert "the card can't be set up for it (CUDA failed in cudaMalloc: out of memory" in road_note(result)
     assert orin.nothing_left()
 
 
 def _on_full_card(car: Car) -> Any:
-    from rtseg.pipeline.gpu_path import Road
+    from rtseg.pipeline.gpu_path import FramePath
 
-    def opened(*arguments: Any, **more: Any) -> Road:
+    def opened(*arguments: Any, **more: Any) -> FramePath:
         car.cudart.fails = "cudaMalloc"
         try:
-            return Road(*arguments, **more)
+            return FramePath(*arguments, **more)
         finally:
             car.cudart.fails = None
 
@@ -488,16 +488,16 @@ def _on_full_card(car: Car) -> Any:
 
 @needs_compiler
 def test_a_card_that_fails_on_the_way_ends_the_run_in_one_line(orin: Car, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtseg.pipeline.gpu_renderer import CardPainter
+    from rtseg.pipeline.gpu_renderer import GpuRenderer
 
-    paint, seen = CardPainter.paint, []
+    paint, seen = GpuRenderer.paint, []
 
-    def failing(painter: CardPainter, frame: Any) -> Any:
+    def failing(renderer: GpuRenderer, frame: Any) -> Any:
         seen.append(frame)
         orin.cudart.fails = "cudaGraphLaunch" if len(seen) > 5 else None
-        return paint(painter, frame)
+        return paint(renderer, frame)
 
-    monkeypatch.setattr(CardPainter, "paint", failing)
+    monkeypatch.setattr(GpuRenderer, "paint", failing)
     with pytest.raises(BackendError, match="CUDA failed in cudaGraphLaunch"):
         orin.run(drive(orin.folder))
     orin.cudart.fails = None
@@ -510,7 +510,7 @@ def test_a_card_that_fails_on_the_way_ends_the_run_in_one_line(orin: Car, monkey
 def test_a_decoder_that_gives_up_on_the_way_is_told_and_nothing_is_lost(orin: Car) -> None:
     orin.nvdec.software_from = 25
     result = orin.run(drive(orin.folder))
-    assert result["road"] == "card"
+    assert result["path"] == "gpu"
     assert result["frames"]["written"] == 40
     assert "15 frames decoded in software: the card's decoder would not" in result["notes"]
 
@@ -525,14 +525,14 @@ def test_two_videos_share_the_card(orin: Car) -> None:
         run = Run(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"), quiet=True)
         tasks = name_tasks([str(first), str(second)], str(orin.folder / "out"), None)
         result = process_all(tasks, run, jobs=2)
-    assert [item["road"] for item in result["items"]] == ["card", "card"], [item["notes"] for item in result["items"]]
+    assert [item["path"] for item in result["items"]] == ["gpu", "gpu"], [item["notes"] for item in result["items"]]
     assert orin.nothing_left()
 
 
 @needs_compiler
 def test_who_leaves_the_card_s_decoder_idle_is_told(orin: Car) -> None:
     result = orin.run(drive(orin.folder, frames=3), decoder="software")
-    assert "the card decodes too: with --decoder auto pictures stay there until they are coloured" in result["notes"]
+    assert "the card decodes too: with --decoder auto pictures stay there until they are colored" in result["notes"]
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
         plain, mask = (
             Style().overlay(segmenter.description),
@@ -544,15 +544,15 @@ def test_who_leaves_the_card_s_decoder_idle_is_told(orin: Car) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(("view", "road"), [("overlay", "card"), ("mask", "processor")])
-def test_bench_measures_the_road_that_is_taken(orin: Car, view: str, road: str) -> None:
+@pytest.mark.parametrize(("view", "road"), [("overlay", "gpu"), ("mask", "cpu")])
+def test_bench_measures_the_road_that_is_taken(orin: Car, view: str, frame_path: str) -> None:
     from rtseg.bench.measure import bench
 
     video = drive(orin.folder, frames=12)
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
         reading = InputOptions(decoder="nvdec")
         found = bench(str(video), segmenter, Style(view=view), OutputOptions(), reading, seconds=0.05, rounds=1)
-    assert found["road"] == road
+    assert found["path"] == frame_path
     assert found["bound_fps"] <= min(found["alone"][stage]["fps"] for stage in ("decode", "infer")) + 0.1
     assert orin.nothing_left()
 
@@ -569,12 +569,12 @@ def test_the_harness_for_gpus_measures_every_road(orin: Car, monkeypatch: pytest
     video = str(drive(orin.folder, frames=12))
     result: dict[str, Any] = {"refused": {}, "backends": {"tensorrt": {"batch 1": [1e9, 1e9, 1e9]}}}
     result["decoders"] = gpu.decoders(video, result)
-    found = gpu.roads(video, {"tensorrt": orin.engine}, str(orin.folder), result)
+    found = gpu.frame_paths(video, {"tensorrt": orin.engine}, str(orin.folder), result)
     assert not result["refused"]
-    assert {name: run["road"] for name, run in found.items()} == {
-        "tensorrt, card": "card",
-        "tensorrt, processor, nvdec": "processor",
-        "tensorrt, processor, software": "processor",
+    assert {name: run["path"] for name, run in found.items()} == {
+        "tensorrt, card": "gpu",
+        "tensorrt, processor, nvdec": "cpu",
+        "tensorrt, processor, software": "cpu",
     }
     assert all(run["share_of_limit"] > 0 for run in found.values())
 
@@ -584,7 +584,7 @@ def test_the_road_is_told_without_a_card_too(tmp_path: Path) -> None:
     model = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
     assert rtseg("video", video, "-o", tmp_path / "out.mp4", "--model", model, "--stats", stats).returncode == 0
     found = json.loads(stats.read_text())
-    assert found["road"] == "processor"
+    assert found["path"] == "cpu"
     assert not any("road" in note for note in found["notes"])
 
 
@@ -604,7 +604,7 @@ def test_the_real_bindings_hand_on_what_they_are_given(tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [
         f"cuModuleLoadData {compiling.source_mark()}",
         "cuModuleGetFunction scale of 7",
-        "cuModuleGetFunction colour of 7",
+        "cuModuleGetFunction color of 7",
         "cuLaunchKernel 11: 3x4x1 blocks of 32x8x1, 0 bytes, stream 9, parameter 0x12345678",
         "CUDA failed in cuModuleGetFunction: named symbol not found (code 500); `rtseg doctor` looks at the driver",
         "cuModuleUnload 7",
@@ -638,7 +638,7 @@ def test_gpu_the_card_s_pictures_are_the_processor_s(on_gpu: str, tmp_path: Path
             results[decoder] = process(
                 str(video), out, segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder=decoder), quiet=True
             )
-    assert results["nvdec"]["road"] == "card", results["nvdec"]["notes"]
+    assert results["nvdec"]["path"] == "gpu", results["nvdec"]["notes"]
     pairs = zip(read(tmp_path / "nvdec.mkv"), read(tmp_path / "software.mkv"), strict=True)
     for frame, other in pairs:
         assert (np.abs(frame.planes[0].astype(int) - other.planes[0]) > SHOWN_LEVELS).mean() < 0.05

@@ -10,17 +10,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rtseg.core.frame import ClassMap, Colour, Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.stats import Histogram, Stats
 from rtseg.io.outputs.null import NullSink
 from rtseg.pipeline.pipeline import run
-from rtseg.pipeline.prefetch import Ahead
+from rtseg.pipeline.prefetch import Prefetcher
 from rtseg.render.overlay import Overlay
 
 pytestmark = pytest.mark.timeout(180)
 
-COLOUR = Colour("bt709", full_range=False)
+COLOR = Color("bt709", full_range=False)
 TIME_BASE = Fraction(1, 30)
 
 
@@ -28,7 +28,7 @@ class DrawnSource:
     """Frames whose pixels depend on their number, with a packet after every third."""
 
     def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
-        self.info = StreamInfo("drawn", 64, 48, "yuv420p", COLOUR, TIME_BASE)
+        self.info = StreamInfo("drawn", 64, 48, "yuv420p", COLOR, TIME_BASE)
         self.corrupt = 0
         self.warnings: tuple[str, ...] = ()
         self._frames, self._fail_at, self._block_at = frames, fail_at, block_at
@@ -49,7 +49,7 @@ class DrawnSource:
             yield Frame(
                 (luma, chroma[0], chroma[1]),
                 "yuv420p",
-                COLOUR,
+                COLOR,
                 index,
                 TIME_BASE,
                 index,
@@ -68,11 +68,11 @@ class Keeper:
     name = "keeper"
 
     def __init__(self, fail_at: int | None = None) -> None:
-        self.items: list[Segmented | Passthrough] = []
+        self.items: list[SegmentedFrame | Passthrough] = []
         self.written = 0
         self._fail_at = fail_at
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         if self.written == self._fail_at:
             raise OSError("the disk is full")
         self.items.append(item)
@@ -112,10 +112,10 @@ def test_threads_change_nothing_bit_for_bit(streams: int) -> None:
     assert len(plain.items) == len(threaded.items) == 40 + 14
     for one, other in zip(plain.items, threaded.items, strict=True):
         assert type(one) is type(other)
-        if isinstance(one, Segmented) and isinstance(other, Segmented):
+        if isinstance(one, SegmentedFrame) and isinstance(other, SegmentedFrame):
             assert one.frame.pts == other.frame.pts
             assert np.array_equal(one.classes, other.classes)
-            for plane, same in zip(one.shown.planes, other.shown.planes, strict=True):
+            for plane, same in zip(one.rendered.planes, other.rendered.planes, strict=True):
                 assert np.array_equal(plane, same)
 
 
@@ -128,13 +128,13 @@ def test_frames_keep_their_order_where_later_ones_are_done_first() -> None:
         return by_brightness(frame)
 
     run(DrawnSource(30), odd_ones_are_slow, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
-    assert [item.frame.index for item in sink.items if isinstance(item, Segmented)] == list(range(30))
+    assert [item.frame.index for item in sink.items if isinstance(item, SegmentedFrame)] == list(range(30))
 
 
 def test_packets_stay_between_the_frames_they_were_read_between() -> None:
     sink = Keeper()
     go(DrawnSource(7), sink)
-    order = [item.frame.index if isinstance(item, Segmented) else item.packet for item in sink.items]
+    order = [item.frame.index if isinstance(item, SegmentedFrame) else item.packet for item in sink.items]
     assert order == [0, "packet 0", 1, 2, 3, "packet 3", 4, 5, 6, "packet 6"]
 
 
@@ -209,7 +209,7 @@ def test_ahead_makes_no_more_than_its_capacity() -> None:
             made.append(number)
             yield number
 
-    ahead = Ahead(count(), "count", capacity=3)
+    ahead = Prefetcher(count(), "count", capacity=3)
     assert next(ahead) == 0
     time.sleep(0.2)
     assert len(made) <= 1 + 3 + 1  # one taken, three waiting, one in hand

@@ -1,4 +1,4 @@
-"""Colouring: the right colours in the right places, in every pixel format, matrix and range."""
+"""Coloring: the right colors in the right places, in every pixel format, matrix and range."""
 
 from __future__ import annotations
 
@@ -16,25 +16,23 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rtseg.core.color import rgb_to_planes, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import SUBSAMPLING, Colour, Frame, PixelFormat
+from rtseg.core.frame import SUBSAMPLING, Color, Frame, PixelFormat
 from rtseg.core.palette import CAMVID_CLASSES, Palette, load_palette
 from rtseg.render.annotations import hud_patch, legend_patch
 from rtseg.render.overlay import Overlay, View
 
 PALETTE = load_palette("street", CAMVID_CLASSES)
-YUV = [Colour(matrix, full) for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]
-STREAMS = [("gbrp", Colour("rgb", True))] + [(f, c) for f in ("yuv420p", "yuv422p", "yuv444p") for c in YUV]
+YUV = [Color(matrix, full) for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]
+STREAMS = [("gbrp", Color("rgb", True))] + [(f, c) for f in ("yuv420p", "yuv422p", "yuv444p") for c in YUV]
 SIZES = [(48, 32), (47, 32), (48, 31), (33, 17)]
 SWSCALE = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": getattr(Colorspace, "BT2020", None)}
 LINES = ("31 fps   inference 12 ms", "openvino bf16")
 
-streams = pytest.mark.parametrize(("pixel_format", "colour"), STREAMS, ids=lambda value: str(value))
+streams = pytest.mark.parametrize(("pixel_format", "color"), STREAMS, ids=lambda value: str(value))
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
-def noise(
-    size: tuple[int, int], pixel_format: PixelFormat = "yuv420p", colour: Colour = YUV[2], seed: int = 1
-) -> Frame:
+def noise(size: tuple[int, int], pixel_format: PixelFormat = "yuv420p", color: Color = YUV[2], seed: int = 1) -> Frame:
     """A frame of noise in read-only planes with padded lines, as a decoder hands them out."""
     rng = np.random.default_rng(seed)
     across, down = SUBSAMPLING[pixel_format]
@@ -45,11 +43,11 @@ def noise(
         plane = rng.integers(16, 236, (shape[0], shape[1] + 13), dtype=np.uint8)[:, : shape[1]]
         plane.flags.writeable = False
         planes.append(plane)
-    return Frame((planes[0], planes[1], planes[2]), pixel_format, colour, 7000, Fraction(1, 1000), 7, 40, 99)
+    return Frame((planes[0], planes[1], planes[2]), pixel_format, color, 7000, Fraction(1, 1000), 7, 40, 99)
 
 
-def grey(size: tuple[int, int], level: int, pixel_format: PixelFormat = "yuv444p") -> Frame:
-    frame = noise(size, pixel_format, Colour("rgb", True) if pixel_format == "gbrp" else Colour("bt601", True))
+def gray(size: tuple[int, int], level: int, pixel_format: PixelFormat = "yuv444p") -> Frame:
+    frame = noise(size, pixel_format, Color("rgb", True) if pixel_format == "gbrp" else Color("bt601", True))
     neutral = level if pixel_format == "gbrp" else 128
     values = (level, neutral, neutral)
     planes = tuple(np.full_like(plane, value) for plane, value in zip(frame.planes, values, strict=True))
@@ -65,17 +63,17 @@ def full_size(plane: np.ndarray, frame: Frame) -> np.ndarray:
 def to_rgb(frame: Frame) -> np.ndarray:
     """float `[H, W, 3]`, not clipped."""
     planes = np.stack([full_size(plane, frame) for plane in frame.planes], axis=2).astype(float)
-    if frame.colour.matrix == "rgb":
+    if frame.color.matrix == "rgb":
         return planes[:, :, [2, 0, 1]]
-    matrix = yuv_to_rgb_matrix(frame.colour)
+    matrix = yuv_to_rgb_matrix(frame.color)
     return planes @ matrix[:, :3].T + matrix[:, 3]
 
 
 def to_planes(rgb: np.ndarray, like: Frame) -> list[np.ndarray]:
     """The frame's planes as floats; a chroma sample is the mean of its pixels."""
-    if like.colour.matrix == "rgb":
+    if like.color.matrix == "rgb":
         return [rgb[:, :, 1], rgb[:, :, 2], rgb[:, :, 0]]
-    matrix = rgb_to_yuv_matrix(like.colour)
+    matrix = rgb_to_yuv_matrix(like.color)
     yuv = rgb @ matrix[:, :3].T + matrix[:, 3]
     across, down = SUBSAMPLING[like.pixel_format]
     height, width = yuv.shape[:2]
@@ -93,25 +91,25 @@ def read_by_swscale(frame: Frame) -> np.ndarray:
         target.update(lines.tobytes())
     return picture.reformat(
         format="rgb24",
-        src_colorspace=SWSCALE[frame.colour.matrix],
-        src_color_range=ColorRange.JPEG if frame.colour.full_range else ColorRange.MPEG,
+        src_colorspace=SWSCALE[frame.color.matrix],
+        src_color_range=ColorRange.JPEG if frame.color.full_range else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
     ).to_ndarray()
 
 
-def made_by_swscale(rgb: np.ndarray, pixel_format: PixelFormat, colour: Colour) -> Frame:
+def made_by_swscale(rgb: np.ndarray, pixel_format: PixelFormat, color: Color) -> Frame:
     """A YUV frame of a picture, uint8 `[H, W, 3]`."""
     picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
         format=pixel_format,
-        dst_colorspace=SWSCALE[colour.matrix],
-        dst_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
+        dst_colorspace=SWSCALE[color.matrix],
+        dst_color_range=ColorRange.JPEG if color.full_range else ColorRange.MPEG,
     )
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in picture.planes]
-    return Frame((planes[0], planes[1], planes[2]), pixel_format, colour, 0, Fraction(1, 25), 0)
+    return Frame((planes[0], planes[1], planes[2]), pixel_format, color, 0, Fraction(1, 25), 0)
 
 
 def quarters(width: int, height: int) -> np.ndarray:
-    """Four classes in four rectangles that meet off the centre, on even rows and columns."""
+    """Four classes in four rectangles that meet off the center, on even rows and columns."""
     classes = np.full((height, width), 3, dtype=np.uint8)
     y, x = height // 3 // 2 * 2, width // 3 // 2 * 2
     classes[:y, :x], classes[:y, x:], classes[y:, x:] = 0, 1, 8
@@ -122,69 +120,71 @@ def quarters(width: int, height: int) -> np.ndarray:
 @sizes
 @pytest.mark.parametrize("only", [None, (0, 8)], ids=str)
 def test_blending_in_the_planes_is_blending_in_rgb(
-    pixel_format: PixelFormat, colour: Colour, size: tuple[int, int], only: tuple[int, ...] | None
+    pixel_format: PixelFormat, color: Color, size: tuple[int, int], only: tuple[int, ...] | None
 ) -> None:
-    frame = noise(size, pixel_format, colour)
+    frame = noise(size, pixel_format, color)
     classes = quarters(*size)
     for alpha in (0.0, 0.35, 0.5, 1.0):
-        shown = Overlay(PALETTE, alpha=alpha, only=only).apply(frame, classes)
+        rendered = Overlay(PALETTE, alpha=alpha, only=only).apply(frame, classes)
         weight = np.where(np.isin(classes, only or range(11)), alpha, 0.0)[:, :, None]
         blended = to_rgb(frame) * (1 - weight) + PALETTE.table()[classes] * weight
-        for plane, expected in zip(shown.planes, to_planes(blended, frame), strict=True):
+        for plane, expected in zip(rendered.planes, to_planes(blended, frame), strict=True):
             # Rounding: half a level in the table, half in the product, half in the sum; values beyond 0 to 255 are cut.
             assert np.abs(plane - np.clip(expected, 0, 255)).max() <= 1.6
 
 
-@pytest.mark.parametrize("colour", YUV, ids=str)
+@pytest.mark.parametrize("color", YUV, ids=str)
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
-def test_a_player_sees_the_blend(pixel_format: PixelFormat, colour: Colour) -> None:
+def test_a_player_sees_the_blend(pixel_format: PixelFormat, color: Color) -> None:
     """swscale makes the frame and reads the result by the stream's tags: none of our conversions on either side."""
     scene = np.full((32, 48, 3), (70, 120, 90), dtype=np.uint8)
-    if SWSCALE[colour.matrix] is None:
+    if SWSCALE[color.matrix] is None:
         pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    frame = made_by_swscale(scene, pixel_format, colour)
+    frame = made_by_swscale(scene, pixel_format, color)
     for name in ("road", "car", "sign", "pedestrian"):
         index = PALETTE.index(name)
-        shown = Overlay(PALETTE).apply(frame, np.full((9, 16), index, dtype=np.uint8))
-        assert np.abs(read_by_swscale(shown) - (scene / 2 + np.array(PALETTE.colours[index]) / 2)).max() <= 4
+        rendered = Overlay(PALETTE).apply(frame, np.full((9, 16), index, dtype=np.uint8))
+        assert np.abs(read_by_swscale(rendered) - (scene / 2 + np.array(PALETTE.colors[index]) / 2)).max() <= 4
 
 
 @streams
 @sizes
-def test_the_source_is_not_touched(pixel_format: PixelFormat, colour: Colour, size: tuple[int, int]) -> None:
-    frame = noise(size, pixel_format, colour)
+def test_the_source_is_not_touched(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
+    frame = noise(size, pixel_format, color)
     before = [plane.copy() for plane in frame.planes]
     for view, alpha in product(get_args(View), (0.0, 0.5, 1.0)):
         overlay = Overlay(PALETTE, view=view, alpha=alpha, legend=True, hud=True)
-        shown = overlay.apply(frame, quarters(*size), LINES)
+        rendered = overlay.apply(frame, quarters(*size), LINES)
         assert all((a == b).all() for a, b in zip(before, frame.planes, strict=True))
-        assert not any(np.shares_memory(a, b) for a in shown.planes for b in frame.planes)
-        assert (shown.width, shown.height) == overlay.shown_size(*size)
-        assert replace(shown, planes=frame.planes) == replace(frame, planes=frame.planes), "times and number are kept"
+        assert not any(np.shares_memory(a, b) for a in rendered.planes for b in frame.planes)
+        assert (rendered.width, rendered.height) == overlay.output_size(*size)
+        assert replace(rendered, planes=frame.planes) == replace(frame, planes=frame.planes), (
+            "times and number are kept"
+        )
 
 
 @streams
-def test_transparent_leaves_the_picture_and_opaque_the_colours(pixel_format: PixelFormat, colour: Colour) -> None:
-    frame = noise((33, 17), pixel_format, colour)
+def test_transparent_leaves_the_picture_and_opaque_the_colors(pixel_format: PixelFormat, color: Color) -> None:
+    frame = noise((33, 17), pixel_format, color)
     classes = np.full((5, 9), 8, dtype=np.uint8)
     clear = Overlay(PALETTE, alpha=0.0).apply(frame, classes)
     assert all((a == b).all() for a, b in zip(clear.planes, frame.planes, strict=True))
     solid = Overlay(PALETTE, alpha=1.0).apply(frame, classes)
-    car = rgb_to_planes(np.array([PALETTE.colours[8]], dtype=np.uint8), colour)[0]
+    car = rgb_to_planes(np.array([PALETTE.colors[8]], dtype=np.uint8), color)[0]
     assert all((plane == value).all() for plane, value in zip(solid.planes, car, strict=True))
 
 
 @streams
 @sizes
-def test_uncoloured_classes_keep_the_picture(pixel_format: PixelFormat, colour: Colour, size: tuple[int, int]) -> None:
-    """`--only`, 255 and values beyond the palette: off the border to a coloured class the picture is exactly its own."""
-    frame = noise(size, pixel_format, colour)
+def test_uncolored_classes_keep_the_picture(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
+    """`--only`, 255 and values beyond the palette: off the border to a colored class the picture is exactly its own."""
+    frame = noise(size, pixel_format, color)
     everything, cars = Overlay(PALETTE), Overlay(PALETTE, only=[8])
     for overlay, nothing in ((everything, 255), (everything, 11), (everything, 200), (cars, 3), (cars, 255)):
         classes = np.full((size[1], size[0]), nothing, dtype=np.uint8)
         classes[:, :8] = 8
-        shown = overlay.apply(frame, classes)
-        for number, (plane, source) in enumerate(zip(shown.planes, frame.planes, strict=True)):
+        rendered = overlay.apply(frame, classes)
+        for number, (plane, source) in enumerate(zip(rendered.planes, frame.planes, strict=True)):
             border = 8 // (SUBSAMPLING[pixel_format][0] if number else 1)
             assert (plane[:, border:] == source[:, border:]).all()
             assert (plane[:, :border] != source[:, :border]).any()
@@ -192,13 +192,13 @@ def test_uncoloured_classes_keep_the_picture(pixel_format: PixelFormat, colour: 
 
 @streams
 @sizes
-def test_mask_view_is_the_colours_alone(pixel_format: PixelFormat, colour: Colour, size: tuple[int, int]) -> None:
-    frame = noise(size, pixel_format, colour)
+def test_mask_view_is_the_colors_alone(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
+    frame = noise(size, pixel_format, color)
     classes = quarters(*size)
-    shown = Overlay(PALETTE, view="mask", only=[0, 1, 8], alpha=0.2).apply(frame, classes)
+    rendered = Overlay(PALETTE, view="mask", only=[0, 1, 8], alpha=0.2).apply(frame, classes)
     black = (0, 0, 0)  # class 3 is left out
-    table = rgb_to_planes(np.array([*PALETTE.colours[:3], black, *PALETTE.colours[4:]], dtype=np.uint8), colour)
-    for number, plane in enumerate(shown.planes):
+    table = rgb_to_planes(np.array([*PALETTE.colors[:3], black, *PALETTE.colors[4:]], dtype=np.uint8), color)
+    for number, plane in enumerate(rendered.planes):
         across, down = SUBSAMPLING[pixel_format] if number else (1, 1)
         assert (plane == table[:, number][classes[::down, ::across]]).all()
 
@@ -208,15 +208,15 @@ def test_mask_view_is_the_colours_alone(pixel_format: PixelFormat, colour: Colou
 @pytest.mark.parametrize("width", [64, 65, 33])
 def test_chroma_lies_under_its_luma(view: str, pixel_format: PixelFormat, width: int) -> None:
     """Wherever a class ends, luma and chroma change over at the same place, to a quarter of a pixel."""
-    frame = noise((width, 18), pixel_format, Colour("bt601", True))
+    frame = noise((width, 18), pixel_format, Color("bt601", True))
     for columns in (width, 16, 11):
         for border in range(2, columns - 1):
             classes = np.zeros((6, columns), dtype=np.uint8)
             classes[:, border:] = PALETTE.index("pedestrian")
-            shown = Overlay(PALETTE, view=view, alpha=1.0).apply(frame, classes)  # type: ignore[arg-type]
+            rendered = Overlay(PALETTE, view=view, alpha=1.0).apply(frame, classes)  # type: ignore[arg-type]
             luma, chroma = (
                 plane[9 // (1, SUBSAMPLING[pixel_format][1])[i]].astype(float)
-                for i, plane in enumerate(shown.planes[:2])
+                for i, plane in enumerate(rendered.planes[:2])
             )
             # The share of the line that has changed over is where the border lies. A chroma line may be half a sample longer.
             ends = [(line - line[-1]) / (line[0] - line[-1]) for line in (luma, chroma)]
@@ -226,9 +226,9 @@ def test_chroma_lies_under_its_luma(view: str, pixel_format: PixelFormat, width:
 @streams
 @pytest.mark.parametrize("size", [(48, 32), (33, 17), (35, 16)], ids=str)
 def test_side_by_side_is_the_picture_beside_the_overlay(
-    pixel_format: PixelFormat, colour: Colour, size: tuple[int, int]
+    pixel_format: PixelFormat, color: Color, size: tuple[int, int]
 ) -> None:
-    frame, classes = noise(size, pixel_format, colour), quarters(*size)
+    frame, classes = noise(size, pixel_format, color), quarters(*size)
     both = Overlay(PALETTE, view="side-by-side").apply(frame, classes)
     alone = Overlay(PALETTE).apply(frame, classes)
     assert both.width == 2 * size[0] + size[0] % 2
@@ -240,7 +240,7 @@ def test_side_by_side_is_the_picture_beside_the_overlay(
 
 
 def test_small_maps_are_scaled_smoothly_and_stay_in_place() -> None:
-    frame = grey((160, 90), 0)
+    frame = gray((160, 90), 0)
     classes = np.zeros((9, 16), dtype=np.uint8)
     classes[:, 8:] = PALETTE.index("road")
     line = Overlay(PALETTE, alpha=1.0).apply(frame, classes).planes[0][45].astype(float)
@@ -250,12 +250,12 @@ def test_small_maps_are_scaled_smoothly_and_stay_in_place() -> None:
     assert ((share > 0.02) & (share < 0.98)).sum() <= 10, "no wider than one pixel of the map"
 
 
-def test_one_overlay_serves_streams_of_different_colour() -> None:
+def test_one_overlay_serves_streams_of_different_color() -> None:
     overlay, classes = Overlay(PALETTE, alpha=1.0), np.full((4, 4), 8, dtype=np.uint8)
-    for colour in YUV:
-        shown = overlay.apply(noise((16, 16), "yuv444p", colour), classes)
-        assert [plane[0, 0] for plane in shown.planes] == list(
-            rgb_to_planes(np.array([PALETTE.colours[8]], dtype=np.uint8), colour)[0]
+    for color in YUV:
+        rendered = overlay.apply(noise((16, 16), "yuv444p", color), classes)
+        assert [plane[0, 0] for plane in rendered.planes] == list(
+            rgb_to_planes(np.array([PALETTE.colors[8]], dtype=np.uint8), color)[0]
         )
 
 
@@ -298,51 +298,51 @@ def test_what_is_no_class_map(classes: np.ndarray) -> None:
 # Legend and numbers.
 
 
-def changed(frame: Frame, shown: Frame) -> np.ndarray:
+def changed(frame: Frame, rendered: Frame) -> np.ndarray:
     """bool `[H, W]`: where the picture differs."""
-    pairs = zip(frame.planes, shown.planes, strict=True)
+    pairs = zip(frame.planes, rendered.planes, strict=True)
     return np.any([full_size(a, frame) != full_size(b, frame) for a, b in pairs], axis=0)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "gbrp"])
 @pytest.mark.parametrize("size", [(320, 240), (640, 360), (1280, 720), (360, 640)], ids=str)
-def test_legend_shows_every_colour_beside_its_name(size: tuple[int, int], pixel_format: PixelFormat) -> None:
-    frame = grey(size, 120, pixel_format)
-    shown = Overlay(PALETTE, alpha=0.0, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
-    where = changed(frame, shown)
+def test_legend_shows_every_color_beside_its_name(size: tuple[int, int], pixel_format: PixelFormat) -> None:
+    frame = gray(size, 120, pixel_format)
+    rendered = Overlay(PALETTE, alpha=0.0, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
+    where = changed(frame, rendered)
     rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
     assert columns[0] > size[0] // 2, "it leaves the picture's left half alone"
     assert columns[-1] < size[0]
     assert rows[0] < size[1] // 10, "it is at the top"
-    rgb = to_rgb(shown)
-    centres = []
-    for name, colour in zip(PALETTE.classes, PALETTE.colours, strict=True):
-        alike = np.abs(rgb - colour).max(axis=2) <= 6
-        assert alike.sum() >= 16, colour
+    rgb = to_rgb(rendered)
+    centers = []
+    for name, color in zip(PALETTE.classes, PALETTE.colors, strict=True):
+        alike = np.abs(rgb - color).max(axis=2) <= 6
+        assert alike.sum() >= 16, color
         if name != "pole":  # white, as the letters are
-            centres.append(np.flatnonzero(alike.any(axis=1)).mean())
-    assert centres == sorted(centres), "in the model's order, from the top"
+            centers.append(np.flatnonzero(alike.any(axis=1)).mean())
+    assert centers == sorted(centers), "in the model's order, from the top"
     assert (rgb.min(axis=2)[where] > 160).mean() > 0.03, "white letters"
     assert (rgb.max(axis=2)[where] < 60).mean() > 0.3, "on a dark backing"
 
 
-def test_legend_lists_only_what_is_coloured() -> None:
-    frame = grey((480, 360), 120)
+def test_legend_lists_only_what_is_colored() -> None:
+    frame = gray((480, 360), 120)
     only = PALETTE.indices(["road", "car"])
-    shown = Overlay(PALETTE, alpha=0.0, only=only, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
-    rgb = to_rgb(shown)
-    for index, colour in enumerate(PALETTE.colours):
-        swatch = (np.abs(rgb - colour).max(axis=2) <= 4).sum() >= 16
+    rendered = Overlay(PALETTE, alpha=0.0, only=only, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
+    rgb = to_rgb(rendered)
+    for index, color in enumerate(PALETTE.colors):
+        swatch = (np.abs(rgb - color).max(axis=2) <= 4).sum() >= 16
         assert swatch == (index in only) or PALETTE.classes[index] == "pole", PALETTE.classes[
             index
         ]  # poles are white, as text
 
 
-def test_legend_of_side_by_side_is_on_the_coloured_half() -> None:
-    frame, classes = grey((320, 240), 120), np.zeros((9, 16), np.uint8)
-    shown = Overlay(PALETTE, view="side-by-side", legend=True).apply(frame, classes)
+def test_legend_of_side_by_side_is_on_the_colored_half() -> None:
+    frame, classes = gray((320, 240), 120), np.zeros((9, 16), np.uint8)
+    rendered = Overlay(PALETTE, view="side-by-side", legend=True).apply(frame, classes)
     bare = Overlay(PALETTE, view="side-by-side").apply(frame, classes)
-    columns = np.flatnonzero(changed(bare, shown).any(axis=0))
+    columns = np.flatnonzero(changed(bare, rendered).any(axis=0))
     assert columns[0] > 320 + 160
     assert columns[-1] < 640
 
@@ -350,22 +350,22 @@ def test_legend_of_side_by_side_is_on_the_coloured_half() -> None:
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("size", [(320, 240), (1280, 720)], ids=str)
 def test_numbers_can_be_read_on_black_and_on_white(size: tuple[int, int], level: int) -> None:
-    frame = grey(size, level, "yuv420p")
+    frame = gray(size, level, "yuv420p")
     overlay = Overlay(PALETTE, alpha=0.0, hud=True)
     classes = np.zeros((9, 16), np.uint8)
-    shown = overlay.apply(frame, classes, LINES)
-    patch = hud_patch(LINES, *size, size[0], "yuv420p", frame.colour)
+    rendered = overlay.apply(frame, classes, LINES)
+    patch = hud_patch(LINES, *size, size[0], "yuv420p", frame.color)
     assert patch is not None
-    height, width = patch.colours[0].shape
-    luma = shown.planes[0][patch.top : patch.top + height, patch.left : patch.left + width]
+    height, width = patch.colors[0].shape
+    luma = rendered.planes[0][patch.top : patch.top + height, patch.left : patch.left + width]
     assert np.median(luma) < 110, "backing"
     assert (luma > np.median(luma) + 80).mean() > 0.03, "letters"
-    outside = shown.planes[0].copy()
+    outside = rendered.planes[0].copy()
     outside[patch.top : patch.top + height, patch.left : patch.left + width] = level
     assert (outside == level).all()
     assert not changed(frame, overlay.apply(frame, classes)).any(), "no lines, no patch"
     assert not changed(frame, Overlay(PALETTE, alpha=0.0).apply(frame, classes, LINES)).any(), "not asked for"
-    assert changed(shown, overlay.apply(frame, classes, ("9 fps",))).any(), "other numbers, another picture"
+    assert changed(rendered, overlay.apply(frame, classes, ("9 fps",))).any(), "other numbers, another picture"
 
 
 @pytest.mark.parametrize(
@@ -374,31 +374,31 @@ def test_numbers_can_be_read_on_black_and_on_white(size: tuple[int, int], level:
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
 @pytest.mark.parametrize("view", ["overlay", "side-by-side"])
 def test_small_pictures_hold_legend_and_numbers(size: tuple[int, int], pixel_format: PixelFormat, view: str) -> None:
-    frame = grey(size, 120, pixel_format)
+    frame = gray(size, 120, pixel_format)
     classes = np.zeros((9, 16), np.uint8)
     bare = Overlay(PALETTE, view=view, alpha=0.0).apply(frame, classes)  # type: ignore[arg-type]
     for legend, hud in ((True, False), (False, True), (True, True)):
-        shown = Overlay(PALETTE, view=view, alpha=0.0, legend=legend, hud=hud).apply(frame, classes, LINES)  # type: ignore[arg-type]
-        assert [plane.shape for plane in shown.planes] == [plane.shape for plane in bare.planes]
-        assert changed(bare, shown).any() == (min(size) >= 16)
+        rendered = Overlay(PALETTE, view=view, alpha=0.0, legend=legend, hud=hud).apply(frame, classes, LINES)  # type: ignore[arg-type]
+        assert [plane.shape for plane in rendered.planes] == [plane.shape for plane in bare.planes]
+        assert changed(bare, rendered).any() == (min(size) >= 16)
 
 
 def test_patches_scale_with_the_picture_and_keep_apart() -> None:
-    colour = Colour("bt709", False)
-    entries = tuple(zip(PALETTE.classes, PALETTE.colours, strict=True))
+    color = Color("bt709", False)
+    entries = tuple(zip(PALETTE.classes, PALETTE.colors, strict=True))
     heights = []
     for width, height in ((320, 240), (1280, 720), (3840, 2160)):
-        legend = legend_patch(entries, width, height, 0, "yuv420p", colour)
+        legend = legend_patch(entries, width, height, 0, "yuv420p", color)
         assert legend is not None
-        hud = hud_patch(LINES, width, height, legend.left, "yuv420p", colour)
+        hud = hud_patch(LINES, width, height, legend.left, "yuv420p", color)
         assert hud is not None
-        assert hud.left + hud.colours[0].shape[1] <= legend.left
-        heights.append(hud.colours[0].shape[0])
-    legend = legend_patch(entries, 160, 120, 0, "yuv420p", colour)
-    hud = hud_patch(LINES, 160, 120, legend.left, "yuv420p", colour) if legend else None
+        assert hud.left + hud.colors[0].shape[1] <= legend.left
+        heights.append(hud.colors[0].shape[0])
+    legend = legend_patch(entries, 160, 120, 0, "yuv420p", color)
+    hud = hud_patch(LINES, 160, 120, legend.left, "yuv420p", color) if legend else None
     assert legend is not None
     assert hud is not None
-    assert hud.left + hud.colours[0].shape[1] <= legend.left, "in a narrow picture the numbers make room"
+    assert hud.left + hud.colors[0].shape[1] <= legend.left, "in a narrow picture the numbers make room"
     assert heights[0] * 1.5 < heights[1]
     assert heights[2] == pytest.approx(3 * heights[1], rel=0.1)
 
@@ -406,9 +406,9 @@ def test_patches_scale_with_the_picture_and_keep_apart() -> None:
 def test_many_classes_get_columns() -> None:
     names = tuple(f"class {number}" for number in range(40))
     entries = tuple((name, (number, 0, 0)) for number, name in enumerate(names))
-    patch = legend_patch(entries, 480, 360, 0, "yuv420p", Colour("bt601", False))
+    patch = legend_patch(entries, 480, 360, 0, "yuv420p", Color("bt601", False))
     assert patch is not None
-    height, width = patch.colours[0].shape
+    height, width = patch.colors[0].shape
     assert height <= 360
     assert width <= 240
     assert height % 2 == width % 2 == patch.left % 2 == patch.top % 2 == 0
@@ -416,20 +416,20 @@ def test_many_classes_get_columns() -> None:
 
 def test_a_palette_of_one_class() -> None:
     one = Palette(("road",), ((110, 60, 170),))
-    shown = Overlay(one, legend=True).apply(noise((64, 48)), np.zeros((3, 4), np.uint8))
-    assert (shown.width, shown.height) == (64, 48)
+    rendered = Overlay(one, legend=True).apply(noise((64, 48)), np.zeros((3, 4), np.uint8))
+    assert (rendered.width, rendered.height) == (64, 48)
 
 
-def test_on_a_real_street_each_class_takes_its_colour(camvid) -> None:  # type: ignore[no-untyped-def]
+def test_on_a_real_street_each_class_takes_its_color(camvid) -> None:  # type: ignore[no-untyped-def]
     label = sorted((camvid / "val_labels").glob("*.png"))[50]
     picture = next((camvid / "val").glob(label.stem + ".*"))
     rgb = np.ascontiguousarray(cv2.imread(str(picture))[:, :, ::-1])
     classes = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-    frame = made_by_swscale(rgb, "yuv420p", Colour("bt601", False))
-    shown = read_by_swscale(Overlay(PALETTE).apply(frame, classes))
+    frame = made_by_swscale(rgb, "yuv420p", Color("bt601", False))
+    rendered = read_by_swscale(Overlay(PALETTE).apply(frame, classes))
     before = read_by_swscale(frame)
-    for index, colour in enumerate(PALETTE.colours):
+    for index, color in enumerate(PALETTE.colors):
         inside = cv2.erode((classes == index).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
         if inside.sum() > 50:
-            error = np.abs(shown[inside].astype(float) - (before[inside] / 2 + np.array(colour) / 2))
+            error = np.abs(rendered[inside].astype(float) - (before[inside] / 2 + np.array(color) / 2))
             assert error.mean() < 3, PALETTE.classes[index]

@@ -113,8 +113,8 @@ def test_edges_between_classes_are_edges_in_the_picture(seed: int) -> None:
     assert strength[2] == pytest.approx(strength[4], rel=0.15)
 
 
-def test_a_mask_of_the_sky_cuts_out_only_sky_colours() -> None:
-    """Two pixels inside its border the sky holds no house, tree or lamp: its colours change slowly from row to row."""
+def test_a_mask_of_the_sky_cuts_out_only_sky_colors() -> None:
+    """Two pixels inside its border the sky holds no house, tree or lamp: its colors change slowly from row to row."""
     rgb, labels = SyntheticDrive(480, 360, seed=2).frame(20)
     inside = cv2.erode((labels == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     both = inside[1:] & inside[:-1]

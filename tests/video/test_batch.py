@@ -298,7 +298,7 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "z.mp4").touch()
     said: list[str] = []
-    assert find_inputs([str(tmp_path)], say=said.append) == [str(tmp_path / name) for name in sorted(videos)]
+    assert find_inputs([str(tmp_path)], log=said.append) == [str(tmp_path / name) for name in sorted(videos)]
     assert len(said) == 1
     assert "left out 4 files with other endings (.docx 2, " in said[0]
     assert ".txt 1" in said[0]
@@ -309,10 +309,10 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
     for name in ("notes.txt", "b.docx", "c.docx", "README"):
         (tmp_path / name).unlink()
     said.clear()
-    find_inputs([str(tmp_path)], results=[str(tmp_path / "sub")], say=said.append)
+    find_inputs([str(tmp_path)], results=[str(tmp_path / "sub")], log=said.append)
     assert said == []
     (tmp_path / "mine.rtseg.mp4").touch()
-    assert str(tmp_path / "mine.rtseg.mp4") not in find_inputs([str(tmp_path)], say=said.append)
+    assert str(tmp_path / "mine.rtseg.mp4") not in find_inputs([str(tmp_path)], log=said.append)
     assert said == [f"{tmp_path}: left out 1 folder (sub), 1 file named like a result of rtseg (mine.rtseg.mp4)"]
 
 

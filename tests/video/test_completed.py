@@ -41,11 +41,11 @@ def task(tmp_path: Path) -> Task:
 def go(
     segmenter: Segmenter,
     task: Task,
-    look: Style = LOOK,
+    style: Style = LOOK,
     encoding: OutputOptions = QUICK,
     reading: InputOptions = READING,
 ) -> Item:
-    return process_all([task], Run(segmenter, look, encoding, reading, quiet=True), resume=True)
+    return process_all([task], Run(segmenter, style, encoding, reading, quiet=True), resume=True)
 
 
 def again(item: Item) -> str | None:
@@ -148,13 +148,13 @@ def test_an_output_that_was_changed_is_done_again(segmenter: Segmenter, task: Ta
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
 )
 def test_another_look_is_done_again(
-    segmenter: Segmenter, task: Task, look: Style, encoding: OutputOptions, reading: InputOptions, reason: str
+    segmenter: Segmenter, task: Task, style: Style, encoding: OutputOptions, reading: InputOptions, reason: str
 ) -> None:
     go(segmenter, task)
-    told = again(go(segmenter, task, look, encoding, reading))
+    told = again(go(segmenter, task, style, encoding, reading))
     assert told is not None
     assert told.startswith(reason)
-    assert again(go(segmenter, task, look, encoding, reading)) is None
+    assert again(go(segmenter, task, style, encoding, reading)) is None
 
 
 def test_what_does_not_decide_the_look_is_no_reason(segmenter: Segmenter, task: Task) -> None:
@@ -165,12 +165,12 @@ def test_what_does_not_decide_the_look_is_no_reason(segmenter: Segmenter, task: 
 
 def test_a_palette_that_changed_under_its_name_is_done_again(segmenter: Segmenter, task: Task, tmp_path: Path) -> None:
     file = tmp_path / "palette.json"
-    look = replace(LOOK, palette=str(file))
+    style = replace(LOOK, palette=str(file))
     file.write_text('{"road": [10, 20, 200]}')
-    go(segmenter, task, look)
-    assert again(go(segmenter, task, look)) is None
+    go(segmenter, task, style)
+    assert again(go(segmenter, task, style)) is None
     file.write_text('{"road": [200, 20, 10]}')
-    assert (again(go(segmenter, task, look)) or "").startswith("palette was")
+    assert (again(go(segmenter, task, style)) or "").startswith("palette was")
 
 
 def test_a_model_that_changed_under_its_name_is_done_again(task: Task, tmp_path: Path) -> None:

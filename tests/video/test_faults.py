@@ -66,7 +66,7 @@ STAGES = {
     "infer": "rtseg.inference.segmenter.Segmenter.segment",
     "overlay": "rtseg.render.overlay.Overlay.apply",
     "encode": "rtseg.io.outputs.encoder.Encoder.encode",
-    "sound": "rtseg.io.outputs.stream_copy.OtherStreams.take",
+    "sound": "rtseg.io.outputs.stream_copy.StreamCopier.take",
     "recorder": "rtseg.video.verify.Recorder.see",
 }
 
@@ -160,13 +160,13 @@ def test_a_backend_that_returns_a_wrong_shape(
     assert 0 < len(read(drive.with_name("out.partial.mp4"))) < FRAMES
 
 
-def test_a_class_that_the_model_does_not_have_stays_uncoloured(
+def test_a_class_that_the_model_does_not_have_stays_uncolored(
     segmenter: Segmenter, drive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmenter._backend, "infer", lambda images: np.full(images.shape[:3], 200, np.uint8))
     assert go(segmenter, drive)["fidelity"]["ok"]
-    shown, before = read(drive.with_name("out.mp4"))[5], read(drive)[5]
-    assert np.abs(shown.planes[0].astype(int) - before.planes[0]).mean() < 3
+    rendered, before = read(drive.with_name("out.mp4"))[5], read(drive)[5]
+    assert np.abs(rendered.planes[0].astype(int) - before.planes[0]).mean() < 3
 
 
 BROKEN = """

@@ -92,7 +92,7 @@ def test_a_data_set_of_such_names_is_evaluated_twice(data: Path, tmp_path: Path)
     """OpenCV crashes where it is given such a name, to open or to draw. The second run replaces the first one's reports."""
     report, worst, chart = tmp_path / "e.json", tmp_path / "w.png", tmp_path / "c.png"
     for _ in range(2):
-        result = rtseg("eval", data, "--model", "nano", "--json", report, "--worst", worst, "--picture", chart)
+        result = rtseg("eval", data, "--model", "nano", "--json", report, "--worst", worst, "--chart", chart)
         assert result.returncode == 0, result.stderr
         assert "pixel_accuracy" in json.loads(report.read_bytes())
         assert cv2.imread(str(worst)) is not None

@@ -15,7 +15,7 @@ from fuzz_cases import case
 from fuzz_check import differences
 from fuzz_child import run_case
 from fuzz_media import GROWTH_MIB, fuzz, growth
-from fuzz_reading import InputOptions, Shown, Track, read
+from fuzz_reading import InputOptions, LiveFrame, Track, read
 from fuzz_seeds import REAR, seeds
 from fuzz_stamps import CHANGES
 
@@ -116,7 +116,7 @@ def _made(times: Sequence[float], sound: Sequence[float] = (), numbers: Sequence
     told = InputOptions("matroska,webm")
     drawn = range(len(times)) if numbers is None else numbers
     told.frames = [
-        Shown(number, Fraction(time).limit_denominator(1000)) for number, time in zip(drawn, times, strict=True)
+        LiveFrame(number, Fraction(time).limit_denominator(1000)) for number, time in zip(drawn, times, strict=True)
     ]
     if sound:
         packets = [bytes([number]) for number in range(len(sound))]
@@ -188,14 +188,14 @@ def test_boxes_are_written_as_they_were_read(files: list[Path]) -> None:
 def test_changed_tables_stay_readable_and_change_what_is_shown(files: list[Path], tmp_path: Path) -> None:
     source = next(path for path in files if path.name == "b-frames.mp4")  # its index stands before its data
     random = np.random.default_rng(0)
-    shown = set()
+    rendered = set()
     for number in range(200):
         told, data = change_mp4(source.read_bytes(), random)
         if told.startswith("vide elst") and told.endswith("]") and told.count("elst") == 1:
             path = tmp_path / f"{number}.mp4"
             path.write_bytes(data)
-            shown.add(len(read(path, largest=True).frames))
-    assert len(shown) > 2
+            rendered.add(len(read(path, largest=True).frames))
+    assert len(rendered) > 2
 
 
 def test_changed_stamps_are_read_as_they_were_written(files: list[Path], tmp_path: Path) -> None:

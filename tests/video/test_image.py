@@ -19,7 +19,7 @@ from rtseg.video.image import find_images, name_images, name_masks, process_imag
 pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-COLOURS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 QUARTERS = np.kron(np.array([[0, 3], [5, 8]], np.uint8), np.ones((96, 160), np.uint8))
 """Sky, road, tree and car in a quarter each, 320x192."""
 
@@ -32,7 +32,7 @@ def segmenter() -> Segmenter:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_formats(segmenter: Segmenter, tmp_path: Path, suffix: str) -> None:
     source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
-    write_image(source, COLOURS[QUARTERS])
+    write_image(source, COLORS[QUARTERS])
     classes = process_image(
         source,
         out,
@@ -41,25 +41,25 @@ def test_formats(segmenter: Segmenter, tmp_path: Path, suffix: str) -> None:
         masks=tmp_path / "masks",
     )
     assert (classes == QUARTERS).mean() > 0.97
-    assert np.abs(read_image(out).astype(int) - COLOURS[classes]).mean() < 4
+    assert np.abs(read_image(out).astype(int) - COLORS[classes]).mean() < 4
     mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(mask, classes)
 
 
 def test_only_leaves_the_others_alone(segmenter: Segmenter, tmp_path: Path) -> None:
-    write_image(tmp_path / "in.png", COLOURS[QUARTERS])
+    write_image(tmp_path / "in.png", COLORS[QUARTERS])
     overlay = Style(alpha=1.0, palette="camvid", only=("road",)).overlay(segmenter.description)
     process_image(tmp_path / "in.png", tmp_path / "out.png", segmenter, overlay, masks=tmp_path / "masks")
     picture = read_image(tmp_path / "out.png")
     assert picture[40, 240].tolist() == [128, 64, 128]
-    assert picture[40, 40].tolist() == COLOURS[0].tolist()
+    assert picture[40, 40].tolist() == COLORS[0].tolist()
     mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(mask)) == {3, NO_CLASS}
 
 
 def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
     """Orientation 6: the camera was held upright, the picture is to be turned clockwise."""
-    _, jpeg = cv2.imencode(".jpg", COLOURS[QUARTERS][:, :, ::-1])
+    _, jpeg = cv2.imencode(".jpg", COLORS[QUARTERS][:, :, ::-1])
     tiff = b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
     body = b"Exif\0\0" + tiff
     data = jpeg.tobytes()
@@ -67,15 +67,15 @@ def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
     picture = read_image(tmp_path / "phone.jpg")
     assert picture.shape == (320, 192, 3)
     assert (
-        np.abs(picture[40, 40].astype(int) - COLOURS[5]).max() < 20
+        np.abs(picture[40, 40].astype(int) - COLORS[5]).max() < 20
     )  # the lower left quarter is now the upper left one
 
 
-def test_alpha_grey_and_sixteen_bits_are_read(tmp_path: Path) -> None:
+def test_alpha_gray_and_sixteen_bits_are_read(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "alpha.png"), np.full((20, 30, 4), 128, np.uint8))
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((20, 30), 128, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((20, 30, 3), 128 * 257, np.uint16))
-    for name in ("alpha.png", "grey.png", "deep.png"):
+    for name in ("alpha.png", "gray.png", "deep.png"):
         picture = read_image(tmp_path / name)
         assert picture.shape == (20, 30, 3)
         assert picture.dtype == np.uint8
@@ -120,7 +120,7 @@ def test_names_never_collide_with_each_other_or_the_input(tmp_path: Path) -> Non
 def test_results_are_no_inputs_of_a_second_run(segmenter: Segmenter, tmp_path: Path) -> None:
     """Beside the inputs, in a folder below them, as class maps among them, in each format."""
     for name in ("a.png", "b.JPG", "c.webp"):
-        write_image(tmp_path / name, COLOURS[QUARTERS])
+        write_image(tmp_path / name, COLORS[QUARTERS])
     overlay = Style().overlay(segmenter.description)
 
     def run(patterns: list[str], output: Path | None, masks: Path | None) -> list[str]:
@@ -159,7 +159,7 @@ def test_system_files_among_images_are_left_out(tmp_path: Path) -> None:
         write_image(tmp_path / name, QUARTERS)
     (tmp_path / "b.cr2").touch()
     said: list[str] = []
-    assert find_images([str(tmp_path)], say=said.append) == [tmp_path / "a.png"]
+    assert find_images([str(tmp_path)], log=said.append) == [tmp_path / "a.png"]
     assert said == [f"{tmp_path}: left out 1 file with other endings (.cr2 1), 1 folder (sub)"]
     assert find_images([str(tmp_path / "**" / "*.png")]) == [tmp_path / "a.png", tmp_path / "sub" / "b.png"]
     assert find_images([str(tmp_path / "#recycle" / "*.png")]) == [tmp_path / "#recycle" / "old.png"]
@@ -191,7 +191,7 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
     made = []
     for ending in ENDINGS:
         try:
-            _, data = cv2.imencode(ending.lower(), COLOURS[QUARTERS][:, :, ::-1])
+            _, data = cv2.imencode(ending.lower(), COLORS[QUARTERS][:, :, ::-1])
         except cv2.error:  # older builds of OpenCV have no GIF, or no AVIF
             continue
         made.append(f"{ending[1:]}{ending}")
@@ -227,7 +227,7 @@ def test_a_format_that_is_not_written_is_refused_before_work(tmp_path: Path) -> 
 
 
 def test_masks_into_a_file_are_refused_before_work(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", COLOURS[QUARTERS])
+    write_image(tmp_path / "a.png", COLORS[QUARTERS])
     write_image(tmp_path / "m.png", QUARTERS)
     before = (tmp_path / "m.png").read_bytes()
     run = rtseg("image", "a.png", "-o", "o.png", "--masks", "m.png", "--model", MODEL, cwd=tmp_path)

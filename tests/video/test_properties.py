@@ -16,7 +16,7 @@ from media import through, write_video
 
 from rtseg.cli.options import parse_names, parse_pixels, parse_protocols, parse_seconds, parse_size
 from rtseg.core.errors import OptionError
-from rtseg.core.palette import CAMVID_CLASSES, MIN_COLOUR_DISTANCE, load_palette
+from rtseg.core.palette import CAMVID_CLASSES, MIN_COLOR_DISTANCE, load_palette
 from rtseg.video.batch import jobs_at_once
 from rtseg.video.completed import LIST_NAME, DoneList
 
@@ -117,8 +117,8 @@ def _load(data: bytes) -> None:
         except OptionError:
             return
     assert palette.classes == CAMVID_CLASSES
-    assert all(len(colour) == 3 and all(0 <= part <= 255 for part in colour) for colour in palette.colours)
-    assert all(distance >= MIN_COLOUR_DISTANCE for _, _, distance in palette.look_alikes())
+    assert all(len(color) == 3 and all(0 <= part <= 255 for part in color) for color in palette.colors)
+    assert all(distance >= MIN_COLOR_DISTANCE for _, _, distance in palette.look_alikes())
 
 
 def test_deep_nesting_is_wrong_and_no_traceback() -> None:

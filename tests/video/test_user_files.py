@@ -214,13 +214,13 @@ def test_a_clash_of_outputs_leaves_no_empty_folder(tmp_path: Path) -> None:
 def test_what_a_camera_puts_beside_its_videos_is_left_out_of_globs_and_several_names(
     tmp_path: Path, quoted: bool
 ) -> None:
-    card = tmp_path / "card"
-    card.mkdir()
+    gpu = tmp_path / "card"
+    gpu.mkdir()
     for name in ("MVI_1.MP4", "MVI_2.mp4"):
-        video(card / name)
-    (card / "MVI_1.THM").write_bytes(b"a small picture")
-    (card / "MVI_2.srt").write_text("1\n")
-    names = [card / "*"] if quoted else sorted(card.iterdir())
+        video(gpu / name)
+    (gpu / "MVI_1.THM").write_bytes(b"a small picture")
+    (gpu / "MVI_2.srt").write_text("1\n")
+    names = [gpu / "*"] if quoted else sorted(gpu.iterdir())
     told = run("video", *names, "-o", tmp_path / "out", "--model", MODEL)
     assert "left out 2 sidecar files (MVI_1.THM, MVI_2.srt)\n" in told
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"MVI_1.mp4", "MVI_2.mp4"}

@@ -36,7 +36,7 @@ MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 def test_real_drives(clips: Path, tmp_path: Path) -> None:
     result = through(clips / "highway_540p25.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
     assert result.report.line() == (
-        "fidelity: 221 frames in and out, time stamps equal, length +0 ms, audio 415 packets equal, colour tags kept"
+        "fidelity: 221 frames in and out, time stamps equal, length +0 ms, audio 415 packets equal, color tags kept"
     )
     with av.open(str(clips / "highway_540p25.mp4")) as before, av.open(str(tmp_path / "out.mp4")) as after:
         sound = [[bytes(p) for p in container.demux(audio=0) if p.size] for container in (before, after)]
@@ -44,7 +44,7 @@ def test_real_drives(clips: Path, tmp_path: Path) -> None:
         assert (after.streams.video[0].frames, after.streams.video[0].average_rate) == (221, 25)
         assert (after.streams.video[0].width, after.streams.video[0].height) == (960, 540)
     result = through(clips / "cambridge_15fps.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
-    assert result.report.line() == "fidelity: 101 frames in and out, time stamps equal, length +0 ms, colour tags kept"
+    assert result.report.line() == "fidelity: 101 frames in and out, time stamps equal, length +0 ms, color tags kept"
 
 
 # Containers
@@ -69,10 +69,10 @@ def test_from_every_container_to_every_container(tmp_path: Path, source: str, ta
     assert result.report.ok, result.report.line()
     frames = read(tmp_path / f"out.{target}")
     assert [number_of(frame) for frame in frames] == list(range(25))
-    fates = {stream.fate for stream in result.report.streams}
+    actions = {stream.action for stream in result.report.streams}
     held = {"webm": {"libopus"}, "avi": {"libmp3lame"}}.get(target)
     copied = sound in held if held else not (target == "mov" and sound == "libopus")
-    assert fates == ({"copied"} if copied else {"re-encoded"})
+    assert actions == ({"copied"} if copied else {"re-encoded"})
     assert len(result.report.streams) == 2
 
 
@@ -204,7 +204,7 @@ def test_players_other_than_ffmpeg_see_the_same_times(
                 truth["vide" if packet.stream_index == 0 else "soun"].append(packet.pts * packet.time_base)
     assert through(path, tmp_path / "out.mp4").report.ok
     for track in tracks(tmp_path / "out.mp4"):
-        assert track.shown == sorted(truth[track.kind])
+        assert track.rendered == sorted(truth[track.kind])
 
 
 # Picture
@@ -249,8 +249,8 @@ def test_hdr_is_reduced_in_depth_and_keeps_its_tags(tmp_path: Path, transfer: in
     assert result.report.ok
     assert any(name in note and "not tone-mapped" in note for note in result.notes)
     assert any("reduced to 8 bits" in note for note in result.notes)
-    colour = read(tmp_path / "out.mp4")[0].colour
-    assert (colour.space_tag, colour.primaries_tag, colour.transfer_tag) == (9, 9, transfer)
+    color = read(tmp_path / "out.mp4")[0].color
+    assert (color.space_tag, color.primaries_tag, color.transfer_tag) == (9, 9, transfer)
 
 
 def test_interlaced_pictures_are_taken_whole_and_told(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_what_a_container_does_not_take_is_named(tmp_path: Path) -> None:
     assert result.report.ok, result.report.line()
     assert "mpegts can't hold audio stream 1 (flac): transcoded to aac" in result.notes
     assert any("subtitle stream 2" in note and "dropped" in note for note in result.notes)
-    assert [stream.fate for stream in result.report.streams] == ["re-encoded", "left out"]
+    assert [stream.action for stream in result.report.streams] == ["re-encoded", "left out"]
     with av.open(str(tmp_path / "out.ts")) as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
         rate = container.streams.audio[0].rate
@@ -366,7 +366,7 @@ def test_a_gps_track_is_copied(tmp_path: Path) -> None:
         assert [stream.type for stream in container.streams] == ["video", "data"]
     result = through(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
-    assert result.report.streams[0].fate == "copied"
+    assert result.report.streams[0].action == "copied"
     assert b"gpmd" in (tmp_path / "out.mp4").read_bytes()
     result = through(path, tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
@@ -459,13 +459,13 @@ def test_no_change_is_no_problem(tmp_path: Path) -> None:
     assert stats["streams"][0]["packets_in"] == stats["streams"][0]["packets_out"] == 48
 
 
-def test_changed_colour_tags_and_a_display_matrix_are_seen(tmp_path: Path) -> None:
+def test_changed_color_tags_and_a_display_matrix_are_seen(tmp_path: Path) -> None:
     recorder, written = _written(tmp_path)
     other = write_video(
         tmp_path / "other.mp4", frames=20, after=[Audio()], tags=(9, 9, 16), rotation=(90, False, False)
     )
     report = compare(recorder, replace(written, path=other))
-    assert "the colour tags are not the input's" in report.problems
+    assert "the color tags are not the input's" in report.problems
     assert "players would turn the picture: it carries a display matrix" in report.problems
 
 

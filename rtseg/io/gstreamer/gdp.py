@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.color import guess_matrix
-from rtseg.core.frame import Colour, Matrix, PixelFormat, Plane
+from rtseg.core.frame import Color, Matrix, PixelFormat, Plane
 
 HEADER = struct.Struct(">BBBBHIQQQQHQ6xHH")
 """Version major and minor, flags, padding, type, payload length, pts, duration, offset and its end, flags, dts, checksums."""
@@ -80,7 +80,7 @@ class RawVideo:
 
     width: int
     height: int
-    colour: Colour
+    color: Color
     frame_rate: Fraction | None = None
     """None: not known, or variable."""
 
@@ -149,7 +149,7 @@ class RawVideo:
             f"video/x-raw, format=(string){self.layout}, width=(int){self.width}, height=(int){self.height}, "
             f"framerate=(fraction){rate.numerator}/{rate.denominator}, "
             f"pixel-aspect-ratio=(fraction){aspect.numerator}/{aspect.denominator}, interlace-mode=(string)progressive, "
-            f"colorimetry=(string){_colorimetry(self.colour)}"
+            f"colorimetry=(string){_colorimetry(self.color)}"
         )
 
     def _inside(self, data: npt.NDArray[np.uint8]) -> list[Plane]:
@@ -186,7 +186,7 @@ def read_caps(text: str) -> RawVideo:
         layout=fields.get("format", "").strip(),
         width=width,
         height=height,
-        colour=_colour(fields.get("colorimetry", ""), width, height),
+        color=_color(fields.get("colorimetry", ""), width, height),
         frame_rate=rate if rate > 0 else None,
         pixel_aspect=Fraction(fields.get("pixel-aspect-ratio", "1/1")),
     )
@@ -223,10 +223,10 @@ _PRIMARIES_TAG = {1: 1, 2: 4, 3: 5, 4: 6, 5: 7, 6: 8, 7: 9}
 _TRANSFER_TAG = {1: 8, 4: 4, 5: 1, 6: 7, 7: 13, 8: 5, 9: 9, 10: 10, 11: 15, 13: 14, 14: 16, 15: 18, 16: 6}
 
 
-def _colour(text: str, width: int, height: int) -> Colour:
+def _color(text: str, width: int, height: int) -> Color:
     numbers = _NAMED.get(text, text).split(":")
     limits, matrix, transfer, primaries = (int(n) for n in numbers) if len(numbers) == 4 else (0, 0, 0, 0)
-    return Colour(
+    return Color(
         matrix=_MATRIX.get(matrix, cast(Matrix, guess_matrix(width, height))),
         full_range=limits == 1,
         space_tag=_SPACE_TAG.get(matrix, 2),
@@ -236,15 +236,15 @@ def _colour(text: str, width: int, height: int) -> Colour:
     )
 
 
-def _colorimetry(colour: Colour) -> str:
-    """The numbers for a frame's colour. Matrix and range are always said: where a tag is missing, what rtseg computes with."""
-    limits = 1 if colour.full_range else 2
-    if colour.matrix == "rgb":
+def _colorimetry(color: Color) -> str:
+    """The numbers for a frame's color. Matrix and range are always said: where a tag is missing, what rtseg computes with."""
+    limits = 1 if color.full_range else 2
+    if color.matrix == "rgb":
         return "1:1:7:1"
-    matrix = next((k for k, tag in _SPACE_TAG.items() if tag == colour.space_tag), None)
-    matrix = matrix or {"bt709": 3, "bt601": 4, "bt2020": 6}[colour.matrix]
-    transfer = next((k for k, tag in _TRANSFER_TAG.items() if tag == colour.transfer_tag), 0)
-    primaries = next((k for k, tag in _PRIMARIES_TAG.items() if tag == colour.primaries_tag), 0)
+    matrix = next((k for k, tag in _SPACE_TAG.items() if tag == color.space_tag), None)
+    matrix = matrix or {"bt709": 3, "bt601": 4, "bt2020": 6}[color.matrix]
+    transfer = next((k for k, tag in _TRANSFER_TAG.items() if tag == color.transfer_tag), 0)
+    primaries = next((k for k, tag in _PRIMARIES_TAG.items() if tag == color.primaries_tag), 0)
     return f"{limits}:{matrix}:{transfer}:{primaries}"
 
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from rtseg.core.errors import SinkError, SourceError
-from rtseg.core.secrets import shown_pipeline
+from rtseg.core.secrets import redacted_pipeline
 from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element
 
 Has = Callable[[str], bool]
@@ -184,7 +184,7 @@ def to_srt(url: str, encoded: Encoder, has: Has = has_element) -> str:
 
 def command_line(pipeline: str) -> str:
     """What `--dry-run` prints: the command as one would type it, cut off where a password may begin."""
-    return f"{LAUNCHER} {' '.join(OPTIONS)} {shown_pipeline(pipeline)}"
+    return f"{LAUNCHER} {' '.join(OPTIONS)} {redacted_pipeline(pipeline)}"
 
 
 def _from_pipe() -> str:

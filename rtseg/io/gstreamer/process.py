@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import TracebackType
 
 from rtseg.core.errors import OptionError, RtsegError
-from rtseg.core.secrets import holds_secret, remember_pipeline, shown_pipeline, without_urls
+from rtseg.core.secrets import holds_secret, redacted_pipeline, remember_pipeline, without_urls
 from rtseg.io.gstreamer import launch
 
 LAUNCHER = "gst-launch-1.0"
@@ -63,7 +63,7 @@ def words_of(pipeline: str) -> list[str]:
         words = shlex.split(pipeline)
     except ValueError as error:
         raise OptionError(
-            f"the GStreamer pipeline can't be read ({str(error).lower()}): {shown_pipeline(pipeline)}"
+            f"the GStreamer pipeline can't be read ({str(error).lower()}): {redacted_pipeline(pipeline)}"
         ) from error
     if not words:
         raise OptionError("the GStreamer pipeline is empty; write one such as 'v4l2src ! video/x-raw,width=1280'")

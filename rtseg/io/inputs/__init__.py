@@ -42,7 +42,7 @@ def open_source(
     max_pixels: int | None = None,
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
-    card: int | None = None,
+    gpu: int | None = None,
     stream: int | None = None,
 ) -> Source:
     """Opens an input by its name.
@@ -58,7 +58,7 @@ def open_source(
             are refused.
         decoder: of a file or stream, as `rtseg.io.codecs.choose_decoder` gives it; `gstreamer` is for whole files.
         card: number of the card where a file's pictures may stay that its decoder left there, in the CUDA context that is
-            current in this thread; None: all come down to the processor's memory. See `StreamInfo.on_card`.
+            current in this thread; None: all come down to the processor's memory. See `StreamInfo.on_gpu`.
         stream: number of a file's video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
 
     Raises:
@@ -95,6 +95,6 @@ def open_source(
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         allow_protocols=allow_protocols,
         decoder=decoder,
-        card=card,
+        gpu=gpu,
         stream=stream,
     )

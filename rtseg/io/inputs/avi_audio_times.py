@@ -8,7 +8,7 @@ from av import Packet
 from av.container import InputContainer
 
 
-class AviTimes:
+class AviAudioTimes:
     """Gives packets of such streams the times that the header states; leaves all others as they are.
 
     FFmpeg itself writes G.726 that way: its block size of one byte makes its demuxer take each byte for a tick, and packets

@@ -15,7 +15,7 @@ _MOST_HELD = 32
 """Packets that wait for their picture, at most; more than H.264 reorders (16)."""
 
 
-class AviOrder:
+class AviFrameOrder:
     """Gives packets their times of showing: the n-th picture that is shown has the n-th time of the stream.
 
     Args:
@@ -92,9 +92,9 @@ class AviOrder:
         return self._times[inside] + (place - inside) * step
 
 
-def avi_orders(container: InputContainer, video: int) -> dict[int, AviOrder]:
+def avi_orders(container: InputContainer, video: int) -> dict[int, AviFrameOrder]:
     """One for each H.264 stream of an AVI but the video that is segmented, by its index."""
     if container.format.name != "avi":
         return {}
     streams = [stream for stream in container.streams.video if stream.index != video]
-    return {stream.index: AviOrder(stream) for stream in streams if stream.codec_context.name == "h264"}
+    return {stream.index: AviFrameOrder(stream) for stream in streams if stream.codec_context.name == "h264"}

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from rtseg.core.errors import Disconnected, OptionError, SourceError
-from rtseg.core.frame import Colour, Frame, Passthrough, StreamInfo
+from rtseg.core.frame import Color, Frame, Passthrough, StreamInfo
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.packets import DemuxedPackets, reason
@@ -221,7 +221,7 @@ class OpenCvCamera:
             self._first.width,
             self._first.height,
             self._first.pixel_format,
-            self._first.colour,
+            self._first.color,
             self._first.time_base,
             Fraction(rate).limit_denominator(1000) if rate > 0 else None,
         )
@@ -282,7 +282,7 @@ def bgr_frame(picture: Any, index: int, captured_ns: int) -> Frame:
             planes[luma + chroma :].reshape(height // 2, width // 2),
         ),
         "yuv420p",
-        Colour("bt601", full_range=False, space_tag=6, primaries_tag=2, transfer_tag=2, range_tag=1),
+        Color("bt601", full_range=False, space_tag=6, primaries_tag=2, transfer_tag=2, range_tag=1),
         captured_ns,
         Fraction(1, 1_000_000_000),
         index,

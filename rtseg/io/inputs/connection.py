@@ -17,9 +17,9 @@ from av.video.stream import VideoStream
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.gpu.gpu_frame import software_layout
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.live_clock import TS_WRAP_SECONDS
-from rtseg.io.inputs.missing_frames import Holes
+from rtseg.io.inputs.missing_frames import MissingFrames
 from rtseg.io.inputs.opened_file import MAX_PIXELS
 from rtseg.io.inputs.packets import Packets
 from rtseg.io.inputs.timestamps import FrameTimes
@@ -84,7 +84,7 @@ class Connection:
         self._arrivals: dict[int, int] = {}
         self._stamps: list[int] = []
         self._last: tuple[int, int] | None = None
-        self._reader: PictureReader | None = None
+        self._reader: FrameConverter | None = None
         self.decode_seconds = 0.0
         """What the newest frame took to decode and to bring into planes."""
         self._copies = lends_memory and packets.codec == "rawvideo"
@@ -93,7 +93,7 @@ class Connection:
         step = max(1, round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
         timed_file = packets.file_seconds is not None and packets.has_clock
         self._times: FrameTimes[Frame] | None = FrameTimes(step) if timed_file else None
-        self._holes = Holes() if packets.in_parts else None
+        self._holes = MissingFrames() if packets.in_parts else None
         # Where a format has no presentation times (AVI), frames come in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
         try:
@@ -283,7 +283,7 @@ class Connection:
         if picture.width * picture.height > MAX_PIXELS:
             raise SourceError(f"{self._name}: its pictures are {picture.width}x{picture.height}, too large")
         if self._reader is None or not self._fits(picture):
-            self._reader = PictureReader.of(picture)
+            self._reader = FrameConverter.of(picture)
             self._layout = _layout(picture)
             self._info = self._describe(self._reader)
         try:
@@ -297,7 +297,7 @@ class Connection:
         return Frame(
             planes=planes,
             pixel_format=self._reader.pixel_format,
-            colour=self._reader.colour,
+            color=self._reader.color,
             pts=self._stamp(picture, captured),
             time_base=self._time_base,
             index=self._index - 1,
@@ -308,7 +308,7 @@ class Connection:
     def _fits(self, picture: VideoFrame) -> bool:
         return self._layout == _layout(picture)
 
-    def _describe(self, reader: PictureReader) -> StreamInfo:
+    def _describe(self, reader: FrameConverter) -> StreamInfo:
         width, height = reader.upright_size
         packets = self._packets
         return StreamInfo(
@@ -316,7 +316,7 @@ class Connection:
             width=width,
             height=height,
             pixel_format=reader.pixel_format,
-            colour=reader.colour,
+            color=reader.color,
             time_base=self._time_base,
             frame_rate=packets.frame_rate,
             sample_aspect_ratio=1 / packets.aspect if reader.orientation.transpose else packets.aspect,

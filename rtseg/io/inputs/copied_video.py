@@ -16,7 +16,7 @@ _REORDERED = 16
 """At most so many pictures are decoded before one that is shown before them: H.264's and HEVC's largest picture buffer."""
 
 
-class OtherVideo:
+class CopiedVideo:
     """Gives the packets of a video stream from the first one that is shown on, and those that are needed to decode it.
 
     The packets that are needed, from a key frame on, have times of a millisecond each right before the first one that is

@@ -11,7 +11,7 @@ _MOST_HELD = 64
 """Packets of other streams that wait for the next picture, at most."""
 
 
-def without_doubled_times(packets: Iterable[Packet[Any]], video: int) -> Iterator[Packet[Any]]:
+def without_duplicate_timestamps(packets: Iterable[Packet[Any]], video: int) -> Iterator[Packet[Any]]:
     """Yield all packets; of two pictures with the same time the first has none.
 
     The time of a PES packet is that of the first picture that begins in it (ISO/IEC 13818-1, 2.4.3.7). FFmpeg gives it to the

@@ -18,17 +18,17 @@ from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
-from rtseg.gpu.gpu_frame import CardFrame, Fetched, card_picture, in_card_memory
-from rtseg.io.inputs.avi_audio_times import AviTimes
+from rtseg.gpu.gpu_frame import Fetched, GpuFrame, gpu_surface, in_gpu_memory
+from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.avi_frame_order import avi_orders
-from rtseg.io.inputs.copied_video import OtherVideo
-from rtseg.io.inputs.duplicate_timestamps import without_doubled_times
+from rtseg.io.inputs.copied_video import CopiedVideo
+from rtseg.io.inputs.duplicate_timestamps import without_duplicate_timestamps
 from rtseg.io.inputs.file_clock import Clock
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.frame_decoder import FrameDecoder
 from rtseg.io.inputs.h264_fields import FieldCounter
 from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, is_cover, open_at
-from rtseg.io.inputs.safe_open import shown_name
+from rtseg.io.inputs.safe_open import redacted_name
 from rtseg.io.inputs.timestamps import FrameTimes, PacketTimes, fraction
 
 _ONE_PACKET_PER_PICTURE = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"}
@@ -83,10 +83,10 @@ class FileSource:
         max_pixels: int = MAX_PIXELS,
         allow_protocols: Sequence[str] = (),
         decoder: str = "software",
-        card: int | None = None,
+        gpu: int | None = None,
         stream: int | None = None,
     ) -> None:
-        self._name = shown_name(path)
+        self._name = redacted_name(path)
         self._strict = strict
         self._max_pixels = max_pixels
         self._damage: dict[str, int] = {}
@@ -97,8 +97,8 @@ class FileSource:
         self._finished = self._behind = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
-        self._decoder, self._stays = decoder, card is not None
+        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
+        self._decoder, self._stays = decoder, gpu is not None
         self._in_software = 0
         # Pictures that stay on a card are brought down by whichever thread looks at them.
         self._converting = threading.Lock()
@@ -123,19 +123,19 @@ class FileSource:
         self._starts = {stream.index: stream.start_time or 0 for stream in self._container.streams}
         self._kinds = {stream.index: stream.type for stream in self._container.streams}
         timed = not self._container.format.flags & NO_TIME_STAMPS
-        self._avi_times = AviTimes(self._container)
+        self._avi_times = AviAudioTimes(self._container)
         self._covers: dict[int, Packet[Any]] = {}
         self._cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
         self._others: dict[int, PacketTimes] = {}
         self._heard: set[int] = set()
-        self._other_videos: dict[int, OtherVideo] = {}
+        self._other_videos: dict[int, CopiedVideo] = {}
         self._avi_orders = avi_orders(self._container, self._video.index)
         self._silent: dict[int, Fraction] = {}
         """Seconds from the beginning of a part to the first packet of audio in it, where one before it was left out."""
         # Where a format has no presentation times at all (AVI), frames leave the decoder in the order of the decoding times.
         self._decoding_times: deque[int | None] | None = deque()
-        self._reader: PictureReader | None = None
+        self._reader: FrameConverter | None = None
         self._items = self._read()
         self._head: list[Frame | Passthrough] = []
         try:
@@ -236,7 +236,7 @@ class FileSource:
         fields = self._field_counter()
         packets = self._packets()
         if self._container.format.name == "mpeg" and self._video.codec_context.name in ("h264", "hevc"):
-            packets = without_doubled_times(packets, self._video.index)
+            packets = without_duplicate_timestamps(packets, self._video.index)
         for packet in self._from_start(self._clock.map(packets)):
             if packet.stream_index != self._video.index:
                 yield from self._copied(packet)
@@ -387,15 +387,15 @@ class FileSource:
         if not self._span.holds(pts, self._time_base):
             return
         if self._reader is None:
-            self._reader = PictureReader.of(picture)
+            self._reader = FrameConverter.of(picture)
         self._resized += not self._reader.fits(picture)
-        self._in_software += self._opened.accelerated and not in_card_memory(picture)
+        self._in_software += self._opened.accelerated and not in_gpu_memory(picture)
         yield self._made(picture, pts, self._reader)
         self._index += 1
 
-    def _made(self, picture: VideoFrame, pts: int, reader: PictureReader) -> Frame:
+    def _made(self, picture: VideoFrame, pts: int, reader: FrameConverter) -> Frame:
         """The frame of a picture: on its card if it may stay there and can be used as it is, else in the processor's memory."""
-        stays = card_picture(picture) if self._stays and reader.takes_as_it_is(picture) else None
+        stays = gpu_surface(picture) if self._stays and reader.takes_as_it_is(picture) else None
         fetched: Any = (
             self._planes(picture, reader) if stays is None else Fetched(lambda: self._planes(picture, reader))
         )
@@ -403,16 +403,16 @@ class FileSource:
         known: dict[str, Any] = {
             "planes": fetched,
             "pixel_format": reader.pixel_format,
-            "colour": reader.colour,
+            "color": reader.color,
             "pts": pts * self._finer - self._span.shift(time_base),
             "time_base": time_base,
             "index": self._index,
             "duration": (picture.duration or 0) * self._finer,
             "captured_ns": time.monotonic_ns(),
         }
-        return Frame(**known) if stays is None else CardFrame(**known, picture=stays)
+        return Frame(**known) if stays is None else GpuFrame(**known, picture=stays)
 
-    def _planes(self, picture: VideoFrame, reader: PictureReader) -> Planes:
+    def _planes(self, picture: VideoFrame, reader: FrameConverter) -> Planes:
         try:
             with self._converting:
                 return reader.read(picture)
@@ -455,7 +455,7 @@ class FileSource:
     def _copied_video(self, packet: Packet[Any]) -> Iterator[Passthrough]:
         stream, unit = packet.stream_index, fraction(packet.time_base) or Fraction(1)
         first = self._span.first(unit) if self._span.start else None
-        other = self._other_videos.setdefault(stream, OtherVideo(first, self._starts.get(stream, 0), unit))
+        other = self._other_videos.setdefault(stream, CopiedVideo(first, self._starts.get(stream, 0), unit))
         yield from self._placed(other.take(packet), stream)
 
     def _placed(self, packets: Iterator[tuple[Packet[Any], bool]], stream: int) -> Iterator[Passthrough]:

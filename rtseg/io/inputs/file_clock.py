@@ -37,11 +37,11 @@ _NEAR_PACKETS = 4
 _CONFIRM_PACKETS = 64
 """Packets of a stream that are looked at to tell a jump from a wrong time stamp: MPEG-TS has one for up to 16 AAC packets."""
 
-_AHEAD_SECONDS = 5
+_LOOKAHEAD_SECONDS = 5
 """How far behind a jump of one stream the jumps of the others are looked for. MPEG-TS lets streams be 1 s apart."""
 
-_AHEAD_PACKETS = 4096
-_AHEAD_BYTES = 64 << 20
+_LOOKAHEAD_PACKETS = 4096
+_LOOKAHEAD_BYTES = 64 << 20
 
 _PRIMING_SECONDS = Fraction(1, 5)
 """Audio may begin this much before zero: encoders put a packet or two before the first sample that is heard."""
@@ -456,7 +456,7 @@ class Clock:
         """The next stamps of a stream, reading on where needed."""
         index = ahead[0].stream_index
         stamps = [stamp for packet in ahead if packet.stream_index == index and (stamp := _stamp(packet)) is not None]
-        while len(stamps) < count and len(ahead) < _AHEAD_PACKETS:
+        while len(stamps) < count and len(ahead) < _LOOKAHEAD_PACKETS:
             packet = next(reader, None)
             if packet is None:
                 break
@@ -544,10 +544,10 @@ class Clock:
     ) -> None:
         """Read until every stream has shown its jump, or long enough."""
         missing = {n: t.last for n, t in self._tracks.items() if t.leading and n != index and t.last is not None}
-        end = first + _AHEAD_SECONDS / track.tick
+        end = first + _LOOKAHEAD_SECONDS / track.tick
         size = 0
         number = 0
-        while missing and len(ahead) < _AHEAD_PACKETS and size < _AHEAD_BYTES:
+        while missing and len(ahead) < _LOOKAHEAD_PACKETS and size < _LOOKAHEAD_BYTES:
             if number == len(ahead):
                 packet = next(reader, None)
                 if packet is None:

@@ -13,8 +13,8 @@ from av.video.format import VideoFormat
 from av.video.reformatter import VideoReformatter
 
 from rtseg.core.color import guess_matrix
-from rtseg.core.frame import SUBSAMPLING, Colour, Matrix, PixelFormat, Plane
-from rtseg.gpu.gpu_frame import in_card_memory, software_layout
+from rtseg.core.frame import SUBSAMPLING, Color, Matrix, PixelFormat, Plane
+from rtseg.gpu.gpu_frame import in_gpu_memory, software_layout
 
 _FAST: dict[str, PixelFormat] = {
     "yuv420p": "yuv420p",
@@ -127,7 +127,7 @@ def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureReader:
+class FrameConverter:
     """Turns decoded pictures into planes of one size and layout, set by the first picture of the stream."""
 
     width: int
@@ -137,7 +137,7 @@ class PictureReader:
     """Pixels down as coded, before `orientation`."""
 
     pixel_format: PixelFormat
-    colour: Colour
+    color: Color
     orientation: Orientation
     notes: tuple[str, ...]
     """What is done to the pictures that a user should know, for `StreamInfo.notes`."""
@@ -146,7 +146,7 @@ class PictureReader:
     # One for all pictures: setting swscale up for each, with threads of its own, costs more than the conversion.
 
     @classmethod
-    def of(cls, first: VideoFrame) -> PictureReader:
+    def of(cls, first: VideoFrame) -> FrameConverter:
         """The reader for the stream that starts with `first`."""
         notes = []
         orientation = orientation_of(first)
@@ -157,9 +157,9 @@ class PictureReader:
             notes.append(orientation.describe())
         layout = software_layout(first)
         pixel_format = target_format(layout, orientation.transpose)
-        colour = _colour_of(first)
+        color = _color_of(first)
         if _is_rgb(layout):
-            notes.append(f"{layout.name} pictures converted to YUV 4:4:4 ({_standard(colour)}, limited range)")
+            notes.append(f"{layout.name} pictures converted to YUV 4:4:4 ({_standard(color)}, limited range)")
         elif max(component.bits for component in layout.components) > 8:
             notes.append(f"{layout.name} reduced to 8 bits, matrix, range and transfer unchanged")
         if first.color_trc in _TRANSFER:
@@ -168,7 +168,7 @@ class PictureReader:
             notes.append("transparency ignored")
         if first.interlaced_frame:
             notes.append("interlaced pictures are taken whole, not deinterlaced")
-        return cls(first.width, first.height, pixel_format, colour, orientation, tuple(notes))
+        return cls(first.width, first.height, pixel_format, color, orientation, tuple(notes))
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -192,7 +192,7 @@ class PictureReader:
         return y, u, v
 
     def _coded_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
-        if in_card_memory(frame):
+        if in_gpu_memory(frame):
             frame = self._convert(frame, self.pixel_format)  # PyAV brings it down first
         name = frame.format.name
         if len(frame.format.components) <= 2 and not frame.format.has_palette:
@@ -205,17 +205,17 @@ class PictureReader:
 
     def _reformat(self, frame: VideoFrame) -> VideoFrame:
         layout = frame.format
-        colours: dict[str, int] = {}
+        colors: dict[str, int] = {}
         if _is_rgb(layout):
-            colours = {"dst_colorspace": 1 if self.colour.matrix == "bt709" else 5, "dst_color_range": 1}
+            colors = {"dst_colorspace": 1 if self.color.matrix == "bt709" else 5, "dst_color_range": 1}
         elif layout.name.startswith("yuvj"):
             # Plain YUV with the range in its name; swscale converts it to limited range unless told otherwise.
-            colours = {"src_color_range": 2, "dst_color_range": 2}
-        return self._convert(frame, self.pixel_format, **colours)
+            colors = {"src_color_range": 2, "dst_color_range": 2}
+        return self._convert(frame, self.pixel_format, **colors)
 
-    def _convert(self, frame: VideoFrame, layout: str, **colours: int) -> VideoFrame:
+    def _convert(self, frame: VideoFrame, layout: str, **colors: int) -> VideoFrame:
         return self._reformatter.reformat(
-            frame, self.width, self.height, layout, interpolation=_RESAMPLING, threads=1, **colours
+            frame, self.width, self.height, layout, interpolation=_RESAMPLING, threads=1, **colors
         )
 
     def _gray_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
@@ -237,14 +237,14 @@ def _view(frame: VideoFrame, number: int) -> Plane:
     return rows[:, : plane.width]
 
 
-def _colour_of(frame: VideoFrame) -> Colour:
+def _color_of(frame: VideoFrame) -> Color:
     guess = guess_matrix(frame.width, frame.height)
     layout = software_layout(frame)
     if _is_rgb(layout):
         matrix: Matrix = "bt709" if guess == "bt709" else "bt601"
-        return Colour(matrix, False, 1 if matrix == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)
+        return Color(matrix, False, 1 if matrix == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)
     full_range = frame.color_range == 2 or layout.name.startswith("yuvj")
-    return Colour(
+    return Color(
         matrix=_MATRIX.get(frame.colorspace, cast(Matrix, guess)),
         full_range=full_range,
         space_tag=frame.colorspace,
@@ -254,5 +254,5 @@ def _colour_of(frame: VideoFrame) -> Colour:
     )
 
 
-def _standard(colour: Colour) -> str:
-    return {"bt601": "BT.601", "bt709": "BT.709", "bt2020": "BT.2020", "rgb": "RGB"}[colour.matrix]
+def _standard(color: Color) -> str:
+    return {"bt601": "BT.601", "bt709": "BT.709", "bt2020": "BT.2020", "rgb": "RGB"}[color.matrix]

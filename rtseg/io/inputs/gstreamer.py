@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
-from rtseg.core.secrets import shown_pipeline
+from rtseg.core.secrets import redacted_pipeline
 from rtseg.io.gstreamer.gdp import BUFFER, CAPS, HEADER, NANOSECOND, Header, RawVideo, read_caps, read_header
 from rtseg.io.gstreamer.pipelines import command_line, csi_pipeline, file_decoder, file_pipeline, srt_pipeline, to_pipe
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
@@ -58,7 +58,7 @@ class GStreamerSource:
         notes: tuple[str, ...] = (),
     ) -> None:
         self._codec, self._notes = codec, notes
-        self._name = name or shown_pipeline(pipeline)
+        self._name = name or redacted_pipeline(pipeline)
         self._timeout_ms = max(1, round(timeout * 1000))
         self._live = live
         self._video: RawVideo | None = None
@@ -188,7 +188,7 @@ class GStreamerSource:
         frame = Frame(
             planes=video.planes(data),
             pixel_format=video.pixel_format,
-            colour=video.colour,
+            color=video.color,
             pts=pts,
             time_base=LIVE_TIME_BASE,
             index=self._index,
@@ -242,7 +242,7 @@ class GStreamerSource:
             width=video.width,
             height=video.height,
             pixel_format=video.pixel_format,
-            colour=video.colour,
+            color=video.color,
             time_base=LIVE_TIME_BASE,
             frame_rate=video.frame_rate,
             sample_aspect_ratio=video.pixel_aspect,
@@ -275,4 +275,4 @@ def dry_run(pipeline: str) -> str:
 
 
 def _shape(video: RawVideo) -> tuple[object, ...]:
-    return video.layout, video.width, video.height, video.colour
+    return video.layout, video.width, video.height, video.color

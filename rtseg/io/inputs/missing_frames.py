@@ -15,7 +15,7 @@ _OTHER_PACE = 5
 """So many long distances in a row are another frame rate, not holes."""
 
 
-class Holes:
+class MissingFrames:
     """Counts what is missing where frames follow each other at one pace; of pictures without one nothing can be told."""
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class Holes:
         if last is None:
             return
         step, steps = stamp - last, self._steps
-        steady = len(steps) >= _LEAST_STEPS and max(steps) <= _ALIKE * min(steps)
-        usual = statistics.median(steps) if steady else 0.0
+        smoothing = len(steps) >= _LEAST_STEPS and max(steps) <= _ALIKE * min(steps)
+        usual = statistics.median(steps) if smoothing else 0.0
         if usual and step > _LONGER * usual:
             self._long.append(step)
             if len(self._long) >= _OTHER_PACE:

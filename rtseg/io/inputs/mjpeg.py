@@ -277,7 +277,5 @@ class JpegPackets:
         return True
 
 
-POLLED = (
-    "the server closes the connection behind each picture, and is asked again for the next: that counts as no outage"
-)
+POLLED = "the server closes the connection behind each picture, and is asked again for the next: that counts as no disconnect"
 SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; give the address of the camera's MJPEG or RTSP stream"

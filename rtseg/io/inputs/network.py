@@ -75,7 +75,7 @@ def open_stream(
         SourceError: nobody answers, it is refused, or it is no video.
     """
     parts = parse_url(url, "the URL")
-    scheme, name = parts.scheme, name or parts.shown
+    scheme, name = parts.scheme, name or parts.redacted
     if scheme not in _PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")

@@ -14,13 +14,13 @@ from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo, time_code_of
-from rtseg.gpu.gpu_frame import CardFrame
+from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.audio_changes import changing_audio, may_change
 from rtseg.io.inputs.extra_data import outside_streams
-from rtseg.io.inputs.frame_converter import PictureReader
+from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.h264_fields import FieldCounter
-from rtseg.io.inputs.safe_open import STDIN, VIDEO_CODECS, open_input, shown_name
+from rtseg.io.inputs.safe_open import STDIN, VIDEO_CODECS, open_input, redacted_name
 from rtseg.io.inputs.timestamps import Span, fraction
 
 MAX_PIXELS = 1 << 26
@@ -38,7 +38,7 @@ _FASTEST = 1000
 _FASTEST_TIME_CODE = 255
 """Frames per second that a time code of MP4 and MOV counts."""
 
-_CARD_THREADS = 2
+_GPU_THREADS = 2
 """Of FFmpeg, where the card decodes."""
 
 _ARBITRARY_CLOCK = 0x0200
@@ -49,7 +49,7 @@ _DISCARD_ALL = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedFile:
     """An open file and what is wanted of it."""
 
     container: InputContainer
@@ -101,7 +101,7 @@ class Opened:
         rate = self.frame_rate
         return max(1, round(1 / (rate * self.time_base))) if rate else 1
 
-    def describe(self, name: str, first: Frame, reader: PictureReader, *, in_software: bool = False) -> StreamInfo:
+    def describe(self, name: str, first: Frame, reader: FrameConverter, *, in_software: bool = False) -> StreamInfo:
         """What is known of the picture stream once its first frame is out; `in_software`: the card left it to FFmpeg."""
         video, container = self.video, self.container
         rate = self.frame_rate
@@ -134,14 +134,14 @@ class Opened:
             width=first.width,
             height=first.height,
             pixel_format=reader.pixel_format,
-            colour=reader.colour,
+            color=reader.color,
             time_base=first.time_base,
             frame_rate=rate,
             frame_count=count,
             duration_seconds=seconds,
             sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
             codec=str(video.codec_context.name) if in_software else self.codec,
-            on_card=isinstance(first, CardFrame),
+            on_gpu=isinstance(first, GpuFrame),
             notes=tuple(notes),
             streams=tuple(
                 stream for stream in container.streams if stream.index != video.index and not _unread(stream)
@@ -168,9 +168,9 @@ def open_at(
     max_pixels: int,
     allow_protocols: Sequence[str] = (),
     decoder: str = "software",
-    card: int | None = None,
+    gpu: int | None = None,
     stream: int | None = None,
-) -> Opened:
+) -> OpenedFile:
     """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
 
     Where there is none to be found, reading begins at the beginning, and what comes before `start` has to be left out.
@@ -191,14 +191,14 @@ def open_at(
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
+    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
     # By a clock that jumps no place can be found, and AVI tells the time of audio from the beginning alone: such a file
     # is read from there.
     whole = arbitrary_clock(opened.container) or opened.container.format.name == "avi"
     if not start or path == STDIN or whole or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels, allow_protocols, decoder, card, stream)
+    return _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
 
 
 def _open(
@@ -208,16 +208,16 @@ def _open(
     max_pixels: int,
     allow_protocols: Sequence[str],
     decoder: str,
-    card: int | None,
+    gpu: int | None,
     stream: int | None,
-) -> Opened:
-    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, card=card)
+) -> OpenedFile:
+    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, gpu=gpu)
     container.flags &= ~GENERATE_PTS
     try:
-        video, notes = _choose_video(shown_name(path), container, max_pixels, stream)
+        video, notes = _choose_video(redacted_name(path), container, max_pixels, stream)
         time_base = fraction(video.time_base)
         if not time_base:
-            raise SourceError(f"{shown_name(path)}: its video stream has no time base")
+            raise SourceError(f"{redacted_name(path)}: its video stream has no time base")
         codec = decoder_name(video, decoder)
         if path != STDIN:
             notes += outside_streams(path)
@@ -232,7 +232,7 @@ def _open(
     changing = frozenset[int]()
     if path != STDIN and may_change(container):
         changing = _find_changing(path, allow_protocols)
-    return Opened(container, video, span, time_base, codec, changing, notes)
+    return OpenedFile(container, video, span, time_base, codec, changing, notes)
 
 
 def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
@@ -284,7 +284,7 @@ def _choose_video(
     context.thread_type = "FRAME"
     if context.is_hwaccel:
         # FFmpeg keeps one more picture in the card's decoder for each thread, and a decoder has room for 32 in all.
-        context.thread_count = _CARD_THREADS
+        context.thread_count = _GPU_THREADS
     # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video, tuple(notes)
@@ -300,7 +300,7 @@ def arbitrary_clock(container: InputContainer) -> bool:
     return bool(container.format.flags & _ARBITRARY_CLOCK)
 
 
-def _seek(opened: Opened) -> bool:
+def _seek(opened: OpenedFile) -> bool:
     """Whether a key frame before the span was found; if not, the file has been read and must be opened again."""
     first = opened.span.first(opened.time_base)
     # H.264 may have the second field of a frame at the place that is asked for, and begin with it.

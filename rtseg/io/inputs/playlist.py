@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.errors import OptionError, SourceError
-from rtseg.core.secrets import shown_name
+from rtseg.core.secrets import redacted_name
 from rtseg.io.inputs.hls_byte_ranges import check_ranges
 
 _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
@@ -57,7 +57,7 @@ def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[An
     """
     if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
         raise SourceError(f"{path} is the playlist of a live stream, which has no end: `rtseg live --url` reads those")
-    check_ranges(text, shown_name(path), _SILENT_SECONDS, schemes=tuple(name for name in names if name != "file"))
+    check_ranges(text, redacted_name(path), _SILENT_SECONDS, schemes=tuple(name for name in names if name != "file"))
     source: Any = f"file:{path}"
     if "file" not in names:
         source = _Text(text)

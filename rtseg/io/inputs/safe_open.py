@@ -83,7 +83,7 @@ _STREAMS_LIMIT = 64
 
 
 def open_input(
-    path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software", card: int | None = None
+    path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software", gpu: int | None = None
 ) -> InputContainer:
     """Opens a media file, or standard input for `-`, for demuxing.
 
@@ -120,12 +120,12 @@ def open_input(
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
             options |= replaced | {"format_whitelist": with_playlists(FORMATS)}
     try:
-        container = av.open(source, options=options, **arguments, **acceleration(decoder, card), **LENIENT)
+        container = av.open(source, options=options, **arguments, **acceleration(decoder, gpu), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         if playlist is not None:
             allowed = ", ".join(allow_protocols)
             raise SourceError(
-                f"{shown_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
+                f"{redacted_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
             ) from error
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             raise SourceError(_too_many(path)) from error  # what FFmpeg says where a demuxer wants more streams
@@ -138,12 +138,12 @@ def open_input(
 
 
 def _too_many(path: str) -> str:
-    return f"{shown_name(path)} has {_STREAMS_LIMIT} streams or more, or asks for too much memory: it is refused"
+    return f"{redacted_name(path)} has {_STREAMS_LIMIT} streams or more, or asks for too much memory: it is refused"
 
 
-def shown_name(path: str) -> str:
+def redacted_name(path: str) -> str:
     """How messages call the input."""
-    return "standard input" if path == STDIN else secrets.shown_name(path)
+    return "standard input" if path == STDIN else secrets.redacted_name(path)
 
 
 def _begins_with_jpeg(path: str) -> bool:
@@ -152,7 +152,7 @@ def _begins_with_jpeg(path: str) -> bool:
 
 
 def _check_file(path: str) -> None:
-    name = shown_name(path)
+    name = redacted_name(path)
     try:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
@@ -190,7 +190,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def _why(path: str, error: Exception) -> str:
-    name = shown_name(path)
+    name = redacted_name(path)
     if isinstance(error, PermissionError):
         return f"can't read {name}: permission denied"
     reason = "not a video that rtseg reads"

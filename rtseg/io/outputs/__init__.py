@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rtseg.core.frame import Passthrough, Segmented
+from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class Sink(Protocol):
-    """Takes coloured frames in presentation order. `close` or `abort` is called once, last."""
+    """Takes colored frames in presentation order. `close` or `abort` is called once, last."""
 
     @property
     def name(self) -> str:
@@ -18,7 +18,7 @@ class Sink(Protocol):
     def written(self) -> int:
         """Frames written so far."""
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Takes one frame. May raise SinkError."""
 
     def pass_through(self, packet: Passthrough) -> None:

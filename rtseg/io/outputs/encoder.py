@@ -1,4 +1,4 @@
-"""From a coloured Frame to the packets of a video stream: planes filled, tags handed on, durations that muxers understand."""
+"""From a colored Frame to the packets of a video stream: planes filled, tags handed on, durations that muxers understand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Coding:
     codec: Codec
     options: Mapping[str, str]
     pixel_format: str
-    shown_size: tuple[int, int]
+    output_size: tuple[int, int]
     """Width and height of the frames that come."""
 
     size: tuple[int, int]
@@ -72,14 +72,14 @@ class Coding:
         if "420" in pixel_format or pixel_format == "nv12":
             width, height = width + width % 2, height + height % 2
             if info.pixel_format in _CHROMA:
-                warnings.append(f"colour of {_CHROMA[info.pixel_format]} pictures stored at half resolution (4:2:0)")
+                warnings.append(f"color of {_CHROMA[info.pixel_format]} pictures stored at half resolution (4:2:0)")
         if (width, height) != size:
             warnings.append(f"{size[0]}x{size[1]} rounded up to {width}x{height} by repeating the edge")
         return cls(
             codec=codec,
             options=encoder_options(codec.name, crf, preset, tune),
             pixel_format=pixel_format,
-            shown_size=size,
+            output_size=size,
             size=(width, height),
             rate=(info.frame_rate or Fraction(25)).limit_denominator(10_000),
             warnings=tuple(warnings),
@@ -101,7 +101,7 @@ class Encoder:
 
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, coding: Coding) -> None:
         self._kind = kind
-        self._colour = info.colour
+        self._color = info.color
         self._coding = coding
         self._picture: VideoFrame | None = None
         self._reformatter = VideoReformatter()
@@ -123,7 +123,7 @@ class Encoder:
             what = f"the encoder {coding.codec.name} can't write {width}x{height} pictures to {kind.format} with {settings}"
             raise SinkError(f"{what}: {reason(error)}") from error
 
-    def encode(self, shown: Frame, pts: int) -> list[Packet[VideoStream]]:
+    def encode(self, rendered: Frame, pts: int) -> list[Packet[VideoStream]]:
         """The packets that are ready after one more frame, to be shown at `pts` in units of its time base.
 
         Where pictures are reordered the last two are held back: see `flush`.
@@ -132,10 +132,10 @@ class Encoder:
             SinkError: the frame has another size than the others.
             av.FFmpegError: the encoder refused it.
         """
-        if (shown.width, shown.height) != self._coding.shown_size:
-            width, height = self._coding.shown_size
-            raise SinkError(f"a frame is {shown.width}x{shown.height}, the others are {width}x{height}")
-        self._waiting.append((shown, pts))
+        if (rendered.width, rendered.height) != self._coding.output_size:
+            width, height = self._coding.output_size
+            raise SinkError(f"a frame is {rendered.width}x{rendered.height}, the others are {width}x{height}")
+        self._waiting.append((rendered, pts))
         if len(self._waiting) <= (2 if self._holds else 0):
             return []
         self._begun = True
@@ -148,8 +148,8 @@ class Encoder:
         decoded last would have to last longer than its picture is shown, and the file's average frame rate would be off.
         """
         packets = []
-        for shown, pts in self._waiting:
-            picture = self._picture_of(shown, pts)
+        for rendered, pts in self._waiting:
+            picture = self._picture_of(rendered, pts)
             if self._begun:  # the very first has to be an I picture
                 picture.pict_type = PictureType.P
             self._begun = True
@@ -157,15 +157,15 @@ class Encoder:
         self._waiting.clear()
         return self._ready([*packets, *self._stream.encode(None)], last=True)
 
-    def _picture_of(self, shown: Frame, pts: int) -> VideoFrame:
-        picture = self._fill(shown)
-        picture.time_base, picture.pts, picture.pict_type = shown.time_base, pts, PictureType.NONE
+    def _picture_of(self, rendered: Frame, pts: int) -> VideoFrame:
+        picture = self._fill(rendered)
+        picture.time_base, picture.pts, picture.pict_type = rendered.time_base, pts, PictureType.NONE
         # Without a duration the last frame would last no time, and players leave it out.
-        picture.duration = shown.duration or max(1, round(1 / (self._coding.rate * shown.time_base)))
+        picture.duration = rendered.duration or max(1, round(1 / (self._coding.rate * rendered.time_base)))
         return picture
 
     def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
-        coding, colour = self._coding, self._colour
+        coding, color = self._coding, self._color
         stream = container.add_stream(coding.codec.name, rate=coding.rate, options=dict(coding.options))
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -183,10 +183,10 @@ class Encoder:
         add_global_header(container, context)
         context.sample_aspect_ratio = info.sample_aspect_ratio
         # A stream without a tag is read by its size: where the output's size would be read otherwise, it gets a tag.
-        untagged = colour.space_tag == 2 and guess_matrix(*coding.size) != colour.matrix
-        context.colorspace = _SPACE_TAG[colour.matrix] if untagged or colour.matrix == "rgb" else colour.space_tag
-        context.color_primaries = colour.primaries_tag
-        context.color_trc = colour.transfer_tag
+        untagged = color.space_tag == 2 and guess_matrix(*coding.size) != color.matrix
+        context.colorspace = _SPACE_TAG[color.matrix] if untagged or color.matrix == "rgb" else color.space_tag
+        context.color_primaries = color.primaries_tag
+        context.color_trc = color.transfer_tag
         context.color_range = self._range_tag
         template = info.template
         if template is not None:
@@ -198,17 +198,17 @@ class Encoder:
 
     @property
     def _range_tag(self) -> int:
-        if self._colour.matrix == "rgb":
+        if self._color.matrix == "rgb":
             return 1  # RGB becomes limited-range YUV.
-        return 2 if self._colour.full_range else self._colour.range_tag
+        return 2 if self._color.full_range else self._color.range_tag
 
-    def _fill(self, shown: Frame) -> VideoFrame:
+    def _fill(self, rendered: Frame) -> VideoFrame:
         """The frame as the encoder takes it, in a picture of our own: never one that a decoder still predicts from."""
         picture = self._picture
-        if picture is None or picture.format.name != shown.pixel_format:
-            picture = self._picture = VideoFrame(*self._coding.size, shown.pixel_format)
+        if picture is None or picture.format.name != rendered.pixel_format:
+            picture = self._picture = VideoFrame(*self._coding.size, rendered.pixel_format)
         picture.make_writable()
-        for plane, source in zip(picture.planes, shown.planes, strict=True):
+        for plane, source in zip(picture.planes, rendered.planes, strict=True):
             height, width = source.shape
             target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
             target[:height, :width] = source
@@ -217,13 +217,13 @@ class Encoder:
             if plane.height > height:
                 target[height:] = target[height - 1]
         space_tag = self._stream.codec_context.colorspace
-        rgb = shown.pixel_format == "gbrp"
+        rgb = rendered.pixel_format == "gbrp"
         picture.colorspace, picture.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
-        picture.color_primaries, picture.color_trc = self._colour.primaries_tag, self._colour.transfer_tag
-        if shown.pixel_format == self._coding.pixel_format:
+        picture.color_primaries, picture.color_trc = self._color.primaries_tag, self._color.transfer_tag
+        if rendered.pixel_format == self._coding.pixel_format:
             return picture
-        colours = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
-        return self._reformatter.reformat(picture, format=self._coding.pixel_format, threads=1, **colours)
+        colors = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
+        return self._reformatter.reformat(picture, format=self._coding.pixel_format, threads=1, **colors)
 
     def _ready(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
         if self._kind.fragmented:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, head, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, Encoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
@@ -163,22 +163,22 @@ class GStreamerSink:
         """Where the file lies until it is complete."""
         return self._partial.path
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Encodes one frame.
 
         Raises:
             SinkError: GStreamer failed, or the frame has another size than the others.
         """
-        shown = item.shown
-        if (shown.width, shown.height) != self._size or shown.pixel_format != self._layout:
+        rendered = item.rendered
+        if (rendered.width, rendered.height) != self._size or rendered.pixel_format != self._layout:
             raise SinkError(
-                f"{self.name}: a frame is {shown.width}x{shown.height} {shown.pixel_format}, the others {self._size}"
+                f"{self.name}: a frame is {rendered.width}x{rendered.height} {rendered.pixel_format}, the others {self._size}"
             )
         if self._since is None:
-            self._since = shown.pts * shown.time_base
-        self._pipe.send(shown, self._since)
+            self._since = rendered.pts * rendered.time_base
+        self._pipe.send(rendered, self._since)
         self._written += 1
-        self._last_seconds = float(shown.pts * shown.time_base - self._since)
+        self._last_seconds = float(rendered.pts * rendered.time_base - self._since)
 
     def pass_through(self, packet: Passthrough) -> None:
         """Nothing: only pictures go to GStreamer."""
@@ -220,7 +220,7 @@ class GStreamerSink:
 def raw_video(info: StreamInfo, size: tuple[int, int]) -> RawVideo:
     """The format of shown frames of a source, as GStreamer is told it."""
     layout = LAYOUT_OF[info.pixel_format]
-    return RawVideo(layout, *size, info.colour, info.frame_rate, info.sample_aspect_ratio)
+    return RawVideo(layout, *size, info.color, info.frame_rate, info.sample_aspect_ratio)
 
 
 def dry_run(path: str | Path, info: StreamInfo, *, crf: int | None = None) -> str:

@@ -1,6 +1,6 @@
 """Class indices without loss, at the source's size: a folder of PNGs, or one video.
 
-A mask is uint8 `[height, width]`: the class index of each pixel, nearest neighbour from the network's class map
+A mask is uint8 `[height, width]`: the class index of each pixel, nearest neighbor from the network's class map
 (`rtseg.core.letterbox.resize_classes`), and 255 where there is no class.
 """
 
@@ -23,7 +23,7 @@ from av.video.reformatter import ColorRange
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.files import shortened_name
-from rtseg.core.frame import ClassMap, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import ClassMap, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.outputs import Sink
@@ -133,7 +133,7 @@ class MaskFolder:
         except OSError as error:
             raise SinkError(f"can't make the folder {self._partial}: {reason(error)}") from error
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Writes one PNG.
 
         Raises:
@@ -235,7 +235,7 @@ class MaskVideo:
         stream.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
         return stream
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Encodes one mask.
 
         Raises:
@@ -301,7 +301,7 @@ def _keep(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
     return table
 
 
-def _mask(item: Segmented, table: npt.NDArray[np.uint8] | None) -> ClassMap:
+def _mask(item: SegmentedFrame, table: npt.NDArray[np.uint8] | None) -> ClassMap:
     """The class indices of one frame at its size."""
     classes = item.classes if table is None else cv2.LUT(item.classes, table)
     return resize_classes(classes, item.frame.width, item.frame.height)

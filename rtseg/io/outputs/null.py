@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtseg.core.frame import Passthrough, Segmented
+from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class NullSink:
@@ -13,7 +13,7 @@ class NullSink:
     def __init__(self) -> None:
         self.written = 0
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Counts one frame."""
         self.written += 1
 

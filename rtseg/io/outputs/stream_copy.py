@@ -31,7 +31,7 @@ class OtherStream(Protocol):
         """Return what is still to be written at the end."""
 
 
-class OtherStreams:
+class StreamCopier:
     """All streams of the output next to the video stream.
 
     Args:

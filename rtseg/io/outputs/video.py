@@ -1,4 +1,4 @@
-"""A video file, or standard output: the coloured frames encoded, all other streams copied packet by packet."""
+"""A video file, or standard output: the colored frames encoded, all other streams copied packet by packet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import av
 from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.encoder import Coding, Encoder
 from rtseg.io.outputs.partial_file import Partial, reason
 from rtseg.io.outputs.read_back import read_back
-from rtseg.io.outputs.stream_copy import OtherStreams
+from rtseg.io.outputs.stream_copy import StreamCopier
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata that tells how the input file was written, not what it shows."""
@@ -58,7 +58,7 @@ class Written:
 class VideoSink:
     """Encodes what is shown and copies the other streams. Implements `rtseg.io.outputs.Sink`.
 
-    Time stamps and time base are the source's own, and so are the colour tags. Sizes are rounded up to even, where the
+    Time stamps and time base are the source's own, and so are the color tags. Sizes are rounded up to even, where the
     encoder must have it, by repeating the last column or row.
 
     Args:
@@ -152,26 +152,26 @@ class VideoSink:
         """Where the file lies until it is complete; None on standard output."""
         return self._partial.path if self._partial else None
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Encodes one frame.
 
         Raises:
             SinkError: the encoder or the disk refused it.
         """
-        shown = item.shown
+        rendered = item.rendered
         if self._kind.constant_rate and not self._written:
             # A container that counts frames begins at zero: everything is moved by the time of the first frame.
-            self._zero = shown.pts * shown.time_base
-        pts = shown.pts - round(self._zero / shown.time_base)
+            self._zero = rendered.pts * rendered.time_base
+        pts = rendered.pts - round(self._zero / rendered.time_base)
         if self._kind.constant_rate:
-            placed = self._at_a_place(pts * shown.time_base)
+            placed = self._at_a_place(pts * rendered.time_base)
             if placed is None:
                 self.dropped += 1
                 return
-            pts = round(placed / shown.time_base)
-        self._guard(lambda: self._container.mux(self._encoder.encode(shown, pts)))
+            pts = round(placed / rendered.time_base)
+        self._guard(lambda: self._container.mux(self._encoder.encode(rendered, pts)))
         self._written += 1
-        self._last_seconds = float(pts * shown.time_base)
+        self._last_seconds = float(pts * rendered.time_base)
         if self._waiting and self._encoder.started:
             self._guard(self._release)
 
@@ -247,7 +247,7 @@ class VideoSink:
 
     # Opening
 
-    def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, OtherStreams]:
+    def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, StreamCopier]:
         unfragmented = any(
             codec_name(stream) in (self._kind.covers if stream.index in self._info.covers else ("mov_text", "ttml"))
             for stream in streams
@@ -260,7 +260,7 @@ class VideoSink:
             url, muxer = self._kind.tee(url), TEE
         container = self._guard(lambda: av.open(url, "w", format=muxer, container_options=options))
         try:
-            others = OtherStreams(container, self._kind, self._info, self._strict)
+            others = StreamCopier(container, self._kind, self._info, self._strict)
             before = [stream for stream in streams if self._is_before_video(stream, streams)]
             for stream in before:
                 others.add(stream)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, Segmented
-from rtseg.live.live_frame import Shown, class_shares
+from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.live.live_frame import LiveFrame, class_shares
 
 
 class LinesFile:
@@ -59,7 +59,7 @@ class LinesFile:
 
 
 class JsonLines:
-    """A camera's lines. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.Shown`.
+    """A camera's lines. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.LiveFrame`.
 
     Fields: `camera`; `index` of the frame among those decoded; `pts`, seconds of the stream; `time`, when the line was
     written, UTC; `age_ms`, how old the picture was when the network took it; `infer_ms`; `latency_ms`, how old it was when
@@ -73,9 +73,9 @@ class JsonLines:
         self._file, self._classes = file, classes
         file.add()
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Writes one line. Raises SinkError."""
-        assert isinstance(item, Shown)
+        assert isinstance(item, LiveFrame)
         line = {
             "camera": item.camera,
             "index": item.frame.index,

@@ -18,8 +18,8 @@ _HELP = {
     "rtseg_engine_seconds": ("gauge", "Mean time of one inference in the last second."),
     "rtseg_stage_busy_ratio": ("gauge", "Share of the run in which a stage worked."),
     "rtseg_class_ratio": ("gauge", "Share of the newest picture by class."),
-    "rtseg_outages_total": ("counter", "Times that a camera was lost."),
-    "rtseg_outage_seconds_total": ("counter", "Time without a camera."),
+    "rtseg_disconnects_total": ("counter", "Times that a camera was lost."),
+    "rtseg_disconnect_seconds_total": ("counter", "Time without a camera."),
     "rtseg_connected": ("gauge", "Whether the camera delivers."),
     "rtseg_sink_frames_total": ("counter", "Frames of each sink by what became of them."),
     "rtseg_device": ("gauge", "Temperature (celsius), power (watts), load (ratio) and clocks (hertz) of the device."),
@@ -64,7 +64,7 @@ def _samples(numbers: Mapping[str, Any]) -> Iterator[Sample]:
         for what in ("written", "dropped"):
             if what in counts:
                 yield "rtseg_sink_frames_total", {"sink": sink, "result": what}, counts[what]
-    for name, value in _numbers_in(numbers.get("heat", {})):
+    for name, value in _numbers_in(numbers.get("telemetry", {})):
         yield "rtseg_device", {"reading": name}, value
 
 
@@ -82,11 +82,11 @@ def _of_camera(item: Mapping[str, Any], camera: Mapping[str, str]) -> Iterator[S
         yield "rtseg_engine_seconds", camera, now["engine_ms"] / 1e3
     for name, share in now.get("classes", {}).items():
         yield "rtseg_class_ratio", {**camera, "class": name}, share
-    outages = item.get("outages", {})
-    if outages:
-        yield "rtseg_outages_total", camera, outages.get("count", 0)
-        yield "rtseg_outage_seconds_total", camera, outages.get("seconds", 0)
-        yield "rtseg_connected", camera, float(bool(outages.get("connected", True)))
+    disconnects = item.get("disconnects", {})
+    if disconnects:
+        yield "rtseg_disconnects_total", camera, disconnects.get("count", 0)
+        yield "rtseg_disconnect_seconds_total", camera, disconnects.get("seconds", 0)
+        yield "rtseg_connected", camera, float(bool(disconnects.get("connected", True)))
 
 
 def _numbers_in(readings: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -14,7 +14,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Frame, Passthrough, Segmented, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.core.secrets import parse_url
 from rtseg.io.gstreamer.gdp import LAYOUT_OF, RawVideo
 from rtseg.io.gstreamer.pipelines import encoder, to_srt
@@ -62,7 +62,7 @@ class PushSink:
         parts = parse_url(url, "--push")
         known = ", ".join(f"{scheme}://" for scheme in (*_FORMATS, "srt"))
         if parts.scheme not in _FORMATS and parts.scheme != "srt":
-            raise OptionError(f"--push takes {known}, not {parts.shown}")
+            raise OptionError(f"--push takes {known}, not {parts.redacted}")
         if not parts.host:
             raise OptionError(f"--push needs a host: {parts.scheme}://HOST...")
         # Users, passwords and the keys of streams, which stand in the path, are for the receiver alone.
@@ -70,7 +70,7 @@ class PushSink:
         self.written = 0
         self.dropped = 0
         """Frames left out because nobody received."""
-        self.outages = 0
+        self.disconnects = 0
         """Times that the receiver went away or was not there."""
         self._url, self._scheme, self._info = parts.text, parts.scheme, info
         self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
@@ -87,16 +87,16 @@ class PushSink:
     def warnings(self) -> tuple[str, ...]:
         """What went wrong so far, one line each."""
         lines = []
-        if self.outages:
-            outages = "1 outage" if self.outages == 1 else f"{self.outages} outages"
-            lines.append(f"{self.name}: {outages}; the last: {self._reason}")
+        if self.disconnects:
+            disconnects = "1 disconnect" if self.disconnects == 1 else f"{self.disconnects} disconnects"
+            lines.append(f"{self.name}: {disconnects}; the last: {self._reason}")
         since = self._waiting_since
         waited = 0.0 if since is None else time.monotonic() - since
         if waited >= _PATIENCE_SECONDS:
             lines.append(f"{self.name}: its receiver has taken nothing for {waited:.0f} s")
         return tuple(lines)
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Sends one frame, or leaves it out while nobody receives.
 
         Raises:
@@ -109,7 +109,7 @@ class PushSink:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._connection.send(item.shown)
+            self._connection.send(item.rendered)
         except (av.FFmpegError, OSError, SinkError) as error:
             self._lost(error)
         else:
@@ -145,7 +145,7 @@ class PushSink:
         return _Connection(self._url, _FORMATS[self._scheme], self._info, self._size, self._rate)
 
     def _lost(self, error: Exception) -> None:
-        self.outages += 1
+        self.disconnects += 1
         self.dropped += 1
         # FFmpeg's own message may hold the URL; the system's words for a failure do not.
         text = (getattr(error, "strerror", None) or type(error).__name__).lower()
@@ -186,19 +186,19 @@ class _Connection:
         context.pix_fmt = "yuv420p"
         context.time_base = _TICKS
         context.gop_size = max(1, round(rate))  # Who joins sees a picture within a second.
-        context.colorspace = _SPACE_TAG[info.colour.matrix]
-        context.color_range = 2 if info.colour.full_range and info.colour.matrix != "rgb" else 1
+        context.colorspace = _SPACE_TAG[info.color.matrix]
+        context.color_range = 2 if info.color.full_range and info.color.matrix != "rgb" else 1
         return stream
 
-    def send(self, shown: Frame) -> None:
+    def send(self, rendered: Frame) -> None:
         """Encodes and sends one frame. Raises what PyAV raises."""
-        now = shown.pts * shown.time_base
+        now = rendered.pts * rendered.time_base
         if self._since is None:
             self._since = now
         context = self._stream.codec_context
-        picture = picture_of(shown, (context.width, context.height))
+        picture = picture_of(rendered, (context.width, context.height))
         if picture.format.name != "yuv420p":
-            picture = picture.reformat(format="yuv420p", dst_colorspace=1 if shown.pixel_format == "gbrp" else None)
+            picture = picture.reformat(format="yuv420p", dst_colorspace=1 if rendered.pixel_format == "gbrp" else None)
         picture.pts = self._last = max(self._last + 1, round((now - self._since) / _TICKS))
         picture.time_base = _TICKS
         for packet in self._stream.encode(picture):
@@ -213,7 +213,7 @@ class _SrtConnection:
     """One connection through GStreamer's srtsink: PyAV's FFmpeg has no SRT."""
 
     def __init__(self, url: str, info: StreamInfo, size: tuple[int, int], rate: Fraction, name: str) -> None:
-        video = RawVideo(LAYOUT_OF[info.pixel_format], *size, info.colour, info.frame_rate, info.sample_aspect_ratio)
+        video = RawVideo(LAYOUT_OF[info.pixel_format], *size, info.color, info.frame_rate, info.sample_aspect_ratio)
         self._size = size
         self._pipe = FramePipe(to_srt(url, encoder(rate)), video, name)
         self._since: Fraction | None = None
@@ -224,11 +224,11 @@ class _SrtConnection:
         """Whether more was taken than there is room for while srtsink still connects."""
         return self._room < 0
 
-    def send(self, shown: Frame) -> None:
+    def send(self, rendered: Frame) -> None:
         """Hands one frame on. Raises SinkError."""
         if self._since is None:
-            self._since = shown.pts * shown.time_base
-        self._pipe.send(shown, self._since)
+            self._since = rendered.pts * rendered.time_base
+        self._pipe.send(rendered, self._since)
         self._room -= 1
 
     def close(self) -> None:
@@ -236,12 +236,12 @@ class _SrtConnection:
         self._pipe.stop()
 
 
-def picture_of(shown: Frame, size: tuple[int, int]) -> VideoFrame:
+def picture_of(rendered: Frame, size: tuple[int, int]) -> VideoFrame:
     """A frame as PyAV has it, cut to `size`, which is at most one column and row smaller."""
-    picture = VideoFrame(*size, shown.pixel_format)
-    for plane, source in zip(picture.planes, shown.planes, strict=True):
+    picture = VideoFrame(*size, rendered.pixel_format)
+    for plane, source in zip(picture.planes, rendered.planes, strict=True):
         target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
         target[:, : plane.width] = source[: plane.height, : plane.width]
-    picture.colorspace = _SPACE_TAG[shown.colour.matrix] if shown.colour.matrix != "rgb" else 0
-    picture.color_range = 2 if shown.colour.full_range else 1
+    picture.colorspace = _SPACE_TAG[rendered.color.matrix] if rendered.color.matrix != "rgb" else 0
+    picture.color_range = 2 if rendered.color.full_range else 1
     return picture

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from rtseg.core.errors import SinkError
 from rtseg.core.files import partial_name
-from rtseg.core.frame import Frame, Passthrough, Segmented
+from rtseg.core.frame import Frame, Passthrough, SegmentedFrame
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import Shown
+from rtseg.live.live_frame import LiveFrame
 
-OpenFile = Callable[[str, Shown], Sink]
+OpenFile = Callable[[str, LiveFrame], Sink]
 """Opens a file of a name for frames like this first one."""
 
 
 class Record:
-    """A recording as files that each begin at 0. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.Shown`.
+    """A recording as files that each begin at 0. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.LiveFrame`.
 
     A file holds pictures of one size: where the size changes, by the camera or by the view, the next file begins. With
     `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`; without, they are `out.mp4`, `out-2.mp4`
@@ -91,11 +91,11 @@ class Record:
         """What the files do not hold as it was shown, each line once."""
         return tuple(dict.fromkeys((*self._warnings_before, *getattr(self._file, "warnings", ()))))
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Writes a frame, into the next file where that is due. Raises SinkError."""
-        assert isinstance(item, Shown)
-        frame, shown = item.frame, item.shown
-        shape = (shown.width, shown.height, frame.width, frame.height, shown.pixel_format, shown.colour)
+        assert isinstance(item, LiveFrame)
+        frame, rendered = item.frame, item.rendered
+        shape = (rendered.width, rendered.height, frame.width, frame.height, rendered.pixel_format, rendered.color)
         full = self._segment is not None and (frame.pts - self._begin) * frame.time_base >= self._segment
         if self._file is None or shape != self._shape or full:
             self._close_file()
@@ -103,7 +103,7 @@ class Record:
             self._files += 1
             self._make_room()
             self._file = self._open_file(str(self._next_name()), item)
-        self._file.write(replace(item, frame=self._moved(frame), shown=self._moved(shown)))
+        self._file.write(replace(item, frame=self._moved(frame), rendered=self._moved(rendered)))
 
     def pass_through(self, packet: Passthrough) -> None:
         """Live recordings hold the picture alone."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rtseg.core.frame import Passthrough, Segmented
+from rtseg.core.frame import Passthrough, SegmentedFrame
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import Shown
+from rtseg.live.live_frame import LiveFrame
 
 
 class Restarting:
     """Opens a sink at the first frame, and another when size or layout change. Implements `rtseg.io.outputs.Sink`."""
 
-    def __init__(self, name: str, open_sink: Callable[[Shown], Sink]) -> None:
+    def __init__(self, name: str, open_sink: Callable[[LiveFrame], Sink]) -> None:
         """Opens nothing yet.
 
         Args:
@@ -46,11 +46,11 @@ class Restarting:
         """What it means that the one that is open did not end in time; None: that is no failure."""
         return getattr(self._sink, "late", None)
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Writes a frame. Raises SinkError."""
-        assert isinstance(item, Shown)
-        shown = item.shown
-        shape = shown.width, shown.height, shown.pixel_format, shown.colour
+        assert isinstance(item, LiveFrame)
+        rendered = item.rendered
+        shape = rendered.width, rendered.height, rendered.pixel_format, rendered.color
         if self._sink is None or shape != self._shape:
             self.close()
             self._sink, self._shape = self._open_sink(item), shape

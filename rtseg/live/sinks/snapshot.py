@@ -11,7 +11,7 @@ import cv2
 
 from rtseg.core.errors import SinkError
 from rtseg.core.files import mark_image, write_whole
-from rtseg.core.frame import Passthrough, Segmented
+from rtseg.core.frame import Passthrough, SegmentedFrame
 from rtseg.core.letterbox import Letterbox
 
 
@@ -25,11 +25,11 @@ class Snapshots:
         self.written = 0
         self._folder, self._on_saved = folder, on_saved
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Saves one picture, as it is shown. Raises SinkError."""
-        shown = item.shown
-        size = shown.width, shown.height
-        picture = cv2.cvtColor(Letterbox(size, size).network_input(shown), cv2.COLOR_RGB2BGR)
+        rendered = item.rendered
+        size = rendered.width, rendered.height
+        picture = cv2.cvtColor(Letterbox(size, size).network_input(rendered), cv2.COLOR_RGB2BGR)
         stem = f"rtseg-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')[:-3]}"
         names = chain([stem], (f"{stem}-{number}" for number in count(2)))
         path = next(path for name in names if not (path := self._folder / f"{name}.png").exists())

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Frame, Passthrough, Segmented
+from rtseg.core.frame import Frame, Passthrough, SegmentedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
 from rtseg.live.controls import Controls, LiveNumbers
@@ -46,14 +46,14 @@ class WebSink:
 
     Paths: `/` the page, `/stream.mjpg` the picture as MJPEG, `/snapshot.png` one picture at its full size, `/stats` the numbers
     as JSON, `/metrics` the same for Prometheus, `/controls` what is wanted (GET) or changed (POST, JSON), `/about` names and
-    colours, `/healthz` whether the run is alive.
+    colors, `/healthz` whether the run is alive.
 
     Args:
         controls: what the page's buttons set.
         numbers: what the page shows beside the picture.
         address: `HOST:PORT`, `[IPv6]:PORT`, `PORT`, or `:PORT` for the loopback; port 0 picks a free one.
         token: who knows it may look. None: nobody needs one on loopback; elsewhere one is made up.
-        palette: class names and their colours, for the bars on the page.
+        palette: class names and their colors, for the bars on the page.
 
     Raises:
         OptionError: an address that is none, or a token that is empty or has characters that do not fit a URL.
@@ -103,13 +103,13 @@ class WebSink:
         host = self.host
         if host in ("", "0.0.0.0", "::"):
             host = socket.gethostname()
-        shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{self.port}/" + (f"?token={quote(self.token)}" if self.token else "")
+        rendered = f"[{host}]" if ":" in host else host
+        return f"http://{rendered}:{self.port}/" + (f"?token={quote(self.token)}" if self.token else "")
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Keeps the frame until the next one comes."""
         with self._changed:
-            self._frame = item.shown
+            self._frame = item.rendered
             self._serial += 1
             self.written += 1
             self._changed.notify_all()
@@ -162,8 +162,8 @@ class WebSink:
     def about(self) -> Mapping[str, Any]:
         """What does not change during a run."""
         palette = self.palette
-        colours = {} if palette is None else dict(zip(palette.classes, palette.colours, strict=True))
-        return {"colours": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in colours.items()}}
+        colors = {} if palette is None else dict(zip(palette.classes, palette.colors, strict=True))
+        return {"colors": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in colors.items()}}
 
     def admits_host(self, host: str) -> bool:
         """Whether a request that was meant for `host` (without port) was meant for this page.
@@ -249,7 +249,7 @@ def encode(frame: Frame, suffix: str, widest: int | None = None) -> bytes:
     """A frame as JPEG or PNG.
 
     Args:
-        frame: of any layout, colour matrix and range.
+        frame: of any layout, color matrix and range.
         suffix: `.jpg` or `.png`.
         widest: larger pictures are scaled down to this width; None: none are.
 

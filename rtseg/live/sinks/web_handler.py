@@ -190,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
         if serial == before:
             self._json(503, {"status": "stalled", "why": f"no new numbers for {_ALIVE_SECONDS:g} s"})
         else:
-            connected = bool(dict(numbers.get("outages", {})).get("connected", True))
+            connected = bool(dict(numbers.get("disconnects", {})).get("connected", True))
             self._json(200, {"status": "ok", "connected": connected})
 
     def _json(self, status: int, data: Mapping[str, Any]) -> None:

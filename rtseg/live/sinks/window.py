@@ -8,7 +8,7 @@ import sys
 import cv2
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, Segmented
+from rtseg.core.frame import Passthrough, SegmentedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.live.controls import Controls
 
@@ -48,11 +48,11 @@ class Window:
         except cv2.error as error:
             raise SinkError(f"no window can be opened ({_first_line(error)}); try --show web") from error
 
-    def write(self, item: Segmented) -> None:
+    def write(self, item: SegmentedFrame) -> None:
         """Shows a picture."""
-        shown = item.shown
-        size = shown.width, shown.height
-        picture = Letterbox(size, size).network_input(shown)
+        rendered = item.rendered
+        size = rendered.width, rendered.height
+        picture = Letterbox(size, size).network_input(rendered)
         if size != self._size:
             shrink = min(1.0, _LARGEST[0] / size[0], _LARGEST[1] / size[1])
             cv2.resizeWindow(_TITLE, round(size[0] * shrink), round(size[1] * shrink))

@@ -19,7 +19,7 @@ from rtseg.core.text_file import read_text
 CLASS_FILES = ("classes.txt", "class_dict.csv", "label_colors.txt", "labelmap.txt")
 """Names of class lists, in the order in which they are looked for."""
 
-VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
+VOID_NAMES = ("void", "unlabeled", "unlabeled", "ignore")
 """A class of one of these names is no class: its pixels count nowhere."""
 
 _COMMENT = re.compile(r"(^#(?![0-9a-fA-F]{6}\b)|\s#(?![0-9a-fA-F]{6}\b)).*")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import DataError
-from rtseg.core.files import PICTURE_SUFFIXES
+from rtseg.core.files import IMAGE_SUFFIXES
 from rtseg.core.palette import CAMVID_CLASSES, NO_CLASS
 from rtseg.core.text_file import read_text
 from rtseg.models.evaluation.class_list import CLASS_FILES, compare_class_lists, find_class_list, read_class_list
@@ -185,7 +185,7 @@ def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -259,7 +259,7 @@ def _folders(root: Path) -> DataSet:
             splits[split], missing[split] = _match(images, labels, _stem)
     if not splits:
         pairs, missing["train"] = _match(_pictures(root / "images"), _pictures(root / "labels"), _stem)
-        # One block, not every tenth: neighbours in name order are often neighbours in a film, and near copies.
+        # One block, not every tenth: neighbors in name order are often neighbors in a film, and near copies.
         last = len(pairs) - max(1, len(pairs) // 10)
         splits = {"train": pairs[:last], "val": pairs[last:]}
     return DataSet("folders", root, classes, table, splits, missing)

@@ -1,4 +1,4 @@
-"""Evaluation of anything that turns a picture into a class map: on a labelled data set, and how it flickers on video.
+"""Evaluation of anything that turns a picture into a class map: on a labeled data set, and how it flickers on video.
 
 Needs neither torch nor a backend: what is evaluated comes as a function, so every backend is measured by the same code.
 """
@@ -211,7 +211,7 @@ def flicker(frames: Iterable[tuple[Picture, ClassMap]]) -> Flicker:
 
     A pixel is still between two frames where the picture, averaged over 5x5 pixels against noise, changes by at most
     `STILL_LEVELS` in every channel. Flicker is the share of these pixels whose class changes. Moving edges are left out that
-    way; a class that changes on an evenly coloured surface in motion (road, sky) is counted.
+    way; a class that changes on an evenly colored surface in motion (road, sky) is counted.
 
     Args:
         frames: pictures with their class maps, in order.

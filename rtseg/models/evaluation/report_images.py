@@ -14,14 +14,14 @@ from rtseg.core.palette import Palette
 from rtseg.models.evaluation.datasets import DataSet, read_pair
 from rtseg.models.evaluation.evaluate import Evaluation, Predict, class_table
 
-WHITE, BLACK, GREY = (255, 255, 255), (20, 20, 20), (90, 90, 90)
+WHITE, BLACK, GRAY = (255, 255, 255), (20, 20, 20), (90, 90, 90)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 Canvas = npt.NDArray[np.uint8]
 """uint8 `[H, W, 3]`, RGB."""
 
 
-def confusion_picture(evaluation: Evaluation, path: Path | str) -> None:
+def confusion_chart(evaluation: Evaluation, path: Path | str) -> None:
     """Draws the confusion matrix as a PNG: each row is a true class, in percent of its pixels; darker is more.
 
     Raises:
@@ -62,7 +62,7 @@ def worst_sheet(
         evaluation: says which images.
         predict: the model, once more.
         dataset: what was evaluated on.
-        palette: the model's classes and their colours.
+        palette: the model's classes and their colors.
         path: the picture to write, PNG or JPEG.
         count: how many images.
 
@@ -71,10 +71,10 @@ def worst_sheet(
     """
     to_dataset = class_table(palette.classes, dataset.classes)
     model_name = {theirs: mine for mine, theirs, _ in evaluation.match.pairs}
-    colours = tuple(_colour_of(model_name.get(name, name), palette) for name in dataset.classes)
-    dataset_palette = Palette(dataset.classes, colours)
+    colors = tuple(_color_of(model_name.get(name, name), palette) for name in dataset.classes)
+    dataset_palette = Palette(dataset.classes, colors)
     scored = np.isin(np.arange(256), [dataset.classes.index(name) for name in model_name])
-    table = np.full((256, 3), GREY, np.uint8)
+    table = np.full((256, 3), GRAY, np.uint8)
     table[: len(dataset.classes)] = dataset_palette.table()
     accuracies = dict(evaluation.accuracies)
     rows = []
@@ -98,32 +98,32 @@ def worst_sheet(
     _write(np.vstack([*rows, _legend(dataset_palette)]), path)
 
 
-def _colour_of(name: str, palette: Palette) -> tuple[int, int, int]:
-    return palette.colours[palette.classes.index(name)] if name in palette.classes else GREY
+def _color_of(name: str, palette: Palette) -> tuple[int, int, int]:
+    return palette.colors[palette.classes.index(name)] if name in palette.classes else GRAY
 
 
-def _blend(rgb: Canvas, colours: Canvas) -> Canvas:
-    return np.asarray(cv2.addWeighted(rgb, 0.35, colours, 0.65, 0.0))
+def _blend(rgb: Canvas, colors: Canvas) -> Canvas:
+    return np.asarray(cv2.addWeighted(rgb, 0.35, colors, 0.65, 0.0))
 
 
 def _legend(palette: Palette) -> Canvas:
     strip = np.full((28, 1600, 3), 255, np.uint8)
     x = 8
-    for name, colour in zip(palette.classes, palette.colours, strict=True):
-        cv2.rectangle(strip, (x, 7), (x + 14, 21), colour, -1)
+    for name, color in zip(palette.classes, palette.colors, strict=True):
+        cv2.rectangle(strip, (x, 7), (x + 14, 21), color, -1)
         _text(strip, name, (x + 20, 19))
         x += 40 + 9 * len(name)
     return strip
 
 
 def _text(
-    canvas: Canvas, text: str, at: tuple[int, int], colour: tuple[int, int, int] = BLACK, *, upright: bool = False
+    canvas: Canvas, text: str, at: tuple[int, int], color: tuple[int, int, int] = BLACK, *, upright: bool = False
 ) -> None:
     if not upright:
-        cv2.putText(canvas, text, at, FONT, 0.45, colour, 1, cv2.LINE_AA)
+        cv2.putText(canvas, text, at, FONT, 0.45, color, 1, cv2.LINE_AA)
         return
     strip = np.full((16, 140, 3), 255, np.uint8)
-    cv2.putText(strip, text, (0, 12), FONT, 0.45, colour, 1, cv2.LINE_AA)
+    cv2.putText(strip, text, (0, 12), FONT, 0.45, color, 1, cv2.LINE_AA)
     turned = np.rot90(strip)
     x, y = at[0] - 12, at[1] - turned.shape[0]
     canvas[y : at[1], x : x + turned.shape[1]] = turned

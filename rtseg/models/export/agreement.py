@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import ModelError
-from rtseg.core.files import PICTURE_SUFFIXES
+from rtseg.core.files import IMAGE_SUFFIXES
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
@@ -205,7 +205,7 @@ def _pictures(
     from rtseg.core.frame import rgb_frame
     from rtseg.models.evaluation.datasets import layout_of, marks, open_dataset, read_pair
 
-    plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
+    plain = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if plain:
         for path in _spread(plain, count):
             encoded = np.fromfile(path, np.uint8)  # OpenCV itself crashes on names that are not UTF-8
@@ -216,7 +216,7 @@ def _pictures(
         return
     if layout_of(folder) is None:
         raise DataError(
-            f"{folder} holds neither pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) nor a data set that is known ({marks()})"
+            f"{folder} holds neither pictures ({', '.join(sorted(IMAGE_SUFFIXES))}) nor a data set that is known ({marks()})"
         )
     data = open_dataset(folder)
     split = split if split in data.splits else next(iter(data.splits))

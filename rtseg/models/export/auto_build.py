@@ -24,7 +24,7 @@ def auto_build(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     require("onnx")
     from rtseg.models.export.build import build  # imports onnx, which running a built file does not need
 
-    built = build(model, target=backend, size=size, say=_print)
+    built = build(model, target=backend, size=size, log=_print)
     for note in built.notes if built.reasons else ():
         _print(f"note: {note}")
     return built.path

@@ -29,13 +29,13 @@ from rtseg.models.export.quantize import fingerprint
 from rtseg.models.export.source_model import Origin, open_origin
 from rtseg.models.export.tensorrt import EngineOptions, Place, engine_place
 from rtseg.models.export.verify import check_share, prove, share_line
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".engine", "openvino": ".xml", "onnx": ".onnx"}
 """What can be built, and the ending of its file."""
 
 DEFAULT_OPTIONS = EngineOptions()
-NOTHING_TO_SAY = Preparation()
+NOTHING_TO_SAY = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def build(
     precision: str = "fp16",
     calibrate: Path | None = None,
     options: EngineOptions = DEFAULT_OPTIONS,
-    preparation: Preparation = NOTHING_TO_SAY,
+    preparation: Preprocessing = NOTHING_TO_SAY,
     verify_on: Path | None = None,
     min_agreement: float | None = None,
     verify: bool = True,
     force: bool = False,
     quiet: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Built:
     """Makes the file that runs from a trained model, unless it is there and nothing has changed.
 
@@ -91,7 +91,7 @@ def build(
         verify: False leaves the comparison and the timing out.
         force: builds even if nothing has changed.
         quiet: no progress.
-        say: takes a line for people at each step.
+        log: takes a line for people at each step.
 
     Raises:
         OptionError, ModelError, BackendError: as they say; nothing is left in place.
@@ -129,7 +129,7 @@ def build(
     if there is not None and not force:
         return Built(there, read_sidecar(there), ())
     reasons = reasons or (("asked for by --force",) if there else ("it was not built yet",))
-    say(f"building {source.name} for {target}: {'; '.join(reasons)}")
+    log(f"building {source.name} for {target}: {'; '.join(reasons)}")
 
     origin = open_origin(source, preparation, size)
     if precision == "int8" and (calibrate is None) != (origin.description.precision == "int8"):
@@ -149,7 +149,7 @@ def build(
             timing_cache = folder / f"timing-{place.tag}.cache"
             graph, share, warnings = make(origin, wanted, options, calibrate, staged, timing_cache, quiet)
             proof: dict[str, Any] = {"precision": check_share(share, precision, target)}
-            say(share_line(proof["precision"], precision))
+            log(share_line(proof["precision"], precision))
             sidecar = Sidecar(
                 facts=wanted,
                 description=replace(origin.description, precision=precision, input_size=size),
@@ -162,7 +162,7 @@ def build(
             )
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             if verify:
-                proof.update(prove(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, say))
+                proof.update(prove(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, log))
             sidecar = replace(sidecar, proof=proof)
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
@@ -236,7 +236,7 @@ def _command(
     precision: str,
     calibrate: Path | None,
     options: EngineOptions,
-    preparation: Preparation,
+    preparation: Preprocessing,
 ) -> str:
     """The command that builds this again."""
     name = shlex.quote(str(model if model is not None else source.stem))

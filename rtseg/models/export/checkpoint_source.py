@@ -22,14 +22,14 @@ from rtseg.models.export.source_model import Original
 from rtseg.models.export.to_onnx import OPSET, export_onnx
 from rtseg.nn.importers import Imported
 from rtseg.nn.load_network import open_network
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 
 
 class CheckpointOrigin:
     """A checkpoint as the start of a build; see `rtseg.models.export.source_model.Origin`."""
 
-    def __init__(self, path: Path, preparation: Preparation, size: tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, preparation: Preprocessing, size: tuple[int, int] | None) -> None:
         self._path, self._network = path, open_network(path, size, preparation)
         self.description, self.notes = self._network.description, self._network.notes
 
@@ -74,7 +74,7 @@ class CheckpointOrigin:
                 input_names=["picture"], output_names=["scores"], verbose=False,
             )  # fmt: skip
         assert program is not None
-        said = Preparation(self.description.classes, imported.mean, imported.std, "nchw")
+        said = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
         model, wrapped, _ = to_contract(program.model_proto, self._path, size, batch, precision, said)
         describe(model, replace(self.description, precision=wrapped.precision, input_size=size))
         return model

@@ -13,7 +13,7 @@ from rtseg.inference.engine_metadata import EngineFacts
 from rtseg.models.export.onnx_file import describe, fix_input, one_sentence
 from rtseg.models.export.onnx_rewrite import uint8_by_float
 from rtseg.models.export.precision import Share, executed_share, graph_share
-from rtseg.models.export.quantize import calibration_pictures, quantised, save_quantised_openvino
+from rtseg.models.export.quantize import calibration_images, quantized, save_quantized_openvino
 from rtseg.models.export.source_model import Origin
 from rtseg.models.export.tensorrt import EngineOptions, build_plan
 
@@ -46,13 +46,13 @@ def make(
     """
     free = origin.graph(facts.input_size, facts.batch, facts.precision)
     if calibrate is not None:
-        pictures = calibration_pictures(calibrate, facts.input_size)
+        pictures = calibration_images(calibrate, facts.input_size)
         description = replace(origin.description, precision=facts.precision, input_size=facts.input_size)
         describe(free, description)
         if facts.target == "openvino":
-            save_quantised_openvino(free, pictures, staged, staged.name)
+            save_quantized_openvino(free, pictures, staged, staged.name)
             return fix_input(free, facts.input_size, facts.batch), _executed(staged, facts), ()
-        free = quantised(free, pictures, staged.name)
+        free = quantized(free, pictures, staged.name)
         describe(free, description)
     graph = fix_input(free, facts.input_size, facts.batch)
     if facts.target in ("tensorrt", "tensorrt-rtx"):

@@ -17,13 +17,13 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.core.errors import ModelError, OptionError, printable_name
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.onnx_branches import take_branches
 from rtseg.models.export.onnx_file import (
     FLOATS,
     describe,
+    image_inputs,
     one_sentence,
-    picture_inputs,
     set_shape,
     shape_of,
     taken_by,
@@ -32,7 +32,7 @@ from rtseg.models.export.onnx_file import (
 from rtseg.models.export.onnx_output import Output, drop_activation, find_output
 from rtseg.models.export.onnx_rewrite import constants_as_weights, fold_batch_norm, halved, modern, prefixed
 from rtseg.models.export.precision import MIN_SHARE, graph_share
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 
 _PREFIX = "network/"
 
@@ -43,8 +43,8 @@ def to_contract(
     size: tuple[int, int] | None,
     batch: int,
     precision: str,
-    preparation: Preparation,
-) -> tuple[onnx.ModelProto, ModelDescription, Output]:
+    preparation: Preprocessing,
+) -> tuple[onnx.ModelProto, ModelInfo, Output]:
     """Wraps a foreign network.
 
     Args:
@@ -65,7 +65,7 @@ def to_contract(
     if model.functions:  # they hide what their nodes do
         model = inliner.inline_local_functions(model)
     source, layout, size = _picture_input(model, path, size, batch, preparation.layout)
-    mean, std = _normalisation(preparation, path, source.type.tensor_type.elem_type)
+    mean, std = _normalization(preparation, path, source.type.tensor_type.elem_type)
     if source.type.tensor_type.elem_type == TensorProto.UINT8:  # TensorRT has uint8 at a network's edge alone
         source.type.tensor_type.elem_type = TensorProto.FLOAT
     width, height = size
@@ -80,7 +80,7 @@ def to_contract(
     if precision != "fp32":
         drop_activation(model, output)
     model = fold_batch_norm(model, path)
-    source = picture_inputs(model)[0]
+    source = image_inputs(model)[0]
     share = graph_share(model)
     if precision == "fp16" and share.int8 > 1 - MIN_SHARE:
         raise OptionError(
@@ -98,13 +98,13 @@ def to_contract(
     prefixed(model, _PREFIX)
     before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
-    description = ModelDescription(
+    description = ModelInfo(
         name=printable_name(path.stem.lower()),
         classes=classes,
         input_size=size,
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
         precision=has,
-        licence="unknown",
+        license="unknown",
     )
     graph = model.graph
     nodes = [*before, *graph.node, *after]
@@ -122,7 +122,7 @@ def to_contract(
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
     """The number of images that a network takes in one run, where its file fixes it: at its input, or at an output alone."""
-    inputs = picture_inputs(model)
+    inputs = image_inputs(model)
     shape = shape_of(inputs[0]) if inputs else ()
     if len(shape) != 4 or shape[0] is not None:
         return shape[0] if shape else None
@@ -161,7 +161,7 @@ def _picture_input(
     model: onnx.ModelProto, path: Path, size: tuple[int, int] | None, batch: int, layout: str | None
 ) -> tuple[onnx.ValueInfoProto, str, tuple[int, int]]:
     """The input that takes the image, its layout, and (width, height)."""
-    inputs = picture_inputs(model)
+    inputs = image_inputs(model)
     if len(inputs) != 1:
         raise ModelError(
             f"{path} takes {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); a segmentation network takes one picture"
@@ -192,7 +192,7 @@ def _picture_input(
     return source, layout, size
 
 
-def _normalisation(preparation: Preparation, path: Path, element_type: int) -> tuple[Any, Any]:
+def _normalization(preparation: Preprocessing, path: Path, element_type: int) -> tuple[Any, Any]:
     """Mean and reciprocal deviation on the scale of 0 to 255, float32 `[3]`."""
     if element_type == TensorProto.UINT8:
         if preparation.mean is not None or preparation.std is not None:
@@ -200,7 +200,7 @@ def _normalisation(preparation: Preparation, path: Path, element_type: int) -> t
         return np.zeros(3, np.float32), np.ones(3, np.float32)
     if preparation.mean is None or preparation.std is None:
         raise OptionError(
-            f"{path} does not say how its input is normalised: give --mean and --std, such as torchvision's "
+            f"{path} does not say how its input is normalized: give --mean and --std, such as torchvision's "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, --mean 0,0,0 --std 1,1,1 for a plain 0 to 1, or --mean 0,0,0 "
             "--std 0.00392157,0.00392157,0.00392157 for a plain 0 to 255"
         )
@@ -238,8 +238,8 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
 
 
 def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
-    """From `image` to the network's own input: cast, layout, normalisation, all in FP32, then the network's precision."""
-    source = picture_inputs(model)[0]
+    """From `image` to the network's own input: cast, layout, normalization, all in FP32, then the network's precision."""
+    source = image_inputs(model)[0]
     shape = (1, 3, 1, 1) if layout == "nchw" else (3,)
     model.graph.initializer.append(numpy_helper.from_array(mean.reshape(shape), "rtseg/mean"))
     model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32).reshape(shape), "rtseg/scale"))
@@ -248,11 +248,11 @@ def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[
         nodes.append(
             helper.make_node("Transpose", [nodes[-1].output[0]], ["rtseg/planes"], "rtseg/planes", perm=[0, 3, 1, 2])
         )
-    nodes.append(helper.make_node("Sub", [nodes[-1].output[0], "rtseg/mean"], ["rtseg/centred"], "rtseg/centred"))
-    nodes.append(helper.make_node("Mul", ["rtseg/centred", "rtseg/scale"], ["rtseg/normalised"], "rtseg/normalised"))
+    nodes.append(helper.make_node("Sub", [nodes[-1].output[0], "rtseg/mean"], ["rtseg/centerd"], "rtseg/centerd"))
+    nodes.append(helper.make_node("Mul", ["rtseg/centerd", "rtseg/scale"], ["rtseg/normalized"], "rtseg/normalized"))
     nodes.append(
         helper.make_node(
-            "Cast", ["rtseg/normalised"], [source.name], "rtseg/input", to=source.type.tensor_type.elem_type
+            "Cast", ["rtseg/normalized"], [source.name], "rtseg/input", to=source.type.tensor_type.elem_type
         )
     )
     return nodes

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import one_sentence, picture_inputs, shape_of, taken_by, told_shape
+from rtseg.models.export.onnx_file import image_inputs, one_sentence, shape_of, taken_by, told_shape
 from rtseg.models.export.onnx_rewrite import rename
 
 _BY_CONTENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "If", "Loop", "Scan", "Bernoulli", "Multinomial"}
@@ -32,7 +32,7 @@ def take_branches(model: onnx.ModelProto, path: Path) -> None:
     """
     while True:
         made = {name: node for node in model.graph.node for name in node.output if name}
-        images = {entry.name for entry in picture_inputs(model)}
+        images = {entry.name for entry in image_inputs(model)}
         conditions = {
             node.input[0] for node in model.graph.node if node.op_type == "If" and _by_size(node.input[0], made, images)
         }
@@ -79,7 +79,7 @@ def measured(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict
     have = {output.name for output in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
     session = session_of(copy.SerializeToString(), str(path), optimize=False)
-    source = picture_inputs(model)[0]
+    source = image_inputs(model)[0]
     kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     image = np.zeros([int(length or 1) for length in shape_of(source)], kind)
     try:

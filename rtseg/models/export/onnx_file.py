@@ -15,7 +15,7 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.files import utf8_path
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference.engine_metadata import sha256
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -50,20 +50,20 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def contract_description(model: onnx.ModelProto, origin: str) -> ModelDescription | None:
+def contract_description(model: onnx.ModelProto, origin: str) -> ModelInfo | None:
     """What a model that follows the contract says of itself; None for any other model.
 
     Raises:
         ModelError: the description is damaged, or of a newer format.
     """
-    inputs, outputs = [i.name for i in picture_inputs(model)], [o.name for o in model.graph.output]
+    inputs, outputs = [i.name for i in image_inputs(model)], [o.name for o in model.graph.output]
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
     if text is None or inputs != ["image"] or outputs != ["classes"]:
         return None
-    return ModelDescription.from_json(text, origin)
+    return ModelInfo.from_json(text, origin)
 
 
-def describe(model: onnx.ModelProto, description: ModelDescription) -> None:
+def describe(model: onnx.ModelProto, description: ModelInfo) -> None:
     """Writes what the model says of itself into its metadata."""
     for entry in list(model.metadata_props):
         if entry.key == METADATA_KEY:
@@ -79,7 +79,7 @@ def fix_input(model: onnx.ModelProto, size: tuple[int, int], batch: int) -> onnx
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    set_shape(fixed, picture_inputs(fixed)[0], (batch, size[1], size[0], 3))
+    set_shape(fixed, image_inputs(fixed)[0], (batch, size[1], size[0], 3))
     return fixed
 
 
@@ -103,7 +103,7 @@ def set_shape(model: onnx.ModelProto, value: onnx.ValueInfoProto, shape: tuple[i
                 dim.Clear()
 
 
-def picture_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def image_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """What the model is given at run time: its inputs without those that are weights."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [entry for entry in model.graph.input if entry.name not in weights]

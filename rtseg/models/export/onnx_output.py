@@ -17,7 +17,7 @@ from rtseg.models.export.onnx_color_output import colored
 from rtseg.models.export.onnx_file import shape_of, told_shape
 from rtseg.models.export.onnx_task import instances, scaled_indices, total
 from rtseg.models.export.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 
 KINDS = ("logits", "probabilities", "multilabel", "classes", "mask")
 """What `--output-kind` takes."""
@@ -94,7 +94,7 @@ class Output:
 
 
 def find_output(
-    model: onnx.ModelProto, path: Path, size: tuple[int, int], batch: int, preparation: Preparation
+    model: onnx.ModelProto, path: Path, size: tuple[int, int], batch: int, preparation: Preprocessing
 ) -> Output:
     """Chooses the output and reads what it holds.
 
@@ -232,7 +232,7 @@ def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple
 
 
 def _place(
-    trace: Trace, shape: tuple[int, ...], name: str, size: tuple[int, int], batch: int, said: Preparation, path: Path
+    trace: Trace, shape: tuple[int, ...], name: str, size: tuple[int, int], batch: int, said: Preprocessing, path: Path
 ) -> tuple[int | None, tuple[int, int]] | None:
     """The class axis of an output (None: one value a pixel) and the size of its map; None: it is no map."""
 
@@ -294,7 +294,7 @@ def _scores_of(trace: Trace, name: str) -> str:
 
 
 def _read(
-    trace: Trace, name: str, element: int, axis: int | None, size: tuple[int, int], said: Preparation, path: Path
+    trace: Trace, name: str, element: int, axis: int | None, size: tuple[int, int], said: Preprocessing, path: Path
 ) -> Output:
     shape, values, kind = trace.shapes[name], trace.meant(name), said.output_kind
     source = trace.source(name)

@@ -136,7 +136,7 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """BatchNorm into the convolution before it, by ONNX Runtime's basic optimisations.
+    """BatchNorm into the convolution before it, by ONNX Runtime's basic optimizations.
 
     An FP32 model's alone: of a half precision model ONNX Runtime makes one that casts to FP32 before each operation.
     """
@@ -178,7 +178,7 @@ def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
 
 
 def before_the_network(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes between `image` and the first that computes with weights: the normalisation. Unnamed ones get names."""
+    """Names of the nodes between `image` and the first that computes with weights: the normalization. Unnamed ones get names."""
     weights = {tensor.name for tensor in model.graph.initializer}
     known, names = {"image"}, []
     for number, node in enumerate(model.graph.node):

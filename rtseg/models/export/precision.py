@@ -29,7 +29,7 @@ class Share:
     """Layers that give FP16."""
 
     float_layers: int
-    """Layers that give FP32: casts, normalisation and what was kept on purpose."""
+    """Layers that give FP32: casts, normalization and what was kept on purpose."""
 
     int8_macs: int = 0
     """Multiplications in INT8: both factors come from INT8."""
@@ -75,7 +75,7 @@ def count_share(trt: Any, network: Any) -> Share:
         # A weight that TensorRT holds as a constant is no input, and `get_input` gives None for it.
         factors = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
         if work and len(factors) == 2 and all(f is not None and f.name in from_int8 for f in factors):
-            int8_macs += work  # TensorRT computes what stands between dequantised factors and their sum in INT8
+            int8_macs += work  # TensorRT computes what stands between dequantized factors and their sum in INT8
             int8_layers += 1
         elif work and output.dtype == trt.DataType.HALF and layer.get_input(0).dtype == trt.DataType.HALF:
             half_macs += work
@@ -139,7 +139,7 @@ def graph_share(model: Any) -> Share:
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
     }
-    weights |= {  # a dequantised weight counts as INT8 where the value it meets is dequantised too
+    weights |= {  # a dequantized weight counts as INT8 where the value it meets is dequantized too
         node.output[0]: weights[node.input[0]]
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in weights

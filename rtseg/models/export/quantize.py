@@ -1,7 +1,7 @@
 """INT8: how far a network's values reach on real pictures, measured, and written into the graph as explicit nodes.
 
 Two roads, because the run-times want different things. TensorRT takes symmetric int8 before convolutions and matrix products,
-as quantise and dequantise nodes in the ONNX graph (ONNX Runtime's static quantisation). OpenVINO does best with unsigned int8
+as quantize and dequantize nodes in the ONNX graph (ONNX Runtime's static quantization). OpenVINO does best with unsigned int8
 after a ReLU and corrected biases, which NNCF gives; its file is OpenVINO's own.
 """
 
@@ -29,13 +29,13 @@ CALIBRATION_FRAMES = 128
 """Pictures whose ranges are measured: with more, no figure of the proof changed."""
 
 OPSET = 19
-"""The first in which quantisation takes half precision."""
+"""The first in which quantization takes half precision."""
 
-QUANTISED = ["Conv", "ConvTranspose", "MatMul"]
+QUANTIZED = ["Conv", "ConvTranspose", "MatMul"]
 """Operators whose inputs become INT8; what lies between them stays FP16."""
 
 
-def calibration_pictures(source: Path, size: tuple[int, int]) -> list[Picture]:
+def calibration_images(source: Path, size: tuple[int, int]) -> list[Picture]:
     """Real pictures to measure on: a data set's `train`, a folder of pictures, or frames of a video, spread evenly.
 
     Args:
@@ -50,7 +50,7 @@ def calibration_pictures(source: Path, size: tuple[int, int]) -> list[Picture]:
         DataError, SourceError: it can't be read.
     """
     if not source.exists():
-        raise OptionError(f"--calibrate '{source}' is not there; give a labelled data folder or a video")
+        raise OptionError(f"--calibrate '{source}' is not there; give a labeled data folder or a video")
     pictures = [picture for picture, _ in samples(size, (), source, CALIBRATION_FRAMES, split="train")]
     if not pictures:
         raise OptionError(f"--calibrate '{source}' holds no picture")
@@ -68,18 +68,18 @@ def fingerprint(source: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def quantised(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) -> onnx.ModelProto:
-    """A model of the contract in symmetric int8 with quantise and dequantise nodes; what is not int8 is FP16.
+def quantized(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) -> onnx.ModelProto:
+    """A model of the contract in symmetric int8 with quantize and dequantize nodes; what is not int8 is FP16.
 
     Weights have a scale for each output channel, values one for the tensor, and every zero is at 0, as TensorRT wants it.
 
     Args:
         model: FP32; its input may be free. Not changed.
-        pictures: as `calibration_pictures` gives them.
+        pictures: as `calibration_images` gives them.
         origin: its name, for messages.
 
     Raises:
-        ModelError: the network can't be quantised.
+        ModelError: the network can't be quantized.
     """
     require("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -107,7 +107,7 @@ def quantised(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
                 str(made),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=QUANTISED,
+                op_types_to_quantize=QUANTIZED,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
@@ -115,27 +115,27 @@ def quantised(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
                     "QuantizeBias": False,  # TensorRT adds biases before it rounds
-                    "OpTypesToExcludeOutputQuantization": QUANTISED,  # so that a ReLU stays one with its convolution
+                    "OpTypesToExcludeOutputQuantization": QUANTIZED,  # so that a ReLU stays one with its convolution
                 },
             )
         except Exception as error:  # onnx's and onnxruntime's exceptions share no public base
-            raise ModelError(f"{origin} can't be quantised by ONNX Runtime: {one_sentence(error)}") from error
+            raise ModelError(f"{origin} can't be quantized by ONNX Runtime: {one_sentence(error)}") from error
         answer = onnx.load(made)
     return halved(answer, keep=before_the_network(answer))
 
 
-def save_quantised_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path: Path, origin: str) -> None:
+def save_quantized_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path: Path, origin: str) -> None:
     """Writes a model of the contract as OpenVINO's `.xml` and `.bin` in INT8, by NNCF.
 
     Args:
         model: FP32; its input may be free.
-        pictures: as `calibration_pictures` gives them.
+        pictures: as `calibration_images` gives them.
         path: the `.xml`.
         origin: its name, for messages.
 
     Raises:
         BackendError: NNCF is not installed.
-        ModelError: the network can't be quantised.
+        ModelError: the network can't be quantized.
     """
     require("nncf")
     from rtseg.inference.openvino import stay_silent
@@ -152,7 +152,7 @@ def save_quantised_openvino(model: onnx.ModelProto, pictures: Sequence[Picture],
             answer = nncf.quantize(network, pictures_in, subset_size=len(pictures))
         openvino.save_model(answer, path, compress_to_fp16=True)
     except RuntimeError as error:
-        raise ModelError(f"{origin} can't be quantised by NNCF: {one_sentence(error)}") from error
+        raise ModelError(f"{origin} can't be quantized by NNCF: {one_sentence(error)}") from error
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:

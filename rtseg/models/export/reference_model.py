@@ -21,7 +21,7 @@ from rtseg.models.export.agreement import LOST_SHARE
 from rtseg.models.export.onnx_adapter import input_layout
 from rtseg.models.export.onnx_file import one_sentence, told_shape
 from rtseg.models.export.onnx_output import Output
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
 
@@ -70,7 +70,7 @@ class OnnxReference:
         ModelError: ONNX Runtime can't load it.
     """
 
-    def __init__(self, path: Path, preparation: Preparation, output: Output, batch: int) -> None:
+    def __init__(self, path: Path, preparation: Preprocessing, output: Output, batch: int) -> None:
         from rtseg.models.export.source_model import runtime_name, session_of
 
         self._session = session_of(path, str(path))

@@ -12,7 +12,7 @@ import onnx
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.files import utf8_path
 from rtseg.core.frame import ClassMap
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.agreement import Picture, Run
 from rtseg.models.export.onnx_adapter import fixed_batch, to_contract
 from rtseg.models.export.onnx_file import contract_description, describe, external_files, one_sentence, read_onnx
@@ -20,7 +20,7 @@ from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import before_the_network, halved
 from rtseg.models.export.quantize import widened
 from rtseg.models.export.requirements import require
-from rtseg.nn.preprocessing import Preparation
+from rtseg.nn.preprocessing import Preprocessing
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that hold weights; a folder is what `save_pretrained` writes."""
@@ -43,7 +43,7 @@ class Origin(Protocol):
     """A model as it came."""
 
     @property
-    def description(self) -> ModelDescription:
+    def description(self) -> ModelInfo:
         """What it says of itself, with what the user said filled in."""
 
     @property
@@ -53,14 +53,14 @@ class Origin(Protocol):
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The model as an ONNX graph of the contract, its description inside. Its sizes may still be free.
 
-        For `int8` its arithmetic is FP32: ranges are measured on it before it is quantised.
+        For `int8` its arithmetic is FP32: ranges are measured on it before it is quantized.
         """
 
     def original(self, size: tuple[int, int]) -> Original:
         """The model as it came, in FP32 where it is not half precision itself, on the CPU, without rtseg's graph around it."""
 
 
-def open_origin(path: Path, preparation: Preparation, size: tuple[int, int] | None) -> Origin:
+def open_origin(path: Path, preparation: Preprocessing, size: tuple[int, int] | None) -> Origin:
     """Reads a model file.
 
     Args:
@@ -162,7 +162,7 @@ class _ContractOnnx:
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, model: onnx.ModelProto, description: ModelDescription, path: Path) -> None:
+    def __init__(self, model: onnx.ModelProto, description: ModelInfo, path: Path) -> None:
         self._model, self.description, self._path = model, description, path
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
@@ -194,7 +194,7 @@ class _ForeignOnnx:
     """An ONNX file from elsewhere: wrapped."""
 
     def __init__(
-        self, model: onnx.ModelProto, path: Path, preparation: Preparation, size: tuple[int, int] | None
+        self, model: onnx.ModelProto, path: Path, preparation: Preprocessing, size: tuple[int, int] | None
     ) -> None:
         self._model, self._path, self._preparation = model, path, preparation
         self._batch = fixed_batch(model)
@@ -204,7 +204,7 @@ class _ForeignOnnx:
 
     def _wrapped(
         self, size: tuple[int, int] | None, batch: int, precision: str
-    ) -> tuple[onnx.ModelProto, ModelDescription, Output]:
+    ) -> tuple[onnx.ModelProto, ModelInfo, Output]:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
         return to_contract(copy, self._path, size, batch, precision, self._preparation)

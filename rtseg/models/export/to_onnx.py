@@ -12,7 +12,7 @@ import torch
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.files import create_partial
-from rtseg.core.model_info import METADATA_KEY, ModelDescription
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.image_to_classes import ImageToClasses, folded
 from rtseg.nn.unet import HEAD_STRIDE, UNet
 
@@ -21,16 +21,16 @@ OPSET = 18
 
 
 def export_onnx(
-    model: UNet, description: ModelDescription, path: Path | str, *, precision: str = "fp16", smooth: bool = False
-) -> ModelDescription:
+    model: UNet, description: ModelInfo, path: Path | str, *, precision: str = "fp16", smooth: bool = False
+) -> ModelInfo:
     """Writes a model as ONNX that follows the model contract (`rtseg.nn.image_to_classes`).
 
     Args:
         model: the network; not changed.
         description: goes into the file's metadata with `precision` and `head_stride` filled in.
         path: the file; replaced when the new one is whole.
-        precision: `fp16` (weights and arithmetic, normalisation aside) or `fp32`. TensorRT takes precision from here alone.
-        smooth: the second form, with `scores` and `keep`, for temporal smoothing; see `smooth_form`.
+        precision: `fp16` (weights and arithmetic, normalization aside) or `fp32`. TensorRT takes precision from here alone.
+        smooth: the second form, with `scores` and `momentum`, for temporal smoothing; see `smooth_form`.
 
     Returns:
         The description as written.
@@ -79,7 +79,7 @@ def smooth_form(first: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     """The second form of an exported model, for steadier video: what the frames before said is kept in part.
 
     The same graph, with new scores = keep * scores + (1 - keep) * scores of the image put in before upsampling, as
-    `contract.SmoothImageToClasses` does it. Inputs `image`, `scores` (FP16 `[N, classes, ceil(H / 2), ceil(W / 2)]`) and `keep`
+    `contract.SmoothImageToClasses` does it. Inputs `image`, `scores` (FP16 `[N, classes, ceil(H / 2), ceil(W / 2)]`) and `momentum`
     (float32 scalar); outputs `classes` and `new_scores` (ONNX has no two values of one name).
 
     Args:
@@ -96,16 +96,16 @@ def smooth_form(first: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     resizes = [index for index, node in enumerate(graph.node) if node.op_type == "Resize"]
     if described is None or not resizes or len(graph.input) != 1:
         raise ModelError(f"{origin}: only a model that rtseg exported, of the first form, has a second")
-    description = dataclasses.replace(ModelDescription.from_json(described, origin), head_stride=HEAD_STRIDE)
+    description = dataclasses.replace(ModelInfo.from_json(described, origin), head_stride=HEAD_STRIDE)
     half = onnx.TensorProto.FLOAT16
     kind = half if description.precision == "fp16" else onnx.TensorProto.FLOAT
     upsample = graph.node[resizes[-1]]
     mixing = [
-        make("Cast", ["keep"], ["keep_cast"], to=kind),
+        make("Cast", ["momentum"], ["momentum_cast"], to=kind),
         make("Cast", ["scores"], ["scores_cast"], to=kind),
         make("Constant", [], ["keep_all"], value=onnx.helper.make_tensor("one", kind, [], [1.0])),
-        make("Sub", ["keep_all", "keep_cast"], ["keep_rest"]),
-        make("Mul", ["scores_cast", "keep_cast"], ["scores_before"]),
+        make("Sub", ["keep_all", "momentum_cast"], ["keep_rest"]),
+        make("Mul", ["scores_cast", "momentum_cast"], ["scores_before"]),
         make("Mul", [upsample.input[0], "keep_rest"], ["scores_now"]),
         make("Add", ["scores_before", "scores_now"], ["scores_mixed"]),
         make("Cast", ["scores_mixed"], ["new_scores"], to=half),
@@ -116,7 +116,7 @@ def smooth_form(first: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     graph.node.extend([*nodes[: resizes[-1]], *mixing, *nodes[resizes[-1] :]])
     shape = ["batch", len(description.classes), "scores_height", "scores_width"]
     graph.input.append(onnx.helper.make_tensor_value_info("scores", half, shape))
-    graph.input.append(onnx.helper.make_tensor_value_info("keep", onnx.TensorProto.FLOAT, []))
+    graph.input.append(onnx.helper.make_tensor_value_info("momentum", onnx.TensorProto.FLOAT, []))
     graph.output.append(onnx.helper.make_tensor_value_info("new_scores", half, shape))
     onnx.helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     check_contract(proto, origin)

@@ -91,7 +91,7 @@ def prove(
     sidecar: Sidecar,
     verify_on: Path | None,
     min_agreement: float | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Runs the built file, or where this machine can't, the graph it was made from, beside the original.
 
@@ -105,7 +105,7 @@ def prove(
         if backend is not None and facts.target.startswith("tensorrt"):
             half, single, int8 = engine_layers(backend.layers())
             proof["engine_layers"] = {"fp16": half, "fp32": single, "int8": int8}
-            say(f"layers of the engine by its inspector: {half} give FP16, {single} FP32; {int8} take INT8")
+            log(f"layers of the engine by its inspector: {half} give FP16, {single} FP32; {int8} take INT8")
             if facts.precision == "fp16" and single and not half:
                 raise ModelError("this would be called fp16, but its inspector shows FP32 layers alone")
             if facts.precision == "int8" and (single or half) and not int8:
@@ -116,9 +116,9 @@ def prove(
         frames = verify_on.name if verify_on else "synthetic drives and noise"
         proof["agreement"] = {"ran": ran, "original": original.what, "on": frames, **agreement.to_dict()}
         same = f"the class map of {ran} equals that of {original.what}, on {_share(agreement.pixels)} of the pixels of "
-        say(f"compared: {same}{agreement.frames} frames ({frames}); by class:")
+        log(f"compared: {same}{agreement.frames} frames ({frames}); by class:")
         for line in agreement.lines():
-            say(line)
+            log(line)
         try:
             _judge(agreement, facts.precision, min_agreement)
         except ModelError as error:
@@ -129,9 +129,9 @@ def prove(
                 ) from error
             raise
         if agreement.constant is None:
-            say(f"verified: {_share(agreement.pixels)} of the pixels have the original's class")
+            log(f"verified: {_share(agreement.pixels)} of the pixels have the original's class")
         else:
-            say(
+            log(
                 f"weak verification: the original gives every pixel of all {agreement.frames} frames the class "
                 f"'{agreement.constant}', which any wrong reading may give too; give frames that show other classes: --verify-on"
             )
@@ -143,7 +143,7 @@ def prove(
                 backend = OpenVinoBackend(staged)
             proof["latency_ms"] = {"precision": backend.precision, **measure(backend)}
             total, rate = proof["latency_ms"]["total"], proof["latency_ms"]["per_second"]
-            say(
+            log(
                 f"one run in {backend.precision}: p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, {rate:.0f} a second"
             )
     finally:

@@ -25,18 +25,18 @@ def augment(
     generator: torch.Generator,
     scale: tuple[float, float] = (0.65, 2.1),
 ) -> tuple[Tensor, Tensor]:
-    """Random crops under random scale, aspect, rotation, mirror, light, colour, blur and noise.
+    """Random crops under random scale, aspect, rotation, mirror, light, color, blur and noise.
 
     Args:
         images: uint8 `[N, H, W, 3]`, RGB.
         labels: uint8 `[N, H, W]`.
         crop: (height, width) of what comes out.
-        label_stride: labels come out at the crop's size divided by this, taken at the centres of these larger pixels.
+        label_stride: labels come out at the crop's size divided by this, taken at the centers of these larger pixels.
         generator: a CPU generator; the same state gives the same batch.
         scale: the smallest and largest enlargement.
 
     Returns:
-        Normalised pictures as `contract.normalise` gives them, float32 `[N, 3, h, w]`, zero outside the picture, and labels, int64
+        Normalized pictures as `contract.normalize` gives them, float32 `[N, 3, h, w]`, zero outside the picture, and labels, int64
         `[N, h / label_stride, w / label_stride]`, `IGNORE` outside.
     """
     device, count = images.device, len(images)
@@ -45,10 +45,10 @@ def augment(
     source = images.permute(0, 3, 1, 2).float().div_(255.0)
     x = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
     x = _light(x, generator)
-    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as unet.normalise
+    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as unet.normalize
     x.mul_((grid.abs() <= 1.0).all(dim=3).unsqueeze(1))
 
-    if label_stride > 1:  # the same places, at the centres of the head's larger pixels
+    if label_stride > 1:  # the same places, at the centers of the head's larger pixels
         grid = F.affine_grid(theta, [count, 1, crop[0] // label_stride, crop[1] // label_stride], align_corners=False)
     shifted = labels.unsqueeze(1).float().add_(1.0)  # 0 means outside
     y = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1).long() - 1
@@ -62,7 +62,7 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
 def _placement(
     count: int, size: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Affine maps `[N, 2, 3]` from the crop's normalised coordinates to the picture's."""
+    """Affine maps `[N, 2, 3]` from the crop's normalized coordinates to the picture's."""
     height, width = size
     h, w = crop
     zoom = torch.exp(_uniform(generator, count, math.log(scale[0]), math.log(scale[1])))
@@ -72,16 +72,16 @@ def _placement(
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     span_x, span_y = w / zoom_x / width, h / zoom_y / height  # the crop's share of the picture
     # Inside the picture where it is larger than the crop, around it where it is smaller.
-    centre_x = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_x).abs()
-    centre_y = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_y).abs()
+    center_x = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_x).abs()
+    center_y = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_y).abs()
     cos, sin = torch.cos(angle), torch.sin(angle)
-    row_x = torch.stack([mirror * cos * span_x, -sin * span_y * height / width, centre_x], dim=1)
-    row_y = torch.stack([mirror * sin * span_x * width / height, cos * span_y, centre_y], dim=1)
+    row_x = torch.stack([mirror * cos * span_x, -sin * span_y * height / width, center_x], dim=1)
+    row_y = torch.stack([mirror * sin * span_x * width / height, cos * span_y, center_y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
 
 
 def _light(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma, gain, offset, colour cast, saturation, blur and noise on pictures `[N, 3, h, w]` of range 0 to 1."""
+    """Gamma, gain, offset, color cast, saturation, blur and noise on pictures `[N, 3, h, w]` of range 0 to 1."""
     count, device = len(x), x.device
 
     def each(low: float, high: float) -> Tensor:
@@ -103,8 +103,8 @@ def _light(x: Tensor, generator: torch.Generator) -> Tensor:
     offset = each(-0.08, 0.08)
     saturation = each(0.4, 1.5)
     x = x.clamp_(1e-3, 1.0).pow(gamma).mul_(gain).add_(offset)
-    grey = x.mean(dim=1, keepdim=True)
-    x = grey + (x - grey) * saturation
+    gray = x.mean(dim=1, keepdim=True)
+    x = gray + (x - gray) * saturation
 
     noisy = some(0.3)
     if len(noisy):

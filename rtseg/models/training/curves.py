@@ -33,9 +33,9 @@ def write_curves(rows: Sequence[Row], path: Path, title: str) -> None:
     left.set_xlabel("epoch")
     left.set_ylabel("training loss")
     right = left.twinx()
-    for name, words, colour in (("pixel_accuracy", "pixel accuracy", "tab:blue"), ("miou", "mean IoU", "tab:red")):
+    for name, words, color in (("pixel_accuracy", "pixel accuracy", "tab:blue"), ("miou", "mean IoU", "tab:red")):
         values = [row[name] for row in rows]
-        right.plot(epochs, values, color=colour, marker=mark, label=f"{words}, best {max(values):.4f}")
+        right.plot(epochs, values, color=color, marker=mark, label=f"{words}, best {max(values):.4f}")
     right.set_ylim(0, 1)
     right.set_ylabel("on val")
     right.grid(alpha=0.3)

@@ -18,7 +18,7 @@ from rtseg.models.training.augment import augment
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE
 from rtseg.synthetic import SyntheticDrive
 
-GREY = 112
+GRAY = 112
 """What surrounds a picture that does not fill its sample: nearly the network's zero."""
 
 SCALE = (0.65, 2.1)
@@ -58,7 +58,7 @@ def default_size(pair: Pair) -> tuple[int, int]:
 
 
 def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCounts | None = None) -> Samples:
-    """Reads a split and fits its pictures into one size, aspect kept, the rest grey and Void.
+    """Reads a split and fits its pictures into one size, aspect kept, the rest gray and Void.
 
     All of it lies in memory afterwards, width * height * 4 bytes a picture: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360.
 
@@ -73,7 +73,7 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCount
     """
     width, height = size
     pairs = dataset.pairs(split)
-    images = torch.full((len(pairs), height, width, 3), GREY, dtype=torch.uint8)
+    images = torch.full((len(pairs), height, width, 3), GRAY, dtype=torch.uint8)
     labels = torch.full((len(pairs), height, width), NO_CLASS, dtype=torch.uint8)
     problems = list(dataset.missing.get(split, []))
     for i, pair in enumerate(pairs):

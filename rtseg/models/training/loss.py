@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, weighted by class if wanted, of all pixels or the hardest."""
+"""What training minimizes: cross-entropy, weighted by class if wanted, of all pixels or the hardest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pixel_loss(scores: Tensor, labels: Tensor, weight: Tensor, smoothing: float 
 def total_loss(
     scores: Tensor, aux: list[Tensor], labels: Tensor, weight: Tensor, smoothing: float, ohem: float
 ) -> tuple[Tensor, Tensor]:
-    """The loss to minimise, auxiliary heads included, and the main head's alone; labels at the main head's size."""
+    """The loss to minimize, auxiliary heads included, and the main head's alone; labels at the main head's size."""
     main = pixel_loss(scores, labels, weight, smoothing, ohem)
     total = main
     for other in aux:

@@ -1,4 +1,4 @@
-"""The optimiser: Muon for the convolutions inside the network, AdamW for the rest.
+"""The optimizer: Muon for the convolutions inside the network, AdamW for the rest.
 
 At equal steps Muon learned about twice as fast here as AdamW: 360 steps of `nano` took the training loss to 1.02, AdamW's
 best to 1.19 (mean IoU on CamVid `val` 0.29 against 0.18).
@@ -35,7 +35,7 @@ def make_optimizers(model: UNet, lr: float, weight_decay: float) -> list[torch.o
     return optimizers
 
 
-def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Roughly the nearest semi-orthogonal matrix: singular values between 0.7 and 1.2.
 
     Newton-Schulz iteration with the coefficients of Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
@@ -50,7 +50,7 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, each convolution a matrix `[out, in * height * width]`.
+    """Momentum whose update is orthogonalized, each convolution a matrix `[out, in * height * width]`.
 
     The update's size is matched to AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate suits all shapes.
     """
@@ -75,4 +75,4 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)  # Nesterov's
                 size = 0.2 * max(update.shape) ** 0.5
                 p.mul_(1.0 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonalised(update).view(p.shape), alpha=-group["lr"] * size)
+                p.add_(orthogonalized(update).view(p.shape), alpha=-group["lr"] * size)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rtseg.core.errors import ModelError, OptionError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.models.training.optimizer import make_optimizers
 from rtseg.nn.checkpoint import load_checkpoint
 from rtseg.nn.unet import UNet
@@ -21,7 +21,7 @@ EMA_DECAY = 0.998
 
 @dataclass
 class State:
-    """Network, averaged network, optimisers and counters."""
+    """Network, averaged network, optimizers and counters."""
 
     model: UNet
     ema: UNet
@@ -59,7 +59,7 @@ class State:
             else:
                 mine.copy_(theirs)
 
-    def snapshot(self, description: ModelDescription, epochs: float | None, minutes: float | None) -> dict[str, Any]:
+    def snapshot(self, description: ModelInfo, epochs: float | None, minutes: float | None) -> dict[str, Any]:
         """What `checkpoint.save_checkpoint` writes and `resume` reads."""
         return {
             "description": description.to_json(),
@@ -71,7 +71,7 @@ class State:
         }
 
     def resume(
-        self, path: Path, description: ModelDescription, epochs: float | None, minutes: float | None
+        self, path: Path, description: ModelInfo, epochs: float | None, minutes: float | None
     ) -> tuple[float | None, float | None]:
         """Becomes what a snapshot on disk was.
 
@@ -89,7 +89,7 @@ class State:
             OptionError: it is of another model.
         """
         saved = load_checkpoint(path)
-        of = ModelDescription.from_json(saved["description"], str(path))
+        of = ModelInfo.from_json(saved["description"], str(path))
         for name in ("network", "classes", "input_size"):
             if getattr(of, name) != getattr(description, name):
                 raise OptionError(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rtseg.core.errors import BackendError, OptionError, printable_name
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.models.evaluation.datasets import open_dataset
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts, label_table
@@ -98,7 +98,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     name: str | None = None,
-    licence: str = "",
+    license: str = "",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainResult:
@@ -128,7 +128,7 @@ def train(
         device: `cpu`, `cuda`, or `auto`.
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and what is faster on this CPU.
         name: the model's name; the data folder's and the variant's where not given.
-        licence: what the weights may be used for, in words; goes into the model's description.
+        license: what the weights may be used for, in words; goes into the model's description.
         seed: of weights, batches and augmentation.
         progress: told how far the run is.
 
@@ -139,7 +139,7 @@ def train(
     """
     begun = time.monotonic()
     _check_options(batch, lr, class_weighting, label_smoothing, ohem, synthetic, metric, evaluations, epochs, minutes)
-    say = progress or (lambda done, line: None)
+    log = progress or (lambda done, line: None)
     place = _device(device)
     out = Path(out)
     last = out / "last.pt"
@@ -148,14 +148,14 @@ def train(
 
     dataset = open_dataset(data, layout)
     size = size or default_size(dataset.pairs("train")[0])
-    say(0.0, f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation pictures")
+    log(0.0, f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation pictures")
     counts = {"train": LabelCounts(len(dataset.classes)), "val": LabelCounts(len(dataset.classes))}
     counts["val"].palette = counts["train"].palette  # an index has one color in both
     samples, held_out = (load(dataset, split, size, count).to(place) for split, count in counts.items())
     warnings = check_counts(dataset, counts, training=True)
-    say(0.0, label_table(dataset, counts))
+    log(0.0, label_table(dataset, counts))
     for warning in warnings:
-        say(0.0, f"warning: {warning}")
+        log(0.0, f"warning: {warning}")
     extra = None
     if synthetic > 0:
         if dataset.classes != CAMVID_CLASSES:
@@ -164,9 +164,9 @@ def train(
             )
         extra = synthetic_samples(SYNTHETIC_FRAMES, size).to(place)
 
-    network = _starting_network(dataset.classes, variant, from_, seed, lambda line: None if resume else say(0.0, line))
+    network = _starting_network(dataset.classes, variant, from_, seed, lambda line: None if resume else log(0.0, line))
     state = State.start(network, lr, weight_decay, place)
-    description = ModelDescription(
+    description = ModelInfo(
         name=printable_name(name or f"{Path(data).resolve().name}-{state.model.variant}"),
         classes=dataset.classes,
         input_size=size,
@@ -175,7 +175,7 @@ def train(
         trained_on=f"{len(samples)} pictures of {printable_name(Path(data).resolve().name)} ({dataset.layout})"
         + (", synthetic street frames" if extra else "")
         + (f"; from {printable_name(Path(from_).name)}" if from_ else ""),
-        licence=licence,
+        license=license,
     )
     if resume:
         epochs, minutes = state.resume(last, description, epochs, minutes)
@@ -201,7 +201,7 @@ def train(
         bf16 = _is_bf16(
             precision, state, weight, make_batch(samples, extra, synthetic, 0, batch, crop_at(done, crop), crop, seed)
         )
-        say(
+        log(
             done,
             f"{description.network}, {len(dataset.classes)} classes, {size[0]}x{size[1]}, {'bf16' if bf16 else 'fp32'} on {place}",
         )
@@ -223,14 +223,14 @@ def train(
                 state.best = row[metric]
                 measured = {"val/pixel_accuracy": row["pixel_accuracy"], "val/miou": row["miou"]}
                 checkpoint.save_weights(state.ema, replace(description, metrics=measured), out / "model.safetensors")
-            say(done, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            log(done, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
             saved_at = -math.inf
         if time.monotonic() - saved_at > SAVE_SECONDS:
             share_done()  # brings the clock up to date
             checkpoint.save_checkpoint(last, state.snapshot(description, epochs, minutes))
             saved_at = time.monotonic()
             if state.loss_count:
-                say(done, f"step {state.step}: loss {state.loss_sum / state.loss_count:.3f}")
+                log(done, f"step {state.step}: loss {state.loss_sum / state.loss_count:.3f}")
 
     weights = out / "model.safetensors"
     if minutes is not None and not weights.exists():
@@ -275,7 +275,7 @@ def _step(
 
     Args:
         state: changed.
-        x: normalised pictures, float32 `[N, 3, h, w]`.
+        x: normalized pictures, float32 `[N, 3, h, w]`.
         y: labels, int64 `[N, h / 2, w / 2]`.
         weight: of each class.
         factor: the learning rate's share of its peak.
@@ -316,7 +316,7 @@ def _is_bf16(precision: str, state: State, weight: Tensor, batch: tuple[Tensor, 
 
 
 def _starting_network(
-    classes: tuple[str, ...], variant: str | None, from_: Path | str | None, seed: int, say: Callable[[str], None]
+    classes: tuple[str, ...], variant: str | None, from_: Path | str | None, seed: int, log: Callable[[str], None]
 ) -> UNet:
     """A new network, or that of `from_` with new heads where its classes are others; says which."""
     torch.manual_seed(seed)
@@ -326,12 +326,12 @@ def _starting_network(
     if variant not in (None, model.variant):
         raise OptionError(f"{from_} is a {description.network}; leave --variant out or name it so")
     if description.classes == classes:
-        say(f"starting from {description.name}, all of it: it has the same {len(classes)} classes")
+        log(f"starting from {description.name}, all of it: it has the same {len(classes)} classes")
         return model
     differ = (
         "stand in another order" if sorted(description.classes) == sorted(classes) else f"are not these {len(classes)}"
     )
-    say(
+    log(
         f"starting from {description.name}, but its last layers start anew: its {len(description.classes)} classes {differ}, "
         "and none is taken over by name"
     )

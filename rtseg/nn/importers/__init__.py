@@ -1,7 +1,7 @@
 """U-Nets that other libraries trained, built from their checkpoints alone, without those libraries.
 
 load.py        reads the tensors of a file, never its code
-recognise.py   tells by their names what network they are of
+recognize.py   tells by their names what network they are of
 fastai.py  classic.py  smp.py    the networks, in the sizes that the tensors have
 resnet.py      the encoder of two of them
 weights.py     layers from tensors
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from rtseg.core.errors import ModelError
-from rtseg.core.model_info import ModelDescription
+from rtseg.core.model_info import ModelInfo
 from rtseg.nn.importers.classic import ClassicUNet, new_names
 from rtseg.nn.importers.fastai import DynamicUnet
 from rtseg.nn.importers.load import Stored, load
-from rtseg.nn.importers.recognize import Family, how_to_export, recognise
+from rtseg.nn.importers.recognize import Family, how_to_export, recognize
 from rtseg.nn.importers.smp import SmpUnet
 from rtseg.nn.importers.weights import BATCH_NORM_EPS, Weights
 
@@ -32,7 +32,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Imported", "import_checkpoint"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's RGB, 0 to 1: fastai's and segmentation_models.pytorch's pretrained encoders are normalised by it."""
+"""Mean of ImageNet's RGB, 0 to 1: fastai's and segmentation_models.pytorch's pretrained encoders are normalized by it."""
 
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 """Its standard deviation."""
@@ -47,10 +47,10 @@ class Imported:
     """A network from elsewhere, ready to be exported."""
 
     module: nn.Module
-    """float32 `[N, 3, H, W]` RGB, normalised by `mean` and `std` -> scores float32 `[N, classes, H, W]`. In evaluation mode;
+    """float32 `[N, 3, H, W]` RGB, normalized by `mean` and `std` -> scores float32 `[N, classes, H, W]`. In evaluation mode;
     any height and width from 32 up."""
 
-    description: ModelDescription
+    description: ModelInfo
     """Its classes, input size, network; named after the file."""
 
     mean: Triple
@@ -93,7 +93,7 @@ def import_checkpoint(
     """
     path = Path(path)
     stored = load(path)
-    family, tensors = recognise(stored.tensors, str(path))
+    family, tensors = recognize(stored.tensors, str(path))
     if blur and family is not Family.FASTAI:
         raise ModelError(f"{path}: `blur` is an option of fastai's DynamicUnet; this is a {family.value}")
     if size is None:
@@ -113,8 +113,8 @@ def import_checkpoint(
         mean, std = _by_255(mean), _by_255(std)
     return Imported(
         module=module,
-        description=ModelDescription(
-            name=_name(path), classes=names, input_size=size, network=network, precision="fp32", licence="unknown"
+        description=ModelInfo(
+            name=_name(path), classes=names, input_size=size, network=network, precision="fp32", license="unknown"
         ),
         mean=mean,
         std=std,
@@ -216,11 +216,11 @@ def _network_assumption(family: Family, names: Collection[str]) -> str:
     )
 
 
-def _assumptions(family: Family, stored: Stored, normalisation: bool, names: bool, blur: bool) -> list[str]:
+def _assumptions(family: Family, stored: Stored, normalization: bool, names: bool, blur: bool) -> list[str]:
     said = []
-    if normalisation:
+    if normalization:
         how = "none beyond 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"
-        said.append(f"normalisation: {how}, the default of {family.value} (--mean, --std)")
+        said.append(f"normalization: {how}, the default of {family.value} (--mean, --std)")
     if family is Family.FASTAI and not blur:
         said.append("trained without blur=True (--blur)")
     if family is Family.SMP and not stored.config:

@@ -24,7 +24,7 @@ DECODER = ("4", "5", "6", "7")
 
 
 class ConvLayer(nn.Module):
-    """A convolution, its activation, and the normalisation or self-attention that may stand beside them."""
+    """A convolution, its activation, and the normalization or self-attention that may stand beside them."""
 
     def __init__(self, weights: Weights, *, relu: bool = True) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ConvLayer(nn.Module):
             elif i == "1":
                 self.norm = weights.norm(i)
             else:
-                self.rest.append(weights.norm(i))  # fastai 1 normalises after the ReLU
+                self.rest.append(weights.norm(i))  # fastai 1 normalizes after the ReLU
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, in, h, w]` -> `[N, out, h, w]`."""
@@ -149,7 +149,7 @@ class DynamicUnet(nn.Module):
         return f"fastai-unet-{self.encoder.name}{'-attention' if attention else ''}"
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores `[N, classes, H, W]` of a normalised image `[N, 3, H, W]` of any size."""
+        """Scores `[N, classes, H, W]` of a normalized image `[N, 3, H, W]` of any size."""
         *skips, x = self.encoder(image)
         x = self.middle(F.relu(self.encoder_norm(x)))
         for block in self.decoder:
@@ -162,5 +162,5 @@ class DynamicUnet(nn.Module):
 
 
 def resize_to(x: Tensor, other: Tensor) -> Tensor:
-    """`x` at the height and width of `other`, nearest neighbour; unchanged where the image's size is a multiple of 32."""
+    """`x` at the height and width of `other`, nearest neighbor; unchanged where the image's size is a multiple of 32."""
     return F.interpolate(x, size=other.shape[-2:], mode="nearest")

@@ -28,7 +28,7 @@ HARMLESS = re.compile(
     r"|pathlib\.(\w+\.)?\w*Path|argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+"
     r"|omegaconf\.[\w.]+|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+"
 )
-"""What training programs leave beside the weights (optimiser settings, paths, options): inert objects stand in for it."""
+"""What training programs leave beside the weights (optimizer settings, paths, options): inert objects stand in for it."""
 
 RUNS_CODE = re.compile(
     r"(posix|nt|os|sys|subprocess|shutil|socket|importlib|runpy|pty|ctypes|webbrowser)\..*"
@@ -152,7 +152,7 @@ def _load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of rare pickle protocols, before the error that they end in
-            # Zip files are mapped, so that an optimiser's state beside the weights is never read.
+            # Zip files are mapped, so that an optimizer's state beside the weights is never read.
             with utf8_path(path) as readable:
                 return torch.load(readable, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
@@ -290,7 +290,7 @@ def _check(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path}: damaged: a weight is named {key!r}")
         if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_complex():
             raise ModelError(
-                f"{path}: '{key}' is quantised, sparse or complex; rtseg reads plain floating point weights"
+                f"{path}: '{key}' is quantized, sparse or complex; rtseg reads plain floating point weights"
             )
         if tensor.is_floating_point():
             tensor = tensor.detach().to(torch.float32, copy=True)

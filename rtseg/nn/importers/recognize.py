@@ -58,7 +58,7 @@ _LOOKS_LIKE = (
 """Names that tell what a checkpoint is of, the most telling first."""
 
 
-def recognise(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[str, Tensor]]:
+def recognize(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[str, Tensor]]:
     """The family of a state dict, and its tensors without the prefix (`module.`, `model.`, `_orig_mod.`, …).
 
     Args:
@@ -92,7 +92,7 @@ def looks_like(names: Iterable[str]) -> str:
 
 
 def how_to_export() -> str:
-    """What to do with a network that is not recognised, as the rest of a sentence."""
+    """What to do with a network that is not recognized, as the rest of a sentence."""
     return (
         "export it to ONNX where it was trained: `torch.onnx.export(model.eval(), (torch.zeros(1, 3, HEIGHT, WIDTH),), "
         "'model.onnx')`, and give rtseg model.onnx"

@@ -21,7 +21,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 
 
 class ConvReLU(nn.Module):
-    """A 3x3 convolution, its normalisation, ReLU."""
+    """A 3x3 convolution, its normalization, ReLU."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class SmpUnet(nn.Module):
         weights.ignore("classification_head")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores `[N, classes, H, W]` of a normalised image `[N, 3, H, W]` of any size."""
+        """Scores `[N, classes, H, W]` of a normalized image `[N, 3, H, W]` of any size."""
         *skips, x = self.encoder(image)
         for block in self.decoder:
             skip = skips.pop() if skips else None

@@ -162,7 +162,7 @@ class Weights:
         return any(f"{norm}{part}" in self._tensors for norm in means for part in ("weight", "bias"))
 
     def norm(self, name: str) -> nn.Module:
-        """The normalisation `name` as a layer of its own: BatchNorm, or InstanceNorm where no statistics are stored."""
+        """The normalization `name` as a layer of its own: BatchNorm, or InstanceNorm where no statistics are stored."""
         if f"{name}.running_mean" in self:
             return Scale(*self.batch_norm(name))
         w = self.below(name)

@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const KEPT = 120;
 const ages = [];
-let colours = {};
+let colors = {};
 let wanted = { view: "overlay", alpha: 0.5, legend: false, paused: false };
 let picturesFailed = 0;
 
@@ -43,13 +43,13 @@ function showNumbers(stats) {
   }
   showChart();
   showClasses(now.classes ?? {});
-  const outages = stats.outages ?? {};
-  const lost = (stats.items ?? []).filter((item) => item.outages?.connected === false).map((item) => item.camera);
-  if (outages.connected === false) showState("lost", "camera lost, trying again");
+  const disconnects = stats.disconnects ?? {};
+  const lost = (stats.items ?? []).filter((item) => item.disconnects?.connected === false).map((item) => item.camera);
+  if (disconnects.connected === false) showState("lost", "camera lost, trying again");
   else if (wanted.paused) showState("paused", "paused");
   else if (!("now" in stats)) showState("waiting", "waiting for the first numbers");
   else if (lost.length) showState("lost", `live, ${lost.join(" and ")} lost`);
-  else showState("live", outages.count ? `live, ${outages.count} outage${outages.count > 1 ? "s" : ""} so far` : "live");
+  else showState("live", disconnects.count ? `live, ${disconnects.count} disconnect${disconnects.count > 1 ? "s" : ""} so far` : "live");
 }
 
 function showChart() {
@@ -78,7 +78,7 @@ function showClasses(shares) {
 
 function makeRow(name) {
   const row = document.createElement("li");
-  const colour = colours[name] ?? "#7d8896";
+  const color = colors[name] ?? "#7d8896";
   const span = (kind, text) => { const s = document.createElement("span"); s.className = kind; s.textContent = text; return s; };
   const svg = (tag, set) => {
     const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -86,10 +86,10 @@ function makeRow(name) {
     return e;
   };
   const swatch = svg("svg", { class: "swatch", viewBox: "0 0 1 1" });
-  swatch.append(svg("rect", { width: 1, height: 1, fill: colour }));
+  swatch.append(svg("rect", { width: 1, height: 1, fill: color }));
   const bar = span("bar", "");
   const fill = svg("svg", { viewBox: "0 0 100 1", preserveAspectRatio: "none" });
-  fill.append(svg("rect", { class: "fill", height: 1, width: 0, fill: colour }));
+  fill.append(svg("rect", { class: "fill", height: 1, width: 0, fill: color }));
   bar.append(fill);
   row.append(swatch, span("name", name), bar, span("share", ""));
   return row;
@@ -156,4 +156,4 @@ document.onkeydown = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "BUTTON"].includes(event.target.tagName)) return;
   if (KEYS[event.key]) { event.preventDefault(); KEYS[event.key](); }
 };
-ask("about").then((about) => { colours = about.colours; }).catch(() => {}).finally(() => { startPicture(); everySecond(); });
+ask("about").then((about) => { colors = about.colors; }).catch(() => {}).finally(() => { startPicture(); everySecond(); });
