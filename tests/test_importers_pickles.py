@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import builtins
 import collections
 import enum
 import io
@@ -161,10 +160,15 @@ def test_a_module_beside_the_weights_is_no_whole_network(extra: object, tmp_path
     assert "whole pickled module" not in message
 
 
-@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: {"model": net, "epoch": 3}])
-def test_the_network_itself_pickled(wrap: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda net: net, lambda net: {"log": Trainer(), "loss": torch.nn.L1Loss(), "model": net}],
+    ids=["alone", "with more"],
+)
+def test_the_network_itself_pickled(wrap: Any, form: str, tmp_path: Path) -> None:
     net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(4)))
-    message = refused(saved(tmp_path / "unet.pth", wrap(net)))
+    message = refused(saved(tmp_path / "unet.pth", wrap(net), form))
     assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
 
 
@@ -184,6 +188,9 @@ class Calls:
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
+
+    def __call__(self) -> None:
+        """Python pickles the call of what can be called alone."""
 
     def __reduce__(self) -> Any:
         return self.call
@@ -277,10 +284,11 @@ def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     called: list[object] = []
     monkeypatch.setattr(torch.nn.functional, "relu", called.append)
-    monkeypatch.setattr(builtins, "range", called.append)
+    monkeypatch.setattr(typing, "cast", called.append)
     call = b"}X\x01\0\0\0a" + b"c%s\nK\x01\x85Rs"
-    for name in (b"torch.nn.functional\nrelu", b"builtins\nrange"):
-        refused(as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + call % name + b"."))  # a dict without weights
+    for name in (b"torch.nn.functional\nrelu", b"typing\ncast"):
+        path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + call % name + b".")
+        assert "holds no weights" in refused(path)  # it was read
     assert not called
 
 

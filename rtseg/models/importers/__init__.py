@@ -1,6 +1,7 @@
 """U-Nets that other libraries trained, built from their checkpoints alone, without those libraries.
 
 load.py        reads the tensors of a file, never its code
+pickled.py     what else a file names, and whether it would run code
 recognise.py   tells by their names what network they are of
 fastai.py  classic.py  smp.py    the networks, in the sizes that the tensors have
 resnet.py      the encoder of two of them

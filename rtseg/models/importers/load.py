@@ -103,7 +103,7 @@ def _load_torch(path: Path) -> Any:
     if is_zip:
         _check_sums(path)
     pickled = read_instructions(path)
-    stand_ins: list[Any] = pickled.stand_ins()
+    stand_ins: list[Any] = [(kind, name) for name, kind in pickled.stand_ins().items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of rare pickle protocols, before the error that they end in
@@ -159,7 +159,7 @@ def _why_refused(pickled: Pickled, error: Exception) -> str:
     if unknown and pickled.holds_weights():
         return f"holds objects beside the weights ({told}), which are not read; {HOW_TO_SAVE_ALONE}"
     if any(name.startswith("torch.nn.modules.") for name in unknown):
-        whole = f"holds a whole pickled module ({printable_name(unknown[0])})"
+        whole = f"holds a whole pickled module ({printable_name(pickled.module() or unknown[0])})"
         return f"{whole}, which can't be read without running its code; {HOW_TO_SAVE}"
     if unknown:
         return f"holds objects that are no weights ({told}), which are not read; {HOW_TO_SAVE}"

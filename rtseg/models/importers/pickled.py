@@ -137,6 +137,10 @@ class Part:
                     self.full_name = f"{target.full_name}.{self.attribute}"
             return
         else:
+            if self.kind == "BINPERSID" and [part.value for part in self.of[0].of[:1]] == [
+                "module"
+            ]:  # torch's old format
+                self.full_name = self.of[0].of[1].full_name
             return
         self.named = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         self.full_name = ".".join(self.named)
@@ -167,21 +171,38 @@ class Pickled:
     @property
     def unknown(self) -> list[str]:
         """The names for which nothing can stand in, each by its longest form."""
-        names = [n for n in self.names if not HARMLESS.fullmatch(n) and not TORCHS_OWN.fullmatch(n)]
+        stand_ins = self.stand_ins()
+        names = [name for name in self.names if name not in stand_ins and not TORCHS_OWN.fullmatch(name)]
         return [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
-    def stand_ins(self) -> list[tuple[Any, str]]:
+    def module(self) -> str:
+        """The class of the outermost torch module that is pickled as an object, one with modules inside first; or empty."""
+        found = [
+            (not inside.entries, part.full_name)
+            for part in self.parts
+            for state in part.added.get("BUILD", ())
+            for key, inside in state.entries
+            if key == "_modules" and part.full_name
+        ]
+        return min(found, key=lambda alone: alone[0], default=(True, ""))[1]
+
+    def stand_ins(self) -> dict[str, Any]:
         """What stands in for each harmless name."""
         kinds: dict[str, Any] = {}
         for name in filter(HARMLESS.fullmatch, self.names):
             kinds[name] = type(name.rpartition(".")[2], (Inert,), {})
+        stateful = set()
         for part in self.parts:
             if part.kind in _CALLS and part.full_name in kinds and part.added:
+                state = [step.kind for step in part.added.get("BUILD", ())]
                 if part.added.keys() & {"SETITEM", "SETITEMS"}:
                     kinds[part.full_name] = InertDict
+                    stateful.update([part.full_name] if state not in ([], ["EMPTY_DICT"]) else [])
                 elif part.added.keys() & {"APPEND", "APPENDS"}:
                     kinds[part.full_name] = InertList
-        return [(kind, name) for name, kind in kinds.items()]
+                    stateful.update([part.full_name] if state else [])
+        # A plain list or dict has no place for such state, and torch would stumble over it.
+        return {name: kind for name, kind in kinds.items() if name not in stateful}
 
     def runs(self) -> str:
         """The first function by which reading it would run code, or empty.
