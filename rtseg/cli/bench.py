@@ -172,7 +172,7 @@ def bench(
                 device=device,
                 seconds=seconds,
                 rounds=rounds,
-                print_line=hear,
+                log=hear,
                 on_result=lambda item: print_line(table([item])),
             )
         if json_file:

@@ -1152,15 +1152,29 @@ def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> Non
         built_of(theirs, frames, tmp_path / "built")
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("layout", [None, "nchw"])
-def test_gray_input_is_refused_in_one_line(layout: str | None, frames: Path, tmp_path: Path) -> None:
+def test_gray_input_is_refused_in_one_line(layout: str | None, free: bool, frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", [("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
     model = onnx.load(theirs)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w"))
+    if free:
+        for axis in (0, 2, 3):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "nchw"[axis]
     onnx.save(model, theirs)
-    with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg gives it RGB"):
-        built_of(theirs, frames, tmp_path / "built", layout=layout)
+    for told in {layout, "nhwc"} if free else {layout}:  # a wrong guess gets no other answer
+        with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg gives it RGB"):
+            built_of(theirs, frames, tmp_path / "built", layout=told)
+
+
+def test_size_of_a_network_that_fixes_one_side(frames: Path, tmp_path: Path) -> None:
+    theirs = network(tmp_path / "theirs.onnx", [("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
+    model = onnx.load(theirs)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "w"
+    onnx.save(model, theirs)
+    with pytest.raises(OptionError, match=f"images of height {HEIGHT} alone, not 96x64; give --size 96x{HEIGHT}, or"):
+        built_of(theirs, frames, tmp_path / "built", size=(96, 64))
 
 
 @pytest.mark.parametrize("names", [("r", "g", "r"), ("Road", "car", "road")])

@@ -145,7 +145,9 @@ def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | No
     if layout is None and first != last:
         return "nchw" if first else "nhwc"
     ends = [length for length in (shape[1], shape[3]) if isinstance(length, int)]
-    channels = (shape[1] if layout == "nchw" else shape[3]) if layout else (min(ends) if len(ends) == 2 else 3)
+    channels = shape[1] if layout == "nchw" else shape[3]
+    if layout is None or (1 in ends and not isinstance(channels, int)):  # images one pixel high or wide are none
+        channels = min(ends, default=3)
     if isinstance(channels, int) and channels not in (0, 3) and (layout or channels <= 16):
         raise ModelError(
             f"{path} takes images of {channels} channel{'s' if channels > 1 else ' (gray)'}, and rtseg gives it RGB: "
@@ -180,7 +182,13 @@ def _picture_input(
         if width is None or height is None:
             raise OptionError(f"{path} leaves its input's size free; say which: --size WIDTHxHEIGHT")
         size = (width, height)
-    if (width or size[0], height or size[1]) != size:
+    wanted = (width or size[0], height or size[1])
+    if wanted != size:
+        if width is None or height is None:
+            raise OptionError(
+                f"{path} takes images of {f'width {width}' if width else f'height {height}'} alone, not "
+                f"{size[0]}x{size[1]}; give --size {wanted[0]}x{wanted[1]}, or export it with a free size"
+            )
         raise OptionError(
             f"{path} takes {width}x{height} alone, not {size[0]}x{size[1]}; leave --size out, or export it with a free size"
         )

@@ -1,7 +1,8 @@
 """U-Nets that other libraries trained, built from their checkpoints alone, without those libraries.
 
 load.py        reads the tensors of a file, never its code
-recognize.py   tells by their names what network they are of
+pickled.py     what else a file names, and whether it would run code
+recognize.py   recognizes the network by the names of its tensors
 fastai.py  classic.py  smp.py    the networks, in the sizes that the tensors have
 resnet.py      the encoder of two of them
 weights.py     layers from tensors

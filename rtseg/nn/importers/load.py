@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
 import pickle
-import pickletools
 import re
 import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,59 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtseg.core.errors import ModelError
+from rtseg.core.errors import ModelError, printable_name
 from rtseg.core.files import utf8_path
 from rtseg.core.text_file import read_text
-
-HARMLESS = re.compile(
-    r"fastcore\.(foundation|basics)\.\w+"
-    r"|numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)"
-    r"|pathlib\.(\w+\.)?\w*Path|argparse\.Namespace|types\.SimpleNamespace|datetime\.\w+"
-    r"|omegaconf\.[\w.]+|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+"
-)
-"""What training programs leave beside the weights (optimizer settings, paths, options): inert objects stand in for it."""
-
-RUNS_CODE = re.compile(
-    r"(posix|nt|os|sys|subprocess|shutil|socket|importlib|runpy|pty|ctypes|webbrowser)\..*"
-    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|getattr|__import__)"
-)
-"""What a pickle names only to run code while it is read."""
-
-STATE_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "state_dict_ema",
-    "model",
-    "net",
-    "network",
-    "network_weights",
-    "module",
-    "weights",
-    "params",
-)
-"""Where training programs keep the weights inside a checkpoint, in the order in which they are looked for."""
-
-DAMAGE = (OSError, EOFError, ValueError, IndexError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What Python's readers of zip files and pickles raise when bytes were changed. UnicodeError is a ValueError and
-NotImplementedError, of unknown compression, a RuntimeError."""
+from rtseg.nn.importers.pickled import DAMAGE, STATE_KEYS, Inert, Pickled, read_instructions
 
 HOW_TO_SAVE = (
     "save `model.state_dict()` where the model was trained, or export it there to ONNX with `torch.onnx.export`"
 )
 """The end of messages on files that hold more than weights."""
 
-
-class Inert:
-    """Stands in for an object that is not needed, and does nothing with what it is given."""
-
-    def __new__(cls, *_: object) -> Inert:
-        """Takes whatever the file hands over."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
+HOW_TO_SAVE_ALONE = "save the weights alone, `model.state_dict()`, where the model was trained"
+"""The end of messages on files whose weights could be read but for what is beside them."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +102,8 @@ def _load_torch(path: Path) -> Any:
         )
     if is_zip:
         _check_sums(path)
-    named = _named_in(path)
-    stand_ins: list[Any] = [(Inert, name) for name in named if HARMLESS.fullmatch(name)]
+    pickled = read_instructions(path)
+    stand_ins: list[Any] = [(kind, name) for name, kind in pickled.stand_ins().items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of rare pickle protocols, before the error that they end in
@@ -156,7 +111,7 @@ def _load_torch(path: Path) -> Any:
             with utf8_path(path) as readable:
                 return torch.load(readable, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path} {_why_refused(named)}") from error
+        raise ModelError(f"{path} {_why_refused(pickled, error)}") from error
     except Exception as error:  # bytes of a damaged file make torch's reader raise almost anything
         raise ModelError(f"{path}: damaged, cut short, or not a torch checkpoint ({_one_line(error)})") from error
 
@@ -191,58 +146,25 @@ def _check_sums(path: Path) -> None:
         raise ModelError(f"{path}: damaged: '{wrong}' in it is not what was saved; copy or download the file again")
 
 
-def _named_in(path: Path) -> list[str]:
-    """The classes and functions that the pickle names, in its order: that of the outermost object comes first.
-
-    Only reads the pickle's instructions, runs none. A damaged pickle gives what stands before the damage.
-    """
-    names: dict[str, None] = {}
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                inner = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
-                if inner is not None:
-                    with archive.open(inner) as file:
-                        names.update(dict.fromkeys(_names_in_pickle(file)))
-        else:
-            # Mapped, because a damaged length would make a plain file's `read` ask for that much memory.
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                for _ in range(4):  # torch's old format: magic number, protocol, machine, then the object
-                    names.update(dict.fromkeys(_names_in_pickle(content)))
-    except DAMAGE:
-        pass  # `torch.load` meets the same damage and says so
-    return list(names)
-
-
-def _names_in_pickle(file: Any) -> Iterator[str]:
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "GLOBAL":
-            yield str(argument).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-            yield ".".join(strings[-2:])
-        elif isinstance(argument, str):
-            strings.append(argument)
-
-
-def _why_refused(named: list[str]) -> str:
+def _why_refused(pickled: Pickled, error: Exception) -> str:
     """The rest of the sentence that starts with the file's name."""
-    harmful = [name for name in named if RUNS_CODE.fullmatch(name)]
+    harmful = pickled.runs()
     if harmful:
-        return f"is a pickle that would run `{harmful[0]}` when read; it was not read. Do not trust where it came from"
-    unknown = [
-        n for n in named if not HARMLESS.fullmatch(n) and not n.startswith(("torch.", "collections.", "_codecs."))
-    ]
-    modules = [name for name in named if name.startswith("torch.nn.modules.")]
-    if named and named[0].startswith("fastai.learner"):
+        return f"is a pickle that would run `{printable_name(harmful)}` when read; it was not read. Do not trust where it came from"
+    names = pickled.names
+    unknown = pickled.unknown or re.findall(r"GLOBAL (\S+) was not", str(error))  # a function of torch itself
+    if names and names[0].startswith("fastai.learner"):
         return "is a whole fastai Learner (`learn.export`), which can't be read without running code; use `learn.save`"
-    if modules:
-        outermost = next((name for name in named if name in unknown or name in modules), modules[0])
-        return (
-            f"holds a whole pickled module ({outermost}), which can't be read without running its code; {HOW_TO_SAVE}"
-        )
+    told = ", ".join(map(printable_name, unknown[:3]))
+    if unknown and pickled.holds_weights():
+        return f"holds objects beside the weights ({told}), which are not read; {HOW_TO_SAVE_ALONE}"
+    if any(name.startswith("torch.nn.modules.") for name in unknown):
+        whole = f"holds a whole pickled module ({printable_name(pickled.module() or unknown[0])})"
+        return f"{whole}, which can't be read without running its code; {HOW_TO_SAVE}"
     if unknown:
-        return f"holds objects that are no weights ({', '.join(unknown[:3])}), which are not read; {HOW_TO_SAVE}"
+        return f"holds objects that are no weights ({told}), which are not read; {HOW_TO_SAVE}"
+    if pickled.root is not None and names:
+        return f"holds what `torch.load(weights_only=True)` does not read ({_one_line(error)}); {HOW_TO_SAVE}"
     return f"is no torch checkpoint, or is damaged; {HOW_TO_SAVE}"
 
 

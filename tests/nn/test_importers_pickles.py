@@ -1,0 +1,306 @@
+"""Objects that training programs leave beside the weights: the weights are read, or the objects are named; no code is run."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import enum
+import io
+import os
+import sys
+import types
+import typing
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from importer_fixtures import load as fixture  # noqa: E402
+from importer_fixtures import weights  # noqa: E402
+
+from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.nn.importers.load import load  # noqa: E402
+
+STATE = weights(fixture("classic-16-bilinear-odd"))
+
+
+class Settings:
+    class Model: ...
+
+    class Mode(enum.Enum):
+        FAST = 1
+
+    class mode_of_old(enum.Enum):  # noqa: N801
+        SLOW = 2
+
+    @classmethod
+    def from_text(cls, text: str) -> Settings:
+        return cls()
+
+
+class Trainer:
+    def log(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return Trainer, ()
+
+
+class Made:
+    """Pickled by a class method, as several libraries do."""
+
+    def __reduce__(self) -> Any:
+        return Settings.from_text, ("a",)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Kinds of dict and list of a library that training programs use."""
+    module = types.ModuleType("lightning.fabric.data")
+    made = types.SimpleNamespace()
+    for name, base in (("AttributeDict", dict), ("Items", list)):
+        kind = type(name, (base,), {"__module__": module.__name__})
+        setattr(module, name, kind)
+        setattr(made, name, kind)
+    for name in ("lightning", "lightning.fabric"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return made
+
+
+def saved(path: Path, content: object, form: str = "zip") -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same_as_torch(path: Path, *keys: str) -> None:
+    """The weights are those that torch reads from a file that is trusted."""
+    theirs = torch.load(path, weights_only=False)
+    for key in keys:
+        theirs = theirs[key]
+    ours = load(path).tensors
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], tensor.float()) for name, tensor in theirs.items())
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        collections.deque([1.0, 2.0], maxlen=5),
+        collections.defaultdict(list, loss=[1.0]),
+        collections.defaultdict(dict),
+        collections.OrderedDict(a=1),
+        collections.Counter(a=1),
+        torch.nn.functional.relu,
+        [typing.Any, dict, list, tuple, int, float, str, bool, bytes, object, range, type(None)],
+        [range(5), slice(1, 2), {1}, frozenset({1}), b"x", bytearray(b"y"), 1j],
+        argparse.Namespace(history=collections.deque([{"loss": 1.0}])),
+    ],
+    ids=["deque", "defaultdict", "empty", "ordered", "counter", "relu", "types", "values", "namespace"],
+)
+def test_weights_beside_what_pythons_own_library_makes(extra: object, form: str, tmp_path: Path) -> None:
+    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form), "state_dict")
+
+
+def test_weights_beside_a_librarys_kinds_of_dict_and_list(library: types.SimpleNamespace, tmp_path: Path) -> None:
+    settings = library.AttributeDict(rate=0.1, inner=library.AttributeDict(width=3), widths=library.Items([8, 16]))
+    settings.frozen = True  # state beside the entries
+    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": STATE, "settings": settings}), "state_dict")
+    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": library.AttributeDict(STATE)}), "state_dict")
+
+
+def test_a_list_with_state_is_named(library: types.SimpleNamespace, tmp_path: Path) -> None:
+    items = library.Items([8, 16])
+    items.frozen = True
+    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "items": items}))
+    assert "lightning.fabric.data.Items" in message
+    assert "no torch checkpoint" not in message
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        (Settings.Model(), "Settings.Model"),
+        (Settings.Model, "Settings.Model"),
+        (Settings.Mode.FAST, "Settings.Mode"),
+        (Settings.mode_of_old.SLOW, "Settings.mode_of_old"),
+        (Trainer().log, "Trainer.log"),
+        (Trainer().eval, "Trainer.eval"),
+        (Made(), "Settings.from_text"),
+        ([Trainer(), Settings.Model(), Settings.Model()], "Settings.Model"),
+    ],
+    ids=["object", "class", "enum", "lower-case", "method", "eval", "class-method", "several"],
+)
+def test_nested_classes_and_bound_methods_are_named(extra: object, name: str, form: str, tmp_path: Path) -> None:
+    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form))
+    assert f"{__name__}.{name}" in message
+    assert "beside the weights" in message
+    assert "save the weights alone, `model.state_dict()`" in message
+    assert "trust" not in message
+    assert "getattr" not in message
+
+
+@pytest.mark.parametrize("extra", [torch.nn.ReLU(), torch.nn.CrossEntropyLoss(weight=torch.ones(3))], ids=str)
+def test_a_module_beside_the_weights_is_no_whole_network(extra: object, tmp_path: Path) -> None:
+    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "log": Trainer(), "extra": extra}))
+    assert f"objects beside the weights ({__name__}.Trainer, torch.nn.modules." in message
+    assert "whole pickled module" not in message
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda net: net, lambda net: {"log": Trainer(), "loss": torch.nn.L1Loss(), "model": net}],
+    ids=["alone", "with more"],
+)
+def test_the_network_itself_pickled(wrap: Any, form: str, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(4)))
+    message = refused(saved(tmp_path / "unet.pth", wrap(net), form))
+    assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
+
+
+def test_names_are_those_of_python_3(tmp_path: Path) -> None:
+    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": [zip, map, Trainer()]}))
+    assert "builtins.zip, builtins.map" in message
+
+
+def test_a_function_of_torch_is_named(tmp_path: Path) -> None:
+    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": torch.load}))
+    assert "torch.serialization.load" in message
+    assert "beside the weights" in message
+
+
+class Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __call__(self) -> None:
+        """Python pickles the call of what can be called alone."""
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+MARKER = "was-run"
+TOUCH = f"touch {MARKER}"
+WRITE = f"open({MARKER!r}, 'w')"
+
+
+def code(name: bytes, kind: str, text: str = TOUCH) -> bytes:
+    """A pickle that calls by an instruction which Python itself writes rarely: its object is the call's result."""
+    string = b"X" + len(text).to_bytes(4, "little") + text.encode()
+    calls = {
+        "REDUCE": b"c" + name + string + b"\x85R",
+        "OBJ": b"(c" + name + string + b"o",
+        "INST": b"(" + string + b"i" + name,
+        "NEWOBJ": b"c" + name + string + b"\x85\x81",
+        "BUILD": b"c" + name + string + b"\x85R}b",
+    }
+    return b"\x80\x02" + calls[kind] + b"."
+
+
+def as_checkpoint(path: Path, content: bytes) -> Path:
+    """A torch file whose pickle is this one."""
+    whole = io.BytesIO()
+    torch.save({"state_dict": {}}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry, content if entry.filename.endswith("data.pkl") else old.read(entry))
+    return path
+
+
+@pytest.mark.parametrize("form", ["zip", "old"])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (Calls(os.system, TOUCH), "posix.system"),
+        (Calls(eval, WRITE), "builtins.eval"),
+        (Calls(exec, WRITE), "builtins.exec"),
+        (Calls(Calls(getattr, Calls(__import__, "os"), "system"), TOUCH), "builtins.__import__"),
+        (collections.deque([Calls(os.system, TOUCH)]), "posix.system"),
+        (collections.defaultdict(list, a=[Calls(eval, WRITE)]), "builtins.eval"),
+    ],
+    ids=["system", "eval", "exec", "import", "deque", "defaultdict"],
+)
+def test_code_is_refused_and_not_run(
+    call: object, name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": call}, form)
+    message = refused(path)
+    assert not Path(MARKER).exists()
+    assert f"would run `{name}`" in message
+    assert "Do not trust" in message
+    torch.load(path, weights_only=False)  # it is what it claims to be
+    assert Path(MARKER).exists()
+
+
+CHAINS = {
+    "a module's module": b"cbuiltins\ngetattr\nctorch.serialization\nos\nX\x06\0\0\0system\x86R",
+    "a function's globals": b"cbuiltins\ngetattr\ncargparse\nNamespace\nX\x0b\0\0\0__globals__\x86R",
+    "of Python 2": b"c__builtin__\ngetattr\ncpathlib\nos\nX\x06\0\0\0system\x86R",
+    "of what can't be told": b"cbuiltins\ngetattr\nX\x01\0\0\0aX\x06\0\0\0format\x86R",
+    "a dotted name": b"\x8c\x07pathlib\x8c\x09os.system\x93",
+    "a module by another name": b"cbuiltins\ngetattr\ncshlib\nplatform\nX\x06\0\0\0system\x86R",
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_getattr_as_a_way_to_code(chain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    string = b"X" + len(TOUCH).to_bytes(4, "little") + TOUCH.encode()
+    path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x04" + chain + string + b"\x85R.")
+    assert "Do not trust" in refused(path)
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize("kind", ["REDUCE", "OBJ", "INST", "NEWOBJ", "BUILD"])
+@pytest.mark.parametrize("name", [b"posix\nsystem\n", b"os\nsystem\n", b"builtins\neval\n", b"__builtin__\nexec\n"])
+def test_code_by_every_instruction(kind: str, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = as_checkpoint(tmp_path / "unet.pth", code(name, kind))
+    message = refused(path)
+    assert "would run `" in message
+    assert "__builtin__" not in message
+    assert not Path(MARKER).exists()
+
+
+def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    called: list[object] = []
+    monkeypatch.setattr(torch.nn.functional, "relu", called.append)
+    monkeypatch.setattr(typing, "cast", called.append)
+    call = b"}X\x01\0\0\0a" + b"c%s\nK\x01\x85Rs"
+    for name in (b"torch.nn.functional\nrelu", b"typing\ncast"):
+        path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + call % name + b".")
+        assert "holds no weights" in refused(path)  # it was read
+    assert not called
+
+
+def test_a_chain_that_is_deep_or_damaged(tmp_path: Path) -> None:
+    deep = b"\x80\x02cargparse\nNamespace\n" + b")\x81" * 20000 + b"."
+    assert refused(as_checkpoint(tmp_path / "unet.pth", deep))
+    for damaged in (
+        b"\x80\x02R.",
+        b"\x80\x02(o.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02u.",
+        b"\x80\x02cbuiltins\ngetattr\n.",
+        b"\x80\x02.",
+    ):
+        assert refused(as_checkpoint(tmp_path / "unet.pth", damaged))
