@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def run_bench(
     items = []
     for video, model, backend, size in product(videos, models, backends, sizes):
         with Segmenter(
-            model, backend=backend, device=device, size=size, streams=0, build_missing=auto_build
+            model, backend=backend, device=device, size=size, streams=0, build_missing=partial(auto_build, log=log)
         ) as segmenter:
             name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def tune_streams(
     cores = usable_cores()
     candidates = sorted({1, 2, max(1, cores // 2), cores})
     opened = [
-        Segmenter(model, backend="auto", device=device, streams=streams, build_missing=auto_build)
+        Segmenter(model, backend="auto", device=device, streams=streams, build_missing=partial(auto_build, log=log))
         for streams in candidates
     ]
     try:

@@ -56,8 +56,8 @@ def bench(
     codec: Annotated[
         str | None, typer.Option("--codec", help="FFmpeg encoder.", show_default="H.264", rich_help_panel=_WHAT)
     ] = None,
-    decoder: o.DecoderOption = o.Decoder.software,
-    encoder: o.EncoderOption = o.Encoder.software,
+    decoder: o.DecoderOption = "software",
+    encoder: o.EncoderOption = "software",
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.1, help="How long each stage is measured.", rich_help_panel=_HOW)
     ] = 3.0,
@@ -151,8 +151,8 @@ def bench(
             require_chart()
         keep_memory_flat()  # as `rtseg video` runs
         keep_opencv_single()
-        encoding = OutputOptions(choose_encoder(encoder.value, codec), None, preset)
-        reading = InputOptions(decoder=choose_decoder(decoder.value))
+        encoding = OutputOptions(choose_encoder(encoder, codec), None, preset)
+        reading = InputOptions(decoder=choose_decoder(decoder))
         hear = (lambda line: None) if quiet else print_line
         chosen: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:

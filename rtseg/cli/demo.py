@@ -32,7 +32,7 @@ def demo(
     backend: o.Backend = "auto",
     device: o.Device = None,
     size: o.Size = None,
-    view: o.ViewOption = o.View.side_by_side,
+    view: o.ViewOption = "side-by-side",
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     legend: Annotated[
@@ -55,7 +55,6 @@ def demo(
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
         from rtseg.inference.segmenter import Segmenter
         from rtseg.io.options import OutputOptions
-        from rtseg.models.export.auto_build import auto_build
         from rtseg.render.style import Style
         from rtseg.video.output_names import unused_name
 
@@ -70,11 +69,11 @@ def demo(
         keep_opencv_single()
         picture = o.parse_size(frame_size) or (960, 540)
         with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), streams=0, build_missing=auto_build
+            model, backend=backend, device=device, size=o.parse_size(size), streams=0, build_missing=o.build_missing
         ) as segmenter:
             if not quiet:
                 print_line(describe(segmenter))
-            style = Style(view.value, alpha, palette, None, legend)
+            style = Style(view, alpha, palette, None, legend)
             encoding = OutputOptions(overwrite=named)
             result = run_demo(output, segmenter, style, encoding, size=picture, frames=frames, seed=seed, quiet=quiet)
         if stats:

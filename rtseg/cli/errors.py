@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import sys
@@ -28,6 +29,10 @@ def error_handler(verbose: bool = False) -> Iterator[None]:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal can't show is no reason to fail
+    handler = _LogHandler()
+    logger = logging.getLogger("rtseg")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
@@ -47,8 +52,18 @@ def error_handler(verbose: bool = False) -> Iterator[None]:
         print_line("rtseg: interrupted")
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     finally:
+        logger.removeHandler(handler)
         if in_main:
             signal.signal(signal.SIGTERM, before)
+
+
+class _LogHandler(logging.Handler):
+    """Print records of the library to stderr, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        name = "rtseg" if record.levelno >= logging.WARNING else record.name
+        print_line(f"{name}: {one_line(record.getMessage())}")
 
 
 def _opencv_remedy(error: ImportError) -> str | None:

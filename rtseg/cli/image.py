@@ -29,8 +29,8 @@ def image(
     backend: o.Backend = "auto",
     device: o.Device = None,
     size: o.Size = None,
-    fit: o.FitOption = o.Fit.letterbox,
-    view: o.ViewOption = o.View.overlay,
+    fit: o.FitOption = "letterbox",
+    view: o.ViewOption = "overlay",
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     only: o.Only = None,
@@ -64,7 +64,6 @@ def image(
         from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
         from rtseg.core.progress import Progress
         from rtseg.inference.segmenter import Segmenter
-        from rtseg.models.export.auto_build import auto_build
         from rtseg.render.style import Style
         from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
 
@@ -80,9 +79,9 @@ def image(
             check_suffix(path)
         failures = 0
         with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), fit=fit.value, build_missing=auto_build
+            model, backend=backend, device=device, size=o.parse_size(size), fit=fit, build_missing=o.build_missing
         ) as segmenter:
-            overlay = Style(view.value, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
+            overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
                 print_line(describe(segmenter))
             with Progress("pictures", len(found), unit="pictures", quiet=quiet or len(found) == 1) as progress:

@@ -57,7 +57,7 @@ def live(
     rtsp_transport: Annotated[
         str, _option(_INPUT, "--rtsp-transport", metavar="tcp|udp", help="What RTSP goes over.")
     ] = "tcp",
-    decoder: o.DecoderOption = o.Decoder.software,
+    decoder: o.DecoderOption = "software",
     show: Annotated[
         list[str] | None,
         _option(
@@ -71,7 +71,7 @@ def live(
     keep: Annotated[
         str | None, _option(_OUTPUT, "--keep", metavar="10GB", help="Remove the oldest files beyond this size.")
     ] = None,
-    encoder: o.EncoderOption = o.Encoder.software,
+    encoder: o.EncoderOption = "software",
     codec: Annotated[
         str | None, _option(_OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder of the recording.")
     ] = None,
@@ -122,8 +122,8 @@ def live(
     backend: o.Backend = "auto",
     device: o.Device = None,
     size: o.Size = None,
-    fit: o.FitOption = o.Fit.letterbox,
-    view: o.ViewOption = o.View.overlay,
+    fit: o.FitOption = "letterbox",
+    view: o.ViewOption = "overlay",
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     only: o.Only = None,
@@ -172,7 +172,6 @@ def live(
         from rtseg.live.inputs import find_inputs
         from rtseg.live.outputs import Outputs, parse_bytes
         from rtseg.live.run import open_smaller, run_live
-        from rtseg.models.export.auto_build import auto_build
         from rtseg.render.style import Style
 
         inputs = find_inputs(
@@ -185,14 +184,14 @@ def live(
             loop=loop,
             timeout_seconds=timeout,
             rtsp_transport=rtsp_transport,
-            decoder=decoder.value,
+            decoder=decoder,
         )
         outputs = Outputs(
             show=tuple(show or ()),
             record=record,
             segment_seconds=o.parse_seconds(split_every, "--split-every"),
             keep_bytes=parse_bytes(keep),
-            codec=choose_encoder(encoder.value, codec),
+            codec=choose_encoder(encoder, codec),
             crf=crf,
             masks=masks,
             jsonl=jsonl,
@@ -218,8 +217,8 @@ def live(
             return
         if adaptive and every_frame:
             raise OptionError("--adaptive leaves frames out, --every-frame forbids it; give one of them")
-        style = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
-        controls = Controls(view=view.value, alpha=alpha, legend=legend)
+        style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
+        controls = Controls(view=view, alpha=alpha, legend=legend)
         with ExitStack() as models:
             network = o.parse_size(size)
             at_once = min(len(inputs), usable_cores())  # one camera: all cores on one picture, which is soonest done
@@ -229,16 +228,16 @@ def live(
                     backend=backend,
                     device=device,
                     size=network,
-                    fit=fit.value,
+                    fit=fit,
                     streams=at_once,
                     smooth=smooth,
-                    build_missing=auto_build,
+                    build_missing=o.build_missing,
                 )
             )
             smaller = None
             if adaptive:
                 smaller = open_smaller(
-                    segmenter, device=device, size=network, fit=fit.value, smooth=smooth, build_missing=auto_build
+                    segmenter, device=device, size=network, fit=fit, smooth=smooth, build_missing=o.build_missing
                 )
             if smaller:
                 models.enter_context(smaller)

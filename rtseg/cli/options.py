@@ -5,50 +5,19 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rtseg.cli.errors import print_line
+from rtseg.core.choices import Decoder, Encoder, Fit, View
 from rtseg.core.errors import BackendError, OptionError
 
 _LONGEST_SECONDS = 1e9
 """More than thirty years; a container's 64 bits hold it in nanoseconds."""
 
 _MODEL, _STYLE, _OUTPUT = "Model", "Look", "Output"
-
-
-class View(str, Enum):
-    """What is shown."""
-
-    overlay = "overlay"
-    mask = "mask"
-    side_by_side = "side-by-side"
-
-
-class Fit(str, Enum):
-    """How a picture is brought to the network's size."""
-
-    letterbox = "letterbox"
-    stretch = "stretch"
-
-
-class Decoder(str, Enum):
-    """What decodes; the same as `rtseg.io.codecs.DECODERS`."""
-
-    software = "software"
-    auto = "auto"
-    nvdec = "nvdec"
-    gstreamer = "gstreamer"
-
-
-class Encoder(str, Enum):
-    """What encodes; the same as `rtseg.io.codecs.ENCODERS`."""
-
-    software = "software"
-    auto = "auto"
-    nvenc = "nvenc"
-    gstreamer = "gstreamer"
 
 
 StreamOption = Annotated[
@@ -287,3 +256,10 @@ def parse_protocols(text: str | None) -> tuple[str, ...]:
         raise OptionError(f"--allow-protocols is '{text}'; name at least one, such as file,http")
     check_protocols(names)
     return names
+
+
+def build_missing(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
+    """Return the file that a backend runs, building it if it does not exist, and print each step of the build."""
+    from rtseg.models.export.auto_build import auto_build
+
+    return auto_build(model, backend, size, log=print_line)

@@ -242,7 +242,6 @@ def evaluate(
         from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
         from rtseg.inference.segmenter import Segmenter
         from rtseg.models.evaluation.datasets import open_dataset
-        from rtseg.models.export.auto_build import auto_build
 
         if data.is_file() and not flicker:
             raise OptionError(f"{data} is a file: labeled pictures are a folder; of a video --flicker can be measured")
@@ -252,7 +251,7 @@ def evaluate(
         check_paths([*read, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
 
         with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth, build_missing=auto_build
+            model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth, build_missing=o.build_missing
         ) as segmenter:
             if not quiet:
                 print_line(describe(segmenter))

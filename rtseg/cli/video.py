@@ -30,8 +30,8 @@ def video(
     backend: o.Backend = "auto",
     device: o.Device = None,
     size: o.Size = None,
-    fit: o.FitOption = o.Fit.letterbox,
-    view: o.ViewOption = o.View.overlay,
+    fit: o.FitOption = "letterbox",
+    view: o.ViewOption = "overlay",
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     only: o.Only = None,
@@ -71,8 +71,8 @@ def video(
             rich_help_panel="Input",
         ),
     ] = None,
-    decoder: o.DecoderOption = o.Decoder.software,
-    encoder: o.EncoderOption = o.Encoder.software,
+    decoder: o.DecoderOption = "software",
+    encoder: o.EncoderOption = "software",
     codec: Annotated[
         str | None,
         typer.Option(
@@ -150,17 +150,16 @@ def video(
         from rtseg.inference.segmenter import Segmenter
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
-        from rtseg.models.export.auto_build import auto_build
         from rtseg.render.style import Style
         from rtseg.video.batch import Run, jobs_at_once, process_all
         from rtseg.video.output_names import name_tasks
 
         keep_memory_flat()
         keep_opencv_single()
-        style = Style(view.value, alpha, palette, o.parse_names(only), legend, hud)
-        encoding = OutputOptions(choose_encoder(encoder.value, codec), crf, preset, audio, overwrite)
+        style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
+        encoding = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
         begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
-        decodes = choose_decoder(decoder.value, with_audio=audio)
+        decodes = choose_decoder(decoder, with_audio=audio)
         protocols = o.parse_protocols(allow_protocols)
         reading = InputOptions(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes, stream)
         tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else print_line)
@@ -179,10 +178,10 @@ def video(
             backend=backend,
             device=device,
             size=o.parse_size(size),
-            fit=fit.value,
+            fit=fit,
             streams=0,
             smooth=smooth,
-            build_missing=auto_build,
+            build_missing=o.build_missing,
         ) as segmenter:
             style.overlay(segmenter.description)  # a wrong palette or class is told before any file is opened
             if not quiet:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.buffer_pool import BufferPool
+from rtseg.core.choices import Fit
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.frame import ClassMap, Frame
-
-Fit = Literal["letterbox", "stretch"]
 
 PADDING = 114
 """Gray of the bars, near the mean of street pictures; what the network says there is never used."""

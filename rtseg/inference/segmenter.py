@@ -11,9 +11,10 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from rtseg.core.choices import Fit
 from rtseg.core.errors import BackendError, OptionError
 from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
-from rtseg.core.letterbox import Fit, Letterbox, resize_classes
+from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
 from rtseg.inference import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend

@@ -5,7 +5,7 @@ The calls used are those that TensorRT 10.3, 10.16, 11.4 and TensorRT for RTX 1.
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +23,8 @@ from rtseg.gpu.devices import find_gpus, platform_name
 from rtseg.inference import check_images
 from rtseg.inference.engine_metadata import check_engine, read_sidecar
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start_runtime
+
+_log = logging.getLogger("rtseg.inference")
 
 STREAM_CONTEXTS = 2
 """While one batch computes, the next is copied in: each slot has its own stream, buffers and execution context."""
@@ -287,9 +289,8 @@ class TensorRtBackend:
                     stream_contexts.append(self._make_stream_context())
             except NoMemory:
                 self._logger.lines.clear()
-                print(
-                    f"rtseg: no memory left on {self._device} to compute beside copying: one batch at a time",
-                    file=sys.stderr,
+                _log.warning(
+                    "out of memory on %s for a second batch in flight; running one batch at a time", self._device
                 )
                 break
         return stream_contexts

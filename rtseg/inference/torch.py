@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.errors import BackendError, ModelError, printable
+from rtseg.core.errors import BackendError, ModelError
 from rtseg.core.model_info import ModelInfo
 from rtseg.inference import Scores, check_images
+
+_log = logging.getLogger("rtseg.inference")
 
 
 class TorchBackend:
@@ -58,7 +60,7 @@ class TorchBackend:
         self._precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
         network = open_network(model, size)
         for note in network.notes:
-            print(printable(f"note: {note}"), file=sys.stderr, flush=True)
+            _log.warning("note: %s", note)
         self._description = network.description
         self._input_size = size or network.description.input_size
         self._largest: int | None = None
@@ -123,9 +125,11 @@ class TorchBackend:
                         "end other programs that use it, or choose a smaller --size"
                     ) from error
                 self._largest = len(part) // 2
-                print(
-                    f"rtseg: no memory left on {self.device} for {len(part)} pictures at once; {self._largest} from here on",
-                    file=sys.stderr,
+                _log.warning(
+                    "out of memory on %s with %d images per run; continuing with %d",
+                    self.device,
+                    len(part),
+                    self._largest,
                 )
                 continue
             done += len(part)

@@ -10,21 +10,22 @@ import io
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
+from rtseg.core.choices import Decoder, Encoder
 from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.gpu.devices import find_gpus
 from rtseg.io.gstreamer.process import INSTALL, has_element
 
-DECODERS = ("software", "auto", "nvdec", "gstreamer")
+DECODERS = get_args(Decoder)
 """What `--decoder` takes."""
 
-ENCODERS = ("software", "auto", "nvenc", "gstreamer")
+ENCODERS = get_args(Encoder)
 """What `--encoder` takes."""
 
 _NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc", "av1": "av1_nvenc"}

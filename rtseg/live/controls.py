@@ -6,12 +6,13 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
+from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
 
-VIEWS = ("overlay", "mask", "side-by-side")
-"""The view modes, in the order in which a key or button steps through them; `rtseg.render.overlay.View` has the same."""
+VIEWS = get_args(View)
+"""Views, in the order in which a key or button selects them."""
 
 ALPHA_STEP = 0.1
 """How much one press of + or - changes the opacity."""

@@ -9,8 +9,8 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from rtseg.core.choices import Fit
 from rtseg.core.frame import ClassMap, Frame, StreamInfo
-from rtseg.core.letterbox import Fit
 from rtseg.core.progress import Status
 from rtseg.core.run_report import run_identity
 from rtseg.core.secrets import redact

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.buffer_pool import BufferPool
+from rtseg.core.choices import View
 from rtseg.core.color import rgb_to_planes
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import SUBSAMPLING, ClassMap, Color, Frame, Plane
@@ -24,7 +25,6 @@ from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import Palette
 from rtseg.render.annotations import hud_patch, legend_patch
 
-View = Literal["overlay", "mask", "side-by-side"]
 """What is shown: the colored picture, the colors alone, or the picture as it came beside the colored one."""
 
 

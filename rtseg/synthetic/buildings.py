@@ -7,7 +7,7 @@ import numpy as np
 from rtseg.synthetic.canvas import BUILDING, Canvas, Color, scaled
 from rtseg.synthetic.scene import Item
 from rtseg.synthetic.textures import Materials
-from rtseg.synthetic.view import View
+from rtseg.synthetic.view import CameraView
 
 _STORY_METERS = 3.1
 _TILES: Color = (104, 82, 76)
@@ -15,7 +15,7 @@ _SLATE: Color = (88, 92, 100)
 _PANE = np.array([(0.0, 0.0), (1.1, 0.0), (1.1, 1.5), (0.0, 1.5)])
 
 
-def draw_house(canvas: Canvas, view: View, materials: Materials, item: Item) -> None:
+def draw_house(canvas: Canvas, view: CameraView, materials: Materials, item: Item) -> None:
     """A house: the end that faces the camera, the roof's slope, and the front along the street."""
     side = -1 if item.x < 0 else 1
     near, far = item.z - view.z, item.z + item.length - view.z

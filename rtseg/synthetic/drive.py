@@ -18,7 +18,7 @@ from rtseg.synthetic.figures import draw_car, draw_cyclist, draw_lamp, draw_pede
 from rtseg.synthetic.ground import draw_ground, draw_shadows
 from rtseg.synthetic.scene import CHUNK_METERS, Item, Layout, standing, streams
 from rtseg.synthetic.textures import Materials
-from rtseg.synthetic.view import View
+from rtseg.synthetic.view import CameraView
 from rtseg.synthetic.weather import Weather
 
 MIN_SIDE = 32
@@ -108,7 +108,7 @@ class SyntheticDrive:
         if not 0 <= index < self._frames:
             raise IndexError(f"frame {index} of a drive of {self._frames}")
         seconds = float(index / Fraction(self.fps))
-        view = View.at(self.width, self.height, seconds, SPEED, self._mirror)
+        view = CameraView.at(self.width, self.height, seconds, SPEED, self._mirror)
         canvas = Canvas(self._backdrop(view), self._weather.haze)
         self._draw_skyline(canvas, view)
         things = self._things(view, seconds)
@@ -118,7 +118,7 @@ class SyntheticDrive:
             self._draw(canvas, view, item)
         return self._photograph(canvas.pixels, index)
 
-    def _backdrop(self, view: View) -> Image:
+    def _backdrop(self, view: CameraView) -> Image:
         """Sky above the horizon, hazy ground below."""
         pixels = np.empty((self.height, self.width, 4), dtype=np.uint8)
         horizon = min(int(view.horizon) + 2, self._sky.shape[0])
@@ -129,7 +129,7 @@ class SyntheticDrive:
         cv2.rectangle(pixels, (0, horizon), (self.width, self.height), ground, cv2.FILLED)
         return pixels
 
-    def _draw_skyline(self, canvas: Canvas, view: View) -> None:
+    def _draw_skyline(self, canvas: Canvas, view: CameraView) -> None:
         """A far row of trees on the horizon."""
         step = view.focal * 0.04
         k = np.arange(int(-view.center / step) - 2, int((self.width - view.center) / step) + 2)
@@ -140,7 +140,7 @@ class SyntheticDrive:
         greens = np.array((70.0, 92.0, 60.0)) * (0.9 + 0.2 * ((k * 31) % 7) / 7)[:, None]
         canvas.polygons(points, range(5, len(points) + 1, 5), greens, TREE, _SIGHT_METERS * 0.8)
 
-    def _things(self, view: View, seconds: float) -> list[Item]:
+    def _things(self, view: CameraView, seconds: float) -> list[Item]:
         """All that is in sight, in the order of painting."""
         things: list[Item] = []
         for chunk in range(int((view.z - 16) // CHUNK_METERS), int((view.z + _SIGHT_METERS) // CHUNK_METERS) + 1):
@@ -154,7 +154,7 @@ class SyntheticDrive:
         seen = [item for item in things if self._in_sight(view, item)]
         return sorted(seen, key=lambda item: (_LAYERS.get(item.kind, 2), -item.z - item.length, -abs(item.x)))
 
-    def _in_sight(self, view: View, item: Item) -> bool:
+    def _in_sight(self, view: CameraView, item: Item) -> bool:
         """Whether a thing may touch the picture; the small things of the far distance are left out."""
         near, far = item.z - view.z, item.z + item.length - view.z
         if far < view.near + 0.05 or near > _SIGHT.get(item.kind, 90.0):
@@ -167,7 +167,7 @@ class SyntheticDrive:
         column = view.mirror * (item.x - view.x) / far * view.focal + view.center
         return -margin < column < self.width + margin
 
-    def _draw(self, canvas: Canvas, view: View, item: Item) -> None:
+    def _draw(self, canvas: Canvas, view: CameraView, item: Item) -> None:
         side = -1 if item.x < 0 else 1
         near = item.z - view.z
         match item.kind:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rtseg.synthetic.canvas import BICYCLIST, CAR, PEDESTRIAN, POLE, SIGN, Canvas, Color, scaled
 from rtseg.synthetic.scene import CAR_COLORS, CLOTHES, SKIN, Item
-from rtseg.synthetic.view import View
+from rtseg.synthetic.view import CameraView
 
 Point = tuple[float, float]
 
@@ -117,7 +117,7 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     return _CarModel(np.array(points), tuple(ends), np.array(fixed), np.array(painted)[:, None])
 
 
-def draw_car(canvas: Canvas, view: View, item: Item) -> None:
+def draw_car(canvas: Canvas, view: CameraView, item: Item) -> None:
     """A hatchback or a van, seen from behind or, `towards`, from the front."""
     near = item.z - view.z
     fine = view.focal / max(near, view.near) > _ROUGH_PIXELS_PER_METRE
@@ -131,7 +131,7 @@ def draw_car(canvas: Canvas, view: View, item: Item) -> None:
 class _Figure:
     """Flat parts of a person, bicycle or sign, in meters right of and above where it stands, painted in turn."""
 
-    def __init__(self, view: View, item: Item) -> None:
+    def __init__(self, view: CameraView, item: Item) -> None:
         self.depth = item.z - view.z
         self.scale = view.focal / self.depth
         self.rough = self.scale < _ROUGH_PIXELS_PER_METRE
@@ -168,7 +168,7 @@ def _outfit(variant: int) -> tuple[Color, Color, Color, Color]:
     return CLOTHES[variant % 9], CLOTHES[(variant // 9) % 9], SKIN[(variant // 81) % 4], hair
 
 
-def draw_pedestrian(canvas: Canvas, view: View, item: Item) -> None:
+def draw_pedestrian(canvas: Canvas, view: CameraView, item: Item) -> None:
     """Someone walking, arms and legs in step."""
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
@@ -209,7 +209,7 @@ def draw_pedestrian(canvas: Canvas, view: View, item: Item) -> None:
     figure.paint(canvas, PEDESTRIAN)
 
 
-def draw_cyclist(canvas: Canvas, view: View, item: Item) -> None:
+def draw_cyclist(canvas: Canvas, view: CameraView, item: Item) -> None:
     """Someone on a bicycle, seen from behind or from the front, legs turning."""
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
@@ -239,7 +239,7 @@ def draw_cyclist(canvas: Canvas, view: View, item: Item) -> None:
     figure.paint(canvas, BICYCLIST)
 
 
-def draw_lamp(canvas: Canvas, view: View, item: Item) -> None:
+def draw_lamp(canvas: Canvas, view: CameraView, item: Item) -> None:
     """A street lamp whose arm reaches over the road."""
     figure = _Figure(view, item)
     gray: Color = (112, 116, 118)
@@ -255,7 +255,7 @@ def draw_lamp(canvas: Canvas, view: View, item: Item) -> None:
     figure.paint(canvas, POLE)
 
 
-def draw_sign(canvas: Canvas, view: View, item: Item) -> None:
+def draw_sign(canvas: Canvas, view: CameraView, item: Item) -> None:
     """A traffic sign or light on its pole."""
     pole = _Figure(view, item)
     top = item.height

@@ -11,7 +11,7 @@ import numpy as np
 from rtseg.synthetic.canvas import PAVEMENT, ROAD, Canvas, Color, Points, fixed, scaled
 from rtseg.synthetic.scene import CHUNK_METERS, Item, Layout
 from rtseg.synthetic.textures import ASPHALT_LIFT, TILE, TILE_PIXELS_PER_METRE, asphalt
-from rtseg.synthetic.view import View
+from rtseg.synthetic.view import CameraView
 from rtseg.synthetic.weather import Weather
 
 _WHITE: Color = (196, 196, 190)
@@ -22,7 +22,7 @@ _SHADOW_METERS = 60.0
 _RING = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 
-def draw_ground(canvas: Canvas, view: View, layout: Layout, weather: Weather, zebras: int) -> None:
+def draw_ground(canvas: Canvas, view: CameraView, layout: Layout, weather: Weather, zebras: int) -> None:
     """Paint the floor up to the horizon. `zebras`, 0 to 3, says in which of four pieces of the street crossings lie."""
     left, right = layout.curb_left, layout.curb_right
     r, g, b = weather.paving
@@ -54,7 +54,7 @@ def draw_ground(canvas: Canvas, view: View, layout: Layout, weather: Weather, ze
     _roughen(canvas, view)
 
 
-def _dashes(canvas: Canvas, view: View, x: float, half_width: float, period: float, length: float) -> None:
+def _dashes(canvas: Canvas, view: CameraView, x: float, half_width: float, period: float, length: float) -> None:
     """A broken white line along the street at `x`; all in meters."""
     first = int((view.z + view.near - length) // period) + 1
     starts = [k * period - view.z for k in range(first, first + int(_MARKS_METERS / period))]
@@ -68,7 +68,7 @@ def _strips(canvas: Canvas, quads: list[Points], color: Color, label: int, depth
     canvas.polygons(np.concatenate(quads), ends, np.array([color] * len(quads)), label, depths)
 
 
-def _roughen(canvas: Canvas, view: View) -> None:
+def _roughen(canvas: Canvas, view: CameraView) -> None:
     """Add the asphalt's grain, fixed to the street: finer near, smoother far, so that it does not shimmer."""
     height, width = canvas.pixels.shape[:2]
     rows = [int(np.clip(view.row(depth), 0, height)) for depth in (60.0, 22.0, 9.0, view.near)]
@@ -84,7 +84,7 @@ def _roughen(canvas: Canvas, view: View) -> None:
             cv2.add(band, grain, dst=band)
 
 
-def draw_shadows(canvas: Canvas, view: View, weather: Weather, things: Sequence[Item]) -> None:
+def draw_shadows(canvas: Canvas, view: CameraView, weather: Weather, things: Sequence[Item]) -> None:
     """Darken the ground where the sun does not reach; the classes stay as they are."""
     height, width = canvas.pixels.shape[:2]
     top = int(np.clip(view.row(_SHADOW_METERS), 0, height - 1))
@@ -97,7 +97,7 @@ def draw_shadows(canvas: Canvas, view: View, weather: Weather, things: Sequence[
     cv2.copyTo(cv2.multiply(ground, weather.shadow), mask, ground)
 
 
-def _shadow(view: View, weather: Weather, item: Item) -> Points | None:
+def _shadow(view: CameraView, weather: Weather, item: Item) -> Points | None:
     """The outline of a thing's shadow on the ground, pixels `[N, 2]`, if it has one."""
     near, far = item.z - view.z, item.z + item.length - view.z
     if far < view.near + 0.1 or near > _SHADOW_METERS:

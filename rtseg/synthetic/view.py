@@ -14,7 +14,7 @@ CAMERA_HEIGHT = 1.45
 
 
 @dataclass(frozen=True)
-class View:
+class CameraView:
     """A pinhole camera that looks along the street: x to the right, y up, z ahead of it, in meters."""
 
     focal: float
@@ -31,7 +31,7 @@ class View:
     """Nothing nearer than this many meters is drawn."""
 
     @classmethod
-    def at(cls, width: int, height: int, seconds: float, speed: float, mirror: float) -> View:
+    def at(cls, width: int, height: int, seconds: float, speed: float, mirror: float) -> CameraView:
         """Where the camera is after some seconds: it drives on evenly, swaying a little."""
         focal = float(np.sqrt(width * height))
         yaw = 0.016 * np.sin(0.5 * seconds) + 0.004 * np.sin(1.7 * seconds)

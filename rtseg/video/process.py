@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rtseg.core.errors import printable, printable_name
+from rtseg.core.errors import printable_name
 from rtseg.core.frame import SegmentedFrame, StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Board, Progress
@@ -25,6 +25,8 @@ from rtseg.pipeline.gpu_path import FramePath, idle_decoder, open_gpu_source
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
 from rtseg.video.verify import InputFile, Recorder, compare
+
+_log = logging.getLogger("rtseg.video")
 
 
 def process(
@@ -122,10 +124,7 @@ def process(
             sink.abort()
             kept = getattr(sink, "partial_path", None)
             if kept is not None and Path(kept).exists() and str(kept) not in str(error):
-                print(
-                    printable(f"rtseg: what was written until then is kept as {printable_name(str(kept))}"),
-                    file=sys.stderr,
-                )
+                _log.warning("the unfinished output is kept as %s", printable_name(str(kept)))
         raise
     finally:
         source.close()

@@ -433,7 +433,7 @@ def test_every_return_code_is_looked_at(call: str, jetson: Jetson, engine: Path)
 
 @pytest.mark.parametrize("room", [2, 3], ids=["nothing of the second fits", "a part of the second fits"])
 def test_a_gpu_with_room_for_one_batch_computes_one_at_a_time(
-    room: int, jetson: Jetson, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    room: int, jetson: Jetson, engine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A batch under way needs two pieces of device memory. What the second had got by then is given back."""
     allocate, calls = jetson.cudart.cudaMalloc, iter(range(1_000))
@@ -441,7 +441,9 @@ def test_a_gpu_with_room_for_one_batch_computes_one_at_a_time(
         full = lambda size: allocate(size) if next(calls) < room else (2, 0)  # noqa: E731
         patched.setattr(jetson.cudart, "cudaMalloc", full, raising=False)
         backend = open_backend("tensorrt", engine)
-    assert re.fullmatch(r"rtseg: no memory left on Orin, .*: one batch at a time\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"out of memory on Orin, .* for a second batch in flight; running one batch at a time", caplog.messages[0]
+    )
     kept = len(jetson.cudart.alive)
     images = pictures(5, 48, 64)
     np.testing.assert_array_equal(backend.infer(images), truth(images))

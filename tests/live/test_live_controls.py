@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
+from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
 from rtseg.live.controls import VIEWS, Controls, LiveNumbers
-from rtseg.render.overlay import View
 
 pytestmark = pytest.mark.timeout(180)
 

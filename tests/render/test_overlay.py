@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
+from rtseg.core.choices import View
 from rtseg.core.color import rgb_to_planes, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import SUBSAMPLING, Color, Frame, PixelFormat
 from rtseg.core.palette import CAMVID_CLASSES, Palette, load_palette
 from rtseg.render.annotations import hud_patch, legend_patch
-from rtseg.render.overlay import Overlay, View
+from rtseg.render.overlay import Overlay
 
 PALETTE = load_palette("street", CAMVID_CLASSES)
 YUV = [Color(matrix, full) for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]

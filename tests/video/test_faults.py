@@ -65,7 +65,7 @@ STAGES = {
     "decode": "rtseg.io.inputs.file.FileSource._decode",
     "infer": "rtseg.inference.segmenter.Segmenter.segment",
     "overlay": "rtseg.render.overlay.Overlay.apply",
-    "encode": "rtseg.io.outputs.encoder.Encoder.encode",
+    "encode": "rtseg.io.outputs.encoder.VideoEncoder.encode",
     "sound": "rtseg.io.outputs.stream_copy.StreamCopier.take",
     "recorder": "rtseg.video.verify.Recorder.see",
 }
@@ -190,7 +190,7 @@ def test_a_backend_that_raises_is_told_in_one_line(drive: Path) -> None:
     done = subprocess.run([*command, "--stats", "-"], capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 1
     assert "rtseg: the device went away; plug it in\n" in done.stderr
-    assert f"what was written until then is kept as {out.with_name('out.partial.mp4')}" in done.stderr
+    assert f"the unfinished output is kept as {out.with_name('out.partial.mp4')}" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert 0 < len(read(out.with_name("out.partial.mp4"))) < FRAMES

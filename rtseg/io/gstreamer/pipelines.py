@@ -29,7 +29,7 @@ _SOFTWARE = "videoconvert ! 'video/x-raw,format={I420,NV12}'"
 
 
 @dataclass(frozen=True)
-class Encoder:
+class GstEncoder:
     """The elements that make H.264 of raw pictures."""
 
     name: str
@@ -122,7 +122,7 @@ def srt_pipeline(url: str, has: Has = has_element) -> str:
     return f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0 ! {_decoded(has)}"
 
 
-def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000, has: Has = has_element) -> Encoder:
+def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000, has: Has = has_element) -> GstEncoder:
     """H.264: the board's encoder where there is one, else x264 or OpenH264.
 
     Args:
@@ -139,13 +139,13 @@ def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000
         # Sets of parameters before each key frame, so that a stream can be joined and a cut file be read.
         options = f"bitrate={bitrate} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
         chain = f"nvvidconv ! {_NVMM} ! nvv4l2h264enc {options} maxperf-enable=true ! h264parse"
-        return Encoder("nvv4l2h264enc", chain, hardware=True)
+        return GstEncoder("nvv4l2h264enc", chain, hardware=True)
     if has("x264enc"):
         options = f"pass=qual quantizer={quality} tune=zerolatency speed-preset=ultrafast key-int-max={interval}"
-        return Encoder("x264enc", f"videoconvert ! video/x-raw,format=I420 ! x264enc {options} ! h264parse", False)
+        return GstEncoder("x264enc", f"videoconvert ! video/x-raw,format=I420 ! x264enc {options} ! h264parse", False)
     if has("openh264enc"):
         options = f"bitrate={bitrate} gop-size={interval}"
-        return Encoder(
+        return GstEncoder(
             "openh264enc", f"videoconvert ! video/x-raw,format=I420 ! openh264enc {options} ! h264parse", False
         )
     raise SinkError(f"GStreamer has no H.264 encoder here (nvv4l2h264enc, x264enc, openh264enc): `{INSTALL}`")
@@ -159,7 +159,7 @@ _MUXERS = {
 }
 
 
-def to_file(path: str, encoded: Encoder, has: Has = has_element) -> str:
+def to_file(path: str, encoded: GstEncoder, has: Has = has_element) -> str:
     """From frames on standard input to an encoded file.
 
     Raises:
@@ -171,7 +171,7 @@ def to_file(path: str, encoded: Encoder, has: Has = has_element) -> str:
     return f"{_from_pipe()} ! {encoded.chain} ! {_MUXERS[suffix]} ! filesink location={shlex.quote(path)}"
 
 
-def to_srt(url: str, encoded: Encoder, has: Has = has_element) -> str:
+def to_srt(url: str, encoded: GstEncoder, has: Has = has_element) -> str:
     """From frames on standard input to an MPEG transport stream over SRT.
 
     Raises:

@@ -86,7 +86,7 @@ class Coding:
         )
 
 
-class Encoder:
+class VideoEncoder:
     """The picture stream of an output.
 
     Args:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, head, write_header
-from rtseg.io.gstreamer.pipelines import STDIN_FD, Encoder, command_line, encoder, to_file
+from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.outputs.partial_file import Partial
 from rtseg.io.outputs.read_back import read_back
@@ -232,5 +232,5 @@ def dry_run(path: str | Path, info: StreamInfo, *, crf: int | None = None) -> st
     return command_line(to_file(str(path), _encoder(info, crf)))
 
 
-def _encoder(info: StreamInfo, crf: int | None) -> Encoder:
+def _encoder(info: StreamInfo, crf: int | None) -> GstEncoder:
     return encoder(info.frame_rate or Fraction(25), quality=23 if crf is None else crf)

@@ -16,7 +16,7 @@ from rtseg.core.errors import SinkError
 from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
-from rtseg.io.outputs.encoder import Coding, Encoder
+from rtseg.io.outputs.encoder import Coding, VideoEncoder
 from rtseg.io.outputs.partial_file import Partial, reason
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.stream_copy import StreamCopier
@@ -247,7 +247,7 @@ class VideoSink:
 
     # Opening
 
-    def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, Encoder, StreamCopier]:
+    def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, VideoEncoder, StreamCopier]:
         unfragmented = any(
             codec_name(stream) in (self._kind.covers if stream.index in self._info.covers else ("mov_text", "ttml"))
             for stream in streams
@@ -264,7 +264,7 @@ class VideoSink:
             before = [stream for stream in streams if self._is_before_video(stream, streams)]
             for stream in before:
                 others.add(stream)
-            encoder = Encoder(container, self._kind, self._info, self._coding)
+            encoder = VideoEncoder(container, self._kind, self._info, self._coding)
             for stream in streams:
                 if stream not in before:
                     others.add(stream)

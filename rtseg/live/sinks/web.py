@@ -30,7 +30,7 @@ from rtseg.core.frame import Frame, Passthrough, SegmentedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
 from rtseg.live.controls import Controls, LiveNumbers
-from rtseg.live.sinks.web_handler import Handler
+from rtseg.live.sinks.web_handler import Handler, WebPage
 
 STREAM_PIXELS = 1280
 """Larger pictures are made this wide for the page; `/snapshot.png` has their full size."""
@@ -185,9 +185,9 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], sink: WebSink) -> None:
+    def __init__(self, address: tuple[str, int], page: WebPage) -> None:
         """Binds the address. Raises OSError."""
-        self.sink = sink
+        self.page = page
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         if ":" in address[0]:

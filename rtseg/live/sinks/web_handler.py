@@ -9,16 +9,13 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from rtseg._version import __version__
 from rtseg.core.errors import OptionError
-from rtseg.live.controls import VIEWS
+from rtseg.live.controls import VIEWS, Controls, LiveNumbers
 from rtseg.live.sinks.prometheus import exposition
-
-if TYPE_CHECKING:
-    from rtseg.live.sinks.web import WebSink
 
 COOKIE = "rtseg_token"
 _FILES = {
@@ -43,6 +40,30 @@ _HEADERS = {
 }
 
 
+class WebPage(Protocol):
+    """The state that requests read and change."""
+
+    controls: Controls
+    numbers: LiveNumbers
+    token: str | None
+
+    @property
+    def closed(self) -> bool:
+        """True once the page is no longer served."""
+
+    def newer_jpeg(self, serial: int, timeout_seconds: float) -> tuple[int, bytes]:
+        """Return a frame newer than `serial` with its own serial number, or the last one after the timeout."""
+
+    def png(self) -> bytes | None:
+        """Return the latest frame at full size, None before the first."""
+
+    def about(self) -> Mapping[str, Any]:
+        """Return what does not change during a run."""
+
+    def admits_host(self, host: str) -> bool:
+        """Return True if a request for this host name belongs to this page."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers what one browser asks, one request after the other."""
 
@@ -53,9 +74,9 @@ class Handler(BaseHTTPRequestHandler):
     """Seconds without a byte, in either direction, after which a connection is dropped."""
 
     @property
-    def sink(self) -> WebSink:
+    def page(self) -> WebPage:
         """What is shown."""
-        return self.server.sink  # type: ignore[attr-defined,no-any-return]
+        return self.server.page  # type: ignore[attr-defined,no-any-return]
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged for each request: paths may hold the token."""
@@ -75,20 +96,20 @@ class Handler(BaseHTTPRequestHandler):
             case "/stream.mjpg":
                 self._stream()
             case "/snapshot.png":
-                picture = self.sink.png()
+                picture = self.page.png()
                 if picture is None:
                     self._refuse(503, "there is no picture yet")
                 else:
                     self._answer(200, "image/png", picture, {"Content-Disposition": 'inline; filename="rtseg.png"'})
             case "/stats":
-                self._json(200, self.sink.numbers.latest)
+                self._json(200, self.page.numbers.latest)
             case "/metrics":
-                text = exposition(self.sink.numbers.latest)
+                text = exposition(self.page.numbers.latest)
                 self._answer(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
             case "/controls":
                 self._controls()
             case "/about":
-                self._json(200, {"rtseg": __version__, "views": list(VIEWS), **self.sink.about()})
+                self._json(200, {"rtseg": __version__, "views": list(VIEWS), **self.page.about()})
             case "/healthz":
                 self._health()
             case _:
@@ -110,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path == "/controls":
             self._change(body)
         elif url.path == "/controls/snapshot":
-            self.sink.controls.ask_snapshot()
+            self.page.controls.ask_snapshot()
             self._json(202, {"snapshot": "asked for"})
         else:
             self._refuse(404, "there is no such page")
@@ -119,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _admitted(self, path: str, token: str) -> bool:
         host = self.headers.get("Host", "")
-        if not self.sink.admits_host(_without_port(host)):
+        if not self.page.admits_host(_without_port(host)):
             self._refuse(421, "this page is not served under that name")
             return False
         origin = self.headers.get("Origin")
@@ -127,26 +148,26 @@ class Handler(BaseHTTPRequestHandler):
         if elsewhere or (origin is not None and origin != f"http://{host}"):
             self._refuse(403, "requests of other sites are refused")
             return False
-        if path == "/healthz" or self.sink.token is None or self._knows(token):
+        if path == "/healthz" or self.page.token is None or self._knows(token):
             return True
         self._refuse(401, "the address needs its token: open the link that rtseg printed")
         return False
 
     def _knows(self, token: str) -> bool:
-        assert self.sink.token is not None
+        assert self.page.token is not None
         given = [token, self.headers.get("Authorization", "").removeprefix("Bearer ")]
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
         except CookieError:
             cookie = None
         given.append(cookie.value if cookie else "")
-        return any(hmac.compare_digest(each.encode(), self.sink.token.encode()) for each in given)
+        return any(hmac.compare_digest(each.encode(), self.page.token.encode()) for each in given)
 
     def _keep_token(self) -> None:
         """Moves the token from the address, where history and screenshots keep it, into a cookie."""
         headers = {"Location": "/"}
-        if self.sink.token is not None:
-            headers["Set-Cookie"] = f"{COOKIE}={self.sink.token}; HttpOnly; SameSite=Strict; Path=/"
+        if self.page.token is not None:
+            headers["Set-Cookie"] = f"{COOKIE}={self.page.token}; HttpOnly; SameSite=Strict; Path=/"
         self._answer(303, "text/plain; charset=utf-8", b"", headers)
 
     # What they get
@@ -158,15 +179,15 @@ class Handler(BaseHTTPRequestHandler):
         self._head(200, "multipart/x-mixed-replace; boundary=frame", None)
         self.wfile.write(b"--frame\r\n")
         serial = 0
-        while not self.sink.closed:
-            serial, picture = self.sink.newer_jpeg(serial, _REPEAT_SECONDS)
-            if picture and not self.sink.closed:
+        while not self.page.closed:
+            serial, picture = self.page.newer_jpeg(serial, _REPEAT_SECONDS)
+            if picture and not self.page.closed:
                 # The boundary that ends this part is sent with it: a browser shows a part when it has seen its end.
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
                 self.wfile.write(head.encode() + picture + b"\r\n--frame\r\n")
 
     def _controls(self) -> None:
-        wanted = self.sink.controls.wanted
+        wanted = self.page.controls.wanted
         self._json(200, {"view": wanted.view, "alpha": wanted.alpha, "legend": wanted.legend, "paused": wanted.paused})
 
     def _change(self, body: bytes) -> None:
@@ -177,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
             for name, value in given.items():
                 if not isinstance(value, _FIELDS[name]) or (name == "alpha" and isinstance(value, bool)):
                     raise OptionError(f"{name} can't be {json.dumps(value)}")
-            self.sink.controls.set(**given)
+            self.page.controls.set(**given)
         except (OptionError, ValueError) as error:  # JSON's own errors are ValueErrors
             self._refuse(400, str(error))
         else:
@@ -185,8 +206,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _health(self) -> None:
         """The run publishes its numbers every second: it is alive if new ones come soon."""
-        before, _ = self.sink.numbers.wait_newer(0, 0)
-        serial, numbers = self.sink.numbers.wait_newer(before, _ALIVE_SECONDS)
+        before, _ = self.page.numbers.wait_newer(0, 0)
+        serial, numbers = self.page.numbers.wait_newer(before, _ALIVE_SECONDS)
         if serial == before:
             self._json(503, {"status": "stalled", "why": f"no new numbers for {_ALIVE_SECONDS:g} s"})
         else:
