@@ -1,1 +1,1 @@
-"""The U-Net in torch: architecture, checkpoints, preprocessing and importers of other libraries."""
+"""U-Net in torch: architecture, checkpoints, preprocessing, and importers for checkpoints of other libraries."""

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the model's description for use, and training checkpoints to go on from."""
+"""Weights on disk: safetensors with the model's description, and training checkpoints that a run can resume from."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.unet import VARIANTS, UNet
 
 CHECKPOINT_FORMAT = 1
-"""Raised when a training checkpoint's fields change their meaning."""
+"""Format version of training checkpoints. Increase it when a field changes its meaning."""
 
 
 def save_weights(model: UNet, description: ModelInfo, path: Path | str) -> None:
-    """Writes the weights, as they are, and the description as safetensors; replaces the file when the new one is whole."""
+    """Write the weights and the description as safetensors. The file at `path` is replaced only when the new one is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = create_partial(path)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    # Through bytes: `save_file` makes a file that nobody else may read.
+    # Not `save_file`: it creates a file that other users can't read.
     partial.write_bytes(safetensors.torch.save(tensors, metadata={METADATA_KEY: description.to_json()}))
     _rename(partial, path)
 
 
 def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
-    """The network and its description from a safetensors file or a training checkpoint (of that, the averaged weights).
+    """Load a network and its description from a safetensors file or a training checkpoint (the averaged weights).
 
     Returns:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        ModelError: the file is missing, damaged, or not of rtseg.
+        ModelError: the file is missing, damaged, or was not written by rtseg.
     """
     path = Path(path)
     if path.suffix == ".pt":
-        saved = load_checkpoint(path)
-        text, tensors = saved["description"], saved["ema"]
+        checkpoint = load_checkpoint(path)
+        text, tensors = checkpoint["description"], checkpoint["ema"]
     else:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; give a model.safetensors or last.pt that `rtseg train` wrote")
@@ -53,7 +53,7 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: is not a safetensors file, or is damaged ({error})") from error
     if text is None:
-        raise ModelError(f"{path}: holds weights, but no description of the model; it was not written by rtseg")
+        raise ModelError(f"{path}: contains weights, but no description of the model; it was not written by rtseg")
     description = ModelInfo.from_json(text, str(path))
     variant = description.network.removeprefix("unet-")
     if variant not in VARIANTS:
@@ -71,7 +71,7 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
 
 
 def save_checkpoint(path: Path | str, state: dict[str, Any]) -> None:
-    """Writes what a training run needs to go on. A kill at any moment leaves the old file or the new one, whole."""
+    """Write the state of a training run. If the process is killed, the old or the new file is left complete."""
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial.pt")
     torch.save({"rtseg_checkpoint": CHECKPOINT_FORMAT, **state}, partial)
@@ -79,21 +79,21 @@ def save_checkpoint(path: Path | str, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. Nothing in the file is executed (`weights_only`).
+    """Load a file of `save_checkpoint` to the CPU. No code in the file is executed (`weights_only`).
 
     Raises:
-        ModelError: the file is missing, damaged, or no checkpoint of this version.
+        ModelError: the file is missing, damaged, or not a checkpoint of this version.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint; start without --resume")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what pickle, zip and its own reader raise
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises the errors of pickle, zipfile and its own reader
         raise ModelError(f"{path}: is not a training checkpoint, or is damaged ({type(error).__name__})") from error
-    if not isinstance(saved, dict) or saved.get("rtseg_checkpoint") != CHECKPOINT_FORMAT:
+    if not isinstance(checkpoint, dict) or checkpoint.get("rtseg_checkpoint") != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: is not a training checkpoint of this version of rtseg")
-    return saved
+    return checkpoint
 
 
 def _rename(partial: Path, path: Path) -> None:

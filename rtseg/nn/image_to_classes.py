@@ -1,8 +1,8 @@
-"""The network as the one function that every runnable model is: uint8 picture in, uint8 class map out.
+"""Runnable form of the network: uint8 image in, uint8 class map out.
 
-Normalization, padding, the network, upsampling and argmax are all inside, so that every run-time gets the same bytes and
-answers in the same bytes. The first operation on the picture and the last before the class map are type casts: TensorRT
-allows uint8 at a network's edge alone.
+The module contains normalization, padding, the network, upsampling and argmax, so that every runtime has the same input and
+output. The first operation on the image and the last operation before the class map are type casts, because TensorRT allows
+uint8 only at the edges of a network.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rtseg.nn.unet import HEAD_STRIDE, STRIDE, ConvBN, UNet
 
 
 def normalize(image: Tensor) -> Tensor:
-    """uint8 `[N, H, W, 3]` RGB -> float32 `[N, 3, H, W]`, about zero mean and unit variance."""
+    """Normalize uint8 `[N, H, W, 3]` RGB to float32 `[N, 3, H, W]` with about zero mean and unit variance."""
     return (image.float() - 112.0).mul(1.0 / 64.0).permute(0, 3, 1, 2)
 
 
-def folded(model: UNet) -> UNet:
-    """A copy for inference: every BatchNorm folded into its convolution, no auxiliary heads."""
+def fold_batch_norm(model: UNet) -> UNet:
+    """Return a copy for inference: each BatchNorm folded into its convolution, auxiliary heads removed."""
     model = copy.deepcopy(model).eval()
     model.aux_heads = nn.ModuleList()
     for module in list(model.modules()):
@@ -37,11 +37,11 @@ def folded(model: UNet) -> UNet:
 
 
 class ImageToClasses(nn.Module):
-    """The first form: one picture after the other.
+    """Class map of each image, without temporal smoothing.
 
     Args:
-        model: the network; used as it is, so that training can validate with it. Its type decides the arithmetic's:
-            after `.half()` everything between normalization and argmax is FP16.
+        model: the network, not copied, so that training can validate with it. The data type of its weights is the data type
+            of the computation: after `.half()`, everything between normalization and argmax is FP16.
     """
 
     def __init__(self, model: UNet) -> None:
@@ -49,35 +49,35 @@ class ImageToClasses(nn.Module):
         self.model = model
 
     def scores(self, image: Tensor) -> Tensor:
-        """Class scores (logits) at the head's size, `[N, classes, ceil(H / 2), ceil(W / 2)]`."""
+        """Compute class scores (logits) at the resolution of the head, `[N, classes, ceil(H / 2), ceil(W / 2)]`."""
         height, width = image.shape[1], image.shape[2]
-        x = normalize(image).to(self.model.head.weight.dtype)  # normalized in FP32, whatever comes after
+        x = normalize(image).to(self.model.head.weight.dtype)  # normalization is always FP32
         x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))  # right and bottom, with the mean gray
         scores: Tensor = self.model(x)
         return scores[:, :, : (height + 1) // HEAD_STRIDE, : (width + 1) // HEAD_STRIDE]
 
     def classes(self, scores: Tensor, image: Tensor) -> Tensor:
-        """Class map at the image's size."""
+        """Return the class map at the size of the image."""
         scores = F.interpolate(scores, scale_factor=float(HEAD_STRIDE), mode="bilinear", align_corners=False)
         return scores[:, :, : image.shape[1], : image.shape[2]].argmax(dim=1).to(torch.uint8)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image, uint8 `[N, H, W, 3]` RGB -> classes, uint8 `[N, H, W]`. H, W and N are free."""
+        """Map images, uint8 `[N, H, W, 3]` RGB, to classes, uint8 `[N, H, W]`. N, H and W are free."""
         return self.classes(self.scores(image), image)
 
 
 class SmoothImageToClasses(ImageToClasses):
-    """The second form, for steadier video: what the frames before said is kept in part.
+    """Class map of each frame with temporal smoothing: an exponential moving average of the scores.
 
-    New scores = keep * scores + (1 - keep) * scores of the image. Scores are logits, FP16 `[N, classes, ceil(H / 2),
-    ceil(W / 2)]`, so that `keep` 0 says exactly what the first form says; averaged logits are the geometric mean of the
-    class probabilities. `keep` is a float32 scalar, 0 to 1. The caller starts a stream with zeros and `keep` 0, and holds the
-    scores from one frame of that stream to the next.
+    New scores = momentum * scores + (1 - momentum) * scores of the image. Scores are logits, FP16 `[N, classes, ceil(H / 2),
+    ceil(W / 2)]`; the average of logits is the geometric mean of the class probabilities. `momentum` is a float32 scalar
+    from 0 to 1; with 0 the result equals that of `ImageToClasses`. The caller starts a stream with zeros and momentum 0, and
+    passes the scores of each frame to the next frame of the same stream.
     """
 
-    def forward(self, image: Tensor, scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """(image, scores, keep) -> (classes, new scores)."""
+    def forward(self, image: Tensor, scores: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Map (image, scores, momentum) to (classes, new scores)."""
         new = self.scores(image)
-        keep = keep.to(new.dtype)
-        mixed = keep * scores.to(new.dtype) + (1.0 - keep) * new
+        momentum = momentum.to(new.dtype)
+        mixed = momentum * scores.to(new.dtype) + (1.0 - momentum) * new
         return self.classes(mixed, image), mixed.to(torch.float16)

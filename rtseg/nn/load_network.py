@@ -1,4 +1,4 @@
-"""A checkpoint, rtseg's own or another library's, as one torch module of the model contract."""
+"""Load a checkpoint, of rtseg or of another library, as one torch module that fulfills the model contract."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from rtseg.core.errors import ModelError
 from rtseg.core.files import utf8_path
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.checkpoint import load_weights
-from rtseg.nn.image_to_classes import ImageToClasses, folded
+from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
 from rtseg.nn.importers import Imported, import_checkpoint
 from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import UNet
 
 
 class ImportedToClasses(nn.Module):
-    """Image, uint8 `[N, H, W, 3]` RGB -> classes, uint8 `[N, H, W]`, of a network that `importers` built.
+    """Class map of each image, from a network that `importers` built.
 
     Args:
-        network: float `[N, 3, H, W]`, normalized -> scores `[N, classes, H, W]`. Its type decides the arithmetic's.
-        mean: subtracted from RGB of 0 to 1, in FP32.
-        std: what that is divided by.
+        network: normalized float `[N, 3, H, W]` -> scores `[N, classes, H, W]`. The data type of its weights is the data type of
+            the computation.
+        mean: subtracted from RGB of range 0 to 1, in FP32.
+        std: divisor of the difference.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -36,7 +37,7 @@ class ImportedToClasses(nn.Module):
         self._mean, self._std = tuple(mean), tuple(std)
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 in, uint8 out."""
+        """Map images, uint8 `[N, H, W, 3]` RGB, to classes, uint8 `[N, H, W]`."""
         mean, std = (torch.tensor(v, device=image.device).reshape(1, 3, 1, 1) for v in (self._mean, self._std))
         x = (image.float().permute(0, 3, 1, 2) / 255.0 - mean) / std
         scores: Tensor = self.network(x.to(next(self.network.parameters()).dtype))
@@ -45,37 +46,39 @@ class ImportedToClasses(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """What a checkpoint holds."""
+    """Network of a checkpoint, with its description."""
 
     module: nn.Module
     """uint8 `[N, H, W, 3]` RGB -> uint8 `[N, H, W]`; FP32, on the CPU, in evaluation mode."""
 
     description: ModelInfo
-    """What the model says of itself."""
+    """Classes, input size and other metadata of the model."""
 
     notes: tuple[str, ...]
-    """What was assumed, one sentence each."""
+    """Assumptions that were made, one sentence each."""
 
-    own: UNet | None
-    """The network, if it is one of rtseg's."""
+    unet: UNet | None
+    """The network itself, if rtseg trained it."""
 
     imported: Imported | None
-    """The network, if it is another library's."""
+    """The network itself, if another library trained it."""
 
 
-def open_network(path: Path, size: tuple[int, int] | None = None, preparation: Preprocessing | None = None) -> Network:
-    """Reads a checkpoint. Nothing in the file is executed.
+def open_network(
+    path: Path, size: tuple[int, int] | None = None, preprocessing: Preprocessing | None = None
+) -> Network:
+    """Load a checkpoint. No code in the file is executed.
 
     Args:
-        path: a file that `rtseg train` wrote, or one that `rtseg.nn.importers` knows.
-        size: (width, height) of the input; None: the model's own, which other libraries' files do not record.
-        preparation: what the file does not say.
+        path: a file that `rtseg train` wrote, or one that `rtseg.nn.importers` supports.
+        size: (width, height) of the input; None: the model's own size, which files of other libraries do not record.
+        preprocessing: metadata that the file does not contain.
 
     Raises:
-        ModelError: missing, damaged, unknown, or with weights that are not finite.
+        ModelError: the file is missing, damaged or of an unknown network, or it contains weights that are not finite.
     """
-    said = preparation or Preprocessing()
-    if path.is_file() and is_own(path):
+    preprocessing = preprocessing or Preprocessing()
+    if path.is_file() and is_rtseg_checkpoint(path):
         model, description = load_weights(path)
         broken = next(
             (name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())), None
@@ -84,23 +87,30 @@ def open_network(path: Path, size: tuple[int, int] | None = None, preparation: P
             raise ModelError(
                 f"{path}: the weights '{broken}' are not finite; the training diverged, use an earlier checkpoint"
             )
-        description = replace(description, classes=said.classes or description.classes)
+        description = replace(description, classes=preprocessing.classes or description.classes)
         if len(description.classes) != model.classes:
             raise ModelError(f"{path} has {model.classes} classes, but --classes names {len(description.classes)}")
-        return Network(ImageToClasses(folded(model)).eval(), description, (), model, None)
-    imported = import_checkpoint(path, classes=said.classes, mean=said.mean, std=said.std, size=size, blur=said.blur)
+        return Network(ImageToClasses(fold_batch_norm(model)).eval(), description, (), model, None)
+    imported = import_checkpoint(
+        path,
+        classes=preprocessing.classes,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        size=size,
+        blur=preprocessing.blur,
+    )
     module = ImportedToClasses(imported.module, imported.mean, imported.std).eval()
     return Network(module, imported.description, imported.assumptions, None, imported)
 
 
-def is_own(path: Path) -> bool:
-    """Whether `rtseg train` wrote a file: told by its header, without reading weights."""
+def is_rtseg_checkpoint(path: Path) -> bool:
+    """Return True if `rtseg train` wrote the file. Reads the header, not the weights."""
     if path.suffix == ".safetensors":
         try:
             with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
                 return METADATA_KEY in (file.metadata() or {})
         except (SafetensorError, OSError):
-            return False  # damaged: the importers say so
+            return False  # damaged: the importers report it
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)

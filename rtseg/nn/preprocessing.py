@@ -1,4 +1,4 @@
-"""What the user says of a model that came from elsewhere."""
+"""Metadata of a model that its file does not contain: class names, normalization, layout and output."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from rtseg.core.errors import OptionError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model from elsewhere does not say of itself."""
+    """Metadata of a model of another library, given by the user because the file does not contain it."""
 
     classes: tuple[str, ...] | None = None
     """Class names in index order; None: `class-0`, `class-1` ..."""
 
     mean: tuple[float, float, float] | None = None
-    """Subtracted from RGB of 0 to 1 (of 0 to 255 where a value is above 1)."""
+    """Subtracted from RGB of range 0 to 1 (of range 0 to 255 if a value is above 1)."""
 
     std: tuple[float, float, float] | None = None
-    """What that is divided by, on the same scale."""
+    """Divisor of the difference, on the same scale."""
 
     layout: str | None = None
-    """`nchw` or `nhwc`; None: told by where the 3 channels stand."""
+    """`nchw` or `nhwc`; None: detected from the axis of size 3."""
 
     output: str | None = None
-    """Name of the output to use; None: found by its shape, or asked for where several may be meant."""
+    """Name of the output to use; None: detected by its shape. Required if the choice is ambiguous."""
 
     output_kind: str | None = None
-    """What it holds, one of `onnx_output.KINDS`; None: found in the graph."""
+    """Content of the output, one of `onnx_output.KINDS`; None: detected from the graph."""
 
     output_layout: str | None = None
-    """Where it has the classes, `nchw` or `nhwc`; None: found in the graph."""
+    """Layout of the output, `nchw` or `nhwc`; None: detected from the graph."""
 
     blur: bool = False
-    """A fastai network was trained with `blur=True`, which leaves no trace in its file."""
+    """True if a fastai network was trained with `blur=True`, which its file does not record."""
 
     @property
-    def on_255(self) -> bool:
-        """Whether `mean` and `std` are on the scale of 0 to 255: one of their values is above 1."""
+    def uses_255_scale(self) -> bool:
+        """True if `mean` and `std` are on the scale of 0 to 255: one of their values is above 1."""
         return max(*(self.mean or (0.0,)), *(self.std or (0.0,))) > 1.0
 
     def check(self) -> None:
-        """Raises OptionError where `mean` and `std` can't be meant as they are given."""
+        """Raise OptionError if `mean` or `std` is not finite, `std` is not positive, or the two are on different scales."""
         for option, values in (("--mean", self.mean or ()), ("--std", self.std or ())):
             if not all(math.isfinite(value) for value in values):
                 raise OptionError(f"{option} is {_joined(values)}; each value must be a finite number")
@@ -54,7 +54,7 @@ class Preprocessing:
             raise OptionError(f"--std is {_joined(self.std)}; each value must be above 0")
         if self.mean is None:
             return
-        # Zeros say nothing of the scale, and 255 with a deviation of 1 is what Caffe's networks take.
+        # A mean of zeros fits both scales. Networks of Caffe have means up to 255 with a deviation of 1.
         unit_mean = any(self.mean) and max(map(abs, self.mean)) <= 1
         if (unit_mean and max(self.std) > 1) or (max(self.mean) > 1 and min(self.std) < 1):
             raise OptionError(
@@ -63,11 +63,11 @@ class Preprocessing:
             )
 
     def chosen(self) -> dict[str, Any]:
-        """What was said, for the sidecar."""
+        """Return the fields that differ from their defaults, for the sidecar file."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def arguments(self) -> str:
-        """As `rtseg build` takes it on its command line, with a leading space each."""
+        """Return the fields as command-line options of `rtseg build`, with a space before each."""
         parts = []
         for name, value in self.chosen().items():
             text = ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""The network: a U-Net made for FP16 tensor cores and for CPUs, small enough for live video.
+"""U-Net for FP16 tensor cores and CPUs, small enough for live video.
 
     image [N, 3, H, W]
       stem    1/2   32 ─────────────────────────────────────────┐ 1x1
@@ -7,10 +7,11 @@
       stage 4 1/16 192 ─────────────────┐ 1x1   │       │       │
       stage 5 1/32 256 ── context ── up 128 ── up 96 ── up 64 ── up 16 ── head: scores [N, classes, H/2, W/2]
 
-(widths of `small`). It differs from the U-Net of Ronneberger, Fischer and Brox (2015) where that made it faster at the
-same accuracy: skips are added after a 1x1 convolution instead of concatenated, blocks are residual, and the head stands at
-half the input's size. Everything is a dense convolution with BatchNorm that folds into it, ReLU, or nearest-neighbor
-upsampling, so that every run-time has fast kernels for it. H and W must be multiples of 32; `rtseg.nn.image_to_classes` pads.
+(widths of `small`). It differs from the U-Net of Ronneberger, Fischer and Brox (2015) where a change made it faster at the
+same accuracy: skips are added after a 1x1 convolution instead of concatenated, blocks are residual, and the head is at half
+the resolution of the input. The only layers are dense convolutions with BatchNorm that folds into them, ReLU, and
+nearest-neighbor upsampling, for which every runtime has fast kernels. H and W must be multiples of 32;
+`rtseg.nn.image_to_classes` pads.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from torch import Tensor, nn
 from rtseg.core.errors import OptionError
 
 STRIDE = 32
-"""Height and width of the network's input must be multiples of this."""
+"""Required divisor of the height and width of the network's input."""
 
 HEAD_STRIDE = 2
-"""The scores are the input's size divided by this."""
+"""Ratio of the input resolution to the resolution of the scores."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of one network of the family."""
+    """Layer sizes of one variant of the network."""
 
     widths: tuple[int, int, int, int, int]
-    """Channels of the encoder's stages at strides 2, 4, 8, 16 and 32."""
+    """Channels of the encoder stages at strides 2, 4, 8, 16 and 32."""
 
     depths: tuple[int, int, int, int, int]
-    """3x3 convolutions in each of these stages; the first of each halves the size."""
+    """Number of 3x3 convolutions in each encoder stage; the first has stride 2."""
 
     decoder: tuple[int, int, int, int]
-    """Channels of the decoder's steps at strides 16, 8, 4 and 2."""
+    """Channels of the decoder steps at strides 16, 8, 4 and 2."""
 
 
 VARIANTS = {
@@ -48,11 +49,11 @@ VARIANTS = {
     "small": Variant((32, 64, 128, 192, 256), (1, 2, 3, 3, 2), (128, 96, 64, 16)),
     "medium": Variant((32, 96, 192, 256, 384), (1, 2, 4, 5, 3), (192, 128, 96, 32)),
 }
-"""0.8, 3.6 and 9.8 billion multiplications for one 480x360 image, padding included."""
+"""Variants by name: 0.8, 3.6 and 9.8 billion multiplications per 480x360 image, padding included."""
 
 
 class ConvBN(nn.Sequential):
-    """A convolution without bias and its BatchNorm, which `fuse_conv_bn_eval` folds into it at export."""
+    """Convolution without bias, followed by BatchNorm. `fuse_conv_bn_eval` folds the two at export."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
@@ -62,19 +63,19 @@ class ConvBN(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """A 3x3 convolution that learns what to add to its input."""
+    """Residual block with one 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = ConvBN(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> the same."""
+        """Map `[N, C, h, w]` to the same shape."""
         return F.relu(x + self.conv(x))
 
 
 class Stage(nn.Module):
-    """One step of the encoder: a convolution that halves the size, then residual ones."""
+    """Encoder stage: a convolution of stride 2, then residual blocks."""
 
     def __init__(self, channels_in: int, channels_out: int, depth: int) -> None:
         super().__init__()
@@ -82,13 +83,13 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*[Residual(channels_out) for _ in range(depth - 1)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in, h, w] -> [N, out, h/2, w/2]."""
+        """Map `[N, in, h, w]` to `[N, out, h/2, w/2]`."""
         x = self.blocks(F.relu(self.down(x)))
         return x
 
 
 class Context(nn.Module):
-    """Tells every position what the whole picture shows."""
+    """Global context: adds a projection of the mean over all positions to each position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,13 +97,13 @@ class Context(nn.Module):
         self.whole = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> the same."""
+        """Map `[N, C, h, w]` to the same shape."""
         mean = x.mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
         return F.relu(self.local(x) + self.whole(mean))
 
 
 class Up(nn.Module):
-    """One step of the decoder: twice the size, the skip added, and a 3x3 convolution to mix them."""
+    """Decoder step: upsampling by 2, addition of the skip connection, and a 3x3 convolution."""
 
     def __init__(self, channels_in: int, channels_skip: int, channels_out: int) -> None:
         super().__init__()
@@ -111,21 +112,23 @@ class Up(nn.Module):
         self.mix = ConvBN(channels_out, channels_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """[N, in, h, w] and the skip [N, skip, 2h, 2w] -> [N, out, 2h, 2w]."""
-        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="nearest")  # reduced first: a quarter of the work
+        """Map `[N, in, h, w]` and the skip connection `[N, skip, 2h, 2w]` to `[N, out, 2h, 2w]`."""
+        x = F.interpolate(
+            self.reduce(x), scale_factor=2.0, mode="nearest"
+        )  # reduced before upsampling: a quarter of the work
         x = F.relu(x + self.lateral(skip))
         return F.relu(self.mix(x))
 
 
 class UNet(nn.Module):
-    """Normalized image in, class scores at half its size out.
+    """U-Net that maps a normalized image to class scores at half its resolution.
 
     Args:
         classes: number of classes.
         variant: a name in `VARIANTS`.
 
     Raises:
-        OptionError: no such variant.
+        OptionError: there is no such variant.
     """
 
     def __init__(self, classes: int, variant: str = "small") -> None:
@@ -142,7 +145,7 @@ class UNet(nn.Module):
             [Up(i, s, o) for i, s, o in zip((w[4], *sizes.decoder[:-1]), w[3::-1], sizes.decoder, strict=True)]
         )
         self.head = nn.Conv2d(sizes.decoder[3], classes, 1)
-        # Training aids at strides 16 and 8, as in PSPNet; `forward` alone never uses them, so exports do not hold them.
+        # Auxiliary heads at strides 16 and 8, as in PSPNet. `forward` does not use them, so exports do not contain them.
         self.aux_heads = nn.ModuleList([nn.Conv2d(width, classes, 1) for width in sizes.decoder[:2]])
         self._initialize()
 
@@ -160,7 +163,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.context.whole.weight)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the decoder's steps give, at strides 16, 8, 4 and 2, of an image `[N, 3, H, W]`."""
+        """Compute the decoder's feature maps at strides 16, 8, 4 and 2 for an image `[N, 3, H, W]`."""
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -173,11 +176,11 @@ class UNet(nn.Module):
         return steps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores `[N, classes, H/2, W/2]` of a normalized image `[N, 3, H, W]`, H and W multiples of 32."""
+        """Map a normalized image `[N, 3, H, W]` to scores `[N, classes, H/2, W/2]`. H and W must be multiples of 32."""
         scores: Tensor = self.head(self.features(x)[-1])
         return scores
 
     def forward_with_aux(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same scores, and those of the auxiliary heads, `[N, classes, H/16, W/16]` and `[N, classes, H/8, W/8]`."""
+        """Return the scores and those of the auxiliary heads, `[N, classes, H/16, W/16]` and `[N, classes, H/8, W/8]`."""
         steps = self.features(x)
         return self.head(steps[-1]), [head(step) for head, step in zip(self.aux_heads, steps, strict=False)]

@@ -27,7 +27,7 @@ from rtseg.inference.segmenter import Segmenter  # noqa: E402
 from rtseg.inference.torch import TorchBackend  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.nn.checkpoint import save_checkpoint, save_weights  # noqa: E402
-from rtseg.nn.load_network import is_own, open_network  # noqa: E402
+from rtseg.nn.load_network import is_rtseg_checkpoint, open_network  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 from rtseg.nn.unet import UNet  # noqa: E402
 
@@ -120,16 +120,16 @@ def test_devices_and_files_that_are_not_there(own: Path, tmp_path: Path) -> None
 
 
 def test_rtsegs_own_files_are_told_by_their_header(own: Path, tmp_path: Path) -> None:
-    assert is_own(own)
+    assert is_rtseg_checkpoint(own)
     model = _network()
     training = tmp_path / "last.pt"
     save_checkpoint(training, {"ema": model.state_dict(), "description": DESCRIPTION.to_json()})
-    assert is_own(training)
-    assert open_network(training).own is not None
+    assert is_rtseg_checkpoint(training)
+    assert open_network(training).unet is not None
     torch.save(model.state_dict(), tmp_path / "plain.pt")
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
-    assert not is_own(tmp_path / "plain.pt")
-    assert not is_own(tmp_path / "plain.safetensors")
+    assert not is_rtseg_checkpoint(tmp_path / "plain.pt")
+    assert not is_rtseg_checkpoint(tmp_path / "plain.safetensors")
 
 
 # Bad input.
@@ -174,7 +174,7 @@ def test_bad_checkpoints_get_one_line(make: Any, suffix: str, own: Path, tmp_pat
 
 def test_another_librarys_file_needs_a_size(tmp_path: Path) -> None:
     path, _ = foreign("classic-16-bilinear-odd", tmp_path)
-    with pytest.raises(ModelError, match="does not say at what size it was trained; give it"):
+    with pytest.raises(ModelError, match="does not record the size it was trained at; give it"):
         build(path, target="onnx", out=tmp_path / "built")
 
 

@@ -92,9 +92,9 @@ def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str
 def test_normalization_is_done_as_told(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
     shifted = dataclasses.replace(PLAIN, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    on_255 = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
+    uses_255_scale = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
     first = quick(theirs, tmp_path / "a", size=(64, 48), preparation=shifted)
-    second = quick(theirs, tmp_path / "b", size=(64, 48), preparation=on_255)
+    second = quick(theirs, tmp_path / "b", size=(64, 48), preparation=uses_255_scale)
     picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalization, below the threshold of 79.5 / 255
     answers = [onnx_run(read_onnx(built.path), "")(picture) for built in (first, second)]
     np.testing.assert_array_equal(answers[0], answers[1])

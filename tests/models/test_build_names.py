@@ -92,7 +92,7 @@ def test_checkpoints_of_such_names_are_read(ending: str, tmp_path: Path) -> None
     from safetensors.torch import load_file, save_file
 
     from rtseg.nn.importers.load import load
-    from rtseg.nn.load_network import is_own
+    from rtseg.nn.load_network import is_rtseg_checkpoint
 
     plain, model = tmp_path / f"plain{ending}", tmp_path / f"{NAME}{ending}"
     weights = load_file(ASSETS / "camvid-nano.safetensors")
@@ -101,11 +101,11 @@ def test_checkpoints_of_such_names_are_read(ending: str, tmp_path: Path) -> None
     read = load(model).tensors
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], tensor.float()) for name, tensor in weights.items())
-    assert not is_own(model)
+    assert not is_rtseg_checkpoint(model)
     if ending == ".safetensors":
         from rtseg.nn.checkpoint import load_weights
 
         shutil.copy(ASSETS / "camvid-nano.safetensors", model)
-        assert is_own(model)
+        assert is_rtseg_checkpoint(model)
         network, _ = load_weights(model)
         assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())

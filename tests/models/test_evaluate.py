@@ -206,14 +206,14 @@ def test_bundled_models_on_camvid(camvid: Path, name: str, accuracy: float, miou
     from rtseg.inference.bundled_models import ASSETS
     from rtseg.inference.segmenter import Segmenter
     from rtseg.nn.checkpoint import load_weights
-    from rtseg.nn.image_to_classes import ImageToClasses, folded
+    from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
 
     val = open_dataset(camvid)
     with Segmenter(name, backend="openvino") as segmenter:
         measured = [evaluate(segmenter, val, classes=segmenter.classes)]
     session = runtime.InferenceSession(str(ASSETS / f"camvid-{name}.onnx"), providers=["CPUExecutionProvider"])
     measured.append(evaluate(lambda rgb: session.run(None, {"image": rgb[None]})[0][0], val))
-    module = ImageToClasses(folded(load_weights(ASSETS / f"camvid-{name}.safetensors")[0]))
+    module = ImageToClasses(fold_batch_norm(load_weights(ASSETS / f"camvid-{name}.safetensors")[0]))
     with torch.inference_mode():
         measured.append(evaluate(lambda rgb: module(torch.from_numpy(rgb[None]))[0].numpy(), val))
     assert all(evaluation.pixel_accuracy >= accuracy for evaluation in measured)

@@ -1,4 +1,4 @@
-"""Imported networks leave torch: as FP16 ONNX, by ONNX Runtime and OpenVINO, they still give the library's class map."""
+"""Imported networks as FP16 ONNX: ONNX Runtime and OpenVINO return the class map of the library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAMILIES = {
     "classic-12-transposed-binary": 0.999,
     "smp-narrow-binary": 0.999,
 }
-"""Of each family the fixture whose scores lie furthest apart, with the share of pixels that FP16 must keep."""
+"""Fixture of each family with the largest score margins, and the required share of equal pixels in FP16."""
 
 
 def save(name: str, folder: Path) -> Path:
@@ -43,26 +43,26 @@ def save(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_fp16_by_onnx_runtime_and_openvino_is_the_librarys_class_map(name: str, tmp_path: Path) -> None:
+def test_fp16_class_map_in_onnx_runtime_and_openvino_equals_that_of_the_library(name: str, tmp_path: Path) -> None:
     width, height = size = tuple(load(name)["size"])
     origin = CheckpointOrigin(save(name, tmp_path), Preprocessing(), size)
     graph = origin.graph(size, 1, "fp16").SerializeToString()
-    picture, truth = image(height, width), expected(name)
+    rgb, truth = image(height, width), expected(name)
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    by_onnx = session.run(["classes"], {"image": picture[None]})[0][0]
+    by_onnx = session.run(["classes"], {"image": rgb[None]})[0][0]
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    by_openvino = compiled(picture[None])[0][0]
+    by_openvino = compiled(rgb[None])[0][0]
 
-    maps = {"torch": origin.original(size)(picture), "onnxruntime": by_onnx, "openvino": by_openvino}
+    maps = {"torch": origin.original(size)(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
     for backend, class_map in maps.items():
         assert class_map.dtype == np.uint8, backend
         assert (class_map == truth).mean() >= FAMILIES[name], backend
 
 
-def wrong_colors(right: Any, *arguments: Any) -> Any:
-    nodes = right(*arguments)
+def swap_channels(original: Any, *arguments: Any) -> Any:
+    nodes = original(*arguments)
     swap = onnx.helper.make_node("Gather", ["image", "swap"], ["bgr"], axis=3)
     arguments[0].graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1, 0]), "swap"))
     nodes[0].input[0] = "bgr"
@@ -70,7 +70,7 @@ def wrong_colors(right: Any, *arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["another library's", "rtseg's own"])
-def test_wrong_wrapper_around_a_checkpoint_is_refused(
+def test_refuses_wrapper_that_disagrees_with_checkpoint(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
@@ -81,14 +81,14 @@ def test_wrong_wrapper_around_a_checkpoint_is_refused(
         )
     else:
         path = save("classic-16-bilinear-odd", tmp_path)
-        right = onnx_source._before
-        monkeypatch.setattr(onnx_source, "_before", lambda *arguments: wrong_colors(right, *arguments))
+        original = onnx_source._before
+        monkeypatch.setattr(onnx_source, "_before", lambda *arguments: swap_channels(original, *arguments))
     with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels"):
         build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path)
     assert not list((tmp_path / "built").iterdir())
 
 
-def test_a_network_that_the_weights_do_not_show_is_not_called_the_users(tmp_path: Path) -> None:
+def test_report_names_rtsegs_reading_of_weights_as_reference(tmp_path: Path) -> None:
     lines: list[str] = []
     path = save("classic-16-bilinear-odd", tmp_path)
     cv2.imwrite(str(tmp_path / "frame.png"), image(64, 96)[:, :, ::-1])
@@ -111,10 +111,10 @@ def free_size_session(module: Any) -> Any:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("name", ["fastai2-narrow-no-cross", "classic-16-bilinear-odd", "smp-narrow-odd"])
-def test_height_and_width_can_stay_free_in_the_graph(name: str, tmp_path: Path) -> None:
+def test_exported_graph_has_free_height_and_width(name: str, tmp_path: Path) -> None:
     module = import_checkpoint(save(name, tmp_path), size=(64, 64)).module
     session = free_size_session(module)
     for height, width in ((64, 96), (47, 50)):
-        picture = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255
-        scores = session.run(None, {session.get_inputs()[0].name: picture.numpy()})[0]
-        np.testing.assert_allclose(scores, module(picture).numpy(), rtol=1e-3, atol=1e-3)
+        x = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255
+        scores = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        np.testing.assert_allclose(scores, module(x).numpy(), rtol=1e-3, atol=1e-3)

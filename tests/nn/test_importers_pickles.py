@@ -1,4 +1,4 @@
-"""Objects that training programs leave beside the weights: the weights are read, or the objects are named; no code is run."""
+"""Pickles with objects next to the weights: the weights are read or the objects are named, and no code is run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Trainer:
 
 
 class Made:
-    """Pickled by a class method, as several libraries do."""
+    """Object pickled by a class method, as in several libraries."""
 
     def __reduce__(self) -> Any:
         return Settings.from_text, ("a",)
@@ -59,20 +59,20 @@ class Made:
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """Kinds of dict and list of a library that training programs use."""
+    """Subclasses of dict and list in a library of training programs."""
     module = types.ModuleType("lightning.fabric.data")
-    made = types.SimpleNamespace()
+    classes = types.SimpleNamespace()
     for name, base in (("AttributeDict", dict), ("Items", list)):
         kind = type(name, (base,), {"__module__": module.__name__})
         setattr(module, name, kind)
-        setattr(made, name, kind)
+        setattr(classes, name, kind)
     for name in ("lightning", "lightning.fabric"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    return made
+    return classes
 
 
-def saved(path: Path, content: object, form: str = "zip") -> Path:
+def save_file(path: Path, content: object, form: str = "zip") -> Path:
     torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     return path
 
@@ -84,8 +84,8 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-def same_as_torch(path: Path, *keys: str) -> None:
-    """The weights are those that torch reads from a file that is trusted."""
+def check_same_as_torch(path: Path, *keys: str) -> None:
+    """Check that the weights equal those that torch reads from a trusted file."""
     theirs = torch.load(path, weights_only=False)
     for key in keys:
         theirs = theirs[key]
@@ -110,23 +110,23 @@ def same_as_torch(path: Path, *keys: str) -> None:
     ],
     ids=["deque", "defaultdict", "empty", "ordered", "counter", "relu", "types", "values", "namespace"],
 )
-def test_weights_beside_what_pythons_own_library_makes(extra: object, form: str, tmp_path: Path) -> None:
-    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form), "state_dict")
+def test_reads_weights_next_to_objects_of_the_standard_library(extra: object, form: str, tmp_path: Path) -> None:
+    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form), "state_dict")
 
 
-def test_weights_beside_a_librarys_kinds_of_dict_and_list(library: types.SimpleNamespace, tmp_path: Path) -> None:
+def test_reads_weights_next_to_dict_and_list_subclasses(library: types.SimpleNamespace, tmp_path: Path) -> None:
     settings = library.AttributeDict(rate=0.1, inner=library.AttributeDict(width=3), widths=library.Items([8, 16]))
-    settings.frozen = True  # state beside the entries
-    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": STATE, "settings": settings}), "state_dict")
-    same_as_torch(saved(tmp_path / "unet.pth", {"state_dict": library.AttributeDict(STATE)}), "state_dict")
+    settings.frozen = True  # state in addition to the entries
+    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "settings": settings}), "state_dict")
+    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": library.AttributeDict(STATE)}), "state_dict")
 
 
-def test_a_list_with_state_is_named(library: types.SimpleNamespace, tmp_path: Path) -> None:
+def test_names_list_subclass_with_state(library: types.SimpleNamespace, tmp_path: Path) -> None:
     items = library.Items([8, 16])
     items.frozen = True
-    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "items": items}))
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "items": items}))
     assert "lightning.fabric.data.Items" in message
-    assert "no torch checkpoint" not in message
+    assert "not a torch checkpoint" not in message
 
 
 @pytest.mark.parametrize("form", ["zip", "old"])
@@ -144,19 +144,19 @@ def test_a_list_with_state_is_named(library: types.SimpleNamespace, tmp_path: Pa
     ],
     ids=["object", "class", "enum", "lower-case", "method", "eval", "class-method", "several"],
 )
-def test_nested_classes_and_bound_methods_are_named(extra: object, name: str, form: str, tmp_path: Path) -> None:
-    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form))
+def test_names_nested_classes_and_bound_methods(extra: object, name: str, form: str, tmp_path: Path) -> None:
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form))
     assert f"{__name__}.{name}" in message
-    assert "beside the weights" in message
-    assert "save the weights alone, `model.state_dict()`" in message
+    assert "next to the weights" in message
+    assert "save only the weights, `model.state_dict()`" in message
     assert "trust" not in message
     assert "getattr" not in message
 
 
 @pytest.mark.parametrize("extra", [torch.nn.ReLU(), torch.nn.CrossEntropyLoss(weight=torch.ones(3))], ids=str)
-def test_a_module_beside_the_weights_is_no_whole_network(extra: object, tmp_path: Path) -> None:
-    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "log": Trainer(), "extra": extra}))
-    assert f"objects beside the weights ({__name__}.Trainer, torch.nn.modules." in message
+def test_module_next_to_weights_is_not_reported_as_whole_network(extra: object, tmp_path: Path) -> None:
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "log": Trainer(), "extra": extra}))
+    assert f"objects next to the weights ({__name__}.Trainer, torch.nn.modules." in message
     assert "whole pickled module" not in message
 
 
@@ -164,33 +164,33 @@ def test_a_module_beside_the_weights_is_no_whole_network(extra: object, tmp_path
 @pytest.mark.parametrize(
     "wrap",
     [lambda net: net, lambda net: {"log": Trainer(), "loss": torch.nn.L1Loss(), "model": net}],
-    ids=["alone", "with more"],
+    ids=["only the network", "with other objects"],
 )
-def test_the_network_itself_pickled(wrap: Any, form: str, tmp_path: Path) -> None:
+def test_refuses_whole_pickled_network(wrap: Any, form: str, tmp_path: Path) -> None:
     net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(4)))
-    message = refused(saved(tmp_path / "unet.pth", wrap(net), form))
+    message = refused(save_file(tmp_path / "unet.pth", wrap(net), form))
     assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
 
 
-def test_names_are_those_of_python_3(tmp_path: Path) -> None:
-    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": [zip, map, Trainer()]}))
+def test_names_objects_as_in_python_3(tmp_path: Path) -> None:
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": [zip, map, Trainer()]}))
     assert "builtins.zip, builtins.map" in message
 
 
-def test_a_function_of_torch_is_named(tmp_path: Path) -> None:
-    message = refused(saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": torch.load}))
+def test_names_function_of_torch(tmp_path: Path) -> None:
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": torch.load}))
     assert "torch.serialization.load" in message
-    assert "beside the weights" in message
+    assert "next to the weights" in message
 
 
 class Calls:
-    """Pickled as a call."""
+    """Object pickled as a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
 
     def __call__(self) -> None:
-        """Python pickles the call of what can be called alone."""
+        """Exist, because pickle accepts only callables as a function."""
 
     def __reduce__(self) -> Any:
         return self.call
@@ -201,8 +201,8 @@ TOUCH = f"touch {MARKER}"
 WRITE = f"open({MARKER!r}, 'w')"
 
 
-def code(name: bytes, kind: str, text: str = TOUCH) -> bytes:
-    """A pickle that calls by an instruction which Python itself writes rarely: its object is the call's result."""
+def code_pickle(name: bytes, kind: str, text: str = TOUCH) -> bytes:
+    """Return a pickle that calls a function by a rarely used instruction."""
     string = b"X" + len(text).to_bytes(4, "little") + text.encode()
     calls = {
         "REDUCE": b"c" + name + string + b"\x85R",
@@ -215,7 +215,7 @@ def code(name: bytes, kind: str, text: str = TOUCH) -> bytes:
 
 
 def as_checkpoint(path: Path, content: bytes) -> Path:
-    """A torch file whose pickle is this one."""
+    """Write a torch file with the given pickle."""
     whole = io.BytesIO()
     torch.save({"state_dict": {}}, whole)
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
@@ -237,16 +237,16 @@ def as_checkpoint(path: Path, content: bytes) -> Path:
     ],
     ids=["system", "eval", "exec", "import", "deque", "defaultdict"],
 )
-def test_code_is_refused_and_not_run(
+def test_refuses_code_without_running_it(
     call: object, name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = saved(tmp_path / "unet.pth", {"state_dict": STATE, "extra": call}, form)
+    path = save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": call}, form)
     message = refused(path)
     assert not Path(MARKER).exists()
     assert f"would run `{name}`" in message
     assert "Do not trust" in message
-    torch.load(path, weights_only=False)  # it is what it claims to be
+    torch.load(path, weights_only=False)  # the pickle works: it runs the code
     assert Path(MARKER).exists()
 
 
@@ -254,14 +254,14 @@ CHAINS = {
     "a module's module": b"cbuiltins\ngetattr\nctorch.serialization\nos\nX\x06\0\0\0system\x86R",
     "a function's globals": b"cbuiltins\ngetattr\ncargparse\nNamespace\nX\x0b\0\0\0__globals__\x86R",
     "of Python 2": b"c__builtin__\ngetattr\ncpathlib\nos\nX\x06\0\0\0system\x86R",
-    "of what can't be told": b"cbuiltins\ngetattr\nX\x01\0\0\0aX\x06\0\0\0format\x86R",
+    "of an unknown object": b"cbuiltins\ngetattr\nX\x01\0\0\0aX\x06\0\0\0format\x86R",
     "a dotted name": b"\x8c\x07pathlib\x8c\x09os.system\x93",
     "a module by another name": b"cbuiltins\ngetattr\ncshlib\nplatform\nX\x06\0\0\0system\x86R",
 }
 
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
-def test_getattr_as_a_way_to_code(chain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_getattr_that_leads_to_code(chain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     string = b"X" + len(TOUCH).to_bytes(4, "little") + TOUCH.encode()
     path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x04" + chain + string + b"\x85R.")
@@ -271,16 +271,18 @@ def test_getattr_as_a_way_to_code(chain: bytes, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("kind", ["REDUCE", "OBJ", "INST", "NEWOBJ", "BUILD"])
 @pytest.mark.parametrize("name", [b"posix\nsystem\n", b"os\nsystem\n", b"builtins\neval\n", b"__builtin__\nexec\n"])
-def test_code_by_every_instruction(kind: str, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_code_in_every_call_instruction(
+    kind: str, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    path = as_checkpoint(tmp_path / "unet.pth", code(name, kind))
+    path = as_checkpoint(tmp_path / "unet.pth", code_pickle(name, kind))
     message = refused(path)
     assert "would run `" in message
     assert "__builtin__" not in message
     assert not Path(MARKER).exists()
 
 
-def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_never_calls_the_real_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     called: list[object] = []
     monkeypatch.setattr(torch.nn.functional, "relu", called.append)
@@ -288,11 +290,11 @@ def test_a_stand_in_is_never_the_thing_itself(tmp_path: Path, monkeypatch: pytes
     call = b"}X\x01\0\0\0a" + b"c%s\nK\x01\x85Rs"
     for name in (b"torch.nn.functional\nrelu", b"typing\ncast"):
         path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + call % name + b".")
-        assert "holds no weights" in refused(path)  # it was read
+        assert "contains no weights" in refused(path)  # it was read
     assert not called
 
 
-def test_a_chain_that_is_deep_or_damaged(tmp_path: Path) -> None:
+def test_refuses_deep_or_damaged_pickle(tmp_path: Path) -> None:
     deep = b"\x80\x02cargparse\nNamespace\n" + b")\x81" * 20000 + b"."
     assert refused(as_checkpoint(tmp_path / "unet.pth", deep))
     for damaged in (

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, of another network, or not to be trusted: one line that says so, and no code is run."""
+"""Checkpoints that are damaged, of another network or malicious: the error is one line, and no code is run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FASTAI, CLASSIC, SMP = "fastai2-narrow-batch-norm", "classic-16-bilinear-odd", "
 
 
 def refused(path: Path, **options: object) -> str:
-    """The one line that the file is refused with."""
+    """Return the one-line message with which a file is refused."""
     with pytest.raises(ModelError) as caught:
         import_checkpoint(path, **{"size": (64, 64), **options})  # type: ignore[arg-type]
     message = str(caught.value)
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Callable[[object], Path]:
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
 @pytest.mark.parametrize("form", ["zip", "old", "safetensors"])
-def test_a_file_cut_short(form: str, share: float, tmp_path: Path) -> None:
+def test_refuses_truncated_file(form: str, share: float, tmp_path: Path) -> None:
     state = weights(load(CLASSIC))
     path = tmp_path / ("unet.safetensors" if form == "safetensors" else "unet.pth")
     if form == "safetensors":
@@ -56,23 +56,23 @@ def test_a_file_cut_short(form: str, share: float, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     message = refused(path)
-    assert "damaged" in message or "cut short" in message or "no torch checkpoint" in message
+    assert "damaged" in message or "cut short" in message or "not a torch checkpoint" in message
 
 
-def test_bytes_that_were_changed(tmp_path: Path) -> None:
+def test_changed_bytes_raise_only_model_error(tmp_path: Path) -> None:
     whole = io.BytesIO()
     torch.save(weights(load(CLASSIC)), whole)
     path = tmp_path / "unet.pth"
     size = len(whole.getvalue())
-    for place in (*range(0, 3000, 199), *range(size - 3000, size, 337)):  # the pickle, and the table of contents
+    for position in (*range(0, 3000, 199), *range(size - 3000, size, 337)):  # the pickle, and the table of contents
         data = bytearray(whole.getvalue())
-        data[place] ^= 0xFF
+        data[position] ^= 0xFF
         path.write_bytes(data)
-        with contextlib.suppress(ModelError):  # some bytes matter to nobody
+        with contextlib.suppress(ModelError):  # some bytes have no effect
             import_checkpoint(path, size=(64, 64))
 
 
-def test_a_weight_whose_bytes_were_changed(tmp_path: Path) -> None:
+def test_refuses_weight_with_changed_bytes(tmp_path: Path) -> None:
     path = tmp_path / "unet.pth"
     torch.save(weights(load(CLASSIC)), path)
     data = bytearray(path.read_bytes())
@@ -81,7 +81,7 @@ def test_a_weight_whose_bytes_were_changed(tmp_path: Path) -> None:
     assert "damaged" in refused(path)
 
 
-def test_a_file_saved_without_sums_is_read(tmp_path: Path) -> None:
+def test_reads_file_saved_without_checksums(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
         torch.save(weights(load(CLASSIC)), tmp_path / "unet.pth")
@@ -91,13 +91,13 @@ def test_a_file_saved_without_sums_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 50, bytes(4096), b"\x80\x02}q\x00."])
-def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+def test_refuses_file_that_is_not_a_checkpoint(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "unet.pth"
     path.write_bytes(content)
     refused(path)
 
 
-def test_weights_that_are_not_finite(file: Callable[[object], Path]) -> None:
+def test_refuses_weights_that_are_not_finite(file: Callable[[object], Path]) -> None:
     state = weights(load(FASTAI))
     state["layers.5.conv1.0.weight"][0, 0, 1, 1] = float("nan")
     message = refused(file({"model": state}))
@@ -113,7 +113,7 @@ def test_weights_that_are_not_finite(file: Callable[[object], Path]) -> None:
         (SMP, "decoder.blocks.2.conv2.0.weight"),
     ],
 )
-def test_a_weight_that_is_missing_or_of_another_size(name: str, key: str, file: Callable[[object], Path]) -> None:
+def test_refuses_missing_or_resized_weight(name: str, key: str, file: Callable[[object], Path]) -> None:
     state = weights(load(name))
     without = {k: tensor for k, tensor in state.items() if k != key}
     assert key in refused(file(without))
@@ -123,7 +123,7 @@ def test_a_weight_that_is_missing_or_of_another_size(name: str, key: str, file: 
 
 
 @pytest.mark.parametrize(
-    ("name", "lost", "told"),
+    ("name", "removed", "expected"),
     [
         (CLASSIC, "inc.double_conv.1.weight", "'inc.double_conv.1.weight' is missing"),
         (CLASSIC, "up2.conv.double_conv.4.bias", "'up2.conv.double_conv.4.bias' is missing"),
@@ -142,28 +142,28 @@ def test_a_weight_that_is_missing_or_of_another_size(name: str, key: str, file: 
         ("fastai2-narrow-no-cross", "layers.8.0.0.bias", "'layers.8.0.0.bias' is missing"),
     ],
 )
-def test_nothing_stands_in_for_a_part_that_is_missing(
-    name: str, lost: str, told: str, file: Callable[[object], Path]
+def test_refuses_network_with_missing_part(
+    name: str, removed: str, expected: str, file: Callable[[object], Path]
 ) -> None:
     state = weights(load(name))
-    left = {key: tensor for key, tensor in state.items() if not key.startswith(lost)}
-    assert len(left) < len(state)
-    message = refused(file(left))
-    assert told in message
+    remaining = {key: tensor for key, tensor in state.items() if not key.startswith(removed)}
+    assert len(remaining) < len(state)
+    message = refused(file(remaining))
+    assert expected in message
     assert "the file is incomplete" in message
 
 
-def test_batch_norm_without_weights_anywhere_is_torchs() -> None:
+def test_batch_norm_without_weights_equals_torch() -> None:
     torch.manual_seed(0)
     theirs = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4, affine=False))
     for _ in range(3):
         theirs(torch.rand(2, 3, 8, 8))
-    picture = torch.rand(1, 3, 8, 8)
+    x = torch.rand(1, 3, 8, 8)
     ours = Weights(theirs.state_dict()).conv("0", norm="1")
-    torch.testing.assert_close(ours(picture), theirs.eval()(picture))
+    torch.testing.assert_close(ours(x), theirs.eval()(x))
 
 
-def test_weights_that_have_no_place(file: Callable[[object], Path]) -> None:
+def test_refuses_unused_weights(file: Callable[[object], Path]) -> None:
     message = refused(file({**weights(load(SMP)), "decoder.blocks.1.gate.weight": torch.ones(3, 3, 3, 3)}))
     assert "decoder.blocks.1.gate.weight" in message
 
@@ -180,25 +180,25 @@ def test_weights_that_have_no_place(file: Callable[[object], Path]) -> None:
     ],
     ids=["PReLU", "PReLU by channel", "GroupNorm"],
 )
-def test_parameters_that_the_network_has_no_use_for_are_named(
+def test_names_parameters_that_the_network_does_not_have(
     extra: dict[str, torch.Tensor], file: Callable[[object], Path]
 ) -> None:
     assert next(iter(extra)) in refused(file({**weights(load(CLASSIC)), **extra}))
 
 
-def test_norms_without_statistics_are_not_passed_over(file: Callable[[object], Path]) -> None:
+def test_refuses_norms_without_statistics(file: Callable[[object], Path]) -> None:
     state = {key: tensor for key, tensor in weights(load(CLASSIC)).items() if "running_" not in key}
     assert ".double_conv.1.weight" in refused(file(state))
 
 
-def test_two_networks_in_one_file(file: Callable[[object], Path]) -> None:
+def test_refuses_two_networks_in_one_file(file: Callable[[object], Path]) -> None:
     state = {f"student.{key}": tensor for key, tensor in weights(load(CLASSIC)).items()}
     message = refused(file({**state, "teacher.conv.weight": torch.ones(8, 3, 3, 3)}))
     assert "more than one network" in message
 
 
 @pytest.mark.parametrize(
-    ("key", "what"),
+    ("key", "expected"),
     [
         ("model.1.submodule.0.conv.unit0.conv.weight", "MONAI"),
         ("encoder.stages.0.0.convs.0.conv.weight", "nnU-Net"),
@@ -206,25 +206,25 @@ def test_two_networks_in_one_file(file: Callable[[object], Path]) -> None:
         ("decoder.blocks.x_0_0.conv1.0.weight", "UnetPlusPlus"),
         ("segformer.encoder.block.0.0.attention.self.query.weight", "SegFormer"),
         ("layers.4.shuf.0.0.weight", "fastai's DynamicUnet over an encoder other"),
-        ("dconv_down1.0.weight", "layer names of its own"),
+        ("dconv_down1.0.weight", "custom layer names"),
         ("layer1.0.conv1.weight", "image classifier"),
-        ("something.else.weight", "does not know"),
+        ("something.else.weight", "does not support"),
     ],
 )
-def test_networks_that_are_not_built(key: str, what: str, file: Callable[[object], Path]) -> None:
+def test_names_likely_library_of_unsupported_network(key: str, expected: str, file: Callable[[object], Path]) -> None:
     message = refused(
         file({key.replace("weight", f"{i}.weight" if i else "weight"): torch.ones(4, 4) for i in range(6)})
     )
-    assert what in message
+    assert expected in message
     assert "torch.onnx.export" in message
 
 
-def test_an_smp_network_with_another_encoder(file: Callable[[object], Path]) -> None:
+def test_refuses_smp_network_with_unsupported_encoder(file: Callable[[object], Path]) -> None:
     state = {key.replace("encoder.layer", "encoder.features"): tensor for key, tensor in weights(load(SMP)).items()}
     assert "segmentation_models.pytorch network with an encoder" in refused(file(state))
 
 
-def test_a_gray_network(file: Callable[[object], Path]) -> None:
+def test_refuses_network_for_gray_images(file: Callable[[object], Path]) -> None:
     state = weights(load(CLASSIC))
     state["inc.double_conv.0.weight"] = state["inc.double_conv.0.weight"][:, :1]
     assert "images of 1 channels" in refused(file(state))
@@ -236,7 +236,7 @@ class RunsCode:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_pickle_that_would_run_code(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_pickle_that_would_run_code(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     state = {**weights(load(CLASSIC)), "opt": RunsCode()}
     torch.save(state, tmp_path / "unet.pth", _use_new_zipfile_serialization=not old)
@@ -245,7 +245,7 @@ def test_a_pickle_that_would_run_code(old: bool, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "was-run").exists()
 
 
-def test_a_plain_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_plain_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for protocol in (0, 2, 4):
         (tmp_path / "unet.pkl").write_bytes(pickle.dumps({"model": RunsCode()}, protocol=protocol))
@@ -253,32 +253,32 @@ def test_a_plain_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "was-run").exists()
 
 
-def test_a_whole_pickled_module(file: Callable[[object], Path]) -> None:
+def test_refuses_whole_pickled_module(file: Callable[[object], Path]) -> None:
     message = refused(file(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())))
     assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
     assert "state_dict()" in message
 
 
-def test_a_torchscript_program(tmp_path: Path) -> None:
+def test_refuses_torchscript_program(tmp_path: Path) -> None:
     path = tmp_path / "unet.pt"
-    with zipfile.ZipFile(path, "w") as archive:  # as torch.jit.save lays it out
+    with zipfile.ZipFile(path, "w") as archive:  # the layout of torch.jit.save
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
             archive.writestr(f"unet/{name}", b"\x80\x02}q\x00.")
     assert "TorchScript" in refused(path)
 
 
-def test_a_keras_file(tmp_path: Path) -> None:
+def test_refuses_keras_file(tmp_path: Path) -> None:
     path = tmp_path / "unet.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     assert "Keras" in refused(path)
 
 
-def test_a_checkpoint_without_weights(file: Callable[[object], Path]) -> None:
+def test_refuses_checkpoint_without_weights(file: Callable[[object], Path]) -> None:
     assert "epoch" in refused(file({"epoch": 3, "best": 0.5}))
     assert "list" in refused(file([1, 2, 3]))
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
     assert "config.json" in refused(tmp_path)
     save_file(weights(load(SMP)), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
@@ -290,7 +290,7 @@ def test_folders(tmp_path: Path) -> None:
     assert "lanczos" in refused(tmp_path)
 
 
-def test_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
+def test_refuses_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
     path = file(weights(load(CLASSIC)))
     assert "--size" in refused(path, size=None)
     assert "has 5 classes, but 2 names" in refused(path, classes=["a", "b"])
@@ -299,5 +299,5 @@ def test_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
     assert "blur" in refused(path, blur=True)
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_refuses_missing_file(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "unet.pth")

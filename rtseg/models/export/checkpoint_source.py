@@ -41,8 +41,8 @@ class CheckpointOrigin:
         )  # it warns that torchvision, which is not needed, is missing
         with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
             path = Path(folder) / "model.onnx"
-            if self._network.own is not None:
-                export_onnx(self._network.own, replace(self.description, input_size=size), path, precision=precision)
+            if self._network.unet is not None:
+                export_onnx(self._network.unet, replace(self.description, input_size=size), path, precision=precision)
                 return onnx.load(path)
             assert self._network.imported is not None
             return self._wrapped(self._network.imported, path, size, batch, precision)
@@ -50,9 +50,9 @@ class CheckpointOrigin:
     def original(self, size: tuple[int, int]) -> Original:
         """The network by torch, in FP32, on the CPU, without the modules that are exported around it."""
         by = f"run in FP32 by torch {torch.__version__}"
-        own, imported = self._network.own, self._network.imported
+        own, imported = self._network.unet, self._network.imported
         if own is not None:
-            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, f"{self._path.name}, {by}", on_255=True)
+            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, f"{self._path.name}, {by}", uses_255_scale=True)
         assert imported is not None
         module = imported.module
 

@@ -212,7 +212,7 @@ def _normalization(preparation: Preprocessing, path: Path, element_type: int) ->
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, --mean 0,0,0 --std 1,1,1 for a plain 0 to 1, or --mean 0,0,0 "
             "--std 0.00392157,0.00392157,0.00392157 for a plain 0 to 255"
         )
-    scale = 1.0 if preparation.on_255 else 255.0
+    scale = 1.0 if preparation.uses_255_scale else 255.0
     preparation.check()
     return np.array(preparation.mean, np.float32) * np.float32(scale), 1.0 / (
         np.array(preparation.std, np.float32) * np.float32(scale)

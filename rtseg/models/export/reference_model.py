@@ -34,7 +34,7 @@ class Reference:
         mean: subtracted from RGB.
         std: what that is divided by.
         what: the model and what runs it, for people.
-        on_255: the two are on the scale of 0 to 255, else of 0 to 1.
+        uses_255_scale: the two are on the scale of 0 to 255, else of 0 to 1.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Reference:
         mean: Sequence[float],
         std: Sequence[float],
         what: str,
-        on_255: bool = False,
+        uses_255_scale: bool = False,
     ) -> None:
-        self._run, self._mean, self._std, self.what, self._on_255 = run, mean, std, what, on_255
+        self._run, self._mean, self._std, self.what, self._uses_255_scale = run, mean, std, what, uses_255_scale
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> ClassMap:
         """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-        image = normalized(picture, self._mean, self._std, self._on_255)
+        image = normalized(picture, self._mean, self._std, self._uses_255_scale)
         scores = self._run(image.transpose(2, 0, 1)[None])[0]
         return _class_map(enlarged(scores, picture.shape[:2]).argmax(axis=0))
 
@@ -87,7 +87,7 @@ class OnnxReference:
         else:
             assert self._said.mean is not None
             assert self._said.std is not None
-            image = normalized(picture, self._said.mean, self._said.std, self._said.on_255)
+            image = normalized(picture, self._said.mean, self._said.std, self._said.uses_255_scale)
             image = image.astype(np.float16 if self._input.type == "tensor(float16)" else np.float32)
         if self._layout == "nchw":
             image = image.transpose(2, 0, 1)
@@ -233,9 +233,9 @@ def _sums_to_one(values: Array, axis: int) -> bool:
     return bool(values.min() >= 0) and bool(np.allclose(values.sum(axis=axis, dtype=np.float64), 1, atol=5e-3))
 
 
-def normalized(picture: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], on_255: bool) -> Array:
+def normalized(picture: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], uses_255_scale: bool) -> Array:
     """float32 `[H, W, 3]` of an image, uint8 `[H, W, 3]`."""
-    image = picture.astype(np.float32) if on_255 else picture.astype(np.float32) / np.float32(255)
+    image = picture.astype(np.float32) if uses_255_scale else picture.astype(np.float32) / np.float32(255)
     return np.asarray((image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32), np.float32)
 
 

@@ -13,7 +13,7 @@ import torch
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.files import create_partial
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
-from rtseg.nn.image_to_classes import ImageToClasses, folded
+from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
 from rtseg.nn.unet import HEAD_STRIDE, UNet
 
 OPSET = 18
@@ -30,7 +30,7 @@ def export_onnx(
         description: goes into the file's metadata with `precision` and `head_stride` filled in.
         path: the file; replaced when the new one is whole.
         precision: `fp16` (weights and arithmetic, normalization aside) or `fp32`. TensorRT takes precision from here alone.
-        smooth: the second form, with `scores` and `momentum`, for temporal smoothing; see `smooth_form`.
+        smooth: the second form, with `scores` and `momentum`, for temporal smoothing; see `smoothing_graph`.
 
     Returns:
         The description as written.
@@ -46,7 +46,7 @@ def export_onnx(
     path = Path(path)
     description = dataclasses.replace(description, precision=precision, head_stride=0)
 
-    module = ImageToClasses(folded(model).cpu().to(torch.float16 if precision == "fp16" else torch.float32)).eval()
+    module = ImageToClasses(fold_batch_norm(model).cpu().to(torch.float16 if precision == "fp16" else torch.float32)).eval()
     image = torch.zeros((2, 64, 96, 3), dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which is not needed
@@ -61,7 +61,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     check_contract(proto, str(path))
     if smooth:
-        proto, description = smooth_form(proto, str(path)), dataclasses.replace(description, head_stride=HEAD_STRIDE)
+        proto, description = smoothing_graph(proto, str(path)), dataclasses.replace(description, head_stride=HEAD_STRIDE)
     save_onnx(proto, path)
     return description
 
@@ -75,7 +75,7 @@ def save_onnx(proto: onnx.ModelProto, path: Path | str) -> None:
     partial.replace(path)
 
 
-def smooth_form(first: onnx.ModelProto, origin: str) -> onnx.ModelProto:
+def smoothing_graph(first: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     """The second form of an exported model, for steadier video: what the frames before said is kept in part.
 
     The same graph, with new scores = keep * scores + (1 - keep) * scores of the image put in before upsampling, as

@@ -1,10 +1,10 @@
-"""U-Nets that other libraries trained, built from their checkpoints alone, without those libraries.
+"""Import of U-Nets of other libraries from their checkpoints, without those libraries.
 
-load.py        reads the tensors of a file, never its code
-pickled.py     what else a file names, and whether it would run code
-recognize.py   recognizes the network by the names of its tensors
-fastai.py  classic.py  smp.py    the networks, in the sizes that the tensors have
-resnet.py      the encoder of two of them
+load.py        tensors of a file; never runs code in it
+pickled.py     static analysis of a pickle: names of its objects, detection of code
+recognize.py   recognition of the network by the names of its tensors
+fastai.py  classic.py  smp.py    networks in the sizes of the tensors
+resnet.py      encoder of fastai.py and smp.py
 weights.py     layers from tensors
 """
 
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from rtseg.core.errors import ModelError
 from rtseg.core.model_info import ModelInfo
-from rtseg.nn.importers.classic import ClassicUNet, new_names
+from rtseg.nn.importers.classic import ClassicUNet, rename_legacy_keys
 from rtseg.nn.importers.fastai import DynamicUnet
 from rtseg.nn.importers.load import Stored, load
-from rtseg.nn.importers.recognize import Family, how_to_export, recognize
+from rtseg.nn.importers.recognize import Family, export_hint, recognize
 from rtseg.nn.importers.smp import SmpUnet
 from rtseg.nn.importers.weights import BATCH_NORM_EPS, Weights
 
@@ -33,38 +33,38 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Imported", "import_checkpoint"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's RGB, 0 to 1: fastai's and segmentation_models.pytorch's pretrained encoders are normalized by it."""
+"""Mean of ImageNet's RGB, range 0 to 1: the normalization of pretrained encoders in fastai and segmentation_models.pytorch."""
 
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-"""Its standard deviation."""
+"""Standard deviation of ImageNet's RGB."""
 
 
-SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError)
-"""What torch raises when the shapes that a file holds do not make a network."""
+_SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError)
+"""Errors of torch for weights whose shapes do not fit together."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A network from elsewhere, ready to be exported."""
+    """Network of another library, ready for export."""
 
     module: nn.Module
     """float32 `[N, 3, H, W]` RGB, normalized by `mean` and `std` -> scores float32 `[N, classes, H, W]`. In evaluation mode;
-    any height and width from 32 up."""
+    height and width are free, at least 32."""
 
     description: ModelInfo
-    """Its classes, input size, network; named after the file."""
+    """Classes, input size and network. The name is that of the file."""
 
     mean: Triple
-    """Subtracted from RGB of 0 to 1, …"""
+    """Subtracted from RGB of range 0 to 1."""
 
     std: Triple
-    """… which is then divided by this."""
+    """Divisor of the difference."""
 
     family: Family
-    """The library that it comes from."""
+    """Library that trained the network."""
 
     assumptions: tuple[str, ...]
-    """What the file does not tell and was therefore assumed, one sentence each, to be shown to the user."""
+    """Assumptions about properties that the file does not record, one sentence each, to be shown to the user."""
 
 
 def import_checkpoint(
@@ -76,21 +76,21 @@ def import_checkpoint(
     size: tuple[int, int] | None = None,
     blur: bool = False,
 ) -> Imported:
-    """Builds the U-Net whose weights a file holds.
+    """Build the U-Net whose weights a file contains.
 
     Args:
-        path: a checkpoint of `torch.save` or safetensors, or a `save_pretrained` folder, of fastai's DynamicUnet, the
-            classic U-Net, or segmentation_models.pytorch's Unet with a ResNet encoder.
-        classes: class names in index order; `class-0`, `class-1`, … where they are not given.
-        mean: subtracted from RGB of 0 to 1 (of 0 to 255 where a value of `mean` or `std` is above 1); each family's own default
-            where it is not given.
-        std: what that is divided by.
-        size: the network's default input size, (width, height) in pixels, which no checkpoint records.
-        blur: a fastai network was trained with `unet_learner(…, blur=True)`, which leaves no trace in the file.
+        path: a file of `torch.save` or safetensors, or a `save_pretrained` folder, of fastai's DynamicUnet, the classic U-Net,
+            or segmentation_models.pytorch's Unet with a ResNet encoder.
+        classes: class names in index order; None: `class-0`, `class-1`, …
+        mean: subtracted from RGB of range 0 to 1 (of range 0 to 255 if a value of `mean` or `std` is above 1); None: the default of
+            the family.
+        std: divisor of the difference; None: the default of the family.
+        size: the network's default input size, (width, height) in pixels. Required, because checkpoints do not record it.
+        blur: True if a fastai network was trained with `unet_learner(…, blur=True)`, which the file does not record.
 
     Raises:
-        ModelError: the file is damaged, of another architecture, or holds code or weights that are not finite; or an
-            argument does not fit the network. One line, starting with the file's name.
+        ModelError: the file is damaged, of another architecture, or contains code or weights that are not finite; or an
+            argument does not fit the network. The message is one line that starts with the file's name.
     """
     path = Path(path)
     stored = load(path)
@@ -98,17 +98,17 @@ def import_checkpoint(
     if blur and family is not Family.FASTAI:
         raise ModelError(f"{path}: `blur` is an option of fastai's DynamicUnet; this is a {family.value}")
     if size is None:
-        raise ModelError(f"{path} does not say at what size it was trained; give it (--size WIDTHxHEIGHT)")
+        raise ModelError(f"{path} does not record the size it was trained at; give it (--size WIDTHxHEIGHT)")
     module, network = _build(family, tensors, stored, path, blur)
-    scores = _try_out(module, path)
-    if scores == 1:  # one score a pixel, the foreground's: sigmoid(score) > 0.5 is score > 0
+    scores = _count_scores(module, path)
+    if scores == 1:  # one score per pixel, of the foreground: sigmoid(score) > 0.5 is equivalent to score > 0
         module, scores = Binary(module), 2
         classes = classes or ("background", "foreground")
     names = tuple(name.lower() for name in classes) if classes else tuple(f"class-{i}" for i in range(scores))
     if len(names) != scores:
         raise ModelError(f"{path} has {scores} classes, but {len(names)} names were given: {', '.join(names)}")
     default_mean, default_std = ((0.0,) * 3, (1.0,) * 3) if family is Family.CLASSIC else (IMAGENET_MEAN, IMAGENET_STD)
-    default = mean is None and std is None
+    is_default = mean is None and std is None
     mean, std = _triple(mean, default_mean, "mean", path), _triple(std, default_std, "std", path)
     if max(*mean, *std) > 1:  # both are on the scale of 0 to 255
         mean, std = _by_255(mean), _by_255(std)
@@ -123,27 +123,27 @@ def import_checkpoint(
         assumptions=(
             *([stored.choice] if stored.choice else []),
             _network_assumption(family, tensors),
-            *_assumptions(family, stored, default, classes is None, blur),
+            *_assumptions(family, stored, default_normalization=is_default, default_names=classes is None, blur=blur),
         ),
     )
 
 
 class Binary(nn.Module):
-    """Two classes from a network with one score: that of the background is always 0."""
+    """Wrapper of a network with one score that adds a background score of 0."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """`[N, 3, H, W]` -> `[N, 2, H, W]`."""
+        """Map `[N, 3, H, W]` to `[N, 2, H, W]`."""
         score = self.network(image)
         return torch.cat([torch.zeros_like(score), score], dim=1)
 
 
 def _build(family: Family, tensors: dict[str, Tensor], stored: Stored, path: Path, blur: bool) -> tuple[nn.Module, str]:
-    """The network in eval mode, and its name."""
-    weights = Weights(new_names(tensors) if family is Family.CLASSIC else tensors)
+    """Return the network in evaluation mode, and its name."""
+    weights = Weights(rename_legacy_keys(tensors) if family is Family.CLASSIC else tensors)
     network: DynamicUnet | ClassicUNet | SmpUnet
     try:
         match family:
@@ -154,34 +154,38 @@ def _build(family: Family, tensors: dict[str, Tensor], stored: Stored, path: Pat
             case Family.SMP:
                 model_class = stored.config.get("_model_class", "Unet")
                 if model_class != "Unet":
-                    raise ModelError(f"config.json says {model_class}, and rtseg builds Unet alone; {how_to_export()}")
+                    raise ModelError(f"config.json names {model_class}, but rtseg builds only Unet; {export_hint()}")
                 network = SmpUnet(weights, interpolation=stored.config.get("decoder_interpolation", "nearest"))
     except ModelError as error:
         raise ModelError(f"{path} looks like a {family.value}, but {error}") from error
-    except SHAPE_ERRORS as error:
+    except _SHAPE_ERRORS as error:
         raise _does_not_fit(path, error) from error
     unused = weights.unused()
     if unused:
         raise ModelError(
-            f"{path} looks like a {family.value}, but holds {len(unused)} weights that have no place in one "
-            f"('{unused[0]}'); {how_to_export()}"
+            f"{path} looks like a {family.value}, but contains {len(unused)} weights that this network does not have "
+            f"('{unused[0]}'); {export_hint()}"
         )
     return network.eval().requires_grad_(False), network.name
 
 
-def _try_out(module: nn.Module, path: Path) -> int:
-    """The number of scores a pixel, from a small black image: weights of the wrong shape come to light here."""
+def _count_scores(module: nn.Module, path: Path) -> int:
+    """Run the network on a small black image and return the number of scores per pixel.
+
+    Raises:
+        ModelError: the weights do not fit together, or the scores have another size or are not finite.
+    """
     try:
         with torch.inference_mode():
             scores: Tensor = module(torch.zeros(1, 3, 64, 96))
-    except SHAPE_ERRORS as error:
+    except _SHAPE_ERRORS as error:
         raise _does_not_fit(path, error) from error
     if scores.shape[2:] != (64, 96):
         raise ModelError(
             f"{path}: an image of 96x64 gives scores of {scores.shape[3]}x{scores.shape[2]}: another architecture"
         )
     if not bool(torch.isfinite(scores).all()):
-        raise ModelError(f"{path}: a black image gives scores that are NaN or infinite; its weights can't be right")
+        raise ModelError(f"{path}: a black image gives scores that are NaN or infinite; its weights are wrong")
     return scores.shape[1]
 
 
@@ -190,11 +194,11 @@ def _does_not_fit(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path}: its weights do not fit together ({line}); it is damaged or of another architecture")
 
 
-def _triple(given: Sequence[float] | None, default: Sequence[float], what: str, path: Path) -> Triple:
+def _triple(given: Sequence[float] | None, default: Sequence[float], name: str, path: Path) -> Triple:
     values = tuple(default if given is None else given)
-    if len(values) != 3 or not all(math.isfinite(v) for v in values) or (what == "std" and min(values) <= 0):
-        wanted = "three numbers for red, green and blue of 0 to 1" + (", above 0" if what == "std" else "")
-        raise ModelError(f"{path}: {what} must be {wanted}, not {', '.join(map(str, values))}")
+    if len(values) != 3 or not all(math.isfinite(v) for v in values) or (name == "std" and min(values) <= 0):
+        expected = "three numbers for red, green and blue of 0 to 1" + (", above 0" if name == "std" else "")
+        raise ModelError(f"{path}: {name} must be {expected}, not {', '.join(map(str, values))}")
     return values
 
 
@@ -204,34 +208,38 @@ def _by_255(values: Triple) -> Triple:
 
 
 def _network_assumption(family: Family, names: Collection[str]) -> str:
-    """What no weight shows of a network, as one sentence."""
+    """Return one sentence about the properties of a network that its weights do not show."""
     has_norms = any(name.endswith(".running_mean") for name in names)
-    said = ["ReLU", "max pooling", f"BatchNorm's eps of {BATCH_NORM_EPS:g}" if has_norms else "no BatchNorm"]
+    properties = ["ReLU", "max pooling", f"BatchNorm's eps of {BATCH_NORM_EPS:g}" if has_norms else "no BatchNorm"]
     if family is Family.CLASSIC:
-        said.append("the encoder's features first in each concatenation")
+        properties.append("the encoder's features first in each concatenation")
         if "up1.up.weight" not in names:
-            said.append("bilinear enlargement with align_corners")
+            properties.append("bilinear upsampling with align_corners")
     return (
-        f"a checkpoint holds weights only: a {family.value} with {', '.join(said[:-1])} and {said[-1]} is assumed; "
-        f"if yours differs, {how_to_export()}"
+        f"a checkpoint contains only weights: a {family.value} with {', '.join(properties[:-1])} and {properties[-1]} is assumed; "
+        f"if yours differs, {export_hint()}"
     )
 
 
-def _assumptions(family: Family, stored: Stored, normalization: bool, names: bool, blur: bool) -> list[str]:
-    said = []
-    if normalization:
-        how = "none beyond 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"
-        said.append(f"normalization: {how}, the default of {family.value} (--mean, --std)")
+def _assumptions(
+    family: Family, stored: Stored, *, default_normalization: bool, default_names: bool, blur: bool
+) -> list[str]:
+    assumptions = []
+    if default_normalization:
+        normalization = (
+            "only to the range 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"
+        )
+        assumptions.append(f"normalization: {normalization}, the default of {family.value} (--mean, --std)")
     if family is Family.FASTAI and not blur:
-        said.append("trained without blur=True (--blur)")
+        assumptions.append("trained without blur=True (--blur)")
     if family is Family.SMP and not stored.config:
-        said.append("decoder_interpolation is the default, nearest; the folder of save_pretrained would say")
-    if names:
-        said.append("the classes have no names (--classes)")
-    return said
+        assumptions.append("decoder_interpolation is the default, nearest; only a save_pretrained folder records it")
+    if default_names:
+        assumptions.append("the classes have no names (--classes)")
+    return assumptions
 
 
 def _name(path: Path) -> str:
-    """A model's name from its file's: lower case letters, digits and dashes."""
+    """Return a model name, with lower case letters, digits and dashes, from the name of its file."""
     stem = path.name if path.is_dir() else path.stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "model"

@@ -1,12 +1,12 @@
-"""The U-Net of Ronneberger, Fischer and Brox (2015) as most PyTorch code writes it: double convolutions with padding.
+"""U-Net of Ronneberger, Fischer and Brox (2015) in its common PyTorch form: double convolutions with padding.
 
     inc ───────────────────────────── upN ── outc        inc.double_conv.0.weight
       down1 ───────────────── up(N-1)                    down1.maxpool_conv.1.double_conv.0.weight
         …                                                up1.up.weight (transposed convolution; bilinear has none)
           downN ── up1                                   up1.conv.double_conv.0.weight
 
-Any base width and depth; with or without BatchNorm and biases. The same network under the names that it had until 2019
-(`inc.conv.conv.0`, `down1.mpconv.1.conv.0`) is read too.
+Any base width and depth, with or without BatchNorm and biases. The names that this network had until 2019
+(`inc.conv.conv.0`, `down1.mpconv.1.conv.0`) are supported too.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _OLD_NAMES = (
 )
 
 
-_LAYERS = re.compile(r"(?P<module>.+\.double_conv|up\d+\.up)\.(?P<rest>(\d+\.)?(weight|bias|running_mean|running_var))")
-"""Layers that are alike at all depths: what one of them has, none can lack."""
+_LAYERS = re.compile(r"(?P<module>.+\.double_conv|up\d+\.up)\.(?P<name>(\d+\.)?(weight|bias|running_mean|running_var))")
+"""Layers that have the same tensors at all depths."""
 
 
 class DoubleConv(nn.Sequential):
-    """Convolutions, each followed by its BatchNorm, if any, and a ReLU."""
+    """Convolutions, each followed by BatchNorm, if any, and ReLU."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         names = weights.children()
         for i in names:
-            # Only looked at: a weight that is neither a convolution's nor a BatchNorm's, such as PReLU's, stays untaken.
+            # Peek only: a weight of another layer, such as PReLU, must be reported as unused.
             if f"{i}.weight" in weights and weights.peek(f"{i}.weight").ndim == 4:
                 following = str(int(i) + 1)
                 has_norm = f"{following}.running_mean" in weights
@@ -48,7 +48,7 @@ class DoubleConv(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Doubles the size, pads what an odd size lost, and puts the encoder's features beside it."""
+    """Decoder step: upsampling by 2, padding for odd sizes, concatenation with the encoder's features, double convolution."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Up(nn.Module):
         self.conv = DoubleConv(weights.below("conv.double_conv"))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """`[N, in, h, w]` and `[N, s, 2h or 2h+1, 2w or 2w+1]` -> `[N, out, …]` of the second's size."""
+        """Map `[N, in, h, w]` and `[N, s, 2h or 2h+1, 2w or 2w+1]` to `[N, out, …]` with the size of the second."""
         if self.up is None:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
         else:
@@ -68,10 +68,10 @@ class Up(nn.Module):
 
 
 class ClassicUNet(nn.Module):
-    """The network as a whole.
+    """Classic U-Net.
 
     Args:
-        weights: the checkpoint, prefixes stripped, under the names above (see `new_names`).
+        weights: the checkpoint, prefixes stripped, under the names above (see `rename_legacy_keys`).
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -82,22 +82,22 @@ class ClassicUNet(nn.Module):
         self.first = DoubleConv(weights.below("inc.double_conv"))
         channels = self.first[0].in_channels
         if channels != 3:
-            raise ModelError(f"the network takes images of {channels} channels; rtseg gives it RGB, 3 channels")
+            raise ModelError(f"the network takes images of {channels} channels; rtseg provides RGB, 3 channels")
         self.down = nn.ModuleList(
             [DoubleConv(weights.below(f"down{i}.maxpool_conv.1.double_conv")) for i in range(1, depth + 1)]
         )
         self.up = nn.ModuleList([Up(weights.below(f"up{i}")) for i in range(1, depth + 1)])
         self.head = weights.conv("outc.conv", biased=True)
-        _check_alike(weights)
+        _check_same_layers(weights)
 
     @property
     def name(self) -> str:
-        """Such as `classic-unet-64-bilinear`, with the width of the first convolution."""
+        """Name such as `classic-unet-64-bilinear`, with the width of the first convolution."""
         width = self.first[0].out_channels
         return f"classic-unet-{width}-{'bilinear' if self.up[0].up is None else 'transposed'}"
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores `[N, classes, H, W]` of an image `[N, 3, H, W]`, 0 to 1, of any size from 2 ** depth up."""
+        """Map an image `[N, 3, H, W]` of range 0 to 1 to scores `[N, classes, H, W]`. H and W are at least 2 ** depth."""
         x = self.first(image)
         skips = []
         for conv in self.down:
@@ -109,28 +109,31 @@ class ClassicUNet(nn.Module):
         return scores
 
 
-def _check_alike(weights: Weights) -> None:
-    """Raises ModelError where a layer lacks what was taken of the same layer at another depth: nothing else shows that."""
+def _check_same_layers(weights: Weights) -> None:
+    """Raise ModelError if a layer has no tensor of a name that was taken from the same layer at another depth.
+
+    Optional tensors, such as biases, are otherwise silently missing.
+    """
     layers: dict[str, set[str]] = {}
     for key in weights.names():
         if match := _LAYERS.fullmatch(key):
-            layers.setdefault(match["module"], set()).add(match["rest"])
+            layers.setdefault(match["module"], set()).add(match["name"])
     used: dict[tuple[str, ...], set[str]] = {}
-    for module, rests in layers.items():
-        taken = {rest for rest in rests if weights.is_taken(f"{module}.{rest}")}
-        used.setdefault(_kernels(weights, module, rests), set()).update(taken)
-    for module, rests in layers.items():
-        for rest in sorted(used[_kernels(weights, module, rests)] - rests):
-            weights.take(f"{module}.{rest}")
+    for module, names in layers.items():
+        taken = {name for name in names if weights.is_taken(f"{module}.{name}")}
+        used.setdefault(_kernels(weights, module, names), set()).update(taken)
+    for module, names in layers.items():
+        for name in sorted(used[_kernels(weights, module, names)] - names):
+            weights.take(f"{module}.{name}")  # raises ModelError
 
 
-def _kernels(weights: Weights, module: str, rests: set[str]) -> tuple[str, ...]:
-    """Where the convolutions of a module stand, which tells one with BatchNorm or Dropout from one without."""
-    return tuple(sorted(rest for rest in rests if weights.peek(f"{module}.{rest}").ndim == 4))
+def _kernels(weights: Weights, module: str, names: set[str]) -> tuple[str, ...]:
+    """Return the names of a module's convolutions. Their positions differ with BatchNorm or Dropout between them."""
+    return tuple(sorted(name for name in names if weights.peek(f"{module}.{name}").ndim == 4))
 
 
-def new_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under today's names, where the file has those of 2019 and before."""
+def rename_legacy_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under their current names. Names from 2019 and before are replaced."""
     renamed = {}
     for key, tensor in tensors.items():
         for pattern, replacement in _OLD_NAMES:

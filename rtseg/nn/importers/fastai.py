@@ -1,13 +1,13 @@
-"""fastai's DynamicUnet over a ResNet, as `unet_learner(dls, resnet34)` builds it, of fastai 1 and 2.
+"""DynamicUnet of fastai 1 and 2 with a ResNet encoder, as `unet_learner(dls, resnet34)` builds it.
 
     layers.0        ResNet                     layers.8   pixel shuffle to the image's size
     layers.1 .2     BatchNorm, ReLU            (layers.9  resize, no weights; fastai 1 has it for odd sizes only)
-    layers.3        two convolutions           next       the image beside it, then a residual block (`last_cross`)
+    layers.3        two convolutions           next       concatenation with the image, residual block (`last_cross`)
     layers.4 to .7  decoder blocks             last       1x1 convolution: the scores
 
-What the names in the file tell apart: fastai 1 and 2 (the names of the pixel shuffle and of the residual block), where
-BatchNorm stands (before the ReLU in 2, after it in 1), weight and spectral norm, self-attention, `last_cross` and
-`bottle`. What no weight tells is `blur=True`: the caller has to.
+The names in the file determine: the version of fastai (by the pixel shuffle and the residual block), the position of
+BatchNorm (before the ReLU in fastai 2, after it in 1), weight and spectral norm, self-attention, `last_cross` and `bottle`.
+They do not show `blur=True`, which is an argument.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from rtseg.nn.importers.resnet import ResNet
 from rtseg.nn.importers.weights import Weights
 
 DECODER = ("4", "5", "6", "7")
-"""The decoder's blocks, deepest first: there is one for each halving of a ResNet but the first."""
+"""Names of the decoder blocks, deepest first: one for each downsampling of a ResNet except the first."""
 
 
 class ConvLayer(nn.Module):
-    """A convolution, its activation, and the normalization or self-attention that may stand beside them."""
+    """Convolution, activation, and optional normalization or self-attention."""
 
     def __init__(self, weights: Weights, *, relu: bool = True) -> None:
         super().__init__()
@@ -32,7 +32,9 @@ class ConvLayer(nn.Module):
         has_norm = any(i != "0" and not weights.has(f"{i}.query") for i in weights.children())
         self.conv = weights.conv("0", norm=before_relu, biased=not has_norm)
         self.relu = relu
-        self.norm: nn.Module = nn.Identity()  # between convolution and ReLU: InstanceNorm only, BatchNorm is folded
+        self.norm: nn.Module = (
+            nn.Identity()
+        )  # between convolution and ReLU: only InstanceNorm, because BatchNorm is folded
         self.rest = nn.Sequential()
         for i in weights.children():
             if i == "0" or i == before_relu:
@@ -45,14 +47,14 @@ class ConvLayer(nn.Module):
                 self.rest.append(weights.norm(i))  # fastai 1 normalizes after the ReLU
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, in, h, w]` -> `[N, out, h, w]`."""
+        """Map `[N, in, h, w]` to `[N, out, h, w]`."""
         x = self.norm(self.conv(x))
         x = self.rest(F.relu(x) if self.relu else x)
         return x
 
 
 class SelfAttention(nn.Module):
-    """Every position looks at all others (Zhang, Goodfellow, Metaxas, Odena 2018)."""
+    """Self-attention over all positions (Zhang, Goodfellow, Metaxas, Odena 2018)."""
 
     gamma: Tensor
 
@@ -65,7 +67,7 @@ class SelfAttention(nn.Module):
         self.register_buffer("gamma", weights.take("gamma").float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, C, h, w]` of the same shape. Its memory grows with the square of h * w."""
+        """Map `[N, C, h, w]` to the same shape. Memory use grows with the square of h * w."""
         query, key, value = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))
         weight = F.softmax(query.transpose(1, 2) @ key, dim=1)  # [N, h*w, h*w], each column sums to 1
         attended: Tensor = (value @ weight).reshape(x.shape)
@@ -73,7 +75,7 @@ class SelfAttention(nn.Module):
 
 
 class PixelShuffle(nn.Module):
-    """A 1x1 convolution whose channels become pixels of a map of twice the height and width; then a 2x2 blur, if any."""
+    """1x1 convolution, pixel shuffle to twice the height and width, and an optional 2x2 blur."""
 
     def __init__(self, weights: Weights, *, blur: bool) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class PixelShuffle(nn.Module):
         self.blur = blur
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, in, h, w]` -> `[N, out, 2h, 2w]`."""
+        """Map `[N, in, h, w]` to `[N, out, 2h, 2w]`."""
         x = F.pixel_shuffle(self.conv(x), 2)
         if self.blur:
             x = F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1)
@@ -89,7 +91,7 @@ class PixelShuffle(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Deeper features brought to the size of the encoder's, put beside them, and mixed."""
+    """Decoder block: upsampling by 2, concatenation with the encoder's features, two convolutions."""
 
     def __init__(self, weights: Weights, *, blur: bool) -> None:
         super().__init__()
@@ -99,7 +101,7 @@ class DecoderBlock(nn.Module):
         self.conv2 = ConvLayer(weights.below("conv2"))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """`[N, in, h, w]` and `[N, s, 2h, 2w]` -> `[N, out, 2h, 2w]`."""
+        """Map `[N, in, h, w]` and `[N, s, 2h, 2w]` to `[N, out, 2h, 2w]`."""
         x = resize_to(self.up(x), skip)
         x = F.relu(torch.cat([x, self.skip_norm(skip)], dim=1))
         x = self.conv2(self.conv1(x))
@@ -107,7 +109,7 @@ class DecoderBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and the shortcut; the last ReLU stands before the sum in fastai 1 and after it in 2."""
+    """Residual block of two convolutions. The last ReLU is before the sum in fastai 1 and after it in fastai 2."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -117,17 +119,17 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvLayer(convs.below("1"), relu=not self.relu_after_sum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, C, H, W]` of the same shape."""
+        """Map `[N, C, H, W]` to the same shape."""
         x = x + self.conv2(self.conv1(x))
         return F.relu(x) if self.relu_after_sum else x
 
 
 class DynamicUnet(nn.Module):
-    """The network as a whole.
+    """DynamicUnet of fastai.
 
     Args:
         weights: the checkpoint, prefixes stripped.
-        blur: whether it was trained with `blur=True`.
+        blur: True if it was trained with `blur=True`.
     """
 
     def __init__(self, weights: Weights, *, blur: bool = False) -> None:
@@ -144,12 +146,12 @@ class DynamicUnet(nn.Module):
 
     @property
     def name(self) -> str:
-        """Such as `fastai-unet-resnet34-attention`."""
+        """Name such as `fastai-unet-resnet34-attention`."""
         attention = any(isinstance(module, SelfAttention) for module in self.modules())
         return f"fastai-unet-{self.encoder.name}{'-attention' if attention else ''}"
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores `[N, classes, H, W]` of a normalized image `[N, 3, H, W]` of any size."""
+        """Map a normalized image `[N, 3, H, W]` of any size to scores `[N, classes, H, W]`."""
         *skips, x = self.encoder(image)
         x = self.middle(F.relu(self.encoder_norm(x)))
         for block in self.decoder:
@@ -162,5 +164,5 @@ class DynamicUnet(nn.Module):
 
 
 def resize_to(x: Tensor, other: Tensor) -> Tensor:
-    """`x` at the height and width of `other`, nearest neighbor; unchanged where the image's size is a multiple of 32."""
+    """Resize `x` to the height and width of `other`, nearest neighbor. No change for image sizes that are multiples of 32."""
     return F.interpolate(x, size=other.shape[-2:], mode="nearest")

@@ -1,4 +1,4 @@
-"""Reads the tensors of torch files, safetensors and `save_pretrained` folders, without ever running code from them."""
+"""Reader for the tensors of torch files, safetensors and `save_pretrained` folders. No code in them is ever run."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from rtseg.core.files import utf8_path
 from rtseg.core.text_file import read_text
 from rtseg.nn.importers.pickled import DAMAGE, STATE_KEYS, Inert, Pickled, read_instructions
 
-HOW_TO_SAVE = (
+_SAVE_HINT = (
     "save `model.state_dict()` where the model was trained, or export it there to ONNX with `torch.onnx.export`"
 )
-"""The end of messages on files that hold more than weights."""
+"""End of messages about files that contain more than weights."""
 
-HOW_TO_SAVE_ALONE = "save the weights alone, `model.state_dict()`, where the model was trained"
-"""The end of messages on files whose weights could be read but for what is beside them."""
+_SAVE_ONLY_WEIGHTS_HINT = "save only the weights, `model.state_dict()`, where the model was trained"
+"""End of messages about files with readable weights next to objects that can't be read."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     tensors: dict[str, Tensor]
-    """The weights by name, on the CPU; floating point ones as float32, all finite."""
+    """Weights by name, on the CPU. Floating point tensors are float32 and finite."""
 
     config: dict[str, Any]
-    """`config.json` of a `save_pretrained` folder; else empty."""
+    """Contents of `config.json` of a `save_pretrained` folder; else empty."""
 
     choice: str = ""
-    """Which of several networks in the file this is, and how to come by the others, as a sentence; else empty."""
+    """Sentence about which of several networks in the file was read, and how to get the others; else empty."""
 
 
 def load(path: Path) -> Stored:
-    """Reads the weights in a file or a `save_pretrained` folder.
+    """Read the weights in a file or a `save_pretrained` folder.
 
     Raises:
-        ModelError: no such file, damaged, not a checkpoint, a whole pickled module, a pickle that asks to run code, or
-            weights that are NaN or infinite.
+        ModelError: the file is missing, damaged or not a checkpoint, is a whole pickled module or a pickle that would run
+            code, or contains weights that are NaN or infinite.
     """
     if path.is_dir():
         return _load_folder(path)
@@ -63,14 +63,14 @@ def _load_folder(folder: Path) -> Stored:
     weights_file = next((f for f in (folder / "model.safetensors", folder / "pytorch_model.bin") if f.is_file()), None)
     if not config_file.is_file() or weights_file is None:
         raise ModelError(
-            f"{folder}: a model folder holds config.json and model.safetensors, as `save_pretrained` writes them"
+            f"{folder}: a model folder contains config.json and model.safetensors, as `save_pretrained` writes them"
         )
     try:
         config = json.loads(read_text(config_file))
     except (OSError, ValueError) as error:
         raise ModelError(f"{config_file} can't be read: {error}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{config_file} must hold one JSON object, not a {type(config).__name__}")
+        raise ModelError(f"{config_file} must contain one JSON object, not a {type(config).__name__}")
     stored = load(weights_file)
     return Stored(stored.tensors, config, stored.choice)
 
@@ -87,7 +87,7 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _load_torch(path: Path) -> Any:
-    """What `torch.load` makes of the file, with inert stand-ins for what is harmless and refusal of all else."""
+    """Return the object of `torch.load`, with inert stand-ins for harmless objects; any other object is an error."""
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(b"\x89HDF"):
@@ -106,13 +106,13 @@ def _load_torch(path: Path) -> Any:
     stand_ins: list[Any] = [(kind, name) for name, kind in pickled.stand_ins().items()]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of rare pickle protocols, before the error that they end in
-            # Zip files are mapped, so that an optimizer's state beside the weights is never read.
+            warnings.simplefilter("ignore")  # about rare pickle protocols; an error follows
+            # Zip files are memory-mapped, so the state of an optimizer is never read.
             with utf8_path(path) as readable:
                 return torch.load(readable, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path} {_why_refused(pickled, error)}") from error
-    except Exception as error:  # bytes of a damaged file make torch's reader raise almost anything
+        raise ModelError(f"{path} {_describe_refusal(pickled, error)}") from error
+    except Exception as error:  # torch's reader raises almost any error for damaged files
         raise ModelError(f"{path}: damaged, cut short, or not a torch checkpoint ({_one_line(error)})") from error
 
 
@@ -125,9 +125,10 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _check_sums(path: Path) -> None:
-    """Raises ModelError where bytes of a weight were changed: torch writes their sums, and does not look at them again.
+    """Raise ModelError if a checksum of the zip file is wrong. torch writes the checksums, but does not verify them.
 
-    A file that was saved without them (`torch.serialization.set_crc32_options(False)`) has none that is right.
+    In a file that was saved without them (`torch.serialization.set_crc32_options(False)`) every checksum is wrong; such a
+    file is accepted.
     """
     right, wrong = 0, ""
     try:
@@ -146,56 +147,53 @@ def _check_sums(path: Path) -> None:
         raise ModelError(f"{path}: damaged: '{wrong}' in it is not what was saved; copy or download the file again")
 
 
-def _why_refused(pickled: Pickled, error: Exception) -> str:
-    """The rest of the sentence that starts with the file's name."""
-    harmful = pickled.runs()
+def _describe_refusal(pickled: Pickled, error: Exception) -> str:
+    """Describe why a pickle was refused, as the rest of a sentence that starts with the file's name."""
+    harmful = pickled.find_code()
     if harmful:
-        return f"is a pickle that would run `{printable_name(harmful)}` when read; it was not read. Do not trust where it came from"
+        return f"is a pickle that would run `{printable_name(harmful)}` when read; it was not read. Do not trust its source"
     names = pickled.names
     unknown = pickled.unknown or re.findall(r"GLOBAL (\S+) was not", str(error))  # a function of torch itself
     if names and names[0].startswith("fastai.learner"):
         return "is a whole fastai Learner (`learn.export`), which can't be read without running code; use `learn.save`"
-    told = ", ".join(map(printable_name, unknown[:3]))
-    if unknown and pickled.holds_weights():
-        return f"holds objects beside the weights ({told}), which are not read; {HOW_TO_SAVE_ALONE}"
+    listed = ", ".join(map(printable_name, unknown[:3]))
+    if unknown and pickled.has_weights():
+        return f"contains objects next to the weights ({listed}), which are not read; {_SAVE_ONLY_WEIGHTS_HINT}"
     if any(name.startswith("torch.nn.modules.") for name in unknown):
-        whole = f"holds a whole pickled module ({printable_name(pickled.module() or unknown[0])})"
-        return f"{whole}, which can't be read without running its code; {HOW_TO_SAVE}"
+        whole = f"contains a whole pickled module ({printable_name(pickled.module() or unknown[0])})"
+        return f"{whole}, which can't be read without running its code; {_SAVE_HINT}"
     if unknown:
-        return f"holds objects that are no weights ({told}), which are not read; {HOW_TO_SAVE}"
+        return f"contains objects that are not weights ({listed}), which are not read; {_SAVE_HINT}"
     if pickled.root is not None and names:
-        return f"holds what `torch.load(weights_only=True)` does not read ({_one_line(error)}); {HOW_TO_SAVE}"
-    return f"is no torch checkpoint, or is damaged; {HOW_TO_SAVE}"
+        return f"contains objects that `torch.load(weights_only=True)` does not read ({_one_line(error)}); {_SAVE_HINT}"
+    return f"is not a torch checkpoint, or is damaged; {_SAVE_HINT}"
 
 
 def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict inside what was loaded, which may lie deeper: `{"model": …, "opt": …}`, `{"state_dict": …}`.
-
-    With it what `Stored.choice` says.
-    """
+    """Return the state dict in a loaded object, such as `{"model": …, "opt": …}` or `{"state_dict": …}`, and `Stored.choice`."""
     choice = ""
     for _ in range(3):
         if not isinstance(content, dict):
             break
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-        if len(tensors) >= 4:  # a dict of weights; a stray number or list beside them (`mask_values`) is no weight
+        if len(tensors) >= 4:  # a dict of weights, possibly with other entries (`mask_values`)
             return tensors, choice
         name = next((key for key in STATE_KEYS if isinstance(content.get(key), (dict, Inert))), None)
         if name is None:
             keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-            raise ModelError(f"{path} holds no weights under a name that rtseg knows (it holds {keys}); {HOW_TO_SAVE}")
+            raise ModelError(f"{path} contains no weights under a known name (it contains {keys}); {_SAVE_HINT}")
         others = [f"[{key!r}]{inner}" for key in content if key != name for inner in _networks(content[key])]
         if others:
             choice = (
-                f"'{name}' is taken, of {len(others) + 1} networks in the file; for another, save it alone: "
+                f"'{name}' is used, of {len(others) + 1} networks in the file; to use another, save it to its own file: "
                 + " or ".join(f"torch.save(torch.load('{path.name}'){other}, 'other.pth')" for other in others[:2])
             )
         content = content[name]
-    raise ModelError(f"{path} holds a {type(content).__name__}, not the weights of a network; {HOW_TO_SAVE}")
+    raise ModelError(f"{path} contains a {type(content).__name__}, not the weights of a network; {_SAVE_HINT}")
 
 
 def _networks(content: Any, depth: int = 3) -> list[str]:
-    """Where state dicts of networks lie inside a part of a checkpoint, as Python's subscripts; an optimizer holds none."""
+    """Return the paths of the networks' state dicts in a part of a checkpoint, as Python subscripts. Optimizers have none."""
     if not isinstance(content, dict) or depth == 0:
         return []
     kernels = [key for key, value in content.items() if isinstance(value, Tensor) and value.ndim == 4]
@@ -205,7 +203,7 @@ def _networks(content: Any, depth: int = 3) -> list[str]:
 
 
 def _check(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Plain float32 copies (the file may change later), once they are seen to be whole."""
+    """Check that all tensors are plain and finite, and return float32 copies (the memory-mapped file may change later)."""
     checked = {}
     for key, tensor in tensors.items():
         if not key.isprintable():
@@ -219,13 +217,13 @@ def _check(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             if not bool(torch.isfinite(tensor).all()):
                 count = int((~torch.isfinite(tensor)).sum())
                 raise ModelError(
-                    f"{path}: '{key}' holds {count} values that are NaN or infinite; the training went wrong"
+                    f"{path}: '{key}' contains {count} values that are NaN or infinite; the training diverged"
                 )
         checked[key] = tensor
     return checked
 
 
 def _one_line(error: BaseException) -> str:
-    """The first sentence of the first line; torch's messages go on for many."""
+    """Return the first sentence of the first line of an error message. Messages of torch have many lines."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.split(". ")[0][:160]

@@ -1,4 +1,4 @@
-"""What a pickle names and would make, from its instructions alone: none is carried out."""
+"""Static analysis of a pickle: the objects it would create, from its instructions, none of which is executed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ HARMLESS = re.compile(
     r"|collections\.(defaultdict|deque|ChainMap|User\w+)|typing\.\w+|_?operator\.getitem|torch\.nn\.functional\.\w+"
     r"|builtins\.(dict|list|set|frozenset|tuple|int|float|str|bytes|bytearray|bool|complex|range|slice|object|type)"
 )
-"""What training programs leave beside the weights (optimiser settings, paths, options): inert objects stand in for it."""
+"""Harmless objects that training programs save with the weights (optimizer settings, paths, options). Replaced by inert
+objects."""
 
-TORCHS_OWN = re.compile(
+TORCH_OBJECTS = re.compile(
     r"torch\.(\w+|(_utils|_tensor|storage|serialization|nn\.parameter|cuda)\.\w+)|_codecs\.encode"
     r"|collections\.(OrderedDict|Counter)"
 )
-"""What torch's own reader makes, or may make."""
+"""Objects that torch's own reader can create."""
 
 MODULES = r"posix|nt|os|sys|subprocess|shutil|socket|importlib|runpy|pty|ctypes|webbrowser"
 RUNS_CODE = re.compile(rf"({MODULES})\..*|builtins\.(eval|exec|execfile|compile|open|__import__)")
-"""What a pickle names only to run code while it is read."""
+"""Functions that a pickle names only to run code while it is read."""
 
 REACHES_CODE = re.compile(
     rf"{MODULES}|builtins|__(globals|builtins|subclasses|dict|bases?|mro|getattribute|import|code|self|loader|spec)__"
 )
-"""Names of nothing that is pickled: a way from something harmless to what runs code."""
+"""Attributes that are never pickled: they lead from a harmless object to functions that run code."""
 
 STATE_KEYS = (
     "state_dict",
@@ -53,16 +54,16 @@ STATE_KEYS = (
     "weights",
     "params",
 )
-"""Where training programs keep the weights inside a checkpoint, in the order in which they are looked for."""
+"""Keys under which training programs store the weights in a checkpoint, in the order of search."""
 
 DAMAGE = (OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What Python's readers of zip files and pickles raise when bytes were changed. UnicodeError is a ValueError and
-NotImplementedError, of unknown compression, a RuntimeError."""
+"""Errors of Python's readers of zip files and pickles for damaged files. UnicodeError is a ValueError, and
+NotImplementedError (unknown compression) is a RuntimeError."""
 
 GETATTR = ("builtins", "getattr")
 
-_MANY = 4
-"""From so many tensors on, a dict is one of weights."""
+_MIN_TENSORS = 4
+"""Minimum number of tensors in a dict of weights."""
 
 _CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ")
 _ADDS = ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS", "BUILD")
@@ -70,10 +71,10 @@ _PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET"
 
 
 class Inert:
-    """Stands in for an object that is not needed, and does nothing with what it is given."""
+    """Stand-in for an object that is not needed. Ignores its arguments and state."""
 
     def __new__(cls, *_: object) -> Inert:
-        """Takes whatever the file hands over."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: object) -> None: ...
@@ -82,72 +83,72 @@ class Inert:
 
 
 class InertDict:
-    """Stands in for a class of dicts: torch gives entries to its own kinds of dict alone."""
+    """Stand-in for a subclass of dict. torch adds entries only to the dict classes that it supports."""
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
-        """A dict without a class of its own, for the entries that follow."""
+        """Return an OrderedDict, to which torch adds the entries."""
         return OrderedDict()
 
 
 class InertList:
-    """Stands in for a class of lists: torch gives items to a plain list alone."""
+    """Stand-in for a subclass of list. torch adds items only to a plain list."""
 
     def __new__(cls, *_: object) -> list[Any]:  # type: ignore[misc]
-        """A plain list, for the items that follow."""
+        """Return a plain list, to which torch adds the items."""
         return []
 
 
 @dataclass(eq=False)
 class Part:
-    """What one instruction would make."""
+    """Object that one instruction would create."""
 
     kind: str
-    """The instruction's name, as Python's pickletools has it."""
+    """Name of the instruction in Python's pickletools."""
 
     value: Any
-    """What stands in the instruction itself."""
+    """Argument of the instruction."""
 
-    of: list[Part]
-    """What it is made of; of a call: what is called, then the arguments."""
+    operands: list[Part]
+    """Operands from the stack; for a call: the callable, then the arguments."""
 
     added: dict[str, list[Part]] = field(default_factory=dict)
-    """What is given to it later, by the instruction that does so."""
+    """Objects that later instructions add to this one, by instruction."""
 
     named: tuple[str, str] | None = None
-    """The module and the name, as Python 3 has them, of a class or function that the instruction names."""
+    """Module and name, in Python 3, of the class or function that the instruction names."""
 
     attribute: str | None = None
-    """The attribute's name, where this is a `getattr` of something that can be told: a nested class, a bound method."""
+    """Name of the attribute if this is a `getattr` of a known object: a nested class or a bound method."""
 
     full_name: str = ""
-    """The name of the class or function that this is, or is made by; empty for plain data."""
+    """Name of the class or function that this is, or that creates it; empty for plain data."""
 
     def __post_init__(self) -> None:
-        """Finds the names; those of the parts that it is made of are known."""
+        """Determine the names. Those of the operands are already known."""
         if self.kind in ("GLOBAL", "INST"):
             module, _, name = str(self.value).partition(" ")
         elif self.kind == "STACK_GLOBAL":
-            module, name = str(self.of[0].value), str(self.of[1].value)
+            module, name = str(self.operands[0].value), str(self.operands[1].value)
         elif self.kind in _CALLS:
-            self.full_name = self.of[0].full_name
-            if self.kind == "REDUCE" and self.of[0].named == GETATTR and len(self.of[1].of) == 2:
-                target, attribute = self.of[1].of
+            self.full_name = self.operands[0].full_name
+            if self.kind == "REDUCE" and self.operands[0].named == GETATTR and len(self.operands[1].operands) == 2:
+                target, attribute = self.operands[1].operands
                 if target.full_name and isinstance(attribute.value, str):
                     self.attribute = attribute.value
                     self.full_name = f"{target.full_name}.{self.attribute}"
             return
         else:
-            if self.kind == "BINPERSID" and [part.value for part in self.of[0].of[:1]] == [
+            if self.kind == "BINPERSID" and [part.value for part in self.operands[0].operands[:1]] == [
                 "module"
             ]:  # torch's old format
-                self.full_name = self.of[0].of[1].full_name
+                self.full_name = self.operands[0].operands[1].full_name
             return
         self.named = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         self.full_name = ".".join(self.named)
 
     @property
     def entries(self) -> list[tuple[Any, Part]]:
-        """Keys and values of a plain dict."""
+        """Keys and values, if this is a plain dict."""
         if self.kind != "EMPTY_DICT" and self.full_name != "collections.OrderedDict":
             return []
         flat = [*self.added.get("SETITEM", ()), *self.added.get("SETITEMS", ())]
@@ -156,38 +157,38 @@ class Part:
 
 @dataclass
 class Pickled:
-    """The instructions of a checkpoint's pickle, up to where it is damaged."""
+    """Instructions of a checkpoint's pickle, up to the first damage."""
 
     parts: list[Part] = field(default_factory=list)
     root: Part | None = None
-    """The object that is saved; None where the pickle is damaged."""
+    """The saved object; None if the pickle is damaged."""
 
     @property
     def names(self) -> list[str]:
-        """The classes and functions that it names, in its order: that of the outermost object comes first."""
+        """Names of the classes and functions in the pickle, in order; the first is that of the outermost object."""
         names = (p.full_name for p in self.parts if p.named or p.attribute is not None)
         return list(dict.fromkeys(name for name in names if name != ".".join(GETATTR)))
 
     @property
     def unknown(self) -> list[str]:
-        """The names for which nothing can stand in, each by its longest form."""
+        """Names that have no stand-in, each in its longest form."""
         stand_ins = self.stand_ins()
-        names = [name for name in self.names if name not in stand_ins and not TORCHS_OWN.fullmatch(name)]
+        names = [name for name in self.names if name not in stand_ins and not TORCH_OBJECTS.fullmatch(name)]
         return [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
     def module(self) -> str:
-        """The class of the outermost torch module that is pickled as an object, one with modules inside first; or empty."""
-        found = [
-            (not inside.entries, part.full_name)
+        """Return the class of the outermost pickled torch module, preferably one with submodules; empty if there is none."""
+        modules = [
+            (not submodules.entries, part.full_name)
             for part in self.parts
             for state in part.added.get("BUILD", ())
-            for key, inside in state.entries
+            for key, submodules in state.entries
             if key == "_modules" and part.full_name
         ]
-        return min(found, key=lambda alone: alone[0], default=(True, ""))[1]
+        return min(modules, key=lambda module: module[0], default=(True, ""))[1]
 
     def stand_ins(self) -> dict[str, Any]:
-        """What stands in for each harmless name."""
+        """Return the stand-in class of each harmless name."""
         kinds: dict[str, Any] = {}
         for name in filter(HARMLESS.fullmatch, self.names):
             kinds[name] = type(name.rpartition(".")[2], (Inert,), {})
@@ -201,19 +202,21 @@ class Pickled:
                 elif part.added.keys() & {"APPEND", "APPENDS"}:
                     kinds[part.full_name] = InertList
                     stateful.update([part.full_name] if state else [])
-        # A plain list or dict has no place for such state, and torch would stumble over it.
+        # A plain list or dict can't store such state: torch would fail.
         return {name: kind for name, kind in kinds.items() if name not in stateful}
 
-    def runs(self) -> str:
-        """The first function by which reading it would run code, or empty.
+    def find_code(self) -> str:
+        """Return the name of the first function that would run code while the pickle is read; empty if there is none.
 
-        Python itself writes `getattr` for nested classes and bound methods; it is harmful only as a way to something else.
+        Python itself writes `getattr` for nested classes and bound methods. Only other uses of it are harmful.
         """
-        called = {id(part.of[0]) for part in self.parts if part.kind in _CALLS}
-        given = {id(x) for p in self.parts for x in (*(p.of if p.attribute is None else ()), *chain(*p.added.values()))}
+        called = {id(part.operands[0]) for part in self.parts if part.kind in _CALLS}
+        passed_on = {
+            id(x) for p in self.parts for x in (*(p.operands if p.attribute is None else ()), *chain(*p.added.values()))
+        }
         for part in self.parts:
             if part.named == GETATTR:
-                if id(part) in given or part is self.root:
+                if id(part) in passed_on or part is self.root:
                     return "builtins.getattr"
             elif part.named:
                 if RUNS_CODE.fullmatch(part.full_name) or any(map(REACHES_CODE.fullmatch, part.named[1].split("."))):
@@ -221,25 +224,25 @@ class Pickled:
             elif part.attribute is not None:
                 if any(map(REACHES_CODE.fullmatch, part.attribute.split("."))):
                     return part.full_name
-                # Of a class, or a class itself, it makes an object of the checkpoint; of a module, it is any function.
+                # A class or a method of a class creates an object of the checkpoint. An attribute of a module can be any function.
                 if id(part) in called and not any(
                     name.lstrip("_")[:1].isupper() for name in part.full_name.split(".")[-2:]
                 ):
                     return part.full_name
         return ""
 
-    def holds_weights(self) -> bool:
-        """Whether plain weights lie in it, in themselves or under a name that rtseg knows."""
+    def has_weights(self) -> bool:
+        """Return True if the pickle contains plain weights, at the top or under a known key."""
         level = [self.root] if self.root else []
         for _ in range(3):
-            if any(sum(_is_tensor(value) for _, value in part.entries) >= _MANY for part in level):
+            if any(sum(_is_tensor(value) for _, value in part.entries) >= _MIN_TENSORS for part in level):
                 return True
             level = [value for part in level for key, value in part.entries if key in STATE_KEYS]
         return False
 
 
 def read_instructions(path: Path) -> Pickled:
-    """The instructions of a torch file, or of a plain pickle."""
+    """Read the instructions of a torch file or a plain pickle."""
     pickled = Pickled()
     try:
         if zipfile.is_zipfile(path):
@@ -249,17 +252,17 @@ def read_instructions(path: Path) -> Pickled:
                     with archive.open(inner) as file:
                         pickled.root = _root(file, pickled.parts)
         else:
-            # Mapped, because a damaged length would make a plain file's `read` ask for that much memory.
+            # Memory-mapped: with a damaged length, `read` of a plain file would allocate that much memory.
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 for _ in range(4):  # torch's old format: magic number, protocol, machine, then the object
                     pickled.root = _root(content, pickled.parts)
     except DAMAGE:
-        pickled.root = None  # `torch.load` meets the same damage and says so
+        pickled.root = None  # `torch.load` reports the same damage
     return pickled
 
 
 def _root(file: Any, parts: list[Part]) -> Part:
-    """The object of one pickle; adds all of its parts to `parts`."""
+    """Return the object of one pickle, and append all of its parts to `parts`."""
     stack: list[Part] = []
     memo: dict[int, Part] = {}
     for opcode, argument, _ in pickletools.genops(file):
@@ -274,18 +277,18 @@ def _root(file: Any, parts: list[Part]) -> Part:
         elif opcode.name == "STOP":
             return stack[-1]
         else:
-            taken = list(_taken(opcode, stack))
+            operands = list(_pop_operands(opcode, stack))
             if opcode.name in _ADDS:
-                taken[0].added.setdefault(opcode.name, []).extend(taken[1:])
-                stack.append(taken[0])
+                operands[0].added.setdefault(opcode.name, []).extend(operands[1:])
+                stack.append(operands[0])
             elif opcode.stack_after:
-                stack.append(Part(opcode.name, argument, taken))
+                stack.append(Part(opcode.name, argument, operands))
                 parts.append(stack[-1])
     raise ValueError("a pickle without an end")
 
 
-def _taken(opcode: Any, stack: list[Part]) -> Iterator[Part]:
-    """What an instruction takes from the stack, from the bottom up, without the mark."""
+def _pop_operands(opcode: Any, stack: list[Part]) -> Iterator[Part]:
+    """Pop the operands of an instruction from the stack. Yields them from the bottom up, without the mark."""
     since_mark: list[Part] = []
     count = len(opcode.stack_before)
     if pickletools.markobject in opcode.stack_before:
@@ -293,7 +296,7 @@ def _taken(opcode: Any, stack: list[Part]) -> Iterator[Part]:
         while (top := stack.pop()).kind != "MARK":
             since_mark.append(top)
     if count > len(stack):
-        raise ValueError("a pickle that takes more than there is")
+        raise ValueError("a pickle that pops more than the stack contains")
     yield from stack[len(stack) - count :]
     del stack[len(stack) - count :]
     yield from reversed(since_mark)

@@ -1,4 +1,4 @@
-"""Tells by the names of its weights what network a checkpoint holds, and what those that rtseg can't build look like."""
+"""Recognition of the network in a checkpoint by the names of its tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rtseg.core.errors import ModelError
 
 
 class Family(Enum):
-    """The networks that rtseg builds from their weights alone."""
+    """Networks that rtseg can build from their weights."""
 
     FASTAI = "fastai DynamicUnet"
     CLASSIC = "classic U-Net"
     SMP = "segmentation_models.pytorch Unet"
 
 
-_MARKS = {
+_REQUIRED_NAMES = {
     Family.FASTAI: (r"layers\.4\.shuf\.", r"layers\.0\.4\.0\.conv1\.weight"),
     Family.CLASSIC: (
         r"inc\.(double_conv|conv\.conv)\.0\.weight",
@@ -32,7 +32,7 @@ _MARKS = {
         r"segmentation_head\.0\.weight",
     ),
 }
-"""For each family, how names start that it always has; what stands before the first of them is the prefix of all."""
+"""Start of names that every network of a family has. The part before the first of them is the prefix of all names."""
 
 _LOOKS_LIKE = (
     (r"decoder\.blocks\.x_\d_\d\.", "segmentation_models.pytorch's UnetPlusPlus"),
@@ -51,60 +51,60 @@ _LOOKS_LIKE = (
     (r"down_blocks\.\d+\.resnets", "a diffusion model's U-Net"),
     (
         r"(encoder1\.enc1conv1|dconv_down1|down_path\.0\.block|contracting|conv1_block|downs\.0)",
-        "a U-Net with layer names of its own",
+        "a U-Net with custom layer names",
     ),
     (r"(layer1\.0\.conv1\.weight|features\.0\.weight|fc\.weight|classifier\.\d*\.?weight)", "an image classifier"),
 )
-"""Names that tell what a checkpoint is of, the most telling first."""
+"""Patterns of names of other networks, the most specific first."""
 
 
 def recognize(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[str, Tensor]]:
-    """The family of a state dict, and its tensors without the prefix (`module.`, `model.`, `_orig_mod.`, …).
+    """Return the family of a state dict, and its tensors without the prefix (`module.`, `model.`, `_orig_mod.`, …).
 
     Args:
         tensors: the state dict.
         origin: the file's name, for messages.
 
     Raises:
-        ModelError: no family that rtseg builds; the message says what it looks like and how to come by an ONNX file.
+        ModelError: the network is not of a supported family. The message names the likely library and explains the ONNX export.
     """
-    # `torch.compile` of a part puts `_orig_mod.` into the middle of names too.
+    # `torch.compile` of a submodule adds `_orig_mod.` in the middle of names.
     plain = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
-    for family, marks in _MARKS.items():
-        first = re.compile(rf"(?P<prefix>(\w+\.)*?){marks[0]}")
+    for family, required in _REQUIRED_NAMES.items():
+        first = re.compile(rf"(?P<prefix>(\w+\.)*?){required[0]}")
         prefix = next((match["prefix"] for match in map(first.match, plain) if match), None)
         if prefix is None:
             continue
         inside = {key[len(prefix) :]: tensor for key, tensor in plain.items() if key.startswith(prefix)}
-        if all(any(re.match(mark, key) for key in inside) for mark in marks):
-            _refuse_more_networks(plain, prefix, origin)
+        if all(any(re.match(pattern, key) for key in inside) for pattern in required):
+            _check_single_network(plain, prefix, origin)
             return family, inside
-    raise ModelError(f"{origin} {looks_like(plain)}; {how_to_export()}")
+    raise ModelError(f"{origin} {_describe_unsupported(plain)}; {export_hint()}")
 
 
-def looks_like(names: Iterable[str]) -> str:
-    """What weights of these names look like, as the rest of a sentence that starts with the file's name."""
+def _describe_unsupported(names: Iterable[str]) -> str:
+    """Describe a network with weights of these names, as the rest of a sentence that starts with the file's name."""
     names = list(names)
-    for pattern, what in _LOOKS_LIKE:
+    for pattern, network in _LOOKS_LIKE:
         if any(re.search(rf"(^|\.){pattern}", name) for name in names):
-            return f"looks like {what}, which rtseg can't build from its weights"
-    return f"is of a network that rtseg does not know (its weights are named {', '.join(names[:3])}, …)"
+            return f"looks like {network}, which rtseg can't build from its weights"
+    return f"is of a network that rtseg does not support (its weights are named {', '.join(names[:3])}, …)"
 
 
-def how_to_export() -> str:
-    """What to do with a network that is not recognized, as the rest of a sentence."""
+def export_hint() -> str:
+    """Return the instruction to export a network to ONNX, as the rest of a sentence."""
     return (
         "export it to ONNX where it was trained: `torch.onnx.export(model.eval(), (torch.zeros(1, 3, HEIGHT, WIDTH),), "
         "'model.onnx')`, and give rtseg model.onnx"
     )
 
 
-def _refuse_more_networks(tensors: Mapping[str, Tensor], prefix: str, origin: str) -> None:
-    """A loss's or metric's numbers may lie beside the network, a second network may not."""
+def _check_single_network(tensors: Mapping[str, Tensor], prefix: str, origin: str) -> None:
+    """Raise ModelError if there is a second network. Tensors of losses and metrics are accepted."""
     others = [
         key
         for key, tensor in tensors.items()
         if not key.startswith(prefix) and tensor.ndim >= 3 and tensor.shape[0] > 1
     ]
     if others:
-        raise ModelError(f"{origin} holds more than one network ('{prefix}…' and '{others[0]}'); {how_to_export()}")
+        raise ModelError(f"{origin} contains more than one network ('{prefix}…' and '{others[0]}'); {export_hint()}")

@@ -1,4 +1,4 @@
-"""A ResNet without its classifier (He, Zhang, Ren, Sun 2015), as torchvision builds it, as deep and wide as its weights."""
+"""ResNet encoder without classifier (He, Zhang, Ren, Sun 2015), as in torchvision; the weights determine depth and width."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rtseg.nn.importers.weights import Weights
 
 
 class Block(nn.Module):
-    """A residual block: two 3x3 convolutions (basic), or 1x1, 3x3, 1x1 (bottleneck), and the shortcut around them."""
+    """Residual block: two 3x3 convolutions (basic) or 1x1, 3x3, 1x1 (bottleneck), and a shortcut."""
 
     def __init__(self, weights: Weights, stride: int) -> None:
         super().__init__()
         self.bottleneck = "conv3.weight" in weights
-        # torchvision's bottleneck halves in its 3x3 convolution ("ResNet v1.5"), the basic block in its first.
+        # torchvision applies the stride in the 3x3 convolution of a bottleneck ("ResNet v1.5"), else in the first convolution.
         strides = {"conv1": 1, "conv2": stride, "conv3": 1} if self.bottleneck else {"conv1": stride, "conv2": 1}
         self.convs = nn.ModuleList()
         channels = 0
@@ -30,7 +30,7 @@ class Block(nn.Module):
             self.shortcut = weights.conv("downsample.0", norm="downsample.1", stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, in, h, w]` -> `[N, out, h/stride, w/stride]`."""
+        """Map `[N, in, h, w]` to `[N, out, h/stride, w/stride]`."""
         shortcut = self.shortcut(x)
         *first, last = self.convs
         for conv in first:
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The encoder of a U-Net.
+    """ResNet as the encoder of a U-Net.
 
     Args:
         weights: the checkpoint.
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
         self.stem = weights.conv(stem[0], norm=stem[1], stride=2)
         if self.stem.in_channels != 3:
             raise ModelError(
-                f"the network takes images of {self.stem.in_channels} channels; rtseg gives it RGB, 3 channels"
+                f"the network takes images of {self.stem.in_channels} channels; rtseg provides RGB, 3 channels"
             )
         self.stages = nn.ModuleList()
         for i, stage in enumerate(stages):
@@ -68,14 +68,14 @@ class ResNet(nn.Module):
 
     @property
     def name(self) -> str:
-        """`resnet34`, `resnext50`: the layers that hold weights are counted, the classifier with them."""
+        """Name such as `resnet34` or `resnext50`. The number counts layers with weights, including the classifier."""
         blocks = [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
         middle = blocks[0].convs[1]
         family = "resnext" if middle.groups > 1 else "resnet"
         return f"{family}{len(blocks[0].convs) * len(blocks) + 2}"
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8, 16 and 32 of an image `[N, 3, H, W]`; odd sizes are rounded up at each."""
+        """Compute features at strides 2, 4, 8, 16 and 32 of an image `[N, 3, H, W]`. Each stride rounds odd sizes up."""
         x = F.relu(self.stem(x))
         features = [x]
         x = F.max_pool2d(x, 3, stride=2, padding=1)

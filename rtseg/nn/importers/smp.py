@@ -1,7 +1,7 @@
-"""segmentation_models.pytorch's `Unet` over a ResNet or ResNeXt encoder.
+"""`Unet` of segmentation_models.pytorch with a ResNet or ResNeXt encoder.
 
 encoder.conv1 … encoder.layer4      torchvision's ResNet
-decoder.blocks.0 … .4               upsample, put the skip beside, two 3x3 convolutions, optional scSE attention
+decoder.blocks.0 … .4               upsample, concatenate the skip, two 3x3 convolutions, optional scSE attention
 segmentation_head.0                 3x3 convolution: the scores
 classification_head                 `aux_params`; not used here
 """
@@ -17,11 +17,11 @@ from rtseg.nn.importers.resnet import ResNet
 from rtseg.nn.importers.weights import Weights
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
-"""What `decoder_interpolation` may be; the files of `save_pretrained` record it, bare state dicts do not."""
+"""Values of `decoder_interpolation`. The files of `save_pretrained` record it, plain state dicts do not."""
 
 
 class ConvReLU(nn.Module):
-    """A 3x3 convolution, its normalization, ReLU."""
+    """3x3 convolution, normalization and ReLU."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ConvReLU(nn.Module):
             self.norm = weights.norm("1")
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, in, h, w]` -> `[N, out, h, w]`."""
+        """Map `[N, in, h, w]` to `[N, out, h, w]`."""
         return F.relu(self.norm(self.conv(x)))
 
 
@@ -46,13 +46,13 @@ class ScSE(nn.Module):
         self.position = weights.conv("sSE.0", biased=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, C, h, w]` of the same shape."""
+        """Map `[N, C, h, w]` to the same shape."""
         channel = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))))
         return x * channel + x * torch.sigmoid(self.position(x))
 
 
 class DecoderBlock(nn.Module):
-    """One step up: `[N, in, h, w]` and its skip `[N, s, 2h, 2w]` -> `[N, out, 2h, 2w]`."""
+    """Decoder block: concatenation with the skip connection, two convolutions, optional attention."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class DecoderBlock(nn.Module):
         self.attention2 = ScSE(weights.below("attention2.attention")) if weights.has("attention2") else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """`x` at the skip's size already; the last block has no skip."""
+        """Map `[N, in, h, w]` and the skip connection `[N, s, h, w]`, if any, to `[N, out, h, w]`. The last block has none."""
         if skip is not None:
             x = self.attention1(torch.cat([x, skip], dim=1))
         x = self.attention2(self.conv2(self.conv1(x)))
@@ -70,7 +70,7 @@ class DecoderBlock(nn.Module):
 
 
 class SmpUnet(nn.Module):
-    """The network as a whole.
+    """U-Net of segmentation_models.pytorch.
 
     Args:
         weights: the checkpoint, prefixes stripped.
@@ -80,23 +80,23 @@ class SmpUnet(nn.Module):
     def __init__(self, weights: Weights, *, interpolation: str = "nearest") -> None:
         super().__init__()
         if interpolation not in INTERPOLATIONS:
-            raise ModelError(f"decoder_interpolation '{interpolation}' is none of {', '.join(INTERPOLATIONS)}")
+            raise ModelError(f"decoder_interpolation '{interpolation}' is not one of {', '.join(INTERPOLATIONS)}")
         self.interpolation = interpolation
         stages = ("layer1", "layer2", "layer3", "layer4")
         self.encoder = ResNet(weights.below("encoder"), stem=("conv1", "bn1"), stages=stages)
         blocks = weights.below("decoder.blocks")
         self.decoder = nn.ModuleList([DecoderBlock(blocks.below(i)) for i in blocks.children()])
         self.head = weights.conv("segmentation_head.0", biased=True)
-        # `encoder_depth` below 5 leaves the deepest stages in the file and out of the network.
+        # With `encoder_depth` below 5 the file contains the deepest stages, but the network does not use them.
         self.depth = len(self.decoder)
         if not 1 <= self.depth <= 5:
-            raise ModelError(f"the decoder has {self.depth} blocks; segmentation_models.pytorch makes 3 to 5")
+            raise ModelError(f"the decoder has {self.depth} blocks; segmentation_models.pytorch has 3 to 5")
         self.name = f"smp-unet-{self.encoder.name}"
         self.encoder.stages = self.encoder.stages[: self.depth - 1]
         weights.ignore("classification_head")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores `[N, classes, H, W]` of a normalized image `[N, 3, H, W]` of any size."""
+        """Map a normalized image `[N, 3, H, W]` of any size to scores `[N, classes, H, W]`."""
         *skips, x = self.encoder(image)
         for block in self.decoder:
             skip = skips.pop() if skips else None

@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint, and layers built from them: each layer's size is the size of its weights in the file.
+"""Layers built from the tensors of a checkpoint. The size of each layer is the size of its weights in the file.
 
-BatchNorm is folded into the convolution before it, weight norm and spectral norm into the weights they rule, so that
-what is built holds plain convolutions and exports to ONNX as such.
+BatchNorm is folded into the convolution before it, and weight norm and spectral norm into the weights they parametrize, so
+the network consists of plain convolutions and exports to ONNX as such.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from rtseg.core.errors import ModelError
 
 BATCH_NORM_EPS = 1e-5
-"""`eps` of BatchNorm in torchvision, fastai, segmentation_models.pytorch and torch itself; no file records it."""
+"""`eps` of BatchNorm in torchvision, fastai, segmentation_models.pytorch and torch. Checkpoints do not record it."""
 
 
 class Weights:
-    """A checkpoint's tensors below a prefix. What is taken is remembered, so that leftovers can be told."""
+    """Tensors of a checkpoint below a prefix. Records which tensors were taken, so that unused ones can be reported."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str = "", taken: set[str] | None = None) -> None:
         self._tensors = tensors
@@ -26,32 +26,32 @@ class Weights:
         self._taken: set[str] = set() if taken is None else taken
 
     def below(self, name: str) -> Weights:
-        """The tensors whose names start with `name` and a dot."""
+        """Return the tensors whose names start with `name` and a dot."""
         return Weights(self._tensors, f"{self._prefix}{name}.", self._taken)
 
     def __contains__(self, name: str) -> bool:
         return self._prefix + name in self._tensors
 
     def has(self, name: str) -> bool:
-        """Whether there is any tensor below `name`."""
+        """Return True if there is a tensor below `name`."""
         start = f"{self._prefix}{name}."
         return any(key.startswith(start) for key in self._tensors)
 
     def names(self) -> list[str]:
-        """The names below this prefix."""
+        """Return the names below this prefix."""
         return [key[len(self._prefix) :] for key in self._tensors if key.startswith(self._prefix)]
 
     def children(self) -> list[str]:
-        """The first part of each name below this prefix, in natural order: 2 before 10."""
+        """Return the first part of each name below this prefix, in natural order: 2 before 10."""
         start = len(self._prefix)
         parts = {key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(self._prefix)}
         return sorted(parts, key=lambda part: (not part.isdigit(), int(part) if part.isdigit() else 0, part))
 
     def take(self, name: str) -> Tensor:
-        """One tensor.
+        """Return a tensor and mark it as taken.
 
         Raises:
-            ModelError: there is none of that name.
+            ModelError: there is no tensor of that name.
         """
         key = self._prefix + name
         if key not in self._tensors:
@@ -60,24 +60,24 @@ class Weights:
         return self._tensors[key]
 
     def peek(self, name: str) -> Tensor:
-        """One tensor, which is not taken by that. Raises KeyError."""
+        """Return a tensor without marking it as taken. Raises KeyError if there is none."""
         return self._tensors[self._prefix + name]
 
     def is_taken(self, name: str) -> bool:
-        """Whether a layer was built from it."""
+        """Return True if the tensor was taken."""
         return self._prefix + name in self._taken
 
     def ignore(self, name: str) -> None:
-        """Marks all tensors below `name` as not needed."""
+        """Mark all tensors below `name` as taken."""
         start = f"{self._prefix}{name}."
         self._taken.update(key for key in self._tensors if key.startswith(start))
 
     def unused(self) -> list[str]:
-        """The names never taken, over the whole checkpoint. BatchNorm's counters are of no use when a network runs."""
+        """Return the names in the whole checkpoint that were never taken. Inference does not need BatchNorm's counters."""
         return [key for key in self._tensors if key not in self._taken and not key.endswith("num_batches_tracked")]
 
     def kernel(self, name: str) -> Tensor:
-        """The weights of convolution `name`, `[out, in, kh, kw]`, with weight norm or spectral norm applied."""
+        """Return the weights of convolution `name`, `[out, in, kh, kw]`, with weight norm or spectral norm applied."""
         w = self.below(name)
         if "weight_g" in w:  # torch.nn.utils.weight_norm
             kernel = _weight_norm(w.take("weight_g"), w.take("weight_v"))
@@ -103,14 +103,14 @@ class Weights:
     def conv(
         self, name: str, *, norm: str = "", stride: int = 1, channels_in: int = 0, biased: bool = False
     ) -> nn.Conv2d:
-        """Convolution `name` with "same" padding.
+        """Build convolution `name` with "same" padding.
 
         Args:
-            name: where its weights are.
-            norm: the BatchNorm after it, folded in; "" for none.
+            name: prefix of its weights.
+            norm: prefix of the BatchNorm after it, which is folded in; "" for none.
             stride: 1 or 2.
-            channels_in: channels of its input, from which the number of groups follows; 0: one group.
-            biased: the library always gives it a bias; else it has one if the file has.
+            channels_in: channels of its input, which determine the number of groups; 0: one group.
+            biased: require a bias. False: use a bias only if the file contains one.
         """
         kernel = self.kernel(name)
         bias = self.below(name).take("bias") if biased or f"{name}.bias" in self else None
@@ -128,14 +128,14 @@ class Weights:
             padding=(height // 2, width // 2),
             groups=groups,
             bias=bias is not None,
-            device="meta",  # no memory or time for weights that the next lines replace
+            device="meta",  # the next lines replace the weights
         )
         conv.weight = _parameter(kernel)
         conv.bias = None if bias is None else _parameter(bias)
         return conv
 
     def transposed_conv(self, name: str) -> nn.ConvTranspose2d:
-        """The 2x2 transposed convolution `name` of stride 2, which doubles height and width."""
+        """Build the 2x2 transposed convolution `name` of stride 2, which doubles height and width."""
         w = self.below(name)
         kernel = w.take("weight")
         if kernel.ndim != 4 or kernel.shape[2:] != (2, 2):
@@ -148,11 +148,11 @@ class Weights:
         return conv
 
     def batch_norm(self, name: str) -> tuple[Tensor, Tensor]:
-        """BatchNorm `name` when a network runs, x -> scale * x + shift: scale and shift, float64 `[channels]`."""
+        """Return scale and shift of BatchNorm `name` at inference, x -> scale * x + shift: float64 `[channels]` each."""
         w = self.below(name)
         scale = torch.rsqrt(w.take("running_var").double() + BATCH_NORM_EPS)
         shift = -w.take("running_mean").double()
-        if not self._has_affine_norms():  # `affine=False`, which holds for all norms of a network or for none
+        if not self._has_affine_norms():  # `affine=False`: true of all norms of a network or of none
             return scale, shift * scale
         scale = w.take("weight").double() * scale
         return scale, shift * scale + w.take("bias").double()
@@ -162,12 +162,12 @@ class Weights:
         return any(f"{norm}{part}" in self._tensors for norm in means for part in ("weight", "bias"))
 
     def norm(self, name: str) -> nn.Module:
-        """The normalization `name` as a layer of its own: BatchNorm, or InstanceNorm where no statistics are stored."""
+        """Build normalization `name` as a separate layer: BatchNorm, or InstanceNorm if no statistics are stored."""
         if f"{name}.running_mean" in self:
             return Scale(*self.batch_norm(name))
         w = self.below(name)
-        if "num_batches_tracked" in w:  # BatchNorm's counter, without its statistics
-            w.take("running_mean")
+        if "num_batches_tracked" in w:  # BatchNorm whose statistics are missing
+            w.take("running_mean")  # raises ModelError
         weight = w.take("weight")
         norm = nn.InstanceNorm2d(len(weight), affine=True, device="meta")
         norm.weight = _parameter(weight)
@@ -176,7 +176,7 @@ class Weights:
 
 
 class Scale(nn.Module):
-    """x -> scale * x + shift per channel: a BatchNorm that no convolution stands before."""
+    """Affine map per channel, x -> scale * x + shift: a BatchNorm that does not follow a convolution."""
 
     scale: Tensor
     shift: Tensor
@@ -187,7 +187,7 @@ class Scale(nn.Module):
         self.register_buffer("shift", shift.float().reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, C, h, w]` of the same shape."""
+        """Map `[N, C, h, w]` to the same shape."""
         return x * self.scale + self.shift
 
 
@@ -196,13 +196,13 @@ def _parameter(tensor: Tensor) -> nn.Parameter:
 
 
 def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
-    """Salimans and Kingma 2016: each output channel's weights have the direction of `v` and the length `g`."""
+    """Apply weight norm (Salimans and Kingma 2016): each output channel has the direction of `v` and the length `g`."""
     v = v.double()
     length: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.ndim - 1))
     return g.double() * v / length
 
 
 def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Miyato et al. 2018: the weights divided by their largest singular value, as the stored vectors estimate it."""
+    """Apply spectral norm (Miyato et al. 2018): divide by the largest singular value, estimated with the stored vectors."""
     weight = weight.double()
     return weight / torch.dot(u.double(), weight.flatten(1) @ v.double())
