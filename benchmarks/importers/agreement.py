@@ -18,7 +18,7 @@ from importer_fixtures import FOLDER, expected, load, weights
 from importer_weights import image
 from safetensors.torch import save_file
 
-from rtseg.models.export.checkpoint_source import CheckpointOrigin
+from rtseg.models.export.checkpoint_source import CheckpointModel
 from rtseg.nn.preprocessing import Preprocessing
 
 
@@ -36,7 +36,7 @@ def shares(name):
     width, height = size = tuple(fixture["size"])
     picture, truth = image(height, width), expected(name)
     with tempfile.TemporaryDirectory() as folder:
-        origin = CheckpointOrigin(save(fixture, Path(folder)), Preprocessing(**fixture["options"]), size)
+        origin = CheckpointModel(save(fixture, Path(folder)), Preprocessing(**fixture["options"]), size)
         graphs = {precision: origin.graph(size, 1, precision).SerializeToString() for precision in ("fp32", "fp16")}
         maps = [origin.original(size)(picture)]
     for precision in ("fp32", "fp16"):

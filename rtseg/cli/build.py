@@ -11,7 +11,7 @@ import typer
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
-_ENGINE, _SOURCE, _PROOF = "TensorRT", "What the file does not say", "Proof"
+_ENGINE, _SOURCE, _VERIFICATION = "TensorRT", "What the file does not say", "Verification"
 
 
 class Target(str, Enum):
@@ -193,7 +193,7 @@ def build(
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify/--no-verify", help="Compare with the original, and time it.", rich_help_panel=_PROOF),
+        typer.Option("--verify/--no-verify", help="Compare with the original, and time it.", rich_help_panel=_VERIFICATION),
     ] = True,
     verify_on: Annotated[
         Path | None,
@@ -202,7 +202,7 @@ def build(
             metavar="DATA|VIDEO",
             help="Frames for that.",
             show_default="the val of --calibrate, or synthetic drives",
-            rich_help_panel=_PROOF,
+            rich_help_panel=_VERIFICATION,
         ),
     ] = None,
     min_agreement: Annotated[
@@ -213,7 +213,7 @@ def build(
             max=1.0,
             help="Share of pixels that must keep their class.",
             show_default="0.995; int8: 0.98",
-            rich_help_panel=_PROOF,
+            rich_help_panel=_VERIFICATION,
         ),
     ] = None,
     json: Annotated[
@@ -266,7 +266,7 @@ def build(
             options=EngineOptions(
                 workspace, optimization_level, hardware_compatible, version_compatible, compute_capability, dla
             ),
-            preparation=Preprocessing(
+            preprocessing=Preprocessing(
                 o.parse_names(classes),
                 _triple(mean, "--mean"),
                 _triple(std, "--std"),

@@ -101,7 +101,7 @@ class Sidecar:
     tools: Mapping[str, str] = field(default_factory=dict)
     """Versions of the packages that took part."""
 
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    verification: Mapping[str, Any] = field(default_factory=dict)
     """What was measured after the build; see `rtseg.models.export.verify`."""
 
     def to_json(self) -> str:
@@ -144,7 +144,7 @@ def read_sidecar(engine: Path) -> Sidecar:
             own_size=(int(data["own_size"][0]), int(data["own_size"][1])),
             built=str(data.get("built", "")),
             tools=dict(data.get("tools", {})),
-            proof=dict(data.get("proof", {})),
+            verification=dict(data.get("verification", {})),
         )
     except FileNotFoundError:
         raise ModelError(

@@ -82,8 +82,8 @@ def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path
     assert built.path.name.startswith("unet-colors-")
     assert "-64x48-fp16-portable-rtx" in built.path.name
     assert built.path.read_bytes()[:4] == b"vtrt"  # a plain plan, nothing around it
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
-    assert built.sidecar.proof["precision"]["counted_on"] == "the parsed, strongly typed network"
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
+    assert built.sidecar.verification["precision"]["counted_on"] == "the parsed, strongly typed network"
     assert any("100.0% of" in line and "FP16" in line for line in lines)
     assert sha256(built.path) == read_sidecar(built.path).file_sha256
     assert describe_model(built.path).classes == CLASSES
@@ -112,14 +112,14 @@ def test_rtx_builds_each_family_of_checkpoints(name: str, tmp_path: Path) -> Non
         torch.save(weights(load(name)), source)
     built = build(source, target="tensorrt-rtx", size=(128, 96), out=tmp_path / "engines", verify=False)
     assert built.path.read_bytes()[:4] == b"vtrt"
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
 
 
 @needs_rtx
 def test_rtx_refuses_an_fp16_engine_that_is_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     monkeypatch.setattr(
-        "rtseg.models.export.source_model.halved", lambda model, momentum: model
+        "rtseg.models.export.source_model.to_half", lambda model, fp32_nodes: model
     )  # a conversion that does nothing
     with pytest.raises(ModelError, match=r"would be called fp16, but 0\.0% of its multiplications are"):
         build(single, target="tensorrt-rtx", out=tmp_path / "engines")
@@ -130,19 +130,19 @@ def test_rtx_refuses_an_fp16_engine_that_is_fp32(tmp_path: Path, monkeypatch: py
 def test_rtx_fp32_is_fp32(tmp_path: Path) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     built = build(single, target="tensorrt-rtx", precision="fp32", out=tmp_path, verify=False)
-    assert built.sidecar.proof["precision"]["fp16_share"] == 0.0
+    assert built.sidecar.verification["precision"]["fp16_share"] == 0.0
     half = build(single, target="tensorrt-rtx", out=tmp_path)
-    assert half.sidecar.proof["precision"]["fp16_share"] == 1.0  # converted, normalization kept in FP32
-    assert half.sidecar.proof["precision"]["fp32_layers"] > 0
-    assert half.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert half.sidecar.verification["precision"]["fp16_share"] == 1.0  # converted, normalization kept in FP32
+    assert half.sidecar.verification["precision"]["fp32_layers"] > 0
+    assert half.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
 @needs_rtx
 @pytest.mark.parametrize("variant", [{"layout": "nhwc"}, {"answer": "map"}, {"answer": "probabilities", "reduce": 2}])
 def test_rtx_takes_foreign_onnx(variant: dict[str, Any], tmp_path: Path) -> None:
     foreign = foreign_model(tmp_path / "theirs.onnx", **variant)
-    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preparation=PLAIN, verify=False)
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preprocessing=PLAIN, verify=False)
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
     assert built.sidecar.facts.input_size == (96, 64)
 
 
@@ -153,8 +153,8 @@ def test_rtx_takes_a_bias_that_comes_through_identity(tmp_path: Path) -> None:
         graph.node[-1].input[2] = "same"
 
     foreign = foreign_model(tmp_path / "theirs.onnx", extra=through_identity)
-    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preparation=PLAIN, verify=False)
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preprocessing=PLAIN, verify=False)
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
 
 
 @needs_rtx
@@ -200,7 +200,7 @@ def test_every_version_builds_strongly_typed_and_runs(jetson: Jetson, model: Pat
     built = build(model, target="tensorrt", out=tmp_path / "engines")
     short = ".".join(jetson.trt.__version__.split(".")[:2])
     assert built.path.name.endswith(f"-64x48-fp16-sm87-trt{short}.engine")
-    proof = built.sidecar.proof
+    proof = built.sidecar.verification
     assert proof["precision"]["fp16_share"] == 1.0
     assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 0}
     assert proof["agreement"]["pixels"] == 1.0
@@ -215,7 +215,7 @@ def test_every_version_builds_int8_of_nodes_in_the_graph(jetson: Jetson, model: 
     stills(tmp_path / "pictures")
     built = build(model, target="tensorrt", precision="int8", calibrate=tmp_path / "pictures", out=tmp_path / "engines")
     assert "-64x48-int8-sm87-trt" in built.path.name
-    proof = built.sidecar.proof
+    proof = built.sidecar.verification
     assert (proof["precision"]["int8_share"], proof["precision"]["int8_layers"]) == (1.0, 2)
     assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 1}
 
@@ -582,7 +582,7 @@ def test_cuda_takes_the_arguments_it_is_given() -> None:
 @pytest.mark.gpu
 def test_gpu_builds_proves_and_times(on_gpu: str, model: Path, tmp_path: Path) -> None:
     built = build(model, target=on_gpu, size=(480, 360), out=tmp_path)
-    proof = built.sidecar.proof
+    proof = built.sidecar.verification
     assert proof["agreement"]["ran"].startswith("the built file on ")
     assert proof["agreement"]["pixels"] >= 0.999
     assert proof["engine_layers"]["fp16"] > 0
@@ -594,8 +594,8 @@ def test_gpu_runs_int8(on_gpu: str, model: Path, tmp_path: Path) -> None:
     built = build(
         model, target=on_gpu, precision="int8", calibrate=stills(tmp_path / "pictures"), out=tmp_path / "engines"
     )
-    assert built.sidecar.proof["agreement"]["ran"].endswith(" in int8")
-    assert built.sidecar.proof["agreement"]["pixels"] > 0.98
+    assert built.sidecar.verification["agreement"]["ran"].endswith(" in int8")
+    assert built.sidecar.verification["agreement"]["pixels"] > 0.98
 
 
 @pytest.mark.gpu

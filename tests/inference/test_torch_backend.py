@@ -185,8 +185,8 @@ def test_another_librarys_file_needs_a_size(tmp_path: Path) -> None:
 def test_rtx_engine_of_an_own_checkpoint(own: Path, tmp_path: Path) -> None:
     _needs_rtx()
     built = build(own, target="tensorrt-rtx", out=tmp_path)
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
-    assert built.sidecar.proof["agreement"]["pixels"] >= 0.995
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] >= 0.995
     assert built.sidecar.description.classes == CAMVID_CLASSES
     assert built.path.stat().st_size > 100_000
 
@@ -198,7 +198,7 @@ def test_rtx_engine_of_another_librarys_checkpoint(name: str, tmp_path: Path) ->
     path, size = foreign(name, tmp_path)
     built = build(path, target="tensorrt-rtx", size=size, out=tmp_path / "built", verify=False)
     assert built.path.read_bytes()[:4] == b"vtrt"
-    assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
     assert built.notes, "what the file does not say is told"
 
 
@@ -207,7 +207,7 @@ def test_openvino_of_another_librarys_checkpoint(name: str, tmp_path: Path) -> N
     path, size = foreign(name, tmp_path)
     said = Preprocessing(classes=tuple(f"thing{i}" for i in range(max(2, load(name)["scores"]))))
     # In FP32, so that what differs is the conversion; what FP16 changes in a trained network is shown by each build's proof.
-    built = build(path, target="openvino", precision="fp32", size=size, out=tmp_path, preparation=said, verify=False)
+    built = build(path, target="openvino", precision="fp32", size=size, out=tmp_path, preprocessing=said, verify=False)
     backend = OpenVinoBackend(built.path, precision="fp32")
     answer = backend.infer(image(size[1], size[0])[None])[0]
     assert (answer == expected(name)).mean() >= 0.999

@@ -28,7 +28,7 @@ from rtseg.models.export.agreement import compare, samples  # noqa: E402
 from rtseg.models.export.build import Built, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.requirements import require  # noqa: E402
-from rtseg.models.export.source_model import onnx_run  # noqa: E402
+from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -44,7 +44,7 @@ def quick(source: Path, out: Path, **options: Any) -> Built:
 
 
 def agreement_with_truth(path: Path, size: tuple[int, int] = (64, 48)) -> float:
-    run = onnx_run(read_onnx(path), path.name)
+    run = onnx_class_map_function(read_onnx(path), path.name)
     images = pictures(1, size[1], size[0])
     return float((run(images[0]) == truth(images)[0]).mean())
 
@@ -56,14 +56,14 @@ def test_onnx_and_openvino_say_what_the_model_says(model: Path, tmp_path: Path) 
     for target, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
         built = build(model, target=target, out=tmp_path / "built")
         assert built.path.suffix == suffix
-        assert built.sidecar.proof["agreement"]["pixels"] == 1.0
-        assert built.sidecar.proof["precision"]["fp16_share"] == 1.0
+        assert built.sidecar.verification["agreement"]["pixels"] == 1.0
+        assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
         backend = OpenVinoBackend(built.path)
         images = pictures(2, 48, 64)
         np.testing.assert_array_equal(backend.infer(images), truth(images))
         assert backend.description.classes == CLASSES
         backend.close()
-    assert built.sidecar.proof["latency_ms"]["total"]["p50"] > 0
+    assert built.sidecar.verification["latency_ms"]["total"]["p50"] > 0
 
 
 def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("precision", "opset"), [("fp32", 17), ("fp32", 12), ("fp16", 17)])
 def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str, opset: int, tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx", layout=layout, answer=answer, precision=precision, opset=opset)
-    built = quick(theirs, tmp_path / "built", size=(64, 48), preparation=PLAIN)
+    built = quick(theirs, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
     assert agreement_with_truth(built.path) == 1.0
     graph = onnx.load(built.path).graph
     assert graph.node[0].op_type == "Cast"
@@ -93,10 +93,10 @@ def test_normalization_is_done_as_told(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
     shifted = dataclasses.replace(PLAIN, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     uses_255_scale = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
-    first = quick(theirs, tmp_path / "a", size=(64, 48), preparation=shifted)
-    second = quick(theirs, tmp_path / "b", size=(64, 48), preparation=uses_255_scale)
+    first = quick(theirs, tmp_path / "a", size=(64, 48), preprocessing=shifted)
+    second = quick(theirs, tmp_path / "b", size=(64, 48), preprocessing=uses_255_scale)
     picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalization, below the threshold of 79.5 / 255
-    answers = [onnx_run(read_onnx(built.path), "")(picture) for built in (first, second)]
+    answers = [onnx_class_map_function(read_onnx(built.path), "")(picture) for built in (first, second)]
     np.testing.assert_array_equal(answers[0], answers[1])
     assert (answers[0] == 0).all()
     assert (truth(picture[None]) != 0).all(), "without normalization it is another class"
@@ -104,10 +104,10 @@ def test_normalization_is_done_as_told(tmp_path: Path) -> None:
 
 def test_small_scores_are_brought_to_the_pictures_size(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx", reduce=4)
-    built = quick(theirs, tmp_path / "built", size=(64, 48), preparation=PLAIN)
+    built = quick(theirs, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:, :32, 0], picture[:, 32:, 2] = 250, 250
-    answer = onnx_run(read_onnx(built.path), "")(picture)
+    answer = onnx_class_map_function(read_onnx(built.path), "")(picture)
     assert (answer[:, :30] == 1).all()
     assert (answer[:, 34:] == 3).all()
 
@@ -122,10 +122,10 @@ def test_one_score_a_pixel_is_two_classes(tmp_path: Path) -> None:
         graph.output[0].name = "probability"
 
     theirs = foreign_model(tmp_path / "theirs.onnx", extra=to_one)
-    built = quick(theirs, tmp_path, size=(64, 48), preparation=dataclasses.replace(PLAIN, classes=("other", "red")))
+    built = quick(theirs, tmp_path, size=(64, 48), preprocessing=dataclasses.replace(PLAIN, classes=("other", "red")))
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:, 20:, 0] = 200
-    answer = onnx_run(read_onnx(built.path), "")(picture)
+    answer = onnx_class_map_function(read_onnx(built.path), "")(picture)
     np.testing.assert_array_equal(answer, (picture[..., 0] > 127).astype(np.uint8))
 
 
@@ -147,7 +147,7 @@ def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path
     [
         ({"size": (96, 64)}, "size was [64, 48] and is now [96, 64]"),
         ({"batch": 2}, "batch was 1 and is now 2"),
-        ({"preparation": Preprocessing(blur=True)}, 'options was {} and is now {"blur": true}'),
+        ({"preprocessing": Preprocessing(blur=True)}, 'options was {} and is now {"blur": true}'),
         ({"force": True}, "asked for by --force"),
     ],
 )
@@ -175,9 +175,9 @@ def test_copy_under_another_name_with_other_options_was_not_built_yet(tmp_path: 
     theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(theirs.read_bytes())
-    quick(theirs, tmp_path / "built", preparation=PLAIN)
+    quick(theirs, tmp_path / "built", preprocessing=PLAIN)
     names = dataclasses.replace(PLAIN, classes=("a", "b", "c", "d"))
-    built = quick(copy, tmp_path / "built", preparation=names)
+    built = quick(copy, tmp_path / "built", preprocessing=names)
     assert built.reasons == ("it was not built yet",)
     assert built.path.name.startswith("copy")
 
@@ -218,14 +218,14 @@ def test_a_build_that_disagrees_is_not_left_in_place(tmp_path: Path, monkeypatch
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
 
     def broken(model: Any, keep: Any) -> Any:
-        from rtseg.models.export.onnx_rewrite import halved
+        from rtseg.models.export.onnx_rewrite import to_half
 
-        model = halved(model, keep)
+        model = to_half(model, keep)
         bias = next(t for t in model.graph.initializer if t.name == "bias")
         bias.CopyFrom(numpy_helper.from_array(np.array([0.31, 0, 0, 9], np.float16), "bias"))
         return model
 
-    monkeypatch.setattr("rtseg.models.export.source_model.halved", broken)
+    monkeypatch.setattr("rtseg.models.export.source_model.to_half", broken)
     with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels, .* little is left"):
         build(single, target="onnx", out=tmp_path / "built")
     assert not list((tmp_path / "built").iterdir())
@@ -335,7 +335,7 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
     bad = tmp_path / "in" / "bad.onnx"
     make(bad)
     with pytest.raises((ModelError, OptionError, BackendError), match=message) as caught:
-        build(bad, target="onnx", out=tmp_path / "built", preparation=PLAIN)
+        build(bad, target="onnx", out=tmp_path / "built", preprocessing=PLAIN)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
 
@@ -358,14 +358,14 @@ def test_what_a_foreign_file_does_not_say_is_asked_for(
 ) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
     with pytest.raises(OptionError, match=message):
-        quick(theirs, tmp_path / "built", size=size, preparation=said)
+        quick(theirs, tmp_path / "built", size=size, preprocessing=said)
 
 
 def test_a_fixed_size_stays(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
-    assert quick(theirs, tmp_path / "built", preparation=PLAIN).sidecar.facts.input_size == (64, 48)
+    assert quick(theirs, tmp_path / "built", preprocessing=PLAIN).sidecar.facts.input_size == (64, 48)
     with pytest.raises(OptionError, match="takes 64x48 alone, not 96x64"):
-        quick(theirs, tmp_path / "built", size=(96, 64), preparation=PLAIN)
+        quick(theirs, tmp_path / "built", size=(96, 64), preprocessing=PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -431,9 +431,9 @@ def test_a_built_file_is_no_source(model: Path, tmp_path: Path) -> None:
 def test_what_is_counted_is_called_by_its_name(model: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     first = quick(model, tmp_path / "built", log=lines.append)
-    assert first.sidecar.proof["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
+    assert first.sidecar.verification["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
     second = quick(Path("small"), tmp_path / "built", log=lines.append)  # pads by its size, which shows when it runs
-    assert second.sidecar.proof["precision"]["weights"] > 2_000_000
+    assert second.sidecar.verification["precision"]["weights"] > 2_000_000
     assert any("million weights are FP16" in line for line in lines)
 
 
@@ -444,7 +444,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     said = json.loads(run.stdout)
     assert said["file"].endswith("-64x48-fp16.onnx")
-    assert said["proof"]["agreement"]["pixels"] == 1.0
+    assert said["verification"]["agreement"]["pixels"] == 1.0
     assert "100.0000% of the pixels" in run.stderr
     again = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "-o", str(tmp_path / "built")])
     assert "nothing has changed" in again.stderr

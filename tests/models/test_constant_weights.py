@@ -30,7 +30,7 @@ def built_of(path: Path, folder: Path, lines: list[str], classes: tuple[str, ...
     cv2.imwrite(str(folder / "frames/0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
     options = {"target": "onnx", **options}
-    return build(path, out=folder / "built", verify_on=folder / "frames", preparation=said, log=lines.append, **options)
+    return build(path, out=folder / "built", verify_on=folder / "frames", preprocessing=said, log=lines.append, **options)
 
 
 def runtime(model: Any) -> Any:
@@ -84,7 +84,7 @@ def test_weights_that_are_no_initializers(way: str, precision: str, opset: int, 
     session = runtime(onnx.load(built.path))
     for image in images:
         np.testing.assert_array_equal(session.run(None, {"image": image[None]})[0], truth(image[None]))
-    counted = built.sidecar.proof["precision"]
+    counted = built.sidecar.verification["precision"]
     assert (counted["multiplications"], counted["fp16_share"]) == (work, 1.0 if precision == "fp16" else 0.0)
     assert not any("nan" in line or " 0.00 " in line for line in lines), lines
     stored = {tensor.data_type for tensor in onnx.load(built.path).graph.initializer if len(tensor.dims) == 4}

@@ -16,7 +16,7 @@ onnx = pytest.importorskip("onnx")
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.core.model_info import METADATA_KEY, ModelInfo  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
-from rtseg.models.export.to_onnx import check_contract, export_onnx, save_onnx, smooth_form  # noqa: E402
+from rtseg.models.export.to_onnx import check_contract, export_onnx, save_onnx, smoothing_graph  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights  # noqa: E402
 from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses  # noqa: E402
 from rtseg.nn.unet import UNet  # noqa: E402
@@ -66,7 +66,7 @@ def first_file(bundled: tuple[UNet, ModelInfo], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def smooth_file(first_file: Path) -> Path:
     path = first_file.with_name("smooth.onnx")
-    save_onnx(smooth_form(onnx.load(first_file), "first.onnx"), path)
+    save_onnx(smoothing_graph(onnx.load(first_file), "first.onnx"), path)
     return path
 
 
@@ -201,11 +201,11 @@ def test_graphs_that_break_the_contract_are_refused(first_file: Path) -> None:
 
 def test_only_a_first_form_has_a_second(first_file: Path, smooth_file: Path) -> None:
     with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
-        smooth_form(onnx.load(smooth_file), "x.onnx")
+        smoothing_graph(onnx.load(smooth_file), "x.onnx")
     foreign = onnx.load(first_file)
     del foreign.metadata_props[:]
     with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
-        smooth_form(foreign, "x.onnx")
+        smoothing_graph(foreign, "x.onnx")
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def built_of(path: Path, folder: Path) -> Built:
     frames.mkdir()
     cv2.imwrite(str(frames / "0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
-    return build(path, out=folder / "built", target="onnx", verify_on=frames, preparation=said, log=lambda line: None)
+    return build(path, out=folder / "built", target="onnx", verify_on=frames, preprocessing=said, log=lambda line: None)
 
 
 def _with_weights_apart(folder: Path) -> None:

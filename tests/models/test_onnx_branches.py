@@ -81,7 +81,7 @@ def test_the_branch_that_the_size_takes_is_built(
     given = _squeezing(tmp_path / "m.onnx", axis=axis, nested=nested, version=version)
     size, says = (WIDTH, HEIGHT), []
     built = build(
-        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preparation=PLAIN, log=says.append
+        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preprocessing=PLAIN, log=says.append
     )  # fmt: skip
     assert any("probabilities, foreground above 0.5" in line for line in says)
     own = _run(given, "x", _normal(_image(batch)))
@@ -113,7 +113,7 @@ def test_a_branch_that_the_image_decides_stays(tmp_path: Path) -> None:
     )
     onnx.save(model, path)
     said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
-    built = build(path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preparation=said)
+    built = build(path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preprocessing=said)
     for image in (_image(1) // 2, 128 + _image(1) // 2):
         want = _run(path, "x", _normal(image))[0] > 0.5
         assert (_run(built.path, "image", image) == want).mean() > 0.999

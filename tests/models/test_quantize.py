@@ -29,7 +29,7 @@ from rtseg.models.export import verify as proof  # noqa: E402
 from rtseg.models.export.agreement import Agreement  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
-from rtseg.models.export.source_model import onnx_run  # noqa: E402
+from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -85,10 +85,10 @@ def test_openvino_gets_an_int8_file_that_says_the_same(nncf: None, model: Path, 
     said = json.loads(done.stdout)  # NNCF's progress bars do not get between
     assert Path(said["file"]).name.endswith("-64x48-int8.xml")
     assert said["facts"]["precision"] == "int8"
-    assert said["proof"]["precision"]["int8_share"] >= 0.9
-    assert said["proof"]["precision"]["counted_on"] == "the layers that OpenVINO executes here"
-    assert said["proof"]["agreement"]["on"] == "data", "judged on the data set's own pictures, not on synthetic ones"
-    assert said["proof"]["agreement"]["frames"] == 6
+    assert said["verification"]["precision"]["int8_share"] >= 0.9
+    assert said["verification"]["precision"]["counted_on"] == "the layers that OpenVINO executes here"
+    assert said["verification"]["agreement"]["on"] == "data", "judged on the data set's own pictures, not on synthetic ones"
+    assert said["verification"]["agreement"]["frames"] == 6
     assert "INT8 (2 layers)" in done.stderr
     assert "nncf" not in done.stderr.lower()
     backend = OpenVinoBackend(Path(said["file"]))
@@ -118,17 +118,17 @@ def test_the_onnx_graph_is_as_tensorrt_wants_it(precision: str, data: Path, tmp_
     assert {node.op_type for node in model.graph.node if "image" in node.input} == {"Cast"}
     assert makers["classes"].op_type == "Cast"
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
-    assert built.sidecar.proof["precision"]["int8_share"] == 1.0
+    assert built.sidecar.verification["precision"]["int8_share"] == 1.0
     assert built.sidecar.description.precision == "int8"
     images = pictures(1, 48, 64, seed=7)
-    assert (onnx_run(read_onnx(built.path), "")(images[0]) == truth(images)[0]).mean() > 0.98
+    assert (onnx_class_map_function(read_onnx(built.path), "")(images[0]) == truth(images)[0]).mean() > 0.98
 
 
 @pytest.mark.system
 def test_tensorrt_for_rtx_builds_it(rtx: None, model: Path, data: Path, tmp_path: Path) -> None:
     built = int8(model, data, tmp_path / "built", "tensorrt-rtx")
     assert "-int8-portable-rtx" in built.path.name
-    counted = built.sidecar.proof["precision"]
+    counted = built.sidecar.verification["precision"]
     assert (counted["int8_share"], counted["int8_layers"]) == (1.0, 2)
     assert counted["counted_on"] == "the parsed, strongly typed network"
     assert built.path.stat().st_size > 1000
@@ -136,9 +136,9 @@ def test_tensorrt_for_rtx_builds_it(rtx: None, model: Path, data: Path, tmp_path
 
 def test_a_network_from_elsewhere_too(data: Path, tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx")
-    built = int8(theirs, data, tmp_path / "built", "onnx", size=(64, 48), preparation=PLAIN)
-    assert built.sidecar.proof["precision"]["int8_share"] == 1.0
-    assert built.sidecar.proof["agreement"]["pixels"] > 0.98
+    built = int8(theirs, data, tmp_path / "built", "onnx", size=(64, 48), preprocessing=PLAIN)
+    assert built.sidecar.verification["precision"]["int8_share"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] > 0.98
 
 
 def test_real_pictures_are_asked_for(model: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_video_will_do_and_is_judged_on_frames_between(model: Path, tmp_path: 
     video = tmp_path / "drive.mkv"
     write_video(video, frames=40, size=(64, 48))
     built = int8(model, video, tmp_path / "built", "onnx")
-    agreement = built.sidecar.proof["agreement"]
+    agreement = built.sidecar.verification["agreement"]
     assert (agreement["on"], agreement["iou_change"]) == ("drive.mkv", {})
 
 
@@ -173,7 +173,7 @@ def test_other_pictures_are_a_reason_to_build_again(model: Path, data: Path, tmp
 def test_an_int8_file_is_built_for_other_targets_as_it_is(model: Path, data: Path, tmp_path: Path) -> None:
     made = int8(model, data, tmp_path / "built", "onnx").path
     again = int8(made, None, tmp_path / "again", "openvino")
-    assert again.sidecar.proof["precision"]["int8_share"] >= 0.9
+    assert again.sidecar.verification["precision"]["int8_share"] >= 0.9
     with pytest.raises(OptionError, match="is int8 already and needs no --calibrate"):
         int8(made, data, tmp_path / "again", "onnx")
     with pytest.raises(OptionError, match="is int8 already"):
@@ -214,8 +214,8 @@ def test_nncf_missing_is_told(model: Path, data: Path, tmp_path: Path, monkeypat
 
 
 def test_half_precision_is_widened_without_a_change(model: Path) -> None:
-    wide = quantize.widened(read_onnx(model))
+    wide = quantize.to_float32(read_onnx(model))
     onnx.checker.check_model(wide)
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in wide.graph.initializer}
     images = pictures(1, 48, 64)
-    np.testing.assert_array_equal(onnx_run(wide, "")(images[0]), truth(images)[0])
+    np.testing.assert_array_equal(onnx_class_map_function(wide, "")(images[0]), truth(images)[0])

@@ -68,7 +68,7 @@ def _quantized(path: Path) -> Path:
 def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
     path = _quantized(tmp_path / "m.onnx")
     said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
-    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preparation=said, verify=False)
+    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preprocessing=said, verify=False)
     image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
     image = image.repeat(4, axis=1).repeat(4, axis=2)
     given = (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
@@ -90,5 +90,5 @@ def test_a_failed_fp32_build_is_not_advised_to_be_fp32(tmp_path: Path, monkeypat
     said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
     with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
-        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preparation=said)
+        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=said)
     assert "--precision" not in str(refused.value)

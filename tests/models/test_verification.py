@@ -21,7 +21,7 @@ from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
 from rtseg.models.export.build import Built, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
-from rtseg.models.export.source_model import onnx_run  # noqa: E402
+from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
@@ -95,13 +95,13 @@ def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None
         path,
         out=out,
         **{"target": "onnx", "verify_on": frames, **options},
-        preparation=Preprocessing(**{**UNIT, **said}),
+        preprocessing=Preprocessing(**{**UNIT, **said}),
         log=lines.append if lines is not None else lambda line: None,
     )
 
 
 def class_map(built: Built, image: Any) -> Any:
-    return onnx_run(read_onnx(built.path), built.path.name, built.sidecar.facts.batch)(image)
+    return onnx_class_map_function(read_onnx(built.path), built.path.name, built.sidecar.facts.batch)(image)
 
 
 def one(*nodes: Node, shape: list[Any] | None = None, element: int = FLOAT, **constants: Any) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def test_output_of_three_scores_is_read_without_class_names(kind: str, frames: P
     built = built_of(theirs, frames, tmp_path / "built", classes=names)
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
-    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
 def separate(*more: Node, **constants: Any) -> dict[str, Any]:
@@ -650,9 +650,9 @@ def test_output_without_a_shape_is_taken(target: str, frames: Path, tmp_path: Pa
     model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, theirs)
     built = built_of(theirs, frames, tmp_path / "built", target=target, classes=("red", "green", "blue"))
-    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
     assert {
-        name: round(value, 3) for name, value in built.sidecar.proof["agreement"]["overlap"].items()
+        name: round(value, 3) for name, value in built.sidecar.verification["agreement"]["overlap"].items()
     } == dict.fromkeys(("red", "green", "blue"), 1.0)
 
 
@@ -970,7 +970,7 @@ def test_label_for_each_image_of_a_batch_is_no_object(frames: Path, tmp_path: Pa
 def test_named_output_is_taken(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", channels=3, **several("d4", "d1", 4))
     built = built_of(theirs, frames, tmp_path / "built", output="d4")
-    assert "output 'd4'" in built.sidecar.proof["agreement"]["original"]
+    assert "output 'd4'" in built.sidecar.verification["agreement"]["original"]
 
 
 # Old operator sets.
@@ -1036,7 +1036,7 @@ def test_quantized_output_is_read_by_what_its_numbers_mean(case: str, opset: int
     image = pictures(1, HEIGHT, WIDTH)[0]
     wanted = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
     np.testing.assert_array_equal(class_map(built, image), wanted)
-    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
 DQ = "DequantizeLinear"
@@ -1092,7 +1092,7 @@ def test_fixed_batch_is_named_and_taken(frames: Path, tmp_path: Path) -> None:
     images = pictures(4, HEIGHT, WIDTH)
     maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
     np.testing.assert_array_equal(maps, images.argmax(axis=3))
-    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
 FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
@@ -1117,7 +1117,7 @@ def test_batch_that_the_output_alone_fixes_is_named_and_taken(case: str, frames:
     images = pictures(2, HEIGHT, WIDTH)
     maps = onnxruntime.InferenceSession(str(built.path)).run(None, {"image": images})[0]
     np.testing.assert_array_equal(maps, images.argmax(axis=3) if channels == 3 else images[..., 0] > 127)
-    assert built.sidecar.proof["agreement"]["pixels"] == 1.0
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
 @pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "map"])
@@ -1338,7 +1338,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str, Any]] = {
 def test_wrong_wrapper_is_refused(kind: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, channels, part, wrong = WRONG[kind]
     theirs = network(tmp_path / "theirs.onnx", channels=channels, **graph)
-    assert built_of(theirs, frames, tmp_path / "right").sidecar.proof["agreement"]["pixels"] > 0.995
+    assert built_of(theirs, frames, tmp_path / "right").sidecar.verification["agreement"]["pixels"] > 0.995
     monkeypatch.setattr(onnx_source, part, wrong)
     with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels") as refused:
         built_of(theirs, frames, tmp_path / "built")
@@ -1366,7 +1366,7 @@ def test_original_that_gives_one_class_is_called_weak(frames: Path, tmp_path: Pa
     assert "the class 'class-1'" in weak
     assert "--verify-on" in weak
     assert not any(line.startswith("verified") for line in lines)
-    assert built.sidecar.proof["agreement"]["constant"] == "class-1"
+    assert built.sidecar.verification["agreement"]["constant"] == "class-1"
 
 
 def test_openvino_file_is_compared_with_the_users_own(frames: Path, tmp_path: Path) -> None:

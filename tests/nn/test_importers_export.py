@@ -23,7 +23,7 @@ from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
 from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
-from rtseg.models.export.checkpoint_source import CheckpointOrigin  # noqa: E402
+from rtseg.models.export.checkpoint_source import CheckpointModel  # noqa: E402
 from rtseg.nn import image_to_classes as contract  # noqa: E402
 from rtseg.nn.importers import import_checkpoint  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
@@ -45,7 +45,7 @@ def save(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fp16_class_map_in_onnx_runtime_and_openvino_equals_that_of_the_library(name: str, tmp_path: Path) -> None:
     width, height = size = tuple(load(name)["size"])
-    origin = CheckpointOrigin(save(name, tmp_path), Preprocessing(), size)
+    origin = CheckpointModel(save(name, tmp_path), Preprocessing(), size)
     graph = origin.graph(size, 1, "fp16").SerializeToString()
     rgb, truth = image(height, width), expected(name)
 

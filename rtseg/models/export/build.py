@@ -26,16 +26,16 @@ from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder
 from rtseg.models.export.compile import make
 from rtseg.models.export.onnx_file import source_hash
 from rtseg.models.export.quantize import fingerprint
-from rtseg.models.export.source_model import Origin, open_origin
-from rtseg.models.export.tensorrt import EngineOptions, Place, engine_place
-from rtseg.models.export.verify import check_share, prove, share_line
+from rtseg.models.export.source_model import SourceModel, open_source_model
+from rtseg.models.export.tensorrt import EngineOptions, EngineTarget, resolve_engine_target
+from rtseg.models.export.verify import check_share, verify_build, format_share
 from rtseg.nn.preprocessing import Preprocessing
 
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".engine", "openvino": ".xml", "onnx": ".onnx"}
 """What can be built, and the ending of its file."""
 
 DEFAULT_OPTIONS = EngineOptions()
-NOTHING_TO_SAY = Preprocessing()
+DEFAULT_PREPROCESSING = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def build(
     precision: str = "fp16",
     calibrate: Path | None = None,
     options: EngineOptions = DEFAULT_OPTIONS,
-    preparation: Preprocessing = NOTHING_TO_SAY,
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
     verify_on: Path | None = None,
     min_agreement: float | None = None,
     verify: bool = True,
@@ -84,7 +84,7 @@ def build(
         precision: `fp16`, `fp32` or `int8`.
         calibrate: a data set (its `train`) or a video, real pictures on which the ranges for `int8` are measured.
         options: what TensorRT is told beside the network.
-        preparation: what a foreign file does not say of itself.
+        preprocessing: what a foreign file does not say of itself.
         verify_on: frames to compare on: a data set, pictures or a video; None: other frames of `calibrate`, or else synthetic
             drives.
         min_agreement: share of pixels that must keep the original's class, else the build fails; None: `proof.MIN_AGREEMENT`.
@@ -105,8 +105,8 @@ def build(
         raise OptionError(f"--calibrate measures ranges for --precision int8; {precision} needs none")
     if batch < 1:
         raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
-    _check_names(preparation.classes)
-    preparation.check()
+    _check_names(preprocessing.classes)
+    preprocessing.check()
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
         raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
     source = find_model(model)
@@ -123,7 +123,7 @@ def build(
         platform=platform_name() if target.startswith("tensorrt") else "",
         gpu=place.gpu,
         capabilities=place.capabilities,
-        options={**options.chosen(), **preparation.chosen(), **_calibration(calibrate)},
+        options={**options.chosen(), **preprocessing.chosen(), **_calibration(calibrate)},
     )
     there, reasons = find_built(folder, wanted, source.name)
     if there is not None and not force:
@@ -131,7 +131,7 @@ def build(
     reasons = reasons or (("asked for by --force",) if there else ("it was not built yet",))
     log(f"building {source.name} for {target}: {'; '.join(reasons)}")
 
-    origin = open_origin(source, preparation, size)
+    origin = open_source_model(source, preprocessing, size)
     if precision == "int8" and (calibrate is None) != (origin.description.precision == "int8"):
         raise OptionError(
             f"{source.name} is int8 already and needs no --calibrate"
@@ -140,7 +140,7 @@ def build(
         )
     size = size or origin.description.input_size
     wanted = replace(wanted, input_size=size)
-    command = _command(model, source, target, size, batch, precision, calibrate, options, preparation)
+    command = _command(model, source, target, size, batch, precision, calibrate, options, preprocessing)
     name = _file_name(origin, source, wanted, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def build(
             timing_cache = folder / f"timing-{place.tag}.cache"
             graph, share, warnings = make(origin, wanted, options, calibrate, staged, timing_cache, quiet)
             proof: dict[str, Any] = {"precision": check_share(share, precision, target)}
-            log(share_line(proof["precision"], precision))
+            log(format_share(proof["precision"], precision))
             sidecar = Sidecar(
                 facts=wanted,
                 description=replace(origin.description, precision=precision, input_size=size),
@@ -162,8 +162,8 @@ def build(
             )
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             if verify:
-                proof.update(prove(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, log))
-            sidecar = replace(sidecar, proof=proof)
+                proof.update(verify_build(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, log))
+            sidecar = replace(sidecar, verification=proof)
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
                 part.replace(folder / part.name)
@@ -205,17 +205,17 @@ def find_built(folder: Path, wanted: EngineFacts, source: str) -> tuple[Path | N
     return None, tuple(nearest)
 
 
-def _place(target: str, options: EngineOptions) -> Place:
+def _place(target: str, options: EngineOptions) -> EngineTarget:
     """Where the file will run, and the version of what makes it."""
     if target in ("tensorrt", "tensorrt-rtx"):
-        return engine_place(target, options)
+        return resolve_engine_target(target, options)
     try:
-        return Place(metadata.version(target), "", "", ())
+        return EngineTarget(metadata.version(target), "", "", ())
     except metadata.PackageNotFoundError as error:
         raise BackendError(f'{target} is not installed: pip install "rtseg[build]"') from error
 
 
-def _file_name(origin: Origin, source: Path, facts: EngineFacts, place: Place) -> str:
+def _file_name(origin: SourceModel, source: Path, facts: EngineFacts, place: EngineTarget) -> str:
     """`unet-camvid-small-480x360-fp16-sm87-trt10.3.engine`; a model of the user's own has its hash in the name too."""
     about = origin.description
     name = about.name if about.name.startswith("unet") or not about.network.startswith("unet") else f"unet-{about.name}"
@@ -236,7 +236,7 @@ def _command(
     precision: str,
     calibrate: Path | None,
     options: EngineOptions,
-    preparation: Preprocessing,
+    preprocessing: Preprocessing,
 ) -> str:
     """The command that builds this again."""
     name = shlex.quote(str(model if model is not None else source.stem))
@@ -247,7 +247,7 @@ def _command(
         parts.append(f"--precision {precision}")
     if calibrate is not None:
         parts.append(f"--calibrate {shlex.quote(str(calibrate))}")
-    return " ".join(parts) + preparation.arguments() + options.arguments()
+    return " ".join(parts) + preprocessing.arguments() + options.arguments()
 
 
 def _check_names(names: tuple[str, ...] | None) -> None:
@@ -283,7 +283,7 @@ def best_target() -> str:
     problems = []
     for target in ("tensorrt", "tensorrt-rtx"):
         try:
-            engine_place(target, DEFAULT_OPTIONS)
+            resolve_engine_target(target, DEFAULT_OPTIONS)
         except BackendError as error:
             problems.append(str(error))
         else:

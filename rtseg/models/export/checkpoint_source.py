@@ -26,11 +26,11 @@ from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 
 
-class CheckpointOrigin:
-    """A checkpoint as the start of a build; see `rtseg.models.export.source_model.Origin`."""
+class CheckpointModel:
+    """A checkpoint as the start of a build; see `rtseg.models.export.source_model.SourceModel`."""
 
-    def __init__(self, path: Path, preparation: Preprocessing, size: tuple[int, int] | None) -> None:
-        self._path, self._network = path, open_network(path, size, preparation)
+    def __init__(self, path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> None:
+        self._path, self._network = path, open_network(path, size, preprocessing)
         self.description, self.notes = self._network.description, self._network.notes
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:

@@ -10,16 +10,16 @@ import onnx
 
 from rtseg.core.errors import ModelError
 from rtseg.inference.engine_metadata import EngineFacts
-from rtseg.models.export.onnx_file import describe, fix_input, one_sentence
-from rtseg.models.export.onnx_rewrite import uint8_by_float
+from rtseg.models.export.onnx_file import describe, fix_input, error_summary
+from rtseg.models.export.onnx_rewrite import cast_classes_via_float
 from rtseg.models.export.precision import Share, executed_share, graph_share
-from rtseg.models.export.quantize import calibration_images, quantized, save_quantized_openvino
-from rtseg.models.export.source_model import Origin
+from rtseg.models.export.quantize import calibration_images, quantized, quantize_openvino
+from rtseg.models.export.source_model import SourceModel
 from rtseg.models.export.tensorrt import EngineOptions, build_plan
 
 
 def make(
-    origin: Origin,
+    origin: SourceModel,
     facts: EngineFacts,
     options: EngineOptions,
     calibrate: Path | None,
@@ -50,14 +50,14 @@ def make(
         description = replace(origin.description, precision=facts.precision, input_size=facts.input_size)
         describe(free, description)
         if facts.target == "openvino":
-            save_quantized_openvino(free, pictures, staged, staged.name)
+            quantize_openvino(free, pictures, staged, staged.name)
             return fix_input(free, facts.input_size, facts.batch), _executed(staged, facts), ()
         free = quantized(free, pictures, staged.name)
         describe(free, description)
     graph = fix_input(free, facts.input_size, facts.batch)
     if facts.target in ("tensorrt", "tensorrt-rtx"):
         plan = build_plan(
-            uint8_by_float(graph).SerializeToString(), facts.target, options, timing_cache=timing_cache, quiet=quiet
+            cast_classes_via_float(graph).SerializeToString(), facts.target, options, timing_cache=timing_cache, quiet=quiet
         )
         staged.write_bytes(plan.data)
         return graph, plan.share, plan.warnings
@@ -77,7 +77,7 @@ def _save_openvino(graph: onnx.ModelProto, staged: Path, precision: str) -> None
     try:
         openvino.save_model(openvino.Core().read_model(given), staged, compress_to_fp16=precision != "fp32")
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO can't take the model: {one_sentence(error)}") from error
+        raise ModelError(f"OpenVINO can't take the model: {error_summary(error)}") from error
     given.unlink()
 
 
@@ -91,9 +91,9 @@ def _executed(staged: Path, facts: EngineFacts) -> Share:
 
 
 def _openvino() -> Any:
-    from rtseg.inference.openvino import stay_silent
+    from rtseg.inference.openvino import disable_telemetry
 
-    stay_silent()
+    disable_telemetry()
     import openvino
 
     return openvino

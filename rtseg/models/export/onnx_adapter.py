@@ -18,19 +18,19 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 
 from rtseg.core.errors import ModelError, OptionError, printable_name
 from rtseg.core.model_info import ModelInfo
-from rtseg.models.export.onnx_branches import take_branches
+from rtseg.models.export.onnx_branches import inline_branches
 from rtseg.models.export.onnx_file import (
     FLOATS,
     describe,
     image_inputs,
-    one_sentence,
+    error_summary,
     set_shape,
     shape_of,
-    taken_by,
-    told_shape,
+    node_inputs,
+    format_shape,
 )
 from rtseg.models.export.onnx_output import Output, drop_activation, find_output
-from rtseg.models.export.onnx_rewrite import constants_as_weights, fold_batch_norm, halved, modern, prefixed
+from rtseg.models.export.onnx_rewrite import constants_to_initializers, fold_batch_norm, to_half, modern, add_prefix
 from rtseg.models.export.precision import MIN_SHARE, graph_share
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -43,7 +43,7 @@ def to_contract(
     size: tuple[int, int] | None,
     batch: int,
     precision: str,
-    preparation: Preprocessing,
+    preprocessing: Preprocessing,
 ) -> tuple[onnx.ModelProto, ModelInfo, Output]:
     """Wraps a foreign network.
 
@@ -53,7 +53,7 @@ def to_contract(
         size: (width, height) of the input; None: the size the file has, if it is fixed.
         batch: pictures in one run.
         precision: `fp16` or `fp32`; `int8` for one that will be quantized, FP32 until then.
-        preparation: what the file does not say.
+        preprocessing: what the file does not say.
 
     Returns:
         The model of the contract with its description inside, the description, and the output that is used.
@@ -64,18 +64,18 @@ def to_contract(
     """
     if model.functions:  # they hide what their nodes do
         model = inliner.inline_local_functions(model)
-    source, layout, size = _picture_input(model, path, size, batch, preparation.layout)
-    mean, std = _normalization(preparation, path, source.type.tensor_type.elem_type)
+    source, layout, size = _picture_input(model, path, size, batch, preprocessing.layout)
+    mean, std = _normalization(preprocessing, path, source.type.tensor_type.elem_type)
     if source.type.tensor_type.elem_type == TensorProto.UINT8:  # TensorRT has uint8 at a network's edge alone
         source.type.tensor_type.elem_type = TensorProto.FLOAT
     width, height = size
     set_shape(model, source, (batch, 3, height, width) if layout == "nchw" else (batch, height, width, 3))
-    take_branches(model, path)
+    inline_branches(model, path)
     model = modern(model, path)
-    constants_as_weights(model)
+    constants_to_initializers(model)
     model = _infer_shapes(model, path, size)
-    output = find_output(model, path, size, batch, preparation)
-    classes = _class_names(preparation.classes, output, path)
+    output = find_output(model, path, size, batch, preprocessing)
+    classes = _class_names(preprocessing.classes, output, path)
     _keep_output(model, output.name)
     if precision != "fp32":
         drop_activation(model, output)
@@ -94,8 +94,8 @@ def to_contract(
         )
     has = "fp16" if source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE else "fp32"
     if precision == "fp16" and has == "fp32":
-        model, has = halved(model), "fp16"
-    prefixed(model, _PREFIX)
+        model, has = to_half(model), "fp16"
+    add_prefix(model, _PREFIX)
     before = _before(model, layout, mean, std)
     after = _after(model, output, size, batch)
     description = ModelInfo(
@@ -117,7 +117,7 @@ def to_contract(
         return _inferred(model), description, output
     except onnx.shape_inference.InferenceError as error:  # as it came it had its shapes
         leave = "; --precision fp32 leaves it as it is" if precision != "fp32" else ""
-        raise ModelError(f"{path} can't be made {description.precision} ({one_sentence(error)}){leave}") from error
+        raise ModelError(f"{path} can't be made {description.precision} ({error_summary(error)}){leave}") from error
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
@@ -154,7 +154,7 @@ def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | No
             "export it with a first layer that makes them of 3 channels"
         )
     if layout is None:
-        told = told_shape([length if isinstance(length, int) else None for length in shape])
+        told = format_shape([length if isinstance(length, int) else None for length in shape])
         raise OptionError(f"{path}: its input is {told}; say with --layout nchw or nhwc where the channels stand")
     return layout
 
@@ -173,7 +173,7 @@ def _picture_input(
     if element not in (*FLOATS, TensorProto.UINT8) or len(shape) != 4:
         kind = TensorProto.DataType.Name(element)
         raise ModelError(
-            f"{path}: its input '{source.name}' is {kind} {told_shape(shape)}; images of 4 dimensions, float or uint8, can be "
+            f"{path}: its input '{source.name}' is {kind} {format_shape(shape)}; images of 4 dimensions, float or uint8, can be "
             "wrapped"
         )
     layout = input_layout(shape, path, layout)
@@ -200,22 +200,22 @@ def _picture_input(
     return source, layout, size
 
 
-def _normalization(preparation: Preprocessing, path: Path, element_type: int) -> tuple[Any, Any]:
+def _normalization(preprocessing: Preprocessing, path: Path, element_type: int) -> tuple[Any, Any]:
     """Mean and reciprocal deviation on the scale of 0 to 255, float32 `[3]`."""
     if element_type == TensorProto.UINT8:
-        if preparation.mean is not None or preparation.std is not None:
+        if preprocessing.mean is not None or preprocessing.std is not None:
             raise OptionError(f"{path} takes uint8, 0 to 255, and normalizes inside; leave --mean and --std out")
         return np.zeros(3, np.float32), np.ones(3, np.float32)
-    if preparation.mean is None or preparation.std is None:
+    if preprocessing.mean is None or preprocessing.std is None:
         raise OptionError(
             f"{path} does not say how its input is normalized: give --mean and --std, such as torchvision's "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, --mean 0,0,0 --std 1,1,1 for a plain 0 to 1, or --mean 0,0,0 "
             "--std 0.00392157,0.00392157,0.00392157 for a plain 0 to 255"
         )
-    scale = 1.0 if preparation.uses_255_scale else 255.0
-    preparation.check()
-    return np.array(preparation.mean, np.float32) * np.float32(scale), 1.0 / (
-        np.array(preparation.std, np.float32) * np.float32(scale)
+    scale = 1.0 if preprocessing.uses_255_scale else 255.0
+    preprocessing.check()
+    return np.array(preprocessing.mean, np.float32) * np.float32(scale), 1.0 / (
+        np.array(preprocessing.std, np.float32) * np.float32(scale)
     )
 
 
@@ -238,7 +238,7 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(taken_by(node))
+            needed.update(node_inputs(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
@@ -333,7 +333,7 @@ def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> 
     except onnx.shape_inference.InferenceError as error:
         down = f"{max(32, size[0] // 32 * 32)}x{max(32, size[1] // 32 * 32)}"
         raise ModelError(
-            f"{path} can't take {size[0]}x{size[1]} ({one_sentence(error)}); many networks need multiples of 32: --size {down}"
+            f"{path} can't take {size[0]}x{size[1]} ({error_summary(error)}); many networks need multiples of 32: --size {down}"
         ) from error
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import image_inputs, one_sentence, shape_of, taken_by, told_shape
+from rtseg.models.export.onnx_file import image_inputs, error_summary, shape_of, node_inputs, format_shape
 from rtseg.models.export.onnx_rewrite import rename
 
 _BY_CONTENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "If", "Loop", "Scan", "Bernoulli", "Multinomial"}
 """Operators whose result's size may hang on more than sizes, or whose result is another one each time."""
 
 
-def take_branches(model: onnx.ModelProto, path: Path) -> None:
+def inline_branches(model: onnx.ModelProto, path: Path) -> None:
     """Replaces each If whose condition hangs on sizes alone by the nodes of the branch that is taken. Changes the model.
 
     Args:
@@ -38,7 +38,7 @@ def take_branches(model: onnx.ModelProto, path: Path) -> None:
         }
         if not conditions:
             return
-        values = measured(_alone(model, made, conditions), conditions, path)
+        values = evaluate_tensors(_alone(model, made, conditions), conditions, path)
         nodes = [
             step
             for node in model.graph.node
@@ -60,34 +60,34 @@ def _alone(model: onnx.ModelProto, made: Mapping[str, onnx.NodeProto], names: Co
     needed, level = set(), set(names)
     while level:
         needed |= level
-        level = {given for name in level if name in made for given in taken_by(made[name])} - needed
+        level = {given for name in level if name in made for given in node_inputs(made[name])} - needed
     del copy.graph.node[:], copy.graph.output[:]
     copy.graph.node.extend(node for node in model.graph.node if needed.intersection(node.output))
     return copy
 
 
-def measured(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict[str, Any]:
+def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict[str, Any]:
     """Values that tensors have when the model is run on a black image.
 
     Raises:
         ModelError: ONNX Runtime can't load or run it.
     """
-    from rtseg.models.export.source_model import session_of
+    from rtseg.models.export.source_model import create_session
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     have = {output.name for output in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    session = session_of(copy.SerializeToString(), str(path), optimize=False)
+    session = create_session(copy.SerializeToString(), str(path), optimize=False)
     source = image_inputs(model)[0]
     kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     image = np.zeros([int(length or 1) for length in shape_of(source)], kind)
     try:
         results = session.run(list(names), {source.name: image})
     except Exception as error:  # onnxruntime's exceptions share no public base
-        told = told_shape(shape_of(source))
+        told = format_shape(shape_of(source))
         raise ModelError(
-            f"{path} can't run on {told} ({one_sentence(error)}); give the size it was made for: --size"
+            f"{path} can't run on {told} ({error_summary(error)}); give the size it was made for: --size"
         ) from error
     return dict(zip(names, results, strict=True))
 
@@ -107,7 +107,7 @@ def _by_size(name: str, made: Mapping[str, onnx.NodeProto], images: set[str]) ->
             continue
         if node.op_type in _BY_CONTENT or node.op_type.startswith("Random"):
             return False
-        level += [(given, of_shape or node.op_type in ("Shape", "Size")) for given in taken_by(node) if given]
+        level += [(given, of_shape or node.op_type in ("Shape", "Size")) for given in node_inputs(node) if given]
     return True
 
 

@@ -21,7 +21,7 @@ _MIXED = {"Add", "Sub", "Mul", "Div", "Sum", "Mean", "Max", "Min", "Where", "Con
 _WEIGHED = {"Conv", "MatMul", "Gemm"}
 
 
-def colored(trace: Trace, name: str, axis: int) -> str:
+def color_output_reason(trace: Trace, name: str, axis: int) -> str:
     """What makes an output with values of several channels a picture, for people; empty: nothing does.
 
     Args:

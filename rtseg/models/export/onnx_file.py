@@ -41,9 +41,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {one_sentence(error)}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {error_summary(error)}") from error
     except Exception as error:  # protobuf's DecodeError has no public common base
-        raise ModelError(f"{path} is damaged or not an ONNX file ({one_sentence(error)})") from error
+        raise ModelError(f"{path} is damaged or not an ONNX file ({error_summary(error)})") from error
     for name, tensor in _tensors(model.graph):
         if tensor.data_type in FLOATS and np.isnan(numpy_helper.to_array(tensor)).any():
             raise ModelError(f"{path}: the weights '{name}' hold NaN; the training diverged, use an earlier checkpoint")
@@ -92,7 +92,7 @@ def set_shape(model: onnx.ModelProto, value: onnx.ValueInfoProto, shape: tuple[i
     for have, want in zip(shape_of(value), shape, strict=True):
         if have is not None and have != want:
             raise OptionError(
-                f"the network's input is fixed to {told_shape(shape_of(value))}, not {told_shape(shape)}; export it with free sizes"
+                f"the network's input is fixed to {format_shape(shape_of(value))}, not {format_shape(shape)}; export it with free sizes"
             )
     for dim, length in zip(value.type.tensor_type.shape.dim, shape, strict=True):
         dim.dim_value = length
@@ -114,21 +114,21 @@ def shape_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
 
 
-def told_shape(shape: Sequence[int | None]) -> str:
+def format_shape(shape: Sequence[int | None]) -> str:
     """A shape for people: `[1, 3, ?, ?]`."""
     return "[" + ", ".join("?" if length is None else str(length) for length in shape) + "]"
 
 
-def one_sentence(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """A long native message on one line, without the context that ONNX repeats below it."""
     text = str(error).split("==> Context")[0]
     return " ".join(text.split())[:300] or type(error).__name__
 
 
-def taken_by(node: onnx.NodeProto) -> set[str]:
+def node_inputs(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node takes, those of the graphs inside it included."""
     inside = (step for inner in inner_graphs(node) for step in inner.node)
-    return {*node.input, *(name for step in inside for name in taken_by(step))}
+    return {*node.input, *(name for step in inside for name in node_inputs(step))}
 
 
 def _sort_nodes(graph: onnx.GraphProto) -> None:
@@ -138,7 +138,7 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
         for inner in inner_graphs(node):
             _sort_nodes(inner)
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    waits = [{makers[name] for name in taken_by(node) if name in makers} for node in graph.node]
+    waits = [{makers[name] for name in node_inputs(node) if name in makers} for node in graph.node]
     if all(before < i for i, needs in enumerate(waits) for before in needs):
         return
     takers: list[list[int]] = [[] for _ in waits]

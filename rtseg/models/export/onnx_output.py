@@ -12,10 +12,10 @@ import onnx
 from onnx import TensorProto
 
 from rtseg.core.errors import ModelError, OptionError
-from rtseg.models.export.onnx_branches import measured
-from rtseg.models.export.onnx_color_output import colored
-from rtseg.models.export.onnx_file import shape_of, told_shape
-from rtseg.models.export.onnx_task import instances, scaled_indices, total
+from rtseg.models.export.onnx_branches import evaluate_tensors
+from rtseg.models.export.onnx_color_output import color_output_reason
+from rtseg.models.export.onnx_file import shape_of, format_shape
+from rtseg.models.export.onnx_task import instance_segmentation_reason, scaled_indices_reason, total
 from rtseg.models.export.onnx_trace import LINEAR, SAME_VALUES, Trace, Values
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -94,7 +94,7 @@ class Output:
 
 
 def find_output(
-    model: onnx.ModelProto, path: Path, size: tuple[int, int], batch: int, preparation: Preprocessing
+    model: onnx.ModelProto, path: Path, size: tuple[int, int], batch: int, preprocessing: Preprocessing
 ) -> Output:
     """Chooses the output and reads what it holds.
 
@@ -103,32 +103,32 @@ def find_output(
         path: its file, for messages.
         size: (width, height) of the input.
         batch: images in one run.
-        preparation: what the user said: the output, its kind, the number of classes.
+        preprocessing: what the user said: the output, its kind, the number of classes.
 
     Raises:
         ModelError: no output can be a segmentation.
         OptionError: the file does not decide something; the message names the option that does.
     """
     outputs = [output.name for output in model.graph.output]
-    if preparation.output and preparation.output not in outputs:
-        raise OptionError(f"{path} has no output '{preparation.output}': there are {', '.join(outputs)}")
+    if preprocessing.output and preprocessing.output not in outputs:
+        raise OptionError(f"{path} has no output '{preprocessing.output}': there are {', '.join(outputs)}")
     shapes = tensor_shapes(model, path)
     trace = Trace(model, shapes)
     types = {output.name: output.type.tensor_type.elem_type for output in model.graph.output}
-    wanted = [preparation.output] if preparation.output else outputs
+    wanted = [preprocessing.output] if preprocessing.output else outputs
     maps = {
         name: place
         for name in wanted
-        if (place := _place(trace, shapes[name], name, size, batch, preparation, path)) is not None
+        if (place := _place(trace, shapes[name], name, size, batch, preprocessing, path)) is not None
     }
     if not maps:
-        told = ", ".join(f"'{name}' {told_shape(shapes[name])}" for name in wanted)
+        told = ", ".join(f"'{name}' {format_shape(shapes[name])}" for name in wanted)
         raise ModelError(
             f"{path}: no output is a map of its input, {size[0]}x{size[1]}: {told}; scores [N, C, H, W] or class indices "
             "[N, H, W] are needed, not larger than the input and without cut borders"
         )
-    if preparation.output:
-        name, note = preparation.output, ""
+    if preprocessing.output:
+        name, note = preprocessing.output, ""
         if len(outputs) > 1:
             note = f"of the outputs {', '.join(outputs)} '{name}' is used, as --onnx-output says"
     else:
@@ -136,16 +136,16 @@ def find_output(
     axis, rows_columns = maps[name]
     channels = 1 if axis is None else shapes[name][axis]
     rest = [other for other in wanted if other not in maps]
-    if why := instances(shapes, name, channels, rows_columns, size, batch, rest):
+    if why := instance_segmentation_reason(shapes, name, channels, rows_columns, size, batch, rest):
         raise OptionError(f"{path}: {why}")
     quantized = trace.quantized(name)
     element = TensorProto.FLOAT if quantized else types[name]
-    output = _read(trace, name, element, axis, rows_columns, preparation, path)
+    output = _read(trace, name, element, axis, rows_columns, preprocessing, path)
     output = replace(output, quantized=quantized, total=total(trace, name, batch))
     output = replace(output, activation=_activation(trace, output, size, batch))
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
-            f"{path}: its class map '{name}' is {told_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
+            f"{path}: its class map '{name}' is {format_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
         )
     return replace(output, note=note)
 
@@ -194,7 +194,7 @@ def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ..
     last = _upstream(model, [output.name for output in graph.output])
     if all(name in shapes for name in last):
         return shapes
-    results = measured(model, [name for name in made if name in last], path)
+    results = evaluate_tensors(model, [name for name in made if name in last], path)
     return {**shapes, **{name: tuple(value.shape) for name, value in results.items() if hasattr(value, "shape")}}
 
 
@@ -253,7 +253,7 @@ def _place(
         fits = {axis: place for axis, place in fits.items() if shape[axis] == len(said.classes)}
     if len(fits) > 1:
         raise OptionError(
-            f"{path}: its output '{name}' is {told_shape(shape)}, and more than one axis can hold the classes; say which: "
+            f"{path}: its output '{name}' is {format_shape(shape)}, and more than one axis can hold the classes; say which: "
             "--output-layout nchw or nhwc"
         )
     return next(iter(fits.items()), None)
@@ -276,7 +276,7 @@ def _choose(
     if len(main) > 1:
         roots = {_scores_of(trace, name) for name in main}
         if len(roots) > 1:
-            sizes = ", ".join(f"'{name}' {told_shape(trace.shapes[name])}" for name in main)
+            sizes = ", ".join(f"'{name}' {format_shape(trace.shapes[name])}" for name in main)
             raise OptionError(
                 f"{path} has {len(main)} outputs that may be the segmentation: {sizes}; say which: --onnx-output NAME"
             )
@@ -302,7 +302,7 @@ def _read(
     numeric = Output(name, "logits", shape, axis, size, values=(values.low, values.high), sure=kind is not None)
     if kind in ("classes", "mask") and several:
         raise OptionError(
-            f"{path}: --output-kind {kind} is for one value a pixel; its output '{name}' has {told_shape(shape)}"
+            f"{path}: --output-kind {kind} is for one value a pixel; its output '{name}' has {format_shape(shape)}"
         )
     if kind == "multilabel" and not several:
         raise OptionError(
@@ -312,18 +312,18 @@ def _read(
     def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
         return replace(numeric, kind=kind, threshold=threshold, indices=indices)
 
-    if axis is not None and (why := colored(trace, name, axis)):
+    if axis is not None and (why := color_output_reason(trace, name, axis)):
         raise ModelError(
-            f"{path}: its output '{name}' is a colored image {told_shape(shape)}: {why}; export the network without that step, "
+            f"{path}: its output '{name}' is a colored image {format_shape(shape)}: {why}; export the network without that step, "
             "so that it gives scores or class indices"
         )
-    if not several and (why := scaled_indices(trace, name)):
+    if not several and (why := scaled_indices_reason(trace, name)):
         raise ModelError(f"{path}: its output '{name}' can't be used: {why}")
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")
     if several:
         if element not in _FLOATS and not (values.only or values.bounded):
-            raise ModelError(f"{path}: its output '{name}' holds whole numbers {told_shape(shape)}; scores are needed")
+            raise ModelError(f"{path}: its output '{name}' holds whole numbers {format_shape(shape)}; scores are needed")
         separate = values.bounded and values.low >= 0 and values.high <= 255 and not trace.exclusive(name)
         if kind is None and separate:
             none = ", or --output-kind multilabel where class 0 is what none of them claims" if _divides(values) else ""

@@ -12,7 +12,7 @@ import onnx.reference
 from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import inner_graphs, one_sentence
+from rtseg.models.export.onnx_file import inner_graphs, error_summary
 from rtseg.models.export.requirements import require
 
 KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
@@ -40,7 +40,7 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(model, 13)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
         raise ModelError(
-            f"{path} is of operator set {version} and can't be brought to 13 ({one_sentence(error)}); export it anew"
+            f"{path} is of operator set {version} and can't be brought to 13 ({error_summary(error)}); export it anew"
         ) from error
     if version < 11:  # before 11 there was one way to upsample, which the converter does not write down
         for node in converted.graph.node:
@@ -53,7 +53,7 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return converted
 
 
-def prefixed(model: onnx.ModelProto, prefix: str) -> None:
+def add_prefix(model: onnx.ModelProto, prefix: str) -> None:
     """Puts a prefix before all names of tensors. (`onnx.compose.add_prefix` forgets those that an If takes from around it.)"""
     level, names = [model.graph], set()
     while level:
@@ -75,7 +75,7 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
             rename(inner, names)
 
 
-def constants_as_weights(model: onnx.ModelProto) -> None:
+def constants_to_initializers(model: onnx.ModelProto) -> None:
     """Makes initializers of all weights, also of those in Constant nodes and of those that a step such as Cast makes of others.
 
     What is asked of the weights later (how many are FP16, which become FP16 or INT8) is asked of initializers. Changes the model.
@@ -154,13 +154,13 @@ def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         try:
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base
-            raise ModelError(f"{path}: ONNX Runtime can't load it ({one_sentence(error)})") from error
+            raise ModelError(f"{path}: ONNX Runtime can't load it ({error_summary(error)})") from error
         folded = onnx.load(options.optimized_model_filepath)
     foreign = [node.domain for node in folded.graph.node if node.domain not in ("", "ai.onnx")]
     return model if foreign else folded
 
 
-def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
     """Weights and arithmetic in half precision, by ONNX Runtime's converter, save for `KEPT_IN_FP32`, `QUANTIZING` and `keep`.
 
     Args:
@@ -177,7 +177,7 @@ def halved(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
     return half
 
 
-def before_the_network(model: onnx.ModelProto) -> list[str]:
+def preprocessing_nodes(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes between `image` and the first that computes with weights: the normalization. Unnamed ones get names."""
     weights = {tensor.name for tensor in model.graph.initializer}
     known, names = {"image"}, []
@@ -190,7 +190,7 @@ def before_the_network(model: onnx.ModelProto) -> list[str]:
     return names
 
 
-def uint8_by_float(model: onnx.ModelProto) -> onnx.ModelProto:
+def cast_classes_via_float(model: onnx.ModelProto) -> onnx.ModelProto:
     """Casts class indices to FP32 before they become uint8; exact for all 255 of them. Changes the model.
 
     TensorRT documents conversions to uint8 "only for float32, float16" (`DataType` in 10.3 to 11.4), while the table of its

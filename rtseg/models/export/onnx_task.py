@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rtseg.models.export.onnx_file import told_shape
+from rtseg.models.export.onnx_file import format_shape
 from rtseg.models.export.onnx_trace import SAME_VALUES, TWO_VALUED, Trace
 
 NO_CLASS = 255
 """What class maps from elsewhere hold where a pixel has no class; rtseg gives each pixel one."""
 
 
-def scaled_indices(trace: Trace, name: str) -> str:
+def scaled_indices_reason(trace: Trace, name: str) -> str:
     """Why an output of one value a pixel holds classes that are no class indices, and what to do; empty: it does not."""
     only = trace.meant(name).only
     if only is None or len(only) < 3 or not _from_argmax(trace, name):
@@ -35,7 +35,7 @@ def scaled_indices(trace: Trace, name: str) -> str:
     )
 
 
-def instances(
+def instance_segmentation_reason(
     shapes: Mapping[str, tuple[int, ...]],
     name: str,
     channels: int,
@@ -65,7 +65,7 @@ def instances(
         table = [length for length in (lengths[1:] if lengths[:1] == (batch,) else lengths) if length != 1]
         if len(table) > 1 and (size != image[::-1] or channels in table):
             return (
-                f"its outputs '{other}' {told_shape(shapes[other])} and '{name}' {told_shape(shapes[name])} look like an instance "
+                f"its outputs '{other}' {format_shape(shapes[other])} and '{name}' {format_shape(shapes[name])} look like an instance "
                 f"segmentation (objects beside their masks), and the channels of '{name}' like no classes; rtseg needs a semantic "
                 f"segmentation; where '{name}' has a score for each class, say --onnx-output {name}"
             )

@@ -76,7 +76,7 @@ class Trace:
     """A graph whose tensors are followed back.
 
     Args:
-        model: of operator set 13 or newer, its constants initializers (`onnx_rewrite.constants_as_weights`).
+        model: of operator set 13 or newer, its constants initializers (`onnx_rewrite.constants_to_initializers`).
         shapes: of its tensors, as far as they are known.
     """
 

@@ -21,8 +21,8 @@ from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.models.export.agreement import Picture, samples
-from rtseg.models.export.onnx_file import one_sentence
-from rtseg.models.export.onnx_rewrite import before_the_network, halved, opset
+from rtseg.models.export.onnx_file import error_summary
+from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half, opset
 from rtseg.models.export.requirements import require
 
 CALIBRATION_FRAMES = 128
@@ -119,12 +119,12 @@ def quantized(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
                 },
             )
         except Exception as error:  # onnx's and onnxruntime's exceptions share no public base
-            raise ModelError(f"{origin} can't be quantized by ONNX Runtime: {one_sentence(error)}") from error
+            raise ModelError(f"{origin} can't be quantized by ONNX Runtime: {error_summary(error)}") from error
         answer = onnx.load(made)
-    return halved(answer, keep=before_the_network(answer))
+    return to_half(answer, keep=preprocessing_nodes(answer))
 
 
-def save_quantized_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path: Path, origin: str) -> None:
+def quantize_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path: Path, origin: str) -> None:
     """Writes a model of the contract as OpenVINO's `.xml` and `.bin` in INT8, by NNCF.
 
     Args:
@@ -138,9 +138,9 @@ def save_quantized_openvino(model: onnx.ModelProto, pictures: Sequence[Picture],
         ModelError: the network can't be quantized.
     """
     require("nncf")
-    from rtseg.inference.openvino import stay_silent
+    from rtseg.inference.openvino import disable_telemetry
 
-    stay_silent()  # NNCF asks the same package of OpenVINO's to tell of its use
+    disable_telemetry()  # NNCF asks the same package of OpenVINO's to tell of its use
     import nncf
     import openvino
 
@@ -152,10 +152,10 @@ def save_quantized_openvino(model: onnx.ModelProto, pictures: Sequence[Picture],
             answer = nncf.quantize(network, pictures_in, subset_size=len(pictures))
         openvino.save_model(answer, path, compress_to_fp16=True)
     except RuntimeError as error:
-        raise ModelError(f"{origin} can't be quantized by NNCF: {one_sentence(error)}") from error
+        raise ModelError(f"{origin} can't be quantized by NNCF: {error_summary(error)}") from error
 
 
-def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """A half precision model in FP32, from which ranges are measured: the same weights, without rounding between layers."""
     wide = onnx.ModelProto()
     wide.CopyFrom(model)

@@ -19,7 +19,7 @@ from rtseg.core.errors import ModelError
 from rtseg.core.frame import ClassMap
 from rtseg.models.export.agreement import LOST_SHARE
 from rtseg.models.export.onnx_adapter import input_layout
-from rtseg.models.export.onnx_file import one_sentence, told_shape
+from rtseg.models.export.onnx_file import error_summary, format_shape
 from rtseg.models.export.onnx_output import Output
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -62,7 +62,7 @@ class OnnxReference:
 
     Args:
         path: the file.
-        preparation: what the user said of its input.
+        preprocessing: what the user said of its input.
         output: the output that is used, and how its values are to be read.
         batch: images in one run.
 
@@ -70,15 +70,15 @@ class OnnxReference:
         ModelError: ONNX Runtime can't load it.
     """
 
-    def __init__(self, path: Path, preparation: Preprocessing, output: Output, batch: int) -> None:
-        from rtseg.models.export.source_model import runtime_name, session_of
+    def __init__(self, path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> None:
+        from rtseg.models.export.source_model import onnxruntime_name, create_session
 
-        self._session = session_of(path, str(path))
+        self._session = create_session(path, str(path))
         self._input = self._session.get_inputs()[0]
-        self._layout = input_layout(self._input.shape, path, preparation.layout)
-        self._path, self._said, self._output, self._batch = path, preparation, output, batch
+        self._layout = input_layout(self._input.shape, path, preprocessing.layout)
+        self._path, self._said, self._output, self._batch = path, preprocessing, output, batch
         self._seen = _Seen()
-        self.what = f"{path.name}, run as it is by {runtime_name()}, {output.describe()}"
+        self.what = f"{path.name}, run as it is by {onnxruntime_name()}, {output.describe()}"
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> ClassMap:
         """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
@@ -95,7 +95,7 @@ class OnnxReference:
         try:
             (values,) = self._session.run([self._output.name], {self._input.name: images})
         except Exception as error:  # onnxruntime's exceptions share no public base
-            raise ModelError(f"{self._path}: ONNX Runtime can't run it ({one_sentence(error)})") from error
+            raise ModelError(f"{self._path}: ONNX Runtime can't run it ({error_summary(error)})") from error
         return self._class_map(np.asarray(values), picture.shape[:2])
 
     def _class_map(self, values: Array, size: tuple[int, int]) -> ClassMap:
@@ -173,7 +173,7 @@ class _Seen:
             return self._doubt_classes(seen)
         if self._sums and output.axis not in self._sums:
             along, axis = min(self._sums), output.axis or 0
-            seen = f"its values {told_shape(output.shape)} add up to 1 along axis {along}, not along axis {axis}"
+            seen = f"its values {format_shape(output.shape)} add up to 1 along axis {along}, not along axis {axis}"
             if output.shape[along] == output.shape[axis]:
                 return f"{seen}; say where the classes are: --output-layout"
             return f"{seen}, where the classes are; export it with its Softmax along axis {axis}"

@@ -15,10 +15,10 @@ from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.agreement import Picture, Run
 from rtseg.models.export.onnx_adapter import fixed_batch, to_contract
-from rtseg.models.export.onnx_file import contract_description, describe, external_files, one_sentence, read_onnx
+from rtseg.models.export.onnx_file import contract_description, describe, external_files, error_summary, read_onnx
 from rtseg.models.export.onnx_output import Output
-from rtseg.models.export.onnx_rewrite import before_the_network, halved
-from rtseg.models.export.quantize import widened
+from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
+from rtseg.models.export.quantize import to_float32
 from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -39,7 +39,7 @@ class Original(Protocol):
         """Raises ModelError where the values that were seen contradict how the model was read."""
 
 
-class Origin(Protocol):
+class SourceModel(Protocol):
     """A model as it came."""
 
     @property
@@ -60,12 +60,12 @@ class Origin(Protocol):
         """The model as it came, in FP32 where it is not half precision itself, on the CPU, without rtseg's graph around it."""
 
 
-def open_origin(path: Path, preparation: Preprocessing, size: tuple[int, int] | None) -> Origin:
+def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> SourceModel:
     """Reads a model file.
 
     Args:
         path: ONNX, a checkpoint of rtseg, or one of the checkpoints that `rtseg.nn.importers` knows.
-        preparation: what the file may not say.
+        preprocessing: what the file may not say.
         size: (width, height) of the input that is asked for; None: the model's own.
 
     Raises:
@@ -77,12 +77,12 @@ def open_origin(path: Path, preparation: Preprocessing, size: tuple[int, int] | 
         description = contract_description(model, str(path))
         if description is not None:
             return _ContractOnnx(model, description, path)
-        return _ForeignOnnx(model, path, preparation, size)
+        return _ForeignOnnx(model, path, preprocessing, size)
     if path.is_dir() or path.suffix in CHECKPOINTS:
         require("torch", "onnxscript", "safetensors")
-        from rtseg.models.export.checkpoint_source import CheckpointOrigin
+        from rtseg.models.export.checkpoint_source import CheckpointModel
 
-        return CheckpointOrigin(path, preparation, size)
+        return CheckpointModel(path, preprocessing, size)
     if path.suffix in (".engine", ".xml"):
         raise ModelError(f"{path} is a built file; build from the model that it was made from, which its .json names")
     raise ModelError(
@@ -91,7 +91,7 @@ def open_origin(path: Path, preparation: Preprocessing, size: tuple[int, int] | 
     )
 
 
-def session_of(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
+def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
     """An ONNX Runtime session on the CPU, of a file as it is or of a graph in memory.
 
     Raises:
@@ -114,17 +114,17 @@ def session_of(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
         with utf8_path(model, lambda: external_files(model)) as path:
             return load(str(path))
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelError(f"{origin}: ONNX Runtime can't run it ({one_sentence(error)})") from error
+        raise ModelError(f"{origin}: ONNX Runtime can't run it ({error_summary(error)})") from error
 
 
-def runtime_name() -> str:
+def onnxruntime_name() -> str:
     """`ONNX Runtime 1.32.0`."""
     import onnxruntime
 
     return f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def onnx_run(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
+def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
     """Runs an ONNX graph of the contract on the CPU.
 
     With a batch above 1 the image is the last one, and others, made from it, go before it.
@@ -132,7 +132,7 @@ def onnx_run(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
     Raises:
         ModelError: ONNX Runtime can't load it; the message names what it misses.
     """
-    session = session_of(model if isinstance(model, Path) else model.SerializeToString(), origin)
+    session = create_session(model if isinstance(model, Path) else model.SerializeToString(), origin)
 
     def run(picture: Picture) -> ClassMap:
         images = np.stack([np.roll(picture, 7 * i, axis=1) for i in reversed(range(batch))])
@@ -142,12 +142,12 @@ def onnx_run(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
     return run
 
 
-class ContractFile:
+class ContractReference:
     """An ONNX file that follows the contract, by ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
-        self._run = onnx_run(path, str(path))
-        self.what = f"{path.name}, run as it is by {runtime_name()}"
+        self._run = onnx_class_map_function(path, str(path))
+        self.what = f"{path.name}, run as it is by {onnxruntime_name()}"
 
     def __call__(self, picture: Picture) -> ClassMap:
         """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
@@ -166,7 +166,7 @@ class _ContractOnnx:
         self._model, self.description, self._path = model, description, path
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The file's own graph; halved if FP16 is wanted and it is FP32."""
+        """The file's own graph; to_half if FP16 is wanted and it is FP32."""
         has = self.description.precision
         if precision == "fp32" and has != "fp32":
             raise OptionError(
@@ -179,27 +179,27 @@ class _ContractOnnx:
                 f"{self._path} is int8 already: --precision int8; {precision} is built from what it was made from"
             )
         if precision == "fp16" and has == "fp32":
-            model = halved(model, keep=before_the_network(model))
+            model = to_half(model, keep=preprocessing_nodes(model))
         if precision == "int8" and has == "fp16":
-            model = widened(model)
+            model = to_float32(model)
         describe(model, replace(self.description, precision=precision, input_size=size))
         return model
 
     def original(self, size: tuple[int, int]) -> Original:
         """The file, by ONNX Runtime."""
-        return ContractFile(self._path)
+        return ContractReference(self._path)
 
 
 class _ForeignOnnx:
     """An ONNX file from elsewhere: wrapped."""
 
     def __init__(
-        self, model: onnx.ModelProto, path: Path, preparation: Preprocessing, size: tuple[int, int] | None
+        self, model: onnx.ModelProto, path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None
     ) -> None:
-        self._model, self._path, self._preparation = model, path, preparation
+        self._model, self._path, self._preprocessing = model, path, preprocessing
         self._batch = fixed_batch(model)
         _, self.description, output = self._wrapped(size, self._batch or 1, "fp32")
-        names = () if preparation.classes else ("the classes have no names (--classes)",)
+        names = () if preprocessing.classes else ("the classes have no names (--classes)",)
         self.notes = (*names, *((output.note,) if output.note else ()))
 
     def _wrapped(
@@ -207,13 +207,13 @@ class _ForeignOnnx:
     ) -> tuple[onnx.ModelProto, ModelInfo, Output]:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
-        return to_contract(copy, self._path, size, batch, precision, self._preparation)
+        return to_contract(copy, self._path, size, batch, precision, self._preprocessing)
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """The wrapped network; its sizes are fixed."""
         model, description, _ = self._wrapped(size, batch, precision)
         if precision == "int8":
-            model = widened(model)
+            model = to_float32(model)
         elif description.precision != precision:
             raise OptionError(f"{self._path} is {description.precision} already; leave --precision out")
         return model
@@ -223,4 +223,4 @@ class _ForeignOnnx:
         from rtseg.models.export.reference_model import OnnxReference
 
         output = self._wrapped(size, self._batch or 1, "fp32")[2]
-        return OnnxReference(self._path, self._preparation, output, self._batch or 1)
+        return OnnxReference(self._path, self._preprocessing, output, self._batch or 1)

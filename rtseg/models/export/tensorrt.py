@@ -14,7 +14,7 @@ from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError
 from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger
 from rtseg.models.export.precision import Share, count_share
-from rtseg.models.export.tensorrt_progress import Monitored
+from rtseg.models.export.tensorrt_progress import BuildProgress
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class EngineTarget:
     """Where the engine will run, as far as it is tied to that."""
 
     tool: str
@@ -84,7 +84,7 @@ class Plan:
     """What TensorRT warned of."""
 
 
-def engine_place(target: str, options: EngineOptions) -> Place:
+def resolve_engine_target(target: str, options: EngineOptions) -> EngineTarget:
     """Where an engine of this target and these options will run.
 
     Raises:
@@ -101,9 +101,9 @@ def engine_place(target: str, options: EngineOptions) -> Place:
                     f"--{option} is for --target tensorrt; those of tensorrt-rtx are portable as they are"
                 )
         if options.compute_capability is None:
-            return Place(trt.__version__, f"portable-rtx{short}", "", ())
+            return EngineTarget(trt.__version__, f"portable-rtx{short}", "", ())
         _capability(trt, options.compute_capability)
-        return Place(
+        return EngineTarget(
             trt.__version__,
             f"sm{options.compute_capability.replace('.', '')}-rtx{short}",
             "",
@@ -113,9 +113,9 @@ def engine_place(target: str, options: EngineOptions) -> Place:
         raise OptionError("TensorRT builds for the GPU it runs on; --compute-capability is for --target tensorrt-rtx")
     gpu = _gpu_for_building()
     if options.hardware_compatible:
-        return Place(trt.__version__, f"ampere-trt{short}", "", ("8.0+",))
+        return EngineTarget(trt.__version__, f"ampere-trt{short}", "", ("8.0+",))
     dla = f"-dla{options.dla_core}" if options.dla_core is not None else ""
-    return Place(trt.__version__, f"{gpu.sm}{dla}-trt{short}", gpu.name, (f"{gpu.capability[0]}.{gpu.capability[1]}",))
+    return EngineTarget(trt.__version__, f"{gpu.sm}{dla}-trt{short}", gpu.name, (f"{gpu.capability[0]}.{gpu.capability[1]}",))
 
 
 def build_plan(
@@ -156,7 +156,7 @@ def build_plan(
         if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another GPU of this capability
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
-    with Monitored(trt, quiet) as monitor:
+    with BuildProgress(trt, quiet) as monitor:
         config.progress_monitor = monitor.monitor
         plan = builder.build_serialized_network(network, config)
     if plan is None:

@@ -8,7 +8,7 @@ from typing import Any
 from rtseg.core.progress import Progress
 
 
-class Monitored:
+class BuildProgress:
     """TensorRT's progress as a bar in percent. Phases nest: each fills the step of the phase above it.
 
     TensorRT calls from its own threads and must not see an exception: Ctrl-C is kept, told to TensorRT as "stop", and raised
@@ -37,7 +37,7 @@ class Monitored:
 
         self.monitor = Monitor()
 
-    def __enter__(self) -> Monitored:
+    def __enter__(self) -> BuildProgress:
         self._progress.__enter__()
         return self
 

@@ -16,7 +16,7 @@ from rtseg.inference.engine_metadata import EngineFacts, Sidecar
 from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, Run, compare, samples
 from rtseg.models.export.onnx_file import fix_input
 from rtseg.models.export.precision import MIN_SHARE, Share, engine_layers
-from rtseg.models.export.source_model import Origin, onnx_run
+from rtseg.models.export.source_model import SourceModel, onnx_class_map_function
 
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
 """Share of pixels that must have the original's class, by precision. INT8 moves borders: it is judged by the labels too."""
@@ -61,7 +61,7 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
     }
 
 
-def share_line(counted: dict[str, Any], precision: str) -> str:
+def format_share(counted: dict[str, Any], precision: str) -> str:
     """How much is FP16 or INT8, for people."""
     if not counted.get("weights", counted.get("multiplications")):
         return (
@@ -84,8 +84,8 @@ def share_line(counted: dict[str, Any], precision: str) -> str:
     )
 
 
-def prove(
-    origin: Origin,
+def verify_build(
+    origin: SourceModel,
     graph: onnx.ModelProto,
     staged: Path,
     sidecar: Sidecar,
@@ -200,10 +200,10 @@ def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tupl
             lambda picture: backend.infer(picture[None])[0],
         )
     if facts.target == "onnx":
-        return "the built file by ONNX Runtime", None, onnx_run(staged, staged.name, facts.batch)
+        return "the built file by ONNX Runtime", None, onnx_class_map_function(staged, staged.name, facts.batch)
     fixed = fix_input(graph, facts.input_size, facts.batch)
     what = "the ONNX graph that went into the engine (no GPU here to run it)"
-    return what, None, onnx_run(fixed, staged.name, facts.batch)
+    return what, None, onnx_class_map_function(fixed, staged.name, facts.batch)
 
 
 def _share(value: float) -> str:
