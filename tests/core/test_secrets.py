@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from rtseg.cli.app import app
 from rtseg.cli.service import without_secrets
 from rtseg.core.errors import OptionError, RtsegError
+from rtseg.core.frame import Color, StreamInfo
 from rtseg.core.process_title import masked
 from rtseg.core.secrets import forget, parse_url, redact, redacted_name, redacted_pipeline, redacted_url, remember
 from rtseg.io.gstreamer.process import explain
@@ -43,7 +45,7 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "rendered"),
     [
         ("rtsp://me:pa:ss@cam:554/live/1", "rtsp://cam:554/live/1"),
         ("rtsp://cam/?user=me&password=pass", "rtsp://cam/"),
@@ -229,9 +231,8 @@ def test_no_failed_connection_repeats_a_secret(drawn: tuple[str, str]) -> None:
 
 
 def push_name(url: str) -> str:
-    from test_push import INFO
-
-    return PushSink(url, INFO, size=(160, 96)).name
+    info = StreamInfo("camera", 160, 96, "yuv420p", Color("bt709", False), Fraction(1, 90_000), Fraction(30))
+    return PushSink(url, info, size=(160, 96)).name
 
 
 _COMMANDS = """

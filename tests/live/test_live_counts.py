@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from pipeline_doubles import DrawnSource, overlay
+from pipeline_doubles import Keeper as FileKeeper
 from test_live_loop import INFO, DrawnCamera, Keeper, adds_up, by_brightness, frame, live
-from test_pipeline import DrawnSource, overlay
-from test_pipeline import Keeper as FileKeeper
 
 from rtseg.core.errors import BackendError, SinkError
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Stats
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveNumbers
-from rtseg.live.loop import Live
+from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.live.loop import LiveLoop
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.pipeline.frame_queue import Captured, LatestFrameQueue
+from rtseg.pipeline.frame_queue import CapturedFrame, LatestFrameQueue
 from rtseg.pipeline.pipeline import run
 
 pytestmark = pytest.mark.timeout(60)
@@ -49,7 +49,7 @@ class Blocking:
         return by_brightness(picture, aspect)
 
 
-def report(run: Live) -> dict[str, Any]:
+def report(run: LiveLoop) -> dict[str, Any]:
     return run._report.to_dict()
 
 
@@ -127,7 +127,7 @@ def test_frame_whose_overlay_fails_counts_once() -> None:
     failed._look = broken
     with pytest.raises(BackendError):
         failed.run()
-    assert report(failed)["frames"] == {"read": 3, "segmented": 1, "written": 0, "dropped": 0, "corrupt": 2, "late": 0}
+    assert report(failed)["frames"] == {"read": 3, "segmented": 1, "written": 0, "dropped": 0, "corrupt": 2, "stale": 0}
 
 
 def test_sink_that_raises_changes_no_count() -> None:
@@ -140,13 +140,13 @@ def test_sink_that_raises_changes_no_count() -> None:
 
 def test_frame_too_old_for_the_network_is_dropped_once() -> None:
     told = live(Camera("camera0", DrawnCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
-    assert told["frames"] == {"read": 6, "segmented": 0, "written": 0, "dropped": 4, "corrupt": 2, "late": 0}
+    assert told["frames"] == {"read": 6, "segmented": 0, "written": 0, "dropped": 4, "corrupt": 2, "stale": 0}
 
 
 def test_numbers_add_up_while_frames_wait_and_are_in_work() -> None:
     """Look at every stage of a frame's way, from inside the stages."""
     seen: list[dict[str, Any]] = []
-    running: list[Live] = []
+    running: list[LiveLoop] = []
 
     def look_at_numbers() -> None:
         told = report(running[0]) if running else {}
@@ -176,15 +176,15 @@ def test_numbers_add_up_while_frames_wait_and_are_in_work() -> None:
 
 
 def test_published_numbers_and_metrics_add_up() -> None:
-    numbers, controls = LiveNumbers(), Controls()
+    numbers, controls = LiveMetrics(), Controls()
     told: list[Mapping[str, Any]] = []
 
-    def on_second(latest: Mapping[str, Any]) -> None:
+    def on_report(latest: Mapping[str, Any]) -> None:
         told.append(latest)
         controls.quit()
 
     camera = Camera("camera0", DrawnCamera(1 << 40, gate=lambda _: None), [])
-    live(camera, controls=controls, numbers=numbers, on_second=on_second).run()
+    live(camera, controls=controls, numbers=numbers, on_report=on_report).run()
     assert adds_up(dict(told[0]))
     assert told[0]["frames"]["dropped"] > 0
     values = dict(line.rsplit(" ", 1) for line in exposition(numbers.latest).splitlines() if not line.startswith("#"))
@@ -196,7 +196,7 @@ def test_published_numbers_and_metrics_add_up() -> None:
 
 def test_abandoned_frame_can_not_become_segmented() -> None:
     newest = LatestFrameQueue(1)
-    newest.put(Captured(0, frame(0), INFO))
+    newest.put(CapturedFrame(0, frame(0), INFO))
     item = newest.take()
     assert item is not None
     newest.abandon()
@@ -208,7 +208,7 @@ def test_abandoned_frame_can_not_become_segmented() -> None:
 
 def test_segmented_frame_is_not_dropped_as_well() -> None:
     newest = LatestFrameQueue(1)
-    newest.put(Captured(0, frame(0), INFO))
+    newest.put(CapturedFrame(0, frame(0), INFO))
     item = newest.take()
     assert item is not None
     assert newest.segmented(item)

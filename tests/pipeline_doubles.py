@@ -1,0 +1,86 @@
+"""A source and a sink without files, for tests of the pipeline and of the live loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.render.overlay import Overlay
+
+COLOR = Color("bt709", full_range=False)
+TIME_BASE = Fraction(1, 30)
+
+
+class DrawnSource:
+    """Frames whose pixels depend on their number, with a packet after every third."""
+
+    def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
+        self.info = StreamInfo("drawn", 64, 48, "yuv420p", COLOR, TIME_BASE)
+        self.corrupt = 0
+        self.warnings: tuple[str, ...] = ()
+        self._frames, self._fail_at, self._block_at = frames, fail_at, block_at
+        self.closed = threading.Event()
+        self.blocked = False
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        for index in range(self._frames):
+            if index == self._fail_at:
+                raise RuntimeError("the decoder broke")
+            if index == self._block_at:
+                self.blocked = True
+                self.closed.wait(120)
+                self.blocked = False
+            rng = np.random.default_rng(index)
+            luma = rng.integers(16, 235, (48, 64), dtype=np.uint8)
+            chroma = rng.integers(16, 240, (2, 24, 32), dtype=np.uint8)
+            yield Frame(
+                (luma, chroma[0], chroma[1]),
+                "yuv420p",
+                COLOR,
+                index,
+                TIME_BASE,
+                index,
+                captured_ns=time.monotonic_ns(),
+            )
+            if index % 3 == 0:
+                yield Passthrough(f"packet {index}", 1)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Keeper:
+    """Keeps all it is given, in order."""
+
+    name = "keeper"
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.items: list[SegmentedFrame | Passthrough] = []
+        self.written = 0
+        self._fail_at = fail_at
+
+    def write(self, item: SegmentedFrame) -> None:
+        if self.written == self._fail_at:
+            raise OSError("the disk is full")
+        self.items.append(item)
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None:
+        self.items.append(packet)
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def by_brightness(frame: Frame) -> ClassMap:
+    return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
+
+
+def overlay() -> Overlay:
+    return Overlay(load_palette("street", CAMVID_CLASSES))
