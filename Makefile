@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo run test lint types contracts check proofs fuzz quantized kernels clean
-help:            ## what can be made
+.PHONY: help demo run test lint types contracts docs check proofs fuzz quantized kernels clean
+help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/installed: pyproject.toml
@@ -18,7 +18,7 @@ $(VENV)/installed-dev: pyproject.toml constraints-test.txt
 	$(PIP) install --quiet --constraint constraints-test.txt --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
-demo: $(VENV)/installed  ## draw a street, segment it, and say where the video lies
+demo: $(VENV)/installed  ## render a synthetic street, segment it, print the path of the video
 	$(BIN)/rtseg demo
 
 run: $(VENV)/installed  ## make run VIDEO=drive.mp4 [OUT=out.mp4]
@@ -35,19 +35,22 @@ lint: $(VENV)/installed-dev  ## style and format
 types: $(VENV)/installed-dev  ## type check
 	$(BIN)/mypy
 
-contracts: $(VENV)/installed-dev  ## who may import whom
+contracts: $(VENV)/installed-dev  ## import contracts
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev  ## the documentation, into build/docs
+	$(BIN)/mkdocs build --quiet --strict
 
 check: lint types contracts test  ## all of the above
 
-proofs: $(VENV)/installed-dev  ## proofs that take minutes: long files, soaks, and KILLS=100 killed runs of video and of live
+proofs: $(VENV)/installed-dev  ## long tests: long files, soaks, and KILLS=100 killed runs of video and of live
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python -m pytest -m proof --timeout 1800
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/kills.py --kills $(or $(KILLS),100)
 
-fuzz: $(VENV)/installed-dev  ## make fuzz [CASES=20000] [SEED=1]: changed files against a plain FFmpeg reading; goes on where it stopped
+fuzz: $(VENV)/installed-dev  ## make fuzz [CASES=20000] [SEED=1]: mutated files against a plain FFmpeg decode; resumes where it stopped
 	RTSEG_KEEP_PROOFS=benchmarks/results $(BIN)/python tests/fuzz_media.py --cases $(or $(CASES),20000) --seed $(or $(SEED),1) --jobs $(or $(JOBS),2) --keep runs/fuzz
 
-quantized: $(VENV)/installed-dev  ## make quantized DATA=path/to/camvid: the bundled `small` once more in INT8, if the proof keeps it
+quantized: $(VENV)/installed-dev  ## make quantized DATA=path/to/camvid: build the bundled INT8 model again
 	@test -n "$(DATA)" || { echo "usage: make quantized DATA=path/to/camvid" >&2; exit 2; }
 	rm -rf runs/int8
 	$(BIN)/rtseg build small --target openvino --precision int8 --calibrate "$(DATA)" -o runs/int8

@@ -14,17 +14,27 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import rtseg
 from rtseg.cli.app import app
 from rtseg.inference.bundled_models import bundled_models
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
+    + list(ROOT.glob("docs/**/*.md"))
+)
+LANGUAGES = ("sh", "python", "toml", "json", "text", "")
+"""Languages of code blocks that the tests below recognize; a block without a language is program output or a diagram."""
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def fences(page: Path, *languages: str) -> list[str]:
-    """The fenced blocks of a page that are in one of the languages; "" is a fence without any."""
+    """Return the code blocks of a page in one of the languages; "" is a block without a language."""
     blocks: list[str] = []
     inside: list[str] | None = None
     wanted = False
@@ -37,66 +47,107 @@ def fences(page: Path, *languages: str) -> list[str]:
                 inside = None
         elif inside is not None:
             inside.append(line)
+    assert inside is None, f"{page_id(page)}: a code block without an end"
     return blocks
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
-    for block in fences(page, "sh", ""):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = (
-                shlex.split(line.split(" #")[0].removeprefix("$ "))
-                if line.strip() and not line.lstrip().startswith("#")
-                else []
-            )
-            if words and words[0] == "rtseg":
-                yield words[1:]
+    """Yield the arguments of each rtseg command in the code blocks and inline code of a page."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in fences(page, "sh", "") for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines += re.findall(r"`(rtseg [a-z][^`]*)`", prose.replace("\n", " "))
+    for line in lines:
+        line = re.sub(r"^(\$ |sudo )+", "", line.split(" #")[0].strip())
+        if line.startswith("#") or "=" in line.split(" ")[0]:
+            continue
+        words = shlex.split(line) if "rtseg" in line else []
+        if words and words[0].rsplit("/", 1)[-1] == "rtseg":
+            yield words[1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_shown_exists(page: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+def unknown_words(words: list[str]) -> list[str]:
+    """Return the commands and options of a command line that rtseg does not have."""
+    command = typer.main.get_command(app)
+    options: set[str] = {"--help", "-h", "--version"}
+    unknown = []
+    for word in words:
+        name = word.split("=")[0]
+        if hasattr(command, "commands") and not word.startswith("-"):
+            if word not in command.commands:
+                return [word]
+            command = command.commands[word]
+            options |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        elif word.startswith("-") and len(word) > 1 and not word[1].isdigit() and name not in options:
+            unknown.append(name)
+    return unknown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_code_blocks_have_a_known_language(page: Path) -> None:
+    opening = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[::2]
+    assert set(map(str.strip, opening)) <= set(LANGUAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_and_options_exist(page: Path) -> None:
     for words in command_lines(page):
-        if words and not words[0].startswith("-"):
-            assert words[0] in commands, f"{page.name}: rtseg {' '.join(words)}"
-            known = {
-                name for parameter in commands[words[0]].params for name in (*parameter.opts, *parameter.secondary_opts)
-            }
-            known |= {"--help", "-h"}
-            for word in words[1:]:
-                if word.startswith("-") and word != "-":
-                    assert word.split("=")[0] in known, f"{page.name}: rtseg {words[0]} has no {word}"
+        assert not unknown_words(words), f"{page_id(page)}: rtseg {' '.join(words)}"
 
 
-def test_readme_shows_commands_at_all() -> None:
+def test_unknown_commands_and_options_are_detected() -> None:
+    assert unknown_words(["service", "install", "--camera", "0", "--strat"]) == ["--strat"]
+    assert unknown_words(["service", "uninstall"]) == ["uninstall"]
+    assert unknown_words(["video", "a.mp4", "-o", "b.mp4", "--legned"]) == ["--legned"]
+    assert unknown_words(["service", "install", "--camera", "0", "--start"]) == []
+
+
+def test_readme_shows_commands() -> None:
     assert sum(1 for _ in command_lines(ROOT / "README.md")) >= 8
 
 
-def test_every_make_target_shown_exists() -> None:
+def test_readme_starts_with_image_install_line_and_three_commands() -> None:
+    first_screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:16])
+    assert "](docs/images/overview.jpg)" in first_screen
+    assert "pip install" in first_screen
+    assert re.findall(r"^rtseg (\w+)", first_screen, flags=re.MULTILINE) == ["demo", "video", "live"]
+
+
+def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page in PAGES:
-        for block in fences(page, "sh", ""):
-            for target in re.findall(r"^make ([a-z]+)", block, flags=re.MULTILINE):
-                assert target in targets, f"{page.name}: make {target}"
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"^make ([a-z]+)|`make ([a-z]+)", text, flags=re.MULTILINE):
+            assert "".join(target) in targets, f"{page_id(page)}: make {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_linked_exists(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_linked_files_and_headings_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page_id(page)}: {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", each.lower()).strip().replace(" ", "-") for each in headings}
+            assert heading in anchors, f"{page_id(page)}: {target}"
 
 
-def test_every_test_named_in_the_fidelity_tables_exists() -> None:
-    """Each row's test is where the row says: in the file of its letter, the file named before it, or test_fidelity.py."""
-    text = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
-    letters = dict(re.findall(r"\b([A-Z]) is\s+`(tests/\w+\.py)`", text))
-    assert len(letters) >= 8
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    named = re.findall(r"(?:\b([A-Z]) |`(tests/\w+\.py)` )?`(test_\w+)`", "\n".join(tables))
-    assert len(named) > 100
-    for letter, file, name in named:
-        path = ROOT / (file or letters.get(letter, "tests/video/test_verify.py"))
-        assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{path.name} has no {name}"
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_named_files_of_the_repository_exist(page: Path) -> None:
+    """Scripts, tests, results and modules that a page names in code font."""
+    pattern = r"`(?:python )?((?:tests|benchmarks|deploy|rtseg|examples)/[\w./-]+\.\w+)"
+    for name in re.findall(pattern, page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), f"{page_id(page)}: {name}"
+
+
+def test_api_reference_lists_the_public_names() -> None:
+    text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    for name in set(rtseg.__all__) - {"RtsegError", "__version__"}:
+        assert re.search(rf"^::: rtseg\..*\.{name}$", text, flags=re.MULTILINE), name
+    assert "::: rtseg.core.errors" in text
 
 
 def test_the_tables_of_the_performance_page_are_those_of_the_results() -> None:
