@@ -39,7 +39,7 @@ contracts: $(VENV)/installed-dev  ## import contracts
 	$(BIN)/lint-imports
 
 docs: $(VENV)/installed-dev  ## the documentation, into build/docs
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 check: lint types contracts test  ## all of the above
 
