@@ -121,7 +121,7 @@ def train(
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs
         from rtseg.inference.bundled_models import find_weights
-        from rtseg.models.evaluation.datasets import open_dataset
+        from rtseg.models.evaluation.layouts import open_dataset
         from rtseg.models.training.train import train as run
 
         results = [out / result for result in RUN_FILES]
@@ -241,7 +241,7 @@ def evaluate(
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
         from rtseg.inference.segmenter import Segmenter
-        from rtseg.models.evaluation.datasets import open_dataset
+        from rtseg.models.evaluation.layouts import open_dataset
 
         if data.is_file() and not flicker:
             raise OptionError(f"{data} is a file: labeled pictures are a folder; of a video --flicker can be measured")
@@ -291,14 +291,14 @@ def _evaluate(
 ) -> None:
     from rtseg.core.files import write_json
     from rtseg.core.progress import Progress
-    from rtseg.models.evaluation.datasets import open_dataset
+    from rtseg.models.evaluation.layouts import open_dataset
     from rtseg.models.evaluation.evaluate import evaluate as run
-    from rtseg.models.evaluation.report_images import confusion_chart, worst_sheet
+    from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
 
     dataset = open_dataset(data, layout)
     with Progress("evaluating", len(dataset.pairs(split)), unit="pictures", quiet=quiet) as progress:
         result = run(
-            partial(segmenter, smoothing=segmenter.smoothing()),
+            partial(segmenter, smoothing=segmenter.new_smoothing()),
             dataset,
             split,
             classes=segmenter.classes,
@@ -306,9 +306,9 @@ def _evaluate(
             progress=lambda done, of: progress.advance(),
         )
     if chart is not None:
-        confusion_chart(result, chart)
+        draw_confusion_matrix(result, chart)
     if worst is not None:
-        worst_sheet(result, segmenter, dataset, segmenter.palette, worst)
+        draw_worst_images(result, segmenter, dataset, segmenter.palette, worst)
     if json:
         about = {"model": segmenter.description.name, "backend": segmenter.backend, "precision": segmenter.precision}
         write_json({**about, **result.to_json()}, json)
@@ -363,7 +363,7 @@ def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
     from rtseg.models.evaluation.evaluate import flicker as measure
     from rtseg.video.image import frame_images
 
-    smoothing = segmenter.smoothing()
+    smoothing = segmenter.new_smoothing()
     with Progress("frames", None, quiet=quiet) as progress:
 
         def each() -> Any:

@@ -11,9 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtseg.core.errors import DataError  # noqa: E402
-from rtseg.models.evaluation.datasets import Pair, open_dataset  # noqa: E402
+from rtseg.models.evaluation.datasets import Pair  # noqa: E402
+from rtseg.models.evaluation.layouts import open_dataset  # noqa: E402
 from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
-from rtseg.models.training.data import Samples, crop_at, default_size, load, make_batch, synthetic_samples  # noqa: E402
+from rtseg.models.training.data import Samples, crop_size, default_size, load, make_batch, synthetic_samples  # noqa: E402
 from rtseg.models.training.loss import class_weights, pixel_loss, total_loss  # noqa: E402
 from rtseg.nn.image_to_classes import normalize  # noqa: E402
 
@@ -146,16 +147,16 @@ def test_synthetic_samples_take_their_share() -> None:
 
 
 def test_synthetic_samples_are_streets() -> None:
-    samples = synthetic_samples(3, (160, 120), per_drive=2)
+    samples = synthetic_samples(3, (160, 120), frames_per_scene=2)
     assert samples.images.shape == (3, 120, 160, 3)
     assert {0, 1, 3} <= set(samples.labels.unique().tolist())  # sky, building, road
     assert not torch.equal(samples.images[0], samples.images[2])
 
 
 def test_crops_grow() -> None:
-    sizes = [crop_at(done, (352, 480)) for done in (0.0, 0.49, 0.5, 0.8, 1.0)]
+    sizes = [crop_size(done, (352, 480)) for done in (0.0, 0.49, 0.5, 0.8, 1.0)]
     assert sizes == [(224, 288), (224, 288), (288, 384), (352, 480), (352, 480)]
-    assert crop_at(0.0, (32, 32)) == (32, 32)
+    assert crop_size(0.0, (32, 32)) == (32, 32)
 
 
 def test_rare_classes_weigh_more() -> None:

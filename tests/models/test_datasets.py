@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import DataError
-from rtseg.models.evaluation.datasets import LAYOUTS, DataSet, check, open_dataset, read_pair
+from rtseg.models.evaluation.datasets import DataSet, check, read_pair
+from rtseg.models.evaluation.layouts import LAYOUTS, open_dataset
 
 SIZE = (24, 16)
 
@@ -163,7 +164,7 @@ def test_missing_partner_is_named(tmp_path: Path, kind: str, gone: str) -> None:
     (image if gone == "image" else label).unlink()
     message = problem(open_dataset(tmp_path))
     assert str(label if gone == "image" else image) in message
-    assert ("has no picture" if gone == "image" else "has no labels") in message
+    assert ("has no image" if gone == "image" else "has no labels") in message
 
 
 @every_layout
@@ -212,13 +213,13 @@ def test_all_problems_are_counted(tmp_path: Path) -> None:
 def test_valid_txt_that_names_no_picture(tmp_path: Path) -> None:
     notebook(tmp_path)
     (tmp_path / "valid.txt").write_text("c.png\nelsewhere.png\n")
-    assert "elsewhere.png: stands in valid.txt" in problem(open_dataset(tmp_path))
+    assert "elsewhere.png: is listed in valid.txt" in problem(open_dataset(tmp_path))
 
 
 def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> None:
     notebook(tmp_path)
     (tmp_path / "valid.txt").write_text("c.jpg\nelsewhere.png\n")
-    with pytest.raises(DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: stands in valid\.txt"):
+    with pytest.raises(DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: is listed in valid\.txt"):
         open_dataset(tmp_path).pairs("val")
 
 
@@ -247,7 +248,7 @@ def test_unknown_layouts_and_folders(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     with pytest.raises(DataError, match="no layout 'coco'; there are cityscapes"):
         open_dataset(tmp_path, "coco")
-    with pytest.raises(DataError, match="no picture with labels in the camvid layout"):
+    with pytest.raises(DataError, match="no image with labels in the camvid layout"):
         open_dataset(tmp_path, "camvid")
     folders(tmp_path)
     with pytest.raises(DataError, match=r"no split 'test'; there are: train \(2\), val \(1\)"):

@@ -13,9 +13,10 @@ from command import rtseg
 
 from rtseg.core.errors import DataError, SinkError
 from rtseg.core.palette import Palette
-from rtseg.models.evaluation.datasets import DataSet, open_dataset
+from rtseg.models.evaluation.datasets import DataSet
 from rtseg.models.evaluation.evaluate import class_table, evaluate, flicker
-from rtseg.models.evaluation.report_images import confusion_chart, worst_sheet
+from rtseg.models.evaluation.layouts import open_dataset
+from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
 
 Array = npt.NDArray[np.uint8]
 
@@ -138,9 +139,9 @@ def test_a_model_that_answers_in_another_size(dataset: DataSet) -> None:
 
 def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
     evaluation = evaluate(all_road_but_the_first, dataset)
-    confusion_chart(evaluation, tmp_path / "confusion.png")
+    draw_confusion_matrix(evaluation, tmp_path / "confusion.png")
     palette = Palette(("road", "car", "tree"), ((110, 60, 170), (20, 70, 255), (40, 150, 40)))
-    worst_sheet(evaluation, all_road_but_the_first, dataset, palette, tmp_path / "worst.png", count=1)
+    draw_worst_images(evaluation, all_road_but_the_first, dataset, palette, tmp_path / "worst.png", count=1)
     matrix = cv2.imread(str(tmp_path / "confusion.png"))
     sheet = cv2.imread(str(tmp_path / "worst.png"))
     assert matrix is not None
@@ -159,7 +160,7 @@ def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
     assert (empty == 255).all()
     assert not list(tmp_path.glob("*.partial*"))
     with pytest.raises(SinkError, match="nowhere"):
-        confusion_chart(evaluation, tmp_path / "nowhere" / "a.png")
+        draw_confusion_matrix(evaluation, tmp_path / "nowhere" / "a.png")
 
 
 def still_frames(count: int = 3) -> list[Array]:
@@ -194,7 +195,7 @@ def test_flicker_leaves_motion_out() -> None:
 
 
 def test_flicker_of_one_frame() -> None:
-    with pytest.raises(DataError, match="two frames"):
+    with pytest.raises(DataError, match="at least two frames"):
         flicker([(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))])
 
 

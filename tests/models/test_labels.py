@@ -19,15 +19,9 @@ from rtseg.core.errors import DataError, OptionError
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.models.evaluation.class_list import read_class_list
 from rtseg.models.evaluation.class_names import match_classes
-from rtseg.models.evaluation.datasets import (
-    CITYSCAPES_CLASSES,
-    DataSet,
-    check,
-    open_dataset,
-    read_image_and_label,
-    read_pair,
-)
+from rtseg.models.evaluation.datasets import DataSet, check, read_image_and_label, read_pair
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts, label_table
+from rtseg.models.evaluation.layouts import CITYSCAPES_CLASSES, open_dataset
 
 Array = npt.NDArray[np.uint8]
 
@@ -191,7 +185,7 @@ def test_masks_of_16_bits_are_called_masks_in_one_sentence(tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         check(open_dataset(tmp_path), ["train"])
     said = str(caught.value)
-    assert said.count("holds a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
+    assert said.count("contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
     assert "has 2 problems" in said
     assert said.endswith(f"(the same: {label.with_name('b.png')})")
     assert "instance" not in said
@@ -298,7 +292,7 @@ def test_gray_codes_are_refused_and_read_with_their_values(tmp_path: Path) -> No
 
 def test_one_class_is_not_enough_to_train(tmp_path: Path) -> None:
     write_png(folders(tmp_path), STRIPES * 0)
-    with pytest.raises(DataError, match="only 'other' occurs; two classes at least"):
+    with pytest.raises(DataError, match="only 'other' occurs; at least two classes"):
         checked(tmp_path)
     dataset = open_dataset(tmp_path)
     assert check_counts(dataset, counted(dataset), training=False)  # measured on such labels: a warning
@@ -438,7 +432,7 @@ def test_class_list_with_colors(tmp_path: Path, content: str) -> None:
         (codecs.BOM_UTF16_LE + "sky\n".encode("utf-16-le"), "UTF-16; save it as UTF-8"),
         ("sky\n".encode("utf-16-le"), "NUL"),
         (b"stra\xdfe\n", "not UTF-8"),
-        (b"sky,road,car\n", "one class name a line"),
+        (b"sky,road,car\n", "one class name per line"),
         (b"sky 1 2 3\nroad 1 2 3\n", "twice"),
         (b"sky 1 2 3\nroad\n", "'road' has no color"),
         (b"0 sky\n0 road\n", "twice"),
@@ -496,7 +490,7 @@ def test_list_of_validation_files_may_hold_the_bytes_of_names_that_are_not_utf8(
     assert dataset.missing["val"] == []
     (tmp_path / "valid.txt").write_bytes(b"c\xe9.png\n")
     (message,) = open_dataset(tmp_path).missing["val"]
-    assert "valid.txt: no picture with labels has the name 'c\\udce9.png'; save the list as UTF-8" in message
+    assert "valid.txt: no image with labels has the name 'c\\udce9.png'; save the list as UTF-8" in message
 
 
 def test_classes_of_cityscapes_and_camvid_are_matched() -> None:

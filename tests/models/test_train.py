@@ -21,8 +21,9 @@ pytest.importorskip("onnx")
 
 from rtseg.core.errors import DataError, ModelError, OptionError  # noqa: E402
 from rtseg.models.training import train as training  # noqa: E402
-from rtseg.models.training.optimizer import Muon, orthogonalized  # noqa: E402
-from rtseg.models.training.train import TrainResult, schedule, train  # noqa: E402
+from rtseg.models.training.optimizer import Muon, orthogonalize  # noqa: E402
+from rtseg.models.training.step import schedule  # noqa: E402
+from rtseg.models.training.train import TrainResult, train  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_weights  # noqa: E402
 from rtseg.nn.image_to_classes import ImageToClasses  # noqa: E402
 from rtseg.nn.unet import UNet  # noqa: E402
@@ -151,7 +152,7 @@ def test_minutes_bound_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """By a clock that goes on by a second whenever it is read, so that a busy machine does not matter."""
     ticks = itertools.count()
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
-    monkeypatch.setattr(training, "seconds_to_validate", lambda *arguments: 10.0)
+    monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 10.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     result = train(data, out=tmp_path / "run", variant="nano", minutes=1, batch=2, evaluations=1, precision="fp32")
     saved = load_checkpoint(tmp_path / "run/last.pt")
@@ -169,21 +170,21 @@ def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path,
     description = ModelInfo(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
     save_weights(other, description, tmp_path / "other.safetensors")
     said: list[str] = []
-    start = training._starting_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
+    start = training._initial_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
     assert said == [
-        "starting from other, but its last layers start anew: its 9 classes are not these 4, and none is taken over by name"
+        "starting from other with new last layers: its 9 classes are not these 4, and classes are not matched by name"
     ]
     assert start.variant == "nano"
     assert start.head.out_channels == 4
     assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
-    same = training._starting_network(names, "nano", tmp_path / "other.safetensors", 0, said.append)
+    same = training._initial_network(names, "nano", tmp_path / "other.safetensors", 0, said.append)
     assert torch.equal(same.head.weight, other.head.weight)
-    assert said[1] == "starting from other, all of it: it has the same 9 classes"
-    turned = training._starting_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, said.append)
+    assert said[1] == "starting from other with all weights: it has the same 9 classes"
+    turned = training._initial_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, said.append)
     assert not any(torch.equal(one, two) for one, two in zip(turned.head.weight, other.head.weight, strict=True))
-    assert "its 9 classes stand in another order, and none is taken over by name" in said[2]
+    assert "its 9 classes are in another order, and classes are not matched by name" in said[2]
     with pytest.raises(OptionError, match="is a unet-nano"):
-        training._starting_network(CLASSES, "small", tmp_path / "other.safetensors", 0, said.append)
+        training._initial_network(CLASSES, "small", tmp_path / "other.safetensors", 0, said.append)
 
 
 def test_fine_tuning_begins_where_the_other_run_ended(
@@ -249,8 +250,8 @@ def test_options_that_make_no_sense(data: Path, tmp_path: Path, options: dict[st
 
 
 def test_minutes_that_leave_no_time_to_train(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "seconds_to_validate", lambda *arguments: 90.0)
-    with pytest.raises(OptionError, match=r"--minutes 1 is too short: reading and evaluating alone take 1\.5"):
+    monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 90.0)
+    with pytest.raises(OptionError, match=r"--minutes 1 is too short: reading and evaluation take 1\.5"):
         train(data, out=tmp_path / "run", variant="nano", minutes=1, precision="fp32")
 
 
@@ -276,7 +277,7 @@ def test_schedule_warms_up_and_ends_at_zero() -> None:
 def test_muon_updates_have_equal_singular_values() -> None:
     matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -2, 60))
     for m in (matrix, matrix.T):
-        values = torch.linalg.svdvals(orthogonalized(m))
+        values = torch.linalg.svdvals(orthogonalize(m))
         assert float(values.min()) > 0.5
         assert float(values.max()) < 1.3
     weight = torch.nn.Parameter(torch.zeros(24, 5, 3, 4))

@@ -1,1 +1,1 @@
-"""Datasets, labels and scores."""
+"""Data sets, labels, and evaluation of models on them."""

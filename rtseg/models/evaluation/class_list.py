@@ -1,7 +1,7 @@
-"""Class lists: `classes.txt` and the color tables that data sets bring, such as `class_dict.csv`.
+"""Class lists: `classes.txt`, and color tables of data sets such as `class_dict.csv`.
 
-One class a line, in the order of the label values: `road`. A line may also give the value, `255 road`, or the color that
-marks the class in color-coded labels: `road 128 64 128`, `128 64 128 road`, `road,128,64,128`, `road #804080`. `255 void` may
+One class per line, in the order of the label values: `road`. A line may also contain the value, `255 road`, or the color of
+the class in color-coded labels: `road 128 64 128`, `128 64 128 road`, `road,128,64,128`, `road #804080`. `255 void` may
 be added to names without values. Lines that begin with `#` are comments. A CSV header (`name,r,g,b`) names the columns.
 """
 
@@ -17,14 +17,14 @@ from rtseg.core.palette import NO_CLASS, Rgb
 from rtseg.core.text_file import read_text
 
 CLASS_FILES = ("classes.txt", "class_dict.csv", "label_colors.txt", "labelmap.txt")
-"""Names of class lists, in the order in which they are looked for."""
+"""Names of class lists, in the order of search."""
 
 VOID_NAMES = ("void", "unlabeled", "unlabeled", "ignore")
-"""A class of one of these names is no class: its pixels count nowhere."""
+"""Names of Void. Its pixels are not counted."""
 
 _COMMENT = re.compile(r"(^#(?![0-9a-fA-F]{6}\b)|\s#(?![0-9a-fA-F]{6}\b)).*")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
-"""Zero-width spaces and byte order marks, which editors and joined files leave within a text."""
+"""Zero-width spaces and byte order marks, which editors and concatenated files leave in a text."""
 _HEX = re.compile(r"#([0-9a-fA-F]{6})\b")
 _COLUMNS = {
     "name": ("name", "class", "label", "class_name", "classname"),
@@ -43,14 +43,14 @@ class ClassRow:
     """Lower case."""
 
     value: int | None
-    """Label value; None: the line's position."""
+    """Label value; None: the position of the line."""
 
     color: Rgb | None
     """Color in color-coded labels; None: the list has no colors."""
 
     @property
     def is_void(self) -> bool:
-        """Whether the name is one of `VOID_NAMES`."""
+        """True if the name is one of `VOID_NAMES`."""
         return self.name in VOID_NAMES
 
 
@@ -60,15 +60,15 @@ def find_class_list(root: Path) -> Path | None:
 
 
 def compare_class_lists(file: Path) -> str | None:
-    """Compare a class list with the others in its folder. What can't be read as a class list is none.
+    """Compare a class list with the others in its folder. Files that can't be read as a class list are ignored.
 
     Returns:
-        What to tell where another one has other colors; None: they say the same.
+        A warning if another list has other colors, else None.
 
     Raises:
-        DataError: another one has other classes, or other label values: which of the two is right can't be known.
+        DataError: another list has other classes or label values.
     """
-    rows, said = read_class_list(file), None
+    rows, warning = read_class_list(file), None
     colors = {row.name: row.color for row in rows if row.color}
     for other in (path for path in _class_lists(file.parent) if path != file):
         try:
@@ -81,9 +81,10 @@ def compare_class_lists(file: Path) -> str | None:
             )
         odd = next((row for row in others if row.color and row.color != colors.get(row.name, row.color)), None)
         if odd and odd.color:
-            was, now = _rgb(colors[odd.name]), _rgb(odd.color)
-            said = f"{other.name} has other colors than {file.name}, which is used: '{odd.name}' is {now} there and {was} here"
-    return said
+            used, unused = _rgb(colors[odd.name]), _rgb(odd.color)
+            difference = f"'{odd.name}' is {unused} there and {used} here"
+            warning = f"{other.name} has other colors than {file.name}, which is used: {difference}"
+    return warning
 
 
 def _class_lists(folder: Path) -> list[Path]:
@@ -95,7 +96,7 @@ def _rgb(color: Rgb) -> str:
 
 
 def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
-    """In words, the first class or label value of two lists that is not the same; empty: there is none."""
+    """Describe the first class or label value in which two lists differ; empty if there is none."""
     one, two = _classes_by_value(first), _classes_by_value(other)
     for value in sorted(one.keys() | two.keys()):
         mine, theirs = one.get(value, "no class"), two.get(value, "no class")
@@ -105,22 +106,22 @@ def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
 
 
 def _classes_by_value(rows: list[ClassRow]) -> dict[int, str]:
-    """The class of each label value; all names of Void are the same."""
-    given = {row.value: row.name for row in rows if row.value is not None}
+    """Return the class of each label value. Void is left out."""
+    explicit = {row.value: row.name for row in rows if row.value is not None}
     in_order = dict(enumerate(row.name for row in rows if row.value is None))
-    return {value: f"'{name}'" for value, name in (in_order | given).items() if name not in VOID_NAMES}
+    return {value: f"'{name}'" for value, name in (in_order | explicit).items() if name not in VOID_NAMES}
 
 
 def read_class_list(file: Path) -> list[ClassRow]:
     """Read a class list.
 
     Raises:
-        DataError: the file can't be read, a line makes no sense, or names, values or colors are not unique.
+        DataError: the file can't be read, a line is invalid, or names, values or colors are not unique.
     """
     try:
         text = read_text(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: the class list can't be read ({error}); give one class name a line") from error
+        raise DataError(f"{file}: the class list can't be read ({error}); give one class name per line") from error
     lines = [line for line in (_COMMENT.sub("", line).strip() for line in _INVISIBLE.sub("", text).split("\n")) if line]
     rows = _from_csv(file, lines) if lines and _header(lines[0]) else _from_lines(file, lines)
     _check(file, rows)
@@ -128,12 +129,12 @@ def read_class_list(file: Path) -> list[ClassRow]:
 
 
 def _header(line: str) -> dict[str, int] | None:
-    """Return the column numbers of a CSV header by their meaning; None: the line is no header."""
+    """Return the column numbers of a CSV header by their meaning; None if the line is not a header."""
     cells = [cell.strip().strip("\"'").lower().replace(" ", "_") for cell in re.split(r"[,;\t]", line)]
     columns = {
-        meaning: cells.index(found)
+        meaning: cells.index(column)
         for meaning, names in _COLUMNS.items()
-        if (found := next((name for name in names if name in cells), None))
+        if (column := next((name for name in names if name in cells), None))
     }
     is_header = "name" in columns and ("value" in columns or {"r", "g", "b"} <= set(columns))
     return columns if is_header else None
@@ -155,9 +156,9 @@ def _from_csv(file: Path, lines: list[str]) -> list[ClassRow]:
 
 def _from_lines(file: Path, lines: list[str]) -> list[ClassRow]:
     if len(lines) == 1 and re.search(r"[^\d\s,;][,;]\s*[^\d\s,;]", lines[0]):
-        raise DataError(f"{file}: holds one line, '{lines[0]}'; give one class name a line")
+        raise DataError(f"{file}: contains one line, '{lines[0]}'; give one class name per line")
     parsed = [_parse(file, line) for line in lines]
-    # "2 wheeler" is a name, "2 car" a value with its name: it is a value if every line has one. "255 void" may be added to names.
+    # "2 wheeler" is a name, "2 car" a value and a name: the number is a value if every line has one, except "255 void".
     mixed = {row.value is None for row in parsed if not row.is_void} == {True, False}
     if mixed and any(row.color for row in parsed):
         odd = next(line for line, row in zip(lines, parsed, strict=True) if row.value is None)
@@ -177,10 +178,10 @@ def _from_lines(file: Path, lines: list[str]) -> list[ClassRow]:
 def _parse(file: Path, line: str) -> ClassRow:
     """Split a line into value, name and color: the numbers before and after the name."""
     color: Rgb | None = None
-    if found := _HEX.search(line):
-        digits = found[1]
+    if match := _HEX.search(line):
+        digits = match[1]
         color = int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
-        line = line.replace(found[0], " ")
+        line = line.replace(match[0], " ")
     tokens = [token for token in re.split(r"[\s,;:=()\[\]\"']+", line) if token]
     words = [i for i, token in enumerate(tokens) if not token.isdecimal()]
     if not words:
@@ -196,11 +197,9 @@ def _parse(file: Path, line: str) -> ClassRow:
         color = numbers[0], numbers[1], numbers[2]
         before, after = ([], after) if numbers is before else (before, [])
     if before or len(after) > 1:
-        raise DataError(
-            f"{file}: the line '{line}' is not understood; give 'NAME', 'VALUE NAME' or 'NAME RED GREEN BLUE'"
-        )
+        raise DataError(f"{file}: the line '{line}' is invalid; give 'NAME', 'VALUE NAME' or 'NAME RED GREEN BLUE'")
     if value is None and color is None:
-        name = line.strip(" ,;\"'").lower()  # as it is written: "wall (low)", "lane 1"
+        name = line.strip(" ,;\"'").lower()  # unchanged: "wall (low)", "lane 1"
     elif after:
         name += f" {after[0]}"
     return ClassRow(name, value, color)
@@ -209,18 +208,18 @@ def _parse(file: Path, line: str) -> ClassRow:
 def _check(file: Path, rows: list[ClassRow]) -> None:
     names = [row.name for row in rows if not row.is_void]
     if not names or len(rows) > NO_CLASS + 1 or len(names) > NO_CLASS or not all(names):
-        raise DataError(f"{file}: a class list has 1 to {NO_CLASS} different names, one a line, not {len(names)}")
-    for what, items in (
+        raise DataError(f"{file}: a class list has 1 to {NO_CLASS} different names, one per line, not {len(names)}")
+    for kind, items in (
         ("class", names),
         ("label value", [row.value for row in rows if row.value is not None]),
         ("color", [row.color for row in rows if row.color is not None]),
     ):
-        double = next((item for i, item in enumerate(items) if item in items[:i]), None)
-        if double is not None:
-            raise DataError(f"{file}: the {what} {double!r} is there twice; each line needs its own")
-    without = [row.name for row in rows if row.color is None and not row.is_void]
-    if without and any(row.color for row in rows):
-        raise DataError(f"{file}: '{without[0]}' has no color, others have one; give each class its color, or none")
+        duplicate = next((item for i, item in enumerate(items) if item in items[:i]), None)
+        if duplicate is not None:
+            raise DataError(f"{file}: the {kind} {duplicate!r} occurs twice; each line needs its own")
+    uncolored = [row.name for row in rows if row.color is None and not row.is_void]
+    if uncolored and any(row.color for row in rows):
+        raise DataError(f"{file}: '{uncolored[0]}' has no color, others have one; give each class its color, or none")
     for row in rows:
         for number in (row.value or 0, *(row.color or ())):
             if not 0 <= number <= 255:

@@ -1,4 +1,4 @@
-"""Class names of a model and of a data set that mean the same: spelling, plural and known synonyms."""
+"""Matching of class names of a model and a data set: spelling, plural and known synonyms."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("truck", "lorry"),
     ("background", "bg"),
 )
-"""Names of the same thing, in CamVid, Cityscapes and other data sets."""
+"""Names of the same class in CamVid, Cityscapes and other data sets."""
 
 SIMILAR: tuple[tuple[str, ...], ...] = (
     ("tree", "vegetation"),
     ("bicyclist", "cyclist", "rider"),
 )
-"""Names whose classes differ at the edges: Cityscapes' `vegetation` has hedges, its `rider` is without the bicycle and may ride a
-motorcycle."""
+"""Names of classes with slightly different definitions: `vegetation` of Cityscapes includes hedges, and its `rider` excludes
+the bicycle and includes riders of motorcycles."""
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Which class of a model is which class of a data set. No class is in two pairs."""
+    """Pairs of a model's class and a data set's class. No class is in two pairs."""
 
     pairs: tuple[tuple[str, str, str], ...]
-    """(model's name, data set's name, how): how is `same name`, `spelling`, `synonym` or `similar`."""
+    """(model's name, data set's name, kind of match): `same name`, `spelling`, `synonym` or `similar`."""
 
     model_only: tuple[str, ...]
-    """Classes of the model without a counterpart: where it predicts them, it is wrong."""
+    """Classes of the model without a counterpart. Predictions of them count as errors."""
 
     data_only: tuple[str, ...]
-    """Classes of the data set without a counterpart: their pixels are not scored."""
+    """Classes of the data set without a counterpart. Their pixels are not scored."""
 
     ambiguous: tuple[str, ...]
-    """Why classes that could be matched were not, in words."""
+    """Messages about classes that have several possible counterparts and were not matched."""
 
     def renamed(self) -> list[tuple[str, str, str]]:
         """Return the pairs whose names differ."""
@@ -55,12 +55,12 @@ class ClassMatch:
 def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
     """Match classes by name, one to one: the same name first, then spelling and plural, then synonyms.
 
-    Where several classes could have the same counterpart, none is matched: `rider` and `cyclist` are both near to `bicyclist`.
+    If several classes have the same possible counterpart, none is matched: `rider` and `cyclist` are both similar to `bicyclist`.
     """
     model_left, data_left = list(model), list(data)
     pairs: list[tuple[str, str, str]] = []
     ambiguous: list[str] = []
-    for how, key in (
+    for kind, key in (
         ("same name", lambda name: name.strip().lower()),
         ("spelling", _spelling),
         ("synonym", _group_of(SYNONYMS)),
@@ -68,7 +68,7 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
     ):
         for mine, theirs in _candidates(model_left, data_left, key):
             if len(mine) == len(theirs) == 1:
-                pairs.append((mine[0], theirs[0], how))
+                pairs.append((mine[0], theirs[0], kind))
                 model_left.remove(mine[0])
                 data_left.remove(theirs[0])
             else:
@@ -84,19 +84,18 @@ def _either(names: Sequence[str]) -> str:
 def _candidates(
     model: Sequence[str], data: Sequence[str], key: Callable[[str], str | None]
 ) -> list[tuple[list[str], list[str]]]:
-    """Classes of the model and the data set that have the same key."""
+    """Return the groups of classes of the model and of the data set that have the same key."""
     mine: dict[str, list[str]] = {}
     theirs: dict[str, list[str]] = {}
     for names, by_key in ((model, mine), (data, theirs)):
         for name in names:
-            found = key(name)
-            if found:
-                by_key.setdefault(found, []).append(name)
-    return [(mine[found], theirs[found]) for found in mine if found in theirs]
+            if group := key(name):
+                by_key.setdefault(group, []).append(name)
+    return [(mine[group], theirs[group]) for group in mine if group in theirs]
 
 
 def _spelling(name: str) -> str:
-    """A name's letters and digits, without a plural s: `Traffic_Signs` is `trafficsign`."""
+    """Return the letters and digits of a name, without a plural s: `Traffic_Signs` is `trafficsign`."""
     key = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
     if key.endswith("ies") and len(key) > 4:
         return key[:-3] + "y"
@@ -108,6 +107,6 @@ def _spelling(name: str) -> str:
 
 
 def _group_of(groups: Sequence[Sequence[str]]) -> Callable[[str], str | None]:
-    """A function from a name to the first name of its group; None: it is in none."""
+    """Return a function from a name to the first name of its group, None if it is in no group."""
     first = {_spelling(name): group[0] for group in groups for name in group}
     return lambda name: first.get(_spelling(name))

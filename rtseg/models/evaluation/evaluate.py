@@ -1,6 +1,6 @@
-"""Evaluation of anything that turns a picture into a class map: on a labeled data set, and how it flickers on video.
+"""Evaluation of a model on a labeled data set, and of its flicker on video.
 
-Needs neither torch nor a backend: what is evaluated comes as a function, so every backend is measured by the same code.
+Needs neither torch nor a backend: the model is a function, so all backends are measured by the same code.
 """
 
 from __future__ import annotations
@@ -20,61 +20,61 @@ from rtseg.models.evaluation.class_names import ClassMatch, match_classes
 from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_image_and_label
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 """uint8 `[H, W, 3]`, RGB."""
 
 ClassMap = npt.NDArray[np.uint8]
 """uint8 `[H, W]`, class indices."""
 
-Predict = Callable[[Picture], ClassMap]
-"""A picture's class map, at the picture's size."""
+Predict = Callable[[Image], ClassMap]
+"""Function from an image to its class map, at the size of the image."""
 
 STILL_LEVELS = 4
-"""A pixel is still where none of its blurred channels changes by more than this, of 255."""
+"""Maximum change, of 255, of each blurred channel of a pixel that counts as still."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model got right and wrong on one split."""
+    """Result of a model on one split."""
 
     split: str
     classes: tuple[str, ...]
     """The data set's classes."""
 
     confusion: metrics.Confusion
-    """Pixels by true class (row) and predicted class (column), over all pictures; last column: no class of the data set."""
+    """Pixels by true class (row) and predicted class (column), over all images; last column: no class of the data set."""
 
     accuracies: tuple[tuple[Pair, float], ...]
-    """Pixel accuracy of each picture."""
+    """Pixel accuracy of each image."""
 
     match: ClassMatch
-    """Which class of the model is which class of the data set. Pixels of classes without a counterpart are not scored."""
+    """Pairs of classes of the model and the data set. Pixels of classes without a counterpart are not scored."""
 
     labels: LabelCounts
-    """Pixels of the labels, those that are not scored included."""
+    """Pixel counts of the labels, including pixels that are not scored."""
 
     warnings: tuple[str, ...]
-    """What is odd about the labels."""
+    """Warnings about the labels."""
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the scored pixels that were given their true class; Void and `not_scored` are left out."""
+        """Share of correctly classified pixels, without Void and `not_scored`."""
         return metrics.pixel_accuracy(self.confusion)
 
     @property
     def miou(self) -> float:
-        """Mean of `iou`: over the classes that the model has and that occur in the labels, all pictures taken together."""
+        """Mean of `iou` over the classes that the model has and that occur in the labels, over all images together."""
         return metrics.mean_iou(self.confusion)
 
     @property
     def miou_all_classes(self) -> float:
-        """Mean IoU where the classes that the model does not have count as 0."""
+        """Mean IoU with classes that the model does not have counted as 0."""
         unknown = sum(name not in self.labels.absent(self.classes) for name in self.match.data_only)
         return sum(self.iou.values()) / max(1, len(self.iou) + unknown)
 
     @property
     def not_scored(self) -> dict[str, str]:
-        """Classes of the data set that count nowhere, and why."""
+        """Classes of the data set that are not scored, with the reason."""
         unknown = dict.fromkeys(self.match.data_only, "the model has no such class")
         return unknown | dict.fromkeys(self.labels.absent(self.classes), "occurs in no label")
 
@@ -91,11 +91,11 @@ class Evaluation:
         return {name: float(value) for name, value in zip(self.classes, values, strict=True) if np.isfinite(value)}
 
     def worst(self, count: int) -> list[Pair]:
-        """The pictures with the lowest pixel accuracy, the worst first."""
+        """Return the images with the lowest pixel accuracy, the lowest first."""
         return [pair for pair, _ in sorted(self.accuracies, key=lambda item: item[1])[:count]]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`: `pixel_accuracy`, `miou`, `iou` by class, the confusion matrix, and what is not scored."""
+        """Return the report of `--json`: `pixel_accuracy`, `miou`, `iou` by class, the confusion matrix, classes not scored."""
         return {
             "split": self.split,
             "images": len(self.accuracies),
@@ -106,7 +106,7 @@ class Evaluation:
             "void_share": round(self.labels.void_share, 5),
             "not_scored": self.not_scored,
             "not_scored_share": round(self.not_scored_share, 5),
-            "class_matches": [{"model": mine, "data": theirs, "how": how} for mine, theirs, how in self.match.pairs],
+            "class_matches": [{"model": mine, "data": theirs, "how": kind} for mine, theirs, kind in self.match.pairs],
             "model_only": list(self.match.model_only),
             "ambiguous": list(self.match.ambiguous),
             "warnings": list(self.warnings),
@@ -124,19 +124,19 @@ def evaluate(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Compares a model with a data set's labels, at the labels' resolution.
+    """Compare a model with the labels of a data set, at the resolution of the labels.
 
     Args:
         predict: the model.
-        dataset: what `layouts.open_dataset` found.
+        dataset: the data set.
         split: the split to evaluate on.
         classes: the model's class names; `class_names.match_classes` matches them. None: they are the data set's.
-        limit: only so many pictures, evenly spread; None for all.
-        progress: called with how many pictures are done, and of how many.
+        limit: maximum number of images, evenly spread; None for all.
+        progress: called with the number of processed images and the total.
 
     Raises:
-        DataError: anything is wrong with any file (all that is, in one message), no class has a counterpart, or 255 is likely a
-            class and not Void.
+        DataError: there is a problem with a file (one message for all), no class has a counterpart, or 255 is likely a class
+            and not Void.
     """
     pairs = dataset.pairs(split)
     if limit is not None and limit < len(pairs):
@@ -176,7 +176,9 @@ def evaluate(
 
 
 def class_table(model: Sequence[str], dataset: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """uint8 `[256]`: the model's class index to the data set's that matches; what has none becomes `len(dataset)`.
+    """Return a table from the model's class index to the matching one of the data set, uint8 `[256]`.
+
+    Classes without a counterpart map to `len(dataset)`.
 
     Raises:
         DataError: no class has a counterpart.
@@ -195,7 +197,7 @@ def class_table(model: Sequence[str], dataset: Sequence[str]) -> npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Flicker:
-    """How restless class maps are where the picture is not."""
+    """Flicker of class maps in still parts of a video."""
 
     share: float
     """Share of the still pixels whose class changes from one frame to the next, 0 to 1."""
@@ -206,30 +208,30 @@ class Flicker:
     frames: int
 
 
-def flicker(frames: Iterable[tuple[Picture, ClassMap]]) -> Flicker:
-    """Measures flicker over consecutive frames of one video.
+def flicker(frames: Iterable[tuple[Image, ClassMap]]) -> Flicker:
+    """Measure flicker over consecutive frames of one video.
 
-    A pixel is still between two frames where the picture, averaged over 5x5 pixels against noise, changes by at most
-    `STILL_LEVELS` in every channel. Flicker is the share of these pixels whose class changes. Moving edges are left out that
-    way; a class that changes on an evenly colored surface in motion (road, sky) is counted.
+    A pixel is still between two frames if the frame, averaged over 5x5 pixels against noise, changes by at most `STILL_LEVELS`
+    in every channel. Flicker is the share of still pixels whose class changes. Moving edges are therefore left out; class
+    changes on an evenly colored surface in motion (road, sky) are counted.
 
     Args:
-        frames: pictures with their class maps, in order.
+        frames: frames with their class maps, in order.
 
     Raises:
         DataError: fewer than two frames.
     """
     changed = still = pixels = count = 0
-    before: tuple[npt.NDArray[np.uint8], ClassMap] | None = None
-    for picture, classes in frames:
-        blurred = np.asarray(cv2.blur(picture, (5, 5)))
-        if before is not None:
-            same = (cv2.absdiff(blurred, before[0]) <= STILL_LEVELS).all(axis=2)
-            changed += int(np.count_nonzero((classes != before[1]) & same))
-            still += int(np.count_nonzero(same))
-            pixels += same.size
-        before = blurred, classes.copy()
+    previous: tuple[npt.NDArray[np.uint8], ClassMap] | None = None
+    for frame, classes in frames:
+        blurred = np.asarray(cv2.blur(frame, (5, 5)))
+        if previous is not None:
+            is_still = (cv2.absdiff(blurred, previous[0]) <= STILL_LEVELS).all(axis=2)
+            changed += int(np.count_nonzero((classes != previous[1]) & is_still))
+            still += int(np.count_nonzero(is_still))
+            pixels += is_still.size
+        previous = blurred, classes.copy()
         count += 1
     if count < 2:
-        raise DataError(f"flicker needs two frames at least, there was {count}")
+        raise DataError(f"flicker needs at least two frames, there was {count}")
     return Flicker(changed / max(1, still), still / pixels, count)

@@ -1,4 +1,4 @@
-"""What the labels of a data set hold: a table before training, and errors and warnings out of it."""
+"""Report on the labels of a data set: a table, errors and warnings, before training."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from rtseg.models.evaluation.datasets import DataSet
 from rtseg.models.evaluation.labels import Label
 
 ASSUMED_VOID = 0.05
-"""Share of 255 above which a class that never occurs is an error: 255 is likely that class."""
+"""Share of 255 above which a class that never occurs is an error, because 255 is likely that class."""
 
 ASSUMED_VOID_ONE_CLASS = 0.01
-"""The same where one class at most occurs."""
+"""Limit instead of `ASSUMED_VOID` if at most one class occurs."""
 
 LARGE_VOID = 0.5
-"""Share of Void that is worth a warning."""
+"""Share of Void above which there is a warning."""
 
-BETWEEN = 0.08
-"""Share of the borders between two classes with a value between theirs. Labels that were resized with interpolation, drawn with
-smooth borders or saved as JPEG have 0.13 to 0.43; CamVid has 0.003, and 0.02 when reduced to a fifth without interpolation."""
+MAX_INTERPOLATED = 0.08
+"""Share of the borders between two classes with a value between theirs, above which there is a warning. Labels that were
+resized with interpolation, rendered with smooth borders or saved as JPEG have 0.13 to 0.43; CamVid has 0.003, and 0.02 when
+reduced to a fifth without interpolation."""
 
 BORDER_IMAGES = 24
-"""Images whose borders are looked at; one takes about as long as reading it."""
+"""Number of images whose borders are checked. A check takes about as long as reading the image."""
 
 
 @dataclass
 class LabelCounts:
-    """Pixels of the labels of one split."""
+    """Pixel counts of the labels of one split."""
 
     classes: int
     images: int = 0
     pixels: npt.NDArray[np.int64] = field(init=False)
-    """int64 `[classes]`."""
+    """Number of pixels of each class, int64 `[classes]`."""
 
     void: int = 0
     assumed_void: int = 0
-    """Void pixels that have the value 255 where nobody said that 255 is Void."""
+    """Number of Void pixels of value 255, if neither layout nor class list defines 255 as Void."""
 
     read_as: set[str] = field(default_factory=set)
     borders: int = 0
-    between: int = 0
-    """Borders with a value between those of their two classes."""
+    interpolated: int = 0
+    """Number of borders with a value between those of their two classes."""
 
     palette: dict[int, tuple[Rgb, Path]] = field(default_factory=dict)
-    """Color of each palette index, and the first file that has it."""
+    """Color of each palette index, and the first file that uses it."""
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.classes, np.int64)
@@ -60,7 +61,7 @@ class LabelCounts:
         """Count one label file.
 
         Raises:
-            DataError: an index has another color than in earlier files, so that it can't mean the same class.
+            DataError: a palette index has another color than in an earlier file.
         """
         for index, color in label.palette.items():
             first, file = self.palette.setdefault(index, (color, path))
@@ -84,7 +85,7 @@ class LabelCounts:
         border = (before != after) & (before != NO_CLASS) & (after != NO_CLASS)
         before, middle, after = before[border], middle[border], after[border]
         self.borders += len(middle)
-        self.between += int(
+        self.interpolated += int(
             np.count_nonzero((np.minimum(before, after) < middle) & (middle < np.maximum(before, after)))
         )
 
@@ -111,9 +112,9 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
     """Return warnings about the labels of each split.
 
     Args:
-        dataset: where the labels are from.
-        counts: their pixels, by split.
-        training: `train` is what a network learns from, not only what it is measured on.
+        dataset: the data set.
+        counts: pixel counts of its labels, by split.
+        training: True if `train` is used for training, not only for evaluation.
 
     Raises:
         DataError: 255 is likely a class; for training also: `train` has fewer than two classes.
@@ -122,36 +123,38 @@ def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: 
     colors = compare_class_lists(dataset.root / source) if source else None
     warnings = [colors] if colors else []
     for split, count in counts.items():
-        learned = training and split == "train"
+        is_training = training and split == "train"
         absent = count.absent(dataset.classes)
         occurring = [name for name in dataset.classes if name not in absent]
         assumed = count.assumed_void / max(1, count.total)
         one_class = len(occurring) < 2
         likely = assumed >= (ASSUMED_VOID_ONE_CLASS if one_class else ASSUMED_VOID)
-        hint = learned and one_class and assumed > 0  # an error in any case: 255 is what may explain it
-        if hint or (likely and (one_class or (absent and learned))):
-            raise DataError(f"{dataset.root}: {_is_255_a_class(dataset, split, occurring, absent, assumed)}")
-        if learned and one_class:
+        hint = is_training and one_class and assumed > 0  # an error in any case, and 255 may be the reason
+        if hint or (likely and (one_class or (absent and is_training))):
+            raise DataError(f"{dataset.root}: {_ask_if_255_is_a_class(dataset, split, occurring, absent, assumed)}")
+        if is_training and one_class:
             only = f"only '{occurring[0]}' occurs" if occurring else "all is Void"
-            raise DataError(f"{dataset.root}: in the labels of train {only}; two classes at least are needed")
+            raise DataError(f"{dataset.root}: in the labels of train {only}; at least two classes are needed")
         if absent:
-            effect = "they can't be learned" if learned else "they don't count in the mean IoU"
+            effect = "they can't be learned" if is_training else "they don't count in the mean IoU"
             doubt = f"; {percent(assumed)} of the pixels are 255, which is Void: is it a class?" if assumed else ""
             warnings.append(f"{split}: no label has {_quoted(absent)}; {effect}{doubt}")
         if count.void_share > LARGE_VOID:
-            warnings.append(f"{split}: {percent(count.void_share)} of the pixels are Void and count nowhere")
-        if count.between > BETWEEN * count.borders and count.borders >= 100:
+            warnings.append(f"{split}: {percent(count.void_share)} of the pixels are Void and not counted")
+        if count.interpolated > MAX_INTERPOLATED * count.borders and count.borders >= 100:
             warnings.append(
-                f"{split}: {count.between / count.borders:.0%} of the borders between two classes have a third class's value "
+                f"{split}: {count.interpolated / count.borders:.0%} of the borders between two classes have a third class's value "
                 "between them: the labels were resized with interpolation or saved with loss; resize them with nearest neighbor"
             )
     return warnings
 
 
-def _is_255_a_class(dataset: DataSet, split: str, occurring: list[str], absent: list[str], assumed: float) -> str:
-    there = f"only {_quoted(occurring)}" if occurring else "no class"
-    found = f"{there} occurs" if len(occurring) < 2 else f"no label has {_quoted(absent)}"
-    text = f"in the labels of {split} {found}, and {percent(assumed)} of the pixels are 255, which is Void"
+def _ask_if_255_is_a_class(
+    dataset: DataSet, split: str, occurring: list[str], absent: list[str], assumed: float
+) -> str:
+    present = f"only {_quoted(occurring)}" if occurring else "no class"
+    occurs = f"{present} occurs" if len(occurring) < 2 else f"no label has {_quoted(absent)}"
+    text = f"in the labels of {split} {occurs}, and {percent(assumed)} of the pixels are 255, which is Void"
     source = dataset.table.source
     if not source:
         return f"{text}; is 255 a class? Save labels as class indices 0, 1, 2 …"
@@ -167,7 +170,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for people: only nothing at all is 0.0%."""
+    """Format a share in percent. Only a share of exactly 0 is formatted as 0.0%."""
     return f"{share:.1%}" if share >= 0.0005 or not share else "<0.1%"
 
 

@@ -1,7 +1,7 @@
-"""Label files: class indices, palette images and color-coded images as one class map.
+"""Reader for label files with class indices, palettes or colors.
 
-PNG files are read as they are stored. OpenCV expands palettes to colors and packed gray (1, 2 and 4 bits) to 0..255; both would
-lose the indices, so that a PNG with one channel is given to OpenCV as plain gray.
+PNG files are read without conversion. OpenCV expands palettes to colors and packed gray (1, 2 and 4 bits) to 0..255. Both lose
+the indices, so a PNG with one channel is passed to OpenCV as plain gray.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy.typing as npt
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS, Rgb
 
-NOBODYS = -1
-"""In a table of label values: this value may not occur."""
+UNASSIGNED = -1
+"""Entry of label values that must not occur, in `LabelTable.values`."""
 
 VOC_BORDER: Rgb = (224, 224, 192)
 """The color of Void in the palette of Pascal VOC."""
@@ -31,24 +31,25 @@ _GRAY, _PALETTE = 0, 3
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Which label value or color means which class."""
+    """Class of each label value and color."""
 
     values: npt.NDArray[np.int16]
-    """int16 `[256]`: label value to class index; `NO_CLASS` for Void, `NOBODYS` for values that no class owns."""
+    """int16 `[256]`: label value to class index; `NO_CLASS` for Void, `UNASSIGNED` for values without a class."""
 
     colors: dict[Rgb, int] = field(default_factory=dict)
-    """Color to class index or `NO_CLASS`; empty where labels hold indices only."""
+    """Color to class index or `NO_CLASS`; empty if labels contain only indices."""
 
     source: str = ""
-    """File name of the class list; empty where the layout fixes the classes."""
+    """File name of the class list; empty if the layout determines the classes."""
 
     is_255_void: bool = False
-    """Whether layout or class list say that 255 is Void; otherwise it is Void by convention, and checked for being a class."""
+    """True if the layout or the class list defines 255 as Void. Otherwise 255 is Void by convention, and a check warns that it may
+    be a class."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label file."""
+    """Contents of a label file."""
 
     classes: npt.NDArray[np.uint8]
     """uint8 `[H, W]`, class indices, `NO_CLASS` for Void."""
@@ -57,10 +58,10 @@ class Label:
     """`class indices`, `palette indices` or `colors`."""
 
     assumed_void: int
-    """Pixels of value 255 that are Void by convention alone."""
+    """Number of pixels of value 255 that are Void only by convention."""
 
     palette: dict[int, Rgb]
-    """Colors of the indices that occur, where they were read as palette indices."""
+    """Colors of the indices that occur, if they were read as palette indices."""
 
 
 def read_label(path: Path, table: LabelTable) -> Label:
@@ -84,18 +85,18 @@ def read_label(path: Path, table: LabelTable) -> Label:
         colors: dict[int, Rgb] = used
         if not palette and all(r == g == b for r, g, b in table.colors):
             colors = {value: (value * expansion, value * expansion, value * expansion) for value in occurring}
-        named = [value for value, color in colors.items() if color in table.colors]
-        if colors and (named or not palette):
-            unknown = [value for value in colors if value not in named and not (palette and value == NO_CLASS)]
+        known = [value for value, color in colors.items() if color in table.colors]
+        if colors and (known or not palette):
+            unknown = [value for value in colors if value not in known and not (palette and value == NO_CLASS)]
             _refuse_colors(path, {colors[value]: int(counts[value]) for value in unknown}, table)
             lookup = np.full(256, NO_CLASS, np.uint8)
-            for value in named:
+            for value in known:
                 lookup[value] = table.colors[colors[value]]
             return Label(lookup[values], "colors", 0, {})
-    unowned = [value for value in occurring if table.values[value] == NOBODYS]
-    if unowned:
+    unassigned = [value for value in occurring if table.values[value] == UNASSIGNED]
+    if unassigned:
         raise DataError(
-            f"{path}: label value {', '.join(map(str, unowned[:5]))} belongs to no class{_hint(unowned, table)}"
+            f"{path}: label value {', '.join(map(str, unassigned[:5]))} belongs to no class{_hint(unassigned, table)}"
         )
     is_stated = table.is_255_void or table.values[NO_CLASS] != NO_CLASS or used.get(NO_CLASS) == VOC_BORDER
     assumed = 0 if is_stated else int(counts[NO_CLASS])
@@ -104,26 +105,26 @@ def read_label(path: Path, table: LabelTable) -> Label:
 
 
 def _too_large(stored: npt.NDArray[Any]) -> str:
-    """What labels of 16 bits hold instead of class indices, and what to do."""
+    """Describe labels of 16 bits that are not class indices, with instructions."""
     highest = stored.max()
     if highest == 65535 and ((stored == 0) | (stored == highest)).all():
-        return "holds a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1"
+        return "contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1"
     ids = "; are these instance ids, of which Cityscapes has the classes in *_labelIds.png?" if highest > 999 else ""
     return f"label value {highest}; labels are class indices from 0 to 255{ids}"
 
 
-def _hint(unowned: list[int], table: LabelTable) -> str:
-    if len(unowned) > 5:
-        return f" (and {len(unowned) - 5} more values do not); resize labels with nearest neighbor, and save them without loss"
+def _hint(unassigned: list[int], table: LabelTable) -> str:
+    if len(unassigned) > 5:
+        return f" (and {len(unassigned) - 5} more values do not); resize labels with nearest neighbor, and save them without loss"
     return (
-        f"; {table.source} can give each class its label value: lines such as '{unowned[0]} NAME' or '{unowned[0]} void'"
+        f"; {table.source} can give each class its label value: lines such as '{unassigned[0]} NAME' or '{unassigned[0]} void'"
         if table.source
         else ""
     )
 
 
 def _one_channel(path: Path, stored: npt.NDArray[np.uint8], table: LabelTable) -> npt.NDArray[np.uint8]:
-    """Gray that is stored in three channels as one, colors as RGB; an opaque alpha channel is dropped."""
+    """Convert gray in three channels to one channel, and colors to RGB. Drop an opaque alpha channel."""
     if stored.shape[2] == 4:
         if stored[..., 3].min() != np.iinfo(stored.dtype).max:
             raise DataError(f"{path}: has transparent pixels; save labels without alpha, Void as 255")
@@ -133,9 +134,9 @@ def _one_channel(path: Path, stored: npt.NDArray[np.uint8], table: LabelTable) -
         if not (np.array_equal(red, green) and np.array_equal(red, blue)):
             where = f"in {table.source}, such as 'road 128 64 128'" if table.source else "as class indices instead"
             raise DataError(
-                f"{path}: holds {stored.shape[2]} channels of colors; give the color of each class {where}"
+                f"{path}: contains {stored.shape[2]} channels of colors; give the color of each class {where}"
                 if stored.dtype == np.uint8
-                else f"{path}: holds colors of 16 bits; save labels with 8 bits"
+                else f"{path}: contains colors of 16 bits; save labels with 8 bits"
             )
         return red
     return stored[..., ::-1]
@@ -154,7 +155,7 @@ def _from_colors(path: Path, rgb: npt.NDArray[np.uint8], table: LabelTable) -> n
 
 
 def _refuse_colors(path: Path, unknown: dict[Rgb, int], table: LabelTable) -> None:
-    """Raise `DataError` if there are colors that no class has."""
+    """Raise DataError if there are colors without a class."""
     if not unknown:
         return
     few = sorted(unknown.items(), key=lambda item: -item[1])[:3]
@@ -165,7 +166,7 @@ def _refuse_colors(path: Path, unknown: dict[Rgb, int], table: LabelTable) -> No
 
 
 def _read_stored(path: Path) -> tuple[npt.NDArray[np.uint8], list[Rgb], int]:
-    """Return the stored values, the palette, and by how much a viewer multiplies the values.
+    """Return the stored values, the palette, and the factor by which a viewer multiplies the values.
 
     Values are `[H, W]`, or `[H, W, C]` in OpenCV's order; the palette is empty if there is none.
     """
@@ -189,7 +190,7 @@ def _read_stored(path: Path) -> tuple[npt.NDArray[np.uint8], list[Rgb], int]:
     except cv2.error as error:
         raise DataError(f"{path}: can't be read ({error})") from error
     if stored is None:
-        raise DataError(f"{path}: is not a picture, or is damaged")
+        raise DataError(f"{path}: is not an image, or is damaged")
     return np.asarray(stored) // factor if factor > 1 else np.asarray(stored), palette, factor
 
 
@@ -209,17 +210,17 @@ def _lossy_format(data: bytes) -> str:
 
 
 def _plain_png(path: Path, data: bytes) -> tuple[bytes, list[Rgb], int]:
-    """Return a PNG that OpenCV does not convert, its palette, and by what OpenCV multiplies values of fewer than 8 bits."""
-    chunks, position, ended = [], len(_PNG), False
-    while not ended and position + 12 <= len(data):
+    """Return a PNG that OpenCV does not convert, its palette, and the factor of OpenCV for values of fewer than 8 bits."""
+    chunks, position, is_complete = [], len(_PNG), False
+    while not is_complete and position + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
         body = data[position + 8 : position + 8 + size]
         if zlib.crc32(kind + body) != int.from_bytes(data[position + 8 + size : position + 12 + size], "big"):
             break
         chunks.append((kind, body))
         position += 12 + size
-        ended = kind == b"IEND"
-    if not ended or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
+        is_complete = kind == b"IEND"
+    if not is_complete or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise DataError(f"{path}: is damaged")
     header = bytearray(chunks[0][1])
     depth, color_type = header[8], header[9]
@@ -230,15 +231,16 @@ def _plain_png(path: Path, data: bytes) -> tuple[bytes, list[Rgb], int]:
         if not palette:
             raise DataError(f"{path}: is damaged")
         header[9] = _GRAY
-    kept = [(b"IHDR", bytes(header)), *(chunk for chunk in chunks if chunk[0] == b"IDAT"), (b"IEND", b"")]
+    plain_chunks = [(b"IHDR", bytes(header)), *(chunk for chunk in chunks if chunk[0] == b"IDAT"), (b"IEND", b"")]
     plain = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in kept
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in plain_chunks
     )
     return _PNG + plain, palette, 255 // (2**depth - 1) if depth < 8 else 1
 
 
 def _is_plain_bmp(data: bytes) -> bool:
-    """Whether a BMP has no palette, or the one that makes 8-bit values gray."""
+    """Return True if a BMP has no palette or the gray palette of 8-bit values."""
     header, bits = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<H", data, 28)[0]
     if bits > 8:
         return True

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the confusion matrix, and the worst images beside truth and prediction."""
+"""Charts of an evaluation: the confusion matrix, and the worst images with ground truth and prediction."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Canvas = npt.NDArray[np.uint8]
 """uint8 `[H, W, 3]`, RGB."""
 
 
-def confusion_chart(evaluation: Evaluation, path: Path | str) -> None:
-    """Draws the confusion matrix as a PNG: each row is a true class, in percent of its pixels; darker is more.
+def draw_confusion_matrix(evaluation: Evaluation, path: Path | str) -> None:
+    """Draw the confusion matrix as a PNG. Each row is a true class, in percent of its pixels; darker is more.
 
     Raises:
         SinkError: the file can't be written.
@@ -53,27 +53,27 @@ def confusion_chart(evaluation: Evaluation, path: Path | str) -> None:
     _write(canvas, path)
 
 
-def worst_sheet(
+def draw_worst_images(
     evaluation: Evaluation, predict: Predict, dataset: DataSet, palette: Palette, path: Path | str, count: int = 6
 ) -> None:
-    """Draws the images with the lowest pixel accuracy: picture, truth, prediction, and in red what is wrong.
+    """Draw the images with the lowest pixel accuracy: image, ground truth, prediction, and errors in red.
 
     Args:
-        evaluation: says which images.
-        predict: the model, once more.
-        dataset: what was evaluated on.
+        evaluation: result that determines the images.
+        predict: the model, which is run again on these images.
+        dataset: the data set of the evaluation.
         palette: the model's classes and their colors.
-        path: the picture to write, PNG or JPEG.
-        count: how many images.
+        path: the file to write, PNG or JPEG.
+        count: maximum number of images.
 
     Raises:
         SinkError: the file can't be written.
     """
     to_dataset = class_table(palette.classes, dataset.classes)
-    model_name = {theirs: mine for mine, theirs, _ in evaluation.match.pairs}
-    colors = tuple(_color_of(model_name.get(name, name), palette) for name in dataset.classes)
+    model_names = {theirs: mine for mine, theirs, _ in evaluation.match.pairs}
+    colors = tuple(_color_of(model_names.get(name, name), palette) for name in dataset.classes)
     dataset_palette = Palette(dataset.classes, colors)
-    scored = np.isin(np.arange(256), [dataset.classes.index(name) for name in model_name])
+    scored = np.isin(np.arange(256), [dataset.classes.index(name) for name in model_names])
     table = np.full((256, 3), GRAY, np.uint8)
     table[: len(dataset.classes)] = dataset_palette.table()
     accuracies = dict(evaluation.accuracies)
@@ -91,7 +91,7 @@ def worst_sheet(
         strip = np.full((24, 1600, 3), 255, np.uint8)
         _text(
             strip,
-            f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}   (picture, truth, prediction, errors)",
+            f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}   (image, truth, prediction, errors)",
             (8, 17),
         )
         rows += [strip, row]
@@ -124,15 +124,15 @@ def _text(
         return
     strip = np.full((16, 140, 3), 255, np.uint8)
     cv2.putText(strip, text, (0, 12), FONT, 0.45, color, 1, cv2.LINE_AA)
-    turned = np.rot90(strip)
-    x, y = at[0] - 12, at[1] - turned.shape[0]
-    canvas[y : at[1], x : x + turned.shape[1]] = turned
+    rotated = np.rot90(strip)
+    x, y = at[0] - 12, at[1] - rotated.shape[0]
+    canvas[y : at[1], x : x + rotated.shape[1]] = rotated
 
 
 def _write(canvas: Canvas, path: Path | str) -> None:
     path = Path(path)
-    done, data = cv2.imencode(path.suffix or ".png", canvas[:, :, ::-1])
-    if not done:
+    encoded, data = cv2.imencode(path.suffix or ".png", canvas[:, :, ::-1])
+    if not encoded:
         raise SinkError(f"{path}: can't be written: OpenCV can't encode this kind of image")
     if not path.parent.is_dir():
         raise SinkError(f"{path}: can't be written: no such folder: {path.parent}")

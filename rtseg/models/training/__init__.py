@@ -1,1 +1,1 @@
-"""Train a U-Net."""
+"""Training of a U-Net."""

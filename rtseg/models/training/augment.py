@@ -1,6 +1,6 @@
-"""Augmentation of a whole batch in torch operations, on the device where the samples are.
+"""Augmentation of whole batches with torch operations, on the device of the samples.
 
-Strong changes of light are what carries a model over to darker streets, other cameras and other weather.
+Strong changes of brightness and color make a model robust to darker streets, other cameras and other weather.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from rtseg.core.palette import NO_CLASS
 
 IGNORE = NO_CLASS
-"""The label that no loss counts: Void, and everything outside the picture."""
+"""Label that the loss ignores: Void, and everything outside the image."""
 
 
 def augment(
@@ -25,30 +25,30 @@ def augment(
     generator: torch.Generator,
     scale: tuple[float, float] = (0.65, 2.1),
 ) -> tuple[Tensor, Tensor]:
-    """Random crops under random scale, aspect, rotation, mirror, light, color, blur and noise.
+    """Return random crops with random scale, aspect ratio, rotation, mirroring, brightness, color, blur and noise.
 
     Args:
         images: uint8 `[N, H, W, 3]`, RGB.
         labels: uint8 `[N, H, W]`.
-        crop: (height, width) of what comes out.
-        label_stride: labels come out at the crop's size divided by this, taken at the centers of these larger pixels.
-        generator: a CPU generator; the same state gives the same batch.
-        scale: the smallest and largest enlargement.
+        crop: (height, width) of the result.
+        label_stride: ratio of the crop's resolution to that of the returned labels, which are sampled at pixel centers.
+        generator: a CPU generator; the same state returns the same batch.
+        scale: minimum and maximum zoom.
 
     Returns:
-        Normalized pictures as `contract.normalize` gives them, float32 `[N, 3, h, w]`, zero outside the picture, and labels, int64
-        `[N, h / label_stride, w / label_stride]`, `IGNORE` outside.
+        Images, float32 `[N, 3, h, w]`, normalized as in `image_to_classes.normalize`, zero outside the source image; and labels,
+        int64 `[N, h / label_stride, w / label_stride]`, `IGNORE` outside.
     """
     device, count = images.device, len(images)
-    theta = _placement(count, (images.shape[1], images.shape[2]), crop, scale, generator).to(device)
+    theta = _random_affine(count, (images.shape[1], images.shape[2]), crop, scale, generator).to(device)
     grid = F.affine_grid(theta, [count, 1, *crop], align_corners=False)
     source = images.permute(0, 3, 1, 2).float().div_(255.0)
     x = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    x = _light(x, generator)
-    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as unet.normalize
+    x = _vary_colors(x, generator)
+    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as in image_to_classes.normalize
     x.mul_((grid.abs() <= 1.0).all(dim=3).unsqueeze(1))
 
-    if label_stride > 1:  # the same places, at the centers of the head's larger pixels
+    if label_stride > 1:  # the same transform, at the resolution of the network's head
         grid = F.affine_grid(theta, [count, 1, crop[0] // label_stride, crop[1] // label_stride], align_corners=False)
     shifted = labels.unsqueeze(1).float().add_(1.0)  # 0 means outside
     y = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1).long() - 1
@@ -59,10 +59,10 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _placement(
+def _random_affine(
     count: int, size: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """Affine maps `[N, 2, 3]` from the crop's normalized coordinates to the picture's."""
+    """Return affine maps `[N, 2, 3]` from normalized coordinates of the crop to those of the image."""
     height, width = size
     h, w = crop
     zoom = torch.exp(_uniform(generator, count, math.log(scale[0]), math.log(scale[1])))
@@ -70,8 +70,8 @@ def _placement(
     zoom_x, zoom_y = zoom * aspect, zoom / aspect
     angle = torch.randn(count, generator=generator) * math.radians(2.0)
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    span_x, span_y = w / zoom_x / width, h / zoom_y / height  # the crop's share of the picture
-    # Inside the picture where it is larger than the crop, around it where it is smaller.
+    span_x, span_y = w / zoom_x / width, h / zoom_y / height  # size of the crop relative to the image
+    # The crop is inside a larger image, and around a smaller one.
     center_x = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_x).abs()
     center_y = _uniform(generator, count, -1.0, 1.0) * (1.0 - span_y).abs()
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -80,36 +80,36 @@ def _placement(
     return torch.stack([row_x, row_y], dim=1)
 
 
-def _light(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma, gain, offset, color cast, saturation, blur and noise on pictures `[N, 3, h, w]` of range 0 to 1."""
+def _vary_colors(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply random gamma, gain, offset, color cast, saturation, blur and noise to images `[N, 3, h, w]` of range 0 to 1."""
     count, device = len(x), x.device
 
-    def each(low: float, high: float) -> Tensor:
+    def uniform(low: float, high: float) -> Tensor:
         return _uniform(generator, count, low, high).view(-1, 1, 1, 1).to(device)
 
-    def some(share: float) -> Tensor:
+    def random_subset(share: float) -> Tensor:
         return torch.nonzero(torch.rand(count, generator=generator) < share).flatten().to(device)
 
-    soft = some(0.25)
-    if len(soft):  # blur, or sharpen a little, by mixing with a blurred copy
+    blurry = random_subset(0.25)
+    if len(blurry):  # blur, or sharpen slightly, by mixing with a blurred copy
         blurred = F.avg_pool2d(
-            F.avg_pool2d(x[soft], 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
+            F.avg_pool2d(x[blurry], 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False
         )
-        x[soft] += (blurred - x[soft]) * each(-0.3, 1.0)[: len(soft)]
+        x[blurry] += (blurred - x[blurry]) * uniform(-0.3, 1.0)[: len(blurry)]
 
-    gamma = torch.exp(each(-0.7, 0.7))
+    gamma = torch.exp(uniform(-0.7, 0.7))
     cast = torch.exp(torch.randn((count, 3, 1, 1), generator=generator) * 0.08).to(device)
-    gain = torch.exp(each(-0.45, 0.35)) * cast
-    offset = each(-0.08, 0.08)
-    saturation = each(0.4, 1.5)
+    gain = torch.exp(uniform(-0.45, 0.35)) * cast
+    offset = uniform(-0.08, 0.08)
+    saturation = uniform(0.4, 1.5)
     x = x.clamp_(1e-3, 1.0).pow(gamma).mul_(gain).add_(offset)
     gray = x.mean(dim=1, keepdim=True)
     x = gray + (x - gray) * saturation
 
-    noisy = some(0.3)
+    noisy = random_subset(0.3)
     if len(noisy):
-        strength = each(0.0, 0.08)[: len(noisy)]
-        seed = int(torch.randint(2**31, (1,), generator=generator))  # drawn where the pictures are: the only large draw
+        strength = uniform(0.0, 0.08)[: len(noisy)]
+        seed = int(torch.randint(2**31, (1,), generator=generator))  # large, so generated on the device
         noise = torch.randn(x[noisy].shape, device=device, generator=torch.Generator(device).manual_seed(seed))
         x[noisy] += noise * strength
     return x.clamp_(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""The log of a training run, as CSV and as a picture."""
+"""Log of a training run, as CSV and as a chart."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Row = Mapping[str, float]
-"""One evaluation: `step`, `epoch`, `minutes`, `loss`, `pixel_accuracy`, `miou`."""
+"""Values of one evaluation: `step`, `epoch`, `minutes`, `loss`, `pixel_accuracy`, `miou`."""
 
 
 def write_log(rows: Sequence[Row], path: Path) -> None:
-    """Writes the whole log; replaces the file when the new one is whole."""
+    """Write the whole log. The file at `path` is replaced only when the new one is complete."""
     partial = path.with_name(f"{path.stem}.partial.csv")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -22,20 +22,20 @@ def write_log(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_curves(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws loss, pixel accuracy and mean IoU over the epochs as a PNG."""
-    from matplotlib.figure import Figure  # no pyplot: it would look for a display
+    """Plot loss, pixel accuracy and mean IoU over the epochs as a PNG."""
+    from matplotlib.figure import Figure  # not pyplot, which needs a display
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     left = figure.add_subplot()
     epochs = [row["epoch"] for row in rows]
-    mark = "o" if len(rows) == 1 else ""
-    left.plot(epochs, [row["loss"] for row in rows], color="tab:gray", marker=mark, label="training loss")
+    marker = "o" if len(rows) == 1 else ""
+    left.plot(epochs, [row["loss"] for row in rows], color="tab:gray", marker=marker, label="training loss")
     left.set_xlabel("epoch")
     left.set_ylabel("training loss")
     right = left.twinx()
-    for name, words, color in (("pixel_accuracy", "pixel accuracy", "tab:blue"), ("miou", "mean IoU", "tab:red")):
+    for name, label, color in (("pixel_accuracy", "pixel accuracy", "tab:blue"), ("miou", "mean IoU", "tab:red")):
         values = [row[name] for row in rows]
-        right.plot(epochs, values, color=color, marker=mark, label=f"{words}, best {max(values):.4f}")
+        right.plot(epochs, values, color=color, marker=marker, label=f"{label}, best {max(values):.4f}")
     right.set_ylim(0, 1)
     right.set_ylabel("on val")
     right.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Samples in memory: every picture and label map of a split as two tensors, ready for augmentation by whole batches."""
+"""Samples in memory: all images and labels of a split as two tensors, ready for augmentation in batches."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rtseg.nn.unet import HEAD_STRIDE, STRIDE
 from rtseg.synthetic import SyntheticDrive
 
 GRAY = 112
-"""What surrounds a picture that does not fill its sample: nearly the network's zero."""
+"""Gray level of the padding of an image that does not fill its sample; 0 after normalization."""
 
 SCALE = (0.65, 2.1)
-"""The smallest and largest enlargement of a picture in a full-size crop."""
+"""Minimum and maximum zoom of an image in a full-size crop."""
 
 DEFAULT_AREA = 480 * 360
-"""Pixels of a model's input where no size is asked for: the size that live video on a CPU can afford."""
+"""Maximum number of pixels of the default input size, which is fast enough for live video on a CPU."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures and labels of one size."""
+    """Images and labels of one size."""
 
     images: Tensor
     """uint8 `[n, H, W, 3]`, RGB."""
@@ -42,34 +42,38 @@ class Samples:
         return len(self.images)
 
     def to(self, device: torch.device) -> Samples:
-        """The same samples on a device."""
+        """Return the samples on a device."""
         return Samples(self.images.to(device), self.labels.to(device))
 
 
 def default_size(pair: Pair) -> tuple[int, int]:
-    """A picture's own (width, height), scaled down to `DEFAULT_AREA` if it is larger, in steps of 8 pixels."""
-    data = np.fromfile(pair.image, np.uint8)  # OpenCV itself crashes on names that are not UTF-8
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise DataError(f"{pair.image}: is not a picture, or is damaged")
-    height, width = picture.shape[:2]
+    """Return the (width, height) of an image, reduced to `DEFAULT_AREA` if it is larger, in steps of 8 pixels.
+
+    Raises:
+        DataError: the file is not an image.
+    """
+    data = np.fromfile(pair.image, np.uint8)  # OpenCV crashes on names that are not UTF-8
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f"{pair.image}: is not an image, or is damaged")
+    height, width = image.shape[:2]
     scale = min(1.0, sqrt(DEFAULT_AREA / (width * height)))
     return max(32, round(width * scale / 8) * 8), max(32, round(height * scale / 8) * 8)
 
 
 def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCounts | None = None) -> Samples:
-    """Reads a split and fits its pictures into one size, aspect kept, the rest gray and Void.
+    """Read a split into memory and fit its images into one size. The aspect ratio is kept, the rest is gray and Void.
 
-    All of it lies in memory afterwards, width * height * 4 bytes a picture: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360.
+    Memory use is width * height * 4 bytes per image: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360.
 
     Args:
-        dataset: what `layouts.open_dataset` found.
-        split: its name.
+        dataset: the data set.
+        split: name of the split.
         size: (width, height), pixels.
-        counts: the labels are counted here, at their own size.
+        counts: counter to which the labels are added at their original size.
 
     Raises:
-        DataError: anything is wrong with any file; the message counts all that is and names the first few.
+        DataError: there is a problem with a file. The message contains the number of problems and the first of them.
     """
     width, height = size
     pairs = dataset.pairs(split)
@@ -96,24 +100,26 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCount
     return Samples(images, labels)
 
 
-def synthetic_samples(count: int, size: tuple[int, int], seed: int = 1000, per_drive: int = 8) -> Samples:
-    """Frames of synthetic drives, with CamVid's classes; every other drive is 16:9, squashed, for its view and finer detail.
+def synthetic_samples(count: int, size: tuple[int, int], seed: int = 1000, frames_per_scene: int = 8) -> Samples:
+    """Render frames of synthetic scenes with CamVid's classes.
+
+    Every other scene is rendered at 16:9 and resized, which has a wider view and finer detail.
 
     Args:
-        count: how many frames.
+        count: number of frames.
         size: (width, height), pixels.
-        seed: of the first drive; each drive is another street.
-        per_drive: frames taken from one drive, evenly spread over ten seconds.
+        seed: seed of the first scene. Each scene has another seed.
+        frames_per_scene: number of frames of one scene, evenly spread over ten seconds.
     """
     width, height = size
     images = torch.empty((count, height, width, 3), dtype=torch.uint8)
     labels = torch.empty((count, height, width), dtype=torch.uint8)
     for i in range(count):
-        number, position = divmod(i, per_drive)
+        number, position = divmod(i, frames_per_scene)
         if position == 0:
-            drawn = size if number % 2 else (height * 16 // 9 // 2 * 2, height)
-            drive = SyntheticDrive(drawn[0], drawn[1], frames=300, seed=seed + number)
-        rgb, classes = drive.frame(position * 300 // per_drive)
+            rendered_size = size if number % 2 else (height * 16 // 9 // 2 * 2, height)
+            scene = SyntheticDrive(*rendered_size, frames=300, seed=seed + number)
+        rgb, classes = scene.frame(position * 300 // frames_per_scene)
         images[i] = torch.from_numpy(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
         labels[i] = torch.from_numpy(cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT))
     return Samples(images, labels)
@@ -129,27 +135,34 @@ def make_batch(
     full_crop: tuple[int, int],
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """The augmented batch of a step: a function of the step's number and the seed alone.
+    """Return the augmented batch of a step, which depends only on the number of the step and the seed.
 
-    Every sample comes once an epoch, in random order; each gives way to a synthetic one with probability `share`.
+    Each sample is used once per epoch, in random order, and replaced by a synthetic one with probability `share`.
     """
-    steps_an_epoch = max(1, len(samples) // batch)
-    epoch, position = divmod(step, steps_an_epoch)
+    steps_per_epoch = max(1, len(samples) // batch)
+    epoch, position = divmod(step, steps_per_epoch)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed + epoch))
     index = order[position * batch : (position + 1) * batch].to(samples.images.device)
     images, labels = samples.images[index], samples.labels[index]  # copies
     generator = torch.Generator().manual_seed(seed + 1_000_003 * (step + 1))
     if extra is not None:
-        swapped = torch.rand(len(index), generator=generator) < share
-        chosen = torch.randint(len(extra), (len(index),), generator=generator)[swapped].to(index.device)
-        images[swapped.to(index.device)] = extra.images[chosen]
-        labels[swapped.to(index.device)] = extra.labels[chosen]
-    smaller = (crop[0] / full_crop[0]) ** 0.5  # a smaller crop sees a little more of the picture than its size
-    return augment(images, labels, crop, HEAD_STRIDE, generator, (SCALE[0] * smaller, SCALE[1] * smaller))
+        replaced = torch.rand(len(index), generator=generator) < share
+        chosen = torch.randint(len(extra), (len(index),), generator=generator)[replaced].to(index.device)
+        images[replaced.to(index.device)] = extra.images[chosen]
+        labels[replaced.to(index.device)] = extra.labels[chosen]
+    zoom = (crop[0] / full_crop[0]) ** 0.5  # a smaller crop is zoomed out, so that it shows more of the image
+    return augment(images, labels, crop, HEAD_STRIDE, generator, (SCALE[0] * zoom, SCALE[1] * zoom))
 
 
-def crop_at(done: float, crop: tuple[int, int]) -> tuple[int, int]:
-    """Small crops first, the full one for the last fifth of the run: more steps in the same time."""
+def crop_size(done: float, crop: tuple[int, int]) -> tuple[int, int]:
+    """Return the crop size at a point of the run: small crops first, the full size in the last fifth.
+
+    Small crops allow more steps in the same time.
+
+    Args:
+        done: completed share of the run, 0 to 1.
+        crop: (height, width) of the full crop.
+    """
     share = 0.6 if done < 0.5 else 0.8 if done < 0.8 else 1.0
     height, width = (max(STRIDE, int(side * share + STRIDE / 2) // STRIDE * STRIDE) for side in crop)
     return height, width

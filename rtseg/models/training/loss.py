@@ -1,4 +1,4 @@
-"""What training minimizes: cross-entropy, weighted by class if wanted, of all pixels or the hardest."""
+"""Training loss: cross-entropy with optional class weights, over all pixels or those with the largest loss."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from rtseg.models.training.augment import IGNORE
 
 AUX_WEIGHT = 0.3
-"""Weight of each auxiliary head's loss beside the main head's."""
+"""Weight of the loss of each auxiliary head, relative to the main head."""
 
 
 def class_weights(labels: Tensor, classes: int, strength: float) -> Tensor:
-    """A weight for each class, float32 `[classes]`: (1 / ln(1.10 + share))^strength, scaled so that the mean pixel weighs 1.
+    """Return class weights, float32 `[classes]`: (1 / ln(1.10 + share))^strength, scaled to a mean of 1 per pixel.
 
-    ENet's formula (Paszke et al. 2016) made milder; `strength` 0 weighs every pixel alike.
+    A milder form of the weights of ENet (Paszke et al. 2016). With `strength` 0 all weights are 1.
     """
     counts = torch.bincount(labels.flatten().int(), minlength=256)[:classes].double()
     share = counts / counts.sum().clamp(min=1)
@@ -24,29 +24,29 @@ def class_weights(labels: Tensor, classes: int, strength: float) -> Tensor:
 
 
 def pixel_loss(scores: Tensor, labels: Tensor, weight: Tensor, smoothing: float = 0.0, ohem: float = 1.0) -> Tensor:
-    """Mean cross-entropy.
+    """Compute the mean cross-entropy.
 
     Args:
         scores: `[N, classes, h, w]`.
-        labels: int64 `[N, h, w]`, `IGNORE` where nothing is known.
+        labels: int64 `[N, h, w]`, `IGNORE` for pixels without a label.
         weight: `[classes]`.
         smoothing: label smoothing, 0 to 1.
         ohem: share of the pixels that counts, those with the largest loss (online hard example mining); 1 for all.
     """
     scores = scores.float()
     if not bool((labels != IGNORE).any()):
-        return scores.sum() * 0.0  # nothing but Void: the mean of no pixels is not a number
+        return scores.sum() * 0.0  # only Void: the mean of no pixels would be NaN
     if ohem >= 1.0:
         return F.cross_entropy(scores, labels, weight, ignore_index=IGNORE, label_smoothing=smoothing)
-    each = F.cross_entropy(scores, labels, weight, ignore_index=IGNORE, label_smoothing=smoothing, reduction="none")
-    each = each[labels != IGNORE]
-    return each.topk(max(1, int(ohem * each.numel()))).values.mean()
+    losses = F.cross_entropy(scores, labels, weight, ignore_index=IGNORE, label_smoothing=smoothing, reduction="none")
+    losses = losses[labels != IGNORE]
+    return losses.topk(max(1, int(ohem * losses.numel()))).values.mean()
 
 
 def total_loss(
     scores: Tensor, aux: list[Tensor], labels: Tensor, weight: Tensor, smoothing: float, ohem: float
 ) -> tuple[Tensor, Tensor]:
-    """The loss to minimize, auxiliary heads included, and the main head's alone; labels at the main head's size."""
+    """Return the loss with auxiliary heads, and that of the main head. Labels have the resolution of the main head."""
     main = pixel_loss(scores, labels, weight, smoothing, ohem)
     total = main
     for other in aux:

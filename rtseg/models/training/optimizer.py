@@ -1,7 +1,7 @@
-"""The optimizer: Muon for the convolutions inside the network, AdamW for the rest.
+"""Optimizers: Muon for the inner convolutions of the network, AdamW for all other parameters.
 
-At equal steps Muon learned about twice as fast here as AdamW: 360 steps of `nano` took the training loss to 1.02, AdamW's
-best to 1.19 (mean IoU on CamVid `val` 0.29 against 0.18).
+Per step, Muon learned about twice as fast as AdamW: after 360 steps of `nano` the training loss was 1.02 with Muon and 1.19
+with the best AdamW (mean IoU on CamVid `val` 0.29 and 0.18).
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from rtseg.nn.unet import UNet
 
 
 def make_optimizers(model: UNet, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon at `lr` with weight decay for every convolution between stem and head; AdamW at `lr / 4` without for all else.
+    """Return Muon at `lr` with weight decay for the inner convolutions, and AdamW at `lr / 4` without it for the rest.
 
-    Each parameter group keeps its learning rate as `peak_lr`, for the schedule to scale.
+    Inner convolutions are those between stem and head. Each parameter group stores its learning rate as `peak_lr`, which the
+    schedule scales.
     """
-    inside = {
+    inner = {
         name: p
         for name, p in model.named_parameters()
         if p.ndim == 4 and "head" not in name and not name.startswith("encoder.0.")
     }
-    rest = [p for name, p in model.named_parameters() if name not in inside]
+    rest = [p for name, p in model.named_parameters() if name not in inner]
     optimizers: list[torch.optim.Optimizer] = [
-        Muon(inside.values(), lr=lr, weight_decay=weight_decay),
+        Muon(inner.values(), lr=lr, weight_decay=weight_decay),
         torch.optim.AdamW(rest, lr=lr / 4, weight_decay=0.0, fused=True),
     ]
     for optimizer in optimizers:
@@ -35,8 +36,8 @@ def make_optimizers(model: UNet, lr: float, weight_decay: float) -> list[torch.o
     return optimizers
 
 
-def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrix: singular values between 0.7 and 1.2.
+def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Return approximately the nearest semi-orthogonal matrix, with singular values between 0.7 and 1.2.
 
     Newton-Schulz iteration with the coefficients of Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
     """
@@ -50,9 +51,9 @@ def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalized, each convolution a matrix `[out, in * height * width]`.
+    """Momentum optimizer with orthogonalized updates. Convolutions are matrices `[out, in * height * width]`.
 
-    The update's size is matched to AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate suits all shapes.
+    The update has the RMS of AdamW (Liu et al. 2025, arXiv 2502.16982), so that one learning rate fits all shapes.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -72,7 +73,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(p)
                 momentum: Tensor = state["momentum"]
                 momentum.lerp_(p.grad, 1.0 - group["momentum"])
-                update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)  # Nesterov's
+                update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)  # Nesterov momentum
                 size = 0.2 * max(update.shape) ** 0.5
                 p.mul_(1.0 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonalized(update).view(p.shape), alpha=-group["lr"] * size)
+                p.add_(orthogonalize(update).view(p.shape), alpha=-group["lr"] * size)

@@ -1,4 +1,4 @@
-"""What a training run is at any moment: written to disk, it can be gone on from."""
+"""State of a training run, which can be saved and resumed."""
 
 from __future__ import annotations
 
@@ -16,51 +16,53 @@ from rtseg.nn.checkpoint import load_checkpoint
 from rtseg.nn.unet import UNet
 
 EMA_DECAY = 0.998
-"""Averaged weights are those of about the last 500 steps."""
+"""Decay of the averaged weights, which cover about the last 500 steps."""
 
 
 @dataclass
-class State:
+class TrainingState:
     """Network, averaged network, optimizers and counters."""
 
     model: UNet
     ema: UNet
-    """Exponential moving average of the weights: what is validated and kept."""
+    """Network with the exponential moving average of the weights, which is validated and saved."""
 
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     elapsed: float = 0.0
-    """Seconds that the run has taken, in all its parts."""
+    """Duration of the run in seconds, including earlier parts of a resumed run."""
 
     best: float = -1.0
-    """Best value of the chosen metric so far."""
+    """Best value of the selected metric."""
 
     loss_sum: float = 0.0
+    """Sum of the losses since the last evaluation."""
+
     loss_count: int = 0
-    """Steps since the last evaluation, whose losses `loss_sum` adds up."""
+    """Number of steps since the last evaluation."""
 
     log: list[dict[str, float]] = field(default_factory=list)
-    """One row an evaluation."""
+    """One row per evaluation."""
 
     @classmethod
-    def start(cls, model: UNet, lr: float, weight_decay: float, device: torch.device) -> State:
-        """A new run with these weights."""
+    def start(cls, model: UNet, lr: float, weight_decay: float, device: torch.device) -> TrainingState:
+        """Return the state of a new run with the weights of `model`."""
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(model, copy.deepcopy(model).eval(), make_optimizers(model, lr, weight_decay))
 
     @torch.no_grad()
     def update_ema(self) -> None:
-        """Moves averaged weights and BatchNorm statistics towards the network's, faster at first."""
+        """Update the averaged weights and BatchNorm statistics. The decay is smaller in the first steps."""
         weight = 1.0 - min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), weight)
-        for mine, theirs in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, weight)
+        for average, current in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, weight)
             else:
-                mine.copy_(theirs)
+                average.copy_(current)
 
     def snapshot(self, description: ModelInfo, epochs: float | None, minutes: float | None) -> dict[str, Any]:
-        """What `checkpoint.save_checkpoint` writes and `resume` reads."""
+        """Return the dict that `checkpoint.save_checkpoint` writes and `resume` reads."""
         return {
             "description": description.to_json(),
             "schedule": {"epochs": epochs, "minutes": minutes},
@@ -73,44 +75,44 @@ class State:
     def resume(
         self, path: Path, description: ModelInfo, epochs: float | None, minutes: float | None
     ) -> tuple[float | None, float | None]:
-        """Becomes what a snapshot on disk was.
+        """Load a snapshot into this state.
 
         Args:
             path: the checkpoint.
-            description: of the model to go on with; classes, network and size must be the checkpoint's.
-            epochs: as the user gave it.
-            minutes: likewise.
+            description: description of the model; classes, network and size must equal those of the checkpoint.
+            epochs: the user's `epochs`.
+            minutes: the user's `minutes`.
 
         Returns:
-            The schedule to follow, (epochs, minutes): the one given, else the checkpoint's.
+            The schedule, (epochs, minutes): the user's if given, else that of the checkpoint.
 
         Raises:
             ModelError: the checkpoint is missing or damaged.
-            OptionError: it is of another model.
+            OptionError: the checkpoint is of another model.
         """
-        saved = load_checkpoint(path)
-        of = ModelInfo.from_json(saved["description"], str(path))
+        checkpoint = load_checkpoint(path)
+        saved = ModelInfo.from_json(checkpoint["description"], str(path))
         for name in ("network", "classes", "input_size"):
-            if getattr(of, name) != getattr(description, name):
+            if getattr(saved, name) != getattr(description, name):
                 raise OptionError(
-                    f"{path}: its {name} is {getattr(of, name)}, not {getattr(description, name)}; resume with the same options"
+                    f"{path}: its {name} is {getattr(saved, name)}, not {getattr(description, name)}; resume with the same options"
                 )
         try:
-            self.model.load_state_dict(saved["model"])
-            self.ema.load_state_dict(saved["ema"])
-            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                peaks = [group["peak_lr"] for group in optimizer.param_groups]
+            self.model.load_state_dict(checkpoint["model"])
+            self.ema.load_state_dict(checkpoint["ema"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+                peak_rates = [group["peak_lr"] for group in optimizer.param_groups]
                 optimizer.load_state_dict(state)
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["peak_lr"] = peak  # --lr may be changed on the way
+                for group, peak_lr in zip(optimizer.param_groups, peak_rates, strict=True):
+                    group["peak_lr"] = peak_lr  # a resumed run may have another --lr
             for name in COUNTERS:
-                setattr(self, name, saved[name])
+                setattr(self, name, checkpoint[name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ModelError(f"{path}: the checkpoint does not fit this version of rtseg ({error!r})") from error
         if epochs is None and minutes is None:
-            return saved["schedule"]["epochs"], saved["schedule"]["minutes"]
+            return checkpoint["schedule"]["epochs"], checkpoint["schedule"]["minutes"]
         return epochs, minutes
 
 
 COUNTERS = ("step", "elapsed", "best", "loss_sum", "loss_count", "log")
-"""Fields of `State` that are plain values."""
+"""Fields of `TrainingState` that are plain values, with the names of the checkpoint's keys."""

@@ -1,4 +1,4 @@
-"""Validation while training: torch all the way, on the device where the samples are."""
+"""Validation during training, in torch on the device of the samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rtseg.nn.unet import UNet
 
 @torch.inference_mode()
 def validate(model: UNet, samples: Samples, batch: int = 4) -> dict[str, float]:
-    """Pixel accuracy without Void and mean IoU, at the samples' size."""
+    """Return pixel accuracy, without Void, and mean IoU at the size of the samples."""
     module = ImageToClasses(model).eval()
     classes = model.classes
     counts = torch.zeros(classes * (classes + 1), dtype=torch.long, device=samples.labels.device)
@@ -28,10 +28,10 @@ def validate(model: UNet, samples: Samples, batch: int = 4) -> dict[str, float]:
     return {"pixel_accuracy": metrics.pixel_accuracy(table), "miou": metrics.mean_iou(table)}
 
 
-def seconds_to_validate(model: UNet, samples: Samples) -> float:
-    """About how long `validate` takes."""
+def estimate_validation_seconds(model: UNet, samples: Samples) -> float:
+    """Estimate the duration of `validate` from its duration on four samples."""
     few = Samples(samples.images[:4], samples.labels[:4])
+    validate(model, few)  # warm-up
+    start = time.perf_counter()
     validate(model, few)
-    begun = time.perf_counter()
-    validate(model, few)
-    return (time.perf_counter() - begun) * len(samples) / len(few)
+    return (time.perf_counter() - start) * len(samples) / len(few)
