@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks pip whether the run-time set of a Jetson resolves to wheels for aarch64, without installing anything.
+# Asks pip whether the runtime set of a Jetson resolves to wheels for aarch64, without installing anything.
 # JetPack 6 has Python 3.10 and CUDA 12, JetPack 7 has Python 3.12 and CUDA 13. PYTHON names another interpreter than python3.
 set -euo pipefail
 python=${PYTHON:-python3}

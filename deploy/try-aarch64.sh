@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries a Jetson's run-time set on its processor, emulated: a Debian root for aarch64 under qemu-user. Needs root, debootstrap,
+# Tries a Jetson's runtime set on an emulated CPU: a Debian root for aarch64 under qemu-user. Needs root, debootstrap,
 # qemu-user-static and its binfmt_misc registration. Takes half an hour. No GPU is emulated, and
 # OpenVINO crashes under qemu-user: the network runs in ONNX Runtime, where `rtseg build` compares models, and nowhere else.
 #
@@ -15,9 +15,9 @@ fi
 
 in_root() { chroot "$folder" /usr/bin/env -i HOME=/root ${PIP_CERT:+PIP_CERT="$PIP_CERT"} PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"; }
 pip() { in_root /opt/rtseg/bin/pip install --quiet --quiet --disable-pip-version-check "$@"; }
-say() { echo; echo "== $1"; }
+step() { echo; echo "== $1"; }
 
-say "debootstrap for aarch64"
+step "debootstrap for aarch64"
 [ -x "$folder/bin/bash" ] || debootstrap --arch=arm64 --variant=minbase bookworm "$folder" >/dev/null
 mount --bind /proc "$folder/proc"
 mount --bind /dev "$folder/dev"
@@ -26,7 +26,7 @@ in_root apt-get update -qq
 in_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv ca-certificates >/dev/null 2>&1
 in_root uname -m
 
-say "the run-time set, as wheels alone"
+step "the runtime set as wheels"
 # This machine's own settings for pip, and the certificate they name, where it has any.
 certificate=${PIP_CERT:-$("${PYTHON:-python3}" -m pip config get global.cert 2>/dev/null || true)}
 for settings in /etc/pip.conf "$HOME/.config/pip/pip.conf" "$certificate"; do
@@ -39,13 +39,13 @@ pip --no-deps --force-reinstall "/root/$(basename "$wheel")"
 in_root /opt/rtseg/bin/python -c 'import av, cuda.bindings, cv2, numpy, onnx, onnxruntime, platform, typer
 print("imports on", platform.machine(), "Python", platform.python_version())'
 
-say "rtseg doctor"
+step "rtseg doctor"
 in_root /opt/rtseg/bin/rtseg doctor || echo "exit $?"
 
-say "rtseg build from ONNX"
+step "rtseg build from ONNX"
 in_root /opt/rtseg/bin/rtseg build nano --target onnx --size 96x64 -o /root/nano.onnx
 
-say "decode, color, encode and compare, with thresholds in the model's place"
+step "decode, color, encode and compare, with thresholds in the model's place"
 in_root /opt/rtseg/bin/python - <<'PY'
 from rtseg.cli.demo_run import write_drive
 from rtseg.video.verify import Recorder, compare
@@ -67,4 +67,4 @@ report.raise_if_broken()
 sink.close()
 print(report.to_dict()["line"])
 PY
-say "done"
+step "done"

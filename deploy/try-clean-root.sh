@@ -12,9 +12,9 @@ if [ -z "$wheel" ]; then
 fi
 
 in_root() { chroot "$folder" /usr/bin/env -i HOME="$HOME" ${PIP_CERT:+PIP_CERT="$PIP_CERT"} PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"; }
-say() { echo; echo "== $1"; }
+step() { echo; echo "== $1"; }
 
-say "debootstrap"
+step "debootstrap"
 [ -x "$folder/bin/bash" ] || debootstrap --variant=minbase bookworm "$folder" >/dev/null
 echo force-unsafe-io >"$folder/etc/dpkg/dpkg.cfg.d/try" # many small files: not each of them has to be on the disk at once
 mount --bind /proc "$folder/proc"
@@ -24,7 +24,7 @@ in_root apt-get update -qq
 install_packages() { in_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1; }
 install_packages python3-venv ca-certificates
 
-say "pip install, the wheel alone"
+step "pip install, the wheel alone"
 cp "$wheel" "$folder/root/"
 # This machine's own settings for pip, and the certificate they name, where it has any.
 certificate=${PIP_CERT:-$("${PYTHON:-python3}" -m pip config get global.cert 2>/dev/null || true)}
@@ -35,17 +35,17 @@ in_root python3 -m venv /opt/rtseg
 in_root /opt/rtseg/bin/pip install --quiet --quiet --disable-pip-version-check "/root/$(basename "$wheel")"
 in_root /opt/rtseg/bin/python -c 'import importlib.util as u; assert u.find_spec("torch") is None; print("no torch")'
 
-say "rtseg doctor"
+step "rtseg doctor"
 in_root /opt/rtseg/bin/rtseg doctor || echo "exit $?"
 
-say "its remedy for OpenCV"
+step "its remedy for OpenCV"
 if ! in_root /opt/rtseg/bin/python -c 'import cv2' 2>/dev/null; then
   in_root /opt/rtseg/bin/rtseg demo -o /root/demo.mp4 || echo "exit $?: as it should be, in one line"
   in_root /opt/rtseg/bin/pip uninstall --quiet --yes opencv-python
   in_root /opt/rtseg/bin/pip install --quiet --quiet --disable-pip-version-check opencv-python-headless
 fi
 
-say "rtseg video"
+step "rtseg video"
 in_root /opt/rtseg/bin/python - <<'PY'
 from rtseg.cli.demo_run import write_drive
 from rtseg.synthetic import SyntheticDrive
@@ -53,7 +53,7 @@ write_drive(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4", quiet=True)
 PY
 in_root /opt/rtseg/bin/rtseg video /root/drive.mp4 -o /root/out.mp4 --size 160x128
 
-say "rtseg live --show web --gst"
+step "rtseg live --show web --gst"
 in_root /opt/rtseg/bin/rtseg live --show none --gst videotestsrc || echo "exit $?: GStreamer is not there yet"
 install_packages curl gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
   gstreamer1.0-plugins-ugly
@@ -66,5 +66,5 @@ for _ in $(seq 40); do
 done
 in_root curl -sf -m 5 http://127.0.0.1:18099/snapshot.png -o /root/snapshot.png
 in_root curl -sf -m 5 http://127.0.0.1:18099/metrics | grep -m 1 "^rtseg_shown_fps"
-wait "$live" || [ $? = 124 ] # what timeout says where it had to end it
-say "done: $(head -c 8 "$folder/root/snapshot.png" | tail -c 7 | head -c 3) snapshot, $(stat -c %s "$folder/root/out.mp4") bytes of video"
+wait "$live" || [ $? = 124 ] # the exit code of timeout
+step "done: $(head -c 8 "$folder/root/snapshot.png" | tail -c 7 | head -c 3) snapshot, $(stat -c %s "$folder/root/out.mp4") bytes of video"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries the service under a real systemd: a Debian guest in qemu, made of the root that try-clean-root.sh left. Needs root,
-# qemu-system-x86 and mke2fs. Takes a quarter of an hour, or a few minutes with ACCEL=kvm on a machine whose KVM works. What the guest says goes to standard output.
+# qemu-system-x86 and mke2fs. Takes a quarter of an hour, or a few minutes with ACCEL=kvm on a machine whose KVM works. The output of the guest goes to standard output.
 #
 #   deploy/try-service.sh FOLDER
 set -euo pipefail
@@ -26,7 +26,7 @@ if modprobe vivid; then sleep 2; ls -l /dev/video0; fi
 echo "== install and start"
 rtseg service install --camera /dev/video0 --camera-size 320x180 --camera-fps 10 --model nano --size 96x64 --show web --record drive.mp4 --split-every 10 --keep 50MB
 mkdir -p /etc/systemd/system/rtseg.service.d
-# An emulated processor is slow; what crashes says where.
+# An emulated CPU is slow; a crash prints a traceback.
 printf '[Service]\nWatchdogSec=60\nEnvironment=PYTHONFAULTHANDLER=1\n' >/etc/systemd/system/rtseg.service.d/quick.conf
 rtseg config check && systemd-analyze verify /etc/systemd/system/rtseg.service
 systemctl daemon-reload; systemctl enable --now rtseg

@@ -4,9 +4,9 @@
 #
 #   deploy/jetson/install.sh [--prefix FOLDER] [--source WHEEL|FOLDER] [--model NAME] [--no-build]
 #
-#   --prefix   where the environment goes; $HOME/rtseg unless you say otherwise
-#   --source   what is installed: a wheel, or this checkout unless you say otherwise
-#   --model    the model whose engine is built; the default model unless you say otherwise
+#   --prefix   where the environment goes (default: $HOME/rtseg)
+#   --source   what is installed: a wheel (default: this checkout)
+#   --model    the model whose engine is built (default: the bundled model)
 #   --no-build leave the engine for later: `rtseg build`
 set -euo pipefail
 
@@ -27,9 +27,9 @@ while [ $# -gt 0 ]; do
 done
 
 fail() { echo "install.sh: $1" >&2; exit 1; }
-say() { echo "== $1"; }
+step() { echo "== $1"; }
 
-say "JetPack"
+step "JetPack"
 [ "$(uname -m)" = aarch64 ] || fail "this is $(uname -m), not a Jetson (aarch64); on a PC: pip install rtseg"
 release=${RTSEG_L4T_RELEASE:-/etc/nv_tegra_release}
 [ -r "$release" ] || fail "no $release: this board does not run Jetson Linux"
@@ -45,14 +45,14 @@ python=${PYTHON:-/usr/bin/python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$python is older than Python 3.10"
 "$python" -c 'import ensurepip' 2>/dev/null || fail "Python can't make environments: sudo apt-get install python3-venv"
 
-say "TensorRT"
+step "TensorRT"
 trt=$("$python" -c 'import pathlib, tensorrt; print(pathlib.Path(tensorrt.__file__).parent)' 2>/dev/null) \
   || fail "JetPack's TensorRT has no Python bindings here: sudo apt-get install python3-libnvinfer"
 version=$("$python" -c 'import tensorrt; print(tensorrt.__version__)')
 [ "$(printf '%s\n' 10.3 "$version" | sort -V | head -n 1)" = 10.3 ] || fail "TensorRT $version is too old; rtseg needs 10.3"
 echo "TensorRT $version in $trt"
 
-say "environment in $prefix"
+step "environment in $prefix"
 [ -x "$prefix/bin/python" ] || "$python" -m venv "$prefix"
 # Only TensorRT is taken from the system. Its NumPy and OpenCV stay out of sight: they are older than what rtseg needs.
 packages=$("$prefix/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -62,7 +62,7 @@ pip=("$prefix/bin/python" -m pip --disable-pip-version-check)
 # Without its dependencies: OpenVINO is one of them, and has nothing to do where there is TensorRT.
 "${pip[@]}" install --quiet --no-deps --force-reinstall "$source"
 
-say "GStreamer"
+step "GStreamer"
 if command -v gst-inspect-1.0 >/dev/null && gst-inspect-1.0 --exists gdppay; then
   for element in nvarguscamerasrc nvv4l2decoder nvvidconv nvv4l2h264enc; do
     gst-inspect-1.0 --exists "$element" && echo "$element" || echo "$element: not here"
@@ -71,11 +71,11 @@ else
   echo "for CSI cameras and the hardware codecs: sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-{base,good,bad,ugly}"
 fi
 
-say "rtseg doctor"
+step "rtseg doctor"
 "$prefix/bin/rtseg" doctor || fail "rtseg doctor found something that is broken; see above"
 
 if [ "$build" = 1 ]; then
-  say "engine: this takes minutes"
+  step "engine: this takes minutes"
   "$prefix/bin/rtseg" build "${model[@]}"
 fi
-say "done: $prefix/bin/rtseg live --camera 0 --show web"
+step "done: $prefix/bin/rtseg live --camera 0 --show web"
