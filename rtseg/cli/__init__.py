@@ -1,1 +1,1 @@
-"""The commands of `rtseg`, one module each: they parse, call the library once, and print."""
+"""Commands of `rtseg`, one module each. A command parses its arguments, calls the library once, and prints the result."""

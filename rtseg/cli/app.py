@@ -1,4 +1,4 @@
-"""The command line. Each command lives in a module of `rtseg.cli`; what it needs is imported when it runs."""
+"""Command-line application. Each command is a module of `rtseg.cli` and imports its dependencies when it runs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from rtseg.cli.bench import bench
 from rtseg.cli.build import build
 from rtseg.cli.demo import demo
 from rtseg.cli.doctor import doctor, models
+from rtseg.cli.evaluate import evaluate
 from rtseg.cli.image import image
 from rtseg.cli.live import live
 from rtseg.cli.service import config, service
-from rtseg.cli.train import evaluate, train
+from rtseg.cli.train import train
 from rtseg.cli.video import video
 from rtseg.core.process_title import hide_passwords, remember_arguments
 from rtseg.core.secrets import forget, redact
 
 
 class _Commands(TyperGroup):
-    """The commands; what Typer says of a wrong command line does not repeat its secrets."""
+    """Command group that removes secrets from usage errors."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does it."""
+        """Parse the arguments, and remember them for redaction."""
         forget()
         remember_arguments(args)
         with _redacted_usage_errors():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """As Typer does it."""
+        """Run the command."""
         with _redacted_usage_errors():
             return super().invoke(ctx)
 
@@ -46,7 +47,7 @@ class _Commands(TyperGroup):
 def _redacted_usage_errors() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of Typer's own copy of click, which has no public name for them
+    except Exception as error:  # usage errors of Typer's copy of click, which have no public name
         if hasattr(error, "format_message"):
             error.message = redact(error.message)  # type: ignore[attr-defined]
         raise
@@ -62,8 +63,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"rtseg {__version__}")
         raise typer.Exit
 
@@ -71,33 +72,33 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def rtseg(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Color every pixel of street video by what it is: road, car, pedestrian, sky. In real time, honestly measured."""
+    """Segment street video in real time: color each pixel by its class, such as road, car, pedestrian or sky."""
 
 
 app.command("video", rich_help_panel="Run")(video)
 app.command("live", rich_help_panel="Run")(live)
 app.command("image", rich_help_panel="Run")(image)
 app.command("demo", rich_help_panel="Run")(demo)
-app.command("build", rich_help_panel="Make a model")(build)
-app.command("train", rich_help_panel="Make a model")(train)
-app.command("eval", rich_help_panel="Make a model")(evaluate)
+app.command("build", rich_help_panel="Build and train models")(build)
+app.command("train", rich_help_panel="Build and train models")(train)
+app.command("eval", rich_help_panel="Build and train models")(evaluate)
 app.add_typer(service, name="service", rich_help_panel="Run")
-app.command("bench", rich_help_panel="Look around")(bench)
-app.add_typer(config, name="config", rich_help_panel="Look around")
-app.command("models", rich_help_panel="Look around")(models)
-app.command("doctor", rich_help_panel="Look around")(doctor)
+app.command("bench", rich_help_panel="Diagnostics")(bench)
+app.add_typer(config, name="config", rich_help_panel="Diagnostics")
+app.command("models", rich_help_panel="Diagnostics")(models)
+app.command("doctor", rich_help_panel="Diagnostics")(doctor)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command-line application."""
     hide_passwords()
     threading.excepthook = _print_redacted
     try:
         app()
-    except Exception:  # a bug: its traceback may repeat a URL that another library was given
+    except Exception:  # a bug; its traceback can contain a URL with a password
         sys.stderr.write(redact(traceback.format_exc()))
         sys.exit(1)
 

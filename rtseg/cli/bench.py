@@ -1,4 +1,4 @@
-"""`rtseg bench`."""
+"""Command `rtseg bench`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ import typer
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
-_WHAT, _HOW, _OUT = "What to measure", "How", "Results"
+_WORKLOAD, _MEASUREMENT, _OUTPUT = "Workload", "Measurement", "Output"
 
 
 def bench(
     videos: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VIDEO...]", help="Files of your own.", show_default="a drawn street"),
+        typer.Argument(metavar="[VIDEO...]", help="Video files to measure with.", show_default="a synthetic video"),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             "--model",
             "-m",
-            help="Bundled model or model file; may be repeated.",
+            help="Bundled model or model file. Repeatable.",
             show_default="small",
-            rich_help_panel=_WHAT,
+            rich_help_panel=_WORKLOAD,
         ),
     ] = None,
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", "-b", help="Backend; may be repeated.", show_default="auto", rich_help_panel=_WHAT),
+        typer.Option(
+            "--backend", "-b", help="Inference backend. Repeatable.", show_default="auto", rich_help_panel=_WORKLOAD
+        ),
     ] = None,
     device: o.Device = None,
     size: Annotated[
@@ -39,50 +41,57 @@ def bench(
         typer.Option(
             "--size",
             metavar="WxH",
-            help="Network's input; may be repeated.",
-            show_default="the model's own",
-            rich_help_panel=_WHAT,
+            help="Network input size. Repeatable.",
+            show_default="the model's default",
+            rich_help_panel=_WORKLOAD,
         ),
     ] = None,
     frame_size: Annotated[
-        str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.", rich_help_panel=_WHAT)
+        str, typer.Option("--frame-size", metavar="WxH", help="Size of the synthetic video.", rich_help_panel=_WORKLOAD)
     ] = "1280x720",
     frames: Annotated[
-        int, typer.Option("--frames", min=2, help="Length of the drawn street.", rich_help_panel=_WHAT)
+        int, typer.Option("--frames", min=2, help="Number of frames of the synthetic video.", rich_help_panel=_WORKLOAD)
     ] = 300,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Encoder's effort.", show_default="veryfast", rich_help_panel=_WHAT)
+        str | None, typer.Option("--preset", help="Encoder preset.", show_default="veryfast", rich_help_panel=_WORKLOAD)
     ] = None,
     codec: Annotated[
-        str | None, typer.Option("--codec", help="FFmpeg encoder.", show_default="H.264", rich_help_panel=_WHAT)
+        str | None,
+        typer.Option("--codec", help="FFmpeg encoder name.", show_default="H.264", rich_help_panel=_WORKLOAD),
     ] = None,
     decoder: o.DecoderOption = "software",
     encoder: o.EncoderOption = "software",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="How long each stage is measured.", rich_help_panel=_HOW)
+        float,
+        typer.Option(
+            "--seconds", min=0.1, help="Duration of the measurement of each stage.", rich_help_panel=_MEASUREMENT
+        ),
     ] = 3.0,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Runs of the whole road; the median counts.", rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            "--rounds", min=1, help="Runs of the whole pipeline; the median is reported.", rich_help_panel=_MEASUREMENT
+        ),
     ] = 3,
     tune: Annotated[
         bool,
         typer.Option(
-            "--tune", help="Find how many pictures at once are fastest here, and remember it.", rich_help_panel=_HOW
+            "--tune",
+            help="Find the fastest number of parallel inferences on this machine, and save it.",
+            rich_help_panel=_MEASUREMENT,
         ),
     ] = False,
     compare: Annotated[
         bool,
-        typer.Option(
-            "--compare", help="Two result files in place of VIDEO: set them side by side.", rich_help_panel=_OUT
-        ),
+        typer.Option("--compare", help="Compare two result files, given in place of VIDEO.", rich_help_panel=_OUTPUT),
     ] = False,
     estimate: Annotated[
         str | None,
         typer.Option(
             "--estimate",
             metavar="BOARD",
-            help="On paper, nothing is measured: orin-nano, orin-nx, agx-orin or thor.",
-            rich_help_panel=_HOW,
+            help="Estimate without measurement: orin-nano, orin-nx, agx-orin or thor.",
+            rich_help_panel=_MEASUREMENT,
         ),
     ] = None,
     json_file: Annotated[
@@ -90,8 +99,8 @@ def bench(
         typer.Option(
             "--json",
             metavar="FILE",
-            help="The figures as JSON; - for stdout. Replaces only JSON.",
-            rich_help_panel=_OUT,
+            help="Write the results as JSON; - for stdout. Replaces only JSON files.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     chart: Annotated[
@@ -99,16 +108,17 @@ def bench(
         typer.Option(
             "--chart",
             metavar="FILE.png",
-            help="Bars of stage times. Replaces only rtseg's own.",
-            rich_help_panel=_OUT,
+            help="Write a bar chart of stage times. Replaces only charts of rtseg.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Measure every stage alone, the whole road, and what limits it.
+    """Measure each stage, the whole pipeline, and its bottleneck.
 
-    The bound is what the cores could do at most with these stages; the road's share of it says how well they overlap.
+    The bound is the highest rate that the CPU cores allow with these stages. The share of it that the pipeline reaches shows how
+    well the stages overlap.
 
     Examples:
 
@@ -124,7 +134,7 @@ def bench(
     """
     with error_handler(verbose):
         from rtseg.bench import bench_folder, run_bench, run_tune, synthetic_street
-        from rtseg.bench.report import compare as compared
+        from rtseg.bench.report import compare as compare_results
         from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -133,13 +143,13 @@ def bench(
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
 
-        files_of_models = [file for each in model or () for file in model_inputs(each)]
-        check_paths([*map(Input, videos or ()), *files_of_models], side_outputs(json=json_file, chart=chart))
+        model_files = [file for each in model or () for file in model_inputs(each)]
+        check_paths([*map(Input, videos or ()), *model_files], side_outputs(json=json_file, chart=chart))
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
             before, after = (load_result(Path(name)) for name in videos or ())
-            rows = compared(before, after)
+            rows = compare_results(before, after)
             print(compare_table(rows))
             if json_file:
                 write_json({"rows": rows}, json_file)
@@ -149,22 +159,22 @@ def bench(
             return
         if chart:
             require_chart()
-        keep_memory_flat()  # as `rtseg video` runs
+        keep_memory_flat()  # as in `rtseg video`
         keep_opencv_single()
         encoding = OutputOptions(choose_encoder(encoder, codec), None, preset)
         reading = InputOptions(decoder=choose_decoder(decoder))
-        hear = (lambda line: None) if quiet else print_line
-        chosen: list[str | None] = list(model) if model else [None]
+        log = (lambda line: None) if quiet else print_line
+        models: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
             files = videos or [synthetic_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
             if tune:
-                found = run_tune(files[0], chosen, encoding, device=device, log=print_line)
+                tuned = run_tune(files[0], models, encoding, device=device, log=print_line)
                 if json_file:
-                    write_json({"tuned": found}, json_file)
+                    write_json({"tuned": tuned}, json_file)
                 return
             result: dict[str, Any] = run_bench(
                 files,
-                chosen,
+                models,
                 backend or ["auto"],
                 [o.parse_size(one) for one in size] if size else [None],
                 encoding,
@@ -172,7 +182,7 @@ def bench(
                 device=device,
                 seconds=seconds,
                 rounds=rounds,
-                log=hear,
+                log=log,
                 on_result=lambda item: print_line(table([item])),
             )
         if json_file:
@@ -188,8 +198,8 @@ def _estimate(
     from rtseg.core.files import write_json
     from rtseg.inference.bundled_models import find_model
 
-    found = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
+    estimates = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
     if json_file != "-":
-        print("\n".join(working(each) for each in found))
+        print("\n".join(working(each) for each in estimates))
     if json_file:
-        write_json({"estimates": found}, json_file)
+        write_json({"estimates": estimates}, json_file)

@@ -1,4 +1,4 @@
-"""`rtseg build`."""
+"""Command `rtseg build`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
-_ENGINE, _SOURCE, _VERIFICATION = "TensorRT", "What the file does not say", "Verification"
+_ENGINE, _METADATA, _VERIFICATION = "TensorRT", "Model metadata", "Verification"
 
 
 class Target(str, Enum):
-    """What is made."""
+    """Runtime that a model is built for."""
 
     auto = "auto"
     tensorrt = "tensorrt"
@@ -25,7 +25,7 @@ class Target(str, Enum):
 
 
 class Precision(str, Enum):
-    """What it computes in."""
+    """Precision of a built model."""
 
     fp16 = "fp16"
     fp32 = "fp32"
@@ -33,14 +33,14 @@ class Precision(str, Enum):
 
 
 class Layout(str, Enum):
-    """Where an ONNX input has its channels."""
+    """Layout of an ONNX input or output."""
 
     nchw = "nchw"
     nhwc = "nhwc"
 
 
 class OutputKind(str, Enum):
-    """What an ONNX output holds."""
+    """Content of an ONNX output."""
 
     logits = "logits"
     probabilities = "probabilities"
@@ -64,27 +64,30 @@ def build(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder for the built file.",
-            show_default="engines/, or the user's cache",
+            help="Output folder.",
+            show_default="engines/, or the user cache",
         ),
     ] = None,
     target: Annotated[
-        Target, typer.Option("--target", "-t", help="auto: tensorrt or tensorrt-rtx, whichever is installed.")
+        Target,
+        typer.Option("--target", "-t", help="Target runtime. auto: the installed one of tensorrt and tensorrt-rtx."),
     ] = Target.auto,
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Precision of weights and arithmetic.")
+        Precision, typer.Option("--precision", help="Precision of weights and computation.")
     ] = Precision.fp16,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            "--calibrate", metavar="DATA|VIDEO", help="Real pictures for int8: a data set (its train), or a video."
+            "--calibrate",
+            metavar="DATA|VIDEO",
+            help="Calibration images for int8: a data set (split train) or a video.",
         ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="WxH", help="Size of the network's input.", show_default="the model's own"),
+        typer.Option("--size", metavar="WxH", help="Network input size.", show_default="the model's default"),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Pictures in one run.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Batch size.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Build even if nothing has changed.")] = False,
     workspace: Annotated[
         int | None,
@@ -92,7 +95,7 @@ def build(
             "--workspace",
             min=1,
             metavar="MIB",
-            help="Memory for one layer.",
+            help="Workspace memory limit of a layer.",
             show_default="all",
             rich_help_panel=_ENGINE,
         ),
@@ -100,22 +103,32 @@ def build(
     optimization_level: Annotated[
         int | None,
         typer.Option(
-            "--optimization-level", min=0, max=5, help="5 searches longest.", show_default="3", rich_help_panel=_ENGINE
+            "--optimization-level",
+            min=0,
+            max=5,
+            help="Builder optimization level; 5 takes longest.",
+            show_default="3",
+            rich_help_panel=_ENGINE,
         ),
     ] = None,
     hardware_compatible: Annotated[
         bool,
-        typer.Option("--hardware-compatible", help="For every GPU from Ampere on (tensorrt).", rich_help_panel=_ENGINE),
+        typer.Option(
+            "--hardware-compatible", help="Build for all GPUs since Ampere (tensorrt).", rich_help_panel=_ENGINE
+        ),
     ] = False,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For later versions too (tensorrt).", rich_help_panel=_ENGINE)
+        bool,
+        typer.Option(
+            "--version-compatible", help="Build for later TensorRT versions too (tensorrt).", rich_help_panel=_ENGINE
+        ),
     ] = False,
     compute_capability: Annotated[
         str | None,
         typer.Option(
             "--compute-capability",
             metavar="X.Y",
-            help="For this one alone (tensorrt-rtx).",
+            help="Build only for this compute capability (tensorrt-rtx).",
             show_default="portable",
             rich_help_panel=_ENGINE,
         ),
@@ -126,20 +139,26 @@ def build(
             "--dla",
             min=0,
             metavar="CORE",
-            help="On this accelerator of a Jetson, the rest on its GPU.",
+            help="Run supported layers on this DLA core of a Jetson, the others on the GPU.",
             rich_help_panel=_ENGINE,
         ),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            "--classes", metavar="NAMES", help="Class names in order, such as road,car.", rich_help_panel=_SOURCE
+            "--classes",
+            metavar="NAMES",
+            help="Class names in index order, such as road,car.",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
-            "--mean", metavar="R,G,B", help="Subtracted from RGB of 0 to 1 (0 to 255).", rich_help_panel=_SOURCE
+            "--mean",
+            metavar="R,G,B",
+            help="Mean, subtracted from RGB of 0 to 1 (0 to 255 if a value is above 1).",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     std: Annotated[
@@ -147,17 +166,17 @@ def build(
         typer.Option(
             "--std",
             metavar="R,G,B",
-            help="What that is divided by; 1/255 where the network takes 0 to 255.",
-            rich_help_panel=_SOURCE,
+            help="Standard deviation, on the same scale; 1/255 for a network with input 0 to 255.",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     layout: Annotated[
         Layout | None,
         typer.Option(
             "--layout",
-            help="Where an ONNX input has its channels.",
-            show_default="told by its shape",
-            rich_help_panel=_SOURCE,
+            help="Layout of the ONNX input.",
+            show_default="detected by its shape",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     onnx_output: Annotated[
@@ -165,43 +184,47 @@ def build(
         typer.Option(
             "--onnx-output",
             metavar="NAME",
-            help="Which ONNX output to use.",
+            help="Name of the ONNX output to use.",
             show_default="the largest map",
-            rich_help_panel=_SOURCE,
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     output_kind: Annotated[
         OutputKind | None,
         typer.Option(
             "--output-kind",
-            help="What it holds.",
-            show_default="found in its graph",
-            rich_help_panel=_SOURCE,
+            help="Content of the ONNX output.",
+            show_default="detected from the graph",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     output_layout: Annotated[
         Layout | None,
         typer.Option(
             "--output-layout",
-            help="Where it has its classes.",
-            show_default="found in its graph",
-            rich_help_panel=_SOURCE,
+            help="Layout of the ONNX output.",
+            show_default="detected from the graph",
+            rich_help_panel=_METADATA,
         ),
     ] = None,
     blur: Annotated[
-        bool, typer.Option("--blur", help="A fastai network was trained with blur=True.", rich_help_panel=_SOURCE)
+        bool, typer.Option("--blur", help="The fastai network was trained with blur=True.", rich_help_panel=_METADATA)
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify/--no-verify", help="Compare with the original, and time it.", rich_help_panel=_VERIFICATION),
+        typer.Option(
+            "--verify/--no-verify",
+            help="Compare the result with the original model, and measure its speed.",
+            rich_help_panel=_VERIFICATION,
+        ),
     ] = True,
     verify_on: Annotated[
         Path | None,
         typer.Option(
             "--verify-on",
             metavar="DATA|VIDEO",
-            help="Frames for that.",
-            show_default="the val of --calibrate, or synthetic drives",
+            help="Frames for the verification.",
+            show_default="the val of --calibrate, or synthetic scenes",
             rich_help_panel=_VERIFICATION,
         ),
     ] = None,
@@ -211,7 +234,7 @@ def build(
             "--min-agreement",
             min=0.0,
             max=1.0,
-            help="Share of pixels that must keep their class.",
+            help="Required share of pixels with the same class.",
             show_default="0.995; int8: 0.98",
             rich_help_panel=_VERIFICATION,
         ),
@@ -219,15 +242,15 @@ def build(
     json: Annotated[
         str | None,
         typer.Option(
-            "--json", metavar="FILE", help="Write the sidecar's content as JSON; - for stdout. Replaces only JSON."
+            "--json", metavar="FILE", help="Write the sidecar as JSON; - for stdout. Replaces only JSON files."
         ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Make the file that runs in real time from a trained U-Net, and prove it right.
+    """Build an optimized model file from a trained U-Net, and verify it.
 
-    Builds only what is missing or has changed. Each built file has a JSON sidecar that says what it is.
+    Builds only if the file is missing or its inputs have changed. Each built file has a JSON sidecar with its metadata.
 
     Examples:
 
@@ -253,11 +276,11 @@ def build(
             [*model_inputs(model, "the model"), *option_inputs(calibrate=calibrate, verify_on=verify_on)],
             side_outputs(json=json),
         )
-        chosen = best_target() if target is Target.auto else target.value
-        assert chosen in TARGETS
+        selected = best_target() if target is Target.auto else target.value
+        assert selected in TARGETS
         built = build_model(
             model,
-            target=chosen,
+            target=selected,
             out=out,
             size=o.parse_size(size),
             batch=batch,
@@ -294,12 +317,12 @@ def build(
             for note in built.notes:
                 print_line(f"note: {note}")
             state = "built" if built.reasons else "nothing has changed:"
-            parts = [built.path] + [built.path.with_suffix(".bin")] * (built.path.suffix == ".xml")
-            print_line(f"{state} {built.path} ({sum(part.stat().st_size for part in parts) / 2**20:.1f} MiB)")
+            files = [built.path] + [built.path.with_suffix(".bin")] * (built.path.suffix == ".xml")
+            print_line(f"{state} {built.path} ({sum(part.stat().st_size for part in files) / 2**20:.1f} MiB)")
 
 
 def _triple(text: str | None, option: str) -> tuple[float, float, float] | None:
-    """`0.5,0.4,0.3` as three numbers; None stays None. Raises OptionError for anything else."""
+    """Parse `0.5,0.4,0.3` as three numbers. None returns None. Raises OptionError for any other text."""
     from rtseg.core.errors import OptionError
 
     if text is None:

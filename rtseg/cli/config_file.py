@@ -1,4 +1,4 @@
-"""`rtseg.toml`: the options of a command in a file, checked as the command line checks them.
+"""Configuration file `rtseg.toml`: the options of a command, checked like the command line.
 
     [live]
     camera = ["/dev/video0"]
@@ -7,7 +7,7 @@
     keep = "10GB"
     legend = true
 
-Keys are the long options without their dashes. Each run of `rtseg service run` turns the table into those options.
+Keys are the long options without dashes. `rtseg service run` converts the table to command-line arguments.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ else:
 
 @dataclass(frozen=True)
 class Option:
-    """An option that a configuration may hold."""
+    """Option that a configuration can contain."""
 
     name: str
     """Long name without dashes: `max-age-ms`."""
 
     is_flag: bool = False
-    """Takes no value on the command line; true or false here."""
+    """True for an option without a value; its value in the file is true or false."""
 
     negative: str | None = None
-    """What switches a flag off, with its dashes: `--no-overwrite`; None: nothing does, false leaves it out."""
+    """Option that switches a flag off, with its dashes: `--no-overwrite`. None: there is none, and false omits the flag."""
 
     multiple: bool = False
-    """May be given several times: a list here."""
+    """True if the option is repeatable; its value in the file can be a list."""
 
 
 def read_config(path: Path, command: str = "live") -> dict[str, Any]:
-    """The table of a command.
+    """Read the table of a command.
 
     Raises:
-        OptionError: no such file, not TOML, or no such table in it.
+        OptionError: the file can't be read, is not valid TOML, has no table of the command, or has other tables.
     """
     try:
         data = tomllib.loads(read_text(path))
@@ -61,7 +61,7 @@ def read_config(path: Path, command: str = "live") -> dict[str, Any]:
         raise OptionError(f"{path} is not valid TOML: {error}") from error
     for name in data:
         if name != command:
-            raise OptionError(f"{path}: '{name}' does not belong there; its options stand under [{command}]")
+            raise OptionError(f"{path}: '{name}' is not allowed there; put the options under [{command}]")
     table = data.get(command)
     if not isinstance(table, dict):
         raise OptionError(f"{path} has no table [{command}]")
@@ -69,18 +69,18 @@ def read_config(path: Path, command: str = "live") -> dict[str, Any]:
 
 
 def to_arguments(table: Mapping[str, Any], options: Iterable[Option]) -> list[str]:
-    """The command line that a table stands for.
+    """Convert a table to command-line arguments.
 
     Raises:
-        OptionError: a key that is no option (the nearest is named), or a value of a kind that the option does not take.
+        OptionError: a key is not an option (the message names the closest one), or a value has the wrong type.
     """
     known = {option.name: option for option in options}
     arguments: list[str] = []
     for key, value in table.items():
         option = known.get(key)
         if option is None:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(sorted(known))}"
+            closest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{closest[0]}'?" if closest else f"; there are {', '.join(sorted(known))}"
             raise OptionError(f"there is no option '{key}'{hint}")
         if option.is_flag:
             arguments += _flag(option, value)
@@ -90,30 +90,30 @@ def to_arguments(table: Mapping[str, Any], options: Iterable[Option]) -> list[st
             raise OptionError(f"'{key}' takes one value, not a list of {len(values)}")
         for each in values:
             if isinstance(each, bool) or not isinstance(each, (str, int, float)):
-                raise OptionError(f"'{key}' can't be {_shown(each)}; write a string or a number")
+                raise OptionError(f"'{key}' can't be {_quote_value(each)}; write a string or a number")
             arguments.append(f"--{key}={each}")
     return arguments
 
 
 def to_toml(table: Mapping[str, Any], command: str = "live") -> str:
-    """A table as text; the inverse of `read_config`.
+    """Convert a table to TOML text. The inverse of `read_config`.
 
     Raises:
-        OptionError: a value that is no string, number, truth value or list of them.
+        OptionError: a value is not a string, number, boolean or list of them.
     """
     return "\n".join([f"[{command}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]) + "\n"
 
 
 def _flag(option: Option, value: Any) -> list[str]:
     if not isinstance(value, bool):
-        raise OptionError(f"'{option.name}' is {_shown(value)}; write true or false")
+        raise OptionError(f"'{option.name}' is {_quote_value(value)}; write true or false")
     if value:
         return [f"--{option.name}"]
     return [option.negative] if option.negative else []
 
 
-def _shown(value: Any) -> str:
-    """A wrong value for a message; one that may hold a URL or a password is not repeated."""
+def _quote_value(value: Any) -> str:
+    """Return an invalid value for a message. A value that can contain a URL or a password is hidden."""
     text = _toml(value)
     return HIDDEN if re.search(r"://|@", text) else text
 
@@ -127,8 +127,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, str):
-        inside = "".join(_ESCAPES.get(c, c if c.isprintable() else f"\\U{ord(c):08x}") for c in value)
-        return f'"{inside}"'
+        escaped = "".join(_ESCAPES.get(c, c if c.isprintable() else f"\\U{ord(c):08x}") for c in value)
+        return f'"{escaped}"'
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(each) for each in value) + "]"
-    raise OptionError(f"a configuration can't hold {type(value).__name__}")
+    raise OptionError(f"a configuration can't contain {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""`rtseg demo`."""
+"""Command `rtseg demo`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def demo(
             "--output",
             "-o",
             metavar="OUT",
-            help="The colored video; without, demo.mp4, or demo-2.mp4 where that exists.",
+            help="Output video; - for stdout.",
+            show_default="demo.mp4, or demo-2.mp4 if it exists",
         ),
     ] = None,
     frame_size: Annotated[
-        str, typer.Option("--frame-size", metavar="WxH", help="Size of the drawn street.")
+        str, typer.Option("--frame-size", metavar="WxH", help="Size of the synthetic video.")
     ] = "960x540",
     frames: Annotated[
-        int, typer.Option("--frames", min=1, max=1_000_000, help="Length; 30 frames are a second.")
+        int, typer.Option("--frames", min=1, max=1_000_000, help="Number of frames, at 30 per second.")
     ] = 150,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed is another street.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the synthetic scene.")] = 0,
     model: o.Model = None,
     backend: o.Backend = "auto",
     device: o.Device = None,
@@ -36,20 +37,21 @@ def demo(
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
     legend: Annotated[
-        bool, typer.Option("--legend/--no-legend", help="Draw the class names.", rich_help_panel="Style")
+        bool,
+        typer.Option("--legend/--no-legend", help="Draw the class names and colors.", rich_help_panel=o.APPEARANCE),
     ] = True,
     stats: o.StatsFile = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Draw a street whose true classes are known, segment it, and compare: proof that this installation works.
+    """Segment a synthetic video and compare the result with its known classes, to test the installation.
 
-    Needs no data and no camera. The drawn street is encoded to a video first, so that decoding, the model, the colors and
-    encoding are all tried.
+    Needs no data and no camera. The synthetic scene is first encoded as a video, so decoding, the model, rendering and encoding
+    are all tested.
     """
     with error_handler(verbose):
         from rtseg.cli.demo_run import run_demo
-        from rtseg.cli.video import describe, tell
+        from rtseg.cli.video import describe, print_result
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
@@ -58,7 +60,7 @@ def demo(
         from rtseg.render.style import Style
         from rtseg.video.output_names import unused_name
 
-        named = output is not None  # what the user names is replaced
+        overwrite = output is not None  # replace only a file that the user named
         if output is None:
             output = str(unused_name(Path("demo.mp4")))
         check_paths(
@@ -67,18 +69,20 @@ def demo(
         )
         keep_memory_flat()
         keep_opencv_single()
-        picture = o.parse_size(frame_size) or (960, 540)
+        video_size = o.parse_size(frame_size) or (960, 540)
         with Segmenter(
             model, backend=backend, device=device, size=o.parse_size(size), streams=0, build_missing=o.build_missing
         ) as segmenter:
             if not quiet:
                 print_line(describe(segmenter))
             style = Style(view, alpha, palette, None, legend)
-            encoding = OutputOptions(overwrite=named)
-            result = run_demo(output, segmenter, style, encoding, size=picture, frames=frames, seed=seed, quiet=quiet)
+            encoding = OutputOptions(overwrite=overwrite)
+            result = run_demo(
+                output, segmenter, style, encoding, size=video_size, frames=frames, seed=seed, quiet=quiet
+            )
         if stats:
             write_json(result, stats)
         if not quiet:
-            tell(result)
-            print_line(f"pixel accuracy against the drawn truth: {result['pixel_accuracy']:.4f}")
-            print_line(f"the video lies at {Path(output).resolve()}" if output != "-" else "the video went to stdout")
+            print_result(result)
+            print_line(f"pixel accuracy against the known classes: {result['pixel_accuracy']:.4f}")
+            print_line(f"wrote {Path(output).resolve()}" if output != "-" else "wrote the video to stdout")

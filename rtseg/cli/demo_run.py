@@ -1,4 +1,4 @@
-"""`rtseg demo`: a street drawn with known classes, encoded, segmented, colored, encoded again, and compared with the truth."""
+"""Run of `rtseg demo`: a synthetic video with known classes is segmented like any video, and the result is compared."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from rtseg.synthetic.video_file import write_video
 from rtseg.video.process import process
 
 COMPARED_FRAMES = 300
-"""Class maps of at most so many frames, evenly spread, are kept and compared with the truth."""
+"""Maximum number of frames, evenly spread, whose class maps are compared with the ground truth."""
 
 
-class ClassKeeper:
-    """A sink that keeps every n-th class map, so that comparing costs the run nothing."""
+class ClassMapCollector:
+    """Sink that stores every n-th class map, for a comparison after the run."""
 
     name = "truth"
 
     def __init__(self, every: int) -> None:
         self._every = every
         self.written = 0
-        self.kept: dict[int, ClassMap] = {}
+        self.class_maps: dict[int, ClassMap] = {}
 
     def write(self, item: SegmentedFrame) -> None:
-        """Keeps the class map at the network's resolution."""
+        """Store the class map at the resolution of the network."""
         if item.frame.index % self._every == 0:
-            self.kept[item.frame.index] = item.classes.copy()
+            self.class_maps[item.frame.index] = item.classes.copy()
         self.written += 1
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Ignored: there is no sound to compare."""
+        """Ignore a packet of another stream."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def abort(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 def run_demo(
@@ -59,26 +59,26 @@ def run_demo(
     seed: int,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Draws the drive, takes it through the same road as any video, and compares.
+    """Render a synthetic video, process it like any video, and compare the result with the ground truth.
 
     Returns:
-        The statistics of `process`, with `command` = `demo`, `pixel_accuracy` (0 to 1, all pixels of the compared frames, at the
-        drive's size) and `iou` by class (classes that occur).
+        The statistics of `process`, with `command` = `demo`, `pixel_accuracy` (0 to 1, over all pixels of the compared frames at
+        the size of the video) and `iou` by class (classes that occur).
 
     Raises:
-        RtsegError: as `process`.
+        RtsegError: `process` fails.
     """
-    drive = SyntheticDrive(size[0], size[1], frames, seed)
-    keeper = ClassKeeper(every=max(1, -(-frames // COMPARED_FRAMES)))
+    scene = SyntheticDrive(size[0], size[1], frames, seed)
+    collector = ClassMapCollector(every=max(1, -(-frames // COMPARED_FRAMES)))
     with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:
         source = str(Path(folder) / "synthetic-drive.mp4")
-        write_video(drive, source, quiet=quiet)
-        result = process(source, output, segmenter, style, encoding, quiet=quiet, extra_sinks=[keeper])
+        write_video(scene, source, quiet=quiet)
+        result = process(source, output, segmenter, style, encoding, quiet=quiet, extra_sinks=[collector])
     classes = len(segmenter.classes)
     matrix = np.zeros((classes, classes + 1), dtype=np.int64)
-    for index, classes_seen in keeper.kept.items():
-        truth = drive.frame(index)[1]
-        matrix += confusion(truth, resize_classes(classes_seen, size[0], size[1]), classes)
+    for index, predicted in collector.class_maps.items():
+        truth = scene.frame(index)[1]
+        matrix += confusion(truth, resize_classes(predicted, size[0], size[1]), classes)
     iou = per_class_iou(matrix, predicted_too=True)
     return {
         **result,

@@ -1,4 +1,4 @@
-"""`rtseg doctor` and `rtseg models`."""
+"""Commands `rtseg doctor` and `rtseg models`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
 Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - for stdout. Replaces only JSON.")
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout. Replaces only JSON files."),
 ]
 
 
 def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
-    """Tell what this machine has, what is missing, and how to mend it. Exit code 1 if something must be mended."""
+    """Check this machine: report components, missing parts and how to fix them. Exit code 1 if something is broken."""
     with error_handler(verbose):
-        from rtseg.cli.doctor_checks import examine
+        from rtseg.cli.doctor_checks import run_checks
         from rtseg.core.errors import printable
         from rtseg.core.path_conflicts import check_paths, side_outputs
 
         check_paths((), side_outputs(json=json))
-        findings = examine()
+        findings = run_checks()
         if json:
             from rtseg.core.files import write_json
 
@@ -39,7 +40,7 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
 
 
 def models(json: Json = None, verbose: o.Verbose = False) -> None:
-    """List the bundled models and what each says of itself."""
+    """List the bundled models with their metadata."""
     with error_handler(verbose):
         from rtseg.core.path_conflicts import check_paths, side_outputs
         from rtseg.inference import describe_model
@@ -58,13 +59,13 @@ def models(json: Json = None, verbose: o.Verbose = False) -> None:
         if not known:
             print_line("rtseg: no bundled models in this installation; reinstall rtseg")
             raise typer.Exit(1)
-        for name, (path, about) in known.items():
-            width, height = about.input_size
-            files = [path, path.with_suffix(".bin")]  # OpenVINO keeps the weights beside the network
+        for name, (path, description) in known.items():
+            width, height = description.input_size
+            files = [path, path.with_suffix(".bin")]  # OpenVINO stores the weights in a second file
             size = sum(file.stat().st_size for file in files if file.exists())
-            print(f"{name}: {about.network}, {width}x{height}, {about.precision}, {size / 2**20:.1f} MiB")
-            print(f"    classes     {', '.join(about.classes)}")
-            print(f"    trained on  {about.trained_on}")
-            print(f"    license     {about.license}")
-            for metric, value in about.metrics.items():
+            print(f"{name}: {description.network}, {width}x{height}, {description.precision}, {size / 2**20:.1f} MiB")
+            print(f"    classes     {', '.join(description.classes)}")
+            print(f"    trained on  {description.trained_on}")
+            print(f"    license     {description.license}")
+            for metric, value in description.metrics.items():
                 print(f"    {metric:<11} {value:.4f}")

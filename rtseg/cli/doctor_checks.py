@@ -1,4 +1,4 @@
-"""`rtseg doctor`: what this machine has, what is missing, and how to mend it."""
+"""Checks of `rtseg doctor`: components of this machine, missing parts, and how to fix them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ State = Literal["ok", "absent", "broken"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report."""
+    """Result of one check."""
 
     topic: str
-    """What was looked at."""
+    """Component that was checked."""
 
     state: State
-    """`ok`; `absent`: not there, and rtseg runs without it; `broken`: has to be mended."""
+    """`ok`; `absent`: missing, but rtseg runs without it; `broken`: must be fixed."""
 
     detail: str
-    """What was found."""
+    """Result of the check, such as a version or an error."""
 
     remedy: str = ""
-    """What to do about it, if anything."""
+    """Instructions for the user, if any."""
 
 
-def examine() -> list[Finding]:
-    """Looks at everything; never raises for what it finds."""
+def run_checks() -> list[Finding]:
+    """Run all checks. Problems are returned as findings, not raised."""
     return [
         Finding("rtseg", "ok", __version__),
         Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
@@ -57,14 +57,14 @@ def examine() -> list[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    from rtseg.inference.openvino import stay_silent
+    from rtseg.inference.openvino import disable_telemetry
 
-    stay_silent()
-    wanted = {"numpy": "numpy", "av": "av", "cv2": "opencv-python", "typer": "typer", "openvino": "openvino"}
-    for module, package in wanted.items():
+    disable_telemetry()
+    packages = {"numpy": "numpy", "av": "av", "cv2": "opencv-python", "typer": "typer", "openvino": "openvino"}
+    for module, package in packages.items():
         try:
             version = getattr(importlib.import_module(module), "__version__", "") or importlib.metadata.version(package)
-        except Exception as error:  # a broken native library may raise anything; the report must go on
+        except Exception as error:  # a broken native library can raise any error; the report must continue
             absent = isinstance(error, ModuleNotFoundError) and error.name == module
             remedy = f"pip install {package}" if absent else _remedy(module, str(error))
             yield Finding(
@@ -73,9 +73,13 @@ def _packages() -> Iterator[Finding]:
         else:
             yield Finding(package, "ok", str(version))
     for module in ("torch", "onnx"):
-        there = importlib.util.find_spec(module) is not None
-        detail = importlib.metadata.version(module) if there else "not installed; needed for training and building only"
-        yield Finding(module, "ok" if there else "absent", detail, "" if there else 'pip install "rtseg[train]"')
+        installed = importlib.util.find_spec(module) is not None
+        detail = (
+            importlib.metadata.version(module) if installed else "not installed; needed only for training and building"
+        )
+        yield Finding(
+            module, "ok" if installed else "absent", detail, "" if installed else 'pip install "rtseg[train]"'
+        )
 
 
 def _remedy(module: str, message: str) -> str:
@@ -89,10 +93,10 @@ def _backends() -> Iterator[Finding]:
         from rtseg.inference import choose_backend
 
         choice = choose_backend()
-    except Exception as error:  # same: whatever is wrong is a finding
+    except Exception as error:  # any error is a finding
         yield Finding("backend", "broken", str(error).splitlines()[0], "pip install openvino")
     else:
-        yield Finding("backend", "ok", f"auto takes {choice.backend}: {choice.reason}")
+        yield Finding("backend", "ok", f"auto selects {choice.backend}: {choice.reason}")
 
 
 def _gpu() -> Iterator[Finding]:
@@ -101,7 +105,7 @@ def _gpu() -> Iterator[Finding]:
     gpus = find_gpus()
     if not gpus:
         yield Finding(
-            "gpu", "absent", "no NVIDIA GPU answers (libcuda.so.1 is missing or shows none)", "the processor is used"
+            "gpu", "absent", "no NVIDIA GPU found (libcuda.so.1 is missing or reports none)", "the CPU is used"
         )
         return
     for gpu in gpus:
@@ -109,9 +113,9 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("gpu", "ok", f"cuda:{gpu.index} {gpu.name}, compute capability {major}.{minor}")
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            yield Finding("gpu driver", "ok", "; ".join(sorted(set(answer.stdout.strip().splitlines()))))
+        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        if result.returncode == 0 and result.stdout.strip():
+            yield Finding("gpu driver", "ok", "; ".join(sorted(set(result.stdout.strip().splitlines()))))
 
 
 def _tensorrt() -> Iterator[Finding]:
@@ -130,15 +134,15 @@ def _tensorrt() -> Iterator[Finding]:
                     target, "broken", str(error), f"reinstall {target}, with libraries and driver of one CUDA version"
                 )
         elif system and sys.prefix != sys.base_prefix:
-            remedy = "this virtual environment hides it: make it with --system-site-packages"
-            yield Finding(target, "absent", f"lies in {system[0]}, but can't be seen from here", remedy)
+            remedy = "this virtual environment hides it: create it with --system-site-packages"
+            yield Finding(target, "absent", f"installed in {system[0]}, but not visible here", remedy)
         else:
             where = "on a machine with an NVIDIA GPU" if target == "tensorrt" else "to build engines, on any machine"
             yield Finding(target, "absent", "not installed", f'pip install "rtseg[{target}]" {where}')
-    there = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
-    detail = importlib.metadata.version("cuda-bindings") if there else "not installed; needed to run engines"
+    installed = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
+    detail = importlib.metadata.version("cuda-bindings") if installed else "not installed; needed to run engines"
     yield Finding(
-        "cuda-bindings", "ok" if there else "absent", detail, "" if there else 'pip install "rtseg[tensorrt]"'
+        "cuda-bindings", "ok" if installed else "absent", detail, "" if installed else 'pip install "rtseg[tensorrt]"'
     )
 
 
@@ -150,12 +154,12 @@ def _engines() -> Finding:
         folder = default_folder()
         names = [path.name for path in sorted(folder.glob("*.engine")) if read_sidecar(path)]
     except RtsegError as error:
-        return Finding("engines", "broken", str(error), "`rtseg build` makes engines; remove those without a sidecar")
+        return Finding("engines", "broken", str(error), "`rtseg build` builds engines; remove those without a sidecar")
     return Finding(
         "engines",
         "ok" if names else "absent",
         f"{', '.join(names) or 'none'} in {folder}",
-        "" if names else "`rtseg build` makes one",
+        "" if names else "`rtseg build` builds one",
     )
 
 
@@ -167,55 +171,55 @@ def _encoders() -> Iterator[Finding]:
     software = [
         name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1") if name in av.codecs_available
     ]
-    missing = "" if "libx264" in software else "without libx264 there is no H.264: pip install --force-reinstall av"
+    missing = "" if "libx264" in software else "libx264 is required for H.264: pip install --force-reinstall av"
     yield Finding("encoders", "ok" if "libx264" in software else "broken", ", ".join(software), missing)
     yield _hardware_codecs()
 
 
 def _hardware_codecs() -> Finding:
-    """A card's are tried with one picture; a Jetson's are looked for in GStreamer."""
+    """Check codecs of NVIDIA GPUs by coding one frame, and those of a Jetson by looking for GStreamer elements."""
     from rtseg.io.codecs import try_nvdec, try_nvenc
     from rtseg.io.gstreamer.process import has_element
 
-    tried = {"nvdec": try_nvdec(), "nvenc": try_nvenc("h264_nvenc")}
-    found = [name for name, why in tried.items() if why is None]
-    found += [name for name in ("nvv4l2decoder", "nvv4l2h264enc") if has_element(name)]
-    if found:
-        return Finding("hardware codecs", "ok", ", ".join(found), "--decoder auto --encoder auto use them")
-    reasons = ", ".join(f"{name}: {why}" for name, why in tried.items())
-    return Finding("hardware codecs", "absent", f"{reasons}; no Jetson's in GStreamer", "software decodes and encodes")
+    problems = {"nvdec": try_nvdec(), "nvenc": try_nvenc("h264_nvenc")}
+    codecs = [name for name, problem in problems.items() if problem is None]
+    codecs += [name for name in ("nvv4l2decoder", "nvv4l2h264enc") if has_element(name)]
+    if codecs:
+        return Finding("hardware codecs", "ok", ", ".join(codecs), "--decoder auto --encoder auto use them")
+    reasons = ", ".join(f"{name}: {problem}" for name, problem in problems.items())
+    return Finding("hardware codecs", "absent", f"{reasons}; no Jetson codecs in GStreamer", "software codecs are used")
 
 
 def _telemetry() -> Iterator[Finding]:
     from rtseg.gpu.telemetry import Telemetry
 
-    told = Telemetry().read()
-    if told:
-        yield Finding("telemetry", "ok", ", ".join(f"{name} {value}" for name, value in told.items()))
+    values = Telemetry().read()
+    if values:
+        yield Finding("telemetry", "ok", ", ".join(f"{name} {value}" for name, value in values.items()))
 
 
 def _display() -> Finding:
-    rendered = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if rendered or sys.platform in ("darwin", "win32"):
-        return Finding("display", "ok", rendered or "the desktop")
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if display or sys.platform in ("darwin", "win32"):
+        return Finding("display", "ok", display or "the desktop")
     return Finding(
         "display",
         "absent",
         "neither DISPLAY nor WAYLAND_DISPLAY is set",
-        "files are written as always; there is no window",
+        "output files work; windows are not available",
     )
 
 
 def _cameras() -> Finding:
     devices = sorted(str(path) for path in Path("/dev").glob("video*"))
     if not devices:
-        return Finding("cameras", "absent", "no /dev/video*", "plug one in; `ls /dev/video*` shows it")
-    closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
-    if closed:
+        return Finding("cameras", "absent", "no /dev/video*", "connect one; `ls /dev/video*` lists it")
+    inaccessible = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    if inaccessible:
         return Finding(
             "cameras",
             "broken",
-            f"{', '.join(closed)} can't be opened",
+            f"{', '.join(inaccessible)} can't be opened",
             "sudo usermod -aG video $USER, then log in again",
         )
     return Finding("cameras", "ok", ", ".join(devices))

@@ -1,4 +1,4 @@
-"""What a command says when it ends badly: one line on stderr and the right exit code."""
+"""Error handling of commands: one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from rtseg.core.secrets import redact, without_urls
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C, with another exit code."""
+    """Raised at SIGTERM. Handled like Ctrl-C, with another exit code."""
 
 
 @contextmanager
 def error_handler(verbose: bool = False) -> Iterator[None]:
-    """Turns what a command raises into one line and an exit code: 1 for errors, 130 for SIGINT, 143 for SIGTERM.
+    """Convert exceptions of a command to one line and an exit code: 1 for errors, 130 for SIGINT, 143 for SIGTERM.
 
-    Files were closed and kept by whoever held them before the exception came here.
+    Open files have been closed by the code that opened them before an exception arrives here.
     """
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal can't show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal can't display
     handler = _LogHandler()
     logger = logging.getLogger("rtseg")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
         yield
     except RtsegError as error:
@@ -48,13 +48,13 @@ def error_handler(verbose: bool = False) -> Iterator[None]:
             raise
         print_line(f"rtseg: {remedy}")
         raise typer.Exit(1) from None
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt as interrupt:
         print_line("rtseg: interrupted")
-        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+        raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     finally:
         logger.removeHandler(handler)
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, previous)
 
 
 class _LogHandler(logging.Handler):
@@ -67,7 +67,7 @@ class _LogHandler(logging.Handler):
 
 
 def _opencv_remedy(error: ImportError) -> str | None:
-    """What to do about an OpenCV that does not load; None if it is not OpenCV that failed."""
+    """Return instructions for an OpenCV that can't be imported; None for any other import error."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
         return "OpenCV is not installed: `pip install opencv-python-headless`"
     if error.name == "cv2" or re.match(r"lib(GL|gthread|glib|X|xcb)", str(error)):
@@ -79,17 +79,17 @@ def _opencv_remedy(error: ImportError) -> str | None:
 
 
 def _cause(error: BaseException) -> str:
-    """The cause of an error in one line; the file or URL that the system's errors repeat is in the error already."""
+    """Return the cause of an error in one line, without files and URLs, which the error itself contains."""
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or without_urls(one_line(str(error)))}"
 
 
 def print_line(line: str) -> None:
-    """A line for people, without secrets of the command line: to stderr, so that stdout stays free for machines."""
+    """Print a human-readable line to stderr, without secrets of the command line. Only data is printed to stdout."""
     print(printable(redact(line, words=False)), file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
-    """Line breaks in foreign messages become spaces."""
+    """Replace line breaks of a message with spaces."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""`rtseg image`."""
+"""Command `rtseg image`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rtseg.cli.errors import error_handler, one_line, print_line
 
 def image(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders or globs.", show_default=False)
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders or glob patterns.", show_default=False)
     ],
     output: Annotated[
         Path | None,
@@ -21,7 +21,7 @@ def image(
             "--output",
             "-o",
             metavar="OUT",
-            help="File, or folder for several pictures.",
+            help="Output file, or folder for several images.",
             show_default="INPUT.rtseg.jpg",
         ),
     ] = None,
@@ -40,17 +40,17 @@ def image(
         typer.Option(
             "--masks",
             metavar="FOLDER",
-            help="Also write class indices as one-channel PNGs. Replaces only earlier ones.",
+            help="Also write class indices as one-channel PNGs. Replaces only earlier masks.",
             rich_help_panel="Output",
         ),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Color every pixel of pictures by what it shows.
+    """Segment images: color each pixel by its class.
 
-    JPEG, PNG, WebP, BMP, TIFF and what else OpenCV reads; EXIF orientation is honoured. Written are JPEG, PNG and WebP: others
-    become PNG.
+    Reads JPEG, PNG, WebP, BMP, TIFF and other formats of OpenCV, and applies EXIF orientation. Writes JPEG, PNG and WebP; images in
+    other formats are written as PNG.
 
     Examples:
 
@@ -68,12 +68,15 @@ def image(
         from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
 
         results = [str(folder) for folder in (output, masks) if folder]
-        found = find_images(inputs, results=results, log=(lambda line: None) if quiet else print_line)
-        outputs = name_images(found, output)
-        maps = name_masks(found, masks) if masks else []
+        paths = find_images(inputs, results=results, log=(lambda line: None) if quiet else print_line)
+        outputs = name_images(paths, output)
+        mask_paths = name_masks(paths, masks) if masks else []
         check_paths(
-            [*(Input(str(path)) for path in found), *model_inputs(model), *option_inputs(palette=palette)],
-            [*(Output(str(path), "-o") for path in outputs), *(Output(str(path), "--masks", "image") for path in maps)],
+            [*(Input(str(path)) for path in paths), *model_inputs(model), *option_inputs(palette=palette)],
+            [
+                *(Output(str(path), "-o") for path in outputs),
+                *(Output(str(path), "--masks", "image") for path in mask_paths),
+            ],
         )
         for path in outputs:
             check_suffix(path)
@@ -84,18 +87,18 @@ def image(
             overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
                 print_line(describe(segmenter))
-            with Progress("pictures", len(found), unit="pictures", quiet=quiet or len(found) == 1) as progress:
-                for path, target in zip(found, outputs, strict=True):
+            with Progress("images", len(paths), unit="images", quiet=quiet or len(paths) == 1) as progress:
+                for path, target in zip(paths, outputs, strict=True):
                     try:
                         process_image(path, target, segmenter, overlay, masks=masks)
                     except RtsegError as error:
-                        if len(found) == 1:
+                        if len(paths) == 1:
                             raise
                         print_line(f"rtseg: {one_line(str(error))}")
                         failures += 1
                     progress.advance()
         if not quiet:
-            where = outputs[0] if len(found) == 1 else outputs[0].parent
-            print_line(f"{printable_name(str(where))}: {len(found) - failures} of {len(found)} pictures done")
+            result = outputs[0] if len(paths) == 1 else outputs[0].parent
+            print_line(f"{printable_name(str(result))}: {len(paths) - failures} of {len(paths)} images done")
         if failures:
             raise typer.Exit(1)

@@ -1,23 +1,18 @@
-"""`rtseg live`."""
+"""Command `rtseg live`."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import signal
-import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
+from rtseg.cli.live_exit import exit_process, quit_on_signal
 
-_INPUT, _OUTPUT, _AGE, _PAGE = "Input", "Output", "Age and faults", "Web page"
+_LATENCY, _PAGE = "Latency and reconnect", "Web page"
 
 
 def _option(panel: str, *names: str, **settings: Any) -> Any:
@@ -26,97 +21,137 @@ def _option(panel: str, *names: str, **settings: Any) -> Any:
 
 def live(
     camera: Annotated[
-        list[str] | None, _option(_INPUT, "--camera", metavar="N|DEVICE", help="A camera; may be given again.")
+        list[str] | None, _option(o.INPUT, "--camera", metavar="N|DEVICE", help="Camera. Repeatable.")
     ] = None,
     url: Annotated[
         list[str] | None,
         _option(
-            _INPUT,
+            o.INPUT,
             "--url",
             metavar="URL|FILE",
             envvar="RTSEG_URL",
-            help="rtsp, rtmp, http, HLS, tcp, udp or srt; or a file, with --realtime.",
+            help="Stream (rtsp, rtmp, http, HLS, tcp, udp, srt), or a file with --realtime. Repeatable.",
         ),
     ] = None,
-    gst: Annotated[list[str] | None, _option(_INPUT, "--gst", metavar="PIPELINE", help="A GStreamer pipeline.")] = None,
-    csi: Annotated[list[int] | None, _option(_INPUT, "--csi", metavar="N", help="A Jetson's CSI camera.")] = None,
-    list_cameras: Annotated[bool, _option(_INPUT, "--list-cameras", help="List this machine's cameras.")] = False,
+    gst: Annotated[
+        list[str] | None, _option(o.INPUT, "--gst", metavar="PIPELINE", help="GStreamer pipeline. Repeatable.")
+    ] = None,
+    csi: Annotated[
+        list[int] | None, _option(o.INPUT, "--csi", metavar="N", help="CSI camera of a Jetson. Repeatable.")
+    ] = None,
+    list_cameras: Annotated[
+        bool, _option(o.INPUT, "--list-cameras", help="List the cameras of this machine and exit.")
+    ] = False,
     camera_size: Annotated[
-        str | None, _option(_INPUT, "--camera-size", metavar="WxH", show_default="its own", help="Size asked for.")
+        str | None,
+        _option(
+            o.INPUT, "--camera-size", metavar="WxH", show_default="the camera's default", help="Requested frame size."
+        ),
     ] = None,
     camera_fps: Annotated[
         float | None,
-        _option(_INPUT, "--camera-fps", min=0.1, show_default="its own", help="Frames a second asked for."),
+        _option(o.INPUT, "--camera-fps", min=0.1, show_default="the camera's default", help="Requested frame rate."),
     ] = None,
     camera_format: Annotated[
         str | None,
-        _option(_INPUT, "--camera-format", metavar="mjpeg|yuyv|h264", show_default="its own", help="As it comes."),
+        _option(
+            o.INPUT,
+            "--camera-format",
+            metavar="mjpeg|yuyv|h264",
+            show_default="the camera's default",
+            help="Requested pixel format.",
+        ),
     ] = None,
-    realtime: Annotated[bool, _option(_INPUT, "--realtime", help="Play files at their own pace.")] = False,
-    loop: Annotated[bool, _option(_INPUT, "--loop", help="Begin files anew at their end.")] = False,
+    realtime: Annotated[bool, _option(o.INPUT, "--realtime", help="Play files at their frame rate.")] = False,
+    loop: Annotated[bool, _option(o.INPUT, "--loop", help="Restart files at their end.")] = False,
     rtsp_transport: Annotated[
-        str, _option(_INPUT, "--rtsp-transport", metavar="tcp|udp", help="What RTSP goes over.")
+        str, _option(o.INPUT, "--rtsp-transport", metavar="tcp|udp", help="Transport of RTSP.")
     ] = "tcp",
     decoder: o.DecoderOption = "software",
     show: Annotated[
         list[str] | None,
         _option(
-            _OUTPUT, "--show", metavar="window|web|none", show_default="window, else web", help="May be given again."
+            o.OUTPUT, "--show", metavar="window|web|none", show_default="window, else web", help="Display. Repeatable."
         ),
     ] = None,
-    record: Annotated[str | None, _option(_OUTPUT, "--record", metavar="FILE", help="Record what is shown.")] = None,
+    record: Annotated[
+        str | None, _option(o.OUTPUT, "--record", metavar="FILE", help="Record the rendered video.")
+    ] = None,
     split_every: Annotated[
-        str | None, _option(_OUTPUT, "--split-every", metavar="TIME", help="A new file every so long.")
+        str | None, _option(o.OUTPUT, "--split-every", metavar="TIME", help="Start a new file at this interval.")
     ] = None,
     keep: Annotated[
-        str | None, _option(_OUTPUT, "--keep", metavar="10GB", help="Remove the oldest files beyond this size.")
+        str | None,
+        _option(o.OUTPUT, "--keep", metavar="10GB", help="Maximum total size; the oldest files are removed."),
     ] = None,
     encoder: o.EncoderOption = "software",
     codec: Annotated[
-        str | None, _option(_OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder of the recording.")
+        str | None, _option(o.OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder name.")
     ] = None,
     crf: Annotated[
-        int | None, _option(_OUTPUT, "--crf", min=0, max=63, show_default="23", help="Quality of the recording.")
+        int | None,
+        _option(o.OUTPUT, "--crf", min=0, max=63, show_default="23", help="Quality; lower is better and larger."),
     ] = None,
     push: Annotated[
         list[str] | None,
-        _option(_OUTPUT, "--push", metavar="URL", envvar="RTSEG_PUSH", help="Send it by rtsp, rtmp, udp, srt."),
+        _option(
+            o.OUTPUT,
+            "--push",
+            metavar="URL",
+            envvar="RTSEG_PUSH",
+            help="Publish the rendered video by rtsp, rtmp, udp or srt. Repeatable.",
+        ),
     ] = None,
     jsonl: Annotated[
         str | None,
         _option(
-            _OUTPUT, "--jsonl", metavar="FILE", help="A line for each frame; - for stdout. Replaces only JSON lines."
+            o.OUTPUT,
+            "--jsonl",
+            metavar="FILE",
+            help="Write a JSON line per frame; - for stdout. Replaces only JSON lines files.",
         ),
     ] = None,
-    snapshots: Annotated[Path, _option(_OUTPUT, "--snapshots", metavar="FOLDER", help="For single pictures.")] = Path(),
-    overwrite: Annotated[bool, _option(_OUTPUT, "--overwrite/--no-overwrite", help="Replace existing files.")] = True,
+    snapshots: Annotated[
+        Path, _option(o.OUTPUT, "--snapshots", metavar="FOLDER", help="Folder for snapshots.")
+    ] = Path(),
+    overwrite: Annotated[bool, _option(o.OUTPUT, "--overwrite/--no-overwrite", help="Replace existing files.")] = True,
     masks: o.Masks = None,
     stats: o.StatsFile = None,
     max_age_ms: Annotated[
-        float | None, _option(_AGE, "--max-age-ms", min=1, help="Show no frame older than this.")
+        float | None, _option(_LATENCY, "--max-age-ms", min=1, help="Maximum age of a displayed frame.")
     ] = None,
-    every_frame: Annotated[bool, _option(_AGE, "--every-frame", help="Drop nothing; accept delay.")] = False,
+    every_frame: Annotated[
+        bool, _option(_LATENCY, "--every-frame", help="Process every frame and accept delay; drop none.")
+    ] = False,
     adaptive: Annotated[
-        bool, _option(_AGE, "--adaptive", help="Smaller model, then fewer frames, while the machine can't keep up.")
+        bool, _option(_LATENCY, "--adaptive", help="Under overload use a smaller model, then process fewer frames.")
     ] = False,
     timeout: Annotated[
         float | None,
         _option(
-            _AGE,
+            _LATENCY,
             "--timeout",
             min=0.1,
-            help="Seconds of silence that an input may have.",
-            show_default="5; 10 through GStreamer",
+            help="Seconds without data before an input is disconnected.",
+            show_default="5; 10 with GStreamer",
         ),
     ] = None,
     reconnect_max: Annotated[
         float,
-        _option(_AGE, "--reconnect-max", min=0, help="Longest pause between tries, seconds; 0: do not reconnect."),
+        _option(
+            _LATENCY,
+            "--reconnect-max",
+            min=0,
+            help="Maximum delay between reconnect attempts, in seconds; 0: do not reconnect.",
+        ),
     ] = 30,
-    wait: Annotated[bool, _option(_AGE, "--wait", help="Wait for cameras that are not there yet.")] = False,
-    address: Annotated[str, _option(_PAGE, "--address", help="Where the page is served.")] = "127.0.0.1:8080",
+    wait: Annotated[bool, _option(_LATENCY, "--wait", help="Wait for cameras that are not connected yet.")] = False,
+    address: Annotated[str, _option(_PAGE, "--address", help="Address of the web page.")] = "127.0.0.1:8080",
     token: Annotated[
-        str | None, _option(_PAGE, "--token", envvar="RTSEG_TOKEN", show_default="made up", help="For other addresses.")
+        str | None,
+        _option(
+            _PAGE, "--token", envvar="RTSEG_TOKEN", show_default="random", help="Access token for non-local addresses."
+        ),
     ] = None,
     model: o.Model = None,
     backend: o.Backend = "auto",
@@ -129,16 +164,16 @@ def live(
     only: o.Only = None,
     smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
-    hud: Annotated[bool, _option("Style", "--hud", help="Burn in frames per second and age.")] = False,
+    hud: Annotated[bool, _option(o.APPEARANCE, "--hud", help="Draw the frame rate and age.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the GStreamer processes that would run, and end.")
+        bool, typer.Option("--dry-run", help="Print the GStreamer commands that would run, and exit.")
     ] = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Color cameras and streams as they come: the newest frame, never an old one; what is too much is dropped and counted.
+    """Segment cameras and streams in real time. Processes the latest frame; older frames are dropped and counted.
 
-    Ends by q, Ctrl-C or SIGTERM, with files complete. A camera that goes away is waited for.
+    Stops at q, Ctrl-C or SIGTERM, with complete files. Reconnects to a camera that was disconnected.
 
     Keys in the window: q quit, space pause, m view, l legend, + and - opacity, s snapshot.
 
@@ -151,7 +186,7 @@ def live(
         rtseg live --url drive.mp4 --realtime --loop --show web
     """
     with error_handler(verbose):
-        # Before PyAV: both bring an X11 library of the same name, and with PyAV's a window of OpenCV waits for the screen for ever.
+        # Before PyAV: both contain an X11 library of the same name, and with that of PyAV a window of OpenCV hangs.
         import cv2  # noqa: F401
 
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
@@ -202,34 +237,34 @@ def live(
             overwrite=overwrite,
         )
         outputs.check()
-        several = [entry.name for entry in inputs] if len(inputs) > 1 else [None]
+        names = [entry.name for entry in inputs] if len(inputs) > 1 else [None]
         check_paths(
             [*(Input(each) for each in url or ()), *model_inputs(model), *option_inputs(palette=palette)],
-            [*(each for name in several for each in outputs.files(name)), *side_outputs(jsonl=jsonl, stats=stats)],
+            [*(each for name in names for each in outputs.files(name)), *side_outputs(jsonl=jsonl, stats=stats)],
             overwrite=overwrite,
         )
-        for name in several:
+        for name in names:
             outputs.check_masks(name)
         if dry_run:
-            from rtseg.live.run import dry_run as lines_of
+            from rtseg.live.run import dry_run as dry_run_lines
 
-            print(*lines_of(inputs, outputs), sep="\n")
+            print(*dry_run_lines(inputs, outputs), sep="\n")
             return
         if adaptive and every_frame:
-            raise OptionError("--adaptive leaves frames out, --every-frame forbids it; give one of them")
+            raise OptionError("--adaptive drops frames, --every-frame does not allow it; give only one of them")
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
         controls = Controls(view=view, alpha=alpha, legend=legend)
         with ExitStack() as models:
-            network = o.parse_size(size)
-            at_once = min(len(inputs), usable_cores())  # one camera: all cores on one picture, which is soonest done
+            network_size = o.parse_size(size)
+            streams = min(len(inputs), usable_cores())  # with one camera, all cores work on one frame, for low latency
             segmenter = models.enter_context(
                 Segmenter(
                     model,
                     backend=backend,
                     device=device,
-                    size=network,
+                    size=network_size,
                     fit=fit,
-                    streams=at_once,
+                    streams=streams,
                     smooth=smooth,
                     build_missing=o.build_missing,
                 )
@@ -237,11 +272,11 @@ def live(
             smaller = None
             if adaptive:
                 smaller = open_smaller(
-                    segmenter, device=device, size=network, fit=fit, smooth=smooth, build_missing=o.build_missing
+                    segmenter, device=device, size=network_size, fit=fit, smooth=smooth, build_missing=o.build_missing
                 )
             if smaller:
                 models.enter_context(smaller)
-            _end_by_signal(controls)
+            quit_on_signal(controls)
             result = run_live(
                 inputs,
                 outputs,
@@ -260,48 +295,14 @@ def live(
             write_json(result, stats)
         for line in result["failed"]:
             print_line(f"rtseg: {line}")
-        _leave(1 if result["failed"] else 0)
-
-
-_ONE_KEY_SECONDS = 0.3
-
-
-def _end_by_signal(controls: Any) -> None:
-    """SIGINT and SIGTERM are the normal end; a second SIGINT does not wait for anything.
-
-    Two within `_ONE_KEY_SECONDS` are one: `timeout -s INT` sends it to the process and to its group.
-    """
-    first: list[float] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if controls.quitting and number == signal.SIGINT and (not first or now - first[0] > _ONE_KEY_SECONDS):
-            os._exit(130)
-        first.append(now)
-        controls.quit()
-
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-    # Python gives up its handlers as it ends: an interrupt that comes then, all being complete, would look like a failure.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-
-
-def _leave(code: int) -> None:
-    """Ends the process with an exit code, without waiting for a thread that hangs in a dead disk or socket."""
-    from rtseg.live.loop import left_behind
-
-    if left_behind():
-        sys.stderr.flush()
-        os._exit(code)
-    if code:
-        raise typer.Exit(code)
+        exit_process(1 if result["failed"] else 0)
 
 
 def _list_cameras() -> None:
     from rtseg.io.inputs.camera import list_cameras
 
-    found = list_cameras()
-    for path, name in found:
+    cameras = list_cameras()
+    for path, name in cameras:
         print(f"{path}  {name}")
-    if not found:
-        print_line("no cameras: none is plugged in, or this user may not see them (group `video`)")
+    if not cameras:
+        print_line("no cameras: none is connected, or this user has no access (group `video`)")

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command, and the readers of their values."""
+"""Options shared by several commands, and parsers of option values."""
 
 from __future__ import annotations
 
@@ -14,30 +14,40 @@ from rtseg.cli.errors import print_line
 from rtseg.core.choices import Decoder, Encoder, Fit, View
 from rtseg.core.errors import BackendError, OptionError
 
-_LONGEST_SECONDS = 1e9
-"""More than thirty years; a container's 64 bits hold it in nanoseconds."""
+_MAX_SECONDS = 1e9
+"""Maximum duration, more than thirty years. Fits into 64 bits in nanoseconds."""
 
-_MODEL, _STYLE, _OUTPUT = "Model", "Look", "Output"
+INPUT, OUTPUT, MODEL, APPEARANCE = "Input", "Output", "Model", "Appearance"
+"""Panels of the help."""
 
 
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a labeled data set.", show_default=False)]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help="Layout of DATA: auto, folders, camvid, notebook, cityscapes or bdd100k.",
+        rich_help_panel="Data",
+    ),
+]
 StreamOption = Annotated[
     int | None,
     typer.Option(
         "--stream",
         metavar="N",
         min=0,
-        help="Video stream to segment, counted from 0 (v:N in FFmpeg).",
-        show_default="the largest; the default one among equals",
-        rich_help_panel="Input",
+        help="Video stream to segment, from 0 (v:N in FFmpeg).",
+        show_default="the largest; among equals the default stream",
+        rich_help_panel=INPUT,
     ),
 ]
 DecoderOption = Annotated[
     Decoder,
-    typer.Option("--decoder", help="nvdec: an NVIDIA card's; gstreamer: a Jetson's.", rich_help_panel="Input"),
+    typer.Option("--decoder", help="Video decoder. nvdec: NVIDIA GPU; gstreamer: Jetson.", rich_help_panel=INPUT),
 ]
 EncoderOption = Annotated[
     Encoder,
-    typer.Option("--encoder", help="nvenc: an NVIDIA card's; gstreamer: a Jetson's.", rich_help_panel="Output"),
+    typer.Option("--encoder", help="Video encoder. nvenc: NVIDIA GPU; gstreamer: Jetson.", rich_help_panel=OUTPUT),
 ]
 Model = Annotated[
     str | None,
@@ -46,7 +56,7 @@ Model = Annotated[
         "-m",
         help="Bundled model (small, nano) or a model file.",
         show_default="small",
-        rich_help_panel=_MODEL,
+        rich_help_panel=MODEL,
     ),
 ]
 Backend = Annotated[
@@ -54,14 +64,17 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         "-b",
-        help="auto, tensorrt, tensorrt-rtx, openvino or torch. auto says what it picked and why.",
-        rich_help_panel=_MODEL,
+        help="Inference backend: auto, tensorrt, tensorrt-rtx, openvino or torch. auto prints its choice.",
+        rich_help_panel=MODEL,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", help="Device of the backend: CPU, GPU.0, cuda:0 ...", show_default="its own", rich_help_panel=_MODEL
+        "--device",
+        help="Device of the backend: CPU, GPU.0, cuda:0 ...",
+        show_default="the backend's default",
+        rich_help_panel=MODEL,
     ),
 ]
 Size = Annotated[
@@ -69,28 +82,28 @@ Size = Annotated[
     typer.Option(
         "--size",
         metavar="WxH",
-        help="Size of the network's input.",
-        show_default="the model's own",
-        rich_help_panel=_MODEL,
+        help="Network input size.",
+        show_default="the model's default",
+        rich_help_panel=MODEL,
     ),
 ]
 FitOption = Annotated[
     Fit,
     typer.Option(
-        "--fit", help="letterbox keeps the picture's aspect; stretch fills the network's input.", rich_help_panel=_MODEL
+        "--fit", help="Fit of frames into the network input. letterbox keeps the aspect ratio.", rich_help_panel=MODEL
     ),
 ]
-ViewOption = Annotated[View, typer.Option("--view", help="What to show.", rich_help_panel=_STYLE)]
+ViewOption = Annotated[View, typer.Option("--view", help="Rendered view.", rich_help_panel=APPEARANCE)]
 Alpha = Annotated[
-    float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the colors.", rich_help_panel=_STYLE)
+    float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the class colors.", rich_help_panel=APPEARANCE)
 ]
 PaletteOption = Annotated[
     str,
     typer.Option(
         "--palette",
         metavar="NAME|FILE",
-        help="street, camvid, cityscapes, model, or a JSON file of class colors.",
-        rich_help_panel=_STYLE,
+        help="Class colors: street, camvid, cityscapes, model, or a JSON file.",
+        rich_help_panel=APPEARANCE,
     ),
 ]
 Only = Annotated[
@@ -98,9 +111,9 @@ Only = Annotated[
     typer.Option(
         "--only",
         metavar="CLASSES",
-        help="Color these classes alone, such as road,car.",
+        help="Color only these classes, such as road,car.",
         show_default="all",
-        rich_help_panel=_STYLE,
+        rich_help_panel=APPEARANCE,
     ),
 ]
 Smooth = Annotated[
@@ -108,20 +121,18 @@ Smooth = Annotated[
     typer.Option(
         "--smooth",
         metavar="0..0.9",
-        help="Steadier classes: share kept of the frames before; 0 is off.",
-        rich_help_panel=_STYLE,
+        help="Temporal smoothing: momentum of the class scores; 0 is off.",
+        rich_help_panel=APPEARANCE,
     ),
 ]
-Legend = Annotated[
-    bool, typer.Option("--legend", help="Draw the class names and their colors.", rich_help_panel=_STYLE)
-]
+Legend = Annotated[bool, typer.Option("--legend", help="Draw the class names and colors.", rich_help_panel=APPEARANCE)]
 Masks = Annotated[
     str | None,
     typer.Option(
         "--masks",
         metavar="PATH",
         help="Also write class indices: a folder of PNGs, or a lossless .mkv. Replaces only earlier masks.",
-        rich_help_panel=_OUTPUT,
+        rich_help_panel=OUTPUT,
     ),
 ]
 StatsFile = Annotated[
@@ -129,26 +140,30 @@ StatsFile = Annotated[
     typer.Option(
         "--stats",
         metavar="FILE.json",
-        help="Write the run's statistics as JSON; - for stdout. Replaces only JSON.",
-        rich_help_panel=_OUTPUT,
+        help="Write statistics as JSON; - for stdout. Replaces only JSON files.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show the cause of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print debug messages and the causes of errors.")]
 
 
-def need(module: str, extra: str) -> None:
-    """Says which extra to install where a module is missing.
+def require_module(module: str, extra: str) -> None:
+    """Check that a module is installed.
+
+    Args:
+        module: name of the module.
+        extra: extra of rtseg that installs it.
 
     Raises:
-        BackendError: it is missing.
+        BackendError: the module is missing. The message names the extra.
     """
     if importlib.util.find_spec(module) is None:
         raise BackendError(f"this needs {module}, which is not installed: `pip install 'rtseg[{extra}]'`")
 
 
 class TrainingProgress:
-    """Shows how far a training run is: a bar with time left on a terminal, each line as it comes elsewhere."""
+    """Progress of a training run: a bar with the remaining time on a terminal, else one line per message."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -166,7 +181,12 @@ class TrainingProgress:
         return self
 
     def show(self, done: float, line: str) -> None:
-        """`done`: share of the run, 0 to 1. `line`: what happened, empty for nothing to tell."""
+        """Update the progress.
+
+        Args:
+            done: completed share of the run, 0 to 1.
+            line: message to print; empty for none.
+        """
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
         if line and not self._quiet:
@@ -181,10 +201,10 @@ class TrainingProgress:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """`640x480` as (640, 480); None stays None.
+    """Parse `640x480` as (640, 480). None returns None.
 
     Raises:
-        OptionError: not of that form.
+        OptionError: the text has another form.
     """
     if text is None:
         return None
@@ -195,10 +215,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_seconds(text: str | None, option: str) -> float | None:
-    """`90`, `1:30` or `0:01:30.5` as seconds; None stays None.
+    """Parse `90`, `1:30` or `0:01:30.5` as seconds. None returns None.
 
     Raises:
-        OptionError: not of that form.
+        OptionError: the text has another form, or the time is too long.
     """
     if text is None:
         return None
@@ -207,16 +227,16 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     seconds = 0.0
     for part in text.strip().split(":"):
         seconds = seconds * 60 + float(part)
-    if seconds > _LONGEST_SECONDS:
-        raise OptionError(f"{option} is '{text}'; no video is so long")
+    if seconds > _MAX_SECONDS:
+        raise OptionError(f"{option} is '{text}'; the maximum is {_MAX_SECONDS:g} seconds")
     return seconds
 
 
 def parse_names(text: str | None) -> tuple[str, ...] | None:
-    """`road, car` as ("road", "car"); None stays None.
+    """Parse `road, car` as ("road", "car"). None returns None.
 
     Raises:
-        OptionError: no name in it.
+        OptionError: the text contains no name.
     """
     if text is None:
         return None
@@ -227,10 +247,10 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def parse_pixels(text: str | None) -> int | None:
-    """`8192x8192`, `67000000` or `67M` as a number of pixels; None stays None.
+    """Parse `8192x8192`, `67000000` or `67M` as a number of pixels. None returns None.
 
     Raises:
-        OptionError: not of that form.
+        OptionError: the text has another form.
     """
     if text is None:
         return None
@@ -242,10 +262,10 @@ def parse_pixels(text: str | None) -> int | None:
 
 
 def parse_protocols(text: str | None) -> tuple[str, ...]:
-    """`file, http` as ("file", "http"); None is none.
+    """Parse `file, http` as ("file", "http"). None returns an empty tuple.
 
     Raises:
-        OptionError: no such protocol, or none named.
+        OptionError: a protocol is unknown, or the text contains none.
     """
     if text is None:
         return ()

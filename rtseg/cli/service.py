@@ -1,4 +1,4 @@
-"""`rtseg service` and `rtseg config`."""
+"""Commands `rtseg service` and `rtseg config`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ config = typer.Typer(no_args_is_help=True, help="Check a configuration file.")
 
 _CONFIG = Path("/etc/rtseg/rtseg.toml")
 _DEVICE_GROUPS = ("video", "render")
-_ONE_SHOT = {"list-cameras", "dry-run", "help", "install-completion", "show-completion"}
+_EXCLUDED = {"list-cameras", "dry-run", "help", "install-completion", "show-completion"}
 _SECRET_VARIABLES = {"url": "RTSEG_URL", "push": "RTSEG_PUSH", "token": "RTSEG_TOKEN"}
 
 
 @service.command("install", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def install(
     context: typer.Context,
-    start: Annotated[bool, typer.Option("--start", help="Start it now and with each boot.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files; write nothing.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start the service now and at each boot.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files instead of writing them.")] = False,
     root: Annotated[Path, typer.Option("--root", metavar="FOLDER", help="Write below this folder.")] = Path("/"),
-    memory_max: Annotated[str, typer.Option("--memory-max", help="End it beyond this; systemd starts it anew.")] = "2G",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the cause of an error.")] = False,
+    memory_max: Annotated[
+        str, typer.Option("--memory-max", help="Memory limit; systemd restarts the service above it.")
+    ] = "2G",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print debug messages and the causes of errors.")
+    ] = False,
 ) -> None:
-    """Write a systemd unit, its user and rtseg.toml; all other options are those of `rtseg live`.
+    """Install a systemd service: the unit, its user, and rtseg.toml. All other options are those of `rtseg live`.
 
     Examples:
 
@@ -50,13 +54,13 @@ def install(
         from rtseg.core.secrets import holds_secret
         from rtseg.live import systemd as s
 
-        table, secrets = without_secrets(table_of(context.args))
+        table, secrets = split_secrets(to_table(context.args))
         if not table and not secrets:
-            raise OptionError("name what is to run, such as `rtseg service install --camera 0 --show web`")
+            raise OptionError("give the options of `rtseg live`, such as `rtseg service install --camera 0 --show web`")
         if any(holds_secret(str(each)) for each in table.get("gst", ())):
             raise OptionError(
-                f"--gst holds a password or a URL that may hold one, and {s.CONFIG} can be read by every user; "
-                "name the camera with --url"
+                f"--gst contains a password or a URL that can contain one, and {s.CONFIG} can be read by every user; "
+                "give the camera with --url"
             )
         record = Path(str(table.get("record", "")))
         unit = s.Service(
@@ -67,16 +71,16 @@ def install(
         )
         files = {s.UNIT: unit.unit(), s.SYSUSERS: s.sysusers(existing_groups()), s.CONFIG: to_toml(table)}
         if secrets:
-            files[s.SECRETS] = "".join(f"{name}={quoted(value)}\n" for name, value in secrets.items())
+            files[s.SECRETS] = "".join(f"{name}={quote_value(value)}\n" for name, value in secrets.items())
         if dry_run:
             for path, text in files.items():
                 print(f"# {path}\n{text if path != s.SECRETS else '# not shown'}")
             return
         try:
             for path, text in files.items():
-                kept = keep_edited(root / path.relative_to("/"), text)
-                if kept is not None:
-                    print_line(f"kept the previous {path.name} as {kept}")
+                backup = back_up_edited(root / path.relative_to("/"), text)
+                if backup is not None:
+                    print_line(f"kept the previous {path.name} as {backup}")
                 write_private(root / path.relative_to("/"), text, 0o600 if path == s.SECRETS else 0o644)
                 print_line(f"wrote {root / path.relative_to('/')}")
         except OSError as error:
@@ -87,7 +91,7 @@ def install(
         commands += [["systemctl", "enable", "--now", s.NAME]] if start else []
         if root != Path("/"):
             return
-        run_all(commands)
+        run_commands(commands)
         print_line(
             f"systemctl status {s.NAME}; journalctl -u {s.NAME} -f" if start else f"systemctl enable --now {s.NAME}"
         )
@@ -95,57 +99,61 @@ def install(
 
 @service.command("run")
 def run(
-    path: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration.")] = _CONFIG,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the cause of an error.")] = False,
+    path: Annotated[Path, typer.Option("--config", metavar="FILE", help="Configuration file.")] = _CONFIG,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print debug messages and the causes of errors.")
+    ] = False,
 ) -> None:
-    """What the unit runs: reads rtseg.toml, waits where earlier runs ended early, becomes `rtseg live`."""
+    """Run `rtseg live` with the options of rtseg.toml. Used by the unit; waits first if earlier runs ended early."""
     with error_handler(verbose):
         from rtseg.cli.config_file import read_config, to_arguments
         from rtseg.live.systemd import pause_before_start
 
         table = read_config(path)
         check_outputs(check_arguments(to_arguments(table, live_options())), path)
-        rest, secrets = without_secrets(table)
-        arguments = to_arguments(rest, live_options())
+        public, secrets = split_secrets(table)
+        arguments = to_arguments(public, live_options())
         state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         pause = pause_before_start(Path(state) / "starts.json") if state else 0.0
         if pause:
             print_line(f"the last run ended early: waiting {pause:g} s")
             time.sleep(pause)
         sys.stdout.flush()
-        # The same process goes on as `rtseg live`, so that signals and systemd's watchdog reach it.
-        # Passwords are not in its arguments, which every user of the machine can read.
+        # The same process becomes `rtseg live`, so that it receives signals and the watchdog of systemd.
+        # Passwords are in environment variables, because every user of the machine can read the arguments.
         os.execve(sys.executable, [sys.executable, "-m", "rtseg", "live", *arguments], {**os.environ, **secrets})
 
 
 @config.callback()
 def _config() -> None:
-    """Check a configuration file."""  # With this, Typer keeps `check` a command of its own.
+    """Check a configuration file."""  # With a callback, `check` is a subcommand even though it is the only one.
 
 
 @config.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration.")] = _CONFIG,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the cause of an error.")] = False,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file.")] = _CONFIG,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print debug messages and the causes of errors.")
+    ] = False,
 ) -> None:
-    """Say whether a configuration is sound: exit code 0, or 1 and what is wrong."""
+    """Check a configuration file. Exit code 0 if it is valid, else 1 with an error message."""
     with error_handler(verbose):
         from rtseg.cli.config_file import read_config, to_arguments
 
         table = read_config(path)
         arguments = to_arguments(table, live_options())
         check_outputs(check_arguments(arguments), path)
-        print_line(f"{path} is sound: {len(arguments)} options")
-        if without_secrets(table)[1] and path.stat().st_mode & 0o004:
-            print_line(f"warning: {path} holds a password and every user can read it: `chmod o-r {path}`")
+        print_line(f"{path} is valid: {len(arguments)} options")
+        if split_secrets(table)[1] and path.stat().st_mode & 0o004:
+            print_line(f"warning: {path} contains a password and every user can read it: `chmod o-r {path}`")
 
 
 def live_options() -> list[Option]:
-    """What `rtseg live` takes, as a configuration may hold it."""
+    """Return the options of `rtseg live` that a configuration can contain."""
     options = []
     for parameter in _live_command().params:
         long = next((name for name in parameter.opts if name.startswith("--")), None)
-        if long is None or long[2:] in _ONE_SHOT:
+        if long is None or long[2:] in _EXCLUDED:
             continue
         negative = next((name for name in parameter.secondary_opts if name.startswith("--")), None)
         flag = bool(getattr(parameter, "is_flag", False))
@@ -154,30 +162,30 @@ def live_options() -> list[Option]:
 
 
 def check_arguments(arguments: list[str]) -> Any:
-    """What the command line makes of the arguments. Raises OptionError where it refuses them."""
+    """Parse arguments of `rtseg live` and return the context. Raises OptionError if they are invalid."""
     from rtseg.core.errors import OptionError
 
     remember_arguments(arguments)
     try:
         return _live_command().make_context("live", list(arguments))
-    except Exception as error:  # of Typer's own copy of click, which has no public name for them
-        say_why = getattr(error, "format_message", None)
-        if say_why is None:
+    except Exception as error:  # usage errors of Typer's copy of click, which have no public name
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:
             raise
-        raise OptionError(" ".join(str(say_why()).split())) from error
+        raise OptionError(" ".join(str(format_message()).split())) from error
 
 
 def check_outputs(context: Any, config_file: Path) -> None:
-    """Raises SinkError where an output of the arguments is the configuration itself; `rtseg live` checks the rest."""
+    """Raise SinkError if an output is the configuration file. `rtseg live` checks all other conflicts."""
     from rtseg.core.path_conflicts import Input, Output, check_paths
 
-    written = {name: context.params.get(name) for name in ("record", "masks", "jsonl", "stats")}
-    outputs = [Output(str(value), f"--{name}") for name, value in written.items() if value is not None]
+    paths = {name: context.params.get(name) for name in ("record", "masks", "jsonl", "stats")}
+    outputs = [Output(str(value), f"--{name}") for name, value in paths.items() if value is not None]
     check_paths([Input(str(config_file), "the configuration")], outputs)
 
 
-def table_of(arguments: list[str]) -> dict[str, Any]:
-    """The configuration that stands for a command line of `rtseg live`: what was given, nothing of the defaults."""
+def to_table(arguments: list[str]) -> dict[str, Any]:
+    """Convert arguments of `rtseg live` to a configuration table. Options that were not given are left out."""
     from enum import Enum
 
     context = check_arguments(arguments)
@@ -193,18 +201,18 @@ def table_of(arguments: list[str]) -> dict[str, Any]:
     return table
 
 
-def without_secrets(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Takes passwords and tokens out of a table, for a file that only root can read.
+def split_secrets(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Split passwords and tokens from a table, for a file that only root can read.
 
     Returns:
-        The rest, and environment variables that say the same.
+        The table without secrets, and environment variables with the secrets.
     """
     secrets: dict[str, str] = {}
     for key in ("url", "push"):
         value = table.get(key, ())
         urls = [str(url) for url in (value if _is_list(value) else [value])]
         if any(is_secret(f"--{key}", url) for url in urls):
-            # Typer separates the URLs of a variable at spaces.
+            # Typer splits the value of the variable at spaces.
             secrets[_SECRET_VARIABLES[key]] = " ".join(re.sub(r"\s", lambda m: quote(m[0]), url) for url in urls)
     if "token" in table:
         secrets[_SECRET_VARIABLES["token"]] = str(table["token"])
@@ -212,13 +220,13 @@ def without_secrets(table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, st
     return {key: value for key, value in table.items() if key not in hidden}, secrets
 
 
-def quoted(value: str) -> str:
-    """A value as systemd's EnvironmentFile= takes it (systemd.exec(5)): backslashes and quotes are escaped."""
+def quote_value(value: str) -> str:
+    """Quote a value for EnvironmentFile= of systemd (systemd.exec(5)): escape backslashes and quotes."""
     return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 
 
 def existing_groups() -> tuple[str, ...]:
-    """Groups of this machine that own cameras and GPUs; a group that does not exist would keep the service from starting."""
+    """Return the existing groups for cameras and GPUs. The service does not start with a group that does not exist."""
     import grp
 
     names = {group.gr_name for group in grp.getgrall()}
@@ -226,7 +234,7 @@ def existing_groups() -> tuple[str, ...]:
 
 
 def write_private(path: Path, text: str, mode: int) -> None:
-    """Writes a file whole, with its mode from the beginning. Raises OSError."""
+    """Write a file atomically; it has the given mode at all times. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -235,16 +243,19 @@ def write_private(path: Path, text: str, mode: int) -> None:
     partial.replace(path)
 
 
-def keep_edited(path: Path, text: str) -> Path | None:
-    """Renames an existing file with other content to the next free `NAME.old`, `NAME.old2`; returns that name. Raises OSError."""
+def back_up_edited(path: Path, text: str) -> Path | None:
+    """Rename an existing file with other content to the first unused name of `NAME.old`, `NAME.old2` … and return it.
+
+    Returns None if there is no such file. Raises OSError.
+    """
     if not path.exists() or path.read_text(encoding="utf-8", errors="replace") == text:
         return None
-    kept = next(kept for n in count(1) if not (kept := path.with_name(f"{path.name}.old{n if n > 1 else ''}")).exists())
-    return path.rename(kept)
+    names = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
-def run_all(commands: list[list[str]]) -> None:
-    """Runs system programs one after the other. Raises SinkError at the first that fails."""
+def run_commands(commands: list[list[str]]) -> None:
+    """Run system programs in order. Raises SinkError at the first failure."""
     import subprocess
 
     from rtseg.core.errors import SinkError

@@ -1,4 +1,4 @@
-"""`rtseg video`."""
+"""Command `rtseg video`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rtseg.core.errors import printable_name
 def video(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Videos, folders or globs; - reads stdin.", show_default=False),
+        typer.Argument(metavar="INPUT...", help="Videos, folders or glob patterns; - for stdin.", show_default=False),
     ],
     output: Annotated[
         str | None,
@@ -22,7 +22,7 @@ def video(
             "--output",
             "-o",
             metavar="OUT",
-            help="File, or folder for several inputs; - writes stdout.",
+            help="Output file, or folder for several inputs; - for stdout.",
             show_default="INPUT.rtseg.mp4",
         ),
     ] = None,
@@ -38,27 +38,28 @@ def video(
     smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
     hud: Annotated[
-        bool, typer.Option("--hud", help="Burn in frames per second and latency.", rich_help_panel="Style")
+        bool, typer.Option("--hud", help="Draw the frame rate and latency.", rich_help_panel=o.APPEARANCE)
     ] = False,
     start: Annotated[
         str | None,
-        typer.Option("--start", metavar="TIME", help="Begin here: seconds or 1:30.", rich_help_panel="Input"),
+        typer.Option("--start", metavar="TIME", help="Start time: seconds or 1:30.", rich_help_panel=o.INPUT),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--duration", metavar="TIME", help="Process this long.", rich_help_panel="Input")
+        str | None,
+        typer.Option("--duration", metavar="TIME", help="Duration: seconds or 1:30.", rich_help_panel=o.INPUT),
     ] = None,
     stream: o.StreamOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="End at the first damage in the input.", rich_help_panel="Input")
+        bool, typer.Option("--strict", help="Stop at the first damage in the input.", rich_help_panel=o.INPUT)
     ] = False,
     max_pixels: Annotated[
         str | None,
         typer.Option(
             "--max-pixels",
             metavar="N|WxH",
-            help="Refuse larger pictures: 8192x8192, 67000000, 67M.",
+            help="Maximum frame size: 8192x8192, 67000000, 67M.",
             show_default="8192x8192",
-            rich_help_panel="Input",
+            rich_help_panel=o.INPUT,
         ),
     ] = None,
     allow_protocols: Annotated[
@@ -66,9 +67,9 @@ def video(
         typer.Option(
             "--allow-protocols",
             metavar="NAMES",
-            help="Let a playlist open what it names by these: file, http, https.",
+            help="Protocols that playlists can use: file, http, https.",
             show_default="none: playlists are refused",
-            rich_help_panel="Input",
+            rich_help_panel=o.INPUT,
         ),
     ] = None,
     decoder: o.DecoderOption = "software",
@@ -76,7 +77,7 @@ def video(
     codec: Annotated[
         str | None,
         typer.Option(
-            "--codec", help="FFmpeg encoder.", show_default="what suits the container, H.264", rich_help_panel="Output"
+            "--codec", help="FFmpeg encoder name.", show_default="H.264, or by container", rich_help_panel=o.OUTPUT
         ),
     ] = None,
     crf: Annotated[
@@ -85,20 +86,20 @@ def video(
             "--crf",
             min=0,
             max=63,
-            help="Quality: lower is better and larger.",
+            help="Quality; lower is better and larger.",
             show_default="23",
-            rich_help_panel="Output",
+            rich_help_panel=o.OUTPUT,
         ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="Encoder's effort.", show_default="veryfast", rich_help_panel="Output"),
+        typer.Option("--preset", help="Encoder preset.", show_default="veryfast", rich_help_panel=o.OUTPUT),
     ] = None,
     audio: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Copy audio and other streams.", rich_help_panel="Output")
+        bool, typer.Option("--audio/--no-audio", help="Copy audio and other streams.", rich_help_panel=o.OUTPUT)
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite/--no-overwrite", help="Replace an existing output.", rich_help_panel="Output")
+        bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing files.", rich_help_panel=o.OUTPUT)
     ] = True,
     masks: o.Masks = None,
     jobs: Annotated[
@@ -107,25 +108,25 @@ def video(
             "--jobs",
             "-j",
             metavar="N|auto",
-            help="Videos at the same time; auto: one for each four cores.",
-            rich_help_panel="Several inputs",
+            help="Number of videos in parallel; auto: one per four cores.",
+            rich_help_panel="Multiple inputs",
         ),
     ] = "1",
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Leave out what is already done and checked, with the same look.",
-            rich_help_panel="Several inputs",
+            help="Skip inputs that are done and verified with the same appearance.",
+            rich_help_panel="Multiple inputs",
         ),
     ] = False,
     stats: o.StatsFile = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Color every pixel of a video by what it shows; sound and timing stay as they are.
+    """Segment videos: color each pixel by its class. Audio and timing do not change.
 
-    Decodes, segments, colors and encodes at the same time, then compares the result with the input before it gets its name.
+    Decoding, inference, rendering and encoding run in parallel. The output is compared with the input before it is renamed.
 
     Examples:
 
@@ -158,10 +159,13 @@ def video(
         keep_opencv_single()
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
         encoding = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
-        begin, length = o.parse_seconds(start, "--start"), o.parse_seconds(duration, "--duration")
-        decodes = choose_decoder(decoder, with_audio=audio)
+        start_seconds = o.parse_seconds(start, "--start")
+        duration_seconds = o.parse_seconds(duration, "--duration")
+        video_decoder = choose_decoder(decoder, with_audio=audio)
         protocols = o.parse_protocols(allow_protocols)
-        reading = InputOptions(begin, length, strict, o.parse_pixels(max_pixels), protocols, decodes, stream)
+        reading = InputOptions(
+            start_seconds, duration_seconds, strict, o.parse_pixels(max_pixels), protocols, video_decoder, stream
+        )
         tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else print_line)
         check_paths(
             [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],
@@ -172,7 +176,7 @@ def video(
             ],
             overwrite=overwrite,
         )
-        at_once = jobs_at_once(jobs, len(tasks))
+        parallel_jobs = jobs_at_once(jobs, len(tasks))
         with Segmenter(
             model,
             backend=backend,
@@ -183,15 +187,15 @@ def video(
             smooth=smooth,
             build_missing=o.build_missing,
         ) as segmenter:
-            style.overlay(segmenter.description)  # a wrong palette or class is told before any file is opened
+            style.overlay(segmenter.description)  # reports an invalid palette or class before any file is opened
             if not quiet:
                 print_line(describe(segmenter))
             result = process_all(
                 tasks,
                 Run(segmenter, style, encoding, reading, quiet),
-                jobs=at_once,
+                jobs=parallel_jobs,
                 resume=resume,
-                on_item=ResultPrinter(len(tasks), quiet).tell,
+                on_item=_ResultPrinter(len(tasks), quiet).print_item,
             )
         if stats:
             write_json(result, stats)
@@ -202,7 +206,7 @@ def video(
 
 
 def describe(segmenter: Any) -> str:
-    """One line: which model runs where, and why there."""
+    """Describe the model, its backend and the reason for the backend in one line."""
     width, height = segmenter.input_size
     return (
         f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
@@ -210,34 +214,36 @@ def describe(segmenter: Any) -> str:
     )
 
 
-def tell(item: dict[str, Any]) -> None:
-    """How a single video went, for people."""
-    print_line("\n".join(_lines(item)))
+def print_result(item: dict[str, Any]) -> None:
+    """Print the result of a single video."""
+    print_line("\n".join(_result_lines(item)))
 
 
-class ResultPrinter:
-    """Says of each video as it ends how it went, on lines that stay together."""
+class _ResultPrinter:
+    """Printer of the results of several videos. The lines of one video stay together."""
 
     def __init__(self, count: int, quiet: bool) -> None:
         self._count, self._quiet = count, quiet
-        self._ended = 0
+        self._finished = 0
 
-    def tell(self, item: dict[str, Any]) -> None:
-        """One more has ended."""
-        self._ended += 1
+    def print_item(self, item: dict[str, Any]) -> None:
+        """Print the result of one video."""
+        self._finished += 1
         if "error" in item:
             print_line(f"rtseg: {one_line(item['error'])}")
         elif not self._quiet:
-            print_line("\n".join(_lines(item, f"[{self._ended} of {self._count}] " if self._count > 1 else "")))
+            print_line(
+                "\n".join(_result_lines(item, f"[{self._finished} of {self._count}] " if self._count > 1 else ""))
+            )
 
 
 def summary(totals: dict[str, Any]) -> str:
-    """Each input with its result, and the sums."""
+    """Format the totals and the result of each input."""
     items = totals["items"]
-    done = [item for item in items if "frames" in item]
+    processed = [item for item in items if "frames" in item]
     skipped = sum("skipped" in item for item in items)
     lines = [
-        f"{len(done) + skipped} of {len(items)} videos done"
+        f"{len(processed) + skipped} of {len(items)} videos done"
         + (f", {skipped} of them before" if skipped else "")
         + f": {totals['frames']['written']} frames in {totals['seconds']:.1f} s, {totals['fps']:.1f} fps"
         + (f", {totals['jobs']} at a time" if totals["jobs"] > 1 else "")
@@ -254,16 +260,16 @@ def summary(totals: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _lines(item: dict[str, Any], place: str = "") -> list[str]:
-    """What is told of one video that did not fail; `place` is its place among several."""
+def _result_lines(item: dict[str, Any], prefix: str = "") -> list[str]:
+    """Format the result of a video that did not fail. `prefix` is its number among several videos."""
     if "skipped" in item:
-        return [f"{place}{printable_name(item['output'])}: {item['skipped']}"]
+        return [f"{prefix}{printable_name(item['output'])}: {item['skipped']}"]
     frames, latency = item["frames"], item["latency_ms"]
-    indent = "  " if place else ""
-    about = [f"{indent}note: {note}" for note in item["notes"]]
-    about += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
+    indent = "  " if prefix else ""
+    details = [f"{indent}note: {note}" for note in item["notes"]]
+    details += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
     result = (
-        f"{place}{printable_name(item['output'])}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
+        f"{prefix}{printable_name(item['output'])}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
         f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {item['bottleneck']}"
     )
-    return [result, *about] if place else [*about, result]
+    return [result, *details] if prefix else [*details, result]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import rtseg
 
-from rtseg.cli.demo_run import ClassKeeper, run_demo
+from rtseg.cli.demo_run import ClassMapCollector, run_demo
 from rtseg.inference.bundled_models import bundled_models
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
@@ -61,14 +61,14 @@ def test_the_demo_is_segmented_as_it_was_drawn(tmp_path: Path, seed: int) -> Non
 
 def test_a_real_street_makes_sense(clips: Path, tmp_path: Path) -> None:
     """Ahead of the bonnet there is road, at the top of the picture sky, tree or building; nowhere the other way round."""
-    keeper = ClassKeeper(every=10)
+    collector = ClassMapCollector(every=10)
     with Segmenter() as segmenter:
         process(
             str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4"), segmenter, Style(), OutputOptions(preset="ultrafast"),
-            quiet=True, extra_sinks=[keeper],
+            quiet=True, extra_sinks=[collector],
         )  # fmt: skip
         names = np.array(segmenter.classes)
-    for classes in keeper.kept.values():
+    for classes in collector.class_maps.values():
         height, width = classes.shape
         ahead = names[classes[int(height * 0.75) : int(height * 0.9), width // 3 : -width // 3]]
         top = names[classes[: height // 12]]

@@ -18,9 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rtseg.cli.config_file import Option, read_config, to_arguments, to_toml
-from rtseg.cli.service import check_arguments, config, live_options, quoted, service, table_of, without_secrets
+from rtseg.cli.service import check_arguments, config, live_options, quote_value, service, to_table, split_secrets
 from rtseg.core.errors import OptionError
-from rtseg.live.controls import LiveNumbers
+from rtseg.live.controls import LiveMetrics
 from rtseg.live.systemd import Notifier, Service, heartbeat, pause_before_start, sysusers
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,7 +54,7 @@ ARGUMENTS = [
 
 
 def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
-    table = table_of(ARGUMENTS)
+    table = to_table(ARGUMENTS)
     assert table == {
         "camera": ["0", "/dev/video2"], "record": "drive.mp4", "split-every": "60", "keep": "10GB", "alpha": 0.4,
         "legend": True, "adaptive": True, "decoder": "auto", "overwrite": False, "view": "mask", "show": ["web"],
@@ -62,7 +62,7 @@ def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rtseg.toml"
     path.write_text(to_toml(table))
     assert read_config(path) == table
-    assert table_of(to_arguments(read_config(path), live_options())) == table
+    assert to_table(to_arguments(read_config(path), live_options())) == table
     names = {option.name for option in live_options()}
     assert {"camera", "url", "gst", "csi", "model", "size", "record", "push", "max-age-ms", "address"} <= names
     assert {"adaptive", "decoder", "encoder", "smooth"} <= names
@@ -124,13 +124,13 @@ def test_flags_with_and_without_a_negative() -> None:
 
 
 def test_secrets_go_into_a_file_of_their_own() -> None:
-    table = table_of(["--url", "rtsp://me:secret@cam/1", "--token", "t0ken", "--show", "web"])
-    rest, secrets = without_secrets(table)
+    table = to_table(["--url", "rtsp://me:secret@cam/1", "--token", "t0ken", "--show", "web"])
+    rest, secrets = split_secrets(table)
     assert rest == {"show": ["web"]}
     assert secrets == {"RTSEG_URL": "rtsp://me:secret@cam/1", "RTSEG_TOKEN": "t0ken"}
-    assert without_secrets({"url": ["rtsp://cam/1"]}) == ({"url": ["rtsp://cam/1"]}, {})
-    assert without_secrets({"url": "rtsp://cam/1?pwd=my secret"}) == ({}, {"RTSEG_URL": "rtsp://cam/1?pwd=my%20secret"})
-    assert without_secrets({"push": ["rtmp://live/app/KEY"]}) == ({}, {"RTSEG_PUSH": "rtmp://live/app/KEY"})
+    assert split_secrets({"url": ["rtsp://cam/1"]}) == ({"url": ["rtsp://cam/1"]}, {})
+    assert split_secrets({"url": "rtsp://cam/1?pwd=my secret"}) == ({}, {"RTSEG_URL": "rtsp://cam/1?pwd=my%20secret"})
+    assert split_secrets({"push": ["rtmp://live/app/KEY"]}) == ({}, {"RTSEG_PUSH": "rtmp://live/app/KEY"})
 
 
 def test_service_install_refuses_a_pipeline_with_a_password(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_service_install_refuses_a_pipeline_with_a_password(tmp_path: Path) -> N
 
 
 def test_environment_file_holds_quotes_and_backslashes_as_systemd_reads_them() -> None:
-    assert quoted('a"b\\c$d') == '"a\\"b\\\\c\\$d"'
+    assert quote_value('a"b\\c$d') == '"a\\"b\\\\c\\$d"'
 
 
 def test_config_check_warns_of_a_password_that_everyone_can_read(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -
 def test_paths_that_a_unit_cannot_hold(program: str) -> None:
     with pytest.raises(OptionError, match="absolute path"):
         Service(Path(program)).unit()
-    with pytest.raises(OptionError, match="limit of memory"):
+    with pytest.raises(OptionError, match="memory limit"):
         Service(Path("/opt/rtseg/bin/python3"), memory_max="2 apples").unit()
 
 
@@ -275,14 +275,14 @@ def test_the_notifier_finds_abstract_sockets() -> None:
 
 
 def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path, systemd: socket.socket) -> None:
-    numbers = LiveNumbers()
+    numbers = LiveMetrics()
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
     with heartbeat(numbers, notifier):
         numbers.publish({"frames": {"read": 10}, "now": {"shown_fps": 9, "capture_fps": 10, "age_ms": {"p99": 40}}})
         assert systemd.recv(1000) == b"READY=1"
         assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=9.0 of 10.0 fps, age p99 40 ms"
         numbers.publish({"frames": {"read": 10}, "disconnects": {"connected": False}})
-        assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=camera lost, trying again"
+        assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=camera disconnected, reconnecting"
         numbers.publish(
             {"frames": {"read": 10}, "disconnects": {"connected": True}}
         )  # said to deliver, but nothing moves

@@ -22,7 +22,7 @@ from live_server import RtspServer, encode_rtp, paced
 from typer.testing import CliRunner
 
 from rtseg.cli.app import app
-from rtseg.cli.service import without_secrets
+from rtseg.cli.service import split_secrets
 from rtseg.core.errors import OptionError, RtsegError
 from rtseg.core.frame import Color, StreamInfo
 from rtseg.core.process_title import masked
@@ -195,7 +195,7 @@ def test_no_formatter_or_error_repeats_a_secret(drawn: tuple[str, str]) -> None:
         said_by(lambda: find_inputs(urls=[url], realtime=True)[0].title),
         said_by(lambda: find_files([url]) and "a file"),
         said_by(lambda: Outputs(record=url, push=(url,)).check()),
-        said_by(lambda: without_secrets({"url": [url], "push": [url]})[0]),
+        said_by(lambda: split_secrets({"url": [url], "push": [url]})[0]),
         redacted_pipeline(f"rtspsrc location='{url}' ! decodebin") if "://" in url else "",
         explain([f"ERROR: from element /a: Could not open {url}. (Generic)"], 1) if "://" in url else "",
     ]

@@ -1,0 +1,231 @@
+"""Command `rtseg eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rtseg.cli import options as o
+from rtseg.cli.errors import error_handler, print_line
+
+
+def evaluate(
+    data: o.Data,
+    split: Annotated[str, typer.Option("--split", help="Split: train, val or test.", rich_help_panel="Data")] = "val",
+    layout: o.LayoutOption = "auto",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Maximum number of images, evenly spread.",
+            show_default="all",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    flicker: Annotated[
+        bool,
+        typer.Option("--flicker", help="Measure flicker instead. DATA is a video or a folder of consecutive frames."),
+    ] = False,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            "--smooth",
+            metavar="0..0.9",
+            help="Temporal smoothing as in `video`. Requires consecutive frames of one video.",
+        ),
+    ] = 0.0,
+    model: o.Model = None,
+    backend: o.Backend = "auto",
+    device: o.Device = None,
+    size: o.Size = None,
+    json: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write the results as JSON; - for stdout. Replaces only JSON files.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(
+            "--chart",
+            metavar="FILE.png",
+            help="Write the confusion matrix as an image. Replaces only charts of rtseg.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            "--worst",
+            metavar="FILE.png",
+            help="Write the worst images with truth and prediction. Replaces only charts of rtseg.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Evaluate a model on a labeled data set: pixel accuracy without Void, IoU of each class, confusion matrix.
+
+    Works with every model file and backend, at the resolution of the labels. Classes are matched by name, spelling and known
+    synonyms; classes without a counterpart are listed and not scored. The mean IoU is over the classes that occur in the labels.
+
+    Examples:
+
+        rtseg eval path/to/camvid --split val --json val.json --worst worst.png
+
+        rtseg eval drive.mp4 --flicker
+    """
+    with error_handler(verbose):
+        from rtseg.cli.video import describe
+        from rtseg.core.errors import OptionError
+        from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
+        from rtseg.inference.segmenter import Segmenter
+        from rtseg.models.evaluation.layouts import open_dataset
+
+        if data.is_file() and not flicker:
+            raise OptionError(f"{data} is a file, not the folder of a data set; for a video give --flicker")
+        if smooth and worst:
+            raise OptionError("--worst shows single images, --smooth needs consecutive frames; give only one of them")
+        data_files = _flicker_inputs(data) if flicker else dataset_inputs(open_dataset(data, layout))
+        check_paths([*data_files, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
+
+        with Segmenter(
+            model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth, build_missing=o.build_missing
+        ) as segmenter:
+            if not quiet:
+                print_line(describe(segmenter))
+            if flicker:
+                _flicker(data, segmenter, json, quiet)
+            else:
+                _evaluate(data, split, layout, limit, segmenter, json, chart, worst, quiet)
+
+
+def dataset_inputs(dataset: Any) -> list[Any]:
+    """Return all files of a data set as `rtseg.core.path_conflicts.Input`."""
+    from rtseg.core.path_conflicts import Input
+
+    pairs = [pair for split in dataset.splits.values() for pair in split]
+    lists = [dataset.root / name for name in ("classes.txt", "codes.txt", "valid.txt")]
+    files = [*lists, *(pair.image for pair in pairs), *(pair.label for pair in pairs)]
+    return [Input(str(path), "the data set's") for path in files]
+
+
+def _flicker_inputs(data: Path) -> list[Any]:
+    """Return the files that `--flicker` reads, a video or the images in a folder, as `rtseg.core.path_conflicts.Input`."""
+    from rtseg.core.path_conflicts import Input
+
+    return [Input(str(path)) for path in (sorted(data.iterdir()) if data.is_dir() else [data])]
+
+
+def _evaluate(
+    data: Path,
+    split: str,
+    layout: str,
+    limit: int | None,
+    segmenter: Any,
+    json: str | None,
+    chart: Path | None,
+    worst: Path | None,
+    quiet: bool,
+) -> None:
+    from rtseg.core.files import write_json
+    from rtseg.core.progress import Progress
+    from rtseg.models.evaluation.evaluate import evaluate as run
+    from rtseg.models.evaluation.layouts import open_dataset
+    from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
+
+    dataset = open_dataset(data, layout)
+    with Progress("evaluating", len(dataset.pairs(split)), unit="images", quiet=quiet) as progress:
+        result = run(
+            partial(segmenter, smoothing=segmenter.new_smoothing()),
+            dataset,
+            split,
+            classes=segmenter.classes,
+            limit=limit,
+            progress=lambda done, of: progress.advance(),
+        )
+    if chart is not None:
+        draw_confusion_matrix(result, chart)
+    if worst is not None:
+        draw_worst_images(result, segmenter, dataset, segmenter.palette, worst)
+    if json:
+        run_info = {"model": segmenter.description.name, "backend": segmenter.backend, "precision": segmenter.precision}
+        write_json({**run_info, **result.to_json()}, json)
+    if not quiet:
+        for mine, theirs, kind in result.match.renamed():
+            note = " (similar, not the same)" if kind == "similar" else ""
+            print_line(f"'{theirs}' of the labels is '{mine}' of the model{note}")
+        for line in result.match.ambiguous:
+            print_line(f"warning: {line}; not matched")
+        if result.match.model_only:
+            print_line(
+                f"classes of the model that the labels do not have: {', '.join(result.match.model_only)}; "
+                "predictions of them are errors"
+            )
+        for line in result.warnings:
+            print_line(f"warning: {line}")
+    if json != "-":
+        _print_results(result)
+
+
+def _print_results(result: Any) -> None:
+    from rtseg.models.evaluation.label_report import percent
+
+    width = max(14, *(len(name) for name in result.classes))
+    for name, iou in result.iou.items():
+        print(f"  {name:<{width}} IoU {iou:.4f}")
+    for name, reason in result.not_scored.items():
+        print(f"  {name:<{width}} not scored: {reason}")
+    print(_confusion_table(result.classes, result.confusion.tolist()))
+    print(f"pixel accuracy {result.pixel_accuracy:.4f}")
+    print(f"mean IoU       {result.miou:.4f} over {len(result.iou)} of {len(result.classes)} classes")
+    if result.match.data_only:
+        print(f"               {result.miou_all_classes:.4f} with 0 for the classes that the model does not have")
+        print(
+            f"not scored     {percent(result.not_scored_share)} of the labeled pixels: classes that the model does not have"
+        )
+    print(f"Void           {percent(result.labels.void_share)} of all pixels, not counted")
+
+
+def _confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    """Format the confusion matrix: a row for each true class, in percent of its pixels. Values that round to 0 are blank."""
+    short = [name[:5] for name in classes]
+    lines = [
+        "confusion: true class (row), predicted class (column), percent:",
+        " " * 16 + "".join(f"{name:>6}" for name in short),
+    ]
+    for name, row in zip(classes, confusion, strict=True):
+        shares = [100 * count / max(1, sum(row)) for count in row[: len(classes)]]
+        lines.append(f"  {name:<14}" + "".join(f"{share:6.0f}" if share >= 0.5 else " " * 6 for share in shares))
+    return "\n".join(lines)
+
+
+def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
+    from rtseg.core.files import write_json
+    from rtseg.core.progress import Progress
+    from rtseg.models.evaluation.evaluate import flicker as measure_flicker
+    from rtseg.video.image import frame_images
+
+    smoothing = segmenter.new_smoothing()
+    with Progress("frames", None, quiet=quiet) as progress:
+
+        def predictions() -> Any:
+            for rgb in frame_images(data):
+                yield rgb, segmenter(rgb, smoothing)
+                progress.advance()
+
+        result = measure_flicker(predictions())
+    if json:
+        write_json({"flicker": result.share, "still": result.still, "frames": result.frames}, json)
+    if json != "-":
+        print(f"flicker        {result.share:.4f} of the still pixels change class from frame to frame")
+        print(f"still pixels   {result.still:.4f} of all, over {result.frames} frames")
