@@ -59,7 +59,7 @@ def live(
             "--camera-format",
             metavar="mjpeg|yuyv|h264",
             show_default="the camera's default",
-            help="Requested pixel format.",
+            help="Requested format.",
         ),
     ] = None,
     realtime: Annotated[bool, _option(o.INPUT, "--realtime", help="Play files at their frame rate.")] = False,
@@ -71,7 +71,11 @@ def live(
     show: Annotated[
         list[str] | None,
         _option(
-            o.OUTPUT, "--show", metavar="window|web|none", show_default="window, else web", help="Display. Repeatable."
+            o.OUTPUT,
+            "--show",
+            metavar="window|web|none",
+            show_default="window, else web",
+            help="Display of the rendered video. Repeatable.",
         ),
     ] = None,
     record: Annotated[
@@ -118,7 +122,8 @@ def live(
     masks: o.Masks = None,
     stats: o.StatsFile = None,
     max_age_ms: Annotated[
-        float | None, _option(_LATENCY, "--max-age-ms", min=1, help="Maximum age of a displayed frame.")
+        float | None,
+        _option(_LATENCY, "--max-age-ms", min=1, help="Maximum age of a displayed frame, in milliseconds."),
     ] = None,
     every_frame: Annotated[
         bool, _option(_LATENCY, "--every-frame", help="Process every frame and accept delay; drop none.")

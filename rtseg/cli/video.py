@@ -152,7 +152,7 @@ def video(
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
         from rtseg.render.style import Style
-        from rtseg.video.batch import Run, jobs_at_once, process_all
+        from rtseg.video.batch import BatchOptions, parse_jobs, process_all
         from rtseg.video.output_names import name_tasks
 
         keep_memory_flat()
@@ -176,7 +176,7 @@ def video(
             ],
             overwrite=overwrite,
         )
-        parallel_jobs = jobs_at_once(jobs, len(tasks))
+        parallel_jobs = parse_jobs(jobs, len(tasks))
         with Segmenter(
             model,
             backend=backend,
@@ -192,7 +192,7 @@ def video(
                 print_line(describe(segmenter))
             result = process_all(
                 tasks,
-                Run(segmenter, style, encoding, reading, quiet),
+                BatchOptions(segmenter, style, encoding, reading, quiet),
                 jobs=parallel_jobs,
                 resume=resume,
                 on_item=_ResultPrinter(len(tasks), quiet).print_item,

@@ -1,14 +1,14 @@
-"""The command line as a user meets it: help, exit codes, one line for each error, files that are whole or not there."""
+"""Command line: help, exit codes, one-line errors, and output files that are complete or absent."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import av
@@ -25,8 +25,8 @@ COMMANDS = ("video", "image", "demo", "train", "eval", "models", "doctor")
 HEAVY = ("numpy", "cv2", "av", "openvino", "torch", "onnx")
 
 
-def draw(path: Path, frames: int = 30, size: tuple[int, int] = (320, 192), audio: bool = False) -> Path:
-    """A video of flat stripes in the classes' own colors that move by four pixels a frame."""
+def write_stripes(path: Path, frames: int = 30, size: tuple[int, int] = (320, 192), audio: bool = False) -> Path:
+    """Write a video of stripes in the colors of the classes that move by four pixels per frame."""
     width, height = size
     table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
     with av.open(str(path), "w") as container:
@@ -34,28 +34,28 @@ def draw(path: Path, frames: int = 30, size: tuple[int, int] = (320, 192), audio
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
             stripes = ((np.arange(width) + 4 * index) // 32) % len(table)
-            picture = np.ascontiguousarray(np.broadcast_to(table[stripes], (height, width, 3)))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.ascontiguousarray(np.broadcast_to(table[stripes], (height, width, 3)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw(tmp_path_factory.mktemp("drive") / "drive.mp4")
+    return write_stripes(tmp_path_factory.mktemp("drive") / "drive.mp4")
 
 
 @pytest.fixture(scope="module")
 def long_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw(tmp_path_factory.mktemp("long") / "long.mp4", frames=1500, size=(640, 384))
+    return write_stripes(tmp_path_factory.mktemp("long") / "long.mp4", frames=1500, size=(640, 384))
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_reads_without_loading_anything_heavy(command: str) -> None:
+def test_help_imports_no_heavy_module(command: str) -> None:
     script = (
         "import sys\nfrom rtseg.cli.app import main\n"
         f"sys.argv = ['rtseg', *{[command] if command else []!r}, '--help']\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "try:\n    main()\nexcept SystemExit as exit:\n    code = exit.code\n"
         f"print('loaded', code, [m for m in {HEAVY!r} if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=True)
@@ -63,26 +63,26 @@ def test_help_reads_without_loading_anything_heavy(command: str) -> None:
     assert "loaded 0 []" in result.stdout
 
 
-def test_version() -> None:
+def test_version_is_printed() -> None:
     assert rtseg("--version").stdout.startswith("rtseg 0.")
 
 
-def test_wrong_usage_is_2() -> None:
+def test_usage_error_exits_with_2() -> None:
     assert rtseg("video").returncode == 2
     assert rtseg("video", "x.mp4", "--alpha", "2").returncode == 2
     assert rtseg("no-such-command").returncode == 2
 
 
-def test_video_keeps_frames_and_writes_statistics(drive: Path, tmp_path: Path) -> None:
+def test_video_keeps_all_frames_and_writes_statistics(drive: Path, tmp_path: Path) -> None:
     out, stats = tmp_path / "out.mp4", tmp_path / "run.json"
     result = rtseg("video", drive, "-o", out, "--model", MODEL, "--stats", stats, "--hud", "--legend")
     assert result.returncode == 0, result.stderr
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 30
         assert container.streams.video[0].average_rate == 30
-    told = json.loads(stats.read_text())
-    assert told["frames"] == {"read": 30, "segmented": 30, "written": 30, "dropped": 0, "corrupt": 0}
-    assert set(told) >= {
+    report = json.loads(stats.read_text())
+    assert report["frames"] == {"read": 30, "segmented": 30, "written": 30, "dropped": 0, "corrupt": 0}
+    assert set(report) >= {
         "rtseg",
         "command",
         "input",
@@ -94,7 +94,7 @@ def test_video_keeps_frames_and_writes_statistics(drive: Path, tmp_path: Path) -
         "seconds",
         "fps",
     }
-    assert set(told) >= {
+    assert set(report) >= {
         "cpu_seconds",
         "peak_rss_mib",
         "latency_ms",
@@ -104,12 +104,12 @@ def test_video_keeps_frames_and_writes_statistics(drive: Path, tmp_path: Path) -
         "warmup_ms",
         "fidelity",
     }
-    assert set(told["stages"]) == {"decode", "infer", "overlay", "encode"}
+    assert set(report["stages"]) == {"decode", "infer", "overlay", "encode"}
     assert list(tmp_path.glob("*.partial*")) == []
     assert result.stdout == ""
 
 
-def test_statistics_go_to_stdout_alone(drive: Path, tmp_path: Path) -> None:
+def test_stdout_contains_only_statistics(drive: Path, tmp_path: Path) -> None:
     result = rtseg("video", drive, "-o", tmp_path / "out.mp4", "--model", MODEL, "--stats", "-")
     assert json.loads(result.stdout)["command"] == "video"
 
@@ -138,7 +138,7 @@ def test_statistics_go_to_stdout_alone(drive: Path, tmp_path: Path) -> None:
     ],
     ids=lambda value: "-".join(value[:4]).replace("/", "_") if isinstance(value, tuple) else None,
 )
-def test_errors_are_one_line_and_leave_nothing(
+def test_errors_are_one_line_and_leave_no_files(
     drive: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     (tmp_path / "notes.txt").write_text("Not a video at all.\n" * 50)
@@ -155,7 +155,7 @@ def test_errors_are_one_line_and_leave_nothing(
     assert drive.read_bytes() == before
 
 
-def test_several_inputs_one_broken(drive: Path, tmp_path: Path) -> None:
+def test_batch_continues_after_broken_input(drive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "drives"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(drive.read_bytes())
@@ -164,12 +164,12 @@ def test_several_inputs_one_broken(drive: Path, tmp_path: Path) -> None:
     result = rtseg("video", folder, "-o", tmp_path / "out", "--model", MODEL, "--stats", tmp_path / "all.json")
     assert result.returncode == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".rtseg-done.jsonl", "a.mp4", "c d ü.mp4"]
-    told = json.loads((tmp_path / "all.json").read_text())
-    assert told["frames"]["written"] == 60
-    assert [("error" in item) for item in told["items"]] == [False, True, False]
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert report["frames"]["written"] == 60
+    assert [("error" in item) for item in report["items"]] == [False, True, False]
 
 
-def test_no_overwrite_keeps_what_is_there(drive: Path, tmp_path: Path) -> None:
+def test_no_overwrite_keeps_existing_file(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_text("precious")
     result = rtseg("video", drive, "-o", tmp_path / "out.mp4", "--no-overwrite", "--model", MODEL, "-q")
     assert result.returncode == 1
@@ -177,14 +177,14 @@ def test_no_overwrite_keeps_what_is_there(drive: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_text() == "precious"
 
 
-def frames_of(path: Path) -> int:
+def count_frames(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_a_playable_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
     source, out = long_drive, tmp_path / "out.mp4"
     command = [
         sys.executable,
@@ -200,27 +200,29 @@ def test_an_interrupt_leaves_a_playable_file(long_drive: Path, tmp_path: Path, n
         "medium",
         "-q",
     ]
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores SIGINT
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
-        kept = tmp_path / "out.partial.mp4"
+    reset_sigint = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a test run in the background ignores SIGINT
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as process:
+        partial = tmp_path / "out.partial.mp4"
         deadline = time.monotonic() + 120
         while (
             time.monotonic() < deadline
             and process.poll() is None
-            and not (kept.exists() and kept.stat().st_size > 20_000)
+            and not (partial.exists() and partial.stat().st_size > 20_000)
         ):
             time.sleep(0.05)
         process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
     assert not out.exists()
-    assert str(kept) in said
-    assert 0 < frames_of(kept) < 1500
+    assert str(partial) in stderr
+    assert 0 < count_frames(partial) < 1500
 
 
 @pytest.mark.parametrize("failure", ["'libGL.so.1: cannot open'", "'libxcb.so.1: cannot open', name='cv2'"])
-def test_an_opencv_that_does_not_load_names_the_packages(tmp_path: Path, failure: str) -> None:
+def test_broken_opencv_error_names_packages(tmp_path: Path, failure: str) -> None:
     (tmp_path / "cv2.py").write_text(f"raise ImportError({failure})")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     result = rtseg("video", "drive.mp4", "-o", "out.mp4", env=environment)
@@ -228,7 +230,7 @@ def test_an_opencv_that_does_not_load_names_the_packages(tmp_path: Path, failure
     told_in_one_line(result, "does not load", "libgl1", "opencv-python-headless")
 
 
-def test_doctor_and_models_speak_json() -> None:
+def test_doctor_writes_json() -> None:
     result = rtseg("doctor", "--json", "-")
     topics = {finding["topic"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert topics["backend"]["state"] == "ok"

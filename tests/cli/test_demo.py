@@ -1,4 +1,4 @@
-"""The bundled models on pictures whose truth is known, through the whole road."""
+"""Bundled models on videos with known classes, through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from rtseg.video.process import process
 pytestmark = pytest.mark.timeout(180)
 
 
-def test_small_is_the_default_and_both_say_what_they_are() -> None:
+def test_bundled_models_have_metadata_and_small_is_default() -> None:
     assert list(bundled_models()) == ["small", "nano", "small-int8"]
-    told = json.loads(rtseg("models", "--json", "-").stdout)
+    models = json.loads(rtseg("models", "--json", "-").stdout)
     for name in ("small", "nano"):
-        assert told[name]["classes"][3] == "road"
-        assert "CamVid" in told[name]["trained_on"]
-        assert "not for commercial use" in told[name]["license"]
-        assert told[name]["precision"] == "fp16"
-        assert 0.5 < told[name]["metrics"]["val/pixel_accuracy"] < 1
+        assert models[name]["classes"][3] == "road"
+        assert "CamVid" in models[name]["trained_on"]
+        assert "not for commercial use" in models[name]["license"]
+        assert models[name]["precision"] == "fp16"
+        assert 0.5 < models[name]["metrics"]["val/pixel_accuracy"] < 1
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_int8_is_the_default_where_the_processor_is_fastest_so(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+def test_int8_is_default_only_on_cpus_with_vnni(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr("rtseg.inference.bundled_models.has_vnni", lambda: fast)
-    picture, _ = SyntheticDrive(480, 360, 1).frame(0)
+    image, _ = SyntheticDrive(480, 360, 1).frame(0)
     with Segmenter(backend="openvino") as default, Segmenter("small", backend="openvino") as named:
         assert (default.precision == "int8", "INT8" in default.reason) == (fast, fast)
         assert named.precision in ("bf16", "fp32")
-        assert (default(picture) == named(picture)).mean() > 0.98
+        assert (default(image) == named(image)).mean() > 0.98
     with Segmenter(backend="openvino", smooth=0.5) as smooth:
         assert smooth.precision in ("bf16", "fp32")
 
 
 @pytest.mark.parametrize("seed", [0, 11])
-def test_the_demo_is_segmented_as_it_was_drawn(tmp_path: Path, seed: int) -> None:
+def test_demo_result_agrees_with_known_classes(tmp_path: Path, seed: int) -> None:
     with Segmenter() as segmenter:
         result = run_demo(
             str(tmp_path / "demo.mp4"), segmenter, Style("side-by-side"), OutputOptions(preset="ultrafast"),
@@ -59,8 +59,8 @@ def test_the_demo_is_segmented_as_it_was_drawn(tmp_path: Path, seed: int) -> Non
         assert container.streams.video[0].width == 960
 
 
-def test_a_real_street_makes_sense(clips: Path, tmp_path: Path) -> None:
-    """Ahead of the bonnet there is road, at the top of the picture sky, tree or building; nowhere the other way round."""
+def test_real_street_has_road_ahead_and_sky_above(clips: Path, tmp_path: Path) -> None:
+    """Check that the area ahead of the hood is road, and the top of the frame is sky, tree or building."""
     collector = ClassMapCollector(every=10)
     with Segmenter() as segmenter:
         process(

@@ -1,4 +1,4 @@
-"""The service: a unit that systemd takes, a configuration that is checked, signs of life, pauses after failures."""
+"""Service: systemd unit, configuration file, watchdog notifications, restart delays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rtseg.cli.config_file import Option, read_config, to_arguments, to_toml
-from rtseg.cli.service import check_arguments, config, live_options, quote_value, service, to_table, split_secrets
+from rtseg.cli.service import check_arguments, config, live_options, quote_value, service, split_secrets, to_table
 from rtseg.core.errors import OptionError
 from rtseg.live.controls import LiveMetrics
 from rtseg.live.systemd import Notifier, Service, heartbeat, pause_before_start, sysusers
@@ -53,7 +53,7 @@ ARGUMENTS = [
 # Configuration
 
 
-def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
+def test_configuration_supports_every_option_of_live(tmp_path: Path) -> None:
     table = to_table(ARGUMENTS)
     assert table == {
         "camera": ["0", "/dev/video2"], "record": "drive.mp4", "split-every": "60", "keep": "10GB", "alpha": 0.4,
@@ -70,14 +70,14 @@ def test_every_option_of_live_can_stand_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['a "b" \\ c', "Straße\tx\n", "\x01", "日本"])
-def test_any_text_survives(tmp_path: Path, text: str) -> None:
+def test_toml_round_trip_keeps_any_text(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rtseg.toml"
     path.write_text(to_toml({"gst": [text]}), encoding="utf-8")
     assert read_config(path) == {"gst": [text]}
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[live]\ncamra = 0\n", "no option 'camra'; did you mean 'camera'"),
         ("[live]\nalpha = 3\n", "--alpha.*1"),
@@ -88,45 +88,45 @@ def test_any_text_survives(tmp_path: Path, text: str) -> None:
         ("[live]\nmodel = ['a', 'b']\n", "'model' takes one value"),
         ("[live]\nrecord = true\n", "'record' can't be true"),
         ("[live]\nrecord = {a = 1}\n", "can't"),
-        ("[video]\ncrf = 3\n", r"'video' does not belong there"),
-        ("camera = 0\n", "'camera' does not belong there"),
+        ("[video]\ncrf = 3\n", r"'video' is not allowed there"),
+        ("camera = 0\n", "'camera' is not allowed there"),
         ("", r"no table \[live\]"),
         ("[live\n", "not valid TOML"),
     ],
 )
-def test_a_wrong_configuration_is_told_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_configuration_is_a_one_line_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rtseg.toml"
     path.write_text(text)
-    with pytest.raises(OptionError, match=says) as failure:
+    with pytest.raises(OptionError, match=message) as failure:
         check_arguments(to_arguments(read_config(path), live_options()))
     assert "\n" not in str(failure.value)
     result = CliRunner().invoke(config, ["check", str(path)])
     assert result.exit_code == 1
 
 
-def test_config_check_of_a_sound_file(tmp_path: Path) -> None:
+def test_config_check_accepts_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "rtseg.toml"
     path.write_text('[live]\ncamera = 0\nshow = "web"\n')
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", "from rtseg.cli.service import config; config()", "check", str(path)],
         capture_output=True, text=True, timeout=150,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "is sound: 2 options" in done.stderr
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "is valid: 2 options" in result.stderr
     with pytest.raises(OptionError, match="can't read"):
         read_config(tmp_path / "missing.toml")
 
 
-def test_flags_with_and_without_a_negative() -> None:
+def test_false_flag_uses_its_negative_option_if_any() -> None:
     options = [Option("legend", is_flag=True), Option("overwrite", is_flag=True, negative="--no-overwrite")]
     assert to_arguments({"legend": False, "overwrite": False}, options) == ["--no-overwrite"]
     assert to_arguments({"legend": True, "overwrite": True}, options) == ["--legend", "--overwrite"]
 
 
-def test_secrets_go_into_a_file_of_their_own() -> None:
+def test_secrets_are_split_from_the_configuration() -> None:
     table = to_table(["--url", "rtsp://me:secret@cam/1", "--token", "t0ken", "--show", "web"])
-    rest, secrets = split_secrets(table)
-    assert rest == {"show": ["web"]}
+    public, secrets = split_secrets(table)
+    assert public == {"show": ["web"]}
     assert secrets == {"RTSEG_URL": "rtsp://me:secret@cam/1", "RTSEG_TOKEN": "t0ken"}
     assert split_secrets({"url": ["rtsp://cam/1"]}) == ({"url": ["rtsp://cam/1"]}, {})
     assert split_secrets({"url": "rtsp://cam/1?pwd=my secret"}) == ({}, {"RTSEG_URL": "rtsp://cam/1?pwd=my%20secret"})
@@ -137,16 +137,16 @@ def test_service_install_refuses_a_pipeline_with_a_password(tmp_path: Path) -> N
     arguments = ["install", "--root", str(tmp_path), "--gst", "rtspsrc location=rtsp://me:secret@cam/1 ! decodebin"]
     result = CliRunner().invoke(service, arguments)
     assert result.exit_code == 1
-    assert "--gst holds a password" in result.output
+    assert "--gst contains a password" in result.output
     assert "secret" not in result.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_environment_file_holds_quotes_and_backslashes_as_systemd_reads_them() -> None:
+def test_environment_file_escapes_quotes_and_backslashes() -> None:
     assert quote_value('a"b\\c$d') == '"a\\"b\\\\c\\$d"'
 
 
-def test_config_check_warns_of_a_password_that_everyone_can_read(tmp_path: Path) -> None:
+def test_config_check_warns_about_world_readable_password(tmp_path: Path) -> None:
     path = tmp_path / "rtseg.toml"
     path.write_text('[live]\nurl = "rtsp://me:s3cret@cam/1"\n')
     path.chmod(0o644)
@@ -201,14 +201,14 @@ def test_dry_run_writes_nothing_and_hides_secrets(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder_without_spaces() -> Iterator[Path]:
-    """A unit can't hold a path with spaces, which a user's folder for temporary files may have."""
+    """Folder without spaces in its path. A unit can't contain a path with spaces, and the user's TMPDIR may have some."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.mark.system("systemd-analyze")
 @pytest.mark.parametrize("shares_tmp", [False, True])
-def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -> None:
+def test_systemd_analyze_accepts_the_unit(folder_without_spaces: Path, shares_tmp: bool) -> None:
     tmp_path = folder_without_spaces
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\n")
@@ -218,8 +218,8 @@ def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=150
     )
-    complaints = [line for line in done.stderr.splitlines() if "rtseg" in line and "nvargus" not in line]
-    assert (done.returncode, complaints) == (0, [])
+    errors = [line for line in done.stderr.splitlines() if "rtseg" in line and "nvargus" not in line]
+    assert (done.returncode, errors) == (0, [])
     broken = tmp_path / "broken.service"
     broken.write_text(unit.read_text().replace("Type=notify", "Type=nonsense").replace("WatchdogSec=30", "Watchdog=30"))
     done = subprocess.run(
@@ -229,18 +229,18 @@ def test_systemd_takes_the_unit(folder_without_spaces: Path, shares_tmp: bool) -
 
 
 @pytest.mark.parametrize("program", ["python3", "/opt/my rtseg/python3", "/opt/%h/python3"])
-def test_paths_that_a_unit_cannot_hold(program: str) -> None:
+def test_unit_refuses_invalid_paths_and_memory_limits(program: str) -> None:
     with pytest.raises(OptionError, match="absolute path"):
         Service(Path(program)).unit()
     with pytest.raises(OptionError, match="memory limit"):
         Service(Path("/opt/rtseg/bin/python3"), memory_max="2 apples").unit()
 
 
-def test_the_user_belongs_to_the_groups_of_the_devices() -> None:
+def test_user_is_member_of_device_groups() -> None:
     assert sysusers(("video", "render")).splitlines()[1:] == ["m rtseg video", "m rtseg render"]
 
 
-# Signs of life
+# Watchdog
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
         yield listening
 
 
-def test_the_notifier_speaks_the_protocol(tmp_path: Path, systemd: socket.socket) -> None:
+def test_notifier_sends_protocol_messages(tmp_path: Path, systemd: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"})
     assert notifier.watchdog_seconds == 30
     notifier.ready()
@@ -265,8 +265,8 @@ def test_the_notifier_speaks_the_protocol(tmp_path: Path, systemd: socket.socket
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
-def test_the_notifier_finds_abstract_sockets() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets exist only on Linux")
+def test_notifier_supports_abstract_sockets() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0rtseg-test-{os.getpid()}")
         listening.settimeout(60)
@@ -274,7 +274,7 @@ def test_the_notifier_finds_abstract_sockets() -> None:
         assert listening.recv(100) == b"READY=1"
 
 
-def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path, systemd: socket.socket) -> None:
+def test_heartbeat_continues_with_progress_or_while_disconnected(tmp_path: Path, systemd: socket.socket) -> None:
     numbers = LiveMetrics()
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
     with heartbeat(numbers, notifier):
@@ -285,11 +285,13 @@ def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path,
         assert systemd.recv(1000) == b"WATCHDOG=1\nSTATUS=camera disconnected, reconnecting"
         numbers.publish(
             {"frames": {"read": 10}, "disconnects": {"connected": True}}
-        )  # said to deliver, but nothing moves
+        )  # connected, but without new frames
         systemd.settimeout(1.5)
         with pytest.raises(TimeoutError):
             systemd.recv(1000)
-    assert not [thread for thread in threading.enumerate() if thread.name == "rtseg-heartbeat"], "it outlived the run"
+    assert not [thread for thread in threading.enumerate() if thread.name == "rtseg-heartbeat"], (
+        "the thread continued after the run"
+    )
     systemd.settimeout(60)
     assert systemd.recv(1000) == b"STOPPING=1"
 
@@ -297,7 +299,7 @@ def test_the_heart_beats_while_frames_move_or_the_camera_is_lost(tmp_path: Path,
 # Restart
 
 
-def test_pauses_double_up_to_a_minute_and_end_after_a_healthy_run(tmp_path: Path) -> None:
+def test_restart_pauses_double_up_to_a_minute_and_reset_after_a_healthy_run(tmp_path: Path) -> None:
     state = tmp_path / "starts.json"
     now, pauses = 1_000_000.0, []
     for _ in range(9):
@@ -308,12 +310,12 @@ def test_pauses_double_up_to_a_minute_and_end_after_a_healthy_run(tmp_path: Path
     for damage in ("", "{", "[]", '{"last_start": null}'):
         state.write_text(damage)
         assert pause_before_start(state, now) == 0
-    assert pause_before_start(state, now - 9e6) == 0  # a clock that was set back
+    assert pause_before_start(state, now - 9e6) == 0  # the clock was set back
     assert pause_before_start(tmp_path / "missing" / "starts.json", now) == 0
 
 
-def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> None:
-    # A stand-in for `python -m rtseg` that prints its arguments and waits, so that what arrives can be seen.
+def test_service_run_becomes_rtseg_live_and_receives_sigterm(tmp_path: Path) -> None:
+    # A stand-in for `python -m rtseg` that prints its arguments and waits.
     package = tmp_path / "stand-in" / "rtseg"
     shutil.copytree(
         Path(__file__).parents[2] / "rtseg", package, ignore=shutil.ignore_patterns("assets", "__pycache__")
@@ -344,14 +346,14 @@ def test_service_run_becomes_rtseg_live_and_takes_sigterm(tmp_path: Path) -> Non
         assert process.stdout is not None
         assert process.stdout.readline() == "['live', '--camera=0', '--legend'] rtsp://me:secret@cam/1\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM  # it reached the run itself: the process is the same
+        assert process.wait(60) == -signal.SIGTERM  # the signal reached `rtseg live`: it is the same process
     finally:
         killer.cancel()
         process.kill()
 
 
 @pytest.mark.system("gst-launch-1.0")
-def test_rtseg_live_tells_systemd_that_it_lives_and_that_it_stops(tmp_path: Path, systemd: socket.socket) -> None:
+def test_live_notifies_systemd_while_running_and_when_stopping(tmp_path: Path, systemd: socket.socket) -> None:
     model = next((Path(__file__).parents[1] / "data").glob("nearest*.onnx"))
     process = subprocess.Popen(
         [sys.executable, "-m", "rtseg", "live", "--model", str(model), "--show", "none", "--record", "drive.mp4",
@@ -363,11 +365,11 @@ def test_rtseg_live_tells_systemd_that_it_lives_and_that_it_stops(tmp_path: Path
     try:
         systemd.settimeout(120)
         assert systemd.recv(1000) == b"READY=1"
-        beats = [systemd.recv(1000).decode() for _ in range(2)]
-        assert all(beat.startswith("WATCHDOG=1\nSTATUS=") and "fps, age p99" in beat for beat in beats)
+        heartbeats = [systemd.recv(1000).decode() for _ in range(2)]
+        assert all(text.startswith("WATCHDOG=1\nSTATUS=") and "fps, age p99" in text for text in heartbeats)
         process.send_signal(signal.SIGTERM)
-        while (said := systemd.recv(1000)) != b"STOPPING=1":
-            assert said.startswith(b"WATCHDOG=1")
+        while (message := systemd.recv(1000)) != b"STOPPING=1":
+            assert message.startswith(b"WATCHDOG=1")
         assert process.wait(60) == 0
     finally:
         killer.cancel()
@@ -376,21 +378,21 @@ def test_rtseg_live_tells_systemd_that_it_lives_and_that_it_stops(tmp_path: Path
     assert (tmp_path / "drive.mp4").stat().st_size > 1000
 
 
-def test_install_keeps_a_configuration_that_was_edited(tmp_path: Path) -> None:
-    """Each edited file is kept under a name of its own; a file that is the same is not."""
+def test_install_backs_up_edited_configuration(tmp_path: Path) -> None:
+    """Each edited file is renamed to an unused name. An unchanged file is not."""
     arguments = ["install", "--root", str(tmp_path), "--url", "rtsp://10.0.0.5/a", "--show", "web"]
     for edit in ("# first", "# second", None):
         assert CliRunner().invoke(service, arguments).exit_code == 0
         written = tmp_path / "etc" / "rtseg" / "rtseg.toml"
         if edit:
             written.write_text(edit)
-    kept = {path.name: path.read_text() for path in written.parent.glob("*.old*")}
-    assert kept == {"rtseg.toml.old": "# first", "rtseg.toml.old2": "# second"}
+    backups = {path.name: path.read_text() for path in written.parent.glob("*.old*")}
+    assert backups == {"rtseg.toml.old": "# first", "rtseg.toml.old2": "# second"}
     assert CliRunner().invoke(service, arguments).exit_code == 0
     assert len(list(written.parent.glob("*.old*"))) == 2
 
 
-def test_an_output_of_the_service_is_never_its_configuration(tmp_path: Path) -> None:
+def test_service_output_must_not_be_its_configuration(tmp_path: Path) -> None:
     file = tmp_path / "rtseg.toml"
     file.write_text(f'[live]\nurl = ["rtsp://10.0.0.5/a"]\nstats = "{file}"\n')
     before = file.read_text()

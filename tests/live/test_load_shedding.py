@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import rtseg, told_in_one_line
-from test_live_loop import Camera, Controls, DrawnCamera, Keeper, adds_up, by_brightness, live, wait_until
+from test_live_loop import (
+    Camera,
+    CollectingSink,
+    Controls,
+    DrawnCamera,
+    adds_up,
+    classes_by_brightness,
+    live,
+    wait_until,
+)
 
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
-from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, Pace
+from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, LoadShedder
 from rtseg.live.run import open_smaller
 from rtseg.live.sink_thread import SinkThread
 
@@ -26,11 +35,11 @@ class Machine:
     def __init__(self, *cost_ms: float) -> None:
         self.cost_ms = cost_ms
         self.said: list[str] = []
-        self.pace = Pace(["small", "nano"][: len(cost_ms)], self.said.append)
+        self.pace = LoadShedder(["small", "nano"][: len(cost_ms)], self.said.append)
 
     def run(self, seconds: int, *, late: int = 0, fps: float = 30.0) -> tuple[int, int]:
         for _ in range(seconds):
-            self.pace.second({"capture_fps": fps, "work_ms": self.cost_ms[self.pace.step.model], "late": late})
+            self.pace.second({"capture_fps": fps, "work_ms": self.cost_ms[self.pace.step.model], "stale": late})
         return self.pace.step.model, self.pace.step.every
 
 
@@ -102,13 +111,13 @@ def test_one_bad_second_and_a_lost_camera_change_nothing() -> None:
         machine.cost_ms = (200.0,)
         machine.run(1)
         machine.cost_ms = (30.0,)
-    machine.pace.second({"capture_fps": 0.0, "work_ms": 0.0, "late": 0})
+    machine.pace.second({"capture_fps": 0.0, "work_ms": 0.0, "stale": 0})
     assert machine.said == []
 
 
 def test_a_slow_model_gets_fewer_frames() -> None:
     """The whole loop: 30 ms a frame at up to 50 frames a second, until the pace says that this is too much."""
-    pace, keeper, controls = Pace(["slow"]), Keeper(), Controls()
+    pace, keeper, controls = LoadShedder(["slow"]), CollectingSink(), Controls()
 
     def gate(index: int) -> None:
         time.sleep(0.02)
@@ -117,7 +126,7 @@ def test_a_slow_model_gets_fewer_frames() -> None:
 
     def slow(frame: Frame, aspect: float) -> ClassMap:
         time.sleep(0.03)
-        return by_brightness(frame, aspect)
+        return classes_by_brightness(frame, aspect)
 
     camera = Camera("camera0", DrawnCamera(5000, gate=gate), [SinkThread(keeper, capacity=8)])
     told = live(camera, segment=slow, pace=pace, controls=controls, more=lambda: {"adaptive": pace.to_dict()}).run()
@@ -128,10 +137,10 @@ def test_a_slow_model_gets_fewer_frames() -> None:
 
 def test_the_frames_that_are_left_are_every_nth() -> None:
     """The camera gives each frame once all that come before it and are wanted have been written."""
-    pace, keeper = Pace(["slow"]), Keeper()
+    pace, keeper = LoadShedder(["slow"]), CollectingSink()
     pace.second = lambda now: None  # type: ignore[method-assign]
     while pace.step.every != 3:
-        Pace.second(pace, {"capture_fps": 30.0, "work_ms": 500.0, "late": 0})
+        LoadShedder.second(pace, {"capture_fps": 30.0, "work_ms": 500.0, "stale": 0})
 
     def gate(index: int) -> None:
         wait_until(lambda: keeper.written == -(-index // 3))
@@ -144,7 +153,7 @@ def test_the_frames_that_are_left_are_every_nth() -> None:
 def test_every_frame_and_adaptive_exclude_each_other() -> None:
     result = rtseg("live", "--camera", "0", "--adaptive", "--every-frame")
     assert result.returncode == 1
-    told_in_one_line(result, "--adaptive leaves frames out")
+    told_in_one_line(result, "--adaptive drops frames")
 
 
 def test_which_model_stands_in() -> None:

@@ -82,7 +82,7 @@ def test_images_of_such_names_have_their_results_and_maps(tmp_path: Path) -> Non
     for _ in range(2):
         result = rtseg("image", tmp_path / "in", "--masks", tmp_path / "m", "--model", MODEL, env=environment)
         assert result.returncode == 0, result.stderr
-        assert f"{len(names)} of {len(names)} pictures done" in result.stderr
+        assert f"{len(names)} of {len(names)} images done" in result.stderr
         assert {path.name for path in (tmp_path / "m").iterdir()} == {f"{name}.png" for name in names}
         made = {path.name for path in (tmp_path / "in").iterdir()}
         assert made == {f"{name}{end}.png" for name in names for end in ("", ".rtseg")}
@@ -109,7 +109,7 @@ def test_a_data_set_of_such_names_is_trained_on_and_nothing_else_is_replaced(dat
     assert (tmp_path / "run" / "model.onnx").exists()
     among = rtseg("train", data, "--out", data / "labels" / "train", *options)
     assert among.returncode == 1
-    assert "holds images or labels of the data set" in among.stderr
+    assert "contains images or labels of the data set" in among.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.onnx").write_bytes(b"the user's")
     refused = rtseg("train", data, "--out", tmp_path / "mine", *options)

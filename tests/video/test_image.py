@@ -201,7 +201,7 @@ def test_a_folder_gives_each_ending_that_a_name_may_have_and_counts_what_it_leav
         (tmp_path / "in" / name).write_bytes(b"no picture")
     run = rtseg("image", "in", "-o", "out", "--masks", "masks", "--model", MODEL, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert f"{len(made)} of {len(made)} pictures done" in run.stderr
+    assert f"{len(made)} of {len(made)} images done" in run.stderr
     assert "in: left out 2 files with other endings (" in run.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
     kept = (".jpeg", ".JPG", ".png", ".webp")
