@@ -25,7 +25,7 @@ from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
 from rtseg.inference.engine_metadata import default_folder, read_sidecar, sidecar_path  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.agreement import compare, samples  # noqa: E402
-from rtseg.models.export.build import Built, build  # noqa: E402
+from rtseg.models.export.build import BuildResult, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.requirements import require  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
@@ -39,7 +39,7 @@ def model(tmp_path: Path) -> Path:
     return contract_model(tmp_path / "colors.onnx")
 
 
-def quick(source: Path, out: Path, **options: Any) -> Built:
+def quick(source: Path, out: Path, **options: Any) -> BuildResult:
     return build(source, out=out, **{"target": "onnx", "verify": False, **options})
 
 
@@ -148,7 +148,7 @@ def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path
         ({"size": (96, 64)}, "size was [64, 48] and is now [96, 64]"),
         ({"batch": 2}, "batch was 1 and is now 2"),
         ({"preprocessing": Preprocessing(blur=True)}, 'options was {} and is now {"blur": true}'),
-        ({"force": True}, "asked for by --force"),
+        ({"force": True}, "requested with --force"),
     ],
 )
 def test_other_options_build_anew(changes: dict[str, Any], reason: str, model: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_build_that_disagrees_is_not_left_in_place(tmp_path: Path, monkeypatch
         return model
 
     monkeypatch.setattr("rtseg.models.export.source_model.to_half", broken)
-    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels, .* little is left"):
+    with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels .*, and mostly lost: "):
         build(single, target="onnx", out=tmp_path / "built")
     assert not list((tmp_path / "built").iterdir())
 
@@ -269,7 +269,7 @@ def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_t
 ) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see here")
     with pytest.raises(
-        RtsegError, match=r"holds neither pictures \(\.apng, .*, .webp\) nor a data set that is known"
+        RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set"
     ) as told:
         list(samples((64, 48), CLASSES, tmp_path))
     assert "--layout" not in str(told.value)
@@ -317,16 +317,16 @@ def _description(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(b"not an onnx file at all"), "damaged or not an ONNX file|holds no network"),
-        (lambda path: path.write_bytes(b""), "holds no network"),
+        (lambda path: path.write_bytes(b"not an onnx file at all"), "damaged or not an ONNX file|contains no network"),
+        (lambda path: path.write_bytes(b""), "contains no network"),
         (lambda path: (contract_model(path), path.write_bytes(path.read_bytes()[:400])), "damaged or not|not a valid"),
-        (_nan, "the weights 'first' hold NaN"),
+        (_nan, "the weights 'first' contain NaN"),
         (_weights_outside, "point outside its folder, to '../secret.bin'; refused"),
         (_weights_missing, "its weights file 'weights.bin' is missing"),
         (_unknown_operator, "operator Foo \\(node 'my_foo'\\)"),
         (_own_operator, "operator my.own.Mine \\(node 'm'\\)"),
         (_description, "description can't be read"),
-        (lambda path: foreign_model(path), "leaves its input's size free; say which: --size WIDTHxHEIGHT"),
+        (lambda path: foreign_model(path), "has a free input size; give one with --size WIDTHxHEIGHT"),
         (lambda path: path.mkdir() or (path / "x").touch(), "."),
     ],
 )
@@ -346,7 +346,7 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
         (
             dataclasses.replace(PLAIN, mean=None),
             (64, 48),
-            "does not say how its input is normalized: give --mean and --std",
+            "does not contain the normalization of its input: give --mean and --std",
         ),
         (dataclasses.replace(PLAIN, std=(1.0, 0.0, 1.0)), (64, 48), "each value must be above 0"),
         (dataclasses.replace(PLAIN, classes=("a", "b")), (64, 48), "has 4 classes, but --classes names 2: a, b"),
@@ -364,7 +364,7 @@ def test_what_a_foreign_file_does_not_say_is_asked_for(
 def test_a_fixed_size_stays(tmp_path: Path) -> None:
     theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
     assert quick(theirs, tmp_path / "built", preprocessing=PLAIN).sidecar.facts.input_size == (64, 48)
-    with pytest.raises(OptionError, match="takes 64x48 alone, not 96x64"):
+    with pytest.raises(OptionError, match="takes only 64x48, not 96x64"):
         quick(theirs, tmp_path / "built", size=(96, 64), preprocessing=PLAIN)
 
 

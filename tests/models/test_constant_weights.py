@@ -19,13 +19,13 @@ from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.models.export.build import Built, build  # noqa: E402
+from rtseg.models.export.build import BuildResult, build  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
 
 
-def built_of(path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any) -> Built:
+def built_of(path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any) -> BuildResult:
     (folder / "frames").mkdir()
     cv2.imwrite(str(folder / "frames/0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))

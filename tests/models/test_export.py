@@ -200,17 +200,17 @@ def test_graphs_that_break_the_contract_are_refused(first_file: Path) -> None:
 
 
 def test_only_a_first_form_has_a_second(first_file: Path, smooth_file: Path) -> None:
-    with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
+    with pytest.raises(ModelError, match=r"x\.onnx: temporal smoothing needs a model that rtseg exported"):
         smoothing_graph(onnx.load(smooth_file), "x.onnx")
     foreign = onnx.load(first_file)
     del foreign.metadata_props[:]
-    with pytest.raises(ModelError, match=r"x\.onnx: only a model that rtseg exported"):
+    with pytest.raises(ModelError, match=r"x\.onnx: temporal smoothing needs a model that rtseg exported"):
         smoothing_graph(foreign, "x.onnx")
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     network = UNet(5, "nano")
-    with pytest.raises(OptionError, match="no precision 'int4'"):
+    with pytest.raises(OptionError, match="must be fp16 or fp32, not 'int4'"):
         export_onnx(network, describe(network), tmp_path / "a.onnx", precision="int4")
     with pytest.raises(ModelError, match="names 2 classes, the network has 5"):
         export_onnx(network, describe(network, classes=("a", "b")), tmp_path / "a.onnx")

@@ -14,13 +14,13 @@ import cv2  # noqa: E402
 from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
-from rtseg.models.export.build import Built, build  # noqa: E402
+from rtseg.models.export.build import BuildResult, build  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48
 
 
-def built_of(path: Path, folder: Path) -> Built:
+def built_of(path: Path, folder: Path) -> BuildResult:
     frames = folder / "frames"
     frames.mkdir()
     cv2.imwrite(str(frames / "0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
@@ -71,6 +71,6 @@ def test_hard_links_which_onnx_refuses_are_called_so(tmp_path: Path) -> None:
     _with_weights_apart(tmp_path / "work")
     os.link(tmp_path / "work" / "w.bin", tmp_path / "cached")
     with pytest.raises(
-        ModelError, match=r"m\.onnx: its weights file 'w\.bin' has further names \(hard links\), .* copy it$"
+        ModelError, match=r"m\.onnx: its weights file 'w\.bin' has hard links, .* copy the file$"
     ):
         built_of(tmp_path / "work" / "m.onnx", tmp_path)

@@ -142,11 +142,11 @@ def test_a_network_from_elsewhere_too(data: Path, tmp_path: Path) -> None:
 
 
 def test_real_pictures_are_asked_for(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"int8 needs real pictures.*--calibrate DATA or VIDEO"):
+    with pytest.raises(OptionError, match=r"int8 needs real images.*--calibrate DATA or VIDEO"):
         int8(model, None, tmp_path / "built", "onnx")
     with pytest.raises(OptionError, match=r"'.*nowhere' is not there"):
         int8(model, tmp_path / "nowhere", tmp_path / "built", "onnx")
-    with pytest.raises(OptionError, match="--calibrate measures ranges for --precision int8; fp16 needs none"):
+    with pytest.raises(OptionError, match="--calibrate is only for --precision int8; fp16 needs no calibration"):
         build(model, target="onnx", calibrate=tmp_path, out=tmp_path / "built")
     assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
 
@@ -185,7 +185,7 @@ def test_ranges_of_the_wrong_pictures_are_found_out(model: Path, data: Path, tmp
     night.mkdir()
     for number in range(4):
         cv2.imwrite(str(night / f"{number}.png"), np.full((48, 64, 3), 3, np.uint8))
-    with pytest.raises(ModelError, match=r"it was removed. --precision fp16 keeps more"):
+    with pytest.raises(ModelError, match=r"it was removed. --precision fp16 is more exact"):
         int8(model, night, tmp_path / "built", "onnx", verify_on=data)
     assert list((tmp_path / "built").iterdir()) == []
 

@@ -19,7 +19,7 @@ from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
 
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
-from rtseg.models.export.build import Built, build  # noqa: E402
+from rtseg.models.export.build import BuildResult, build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
@@ -89,7 +89,7 @@ def network(
     return path
 
 
-def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **said: Any) -> Built:
+def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **said: Any) -> BuildResult:
     options = {key: said.pop(key) for key in ("batch", "precision", "target", "size", "calibrate") if key in said}
     return build(
         path,
@@ -100,7 +100,7 @@ def built_of(path: Path, frames: Path, out: Path, lines: list[str] | None = None
     )
 
 
-def class_map(built: Built, image: Any) -> Any:
+def class_map(built: BuildResult, image: Any) -> Any:
     return onnx_class_map_function(read_onnx(built.path), built.path.name, built.sidecar.facts.batch)(image)
 
 
@@ -252,11 +252,11 @@ def separate(*more: Node, **constants: Any) -> dict[str, Any]:
 
 
 ASKED: dict[str, tuple[dict[str, Any], int, str]] = {
-    "relu": (one(("Relu", "s", "y")), 1, "comes from Relu, which does not say what it means; say --output-kind logits"),
+    "relu": (one(("Relu", "s", "y")), 1, "is computed by Relu, which is ambiguous; specify --output-kind logits"),
     "relu6": (
         one(("Clip", "s low high", "y"), low=np.float32(0), high=np.float32(6)),
         1,
-        "comes from Clip of Conv, which does not say what it means; say --output-kind logits",
+        "is computed by Clip of Conv, which is ambiguous; specify --output-kind logits",
     ),
     "one channel of several logits": (
         one(("Slice", "s from to axis", "y"), **{"from": np.array([1])}, to=np.array([2]), axis=np.array([1])),
@@ -326,23 +326,23 @@ UNIT_CONV_3 = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
 CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "logits as probabilities": (one(("Identity", "s", "y")), 1, "probabilities", r"values are -3.8.* to .*outside 0 to 1"),
     "logits as a mask": (one(("Identity", "s", "y")), 1, "mask", r"values are -3.8.* to .*outside 0 to 255"),
-    "logits as class indices": (one(("Identity", "s", "y")), 1, "classes", "values are .* and no whole numbers"),
+    "logits as class indices": (one(("Identity", "s", "y")), 1, "classes", "values are .* and not integers"),
     "sigmoid as logits": (one(("Sigmoid", "s", "y")), 1, "logits", "values are 0 to 1 by the graph"),
     "sigmoid times 255 as logits": (one(SIGMOID, ("Mul", "g k", "y"), k=np.float32(255)), 1, "logits",
-        "its values are 0 to 255 by the graph, and logits go below 0 too;",
+        "its values are 0 to 255 by the graph, and logits can be below 0;",
     ),
     **{
         f"tanh as {kind}": (
-            one(("Tanh", "s", "y")), 1, kind, "values are -1 to 1 by the graph, on both sides of 0 as logits are; .*say logits"
+            one(("Tanh", "s", "y")), 1, kind, "values are -1 to 1 by the graph, symmetric around 0 like logits; .*use logits"
         )
         for kind in ("probabilities", "mask")
     },
     "three tanh as probabilities": (one(("Tanh", "s", "y"), shape=WIDE), 3, "probabilities", "-1 to 1 by the graph"),
     "hidden sigmoid as logits": (
-        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "logits", "as probabilities are; .*--output-kind prob"
+        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "logits", "like probabilities; .*--output-kind prob"
     ),
     "hidden sigmoid as a mask": (
-        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "mask", "values are .*a mask's are 0 and 255"
+        one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV), 1, "mask", "values are .*those of a mask are 0 and 255"
     ),
     "hidden sigmoid times 255 as probabilities": (
         one(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV * 255), 1, "probabilities", "outside 0 to 1"
@@ -352,7 +352,7 @@ CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     ),
     **{
         f"class indices, float, as {kind}": (
-            one(ARGMAX, AS_FLOAT, shape=FLAT), 3, kind, "holds class indices, 0 to 2, by the graph"
+            one(ARGMAX, AS_FLOAT, shape=FLAT), 3, kind, "contains class indices, 0 to 2, by the graph"
         )
         for kind in ("mask", "probabilities", "logits")
     },
@@ -450,11 +450,11 @@ NO_INDICES: dict[str, tuple[dict[str, Any], str]] = {
     "from -1": (one(ARGMAX_1, ("Sub", "a k", "y"), k=np.array(1), element=INT64), "3 values a pixel, -1, 0, 1:"),
     "from -1, uint8": (
         one(ARGMAX_1, ("Sub", "a k", "m"), ("Cast", "m", "y", {"to": UINT8}), k=np.array(1), element=UINT8),
-        "it gives 255 where a pixel has no class",
+        "its graph sets pixels without a class to 255",
     ),
     "255 where none is sure": (
         one(ARGMAX_1, TOP, SURE, ("Where", "sure a none", "y"), k=np.float32(1), none=np.array(255), element=INT64),
-        "it gives 255 where a pixel has no class",
+        "its graph sets pixels without a class to 255",
     ),
 }  # fmt: skip
 
@@ -518,7 +518,7 @@ def test_vote_of_three_is_foreground_above_one_half(frames: Path, tmp_path: Path
 
 def test_model_that_gives_nan_is_refused(frames: Path, tmp_path: Path) -> None:
     theirs = network(tmp_path / "theirs.onnx", **one(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
-    with pytest.raises(ModelError, match="it gives NaN on the frames"):
+    with pytest.raises(ModelError, match="it outputs NaN on the compared frames"):
         built_of(theirs, frames, tmp_path / "built", output_kind="logits")
 
 
@@ -635,7 +635,7 @@ def test_network_that_gives_another_result_each_time_is_told(case: str, frames: 
     nodes, constants = RANDOM[case]
     theirs = network(tmp_path / "theirs.onnx", channels=3, **one(*nodes, **constants, shape=WIDE))
     with pytest.raises(
-        ModelError, match=r"theirs\.onnx gives another class map each time .* training mode, or noise"
+        ModelError, match=r"theirs\.onnx outputs a different class map each time .* training mode, or noise"
     ) as told:
         built_of(theirs, frames, tmp_path / "built")
     assert "--precision" not in str(told.value)
@@ -893,7 +893,7 @@ def test_an_output_that_the_user_names_is_called_so(frames: Path, tmp_path: Path
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image.argmin(axis=2))
     (note,) = [note for note in built.notes if "is used" in note]
-    assert note == "of the outputs aux, out 'aux' is used, as --onnx-output says"
+    assert note == "of the outputs aux, out 'aux' is used (--onnx-output)"
 
 
 @pytest.mark.parametrize("auxiliary", ["aux", "aux_out", "d1_aux", "Auxiliary"])
@@ -1148,7 +1148,7 @@ def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> Non
     built = built_of(theirs, frames, tmp_path / "built", mean=None, std=None)
     image = pictures(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
-    with pytest.raises(OptionError, match="takes uint8, 0 to 255, and normalizes inside; leave --mean and --std out"):
+    with pytest.raises(OptionError, match="takes uint8, 0 to 255, and contains its normalization; leave --mean and --std out"):
         built_of(theirs, frames, tmp_path / "built")
 
 
@@ -1164,7 +1164,7 @@ def test_gray_input_is_refused_in_one_line(layout: str | None, free: bool, frame
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "nchw"[axis]
     onnx.save(model, theirs)
     for told in {layout, "nhwc"} if free else {layout}:  # a wrong guess gets no other answer
-        with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg gives it RGB"):
+        with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg's images are RGB"):
             built_of(theirs, frames, tmp_path / "built", layout=told)
 
 
@@ -1173,7 +1173,7 @@ def test_size_of_a_network_that_fixes_one_side(frames: Path, tmp_path: Path) -> 
     model = onnx.load(theirs)
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "w"
     onnx.save(model, theirs)
-    with pytest.raises(OptionError, match=f"images of height {HEIGHT} alone, not 96x64; give --size 96x{HEIGHT}, or"):
+    with pytest.raises(OptionError, match=f"only images of height {HEIGHT}, not 96x64; give --size 96x{HEIGHT}, or"):
         built_of(theirs, frames, tmp_path / "built", size=(96, 64))
 
 

@@ -94,7 +94,10 @@ class Agreement:
 
 
 def compare(
-    original: ClassMapFunction, built: ClassMapFunction, samples: Iterable[tuple[RgbImage, ClassMap | None]], classes: Sequence[str]
+    original: ClassMapFunction,
+    built: ClassMapFunction,
+    samples: Iterable[tuple[RgbImage, ClassMap | None]],
+    classes: Sequence[str],
 ) -> Agreement:
     """Compare the class maps of two models on the same frames.
 

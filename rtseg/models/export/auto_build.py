@@ -20,8 +20,8 @@ def auto_build(
         log: called with one line for each step of a build, and for each note.
 
     Raises:
-        BackendError: a package that the build needs is missing, or the build failed.
-        OptionError, ModelError, SinkError: as `rtseg.models.export.build.build` raises them.
+        BackendError: a package that the build needs is missing, or the compiler failed.
+        OptionError, ModelError, SinkError: see `rtseg.models.export.build.build`.
     """
     require("onnx")
     from rtseg.models.export.build import build  # imports onnx, which running a built file does not need

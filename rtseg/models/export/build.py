@@ -1,9 +1,9 @@
-"""`rtseg build`: from a trained model to the file that runs, proven, under its name, and only if it is not there yet.
+"""`rtseg build`: build a verified runnable file from a trained model, unless an up-to-date one exists.
 
-    model file ── origin ──▶ ONNX graph of the contract ── target ──▶ plan ── proof ──▶ NAME.engine + NAME.engine.json
-                  origin.py                 make.py, tensorrt_engine.py     precision.py, proof.py
+    model file ── open ──▶ ONNX graph of the contract ── compile ──▶ built file ── verify ──▶ NAME.engine + NAME.engine.json
+                  source_model.py              compile.py, tensorrt.py        precision.py, verify.py
 
-All is made in a folder beside the final place and moved when it is whole and proven.
+All files are written to a temporary folder inside the output folder, and moved when they are complete and verified.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError
 from rtseg.gpu.devices import platform_name
 from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
-from rtseg.models.export.compile import make
+from rtseg.models.export.compile import compile_model
 from rtseg.models.export.onnx_file import source_hash
 from rtseg.models.export.quantize import fingerprint
 from rtseg.models.export.source_model import SourceModel, open_source_model
 from rtseg.models.export.tensorrt import EngineOptions, EngineTarget, resolve_engine_target
-from rtseg.models.export.verify import check_share, verify_build, format_share
+from rtseg.models.export.verify import check_share, format_share, verify_build
 from rtseg.nn.preprocessing import Preprocessing
 
 TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".engine", "openvino": ".xml", "onnx": ".onnx"}
-"""What can be built, and the ending of its file."""
+"""Build targets and the suffixes of their files."""
 
 DEFAULT_OPTIONS = EngineOptions()
 DEFAULT_PREPROCESSING = Preprocessing()
 
 
 @dataclass(frozen=True)
-class Built:
-    """The outcome of a build."""
+class BuildResult:
+    """Result of a build."""
 
     path: Path
-    """The file that runs."""
+    """The built file."""
 
     sidecar: Sidecar
-    """What stands beside it."""
+    """Contents of its sidecar file."""
 
     reasons: tuple[str, ...]
-    """Why it was built; empty: it was there already."""
+    """Reasons for the build; empty if the file existed already."""
 
     notes: tuple[str, ...] = ()
-    """What was assumed, and what TensorRT warned of."""
+    """Assumptions about the model, and warnings of TensorRT."""
 
 
 def build(
@@ -72,29 +72,32 @@ def build(
     force: bool = False,
     quiet: bool = False,
     log: Callable[[str], None] = lambda line: None,
-) -> Built:
-    """Makes the file that runs from a trained model, unless it is there and nothing has changed.
+) -> BuildResult:
+    """Build a runnable file from a trained model, unless an up-to-date one exists.
 
     Args:
-        model: a bundled model's name, an ONNX file or a checkpoint; None: the bundled default.
+        model: name of a bundled model, an ONNX file or a checkpoint; None: the bundled default.
         target: one of `TARGETS`.
-        out: the folder it goes to; None: `rtseg.inference.engine_metadata.default_folder`.
-        size: (width, height) of the network's input; None: the model's own.
-        batch: pictures in one run, at least 1.
+        out: the output folder; None: `rtseg.inference.engine_metadata.default_folder`.
+        size: (width, height) of the network's input; None: the model's own size.
+        batch: number of images in one run, at least 1.
         precision: `fp16`, `fp32` or `int8`.
-        calibrate: a data set (its `train`) or a video, real pictures on which the ranges for `int8` are measured.
-        options: what TensorRT is told beside the network.
-        preprocessing: what a foreign file does not say of itself.
-        verify_on: frames to compare on: a data set, pictures or a video; None: other frames of `calibrate`, or else synthetic
-            drives.
-        min_agreement: share of pixels that must keep the original's class, else the build fails; None: `proof.MIN_AGREEMENT`.
-        verify: False leaves the comparison and the timing out.
-        force: builds even if nothing has changed.
-        quiet: no progress.
-        log: takes a line for people at each step.
+        calibrate: a data set (its split `train`) or a video with real images, from which the ranges for `int8` are measured.
+        options: TensorRT's build options.
+        preprocessing: metadata that a foreign file does not contain.
+        verify_on: frames for the comparison: a data set, images or a video; None: other frames of `calibrate`, or synthetic
+            scenes without `calibrate`.
+        min_agreement: share of pixels that must keep the original's class, else the build fails; None:
+            `verify.MIN_AGREEMENT`.
+        verify: False skips the comparison and the timing.
+        force: build even if nothing has changed.
+        quiet: show no progress.
+        log: called with a human-readable line at each step.
 
     Raises:
-        OptionError, ModelError, BackendError: as they say; nothing is left in place.
+        OptionError: the options contradict each other or the model, or one is required that was not given.
+        ModelError: the model can't be read or built, or the built file does not agree with it. No file is kept.
+        BackendError: a required package or GPU is missing, or the compiler failed.
         SinkError: the file can't be written.
     """
     if target not in TARGETS:
@@ -102,111 +105,117 @@ def build(
     if precision not in ("fp16", "fp32", "int8"):
         raise OptionError(f"precision is '{precision}'; fp16, fp32 or int8 can be built")
     if calibrate is not None and precision != "int8":
-        raise OptionError(f"--calibrate measures ranges for --precision int8; {precision} needs none")
+        raise OptionError(f"--calibrate is only for --precision int8; {precision} needs no calibration")
     if batch < 1:
-        raise OptionError(f"the batch is {batch}; at least 1 picture goes into one run")
+        raise OptionError(f"the batch is {batch}; it must be at least 1 image")
     _check_names(preprocessing.classes)
     preprocessing.check()
     if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
         raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
     source = find_model(model)
     folder = out if out is not None else default_folder()
-    place = _place(target, options)
-    wanted = EngineFacts(
+    engine_target = _engine_target(target, options)
+    requested = EngineFacts(
         target=target,
-        tool=place.tool,
+        tool=engine_target.tool,
         rtseg=__version__,
         source_sha256=source_hash(source),
         precision=precision,
         input_size=size or (0, 0),
         batch=batch,
         platform=platform_name() if target.startswith("tensorrt") else "",
-        gpu=place.gpu,
-        capabilities=place.capabilities,
+        gpu=engine_target.gpu,
+        capabilities=engine_target.capabilities,
         options={**options.chosen(), **preprocessing.chosen(), **_calibration(calibrate)},
     )
-    there, reasons = find_built(folder, wanted, source.name)
-    if there is not None and not force:
-        return Built(there, read_sidecar(there), ())
-    reasons = reasons or (("asked for by --force",) if there else ("it was not built yet",))
+    existing, reasons = find_built(folder, requested, source.name)
+    if existing is not None and not force:
+        return BuildResult(existing, read_sidecar(existing), ())
+    reasons = reasons or (("requested with --force",) if existing else ("it was not built yet",))
     log(f"building {source.name} for {target}: {'; '.join(reasons)}")
 
-    origin = open_source_model(source, preprocessing, size)
-    if precision == "int8" and (calibrate is None) != (origin.description.precision == "int8"):
+    source_model = open_source_model(source, preprocessing, size)
+    if precision == "int8" and (calibrate is None) != (source_model.description.precision == "int8"):
         raise OptionError(
             f"{source.name} is int8 already and needs no --calibrate"
             if calibrate
-            else "int8 needs real pictures, on which the ranges of values are measured: --calibrate DATA or VIDEO"
+            else "int8 needs real images, from which the ranges of values are measured: --calibrate DATA or VIDEO"
         )
-    size = size or origin.description.input_size
-    wanted = replace(wanted, input_size=size)
+    size = size or source_model.description.input_size
+    requested = replace(requested, input_size=size)
     command = _command(model, source, target, size, batch, precision, calibrate, options, preprocessing)
-    name = _file_name(origin, source, wanted, place)
+    name = _file_name(source_model, source, requested, engine_target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as stage:
             staged = Path(stage) / name
-            timing_cache = folder / f"timing-{place.tag}.cache"
-            graph, share, warnings = make(origin, wanted, options, calibrate, staged, timing_cache, quiet)
-            proof: dict[str, Any] = {"precision": check_share(share, precision, target)}
-            log(format_share(proof["precision"], precision))
+            timing_cache = folder / f"timing-{engine_target.tag}.cache"
+            graph, share, warnings = compile_model(
+                source_model, requested, options, calibrate, staged, timing_cache, quiet
+            )
+            results: dict[str, Any] = {"precision": check_share(share, precision, target)}
+            log(format_share(results["precision"], precision))
             sidecar = Sidecar(
-                facts=wanted,
-                description=replace(origin.description, precision=precision, input_size=size),
+                facts=requested,
+                description=replace(source_model.description, precision=precision, input_size=size),
                 file_sha256=sha256(staged),
                 command=command,
                 source=source.name,
-                own_size=origin.description.input_size,
+                own_size=source_model.description.input_size,
                 built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 tools=_tool_versions(),
             )
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             if verify:
-                proof.update(verify_build(origin, graph, staged, sidecar, verify_on or calibrate, min_agreement, log))
-            sidecar = replace(sidecar, verification=proof)
+                results.update(
+                    verify_build(source_model, graph, staged, sidecar, verify_on or calibrate, min_agreement, log)
+                )
+            sidecar = replace(sidecar, verification=results)
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
                 part.replace(folder / part.name)
     except OSError as error:
         raise SinkError(f"the built file can't be written to '{folder}': {error.strerror or error}") from error
-    return Built(folder / name, sidecar, tuple(reasons), (*origin.notes, *warnings))
+    return BuildResult(folder / name, sidecar, tuple(reasons), (*source_model.notes, *warnings))
 
 
-def find_built(folder: Path, wanted: EngineFacts, source: str) -> tuple[Path | None, tuple[str, ...]]:
-    """The file in a folder that serves as wanted, told by its sidecar.
+def find_built(folder: Path, requested: EngineFacts, source: str) -> tuple[Path | None, tuple[str, ...]]:
+    """Find the file in a folder whose sidecar has the requested facts.
 
     Args:
-        folder: where to look.
-        wanted: the facts it must have; an input size of (0, 0) means the model's own.
+        folder: the folder to search.
+        requested: the facts that the file must have; an input size of (0, 0) means the model's own size.
         source: name of the model file.
 
     Returns:
-        Its path, or None and in what the nearest one of this model differs (nothing if there is none).
+        Its path and no differences; or None and the differences of the most similar file of this model (empty if there is
+        none).
     """
     nearest: list[str] = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         file = path.with_name(path.name.removesuffix(".json"))
         try:
-            found = read_sidecar(file)
+            sidecar = read_sidecar(file)
         except ModelError:
-            continue  # not a sidecar, or one that can't be read any more: what it stands beside is built anew
-        facts = found.facts
-        if facts.target != wanted.target or (facts.source_sha256 != wanted.source_sha256 and found.source != source):
+            continue  # another JSON file, or an unreadable sidecar: the file is built again
+        facts = sidecar.facts
+        same_source = facts.source_sha256 == requested.source_sha256 or sidecar.source == source
+        if facts.target != requested.target or not same_source:
             continue
-        size = found.own_size if wanted.input_size == (0, 0) else wanted.input_size
-        different = facts.differences(replace(wanted, input_size=size))
-        if not different and not (file.is_file() and sha256(file) == found.file_sha256):
-            different = [f"{file.name} is missing or was changed"]
-        if not different:
+        size = sidecar.own_size if requested.input_size == (0, 0) else requested.input_size
+        differences = facts.differences(replace(requested, input_size=size))
+        if not differences and not (file.is_file() and sha256(file) == sidecar.file_sha256):
+            differences = [f"{file.name} is missing or was changed"]
+        if not differences:
             return file, ()
-        # The same bytes under another name go to a file of their own, which was not built yet.
-        if found.source == source and (not nearest or len(different) < len(nearest)):
-            nearest = different
+        # A model file with the same bytes and another name has its own built file, which does not exist yet.
+        if sidecar.source == source and (not nearest or len(differences) < len(nearest)):
+            nearest = differences
     return None, tuple(nearest)
 
 
-def _place(target: str, options: EngineOptions) -> EngineTarget:
-    """Where the file will run, and the version of what makes it."""
+def _engine_target(target: str, options: EngineOptions) -> EngineTarget:
+    """Return the hardware that the file will run on and the version of the compiler."""
     if target in ("tensorrt", "tensorrt-rtx"):
         return resolve_engine_target(target, options)
     try:
@@ -215,16 +224,16 @@ def _place(target: str, options: EngineOptions) -> EngineTarget:
         raise BackendError(f'{target} is not installed: pip install "rtseg[build]"') from error
 
 
-def _file_name(origin: SourceModel, source: Path, facts: EngineFacts, place: EngineTarget) -> str:
-    """`unet-camvid-small-480x360-fp16-sm87-trt10.3.engine`; a model of the user's own has its hash in the name too."""
-    about = origin.description
-    name = about.name if about.name.startswith("unet") or not about.network.startswith("unet") else f"unet-{about.name}"
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
-    own = "" if source.parent == ASSETS else f"-{facts.source_sha256[:8]}"
+def _file_name(source_model: SourceModel, source: Path, facts: EngineFacts, engine_target: EngineTarget) -> str:
+    """Return a name such as `unet-camvid-small-480x360-fp16-sm87-trt10.3.engine`, with a hash if the model is not bundled."""
+    info = source_model.description
+    name = info.name if info.name.startswith("unet") or not info.network.startswith("unet") else f"unet-{info.name}"
+    safe_name = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    digest = "" if source.parent == ASSETS else f"-{facts.source_sha256[:8]}"
     width, height = facts.input_size
     batch = f"-b{facts.batch}" if facts.batch > 1 else ""
-    tag = f"-{place.tag}" if place.tag else ""
-    return f"{safe}{own}-{width}x{height}{batch}-{facts.precision}{tag}{TARGETS[facts.target]}"
+    tag = f"-{engine_target.tag}" if engine_target.tag else ""
+    return f"{safe_name}{digest}-{width}x{height}{batch}-{facts.precision}{tag}{TARGETS[facts.target]}"
 
 
 def _command(
@@ -238,7 +247,7 @@ def _command(
     options: EngineOptions,
     preprocessing: Preprocessing,
 ) -> str:
-    """The command that builds this again."""
+    """Return the command line that repeats this build."""
     name = shlex.quote(str(model if model is not None else source.stem))
     parts = [f"rtseg build {name} --target {target} --size {size[0]}x{size[1]}"]
     if batch != 1:
@@ -251,20 +260,20 @@ def _command(
 
 
 def _check_names(names: tuple[str, ...] | None) -> None:
-    """Raises OptionError where a class name is given twice; upper and lower case are the same name."""
+    """Raise OptionError if a class name occurs twice, ignoring case."""
     lower = [name.lower() for name in names or ()]
-    twice = sorted({name for name in lower if lower.count(name) > 1})
-    if twice:
-        raise OptionError(f"--classes names {', '.join(twice)} more than once; each class needs a name of its own")
+    duplicates = sorted({name for name in lower if lower.count(name) > 1})
+    if duplicates:
+        raise OptionError(f"--classes contains {', '.join(duplicates)} more than once; each class needs its own name")
 
 
 def _calibration(calibrate: Path | None) -> dict[str, str]:
-    """Which pictures int8 was measured on, for the sidecar."""
+    """Return the name and fingerprint of the calibration images, for the sidecar."""
     return {} if calibrate is None else {"calibrate": f"{calibrate.resolve().name} {fingerprint(calibrate)}"}
 
 
 def _tool_versions() -> dict[str, str]:
-    """Versions of the packages that may have taken part, those that are installed."""
+    """Return the versions of the installed packages that a build may use."""
     versions = {"python": platform.python_version()}
     for package in ("onnx", "onnxruntime", "openvino", "nncf", "torch", "numpy"):
         try:
@@ -275,10 +284,10 @@ def _tool_versions() -> dict[str, str]:
 
 
 def best_target() -> str:
-    """The TensorRT that is installed, TensorRT itself before TensorRT for RTX where there is a GPU for it to build on.
+    """Return the target of the installed TensorRT: `tensorrt` if it has a GPU to build on, else `tensorrt-rtx`.
 
     Raises:
-        BackendError: neither is installed.
+        BackendError: neither can build here.
     """
     problems = []
     for target in ("tensorrt", "tensorrt-rtx"):

@@ -1,4 +1,4 @@
-"""A checkpoint as the start of a build: exported to ONNX, and run by torch for comparison."""
+"""Checkpoints as source models: exported to ONNX for the build, and run by torch for the comparison."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import onnx
 import torch
 
 from rtseg.models.export.onnx_adapter import to_contract
-from rtseg.models.export.onnx_file import describe
-from rtseg.models.export.reference_model import Reference, enlarged
-from rtseg.models.export.source_model import Original
+from rtseg.models.export.onnx_file import write_description
+from rtseg.models.export.reference_model import ScoresReference, upsample
+from rtseg.models.export.source_model import ReferenceModel
 from rtseg.models.export.to_onnx import OPSET, export_onnx
 from rtseg.nn.importers import Imported
 from rtseg.nn.load_network import open_network
@@ -27,32 +27,32 @@ from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 
 
 class CheckpointModel:
-    """A checkpoint as the start of a build; see `rtseg.models.export.source_model.SourceModel`."""
+    """A checkpoint; implements `rtseg.models.export.source_model.SourceModel`."""
 
     def __init__(self, path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> None:
         self._path, self._network = path, open_network(path, size, preprocessing)
         self.description, self.notes = self._network.description, self._network.notes
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The network exported; with free sizes if it is one of rtseg's, else at this size."""
+        """Export the network. The sizes of an rtseg U-Net are free; those of an imported network are fixed."""
         precision = "fp32" if precision == "int8" else precision
-        logging.getLogger("torch.onnx").setLevel(
-            logging.ERROR
-        )  # it warns that torchvision, which is not needed, is missing
+        # torch.onnx warns that torchvision, which is not needed, is missing.
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
             path = Path(folder) / "model.onnx"
             if self._network.unet is not None:
                 export_onnx(self._network.unet, replace(self.description, input_size=size), path, precision=precision)
                 return onnx.load(path)
             assert self._network.imported is not None
-            return self._wrapped(self._network.imported, path, size, batch, precision)
+            return self._to_contract(self._network.imported, path, size, batch, precision)
 
-    def original(self, size: tuple[int, int]) -> Original:
-        """The network by torch, in FP32, on the CPU, without the modules that are exported around it."""
-        by = f"run in FP32 by torch {torch.__version__}"
-        own, imported = self._network.unet, self._network.imported
-        if own is not None:
-            return Reference(_scores_of_own(own), (112.0,) * 3, (64.0,) * 3, f"{self._path.name}, {by}", uses_255_scale=True)
+    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
+        """Return the network, run by torch in FP32 on the CPU, without the modules that the export adds."""
+        runner = f"run in FP32 by torch {torch.__version__}"
+        unet, imported = self._network.unet, self._network.imported
+        if unet is not None:
+            label = f"{self._path.name}, {runner}"
+            return ScoresReference(_unet_scores(unet), (112.0,) * 3, (64.0,) * 3, label, uses_255_scale=True)
         assert imported is not None
         module = imported.module
 
@@ -61,27 +61,28 @@ class CheckpointModel:
                 scores: npt.NDArray[Any] = module(torch.from_numpy(image)).numpy()
             return scores
 
-        what = f"rtseg's reading of the weights in {self._path.name}"  # which does not show that the reading is right
-        return Reference(run, imported.mean, imported.std, f"{what}, {by}")
+        # The comparison does not verify the import itself, so the label names it.
+        label = f"rtseg's reading of the weights in {self._path.name}"
+        return ScoresReference(run, imported.mean, imported.std, f"{label}, {runner}")
 
-    def _wrapped(
+    def _to_contract(
         self, imported: Imported, path: Path, size: tuple[int, int], batch: int, precision: str
     ) -> onnx.ModelProto:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            warnings.simplefilter("ignore")  # deprecations inside the exporter
             program = torch.onnx.export(
                 imported.module, (torch.zeros(batch, 3, size[1], size[0]),), dynamo=True, opset_version=OPSET,
-                input_names=["picture"], output_names=["scores"], verbose=False,
+                input_names=["image"], output_names=["scores"], verbose=False,
             )  # fmt: skip
         assert program is not None
-        said = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
-        model, wrapped, _ = to_contract(program.model_proto, self._path, size, batch, precision, said)
-        describe(model, replace(self.description, precision=wrapped.precision, input_size=size))
+        preprocessing = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
+        model, info, _ = to_contract(program.model_proto, self._path, size, batch, precision, preprocessing)
+        write_description(model, replace(self.description, precision=info.precision, input_size=size))
         return model
 
 
-def _scores_of_own(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    """rtseg's own network as it was trained: its BatchNorm is not folded, and padding and upsampling are NumPy's."""
+def _unet_scores(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Return a function that runs a U-Net with BatchNorm not folded, and with padding and upsampling outside torch."""
     network = network.eval()
 
     def run(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -90,7 +91,7 @@ def _scores_of_own(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[An
         with torch.inference_mode():
             scores = network(torch.from_numpy(padded)).numpy()[0]
         rows, columns = -(-height // HEAD_STRIDE), -(-width // HEAD_STRIDE)
-        whole = enlarged(scores[:, :rows, :columns], (HEAD_STRIDE * rows, HEAD_STRIDE * columns))
-        return whole[None, :, :height, :width]
+        upsampled = upsample(scores[:, :rows, :columns], (HEAD_STRIDE * rows, HEAD_STRIDE * columns))
+        return upsampled[None, :, :height, :width]
 
     return run

@@ -1,4 +1,4 @@
-"""From the graph of the model contract to the file that runs, by target."""
+"""Compilation of an ONNX graph of the model contract to the file of a target."""
 
 from __future__ import annotations
 
@@ -10,79 +10,85 @@ import onnx
 
 from rtseg.core.errors import ModelError
 from rtseg.inference.engine_metadata import EngineFacts
-from rtseg.models.export.onnx_file import describe, fix_input, error_summary
+from rtseg.models.export.onnx_file import error_summary, fix_input, write_description
 from rtseg.models.export.onnx_rewrite import cast_classes_via_float
-from rtseg.models.export.precision import Share, executed_share, graph_share
-from rtseg.models.export.quantize import calibration_images, quantized, quantize_openvino
+from rtseg.models.export.precision import PrecisionShare, executed_share, graph_share
+from rtseg.models.export.quantize import calibration_images, quantize_onnx, quantize_openvino
 from rtseg.models.export.source_model import SourceModel
 from rtseg.models.export.tensorrt import EngineOptions, build_plan
 
 
-def make(
-    origin: SourceModel,
+def compile_model(
+    source_model: SourceModel,
     facts: EngineFacts,
     options: EngineOptions,
     calibrate: Path | None,
     staged: Path,
     timing_cache: Path,
     quiet: bool,
-) -> tuple[onnx.ModelProto, Share, tuple[str, ...]]:
-    """Writes the file.
+) -> tuple[onnx.ModelProto, PrecisionShare, tuple[str, ...]]:
+    """Compile a model and write the file.
 
     Args:
-        origin: the model as it came.
-        facts: what is wanted of the file.
-        options: what TensorRT is told.
-        calibrate: where real pictures are, for int8; None: the model is int8 already, or is not to be.
-        staged: the file.
-        timing_cache: TensorRT's.
-        quiet: no progress.
+        source_model: the model.
+        facts: the requested target, precision, input size and batch.
+        options: TensorRT's build options.
+        calibrate: a data set or video to calibrate `int8` on; None: the model is quantized already, or is not to be `int8`.
+        staged: path of the file to write.
+        timing_cache: path of TensorRT's timing cache.
+        quiet: show no progress.
 
     Returns:
-        The graph it was made from, its input fixed, how much of it is in which precision, and warnings.
+        The compiled ONNX graph with a fixed input shape, its precision and warnings of the compiler.
 
     Raises:
-        ModelError, OptionError, BackendError: as the steps say.
+        ModelError: the model can't be exported, quantized or compiled.
+        OptionError: the options don't fit the model, or there are no calibration images.
+        BackendError: a required package is missing, or the compiler failed.
     """
-    free = origin.graph(facts.input_size, facts.batch, facts.precision)
+    exported = source_model.graph(facts.input_size, facts.batch, facts.precision)
     if calibrate is not None:
-        pictures = calibration_images(calibrate, facts.input_size)
-        description = replace(origin.description, precision=facts.precision, input_size=facts.input_size)
-        describe(free, description)
+        images = calibration_images(calibrate, facts.input_size)
+        description = replace(source_model.description, precision=facts.precision, input_size=facts.input_size)
+        write_description(exported, description)
         if facts.target == "openvino":
-            quantize_openvino(free, pictures, staged, staged.name)
-            return fix_input(free, facts.input_size, facts.batch), _executed(staged, facts), ()
-        free = quantized(free, pictures, staged.name)
-        describe(free, description)
-    graph = fix_input(free, facts.input_size, facts.batch)
+            quantize_openvino(exported, images, staged, staged.name)
+            return fix_input(exported, facts.input_size, facts.batch), _executed_share(staged, facts), ()
+        exported = quantize_onnx(exported, images, staged.name)
+        write_description(exported, description)
+    graph = fix_input(exported, facts.input_size, facts.batch)
     if facts.target in ("tensorrt", "tensorrt-rtx"):
         plan = build_plan(
-            cast_classes_via_float(graph).SerializeToString(), facts.target, options, timing_cache=timing_cache, quiet=quiet
+            cast_classes_via_float(graph).SerializeToString(),
+            facts.target,
+            options,
+            timing_cache=timing_cache,
+            quiet=quiet,
         )
         staged.write_bytes(plan.data)
         return graph, plan.share, plan.warnings
     if facts.target == "onnx":
-        onnx.save(free, staged)
+        onnx.save(exported, staged)
     else:
-        _save_openvino(free, staged, facts.precision)
+        _save_openvino(exported, staged, facts.precision)
         if facts.precision == "int8":
-            return graph, _executed(staged, facts), ()
+            return graph, _executed_share(staged, facts), ()
     return graph, graph_share(onnx.shape_inference.infer_shapes(graph, data_prop=True)), ()
 
 
 def _save_openvino(graph: onnx.ModelProto, staged: Path, precision: str) -> None:
     openvino = _openvino()
-    given = staged.with_suffix(".given.onnx")
-    onnx.save(graph, given)
+    source = staged.with_suffix(".given.onnx")
+    onnx.save(graph, source)
     try:
-        openvino.save_model(openvino.Core().read_model(given), staged, compress_to_fp16=precision != "fp32")
+        openvino.save_model(openvino.Core().read_model(source), staged, compress_to_fp16=precision != "fp32")
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO can't take the model: {error_summary(error)}") from error
-    given.unlink()
+        raise ModelError(f"OpenVINO can't convert the model: {error_summary(error)}") from error
+    source.unlink()
 
 
-def _executed(staged: Path, facts: EngineFacts) -> Share:
-    """What OpenVINO makes of an INT8 file on this processor."""
+def _executed_share(staged: Path, facts: EngineFacts) -> PrecisionShare:
+    """Return the precision in which OpenVINO executes an INT8 file on this CPU."""
     core = _openvino().Core()
     network = core.read_model(staged)
     width, height = facts.input_size

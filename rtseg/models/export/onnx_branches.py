@@ -1,6 +1,6 @@
-"""Ifs that an image's size decides: replaced by the branch that is taken, since sizes are fixed in a build.
+"""Removal of If nodes whose condition depends only on the size of the image, which is fixed in a build.
 
-TorchScript writes them for `squeeze` where an axis was free: If the axis is 1 long, Squeeze, else Identity.
+TorchScript writes them for `squeeze` of a free axis: if its length is 1, Squeeze, else Identity.
 """
 
 from __future__ import annotations
@@ -13,37 +13,49 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import image_inputs, error_summary, shape_of, node_inputs, format_shape
+from rtseg.models.export.onnx_file import error_summary, format_shape, image_inputs, node_inputs, shape_of
 from rtseg.models.export.onnx_rewrite import rename
 
-_BY_CONTENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression", "If", "Loop", "Scan", "Bernoulli", "Multinomial"}
-"""Operators whose result's size may hang on more than sizes, or whose result is another one each time."""
+_VALUE_DEPENDENT = {
+    "NonZero",
+    "Unique",
+    "Compress",
+    "NonMaxSuppression",
+    "If",
+    "Loop",
+    "Scan",
+    "Bernoulli",
+    "Multinomial",
+}
+"""Operators whose output shape may depend on values, or whose output is random."""
 
 
 def inline_branches(model: onnx.ModelProto, path: Path) -> None:
-    """Replaces each If whose condition hangs on sizes alone by the nodes of the branch that is taken. Changes the model.
+    """Replace each If whose condition depends only on sizes by the nodes of the executed branch, in place.
 
     Args:
-        model: its input's shape is fixed.
+        model: a model with a fixed input shape.
         path: its file, for messages.
 
     Raises:
-        ModelError: ONNX Runtime, which is asked for the conditions, can't run it at this size.
+        ModelError: ONNX Runtime can't evaluate the conditions at this size.
     """
     while True:
-        made = {name: node for node in model.graph.node for name in node.output if name}
+        producers = {name: node for node in model.graph.node for name in node.output if name}
         images = {entry.name for entry in image_inputs(model)}
         conditions = {
-            node.input[0] for node in model.graph.node if node.op_type == "If" and _by_size(node.input[0], made, images)
+            node.input[0]
+            for node in model.graph.node
+            if node.op_type == "If" and _only_of_size(node.input[0], producers, images)
         }
         if not conditions:
             return
-        values = evaluate_tensors(_alone(model, made, conditions), conditions, path)
+        values = evaluate_tensors(_subgraph(model, producers, conditions), conditions, path)
         nodes = [
-            step
+            replacement
             for node in model.graph.node
-            for step in (
-                _taken(node, bool(np.all(values[node.input[0]])), model.graph)
+            for replacement in (
+                _branch_nodes(node, bool(np.all(values[node.input[0]])), model.graph)
                 if node.op_type == "If" and node.input[0] in values
                 else [node]
             )
@@ -53,51 +65,53 @@ def inline_branches(model: onnx.ModelProto, path: Path) -> None:
         model.graph.node.extend(copy.node)
 
 
-def _alone(model: onnx.ModelProto, made: Mapping[str, onnx.NodeProto], names: Collection[str]) -> onnx.ModelProto:
-    """The part of a model that makes some tensors: no branch is in it that has no meaning at this size."""
+def _subgraph(
+    model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto], names: Collection[str]
+) -> onnx.ModelProto:
+    """Return the part of a model that computes some tensors, without branches that are invalid at this size."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     needed, level = set(), set(names)
     while level:
         needed |= level
-        level = {given for name in level if name in made for given in node_inputs(made[name])} - needed
+        level = {source for name in level if name in producers for source in node_inputs(producers[name])} - needed
     del copy.graph.node[:], copy.graph.output[:]
     copy.graph.node.extend(node for node in model.graph.node if needed.intersection(node.output))
     return copy
 
 
 def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict[str, Any]:
-    """Values that tensors have when the model is run on a black image.
+    """Return the values of tensors when the model runs on a black image.
 
     Raises:
-        ModelError: ONNX Runtime can't load or run it.
+        ModelError: ONNX Runtime can't load or run the model.
     """
     from rtseg.models.export.source_model import create_session
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    have = {output.name for output in copy.graph.output}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
+    outputs = {output.name for output in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
     session = create_session(copy.SerializeToString(), str(path), optimize=False)
     source = image_inputs(model)[0]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
-    image = np.zeros([int(length or 1) for length in shape_of(source)], kind)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
+    image = np.zeros([int(length or 1) for length in shape_of(source)], dtype)
     try:
         results = session.run(list(names), {source.name: image})
     except Exception as error:  # onnxruntime's exceptions share no public base
-        told = format_shape(shape_of(source))
+        shape = format_shape(shape_of(source))
         raise ModelError(
-            f"{path} can't run on {told} ({error_summary(error)}); give the size it was made for: --size"
+            f"{path} can't run on {shape} ({error_summary(error)}); give the size it was exported for: --size"
         ) from error
     return dict(zip(names, results, strict=True))
 
 
-def _by_size(name: str, made: Mapping[str, onnx.NodeProto], images: set[str]) -> bool:
-    """Whether a tensor is the same for all images of one size: made of weights and shapes alone."""
-    level, seen = [(name, False)], set()
-    while level:
-        name, of_shape = level.pop()
-        node = made.get(name)
+def _only_of_size(name: str, producers: Mapping[str, onnx.NodeProto], images: set[str]) -> bool:
+    """Return True if a tensor is computed only from weights and shapes, so that it is equal for all images of a size."""
+    pending, seen = [(name, False)], set()
+    while pending:
+        name, of_shape = pending.pop()
+        node = producers.get(name)
         if (name, of_shape) in seen:
             continue
         seen.add((name, of_shape))
@@ -105,23 +119,24 @@ def _by_size(name: str, made: Mapping[str, onnx.NodeProto], images: set[str]) ->
             if name in images and not of_shape:
                 return False
             continue
-        if node.op_type in _BY_CONTENT or node.op_type.startswith("Random"):
+        if node.op_type in _VALUE_DEPENDENT or node.op_type.startswith("Random"):
             return False
-        level += [(given, of_shape or node.op_type in ("Shape", "Size")) for given in node_inputs(node) if given]
+        pending += [(source, of_shape or node.op_type in ("Shape", "Size")) for source in node_inputs(node) if source]
     return True
 
 
-def _taken(node: onnx.NodeProto, condition: bool, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes of an If's branch under names of their own; its weights go to the graph."""
-    wanted = "then_branch" if condition else "else_branch"
-    branch = next(attribute.g for attribute in node.attribute if attribute.name == wanted)
-    inside = [tensor.name for tensor in branch.initializer] + [name for step in branch.node for name in step.output]
-    names = {name: f"{node.output[0]}/{wanted}/{name}" for name in inside if name}
+def _branch_nodes(node: onnx.NodeProto, condition: bool, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a branch of an If with unique names, and add its weights to the graph."""
+    branch_name = "then_branch" if condition else "else_branch"
+    branch = next(attribute.g for attribute in node.attribute if attribute.name == branch_name)
+    inner_names = [tensor.name for tensor in branch.initializer]
+    inner_names += [name for inner_node in branch.node for name in inner_node.output]
+    names = {name: f"{node.output[0]}/{branch_name}/{name}" for name in inner_names if name}
     rename(branch, names)
     graph.initializer.extend(branch.initializer)
     results = [
-        onnx.helper.make_node("Identity", [given.name], [result])
-        for given, result in zip(branch.output, node.output, strict=True)
-        if result
+        onnx.helper.make_node("Identity", [inner.name], [outer])
+        for inner, outer in zip(branch.output, node.output, strict=True)
+        if outer
     ]
     return [*branch.node, *results]

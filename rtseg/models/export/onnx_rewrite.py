@@ -1,4 +1,4 @@
-"""ONNX graphs rewritten by kept libraries: a newer operator set, BatchNorm folded, half precision."""
+"""Rewrites of ONNX graphs by existing libraries: a newer operator set, folding of BatchNorm, conversion to FP16."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ import onnx.reference
 from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import inner_graphs, error_summary
+from rtseg.models.export.onnx_file import error_summary, inner_graphs
 from rtseg.models.export.requirements import require
 
 KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
-"""Statistics over a whole plane overflow or lose their small differences in half precision."""
-
+"""Operators that stay FP32: statistics over a whole plane overflow or lose small differences in FP16."""
 
 QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
-"""Take half precision from operator set 19 on."""
+"""Operators that accept FP16 since operator set 19."""
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _OF_WEIGHTS = {"Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div"}
-"""What converters leave between a stored weight and the node that takes it."""
+"""Operators that converters write between a stored weight and its consumer."""
 
 
-def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """The model in an operator set that has `Resize` by sizes and `Squeeze` by input."""
+def upgrade_opset(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Convert a model to operator set 13 or newer, in which `Resize` has sizes and `Squeeze` has its axes as an input.
+
+    Raises:
+        ModelError: the model can't be converted.
+    """
     version = opset(model)
     if version >= 13:
         return model
     for node in model.graph.node:
         if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
-            node.input[2] = ""  # before 13 the scales were always there, empty beside sizes
+            node.input[2] = ""  # before 13 the scales were required, and empty if there were sizes
     try:
         converted = onnx.version_converter.convert_version(model, 13)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
         raise ModelError(
-            f"{path} is of operator set {version} and can't be brought to 13 ({error_summary(error)}); export it anew"
+            f"{path} uses operator set {version} and can't be converted to 13 ({error_summary(error)}); export it again"
         ) from error
-    if version < 11:  # before 11 there was one way to upsample, which the converter does not write down
+    if version < 11:  # before 11 the coordinate mode was fixed, and the converter does not write it
         for node in converted.graph.node:
             if node.op_type == "Resize":
                 kept = [attribute for attribute in node.attribute if attribute.name == "mode"]
@@ -54,18 +57,21 @@ def modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def add_prefix(model: onnx.ModelProto, prefix: str) -> None:
-    """Puts a prefix before all names of tensors. (`onnx.compose.add_prefix` forgets those that an If takes from around it.)"""
-    level, names = [model.graph], set()
-    while level:
-        graph = level.pop()
+    """Prepend a prefix to all names of tensors, in place.
+
+    `onnx.compose.add_prefix` does not rename the outer tensors that the branches of an If use.
+    """
+    pending, names = [model.graph], set()
+    while pending:
+        graph = pending.pop()
         names |= {entry.name for entry in (*graph.input, *graph.initializer)}
         names |= {name for node in graph.node for name in node.output if name}
-        level += [inner for node in graph.node for inner in inner_graphs(node)]
+        pending += [inner for node in graph.node for inner in inner_graphs(node)]
     rename(model.graph, {name: prefix + name for name in names})
 
 
 def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Gives tensors other names, in the graphs inside too."""
+    """Rename tensors in a graph and in the graphs inside it, in place."""
     for entry in (*graph.input, *graph.initializer, *graph.output):
         entry.name = names.get(entry.name, entry.name)
     for node in graph.node:
@@ -76,9 +82,9 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def constants_to_initializers(model: onnx.ModelProto) -> None:
-    """Makes initializers of all weights, also of those in Constant nodes and of those that a step such as Cast makes of others.
+    """Convert Constant nodes, and nodes such as Cast that only have weights as inputs, to initializers, in place.
 
-    What is asked of the weights later (how many are FP16, which become FP16 or INT8) is asked of initializers. Changes the model.
+    Later steps search for weights only in the initializers.
     """
     graph = model.graph
     results = {output.name for output in graph.output}
@@ -96,14 +102,14 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
     graph.initializer.extend(weights.values())
-    given = [entry for entry in graph.input if entry.name not in weights]
+    inputs = [entry for entry in graph.input if entry.name not in weights]
     del graph.input[:]
-    graph.input.extend(given)
+    graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)  # before 4 each weight had to be an input too
 
 
 def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], version: int) -> onnx.TensorProto | None:
-    """What a node makes of weights alone; None: it may make something else, or something large."""
+    """Return the constant output of a node whose inputs are all weights; None for operators that are not evaluated here."""
     tensor = onnx.TensorProto()
     if node.op_type == "Constant":
         attribute = node.attribute[0]
@@ -122,8 +128,8 @@ def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], versi
         arrays = {name: numpy_helper.to_array(weights[name]) for name in node.input}
         inputs = [onnx.helper.make_tensor_value_info(name, weights[name].data_type, None) for name in arrays]
         graph = onnx.helper.make_graph([node], "weights", inputs, [onnx.ValueInfoProto(name=node.output[0])])
-        alone = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
-        (result,) = onnx.reference.ReferenceEvaluator(alone).run(None, arrays)
+        single_node = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+        (result,) = onnx.reference.ReferenceEvaluator(single_node).run(None, arrays)
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(result)))
     else:
         return None
@@ -131,14 +137,17 @@ def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], versi
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that a model uses."""
+    """Return the version of the ONNX operator set that a model uses."""
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
 
 
 def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """BatchNorm into the convolution before it, by ONNX Runtime's basic optimizations.
+    """Fold each BatchNorm into the convolution before it, with ONNX Runtime's basic optimizations.
 
-    An FP32 model's alone: of a half precision model ONNX Runtime makes one that casts to FP32 before each operation.
+    FP16 models are returned unchanged, because ONNX Runtime would insert a cast to FP32 before each of their operators.
+
+    Raises:
+        ModelError: ONNX Runtime can't load the model.
     """
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     if half or not any(node.op_type == "BatchNormalization" for node in model.graph.node):
@@ -160,25 +169,27 @@ def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return model if foreign else folded
 
 
-def to_half(model: onnx.ModelProto, keep: Sequence[str] = ()) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision, by ONNX Runtime's converter, save for `KEPT_IN_FP32`, `QUANTIZING` and `keep`.
+def to_half(model: onnx.ModelProto, fp32_nodes: Sequence[str] = ()) -> onnx.ModelProto:
+    """Convert weights and arithmetic to FP16 with ONNX Runtime's converter.
+
+    The operators in `KEPT_IN_FP32`, and before operator set 19 those in `QUANTIZING`, stay FP32.
 
     Args:
         model: an FP32 model; changed.
-        keep: names of nodes that stay FP32.
+        fp32_nodes: names of nodes that stay FP32.
     """
     require("onnxruntime")
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32, *(QUANTIZING if opset(model) < 19 else ())]
-    half: onnx.ModelProto = convert_float_to_float16(model, op_block_list=blocked, node_block_list=list(keep))
-    OnnxModel(half).topological_sort()  # the converter puts its casts last, which is no valid ONNX
+    half: onnx.ModelProto = convert_float_to_float16(model, op_block_list=blocked, node_block_list=list(fp32_nodes))
+    OnnxModel(half).topological_sort()  # the converter appends its casts at the end, which is not valid ONNX
     return half
 
 
 def preprocessing_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes between `image` and the first that computes with weights: the normalization. Unnamed ones get names."""
+    """Return the names of the normalization nodes between `image` and the network. Nodes without a name get one."""
     weights = {tensor.name for tensor in model.graph.initializer}
     known, names = {"image"}, []
     for number, node in enumerate(model.graph.node):
@@ -191,17 +202,17 @@ def preprocessing_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def cast_classes_via_float(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Casts class indices to FP32 before they become uint8; exact for all 255 of them. Changes the model.
+    """Insert a cast of the class indices to FP32 before their cast to uint8, in place. FP32 is exact for all 255 of them.
 
     TensorRT documents conversions to uint8 "only for float32, float16" (`DataType` in 10.3 to 11.4), while the table of its
-    `Cast` operator allows all. Newer versions take integers; this is right by either text.
+    `Cast` operator allows all types. This cast follows both documents.
     """
     for index, node in reversed(list(enumerate(model.graph.node))):
         if node.op_type == "Cast" and "classes" in node.output:
-            given = node.input[0]
+            indices = node.input[0]
             node.input[0] = "rtseg/classes_float"
             cast = onnx.helper.make_node(
-                "Cast", [given], [node.input[0]], "rtseg/classes_float", to=onnx.TensorProto.FLOAT
+                "Cast", [indices], [node.input[0]], "rtseg/classes_float", to=onnx.TensorProto.FLOAT
             )
             model.graph.node.insert(index, cast)
             break

@@ -1,4 +1,4 @@
-"""What the graph of a foreign ONNX network shows that is no semantic segmentation, though an output has a map's shape."""
+"""Detection of ONNX networks that are no semantic segmentation although an output has the shape of a map."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from rtseg.models.export.onnx_file import format_shape
 from rtseg.models.export.onnx_trace import SAME_VALUES, TWO_VALUED, Trace
 
 NO_CLASS = 255
-"""What class maps from elsewhere hold where a pixel has no class; rtseg gives each pixel one."""
+"""Value of pixels without a class in the class maps of other programs. In rtseg each pixel has a class."""
 
 
 def scaled_indices_reason(trace: Trace, name: str) -> str:
-    """Why an output of one value a pixel holds classes that are no class indices, and what to do; empty: it does not."""
-    only = trace.meant(name).only
-    if only is None or len(only) < 3 or not _from_argmax(trace, name):
+    """Return a message if an output of one value per pixel contains classes that are not class indices; else empty."""
+    discrete = trace.dequantized_values(name).discrete
+    if discrete is None or len(discrete) < 3 or not _from_argmax(trace, name):
         return ""
-    whole = sorted(only)
-    indices = all(abs(value - round(value)) < 1e-3 and -0.5 < value < NO_CLASS - 0.5 for value in whole)
-    if indices and np.gcd.reduce([round(value) for value in whole]) == 1:
+    values = sorted(discrete)
+    indices = all(abs(value - round(value)) < 1e-3 and -0.5 < value < NO_CLASS - 0.5 for value in values)
+    if indices and np.gcd.reduce([round(value) for value in values]) == 1:
         return ""
-    if np.allclose(whole, [*range(len(whole) - 1), NO_CLASS]):
+    if np.allclose(values, [*range(len(values) - 1), NO_CLASS]):
         return (
-            f"it gives {NO_CLASS} where a pixel has no class, by the graph, and rtseg gives each pixel a class; export it "
+            f"its graph sets pixels without a class to {NO_CLASS}, and rtseg needs a class for each pixel; export it "
             "without that step, so that each pixel has the index of a class"
         )
-    told = ", ".join(f"{value:.4g}" for value in whole[:4]) + (", …" if len(whole) > 4 else "")
+    examples = ", ".join(f"{value:.4g}" for value in values[:4]) + (", …" if len(values) > 4 else "")
     return (
-        f"by the graph it holds one of {len(whole)} values a pixel, {told}: class indices that were scaled or moved; export it "
-        "without the step behind its ArgMax, so that it gives 0, 1, 2 and so on"
+        f"by the graph each pixel has one of {len(values)} values, {examples}: class indices that were scaled or shifted; export "
+        "it without the step after its ArgMax, so that it outputs 0, 1, 2 and so on"
     )
 
 
@@ -44,19 +44,19 @@ def instance_segmentation_reason(
     batch: int,
     others: Sequence[str],
 ) -> str:
-    """Why a map with other outputs beside it is one of an instance segmentation, whose channels are no classes; empty: it is not.
+    """Return a message if the outputs look like an instance segmentation, whose channels are not classes; else empty.
 
-    YOLO has boxes beside mask prototypes, DETR and Mask2Former have classes beside a mask for each query, smaller than the image;
-    Mask R-CNN has boxes beside a mask for each object.
+    YOLO outputs boxes and mask prototypes. DETR and Mask2Former output classes and a mask for each query, smaller than the image.
+    Mask R-CNN outputs boxes and a mask for each object.
 
     Args:
-        shapes: of the outputs.
-        name: of the map.
-        channels: of the map.
+        shapes: shapes of the outputs.
+        name: name of the map.
+        channels: number of channels of the map.
         size: (rows, columns) of the map.
-        image: (width, height).
-        batch: images in one run.
-        others: the outputs that are no maps.
+        image: (width, height) of the image.
+        batch: number of images in one run.
+        others: names of the outputs that are not maps.
     """
     if channels < 2:
         return ""
@@ -65,18 +65,18 @@ def instance_segmentation_reason(
         table = [length for length in (lengths[1:] if lengths[:1] == (batch,) else lengths) if length != 1]
         if len(table) > 1 and (size != image[::-1] or channels in table):
             return (
-                f"its outputs '{other}' {format_shape(shapes[other])} and '{name}' {format_shape(shapes[name])} look like an instance "
-                f"segmentation (objects beside their masks), and the channels of '{name}' like no classes; rtseg needs a semantic "
-                f"segmentation; where '{name}' has a score for each class, say --onnx-output {name}"
+                f"its outputs '{other}' {format_shape(shapes[other])} and '{name}' {format_shape(shapes[name])} look like an "
+                f"instance segmentation (objects and their masks), in which the channels of '{name}' are not classes; rtseg needs "
+                f"a semantic segmentation; if '{name}' has a score for each class, use --onnx-output {name}"
             )
     return ""
 
 
-def total(trace: Trace, name: str, batch: int) -> float | None:
-    """What the channels of a pixel add up to, none of them cut off; None: they have no such total, or the graph does not show it.
+def channel_sum(trace: Trace, name: str, batch: int) -> float | None:
+    """Return the constant sum of the channels of each pixel; None if it is not constant or the graph does not show it.
 
-    A Softmax over a whole image, as `axis=1` meant before operator set 13, gives a pixel none, and neither does one whose
-    channels are weighted, each by a number of its own.
+    It is not constant for a Softmax over a whole image, as `axis=1` meant before operator set 13, and if each channel has a
+    different weight.
     """
     node = trace.producer(name)
     if node is None:
@@ -88,13 +88,13 @@ def total(trace: Trace, name: str, batch: int) -> float | None:
     if node.op_type == "Concat":
         return 1.0 if trace.exclusive(name) else None
     if node.op_type in SAME_VALUES or node.op_type == "Clip":
-        return total(trace, node.input[0], batch)
+        return channel_sum(trace, node.input[0], batch)
     if node.op_type not in ("Mul", "Div", "Add", "Sum", "Mean"):
         return None
-    weights = [value for given in node.input if (value := trace.constant(given)) is not None]
-    parts = [total(trace, given, batch) for given in node.input if trace.constant(given) is None]
-    sums = [part for part in parts if part is not None]
-    if len(sums) < len(parts) or not sums:
+    weights = [value for source in node.input if (value := trace.constant(source)) is not None]
+    input_sums = [channel_sum(trace, source, batch) for source in node.input if trace.constant(source) is None]
+    sums = [value for value in input_sums if value is not None]
+    if len(sums) < len(input_sums) or not sums:
         return None
     if node.op_type in ("Add", "Sum", "Mean"):
         return None if weights else sum(sums) / (len(sums) if node.op_type == "Mean" else 1)
@@ -107,19 +107,19 @@ def total(trace: Trace, name: str, batch: int) -> float | None:
 
 
 def _from_argmax(trace: Trace, name: str) -> bool:
-    """Whether values are made of the index of one of three or more classes, not of comparisons alone."""
+    """Return True if values are computed from an ArgMax over three or more classes, not only from comparisons."""
     seen: set[str] = set()
-    level = [name]
-    while level:
-        given = level.pop()
-        node = trace.producer(given)
-        if node is None or given in seen:
+    pending = [name]
+    while pending:
+        current = pending.pop()
+        node = trace.producer(current)
+        if node is None or current in seen:
             continue
-        seen.add(given)
+        seen.add(current)
         if node.op_type in ("ArgMax", "ArgMin"):
-            only = trace.values(given).only
-            if only is None or len(only) > 2:
+            discrete = trace.values(current).discrete
+            if discrete is None or len(discrete) > 2:
                 return True
         elif node.op_type not in TWO_VALUED:
-            level.extend(node.input[1:] if node.op_type == "Where" else node.input)
+            pending.extend(node.input[1:] if node.op_type == "Where" else node.input)
     return False

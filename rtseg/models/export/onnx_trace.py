@@ -1,13 +1,12 @@
-"""What the values of a tensor in an ONNX graph can be, and which of its axes holds the classes.
+"""Analysis of an ONNX graph: the possible values of a tensor and its class axis.
 
-Both are followed back from the tensor, through nodes that only move, cut, enlarge or scale its values, to the node that decides:
-Sigmoid, Softmax, ArgMax, a comparison, a convolution.
+Both are found by tracing the graph back from the tensor, through nodes that only move, crop, resize or scale its values, to the
+node that computes them: Sigmoid, Softmax, ArgMax, a comparison or a convolution.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,29 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from rtseg.models.export.onnx_values import (
+    ANY,
+    Values,
+    arithmetic,
+    cast,
+    combine,
+    discrete_values,
+    multiply,
+    union,
+)
+
 SAME_VALUES = {
     "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Cast", "CastLike", "Resize", "Upsample",
     "Slice", "Gather", "Split", "Expand", "Tile", "AveragePool", "MaxPool", "DepthToSpace", "SpaceToDepth", "Round", "Floor",
     "Ceil", "QuantizeLinear", "DequantizeLinear",
 }  # fmt: skip
-"""Operators whose result holds (nearly) the values of their first input, in another place, shape, type or number."""
+"""Operators whose output has (nearly) the values of their first input, at other positions or with another shape or type."""
 
 LINEAR = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Gemm", "MatMul", "Add", "Sub", "Sum"}
-"""Operators that end a network in scores before any activation."""
+"""Operators that compute scores without an activation."""
 
 TWO_VALUED = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "OneHot"}
-"""Operators whose result is 0 or 1."""
+"""Operators whose output is 0 or 1."""
 
 _BOUNDED = {
     "Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0),
@@ -46,70 +56,49 @@ _CHANNELS_SECOND = {
     "GroupNormalization",
     "Gemm",
 }
-_DEPTH = 200
-"""Nodes that are followed at most."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """Which values a tensor can have."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    only: frozenset[float] | None = None
-    """All of them, where they are few; None: a continuous range."""
-
-    @property
-    def bounded(self) -> bool:
-        """Whether both ends are known."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
-
-
-ANY = Values()
-
-
-def _of(*values: float) -> Values:
-    return Values(min(values), max(values), frozenset(values))
+_MAX_DEPTH = 200
+"""Maximum number of traced nodes."""
 
 
 class Trace:
-    """A graph whose tensors are followed back.
+    """Tracer of the tensors of a graph.
 
     Args:
-        model: of operator set 13 or newer, its constants initializers (`onnx_rewrite.constants_to_initializers`).
-        shapes: of its tensors, as far as they are known.
+        model: a model of operator set 13 or newer, with constants as initializers
+            (`onnx_rewrite.constants_to_initializers`).
+        shapes: known shapes of its tensors.
     """
 
     def __init__(self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
         self.shapes = shapes
-        self._made = {name: node for node in model.graph.node for name in node.output if name}
+        self._producers = {name: node for node in model.graph.node for name in node.output if name}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def producer(self, name: str) -> onnx.NodeProto | None:
-        """The node whose output a tensor is; None for inputs and weights."""
-        return self._made.get(name)
+        """Return the node that computes a tensor; None for inputs and weights."""
+        return self._producers.get(name)
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """A constant's value, also behind Identity and Cast; None where it is computed."""
-        for _ in range(_DEPTH):
+        """Return the value of a constant, also after Identity and Cast; None for a computed tensor."""
+        for _ in range(_MAX_DEPTH):
             if name in self._weights:
                 return np.asarray(numpy_helper.to_array(self._weights[name]))
-            node = self._made.get(name)
+            node = self._producers.get(name)
             if node is None or node.op_type not in ("Identity", "Cast"):
                 return None
             name = node.input[0]
         return None
 
-    def source(self, name: str) -> onnx.NodeProto | None:
-        """The first node behind a tensor that does more than move or scale values by a constant; None: the model's input."""
-        for _ in range(_DEPTH):
-            node = self._made.get(name)
+    def origin(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that computes the values of a tensor, before moves and scaling by constants; None for an input."""
+        for _ in range(_MAX_DEPTH):
+            node = self._producers.get(name)
             if node is None:
                 return None
             if node.op_type in SAME_VALUES | {"Clip", "Neg"}:
                 name = node.input[0]
                 continue
-            computed = [given for given in node.input if given and self.constant(given) is None]
+            computed = [source for source in node.input if source and self.constant(source) is None]
             if node.op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min") and len(computed) == 1:
                 name = computed[0]
                 continue
@@ -117,58 +106,60 @@ class Trace:
         return None
 
     def values(self, name: str, depth: int = 0) -> Values:
-        """The values that a tensor can have, by interval arithmetic."""
+        """Return the possible values of a tensor, by interval arithmetic."""
         constant = self.constant(name)
         if constant is not None:
             flat = np.unique(constant.astype(np.float64)) if constant.size <= 4096 and constant.size else np.empty(0)
-            return _of(*map(float, flat)) if 0 < flat.size <= 256 else ANY
-        node = self._made.get(name)
-        if node is None or depth > _DEPTH:
+            return discrete_values(*map(float, flat)) if 0 < flat.size <= 256 else ANY
+        node = self._producers.get(name)
+        if node is None or depth > _MAX_DEPTH:
             return ANY
         if node.op_type in TWO_VALUED:
-            return _of(0.0, 1.0)
+            return discrete_values(0.0, 1.0)
         if node.op_type in _BOUNDED:
             return Values(*_BOUNDED[node.op_type])
         if node.op_type in ("ArgMax", "ArgMin"):
             shape = self.shapes.get(node.input[0])
             axis = _attribute(node, "axis", 0)
-            return _of(*map(float, range(shape[axis]))) if shape and 0 < shape[axis] <= 256 else Values(low=0.0)
+            return (
+                discrete_values(*map(float, range(shape[axis])))
+                if shape and 0 < shape[axis] <= 256
+                else Values(low=0.0)
+            )
         if node.op_type in LINEAR - {"Add", "Sub", "Sum"}:
             return ANY
-        inputs = [self.values(given, depth + 1) for given in node.input if given]
+        inputs = [self.values(source, depth + 1) for source in node.input if source]
         if node.op_type == "Cast":
-            return _cast(inputs[0], _attribute(node, "to", TensorProto.FLOAT))
+            return cast(inputs[0], _attribute(node, "to", TensorProto.FLOAT))
         if node.op_type == "QuantizeLinear":
             scale, zero = self.quantized(name) or (math.nan, 0.0)
-            return _arithmetic("Add", [_times(inputs[0], 1 / scale), _of(zero)]) if scale > 0 else ANY
+            return arithmetic("Add", [multiply(inputs[0], 1 / scale), discrete_values(zero)]) if scale > 0 else ANY
         if node.op_type == "DequantizeLinear":
-            before = self._made.get(node.input[0])
+            before = self._producers.get(node.input[0])
             quantized = before is not None and before.op_type == "QuantizeLinear"
             return self.values(before.input[0], depth + 1) if before is not None and quantized else ANY
         if node.op_type in SAME_VALUES:
             return inputs[0]
         if node.op_type == "Relu":
-            return _combine(max, inputs[0], _of(0.0))
+            return combine(max, inputs[0], discrete_values(0.0))
         if node.op_type == "Clip":
-            low = self.values(node.input[1]) if len(node.input) > 1 and node.input[1] else _of(-math.inf)
-            high = self.values(node.input[2]) if len(node.input) > 2 and node.input[2] else _of(math.inf)
-            return _combine(min, _combine(max, inputs[0], low), high)
+            low = self.values(node.input[1]) if len(node.input) > 1 and node.input[1] else discrete_values(-math.inf)
+            high = self.values(node.input[2]) if len(node.input) > 2 and node.input[2] else discrete_values(math.inf)
+            return combine(min, combine(max, inputs[0], low), high)
         if node.op_type == "Where":
-            return _union(inputs[1], inputs[2])
+            return union(inputs[1], inputs[2])
         if node.op_type == "Concat":
-            return _union(*inputs)
-        values = _arithmetic(node.op_type, inputs)
+            return union(*inputs)
+        values = arithmetic(node.op_type, inputs)
         divisor = self.constant(node.input[1]) if node.op_type == "Div" else None
-        if (
-            values.only is not None and divisor is not None and divisor.dtype.kind in "iu"
-        ):  # of whole numbers by whole numbers
-            return _of(*(float(math.trunc(value)) for value in values.only))
+        if values.discrete is not None and divisor is not None and divisor.dtype.kind in "iu":  # integer division
+            return discrete_values(*(float(math.trunc(value)) for value in values.discrete))
         return values
 
     def class_axis(self, name: str, depth: int = 0) -> int | None:
-        """The axis of a tensor that holds the classes; None where the graph does not say."""
-        node = self._made.get(name)
-        if node is None or depth > _DEPTH:
+        """Return the class axis of a tensor; None if the graph does not show it."""
+        node = self._producers.get(name)
+        if node is None or depth > _MAX_DEPTH:
             return None
         kind = node.op_type
         if kind in ("Softmax", "LogSoftmax"):
@@ -181,55 +172,55 @@ class Trace:
             return len(self.shapes[name]) - 1 if name in self.shapes else None
         if kind == "Concat":
             axis = _attribute(node, "axis", 0)
-            found = next((a for a in (self.class_axis(n, depth + 1) for n in node.input) if a is not None), None)
-            return found if found is not None else axis + len(self.shapes.get(name, ())) if axis < 0 else axis
+            traced = next((a for a in (self.class_axis(n, depth + 1) for n in node.input) if a is not None), None)
+            return traced if traced is not None else axis + len(self.shapes.get(name, ())) if axis < 0 else axis
         if kind in _BINARY | {"Where"}:
             rank = len(self.shapes.get(name, ()))
-            for given in node.input:
-                if self.constant(given) is None and len(self.shapes.get(given, ())) == rank:
-                    axis_there = self.class_axis(given, depth + 1)
-                    if axis_there is not None:
-                        return axis_there
+            for source in node.input:
+                if self.constant(source) is None and len(self.shapes.get(source, ())) == rank:
+                    source_axis = self.class_axis(source, depth + 1)
+                    if source_axis is not None:
+                        return source_axis
             return None
         if kind not in SAME_VALUES | _UNARY | TWO_VALUED or kind == "OneHot":
             return None
         before = self.class_axis(node.input[0], depth + 1)
-        return None if before is None else self._moved(node, name, before)
+        return None if before is None else self._output_axis(node, name, before)
 
-    def _moved(self, node: onnx.NodeProto, name: str, axis: int) -> int | None:
-        """Where an axis of a node's first input is in its output."""
-        given, made = self.shapes.get(node.input[0]), self.shapes.get(name)
+    def _output_axis(self, node: onnx.NodeProto, name: str, axis: int) -> int | None:
+        """Return the axis of a node's output that corresponds to an axis of its first input; None if there is none."""
+        source, output = self.shapes.get(node.input[0]), self.shapes.get(name)
         if node.op_type == "Transpose":
             perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-            return perm.index(axis) if perm else len(given) - 1 - axis if given else None
-        if given is None or made is None:
+            return perm.index(axis) if perm else len(source) - 1 - axis if source else None
+        if source is None or output is None:
             return axis if node.op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather") else None
         if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-            before, length = math.prod(given[:axis]), given[axis]
-            fits = [i for i in range(len(made)) if math.prod(made[:i]) == before and made[i] == length]
+            before, length = math.prod(source[:axis]), source[axis]
+            fits = [i for i in range(len(output)) if math.prod(output[:i]) == before and output[i] == length]
             return fits[0] if fits and length > 1 else None
-        if node.op_type == "Gather" and len(made) < len(given):
-            gathered = _attribute(node, "axis", 0) % len(given)
+        if node.op_type == "Gather" and len(output) < len(source):
+            gathered = _attribute(node, "axis", 0) % len(source)
             return None if gathered == axis else axis - (gathered < axis)
         return axis
 
-    def cut_from_scores(self, name: str) -> bool:
-        """Whether a tensor of one value a pixel was cut out of several channels of scores."""
-        for _ in range(_DEPTH):
-            node = self._made.get(name)
+    def is_channel_of_scores(self, name: str) -> bool:
+        """Return True if a tensor of one value per pixel is a channel that was cut from several channels of scores."""
+        for _ in range(_MAX_DEPTH):
+            node = self._producers.get(name)
             if node is None or node.op_type not in SAME_VALUES | {"Clip"}:
                 return False
             axis, shape = self.class_axis(node.input[0]), self.shapes.get(node.input[0])
-            cut = node.op_type in ("Slice", "Gather", "Split")
-            if cut and axis is not None and shape and axis < len(shape) and shape[axis] > 1:
+            is_slice = node.op_type in ("Slice", "Gather", "Split")
+            if is_slice and axis is not None and shape and axis < len(shape) and shape[axis] > 1:
                 return True
             name = node.input[0]
         return False
 
     def exclusive(self, name: str, depth: int = 0) -> bool:
-        """Whether the channels of a tensor share one total: a Softmax, a one-hot code, or p beside 1 - p."""
-        node = self._made.get(name)
-        if node is None or depth > _DEPTH or node.op_type in LINEAR - {"Add", "Sub", "Sum"}:
+        """Return True if the classes exclude each other: a Softmax, a one-hot code, or channels p and 1 - p."""
+        node = self._producers.get(name)
+        if node is None or depth > _MAX_DEPTH or node.op_type in LINEAR - {"Add", "Sub", "Sum"}:
             return False
         if node.op_type in ("Softmax", "LogSoftmax", "OneHot"):
             return True
@@ -237,13 +228,13 @@ class Trace:
             first, second = node.input
             return self._complement(first) == self._root(second) or self._complement(second) == self._root(first)
         if node.op_type in SAME_VALUES | _BINARY | _UNARY:
-            return any(self.exclusive(given, depth + 1) for given in node.input if given)
+            return any(self.exclusive(source, depth + 1) for source in node.input if source)
         return False
 
     def quantized(self, name: str) -> tuple[float, float] | None:
-        """(scale, zero) of a tensor that holds quantized numbers: they mean (number - zero) * scale. None: it does not."""
+        """Return (scale, zero) of a quantized tensor, whose real values are (number - zero) * scale; None for other tensors."""
         moves = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Resize", "Slice")
-        while (node := self._made.get(name)) is not None and node.op_type in moves:
+        while (node := self._producers.get(name)) is not None and node.op_type in moves:
             name = node.input[0]
         if node is None or node.op_type != "QuantizeLinear":
             return None
@@ -252,100 +243,31 @@ class Trace:
             return None
         return float(scale.ravel()[0]), float(zero.ravel()[0])
 
-    def meant(self, name: str) -> Values:
-        """`values`; of a tensor that holds quantized numbers those that they mean."""
+    def dequantized_values(self, name: str) -> Values:
+        """Return the possible values of a tensor, dequantized if it is quantized."""
         scale, zero = self.quantized(name) or (1.0, 0.0)
-        return _times(_arithmetic("Sub", [self.values(name), _of(zero)]), scale)
+        return multiply(arithmetic("Sub", [self.values(name), discrete_values(zero)]), scale)
 
     def _root(self, name: str) -> str:
-        """A tensor's name before its values were only moved."""
-        while (node := self._made.get(name)) is not None and node.op_type in SAME_VALUES | {"Clip"}:
+        """Return the name of the tensor from which a tensor is computed by moves and clipping only."""
+        while (node := self._producers.get(name)) is not None and node.op_type in SAME_VALUES | {"Clip"}:
             name = node.input[0]
         return name
 
     def _complement(self, name: str) -> str | None:
-        """p, where a tensor is 1 - p."""
-        node = self._made.get(self._root(name))
+        """Return the name of p if a tensor is 1 - p, else None."""
+        node = self._producers.get(self._root(name))
         if node is None:
             return None
-        if node.op_type == "Sub" and self.values(node.input[0]) == _of(1.0):
+        if node.op_type == "Sub" and self.values(node.input[0]) == discrete_values(1.0):
             return self._root(node.input[1])
         if node.op_type == "Add":  # 1 + (-p)
             for one, other in (tuple(node.input), tuple(reversed(node.input))):
-                negative = self._made.get(other)
-                if self.values(one) == _of(1.0) and negative is not None and negative.op_type == "Neg":
+                negative = self._producers.get(other)
+                if self.values(one) == discrete_values(1.0) and negative is not None and negative.op_type == "Neg":
                     return self._root(negative.input[0])
         return None
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
-
-
-def _cast(values: Values, to: int) -> Values:
-    if to == TensorProto.BOOL:
-        return _of(0.0, 1.0)
-    whole = to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-    if values.only is not None and whole:
-        wrap = 256 if to == TensorProto.UINT8 else 0  # -1 becomes 255
-        return _of(*(float(math.trunc(value) % wrap if wrap else math.trunc(value)) for value in values.only))
-    return values
-
-
-def _union(*values: Values) -> Values:
-    low, high = min(v.low for v in values), max(v.high for v in values)
-    sets = [v.only for v in values]
-    return Values(low, high, None if None in sets else frozenset().union(*(s for s in sets if s is not None)))
-
-
-def _combine(operation: Any, first: Values, second: Values) -> Values:
-    """A function that grows with both arguments."""
-    if first.only and second.only and len(first.only) * len(second.only) <= 4096:
-        return _of(*(operation(a, b) for a in first.only for b in second.only))
-    return Values(operation(first.low, second.low), operation(first.high, second.high))
-
-
-def _arithmetic(kind: str, inputs: list[Values]) -> Values:
-    if kind == "Neg":
-        return _times(inputs[0], -1.0)
-    if kind == "Reciprocal":
-        return _divided(_of(1.0), inputs[0])
-    if kind in ("Add", "Sum", "Mean"):
-        total = inputs[0]
-        for more in inputs[1:]:
-            total = _combine(lambda a, b: a + b, total, more)
-        return _times(total, 1 / len(inputs)) if kind == "Mean" else total
-    if kind in ("Max", "Min"):
-        result = inputs[0]
-        for more in inputs[1:]:
-            result = _combine(max if kind == "Max" else min, result, more)
-        return result
-    if len(inputs) != 2:
-        return ANY
-    if kind == "Sub":
-        return _combine(lambda a, b: a + b, inputs[0], _times(inputs[1], -1.0))
-    if kind == "Mul":
-        for one, other in (inputs, inputs[::-1]):
-            if one.low == one.high:
-                return _times(other, one.low)
-        if all(v.bounded and v.low >= 0 for v in inputs):
-            return Values(inputs[0].low * inputs[1].low, inputs[0].high * inputs[1].high)
-    if kind == "Div":
-        return _divided(*inputs)
-    return ANY
-
-
-def _times(values: Values, factor: float) -> Values:
-    if factor == 0 or not math.isfinite(factor):
-        return ANY
-    ends = sorted((values.low * factor, values.high * factor))
-    only = None if values.only is None else frozenset(value * factor for value in values.only)
-    return Values(ends[0], ends[1], only)
-
-
-def _divided(first: Values, second: Values) -> Values:
-    if second.low == second.high != 0:
-        return _times(first, 1 / second.low)
-    if first.bounded and first.low >= 0 and second.low > 0:
-        return Values(first.low / second.high, first.high / second.low)
-    return ANY

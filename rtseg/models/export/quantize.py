@@ -1,8 +1,8 @@
-"""INT8: how far a network's values reach on real pictures, measured, and written into the graph as explicit nodes.
+"""INT8 quantization: the ranges of a network's values are measured on real images and written into the graph as Q/DQ nodes.
 
-Two roads, because the run-times want different things. TensorRT takes symmetric int8 before convolutions and matrix products,
-as quantize and dequantize nodes in the ONNX graph (ONNX Runtime's static quantization). OpenVINO does best with unsigned int8
-after a ReLU and corrected biases, which NNCF gives; its file is OpenVINO's own.
+TensorRT and OpenVINO need different graphs. TensorRT needs symmetric int8 before convolutions and matrix products, as
+QuantizeLinear and DequantizeLinear nodes in the ONNX graph (ONNX Runtime's static quantization). OpenVINO is most accurate
+with unsigned int8 after a ReLU and with corrected biases; NNCF writes these, in OpenVINO's file format.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError, OptionError
-from rtseg.models.export.agreement import Picture, samples
+from rtseg.models.export.agreement import RgbImage, samples
 from rtseg.models.export.onnx_file import error_summary
-from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half, opset
+from rtseg.models.export.onnx_rewrite import opset, preprocessing_nodes, to_half
 from rtseg.models.export.requirements import require
 
 CALIBRATION_FRAMES = 128
-"""Pictures whose ranges are measured: with more, no figure of the proof changed."""
+"""Maximum number of calibration images: more of them changed no figure of the verification."""
 
 OPSET = 19
-"""The first in which quantization takes half precision."""
+"""First operator set in which QuantizeLinear and DequantizeLinear accept FP16."""
 
 QUANTIZED = ["Conv", "ConvTranspose", "MatMul"]
-"""Operators whose inputs become INT8; what lies between them stays FP16."""
+"""Operators whose inputs become INT8; all other operators stay FP16."""
 
 
-def calibration_images(source: Path, size: tuple[int, int]) -> list[Picture]:
-    """Real pictures to measure on: a data set's `train`, a folder of pictures, or frames of a video, spread evenly.
+def calibration_images(source: Path, size: tuple[int, int]) -> list[RgbImage]:
+    """Load calibration images from a data set's `train` split, a folder of images, or a video, evenly spaced.
 
     Args:
         source: the data set, folder or video.
         size: (width, height) of the network's input.
 
     Returns:
-        uint8 `[H, W, 3]` each, at most `CALIBRATION_FRAMES`.
+        At most `CALIBRATION_FRAMES` images, uint8 `[H, W, 3]`.
 
     Raises:
-        OptionError: there is no such file or folder.
-        DataError, SourceError: it can't be read.
+        OptionError: the source does not exist or contains no image.
+        DataError: a data set or an image can't be read.
+        SourceError: a video can't be read.
     """
     if not source.exists():
-        raise OptionError(f"--calibrate '{source}' is not there; give a labeled data folder or a video")
-    pictures = [picture for picture, _ in samples(size, (), source, CALIBRATION_FRAMES, split="train")]
-    if not pictures:
-        raise OptionError(f"--calibrate '{source}' holds no picture")
-    return pictures
+        raise OptionError(f"--calibrate '{source}' does not exist; give a labeled data folder or a video")
+    images = [image for image, _ in samples(size, (), source, CALIBRATION_FRAMES, split="train")]
+    if not images:
+        raise OptionError(f"--calibrate '{source}' contains no image")
+    return images
 
 
 def fingerprint(source: Path) -> str:
-    """Tells one set of calibration pictures from another by the names and sizes of its files; 12 hexadecimal digits."""
+    """Return a fingerprint of a set of calibration images: a hash of the names and sizes of its files, 12 hex digits."""
     digest = hashlib.sha256()
     for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
         if file.is_file():
@@ -68,15 +69,16 @@ def fingerprint(source: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def quantized(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) -> onnx.ModelProto:
-    """A model of the contract in symmetric int8 with quantize and dequantize nodes; what is not int8 is FP16.
+def quantize_onnx(model: onnx.ModelProto, images: Sequence[RgbImage], origin: str) -> onnx.ModelProto:
+    """Quantize a model of the contract to symmetric int8 with Q/DQ nodes; all other operators become FP16.
 
-    Weights have a scale for each output channel, values one for the tensor, and every zero is at 0, as TensorRT wants it.
+    Weights have one scale for each output channel and activations one for each tensor. All zero points are 0, as TensorRT
+    requires.
 
     Args:
-        model: FP32; its input may be free. Not changed.
-        pictures: as `calibration_images` gives them.
-        origin: its name, for messages.
+        model: an FP32 model, not changed; the shape of its input may be free.
+        images: the result of `calibration_images`.
+        origin: name of the model for messages.
 
     Raises:
         ModelError: the network can't be quantized.
@@ -88,23 +90,22 @@ def quantized(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
         def __init__(self) -> None:
-            self._left = iter(pictures)
+            self._images = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self._left, None)
-            return None if picture is None else {"image": np.repeat(picture[None], batch, axis=0)}
+            image = next(self._images, None)
+            return None if image is None else {"image": np.repeat(image[None], batch, axis=0)}
 
     with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
-        given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
+        source, result = Path(folder) / "source.onnx", Path(folder) / "result.onnx"
         try:
-            newer = model if opset(model) >= OPSET else onnx.version_converter.convert_version(model, OPSET)
-            newer.metadata_props.add(
-                key="onnx.quant.pre_process", value="onnxruntime.quant"
-            )  # else it warns; done here
-            onnx.save(onnx.shape_inference.infer_shapes(newer), given)
+            upgraded = model if opset(model) >= OPSET else onnx.version_converter.convert_version(model, OPSET)
+            # Without this entry ONNX Runtime warns that shapes were not inferred.
+            upgraded.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+            onnx.save(onnx.shape_inference.infer_shapes(upgraded), source)
             quantize_static(
-                str(given),
-                str(made),
+                str(source),
+                str(result),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
@@ -115,23 +116,23 @@ def quantized(model: onnx.ModelProto, pictures: Sequence[Picture], origin: str) 
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
                     "QuantizeBias": False,  # TensorRT adds biases before it rounds
-                    "OpTypesToExcludeOutputQuantization": QUANTIZED,  # so that a ReLU stays one with its convolution
+                    "OpTypesToExcludeOutputQuantization": QUANTIZED,  # so that a ReLU can be fused with its convolution
                 },
             )
         except Exception as error:  # onnx's and onnxruntime's exceptions share no public base
             raise ModelError(f"{origin} can't be quantized by ONNX Runtime: {error_summary(error)}") from error
-        answer = onnx.load(made)
-    return to_half(answer, keep=preprocessing_nodes(answer))
+        quantized = onnx.load(result)
+    return to_half(quantized, fp32_nodes=preprocessing_nodes(quantized))
 
 
-def quantize_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path: Path, origin: str) -> None:
-    """Writes a model of the contract as OpenVINO's `.xml` and `.bin` in INT8, by NNCF.
+def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: Path, origin: str) -> None:
+    """Quantize a model of the contract to INT8 with NNCF and write OpenVINO's `.xml` and `.bin`.
 
     Args:
-        model: FP32; its input may be free.
-        pictures: as `calibration_images` gives them.
-        path: the `.xml`.
-        origin: its name, for messages.
+        model: an FP32 model; the shape of its input may be free.
+        images: the result of `calibration_images`.
+        path: path of the `.xml`.
+        origin: name of the model for messages.
 
     Raises:
         BackendError: NNCF is not installed.
@@ -140,34 +141,34 @@ def quantize_openvino(model: onnx.ModelProto, pictures: Sequence[Picture], path:
     require("nncf")
     from rtseg.inference.openvino import disable_telemetry
 
-    disable_telemetry()  # NNCF asks the same package of OpenVINO's to tell of its use
+    disable_telemetry()  # NNCF reports its use through the same package as OpenVINO
     import nncf
     import openvino
 
     nncf.set_log_level(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # its own progress bars
+        with contextlib.redirect_stdout(io.StringIO()):  # hides NNCF's progress bars
             network = openvino.Core().read_model(model.SerializeToString())
-            pictures_in = nncf.Dataset(list(pictures), lambda picture: {"image": picture[None]})
-            answer = nncf.quantize(network, pictures_in, subset_size=len(pictures))
-        openvino.save_model(answer, path, compress_to_fp16=True)
+            dataset = nncf.Dataset(list(images), lambda image: {"image": image[None]})
+            quantized = nncf.quantize(network, dataset, subset_size=len(images))
+        openvino.save_model(quantized, path, compress_to_fp16=True)
     except RuntimeError as error:
         raise ModelError(f"{origin} can't be quantized by NNCF: {error_summary(error)}") from error
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A half precision model in FP32, from which ranges are measured: the same weights, without rounding between layers."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    for tensor in _tensors(wide.graph):
+    """Return a copy of an FP16 model that computes in FP32 with the same weights, to measure ranges without rounding."""
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    for tensor in _tensors(converted.graph):
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in wide.graph.node:
+    for node in converted.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
-    del wide.graph.value_info[:]
-    return wide
+    del converted.graph.value_info[:]
+    return converted
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:

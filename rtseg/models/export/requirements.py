@@ -1,4 +1,4 @@
-"""What has to be installed before a model can be built. Imports nothing of it."""
+"""Check for the optional packages that a build needs, without importing them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rtseg.core.errors import BackendError
 
 
 def require(*modules: str) -> None:
-    """Checks that modules are there; their names are those of the packages too.
+    """Raise BackendError with an install command if a module is not installed.
 
-    Raises:
-        BackendError: it names those that are missing and how to install them.
+    Args:
+        modules: module names that are also the names of their packages.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Where a build starts: a model file of any kind, as a graph of the model contract and as the original to compare with."""
+"""Source models of a build: ONNX files and checkpoints, as a graph of the model contract and as a reference to compare with."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.files import utf8_path
 from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import ModelInfo
-from rtseg.models.export.agreement import Picture, Run
-from rtseg.models.export.onnx_adapter import fixed_batch, to_contract
-from rtseg.models.export.onnx_file import contract_description, describe, external_files, error_summary, read_onnx
+from rtseg.models.export.agreement import ClassMapFunction, RgbImage
+from rtseg.models.export.onnx_adapter import to_contract
+from rtseg.models.export.onnx_file import (
+    contract_description,
+    error_summary,
+    external_files,
+    read_onnx,
+    write_description,
+)
+from rtseg.models.export.onnx_input import fixed_batch
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
 from rtseg.models.export.quantize import to_float32
@@ -23,54 +30,54 @@ from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-"""Endings of files that hold weights; a folder is what `save_pretrained` writes."""
+"""Suffixes of checkpoint files. A folder is the output of `save_pretrained`."""
 
 
-class Original(Protocol):
-    """The user's own model, run outside the model contract."""
+class ReferenceModel(Protocol):
+    """The user's model, run without rtseg's graph, to compare a built file with."""
 
-    what: str
-    """The model and what runs it, for people."""
+    label: str
+    """Human-readable name of the model and of the library that runs it."""
 
-    def __call__(self, picture: Picture) -> ClassMap:
-        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+    def __call__(self, image: RgbImage) -> ClassMap:
+        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
 
     def check(self) -> None:
-        """Raises ModelError where the values that were seen contradict how the model was read."""
+        """Raise ModelError if the observed output values contradict the detected kind of output."""
 
 
 class SourceModel(Protocol):
-    """A model as it came."""
+    """The user's model file."""
 
     @property
     def description(self) -> ModelInfo:
-        """What it says of itself, with what the user said filled in."""
+        """Metadata of the file, completed by the user's options."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed because the file does not say it, one sentence each."""
+        """Assumptions about metadata that the file does not contain, one sentence each."""
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The model as an ONNX graph of the contract, its description inside. Its sizes may still be free.
+        """Return an ONNX graph of the contract with the description in its metadata. Its sizes may be free.
 
-        For `int8` its arithmetic is FP32: ranges are measured on it before it is quantized.
+        For `int8` it computes in FP32, because the ranges of its values are measured before it is quantized.
         """
 
-    def original(self, size: tuple[int, int]) -> Original:
-        """The model as it came, in FP32 where it is not half precision itself, on the CPU, without rtseg's graph around it."""
+    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
+        """Return the unchanged model, run on the CPU in FP32, or in FP16 if its file is FP16."""
 
 
 def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> SourceModel:
-    """Reads a model file.
+    """Open a model file.
 
     Args:
-        path: ONNX, a checkpoint of rtseg, or one of the checkpoints that `rtseg.nn.importers` knows.
-        preprocessing: what the file may not say.
-        size: (width, height) of the input that is asked for; None: the model's own.
+        path: an ONNX file, a checkpoint of rtseg, or one that `rtseg.nn.importers` supports.
+        preprocessing: metadata that the file may not contain.
+        size: requested (width, height) of the input; None: the model's own size.
 
     Raises:
-        ModelError: it is missing, damaged or of an unknown kind.
-        OptionError: something has to be said that the file does not say.
+        ModelError: the file is missing, damaged or of an unknown kind.
+        OptionError: required metadata is neither in the file nor in `preprocessing`.
     """
     if path.suffix == ".onnx":
         model = read_onnx(path)
@@ -84,18 +91,23 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
 
         return CheckpointModel(path, preprocessing, size)
     if path.suffix in (".engine", ".xml"):
-        raise ModelError(f"{path} is a built file; build from the model that it was made from, which its .json names")
+        raise ModelError(f"{path} is a built file; build from the model that it was made from; its .json has the name")
     raise ModelError(
         f"{path}: rtseg builds from .onnx, {', '.join(CHECKPOINTS)} and save_pretrained folders; "
-        "a model of another program can be exported to ONNX there"
+        "export the model of another program to ONNX"
     )
 
 
 def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
-    """An ONNX Runtime session on the CPU, of a file as it is or of a graph in memory.
+    """Create an ONNX Runtime session on the CPU for a file or a serialized graph.
+
+    Args:
+        model: path of a file, or bytes of a graph.
+        origin: name for messages.
+        optimize: apply ONNX Runtime's graph optimizations.
 
     Raises:
-        ModelError: ONNX Runtime can't load it; the message has its words.
+        ModelError: ONNX Runtime can't load it; the message contains ONNX Runtime's message.
     """
     require("onnxruntime")
     import onnxruntime
@@ -105,8 +117,8 @@ def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> A
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 
-    def load(given: str | bytes) -> Any:
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    def load(path_or_bytes: str | bytes) -> Any:
+        return onnxruntime.InferenceSession(path_or_bytes, options, providers=["CPUExecutionProvider"])
 
     try:
         if isinstance(model, bytes):
@@ -118,24 +130,24 @@ def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> A
 
 
 def onnxruntime_name() -> str:
-    """`ONNX Runtime 1.32.0`."""
+    """Return a name such as `ONNX Runtime 1.32.0`."""
     import onnxruntime
 
     return f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> Run:
-    """Runs an ONNX graph of the contract on the CPU.
+def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> ClassMapFunction:
+    """Return a function that runs an ONNX graph of the contract on the CPU.
 
-    With a batch above 1 the image is the last one, and others, made from it, go before it.
+    With a batch above 1 the image is the last of the batch, after shifted copies of it.
 
     Raises:
-        ModelError: ONNX Runtime can't load it; the message names what it misses.
+        ModelError: ONNX Runtime can't load it; the message contains ONNX Runtime's message.
     """
     session = create_session(model if isinstance(model, Path) else model.SerializeToString(), origin)
 
-    def run(picture: Picture) -> ClassMap:
-        images = np.stack([np.roll(picture, 7 * i, axis=1) for i in reversed(range(batch))])
+    def run(image: RgbImage) -> ClassMap:
+        images = np.stack([np.roll(image, 7 * i, axis=1) for i in reversed(range(batch))])
         class_map: ClassMap = session.run(["classes"], {"image": images})[0][-1]
         return class_map
 
@@ -143,22 +155,22 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
 
 
 class ContractReference:
-    """An ONNX file that follows the contract, by ONNX Runtime."""
+    """An ONNX file of the contract, run by ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
         self._run = onnx_class_map_function(path, str(path))
-        self.what = f"{path.name}, run as it is by {onnxruntime_name()}"
+        self.label = f"{path.name}, run as it is by {onnxruntime_name()}"
 
-    def __call__(self, picture: Picture) -> ClassMap:
-        """The class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-        return self._run(picture)
+    def __call__(self, image: RgbImage) -> ClassMap:
+        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
+        return self._run(image)
 
     def check(self) -> None:
-        """Nothing was read from its graph."""
+        """Do nothing: the kind of output is given by the contract."""
 
 
 class _ContractOnnx:
-    """An ONNX file that follows the contract: used as it is."""
+    """An ONNX file of the contract, used without changes to its structure."""
 
     notes: tuple[str, ...] = ()
 
@@ -166,43 +178,43 @@ class _ContractOnnx:
         self._model, self.description, self._path = model, description, path
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The file's own graph; to_half if FP16 is wanted and it is FP32."""
-        has = self.description.precision
-        if precision == "fp32" and has != "fp32":
+        """Return the file's graph, converted from FP32 to FP16 if requested."""
+        file_precision = self.description.precision
+        if precision == "fp32" and file_precision != "fp32":
             raise OptionError(
-                f"{self._path} is {has} already; build fp32 from its checkpoint, or leave --precision out"
+                f"{self._path} is {file_precision} already; build fp32 from its checkpoint, or leave --precision out"
             )
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        if has == "int8" and precision != "int8":
+        if file_precision == "int8" and precision != "int8":
             raise OptionError(
-                f"{self._path} is int8 already: --precision int8; {precision} is built from what it was made from"
+                f"{self._path} is int8 already: use --precision int8, or build {precision} from its source model"
             )
-        if precision == "fp16" and has == "fp32":
-            model = to_half(model, keep=preprocessing_nodes(model))
-        if precision == "int8" and has == "fp16":
+        if precision == "fp16" and file_precision == "fp32":
+            model = to_half(model, fp32_nodes=preprocessing_nodes(model))
+        if precision == "int8" and file_precision == "fp16":
             model = to_float32(model)
-        describe(model, replace(self.description, precision=precision, input_size=size))
+        write_description(model, replace(self.description, precision=precision, input_size=size))
         return model
 
-    def original(self, size: tuple[int, int]) -> Original:
-        """The file, by ONNX Runtime."""
+    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
+        """Return the file, run by ONNX Runtime."""
         return ContractReference(self._path)
 
 
 class _ForeignOnnx:
-    """An ONNX file from elsewhere: wrapped."""
+    """An ONNX file of another program, adapted to the contract."""
 
     def __init__(
         self, model: onnx.ModelProto, path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None
     ) -> None:
         self._model, self._path, self._preprocessing = model, path, preprocessing
         self._batch = fixed_batch(model)
-        _, self.description, output = self._wrapped(size, self._batch or 1, "fp32")
+        _, self.description, output = self._to_contract(size, self._batch or 1, "fp32")
         names = () if preprocessing.classes else ("the classes have no names (--classes)",)
         self.notes = (*names, *((output.note,) if output.note else ()))
 
-    def _wrapped(
+    def _to_contract(
         self, size: tuple[int, int] | None, batch: int, precision: str
     ) -> tuple[onnx.ModelProto, ModelInfo, Output]:
         copy = onnx.ModelProto()
@@ -210,17 +222,17 @@ class _ForeignOnnx:
         return to_contract(copy, self._path, size, batch, precision, self._preprocessing)
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """The wrapped network; its sizes are fixed."""
-        model, description, _ = self._wrapped(size, batch, precision)
+        """Return the adapted network with fixed sizes."""
+        model, description, _ = self._to_contract(size, batch, precision)
         if precision == "int8":
             model = to_float32(model)
         elif description.precision != precision:
             raise OptionError(f"{self._path} is {description.precision} already; leave --precision out")
         return model
 
-    def original(self, size: tuple[int, int]) -> Original:
-        """The file, by ONNX Runtime, with none of rtseg's nodes."""
+    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
+        """Return the unchanged file, run by ONNX Runtime."""
         from rtseg.models.export.reference_model import OnnxReference
 
-        output = self._wrapped(size, self._batch or 1, "fp32")[2]
+        output = self._to_contract(size, self._batch or 1, "fp32")[2]
         return OnnxReference(self._path, self._preprocessing, output, self._batch or 1)

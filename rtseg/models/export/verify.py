@@ -1,4 +1,4 @@
-"""Proof of a build: how much of it is FP16 or INT8, whether it says what the original says, and how fast it is."""
+"""Verification of a build: its precision, its agreement with the original model, and its latency."""
 
 from __future__ import annotations
 
@@ -13,40 +13,46 @@ import onnx
 from rtseg.core.errors import ModelError
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar
-from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, Run, compare, samples
+from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, ClassMapFunction, compare, samples
 from rtseg.models.export.onnx_file import fix_input
-from rtseg.models.export.precision import MIN_SHARE, Share, engine_layers
+from rtseg.models.export.precision import MIN_SHARE, PrecisionShare, engine_layers
 from rtseg.models.export.source_model import SourceModel, onnx_class_map_function
 
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
-"""Share of pixels that must have the original's class, by precision. INT8 moves borders: it is judged by the labels too."""
+"""Minimum share of pixels with the original's class, by precision. INT8 shifts class borders, so it is also compared with
+the true labels."""
 
 MAX_MIOU_LOSS = 0.01
-"""How much mean IoU against true labels an INT8 file may lose …"""
+"""Maximum loss of mean IoU against the true labels for an INT8 file …"""
 
 MAX_IOU_LOSS = 0.03
-"""… and how much any one class, where true labels are known."""
+"""… and maximum loss of IoU of any class."""
 
 INT8_FRAMES = 128
-"""Frames that an INT8 file is compared on: a change of 0.01 in mean IoU does not show on `agreement.SAMPLES`."""
+"""Number of frames for the comparison of an INT8 file: `agreement.SAMPLES` are too few to measure a change of 0.01 in mean
+IoU."""
 
 
-def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
-    """What the count says, for the sidecar; an "fp16" file that is FP32, or an "int8" file that is not, is an error."""
+def check_share(share: PrecisionShare, precision: str, target: str) -> dict[str, Any]:
+    """Return the precision of a build for the sidecar.
+
+    Raises:
+        ModelError: the share of multiplications in the requested precision is below `MIN_SHARE`.
+    """
     if not share.macs and precision != "fp32":
         raise ModelError(
-            f"the model has no convolution or matrix product with stored weights, so that nothing shows whether it is {precision}; "
-            "--precision fp32 takes it as it is"
+            f"the model has no convolution or matrix product with stored weights, so its share of {precision} can't be measured; "
+            "--precision fp32 leaves it as it is"
         )
     if precision == "fp16" and not share.half >= MIN_SHARE:
         raise ModelError(
-            f"this would be called fp16, but {share.half:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
-            "the model keeps FP32 inside: --precision fp32 takes it as it is, or export it anew in half precision"
+            f"only {share.half:.1%} of the multiplications are FP16 (an fp16 file needs at least {MIN_SHARE:.0%}): parts of the "
+            "model are fixed to FP32; use --precision fp32, or export it again in half precision"
         )
     if precision == "int8" and not share.int8 >= MIN_SHARE:
         raise ModelError(
-            f"this would be called int8, but {share.int8:.1%} of its multiplications are (at least {MIN_SHARE:.0%} are needed): "
-            "the network has operators that can't be INT8, or this processor none for them; build it as fp16"
+            f"only {share.int8:.1%} of the multiplications are INT8 (an int8 file needs at least {MIN_SHARE:.0%}): the network "
+            "has operators without an INT8 form, or this CPU has no INT8 kernels for them; use --precision fp16"
         )
     where = "the parsed, strongly typed network" if target.startswith("tensorrt") else "the ONNX graph"
     if (target, precision) == ("openvino", "int8"):
@@ -62,30 +68,30 @@ def check_share(share: Share, precision: str, target: str) -> dict[str, Any]:
 
 
 def format_share(counted: dict[str, Any], precision: str) -> str:
-    """How much is FP16 or INT8, for people."""
+    """Return a human-readable line about the share of FP16 or INT8."""
     if not counted.get("weights", counted.get("multiplications")):
         return (
             f"{precision}: no convolutions or matrix products with stored weights, counted on {counted['counted_on']}"
         )
     if "weights" in counted:
-        all_of_it = f"{counted['weights'] / 1e6:.2f} million weights"
+        total = f"{counted['weights'] / 1e6:.2f} million weights"
     else:
         count = counted["multiplications"]
-        told = f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
-        all_of_it = f"{told} multiplications"
+        number = f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
+        total = f"{number} multiplications"
     if precision == "int8":
         return (
-            f"int8: {counted['int8_share']:.1%} of {all_of_it} are INT8 "
+            f"int8: {counted['int8_share']:.1%} of {total} are INT8 "
             f"({counted['int8_layers']} layers), counted on {counted['counted_on']}"
         )
     return (
-        f"{precision}: {counted['fp16_share']:.1%} of {all_of_it} are FP16, "
+        f"{precision}: {counted['fp16_share']:.1%} of {total} are FP16, "
         f"{counted['fp16_layers']} layers FP16 and {counted['fp32_layers']} FP32, counted on {counted['counted_on']}"
     )
 
 
 def verify_build(
-    origin: SourceModel,
+    source_model: SourceModel,
     graph: onnx.ModelProto,
     staged: Path,
     sidecar: Sidecar,
@@ -93,97 +99,115 @@ def verify_build(
     min_agreement: float | None,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs the built file, or where this machine can't, the graph it was made from, beside the original.
+    """Compare the built file with the original and measure its latency.
+
+    If this machine can't run the built file, its ONNX graph is compared instead, without timing.
+
+    Args:
+        source_model: the user's model.
+        graph: the ONNX graph that was compiled.
+        staged: the built file.
+        sidecar: its sidecar, without the verification.
+        verify_on: frames for the comparison: a data set, images or a video; None: synthetic scenes.
+        min_agreement: minimum share of pixels with the original's class; None: `MIN_AGREEMENT`.
+        log: called with human-readable lines.
+
+    Returns:
+        Results for the sidecar.
 
     Raises:
-        ModelError: it does not say what the original says; the message has the figures.
+        ModelError: the precision or the agreement is not sufficient; the message contains the figures.
     """
     facts = sidecar.facts
-    proof: dict[str, Any] = {}
-    ran, backend, run = _what_runs(staged, facts, graph)
+    results: dict[str, Any] = {}
+    executed, backend, run = _runnable(staged, facts, graph)
     try:
         if backend is not None and facts.target.startswith("tensorrt"):
             half, single, int8 = engine_layers(backend.layers())
-            proof["engine_layers"] = {"fp16": half, "fp32": single, "int8": int8}
-            log(f"layers of the engine by its inspector: {half} give FP16, {single} FP32; {int8} take INT8")
+            results["engine_layers"] = {"fp16": half, "fp32": single, "int8": int8}
+            log(
+                f"engine inspector: {half} layers output FP16, {single} layers output FP32; {int8} layers have INT8 inputs"
+            )
             if facts.precision == "fp16" and single and not half:
-                raise ModelError("this would be called fp16, but its inspector shows FP32 layers alone")
+                raise ModelError("the engine inspector shows only FP32 layers, in an engine that was built as fp16")
             if facts.precision == "int8" and (single or half) and not int8:
-                raise ModelError("this would be called int8, but its inspector shows no layer that takes INT8")
-        original = origin.original(facts.input_size)
-        agreement = _compare(original, run, sidecar, verify_on)
-        original.check()
-        frames = verify_on.name if verify_on else "synthetic drives and noise"
-        proof["agreement"] = {"ran": ran, "original": original.what, "on": frames, **agreement.to_dict()}
-        same = f"the class map of {ran} equals that of {original.what}, on {_share(agreement.pixels)} of the pixels of "
-        log(f"compared: {same}{agreement.frames} frames ({frames}); by class:")
+                raise ModelError(
+                    "the engine inspector shows no layer with INT8 inputs, in an engine that was built as int8"
+                )
+        reference = source_model.reference_model(facts.input_size)
+        agreement = _compare(reference, run, sidecar, verify_on)
+        reference.check()
+        frames = verify_on.name if verify_on else "synthetic scenes and noise"
+        results["agreement"] = {"ran": executed, "original": reference.label, "on": frames, **agreement.to_dict()}
+        equal = f"the class map of {executed} equals that of {reference.label}, on {_percent(agreement.pixels)} of the pixels"
+        log(f"compared: {equal} of {agreement.frames} frames ({frames}); by class:")
         for line in agreement.lines():
             log(line)
         try:
-            _judge(agreement, facts.precision, min_agreement)
+            _check_agreement(agreement, facts.precision, min_agreement)
         except ModelError as error:
-            if _varies(original, sidecar, verify_on):
+            if _is_random(reference, sidecar, verify_on):
                 raise ModelError(
-                    f"{sidecar.source} gives another class map each time it is run on one image, and can't be verified: it has "
-                    "Dropout in training mode, or noise; export it for inference (in PyTorch: model.eval())"
+                    f"{sidecar.source} outputs a different class map each time it is run on one image, and can't be verified: it "
+                    "has Dropout in training mode, or noise; export it for inference (in PyTorch: model.eval())"
                 ) from error
             raise
         if agreement.constant is None:
-            log(f"verified: {_share(agreement.pixels)} of the pixels have the original's class")
+            log(f"verified: {_percent(agreement.pixels)} of the pixels have the original's class")
         else:
             log(
-                f"weak verification: the original gives every pixel of all {agreement.frames} frames the class "
-                f"'{agreement.constant}', which any wrong reading may give too; give frames that show other classes: --verify-on"
+                f"weak verification: the original outputs only the class '{agreement.constant}' in all {agreement.frames} frames, "
+                "as a wrong build might too; give frames that show other classes: --verify-on"
             )
         if backend is not None:
-            if facts.target == "openvino":  # timed as it will run, in the processor's own precision
+            if facts.target == "openvino":  # measured in the default precision of this CPU, as in later runs
                 from rtseg.inference.openvino import OpenVinoBackend
 
                 backend.close()
                 backend = OpenVinoBackend(staged)
-            proof["latency_ms"] = {"precision": backend.precision, **measure(backend)}
-            total, rate = proof["latency_ms"]["total"], proof["latency_ms"]["per_second"]
+            results["latency_ms"] = {"precision": backend.precision, **measure_latency(backend)}
+            total, rate = results["latency_ms"]["total"], results["latency_ms"]["per_second"]
             log(
-                f"one run in {backend.precision}: p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, {rate:.0f} a second"
+                f"one run in {backend.precision}: p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, {rate:.0f} per second"
             )
     finally:
         if backend is not None:
             backend.close()
-    return proof
+    return results
 
 
-def _varies(original: Run, sidecar: Sidecar, verify_on: Path | None) -> bool:
-    """Whether the original, run twice on one image, gives two class maps, of any of the frames."""
+def _is_random(original: ClassMapFunction, sidecar: Sidecar, verify_on: Path | None) -> bool:
+    """Return True if two runs of the original on the same image give different class maps, for any of the frames."""
     frames = samples(sidecar.facts.input_size, sidecar.description.classes, verify_on, SAMPLES)
-    return any(bool((original(picture) != original(picture)).any()) for picture, _ in frames)
+    return any(bool((original(image) != original(image)).any()) for image, _ in frames)
 
 
-def _judge(agreement: Agreement, precision: str, min_agreement: float | None) -> None:
-    """Raises ModelError where the built file is not good enough to keep."""
-    least = MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
-    keeps_more = {"int8": "--precision fp16 keeps more, ", "fp16": "--precision fp32 keeps more, ", "fp32": ""}[
+def _check_agreement(agreement: Agreement, precision: str, min_agreement: float | None) -> None:
+    """Raise ModelError if the built file differs too much from the original."""
+    minimum = MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
+    suggestion = {"int8": "--precision fp16 is more exact, ", "fp16": "--precision fp32 is more exact, ", "fp32": ""}[
         precision
     ]
-    if agreement.pixels < least or agreement.lost():
-        lost = f", and of {', '.join(agreement.lost())} little is left" if agreement.lost() else ""
+    if agreement.pixels < minimum or agreement.lost():
+        lost = f", and mostly lost: {', '.join(agreement.lost())}" if agreement.lost() else ""
         raise ModelError(
-            f"the built file agrees with the original on {agreement.pixels:.3%} of the pixels, and {least:.1%} are "
-            f"asked{lost}; it was removed. {keeps_more}--min-agreement accepts less"
+            f"the built file agrees with the original on {agreement.pixels:.3%} of the pixels (required: {minimum:.1%}){lost}; "
+            f"it was removed. {suggestion}--min-agreement accepts less"
         )
     if precision != "int8" or agreement.miou_change is None:
         return
-    seen = [name for name in agreement.iou_change if agreement.share.get(name, 0) >= LOST_SHARE]
-    worst = min(seen, key=lambda name: agreement.iou_change[name])
+    frequent = [name for name in agreement.iou_change if agreement.share.get(name, 0) >= LOST_SHARE]
+    worst = min(frequent, key=lambda name: agreement.iou_change[name])
     if agreement.miou_change < -MAX_MIOU_LOSS or agreement.iou_change[worst] < -MAX_IOU_LOSS:
         raise ModelError(
             f"against the true labels int8 changes the mean IoU by {agreement.miou_change:+.4f} and that of {worst} by "
-            f"{agreement.iou_change[worst]:+.4f}; {-MAX_MIOU_LOSS} and {-MAX_IOU_LOSS} are the limits, and it was removed. "
-            "Calibrate on pictures that are more like those of use, or build fp16"
+            f"{agreement.iou_change[worst]:+.4f} (limits: {-MAX_MIOU_LOSS} and {-MAX_IOU_LOSS}); the built file was removed. "
+            "Calibrate on images that are more similar to those of your videos, or build fp16"
         )
 
 
-def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple[str, Any, Run]:
-    """What can run here: in words, the backend if it is one, and the function."""
+def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple[str, Any, ClassMapFunction]:
+    """Return what this machine can run: a human-readable name, the backend (or None), and a function that runs it."""
     backend: Any = None
     if facts.target in ("tensorrt", "tensorrt-rtx") and find_gpus():
         from rtseg.inference.tensorrt import TensorRtBackend
@@ -192,33 +216,33 @@ def _what_runs(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tupl
     elif facts.target == "openvino":
         from rtseg.inference.openvino import OpenVinoBackend
 
-        backend = OpenVinoBackend(staged, precision="fp32")  # the file is judged, not what a processor may round to
+        backend = OpenVinoBackend(staged, precision="fp32")  # compares the file, not the rounding of this CPU
     if backend is not None:
         return (
             f"the built file by {facts.target} on {backend.device} in {backend.precision}",
             backend,
-            lambda picture: backend.infer(picture[None])[0],
+            lambda image: backend.infer(image[None])[0],
         )
     if facts.target == "onnx":
         return "the built file by ONNX Runtime", None, onnx_class_map_function(staged, staged.name, facts.batch)
     fixed = fix_input(graph, facts.input_size, facts.batch)
-    what = "the ONNX graph that went into the engine (no GPU here to run it)"
-    return what, None, onnx_class_map_function(fixed, staged.name, facts.batch)
+    name = "the ONNX graph that the engine was built from (no GPU here to run the engine)"
+    return name, None, onnx_class_map_function(fixed, staged.name, facts.batch)
 
 
-def _share(value: float) -> str:
-    """A share in percent; 100 % only where it is the whole."""
+def _percent(value: float) -> str:
+    """Format a share in percent, as 100 % only if it is exactly 1."""
     return f"{min(value, 0.99999) if value < 1 else value:.4%}"
 
 
-def _compare(original: Run, run: Run, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
+def _compare(original: ClassMapFunction, run: ClassMapFunction, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
     size, classes = sidecar.facts.input_size, sidecar.description.classes
     count = INT8_FRAMES if sidecar.facts.precision == "int8" and verify_on else SAMPLES
     return compare(original, run, samples(size, classes, verify_on, count), classes)
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
-    """Median, 95th and 99th percentile, greatest and mean of times in milliseconds, rounded to microseconds."""
+    """Return the median, 95th and 99th percentile, maximum and mean of times in milliseconds, rounded to microseconds."""
     values = np.asarray(times_ms, np.float64)
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return {
@@ -231,13 +255,13 @@ def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
 
 
 MEASURE_SECONDS, WARMUP_SECONDS = 2.0, 0.5
-"""How long a build measures the latency of what it has built."""
+"""Duration of the latency measurement of a build, and of the warm-up before it."""
 
 
-def measure(backend: Any, seconds: float | None = None, warmup_seconds: float | None = None) -> dict[str, Any]:
-    """Latency of a loaded backend alone, by percentiles in milliseconds, and its throughput.
+def measure_latency(backend: Any, seconds: float | None = None, warmup_seconds: float | None = None) -> dict[str, Any]:
+    """Measure the latency of a loaded backend, as percentiles in milliseconds, and its throughput.
 
-    On a GPU `h2d`, `compute` and `d2h` stand apart, by CUDA events; `total` is one run as the caller sees it.
+    `total` is one call of the backend. A GPU backend adds `h2d`, `compute` and `d2h`, measured with CUDA events.
     """
     seconds = MEASURE_SECONDS if seconds is None else seconds
     warmup_seconds = WARMUP_SECONDS if warmup_seconds is None else warmup_seconds
@@ -246,12 +270,12 @@ def measure(backend: Any, seconds: float | None = None, warmup_seconds: float | 
     if hasattr(backend, "measure"):
         times = backend.measure(seconds, warmup_seconds)
     else:
-        picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
         times = {"total": []}
         begin = time.perf_counter()
         while (now := time.perf_counter()) - begin < warmup_seconds + seconds:
-            backend.infer(picture)
+            backend.infer(image)
             if now - begin >= warmup_seconds:
                 times["total"].append((time.perf_counter() - now) * 1e3)
-    answer: dict[str, Any] = {key: percentiles(values) for key, values in times.items()}
-    return {**answer, "runs": len(times["total"]), "per_second": round(1e3 / answer["total"]["mean"], 1)}
+    latency: dict[str, Any] = {key: percentiles(values) for key, values in times.items()}
+    return {**latency, "runs": len(times["total"]), "per_second": round(1e3 / latency["total"]["mean"], 1)}
