@@ -28,9 +28,9 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.process_setup import keep_memory_flat
 from rtseg.inference.segmenter import Segmenter
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveNumbers
+from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.inputs import find_inputs
-from rtseg.live.loop import Live
+from rtseg.live.loop import LiveLoop
 from rtseg.live.outputs import Outputs, camera_sinks
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
@@ -63,16 +63,16 @@ def soak(
             with lock:
                 ages.append((time.monotonic(), age_ms))
 
-        run = Live(
+        run = LiveLoop(
             [Camera("soak", source, sinks)],
             segment,
             lambda _: style.overlay(segmenter.description),
             segmenter.classes,
             controls=controls,
-            numbers=LiveNumbers(),
+            metrics=LiveMetrics(),
             prepare=lambda info: segmenter.prepare(info.width, info.height),
-            on_second=lambda _: memory.append((time.monotonic(), resident_mib())),
-            on_left=aged,
+            on_report=lambda _: memory.append((time.monotonic(), resident_mib())),
+            on_frame_done=aged,
         )
         begin = time.monotonic()
         ending = threading.Timer(minutes * 60, controls.quit)

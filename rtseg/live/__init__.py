@@ -1,1 +1,1 @@
-"""Cameras and streams: reconnect, latest-frame queue, controls and outputs."""
+"""Live segmentation of cameras and streams: reconnecting sources, latest-frame queue, controls and outputs."""

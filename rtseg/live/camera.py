@@ -1,4 +1,4 @@
-"""What a live run is made of: a camera with its own sinks, and a frame on its way out."""
+"""Camera of a live run with its sinks, and the completion of a frame in all sinks."""
 
 from __future__ import annotations
 
@@ -15,71 +15,78 @@ from rtseg.live.stats import LiveStats
 
 
 class LiveSource(Protocol):
-    """A source that lasts: one that reconnects, or a file at its own pace."""
+    """Source of a live run: a stream that reconnects, or a file at its own frame rate."""
 
     @property
     def info(self) -> StreamInfo:
-        """Of the newest frame's stream."""
+        """Stream of the latest frame."""
 
     @property
     def corrupt(self) -> int:
-        """Frames so far that could not be decoded."""
+        """Number of frames so far that could not be decoded."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was met and mended so far."""
+        """Problems that were detected and handled so far, one line each."""
 
     @property
     def decode_seconds(self) -> float:
-        """What the newest frame took to decode."""
+        """Decoding time of the latest frame."""
 
     @property
     def disconnects(self) -> Disconnects:
-        """Times without pictures."""
+        """Periods without frames."""
 
     @property
-    def tried(self) -> threading.Event:
-        """Set once the first frame is there or the first try has failed."""
+    def connect_attempted(self) -> threading.Event:
+        """Set after the first frame, or after the first failed attempt to connect."""
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Frames with rising `pts`."""
+        """Yield frames with rising `pts`."""
 
     def close(self) -> None:
-        """Ends the reading, from any thread."""
+        """End the iteration. May be called from any thread."""
 
 
 @dataclass
 class Camera:
-    """One camera of a run, with the sinks that are its alone."""
+    """One camera of a run, with the sinks that serve only this camera."""
 
     name: str
-    """`camera0`, `url1`: in file names, logs and statistics."""
+    """Name in files, logs and statistics: `camera0`, `url1`."""
 
     source: LiveSource
     sinks: list[SinkThread] = field(default_factory=list)
-    """Recording, masks, lines: the recording first."""
+    """Recording, masks, JSON lines: the recording first."""
 
     segment: Callable[[Frame, float], ClassMap] | None = None
-    """This camera's own way through the network, where something is kept of its frames before; None: the run's."""
+    """Segmentation function with the state of this camera (temporal smoothing); None: that of the run."""
 
 
 class FrameCompletion:
-    """Waits for the last sink of a frame; only then has it left."""
+    """Counter of the sinks that still have to write a frame. The frame is complete when the last one is done."""
 
-    def __init__(self, sinks: int, captured_ns: int, stats: LiveStats, on_left: Callable[[float], None]) -> None:
-        """Of a frame that was captured then and goes to so many sinks; `on_left` is told its age, milliseconds."""
-        self._sinks, self._captured_ns, self._stats, self._on_left = sinks, captured_ns, stats, on_left
-        self._slowest: float | None = None
+    def __init__(self, sinks: int, captured_ns: int, stats: LiveStats, on_frame_done: Callable[[float], None]) -> None:
+        """Start with all sinks pending.
+
+        Args:
+            sinks: number of sinks that get the frame.
+            captured_ns: capture time of the frame, `time.monotonic_ns()`.
+            stats: statistics to update when the frame is complete.
+            on_frame_done: called with the age of the complete frame in milliseconds.
+        """
+        self._pending, self._captured_ns, self._stats, self._on_frame_done = sinks, captured_ns, stats, on_frame_done
+        self._slowest_seconds: float | None = None
         self._lock = threading.Lock()
 
-    def one(self, seconds: float | None) -> None:
-        """One sink has written the frame in so many seconds, or dropped it (None)."""
+    def sink_done(self, seconds: float | None) -> None:
+        """Record that one sink has written the frame in `seconds`, or has dropped it (None)."""
         with self._lock:
-            self._sinks -= 1
+            self._pending -= 1
             if seconds is not None:
-                self._slowest = max(seconds, self._slowest or 0.0)
-            last = self._sinks == 0
-        if last and self._slowest is not None:
-            self._stats.spent("encode", self._slowest)
-            self._stats.left(self._captured_ns)
-            self._on_left((time.monotonic_ns() - self._captured_ns) / 1e6)
+                self._slowest_seconds = max(seconds, self._slowest_seconds or 0.0)
+            last = self._pending == 0
+        if last and self._slowest_seconds is not None:
+            self._stats.add_stage_time("encode", self._slowest_seconds)
+            self._stats.add_completed(self._captured_ns)
+            self._on_frame_done((time.monotonic_ns() - self._captured_ns) / 1e6)

@@ -1,4 +1,4 @@
-"""What the person at a window or a page wants of a live run, and what the run tells them: the two things that cross threads."""
+"""Controls and metrics of a live run: the two objects that a window or web page shares with the live loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VIEWS = get_args(View)
 """Views, in the order in which a key or button selects them."""
 
 ALPHA_STEP = 0.1
-"""How much one press of + or - changes the opacity."""
+"""Change of the opacity per press of + or -."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How the picture is to be shown, as of one moment."""
+class DisplaySettings:
+    """Settings of the display at one moment."""
 
     view: str = "overlay"
     """One of `VIEWS`."""
@@ -32,27 +32,31 @@ class Wanted:
     """Draw the class names and their colors."""
 
     paused: bool = False
-    """The window and the page hold the picture they have; capture, recordings and numbers go on."""
+    """Freeze the window and the page; capture, recordings and metrics continue."""
 
 
 class Controls:
-    """Switches that any thread may set and that the live loop reads for every frame.
+    """Display settings and requests that any thread may set and that the live loop reads for each frame.
 
-    A reader takes `wanted` once per frame and works with that: view and alpha then belong together.
+    Read `settings` once per frame: the view and alpha of one read belong together.
     """
 
     def __init__(self, *, view: str = "overlay", alpha: float = 0.5, legend: bool = False) -> None:
-        """Starts with what the command line said. Raises OptionError as `set` does."""
+        """Set the initial display settings.
+
+        Raises:
+            OptionError: the view does not exist, or alpha is not between 0 and 1.
+        """
         self._lock = threading.Lock()
-        self._wanted = Wanted()
+        self._settings = DisplaySettings()
         self._snapshots = 0
         self._quit = threading.Event()
         self.set(view=view, alpha=alpha, legend=legend)
 
     @property
-    def wanted(self) -> Wanted:
-        """How the picture is to be shown now."""
-        return self._wanted
+    def settings(self) -> DisplaySettings:
+        """Current display settings."""
+        return self._settings
 
     def set(
         self,
@@ -61,58 +65,58 @@ class Controls:
         alpha: float | None = None,
         legend: bool | None = None,
         paused: bool | None = None,
-    ) -> Wanted:
-        """Changes what is given and leaves the rest.
+    ) -> DisplaySettings:
+        """Change the given settings and keep the others.
 
         Returns:
-            What is wanted now.
+            The new settings.
 
         Raises:
-            OptionError: no such view, or alpha is not between 0 and 1; nothing is changed then.
+            OptionError: the view does not exist, or alpha is not between 0 and 1. No setting is changed.
         """
         if view is not None and view not in VIEWS:
             raise OptionError(f"no view '{view}'; there are {', '.join(VIEWS)}")
         if alpha is not None and not 0.0 <= alpha <= 1.0:
-            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (picture alone) to 1 (colors alone)")
+            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (frame only) to 1 (colors only)")
         with self._lock:
-            before = self._wanted
-            self._wanted = Wanted(
+            before = self._settings
+            self._settings = DisplaySettings(
                 before.view if view is None else view,
                 before.alpha if alpha is None else alpha,
                 before.legend if legend is None else legend,
                 before.paused if paused is None else paused,
             )
-            return self._wanted
+            return self._settings
 
     def next_view(self) -> None:
-        """Steps to the next view mode (key m)."""
+        """Select the next view (key m)."""
         with self._lock:
-            following = VIEWS[(VIEWS.index(self._wanted.view) + 1) % len(VIEWS)]
-            self._wanted = replace(self._wanted, view=following)
+            view = VIEWS[(VIEWS.index(self._settings.view) + 1) % len(VIEWS)]
+            self._settings = replace(self._settings, view=view)
 
     def add_alpha(self, steps: int) -> None:
-        """More or less opaque by so many steps (keys + and -), within 0 and 1."""
+        """Change the opacity by a number of steps (keys + and -), within 0 and 1."""
         with self._lock:
-            alpha = round(min(1.0, max(0.0, self._wanted.alpha + steps * ALPHA_STEP)), 3)
-            self._wanted = replace(self._wanted, alpha=alpha)
+            alpha = round(min(1.0, max(0.0, self._settings.alpha + steps * ALPHA_STEP)), 3)
+            self._settings = replace(self._settings, alpha=alpha)
 
     def toggle_legend(self) -> None:
-        """Shows or hides the legend (key l)."""
+        """Show or hide the legend (key l)."""
         with self._lock:
-            self._wanted = replace(self._wanted, legend=not self._wanted.legend)
+            self._settings = replace(self._settings, legend=not self._settings.legend)
 
     def toggle_paused(self) -> None:
-        """Holds the picture or lets it go on (key space)."""
+        """Pause or resume the display (space key)."""
         with self._lock:
-            self._wanted = replace(self._wanted, paused=not self._wanted.paused)
+            self._settings = replace(self._settings, paused=not self._settings.paused)
 
-    def ask_snapshot(self) -> None:
-        """The next shown picture is to be saved as a PNG (key s)."""
+    def request_snapshot(self) -> None:
+        """Request a PNG of the next displayed frame (key s)."""
         with self._lock:
             self._snapshots += 1
 
     def take_snapshot_request(self) -> bool:
-        """Whether a picture is to be saved now: true once for each request. For the live loop."""
+        """Return True once for each requested snapshot. For the live loop."""
         with self._lock:
             if not self._snapshots:
                 return False
@@ -120,40 +124,39 @@ class Controls:
             return True
 
     def quit(self) -> None:
-        """The run is to end (key q, a signal, the end of the last input)."""
+        """End the run (key q, a signal, the end of the last input)."""
         self._quit.set()
 
     @property
     def quitting(self) -> bool:
-        """Whether the run is to end."""
+        """True once `quit` was called."""
         return self._quit.is_set()
 
     def wait_quit(self, timeout_seconds: float) -> bool:
-        """Waits until the run is to end, at most so long; whether it is to end."""
+        """Block until `quit` is called, at most `timeout_seconds`; return True if it was called."""
         return self._quit.wait(timeout_seconds)
 
 
-class LiveNumbers:
-    """The run's numbers, replaced once a second by the live loop and read by status line, page and metrics.
+class LiveMetrics:
+    """Report of the run, replaced once per second by the live loop and read by status line, web page and Prometheus.
 
-    `latest` is the object that `--stats` writes (see the design's statistics: `frames`, `latency_ms`, `stages`,
-    `bottleneck`, `classes` since the start, `sinks.NAME.{written,dropped,error}`, `items` with one such object for each of
-    several cameras), and beside it:
+    `latest` is the object that `--stats` writes (`frames`, `latency_ms`, `stages`, `bottleneck`, `classes` since the start,
+    `sinks.NAME.{written,dropped,error}`, and `items` with one such object per camera if there are several), and in addition:
 
-        "now": {                        the last second alone
+        "now": {                        the last second only
             "capture_fps": 30.0,        frames decoded
-            "shown_fps": 16.4,          frames that left the last sink
-            "dropped": 14,              frames dropped before the network, in this second
-            "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},     capture to the last sink's output
+            "shown_fps": 16.4,          frames written by their last sink
+            "dropped": 14,              frames dropped before the network
+            "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},     capture to the output of the last sink
             "bottleneck": "infer",      stage that worked the largest share of the second
             "engine_ms": 60.2,          mean time of one inference
-            "work_ms": 62.9,            the same with the coloring: what one frame costs the loop
-            "late": 0,                  frames too old to be shown, in this second
-            "classes": {"road": 0.31}   shares in the newest frame
+            "work_ms": 62.9,            mean time of one inference and its overlay: the cost of a frame for the loop
+            "stale": 0,                 frames too old to be displayed
+            "classes": {"road": 0.31}   shares in the latest frame
         },
-        "disconnects": {"count": 1, "seconds": 4.2, "connected": true}     all cameras together; in `items` each its own
+        "disconnects": {"count": 1, "seconds": 4.2, "connected": true}     of all cameras together; per camera in `items`
 
-    Before the first second is over it is empty.
+    It is empty until the first second is over.
     """
 
     def __init__(self) -> None:
@@ -161,28 +164,28 @@ class LiveNumbers:
         self._serial = 0
         self._latest: Mapping[str, Any] = MappingProxyType({})
 
-    def publish(self, numbers: Mapping[str, Any]) -> None:
-        """Replaces the numbers. The mapping must not be changed afterwards."""
+    def publish(self, report: Mapping[str, Any]) -> None:
+        """Replace the report. The mapping must not be changed afterwards."""
         with self._changed:
             self._serial += 1
-            self._latest = MappingProxyType(dict(numbers))
+            self._latest = MappingProxyType(dict(report))
             self._changed.notify_all()
 
     @property
     def latest(self) -> Mapping[str, Any]:
-        """The newest numbers, read-only."""
+        """Latest report, read-only."""
         return self._latest
 
     def wake(self) -> None:
-        """Whoever waits for newer numbers is answered at once, as if the time had run out."""
+        """Wake up all calls of `wait_newer`, as after their timeout."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_newer(self, serial: int, timeout_seconds: float) -> tuple[int, Mapping[str, Any]]:
-        """Waits for numbers newer than those of `serial` (0: any), at most so long.
+        """Block until there is a report newer than `serial` (0: any), at most `timeout_seconds`.
 
         Returns:
-            The serial number to wait with next, and the newest numbers; the same serial where the time ran out.
+            The serial number for the next call, and the latest report; the same serial number after a timeout.
         """
         with self._changed:
             if self._serial <= serial:

@@ -1,4 +1,4 @@
-"""A file that plays at its own pace, like a camera: so that everything live can be tried without one."""
+"""Playback of a file at its own frame rate, to use it like a camera."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from rtseg.io.inputs.pacing import Pacer
 from rtseg.live.reconnect import Disconnects
 
 
-class Paced:
-    """Gives a file's frames when they are due. Implements `rtseg.live.camera.LiveSource`.
+class FilePlayback:
+    """Source that yields the frames of a file when they are due. Implements `rtseg.live.camera.LiveSource`.
 
-    A frame counts as captured when it was due, so that what a machine too slow to decode adds to its age is seen.
+    The capture time of a frame is the time when it was due. Slow decoding therefore adds to its age.
     """
 
     def __init__(
         self, open_file: Callable[[], Source], *, loop: bool = False, ready: threading.Event | None = None
     ) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            open_file: opens it, and opens it again for `loop`.
-            loop: begin anew at the end, for ever.
-            ready: it begins to play once this is set; None: at once.
+            open_file: opens the file, and opens it again for `loop`.
+            loop: restart at the end, without limit.
+            ready: playback starts when it is set; None: immediately.
 
         Raises:
-            SourceError: it can't be read.
+            SourceError: the file can't be read.
         """
         self._open_file, self._loop, self._ready = open_file, loop, ready
         self._source = open_file()
@@ -43,60 +43,60 @@ class Paced:
         self._pacer = Pacer(self._closing)
         self.decode_seconds = 0.0
         self.disconnects = Disconnects(connected=True)
-        self.tried = threading.Event()
-        self.tried.set()
+        self.connect_attempted = threading.Event()
+        self.connect_attempted.set()
 
     @property
     def info(self) -> StreamInfo:
-        """Of the file, with live time stamps."""
+        """Stream of the file, with the time base of a live stream."""
         return self._info
 
     @property
     def corrupt(self) -> int:
-        """Frames so far that could not be decoded."""
+        """Number of frames so far that could not be decoded."""
         return self._corrupt_before + self._source.corrupt
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was met and mended so far."""
-        late = self._pacer.late
-        slow = f"the file could not be decoded as fast as it plays: {late} times it went on later"
-        return (*self._source.warnings, *((slow,) if late else ()))
+        """Problems that were detected and handled so far, one line each."""
+        delays = self._pacer.late
+        slow = f"the file could not be decoded at its own frame rate: playback was delayed {delays} times"
+        return (*self._source.warnings, *((slow,) if delays else ()))
 
     def close(self) -> None:
-        """Ends the reading and the waiting, from any thread."""
+        """End the iteration and all waiting. May be called from any thread."""
         self._closing.set()
         self._source.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames when they are due; their `pts` are the file's, from 0, and go on rising with each round."""
+        """Yield frames when they are due. Their `pts` are those of the file, from 0, and keep rising when the file repeats."""
         clock = LiveClock()
-        shift = Fraction(0)
+        offset = Fraction(0)
         first: Fraction | None = None
         index = 0
         if self._ready is not None:
             self._ready.wait()
         while True:
-            last: Fraction | None = None
+            end: Fraction | None = None
             for frame in self._timed_frames():
-                own = frame.pts * frame.time_base
-                first = own if first is None else first
-                captured = self._pacer.wait(shift + own)
-                if captured is None:
+                position = frame.pts * frame.time_base
+                first = position if first is None else first
+                captured_ns = self._pacer.wait(offset + position)
+                if captured_ns is None:
                     return
-                last = own + (frame.duration * frame.time_base or self._nominal_seconds)
+                end = position + (frame.duration * frame.time_base or self._nominal_seconds)
                 yield replace(
                     frame,
-                    pts=clock.place(shift + own, captured),
+                    pts=clock.place(offset + position, captured_ns),
                     time_base=TIME_BASE,
                     index=index,
                     duration=round(frame.duration * frame.time_base / TIME_BASE),
-                    captured_ns=captured,
+                    captured_ns=captured_ns,
                 )
                 index += 1
-            if self._closing.is_set() or not self._loop or last is None or first is None:
+            if self._closing.is_set() or not self._loop or end is None or first is None:
                 return
-            shift += last - first
+            offset += end - first
             self._reopen()
 
     def _timed_frames(self) -> Iterator[Frame]:
@@ -112,12 +112,12 @@ class Paced:
             yield item
 
     def _reopen(self) -> None:
-        following = self._open_file()
-        before, self._source = self._source, following
+        opened = self._open_file()
+        before, self._source = self._source, opened
         self._corrupt_before += before.corrupt
         before.close()
         del before
-        gc.collect()  # PyAV's containers and streams hold each other: without this each round would leave one behind
+        gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
 
     @property
     def _nominal_seconds(self) -> Fraction:

@@ -1,4 +1,4 @@
-"""What the command line names as live inputs: cameras, URLs, pipelines, and files at their own pace."""
+"""Live inputs from the command line: cameras, URLs, GStreamer pipelines, and files at their own frame rate."""
 
 from __future__ import annotations
 
@@ -16,51 +16,53 @@ from rtseg.io.inputs import Source, open_source
 from rtseg.io.inputs.camera import CameraMode, camera_path, open_camera
 from rtseg.io.inputs.network import TIMEOUT_SECONDS, open_stream
 from rtseg.live.camera import LiveSource
-from rtseg.live.file_playback import Paced
-from rtseg.live.reconnect import Reconnecting
+from rtseg.live.file_playback import FilePlayback
+from rtseg.live.reconnect import ReconnectingSource
 
 PIPELINE_TIMEOUT_SECONDS = 10.0
-"""How long what GStreamer reads may be silent: until its first picture a process starts, and a key frame is waited for."""
+"""Timeout of GStreamer inputs. Longer than `TIMEOUT_SECONDS`: the first frame needs a new process and a key frame."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One camera of a run."""
+    """Input of a run: a camera, a stream or a file."""
 
     name: str
-    """In file names and statistics: `camera0`, `url1`."""
+    """Name in files and statistics: `camera0`, `url1`."""
 
     title: str
-    """For people, without passwords: `camera 0`, `rtsp://10.0.0.5/stream`."""
+    """Human-readable title without passwords: `camera 0`, `rtsp://10.0.0.5/stream`."""
 
     connect: Callable[[], Source]
-    """Opens it once."""
+    """Opens the source once."""
 
     file: bool = False
-    """A file that plays at its own pace, rather than something that comes back."""
+    """True for a file that plays at its own frame rate, False for a source that reconnects."""
 
     loop: bool = False
-    """The file begins anew at its end."""
+    """Restart the file at its end."""
 
     pipeline: Callable[[], str] | None = None
-    """The GStreamer pipeline that it is read by, if any, with its passwords; raises SourceError where an element is missing."""
+    """Returns the GStreamer pipeline with its passwords; raises SourceError if an element is missing. None: not GStreamer."""
 
     def source(
         self, longest_pause_seconds: float, log: Callable[[str], None], ready: threading.Event | None = None
     ) -> LiveSource:
-        """What the live loop reads: with reconnections, or paced.
+        """Return the source for the live loop: one that reconnects, or a file playback.
 
         Args:
-            longest_pause_seconds: between two tries to connect; 0: no second try.
-            log: told in one line what happened.
-            ready: a file begins to play once it is set; None: at once.
+            longest_pause_seconds: longest pause between two attempts to connect; 0: no second attempt.
+            log: called with one line per event.
+            ready: a file starts playing when it is set; None: immediately.
 
         Raises:
-            SourceError: a file that can't be read.
+            SourceError: the file can't be read.
         """
         if self.file:
-            return Paced(self.connect, loop=self.loop, ready=ready)
-        return Reconnecting(self.title, self.connect, longest_pause_seconds=longest_pause_seconds, log=log, ready=ready)
+            return FilePlayback(self.connect, loop=self.loop, ready=ready)
+        return ReconnectingSource(
+            self.title, self.connect, longest_pause_seconds=longest_pause_seconds, log=log, ready=ready
+        )
 
 
 def find_inputs(
@@ -76,29 +78,30 @@ def find_inputs(
     rtsp_transport: str = "tcp",
     decoder: str = "software",
 ) -> list[Input]:
-    """The inputs in the order cameras, URLs, GStreamer pipelines, CSI cameras.
+    """Return the inputs in the order cameras, URLs, GStreamer pipelines, CSI cameras.
 
     Args:
-        cameras: numbers or devices.
+        cameras: camera numbers or device paths.
         urls: URLs, or files with `realtime`.
-        pipelines: GStreamer pipelines that end in raw pictures.
-        csi: numbers of cameras on a Jetson's CSI connectors.
-        mode: what cameras are asked for.
-        realtime: files are played at their own pace.
-        loop: they begin anew at their end.
-        timeout_seconds: how long opening may take, and how long an input may be silent; None: 5 seconds, and
-            `PIPELINE_TIMEOUT_SECONDS` for what GStreamer reads.
+        pipelines: GStreamer pipelines that end in raw video.
+        csi: numbers of the CSI cameras of a Jetson.
+        mode: camera mode to request.
+        realtime: play files at their own frame rate.
+        loop: restart files at their end.
+        timeout_seconds: time limit for opening an input, and for its next frame; None: 5 seconds, and
+            `PIPELINE_TIMEOUT_SECONDS` for GStreamer.
         rtsp_transport: `tcp` or `udp`.
-        decoder: of URLs and files, one of `rtseg.io.codecs.DECODERS`.
+        decoder: decoder of URLs and files, one of `rtseg.io.codecs.DECODERS`.
 
     Raises:
-        OptionError: none, the same twice, a file without `realtime`, or a URL that GStreamer can't be given.
-        SourceError: the decoder is not there.
+        OptionError: there is no input, an input is given twice, a file is given without `realtime`, or GStreamer can't read a
+            URL.
+        SourceError: the decoder is not available.
     """
-    chosen = choose_decoder(decoder)
-    silence = timeout_seconds or PIPELINE_TIMEOUT_SECONDS
+    chosen_decoder = choose_decoder(decoder)
+    pipeline_timeout = timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     mode = mode or CameraMode()
-    found = [
+    inputs = [
         Input(
             _camera_name(camera),
             f"camera {camera}",
@@ -106,27 +109,29 @@ def find_inputs(
         )
         for camera in cameras
     ]
-    rendered = [redacted_url(url) for url in urls]
+    titles = [redacted_url(url) for url in urls]
     for number, url in enumerate(urls, 1):
-        name, title = f"url{number}", rendered[number - 1]
-        if rendered.count(title) > 1:
+        name, title = f"url{number}", titles[number - 1]
+        if titles.count(title) > 1:
             title += f" ({name})"
-        found.append(_from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen, decoder))
-    for number, given in enumerate(pipelines, 1):
-        found.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, given), silence))
+        inputs.append(
+            _from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen_decoder, decoder)
+        )
+    for number, text in enumerate(pipelines, 1):
+        inputs.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, text), pipeline_timeout))
     for number in csi:
         pipeline = partial(csi_pipeline, number, mode.size, mode.fps)
-        found.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, silence))
-    names = [entry.name for entry in found]
+        inputs.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, pipeline_timeout))
+    names = [entry.name for entry in inputs]
     for name in names:
         if names.count(name) > 1:
-            raise OptionError(f"{name} is named twice; name each input once")
-    if not found:
-        raise OptionError("no input: name --camera 0, --url rtsp://..., --gst 'PIPELINE' or --url FILE --realtime")
+            raise OptionError(f"{name} is given twice; give each input once")
+    if not inputs:
+        raise OptionError("no input: give --camera 0, --url rtsp://..., --gst 'PIPELINE' or --url FILE --realtime")
     remote = any(url.lower().startswith(("http://", "https://")) for url in urls)
-    if (loop or (realtime and not remote)) and not any(entry.file for entry in found):
-        raise OptionError("--realtime and --loop are for files: name one with --url FILE")
-    return found
+    if (loop or (realtime and not remote)) and not any(entry.file for entry in inputs):
+        raise OptionError("--realtime and --loop are for files: give one with --url FILE")
+    return inputs
 
 
 def _from_url(
@@ -138,26 +143,27 @@ def _from_url(
     timeout_seconds: float | None,
     transport: str,
     decoder: str,
-    named: str,
+    requested_decoder: str,
 ) -> Input:
     if "://" not in url:
         if not looks_like_file(url):
             raise OptionError(
-                "--url is no URL and no file; write it as rtsp://HOST/PATH, or name a file with --realtime"
+                "--url is neither a URL nor a file; write it as rtsp://HOST/PATH, or give a file with --realtime"
             )
         if not realtime:
-            raise OptionError(f"'{url}' is no URL; a file needs --realtime, or use `rtseg video {url}`")
+            raise OptionError(f"'{url}' is not a URL; a file needs --realtime, or use `rtseg video {url}`")
         if not Path(url).exists():
             raise OptionError(f"no such file: {url}")
         pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
         return Input(name, url, partial(open_source, url, decoder=decoder), file=True, loop=loop, pipeline=pipeline)
-    parts, silence = parse_url(url), timeout_seconds or PIPELINE_TIMEOUT_SECONDS
+    parts, pipeline_timeout = parse_url(url), timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     if parts.scheme == "srt":
-        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), silence, file_decoder())
+        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), pipeline_timeout, file_decoder())
     if decoder == "gstreamer":
         if parts.scheme == "rtsp" and parts.user_info is None:
-            return _from_pipeline(name, title, partial(rtsp_pipeline, parts.text, transport), silence, file_decoder())
-        if named == "gstreamer":
+            pipeline = partial(rtsp_pipeline, parts.text, transport)
+            return _from_pipeline(name, title, pipeline, pipeline_timeout, file_decoder())
+        if requested_decoder == "gstreamer":
             raise OptionError(f"--decoder gstreamer reads files, and rtsp:// without a password, not {title}; try auto")
         decoder = "software"
     connect = partial(

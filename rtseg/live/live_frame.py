@@ -1,4 +1,4 @@
-"""A frame as the live loop hands it to its sinks: with its camera, its stream, and its times."""
+"""Frame of a live run as passed to the sinks, with its camera, its stream and its times."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from rtseg.core.frame import ClassMap, SegmentedFrame, StreamInfo
 
 @dataclass(frozen=True, slots=True)
 class LiveFrame(SegmentedFrame):
-    """What live sinks are given. All times are of the monotonic clock, which knows nothing of the stream's time stamps."""
+    """Input of the live sinks. All times are of the monotonic clock, which is independent of the timestamps in the stream."""
 
     camera: str
     """Name of the camera in this run: `camera0`, `url1`."""
 
     info: StreamInfo
-    """The stream that the frame came from."""
+    """Stream of the frame."""
 
-    taken_ns: int
-    """When the network took the frame."""
+    inference_start_ns: int
+    """Start of the inference, `time.monotonic_ns()`."""
 
     infer_ms: float
-    """How long the network worked on it, scaling to its size included."""
+    """Duration of the inference, including the resize to the input size of the network."""
 
     @property
     def age_ms(self) -> float:
-        """How old the picture is now."""
+        """Current age of the frame."""
         return (time.monotonic_ns() - self.frame.captured_ns) / 1e6
 
     @property
-    def waited_ms(self) -> float:
-        """How old the picture was when the network took it."""
-        return (self.taken_ns - self.frame.captured_ns) / 1e6
+    def age_at_inference_ms(self) -> float:
+        """Age of the frame at the start of the inference."""
+        return (self.inference_start_ns - self.frame.captured_ns) / 1e6
 
 
 def class_shares(classes: ClassMap, names: tuple[str, ...]) -> dict[str, float]:
-    """Share of a class map's pixels by class name, those that are there."""
+    """Return the share of pixels of each class that is in a class map, by class name."""
     counts = np.bincount(classes.reshape(-1), minlength=256)
     return {name: round(float(counts[i]) / classes.size, 4) for i, name in enumerate(names) if counts[i]}

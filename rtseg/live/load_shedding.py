@@ -1,4 +1,4 @@
-"""`--adaptive`: how much of a live stream is worked on, so that what is shown stays steady where the machine can't keep up."""
+"""Load shedding (`--adaptive`): reduce the work on a live stream so that its frame rate is stable on a slow machine."""
 
 from __future__ import annotations
 
@@ -7,112 +7,115 @@ from dataclasses import dataclass
 from typing import Any
 
 SLOWER_SECONDS = 3
-"""So many seconds in a row it must be too much before less is done."""
+"""Number of consecutive overloaded seconds before the work is reduced."""
 
 FASTER_SECONDS = 10
-"""So many seconds in a row there must be room before more is done; doubled each time that more turned out to be too much."""
+"""Number of consecutive seconds with spare capacity before the work is increased; doubled each time that this was too much."""
 
-LONGEST_SECONDS = 300
-"""What that wait grows to at most."""
+MAX_FASTER_SECONDS = 300
+"""Upper limit of that number."""
 
-ROOM = 0.8
-"""More is done where it is expected to need at most this share of the time that there is."""
+TARGET_LOAD = 0.8
+"""Highest expected load, as a share of the available time, at which the work is increased."""
 
-MOST_LEFT_OUT = 4
-"""At the least every so-manieth frame is worked on."""
+MAX_FRAME_INTERVAL = 4
+"""Largest interval of processed frames: at least one frame in four is processed."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is done at one moment."""
+class LoadLevel:
+    """Amount of work per stream."""
 
     model: int
-    """0: the model that was asked for; 1: the smaller one."""
+    """0: the requested model; 1: the smaller one."""
 
-    every: int
-    """Each so-manieth frame of a camera is worked on; 1: all."""
+    frame_interval: int
+    """Every n-th frame of a camera is processed; 1: all."""
 
 
-class Pace:
-    """Decides once a second from the run's own numbers. `step` may be read by any thread.
+class LoadShedder:
+    """Selects the load level once per second from the metrics of the run. `level` may be read by any thread.
 
-    First comes the smaller model, where there is one, then every second frame, every third, and so on. The way back is the
-    same, one step at a time: when the step before is expected to need no more than `ROOM`, by what it was measured to cost.
+    The levels are, in this order: the smaller model (if there is one), every second frame, every third, and so on. Work
+    increases one level at a time, when the measured cost predicts a load of at most `TARGET_LOAD` at the next level.
     """
 
     def __init__(self, models: Sequence[str], log: Callable[[str], None] = lambda _: None) -> None:
-        """Begins with everything.
+        """Start with the requested model on every frame.
 
         Args:
-            models: the model's name, and the smaller one's where there is one.
-            log: told in a line each time that something changes.
+            models: name of the requested model, and of the smaller one if there is one.
+            log: called with one line at each change.
         """
-        self._models, self._say = models, log
-        self._steps = [Step(model, 1) for model in range(len(models))]
-        self._steps += [Step(len(models) - 1, every) for every in range(2, MOST_LEFT_OUT + 1)]
-        self._at = 0
+        self._models, self._log = models, log
+        self._levels = [LoadLevel(model, 1) for model in range(len(models))]
+        self._levels += [LoadLevel(len(models) - 1, interval) for interval in range(2, MAX_FRAME_INTERVAL + 1)]
+        self._index = 0
         self._cost_ms = 0.0
-        self._times_more = 0.0
-        """What a frame costs the model that was asked for, in multiples of the smaller one's cost; 0: not known yet."""
-        self._busy_for = self._free_for = 0
-        self._patience = FASTER_SECONDS
-        self._since_faster = LONGEST_SECONDS
+        self._cost_ratio = 0.0
+        """Cost of a frame with the requested model, divided by its cost with the smaller one; 0: not yet measured."""
+        self._overloaded_seconds = self._spare_seconds = 0
+        self._faster_seconds = FASTER_SECONDS
+        self._seconds_since_faster = MAX_FASTER_SECONDS
         self._changes = 0
 
     @property
-    def step(self) -> Step:
-        """What is done now."""
-        return self._steps[self._at]
+    def level(self) -> LoadLevel:
+        """Current load level."""
+        return self._levels[self._index]
 
-    def second(self, now: Mapping[str, Any]) -> None:
-        """Takes the numbers of one second and decides.
+    def update(self, now: Mapping[str, Any]) -> None:
+        """Select the load level from the metrics of one second.
 
         Args:
-            now: `capture_fps`, `work_ms` (mean time that one frame needed) and `late` (frames that were too old to be shown)
-                of that second, as `rtseg.live.controls.LiveNumbers` describes them.
+            now: `capture_fps`, `work_ms` (mean cost of a frame) and `stale` (number of frames too old to be displayed) of
+                that second; see `rtseg.live.controls.LiveMetrics`.
         """
-        self._since_faster += 1
+        self._seconds_since_faster += 1
         if not now["work_ms"]:
-            return  # nothing was worked on: the camera is away
-        if self.step.model and not self._times_more:
-            self._times_more = self._cost_ms / now["work_ms"]
+            return  # no frame was processed: the camera is disconnected
+        if self.level.model and not self._cost_ratio:
+            self._cost_ratio = self._cost_ms / now["work_ms"]
         self._cost_ms = now["work_ms"]
-        busy = self._share(self._at, now["capture_fps"]) > 1.0 or now["late"] > 0
-        free = self._at > 0 and not busy and self._share(self._at - 1, now["capture_fps"]) <= ROOM
-        self._busy_for = self._busy_for + 1 if busy else 0
-        self._free_for = self._free_for + 1 if free else 0
-        if self._busy_for >= SLOWER_SECONDS and self._at + 1 < len(self._steps):
-            if self._since_faster < self._patience:  # the last step back was too much: the next one waits longer
-                self._patience = min(2 * self._patience, LONGEST_SECONDS)
-            self._change(+1, f"can't keep up ({_needs(now)})")
-        elif self._free_for >= self._patience:
-            self._since_faster = 0
-            self._change(-1, f"there is room again ({_needs(now)})")
-        elif self._since_faster >= LONGEST_SECONDS:
-            self._patience = FASTER_SECONDS
+        overloaded = self._load(self._index, now["capture_fps"]) > 1.0 or now["stale"] > 0
+        spare = self._index > 0 and not overloaded and self._load(self._index - 1, now["capture_fps"]) <= TARGET_LOAD
+        self._overloaded_seconds = self._overloaded_seconds + 1 if overloaded else 0
+        self._spare_seconds = self._spare_seconds + 1 if spare else 0
+        if self._overloaded_seconds >= SLOWER_SECONDS and self._index + 1 < len(self._levels):
+            if (
+                self._seconds_since_faster < self._faster_seconds
+            ):  # the last increase was too much: wait longer next time
+                self._faster_seconds = min(2 * self._faster_seconds, MAX_FASTER_SECONDS)
+            self._change(+1, f"can't keep up ({_load_text(now)})")
+        elif self._spare_seconds >= self._faster_seconds:
+            self._seconds_since_faster = 0
+            self._change(-1, f"spare capacity again ({_load_text(now)})")
+        elif self._seconds_since_faster >= MAX_FASTER_SECONDS:
+            self._faster_seconds = FASTER_SECONDS
 
     def to_dict(self) -> dict[str, Any]:
-        """For the statistics."""
-        return {"model": self._models[self.step.model], "every": self.step.every, "changes": self._changes}
+        """Return the statistics of the load shedding."""
+        return {"model": self._models[self.level.model], "every": self.level.frame_interval, "changes": self._changes}
 
-    def _share(self, at: int, capture_fps: float) -> float:
-        """The share of all time that a step is expected to need, by what a frame costs now."""
-        step = self._steps[at]
-        cost_ms = self._cost_ms * (self._times_more if step.model < self.step.model else 1.0)
-        return cost_ms * capture_fps / step.every / 1e3
+    def _load(self, index: int, capture_fps: float) -> float:
+        """Return the expected load at a level, as a share of the available time, from the current cost of a frame."""
+        level = self._levels[index]
+        cost_ms = self._cost_ms * (self._cost_ratio if level.model < self.level.model else 1.0)
+        return cost_ms * capture_fps / level.frame_interval / 1e3
 
-    def _change(self, by: int, why: str) -> None:
-        before, self._at = self.step, self._at + by
-        if before.model < self.step.model:
-            self._times_more = 0.0  # measured anew in the next second
-        self._busy_for = self._free_for = 0
+    def _change(self, by: int, reason: str) -> None:
+        before, self._index = self.level, self._index + by
+        if before.model < self.level.model:
+            self._cost_ratio = 0.0  # measured again in the next second
+        self._overloaded_seconds = self._spare_seconds = 0
         self._changes += 1
-        step = self.step
-        name = f" on the model {self._models[step.model]}" if len(self._models) > 1 else ""
-        frames = "every frame" if step.every == 1 else f"one frame in {step.every}"
-        self._say(f"{why}: now {frames}{name}")
+        level = self.level
+        name = f" on the model {self._models[level.model]}" if len(self._models) > 1 else ""
+        frames = "every frame" if level.frame_interval == 1 else f"one frame in {level.frame_interval}"
+        self._log(f"{reason}: now {frames}{name}")
 
 
-def _needs(now: Mapping[str, Any]) -> str:
-    late = f", {now['late']} frames too old" if now["late"] else ""
-    return f"{now['work_ms']:.0f} ms for a frame, {1e3 / max(now['capture_fps'], 0.1):.0f} ms between two{late}"
+def _load_text(now: Mapping[str, Any]) -> str:
+    stale = f", {now['stale']} frames too old" if now["stale"] else ""
+    interval_ms = 1e3 / max(now["capture_fps"], 0.1)
+    return f"{now['work_ms']:.0f} ms per frame, a frame every {interval_ms:.0f} ms{stale}"

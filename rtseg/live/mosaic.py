@@ -1,4 +1,4 @@
-"""Several cameras in one picture, for a window or a page."""
+"""Mosaic of several cameras in one image, for a window or a web page."""
 
 from __future__ import annotations
 
@@ -14,78 +14,78 @@ from rtseg.core.frame import rgb_frame
 from rtseg.core.letterbox import Letterbox
 from rtseg.live.live_frame import LiveFrame
 
-LARGEST = (1920, 1080)
-"""Pixels; the whole mosaic is at most this size."""
+MAX_SIZE = (1920, 1080)
+"""Maximum width and height of the mosaic in pixels."""
 
-_TEXT, _EDGE = (255, 255, 255), (0, 0, 0)
+_TEXT, _OUTLINE = (255, 255, 255), (0, 0, 0)
 
 
 class Mosaic:
-    """Keeps the last picture of each camera and shows all of them, in rows, each in its own shape.
+    """Grid of the latest frames of all cameras, each with its own aspect ratio.
 
-    A camera without pictures keeps its last one, darkened, with its name and for how long there has been none.
+    A disconnected camera keeps its last frame, darkened, with its name and the duration of the disconnect.
     """
 
     def __init__(self, names: Sequence[str], cell: tuple[int, int] | None = None) -> None:
-        """Lays out the cells.
+        """Create the grid.
 
         Args:
-            names: of the cameras.
-            cell: (width, height) of each cell, even; None: as large as `LARGEST` allows, 16 to 9.
+            names: names of the cameras.
+            cell: (width, height) of each cell, even; None: the largest 16:9 cell that fits `MAX_SIZE`.
         """
         self._names = names
         self.columns = math.ceil(math.sqrt(len(names)))
         self.rows = math.ceil(len(names) / self.columns)
         if cell is None:
-            width = min(LARGEST[0] // self.columns, LARGEST[1] // self.rows * 16 // 9)
+            width = min(MAX_SIZE[0] // self.columns, MAX_SIZE[1] // self.rows * 16 // 9)
             cell = width // 2 * 2, width * 9 // 16 // 2 * 2
         self.cell = cell
         self._canvas = np.zeros((self.rows * cell[1], self.columns * cell[0], 3), dtype=np.uint8)
-        self._silent: set[int] = set()
+        self._disconnected: set[int] = set()
         self._count = 0
         self._lock = threading.Lock()
         for number in range(len(names)):
-            self._write(number, "no picture yet")
+            self._write(number, "no frame yet")
 
-    def put(self, camera: int, item: LiveFrame) -> LiveFrame:
-        """The item with the mosaic in place of its own picture.
+    def update(self, camera: int, item: LiveFrame) -> LiveFrame:
+        """Draw the latest frame of a camera and return the item with the mosaic as its rendered frame.
 
         Args:
-            camera: number of the camera it comes from.
-            item: its newest frame.
+            camera: number of the camera, from 0.
+            item: latest frame of the camera.
         """
         rendered, aspect = item.rendered, float(item.info.sample_aspect_ratio)
         box = Letterbox((rendered.width, rendered.height), self.cell, pixel_aspect=aspect)
         with self._lock:
-            self._silent.discard(camera)
-            part = self._part(camera)
-            part[:] = 0
-            box.picture_part(part)[:] = box.picture_part(box.network_input(rendered))
+            self._disconnected.discard(camera)
+            cell = self._cell(camera)
+            cell[:] = 0
+            box.picture_part(cell)[:] = box.picture_part(box.network_input(rendered))
             self._count += 1
-            picture = rgb_frame(self._canvas, self._count)
-        timed = replace(picture, pts=rendered.pts, time_base=rendered.time_base, captured_ns=rendered.captured_ns)
-        return replace(item, rendered=timed)
+            mosaic = rgb_frame(self._canvas, self._count)
+        mosaic = replace(mosaic, pts=rendered.pts, time_base=rendered.time_base, captured_ns=rendered.captured_ns)
+        return replace(item, rendered=mosaic)
 
-    def silent(self, camera: int, text: str) -> None:
-        """Says on a camera's cell that it has no pictures now; the next picture takes that away."""
+    def mark_disconnected(self, camera: int, text: str) -> None:
+        """Darken the cell of a camera and write a text on it, until its next frame."""
         with self._lock:
-            if camera not in self._silent:
-                self._silent.add(camera)
-                part = self._part(camera)
-                part[:] = part // 3
+            if camera not in self._disconnected:
+                self._disconnected.add(camera)
+                cell = self._cell(camera)
+                cell[:] = cell // 3
             self._write(camera, text)
 
-    def _part(self, camera: int) -> np.ndarray:
+    def _cell(self, camera: int) -> np.ndarray:
         width, height = self.cell
         top, left = camera // self.columns * height, camera % self.columns * width
         return self._canvas[top : top + height, left : left + width]
 
     def _write(self, camera: int, text: str) -> None:
-        part = np.ascontiguousarray(self._part(camera))
+        cell = np.ascontiguousarray(self._cell(camera))
         scale = max(0.3, self.cell[1] / 540)
-        below = round(34 * scale)
-        part[: below + below // 2] = 0
-        for color, thickness in ((_EDGE, 3), (_TEXT, 1)):
+        baseline = round(34 * scale)
+        cell[: baseline + baseline // 2] = 0
+        for color, thickness in ((_OUTLINE, 3), (_TEXT, 1)):
             line = f"{self._names[camera]}: {text}"
-            cv2.putText(part, line, (8, below), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
-        self._part(camera)[:] = part
+            cv2.putText(cell, line, (8, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
+        self._cell(camera)[:] = cell

@@ -1,4 +1,4 @@
-"""`rtseg live`: inputs, model and outputs put together, run, and told about."""
+"""Live run: connect inputs, model and outputs, run them and report."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt
 from rtseg.io.inputs.gstreamer import dry_run as source_command
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveNumbers, Wanted
+from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
 from rtseg.live.inputs import Input
-from rtseg.live.load_shedding import Pace
-from rtseg.live.loop import Live
+from rtseg.live.load_shedding import LoadShedder
+from rtseg.live.loop import LiveLoop
 from rtseg.live.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
-from rtseg.live.report import failures
+from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
-from rtseg.live.sinks.jsonl import LinesFile
+from rtseg.live.sinks.jsonl import JsonLinesFile
 from rtseg.live.stats import status_line
 from rtseg.live.systemd import heartbeat
 from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
 SMALLEST = "nano"
-"""The bundled model that costs least."""
+"""Fastest bundled model."""
 
 
 def run_live(
@@ -44,7 +44,7 @@ def run_live(
     style: Style,
     controls: Controls,
     *,
-    numbers: LiveNumbers | None = None,
+    metrics: LiveMetrics | None = None,
     max_age_ms: float | None = None,
     every_frame: bool = False,
     adaptive: bool = False,
@@ -53,123 +53,124 @@ def run_live(
     wait: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Runs until `controls.quit`, or until all inputs have ended.
+    """Run until `controls.quit` is called or all inputs have ended.
 
     Args:
-        inputs: cameras, streams, files at their own pace.
-        outputs: where it goes.
-        segmenter: the loaded model.
-        look: how it is shown at first; view, opacity and legend follow `controls`.
-        controls: what the person wants; `quit` ends the run.
-        numbers: given the numbers each second, for who wants to read them.
-        max_age_ms: frames older than this are not shown.
-        every_frame: drop nothing, accept delay.
-        adaptive: do less where the machine can't keep up: see `rtseg.live.load_shedding.Pace`.
-        smaller: a faster model with the same classes, for `adaptive`.
-        reconnect_max_seconds: longest pause between two tries to connect; 0: a disconnection ends that input.
-        wait: go on waiting where no camera can be opened at first.
-        quiet: say nothing but what went wrong.
+        inputs: cameras, streams, files at their own frame rate.
+        outputs: output options.
+        segmenter: loaded model.
+        style: initial display style; view, opacity and legend follow `controls`.
+        controls: settings of the user; `quit` ends the run.
+        metrics: receives a report once per second, for other readers; None: no other readers.
+        max_age_ms: maximum age of a displayed frame; older frames are not displayed.
+        every_frame: drop nothing and accept delay.
+        adaptive: reduce the work if the machine can't keep up: see `rtseg.live.load_shedding.LoadShedder`.
+        smaller: faster model with the same classes, for `adaptive`.
+        reconnect_max_seconds: longest pause between two attempts to connect; 0: a disconnect ends that input.
+        wait: keep waiting if no camera can be opened at first.
+        quiet: log only problems.
 
     Returns:
-        The statistics, as `--stats` writes them; `failed` lists sinks that died and, without reconnection, inputs that went away.
+        The statistics, as written by `--stats`. `failed` lists failed sinks and, without reconnecting, lost inputs.
 
     Raises:
-        RtsegError: no camera could be opened, an output can't be made, or the model failed.
+        RtsegError: no camera could be opened, an output can't be created, or the model failed.
     """
-    numbers = numbers or LiveNumbers()
+    metrics = metrics or LiveMetrics()
     status = Status(quiet=quiet)
     overlay = style.overlay(segmenter.description)
     models = [segmenter, *([smaller] if smaller else [])]
-    pace = Pace([model.description.name for model in models], status.log) if adaptive else None
+    load_shedder = LoadShedder([model.description.name for model in models], status.log) if adaptive else None
     telemetry = TelemetryMonitor()
     ready = threading.Event()
-    opened: list[SinkThread] = []
-    kept: list[TemporalSmoothing] = []
+    opened_sinks: list[SinkThread] = []
+    smoothings: list[TemporalSmoothing] = []
 
-    def died(name: str, failure: BaseException) -> None:
+    def on_error(name: str, failure: BaseException) -> None:
         status.log(f"rtseg: {name} has failed and gets no more frames: {redact(' '.join(str(failure).split()))}")
 
     def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None = None) -> ClassMap:
-        return models[pace.step.model if pace else 0].segment(frame, pixel_aspect, smoothing)
+        return models[load_shedder.level.model if load_shedder else 0].segment(frame, pixel_aspect, smoothing)
 
     def prepare(info: StreamInfo) -> None:
         for model in models:
             model.prepare(info.width, info.height, float(info.sample_aspect_ratio))
 
-    def more() -> dict[str, Any]:
+    def extra_report() -> dict[str, Any]:
         warning = telemetry.poll()
         if warning:
             status.log(f"rtseg: {warning}")
-        told: dict[str, Any] = {"telemetry": telemetry.latest} if telemetry.latest else {}
-        if kept:
-            told["temporal_smoothing"] = {"momentum": kept[0].smooth, "cuts": sum(smoothing.cuts for smoothing in kept)}
-        return {**told, "adaptive": pace.to_dict()} if pace else told
+        report: dict[str, Any] = {"telemetry": telemetry.latest} if telemetry.latest else {}
+        if smoothings:
+            cuts = sum(smoothing.cuts for smoothing in smoothings)
+            report["temporal_smoothing"] = {"momentum": smoothings[0].momentum, "cuts": cuts}
+        return {**report, "adaptive": load_shedder.to_dict()} if load_shedder else report
 
     try:
         several = len(inputs) > 1
-        lines = LinesFile(outputs.jsonl) if outputs.jsonl is not None else None
+        lines = JsonLinesFile(outputs.jsonl) if outputs.jsonl is not None else None
         only = overlay.only if style.only is not None else None
         cameras = []
         for entry in inputs:
-            own = camera_sinks(
-                outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, died
+            sinks = camera_sinks(
+                outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, on_error
             )
-            opened += own
+            opened_sinks += sinks
             source = entry.source(reconnect_max_seconds, status.log, ready)
-            smoothing = segmenter.smoothing()
-            kept += [smoothing] if smoothing else []
-            cameras.append(Camera(entry.name, source, own, partial(segment, smoothing=smoothing)))
-        shared = shared_sinks(outputs, controls, numbers, overlay.palette, died)
-        opened += shared
-        window = open_window(outputs, controls, died)
-        snapshots = open_snapshots(outputs, status.log, died)
-        opened += [snapshots, *([window[0]] if window else [])]
-        run = Live(
+            smoothing = segmenter.new_smoothing()
+            smoothings += [smoothing] if smoothing else []
+            cameras.append(Camera(entry.name, source, sinks, partial(segment, smoothing=smoothing)))
+        shared = shared_sinks(outputs, controls, metrics, overlay.palette, on_error)
+        opened_sinks += shared
+        window = open_window(outputs, controls, on_error)
+        snapshots = open_snapshots(outputs, status.log, on_error)
+        opened_sinks += [snapshots, *([window[0]] if window else [])]
+        loop = LiveLoop(
             cameras,
             segment,
-            partial(_look, style, segmenter),
+            partial(_make_overlay, style, segmenter),
             segmenter.classes,
             controls=controls,
-            numbers=numbers,
-            shared=shared,
+            metrics=metrics,
+            shared_sinks=shared,
             window=window[0] if window else None,
             poll_window=window[1].poll if window else lambda: None,
             snapshots=snapshots,
             max_age_ms=max_age_ms,
             every_frame=every_frame,
             streams=segmenter.streams,
-            pace=pace,
+            load_shedder=load_shedder,
             prepare=prepare,
             ready=ready,
-            more=more,
+            extra_report=extra_report,
             identity=_identity(inputs, outputs, segmenter),
-            on_second=partial(_tell_second, status),
+            on_report=partial(_log_status_line, status),
         )
         if not quiet:
-            _introduce(status, inputs, outputs, segmenter, opened)
-        with heartbeat(numbers):
-            result = run.run(wait=wait)
+            _log_start(status, inputs, outputs, segmenter, opened_sinks)
+        with heartbeat(metrics):
+            result = loop.run(wait=wait)
     finally:
         status.end()
-        for sink in opened:
+        for sink in opened_sinks:
             sink.finish()
     result["warmup_ms"] = round(segmenter.warmup_ms, 1)
-    result["failed"] = failures(opened)
+    result["failed"] = sink_failures(opened_sinks)
     if not controls.quitting:
         lost = [camera.source.disconnects for camera in cameras if not camera.source.disconnects.connected]
         result["failed"] += [
             disconnects.reason for disconnects in lost if disconnects.given_up or not reconnect_max_seconds
         ]
     if not quiet:
-        _tell(status, result)
+        _log_summary(status, result)
     return result
 
 
 def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
-    """What `--dry-run` prints: the GStreamer processes that a run would start, as one would type them.
+    """Return the output of `--dry-run`: the command lines of the GStreamer processes that a run would start.
 
     Raises:
-        OptionError: a pipeline that can't be read.
+        OptionError: a pipeline can't be parsed.
         SourceError, SinkError: an element is missing.
     """
     lines = [f"{entry.name}: {source_command(entry.pipeline())}" for entry in inputs if entry.pipeline]
@@ -181,7 +182,7 @@ def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
         for url in outputs.push
         if url.lower().startswith("srt://")
     ]
-    return lines or ["no GStreamer process: FFmpeg reads and writes all of it"]
+    return lines or ["no GStreamer process: FFmpeg reads and writes everything"]
 
 
 def open_smaller(
@@ -193,18 +194,18 @@ def open_smaller(
     smooth: float = 0.0,
     build_missing: BuildMissing | None = None,
 ) -> Segmenter | None:
-    """The bundled model that `--adaptive` changes to: the fastest, on the same backend.
+    """Open the bundled model that `--adaptive` switches to: the fastest one, on the same backend.
 
     Args:
-        segmenter: the model that was asked for.
-        device: as `Segmenter` takes it, like the following.
-        size: (width, height) of the network's input; None: the model's own.
+        segmenter: requested model.
+        device: device of `Segmenter`.
+        size: (width, height) of the network's input; None: the size of the model.
         fit: `letterbox` or `stretch`.
-        smooth: share of the class scores that is kept of the frames before.
-        build_missing: as `Segmenter` takes it.
+        smooth: momentum of the temporal smoothing.
+        build_missing: `build_missing` of `Segmenter`.
 
     Returns:
-        None where there is none that could stand in: the model is that one, its classes are others, or torch runs it.
+        None if there is no such model: the requested model is the fastest, has other classes, or runs on torch.
     """
     if segmenter.description.name == f"camvid-{SMALLEST}" or segmenter.backend == "torch":
         return None
@@ -223,18 +224,19 @@ def open_smaller(
     return None
 
 
-def _look(style: Style, segmenter: Segmenter, wanted: Wanted) -> Overlay:
-    return replace(style, view=wanted.view, alpha=wanted.alpha, legend=wanted.legend).overlay(segmenter.description)
+def _make_overlay(style: Style, segmenter: Segmenter, settings: DisplaySettings) -> Overlay:
+    style = replace(style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
+    return style.overlay(segmenter.description)
 
 
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> dict[str, Any]:
-    output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.shown_on())
-    encodes = outputs.encoder_name()
-    told = run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
-    return told if encodes is None else {**told, "encoder": encodes}
+    output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.display_outputs())
+    encoder_name = outputs.encoder_name()
+    identity = run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
+    return identity if encoder_name is None else {**identity, "encoder": encoder_name}
 
 
-def _introduce(
+def _log_start(
     status: Status, inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[SinkThread]
 ) -> None:
     width, height = segmenter.input_size
@@ -246,17 +248,17 @@ def _introduce(
         status.log(f"{entry.name}: {entry.title}")
     for sink in sinks:
         if sink.url is not None:
-            url = sink.url.replace(f"?token={outputs.token}", "?token=the one you gave") if outputs.token else sink.url
+            url = sink.url.replace(f"?token={outputs.token}", "?token=***") if outputs.token else sink.url
             status.log(f"page: {url}")
-    status.log("Ctrl-C ends it, files complete")
+    status.log("Ctrl-C ends the run and completes its files")
 
 
-def _tell_second(status: Status, numbers: Mapping[str, Any]) -> None:
-    lost = "" if numbers["disconnects"]["connected"] else "NO PICTURES; "
-    status.numbers(lost + status_line(numbers["now"]))
+def _log_status_line(status: Status, report: Mapping[str, Any]) -> None:
+    prefix = "" if report["disconnects"]["connected"] else "NO FRAMES; "
+    status.numbers(prefix + status_line(report["now"]))
 
 
-def _tell(status: Status, result: Mapping[str, Any]) -> None:
+def _log_summary(status: Status, result: Mapping[str, Any]) -> None:
     frames, latency, disconnects = result["frames"], result["latency_ms"], result["disconnects"]
     status.log(
         f"{result['seconds']:.0f} s: read {frames['read']}, segmented {frames['segmented']}, dropped {frames['dropped']}, "
@@ -264,7 +266,7 @@ def _tell(status: Status, result: Mapping[str, Any]) -> None:
         f"max {latency['max']:.0f} ms; limited by {result['bottleneck']}"
     )
     if disconnects["count"]:
-        status.log(f"{disconnects['count']} times without pictures, {disconnects['seconds']:.1f} s together")
+        status.log(f"disconnects: {disconnects['count']}, {disconnects['seconds']:.1f} s in total")
     items = result.get("items", [result])
     sinks = [entry for item in (*items, *([result] if len(items) > 1 else [])) for entry in item["sinks"].items()]
     for name, sink in sinks:

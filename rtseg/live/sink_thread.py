@@ -1,4 +1,4 @@
-"""A sink in a thread of its own: what it can't take in time is dropped and counted, and nobody waits for it."""
+"""Sink in its own thread: frames that the sink can't take in time are dropped and counted, without blocking the pipeline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rtseg.core.frame import SegmentedFrame
 from rtseg.core.secrets import redact
 from rtseg.io.outputs import Sink
 
-Left = Callable[[float | None], None]
-"""Told once for each item that was offered: the seconds that the sink took to write it, None where it was dropped."""
+OnDone = Callable[[float | None], None]
+"""Called once for each offered item with the time in seconds that the sink took to write it, None if it was dropped."""
 
 
 class SinkThread:
-    """Gives a sink its items in a thread of its own.
+    """Passes items to a sink in a separate thread.
 
-    At most `capacity` items wait; one more pushes out the oldest, so that age stays bounded. A sink that raises is
-    aborted and gets nothing any more: all further items count as dropped.
+    At most `capacity` items wait; a further item displaces the oldest, so that the age stays bounded. A sink that raises is
+    aborted and gets no more items: all further items count as dropped.
     """
 
     def __init__(
@@ -28,105 +28,106 @@ class SinkThread:
         sink: Sink,
         *,
         capacity: int = 1,
-        patient: bool = False,
-        own_thread: bool = True,
+        block_when_full: bool = False,
+        start_thread: bool = True,
         closing_seconds: float = 0.0,
         on_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
-        """Starts the thread.
+        """Start the thread.
 
         Args:
-            sink: used by that thread alone from now on.
-            capacity: items that may wait.
-            patient: `offer` waits for room instead of pushing out, unless the sink is dead. For who wants every frame.
-            own_thread: False for a window, which belongs to the main thread: that calls `turn` again and again.
-            closing_seconds: how long closing may take on a busy machine, even where the run's end is in a hurry.
-            on_error: told the sink's name and what it raised, once, in the sink's thread.
+            sink: used only by that thread from now on.
+            capacity: maximum number of waiting items.
+            block_when_full: `offer` blocks while the queue is full instead of displacing an item, unless the sink has failed.
+                For runs that need every frame.
+            start_thread: False for a window, which belongs to the main thread: that calls `run_once` repeatedly.
+            closing_seconds: time limit for closing the sink on a busy machine, even if the run ends in a hurry.
+            on_error: called once with the sink's name and its exception, in the sink's thread.
         """
         self.name = sink.name
         self.closing_seconds = closing_seconds
-        """How long the end of the run may wait for the sink to be closed."""
+        """Time limit for closing the sink at the end of the run."""
         self._dropped = 0
         self.busy_seconds = 0.0
-        """Time that the sink took for what it has written."""
+        """Time spent writing."""
         self.failure: BaseException | None = None
-        """What ended the sink; None while it works."""
+        """Exception that ended the sink; None while it works."""
         self._sink = sink
         self._capacity = capacity
-        self._patient = patient
+        self._block_when_full = block_when_full
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[SegmentedFrame, Left]] = deque()
+        self._waiting: deque[tuple[SegmentedFrame, OnDone]] = deque()
         self._ending = False
         self._ended = threading.Event()
-        if own_thread:
+        if start_thread:
             threading.Thread(target=self._work, name=f"rtseg-{self.name}", daemon=True).start()
 
     @property
     def written(self) -> int:
-        """Items that the sink has written."""
+        """Number of items written by the sink."""
         return self._sink.written
 
     @property
     def dropped(self) -> int:
-        """Items offered that were not written, those among them that the sink itself left out."""
-        own: int = getattr(self._sink, "dropped", 0)
-        return self._dropped + own
+        """Number of offered items that were not written, including those that the sink itself dropped."""
+        dropped_by_sink: int = getattr(self._sink, "dropped", 0)
+        return self._dropped + dropped_by_sink
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far and did not end it, one line each."""
+        """Problems so far that did not end the sink, one line each."""
         return tuple(getattr(self._sink, "warnings", ()))
 
     @property
-    def late(self) -> str | None:
-        """What it means that the sink did not end in time; None: that is no failure."""
-        late: str | None = getattr(self._sink, "late", "not complete in time")
-        return late
+    def unfinished_message(self) -> str | None:
+        """Message for a sink that did not end in time; None if that is not a failure."""
+        message: str | None = getattr(self._sink, "unfinished_message", "not complete in time")
+        return message
 
     @property
     def url(self) -> str | None:
-        """Where the sink can be looked at; None unless it is a page."""
+        """URL of a web page; None for other sinks."""
         url: str | None = getattr(self._sink, "url", None)
         return url
 
     @property
     def error(self) -> str | None:
-        """Why the sink is dead, in one line; None while it works."""
+        """Reason for the failure of the sink, in one line; None while it works."""
         if self.failure is None:
             return None
         text = redact(" ".join(str(self.failure).split()))
         return text if isinstance(self.failure, RtsegError) else f"{type(self.failure).__name__}: {text}"
 
-    def offer(self, item: SegmentedFrame, left: Left) -> None:
-        """Gives an item without waiting for the sink (but see `patient`)."""
-        pushed_out: list[Left] = []
+    def offer(self, item: SegmentedFrame, on_done: OnDone) -> None:
+        """Queue an item. Does not block, except with `block_when_full`."""
+        displaced: list[OnDone] = []
         with self._changed:
-            if self._patient:
+            if self._block_when_full:
                 self._changed.wait_for(lambda: len(self._waiting) < self._capacity or self._stopped)
             if self._stopped:
-                pushed_out.append(left)
+                displaced.append(on_done)
             else:
                 while len(self._waiting) >= self._capacity:
-                    pushed_out.append(self._waiting.popleft()[1])
-                self._waiting.append((item, left))
+                    displaced.append(self._waiting.popleft()[1])
+                self._waiting.append((item, on_done))
                 self._changed.notify_all()
-            self._dropped += len(pushed_out)
-        for told in pushed_out:
-            told(None)
+            self._dropped += len(displaced)
+        for callback in displaced:
+            callback(None)
 
     def finish(self) -> None:
-        """No more items: what waits is still written, then the sink is closed. Does not wait; see `join`."""
+        """Accept no more items, write the waiting ones and close the sink. Does not block; see `join`."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Waits for the sink to be closed or dead; False if it still is neither after that time."""
+        """Block until the sink is closed or has failed; return False after the timeout."""
         return self._ended.wait(max(0.0, timeout_seconds))
 
-    def turn(self, timeout_seconds: float | None = None) -> bool:
-        """Waits for one item, at most so long, and writes it; False once the sink is closed or dead."""
+    def run_once(self, timeout_seconds: float | None = None) -> bool:
+        """Write one item, blocking at most `timeout_seconds` for it; return False once the sink is closed or has failed."""
         if self._ended.is_set():
             return False
         try:
@@ -140,8 +141,8 @@ class SinkThread:
             elif ended:
                 self._sink.close()
                 self._ended.set()
-        except BaseException as failure:  # told to whoever runs this; the other sinks go on
-            self._die(failure)
+        except BaseException as failure:  # reported through `on_error`; the other sinks continue
+            self._fail(failure)
         return not self._ended.is_set()
 
     @property
@@ -149,31 +150,31 @@ class SinkThread:
         return self._ending or self.failure is not None
 
     def _work(self) -> None:
-        while self.turn():
+        while self.run_once():
             pass
 
-    def _write(self, item: SegmentedFrame, left: Left) -> None:
+    def _write(self, item: SegmentedFrame, on_done: OnDone) -> None:
         begin = time.perf_counter()
         try:
             self._sink.write(item)
         except BaseException:
             with self._changed:
                 self._dropped += 1
-            left(None)
+            on_done(None)
             raise
         seconds = time.perf_counter() - begin
         self.busy_seconds += seconds
-        left(seconds)
+        on_done(seconds)
 
-    def _die(self, failure: BaseException) -> None:
+    def _fail(self, failure: BaseException) -> None:
         with self._changed:
             self.failure = failure
-            pushed_out = [left for _, left in self._waiting]
+            displaced = [on_done for _, on_done in self._waiting]
             self._waiting.clear()
-            self._dropped += len(pushed_out)
+            self._dropped += len(displaced)
             self._changed.notify_all()
-        for left in pushed_out:
-            left(None)
+        for callback in displaced:
+            callback(None)
         self._sink.abort()
         self._ended.set()
         if self._on_error is not None:

@@ -1,4 +1,4 @@
-"""rtseg as a systemd service: its unit, what it tells systemd, and how long it waits after a failure.
+"""systemd service: unit file, notifications to systemd, and the pause before a restart.
 
 The unit is written for systemd 249 (Ubuntu 22.04, JetPack 6) and newer: systemd.service(5), systemd.exec(5), sd_notify(3).
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.errors import OptionError
-from rtseg.live.controls import LiveNumbers
+from rtseg.live.controls import LiveMetrics
 
 NAME = "rtseg"
 CONFIG = Path("/etc/rtseg/rtseg.toml")
@@ -34,37 +34,37 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Service:
-    """What the unit says that differs from machine to machine."""
+    """Machine-specific values of the unit file."""
 
     python: Path
-    """The interpreter that has rtseg, with its virtual environment: not resolved."""
+    """Python interpreter with rtseg installed. A symbolic link of a virtual environment must not be resolved."""
 
     config: Path = CONFIG
-    """The configuration that it runs with."""
+    """Configuration file."""
 
     writable: tuple[Path, ...] = ()
-    """Folders outside of its own that it records to."""
+    """Additional folders for recordings, outside the state folder."""
 
     memory_max: str = "2G"
-    """Memory at which it is ended and started anew; on a Jetson the GPU's share counts too."""
+    """Memory limit; systemd restarts the service above it. On a Jetson it includes GPU memory."""
 
     watchdog_seconds: int = 30
-    """Without a sign of life for so long it is ended and started anew."""
+    """systemd restarts the service after this time without a notification."""
 
     shares_tmp: bool = False
-    """Sees the system's /tmp: NVIDIA's camera service listens there, so CSI cameras need it."""
+    """Share the system's /tmp. Required for CSI cameras: the socket of NVIDIA's camera daemon is there."""
 
     def unit(self) -> str:
-        """The unit file.
+        """Return the text of the unit file.
 
         Raises:
-            OptionError: a path or a limit that a unit file can't hold.
+            OptionError: a path or the memory limit is not valid in a unit file.
         """
         for path in (self.python, self.config, *self.writable):
             if not path.is_absolute() or re.search(r'[\s%"\'\\$;]', str(path)):
                 raise OptionError(f"systemd needs an absolute path without spaces, quotes, $ and %, not '{path}'")
         if not re.fullmatch(r"\d+[KMGT]?|\d+%|infinity", self.memory_max):
-            raise OptionError(f"a limit of memory is '{self.memory_max}'; write it as 2G, 800M or 50%")
+            raise OptionError(f"the memory limit is '{self.memory_max}'; write it as 2G, 800M or 50%")
         home = "read-only" if self.python.is_relative_to("/home") or self.python.is_relative_to("/root") else "yes"
         writable = "".join(f"ReadWritePaths={path}\n" for path in self.writable)
         return _UNIT.format(
@@ -96,7 +96,7 @@ Environment=HOME=/var/lib/rtseg XDG_CACHE_HOME=/var/cache/rtseg PYTHONUNBUFFERED
 TimeoutStartSec=30min
 TimeoutStopSec=10
 WatchdogSec={watchdog}
-# Pauses after failures grow to a minute; rtseg itself waits, because systemd can't before version 254.
+# Pauses after failures grow to a minute. rtseg waits, because systemd supports that only since version 254.
 Restart=always
 RestartSec=1
 
@@ -135,123 +135,123 @@ WantedBy=multi-user.target
 
 
 def sysusers(groups: tuple[str, ...]) -> str:
-    """The file for systemd-sysusers: the user of the service and the groups whose devices it may open."""
+    """Return the file for systemd-sysusers: the user of the service and the groups of the devices that it may open."""
     lines = [f'u {NAME} - "rtseg service" {STATE}', *(f"m {NAME} {group}" for group in groups)]
     return "\n".join(lines) + "\n"
 
 
 class Notifier:
-    """Tells systemd how the service does: sd_notify(3), a datagram to the socket that the environment names.
+    """Sends notifications to systemd: sd_notify(3), datagrams to the socket in the environment.
 
-    Where there is no such socket (rtseg was started by hand) all calls do nothing.
+    Without such a socket (rtseg was not started by systemd) all calls do nothing.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`."""
+        """Read `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`."""
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "")
-        self.watchdog_seconds = int(microseconds) / 1e6 if mine and microseconds.isdecimal() else None
-        """A sign of life is expected at least that often; None: none is."""
+        self.watchdog_seconds = int(microseconds) / 1e6 if for_this_process and microseconds.isdecimal() else None
+        """Longest interval between two notifications that systemd allows; None: no watchdog."""
 
     @property
     def active(self) -> bool:
-        """Whether systemd listens."""
+        """True if there is a notification socket."""
         return bool(self._address)
 
     def ready(self) -> None:
-        """Start-up is over."""
+        """Notify systemd that start-up is complete."""
         self._send("READY=1")
 
     def alive(self, status: str = "") -> None:
-        """A sign of life, and a line for `systemctl status`."""
+        """Reset the watchdog and set the line for `systemctl status`."""
         self._send("WATCHDOG=1" + (f"\nSTATUS={' '.join(status.split())}" if status else ""))
 
     def stopping(self) -> None:
-        """The run ends on purpose."""
+        """Notify systemd that the run ends intentionally."""
         self._send("STOPPING=1")
 
     def _send(self, text: str) -> None:
         if not self.active:
             return
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        # systemd going away must not end the service; the watchdog is its business.
+        # A failed notification must not end the service.
         with channel, contextlib.suppress(OSError):
             channel.sendto(text.encode(), self._address)
 
 
 _BEAT_SECONDS = 1.0
-"""How long the heartbeat waits for numbers at most before it looks whether the run goes on."""
+"""Longest time that the heartbeat thread waits for a report before it checks for the end of the run."""
 
 
 @contextlib.contextmanager
-def heartbeat(numbers: LiveNumbers, notifier: Notifier | None = None) -> Iterator[None]:
-    """While this is open, systemd is told of each second in which the run went on.
+def heartbeat(metrics: LiveMetrics, notifier: Notifier | None = None) -> Iterator[None]:
+    """Notify systemd once per second while the run makes progress and the context is open.
 
-    It goes on while frames are read, or while a camera is known to be lost and is tried again. A run whose numbers no longer
-    come, or in which no frame moves though a camera is said to deliver, gives no sign, and the watchdog ends it.
+    A run makes progress while frames are read or a disconnected camera is being reconnected. If no reports are published, or
+    no frames are read from a connected camera, no notification is sent and the watchdog restarts the service.
     """
     notifier = notifier or Notifier()
     if not notifier.active:
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(numbers, notifier, ended), name="rtseg-heartbeat", daemon=True)
+    thread = threading.Thread(target=_beat, args=(metrics, notifier, ended), name="rtseg-heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
-        numbers.wake()
+        metrics.wake()
         notifier.stopping()
         thread.join(_BEAT_SECONDS)
 
 
-def _beat(numbers: LiveNumbers, notifier: Notifier, ended: threading.Event) -> None:
+def _beat(metrics: LiveMetrics, notifier: Notifier, ended: threading.Event) -> None:
     serial, ready, read_before = 0, False, -1
     while not ended.is_set():
-        newest, latest = numbers.wait_newer(serial, _BEAT_SECONDS)
-        if newest == serial or ended.is_set():
+        new_serial, report = metrics.wait_newer(serial, _BEAT_SECONDS)
+        if new_serial == serial or ended.is_set():
             continue
-        serial = newest
+        serial = new_serial
         if not ready:
             notifier.ready()
             ready = True
-        read = int(latest.get("frames", {}).get("read", 0))
-        connected = bool(latest.get("disconnects", {}).get("connected", True))
+        read = int(report.get("frames", {}).get("read", 0))
+        connected = bool(report.get("disconnects", {}).get("connected", True))
         if read != read_before or not connected:
-            notifier.alive(status_line(latest))
+            notifier.alive(status_line(report))
         read_before = read
 
 
-def status_line(numbers: Mapping[str, Any]) -> str:
-    """One line for `systemctl status`."""
-    now = numbers.get("now", {})
-    if not numbers.get("disconnects", {}).get("connected", True):
-        return "camera lost, trying again"
+def status_line(report: Mapping[str, Any]) -> str:
+    """Return the line for `systemctl status`."""
+    now = report.get("now", {})
+    if not report.get("disconnects", {}).get("connected", True):
+        return "camera disconnected, reconnecting"
     age = now.get("age_ms", {}).get("p99", 0)
     return f"{now.get('shown_fps', 0):.1f} of {now.get('capture_fps', 0):.1f} fps, age p99 {age:.0f} ms"
 
 
 def pause_before_start(state: Path, now: float | None = None) -> float:
-    """Seconds to wait before this start: none after a healthy run, doubling up to a minute while runs end early.
+    """Return the pause before this start in seconds: 0 after a healthy run, doubled up to a minute after each early end.
 
     Args:
-        state: the file in which starts are counted; missing or damaged means: the first.
-        now: the time, in seconds since 1970; None: the clock's.
+        state: file with the number of starts; if missing or damaged, this is the first start.
+        now: time in seconds since 1970; None: the system clock.
     """
     now = time.time() if now is None else now
     try:
-        kept = json.loads(state.read_text())
-        last, starts = float(kept["last_start"]), int(kept["early_ends"])
+        saved = json.loads(state.read_text())
+        last, starts = float(saved["last_start"]), int(saved["early_ends"])
     except (OSError, ValueError, KeyError, TypeError):
         last, starts = 0.0, -1
     early = 0 <= now - last < _HEALTHY_SECONDS + _LONGEST_PAUSE_SECONDS
     starts = starts + 1 if early else 0
     pause = min(2.0 ** (starts - 1), _LONGEST_PAUSE_SECONDS) if starts else 0.0
     partial = state.with_name(state.name + ".partial")
-    with contextlib.suppress(OSError):  # A full disk must not keep the service from starting.
+    with contextlib.suppress(OSError):  # The service must start even if the disk is full.
         partial.write_text(json.dumps({"last_start": now, "early_ends": starts}))
         partial.replace(state)
     return pause

@@ -1,4 +1,4 @@
-"""Heat and power: a Jetson's files and a card's NVML as readings; a warning where the device throttles; silence on a PC."""
+"""Telemetry: readings of a Jetson's files and of a GPU's NVML; a warning when the device throttles; nothing on a PC."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ORIN_NANO = {
 
 
 class Board:
-    """A folder that looks like a Jetson's root."""
+    """A folder with the files of a Jetson's root."""
 
     def __init__(self, root: Path, files: dict[str, str] = ORIN_NANO) -> None:
         self.root = root
@@ -56,13 +56,13 @@ class Board:
 
 
 class Nvml:
-    """The driver's library with so many cards; None for a value: this card does not tell it."""
+    """NVML with `gpus` GPUs; None for a value: the GPU does not support it."""
 
     def __init__(self, gpus: int = 1, *, celsius: int | None = 64, reasons: int | None = 1, init: int = 0) -> None:
         self.gpus, self.celsius, self.reasons, self.init = gpus, celsius, reasons, init
 
     @staticmethod
-    def _answer(pointer: Any, value: int | None) -> int:
+    def _return(pointer: Any, value: int | None) -> int:
         if value is None:
             return 3  # NVML_ERROR_NOT_SUPPORTED
         pointer._obj.value = value
@@ -72,36 +72,36 @@ class Nvml:
         return self.init
 
     def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
-        return self._answer(count, self.gpus)
+        return self._return(count, self.gpus)
 
     def nvmlDeviceGetHandleByIndex_v2(self, number: int, gpu: Any) -> int:  # noqa: N802
-        return self._answer(gpu, number + 1)
+        return self._return(gpu, number + 1)
 
     def nvmlDeviceGetUtilizationRates(self, gpu: Any, load: Any) -> int:  # noqa: N802
         load._obj.gpu = 87
         return 0
 
     def nvmlDeviceGetTemperature(self, gpu: Any, sensor: int, value: Any) -> int:  # noqa: N802
-        return self._answer(value, None if self.celsius is None else self.celsius + gpu.value)
+        return self._return(value, None if self.celsius is None else self.celsius + gpu.value)
 
     def nvmlDeviceGetPowerUsage(self, gpu: Any, value: Any) -> int:  # noqa: N802
-        return self._answer(value, 312_500)
+        return self._return(value, 312_500)
 
     def nvmlDeviceGetClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
-        return self._answer(value, 1410)
+        return self._return(value, 1410)
 
     def nvmlDeviceGetMaxClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
-        return self._answer(value, 1980)
+        return self._return(value, 1980)
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, gpu: Any, value: Any) -> int:  # noqa: N802
-        return self._answer(value, self.reasons)
+        return self._return(value, self.reasons)
 
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 NO_NVML = Nvml(init=9)  # NVML_ERROR_DRIVER_NOT_LOADED
 
 
-def test_what_an_orin_nano_tells(tmp_path: Path) -> None:
+def test_orin_nano_readings(tmp_path: Path) -> None:
     assert Telemetry(Board(tmp_path).root, NO_NVML).read() == {
         "power_mode": "25W",
         "gpu_load_ratio": 0.934,
@@ -116,60 +116,60 @@ def test_what_an_orin_nano_tells(tmp_path: Path) -> None:
     }
 
 
-def test_a_power_mode_without_a_name_is_its_number(tmp_path: Path) -> None:
+def test_power_mode_without_a_name_is_its_number(tmp_path: Path) -> None:
     board = Board(tmp_path)
     board.write("var/lib/nvpmodel/status", "pmode:0008")
     assert Telemetry(board.root, NO_NVML).read()["power_mode"] == "8"
 
 
-def test_heat_that_slows_the_board_down_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+def test_throttling_is_reported_once_with_advice(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    watch = TelemetryMonitor(Telemetry(board.root, NO_NVML))
-    assert watch.style(0.0) is None
-    assert watch.latest["throttled"] is False
+    monitor = TelemetryMonitor(Telemetry(board.root, NO_NVML))
+    assert monitor.poll(0.0) is None
+    assert monitor.latest["throttled"] is False
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    warning = watch.style(1.0)
+    warning = monitor.poll(1.0)
     assert warning is not None
     assert "gpu-throttle-alert" in warning
     assert "nvpmodel" in warning
     assert "jetson_clocks" in warning
-    assert watch.style(2.0) is None
-    assert watch.latest["throttled_by"] == ["gpu-throttle-alert"]
+    assert monitor.poll(2.0) is None
+    assert monitor.latest["throttled_by"] == ["gpu-throttle-alert"]
     board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    assert watch.style(3.0) is None
-    assert watch.latest["throttled"] is False
-    assert watch.latest["throttled_seconds"] == 2.0
+    assert monitor.poll(3.0) is None
+    assert monitor.latest["throttled"] is False
+    assert monitor.latest["throttled_seconds"] == 2.0
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert watch.style(4.0) is None  # told a moment ago
-    assert watch.notes[0].startswith("the device slowed itself down for 3 s (gpu-throttle-alert): ")
+    assert monitor.poll(4.0) is None  # reported 3 seconds ago
+    assert monitor.notes[0].startswith("the device throttled for 3 s (gpu-throttle-alert): ")
     board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    watch.style(5.0)
+    monitor.poll(5.0)
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert watch.style(90.0) is not None
+    assert monitor.poll(90.0) is not None
 
 
-def test_over_current_counts_from_the_run_s_own_beginning(tmp_path: Path) -> None:
+def test_over_current_events_before_the_run_are_ignored(tmp_path: Path) -> None:
     board = Board(tmp_path)
     telemetry = Telemetry(board.root, NO_NVML)
-    assert telemetry.read()["throttled"] is False  # the twelve events were before
+    assert telemetry.read()["throttled"] is False  # the twelve events are from before
     board.write("sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
     board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
     assert telemetry.read()["throttled_by"] == ["under-voltage", "over-current"]
     assert telemetry.read()["throttled"] is False
 
 
-def test_it_is_read_once_a_second_at_most(tmp_path: Path) -> None:
+def test_sensors_are_read_at_most_once_a_second(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    watch = TelemetryMonitor(Telemetry(board.root, NO_NVML))
-    watch.style(0.0)
+    monitor = TelemetryMonitor(Telemetry(board.root, NO_NVML))
+    monitor.poll(0.0)
     board.write("sys/class/thermal/thermal_zone1/temp", "90000\n")
-    watch.style(0.5)
-    assert watch.latest["gpu_celsius"] == 71.5
-    watch.style(1.0)
-    assert watch.latest["gpu_celsius"] == 90.0
+    monitor.poll(0.5)
+    assert monitor.latest["gpu_celsius"] == 71.5
+    monitor.poll(1.0)
+    assert monitor.latest["gpu_celsius"] == 90.0
 
 
-def test_what_a_card_tells(tmp_path: Path) -> None:
+def test_discrete_gpu_readings(tmp_path: Path) -> None:
     gpu = {"load_ratio": 0.87, "celsius": 65, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
     assert Telemetry(tmp_path, Nvml()).read() == {
         **{f"gpu_{name}": value for name, value in gpu.items()},
@@ -182,30 +182,32 @@ def test_what_a_card_tells(tmp_path: Path) -> None:
     assert (two["gpu0_celsius"], two["gpu1_celsius"]) == (65, 66)
 
 
-@pytest.mark.parametrize(("bits", "why"), [(0x20, "heat"), (0x40 | 0x8, "hardware slowdown, heat"), (0x4, "power cap")])
-def test_a_card_that_throttles(tmp_path: Path, bits: int, why: str) -> None:
-    warning = TelemetryMonitor(Telemetry(tmp_path, Nvml(reasons=bits))).style(0.0)
+@pytest.mark.parametrize(
+    ("bits", "reason"), [(0x20, "heat"), (0x40 | 0x8, "hardware slowdown, heat"), (0x4, "power cap")]
+)
+def test_gpu_throttling_is_reported_with_its_reason(tmp_path: Path, bits: int, reason: str) -> None:
+    warning = TelemetryMonitor(Telemetry(tmp_path, Nvml(reasons=bits))).poll(0.0)
     assert warning is not None
-    assert f"({why})" in warning
+    assert f"({reason})" in warning
     assert "nvidia-smi" in warning
     assert "nvpmodel" not in warning
 
 
-def test_a_jetson_whose_nvml_knows_little(tmp_path: Path) -> None:
-    told = Telemetry(Board(tmp_path).root, Nvml(celsius=None, reasons=0x20)).read()
-    assert (told["gpu_load_ratio"], told["gpu_celsius"], told["gpu_watts"]) == (0.934, 71.5, 312.5)
-    assert told["throttled_by"] == ["heat"]
+def test_sysfs_takes_precedence_over_nvml_on_a_jetson(tmp_path: Path) -> None:
+    readings = Telemetry(Board(tmp_path).root, Nvml(celsius=None, reasons=0x20)).read()
+    assert (readings["gpu_load_ratio"], readings["gpu_celsius"], readings["gpu_watts"]) == (0.934, 71.5, 312.5)
+    assert readings["throttled_by"] == ["heat"]
 
 
-def test_a_pc_without_either_tells_nothing(tmp_path: Path) -> None:
+def test_pc_without_sensors_has_no_readings(tmp_path: Path) -> None:
     pc = {name: text for name, text in ORIN_NANO.items() if not name.startswith(("proc", "var", "etc"))}
-    watch = TelemetryMonitor(Telemetry(Board(tmp_path, pc).root, NO_NVML))
-    assert watch.style(0.0) is None
-    assert watch.latest == {}
-    assert watch.notes == ()
+    monitor = TelemetryMonitor(Telemetry(Board(tmp_path, pc).root, NO_NVML))
+    assert monitor.poll(0.0) is None
+    assert monitor.latest == {}
+    assert monitor.notes == ()
 
 
-def test_the_metrics_hold_the_readings(tmp_path: Path) -> None:
+def test_prometheus_metrics_contain_the_readings(tmp_path: Path) -> None:
     text = exposition({"telemetry": Telemetry(Board(tmp_path).root, NO_NVML).read()})
     assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
     assert 'rtseg_device{reading="throttled"} 0' in text
@@ -213,56 +215,56 @@ def test_the_metrics_hold_the_readings(tmp_path: Path) -> None:
     assert "rtseg_device" not in exposition({"frames": {}})
 
 
-def test_a_video_s_statistics_hold_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`process` with a Jetson's root in place of this machine's; without one the field is absent."""
+def test_video_statistics_contain_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`process` with a Jetson's root in place of this machine's; without a Jetson the field is absent."""
     from rtseg.inference.segmenter import Segmenter
     from rtseg.io.options import OutputOptions
     from rtseg.render.style import Style
     from rtseg.synthetic import SyntheticDrive
     from rtseg.synthetic.video_file import write_video
-    from rtseg.video import process as video
+    from rtseg.video import process as process_module
 
     write_video(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
     board = Board(tmp_path / "board")
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
 
     def run(root: Path) -> dict[str, Any]:
-        monkeypatch.setattr(video, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(root, NO_NVML)))
+        monkeypatch.setattr(process_module, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(root, NO_NVML)))
         style, encoding = Style(), OutputOptions(preset="ultrafast")
         with Segmenter(MODEL, size=(128, 96)) as segmenter:
-            return video.process(
+            return process_module.process(
                 str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, style, encoding, quiet=True
             )
 
-    told = run(board.root)
-    assert told["telemetry"]["power_mode"] == "25W"
-    assert any("jetson_clocks" in note for note in told["notes"])
+    report = run(board.root)
+    assert report["telemetry"]["power_mode"] == "25W"
+    assert any("jetson_clocks" in note for note in report["notes"])
     assert "telemetry" not in run(tmp_path / "pc")
 
 
-def test_a_live_run_says_that_the_board_throttles(
+def test_live_run_logs_throttling_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from rtseg.inference.segmenter import Segmenter
     from rtseg.live import run as live_run
-    from rtseg.live.controls import Controls, LiveNumbers
+    from rtseg.live.controls import Controls, LiveMetrics
     from rtseg.live.inputs import find_inputs
     from rtseg.live.outputs import Outputs
     from rtseg.render.style import Style
     from rtseg.synthetic import SyntheticDrive
     from rtseg.synthetic.video_file import write_video
 
-    drive = tmp_path / "drive.mp4"
-    write_video(SyntheticDrive(128, 96, frames=45), str(drive), quiet=True)
+    video = tmp_path / "drive.mp4"
+    write_video(SyntheticDrive(128, 96, frames=45), str(video), quiet=True)
     board = Board(tmp_path / "board")
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
     monkeypatch.setattr(live_run, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(board.root, NO_NVML)))
-    numbers = LiveNumbers()
+    metrics = LiveMetrics()
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
-        inputs, outputs = find_inputs(urls=[str(drive)], realtime=True), Outputs(show=("none",))
-        told = live_run.run_live(inputs, outputs, segmenter, Style(), Controls(), numbers=numbers)
-    assert told["telemetry"]["throttled_by"] == ["gpu-throttle-alert"]
-    assert 'rtseg_device{reading="throttled"} 1' in exposition(numbers.latest)
-    said = [line for line in capfd.readouterr().err.splitlines() if "slows itself down" in line]
-    assert len(said) == 1
-    assert "nvpmodel" in said[0]
+        inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
+        report = live_run.run_live(inputs, outputs, segmenter, Style(), Controls(), metrics=metrics)
+    assert report["telemetry"]["throttled_by"] == ["gpu-throttle-alert"]
+    assert 'rtseg_device{reading="throttled"} 1' in exposition(metrics.latest)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "the device throttles" in line]
+    assert len(warnings) == 1
+    assert "nvpmodel" in warnings[0]

@@ -109,21 +109,21 @@ def distances_ms(frames: list[Frame]) -> list[int]:
     return [round((after.pts_seconds - before.pts_seconds) * 1e3) for before, after in itertools.pairwise(frames)]
 
 
-def test_jpegs_are_timed_by_their_arrival_whatever_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpegs_have_arrival_times_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [0, 66, 67, 200, 10, 66, 1500, 66]
     frames = with_arrivals([jpeg(number) for number in range(8)], steps, monkeypatch, "mjpeg")
     assert [number_of(frame) for frame in frames] == list(range(8))
     assert distances_ms(frames) == steps[1:]
 
 
-def test_raw_h264_is_timed_by_its_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_h264_has_arrival_times(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [0, *[100, 50] * 10]
     frames = with_arrivals(raw_h264(20), steps, monkeypatch, "h264")
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert distances_ms(frames) == steps[1:20]
 
 
-def test_raw_h264_with_b_frames_is_timed_by_its_arrival_in_the_order_it_is_shown(
+def test_raw_h264_with_b_frames_has_arrival_times_in_display_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     frames = with_arrivals(raw_h264(30, b_frames=2), [50] * 30, monkeypatch, "h264")
@@ -131,14 +131,14 @@ def test_raw_h264_with_b_frames_is_timed_by_its_arrival_in_the_order_it_is_shown
     assert set(distances_ms(frames)) == {50}
 
 
-def test_damaged_frame_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_frame_does_not_shift_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [jpeg(number) for number in range(6)]
     images[2] = images[2][:300]
     frames = with_arrivals(images, [100] * 6, monkeypatch, "mjpeg")
     assert distances_ms(frames) == [100, 200, 100, 100]
 
 
-def test_stall_in_a_stream_without_a_clock_is_a_gap_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stall_without_stream_clock_is_a_gap_of_same_length(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = with_arrivals([jpeg(number) for number in range(5)], [0, 66, 60_000, 66, 66], monkeypatch, "mjpeg")
     clock = LiveClock()
     placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
@@ -161,22 +161,22 @@ def mjpeg_answer(count: int) -> Iterator[bytes]:
     yield from at_pace([part(jpeg(number)) for number in range(count)])
 
 
-def test_recording_of_an_http_mjpeg_stream_lasts_as_long_as_the_stream(tmp_path: Path) -> None:
+def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
     out, controls = tmp_path / "out.mp4", Controls()
     with HttpServer(lambda _: mjpeg_answer(60)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/video"], timeout_seconds=30)
         outputs = Outputs(show=("none",), record=str(out))
-        told = run_live(inputs, outputs, segmenter, Style(), controls, quiet=True, reconnect_max_seconds=0)
+        report = run_live(inputs, outputs, segmenter, Style(), controls, quiet=True, reconnect_max_seconds=0)
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
-    assert told["frames"]["corrupt"] == 0
+    assert report["frames"]["corrupt"] == 0
     # 60 frames at 15 a second: 3.9 s. At the 25 that FFmpeg makes up it would be 2.4 s. A busy machine makes it longer.
-    assert seconds[-1] - seconds[0] == pytest.approx(told["seconds"], abs=1.0)
+    assert seconds[-1] - seconds[0] == pytest.approx(report["seconds"], abs=1.0)
     assert seconds[-1] - seconds[0] > 3.2
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "http"])
-def test_raw_h264_from_a_server_is_timed_by_its_arrival(scheme: str) -> None:
+def test_raw_h264_from_server_has_arrival_times(scheme: str) -> None:
     packets = raw_h264(45)
     if scheme == "tcp":
         server: TcpServer = TcpServer(lambda _: at_pace(packets))
@@ -197,7 +197,7 @@ def test_raw_h264_from_a_server_is_timed_by_its_arrival(scheme: str) -> None:
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("first", ["parameter set", "SEI", "picture in mid-stream"])
-def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str, first: str) -> None:
+def test_raw_stream_yields_each_frame_when_next_frame_starts(codec: str, first: str) -> None:
     """However slow the camera: the server sends a packet only when the frame before the last is out."""
     packets, seen = raw_h264(12, codec=codec), threading.Semaphore(2)
     if first == "SEI":
@@ -224,7 +224,7 @@ def test_raw_stream_gives_each_frame_when_the_next_begins(codec: str, first: str
     assert numbers == list(range(11))
 
 
-def test_frames_that_the_decoder_holds_back_come_out_at_the_end_of_a_stream() -> None:
+def test_decoder_is_flushed_at_end_of_stream() -> None:
     numbers: list[int] = []
     with TcpServer(lambda _: raw_h264(20, b_frames=2)) as server:
         source = open_stream(server.url, timeout_seconds=30)
@@ -233,7 +233,7 @@ def test_frames_that_the_decoder_holds_back_come_out_at_the_end_of_a_stream() ->
     assert numbers == list(range(20))
 
 
-def test_raw_stream_slower_than_its_time_limit_in_all_opens() -> None:
+def test_raw_stream_may_open_slower_than_time_limit() -> None:
     """Six frames take longer than the limit; each comes within it."""
     with TcpServer(lambda _: at_pace(raw_h264(8), 0.5)) as server:
         source = open_stream(server.url, timeout_seconds=8)
@@ -243,7 +243,7 @@ def test_raw_stream_slower_than_its_time_limit_in_all_opens() -> None:
     assert frames[-1].pts_seconds - frames[0].pts_seconds > 9.5
 
 
-def test_stream_with_a_clock_keeps_it() -> None:
+def test_stream_with_clock_keeps_its_timestamps() -> None:
     with TcpServer(lambda _: paced(encode_ts(30), 3)) as server:
         source = open_stream(server.url, timeout_seconds=30)
         frames = [item for item in itertools.islice(source, 25) if isinstance(item, Frame)]
@@ -252,7 +252,7 @@ def test_stream_with_a_clock_keeps_it() -> None:
     assert source.info.frame_rate == 30
 
 
-def test_frames_that_came_while_a_stream_was_opened_have_the_times_at_which_they_came(
+def test_frames_received_during_open_keep_their_arrival_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chunks, clock = encode_ts(20), FakeTime()
@@ -290,7 +290,7 @@ def test_frames_that_came_while_a_stream_was_opened_have_the_times_at_which_they
     assert came == sorted(set(came)), "no two came at once"
 
 
-def test_mjpeg_over_tcp_is_read_as_over_http() -> None:
+def test_mjpeg_over_tcp() -> None:
     with TcpServer(lambda _: at_pace([jpeg(number) for number in range(10)], 40)) as server:
         source = open_stream(server.url, timeout_seconds=30)
         assert isinstance(source._packets, JpegPackets)
@@ -300,7 +300,7 @@ def test_mjpeg_over_tcp_is_read_as_over_http() -> None:
     assert frames[-1].pts_seconds - frames[0].pts_seconds > 0.15
 
 
-def test_gstreamer_frames_without_a_time_are_placed_by_their_arrival() -> None:
+def test_gstreamer_frames_without_timestamp_use_arrival_time() -> None:
     """Frames with and without a time in one stream: those without are not taken from another clock."""
     source = GStreamerSource.__new__(GStreamerSource)
     source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0

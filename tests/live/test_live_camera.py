@@ -69,7 +69,7 @@ def plug(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
     return plug
 
 
-def test_a_camera_through_opencv_gives_its_pictures(plug: Plug) -> None:
+def test_opencv_camera_yields_all_frames(plug: Plug) -> None:
     source = find_inputs(cameras=["0"])[0].connect()
     frames = list(itertools.islice(source, 15))
     source.close()
@@ -77,16 +77,16 @@ def test_a_camera_through_opencv_gives_its_pictures(plug: Plug) -> None:
     assert (source.info.width, source.info.height, source.info.frame_rate) == (96, 64, 30)
 
 
-def test_a_camera_that_is_pulled_out_and_plugged_in_again(plug: Plug, tmp_path: Path) -> None:
+def test_reconnects_after_camera_is_unplugged_and_plugged_in(plug: Plug, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     outputs = Outputs(show=("none",), record=str(out))
     with Segmenter(MODEL, size=(96, 64)) as segmenter:
-        told = run_live(find_inputs(cameras=["0"]), outputs, segmenter, Style(), plug._controls, quiet=True)
+        report = run_live(find_inputs(cameras=["0"]), outputs, segmenter, Style(), plug._controls, quiet=True)
     assert plug.opened == 3
-    assert told["failed"] == []
-    assert told["disconnects"]["count"] == 1
-    assert told["disconnects"]["seconds"] > 0.5
-    frames = told["frames"]
+    assert report["failed"] == []
+    assert report["disconnects"]["count"] == 1
+    assert report["disconnects"]["seconds"] > 0.5
+    frames = report["frames"]
     assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
@@ -95,7 +95,7 @@ def test_a_camera_that_is_pulled_out_and_plugged_in_again(plug: Plug, tmp_path: 
     assert max(after - before for before, after in itertools.pairwise(seconds)) > 0.5, "the gap stays a gap"
 
 
-def test_a_camera_that_is_not_there_is_told(plug: Plug) -> None:
+def test_missing_camera_raises_source_error(plug: Plug) -> None:
     plug.opened = 1
     with pytest.raises(SourceError, match="camera 0: it gives no picture"):
         find_inputs(cameras=["0"])[0].connect()

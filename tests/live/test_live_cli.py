@@ -73,25 +73,25 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_a_file_plays_at_its_pace_and_ends(drive: Path, tmp_path: Path) -> None:
+def test_file_plays_at_its_own_frame_rate_and_ends(drive: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.json"
     arguments = ("--url", drive, "--realtime", "--every-frame", "--smooth", 0.5)
     process = start(*arguments, "--record", tmp_path / "out.mp4", "--stats", stats)
-    said = process.communicate(timeout=150)[1]
-    assert process.returncode == 0, said
+    stderr = process.communicate(timeout=150)[1]
+    assert process.returncode == 0, stderr
     assert len(seconds_in(tmp_path / "out.mp4")) == 60
-    told = json.loads(stats.read_text())
-    assert told["frames"] == {"read": 60, "segmented": 60, "written": 60, "dropped": 0, "corrupt": 0, "late": 0}
-    assert told["command"] == "live"
-    assert told["temporal_smoothing"] == {"momentum": 0.5, "cuts": 29}  # numbered pictures, of brightness far apart
-    assert told["input"] == str(drive)
-    assert told["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
-    assert told["seconds"] >= 59 / 30 - 0.2
-    assert set(told) >= {"latency_ms", "stages", "bottleneck", "classes", "warmup_ms", "disconnects", "cpu_seconds"}
+    report = json.loads(stats.read_text())
+    assert report["frames"] == {"read": 60, "segmented": 60, "written": 60, "dropped": 0, "corrupt": 0, "stale": 0}
+    assert report["command"] == "live"
+    assert report["temporal_smoothing"] == {"momentum": 0.5, "cuts": 29}  # numbered pictures, of brightness far apart
+    assert report["input"] == str(drive)
+    assert report["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
+    assert report["seconds"] >= 59 / 30 - 0.2
+    assert set(report) >= {"latency_ms", "stages", "bottleneck", "classes", "warmup_ms", "disconnects", "cpu_seconds"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_the_normal_end(drive: Path, tmp_path: Path, number: int) -> None:
+def test_signal_ends_run_with_complete_files(drive: Path, tmp_path: Path, number: int) -> None:
     out, lines, masks = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "masks"
     stats = tmp_path / "s.json"
     process = start(
@@ -99,21 +99,21 @@ def test_a_signal_is_the_normal_end(drive: Path, tmp_path: Path, number: int) ->
         *("--record", out, "--jsonl", lines, "--masks", masks),
     )
     wait_for(lambda: len(lines_in(lines)) > 20, process)
-    said = end(process, number)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+    stderr = end(process, number)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "masks", "out.mp4", "s.json"]
     seconds = seconds_in(out)
     assert rises(seconds)
-    told = json.loads(stats.read_text())
-    written = {name: told["sinks"][name]["written"] for name in ("out.mp4", "masks", "lines.jsonl")}
+    report = json.loads(stats.read_text())
+    written = {name: report["sinks"][name]["written"] for name in ("out.mp4", "masks", "lines.jsonl")}
     assert written == {
         "out.mp4": len(seconds), "masks": len(list(masks.glob("*.png"))), "lines.jsonl": len(lines_in(lines))
     }  # fmt: skip
-    assert all(sink["written"] + sink["dropped"] == told["frames"]["segmented"] for sink in told["sinks"].values())
+    assert all(sink["written"] + sink["dropped"] == report["frames"]["segmented"] for sink in report["sinks"].values())
 
 
-def test_an_interrupt_as_python_ends_is_no_failure(drive: Path, tmp_path: Path) -> None:
+def test_interrupt_during_python_shutdown_is_not_a_failure(drive: Path, tmp_path: Path) -> None:
     """On a busy machine the second of two interrupts may come when all is done and Python has given up its handlers."""
     script = tmp_path / "late.py"
     script.write_text(
@@ -130,19 +130,19 @@ def test_an_interrupt_as_python_ends_is_no_failure(drive: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
 
 
-def test_two_interrupts_at_the_same_time_are_one(drive: Path, tmp_path: Path) -> None:
+def test_simultaneous_interrupts_count_once(drive: Path, tmp_path: Path) -> None:
     """`timeout -s INT` sends one to the process and one to its group."""
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     process = start("--url", drive, "--realtime", "--loop", "--stats", stats, "--record", out, "--jsonl", lines)
     wait_for(lambda: len(lines_in(lines)) > 5, process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.002)
-    said = end(process)
-    assert process.returncode == 0, said
+    stderr = end(process)
+    assert process.returncode == 0, stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "out.mp4", "s.json"]
 
 
-def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None:
+def test_second_interrupt_ends_run_immediately(tmp_path: Path, drive: Path) -> None:
     """A reader that stopped reading hangs the sink of lines; the first signal leaves it behind, the second need not."""
     read_end, write_end = os.pipe()
     process = start("--url", drive, "--realtime", "--loop", "--jsonl", "-", stdout=write_end)
@@ -151,12 +151,12 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, drive: Path) -> None
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)  # a person does not press a key again sooner
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
+    stderr = process.communicate(timeout=120)[1]
     os.close(read_end)
-    assert process.returncode in (0, 130), said
+    assert process.returncode in (0, 130), stderr
 
 
-def test_a_reader_that_hangs_does_not_hold_up_the_recording_or_the_end(tmp_path: Path, drive: Path) -> None:
+def test_blocked_reader_does_not_delay_recording_or_exit(tmp_path: Path, drive: Path) -> None:
     read_end, write_end = os.pipe()
     if hasattr(os, "O_NONBLOCK"):
         import fcntl
@@ -171,18 +171,18 @@ def test_a_reader_that_hangs_does_not_hold_up_the_recording_or_the_end(tmp_path:
     wait_for(
         lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
     )  # a page of lines, and those that wait, are fewer
-    said = end(process)
+    stderr = end(process)
     os.close(read_end)
-    assert process.returncode == 1, said
-    assert "standard output: not complete in time" in said
-    told = json.loads(stats.read_text())
-    assert told["sinks"]["standard output"]["dropped"] > 0
-    recorded = told["sinks"]["out.mp4"]
-    assert recorded["written"] + recorded["dropped"] == told["frames"]["segmented"]
-    assert len(seconds_in(out)) == recorded["written"] > told["sinks"]["standard output"]["written"]
+    assert process.returncode == 1, stderr
+    assert "standard output: not complete in time" in stderr
+    report = json.loads(stats.read_text())
+    assert report["sinks"]["standard output"]["dropped"] > 0
+    recorded = report["sinks"]["out.mp4"]
+    assert recorded["written"] + recorded["dropped"] == report["frames"]["segmented"]
+    assert len(seconds_in(out)) == recorded["written"] > report["sinks"]["standard output"]["written"]
 
 
-def test_a_kill_costs_less_than_two_seconds(drive: Path, tmp_path: Path) -> None:
+def test_kill_loses_less_than_two_seconds(drive: Path, tmp_path: Path) -> None:
     out, lines = tmp_path / "out.mp4", tmp_path / "lines.jsonl"
     process = start("--url", drive, "--realtime", "--loop", "--record", out, "--jsonl", lines)
     wait_for(lambda: len(lines_in(lines)) > 90, process)
@@ -207,28 +207,28 @@ def faulty(number: int) -> Iterator[bytes]:
         yield from paced(encode_ts(30) * 30)
 
 
-def test_faults_do_not_stop_it_and_every_file_stays_valid(tmp_path: Path) -> None:
+def test_run_continues_after_disconnects_clock_change_and_new_size(tmp_path: Path) -> None:
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     with TcpServer(faulty) as server:
         url = server.url.replace("//", "//me:s3cret@") + "?pw=s3cret"
         process = start("--url", url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 20)
         wait_for(lambda: b"***@" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), process)
         wait_for((tmp_path / "out-3.partial.mp4").exists, process)
-        said = end(process)
-    assert process.returncode == 0, said
-    assert "s3cret" not in said + stats.read_text() + lines.read_text()
-    assert f"tcp://127.0.0.1:{server.port}: pictures again, after" in said
-    assert "pictures are now 128x96" in said
-    told = json.loads(stats.read_text())
-    frames = told["frames"]
+        stderr = end(process)
+    assert process.returncode == 0, stderr
+    assert "s3cret" not in stderr + stats.read_text() + lines.read_text()
+    assert f"tcp://127.0.0.1:{server.port}: frames again after" in stderr
+    assert "frames are now 128x96" in stderr
+    report = json.loads(stats.read_text())
+    frames = report["frames"]
     assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
-    assert told["disconnects"]["count"] == 2
-    assert 0 < told["disconnects"]["seconds"] < told["seconds"]
+    assert report["disconnects"]["count"] == 2
+    assert 0 < report["disconnects"]["seconds"] < report["seconds"]
     parts = sorted(tmp_path.glob("out*.mp4"))
     assert [part.name for part in parts] == ["out-2.mp4", "out-3.mp4", "out.mp4"]
     written = [seconds_in(part) for part in parts]
     assert all(rises(seconds) for seconds in written)
-    recorded = told["sinks"]["out.mp4"]
+    recorded = report["sinks"]["out.mp4"]
     assert sum(map(len, written)) == recorded["written"] == frames["segmented"] - recorded["dropped"]
     stamps = [float(str(line["pts"])) for line in lines_in(lines)]
     assert rises(stamps)
@@ -251,35 +251,35 @@ def stubborn(number: int) -> Iterator[bytes]:
         yield from paced(encode_ts(30 * 60, start_seconds=1.0, pix_fmt="yuv444p"))
 
 
-def test_a_stall_damage_a_clock_that_wraps_and_another_pixel_format_do_not_stop_it(tmp_path: Path) -> None:
+def test_run_continues_after_stall_damage_clock_wrap_and_pixel_format_change(tmp_path: Path) -> None:
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     with TcpServer(stubborn) as server:
         process = start("--url", server.url, "--record", out, "--jsonl", lines, "--stats", stats, "--timeout", 1.5)
         wait_for((tmp_path / "out-2.partial.mp4").exists, process)
         count = len(lines_in(lines))
         wait_for(lambda: len(lines_in(lines)) > count + 20, process)
-        said = end(process)
-    assert process.returncode == 0, said
-    assert "nothing came in time" in said
-    assert "yuv444p, were 96x64 yuv420p" in said
-    told = json.loads(stats.read_text())
-    frames = told["frames"]
+        stderr = end(process)
+    assert process.returncode == 0, stderr
+    assert "nothing came in time" in stderr
+    assert "yuv444p, were 96x64 yuv420p" in stderr
+    report = json.loads(stats.read_text())
+    frames = report["frames"]
     assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
     assert frames["corrupt"] >= 1
-    assert told["disconnects"]["count"] >= 1
-    assert 1.0 < told["disconnects"]["seconds"] < told["seconds"]
+    assert report["disconnects"]["count"] >= 1
+    assert 1.0 < report["disconnects"]["seconds"] < report["seconds"]
     written = [seconds_in(part) for part in (out, tmp_path / "out-2.mp4")]
     assert all(rises(seconds) for seconds in written)
-    assert sum(map(len, written)) == told["sinks"]["out.mp4"]["written"]
+    assert sum(map(len, written)) == report["sinks"]["out.mp4"]["written"]
     stamps = [float(str(line["pts"])) for line in lines_in(lines)]
     assert rises(stamps)
     # The stall is a gap of its length, and the wrap is none.
-    assert told["disconnects"]["seconds"] < stamps[-1] - stamps[0] < told["seconds"] + 10
+    assert report["disconnects"]["seconds"] < stamps[-1] - stamps[0] < report["seconds"] + 10
 
 
 @pytest.mark.system("gst-launch-1.0")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the process is found in /proc")
-def test_a_camera_whose_process_dies_is_opened_again(tmp_path: Path) -> None:
+def test_reconnects_after_gstreamer_process_is_killed(tmp_path: Path) -> None:
     """A camera through GStreamer that is pulled out ends that process: the run goes on, and so does the recording."""
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     pipeline = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=96,height=64,framerate=30/1"
@@ -290,17 +290,17 @@ def test_a_camera_whose_process_dies_is_opened_again(tmp_path: Path) -> None:
         os.kill(child, signal.SIGKILL)
     count = len(lines_in(lines))
     wait_for(lambda: len(lines_in(lines)) > count + 30, process)
-    said = end(process)
-    assert process.returncode == 0, said
-    assert "pictures again, after" in said
-    told = json.loads(stats.read_text())
-    assert told["disconnects"]["count"] == 1
+    stderr = end(process)
+    assert process.returncode == 0, stderr
+    assert "frames again after" in stderr
+    report = json.loads(stats.read_text())
+    assert report["disconnects"]["count"] == 1
     seconds = seconds_in(out)
     assert rises(seconds)
-    assert len(seconds) == told["sinks"]["out.mp4"]["written"]
+    assert len(seconds) == report["sinks"]["out.mp4"]["written"]
 
 
-def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path: Path) -> None:
+def test_two_cameras_are_recorded_when_one_fails(drive: Path, tmp_path: Path) -> None:
     stats = tmp_path / "s.json"
     with TcpServer(lambda number: paced(encode_ts(30)) if number == 0 else []) as server:
         process = start(
@@ -317,16 +317,16 @@ def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path
         )
         one, two = tmp_path / "out-url1.partial.mp4", tmp_path / "out-url2.partial.mp4"
         wait_for(lambda: one.exists() and two.exists() and server.connections > 2, process)
-        said = end(process)
-    assert process.returncode == 0, said
-    told = json.loads(stats.read_text())
-    assert [item["camera"] for item in told["items"]] == ["url1", "url2"]
-    for item, name in zip(told["items"], ("out-url1.mp4", "out-url2.mp4"), strict=True):
+        stderr = end(process)
+    assert process.returncode == 0, stderr
+    report = json.loads(stats.read_text())
+    assert [item["camera"] for item in report["items"]] == ["url1", "url2"]
+    for item, name in zip(report["items"], ("out-url1.mp4", "out-url2.mp4"), strict=True):
         frames = item["frames"]
         assert len(seconds_in(tmp_path / name)) == item["sinks"][name]["written"] > 0
         assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
-    assert told["items"][0]["disconnects"]["count"] >= 1
-    assert told["items"][1]["disconnects"]["count"] == 0
+    assert report["items"][0]["disconnects"]["count"] >= 1
+    assert report["items"][1]["disconnects"]["count"] == 0
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_two_cameras_have_a_recording_each_and_one_may_die(drive: Path, tmp_path
     ],
     ids=lambda value: "-".join(value)[:30].replace("/", "_") if isinstance(value, tuple) else None,
 )
-def test_what_the_user_can_mend_is_told(
+def test_user_errors_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

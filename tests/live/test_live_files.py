@@ -32,7 +32,7 @@ from rtseg.io.inputs.network import open_stream
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.outputs import Outputs
-from rtseg.live.reconnect import Reconnecting
+from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.run import run_live
 from rtseg.live.sinks.push import PushSink
 from rtseg.render.style import Style
@@ -42,15 +42,15 @@ pytestmark = pytest.mark.timeout(120)
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
-def all_of(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], Reconnecting]:
+def all_of(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], ReconnectingSource]:
     source = find_inputs(urls=[url], timeout_seconds=20)[0].source(pause, log.append)
-    assert isinstance(source, Reconnecting)
+    assert isinstance(source, ReconnectingSource)
     frames = [frame for frame in source if isinstance(frame, Frame)]
     return frames, source
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
-def test_file_over_http_is_played_once_at_its_own_pace(tmp_path: Path, kind: str) -> None:
+def test_http_file_plays_once_at_its_own_frame_rate(tmp_path: Path, kind: str) -> None:
     data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20).read_bytes()
     log: list[str] = []
     with HttpServer(lambda request: file_answer(request, data)) as server:
@@ -89,9 +89,7 @@ class Silent11(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("stays", [True, False])
 @pytest.mark.parametrize(("name", "codec"), [("x.mp4", "libx264"), ("x.mov", "mjpeg"), ("x.avi", "libx264")])
-def test_server_that_does_not_say_whether_it_closes_sends_each_frame(
-    tmp_path: Path, name: str, codec: str, stays: bool
-) -> None:
+def test_server_without_connection_header_yields_each_frame(tmp_path: Path, name: str, codec: str, stays: bool) -> None:
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = write_video(tmp_path / name, frames=30, rate=50, size=(320, 240), codec=codec, pix_fmt=pix_fmt)
     handler = type("Handler", (Silent11,), {"data": path.read_bytes(), "stays": stays})
@@ -106,7 +104,7 @@ def test_server_that_does_not_say_whether_it_closes_sends_each_frame(
     assert len(log) == 1
 
 
-def test_file_may_be_read_as_slowly_as_it_plays() -> None:
+def test_http_file_may_be_read_slowly() -> None:
     data = bytes(range(256)) * (1 << 15)  # more than the sockets hold
     with HttpServer(lambda request: file_answer(request, data)) as server:
         file = HttpFile(HttpAnswer(server.url, "x", 60), server.url, 60)
@@ -121,8 +119,8 @@ def test_file_may_be_read_as_slowly_as_it_plays() -> None:
     assert read == data
 
 
-def test_server_that_sends_parts_without_saying_so_is_asked_for_them(tmp_path: Path) -> None:
-    """And one that answers with another part than the one that was asked for is told of."""
+def test_unannounced_range_support_is_used(tmp_path: Path) -> None:
+    """And one that answers with another part than the one that was asked for is report of."""
     path = write_video(tmp_path / "x.mp4", frames=10, rate=50, size=(320, 240), codec="mjpeg", pix_fmt="yuvj420p")
     data = path.read_bytes() + (1 << 19).to_bytes(4, "big") + b"free" + bytes((1 << 19) - 8)
     index = data.index(b"moov") - 4
@@ -147,7 +145,7 @@ def test_server_that_sends_parts_without_saying_so_is_asked_for_them(tmp_path: P
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov+default_base_moof", "frag_keyframe", "frag_keyframe+dash"])
-def test_the_length_of_a_file_in_fragments_is_not_taken_from_the_first(tmp_path: Path, flags: str) -> None:
+def test_length_of_fragmented_file_is_not_that_of_first_fragment(tmp_path: Path, flags: str) -> None:
     """A server that sends no parts of files shows FFmpeg the first fragment alone before the file is played."""
     with av.open(str(tmp_path / "x.mp4"), "w", container_options={"movflags": flags}) as container:
         stream = container.add_stream("mjpeg", rate=50)
@@ -167,7 +165,7 @@ def test_the_length_of_a_file_in_fragments_is_not_taken_from_the_first(tmp_path:
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert source.disconnects.count == 0
     assert len(log) == 1
-    assert "is a file: it is played once" in log[0]
+    assert "is a file: played once" in log[0]
 
 
 B_FRAMES = [
@@ -182,7 +180,7 @@ B_FRAMES = [
 
 
 @pytest.mark.parametrize(("name", "codec", "container"), B_FRAMES)
-def test_file_with_b_frames_loses_none_and_keeps_their_order(
+def test_http_file_with_b_frames_keeps_all_frames_in_order(
     tmp_path: Path, name: str, codec: str, container: str | None
 ) -> None:
     options = {} if codec == "libx264" else {"qscale": "2"}
@@ -202,7 +200,7 @@ def test_file_with_b_frames_loses_none_and_keeps_their_order(
 
 
 @pytest.mark.parametrize("offset", ["0", "500"])
-def test_file_whose_clock_jumps_is_played_to_its_end(tmp_path: Path, offset: str) -> None:
+def test_http_file_with_clock_jumps_plays_to_its_end(tmp_path: Path, offset: str) -> None:
     """Recordings joined in one file, each with a clock of its own; so is an HLS list with discontinuities."""
     first = write_video(tmp_path / "a.ts", frames=30, rate=50)
     options = {"output_ts_offset": offset}
@@ -217,18 +215,18 @@ def test_file_whose_clock_jumps_is_played_to_its_end(tmp_path: Path, offset: str
 
 
 @pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
-def test_live_stream_with_b_frames_is_shown_in_order(tmp_path: Path, codec: str) -> None:
+def test_live_stream_with_b_frames_is_in_order(tmp_path: Path, codec: str) -> None:
     path = write_video(tmp_path / "x.ts", frames=30, codec=codec, b_frames=2, options={"qscale": "2"})
     with TcpServer(lambda _: iter([path.read_bytes()])) as server:
         source = find_inputs(urls=[server.url], timeout_seconds=20)[0].source(0, lambda _: None)
         assert [number_of(frame) for frame in source if isinstance(frame, Frame)] == list(range(30))
 
 
-def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
+def test_chunked_mp4_without_length_is_a_file(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=10, rate=30, container_options={"movflags": "faststart"}).read_bytes()
 
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("video/mp4", "200 OK", "Transfer-OutputOptions: chunked")
+        yield http_answer("video/mp4", "200 OK", "Transfer-Encoding: chunked")
         for begin in range(0, len(data), 700):
             piece = data[begin : begin + 700]
             yield b"%x\r\n%s\r\n" % (len(piece), piece)
@@ -241,7 +239,7 @@ def test_mp4_in_chunks_without_a_length_is_a_file_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_mp4_in_fragments_is_live_where_neither_server_nor_header_state_a_length(tmp_path: Path, length: bool) -> None:
+def test_fragmented_mp4_without_length_is_live(tmp_path: Path, length: bool) -> None:
     """As go2rtc and `ffmpeg -listen` send it."""
     fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
     data = write_video(tmp_path / "x.mp4", frames=20, rate=20, gop=5, container_options=fragments).read_bytes()
@@ -265,35 +263,33 @@ def test_mp4_in_fragments_is_live_where_neither_server_nor_header_state_a_length
     assert len(log) == 1
 
 
-def test_run_over_a_file_behind_http_ends_without_a_failure(tmp_path: Path) -> None:
+def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
     with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
         outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
-        told = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
-    assert told["failed"] == []
-    assert told["frames"]["segmented"] == told["frames"]["written"] == told["frames"]["read"] == 15
+        report = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
+    assert report["failed"] == []
+    assert report["frames"]["segmented"] == report["frames"]["written"] == report["frames"]["read"] == 15
 
 
-def test_push_to_nobody_is_told_with_the_frames_that_were_not_sent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
     with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        told = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
-    sink = told["sinks"]["rtmp://127.0.0.1:1"]
+        report = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
+    sink = report["sinks"]["rtmp://127.0.0.1:1"]
     assert sink["written"] == 0
     assert len(sink["warnings"]) == 1
-    assert re.search(r"disconnects?; the last: ", sink["warnings"][0])
+    assert re.search(r"disconnects?; last reason: ", sink["warnings"][0])
     assert sink["dropped"] == 15
     said = capsys.readouterr().err
     assert f"note: {sink['warnings'][0]}" in said
     assert "s3cret" not in said
 
 
-def test_push_to_who_never_answers_is_told_and_fails_nothing(
+def test_push_to_unresponsive_receiver_is_reported_without_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = threading.Event()
@@ -308,12 +304,12 @@ def test_push_to_who_never_answers_is_told_and_fails_nothing(
     with Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[str(path)], realtime=True)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        told = run_live(inputs, outputs, segmenter, Style(), Controls())
+        report = run_live(inputs, outputs, segmenter, Style(), Controls())
     over.set()
-    assert told["failed"] == []
-    assert told["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
+    assert report["failed"] == []
+    assert report["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
     said = capsys.readouterr().err
-    assert re.search(r"note: rtmp://127.0.0.1:1: its receiver has taken nothing for \d+ s", said)
+    assert re.search(r"note: rtmp://127.0.0.1:1: the receiver has accepted no data for \d+ s", said)
     assert "partial" not in said
 
 
@@ -328,7 +324,7 @@ def write_form(path: Path, frames: int, rate: int) -> Path:
 
 
 @pytest.mark.parametrize(("name", "local"), FORMS)
-def test_all_frames_of_a_file_are_counted_though_the_model_takes_its_time(
+def test_slow_model_start_drops_no_frames_of_a_file(
     tmp_path: Path, name: str, local: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_form(tmp_path / name, 15, 30).read_bytes()
@@ -340,14 +336,14 @@ def test_all_frames_of_a_file_are_counted_though_the_model_takes_its_time(
     with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         url = str(tmp_path / name) if local else f"{server.url}/{name}"
         inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
-        told = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)
-    assert told["failed"] == []
-    assert told["frames"]["read"] == 15
-    assert told["frames"]["corrupt"] == 0
+        report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)
+    assert report["failed"] == []
+    assert report["frames"]["read"] == 15
+    assert report["frames"]["corrupt"] == 0
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: bool) -> None:
+def test_file_starts_when_model_is_ready(tmp_path: Path, local: bool) -> None:
     data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
     ready = threading.Event()
     frames: list[Any] = []
@@ -356,7 +352,7 @@ def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: boo
         source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
         reading = threading.Thread(target=lambda: frames.extend(source), daemon=True)
         reading.start()
-        assert source.tried.wait(60)
+        assert source.connect_attempted.wait(60)
         assert source.info.width == 96
         reading.join(0.3)
         assert not frames
@@ -369,7 +365,7 @@ def test_file_does_not_play_before_the_model_is_ready(tmp_path: Path, local: boo
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("rate", [10, 50])
-def test_raw_h264_file_plays_at_the_rate_that_it_states(tmp_path: Path, rate: int, b_frames: int) -> None:
+def test_raw_h264_file_plays_at_rate_in_its_headers(tmp_path: Path, rate: int, b_frames: int) -> None:
     path = tmp_path / "x.h264"
     path.write_bytes(b"".join(raw_h264(20, b_frames=b_frames, rate=rate)))
     data = path.read_bytes()
@@ -383,7 +379,7 @@ def test_raw_h264_file_plays_at_the_rate_that_it_states(tmp_path: Path, rate: in
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mpg", "wmv"])
-def test_older_containers_behind_http_play_as_they_do_locally(tmp_path: Path, suffix: str) -> None:
+def test_older_containers_over_http_play_like_local_files(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"x.{suffix}", frames=20, rate=25, codec="mpeg2video" if suffix == "mpg" else "mpeg4")
     data = path.read_bytes()
     with HttpServer(lambda request: file_answer(request, data)) as server:
@@ -394,7 +390,7 @@ def test_older_containers_behind_http_play_as_they_do_locally(tmp_path: Path, su
     assert [round((frame.pts_seconds - frames[0].pts_seconds) * 25, 1) for frame in frames] == list(range(20))
 
 
-def test_avi_that_states_no_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_avi_without_length_is_refused_with_advice(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.avi", frames=20, rate=25).read_bytes()
     with (
         HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server,
@@ -403,7 +399,7 @@ def test_avi_that_states_no_length_is_refused_with_what_to_do(tmp_path: Path) ->
         open_stream(f"{server.url}/x.avi", timeout_seconds=30)
 
 
-def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_http_file_continues_at_same_position_after_disconnect(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mkv", frames=60, rate=30, size=(320, 240)).read_bytes()
     broken = threading.Event()
 
@@ -424,7 +420,7 @@ def test_file_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
     numbers = [number_of(frame) for frame in frames]
     assert numbers == list(range(60))
     assert source.disconnects.count == 1
-    assert "trying again" in "".join(log)
+    assert "reconnecting" in "".join(log)
 
 
 def write_hls(folder: Path, *, ended: bool) -> None:
@@ -438,7 +434,7 @@ def write_hls(folder: Path, *, ended: bool) -> None:
 
 @pytest.mark.parametrize("between", [0, 400_000])
 @pytest.mark.parametrize("length", [True, False])
-def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, between: int, length: bool) -> None:
+def test_index_at_end_without_range_support_is_reported(tmp_path: Path, between: int, length: bool) -> None:
     """FFmpeg finds the index by reading on, and goes back in what its buffer holds: a small file plays."""
     data = write_video(tmp_path / "x.mov", frames=3).read_bytes()
     at = data.index(b"moov") - 4
@@ -458,7 +454,9 @@ def test_index_at_the_end_on_a_server_without_ranges_is_told(tmp_path: Path, bet
             open_stream(f"{server.url}/x.mov", timeout_seconds=20)
 
 
-def test_file_that_breaks_off_at_the_same_place_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_file_is_given_up_after_disconnects_at_same_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = write_video(tmp_path / "x.ts", frames=90, rate=30).read_bytes()
     monkeypatch.setattr("rtseg.live.reconnect.FIRST_PAUSE_SECONDS", 0.01)
 
@@ -469,19 +467,19 @@ def test_file_that_breaks_off_at_the_same_place_is_given_up(tmp_path: Path, monk
 
     with HttpServer(answer) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.ts"], timeout_seconds=20)
-        told = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True, every_frame=True)
-    assert len(told["failed"]) == 1
-    assert "x.ts: the " in told["failed"][0]
-    assert 30 <= told["frames"]["read"] < 60
+        report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True, every_frame=True)
+    assert len(report["failed"]) == 1
+    assert "x.ts: the " in report["failed"][0]
+    assert 30 <= report["frames"]["read"] < 60
 
 
-def test_playlist_whose_parts_are_no_video_does_not_count_as_late(tmp_path: Path) -> None:
+def test_playlist_without_video_segments_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
     with playlist(tmp_path) as address, pytest.raises(Disconnected, match="is not a video that rtseg reads"):
         open_stream(f"{address}/x.m3u8", timeout_seconds=30)
 
 
-def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) -> None:
+def test_complete_hls_playlist_plays_once_at_its_own_frame_rate(tmp_path: Path) -> None:
     write_hls(tmp_path, ended=True)
     log: list[str] = []
     with playlist(tmp_path) as address:
@@ -497,7 +495,7 @@ def test_complete_hls_playlist_is_played_once_at_its_own_pace(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_complete_hls_playlist_without_a_length_gives_each_frame(tmp_path: Path, version: str) -> None:
+def test_complete_hls_playlist_without_length_yields_each_frame(tmp_path: Path, version: str) -> None:
     """The connection is closed at the end, as of HTTP/1.0 and of pages that programs make."""
     write_hls(tmp_path, ended=True)
 
@@ -517,7 +515,7 @@ def test_complete_hls_playlist_without_a_length_gives_each_frame(tmp_path: Path,
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path, length: bool) -> None:
+def test_truncated_hls_segments_are_counted_and_reported(tmp_path: Path, length: bool) -> None:
     write_hls(tmp_path, ended=True)
 
     def answer(request: str) -> Iterator[bytes]:
@@ -535,7 +533,7 @@ def test_parts_of_a_playlist_that_break_off_are_counted_and_told(tmp_path: Path,
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_playlist_of_parts_of_a_file_plays_or_is_refused_by_what_the_server_sends(tmp_path: Path, ranges: bool) -> None:
+def test_byte_range_playlist_plays_only_with_range_support(tmp_path: Path, ranges: bool) -> None:
     write_hls(tmp_path, ended=True)
     parts = [(tmp_path / f"{number}.ts").read_bytes() for number in range(3)]
     data, begin = b"".join(parts), 0
@@ -577,7 +575,7 @@ def test_playlist_of_parts_of_a_file_plays_or_is_refused_by_what_the_server_send
             read(local, allow_protocols=["http"])
 
 
-def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: Path) -> None:
+def test_ended_live_playlist_is_not_played_again(tmp_path: Path) -> None:
     write_hls(tmp_path, ended=False)
     log: list[str] = []
     with playlist(tmp_path) as address:
@@ -591,14 +589,14 @@ def test_finished_live_stream_is_not_played_again_from_its_beginning(tmp_path: P
     assert any("complete" in line for line in log)
 
 
-def test_realtime_is_for_files_behind_http_too_and_loop_is_not() -> None:
+def test_realtime_is_valid_for_http_files_and_loop_is_not() -> None:
     assert len(find_inputs(urls=["http://127.0.0.1:1/x.mp4"], realtime=True)) == 1
     result = CliRunner().invoke(app, ["live", "--url", "http://127.0.0.1:1/x.mp4", "--loop"])
     assert result.exit_code == 1
     assert "--loop" in result.output
 
 
-def test_video_given_a_url_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_command_with_url_suggests_live_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["video", "http://me:s3cret@127.0.0.1:1/x.mp4", "--model", str(MODEL)])
     assert result.exit_code == 1
@@ -647,7 +645,7 @@ TS_HEAD = http_answer("video/mp2t")
         lambda: itertools.chain([HEAD], trickle(bytes(500))),
         lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
         lambda: itertools.chain(
-            [http_answer("video/mp2t", "200 OK", "Transfer-OutputOptions: chunked")], trickle(b"0" * 500)
+            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
         ),
     ],
     ids=[
@@ -662,7 +660,7 @@ TS_HEAD = http_answer("video/mp2t")
         "chunks trickle",
     ],
 )
-def test_http_server_that_is_silent_or_trickles_is_given_up(answer: object) -> None:
+def test_silent_or_trickling_http_server_times_out(answer: object) -> None:
     never = threading.Event()
 
     def script(_: str) -> Iterator[bytes]:
@@ -677,7 +675,7 @@ def test_http_server_that_is_silent_or_trickles_is_given_up(answer: object) -> N
 
 @pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
 @pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
-def test_other_servers_that_are_silent_or_trickle_are_given_up(kind: type[TcpServer], data: bytes) -> None:
+def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpServer], data: bytes) -> None:
     never = threading.Event()
 
     class Slow(kind):  # type: ignore[valid-type,misc]
@@ -691,7 +689,7 @@ def test_other_servers_that_are_silent_or_trickle_are_given_up(kind: type[TcpSer
     never.set()
 
 
-def test_stream_that_falls_silent_is_a_disconnection() -> None:
+def test_silent_stream_raises_disconnected() -> None:
     never = threading.Event()
 
     def script(_: int) -> Iterator[bytes]:

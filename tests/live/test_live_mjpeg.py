@@ -20,7 +20,7 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame
 from rtseg.io.inputs.mjpeg import JpegSplitter
 from rtseg.io.inputs.network import open_stream
-from rtseg.live.reconnect import Reconnecting
+from rtseg.live.reconnect import ReconnectingSource
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -115,7 +115,7 @@ FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_form_that_cameras_send_gives_every_frame(form: str) -> None:
+def test_mjpeg_variant_yields_every_frame(form: str) -> None:
     content_type, made = FORMS[form]
     numbers, corrupt = seen((made(jpeg(number)) for number in range(12)), content_type)
     assert (numbers, corrupt) == (list(range(12)), 0)
@@ -123,7 +123,7 @@ def test_form_that_cameras_send_gives_every_frame(form: str) -> None:
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ("no end markers", "JPEGs alone")])
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.99])
-def test_half_a_jpeg_is_counted_and_not_shown(form: str, share: float) -> None:
+def test_truncated_jpeg_is_counted_and_skipped(form: str, share: float) -> None:
     content_type, made = FORMS[form]
     parts = [made(jpeg(number)) for number in range(8)]
     whole = jpeg(4)
@@ -139,23 +139,23 @@ def test_half_a_jpeg_is_counted_and_not_shown(form: str, share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
-def test_half_a_jpeg_over_http_is_corrupt(share: float, end: bytes) -> None:
+def test_truncated_jpeg_over_http_is_corrupt(share: float, end: bytes) -> None:
     half = jpeg(3)[: int(len(jpeg(3)) * share)] + end
     parts = [part(half if number == 3 else jpeg(number)) for number in range(8)]
     assert seen(parts) == ([0, 1, 2, 4, 5, 6, 7], 1)
 
 
-def test_half_a_jpeg_is_corrupt_also_as_the_first_one() -> None:
+def test_truncated_first_jpeg_is_corrupt() -> None:
     half = jpeg(3)[: len(jpeg(3)) // 2]
     assert seen([part(half), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
 
 
-def test_half_a_jpeg_in_a_row_of_jpegs_is_corrupt() -> None:
+def test_truncated_jpeg_in_concatenated_jpegs_is_corrupt() -> None:
     half = jpeg(3)[: len(jpeg(3)) // 2]
     assert seen([jpeg(0), jpeg(1), half, jpeg(2), jpeg(3)], "video/x-motion-jpeg") == ([0, 1, 2, 3], 1)
 
 
-def test_missing_first_boundary_and_leftover_of_the_frame_before_cost_no_frame() -> None:
+def test_missing_first_boundary_or_rest_of_previous_jpeg_loses_no_frame() -> None:
     head = part(jpeg(0), length(jpeg(0))).partition(b"\r\n")[2]
     parts = [part(jpeg(number)) for number in range(1, 6)]
     assert seen([head, *parts]) == (list(range(6)), 0)
@@ -163,13 +163,13 @@ def test_missing_first_boundary_and_leftover_of_the_frame_before_cost_no_frame()
     assert seen([jpeg(9)[-200:], b"\r\n", *parts]) == (list(range(1, 6)), 0)
 
 
-def test_empty_parts_are_counted_and_passed() -> None:
+def test_empty_parts_are_counted_and_skipped() -> None:
     parts = [part(jpeg(number)) for number in range(6)]
     assert seen([*parts[:3], part(b"", "Content-Length: 0"), *parts[3:]]) == (list(range(6)), 1)
     assert seen([*parts[:3], part(b"no JPEG at all"), *parts[3:]]) == (list(range(6)), 1)
 
 
-def test_stream_in_pieces_of_any_size_gives_the_same() -> None:
+def test_splitter_result_is_independent_of_chunk_size() -> None:
     data = b"".join(part(jpeg(number)) + b"--next\r\nContent-Type: text/plain\r\n\r\nalive\r\n" for number in range(4))
     for size in (1, 7, 100, 1000, len(data)):
         splitter = JpegSplitter("next")
@@ -178,14 +178,14 @@ def test_stream_in_pieces_of_any_size_gives_the_same() -> None:
         assert splitter.corrupt == 0
 
 
-def test_jpeg_comes_out_with_its_last_byte() -> None:
+def test_jpeg_is_complete_with_its_last_byte() -> None:
     splitter = JpegSplitter("next")
     data = part(jpeg(0))[:-2]
     assert splitter.feed(data[:-1]) == []
     assert splitter.feed(data[-1:]) == [jpeg(0)]
 
 
-def test_thumbnail_in_a_jpeg_is_no_frame() -> None:
+def test_jpeg_thumbnail_is_not_a_frame() -> None:
     small = jpeg(9, 32, 32)
     header = b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small
     assert seen(part(jpeg(number)[:2] + header + jpeg(number)[2:]) for number in range(4)) == ([0, 1, 2, 3], 0)
@@ -195,7 +195,7 @@ def test_thumbnail_in_a_jpeg_is_no_frame() -> None:
 @pytest.mark.parametrize(
     "junk", [b"\r\n--next\r\n", b"--next", b"\r\n--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff"]
 )
-def test_boundary_inside_a_segment_of_a_jpeg_is_no_boundary(junk: bytes, headers: bool) -> None:
+def test_boundary_inside_jpeg_segment_is_ignored(junk: bytes, headers: bool) -> None:
     segment = b"\xff\xe1" + (len(junk) + 302).to_bytes(2, "big") + bytes(100) + junk + bytes(200)
     pictures = [jpeg(number)[:2] + segment + jpeg(number)[2:] for number in range(6)]
     data = b"".join(part(one, *([length(one)] if headers else [])) for one in pictures)
@@ -206,14 +206,14 @@ def test_boundary_inside_a_segment_of_a_jpeg_is_no_boundary(junk: bytes, headers
     assert seen([data]) == (list(range(6)), 0)
 
 
-def test_jpeg_that_breaks_off_in_a_long_segment_hides_none_of_those_behind_it() -> None:
+def test_jpeg_truncated_in_long_segment_hides_no_following_jpeg() -> None:
     cut = jpeg(0)[:2] + b"\xff\xe1\xff\xf0" + bytes(50)
     assert seen([part(cut), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("end", ["silence", "reset"])
-def test_half_a_jpeg_before_a_failure_of_the_connection_is_corrupt(share: float, end: str) -> None:
+def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: str) -> None:
     """As before an orderly end."""
     over = threading.Event()
 
@@ -239,7 +239,7 @@ def test_half_a_jpeg_before_a_failure_of_the_connection_is_corrupt(share: float,
     assert source.corrupt == 1
 
 
-def test_size_that_changes_in_mid_stream_changes_the_frames() -> None:
+def test_mjpeg_size_change_changes_frames() -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace; boundary=next")
         yield from (part(jpeg(number)) for number in range(3))
@@ -251,7 +251,7 @@ def test_size_that_changes_in_mid_stream_changes_the_frames() -> None:
     assert corrupt == 0
 
 
-def test_chunks_redirection_and_a_password_are_understood() -> None:
+def test_http_chunks_redirect_and_basic_password() -> None:
     def answer(request: str) -> Iterator[bytes]:
         if request.startswith("GET /old"):
             yield http_answer("text/html", "302 Found", "Location: /video?size=1", "Content-Length: 0")
@@ -275,7 +275,7 @@ def test_chunks_redirection_and_a_password_are_understood() -> None:
 
 @pytest.mark.parametrize("scheme", ["Basic", "Digest"])
 @pytest.mark.parametrize("own", ["", "you:0ther@"])
-def test_redirection_to_an_address_with_a_password_is_followed(scheme: str, own: str) -> None:
+def test_redirect_to_url_with_password_is_followed(scheme: str, own: str) -> None:
     expected = {"Basic": "Authorization: Basic bWU6cyBjcmV0", "Digest": 'Authorization: Digest username="me"'}[scheme]
     asked: list[str] = []
 
@@ -299,7 +299,7 @@ def test_redirection_to_an_address_with_a_password_is_followed(scheme: str, own:
     assert not any("eW91OjB0aGVy" in request or '"you"' in request for request in asked), "a password for another host"
 
 
-def test_redirection_with_a_wrong_password_says_so_without_it() -> None:
+def test_redirect_with_wrong_password_error_contains_no_password() -> None:
     def camera(request: str) -> Iterator[bytes]:
         if request.startswith("GET /old"):
             host = request.lower().partition("host: ")[2].split()[0]
@@ -315,7 +315,7 @@ def test_redirection_with_a_wrong_password_says_so_without_it() -> None:
     ("end", "said"),
     [(b"", "the server closed it"), (b"40\r\nhalf a chunk", "the server closed it"), (b"video\r\n", "no HTTP")],
 )
-def test_chunks_that_break_off_are_a_closed_connection(end: bytes, said: str) -> None:
+def test_truncated_http_chunks_are_a_disconnect(end: bytes, said: str) -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
         for number in range(4):
@@ -330,7 +330,7 @@ def test_chunks_that_break_off_are_a_closed_connection(end: bytes, said: str) ->
     assert said in gone
 
 
-def test_digest_password_is_understood() -> None:
+def test_http_digest_password() -> None:
     def answer(request: str) -> Iterator[bytes]:
         if 'Authorization: Digest username="me"' not in request:
             challenge = 'WWW-Authenticate: Digest realm="cam", nonce="abc", qop="auth", algorithm=MD5'
@@ -344,7 +344,7 @@ def test_digest_password_is_understood() -> None:
     assert [number_of(frame) for frame in frames] == [0, 1, 2]
 
 
-def test_server_that_closes_behind_each_part_is_asked_again() -> None:
+def test_server_that_closes_after_each_part_is_requested_again() -> None:
     numbers = iter(range(6))
 
     def answer(_: str) -> Iterator[bytes]:
@@ -360,7 +360,7 @@ def test_server_that_closes_behind_each_part_is_asked_again() -> None:
     assert "ended" in gone
 
 
-def test_server_that_is_asked_again_for_each_picture_is_told_of_once() -> None:
+def test_server_with_one_image_per_connection_is_logged_once() -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace;boundary=next")
         yield part(jpeg(len(server.requests) % 8))
@@ -368,7 +368,7 @@ def test_server_that_is_asked_again_for_each_picture_is_told_of_once() -> None:
     log: list[str] = []
     with HttpServer(answer) as server:
         connect = partial(open_stream, server.url, timeout_seconds=TIMEOUT)
-        source = Reconnecting("door", connect, longest_pause_seconds=0, log=log.append)
+        source = ReconnectingSource("door", connect, longest_pause_seconds=0, log=log.append)
         assert len(list(itertools.islice(source, 6))) == 6
         source.close()
     assert source.disconnects.count == 0
@@ -376,7 +376,7 @@ def test_server_that_is_asked_again_for_each_picture_is_told_of_once() -> None:
     assert "is asked again for the next" in log[0]
 
 
-def test_total_length_of_a_stream_that_a_camera_makes_up_is_ignored() -> None:
+def test_wrong_content_length_of_stream_is_ignored() -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Content-Length: 0")
         yield from (part(jpeg(number)) for number in range(4))
@@ -396,7 +396,7 @@ def test_total_length_of_a_stream_that_a_camera_makes_up_is_ignored() -> None:
         ("503 Service Unavailable", "503 Service Unavailable; the camera may have too many viewers"),
     ],
 )
-def test_http_error_is_one_line_with_its_code_and_what_to_do(status: str, words: str) -> None:
+def test_http_error_is_one_line_with_code_and_advice(status: str, words: str) -> None:
     answer = http_answer("text/html", status, "Content-Length: 0")
     with HttpServer(lambda _: [answer]) as server, pytest.raises(Disconnected, match=words) as caught:
         open_stream(f"{server.url}/cam?token=s3cret", timeout_seconds=TIMEOUT)
@@ -406,14 +406,14 @@ def test_http_error_is_one_line_with_its_code_and_what_to_do(status: str, words:
 
 
 @pytest.mark.parametrize("with_length", [True, False])
-def test_single_image_is_said_to_be_one(with_length: bool) -> None:
+def test_single_image_is_reported(with_length: bool) -> None:
     headers = [length(jpeg(0))] if with_length else []
     answer = [http_answer("image/jpeg", "200 OK", *headers), jpeg(0)]
     with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match=r"one image .* not a stream"):
         list(open_stream(f"{server.url}/snapshot.jpg", timeout_seconds=TIMEOUT))
 
 
-def test_web_page_is_said_to_be_one() -> None:
+def test_web_page_is_reported() -> None:
     answer = [http_answer("text/html"), b"<!DOCTYPE html><html><body>Login</body></html>"]
     with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match="web page"):
         open_stream(server.url, timeout_seconds=TIMEOUT)
@@ -431,14 +431,14 @@ def test_web_page_is_said_to_be_one() -> None:
     ],
     ids=["XML", "JSON", "PNG parts", "another protocol", "no HTTP", "nothing"],
 )
-def test_what_is_no_video_is_said_in_one_line(chunks: list[bytes], words: str) -> None:
+def test_response_without_video_is_reported_in_one_line(chunks: list[bytes], words: str) -> None:
     with HttpServer(lambda _: chunks) as server, pytest.raises(SourceError, match=words) as caught:
         list(open_stream(server.url, timeout_seconds=TIMEOUT))
     assert "\n" not in str(caught.value)
     assert "came within" not in str(caught.value), "it came at once"
 
 
-def test_half_a_jpeg_over_tcp_is_corrupt() -> None:
+def test_truncated_jpeg_over_tcp_is_corrupt() -> None:
     images = [jpeg(number, 640, 384) for number in range(8)]
     images[3] = images[3][: len(images[3]) * 3 // 4]
     with TcpServer(lambda _: images) as server:

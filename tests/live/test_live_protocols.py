@@ -22,20 +22,20 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.inputs import find_inputs
-from rtseg.live.reconnect import Reconnecting
+from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.sinks.push import PushSink
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def opened(url: str) -> Reconnecting:
+def opened(url: str) -> ReconnectingSource:
     """As `rtseg live --url` opens it."""
     source = find_inputs(urls=[url], timeout_seconds=5)[0].source(30, print)
-    assert isinstance(source, Reconnecting)
+    assert isinstance(source, ReconnectingSource)
     return source
 
 
-def numbers(source: Reconnecting, count: int) -> list[int]:
+def numbers(source: ReconnectingSource, count: int) -> list[int]:
     frames = [frame for frame in itertools.islice(source, count) if isinstance(frame, Frame)]
     source.close()
     assert all(before.pts < after.pts for before, after in itertools.pairwise(frames))
@@ -48,7 +48,7 @@ def test_mpeg_ts_over_http() -> None:
         assert numbers(opened(f"http://127.0.0.1:{server.port}/cam"), 30) == list(range(30))
 
 
-def test_jpegs_over_http_as_small_cameras_send_them() -> None:
+def test_mjpeg_over_http() -> None:
     def jpegs(_: int) -> Iterator[bytes]:
         yield b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
         for number in range(40):
@@ -72,7 +72,7 @@ def playlist(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def test_hls_goes_on_where_the_playlist_grows(tmp_path: Path) -> None:
+def test_growing_hls_playlist_yields_all_frames(tmp_path: Path) -> None:
     lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
 
     def grow(part: int) -> None:
@@ -99,7 +99,7 @@ def test_hls_goes_on_where_the_playlist_grows(tmp_path: Path) -> None:
     assert seen == list(range(40))
 
 
-def test_rtmp() -> None:
+def test_rtmp_stream() -> None:
     with RtmpServer(lambda _: paced(encode_flv(40), 2)) as server:
         assert numbers(opened(server.url), 30) == list(range(30))
 
@@ -108,7 +108,7 @@ def test_rtmp() -> None:
 @pytest.mark.parametrize(
     "entry", [{"urls": ["srt://127.0.0.1:9"]}, {"pipelines": ["appsrc ! video/x-raw,format=I420,width=8,height=8"]}]
 )
-def test_time_limit_holds_for_what_gstreamer_reads(entry: dict[str, list[str]]) -> None:
+def test_timeout_applies_to_gstreamer_sources(entry: dict[str, list[str]]) -> None:
     (silent,) = find_inputs(**entry, timeout_seconds=0.4)  # type: ignore[arg-type]
     with pytest.raises(Disconnected, match=r"silent for 0\.4 s"):
         silent.connect()
@@ -140,7 +140,7 @@ def test_srt_through_gstreamer() -> None:
 
 
 @pytest.mark.parametrize("url", ["rtsp://me:s3cret@127.0.0.1:0/v", "rtmp://127.0.0.1:0/v/x"])
-def test_address_to_which_nothing_connects_is_not_said_to_send(url: str) -> None:
+def test_unreachable_address_error_does_not_suggest_download(url: str) -> None:
     with pytest.raises(
         SourceError, match=r"nothing can be reached at this address, or .*check host and port"
     ) as caught:

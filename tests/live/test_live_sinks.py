@@ -25,9 +25,9 @@ from rtseg.io.outputs import Sink
 from rtseg.live.live_frame import LiveFrame
 from rtseg.live.mosaic import Mosaic
 from rtseg.live.outputs import Outputs, _open_video, parse_bytes
-from rtseg.live.sinks.jsonl import JsonLines, LinesFile
-from rtseg.live.sinks.record import Record
-from rtseg.live.sinks.snapshot import Snapshots
+from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
+from rtseg.live.sinks.record import RecordingSink
+from rtseg.live.sinks.snapshot import SnapshotSink
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -63,8 +63,8 @@ def names(folder: Path) -> list[str]:
 # Recordings
 
 
-def test_a_recording_is_one_file_that_begins_at_0_and_keeps_gaps(tmp_path: Path) -> None:
-    record = Record(str(tmp_path / "out.mp4"), open_file)
+def test_recording_starts_at_zero_and_keeps_gaps(tmp_path: Path) -> None:
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     stamps = [90_000 + 3000 * index + (450_000 if index >= 5 else 0) for index in range(10)]
     for index, pts in enumerate(stamps):
         record.write(item(index, pts=pts))
@@ -77,8 +77,8 @@ def test_a_recording_is_one_file_that_begins_at_0_and_keeps_gaps(tmp_path: Path)
     assert record.written == 10
 
 
-def test_another_size_begins_another_file(tmp_path: Path) -> None:
-    record = Record(str(tmp_path / "out.mp4"), open_file)
+def test_new_frame_size_starts_new_file(tmp_path: Path) -> None:
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     for index in range(12):
         record.write(item(index, size=(96, 64) if index < 5 or index >= 9 else (128, 96)))
     record.close()
@@ -92,8 +92,8 @@ def test_another_size_begins_another_file(tmp_path: Path) -> None:
     assert record.written == 12
 
 
-def test_segments_are_as_long_as_asked_and_lose_no_frame(tmp_path: Path) -> None:
-    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
+def test_segments_have_requested_length_and_all_frames(tmp_path: Path) -> None:
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
     for index in range(75):
         record.write(item(index))
     record.close()
@@ -104,13 +104,13 @@ def test_segments_are_as_long_as_asked_and_lose_no_frame(tmp_path: Path) -> None
     assert all(path.name.startswith("out-2") and "partial" not in path.name for path in files)
 
 
-def test_keep_removes_the_oldest_of_its_own_and_nothing_else(tmp_path: Path) -> None:
+def test_keep_removes_only_oldest_own_segments(tmp_path: Path) -> None:
     old = [tmp_path / f"out-20200101T00000{second}Z.mp4" for second in range(4)]
     cut = tmp_path / "out-20200101T000004Z.partial.mp4"
     others = [tmp_path / "out.mp4", tmp_path / "out-holiday.mp4", tmp_path / "rear-20200101T000000Z.mp4"]
     for path in (*old, cut, *others):
         path.write_bytes(b"x" * 40_000)
-    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=130_000)
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=130_000)
     for index in range(40):
         record.write(item(index))
     record.close()
@@ -121,14 +121,14 @@ def test_keep_removes_the_oldest_of_its_own_and_nothing_else(tmp_path: Path) -> 
     assert len(newest) == 2
 
 
-def test_a_folder_that_is_not_there_is_told_before_the_first_frame(tmp_path: Path) -> None:
+def test_missing_folder_raises_sink_error_before_first_frame(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="no such folder"):
-        Record(str(tmp_path / "missing" / "out.mp4"), open_file)
+        RecordingSink(str(tmp_path / "missing" / "out.mp4"), open_file)
 
 
-def written_to_avi(path: Path, seconds: list[float]) -> tuple[Record, list[tuple[int, float]]]:
+def written_to_avi(path: Path, seconds: list[float]) -> tuple[RecordingSink, list[tuple[int, float]]]:
     """A recording of pictures at these times, of a camera that states no rate; which picture is read from it, and where."""
-    record = Record(str(path), open_file)
+    record = RecordingSink(str(path), open_file)
     for index, when in enumerate(seconds):
         rendered = item(index, pts=round(when * 90_000))
         record.write(replace(rendered, info=replace(rendered.info, frame_rate=None)))
@@ -136,7 +136,7 @@ def written_to_avi(path: Path, seconds: list[float]) -> tuple[Record, list[tuple
     return record, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
 
 
-def test_an_avi_of_a_camera_whose_pictures_come_unevenly_holds_all_of_them(tmp_path: Path) -> None:
+def test_avi_keeps_all_frames_of_uneven_camera(tmp_path: Path) -> None:
     """AVI counts 25 frames a second where the camera states no rate, and the network brings two pictures at once."""
     seconds = [index / 15 - (0.06 if index in (3, 20) else 0) for index in range(40)]
     record, found = written_to_avi(tmp_path / "out.avi", seconds)
@@ -145,7 +145,7 @@ def test_an_avi_of_a_camera_whose_pictures_come_unevenly_holds_all_of_them(tmp_p
     assert (record.written, record.dropped, record.warnings) == (40, 0, ())
 
 
-def test_an_avi_of_a_camera_that_is_faster_leaves_out_frames_and_goes_on(tmp_path: Path) -> None:
+def test_avi_drops_frames_of_camera_faster_than_its_rate(tmp_path: Path) -> None:
     seconds = [index / 50 for index in range(100)]
     record, found = written_to_avi(tmp_path / "out.avi", seconds)
     assert names(tmp_path) == ["out.avi"]
@@ -160,7 +160,7 @@ def test_an_avi_of_a_camera_that_is_faster_leaves_out_frames_and_goes_on(tmp_pat
 # Options
 
 
-def test_sizes_in_bytes() -> None:
+def test_parse_bytes() -> None:
     assert [parse_bytes(text) for text in ("500MB", "10GB", "1.5T", "7", None)] == [
         500_000_000,
         10_000_000_000,
@@ -181,26 +181,26 @@ def test_sizes_in_bytes() -> None:
         (Outputs(record="out.mp4", segment_seconds=0.1), "0.1"),
     ],
 )
-def test_what_makes_no_sense_is_told(outputs: Outputs, words: str) -> None:
+def test_contradictory_options_are_refused(outputs: Outputs, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         outputs.check()
 
 
-def test_with_nothing_named_there_is_a_page_where_there_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_output_without_display_is_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     if sys.platform.startswith("linux"):
-        assert Outputs().shown_on() == ("web",)
-    assert Outputs(record="out.mp4").shown_on() == ()
-    assert Outputs(show=("web", "none"), record="out.mp4").shown_on() == ("web",)
+        assert Outputs().display_outputs() == ("web",)
+    assert Outputs(record="out.mp4").display_outputs() == ()
+    assert Outputs(show=("web", "none"), record="out.mp4").display_outputs() == ("web",)
 
 
 # Lines, snapshots, mosaic
 
 
-def test_lines_of_two_cameras_stay_whole(tmp_path: Path) -> None:
-    file = LinesFile(str(tmp_path / "lines.jsonl"))
-    one, two = JsonLines(file, CAMVID_CLASSES), JsonLines(file, CAMVID_CLASSES)
+def test_jsonl_lines_of_two_cameras_are_whole(tmp_path: Path) -> None:
+    file = JsonLinesFile(str(tmp_path / "lines.jsonl"))
+    one, two = JsonLinesSink(file, CAMVID_CLASSES), JsonLinesSink(file, CAMVID_CLASSES)
     for index in range(3):
         one.write(item(index, camera="camera0"))
         two.write(item(index, camera="camera1"))
@@ -216,23 +216,23 @@ def test_lines_of_two_cameras_stay_whole(tmp_path: Path) -> None:
     assert lines[0]["latency_ms"] >= lines[0]["age_ms"] >= 0
 
 
-def test_a_snapshot_is_what_was_shown(tmp_path: Path) -> None:
+def test_snapshot_equals_rendered_frame(tmp_path: Path) -> None:
     saved: list[Path] = []
-    sink = Snapshots(tmp_path / "pictures", saved.append)
+    sink = SnapshotSink(tmp_path / "snapshots", saved.append)
     sink.write(item(5))
     rgb = cv2.cvtColor(cv2.imread(str(saved[0])), cv2.COLOR_BGR2RGB)
     assert rgb.shape == (64, 96, 3)
     expected = picture(5).astype(int)
     for y, x in ((6, 6), (6, 90), (58, 6), (58, 90)):
         assert np.abs(rgb[y, x].astype(int) - expected[y, x]).max() <= 6
-    assert names(tmp_path / "pictures") == [saved[0].name]
+    assert names(tmp_path / "snapshots") == [saved[0].name]
 
 
-def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
+def test_mosaic_shows_each_camera_in_its_cell() -> None:
     mosaic = Mosaic(["front", "rear", "left"], cell=(192, 108))
-    mosaic.put(0, item(1))
-    mosaic.put(1, item(2))
-    whole = mosaic.put(2, item(3, size=(64, 96)))
+    mosaic.update(0, item(1))
+    mosaic.update(1, item(2))
+    whole = mosaic.update(2, item(3, size=(64, 96)))
     assert (whole.rendered.width, whole.rendered.height) == (384, 216)
     rgb = np.stack([whole.rendered.planes[2], whole.rendered.planes[0], whole.rendered.planes[1]], axis=-1).astype(int)
     for left, top, size in ((0, 0, (96, 64)), (192, 0, (96, 64)), (0, 108, (64, 96))):
@@ -247,8 +247,8 @@ def test_a_mosaic_shows_each_camera_upright_in_its_place() -> None:
         for (y, x), color in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
             assert np.abs(rgb[y, x] - color).max() <= 12
     assert rgb[108 + 50, 10].max() == 0, "beside a picture of another shape it is black"
-    mosaic.silent(1, "no pictures for 3 s")
-    dark = mosaic.put(0, item(4)).rendered.planes[0][90:100, 300:380]
+    mosaic.mark_disconnected(1, "no frames for 3 s")
+    dark = mosaic.update(0, item(4)).rendered.planes[0][90:100, 300:380]
     assert dark.mean() < whole.rendered.planes[0][90:100, 300:380].mean() / 2
 
 
@@ -257,7 +257,7 @@ def test_corners_helper_agrees() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process change its title")
-def test_passwords_are_gone_from_the_process_list() -> None:
+def test_passwords_are_removed_from_process_list() -> None:
     script = (
         "import pathlib, rtseg.core.process_title as t\n"
         "print(t.hide_passwords(), pathlib.Path('/proc/self/cmdline').read_bytes().decode().replace('\\0', ' '))"
@@ -271,9 +271,9 @@ def test_passwords_are_gone_from_the_process_list() -> None:
     assert said.rstrip().endswith("--camera 0")
 
 
-def test_a_recording_survives_a_cut(tmp_path: Path) -> None:
+def test_partial_recording_is_playable(tmp_path: Path) -> None:
     """What lies on the disk while it is being written can be played, but for the last second."""
-    record = Record(str(tmp_path / "out.mp4"), open_file)
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     for index in range(120):
         record.write(item(index))
     copy = tmp_path / "copy.mp4"

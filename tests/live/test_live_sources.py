@@ -24,9 +24,9 @@ from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.network import open_stream
 from rtseg.io.inputs.packets import DemuxedPackets
-from rtseg.live.file_playback import Paced
+from rtseg.live.file_playback import FilePlayback
 from rtseg.live.inputs import find_inputs
-from rtseg.live.reconnect import Reconnecting
+from rtseg.live.reconnect import ReconnectingSource
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,14 +53,16 @@ def rising(frames: list[Frame]) -> bool:
     return all(before.pts < after.pts for before, after in itertools.pairwise(frames))
 
 
-def reconnecting(server: TcpServer, log: list[str], **options: float) -> Reconnecting:
-    return Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append, **options)  # type: ignore[arg-type]
+def reconnecting(server: TcpServer, log: list[str], **options: float) -> ReconnectingSource:
+    return ReconnectingSource(
+        "door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append, **options
+    )  # type: ignore[arg-type]
 
 
 # Connections
 
 
-def test_tcp_gives_each_picture_with_its_time_and_then_says_that_it_ended() -> None:
+def test_tcp_stream_yields_all_frames_with_timestamps() -> None:
     chunks = encode_ts(40)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
@@ -76,7 +78,7 @@ def test_tcp_gives_each_picture_with_its_time_and_then_says_that_it_ended() -> N
     assert source.info.name == f"tcp://127.0.0.1:{server.port}"
 
 
-def test_udp_gives_pictures_and_silence_ends_it() -> None:
+def test_udp_stream_yields_frames_and_ends_after_silence() -> None:
     chunks = encode_ts(60)
     with UdpSender(paced(chunks * 2, 2)) as sender:
         source = open_stream(sender.url, timeout_seconds=TIMEOUT)
@@ -89,11 +91,11 @@ def test_udp_gives_pictures_and_silence_ends_it() -> None:
     assert "127.0.0.1" in gone
 
 
-def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
+def test_reconnects_after_rtsp_server_restart() -> None:
     chunks = encode_rtp(40, size=(320, 192))
     log: list[str] = []
     with RtspServer(lambda _: paced(chunks, 2)) as server:
-        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
         frames: list[Frame] = []
         for frame in source:
             frames.append(frame)
@@ -113,14 +115,14 @@ def test_rtsp_with_a_password_and_back_after_the_server_was_gone() -> None:
 
 
 @pytest.mark.parametrize("good", [0, 40])
-def test_frames_of_which_none_can_be_decoded_are_told_and_why(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+def test_undecodable_stream_is_reported_with_reason(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
     monkeypatch.setattr("rtseg.io.inputs.connection.UNDECODABLE_SECONDS", 0.0)
     bad = encode_rtp(80, without=(7, 8))
     if good:  # pictures first, and then slices that name parameter sets (31) which never came
         bad = encode_rtp(good) + [chunk[:17] + b"\x88\x04\0" + chunk[20:] for chunk in bad[1:]]
     log: list[str] = []
     with RtspServer(lambda number: paced(encode_rtp(10) if number else bad, 4)) as server:
-        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
+        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
         frames = list(itertools.islice(source, good + 10))
         source.close()
     assert [number_of(frame) for frame in frames] == [*range(good), *range(10)]
@@ -130,7 +132,7 @@ def test_frames_of_which_none_can_be_decoded_are_told_and_why(monkeypatch: pytes
     assert "s3cret" not in line
 
 
-def test_damage_is_counted_and_passed() -> None:
+def test_damaged_packets_lose_only_affected_frames() -> None:
     chunks = encode_ts(60)
     broken = [
         chunk if index not in (23, 24) else chunk[:188] + b"\x47\x1f\xff\x10" * 47 for index, chunk in enumerate(chunks)
@@ -144,7 +146,7 @@ def test_damage_is_counted_and_passed() -> None:
     assert 60 - len(numbers) >= 1
 
 
-def test_what_the_decoder_can_not_read_is_counted_and_passed() -> None:
+def test_undecodable_frame_counts_as_corrupt() -> None:
     chunks = encode_ts(60)
     chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
@@ -156,7 +158,7 @@ def test_what_the_decoder_can_not_read_is_counted_and_passed() -> None:
     assert len(frames) + source.corrupt == 60
 
 
-def test_a_size_that_changes_in_mid_stream_changes_the_frames() -> None:
+def test_size_change_within_stream_changes_frames() -> None:
     chunks = [*encode_ts(10), *encode_ts(10, size=(128, 96), first=10, start_seconds=1 / 3)]
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
@@ -168,7 +170,7 @@ def test_a_size_that_changes_in_mid_stream_changes_the_frames() -> None:
     assert (info.width, info.height) == (128, 96)
 
 
-def test_a_pixel_format_that_changes_in_mid_stream_changes_the_frames() -> None:
+def test_pixel_format_change_within_stream_changes_frames() -> None:
     chunks = [*encode_ts(10), *encode_ts(10, first=10, start_seconds=1 / 3, pix_fmt="yuv444p")]
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
@@ -177,7 +179,7 @@ def test_a_pixel_format_that_changes_in_mid_stream_changes_the_frames() -> None:
     assert [frame.pixel_format for frame in frames] == ["yuv420p"] * 10 + ["yuv444p"] * 10
 
 
-def test_closing_from_another_thread_ends_the_reading() -> None:
+def test_close_from_another_thread_ends_iteration() -> None:
     chunks = encode_ts(30)
     with TcpServer(lambda _: paced(chunks * 100)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
@@ -190,7 +192,7 @@ def test_closing_from_another_thread_ends_the_reading() -> None:
 # What can't be opened
 
 
-def test_nobody_there_is_told_without_the_password() -> None:
+def test_refused_connection_error_contains_no_password() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -201,7 +203,7 @@ def test_nobody_there_is_told_without_the_password() -> None:
         assert caught.value.__cause__ is None
 
 
-def test_a_silent_server_is_given_up() -> None:
+def test_open_stream_times_out_on_silent_server() -> None:
     release = threading.Event()
 
     def silent(_: int) -> Iterator[bytes]:
@@ -218,7 +220,7 @@ def test_a_silent_server_is_given_up() -> None:
     release.set()
 
 
-def test_a_playlist_can_not_make_it_read_files(tmp_path: Path) -> None:
+def test_playlist_cannot_read_local_files(tmp_path: Path) -> None:
     video = write_video(tmp_path / "private.ts")
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{video}\n#EXT-X-ENDLIST\n".encode()
     answer = b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n" + playlist
@@ -228,10 +230,10 @@ def test_a_playlist_can_not_make_it_read_files(tmp_path: Path) -> None:
                 open_stream(f"http://127.0.0.1:{server.port}/{path}", timeout_seconds=TIMEOUT)
 
 
-def test_what_is_no_input_is_told_before_anything_is_opened() -> None:
+def test_invalid_inputs_are_refused_without_opening() -> None:
     with pytest.raises(OptionError, match="--realtime"):
         find_inputs(urls=["drive.mp4"])
-    with pytest.raises(OptionError, match="named twice"):
+    with pytest.raises(OptionError, match="given twice"):
         find_inputs(cameras=["0", "/dev/video0"])
     with pytest.raises(OptionError, match="--camera 0"):
         find_inputs()
@@ -246,7 +248,7 @@ def test_what_is_no_input_is_told_before_anything_is_opened() -> None:
 # Coming back
 
 
-def test_a_server_that_goes_and_comes_is_waited_for() -> None:
+def test_reconnects_after_server_restart() -> None:
     chunks = encode_ts(30)
     log: list[str] = []
     with TcpServer(lambda _: paced(chunks, 2)) as server:
@@ -269,11 +271,11 @@ def test_a_server_that_goes_and_comes_is_waited_for() -> None:
     assert passed > 0.4
     assert source.disconnects.count >= 1
     assert 0.2 < source.disconnects.seconds <= passed + 0.05 or source.disconnects.count > 1
-    assert "trying again" in log[0]
-    assert any("pictures again" in line for line in log)
+    assert "reconnecting" in log[0]
+    assert any("frames again" in line for line in log)
 
 
-def test_a_stall_is_an_disconnect_and_a_new_connection() -> None:
+def test_stall_causes_disconnect_and_reconnect() -> None:
     chunks = encode_ts(20)
 
     def stalls(number: int) -> Iterator[bytes]:
@@ -287,7 +289,7 @@ def test_a_stall_is_an_disconnect_and_a_new_connection() -> None:
     # the stalled connection stays open: the next one is another thread's
     server_two = TcpServer(lambda _: paced(chunks, 2))
     urls = iter([server.url, *[server_two.url] * 20])
-    source = Reconnecting("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
+    source = ReconnectingSource("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
     frames = take(source, 30)
     source.close()
     never.set()
@@ -299,7 +301,7 @@ def test_a_stall_is_an_disconnect_and_a_new_connection() -> None:
     assert any("nothing came in time" in line for line in log)
 
 
-def test_no_reconnection_where_none_is_wanted() -> None:
+def test_pause_of_zero_disables_reconnecting() -> None:
     chunks = encode_ts(20)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = reconnecting(server, [], longest_pause_seconds=0)
@@ -311,17 +313,17 @@ def test_no_reconnection_where_none_is_wanted() -> None:
     assert not source.disconnects.connected
 
 
-def test_pauses_grow_and_closing_ends_the_waiting() -> None:
+def test_reconnect_pauses_grow_and_close_interrupts_them() -> None:
     tries: list[float] = []
 
     def fails() -> object:
         tries.append(time.monotonic())
         raise Disconnected("door: connection refused")
 
-    source = Reconnecting("door", fails)  # type: ignore[arg-type]
+    source = ReconnectingSource("door", fails)  # type: ignore[arg-type]
     thread = threading.Thread(target=lambda: list(source))
     thread.start()
-    assert source.tried.wait(60)
+    assert source.connect_attempted.wait(60)
     assert not source.disconnects.connected
     assert "refused" in source.disconnects.reason
     while len(tries) < 4:  # the test's own limit ends it where they never come
@@ -357,37 +359,37 @@ class Sent:
         pass
 
 
-def outages_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
+def disconnects_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
     """How many disconnects there are until the last of pictures at these distances, how long, and what is said of them."""
     log: list[str] = []
     seconds = list(itertools.accumulate(steps, initial=100.0))
-    source = Reconnecting("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
+    source = ReconnectingSource("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
     frames = take(source, len(seconds))
-    told = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
+    report = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
     source.close()
     assert len(frames) == len(seconds)
-    return told
+    return report
 
 
 @pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
-def test_a_regular_pace_is_no_disconnect(step: float) -> None:
-    assert outages_of([step] * 12) == (0, 0.0, [])
-    assert outages_of([step * factor for factor in (1, 1.4, 0.7, 1, 0.5, 1.2)]) == (0, 0.0, [])
+def test_regular_frame_interval_is_not_a_disconnect(step: float) -> None:
+    assert disconnects_of([step] * 12) == (0, 0.0, [])
+    assert disconnects_of([step * factor for factor in (1, 1.4, 0.7, 1, 0.5, 1.2)]) == (0, 0.0, [])
 
 
 @pytest.mark.parametrize(("step", "silence"), [(0.03, 1.2), (0.5, 2.0), (1.5, 5.0)])
-def test_a_silence_that_is_unusual_is_an_disconnect(step: float, silence: float) -> None:
-    count, seconds, log = outages_of([*[step] * 6, silence, *[step] * 6, silence, step])
+def test_unusually_long_gap_is_a_disconnect(step: float, silence: float) -> None:
+    count, seconds, log = disconnects_of([*[step] * 6, silence, *[step] * 6, silence, step])
     assert (count, seconds) == (2, pytest.approx(2 * silence))
-    assert log == [f"door: pictures again, after {silence:.1f} s without"] * 2
+    assert log == [f"door: frames again after {silence:.1f} s without"] * 2
 
 
-def test_a_camera_that_becomes_slow_has_disconnects_only_until_its_pace_is_known() -> None:
-    count, _, _ = outages_of([*[0.03] * 50, *[2.0] * 50])
+def test_slower_camera_has_disconnects_only_until_its_new_interval_is_measured() -> None:
+    count, _, _ = disconnects_of([*[0.03] * 50, *[2.0] * 50])
     assert 1 <= count <= 6
 
 
-def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
+def test_pts_rise_after_stream_clock_is_set_back() -> None:
     chunks = [*encode_ts(20, start_seconds=100), *encode_ts(20, first=20, start_seconds=3)]
     with TcpServer(lambda _: paced(chunks, 2)) as server:
         source = reconnecting(server, [])
@@ -403,7 +405,7 @@ def test_a_clock_that_is_set_back_does_not_turn_time_back() -> None:
 
 
 @pytest.mark.parametrize("size", [-991.6, -2000.0, 30.0])
-def test_an_rtsp_clock_that_is_set_back_is_told_with_its_size(size: float) -> None:
+def test_rtsp_clock_set_back_is_reported_with_size(size: float) -> None:
     """RTP counts in 32 bits: FFmpeg takes a clock that is set far back for one that went round."""
     step = 90_000 // 30
 
@@ -412,7 +414,7 @@ def test_an_rtsp_clock_that_is_set_back_is_told_with_its_size(size: float) -> No
 
     chunks = encode_rtp(40, stamp_of=stamp_of)
     with RtspServer(lambda _: paced(chunks, 2)) as server:
-        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
         frames = take(source, 40)
         source.close()
     assert rising(frames)
@@ -449,7 +451,7 @@ def stamps_at_30(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
 
 @pytest.mark.parametrize("outlier", [-500.0, -3.0, 5.0, 40.0, 95_000.0])
 @pytest.mark.parametrize("at", [0, 1, 15, 29])
-def test_one_wrong_time_stamp_is_no_jump_and_moves_no_other_frame(outlier: float, at: int) -> None:
+def test_single_wrong_timestamp_is_ignored(outlier: float, at: int) -> None:
     stamps: list[float | None] = [7 + index / 30 for index in range(30)]
     stamps[at] = 7 + at / 30 + outlier
     placed, clock = stamps_at_30(stamps)
@@ -458,31 +460,31 @@ def test_one_wrong_time_stamp_is_no_jump_and_moves_no_other_frame(outlier: float
 
 
 @pytest.mark.parametrize("size", [-20.0, -2.0, 60.0])
-def test_a_jump_for_good_is_counted_once_with_its_size(size: float) -> None:
+def test_permanent_clock_jump_is_counted_once_with_its_size(size: float) -> None:
     stamps: list[float | None] = [7 + index / 30 + (size if index >= 15 else 0) for index in range(30)]
     placed, clock = stamps_at_30(stamps)
     assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
     assert clock.jumps == pytest.approx([size], abs=0.001)
 
 
-def test_frames_lost_on_the_way_are_a_gap_and_no_jump() -> None:
+def test_lost_frames_are_a_gap_and_not_a_clock_jump() -> None:
     stamps: list[float | None] = [index / 30 + (5 if index >= 15 else 0) for index in range(30)]
     placed, clock = stamps_at_30(stamps)
     assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the distance stays the stream's own"
     assert clock.jumps == []
 
 
-def test_stamps_that_are_missing_are_no_jump() -> None:
+def test_missing_timestamps_are_not_clock_jumps() -> None:
     stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
     placed, clock = stamps_at_30(stamps)
     assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
     assert clock.jumps == []
 
 
-def test_an_rtsp_stream_whose_clock_did_not_jump_has_no_warning() -> None:
+def test_rtsp_stream_without_clock_jump_has_no_warning() -> None:
     chunks = encode_rtp(40, size=(320, 192))
     with OpenRtsp(lambda _: paced(chunks)) as server:
-        source = Reconnecting("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
         frames = take(source, 30)
         warnings = source.warnings
         source.close()
@@ -495,9 +497,9 @@ def test_an_rtsp_stream_whose_clock_did_not_jump_has_no_warning() -> None:
 # Files at their own pace
 
 
-def test_a_paced_file_gives_frames_no_sooner_than_they_are_due(tmp_path: Path) -> None:
+def test_file_playback_yields_frames_when_due(tmp_path: Path) -> None:
     video = write_video(tmp_path / "drive.mp4", frames=20, rate=25)
-    source = Paced(lambda: open_source(video))
+    source = FilePlayback(lambda: open_source(video))
     frames, came = [], []
     for frame in source:
         frames.append(frame)
@@ -510,9 +512,9 @@ def test_a_paced_file_gives_frames_no_sooner_than_they_are_due(tmp_path: Path) -
     assert (dues[-1] - dues[0]) / 1e9 >= 19 / 25 - 0.001
 
 
-def test_a_looped_file_goes_on_with_rising_times(tmp_path: Path) -> None:
+def test_looped_file_has_rising_pts(tmp_path: Path) -> None:
     video = write_video(tmp_path / "drive.mp4", frames=10, rate=50)
-    source = Paced(lambda: open_source(video), loop=True)
+    source = FilePlayback(lambda: open_source(video), loop=True)
     frames = take(source, 35)
     source.close()
     assert [number_of(frame) for frame in frames] == [index % 10 for index in range(35)]
@@ -521,7 +523,7 @@ def test_a_looped_file_goes_on_with_rising_times(tmp_path: Path) -> None:
     assert [frame.index for frame in frames] == list(range(35))
 
 
-def test_open_source_takes_urls_and_cameras_too() -> None:
+def test_open_source_accepts_urls_and_cameras() -> None:
     chunks = encode_ts(12)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_source(server.url)
@@ -533,7 +535,7 @@ def test_open_source_takes_urls_and_cameras_too() -> None:
 
 
 @pytest.mark.parametrize("lends", [True, False])
-def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> None:
+def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, lends: bool) -> None:
     """FFmpeg hands out V4L2's own buffers, which are unmapped on closing: whoever still reads them crashes."""
     path = tmp_path / "raw.nut"
     with av.open(str(path), "w") as container:
@@ -543,10 +545,10 @@ def test_raw_pictures_of_a_device_outlive_it(tmp_path: Path, lends: bool) -> Non
     opened = av.open(str(path))
     assert isinstance(opened, InputContainer)
     source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", lends_memory=lends)
-    picture = next(item for item in source if isinstance(item, Frame))
-    assert all(plane.flags.owndata == lends for plane in picture.planes)
+    frame = next(item for item in source if isinstance(item, Frame))
+    assert all(plane.flags.owndata == lends for plane in frame.planes)
     source.close()
-    assert all((plane == 99).all() for plane in picture.planes)
+    assert all((plane == 99).all() for plane in frame.planes)
 
 
 class OpenRtsp(RtspServer):

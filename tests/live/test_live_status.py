@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_one_line_and_events_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_one_status_line_with_events_above(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     status = Status()
@@ -31,7 +31,7 @@ def test_a_terminal_shows_one_line_and_events_above_it(monkeypatch: pytest.Monke
     assert screen.getvalue().count("\r\x1b[K") == 3
 
 
-def test_a_log_has_plain_lines_with_the_time_of_day_and_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_file_has_few_plain_lines_with_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr("sys.stderr", log)
     status = Status()
@@ -43,7 +43,7 @@ def test_a_log_has_plain_lines_with_the_time_of_day_and_few_of_them(monkeypatch:
     assert "\x1b" not in log.getvalue()
 
 
-def test_quiet_leaves_events_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_logs_only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr("sys.stderr", log)
     status = Status(quiet=True)
@@ -53,12 +53,12 @@ def test_quiet_leaves_events_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "capture" not in log.getvalue()
 
 
-def test_a_second_counts_what_came_since_the_last() -> None:
+def test_interval_report_contains_only_changes_since_last_call() -> None:
     stats = LiveStats(CAMVID_CLASSES)
-    stats.spent("infer", 0.5)
-    stats.second(read=100, dropped=40)
-    stats.spent("decode", 0.2)
-    now = stats.second(read=130, dropped=47)
+    stats.add_stage_time("infer", 0.5)
+    stats.interval_report(read=100, dropped=40)
+    stats.add_stage_time("decode", 0.2)
+    now = stats.interval_report(read=130, dropped=47)
     assert now["dropped"] == 7
     assert now["bottleneck"] == "decode"
     assert now["age_ms"] == {"p50": 0.0, "p99": 0.0, "max": 0.0}

@@ -37,8 +37,8 @@ def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
     ]
     with subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL) as server:
         os.close(write_end)
-        with os.fdopen(read_end) as said:
-            number = said.readline().strip()
+        with os.fdopen(read_end) as stderr:
+            number = stderr.readline().strip()
         yield {**os.environ, "DISPLAY": f":{number}", "QT_X11_NO_MITSHM": "1"}
         server.terminate()
 
@@ -75,7 +75,7 @@ def map_again(screen: dict[str, str]) -> None:
         time.sleep(0.5)
 
 
-def test_the_window_shows_the_picture_and_obeys_keys(screen: dict[str, str], tmp_path: Path) -> None:
+def test_window_shows_frames_and_handles_keys(screen: dict[str, str], tmp_path: Path) -> None:
     from rtseg.live.sinks.window import has_display
 
     drive = write_video(tmp_path / "drive.mp4", size=(192, 128), frames=50)
@@ -91,7 +91,7 @@ def test_the_window_shows_the_picture_and_obeys_keys(screen: dict[str, str], tmp
         "--model",
         str(MODEL),
     ]
-    command += ["--size", "96x64", "--alpha", "0", "--snapshots", str(tmp_path / "pictures")]
+    command += ["--size", "96x64", "--alpha", "0", "--snapshots", str(tmp_path / "snapshots")]
     build = cv2.getBuildInformation()
     if "GUI:                           NONE" in build:
         pytest.skip("this OpenCV is headless")
@@ -116,17 +116,17 @@ def test_the_window_shows_the_picture_and_obeys_keys(screen: dict[str, str], tmp
                 subprocess.run(["xdotool", "key", key], env=screen, timeout=120, check=True)
 
             press("s")
-            until(lambda: len(list((tmp_path / "pictures").glob("rtseg-*.png"))) == 1, process)
+            until(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 1, process)
             press("m")
             press("s")
-            until(lambda: len(list((tmp_path / "pictures").glob("rtseg-*.png"))) == 2, process)
-            first, second = sorted((tmp_path / "pictures").iterdir())
+            until(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 2, process)
+            first, second = sorted((tmp_path / "snapshots").iterdir())
             assert cv2.imread(str(first)).shape == (128, 192, 3)
             assert not np.array_equal(cv2.imread(str(first)), cv2.imread(str(second)))
             press("q")
-            said = process.communicate(timeout=120)[1]
+            stderr = process.communicate(timeout=120)[1]
         finally:
             process.kill()
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
     assert has_display() is False or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ

@@ -88,7 +88,7 @@ def check_colors(rgb: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rtmp", "rtsp", "udp"])
-def test_a_receiver_gets_the_picture(kind: str) -> None:
+def test_receiver_gets_frames(kind: str) -> None:
     port = free_port(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     url = f"{kind}://127.0.0.1:{port}" + ("" if kind == "udp" else "/live/street")
     listen = {
@@ -110,7 +110,7 @@ def test_a_receiver_gets_the_picture(kind: str) -> None:
 @pytest.mark.system("gst-launch-1.0")
 @pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
 @pytest.mark.parametrize(("mode", "reads"), [("listener", "caller"), ("caller", "listener")])
-def test_srt(secret: str, mode: str, reads: str) -> None:
+def test_srt_push(secret: str, mode: str, reads: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}", INFO, size=(160, 96))
     frames: list[Frame] = []
@@ -140,7 +140,7 @@ def test_srt(secret: str, mode: str, reads: str) -> None:
 
 
 @pytest.mark.system("gst-launch-1.0")
-def test_nothing_is_said_to_be_sent_by_srt_where_nobody_listens() -> None:
+def test_srt_without_receiver_counts_no_frame_as_written() -> None:
     """GStreamer takes frames while it still connects."""
     sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
     offered = itertools.count()
@@ -148,11 +148,11 @@ def test_nothing_is_said_to_be_sent_by_srt_where_nobody_listens() -> None:
     assert sink.written == 0
     assert sink.dropped == next(offered) > 1
     (line,) = sink.warnings
-    assert line.startswith(f"{sink.name}: 1 disconnect; the last: GStreamer ended: ")
+    assert line.startswith(f"{sink.name}: 1 disconnect; last reason: GStreamer ended: ")
     sink.close()
 
 
-def test_a_receiver_that_comes_late_and_goes_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_connects_to_late_receiver_and_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_LONGEST_PAUSE_SECONDS", 0.5)
     port = free_port()
     url = f"rtmp://127.0.0.1:{port}/live/street"
@@ -169,7 +169,7 @@ def test_a_receiver_that_comes_late_and_goes_is_found_again(monkeypatch: pytest.
     assert "disconnects" in sink.warnings[0]
 
 
-def test_a_receiver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_times_out_on_unresponsive_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = PushSink(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live/x", INFO, size=(160, 96))
@@ -178,7 +178,7 @@ def test_a_receiver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
         sink.close()
 
 
-def test_secrets_stay_out_of_names_and_warnings() -> None:
+def test_push_name_and_warnings_contain_no_secrets() -> None:
     sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
     sink.write(rendered(0))
     said = sink.name + "".join(sink.warnings)
@@ -188,6 +188,6 @@ def test_secrets_stay_out_of_names_and_warnings() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://host/x", "rtsp:///x", "file.mp4", ""])
-def test_other_urls_are_refused(url: str) -> None:
+def test_unsupported_push_urls_are_refused(url: str) -> None:
     with pytest.raises(OptionError, match="--push"):
         PushSink(url, INFO, size=(160, 96))

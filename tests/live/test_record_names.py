@@ -13,9 +13,9 @@ from test_live_sinks import item, names, open_file
 from rtseg.core.errors import SinkError
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.outputs.partial_file import Partial
-from rtseg.live.sinks.jsonl import JsonLines, LinesFile
-from rtseg.live.sinks.record import Record
-from rtseg.live.sinks.snapshot import Snapshots
+from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
+from rtseg.live.sinks.record import RecordingSink
+from rtseg.live.sinks.snapshot import SnapshotSink
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -28,16 +28,14 @@ class _Clock(datetime):
         return datetime(2026, 11, 22, 14, 40, 12, 345_000, tzinfo=timezone.utc)
 
 
-def test_a_run_in_the_same_second_keeps_the_segments_of_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_in_same_second_keeps_segments_of_previous_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what a kill left of one: it can still be played."""
     monkeypatch.setattr("rtseg.live.sinks.record.datetime", _Clock)
     stem = "out-20261122T144012Z"
     earlier = {f"{stem}.mp4": b"whole", f"{stem}-2.partial.mp4": b"what a kill left"}
     for name, data in earlier.items():
         (tmp_path / name).write_bytes(data)
-    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
     for number in range(40):
         record.write(item(number))
     record.close()
@@ -46,9 +44,9 @@ def test_a_run_in_the_same_second_keeps_the_segments_of_the_one_before(
     assert len(read(tmp_path / f"{stem}-3.mp4")) == 30
 
 
-def test_a_new_size_takes_the_next_free_name(tmp_path: Path) -> None:
+def test_new_frame_size_uses_next_free_name(tmp_path: Path) -> None:
     (tmp_path / "out-2.mp4").write_bytes(b"the user's")
-    record = Record(str(tmp_path / "out.mp4"), open_file)
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     record.write(item(0))
     record.write(item(1, size=(128, 96)))
     record.close()
@@ -56,7 +54,7 @@ def test_a_new_size_takes_the_next_free_name(tmp_path: Path) -> None:
     assert (tmp_path / "out-2.mp4").read_bytes() == b"the user's"
 
 
-def test_keep_removes_neither_links_nor_folders_nor_other_recordings(tmp_path: Path) -> None:
+def test_keep_does_not_remove_links_folders_or_other_recordings(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     archived = tmp_path / "elsewhere" / "archived.mp4"
     archived.write_bytes(bytes(10**6))
@@ -71,35 +69,35 @@ def test_keep_removes_neither_links_nor_folders_nor_other_recordings(tmp_path: P
         (tmp_path / name).write_bytes(bytes(10**6))
     (tmp_path / "out-20200103T000000Z.mp4").write_bytes(bytes(10**6))
     before = names(tmp_path)
-    record = Record(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=100_000)
+    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=100_000)
     record.write(item(0))
     record.close()
     assert set(before) - set(names(tmp_path)) == {"out-20200103T000000Z.mp4"}
     assert archived.stat().st_size == 10**6
 
 
-def test_an_earlier_file_of_lines_stays_until_the_first_line(tmp_path: Path) -> None:
+def test_existing_jsonl_file_is_kept_until_first_line(tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     file.write_text('{"index": 0}\n')
-    failed = LinesFile(str(file))
-    JsonLines(failed, CAMVID_CLASSES).abort()
+    failed = JsonLinesFile(str(file))
+    JsonLinesSink(failed, CAMVID_CLASSES).abort()
     assert file.read_text() == '{"index": 0}\n'
-    lines = LinesFile(str(file))
-    one = JsonLines(lines, CAMVID_CLASSES)
+    lines = JsonLinesFile(str(file))
+    one = JsonLinesSink(lines, CAMVID_CLASSES)
     for number in (1, 2):
         one.write(item(number))
     one.close()
     assert ['"index": 1' in line for line in file.read_text().splitlines()] == [True, False]
 
 
-def test_two_snapshots_in_the_same_millisecond_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshots_in_same_millisecond_have_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.live.sinks.snapshot.datetime", _Clock)
     for _ in range(2):
-        Snapshots(tmp_path).write(item(0))
+        SnapshotSink(tmp_path).write(item(0))
     assert names(tmp_path) == ["rtseg-20261122-144012-345-2.png", "rtseg-20261122-144012-345.png"]
 
 
-def test_no_overwrite_holds_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_overwrite_on_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """exFAT, as on memory cards."""
 
     def no_links(*_: object, **__: object) -> None:

@@ -22,9 +22,9 @@ from rtseg.core.color import rgb_to_planes
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, SegmentedFrame
 from rtseg.core.palette import load_palette
-from rtseg.live.controls import Controls, LiveNumbers
+from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.live.sinks.web import MAX_CONNECTIONS, WebSink, bgr_of, parse_address
+from rtseg.live.sinks.web import MAX_CONNECTIONS, WebSink, parse_address, to_bgr
 from rtseg.synthetic import SyntheticDrive
 
 pytestmark = pytest.mark.timeout(180)
@@ -56,11 +56,11 @@ class Page:
     """A running page, and a client that says what a browser on this machine would say."""
 
     def __init__(self, **options: Any) -> None:
-        self.controls, self.numbers = Controls(), LiveNumbers()
+        self.controls, self.metrics = Controls(), LiveMetrics()
         options.setdefault("address", "127.0.0.1:0")
-        self.sink = WebSink(self.controls, self.numbers, **options)
+        self.sink = WebSink(self.controls, self.metrics, **options)
 
-    def ask(
+    def request(
         self, path: str, headers: dict[str, str] | None = None, body: Any = None, method: str | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.sink.port, timeout=120)
@@ -125,20 +125,20 @@ class Stream:
 # What they get
 
 
-def test_the_page_and_its_parts(page: Page) -> None:
+def test_page_files_are_served_with_security_headers(page: Page) -> None:
     for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
-        status, headers, body = page.ask(path)
+        status, headers, body = page.request(path)
         assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "unsafe" not in headers["Content-Security-Policy"]
         assert len(body) > 500
-    assert page.ask("/../web.py")[0] == 404
-    assert page.ask("/page/page.css")[0] == 404
+    assert page.request("/../web.py")[0] == 404
+    assert page.request("/page/page.css")[0] == 404
     assert page.sink.url == f"http://127.0.0.1:{page.sink.port}/"
 
 
-def test_the_stream_shows_each_new_picture_without_waiting_for_the_next(page: Page) -> None:
+def test_mjpeg_stream_sends_each_frame_immediately(page: Page) -> None:
     page.sink.write(item(200))
     stream = Stream(page)
     assert abs(int(stream.picture()[48, 80, 2]) - 200) < 8
@@ -151,51 +151,56 @@ def test_the_stream_shows_each_new_picture_without_waiting_for_the_next(page: Pa
     assert page.sink.written == 4
 
 
-def test_colors_are_right_for_matrix_and_range() -> None:
+def test_to_bgr_for_each_matrix_and_range() -> None:
     for matrix, full in (("bt601", False), ("bt709", False), ("bt709", True)):
         color = Color(matrix, full)  # type: ignore[arg-type]
         y, u, v = (int(value) for value in rgb_to_planes(np.array([[200, 60, 30]], np.uint8), color)[0])
         planes = np.full((96, 160), y, np.uint8), np.full((48, 80), u, np.uint8), np.full((48, 80), v, np.uint8)
         frame = Frame(planes, "yuv420p", color, 0, Fraction(1, 30), 0)
-        assert np.abs(bgr_of(frame)[40, 40].astype(int) - (30, 60, 200)).max() <= 3
+        assert np.abs(to_bgr(frame)[40, 40].astype(int) - (30, 60, 200)).max() <= 3
 
 
-def test_large_pictures_are_scaled_for_the_page_and_whole_as_snapshot(page: Page) -> None:
+def test_large_frames_are_scaled_on_page_and_full_size_in_snapshot(page: Page) -> None:
     page.sink.write(item(90, (1600, 900)))
     stream = Stream(page)
     assert stream.picture().shape == (720, 1280, 3)
     stream.close()
-    status, headers, body = page.ask("/snapshot.png")
+    status, headers, body = page.request("/snapshot.png")
     assert (status, headers["Content-Type"]) == (200, "image/png")
     picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (900, 1600, 3)
     assert (picture == (0, 0, 90)).all()
 
 
-def test_before_the_first_picture(page: Page) -> None:
-    assert page.ask("/snapshot.png")[0] == 503
-    assert json.loads(page.ask("/stats")[2]) == {}
-    assert page.ask("/metrics")[0] == 200
+def test_requests_before_first_frame(page: Page) -> None:
+    assert page.request("/snapshot.png")[0] == 503
+    assert json.loads(page.request("/stats")[2]) == {}
+    assert page.request("/metrics")[0] == 200
 
 
-def test_stats_are_the_numbers(page: Page) -> None:
-    page.numbers.publish(NUMBERS)
-    status, headers, body = page.ask("/stats")
+def test_stats_request_returns_report(page: Page) -> None:
+    page.metrics.publish(NUMBERS)
+    status, headers, body = page.request("/stats")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert json.loads(body) == NUMBERS
     name = os.fsdecode(b"caf\xe9.mp4")  # a file's name may be no UTF-8
-    page.numbers.publish({"input": name})
-    status, _, body = page.ask("/stats")
+    page.metrics.publish({"input": name})
+    status, _, body = page.request("/stats")
     assert (status, json.loads(body)) == (200, {"input": name})
 
 
-def test_controls_are_read_and_set(page: Page) -> None:
-    assert json.loads(page.ask("/controls")[2]) == {"view": "overlay", "alpha": 0.5, "legend": False, "paused": False}
-    status, _, body = page.ask("/controls", body={"view": "mask", "alpha": 0.8, "legend": True})
+def test_controls_request_reads_and_changes_settings(page: Page) -> None:
+    assert json.loads(page.request("/controls")[2]) == {
+        "view": "overlay",
+        "alpha": 0.5,
+        "legend": False,
+        "paused": False,
+    }
+    status, _, body = page.request("/controls", body={"view": "mask", "alpha": 0.8, "legend": True})
     assert (status, json.loads(body)["view"]) == (200, "mask")
-    wanted = page.controls.wanted
-    assert (wanted.view, wanted.alpha, wanted.legend, wanted.paused) == ("mask", 0.8, True, False)
-    assert page.ask("/controls/snapshot", body={})[0] == 202
+    settings = page.controls.settings
+    assert (settings.view, settings.alpha, settings.legend, settings.paused) == ("mask", 0.8, True, False)
+    assert page.request("/controls/snapshot", body={})[0] == 202
     assert page.controls.take_snapshot_request()
 
 
@@ -215,25 +220,25 @@ def test_controls_are_read_and_set(page: Page) -> None:
         b"\xff",
     ],
 )
-def test_nonsense_is_refused_and_changes_nothing(page: Page, body: Any) -> None:
-    before = page.controls.wanted
-    status, _, answer = page.ask("/controls", body=body)
+def test_invalid_settings_are_refused(page: Page, body: Any) -> None:
+    before = page.controls.settings
+    status, _, answer = page.request("/controls", body=body)
     assert status == 400
     assert json.loads(answer)["error"]
-    assert page.controls.wanted == before
+    assert page.controls.settings == before
 
 
-def test_large_and_unknown_requests(page: Page) -> None:
-    assert page.ask("/controls", body=b"x" * 5000)[0] == 413
-    assert page.ask("/quit", body={})[0] == 404
-    assert page.ask("/controls", method="PUT")[0] == 501
-    assert page.ask("/controls", {"Content-Type": "text/plain"}, {"view": "mask"})[0] == 415
-    assert page.controls.wanted.view == "overlay"
+def test_large_and_unknown_requests_are_refused(page: Page) -> None:
+    assert page.request("/controls", body=b"x" * 5000)[0] == 413
+    assert page.request("/quit", body={})[0] == 404
+    assert page.request("/controls", method="PUT")[0] == 501
+    assert page.request("/controls", {"Content-Type": "text/plain"}, {"view": "mask"})[0] == 415
+    assert page.controls.settings.view == "overlay"
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:
-    page.numbers.publish({**NUMBERS, "device": 'a "b"\\c\nd'})
-    status, headers, body = page.ask("/metrics")
+    page.metrics.publish({**NUMBERS, "device": 'a "b"\\c\nd'})
+    status, headers, body = page.request("/metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     lines = body.decode().splitlines()
@@ -258,11 +263,11 @@ def test_metrics_of_several_cameras() -> None:
     assert text.count("# TYPE rtseg_connected gauge") == 1
 
 
-def test_healthz_tells_a_living_run_from_a_stalled_one(page: Page) -> None:
-    threading.Timer(0.3, page.numbers.publish, ({"disconnects": {"connected": False}},)).start()
-    status, _, body = page.ask("/healthz")
+def test_healthz_detects_stalled_run(page: Page) -> None:
+    threading.Timer(0.3, page.metrics.publish, ({"disconnects": {"connected": False}},)).start()
+    status, _, body = page.request("/healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok", "connected": False})
-    status, _, body = page.ask("/healthz")
+    status, _, body = page.request("/healthz")
     assert (status, json.loads(body)["status"]) == (503, "stalled")
 
 
@@ -272,14 +277,14 @@ def test_healthz_tells_a_living_run_from_a_stalled_one(page: Page) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.0.2.7", "", "[::2]"]
 )
-def test_requests_for_other_names_are_refused(page: Page, host: str) -> None:
+def test_requests_for_other_host_names_are_refused(page: Page, host: str) -> None:
     for path in ("/", "/stats", "/stream.mjpg", "/metrics", "/healthz"):
-        assert page.ask(path, {"Host": host})[0] == 421
+        assert page.request(path, {"Host": host})[0] == 421
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:9000", "LOCALHOST:1", "127.0.0.1", "[::1]:8080"])
-def test_the_loopback_has_these_names(page: Page, host: str) -> None:
-    assert page.ask("/stats", {"Host": host})[0] == 200
+def test_loopback_host_names_are_accepted(page: Page, host: str) -> None:
+    assert page.request("/stats", {"Host": host})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -293,19 +298,19 @@ def test_the_loopback_has_these_names(page: Page, host: str) -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_requests_of_other_sites_are_refused(page: Page, headers: dict[str, str]) -> None:
-    assert page.ask("/controls", {"Host": "localhost", **headers}, {"view": "mask"})[0] == 403
-    assert page.ask("/stats", {"Host": "localhost", **headers})[0] == 403
-    assert page.ask("/stream.mjpg", {"Host": "localhost", **headers})[0] == 403
-    assert page.controls.wanted.view == "overlay"
+def test_cross_site_requests_are_refused(page: Page, headers: dict[str, str]) -> None:
+    assert page.request("/controls", {"Host": "localhost", **headers}, {"view": "mask"})[0] == 403
+    assert page.request("/stats", {"Host": "localhost", **headers})[0] == 403
+    assert page.request("/stream.mjpg", {"Host": "localhost", **headers})[0] == 403
+    assert page.controls.settings.view == "overlay"
 
 
-def test_our_own_page_may(page: Page) -> None:
+def test_same_origin_request_is_accepted(page: Page) -> None:
     headers = {"Host": "localhost:9000", "Origin": "http://localhost:9000", "Sec-Fetch-Site": "same-origin"}
-    assert page.ask("/controls", headers, {"view": "mask"})[0] == 200
+    assert page.request("/controls", headers, {"view": "mask"})[0] == 200
 
 
-def test_elsewhere_than_on_loopback_a_token_is_needed() -> None:
+def test_token_is_required_outside_loopback() -> None:
     page = Page(address="0.0.0.0:0")
     try:
         token = page.sink.token
@@ -323,29 +328,29 @@ def test_elsewhere_than_on_loopback_a_token_is_needed() -> None:
             "/?token=",
             "/?token=no",
         ):
-            assert page.ask(path)[0] == 401
-        assert page.ask("/controls", body={"view": "mask"})[0] == 401
-        assert page.controls.wanted.view == "overlay"
-        assert page.ask("/healthz")[0] in (200, 503)
-        assert page.ask(f"/stats?token={token}")[0] == 200
-        assert page.ask("/stats", {"Authorization": f"Bearer {token}"})[0] == 200
-        assert page.ask("/stats", {"Host": "evil.example", "Authorization": f"Bearer {token}"})[0] == 421
-        status, headers, _ = page.ask(f"/?token={token}")
+            assert page.request(path)[0] == 401
+        assert page.request("/controls", body={"view": "mask"})[0] == 401
+        assert page.controls.settings.view == "overlay"
+        assert page.request("/healthz")[0] in (200, 503)
+        assert page.request(f"/stats?token={token}")[0] == 200
+        assert page.request("/stats", {"Authorization": f"Bearer {token}"})[0] == 200
+        assert page.request("/stats", {"Host": "evil.example", "Authorization": f"Bearer {token}"})[0] == 421
+        status, headers, _ = page.request(f"/?token={token}")
         assert (status, headers["Location"]) == (303, "/")
         assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
         cookie = {"Cookie": headers["Set-Cookie"].split(";")[0]}
-        assert page.ask("/", cookie)[0] == 200
-        assert page.ask("/stats", cookie)[0] == 200
+        assert page.request("/", cookie)[0] == 200
+        assert page.request("/stats", cookie)[0] == 200
     finally:
         page.sink.close()
 
 
-def test_a_token_of_ones_own() -> None:
+def test_custom_token_is_required() -> None:
     page = Page(token="abc-123_x")
     try:
         assert page.sink.url.endswith("/?token=abc-123_x")
-        assert page.ask("/stats")[0] == 401
-        assert page.ask("/stats?token=abc-123_x")[0] == 200
+        assert page.request("/stats")[0] == 401
+        assert page.request("/stats?token=abc-123_x")[0] == 200
     finally:
         page.sink.close()
     for token in ("", "a b", "a;b", "ä"):
@@ -363,17 +368,17 @@ def test_a_token_of_ones_own() -> None:
         ("car.local:1", ("car.local", 1)),
     ],
 )
-def test_addresses(address: str, expected: tuple[str, int]) -> None:
+def test_parse_address(address: str, expected: tuple[str, int]) -> None:
     assert parse_address(address) == expected
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "1.2.3.4:x", "::1:80", "1.2.3.4:70000", "1.2.3.4:-1"])
-def test_addresses_that_are_none(address: str) -> None:
+def test_parse_address_rejects_invalid_text(address: str) -> None:
     with pytest.raises(OptionError, match="HOST:PORT"):
         parse_address(address)
 
 
-def test_a_port_that_is_taken(page: Page) -> None:
+def test_port_in_use_raises_sink_error(page: Page) -> None:
     with pytest.raises(SinkError, match=f"127.0.0.1:{page.sink.port}.*address already in use"):
         Page(address=f"127.0.0.1:{page.sink.port}")
 
@@ -381,7 +386,7 @@ def test_a_port_that_is_taken(page: Page) -> None:
 # Nobody slows the run
 
 
-def test_a_client_that_does_not_read_slows_nobody(page: Page) -> None:
+def test_client_that_does_not_read_does_not_slow_down_others(page: Page) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3, 720, 1280), dtype=np.uint8)
     frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
     large = SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
@@ -397,7 +402,7 @@ def test_a_client_that_does_not_read_slows_nobody(page: Page) -> None:
     reader.close()
 
 
-def test_nothing_is_encoded_while_nobody_looks(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_frame_is_encoded_without_clients(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
     monkeypatch.setattr("rtseg.live.sinks.web.cv2.imencode", lambda *a: encoded.append(a))
     for _ in range(50):
@@ -405,7 +410,7 @@ def test_nothing_is_encoded_while_nobody_looks(page: Page, monkeypatch: pytest.M
     assert encoded == []
 
 
-def test_too_many_connections_are_closed_and_the_page_goes_on(page: Page) -> None:
+def test_excess_connections_are_closed(page: Page) -> None:
     idle = [socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) for _ in range(MAX_CONNECTIONS)]
     deadline = time.monotonic() + 120
     while len(page.sink._server._connections) < MAX_CONNECTIONS and time.monotonic() < deadline:
@@ -416,10 +421,10 @@ def test_too_many_connections_are_closed_and_the_page_goes_on(page: Page) -> Non
         each.close()
     while page.sink._server._connections and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert page.ask("/stats")[0] == 200
+    assert page.request("/stats")[0] == 200
 
 
-def test_close_ends_all_at_once_with_clients_connected(page: Page) -> None:
+def test_close_disconnects_clients_immediately(page: Page) -> None:
     page.sink.write(item())
     stream = Stream(page)
     stream.picture()
@@ -429,7 +434,7 @@ def test_close_ends_all_at_once_with_clients_connected(page: Page) -> None:
         pass  # the stream ends
     stream.close()
     with pytest.raises(OSError):
-        page.ask("/stats")
+        page.request("/stats")
     Page(address=f"127.0.0.1:{page.sink.port}").sink.close()  # the port is free again
 
 
@@ -437,7 +442,7 @@ def test_close_ends_all_at_once_with_clients_connected(page: Page) -> None:
 
 
 @pytest.mark.system("chromium", "chromedriver")
-def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path: Path) -> None:
+def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> None:
     page = Page(palette=load_palette("street", SyntheticDrive.classes, None))
     stop = threading.Event()
     more: dict[str, Any] = {}
@@ -449,17 +454,17 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             count += 1
             if count % 5 == 0:
                 now = {**NUMBERS["now"], "shown_fps": 10 + count / 5}
-                page.numbers.publish({**NUMBERS, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
+                page.metrics.publish({**NUMBERS, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         with Browser(tmp_path / "profile") as browser:
             browser.open(page.sink.url)
-            browser.wait_for("return document.getElementById('picture').naturalWidth === 160")
+            browser.wait_for("return document.getElementById('frame').naturalWidth === 160")
             pixel = """
                 const c = document.createElement('canvas'); c.width = c.height = 1; const x = c.getContext('2d');
-                x.drawImage(document.getElementById('picture'), 0, 0, 1, 1); return x.getImageData(0, 0, 1, 1).data[0];"""
+                x.drawImage(document.getElementById('frame'), 0, 0, 1, 1); return x.getImageData(0, 0, 1, 1).data[0];"""
             seen: set[bool] = set()
             deadline = time.monotonic() + 120
             while len(seen) < 2:
@@ -471,23 +476,23 @@ def test_in_chromium_the_picture_moves_numbers_change_and_controls_act(tmp_path:
             more["items"] = [
                 {"camera": name, "disconnects": {"connected": name != "door"}} for name in ("yard", "door")
             ]
-            browser.wait_for("return document.getElementById('state').textContent === 'live, door lost'")
+            browser.wait_for("return document.getElementById('state').textContent === 'live, door disconnected'")
             browser.click("[data-view='mask']")
             browser.wait_for(
                 "return document.querySelector('[data-view=mask]').getAttribute('aria-checked') === 'true'"
             )
-            assert page.controls.wanted.view == "mask"
+            assert page.controls.settings.view == "mask"
             browser.run(
                 "const a = document.getElementById('alpha'); a.value = 0.75; a.dispatchEvent(new Event('input'))"
             )
             browser.click("#legend")
             browser.click("#pause")
-            browser.wait_for("return document.getElementById('pause').textContent === 'Go on'")
-            wanted = page.controls.wanted
-            assert (wanted.view, wanted.alpha, wanted.legend, wanted.paused) == ("mask", 0.75, True, True)
+            browser.wait_for("return document.getElementById('pause').textContent === 'Resume'")
+            settings = page.controls.settings
+            assert (settings.view, settings.alpha, settings.legend, settings.paused) == ("mask", 0.75, True, True)
             # Names of cameras and classes are text, whatever they hold.
             assert browser.run("return document.title") == "rtseg live"
-            assert EVIL in browser.run("return document.getElementById('what').textContent")
+            assert EVIL in browser.run("return document.getElementById('run-info').textContent")
             assert browser.run("return document.querySelectorAll('img').length") == 1
             assert browser.run("return document.querySelectorAll('#classes li').length") == 2
             page.sink.close()

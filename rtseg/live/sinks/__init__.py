@@ -1,1 +1,1 @@
-"""Outputs of `rtseg live`: web page, window, recording, push, snapshots, JSON lines."""
+"""Sinks of a live run: web page, window, recording, push, snapshots, JSON lines."""

@@ -1,4 +1,4 @@
-"""One line of JSON for each frame: when it was, how old it is, and what it shows."""
+"""JSON Lines output: timestamp, age and class shares of each frame."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from rtseg.core.frame import Passthrough, SegmentedFrame
 from rtseg.live.live_frame import LiveFrame, class_shares
 
 
-class LinesFile:
-    """A file of lines that several cameras write into, each line whole; `-` is standard output."""
+class JsonLinesFile:
+    """File of lines that several cameras may write to, one whole line at a time; `-` is standard output."""
 
     def __init__(self, path: str) -> None:
-        """Opens it. What was in it is replaced by the first line: a run that fails before leaves it as it was.
+        """Open the file. The first line replaces its contents; a run that fails earlier leaves it unchanged.
 
         Raises:
-            SinkError: it can't be written.
+            SinkError: the file can't be written.
         """
         self.path = path
         self._lock = threading.Lock()
         self._users = 0
         try:
             self._file: IO[str] = sys.stdout if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115
-            # A device or a pipe holds nothing that could be replaced.
-            self._empties = path != "-" and Path(path).is_file()
+            # A device or a pipe has no contents to replace.
+            self._truncate_first = path != "-" and Path(path).is_file()
         except OSError as error:
             raise SinkError(f"can't write {path}: {error.strerror}") from error
 
     def add(self) -> None:
-        """One more writes into it."""
+        """Register a writer."""
         self._users += 1
 
     def write(self, line: str) -> None:
-        """Writes a line so that a reader has it at once. Raises SinkError."""
+        """Write a line and flush it. Raises SinkError."""
         try:
             with self._lock:
-                if self._empties:
-                    self._empties = False
+                if self._truncate_first:
+                    self._truncate_first = False
                     self._file.truncate(0)
                 self._file.write(line + "\n")
                 self._file.flush()
@@ -51,37 +51,37 @@ class LinesFile:
             raise SinkError(f"can't write {self.path}: {text}") from error
 
     def close(self) -> None:
-        """One less writes into it; after the last it is closed."""
+        """Unregister a writer; the last one closes the file."""
         with self._lock:
             self._users -= 1
             if not self._users and self._file is not sys.stdout:
                 self._file.close()
 
 
-class JsonLines:
-    """A camera's lines. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.LiveFrame`.
+class JsonLinesSink:
+    """JSON lines of one camera. Implements `rtseg.io.outputs.Sink` for `rtseg.live.live_frame.LiveFrame`.
 
-    Fields: `camera`; `index` of the frame among those decoded; `pts`, seconds of the stream; `time`, when the line was
-    written, UTC; `age_ms`, how old the picture was when the network took it; `infer_ms`; `latency_ms`, how old it was when
-    the line was written; `classes`, the share of each class in the picture, those that are there.
+    Fields: `camera`; `index` of the frame among the decoded ones; `pts`, stream time in seconds; `time`, UTC time of the
+    line; `age_ms`, age of the frame at the start of the inference; `infer_ms`; `latency_ms`, age of the frame when the line
+    is written; `classes`, the share of each class that is in the frame.
     """
 
-    def __init__(self, file: LinesFile, classes: tuple[str, ...]) -> None:
-        """Writes into `file`, with these names of the classes."""
+    def __init__(self, file: JsonLinesFile, classes: tuple[str, ...]) -> None:
+        """Register as a writer of `file`; `classes` are the class names of the model."""
         self.name = "standard output" if file.path == "-" else Path(file.path).name
         self.written = 0
         self._file, self._classes = file, classes
         file.add()
 
     def write(self, item: SegmentedFrame) -> None:
-        """Writes one line. Raises SinkError."""
+        """Write one line. Raises SinkError."""
         assert isinstance(item, LiveFrame)
         line = {
             "camera": item.camera,
             "index": item.frame.index,
             "pts": round(item.frame.pts_seconds, 6),
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "age_ms": round(item.waited_ms, 2),
+            "age_ms": round(item.age_at_inference_ms, 2),
             "infer_ms": round(item.infer_ms, 2),
             "latency_ms": round(item.age_ms, 2),
             "classes": class_shares(item.classes, self._classes),
@@ -90,12 +90,12 @@ class JsonLines:
         self.written += 1
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Lines hold no other streams."""
+        """Ignore other streams."""
 
     def close(self) -> None:
-        """The file stays as it is."""
+        """Unregister from the file, which keeps its lines."""
         self._file.close()
 
     def abort(self) -> None:
-        """The file stays as it is."""
+        """Unregister from the file, which keeps its lines."""
         self._file.close()

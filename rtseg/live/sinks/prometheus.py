@@ -1,4 +1,4 @@
-"""The numbers of a live run as Prometheus reads them.
+"""Metrics of a live run for Prometheus.
 
 Text exposition format 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/. Units are seconds and counts.
 """
@@ -9,68 +9,68 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _HELP = {
-    "rtseg_info": ("gauge", "What runs; always 1."),
-    "rtseg_uptime_seconds": ("counter", "Time since the run began, without start-up."),
-    "rtseg_frames_total": ("counter", "Frames by what became of them."),
+    "rtseg_info": ("gauge", "Version, model, backend and device as labels; the value is 1."),
+    "rtseg_uptime_seconds": ("counter", "Duration of the run, excluding start-up."),
+    "rtseg_frames_total": ("counter", "Frames by result: read, segmented, written, dropped, corrupt, stale."),
     "rtseg_capture_fps": ("gauge", "Frames decoded in the last second."),
-    "rtseg_shown_fps": ("gauge", "Frames that left the last sink in the last second."),
-    "rtseg_age_seconds": ("gauge", "From capture to the last sink's output, in the last second."),
-    "rtseg_engine_seconds": ("gauge", "Mean time of one inference in the last second."),
-    "rtseg_stage_busy_ratio": ("gauge", "Share of the run in which a stage worked."),
-    "rtseg_class_ratio": ("gauge", "Share of the newest picture by class."),
-    "rtseg_disconnects_total": ("counter", "Times that a camera was lost."),
-    "rtseg_disconnect_seconds_total": ("counter", "Time without a camera."),
-    "rtseg_connected": ("gauge", "Whether the camera delivers."),
-    "rtseg_sink_frames_total": ("counter", "Frames of each sink by what became of them."),
+    "rtseg_shown_fps": ("gauge", "Frames written by their last sink in the last second."),
+    "rtseg_age_seconds": ("gauge", "Time from capture to the output of the last sink, in the last second."),
+    "rtseg_engine_seconds": ("gauge", "Mean duration of one inference in the last second."),
+    "rtseg_stage_busy_ratio": ("gauge", "Share of the run in which a stage was busy."),
+    "rtseg_class_ratio": ("gauge", "Share of the pixels of the latest frame by class."),
+    "rtseg_disconnects_total": ("counter", "Number of disconnects of a camera."),
+    "rtseg_disconnect_seconds_total": ("counter", "Total length of the disconnects of a camera."),
+    "rtseg_connected": ("gauge", "1 if the camera is connected, else 0."),
+    "rtseg_sink_frames_total": ("counter", "Frames of each sink by result: written, dropped."),
     "rtseg_device": ("gauge", "Temperature (celsius), power (watts), load (ratio) and clocks (hertz) of the device."),
-    "rtseg_peak_memory_bytes": ("gauge", "Largest resident memory so far."),
+    "rtseg_peak_memory_bytes": ("gauge", "Peak resident memory."),
 }
 
 Sample = tuple[str, Mapping[str, str], float]
 
 
-def exposition(numbers: Mapping[str, Any]) -> str:
-    """The metrics of one run.
+def exposition(report: Mapping[str, Any]) -> str:
+    """Return the metrics of a run in the text exposition format.
 
     Args:
-        numbers: as `rtseg.live.controls.LiveNumbers` describes them; what is missing is left out.
+        report: report of the run, see `rtseg.live.controls.LiveMetrics`. Missing fields are omitted.
     """
     samples: dict[str, list[Sample]] = {}
-    for sample in _samples(numbers):
+    for sample in _samples(report):
         samples.setdefault(sample[0], []).append(sample)
     lines = []
-    for name, (kind, text) in _HELP.items():
+    for name, (metric_type, text) in _HELP.items():
         if name in samples:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {metric_type}"]
             lines += [_line(*sample) for sample in samples[name]]
     return "\n".join(lines) + "\n"
 
 
-def _samples(numbers: Mapping[str, Any]) -> Iterator[Sample]:
-    identity = {key: str(numbers[key]) for key in ("model", "backend", "precision", "device") if numbers.get(key)}
-    if "rtseg" in numbers:
-        yield "rtseg_info", {"version": str(numbers["rtseg"]), **identity}, 1
-    items = numbers.get("items") or [numbers]
+def _samples(report: Mapping[str, Any]) -> Iterator[Sample]:
+    identity = {key: str(report[key]) for key in ("model", "backend", "precision", "device") if report.get(key)}
+    if "rtseg" in report:
+        yield "rtseg_info", {"version": str(report["rtseg"]), **identity}, 1
+    items = report.get("items") or [report]
     for number, item in enumerate(items):
-        yield from _of_camera(item, {"camera": str(item.get("camera") or item.get("input") or number)})
-    if "seconds" in numbers:
-        yield "rtseg_uptime_seconds", {}, numbers["seconds"]
-    if "peak_rss_mib" in numbers:
-        yield "rtseg_peak_memory_bytes", {}, numbers["peak_rss_mib"] * 2**20
-    for stage, values in numbers.get("stages", {}).items():
+        yield from _camera_samples(item, {"camera": str(item.get("camera") or item.get("input") or number)})
+    if "seconds" in report:
+        yield "rtseg_uptime_seconds", {}, report["seconds"]
+    if "peak_rss_mib" in report:
+        yield "rtseg_peak_memory_bytes", {}, report["peak_rss_mib"] * 2**20
+    for stage, values in report.get("stages", {}).items():
         if "busy" in values:
             yield "rtseg_stage_busy_ratio", {"stage": stage}, values["busy"]
-    for sink, counts in numbers.get("sinks", {}).items():
-        for what in ("written", "dropped"):
-            if what in counts:
-                yield "rtseg_sink_frames_total", {"sink": sink, "result": what}, counts[what]
-    for name, value in _numbers_in(numbers.get("telemetry", {})):
+    for sink, counts in report.get("sinks", {}).items():
+        for result in ("written", "dropped"):
+            if result in counts:
+                yield "rtseg_sink_frames_total", {"sink": sink, "result": result}, counts[result]
+    for name, value in _numeric_readings(report.get("telemetry", {})):
         yield "rtseg_device", {"reading": name}, value
 
 
-def _of_camera(item: Mapping[str, Any], camera: Mapping[str, str]) -> Iterator[Sample]:
-    for what, count in item.get("frames", {}).items():
-        yield "rtseg_frames_total", {**camera, "result": what}, count
+def _camera_samples(item: Mapping[str, Any], camera: Mapping[str, str]) -> Iterator[Sample]:
+    for result, count in item.get("frames", {}).items():
+        yield "rtseg_frames_total", {**camera, "result": result}, count
     now = item.get("now", {})
     for key in ("capture_fps", "shown_fps"):
         if key in now:
@@ -89,15 +89,15 @@ def _of_camera(item: Mapping[str, Any], camera: Mapping[str, str]) -> Iterator[S
         yield "rtseg_connected", camera, float(bool(disconnects.get("connected", True)))
 
 
-def _numbers_in(readings: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _numeric_readings(readings: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in readings.items():
         if isinstance(value, (bool, int, float)):
             yield name, float(value)
 
 
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:
-    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{inside}}} {float(value):.10g}" if inside else f"{name} {float(value):.10g}"
+    label_text = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"{name}{{{label_text}}} {float(value):.10g}" if label_text else f"{name} {float(value):.10g}"
 
 
 def _escaped(text: str) -> str:

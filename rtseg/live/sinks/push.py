@@ -1,4 +1,4 @@
-"""The shown picture sent to a server or a receiver as it comes: RTSP, RTMP, MPEG-TS over UDP, SRT."""
+"""Streaming of the rendered frames to a server or receiver: RTSP, RTMP, MPEG-TS over UDP, SRT."""
 
 from __future__ import annotations
 
@@ -25,84 +25,84 @@ _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _TIMEOUT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _PATIENCE_SECONDS = 1.0
-"""A receiver that takes nothing for so long is told of."""
+"""A receiver that accepts no data for this long causes a warning."""
 
 _PIPE_BYTES = 1 << 16
-"""What the system keeps of a pipe that nobody reads."""
+"""Capacity of an operating system pipe."""
 
 _PIPELINE_FRAMES = 16
-"""More than an encoder and what stands around it hold."""
+"""Upper bound of the number of frames inside the encoder and its queues."""
 
-_TICKS = Fraction(1, 90_000)
+_TIME_BASE = Fraction(1, 90_000)
 
 
 class PushSink:
-    """An encoded stream to one address. Implements `rtseg.io.outputs.Sink`.
+    """Encoded stream to one address. Implements `rtseg.io.outputs.Sink`.
 
-    A receiver that is not there, or goes away, is tried again after a pause that doubles from half a second to half a minute;
-    frames of that time are left out. PyAV hands RTMP no time limit, and lets no other thread run while it
-    opens a connection: a server that says nothing stops the program until the system gives the connection up.
+    If the receiver is missing or disconnects, the sink reconnects after a pause that doubles from half a second to half a
+    minute, and drops the frames of that time. PyAV passes no timeout to RTMP and holds Python's global lock while it opens a
+    connection: a server that sends nothing blocks the program until the operating system ends the connection.
 
-    UDP, and SRT with `mode=listener`, send whether or not somebody receives.
+    UDP, and SRT with `mode=listener`, send with or without a receiver.
 
     Args:
         url: `rtsp://`, `rtmp://`, `rtmps://`, `udp://` (MPEG-TS) or `srt://` (MPEG-TS, through GStreamer).
-        info: the source.
-        size: width and height of the shown frames; an odd last column or row is cut off.
+        info: stream of the source.
+        size: width and height of the rendered frames; an odd last column or row is cut off.
 
     Raises:
-        OptionError: another kind of URL, or one without a host.
-        SinkError: what is needed to send to such a URL is not installed.
+        OptionError: the URL has another scheme or no host.
+        SinkError: software that the URL requires is not installed.
     """
 
-    late = None
-    """That its receiver does not answer is no failure of the run."""
+    unfinished_message = None
+    """A receiver that does not respond is not a failure of the run."""
 
     def __init__(self, url: str, info: StreamInfo, *, size: tuple[int, int]) -> None:
         parts = parse_url(url, "--push")
         known = ", ".join(f"{scheme}://" for scheme in (*_FORMATS, "srt"))
         if parts.scheme not in _FORMATS and parts.scheme != "srt":
-            raise OptionError(f"--push takes {known}, not {parts.redacted}")
+            raise OptionError(f"--push supports {known}, not {parts.redacted}")
         if not parts.host:
             raise OptionError(f"--push needs a host: {parts.scheme}://HOST...")
-        # Users, passwords and the keys of streams, which stand in the path, are for the receiver alone.
+        # The name has no user, password or path: the path may contain a stream key.
         self.name = f"{parts.scheme}://{parts.address}"
         self.written = 0
         self.dropped = 0
-        """Frames left out because nobody received."""
+        """Number of frames dropped because there was no receiver."""
         self.disconnects = 0
-        """Times that the receiver went away or was not there."""
+        """Number of disconnects and failed attempts to connect."""
         self._url, self._scheme, self._info = parts.text, parts.scheme, info
         self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
         self._pause = _FIRST_PAUSE_SECONDS
-        self._next_try = 0.0
+        self._next_attempt = 0.0
         self._reason = ""
-        self._unsure = 0  # frames given to a connection that may not have a receiver yet
+        self._unconfirmed = 0  # frames sent on a connection that may not have a receiver yet
         self._waiting_since: float | None = None
         self._connection: _Connection | _SrtConnection | None = None
         if parts.scheme == "srt":
-            to_srt(self._url, encoder(self._rate))  # missing programs are told now, not with the first frame
+            to_srt(self._url, encoder(self._rate))  # reports missing programs now, not at the first frame
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far, one line each."""
+        """Problems so far, one line each."""
         lines = []
         if self.disconnects:
             disconnects = "1 disconnect" if self.disconnects == 1 else f"{self.disconnects} disconnects"
-            lines.append(f"{self.name}: {disconnects}; the last: {self._reason}")
+            lines.append(f"{self.name}: {disconnects}; last reason: {self._reason}")
         since = self._waiting_since
-        waited = 0.0 if since is None else time.monotonic() - since
-        if waited >= _PATIENCE_SECONDS:
-            lines.append(f"{self.name}: its receiver has taken nothing for {waited:.0f} s")
+        waited_seconds = 0.0 if since is None else time.monotonic() - since
+        if waited_seconds >= _PATIENCE_SECONDS:
+            lines.append(f"{self.name}: the receiver has accepted no data for {waited_seconds:.0f} s")
         return tuple(lines)
 
     def write(self, item: SegmentedFrame) -> None:
-        """Sends one frame, or leaves it out while nobody receives.
+        """Send one frame, or drop it while there is no receiver.
 
         Raises:
             SinkError: the encoder is missing.
         """
-        if self._connection is None and time.monotonic() < self._next_try:
+        if self._connection is None and time.monotonic() < self._next_attempt:
             self.dropped += 1
             return
         self._waiting_since = time.monotonic()
@@ -111,28 +111,28 @@ class PushSink:
                 self._connection = self._connect()
             self._connection.send(item.rendered)
         except (av.FFmpegError, OSError, SinkError) as error:
-            self._lost(error)
+            self._disconnected(error)
         else:
-            self._unsure += 1
+            self._unconfirmed += 1
             if self._connection.has_receiver:
-                self.written, self._unsure = self.written + self._unsure, 0
+                self.written, self._unconfirmed = self.written + self._unconfirmed, 0
                 self._pause = _FIRST_PAUSE_SECONDS
         finally:
             self._waiting_since = None
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Pictures alone are sent."""
+        """Ignore other streams: only video is sent."""
 
     def close(self) -> None:
-        """Ends the stream. What a receiver does with its end is not waited for."""
+        """End the stream without waiting for the receiver."""
         connection, self._connection = self._connection, None
-        self.dropped, self._unsure = self.dropped + self._unsure, 0
+        self.dropped, self._unconfirmed = self.dropped + self._unconfirmed, 0
         if connection is not None:
-            with contextlib.suppress(av.FFmpegError, OSError, SinkError):  # It went away: then it knows the end.
+            with contextlib.suppress(av.FFmpegError, OSError, SinkError):  # the receiver is already gone
                 connection.close()
 
     def abort(self) -> None:
-        """The same."""
+        """Same as `close`."""
         self.close()
 
     @property
@@ -144,19 +144,19 @@ class PushSink:
             return _SrtConnection(self._url, self._info, self._size, self._rate, self.name)
         return _Connection(self._url, _FORMATS[self._scheme], self._info, self._size, self._rate)
 
-    def _lost(self, error: Exception) -> None:
+    def _disconnected(self, error: Exception) -> None:
         self.disconnects += 1
         self.dropped += 1
-        # FFmpeg's own message may hold the URL; the system's words for a failure do not.
+        # FFmpeg's message may contain the URL; the system's error text does not.
         text = (getattr(error, "strerror", None) or type(error).__name__).lower()
         self._reason = str(error).removeprefix(f"{self.name}: ") if isinstance(error, SinkError) else text
-        self._next_try = time.monotonic() + self._pause * random.uniform(0.75, 1.25)
+        self._next_attempt = time.monotonic() + self._pause * random.uniform(0.75, 1.25)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
         self.close()
 
 
 class _Connection:
-    """One connection through FFmpeg."""
+    """Connection through FFmpeg."""
 
     has_receiver = True
 
@@ -174,8 +174,8 @@ class _Connection:
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._container.close()
             raise
-        self._since: Fraction | None = None
-        self._last = -1
+        self._start_seconds: Fraction | None = None
+        self._last_pts = -1
 
     def _add_stream(self, info: StreamInfo, size: tuple[int, int], rate: Fraction) -> VideoStream:
         options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"}
@@ -184,64 +184,64 @@ class _Connection:
         context = stream.codec_context
         context.width, context.height = size
         context.pix_fmt = "yuv420p"
-        context.time_base = _TICKS
-        context.gop_size = max(1, round(rate))  # Who joins sees a picture within a second.
+        context.time_base = _TIME_BASE
+        context.gop_size = max(1, round(rate))  # a key frame per second, so that new receivers can start
         context.colorspace = _SPACE_TAG[info.color.matrix]
         context.color_range = 2 if info.color.full_range and info.color.matrix != "rgb" else 1
         return stream
 
     def send(self, rendered: Frame) -> None:
-        """Encodes and sends one frame. Raises what PyAV raises."""
-        now = rendered.pts * rendered.time_base
-        if self._since is None:
-            self._since = now
+        """Encode and send one frame. Raises the exceptions of PyAV."""
+        pts_seconds = rendered.pts * rendered.time_base
+        if self._start_seconds is None:
+            self._start_seconds = pts_seconds
         context = self._stream.codec_context
-        picture = picture_of(rendered, (context.width, context.height))
-        if picture.format.name != "yuv420p":
-            picture = picture.reformat(format="yuv420p", dst_colorspace=1 if rendered.pixel_format == "gbrp" else None)
-        picture.pts = self._last = max(self._last + 1, round((now - self._since) / _TICKS))
-        picture.time_base = _TICKS
-        for packet in self._stream.encode(picture):
+        frame = to_video_frame(rendered, (context.width, context.height))
+        if frame.format.name != "yuv420p":
+            frame = frame.reformat(format="yuv420p", dst_colorspace=1 if rendered.pixel_format == "gbrp" else None)
+        frame.pts = self._last_pts = max(self._last_pts + 1, round((pts_seconds - self._start_seconds) / _TIME_BASE))
+        frame.time_base = _TIME_BASE
+        for packet in self._stream.encode(frame):
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Ends the stream. Raises what PyAV raises."""
+        """End the stream. Raises the exceptions of PyAV."""
         self._container.close()
 
 
 class _SrtConnection:
-    """One connection through GStreamer's srtsink: PyAV's FFmpeg has no SRT."""
+    """Connection through GStreamer's srtsink: PyAV's FFmpeg has no SRT."""
 
     def __init__(self, url: str, info: StreamInfo, size: tuple[int, int], rate: Fraction, name: str) -> None:
         video = RawVideo(LAYOUT_OF[info.pixel_format], *size, info.color, info.frame_rate, info.sample_aspect_ratio)
         self._size = size
         self._pipe = FramePipe(to_srt(url, encoder(rate)), video, name)
-        self._since: Fraction | None = None
-        self._room = _PIPE_BYTES // video.size + _PIPELINE_FRAMES
+        self._start_seconds: Fraction | None = None
+        self._buffer_frames = _PIPE_BYTES // video.size + _PIPELINE_FRAMES
 
     @property
     def has_receiver(self) -> bool:
-        """Whether more was taken than there is room for while srtsink still connects."""
-        return self._room < 0
+        """True once more frames were accepted than fit into the buffers while srtsink connects."""
+        return self._buffer_frames < 0
 
     def send(self, rendered: Frame) -> None:
-        """Hands one frame on. Raises SinkError."""
-        if self._since is None:
-            self._since = rendered.pts * rendered.time_base
-        self._pipe.send(rendered, self._since)
-        self._room -= 1
+        """Send one frame to the process. Raises SinkError."""
+        if self._start_seconds is None:
+            self._start_seconds = rendered.pts * rendered.time_base
+        self._pipe.send(rendered, self._start_seconds)
+        self._buffer_frames -= 1
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._pipe.stop()
 
 
-def picture_of(rendered: Frame, size: tuple[int, int]) -> VideoFrame:
-    """A frame as PyAV has it, cut to `size`, which is at most one column and row smaller."""
-    picture = VideoFrame(*size, rendered.pixel_format)
-    for plane, source in zip(picture.planes, rendered.planes, strict=True):
+def to_video_frame(rendered: Frame, size: tuple[int, int]) -> VideoFrame:
+    """Return the frame as a PyAV frame, cropped to `size`, which is at most one column and row smaller."""
+    frame = VideoFrame(*size, rendered.pixel_format)
+    for plane, source in zip(frame.planes, rendered.planes, strict=True):
         target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
         target[:, : plane.width] = source[: plane.height, : plane.width]
-    picture.colorspace = _SPACE_TAG[rendered.color.matrix] if rendered.color.matrix != "rgb" else 0
-    picture.color_range = 2 if rendered.color.full_range else 1
-    return picture
+    frame.colorspace = _SPACE_TAG[rendered.color.matrix] if rendered.color.matrix != "rgb" else 0
+    frame.color_range = 2 if rendered.color.full_range else 1
+    return frame

@@ -1,4 +1,4 @@
-"""Files of a run without end: one, or one for every so many seconds, the oldest removed when there are too many."""
+"""Recording of a live run in one file or in segments; the oldest segments can be removed."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rtseg.io.outputs import Sink
 from rtseg.live.live_frame import LiveFrame
 
 OpenFile = Callable[[str, LiveFrame], Sink]
-"""Opens a file of a name for frames like this first one."""
+"""Opens a file with this path for frames like this first one."""
 
 
-class Record:
-    """A recording as files that each begin at 0. Implements `rtseg.io.outputs.Sink`; takes `rtseg.live.live_frame.LiveFrame`.
+class RecordingSink:
+    """Recording in files that each start at time 0. Implements `rtseg.io.outputs.Sink` for `rtseg.live.live_frame.LiveFrame`.
 
-    A file holds pictures of one size: where the size changes, by the camera or by the view, the next file begins. With
-    `segment_seconds` files are called by their beginning, `out-20261122T144012Z.mp4`; without, they are `out.mp4`, `out-2.mp4`
-    and so on. Of all these only `out.mp4` may replace an existing file, and only where that is the name that the user gave: the
-    others take the next free name.
+    All frames of a file have the same size. If the size changes, because of the camera or the view, a new file starts. With
+    `segment_seconds` the names contain the start time, `out-20261122T144012Z.mp4`; without it they are `out.mp4`, `out-2.mp4`
+    and so on. Only `out.mp4` may replace an existing file, and only if the user gave that name; all others use the next free
+    name.
     """
 
-    late = "not complete in time; what was written lies under its partial name"
+    unfinished_message = "not complete in time; the frames written so far are in the partial file"
 
     def __init__(
         self,
@@ -42,22 +42,22 @@ class Record:
         keep_bytes: int | None = None,
         replace_first: bool = True,
     ) -> None:
-        """Opens nothing yet: the first frame says what size the pictures have.
+        """Check the folder. The first frame opens the first file, whose size it defines.
 
         Args:
-            path: of the recording, or what the names of its segments are made of.
+            path: path of the recording; the names of the segments are derived from it.
             open_file: opens one file.
-            segment_seconds: length of a file, by the stream's time; None: one file as long as the size stays.
-            keep_bytes: the segments of this name are at most this large together: the oldest are removed.
-            replace_first: the first file may be called `path` though that exists.
+            segment_seconds: length of a file in stream time; None: one file while the size stays the same.
+            keep_bytes: maximum total size of the segments of this name; the oldest are removed.
+            replace_first: the first file may replace an existing file `path`.
 
         Raises:
-            SinkError: there is no such folder, or it can't be written.
+            SinkError: the folder does not exist.
         """
         self._path = Path(path)
         self._open_file = open_file
         self._segment = None if segment_seconds is None else Fraction(segment_seconds)
-        self._keep = keep_bytes
+        self._keep_bytes = keep_bytes
         self._replace_first = replace_first
         self._file: Sink | None = None
         self._shape: object = None
@@ -66,33 +66,33 @@ class Record:
         self._written_before = self._dropped_before = 0
         self._warnings_before: tuple[str, ...] = ()
         self.removed = 0
-        """Old segments removed so far."""
+        """Number of old segments removed so far."""
         folder = self._path.parent
         if not folder.is_dir():
             raise SinkError(f"can't write {path}: no such folder: {folder}")
 
     @property
     def name(self) -> str:
-        """The recording's name without its folder."""
+        """File name of the recording, without its folder."""
         return self._path.name
 
     @property
     def written(self) -> int:
-        """Frames written so far, in all files."""
+        """Number of frames written so far, in all files."""
         return self._written_before + (self._file.written if self._file else 0)
 
     @property
     def dropped(self) -> int:
-        """Frames that the files left out themselves."""
+        """Number of frames dropped by the files."""
         return self._dropped_before + int(getattr(self._file, "dropped", 0))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the files do not hold as it was shown, each line once."""
+        """Differences between the files and the displayed frames, one line each, without duplicates."""
         return tuple(dict.fromkeys((*self._warnings_before, *getattr(self._file, "warnings", ()))))
 
     def write(self, item: SegmentedFrame) -> None:
-        """Writes a frame, into the next file where that is due. Raises SinkError."""
+        """Write a frame, in a new file if necessary. Raises SinkError."""
         assert isinstance(item, LiveFrame)
         frame, rendered = item.frame, item.rendered
         shape = (rendered.width, rendered.height, frame.width, frame.height, rendered.pixel_format, rendered.color)
@@ -101,23 +101,23 @@ class Record:
             self._close_file()
             self._begin, self._shape = frame.pts, shape
             self._files += 1
-            self._make_room()
+            self._remove_old_segments()
             self._file = self._open_file(str(self._next_name()), item)
-        self._file.write(replace(item, frame=self._moved(frame), rendered=self._moved(rendered)))
+        self._file.write(replace(item, frame=self._rebased(frame), rendered=self._rebased(rendered)))
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Live recordings hold the picture alone."""
+        """Ignore other streams: live recordings contain only video."""
 
     def close(self) -> None:
-        """Completes the last file. Raises SinkError."""
+        """Complete the last file. Raises SinkError."""
         self._close_file()
 
     def abort(self) -> None:
-        """Keeps what was written of the last file under its partial name."""
+        """Keep the last file under its partial name."""
         if self._file is not None:
             self._file.abort()
 
-    def _moved(self, frame: Frame) -> Frame:
+    def _rebased(self, frame: Frame) -> Frame:
         return replace(frame, pts=frame.pts - self._begin)
 
     def _close_file(self) -> None:
@@ -127,54 +127,56 @@ class Record:
             self._dropped_before = self.dropped
             self._warnings_before = self.warnings
             self._file = None
-            gc.collect()  # PyAV's containers and streams hold each other: without this each segment would stay in memory
+            gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
 
     def _next_name(self) -> Path:
         if self._segment is None:
             if self._files == 1 and (self._replace_first or _is_free(self._path)):
                 return self._path
-            return next(name for number in count(max(2, self._files)) if _is_free(name := self._named(str(number))))
+            return next(
+                name for number in count(max(2, self._files)) if _is_free(name := self._with_suffix(str(number)))
+            )
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         names = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
-        return next(name for ending in names if _is_free(name := self._named(ending)))
+        return next(name for suffix in names if _is_free(name := self._with_suffix(suffix)))
 
-    def _named(self, ending: str) -> Path:
-        return self._path.with_name(f"{self._path.stem}-{ending}{self._path.suffix}")
+    def _with_suffix(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.stem}-{suffix}{self._path.suffix}")
 
-    def _make_room(self) -> None:
-        """Removes the oldest segments; an old partial one, which a power cut left, is one of them."""
-        if self._keep is None:
+    def _remove_old_segments(self) -> None:
+        """Remove the oldest segments, including partial ones that a power cut left behind."""
+        if self._keep_bytes is None:
             return
         stem, suffix = re.escape(self._path.stem), re.escape(self._path.suffix)
         pattern = re.compile(rf"{stem}-\d{{8}}T\d{{6}}Z(-\d+)?(\.partial(-\d+)?)?{suffix}")
-        # Regular files alone: folders and links of such a name are not recordings.
+        # Only regular files: folders and links with such names are not recordings.
         with os.scandir(self._path.parent) as entries:
-            found = sorted(
+            segments = sorted(
                 Path(entry.path)
                 for entry in entries
                 if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
             )
-        sizes = {path: path.stat().st_size for path in found}
+        sizes = {path: path.stat().st_size for path in segments}
         total = sum(sizes.values())
-        # Room for the file that begins now, about as large as the largest.
-        while found and total + max(sizes[path] for path in found) > self._keep:
-            oldest = found.pop(0)
+        # Leave room for the file that starts now: about as large as the largest.
+        while segments and total + max(sizes[path] for path in segments) > self._keep_bytes:
+            oldest = segments.pop(0)
             total -= sizes[oldest]
             try:
-                oldest.unlink(missing_ok=True)  # someone else removed it: that is what was wanted
+                oldest.unlink(missing_ok=True)  # another process may have removed it
             except OSError as error:
                 raise SinkError(f"the old segment {oldest} can't be removed: {error.strerror}") from error
             self.removed += 1
 
 
 def _is_free(path: Path) -> bool:
-    """Whether neither a file of this name exists nor what a run that was killed left of it."""
+    """Return True if neither this file exists nor its partial file from a killed run."""
     partial = path.with_name(partial_name(path))
     return not (os.path.lexists(path) or os.path.lexists(partial))
 
 
-def numbered_folder_or_file(path: str, camera: str | None) -> str:
-    """`path` for one camera of several: `out.mp4` and `camera0` make `out-camera0.mp4`; None leaves it as it is."""
+def path_for_camera(path: str, camera: str | None) -> str:
+    """Return the path for one of several cameras: `out-camera0.mp4` for `out.mp4` and `camera0`; `path` itself for None."""
     if camera is None:
         return path
     plain = Path(path)

@@ -1,4 +1,4 @@
-"""A sink for pictures of one size, opened anew where their size changes."""
+"""Sink for frames of one size that is reopened when the size changes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rtseg.io.outputs import Sink
 from rtseg.live.live_frame import LiveFrame
 
 
-class Restarting:
-    """Opens a sink at the first frame, and another when size or layout change. Implements `rtseg.io.outputs.Sink`."""
+class RestartingSink:
+    """Opens a sink at the first frame and a new one when the size or layout changes. Implements `rtseg.io.outputs.Sink`."""
 
     def __init__(self, name: str, open_sink: Callable[[LiveFrame], Sink]) -> None:
-        """Opens nothing yet.
+        """Create the sink without opening it.
 
         Args:
-            name: for statistics, without passwords.
-            open_sink: opens a sink for frames like this one.
+            name: name in statistics, without passwords.
+            open_sink: opens a sink for frames like the given one.
         """
         self.name = name
         self._open_sink = open_sink
@@ -28,26 +28,26 @@ class Restarting:
 
     @property
     def written(self) -> int:
-        """Frames written so far, by all of them."""
+        """Number of frames written so far, by all sinks."""
         return self._written_before + (self._sink.written if self._sink else 0)
 
     @property
     def dropped(self) -> int:
-        """Frames that they left out themselves, because nobody received."""
+        """Number of frames that the sinks dropped because there was no receiver."""
         return self._dropped_before + int(getattr(self._sink, "dropped", 0))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far, one line for each of them."""
+        """Problems so far, one line each."""
         return (*self._warnings_before, *getattr(self._sink, "warnings", ()))
 
     @property
-    def late(self) -> str | None:
-        """What it means that the one that is open did not end in time; None: that is no failure."""
-        return getattr(self._sink, "late", None)
+    def unfinished_message(self) -> str | None:
+        """Message if the open sink did not end in time; None if that is not a failure."""
+        return getattr(self._sink, "unfinished_message", None)
 
     def write(self, item: SegmentedFrame) -> None:
-        """Writes a frame. Raises SinkError."""
+        """Write a frame. Raises SinkError."""
         assert isinstance(item, LiveFrame)
         rendered = item.rendered
         shape = rendered.width, rendered.height, rendered.pixel_format, rendered.color
@@ -57,10 +57,10 @@ class Restarting:
         self._sink.write(item)
 
     def pass_through(self, packet: Passthrough) -> None:
-        """The picture alone."""
+        """Ignore other streams."""
 
     def close(self) -> None:
-        """Closes the one that is open. Raises SinkError."""
+        """Close the open sink. Raises SinkError."""
         if self._sink is not None:
             self._sink.close()
             self._written_before += self._sink.written
@@ -69,6 +69,6 @@ class Restarting:
             self._sink = None
 
     def abort(self) -> None:
-        """Ends the one that is open."""
+        """Abort the open sink."""
         if self._sink is not None:
             self._sink.abort()

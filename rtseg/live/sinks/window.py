@@ -1,4 +1,4 @@
-"""The picture in a window, and the keys that control the run."""
+"""Window that shows the rendered frames, with keys that control the run."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rtseg.core.letterbox import Letterbox
 from rtseg.live.controls import Controls
 
 KEYS = "q quit, space pause, m view, l legend, + and - opacity, s snapshot"
-"""What the keys do, for the help and the log."""
+"""Description of the keys, for the help and the log."""
 
 _TITLE = "rtseg live"
-_LARGEST = (1280, 720)
-"""Pixels of the window at first; larger pictures are shrunk into it. It may be dragged to any size."""
+_MAX_INITIAL_SIZE = (1280, 720)
+"""Maximum initial size of the window in pixels; larger frames are scaled down. The user may resize it."""
 
 
 def has_display() -> bool:
-    """Whether there is a screen that a window could be on, and an OpenCV that can open one."""
+    """Return True if there is a display and this OpenCV can open windows."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     return any("NONE" not in line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:"))
 
 
-class Window:
-    """A window. Implements `rtseg.io.outputs.Sink`; all its methods are called by the process's main thread."""
+class WindowSink:
+    """Window. Implements `rtseg.io.outputs.Sink`; only the main thread may call its methods."""
 
     name = "window"
 
     def __init__(self, controls: Controls) -> None:
-        """Opens it.
+        """Open the window.
 
         Raises:
-            SinkError: there is no screen, or this OpenCV has no windows.
+            SinkError: there is no display, or this OpenCV has no windows.
         """
         self.written = 0
         self._controls = controls
@@ -49,19 +49,19 @@ class Window:
             raise SinkError(f"no window can be opened ({_first_line(error)}); try --show web") from error
 
     def write(self, item: SegmentedFrame) -> None:
-        """Shows a picture."""
+        """Show a frame."""
         rendered = item.rendered
         size = rendered.width, rendered.height
-        picture = Letterbox(size, size).network_input(rendered)
+        rgb = Letterbox(size, size).network_input(rendered)
         if size != self._size:
-            shrink = min(1.0, _LARGEST[0] / size[0], _LARGEST[1] / size[1])
+            shrink = min(1.0, _MAX_INITIAL_SIZE[0] / size[0], _MAX_INITIAL_SIZE[1] / size[1])
             cv2.resizeWindow(_TITLE, round(size[0] * shrink), round(size[1] * shrink))
             self._size = size
-        cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         self.written += 1
 
     def poll(self) -> None:
-        """Does what keys ask for; a window that was closed by hand ends the run."""
+        """Handle pressed keys; end the run if the user closed the window."""
         key = cv2.waitKey(1) & 0xFF
         controls = self._controls
         match chr(key):
@@ -78,20 +78,20 @@ class Window:
             case "-":
                 controls.add_alpha(-1)
             case "s":
-                controls.ask_snapshot()
+                controls.request_snapshot()
             case _:
                 if self.written and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
                     controls.quit()
 
     def pass_through(self, packet: Passthrough) -> None:
-        """A window has no sound."""
+        """Ignore other streams."""
 
     def close(self) -> None:
-        """Closes it."""
+        """Close the window."""
         cv2.destroyAllWindows()
 
     def abort(self) -> None:
-        """Closes it."""
+        """Close the window."""
         cv2.destroyAllWindows()
 
 

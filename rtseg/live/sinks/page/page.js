@@ -1,71 +1,71 @@
-// The live page: asks for the numbers once a second and sends what the buttons want. All text goes in as text, never as HTML.
+// Live page: polls the metrics once per second and sends the settings of the controls. Text is set as textContent, never as HTML.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const KEPT = 120;
+const HISTORY_SECONDS = 120;
 const ages = [];
 let colors = {};
-let wanted = { view: "overlay", alpha: 0.5, legend: false, paused: false };
-let picturesFailed = 0;
+let settings = { view: "overlay", alpha: 0.5, legend: false, paused: false };
+let failures = 0;
 
-const ask = async (path, body) => {
+const request = async (path, body) => {
   const options = { signal: AbortSignal.timeout(4000), cache: "no-store" };
   if (body !== undefined) {
     Object.assign(options, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   }
-  const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+  const response = await fetch(path, options);
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json();
 };
 
-const number = (value, digits = 0) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
+const formatNumber = (value, digits = 0) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
 
 function showState(kind, text) {
   $("state").className = `state ${kind}`;
   $("state").textContent = text;
 }
 
-function showNumbers(stats) {
+function showMetrics(stats) {
   const now = stats.now ?? {};
-  $("what").textContent = [stats.input, stats.model, stats.backend && `${stats.backend} ${stats.precision ?? ""}`, stats.device]
+  $("run-info").textContent = [stats.input, stats.model, stats.backend && `${stats.backend} ${stats.precision ?? ""}`, stats.device]
     .filter(Boolean).join(" · ");
-  $("shown").textContent = number(now.shown_fps, 1);
-  $("captured").textContent = number(now.capture_fps, 1);
-  const age = now.shown_fps ? now.age_ms : undefined;  // what is not shown has no age
-  $("age50").textContent = number(age?.p50);
-  $("age99").textContent = number(age?.p99);
-  $("engine").textContent = number(now.engine_ms, 1);
-  $("dropped").textContent = number(now.dropped);
-  $("limit").textContent = now.bottleneck ? `Limited by: ${now.bottleneck}` : "";
+  $("shown").textContent = formatNumber(now.shown_fps, 1);
+  $("captured").textContent = formatNumber(now.capture_fps, 1);
+  const age = now.shown_fps ? now.age_ms : undefined;  // no frames, no age
+  $("age-p50").textContent = formatNumber(age?.p50);
+  $("age-p99").textContent = formatNumber(age?.p99);
+  $("engine").textContent = formatNumber(now.engine_ms, 1);
+  $("dropped").textContent = formatNumber(now.dropped);
+  $("bottleneck").textContent = now.bottleneck ? `Bottleneck: ${now.bottleneck}` : "";
   if (age) {
     ages.push([age.p50, age.p99]);
-    ages.splice(0, ages.length - KEPT);
+    ages.splice(0, ages.length - HISTORY_SECONDS);
   }
   showChart();
   showClasses(now.classes ?? {});
   const disconnects = stats.disconnects ?? {};
-  const lost = (stats.items ?? []).filter((item) => item.disconnects?.connected === false).map((item) => item.camera);
-  if (disconnects.connected === false) showState("lost", "camera lost, trying again");
-  else if (wanted.paused) showState("paused", "paused");
-  else if (!("now" in stats)) showState("waiting", "waiting for the first numbers");
-  else if (lost.length) showState("lost", `live, ${lost.join(" and ")} lost`);
+  const disconnected = (stats.items ?? []).filter((item) => item.disconnects?.connected === false).map((item) => item.camera);
+  if (disconnects.connected === false) showState("lost", "camera disconnected, reconnecting");
+  else if (settings.paused) showState("paused", "paused");
+  else if (!("now" in stats)) showState("waiting", "waiting for the first metrics");
+  else if (disconnected.length) showState("lost", `live, ${disconnected.join(" and ")} disconnected`);
   else showState("live", disconnects.count ? `live, ${disconnects.count} disconnect${disconnects.count > 1 ? "s" : ""} so far` : "live");
 }
 
 function showChart() {
-  const top = Math.max(50, ...ages.map((pair) => pair[1])) * 1.1;
+  const max = Math.max(50, ...ages.map((pair) => pair[1])) * 1.1;
   const points = (column) => ages.map((pair, i) =>
-    `${(240 * (i + KEPT - ages.length) / (KEPT - 1)).toFixed(1)},${(56 - 54 * pair[column] / top).toFixed(1)}`).join(" ");
-  $("line50").setAttribute("points", points(0));
-  $("line99").setAttribute("points", points(1));
-  $("chart-top").textContent = ages.length ? `top ${number(top)} ms` : "";
+    `${(240 * (i + HISTORY_SECONDS - ages.length) / (HISTORY_SECONDS - 1)).toFixed(1)},${(56 - 54 * pair[column] / max).toFixed(1)}`).join(" ");
+  $("line-p50").setAttribute("points", points(0));
+  $("line-p99").setAttribute("points", points(1));
+  $("chart-max").textContent = ages.length ? `0 to ${formatNumber(max)} ms` : "";
 }
 
 const rows = new Map();
 function showClasses(shares) {
   const list = Object.entries(shares).filter(([, share]) => share >= 0.0005).sort((a, b) => b[1] - a[1]);
   for (const [name, row] of rows) {
-    if (!list.some(([kept]) => kept === name)) { row.remove(); rows.delete(name); }
+    if (!list.some(([listed]) => listed === name)) { row.remove(); rows.delete(name); }
   }
   for (const [name, share] of list) {
     if (!rows.has(name)) rows.set(name, makeRow(name));
@@ -79,10 +79,10 @@ function showClasses(shares) {
 function makeRow(name) {
   const row = document.createElement("li");
   const color = colors[name] ?? "#7d8896";
-  const span = (kind, text) => { const s = document.createElement("span"); s.className = kind; s.textContent = text; return s; };
-  const svg = (tag, set) => {
+  const span = (className, text) => { const s = document.createElement("span"); s.className = className; s.textContent = text; return s; };
+  const svg = (tag, attributes) => {
     const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(set)) e.setAttribute(key, value);
+    for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
     return e;
   };
   const swatch = svg("svg", { class: "swatch", viewBox: "0 0 1 1" });
@@ -95,65 +95,65 @@ function makeRow(name) {
   return row;
 }
 
-function showWanted(controls) {
-  wanted = controls;
+function showSettings(latest) {
+  settings = latest;
   for (const button of document.querySelectorAll("[data-view]")) {
-    button.setAttribute("aria-checked", String(button.dataset.view === wanted.view));
+    button.setAttribute("aria-checked", String(button.dataset.view === settings.view));
   }
-  if (document.activeElement !== $("alpha") || !dragging) $("alpha").value = wanted.alpha;
-  $("alpha-value").textContent = `${Math.round(100 * wanted.alpha)} %`;
-  $("alpha").disabled = wanted.view === "mask";
-  $("legend").setAttribute("aria-pressed", String(wanted.legend));
-  $("pause").setAttribute("aria-pressed", String(wanted.paused));
-  $("pause").textContent = wanted.paused ? "Go on" : "Pause";
+  if (document.activeElement !== $("alpha") || !dragging) $("alpha").value = settings.alpha;
+  $("alpha-value").textContent = `${Math.round(100 * settings.alpha)} %`;
+  $("alpha").disabled = settings.view === "mask";
+  $("legend").setAttribute("aria-pressed", String(settings.legend));
+  $("pause").setAttribute("aria-pressed", String(settings.paused));
+  $("pause").textContent = settings.paused ? "Resume" : "Pause";
 }
 
-async function want(change) {
-  try { showWanted(await ask("controls", change)); } catch { showState("lost", "rtseg does not answer"); }
+async function change(changes) {
+  try { showSettings(await request("controls", changes)); } catch { showState("lost", "no response from rtseg"); }
 }
 
-function startPicture() {
-  $("picture").src = `stream.mjpg?${Date.now()}`;
+function startStream() {
+  $("frame").src = `stream.mjpg?${Date.now()}`;
 }
 
-async function everySecond() {
+async function poll() {
   try {
-    const [stats, controls] = await Promise.all([ask("stats"), ask("controls")]);
-    if (picturesFailed) { picturesFailed = 0; $("hint").hidden = true; startPicture(); }
-    showWanted(controls);
-    showNumbers(stats);
+    const [stats, controls] = await Promise.all([request("stats"), request("controls")]);
+    if (failures) { failures = 0; $("hint").hidden = true; startStream(); }
+    showSettings(controls);
+    showMetrics(stats);
   } catch {
-    picturesFailed += 1;
-    showState("lost", "rtseg does not answer");
-    $("hint").textContent = "rtseg has ended or can't be reached";
-    $("hint").hidden = picturesFailed < 3;
+    failures += 1;
+    showState("lost", "no response from rtseg");
+    $("hint").textContent = "rtseg has ended or is not reachable";
+    $("hint").hidden = failures < 3;
   }
-  setTimeout(everySecond, 1000);
+  setTimeout(poll, 1000);
 }
 
 let dragging = false;
-for (const button of document.querySelectorAll("[data-view]")) button.onclick = () => want({ view: button.dataset.view });
-$("alpha").oninput = () => { dragging = true; $("alpha-value").textContent = `${Math.round(100 * $("alpha").value)} %`; want({ alpha: Number($("alpha").value) }); };
+for (const button of document.querySelectorAll("[data-view]")) button.onclick = () => change({ view: button.dataset.view });
+$("alpha").oninput = () => { dragging = true; $("alpha-value").textContent = `${Math.round(100 * $("alpha").value)} %`; change({ alpha: Number($("alpha").value) }); };
 $("alpha").onchange = () => { dragging = false; };
-$("legend").onclick = () => want({ legend: !wanted.legend });
-$("pause").onclick = () => want({ paused: !wanted.paused });
-$("full").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : $("stage").requestFullscreen());
+$("legend").onclick = () => change({ legend: !settings.legend });
+$("pause").onclick = () => change({ paused: !settings.paused });
+$("fullscreen").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : $("stage").requestFullscreen());
 $("snapshot").onclick = () => {
   const link = document.createElement("a");
   link.href = "snapshot.png";
   link.download = `rtseg-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.png`;
   link.click();
 };
-$("picture").onerror = () => { picturesFailed += 1; };
+$("frame").onerror = () => { failures += 1; };
 const VIEWS = ["overlay", "mask", "side-by-side"];
-const step = (by) => want({ alpha: Math.min(1, Math.max(0, Math.round(10 * wanted.alpha + by) / 10)) });
+const addAlpha = (steps) => change({ alpha: Math.min(1, Math.max(0, Math.round(10 * settings.alpha + steps) / 10)) });
 const KEYS = {
-  m: () => want({ view: VIEWS[(VIEWS.indexOf(wanted.view) + 1) % VIEWS.length] }),
-  l: () => $("legend").click(), " ": () => $("pause").click(), s: () => $("snapshot").click(), f: () => $("full").click(),
-  "+": () => step(1), "-": () => step(-1),
+  m: () => change({ view: VIEWS[(VIEWS.indexOf(settings.view) + 1) % VIEWS.length] }),
+  l: () => $("legend").click(), " ": () => $("pause").click(), s: () => $("snapshot").click(), f: () => $("fullscreen").click(),
+  "+": () => addAlpha(1), "-": () => addAlpha(-1),
 };
 document.onkeydown = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "BUTTON"].includes(event.target.tagName)) return;
   if (KEYS[event.key]) { event.preventDefault(); KEYS[event.key](); }
 };
-ask("about").then((about) => { colors = about.colors; }).catch(() => {}).finally(() => { startPicture(); everySecond(); });
+request("about").then((about) => { colors = about.colors; }).catch(() => {}).finally(() => { startStream(); poll(); });
