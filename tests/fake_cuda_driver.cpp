@@ -1,11 +1,11 @@
-// A libcuda that does nothing but print what it was asked.
+// A libcuda that only prints its calls.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <dlfcn.h>
 
-static const int unbuffered = std::setvbuf(stdout, nullptr, _IONBF, 0);  // in order with what Python prints
+static const int unbuffered = std::setvbuf(stdout, nullptr, _IONBF, 0);  // keeps the order with the output of Python
 
 extern "C" {
 int cuModuleLoadData(void** module, const char* image) {

@@ -1,4 +1,4 @@
-"""Asks the driver what `rtseg.gpu.cuda` asks it for the kernels; see `fake_cuda_driver.cpp`."""
+"""Loads and launches the kernels through `rtseg.gpu.cuda` and the real `cuda-bindings`; the driver is `fake_cuda_driver.cpp`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rtseg.core.errors import BackendError
 from rtseg.gpu.cuda import Cuda
 
 
-class Told(Cuda):
-    """Without a device: the driver's calls alone."""
+class CudaWithoutDevice(Cuda):
+    """Makes driver calls only."""
 
-    def use(self) -> None:
-        """There is none."""
+    def make_current(self) -> None:
+        """Do nothing: there is no device."""
 
 
-cuda = Told(0)
-ptx = (Path(rtseg.__file__).parent / "card_road" / "kernels.ptx").read_bytes()
-scale, color = cuda.kernels(ptx, "scale", "color")
+cuda = CudaWithoutDevice(0)
+ptx = (Path(rtseg.__file__).parent / "gpu" / "kernels.ptx").read_bytes()
+scale, color = cuda.load_kernels(ptx, "scale", "color")
 cuda.launch(scale, (3, 4), (32, 8), 0x12345678, 9)
 try:
     cuda.call_driver("cuModuleGetFunction", cuda._driver.CUmodule(7), b"missing")

@@ -1,5 +1,6 @@
-"""Stand-ins for NVDEC and for CUDA's driver: pictures "on a card" that lies in the processor's memory, and the kernels
-compiled for the processor. With `nvidia_doubles` they drive the whole road over the card without a card.
+"""Test doubles of NVDEC and the CUDA driver: "GPU" memory in CPU memory, and the kernels compiled for the CPU.
+
+With `nvidia_doubles` they run the whole GPU path without a GPU.
 """
 
 from __future__ import annotations
@@ -24,32 +25,32 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 
 
 def compiled_kernels(folder: Path) -> ctypes.CDLL:
-    """The kernels as a library for the processor."""
+    """Return the kernels as a library for the CPU."""
     library = folder / "kernels.so"
     if not library.exists():
         source = Path(__file__).with_name("gpu_kernels_on_cpu.cpp")
-        kernels = Path(rtseg.__file__).parent / "card_road"
+        kernels = Path(rtseg.__file__).parent / "gpu"
         command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-ffp-contract=off"]
         subprocess.run([*command, f"-I{kernels}", str(source), "-o", str(library)], check=True, timeout=120)
     return ctypes.CDLL(str(library))
 
 
 def launch(library: ctypes.CDLL, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], address: int) -> None:
-    """Runs a kernel at once."""
+    """Run a kernel immediately."""
     library.launch({"scale": 0, "color": 1}[kernel], *blocks, *threads, ctypes.c_void_p(address))
 
 
 class Driver:
-    """`cuda.bindings.driver`: kernels go on the streams of a `Cudart`."""
+    """`cuda.bindings.driver`: kernels are enqueued on the streams of a `Cudart`."""
 
     def __init__(self, cudart: Cudart, library: ctypes.CDLL) -> None:
         self._cudart, self._library = cudart, library
         self.modules = 0
         self.refuses: str | None = None
         self.breaks = False
-        """A kernel reaches where it must not, and CUDA does nothing more in this process."""
+        """Kernels access an illegal address, after which every CUDA call fails."""
         self.darker = 0
-        """Levels by which all colored pictures are wrong."""
+        """Levels that are subtracted from every rendered frame's luma."""
 
     def cuGetErrorString(self, error: int) -> Any:  # noqa: N802 (CUDA's own names, here and below)
         return 0, b"a PTX JIT compilation failed"
@@ -70,11 +71,11 @@ class Driver:
     def cuModuleGetFunction(self, module: str, name: bytes) -> Any:  # noqa: N802
         return 0, name.decode()
 
-    def cuLaunchKernel(self, kernel: str, *given: Any) -> Any:  # noqa: N802
+    def cuLaunchKernel(self, kernel: str, *arguments: Any) -> Any:  # noqa: N802
         self._cudart.current_device()
         if self.refuses == "cuLaunchKernel":
             return (719,)
-        *sizes, shared, stream, (values, types), extra = given
+        *sizes, shared, stream, (values, types), extra = arguments
         assert (sizes[2], sizes[5], shared, types, extra) == (1, 1, 0, (ctypes.c_void_p,), 0)
 
         def work() -> None:
@@ -92,8 +93,8 @@ class Driver:
         return (0,)
 
 
-class PlaneOnCard:
-    """A plane whose memory nobody may touch but through CUDA."""
+class GpuPlane:
+    """Plane that exposes its memory only through DLPack."""
 
     def __init__(self, plane: Any) -> None:
         self._plane = plane
@@ -105,81 +106,81 @@ class PlaneOnCard:
         return self._plane.__dlpack__()
 
 
-class PictureOnCard:
-    """What PyAV gives of NVDEC: a picture whose pixels are there once the default stream has got to it."""
+class GpuVideoFrame:
+    """PyAV's frame of NVDEC, whose pixels are written when the default stream runs."""
 
-    def __init__(self, decoded: VideoFrame, layout: str, cudart: Cudart, *, tells_layout: bool = True) -> None:
+    def __init__(self, decoded: VideoFrame, layout: str, cudart: Cudart, *, has_sw_format: bool = True) -> None:
         self.decoded = decoded
-        self._right = decoded.reformat(format=layout)
+        self._pixels = decoded.reformat(format=layout)
         self.memory = VideoFrame(decoded.width, decoded.height, layout)
         for plane in self.memory.planes:
             plane.update(bytes(plane.buffer_size))
         self.format = VideoFormat("cuda", decoded.width, decoded.height)
-        if tells_layout:
+        if has_sw_format:
             self.sw_format = self.memory.format
-        self.planes = tuple(PlaneOnCard(plane) for plane in self.memory.planes)
-        cudart.enqueue(LEGACY, self._arrive)
+        self.planes = tuple(GpuPlane(plane) for plane in self.memory.planes)
+        cudart.enqueue(LEGACY, self._write_pixels)
 
-    def _arrive(self) -> None:
-        for plane, right in zip(self.memory.planes, self._right.planes, strict=True):
-            plane.update(bytes(right))
+    def _write_pixels(self) -> None:
+        for plane, pixels in zip(self.memory.planes, self._pixels.planes, strict=True):
+            plane.update(bytes(pixels))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.decoded, name)
 
 
 class Nvdec:
-    """Has every file decoded "on the card" that is opened with a card's decoder.
+    """Patches rtseg so that files opened with a GPU decoder are decoded to "GPU" memory.
 
     Attributes:
-        layout: of the pictures in its memory.
-        software_from: number of the picture from which on the card gives up; None: none.
-        downloads: how many pictures were brought down whole.
+        layout: pixel format of the frames in GPU memory.
+        software_from: number of the frame from which on the GPU decoder fails; None: never.
+        downloads: number of frames that were downloaded.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, cudart: Cudart) -> None:
-        self.layout, self.software_from, self.downloads, self.pictures = "nv12", None, 0, 0
-        self.tells_layout = True
-        self.asked: list[tuple[str, int | None]] = []
+        self.layout, self.software_from, self.downloads, self.frames = "nv12", None, 0, 0
+        self.has_sw_format = True
+        self.requests: list[tuple[str, int | None]] = []
         decode, convert = FileSource._decode, FrameConverter._convert
 
         converting: dict[int, threading.Lock] = {}
 
         def acceleration(decoder: str, gpu: int | None = None) -> dict[str, Any]:
             if gpu is not None:
-                assert cudart.current_device() == gpu, "FFmpeg takes the context that is current"
-            self.asked.append((decoder, gpu))
+                assert cudart.current_device() == gpu, "FFmpeg uses the current context"
+            self.requests.append((decoder, gpu))
             return {}
 
         def decoded(source: FileSource, packet: Any) -> Any:
-            given = []
-            for picture in decode(source, packet):
-                self.pictures += 1
+            frames = []
+            for frame in decode(source, packet):
+                self.frames += 1
                 on_gpu = source._decoder in ("nvdec", "auto")
-                if on_gpu and (self.software_from is None or self.pictures <= self.software_from):
-                    given.append(PictureOnCard(picture, self.layout, cudart, tells_layout=self.tells_layout))
+                if on_gpu and (self.software_from is None or self.frames <= self.software_from):
+                    frames.append(GpuVideoFrame(frame, self.layout, cudart, has_sw_format=self.has_sw_format))
                 else:
-                    given.append(picture)
-            return given
+                    frames.append(frame)
+            return frames
 
-        def converted(reader: FrameConverter, picture: Any, layout: str, **colors: int) -> VideoFrame:
-            if isinstance(picture, PictureOnCard):
-                alone = converting.setdefault(id(reader._reformatter), threading.Lock())
-                assert alone.acquire(blocking=False), "two threads in one VideoReformatter"
+        def converted(reader: FrameConverter, frame: Any, layout: str, **colors: int) -> VideoFrame:
+            if isinstance(frame, GpuVideoFrame):
+                lock = converting.setdefault(id(reader._reformatter), threading.Lock())
+                assert lock.acquire(blocking=False), "two threads in one VideoReformatter"
                 time.sleep(0.002)
-                alone.release()
+                lock.release()
                 self.downloads += 1
                 cudart.run(LEGACY)
-                picture.memory.pts = picture.pts
-                picture = picture.memory
-            return convert(reader, picture, layout, **colors)
+                frame.memory.pts = frame.pts
+                frame = frame.memory
+            return convert(reader, frame, layout, **colors)
 
         patch.setattr("rtseg.io.inputs.safe_open.acceleration", acceleration)
 
         def decoder_name(video: Any, decoder: str) -> str:
             return f"{video.codec_context.name}{' (nvdec)' if decoder in ('nvdec', 'auto') else ''}"
 
-        # Several files may be open at the same time, some of them for the fidelity check.
+        # Several files may be open at the same time, some for the fidelity check.
         patch.setattr("rtseg.io.inputs.opened_file.decoder_name", decoder_name)
         patch.setattr(
             "rtseg.io.inputs.opened_file.OpenedFile.accelerated", property(lambda opened: "(nvdec)" in opened.codec)

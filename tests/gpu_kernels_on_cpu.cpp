@@ -1,12 +1,12 @@
-// kernels.cu compiled for the processor: the tests run the very text that the card runs.
+// kernels.cu compiled for the CPU: the tests run the same source as the GPU.
 
 #include <cmath>
 #include <cstddef>
 
-struct Place {
+struct Index {
     int x, y;
 };
-static thread_local Place blockIdx, blockDim, threadIdx;
+static thread_local Index blockIdx, blockDim, threadIdx;
 
 #define __global__
 #define __device__
@@ -20,8 +20,8 @@ extern "C" void launch(int kernel, int blocks_x, int blocks_y, int threads_x, in
                 for (threadIdx.x = 0; threadIdx.x < threads_x; ++threadIdx.x) kernel ? color(job) : scale(job);
 }
 
-extern "C" int layout(int what) {
-    const std::size_t places[] = {sizeof(Job),          offsetof(Job, luma),        offsetof(Job, shown),
-                                  offsetof(Job, width), offsetof(Job, inner_width), offsetof(Job, rgb)};
-    return static_cast<int>(places[what]);
+extern "C" int layout(int field) {
+    const std::size_t offsets[] = {sizeof(Job),          offsetof(Job, luma),        offsetof(Job, rendered),
+                                   offsetof(Job, width), offsetof(Job, inner_width), offsetof(Job, rgb)};
+    return static_cast<int>(offsets[field]);
 }

@@ -1,8 +1,7 @@
-"""Stand-ins for TensorRT and CUDA, so that the code which builds and runs engines is driven without a GPU.
+"""Test doubles of TensorRT and CUDA, to build and run engines without a GPU.
 
-`tensorrt(version)` has the names of that version's Python API and no others, as benchmarks/tensorrt_surface.py found them in
-NVIDIA's own binding wheels. Its parser reads real ONNX; its engines compute what `onnx_models.truth` says, from and to memory
-that `Cudart` owns.
+`tensorrt(version)` has exactly the names of that version's Python API, as benchmarks/tensorrt_surface.py found them in NVIDIA's
+binding wheels. Its parser reads real ONNX; its engines compute `onnx_models.expected_classes` on memory that `Cudart` owns.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from onnx_models import truth
+from onnx_models import expected_classes
 
 SURFACE = json.loads((Path(__file__).parent / "data" / "tensorrt_surface.json").read_text())
 VERSIONS = tuple(SURFACE)
@@ -37,7 +36,7 @@ class IProgressMonitor:
 
 
 def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
-    """A module with the surface of one version of TensorRT."""
+    """Return a module with the names of one version of TensorRT."""
     present = set(SURFACE[version]["present"])
     major = int(version.split(".")[0])
 
@@ -86,7 +85,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             return self.layers[index]
 
     class OnnxParser:
-        """Takes every operator but `Erf` and those of other domains."""
+        """Accepts every operator except `Erf` and those of other domains."""
 
         def __init__(self, network: Network, logger: Any) -> None:
             self._network, self._errors = network, []
@@ -121,7 +120,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
                 to_uint8 = node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.UINT8
                 floats = (module.DataType.FLOAT, module.DataType.HALF)
                 if to_uint8 and tensors[node.input[0]].dtype not in floats:
-                    raise AssertionError("TensorRT documents conversions to uint8 for float32 and float16 alone")
+                    raise AssertionError("TensorRT documents conversions to uint8 only for float32 and float16")
                 if node.domain or node.op_type == "Erf":
                     self._errors.append(
                         SimpleNamespace(
@@ -146,10 +145,10 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             return not self._errors
 
     class Config:
-        """Remembers what it was told; knows no attribute that the version does not know."""
+        """Stores the build settings; refuses attributes that the version does not have."""
 
         def __init__(self) -> None:
-            object.__setattr__(self, "told", {})
+            object.__setattr__(self, "settings", {})
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name not in present:
@@ -157,13 +156,13 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             if name == "progress_monitor":
                 object.__setattr__(self, name, value)
             else:
-                self.told[name] = getattr(value, "name", value)
+                self.settings[name] = getattr(value, "name", value)
 
         def set_flag(self, flag: Any) -> None:
-            self.told.setdefault("flags", []).append(flag.name)
+            self.settings.setdefault("flags", []).append(flag.name)
 
         def set_memory_pool_limit(self, pool: Any, size: int) -> None:
-            self.told[pool.name] = size
+            self.settings[pool.name] = size
 
         def create_timing_cache(self, data: bytes) -> Any:
             return None if data == b"damaged" else SimpleNamespace(data=data)
@@ -172,11 +171,11 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             assert ignore_mismatch is False
             if cache.data == b"of another GPU":
                 return False
-            self.told["timing_cache"] = len(cache.data)
+            self.settings["timing_cache"] = len(cache.data)
             return True
 
         def get_timing_cache(self) -> Any:
-            return SimpleNamespace(serialize=lambda: b"measured") if "timing_cache" in self.told else None
+            return SimpleNamespace(serialize=lambda: b"measured") if "timing_cache" in self.settings else None
 
     class Builder:
         num_DLA_cores = 2  # noqa: N815 (TensorRT's own name)
@@ -192,7 +191,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
             assert network.flags == 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED), (
-                "precision would be a wish"
+                "without strong typing, precisions are only hints"
             )
             monitor = config.progress_monitor
             monitor.phase_start("Building engine", None, 4)
@@ -206,13 +205,19 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             first, last = tensors["image"], tensors["classes"]
             int8 = any(layer.type is module.LayerType.DEQUANTIZE for layer in network.layers)
             return json.dumps(
-                {"version": version, "image": first.shape, "classes": last.shape, "told": config.told, "int8": int8}
+                {
+                    "version": version,
+                    "image": first.shape,
+                    "classes": last.shape,
+                    "settings": config.settings,
+                    "int8": int8,
+                }
             ).encode()
 
     class Engine:
         def __init__(self, plan: dict[str, Any]) -> None:
             self._shapes = {"image": tuple(plan["image"]), "classes": tuple(plan["classes"])}
-            self._taken = "Int8" if plan["int8"] else "Half"
+            self._input_type = "Int8" if plan["int8"] else "Half"
 
         num_io_tensors = 2
 
@@ -227,10 +232,10 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def create_engine_inspector(self) -> Any:
 
-            def tensor(kind: str) -> dict[str, str]:  # 11 tells the two apart
+            def tensor(kind: str) -> dict[str, str]:  # TensorRT 11 has separate keys
                 return {"Format/Datatype": kind} if major < 11 else {"Format": "Row major linear", "DataType": kind}
 
-            layers = {"Layers": [{"Name": "conv", "Inputs": [tensor(self._taken)], "Outputs": [tensor("Half")]}]}
+            layers = {"Layers": [{"Name": "conv", "Inputs": [tensor(self._input_type)], "Outputs": [tensor("Half")]}]}
             return SimpleNamespace(get_engine_information=lambda layout: json.dumps(layers))
 
     class Context:
@@ -243,12 +248,12 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def execute_async_v3(self, stream: int) -> bool:
             assert cudart is not None
-            assert self._ran or not cudart.records(stream), "the first run can't be recorded"
+            assert self._ran or not cudart.is_capturing(stream), "the first run can't be captured"
             self._ran = True
 
             def compute() -> None:
                 image = cudart.view(self._addresses["image"], self._shapes["image"])
-                cudart.view(self._addresses["classes"], self._shapes["classes"])[:] = truth(image)
+                cudart.view(self._addresses["classes"], self._shapes["classes"])[:] = expected_classes(image)
 
             return cudart.enqueue(stream, compute)
 
@@ -262,8 +267,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
         def deserialize_cuda_engine(self, data: bytes) -> Any:
             plan = json.loads(data)
-            assert self.DLA_core == plan["told"].get("DLA_core", -1), "the engine would run on another accelerator"
-            lean = "VERSION_COMPATIBLE" in plan["told"].get("flags", [])
+            assert self.DLA_core == plan["settings"].get("DLA_core", -1), "the engine would run on another DLA core"
+            lean = "VERSION_COMPATIBLE" in plan["settings"].get("flags", [])
             if (plan["version"] != version and not lean) or (lean and not self.engine_host_code_allowed):
                 self._logger.log(
                     ILogger.Severity.ERROR, "The engine plan file is not compatible with this version of TensorRT"
@@ -276,7 +281,7 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
 
 class Cudart:
-    """`cuda.bindings.runtime` on the processor: counts what is alive, runs streams when they are waited for."""
+    """`cuda.bindings.runtime` on the CPU: tracks live allocations, and runs a stream when it is synchronized."""
 
     cudaStreamNonBlocking = 1  # noqa: N815 (CUDA's own names, here and below)
     cudaHostAllocDefault = 0  # noqa: N815
@@ -290,11 +295,11 @@ class Cudart:
         self.capture_works = self.takes_addresses = self.starts = True
         self.fails: str | None = None
         self.broken = False
-        """After an error that does not pass: every call fails."""
+        """True after a sticky error: every call fails."""
         self._of_thread = threading.local()
         self._running = threading.RLock()
         self._queues: dict[int, list[Callable[[], None]]] = {LEGACY: []}
-        self._marked: dict[int, int] = {}
+        self._event_streams: dict[int, int] = {}
         self._captured: dict[int, list[Callable[[], None]] | None] = {}
 
     def __getattribute__(self, name: str) -> Any:
@@ -335,8 +340,8 @@ class Cudart:
         return (0,)
 
     def current_device(self) -> int:
-        """Of this thread. CUDA takes device 0 where none was chosen; on a machine with two that is half of the time wrong."""
-        assert hasattr(self._of_thread, "device"), "no device was chosen in this thread"
+        """Return this thread's device. CUDA defaults to device 0, which is wrong on a machine with several GPUs."""
+        assert hasattr(self._of_thread, "device"), "no device was selected in this thread"
         return int(self._of_thread.device)
 
     def cudaSetDevice(self, device: int) -> Any:  # noqa: N802
@@ -376,13 +381,13 @@ class Cudart:
         self.enqueue(stream, lambda: ctypes.memmove(to, source, size) and None)
         return (0,)
 
-    def records(self, stream: int) -> bool:
-        """Whether the stream is being recorded."""
+    def is_capturing(self, stream: int) -> bool:
+        """Return True while the stream is captured."""
         return self._captured.get(int(stream)) is not None
 
     def run(self, stream: int) -> None:
-        """Does all that the stream has been given."""
-        assert self._captured.get(stream) is None, "waiting breaks a capture"
+        """Run the enqueued work of a stream."""
+        assert self._captured.get(stream) is None, "synchronizing invalidates a capture"
         with self._running:
             while self._queues[stream]:
                 self._queues[stream].pop(0)()
@@ -396,14 +401,14 @@ class Cudart:
         return (0,)
 
     def cudaStreamEndCapture(self, stream: int) -> Any:  # noqa: N802
-        recorded = self._captured.pop(stream)
-        return (0, self._new(recorded)) if self.capture_works else (901, 0)
+        work = self._captured.pop(stream)
+        return (0, self._new(work)) if self.capture_works else (901, 0)
 
     def cudaGraphInstantiate(self, graph: int, flags: int) -> Any:  # noqa: N802
         return 0, self._new(self.alive[graph])
 
-    def cudaGraphLaunch(self, launchable: int, stream: int) -> Any:  # noqa: N802
-        self._queues[stream].extend(self.alive[launchable])
+    def cudaGraphLaunch(self, executable: int, stream: int) -> Any:  # noqa: N802
+        self._queues[stream].extend(self.alive[executable])
         return (0,)
 
     def cudaEventCreateWithFlags(self, flags: int) -> Any:  # noqa: N802
@@ -411,16 +416,16 @@ class Cudart:
         return self.cudaEventCreate()
 
     def cudaEventRecord(self, event: int, stream: int) -> Any:  # noqa: N802
-        self._marked[event] = stream
+        self._event_streams[event] = stream
         return (0,)
 
     def cudaEventSynchronize(self, event: int) -> Any:  # noqa: N802
-        self.run(self._marked[event])
+        self.run(self._event_streams[event])
         return (0,)
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:  # noqa: N802
-        marked = self._marked[event]
-        self.enqueue(stream, lambda: self.run(marked))
+        recorded_on = self._event_streams[event]
+        self.enqueue(stream, lambda: self.run(recorded_on))
         return (0,)
 
     def cudaEventElapsedTime(self, first: int, last: int) -> Any:  # noqa: N802

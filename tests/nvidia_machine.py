@@ -1,4 +1,4 @@
-"""A machine with an NVIDIA card, none of it real."""
+"""Test double of a machine with an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIN = Gpu(0, "Orin", (8, 7))
 
 
 class Jetson:
-    """A machine with an Orin, some version of TensorRT and CUDA, none of it real."""
+    """Test double of a machine with an Orin, CUDA and one version of TensorRT."""
 
     def __init__(
         self,

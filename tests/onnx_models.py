@@ -17,14 +17,14 @@ CLASSES = ("dark", "red", "green", "blue")
 _FLOAT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
 
 
-def truth(images: Any) -> Any:
+def expected_classes(images: Any) -> Any:
     """The classes that each of these networks gives: 0 where all channels are below 80, else the strongest channel's."""
     scores = np.concatenate([np.full((*images.shape[:3], 1), 79.5), images.astype(np.float64)], axis=3)
     return scores.argmax(axis=3).astype(np.uint8)
 
 
-def pictures(count: int, height: int, width: int, seed: int = 0) -> Any:
-    """Random pictures without ties, uint8 `[count, height, width, 3]`, in patches of 4x4 pixels."""
+def random_images(count: int, height: int, width: int, seed: int = 0) -> Any:
+    """Return random images without ties, uint8 `[count, height, width, 3]`, in patches of 4x4 pixels."""
     rng = np.random.default_rng(seed)
     order = rng.permuted(
         np.broadcast_to(np.array([40, 120, 200]), (count, -(-height // 4), -(-width // 4), 3)).copy(), axis=3

@@ -1,4 +1,4 @@
-"""A source and a sink without files, for tests of the pipeline and of the live loop."""
+"""Source and sink without files, for tests of the pipeline and of the live loop."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLOR = Color("bt709", full_range=False)
 TIME_BASE = Fraction(1, 30)
 
 
-class DrawnSource:
+class NoiseSource:
     """Frames whose pixels depend on their number, with a packet after every third."""
 
     def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
-        self.info = StreamInfo("drawn", 64, 48, "yuv420p", COLOR, TIME_BASE)
+        self.info = StreamInfo("noise", 64, 48, "yuv420p", COLOR, TIME_BASE)
         self.corrupt = 0
         self.warnings: tuple[str, ...] = ()
         self._frames, self._fail_at, self._block_at = frames, fail_at, block_at
@@ -55,10 +55,10 @@ class DrawnSource:
         self.closed.set()
 
 
-class Keeper:
-    """Keeps all it is given, in order."""
+class CollectingSink:
+    """Sink that stores its items, in order."""
 
-    name = "keeper"
+    name = "collecting"
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.items: list[SegmentedFrame | Passthrough] = []
@@ -79,7 +79,7 @@ class Keeper:
     def abort(self) -> None: ...
 
 
-def by_brightness(frame: Frame) -> ClassMap:
+def classes_by_brightness(frame: Frame) -> ClassMap:
     return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
-"""Compiles kernels.cu to kernels.ptx with NVRTC: `make kernels`, for who changes the kernels.
+"""Compilation of kernels.cu to kernels.ptx with NVRTC: `make kernels`, needed after a change of the kernels.
 
-PTX runs on every later card: the driver makes machine code of it when it is loaded. NVRTC 12.0 writes PTX that drivers from
-525 on read (CUDA 12.0), JetPack 6's among them.
+PTX runs on every later GPU: the driver compiles it to machine code when it loads it. Drivers from version 525 on (CUDA 12.0)
+read the PTX of NVRTC 12.0; JetPack 6's driver is one of them.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("kernels.cu")
 PTX = Path(__file__).with_name("kernels.ptx")
 ARCHITECTURE = "compute_70"
-"""Volta, the oldest that any TensorRT 10 ran on."""
+"""Volta, the oldest architecture that any TensorRT 10 supports."""
 
 PACKAGE, VERSION = "nvidia-cuda-nvrtc-cu12", "12.0.140"
 
 
 def source_mark() -> str:
-    """The first line of the PTX: which source it was made of."""
+    """Return the first line of the PTX: the hash of its source."""
     return f"// of kernels.cu, SHA-256 {hashlib.sha256(SOURCE.read_bytes()).hexdigest()}"
 
 
-def compiled() -> str:
-    """The PTX of kernels.cu.
+def compile_ptx() -> str:
+    """Return the PTX of kernels.cu.
 
-    NVRTC changes the locale of the process that it runs in.
+    NVRTC changes the locale of the calling process.
 
     Raises:
-        RuntimeError: NVRTC of this version is not installed, or it refuses the source.
+        RuntimeError: this version of NVRTC is not installed, or the source does not compile.
     """
     nvrtc = ctypes.CDLL(str(_library()))
 
@@ -41,14 +41,14 @@ def compiled() -> str:
         if error and name != "nvrtcCompileProgram":
             raise RuntimeError(f"{name} failed with {error}")
         if error:
-            raise RuntimeError(f"NVRTC refuses {SOURCE.name}:\n{_text(nvrtc, 'ProgramLog', program)}")
+            raise RuntimeError(f"NVRTC refuses {SOURCE.name}:\n{_read_output(nvrtc, 'ProgramLog', program)}")
 
     program = ctypes.c_void_p()
     call("nvrtcCreateProgram", ctypes.byref(program), SOURCE.read_bytes(), SOURCE.name.encode(), 0, None, None)
     options = [f"--gpu-architecture={ARCHITECTURE}".encode()]
     call("nvrtcCompileProgram", program, len(options), (ctypes.c_char_p * len(options))(*options))
-    text = _text(nvrtc, "PTX", program)
-    # Comments hold NVIDIA's banner and build numbers, and an empty line each.
+    text = _read_output(nvrtc, "PTX", program)
+    # NVRTC's comments contain NVIDIA's banner and build numbers; each leaves an empty line.
     code = "\n".join(line.rstrip() for line in re.sub(r"//[^\n]*", "", text).splitlines() if line.strip())
     return f"{source_mark()}\n{code}\n"
 
@@ -66,16 +66,16 @@ def _library() -> Path:
     return next(file for file in files if file.name.startswith("libnvrtc.so"))
 
 
-def _text(nvrtc: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> str:
+def _read_output(nvrtc: ctypes.CDLL, kind: str, program: ctypes.c_void_p) -> str:
     size = ctypes.c_size_t()
-    getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    getattr(nvrtc, f"nvrtcGet{kind}Size")(program, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)
-    getattr(nvrtc, f"nvrtcGet{what}")(program, buffer)
+    getattr(nvrtc, f"nvrtcGet{kind}")(program, buffer)
     return buffer.value.decode()
 
 
 if __name__ == "__main__":
     try:
-        PTX.write_text(compiled())
+        PTX.write_text(compile_ptx())
     except RuntimeError as error:
         sys.exit(f"rtseg: {error}")

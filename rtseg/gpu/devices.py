@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit and no Python package is needed."""
+"""NVIDIA GPUs of this machine, listed by the driver: no CUDA toolkit and no Python package is needed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class Gpu:
     """One GPU."""
 
     index: int
-    """Its number, from 0: `cuda:0`."""
+    """Device number, from 0: `cuda:0`."""
 
     name: str
-    """As the driver calls it, such as `Orin` or `NVIDIA H100 80GB HBM3`."""
+    """Name in the driver, such as `Orin` or `NVIDIA H100 80GB HBM3`."""
 
     capability: tuple[int, int]
     """CUDA compute capability, such as (8, 7)."""
 
     @property
     def sm(self) -> str:
-        """The compute capability as file names have it: `sm87`."""
+        """Compute capability as in file names: `sm87`."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that the driver shows; none where there is no driver or it does not answer."""
+    """Return the driver's GPUs; empty if there is no driver or it fails."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -55,5 +55,5 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu | None:
 
 
 def platform_name() -> str:
-    """Operating system and processor, such as `linux-aarch64`: engines do not move between them."""
+    """Return operating system and CPU architecture, such as `linux-aarch64`; an engine runs only on its own."""
     return f"{platform.system().lower()}-{platform.machine().lower()}"

@@ -1,6 +1,6 @@
-"""Pictures in the memory of an NVIDIA card: where they lie, and frames whose planes come down only if somebody looks.
+"""Frames in NVIDIA GPU memory: device addresses of their planes (DLPack), and planes that are downloaded on first access.
 
-NVDEC writes NV12: a plane of luma, and below it one of chroma, U and V side by side.
+NVDEC writes NV12: a luma plane, and below it one chroma plane with U and V interleaved.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _DlTensor(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class GpuSurface:
-    """An 8-bit NV12 picture on a card."""
+    """8-bit NV12 surface in GPU memory."""
 
     luma: int
     """Device address of the luma plane, uint8 `[height, width]`."""
@@ -58,20 +58,20 @@ class GpuSurface:
     """Bytes from one row of chroma to the next."""
 
     width: int
-    """Pixels across, even."""
+    """Width, pixels, even."""
 
     height: int
-    """Pixels down, even."""
+    """Height, pixels, even."""
 
     owner: Any = field(repr=False, compare=False)
-    """Keeps the memory: the `av.VideoFrame`."""
+    """Owner of the memory, kept alive: the `av.VideoFrame`."""
 
 
-class Fetched:
-    """The three planes of a picture, brought down when the first of them is looked at."""
+class LazyPlanes:
+    """The three planes of a frame, downloaded at the first access."""
 
     def __init__(self, fetch: Callable[[], Planes]) -> None:
-        """`fetch` is called once at most, whatever number of threads look."""
+        """Store `fetch`, which is called at most once, by any thread."""
         self._fetch: Callable[[], Planes] | None = fetch
         self._planes: Planes | None = None
         self._lock = threading.Lock()
@@ -95,47 +95,47 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuFrame(Frame):
-    """A frame that lies on a card. Whoever looks at its planes gets them, at the price of a copy: `planes` is a `Fetched`."""
+    """Frame in GPU memory. Its `planes` are `LazyPlanes`: the first access downloads them."""
 
-    picture: GpuSurface
-    """Where it lies."""
+    surface: GpuSurface
+    """The frame's surface."""
 
     def __post_init__(self) -> None:
         if self.pixel_format != "yuv420p":
-            raise ValueError(f"a frame on a card is yuv420p, not {self.pixel_format}")
+            raise ValueError(f"a frame in GPU memory is yuv420p, not {self.pixel_format}")
 
     @property
     def width(self) -> int:
-        """Pixels across."""
-        return self.picture.width
+        """Width, pixels."""
+        return self.surface.width
 
     @property
     def height(self) -> int:
-        """Pixels down."""
-        return self.picture.height
+        """Height, pixels."""
+        return self.surface.height
 
     def with_planes(self, planes: Planes) -> Frame:
-        """The frame with other planes, which lie in the processor's memory."""
-        given = {each.name: getattr(self, each.name) for each in fields(Frame)}
-        return Frame(**{**given, "planes": planes})
+        """Return the frame with other planes, in CPU memory."""
+        values = {each.name: getattr(self, each.name) for each in fields(Frame)}
+        return Frame(**{**values, "planes": planes})
 
 
-class _Tensor(NamedTuple):
-    """What DLPack tells of one plane."""
+class _PlaneTensor(NamedTuple):
+    """DLPack's description of one plane."""
 
     device_type: int
     address: int
     bits: int
     pitch: int
-    """From one row to the next, in elements."""
+    """Elements from one row to the next."""
 
 
-def _tensor(frame: VideoFrame, number: int) -> _Tensor:
-    # NumPy reads DLPack of the processor's memory alone, and PyTorch is not here.
+def _plane_tensor(frame: VideoFrame, number: int) -> _PlaneTensor:
+    # NumPy reads DLPack of CPU memory only, and PyTorch is no dependency here.
     plane: Any = frame.planes[number]
     capsule = plane.__dlpack__()
     tensor = _DlTensor.from_address(_CAPSULE_POINTER(capsule, b"dltensor"))
-    return _Tensor(
+    return _PlaneTensor(
         plane.__dlpack_device__()[0],
         (tensor.data or 0) + tensor.byte_offset,
         tensor.dtype_bits,
@@ -144,37 +144,37 @@ def _tensor(frame: VideoFrame, number: int) -> _Tensor:
 
 
 def in_gpu_memory(frame: VideoFrame) -> bool:
-    """Whether a decoded picture lies on a card."""
+    """Return True if a decoded frame is in GPU memory."""
     return frame.format.name == "cuda"
 
 
 def software_layout(frame: VideoFrame) -> VideoFormat:
-    """The layout of a decoded picture, of one on a card that of its memory there."""
+    """Return the pixel format of a decoded frame; of a frame in GPU memory, the format of its memory there."""
     if not in_gpu_memory(frame):
         return frame.format
-    known = getattr(frame, "sw_format", None)  # from PyAV 18 on
+    known = getattr(frame, "sw_format", None)  # since PyAV 18
     if known is not None:
         return cast(VideoFormat, known)
-    return VideoFormat(_told_layout(frame), frame.width, frame.height)
+    return VideoFormat(_layout_in_pyav_17(frame), frame.width, frame.height)
 
 
-def _told_layout(frame: VideoFrame) -> str:
-    """What PyAV 17 lets one know: chroma's resolution, and the bits where it gives the memory away."""
+def _layout_in_pyav_17(frame: VideoFrame) -> str:
+    """Derive the pixel format from PyAV 17's planes: the chroma resolution, and the bits where DLPack exposes the memory."""
     if len(frame.planes) == 3:
         return "yuv444p"
     try:
-        return "nv12" if _tensor(frame, 0).bits == 8 else "p010le"
+        return "nv12" if _plane_tensor(frame, 0).bits == 8 else "p010le"
     except NotImplementedError:
         return "nv16"
 
 
 def gpu_surface(frame: VideoFrame) -> GpuSurface | None:
-    """Where a decoded picture lies on its card; None: not on a card, or not as 8-bit NV12 of an even size."""
+    """Return the surface of a decoded frame; None unless it is in GPU memory as 8-bit NV12 of even size."""
     if not in_gpu_memory(frame) or frame.width % 2 or frame.height % 2 or len(frame.planes) != 2:
         return None
     try:
-        luma, chroma = _tensor(frame, 0), _tensor(frame, 1)
-    except NotImplementedError:  # PyAV gives away NV12, P010 and P016
+        luma, chroma = _plane_tensor(frame, 0), _plane_tensor(frame, 1)
+    except NotImplementedError:  # PyAV exposes NV12, P010 and P016
         return None
     if luma.device_type != _CUDA or luma.bits != 8:
         return None

@@ -1,22 +1,22 @@
-// What the road over the card computes beside the network: NV12 in the card's memory to the network's input, and the class
-// map to the colored picture. The same arithmetic as rtseg/core/letterbox.py and rtseg/render/overlay.py, but for the rounding between
-// their steps. `make kernels` compiles it to kernels.ptx; the tests compile it for the processor as well.
+// Kernels of the GPU path: NV12 in GPU memory to the network's input, and the class map to the rendered frame. The arithmetic is
+// that of rtseg/core/letterbox.py and rtseg/render/overlay.py, without the rounding between their steps. `make kernels` compiles
+// this file to kernels.ptx; the tests also compile it for the CPU.
 
 struct Job {  // rtseg/gpu/kernels.py has the same fields in the same order
     const unsigned char* luma;     // [height][luma_pitch]
-    const unsigned char* chroma;   // [height / 2][chroma_pitch], U and V side by side
+    const unsigned char* chroma;   // [height / 2][chroma_pitch], U and V interleaved
     unsigned char* image;          // [input_height][input_width][3], RGB
     const unsigned char* classes;  // [input_height][input_width]
-    const float* weights;          // [4][256]: what is added to Y, U and V, and the share of the picture that remains
-    unsigned char* shown;          // Y [height][width], U and V [height / 2][width / 2] each, one after the other
+    const float* weights;          // [4][256]: added to Y, U and V, and the share of the source pixel
+    unsigned char* rendered;       // Y [height][width], then U and V, [height / 2][width / 2] each
     int luma_pitch, chroma_pitch, width, height;
-    int input_width, input_height, left, top, inner_width, inner_height;  // the picture's rectangle in the network's input
-    int luma_halvings, chroma_halvings;                                   // how often a plane is halved before it is scaled
-    float rgb[12];                                                        // from Y, U, V to R, G, B: [3][4]
+    int input_width, input_height, left, top, inner_width, inner_height;  // the frame's rectangle in the network's input
+    int luma_halvings, chroma_halvings;                                   // halvings of a plane before it is scaled
+    float rgb[12];                                                        // matrix from Y, U, V to R, G, B: [3][4]
 };
 
 // A plane halved `halvings` times: pixel (x, y) is the mean of a square of 2^halvings pixels.
-struct Halved {
+struct HalvedPlane {
     const unsigned char* first;
     int pitch, step, width, height, halvings;
 
@@ -29,69 +29,69 @@ struct Halved {
     }
 };
 
-// How much of pixel `pixel` lies between two places.
-__device__ inline float within(int pixel, float from, float to) {
+// Length of the part of pixel `pixel` between two positions.
+__device__ inline float overlap(int pixel, float from, float to) {
     return fminf(pixel + 1.0f, to) - fmaxf((float)pixel, from);
 }
 
-// Where a pixel of one row or column falls between two of another: `low` and the one after it, `share` of the way.
-struct Between {
+// Linear interpolation between two source pixels of a row or column: `low`, `high` and the weight of `high`.
+struct LinearSample {
     int low, high;
     float share;
 
-    __device__ Between(int pixel, int wanted, int length) {
-        float place = (pixel + 0.5f) * length / wanted - 0.5f;
-        place = fminf(fmaxf(place, 0.0f), length - 1.0f);
-        low = (int)place;
-        high = low + 1 < length ? low + 1 : low;
-        share = place - low;
+    __device__ LinearSample(int pixel, int target_length, int source_length) {
+        float position = (pixel + 0.5f) * source_length / target_length - 0.5f;
+        position = fminf(fmaxf(position, 0.0f), source_length - 1.0f);
+        low = (int)position;
+        high = low + 1 < source_length ? low + 1 : low;
+        share = position - low;
     }
 };
 
-__device__ inline float scaled(Halved plane, int x, int y, int wanted_width, int wanted_height) {
-    if (plane.width == wanted_width && plane.height == wanted_height) return plane.at(x, y);
-    if (plane.width >= 2 * wanted_width && plane.height >= 2 * wanted_height) {  // it could not be halved further: by area
-        float left = (float)x * plane.width / wanted_width, right = (float)(x + 1) * plane.width / wanted_width;
-        float top = (float)y * plane.height / wanted_height, bottom = (float)(y + 1) * plane.height / wanted_height, sum = 0;
+__device__ inline float resample(HalvedPlane plane, int x, int y, int target_width, int target_height) {
+    if (plane.width == target_width && plane.height == target_height) return plane.at(x, y);
+    if (plane.width >= 2 * target_width && plane.height >= 2 * target_height) {  // no further halving possible: area average
+        float left = (float)x * plane.width / target_width, right = (float)(x + 1) * plane.width / target_width;
+        float top = (float)y * plane.height / target_height, bottom = (float)(y + 1) * plane.height / target_height, sum = 0;
         for (int row = (int)top; row < plane.height && row < bottom; ++row)
             for (int column = (int)left; column < plane.width && column < right; ++column)
-                sum += within(row, top, bottom) * within(column, left, right) * plane.at(column, row);
+                sum += overlap(row, top, bottom) * overlap(column, left, right) * plane.at(column, row);
         return sum / ((right - left) * (bottom - top));
     }
-    Between across(x, wanted_width, plane.width), down(y, wanted_height, plane.height);
+    LinearSample across(x, target_width, plane.width), down(y, target_height, plane.height);
     float upper = plane.at(across.low, down.low) * (1 - across.share) + plane.at(across.high, down.low) * across.share;
     float lower = plane.at(across.low, down.high) * (1 - across.share) + plane.at(across.high, down.high) * across.share;
     return upper * (1 - down.share) + lower * down.share;
 }
 
-__device__ inline unsigned char level(float value) { return (unsigned char)fminf(fmaxf(value + 0.5f, 0.0f), 255.0f); }
+__device__ inline unsigned char to_uint8(float value) { return (unsigned char)fminf(fmaxf(value + 0.5f, 0.0f), 255.0f); }
 
-// One thread for each pixel of the picture in the network's input.
+// One thread for each pixel of the frame's rectangle in the network's input.
 extern "C" __global__ void scale(const Job* job) {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= job->inner_width || y >= job->inner_height) return;
     int luma = job->luma_halvings, chroma = job->chroma_halvings, width = job->inner_width, height = job->inner_height;
     int half_width = job->width / 2 >> chroma, half_height = job->height / 2 >> chroma;
     float yuv[3];
-    yuv[0] = scaled({job->luma, job->luma_pitch, 1, job->width >> luma, job->height >> luma, luma}, x, y, width, height);
+    yuv[0] = resample({job->luma, job->luma_pitch, 1, job->width >> luma, job->height >> luma, luma}, x, y, width, height);
     for (int plane = 0; plane < 2; ++plane)
         yuv[1 + plane] =
-            scaled({job->chroma + plane, job->chroma_pitch, 2, half_width, half_height, chroma}, x, y, width, height);
+            resample({job->chroma + plane, job->chroma_pitch, 2, half_width, half_height, chroma}, x, y, width, height);
     unsigned char* pixel = job->image + ((long long)(job->top + y) * job->input_width + job->left + x) * 3;
     for (int channel = 0; channel < 3; ++channel) {
         const float* row = job->rgb + 4 * channel;
-        pixel[channel] = level(row[0] * yuv[0] + row[1] * yuv[1] + row[2] * yuv[2] + row[3]);
+        pixel[channel] = to_uint8(row[0] * yuv[0] + row[1] * yuv[1] + row[2] * yuv[2] + row[3]);
     }
 }
 
-// What the class map adds to a pixel of a plane, and how much of the picture it leaves.
+// Blend of a pixel of a plane: the value that the class map adds, and the share of the source pixel that remains.
 struct Blend {
-    float add, keep;
+    float add, source_share;
 
-    __device__ void see(const Job* job, const float* table, int column, int row, float weight) {
+    __device__ void accumulate(const Job* job, const float* table, int column, int row, float weight) {
         int index = job->classes[(long long)(job->top + row) * job->input_width + job->left + column];
         add += weight * table[index];
-        keep += weight * job->weights[3 * 256 + index];
+        source_share += weight * job->weights[3 * 256 + index];
     }
 };
 
@@ -99,29 +99,29 @@ __device__ inline Blend blend(const Job* job, int plane, int x, int y, int width
     Blend sum = {0.0f, 0.0f};
     const float* table = job->weights + 256 * plane;
     int columns = job->inner_width, rows = job->inner_height;
-    if (columns > width && rows > height) {  // the class map is larger: by area
+    if (columns > width && rows > height) {  // the class map is larger: area average
         float left = (float)x * columns / width, right = (float)(x + 1) * columns / width;
         float top = (float)y * rows / height, bottom = (float)(y + 1) * rows / height, area = (right - left) * (bottom - top);
         for (int row = (int)top; row < rows && row < bottom; ++row)
             for (int column = (int)left; column < columns && column < right; ++column)
-                sum.see(job, table, column, row, within(column, left, right) * within(row, top, bottom) / area);
+                sum.accumulate(job, table, column, row, overlap(column, left, right) * overlap(row, top, bottom) / area);
         return sum;
     }
-    Between across(x, width, columns), down(y, height, rows);
-    sum.see(job, table, across.low, down.low, (1 - across.share) * (1 - down.share));
-    sum.see(job, table, across.high, down.low, across.share * (1 - down.share));
-    sum.see(job, table, across.low, down.high, (1 - across.share) * down.share);
-    sum.see(job, table, across.high, down.high, across.share * down.share);
+    LinearSample across(x, width, columns), down(y, height, rows);
+    sum.accumulate(job, table, across.low, down.low, (1 - across.share) * (1 - down.share));
+    sum.accumulate(job, table, across.high, down.low, across.share * (1 - down.share));
+    sum.accumulate(job, table, across.low, down.high, (1 - across.share) * down.share);
+    sum.accumulate(job, table, across.high, down.high, across.share * down.share);
     return sum;
 }
 
 __device__ inline void color_pixel(const Job* job, int plane, const unsigned char* from, unsigned char* to, int x, int y,
-                                    int width, int height) {
+                                   int width, int height) {
     Blend sum = blend(job, plane, x, y, width, height);
-    *to = level(*from * sum.keep + sum.add);
+    *to = to_uint8(*from * sum.source_share + sum.add);
 }
 
-// One thread for each sample of chroma, with the four of luma that belong to it.
+// One thread for each chroma sample and its four luma samples.
 extern "C" __global__ void color(const Job* job) {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     int width = job->width, height = job->height, half_width = width / 2, half_height = height / 2;
@@ -129,9 +129,9 @@ extern "C" __global__ void color(const Job* job) {
     for (int row = 2 * y; row < 2 * y + 2; ++row)
         for (int column = 2 * x; column < 2 * x + 2; ++column)
             color_pixel(job, 0, job->luma + (long long)row * job->luma_pitch + column,
-                         job->shown + (long long)row * width + column, column, row, width, height);
-    unsigned char* chroma = job->shown + (long long)width * height;
+                        job->rendered + (long long)row * width + column, column, row, width, height);
+    unsigned char* chroma = job->rendered + (long long)width * height;
     for (int plane = 0; plane < 2; ++plane)
         color_pixel(job, 1 + plane, job->chroma + (long long)y * job->chroma_pitch + 2 * x + plane,
-                     chroma + ((long long)plane * half_height + y) * half_width + x, x, y, half_width, half_height);
+                    chroma + ((long long)plane * half_height + y) * half_width + x, x, y, half_width, half_height);
 }

@@ -1,4 +1,4 @@
-"""What the kernels are told: `kernels.cu` has the same structure."""
+"""Launch of the CUDA kernels in `kernels.cu`, and their argument structure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rtseg.core.letterbox import Letterbox, halvings
 from rtseg.gpu.cuda import Cuda
 from rtseg.gpu.gpu_frame import GpuSurface
 
-_THREADS = (32, 8)
-"""Of a block, across and down."""
+_BLOCK = (32, 8)
+"""Threads of a block, (x, y)."""
 
 
 class Job(ctypes.Structure):
-    """One picture's way: addresses on the card, and sizes."""
+    """Arguments of the kernels for one frame: device addresses and sizes. `kernels.cu` has the same structure."""
 
     _fields_ = [
         ("luma", ctypes.c_uint64),
@@ -25,7 +25,7 @@ class Job(ctypes.Structure):
         ("image", ctypes.c_uint64),
         ("classes", ctypes.c_uint64),
         ("weights", ctypes.c_uint64),
-        ("shown", ctypes.c_uint64),
+        ("rendered", ctypes.c_uint64),
         *((name, ctypes.c_int) for name in ("luma_pitch", "chroma_pitch", "width", "height")),
         *((name, ctypes.c_int) for name in ("input_width", "input_height", "left", "top")),
         *((name, ctypes.c_int) for name in ("inner_width", "inner_height", "luma_halvings", "chroma_halvings")),
@@ -33,7 +33,7 @@ class Job(ctypes.Structure):
     ]
 
     def set_sizes(self, box: Letterbox, color: Color) -> None:
-        """What is the same for all pictures of a stream."""
+        """Set the fields that are the same for all frames of a stream."""
         self.width, self.height = box.source_size
         self.input_width, self.input_height = box.input_size
         self.left, self.top, self.inner_width, self.inner_height = box.inner
@@ -42,35 +42,35 @@ class Job(ctypes.Structure):
         self.chroma_halvings = halvings((self.width // 2, self.height // 2), inner)
         self.rgb[:] = [float(value) for value in yuv_to_rgb_matrix(color).reshape(-1)]
 
-    def set_picture(self, picture: GpuSurface) -> None:
-        """Where the next picture lies."""
-        self.luma, self.chroma = picture.luma, picture.chroma
-        self.luma_pitch, self.chroma_pitch = picture.luma_pitch, picture.chroma_pitch
+    def set_surface(self, surface: GpuSurface) -> None:
+        """Set the addresses and pitches of the next frame."""
+        self.luma, self.chroma = surface.luma, surface.chroma
+        self.luma_pitch, self.chroma_pitch = surface.luma_pitch, surface.chroma_pitch
 
 
 class Kernels:
-    """The two kernels, on one card. A `Job` on the card tells them everything."""
+    """The two kernels on one GPU. Their only argument is the device address of a `Job`."""
 
     def __init__(self, cuda: Cuda, box: Letterbox) -> None:
-        """Has the driver make machine code of the PTX.
+        """Load the PTX.
 
         Raises:
-            BackendError: the driver does not take it.
+            BackendError: the driver refuses it.
         """
         self._cuda = cuda
         ptx = Path(__file__).with_name("kernels.ptx").read_bytes()
-        self._scale, self._color = cuda.kernels(ptx, "scale", "color")
-        self._for_scale = _blocks(*box.inner[2:])
-        self._for_color = _blocks(box.source_size[0] // 2, box.source_size[1] // 2)
+        self._scale, self._color = cuda.load_kernels(ptx, "scale", "color")
+        self._scale_grid = _grid(*box.inner[2:])
+        self._color_grid = _grid(box.source_size[0] // 2, box.source_size[1] // 2)
 
     def scale(self, job: int, stream: Any) -> None:
-        """Puts on a stream: the picture, as RGB, into its rectangle of the network's input."""
-        self._cuda.launch(self._scale, self._for_scale, _THREADS, job, stream)
+        """Enqueue the kernel that scales the frame and writes it as RGB into its rectangle of the network's input."""
+        self._cuda.launch(self._scale, self._scale_grid, _BLOCK, job, stream)
 
     def color(self, job: int, stream: Any) -> None:
-        """Puts on a stream: the picture under the colors of its class map."""
-        self._cuda.launch(self._color, self._for_color, _THREADS, job, stream)
+        """Enqueue the kernel that blends the colors of the class map over the frame."""
+        self._cuda.launch(self._color, self._color_grid, _BLOCK, job, stream)
 
 
-def _blocks(width: int, height: int) -> tuple[int, int]:
-    return -(-width // _THREADS[0]), -(-height // _THREADS[1])
+def _grid(width: int, height: int) -> tuple[int, int]:
+    return -(-width // _BLOCK[0]), -(-height // _BLOCK[1])

@@ -1,8 +1,8 @@
-"""Heat, power and clocks of the device: a Jetson's from sysfs, a discrete NVIDIA card's from NVML. Nothing where there is neither.
+"""Temperature, power and clocks of a Jetson (sysfs) or a discrete NVIDIA GPU (NVML); empty on other machines.
 
-Where a Jetson's readings lie: Jetson Linux Developer Guide, "Platform Power and Performance"
+Source of the Jetson's sysfs paths: Jetson Linux Developer Guide, "Platform Power and Performance"
 (https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html).
-NVML: https://docs.nvidia.com/deploy/nvml-api/. It comes with the driver; no Python package is needed.
+NVML: https://docs.nvidia.com/deploy/nvml-api/. It is part of the driver; no Python package is needed.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 
 _GPU_DEVFREQ = re.compile(r"gpu|ga10b|gv11b")
 _LOWERS_CLOCKS = re.compile(r"throttle-alert|cpufreq|devfreq")
-"""Cooling devices that slow the processors down; fans are cooling devices too."""
+"""Cooling devices that lower clocks; fans are cooling devices too."""
 
 _OVER_CURRENT = {"oc1": "under-voltage", "oc2": "over-current", "oc3": "over-current"}
 
 _NVML_TEMPERATURE_GPU, _NVML_CLOCK_GRAPHICS = 0, 0
 _NVML_REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
-"""Bits of nvmlClocksThrottleReasons; the others say that the card is idle or that somebody set its clocks."""
+"""Bits of nvmlClocksThrottleReasons that mean throttling; the others mean an idle GPU or clocks set by an application."""
 
 _JETSON_HINT = (
     "more power: `sudo nvpmodel -q`, then `-m` a higher mode; full clocks: `sudo jetson_clocks`; or cool it better"
 )
-_GPU_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` tells more"
+_GPU_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` shows more"
 
 
 class Telemetry:
-    """Reads this machine. `read` is cheap enough for once a second.
+    """Reader of this machine's sensors. `read` is cheap enough for one call a second.
 
-    Readings, each present where the device tells it:
+    Readings, each present if the device reports it:
 
         "power_mode": "15W"                    a Jetson's nvpmodel
         "gpu_load_ratio": 0.93
@@ -43,14 +43,14 @@ class Telemetry:
         "vdd_in_watts": 14.2, "gpu_watts": 310.0
         "throttled": true, "throttled_by": ["gpu-throttle-alert", "over-current"]
 
-    Names of several cards begin with `gpu0_`, `gpu1_`, numbered as nvidia-smi numbers them.
+    With several GPUs names begin with `gpu0_`, `gpu1_`, in nvidia-smi's order.
     """
 
     def __init__(self, root: Path = Path("/"), nvml: Any = None) -> None:
-        """Looks what is there.
+        """Detect a Jetson and open the GPUs of NVML.
 
         Args:
-            root: folder that holds `sys`, `proc`, `etc` and `var`.
+            root: folder that contains `sys`, `proc`, `etc` and `var`.
             nvml: the loaded library; None: the driver's, if there is one.
         """
         self._root = root
@@ -62,29 +62,29 @@ class Telemetry:
 
     @property
     def hint(self) -> str:
-        """What to do when the device throttles."""
+        """Advice for a device that throttles."""
         return _JETSON_HINT if self._jetson else _GPU_HINT
 
     def read(self) -> dict[str, Any]:
-        """The readings as of now; empty where nothing tells any. `throttled` is about the time since the last call."""
-        told: dict[str, Any] = {}
+        """Return the current readings; empty if there are none. `throttled` covers the time since the last call."""
+        readings: dict[str, Any] = {}
         reasons: list[str] = []
         if self._jetson:
-            told |= dict(self._jetson_readings())
+            readings |= dict(self._jetson_readings())
             reasons += self._jetson_throttling()
         for number, gpu in enumerate(self._gpus):
             prefix = f"gpu{number}_" if len(self._gpus) > 1 else "gpu_"
-            readings, why = _gpu_readings(self._nvml, gpu)
-            # On a Jetson NVML may be there too and knows less: what sysfs told stays.
-            told = {**{prefix + name: value for name, value in readings.items()}, **told}
-            reasons += why
-        if told:
-            told["throttled"] = bool(reasons)
+            of_gpu, gpu_reasons = _gpu_readings(self._nvml, gpu)
+            # A Jetson may have an NVML with fewer readings: those of sysfs take precedence.
+            readings = {**{prefix + name: value for name, value in of_gpu.items()}, **readings}
+            reasons += gpu_reasons
+        if readings:
+            readings["throttled"] = bool(reasons)
             if reasons:
-                told["throttled_by"] = list(dict.fromkeys(reasons))
-        return told
+                readings["throttled_by"] = list(dict.fromkeys(reasons))
+        return readings
 
-    # A Jetson
+    # Jetson
 
     def _jetson_readings(self) -> Iterator[tuple[str, Any]]:
         yield from self._power_mode()
@@ -104,11 +104,11 @@ class Telemetry:
                     yield f"{_plain(_text(label) or channel)}_watts", round(millivolt * milliampere / 1e6, 3)
 
     def _power_mode(self) -> Iterator[tuple[str, str]]:
-        chosen = re.search(r"pmode:0*(\d+)", _text(self._root / "var/lib/nvpmodel/status") or "")
-        if chosen:
-            modes = _text(self._root / "etc/nvpmodel.conf") or ""
-            named = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={chosen[1]}\s+NAME=(\S+)", modes, re.MULTILINE)
-            yield "power_mode", named[1] if named else chosen[1]
+        mode = re.search(r"pmode:0*(\d+)", _text(self._root / "var/lib/nvpmodel/status") or "")
+        if mode:
+            config = _text(self._root / "etc/nvpmodel.conf") or ""
+            name = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={mode[1]}\s+NAME=(\S+)", config, re.MULTILINE)
+            yield "power_mode", name[1] if name else mode[1]
 
     def _clocks(self) -> Iterator[tuple[str, float]]:
         devices = sorted(self._root.glob("sys/class/devfreq/*"))
@@ -132,12 +132,12 @@ class Telemetry:
             name = _text(device / "type") or ""
             if _LOWERS_CLOCKS.search(name) and (_number(device / "cur_state") or 0) > 0:
                 reasons.append(name)
-        before, self._events = self._events, dict(self._over_current())
-        reasons += [_OVER_CURRENT[name] for name, count in self._events.items() if count > before.get(name, count)]
+        previous, self._events = self._events, dict(self._over_current())
+        reasons += [_OVER_CURRENT[name] for name, count in self._events.items() if count > previous.get(name, count)]
         return reasons
 
     def _over_current(self) -> Iterator[tuple[str, float]]:
-        """How often since the board's start the power supply was the reason."""
+        """Yield the over-current event counters since the board's start."""
         for monitor in self._monitors("soctherm_oc"):
             for name in _OVER_CURRENT:
                 count = _number(monitor / f"{name}_event_cnt")
@@ -145,56 +145,54 @@ class Telemetry:
                     yield name, count
 
     def _monitors(self, kind: str) -> list[Path]:
-        found = sorted(self._root.glob("sys/class/hwmon/hwmon*")) if self._jetson else []
-        return [monitor for monitor in found if _text(monitor / "name") == kind]
+        monitors = sorted(self._root.glob("sys/class/hwmon/hwmon*")) if self._jetson else []
+        return [monitor for monitor in monitors if _text(monitor / "name") == kind]
 
 
 class TelemetryMonitor:
-    """Reads along with a run, once a second at most, and says once in a while that the device throttles."""
+    """Telemetry of a run: at most one reading a second, and a warning when the device throttles."""
 
     _SILENT_SECONDS = 60.0
-    """Throttling that comes back within so long is not told again."""
+    """Minimum time between the end of one throttling and the warning about the next."""
 
     def __init__(self, telemetry: Telemetry | None = None) -> None:
-        """With no `heat`: this machine's."""
+        """Use `telemetry`; None: this machine's."""
         self._telemetry = telemetry or Telemetry()
         self._read_at = self._throttled_at = -float("inf")
         self.latest: dict[str, Any] = {}
-        """The newest readings, with `throttled_seconds` of the whole run where there are any."""
+        """The last readings, with the run's `throttled_seconds`; empty if there are none."""
         self._throttled_seconds = 0.0
         self._reasons: dict[str, None] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line about a run that has ended, where the device throttled in it."""
+        """One line about the throttling during the run; empty if there was none."""
         if not self._reasons:
             return ()
-        why = ", ".join(self._reasons)
-        return (f"the device slowed itself down for {self._throttled_seconds:.0f} s ({why}): {self._telemetry.hint}",)
+        reasons = ", ".join(self._reasons)
+        return (f"the device throttled for {self._throttled_seconds:.0f} s ({reasons}): {self._telemetry.hint}",)
 
     def poll(self, now_seconds: float | None = None) -> str | None:
-        """Reads, unless less than a second has passed since the last time.
+        """Read the sensors, unless the last reading is less than a second old.
 
         Args:
-            now_seconds: the time by a clock that does not jump; None: by the system's.
+            now_seconds: time of a monotonic clock; None: the system's.
 
         Returns:
-            A line for people where the device has begun to throttle.
+            A human-readable warning if the device has begun to throttle, else None.
         """
         now = time.monotonic() if now_seconds is None else now_seconds
         if now - self._read_at < 1.0:
             return None
-        passed, self._read_at = min(now - self._read_at, 2.0), now
+        elapsed, self._read_at = min(now - self._read_at, 2.0), now
         readings = self._telemetry.read()
         if not readings:
             return None
         warning = None
         if readings["throttled"]:
-            self._throttled_seconds += passed
+            self._throttled_seconds += elapsed
             if now - self._throttled_at > self._SILENT_SECONDS:
-                warning = (
-                    f"the device slows itself down ({', '.join(readings['throttled_by'])}): {self._telemetry.hint}"
-                )
+                warning = f"the device throttles ({', '.join(readings['throttled_by'])}): {self._telemetry.hint}"
             self._throttled_at = now
             self._reasons |= dict.fromkeys(readings["throttled_by"])
         self.latest = {**readings, "throttled_seconds": round(self._throttled_seconds, 1)}
@@ -202,7 +200,7 @@ class TelemetryMonitor:
 
 
 def _text(path: Path) -> str | None:
-    """A small file's text; None where it is missing, or its sensor is switched off: then the read itself fails."""
+    """Return a file's text; None if it is missing or can't be read, as for a sensor that is switched off."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
@@ -243,19 +241,19 @@ def _open_gpus(nvml: Any) -> list[ctypes.c_void_p]:
 
 
 def _gpu_readings(nvml: Any, gpu: ctypes.c_void_p) -> tuple[dict[str, float], list[str]]:
-    """What a card tells, and why it throttles. A call that a card does not support returns an error and is left out."""
-    told: dict[str, float] = {}
+    """Return a GPU's readings and its throttle reasons, without those that the GPU does not support."""
+    readings: dict[str, float] = {}
     value, load, reasons = ctypes.c_uint(), _Utilization(), ctypes.c_ulonglong()
     if nvml.nvmlDeviceGetUtilizationRates(gpu, ctypes.byref(load)) == 0:
-        told["load_ratio"] = load.gpu / 100
+        readings["load_ratio"] = load.gpu / 100
     if nvml.nvmlDeviceGetTemperature(gpu, _NVML_TEMPERATURE_GPU, ctypes.byref(value)) == 0:
-        told["celsius"] = value.value
+        readings["celsius"] = value.value
     if nvml.nvmlDeviceGetPowerUsage(gpu, ctypes.byref(value)) == 0:
-        told["watts"] = value.value / 1e3
+        readings["watts"] = value.value / 1e3
     if nvml.nvmlDeviceGetClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
-        told["hertz"] = value.value * 1e6
+        readings["hertz"] = value.value * 1e6
     if nvml.nvmlDeviceGetMaxClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
-        told["max_hertz"] = value.value * 1e6
+        readings["max_hertz"] = value.value * 1e6
     if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu, ctypes.byref(reasons)) != 0:
-        return told, []
-    return told, [name for bit, name in _NVML_REASONS.items() if reasons.value & bit]
+        return readings, []
+    return readings, [name for bit, name in _NVML_REASONS.items() if reasons.value & bit]

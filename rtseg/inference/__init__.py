@@ -1,4 +1,4 @@
-"""Who computes the class map. Every backend is the same function: uint8 RGB in, uint8 class indices out."""
+"""Inference backends. Every backend is the same function: uint8 RGB images in, uint8 class indices out."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rtseg.gpu.devices import find_gpus
 from rtseg.inference.engine_metadata import SUFFIX, read_sidecar
 
 Scores = npt.NDArray[np.floating[Any]]
-"""Class scores (logits) where and as the model has them: float16 `[1, classes, ceil(H / 2), ceil(W / 2)]` in rtseg's own."""
+"""Class scores (logits) at the model's resolution and precision; rtseg's own models: float16 `[1, C, ceil(H / 2), ceil(W / 2)]`."""
 
 BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx", "torch")
-"""The backends that `open_backend` knows, beside `auto`."""
+"""Names for `open_backend`; `auto` is resolved by `choose_backend`."""
 
 
-RUNS = {"openvino": (".onnx", ".xml"), "tensorrt": (SUFFIX,), "tensorrt-rtx": (SUFFIX,)}
-"""Endings of the files that a backend runs as they are; `rtseg build` makes such files of others. torch takes checkpoints."""
+RUNNABLE_SUFFIXES = {"openvino": (".onnx", ".xml"), "tensorrt": (SUFFIX,), "tensorrt-rtx": (SUFFIX,)}
+"""File suffixes that a backend runs directly; `rtseg build` converts other files. torch runs checkpoints."""
 
 
 RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
-"""Compute capabilities that NVIDIA names for portable engines of TensorRT for RTX; on others it has to be asked for by name."""
+"""Compute capabilities that NVIDIA lists for portable engines of TensorRT for RTX; `auto` does not choose it on others."""
 
 
 class Backend(Protocol):
-    """A model, loaded and ready for one input size."""
+    """A loaded model, ready for inference."""
 
     @property
     def name(self) -> str:
@@ -39,120 +39,124 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """What it runs on, in words: the processor's or the card's name."""
+        """Human-readable name of the CPU or GPU."""
 
     @property
     def precision(self) -> str:
-        """Precision of the arithmetic: `fp32`, `fp16`, `bf16` or `int8`."""
+        """Arithmetic precision: `fp32`, `fp16`, `bf16` or `int8`."""
 
     @property
     def description(self) -> ModelInfo:
-        """What the model says of itself."""
+        """The model's metadata."""
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the pictures that `infer` takes."""
+        """(width, height) of the images for `infer`."""
 
     @property
     def free_size(self) -> bool:
-        """Whether `infer` takes pictures of other sizes than `input_size` too."""
+        """True if `infer` accepts images of other sizes than `input_size`."""
 
     @property
     def streams(self) -> int:
-        """How many calls of `infer` compute at the same time; further ones wait."""
+        """Number of calls of `infer` that run concurrently; further calls wait."""
 
     @property
     def batch(self) -> int:
-        """How many pictures of one call are computed together; 1: one after the other."""
+        """Number of images of one call that are computed together; 1: in sequence."""
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps of pictures. May be called by several threads at once.
+        """Return the class maps of images. Thread-safe.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, of `input_size` unless `free_size`.
 
         Returns:
-            uint8 `[N, H, W]`, an array of the caller's own.
+            uint8 `[N, H, W]`, a new array.
 
         Raises:
-            BackendError: the run-time failed.
+            ValueError: `images` has another dtype or shape.
+            BackendError: the runtime failed.
         """
 
     def close(self) -> None:
-        """Gives back memory and device. May be called twice."""
+        """Free memory and device. May be called twice."""
 
 
 class SmoothBackend(Backend, Protocol):
-    """A backend that runs the second form of a model too: class scores kept in part from one frame of a stream to the next."""
+    """Backend with temporal smoothing: an exponential moving average of the class scores over the frames of a stream."""
 
     def infer_next(
         self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
     ) -> tuple[npt.NDArray[np.uint8], Scores]:
-        """The class map of a stream's next picture, by keep * scores + (1 - keep) * scores of the picture.
+        """Return the class map of a stream's next frame, from momentum * scores + (1 - momentum) * the frame's scores.
 
         Args:
             image: uint8 `[1, H, W, 3]`, RGB.
-            scores: what came back for the picture before; None, or of another size: there was none, and nothing is kept.
-            keep: 0 to 1; 0 says what `infer` says.
+            scores: the returned scores of the previous frame; None or another size: no previous frame, momentum counts as 0.
+            momentum: 0 to 1; 0 gives the same class map as `infer`.
 
         Returns:
-            uint8 `[1, H, W]`, and the new scores, both the caller's own.
+            uint8 `[1, H, W]`, and the new scores; both are new arrays.
 
         Raises:
-            BackendError: the run-time failed.
+            ValueError: `image` has another dtype or shape.
+            BackendError: the runtime failed.
         """
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What `--backend auto` took, and why."""
+class BackendChoice:
+    """Result of `--backend auto`."""
 
     backend: str
     reason: str
 
 
-def choose_backend(model: Path | None = None) -> Choice:
-    """The best backend that works on this machine, with the reason in words.
+def choose_backend(model: Path | None = None) -> BackendChoice:
+    """Return the best backend for this machine, with a human-readable reason.
 
     Args:
-        model: the model file, if it is known: an engine runs on what it was built for and nothing else.
+        model: the model file, if it is known: an engine runs only on the backend that it was built for.
 
     Raises:
-        BackendError: none is installed.
+        BackendError: no backend is installed.
         ModelError: the model is an engine whose sidecar is missing or damaged.
     """
     if model is not None and model.suffix == SUFFIX:
-        return Choice(read_sidecar(model).facts.target, "the model is an engine built for it")
+        return BackendChoice(read_sidecar(model).facts.target, "the model is an engine built for it")
     gpus = find_gpus()
-    if gpus and _found("cuda.bindings"):
-        if _found("tensorrt"):
-            return Choice("tensorrt", f"{gpus[0].name} and TensorRT are here")
-        if gpus[0].capability in RTX_CAPABILITIES and (_found("tensorrt_rtx") or _found("tensorrt_rtx_bindings")):
-            return Choice("tensorrt-rtx", f"{gpus[0].name} and TensorRT for RTX are here")
-    without = (
-        f"{gpus[0].name} is here, but no TensorRT for it with cuda-bindings" if gpus else "no NVIDIA GPU was found"
+    if gpus and _installed("cuda.bindings"):
+        if _installed("tensorrt"):
+            return BackendChoice("tensorrt", f"{gpus[0].name} and TensorRT are available")
+        if gpus[0].capability in RTX_CAPABILITIES and (
+            _installed("tensorrt_rtx") or _installed("tensorrt_rtx_bindings")
+        ):
+            return BackendChoice("tensorrt-rtx", f"{gpus[0].name} and TensorRT for RTX are available")
+    no_tensorrt = (
+        f"{gpus[0].name} is available, but TensorRT with cuda-bindings is not" if gpus else "no NVIDIA GPU was found"
     )
-    if _found("openvino"):
-        return Choice("openvino", without)
-    if _found("torch"):
-        return Choice("torch", f"{without}, nor is OpenVINO installed")
-    raise BackendError("no backend is installed: `pip install openvino` for processors, or rtseg[train] for torch")
+    if _installed("openvino"):
+        return BackendChoice("openvino", no_tensorrt)
+    if _installed("torch"):
+        return BackendChoice("torch", f"{no_tensorrt}, and OpenVINO is not installed")
+    raise BackendError("no backend is installed: `pip install openvino` for CPUs, or rtseg[train] for torch")
 
 
-def _found(module: str) -> bool:
+def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a parent package
+    except ModuleNotFoundError:  # a parent package is missing
         return False
 
 
 def open_smooth_backend(
     name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None
 ) -> SmoothBackend:
-    """Loads the second form of a model, for one picture at a time; see `open_backend`.
+    """Load a model with temporal smoothing, for one image at a time; see `open_backend` for arguments and further errors.
 
     Raises:
-        BackendError: this backend has none. And what `open_backend` raises.
+        BackendError: the backend has no temporal smoothing.
     """
     match name:
         case "openvino":
@@ -170,20 +174,20 @@ def open_smooth_backend(
 def open_backend(
     name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None, streams: int = 1
 ) -> Backend:
-    """Loads a model for running.
+    """Load a model for inference.
 
     Args:
         name: one of `BACKENDS`.
-        model: the model file, of a kind that the backend runs; see `RUNS`.
+        model: the model file, of a type that the backend runs; see `RUNNABLE_SUFFIXES`.
         size: (width, height) of the network's input; None: the model's own.
-        device: as the backend names devices, such as `CPU` or `cuda:0`; None: its default.
-        streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
-            for throughput, 0 for one a core.
+        device: the backend's name of a device, such as `CPU` or `cuda:0`; None: its default.
+        streams: number of images computed concurrently (OpenVINO only): 1 for the lowest latency, more for throughput, 0 for
+            one per core.
 
     Raises:
-        OptionError: no such backend.
-        BackendError: it is not installed, or finds no device.
-        ModelError: the file is missing, damaged, or of another kind.
+        OptionError: there is no such backend.
+        BackendError: the backend is not installed or has no such device.
+        ModelError: the file is missing, damaged, or of another type.
     """
     match name:
         case "openvino":
@@ -203,11 +207,11 @@ def open_backend(
 
 
 def describe_model(model: Path) -> ModelInfo:
-    """What a model file says of itself, without loading its weights for running.
+    """Return a model file's metadata, without loading the model for inference.
 
     Raises:
-        BackendError: nothing that can read it is installed.
-        ModelError: it is damaged, or of another kind.
+        BackendError: OpenVINO is needed to read the file and not installed.
+        ModelError: the file is missing, damaged, or of another type.
     """
     if model.suffix == SUFFIX:
         return read_sidecar(model).description
@@ -217,10 +221,14 @@ def describe_model(model: Path) -> ModelInfo:
 
 
 def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int] | None) -> None:
-    """The one check of what every backend is given.
+    """Check the argument of `infer`.
+
+    Args:
+        images: the images.
+        input_size: required (width, height); None: any.
 
     Raises:
-        ValueError: not uint8 `[N, H, W, 3]` of the input size; None: of any size.
+        ValueError: `images` is not uint8 `[N, H, W, 3]` of that size.
     """
     width, height = input_size or (images.shape[2:0:-1] if images.ndim == 4 else (0, 0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):

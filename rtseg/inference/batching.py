@@ -1,7 +1,7 @@
-"""Several callers, one engine: what they ask for at the same time is computed together.
+"""Dynamic batching: requests of several callers that wait at the same time are computed in one batch.
 
-There is no thread and no clock: whoever finds the engine free computes all that waits, its own picture among it, while the
-others queue up for the next batch. A caller that is alone waits for nobody.
+There is no thread and no timer. The caller that gets the engine computes a batch of the waiting requests, its own among them;
+meanwhile the other callers queue for the next batch. A single caller never waits for others.
 """
 
 from __future__ import annotations
@@ -17,75 +17,77 @@ from rtseg.inference import Backend, check_images
 
 
 @dataclass(eq=False, slots=True)
-class _Asked:
-    """What one caller waits for."""
+class _Request:
+    """Images of one caller, and their class maps or error."""
 
     images: npt.NDArray[np.uint8]
-    answer: npt.NDArray[np.uint8] | None = None
+    classes: npt.NDArray[np.uint8] | None = None
     error: BaseException | None = None
 
     @property
     def done(self) -> bool:
-        return self.answer is not None or self.error is not None
+        return self.classes is not None or self.error is not None
 
 
-class Batching:
-    """Stands before a backend that computes several pictures at once in less time than one after the other."""
+class DynamicBatcher:
+    """Batching front end of a backend that computes a batch faster than its images in sequence."""
 
     def __init__(self, backend: Backend) -> None:
-        """Of the backend's pictures all have to come through here from now on."""
+        """Wrap a backend; from now on all its images must pass through this object."""
         self._backend = backend
-        self._engine = threading.Lock()
-        self._guard = threading.Lock()
-        self._waiting: deque[_Asked] = deque()
+        self._engine_lock = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._waiting: deque[_Request] = deque()
 
     @property
     def streams(self) -> int:
-        """How many callers keep the backend busy: twice its batch, so that the next gathers while one is computed."""
+        """Number of callers that keep the backend busy: twice its batch, so that the next batch fills during the current one."""
         return 2 * self._backend.batch
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
+        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
 
-        What the backend raises is raised to all callers whose pictures were computed together.
+        An error of the backend is raised in all callers of the batch.
+
+        Raises:
+            ValueError: `images` has another dtype or shape; no other caller is affected.
+            BackendError: the runtime failed.
         """
         backend = self._backend
-        check_images(
-            images, None if backend.free_size else backend.input_size
-        )  # a wrong picture is its own caller's trouble
-        asked = _Asked(images)
-        with self._guard:
-            self._waiting.append(asked)
-        with self._engine:
-            while not asked.done:
-                self._compute(self._next())
-        if asked.error is not None:
-            raise asked.error
-        assert asked.answer is not None
-        return asked.answer
+        check_images(images, None if backend.free_size else backend.input_size)
+        request = _Request(images)
+        with self._queue_lock:
+            self._waiting.append(request)
+        with self._engine_lock:
+            while not request.done:
+                self._compute(self._next_batch())
+        if request.error is not None:
+            raise request.error
+        assert request.classes is not None
+        return request.classes
 
-    def _next(self) -> list[_Asked]:
-        """Who comes first, and who fits in with them."""
-        with self._guard:
-            together = [self._waiting.popleft()]
-            room = self._backend.batch - len(together[0].images)
-            while self._waiting and self._waiting[0].images.shape[1:] == together[0].images.shape[1:]:
-                room -= len(self._waiting[0].images)
-                if room < 0:
+    def _next_batch(self) -> list[_Request]:
+        """Take the first request, and those after it that have the same image size and fit into the batch."""
+        with self._queue_lock:
+            requests = [self._waiting.popleft()]
+            capacity = self._backend.batch - len(requests[0].images)
+            while self._waiting and self._waiting[0].images.shape[1:] == requests[0].images.shape[1:]:
+                capacity -= len(self._waiting[0].images)
+                if capacity < 0:
                     break
-                together.append(self._waiting.popleft())
-            return together
+                requests.append(self._waiting.popleft())
+            return requests
 
-    def _compute(self, together: list[_Asked]) -> None:
+    def _compute(self, requests: list[_Request]) -> None:
         try:
-            if len(together) == 1:
-                together[0].answer = self._backend.infer(together[0].images)
+            if len(requests) == 1:
+                requests[0].classes = self._backend.infer(requests[0].images)
                 return
-            answers = self._backend.infer(np.concatenate([asked.images for asked in together]))
+            classes = self._backend.infer(np.concatenate([request.images for request in requests]))
             begin = 0
-            for asked in together:
-                asked.answer = answers[begin : begin + len(asked.images)]
-                begin += len(asked.images)
-        except BaseException as error:  # raised again in the thread of each of them
-            for asked in together:
-                asked.error = error
+            for request in requests:
+                request.classes = classes[begin : begin + len(request.images)]
+                begin += len(request.images)
+        except BaseException as error:  # raised again in the thread of each caller
+            for request in requests:
+                request.error = error

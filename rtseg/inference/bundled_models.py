@@ -1,4 +1,4 @@
-"""The trained models that come with rtseg, and finding a model by name or file."""
+"""The bundled trained models, and lookup of a model by name or file."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ DEFAULT_MODEL = "small"
 
 
 def bundled_models() -> dict[str, Path]:
-    """Bundled models by name, `small` for `camvid-small.onnx` and so on, the default first.
+    """Return the bundled models by name, such as `small` for `camvid-small.onnx`, the default first.
 
-    What ends in `-int8` is OpenVINO's own form of a model, quantized; see `default_for_cpu`.
+    A name that ends in `-int8` is a quantized model in OpenVINO's format; see `default_for_cpu`.
     """
     files = (path for path in ASSETS.glob("camvid-*") if path.suffix in (".onnx", ".xml"))
-    found = {path.stem.removeprefix("camvid-"): path for path in files}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT_MODEL, item[0])))
+    models = {path.stem.removeprefix("camvid-"): path for path in files}
+    return dict(sorted(models.items(), key=lambda item: (item[0] != DEFAULT_MODEL, item[0])))
 
 
 def default_for_cpu() -> Path | None:
-    """The default model in INT8, for processors that compute in it faster than in anything else; None on others.
+    """Return the default model in INT8 on CPUs on which INT8 is the fastest precision; None on others.
 
-    It is the same network: `rtseg build small --target openvino --precision int8` proved that it says the same.
+    It is the same network: `rtseg build small --target openvino --precision int8` verified that the class maps agree.
     """
     return bundled_models().get(f"{DEFAULT_MODEL}-int8") if has_vnni() else None
 
 
 def find_model(name_or_file: str | Path | None) -> Path:
-    """The file that `--model` means.
+    """Return the model file for a value of `--model`.
 
     Args:
         name_or_file: a bundled model's name (`small`, `camvid-small`), a file, or None for the default.
 
     Raises:
-        ModelError: neither a bundled model nor a file.
+        ModelError: the value is neither a bundled model nor a file.
     """
     bundled = bundled_models()
     name = str(name_or_file) if name_or_file is not None else DEFAULT_MODEL
@@ -52,11 +52,11 @@ def find_model(name_or_file: str | Path | None) -> Path:
 
 
 def find_weights(name_or_file: str) -> Path:
-    """The FP32 weights that `--from` means: a bundled model's, or a file.
+    """Return the FP32 weights for a value of `--from`: those of a bundled model, or a file.
 
     Raises:
-        ModelError: neither a bundled model nor a file.
+        ModelError: the value is neither a bundled model nor a file.
     """
     path = find_model(name_or_file)
-    beside = path.with_suffix(".safetensors")
-    return beside if path.parent == ASSETS and beside.exists() else path
+    weights = path.with_suffix(".safetensors")
+    return weights if path.parent == ASSETS and weights.exists() else path

@@ -1,10 +1,10 @@
-"""An engine on disk: a plain plan that any TensorRT tool loads, and beside it a JSON sidecar that says what it is.
+"""Files of a built model: a plain TensorRT plan that any TensorRT tool loads, and a JSON sidecar with its metadata.
 
     unet-camvid-small-480x360-fp16-sm87-trt10.3.engine
     unet-camvid-small-480x360-fp16-sm87-trt10.3.engine.json
 
-The sidecar is read before the engine: an engine is executable code, and one that was built for another program is refused by
-TensorRT with words that help nobody. ONNX and OpenVINO files that `rtseg build` makes have the same sidecar.
+The sidecar is read before the engine: an engine is executable code, and TensorRT's error message for an engine of another build
+does not help users. ONNX and OpenVINO files that `rtseg build` writes have the same sidecar.
 """
 
 from __future__ import annotations
@@ -27,85 +27,85 @@ SIDECAR_VERSION = 1
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What decides whether a built file serves: two files with equal facts do the same on the same machines."""
+    """Properties that decide where a built file runs: two files with equal facts are interchangeable."""
 
     target: str
     """`tensorrt`, `tensorrt-rtx`, `openvino` or `onnx`."""
 
     tool: str
-    """Version of TensorRT, TensorRT for RTX, OpenVINO or onnx that made it."""
+    """Version of TensorRT, TensorRT for RTX, OpenVINO or onnx that built the file."""
 
     rtseg: str
-    """Version of rtseg that made it."""
+    """Version of rtseg that built the file."""
 
     source_sha256: str
-    """SHA-256 of the model file it was made from, hexadecimal."""
+    """SHA-256 of the source model file, hexadecimal."""
 
     precision: str
-    """`fp16` or `fp32`."""
+    """`fp16`, `fp32` or `int8`."""
 
     input_size: tuple[int, int]
     """(width, height) of the network's input, pixels."""
 
     batch: int = 1
-    """Pictures in one run."""
+    """Images in one run."""
 
     platform: str = ""
-    """Operating system and processor it runs on, such as `linux-aarch64`; empty: any."""
+    """Required operating system and CPU architecture, such as `linux-aarch64`; empty: any."""
 
     gpu: str = ""
-    """Name of the GPU it was built on; empty: it is not tied to one."""
+    """Name of the GPU of the build; empty: not tied to a GPU."""
 
     capabilities: tuple[str, ...] = ()
-    """Compute capabilities it runs on, such as `8.7`; `8.0+` means this and newer; empty: no GPU needed."""
+    """Supported compute capabilities, such as `8.7`; `8.0+` means 8.0 and newer; empty: no GPU needed."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The other options of the build, those that are not default."""
+    """Further build options, only those that differ from the default."""
 
-    def differences(self, wanted: EngineFacts) -> list[str]:
-        """Each field in which the two differ, in words: `tensorrt was 10.3.0 and is now 10.16.1`."""
-        mine, other = _plain(self), _plain(wanted)
-        words = {"tool": self.target, "source_sha256": "source", "input_size": "size"}
+    def differences(self, other: EngineFacts) -> list[str]:
+        """Return one message per differing field, such as `tensorrt was 10.3.0 and is now 10.16.1`."""
+        old, new = _to_json_types(self), _to_json_types(other)
+        labels = {"tool": self.target, "source_sha256": "source", "input_size": "size"}
         return [
-            f"{words.get(key, key)} was {_told(mine[key])} and is now {_told(other[key])}"
-            for key in mine
-            if mine[key] != other[key]
+            f"{labels.get(key, key)} was {_format(old[key])} and is now {_format(new[key])}"
+            for key in old
+            if old[key] != new[key]
         ]
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """All that the JSON file beside an engine holds."""
+    """Contents of the JSON file of an engine."""
 
     facts: EngineFacts
-    """What decides whether it serves."""
+    """Properties that decide where the file runs."""
 
     description: ModelInfo
-    """What the model says of itself."""
+    """The model's metadata."""
 
     file_sha256: str
-    """SHA-256 of the engine file, hexadecimal: a file that was cut short or swapped is found out."""
+    """SHA-256 of the engine file, hexadecimal; detects a truncated or replaced file."""
 
     command: str
-    """The command that builds it again."""
+    """The command that rebuilds the file."""
 
     source: str
-    """Name of the model file it was made from, without its folder."""
+    """Name of the source model file, without its folder."""
 
     own_size: tuple[int, int]
-    """The model's own input size, (width, height), which is built where no other is asked for."""
+    """(width, height) of the model's own input, the default for a build."""
 
     built: str = ""
-    """When, UTC, ISO 8601."""
+    """Build time, UTC, ISO 8601."""
 
     tools: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the packages that took part."""
+    """Versions of the packages used for the build."""
 
     verification: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured after the build; see `rtseg.models.export.verify`."""
+    """Results of the verification after the build; see `rtseg.models.export.verify`."""
 
     def to_json(self) -> str:
-        """One JSON object; `read_sidecar` reads it back."""
+        """Return the sidecar as JSON text for `read_sidecar`."""
         data: dict[str, Any] = {"sidecar_version": SIDECAR_VERSION}
         for entry in fields(self):
             value = getattr(self, entry.name)
@@ -114,15 +114,15 @@ class Sidecar:
 
 
 def sidecar_path(engine: Path) -> Path:
-    """Where the sidecar of an engine lies."""
+    """Return the path of an engine's sidecar."""
     return engine.with_name(engine.name + ".json")
 
 
 def read_sidecar(engine: Path) -> Sidecar:
-    """The sidecar of a built file.
+    """Read the sidecar of a built file.
 
     Raises:
-        ModelError: there is none, it is damaged, or of a newer format.
+        ModelError: the sidecar is missing, damaged, or of a newer format.
     """
     path = sidecar_path(engine)
     try:
@@ -148,8 +148,8 @@ def read_sidecar(engine: Path) -> Sidecar:
         )
     except FileNotFoundError:
         raise ModelError(
-            f"{engine} has no {path.name} beside it, which says what the engine is; build it again with `rtseg build`, "
-            "and move both files together"
+            f"{engine} has no {path.name} next to it, which describes the engine; build it again with `rtseg build`, "
+            "and keep both files together"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} can't be read ({error!r}); build the engine again with `rtseg build`") from error
@@ -165,23 +165,26 @@ def check_engine(
     capability: tuple[int, int] | None,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Whether an engine will load here, asked of its sidecar before TensorRT is asked.
+    """Check by its sidecar that an engine runs on this machine, before TensorRT loads it.
 
     Args:
         engine: the engine file.
-        sidecar: what stands beside it.
-        target: the backend that is to run it.
+        sidecar: its sidecar.
+        target: the backend.
         tool: version of the installed TensorRT or TensorRT for RTX.
-        platform: as `rtseg.gpu.devices.platform_name` gives it.
-        capability: of the GPU that is to run it; None: not known, not checked.
-        size: the input size that is asked for; None: the engine's own.
+        platform: as from `rtseg.gpu.devices.platform_name`.
+        capability: compute capability of the GPU; None: unknown, not checked.
+        size: requested input size, (width, height); None: the engine's own.
 
     Raises:
-        EngineMismatch: the message names the field that differs and the command that builds the engine again.
+        EngineMismatch: a property differs; the message names it and the command that rebuilds the engine.
+        ModelError: the engine file can't be read.
     """
 
-    def refuse(what: str, was: str, here: str, command: str = sidecar.command) -> None:
-        raise EngineMismatch(f"{engine.name} was built for {what} {was}, and this is {here}; build it again: {command}")
+    def refuse(label: str, built_for: str, available: str, command: str = sidecar.command) -> None:
+        raise EngineMismatch(
+            f"{engine.name} was built for {label} {built_for}, and this is {available}; build it again: {command}"
+        )
 
     facts = sidecar.facts
     if facts.target != target:
@@ -190,11 +193,11 @@ def check_engine(
         )
     if facts.platform and facts.platform != platform:
         refuse("platform", facts.platform, platform)
-    if not _tool_serves(facts, tool):
+    if not _tool_matches(facts, tool):
         refuse({"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}.get(target, target), facts.tool, tool)
     if capability is not None and not _runs_on(facts.capabilities, capability):
-        built_for = " or ".join(facts.capabilities) + (f" ({facts.gpu})" if facts.gpu else "")
-        refuse("compute capability", built_for, f"{capability[0]}.{capability[1]}")
+        supported = " or ".join(facts.capabilities) + (f" ({facts.gpu})" if facts.gpu else "")
+        refuse("compute capability", supported, f"{capability[0]}.{capability[1]}")
     if size is not None and size != facts.input_size:
         (width, height), (w, h) = facts.input_size, size
         refuse("input size", f"{width}x{height}", f"{w}x{h}", sidecar.command.replace(f"{width}x{height}", f"{w}x{h}"))
@@ -204,13 +207,13 @@ def check_engine(
         )
 
 
-def _tool_serves(facts: EngineFacts, tool: str) -> bool:
+def _tool_matches(facts: EngineFacts, tool: str) -> bool:
     if facts.tool == tool:
         return True
     if not facts.options.get("version_compatible"):
         return False
-    built, here = (tuple(int(part) for part in version.split(".")[:3]) for version in (facts.tool, tool))
-    return built[0] == here[0] and here >= built
+    built, installed = (tuple(int(part) for part in version.split(".")[:3]) for version in (facts.tool, tool))
+    return built[0] == installed[0] and installed >= built
 
 
 def _runs_on(capabilities: tuple[str, ...], capability: tuple[int, int]) -> bool:
@@ -222,15 +225,17 @@ def _runs_on(capabilities: tuple[str, ...], capability: tuple[int, int]) -> bool
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal; of a folder: of its files' names and bytes; of OpenVINO's `.xml`: with its `.bin`.
+    """Return the SHA-256 of a file, hexadecimal.
+
+    A folder's hash covers the names and contents of its files; the hash of OpenVINO's `.xml` includes its `.bin`.
 
     Raises:
-        ModelError: it can't be read.
+        ModelError: a file can't be read.
     """
     digest = hashlib.sha256()
     try:
-        beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *beside]:
+        weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *weights]:
             if path.is_dir():
                 digest.update(str(file.relative_to(path)).encode("utf-8", "surrogateescape") + b"\0")
             if file.is_file():
@@ -243,13 +248,13 @@ def sha256(path: Path) -> str:
 
 
 def default_folder() -> Path:
-    """Where built files go: the checkout's `engines/`, or the user's cache folder, made for the user alone.
+    """Return the folder for built files: the checkout's `engines/`, or a private folder in the user's cache, created if missing.
 
-    Never the working directory: an engine is executable code, and what lies around there may be anyone's.
+    It is never the working directory: an engine is executable code, and other users may write files there.
 
     Raises:
-        SinkError: the folder can't be made.
-        ModelError: others may write into it.
+        SinkError: the folder can't be created.
+        ModelError: other users may write into it.
     """
     checkout = Path(__file__).parents[2]
     if (checkout / "pyproject.toml").is_file() and (checkout / "engines").is_dir():
@@ -258,25 +263,25 @@ def default_folder() -> Path:
     folder = cache / "rtseg" / "engines"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise SinkError(
-            f"the folder for engines '{folder}' can't be made: {error.strerror}; name another with -o"
+            f"the folder for engines '{folder}' can't be created: {error.strerror}; name another with -o"
         ) from error
-    if os.name == "posix" and (about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+    if os.name == "posix" and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise ModelError(
-            f"others may write into '{folder}', and engines are executable code: chmod 700 it, and look at what it holds"
+            f"others may write into '{folder}', and engines are executable code: chmod 700 it, and check its contents"
         )
     return folder
 
 
-def _plain(facts: EngineFacts) -> dict[str, Any]:
-    """As JSON has it, so that what was read back compares equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(facts)))
-    return plain
+def _to_json_types(facts: EngineFacts) -> dict[str, Any]:
+    """Return the fields as JSON types, for comparison with values that were read from a sidecar."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(facts)))
+    return values
 
 
-def _told(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, str):
         return (value[:12] if len(value) == 64 else value) or "none"
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""OpenVINO: the backend for processors."""
+"""OpenVINO backend, for CPUs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rtseg.core.errors import BackendError, ModelError
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference import Scores, check_images
 from rtseg.inference.argmax import ScoresToClasses
-from rtseg.inference.openvino_graph import scores_form, smooth_form
+from rtseg.inference.openvino_graph import scores_graph, smoothing_graph
 
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-"""rtseg's names and OpenVINO's."""
+"""OpenVINO's names by rtseg's."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamContext:
-    """What one caller at a time computes with."""
+    """Inference request for one caller at a time."""
 
     request: Any
-    """OpenVINO's, of the network compiled for one size."""
+    """OpenVINO's inference request of the network compiled for one size."""
 
     to_classes: ScoresToClasses | None
-    """What is done with the scores that come out; None: the class map comes out."""
+    """Conversion of the network's scores to a class map; None: the network outputs the class map."""
 
     def classify(self, result: Any, classes: npt.NDArray[np.uint8]) -> None:
-        """Fills a class map, uint8 `[H, W]`, from what the request gave."""
+        """Write the class map of a result into `classes`, uint8 `[H, W]`."""
         if self.to_classes:
             self.to_classes(result["scores"][0], classes)
         else:
@@ -42,11 +42,11 @@ class StreamContext:
 
 
 class OpenVinoBackend:
-    """An ONNX or OpenVINO model on the processor (or another OpenVINO device)."""
+    """An ONNX or OpenVINO model on the CPU (or another OpenVINO device)."""
 
     name = "openvino"
     batch = 1
-    """Several pictures are computed by several streams, each by cores of its own."""
+    """Several images are computed by several streams, each with its own cores."""
 
     def __init__(
         self,
@@ -58,16 +58,16 @@ class OpenVinoBackend:
         threads: int = 0,
         precision: str | None = None,
     ):
-        """Reads, reshapes and compiles the model.
+        """Read, reshape and compile the model.
 
         Args:
-            model: `.onnx` or `.xml`, following the model contract.
-            size: (width, height) of the input; None: the one in the model's description.
+            model: `.onnx` or `.xml` file that follows the model contract.
+            size: (width, height) of the input; None: the size in the model's metadata.
             device: an OpenVINO device name.
-            streams: pictures that are computed at the same time, each with its share of the threads; `infer` may be called by
-                as many threads. 1: all threads work on one picture, which is soonest done. 0: one stream a core.
-            threads: inference threads; 0: OpenVINO's choice, one a core.
-            precision: `fp32` or `bf16`; None: bf16 where the processor computes in it, else fp32.
+            streams: number of images computed concurrently, each with its share of the threads; as many threads may call
+                `infer`. 1: all threads compute one image, for the lowest latency. 0: one stream per core.
+            threads: inference threads; 0: OpenVINO's choice, one per core.
+            precision: `fp32` or `bf16`; None: bf16 on CPUs that support it, else fp32.
 
         Raises:
             BackendError: OpenVINO is missing, or has no such device or precision.
@@ -80,7 +80,7 @@ class OpenVinoBackend:
         self._input_size = size or self._description.input_size
         shape = network.input("image").partial_shape
         self.free_size = size is None and shape[1].is_dynamic and shape[2].is_dynamic
-        """Whether `infer` takes pictures of any size, each compiled for when it first comes; not where a size was asked for."""
+        """True if `infer` accepts images of any size, compiled at the first use of each; False if `size` was given."""
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         chosen = precision or ("bf16" if "BF16" in capabilities else "fp32")
         self.streams = streams or usable_cores()
@@ -90,8 +90,8 @@ class OpenVinoBackend:
             "NUM_STREAMS": self.streams,
         }
         if device == "CPU" and self._description.precision != "int8" and _quantized(network):
-            # OpenVINO would compute it in INT8, and gets that wrong (2026.4) for a convolution behind a Concat whose result is
-            # quantized again, as ONNX Runtime's quantization writes it.
+            # OpenVINO would compute it in INT8, and 2026.4 is wrong for a convolution after a Concat whose output is quantized
+            # again, a pattern of ONNX Runtime's quantization.
             self._settings["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
@@ -104,17 +104,17 @@ class OpenVinoBackend:
 
     @property
     def device(self) -> str:
-        """The processor's name."""
+        """Name of the CPU."""
         return self._device
 
     @property
     def precision(self) -> str:
-        """`bf16` or `fp32`: what OpenVINO says it computes in; `int8` for a model that was quantized."""
+        """`bf16` or `fp32`, as reported by OpenVINO; `int8` for a quantized model."""
         return "int8" if self._description.precision == "int8" else self._precision
 
     @property
     def description(self) -> ModelInfo:
-        """What the model says of itself."""
+        """The model's metadata."""
         return self._description
 
     @property
@@ -123,33 +123,32 @@ class OpenVinoBackend:
         return self._input_size
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]`; see `Backend.infer`.
+        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
 
-        Pictures of a size that has not come before wait for the network to be compiled for it, a fraction of a second.
+        The first call with a new size compiles the network for it, which takes a fraction of a second.
         """
         check_images(images, None if self.free_size else self._input_size)
         contexts = self._contexts_for((images.shape[2], images.shape[1]))
-        answers = np.empty(images.shape[:3], dtype=np.uint8)
+        class_maps = np.empty(images.shape[:3], dtype=np.uint8)
         context = contexts.get()
         try:
-            for answer, image in zip(answers, images, strict=True):
+            for class_map, image in zip(class_maps, images, strict=True):
                 result = context.request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
-                context.classify(result, answer)
+                context.classify(result, class_map)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
         finally:
             contexts.put(context)
-        return answers
+        return class_maps
 
     def close(self) -> None:
-        """Gives the network's memory back."""
+        """Free the network's memory."""
         with self._lock:
             self._network = None
             self._contexts.clear()
 
     def _contexts_for(self, size: tuple[int, int]) -> queue.SimpleQueue[StreamContext]:
-        """The lanes of the network at (width, height). Whoever computes takes one and puts it back: with all in use, the next
-        caller waits."""
+        """Return the free stream contexts for an input size. A caller takes one and puts it back; it waits if all are in use."""
         with self._lock:
             if size not in self._contexts:
                 self._contexts[size] = self._compile(*size)
@@ -160,48 +159,52 @@ class OpenVinoBackend:
             raise BackendError("the model was closed; open it again")
         try:
             self._network.reshape({"image": [1, height, width, 3]})
-            form, enlarged = self._form(self._network)
-            arguments = form, self._openvino_device, self._settings
-            # Several pictures at once: throughput counts. What comes after the network must not wait for it then: with frames
-            # waiting for the encoder the network would stop, and the encoder alone does not fill the cores.
+            graph, upsampled_size = self._graph(self._network)
+            arguments = graph, self._openvino_device, self._settings
+            # Several streams are for throughput. The stages after the network then need priority: with frames waiting for the
+            # encoder the network would stop, and the encoder cannot keep all cores busy.
             compiled = (
                 self._core.compile_model(*arguments)
                 if self.streams == 1
                 else giving_way(self._core.compile_model, *arguments)
             )
-            taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
             contexts: queue.SimpleQueue[StreamContext] = queue.SimpleQueue()
             for _ in range(self.streams):
-                to_classes = ScoresToClasses(enlarged, (width, height)) if enlarged else None
+                to_classes = ScoresToClasses(upsampled_size, (width, height)) if upsampled_size else None
                 contexts.put(StreamContext(compiled.create_infer_request(), to_classes))
         except RuntimeError as error:
             raise ModelError(
                 f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
             ) from error
-        self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == taken)
+        self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == precision)
         return contexts
 
-    def _form(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
-        """What is compiled of a network whose input size is set; and where that gives scores, (width, height) that they are
-        to be enlarged to."""
-        if self._openvino_device != "CPU":  # a graphics chip enlarges well, and the scores' way from it is longer
+    def _graph(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
+        """Return the graph to compile for a network of fixed size; if its output is scores, also their upsampled size."""
+        if self._openvino_device != "CPU":  # a GPU upsamples fast, and copying the scores would cost more
             return network, None
-        return scores_form(network) or (network, None)
+        return scores_graph(network) or (network, None)
 
 
 def read_description(model: Path) -> ModelInfo:
-    """What an ONNX or OpenVINO file says of itself; raises as `OpenVinoBackend` does."""
+    """Return the metadata of an ONNX or OpenVINO file.
+
+    Raises:
+        BackendError: OpenVINO is not installed.
+        ModelError: the file is missing, damaged, or does not follow the contract.
+    """
     return _description(_read(model)[1], str(model))
 
 
-def stay_silent() -> None:
-    """OpenVINO tells its makers of every import over the network, unless this package of its can't be imported."""
+def disable_telemetry() -> None:
+    """Disable OpenVINO's telemetry, which sends data at import unless its package `openvino_telemetry` is missing."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
 
 
 def _read(model: Path) -> tuple[Any, Any]:
-    """OpenVINO's core, and the network of a file."""
-    stay_silent()
+    """Return OpenVINO's core and the network of a file."""
+    disable_telemetry()
     try:
         import openvino as ov
     except ImportError as error:
@@ -220,7 +223,7 @@ def _quantized(network: Any) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The telling line of a long native message: OpenVINO's own last one, without its source position."""
+    """Return the last line of a native error message, which is OpenVINO's reason without its source positions."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
@@ -230,39 +233,39 @@ def _description(network: Any, origin: str) -> ModelInfo:
     outputs = {o.any_name for o in network.outputs}
     if inputs != {"image"} or "classes" not in outputs:
         raise ModelError(
-            f"{origin}: a model takes `image` and gives `classes`; this one takes {', '.join(sorted(inputs))} and gives "
-            f"{', '.join(sorted(outputs))}. `rtseg build {origin} --target onnx` makes one of it"
+            f"{origin}: a model has the input `image` and the output `classes`; this one has {', '.join(sorted(inputs))} and "
+            f"{', '.join(sorted(outputs))}. `rtseg build {origin} --target onnx` converts it"
         )
     try:
         text = network.get_rt_info(["framework", METADATA_KEY]).astype(str)
     except RuntimeError as error:
         raise ModelError(
-            f"{origin}: the file does not say what its classes are; `rtseg build {origin} --classes ...` adds that"
+            f"{origin}: the file has no class names; `rtseg build {origin} --classes ...` adds that"
         ) from error
     return ModelInfo.from_json(text, origin)
 
 
 class SmoothOpenVinoBackend(OpenVinoBackend):
-    """An ONNX or OpenVINO model whose answers can be steadied from one frame of a stream to the next."""
+    """An ONNX or OpenVINO model with temporal smoothing."""
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Class maps of pictures that have nothing to do with each other; see `Backend.infer`."""
+        """Return class maps of independent images, without smoothing; see `Backend.infer`."""
         return np.concatenate([self.infer_next(image[None], None, 0.0)[0] for image in images])
 
     def infer_next(
         self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
     ) -> tuple[npt.NDArray[np.uint8], Scores]:
-        """The class map of one picture, and its scores; see `SmoothBackend.infer_next`."""
+        """Return the class map of one image, and its scores; see `SmoothBackend.infer_next`."""
         check_images(image, None if self.free_size else self.input_size)
         contexts = self._contexts_for((image.shape[2], image.shape[1]))
         context = contexts.get()
         request = context.request
         try:
-            place = request.get_tensor("scores")
-            if scores is None or scores.shape != tuple(place.shape):
-                scores, momentum = np.zeros(place.shape, place.element_type.to_dtype()), 0.0
-            given = {"image": image, "scores": scores, "momentum": np.float32(momentum)}
-            result = request.infer(given, share_inputs=True, share_outputs=True)
+            tensor = request.get_tensor("scores")
+            if scores is None or scores.shape != tuple(tensor.shape):
+                scores, momentum = np.zeros(tensor.shape, tensor.element_type.to_dtype()), 0.0
+            inputs_by_name = {"image": image, "scores": scores, "momentum": np.float32(momentum)}
+            result = request.infer(inputs_by_name, share_inputs=True, share_outputs=True)
             classes = np.empty(image.shape[:3], dtype=np.uint8)
             context.classify(result, classes[0])
             return classes, result["new_scores"].copy()
@@ -271,5 +274,5 @@ class SmoothOpenVinoBackend(OpenVinoBackend):
         finally:
             contexts.put(context)
 
-    def _form(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
-        return super()._form(smooth_form(network, self._model))
+    def _graph(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
+        return super()._graph(smoothing_graph(network, self._model))

@@ -1,4 +1,4 @@
-"""The public way in: a loaded model that tells what each pixel of a picture shows."""
+"""Public entry point: a loaded model that classifies each pixel of an image."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
-from rtseg.inference import RUNS, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
-from rtseg.inference.batching import Batching
+from rtseg.inference import RUNNABLE_SUFFIXES, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
+from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.bundled_models import default_for_cpu, find_model
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
@@ -26,22 +26,22 @@ from rtseg.inference.tensorrt_loader import import_tensorrt
 from rtseg.inference.tuning import tuned_streams
 
 BuildMissing = Callable[[Path, str, tuple[int, int] | None], Path]
-"""Takes a model file, a backend and an input size; returns the file that the backend runs."""
+"""Function of a model file, a backend and an input size (width, height); returns the file that the backend runs."""
 
 _STEP = 32
-"""The networks' stride, pixels."""
+"""Stride of the networks, pixels."""
 
 
 class Segmenter:
-    """A trained model on the best backend of this machine. What that backend needs is built first if it is missing.
+    """A trained model on the best backend of this machine. A missing engine is built first.
 
-    Called on a picture it gives the class of each pixel:
+    Called on an image, it returns the class of each pixel:
 
         segmenter = Segmenter()
         classes = segmenter(rgb)                                    # uint8 [H, W, 3] -> uint8 [H, W]
         road = classes == segmenter.classes.index("road")
 
-    On a source it gives frames with their class maps, one after the other:
+    On a source, it yields frames with their class maps:
 
         for frame, classes in segmenter.stream(open_source("drive.mp4")):
             ...
@@ -59,35 +59,35 @@ class Segmenter:
         smooth: float = 0.0,
         build_missing: BuildMissing | None = None,
     ) -> None:
-        """Loads the model and runs it once, so that the first picture is not slower than the others.
+        """Load the model and run it once, so that the first image is not slower than the others.
 
         Args:
-            model: a bundled model's name or a model file; None: the bundled default, in INT8 where the processor is fastest so.
+            model: a bundled model's name or a model file; None: the bundled default, in INT8 on CPUs where INT8 is fastest.
             backend: `auto`, `openvino`, `tensorrt`, `tensorrt-rtx` or `torch`.
-            device: as the backend names devices; None: its default.
-            size: (width, height) of the network's input; None: the model's own, cut to the picture's aspect where the backend
-                takes any size, so that no time is spent on bars.
-            fit: `letterbox` keeps the picture's aspect, `stretch` fills the input.
-            streams: pictures computed at the same time, where the backend has a choice (OpenVINO): 1 for the least latency, more
-                for throughput, 0 for what `rtseg bench --tune` found, else one a core. `segment` may be called by any number
-                of threads; on an engine that was built for a batch, what they ask for at the same time is computed together.
-            smooth: steadier videos, on OpenVINO and torch: share of the class scores that is kept of the frames before, 0 to
-                0.9; see `steady`. One picture is computed at a time then.
-            build_missing: called with the model file, the backend and the input size where the backend can't run the model file
-                itself; returns the file to run. `rtseg.models.export.auto_build.auto_build` builds it. None: raise BackendError,
-                which names the command that builds it.
+            device: the backend's name of a device; None: its default.
+            size: (width, height) of the network's input; None: the model's own, cut to the image's aspect ratio on backends
+                with free sizes, so that no time is spent on letterbox bars.
+            fit: `letterbox` keeps the image's aspect ratio, `stretch` fills the input.
+            streams: number of images computed concurrently (OpenVINO only): 1 for the lowest latency, more for throughput, 0
+                for the result of `rtseg bench --tune`, else one per core. Any number of threads may call `segment`; on an
+                engine with a batch size, simultaneous calls are computed together.
+            smooth: momentum of temporal smoothing, on OpenVINO and torch: the share of the class scores that is kept from the
+                previous frames, 0 to 0.9; see `new_smoothing`. With it, one image is computed at a time.
+            build_missing: called with the model file, the backend and the input size if the backend can't run the model file
+                directly; returns the file to run. `rtseg.models.export.auto_build.auto_build` builds it. None: raise
+                BackendError with the command that builds it.
 
         Raises:
-            ModelError: no such model, or a damaged one.
+            ModelError: the model is missing or damaged.
             BackendError: the backend is not installed or failed.
-            OptionError: an option's value makes no sense.
+            OptionError: an option's value is invalid.
         """
         if fit not in ("letterbox", "stretch"):
             raise OptionError(f"fit is '{fit}'; letterbox or stretch is allowed")
         if size is not None and not all(32 <= side <= 8192 for side in size):
             raise OptionError(f"the network's input can't be {size[0]}x{size[1]}; each side is 32 to 8192 pixels")
-        TemporalSmoothing(smooth)  # a wrong share is told before anything is loaded
-        self._smooth = smooth
+        TemporalSmoothing(smooth)  # raises for an invalid momentum before anything is loaded
+        self._momentum = smooth
         begin = time.perf_counter()
         path = self._path = find_model(model)
         chosen = choose_backend(path) if backend == "auto" else None
@@ -96,41 +96,40 @@ class Segmenter:
         if model is None and name == "openvino" and device in (None, "CPU") and not smooth:
             quantized = default_for_cpu()
             path = self._path = quantized or path
-        self._next: SmoothBackend | None = None
+        self._smooth_backend: SmoothBackend | None = None
         self._backend: Backend
         if smooth:
             runnable = path if name != "openvino" else _runnable(path, name, size, build_missing)
-            self._backend = self._next = open_smooth_backend(name, runnable, size=size, device=device)
+            self._backend = self._smooth_backend = open_smooth_backend(name, runnable, size=size, device=device)
         else:
-            several = streams or tuned_streams(path.stem) or 0
+            stream_count = streams or tuned_streams(path.stem) or 0
             self._backend = open_backend(
-                name, _runnable(path, name, size, build_missing), size=size, device=device, streams=several
+                name, _runnable(path, name, size, build_missing), size=size, device=device, streams=stream_count
             )
-        # All pictures go in here.
-        self._entrance = Batching(self._backend) if self._backend.batch > 1 else self._backend
+        self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
         self.reason = chosen.reason if chosen else "chosen by --backend"
         if quantized:
-            self.reason += "; this processor is fastest in INT8 (--model small: as trained)"
+            self.reason += "; this CPU is fastest in INT8 (--model small: as trained)"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
         self._warm: set[tuple[int, int]] = set()
         self._warm_up(self.input_size)
         self.warmup_ms = (time.perf_counter() - begin) * 1e3
-        """Time that loading and the first run of each input size took, milliseconds."""
+        """Time of loading and of the first run of each input size, milliseconds."""
 
     @property
     def file(self) -> Path:
-        """The model file: what was named, or what was taken where none was."""
+        """The model file, named or default."""
         return self._path
 
     @property
     def description(self) -> ModelInfo:
-        """What the model says of itself."""
+        """The model's metadata."""
         return self._backend.description
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a class map holds indices into them."""
+        """Class names; a class map contains indices into them."""
         return self.description.classes
 
     @property
@@ -145,63 +144,64 @@ class Segmenter:
 
     @property
     def streams(self) -> int:
-        """How many threads should call `segment` at the same time, where throughput counts."""
-        return self._entrance.streams
+        """Number of threads that should call `segment` at the same time for the highest throughput."""
+        return self._batcher.streams
 
     @property
     def engine(self) -> TensorRtBackend | None:
-        """The engine that runs on an NVIDIA card, for one who keeps pictures there; None: the model runs otherwise."""
+        """The TensorRT backend, for use with frames in GPU memory; None: the model runs on another backend."""
         return self._backend if isinstance(self._backend, TensorRtBackend) else None
 
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
-        """(width, height) of the network's input for pictures of this size: `input_size`, or what the picture fills of it.
+        """Return (width, height) of the network's input for an image size: `input_size`, or the part that the image fills.
 
         Args:
-            width: pixels across.
-            height: pixels down.
+            width: width of the image, pixels.
+            height: height of the image, pixels.
             pixel_aspect: width of a pixel divided by its height.
         """
-        whole = self.input_size
+        full = self.input_size
         if not self._backend.free_size or self._fit == "stretch":
-            return whole
-        inner = Letterbox((width, height), whole, self._fit, pixel_aspect).inner[2:]
-        # In steps of the network's stride: what is between is padded inside it, at the same cost.
-        across, down = (min(side, -(-part // _STEP) * _STEP) for side, part in zip(whole, inner, strict=True))
+            return full
+        inner = Letterbox((width, height), full, self._fit, pixel_aspect).inner[2:]
+        # Round up to the network's stride: it pads other sizes internally, at the same cost.
+        across, down = (min(side, -(-part // _STEP) * _STEP) for side, part in zip(full, inner, strict=True))
         return across, down
 
     def prepare(self, width: int, height: int, pixel_aspect: float = 1.0) -> None:
-        """Makes the model ready for pictures of this size, so that the first is not slower than the others."""
+        """Prepare the model for images of this size, so that the first is not slower than the others."""
         begin = time.perf_counter()
         if self._warm_up(self.input_size_for(width, height, pixel_aspect)):
             self.warmup_ms += (time.perf_counter() - begin) * 1e3
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs."""
+        """Name of the backend."""
         return self._backend.name
 
     @property
     def device(self) -> str:
-        """What it runs on, in words."""
+        """Human-readable name of the CPU or GPU."""
         return self._backend.device
 
     @property
     def precision(self) -> str:
-        """Precision of the arithmetic."""
+        """Arithmetic precision."""
         return self._backend.precision
 
     def __call__(self, rgb: npt.NDArray[np.uint8], smoothing: TemporalSmoothing | None = None) -> ClassMap:
-        """The class of each pixel.
+        """Return the class of each pixel.
 
         Args:
             rgb: uint8 `[H, W, 3]`, red, green, blue.
-            steady: where the picture is the next of a video: what `steady()` gave for it.
+            smoothing: for the next frame of a video, that video's `new_smoothing()`.
 
         Returns:
             uint8 `[H, W]`, indices into `classes`.
 
         Raises:
-            OptionError: not such an array.
+            OptionError: `rgb` is not such an array.
+            BackendError: the backend failed.
         """
         if (
             not isinstance(rgb, np.ndarray)
@@ -210,44 +210,47 @@ class Segmenter:
             or rgb.shape[2] != 3
             or 0 in rgb.shape
         ):
-            given = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-            raise OptionError(f"a picture must be a uint8 array [H, W, 3] in RGB order, not {given}")
+            actual = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise OptionError(f"an image must be a uint8 array [H, W, 3] in RGB order, not {actual}")
         height, width = rgb.shape[:2]
         return resize_classes(self.segment(rgb_frame(rgb), smoothing=smoothing), width, height)
 
-    def smoothing(self) -> TemporalSmoothing | None:
-        """What `segment` is to keep of one stream's frames, with `smooth`: one of these for each camera or file; else None."""
-        return TemporalSmoothing(self._smooth) if self._smooth else None
+    def new_smoothing(self) -> TemporalSmoothing | None:
+        """Return a new smoothing state for one stream, a camera or a file; None without `smooth`."""
+        return TemporalSmoothing(self._momentum) if self._momentum else None
 
     def segment(self, frame: Frame, pixel_aspect: float = 1.0, smoothing: TemporalSmoothing | None = None) -> ClassMap:
-        """The class map of a frame's picture at the network's resolution, bars cut off: uint8 `[inner height, inner width]`.
+        """Return a frame's class map at the network's resolution, without letterbox bars: uint8 `[inner height, inner width]`.
 
         Args:
-            frame: the picture.
+            frame: the frame.
             pixel_aspect: width of a pixel divided by its height.
-            steady: what `steady()` gave for this frame's stream; its frames then come one after the other, by one thread.
+            smoothing: the `new_smoothing()` of the frame's stream; the stream's frames must then be passed in order.
+
+        Raises:
+            BackendError: the backend failed.
         """
         box = self.letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
-        if smoothing is None or self._next is None:
-            return box.picture_part(self._checked(self._entrance.infer(image[None]), image)[0])
-        momentum = smoothing.look(frame, box.picture_part(image))
-        classes, smoothing.scores = self._next.infer_next(image[None], smoothing.scores, momentum)
+        if smoothing is None or self._smooth_backend is None:
+            return box.picture_part(self._checked(self._batcher.infer(image[None]), image)[0])
+        momentum = smoothing.momentum_for(frame, box.picture_part(image))
+        classes, smoothing.scores = self._smooth_backend.infer_next(image[None], smoothing.scores, momentum)
         return box.picture_part(self._checked(classes, image)[0])
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
-        """Each frame of a source with its class map at the frame's own size, uint8 `[H, W]`."""
-        smoothing = self.smoothing()
+        """Yield each frame of a source with its class map at the frame's size, uint8 `[H, W]`."""
+        smoothing = self.new_smoothing()
         for item in source:
             if isinstance(item, Frame):
                 yield item, resize_classes(self.segment(item, smoothing=smoothing), item.width, item.height)
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The network alone: class maps, uint8 `[N, H, W]`, of pictures uint8 `[N, H, W, 3]` of an input size."""
-        return self._entrance.infer(images)
+        """Run only the network: return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]` of an input size."""
+        return self._batcher.infer(images)
 
     def settings(self) -> dict[str, object]:
-        """All that decides the class maps, for a result to be tied to: the model with its file's hash, and how it is run."""
+        """Return the settings that determine the class maps, to identify a result: the model, its file's hash, and the options."""
         digest = hashlib.sha256()
         for file in (self._path, self._path.with_suffix(".bin") if self._path.suffix == ".xml" else None):
             if file is not None and file.is_file():
@@ -259,11 +262,11 @@ class Segmenter:
             "precision": self.precision,
             "size": list(self.input_size),
             "fit": self._fit,
-            "smooth": self._smooth,
+            "smooth": self._momentum,
         }
 
     def close(self) -> None:
-        """Gives back the model's memory."""
+        """Free the model's memory."""
         self._backend.close()
 
     def __enter__(self) -> Segmenter:
@@ -275,19 +278,19 @@ class Segmenter:
         self.close()
 
     def _checked(self, classes: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """What a backend gave, if it is what it must give: cut and resized, anything else would look like a class map."""
+        """Return a backend's result after checking its type and shape; resized, another array could pass for a class map."""
         if not isinstance(classes, np.ndarray) or classes.dtype != np.uint8 or classes.shape != (1, *image.shape[:2]):
-            kind = (
+            actual = (
                 f"{classes.dtype} {list(classes.shape)}" if isinstance(classes, np.ndarray) else type(classes).__name__
             )
             raise BackendError(
-                f"{self.backend} gave {kind} in place of a class map, uint8 [1, {image.shape[0]}, {image.shape[1]}]: "
+                f"{self.backend} returned {actual} instead of a class map, uint8 [1, {image.shape[0]}, {image.shape[1]}]: "
                 "the model does not follow rtseg's contract"
             )
         return classes
 
     def letterbox(self, width: int, height: int, pixel_aspect: float = 1.0) -> Letterbox:
-        """Where a picture of a size lies in the network's input."""
+        """Return the letterbox for images of a size."""
         key = (width, height, pixel_aspect)
         if key not in self._letterboxes:
             size = self.input_size_for(width, height, pixel_aspect)
@@ -295,17 +298,17 @@ class Segmenter:
         return self._letterboxes[key]
 
     def _warm_up(self, size: tuple[int, int]) -> bool:
-        """Runs the model once at an input size, unless it has."""
+        """Run the model once at an input size; return False if it has run before."""
         if size in self._warm:
             return False
         self._warm.add(size)
-        self._entrance.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
+        self._batcher.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
         return True
 
 
 def _runnable(model: Path, backend: str, size: tuple[int, int] | None, build_missing: BuildMissing | None) -> Path:
-    """Return the file that the backend runs: the model itself, or the file that `build_missing` makes of it."""
-    if backend not in RUNS or model.suffix in RUNS[backend]:
+    """Return the file that the backend runs: the model itself, or the file that `build_missing` builds."""
+    if backend not in RUNNABLE_SUFFIXES or model.suffix in RUNNABLE_SUFFIXES[backend]:
         return model
     if backend.startswith("tensorrt"):
         import_tensorrt(backend)  # report that TensorRT is missing before anything that a build needs
@@ -313,6 +316,6 @@ def _runnable(model: Path, backend: str, size: tuple[int, int] | None, build_mis
         return build_missing(model, backend, size)
     command = f"rtseg build {model} --target {backend}" + (f" --size {size[0]}x{size[1]}" if size else "")
     raise BackendError(
-        f"{backend} runs {' and '.join(RUNS[backend])} files, and {model.name} is none: run `{command}` once "
+        f"{backend} runs {' and '.join(RUNNABLE_SUFFIXES[backend])} files, and {model.name} is another type: run `{command}` once "
         "and open the file that it writes"
     )

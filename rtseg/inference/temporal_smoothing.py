@@ -1,4 +1,4 @@
-"""Steadier class maps: what a stream's frames before said, kept in part, and forgotten where it no longer holds."""
+"""Temporal smoothing of class maps: an exponential moving average of the class scores, reset at cuts and gaps."""
 
 from __future__ import annotations
 
@@ -11,65 +11,66 @@ import numpy.typing as npt
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import Frame
 
-LARGEST_SMOOTH = 0.9
-"""Of ten parts nine from before: what a frame says is half gone after seven."""
+MAX_MOMENTUM = 0.9
+"""Largest share of the previous scores: a frame's own contribution halves within seven frames."""
 
 CUT_LEVELS = 20.0
-"""A larger `change` from one frame to the next is a cut. Of the street videos at hand the largest without a cut is 8 (11 where
-every second frame is left out), the smallest between two drives 29: `benchmarks/cuts.py`."""
+"""Smallest `change` between consecutive frames that counts as a cut. In the measured street videos the largest without a cut is 8
+(11 with every second frame left out), the smallest between two videos 29: `benchmarks/cuts.py`."""
 
 GAP_SECONDS = 1.0
-"""What was said longer ago than this no longer holds."""
+"""Longest time between frames over which scores are kept."""
 
-_SMALL = (32, 18)
+_THUMBNAIL_SIZE = (32, 18)
 
 
 class TemporalSmoothing:
-    """What is kept of one stream, a camera or a file, from frame to frame. Its frames must come one after the other."""
+    """Smoothing state of one stream, a camera or a file. Its frames must be passed in order."""
 
-    def __init__(self, smooth: float) -> None:
-        """Keeps nothing yet.
+    def __init__(self, momentum: float) -> None:
+        """Start without scores.
 
         Args:
-            smooth: share of the class scores that comes from the frames before, 0 to `LARGEST_SMOOTH`.
+            momentum: share of the class scores that is kept from the previous frames, 0 to `MAX_MOMENTUM`.
 
         Raises:
-            OptionError: it is not within these.
+            OptionError: `momentum` is out of range.
         """
-        if not 0.0 <= smooth <= LARGEST_SMOOTH:
-            raise OptionError(f"--smooth is {smooth:g}; give 0 (off) to {LARGEST_SMOOTH:g}")
-        self.smooth = smooth
+        if not 0.0 <= momentum <= MAX_MOMENTUM:
+            raise OptionError(f"--smooth is {momentum:g}; give 0 (off) to {MAX_MOMENTUM:g}")
+        self.momentum = momentum
         self.cuts = 0
-        """Times that the scene was another one, or that there were no frames for a while."""
+        """Number of resets: cuts, gaps and size changes."""
         self.scores: npt.NDArray[np.floating[Any]] | None = None
-        """Class scores as of the last frame; None: there is nothing to keep."""
-        self._small: npt.NDArray[np.uint8] | None = None
-        self._place: tuple[int, int] | None = None
-        self._seconds = 0.0
+        """Class scores of the last frame; None after a reset."""
+        self._thumbnail: npt.NDArray[np.uint8] | None = None
+        self._size: tuple[int, int] | None = None
+        self._pts_seconds = 0.0
 
-    def look(self, frame: Frame, picture: npt.NDArray[np.uint8]) -> float:
-        """The share to keep for the next frame; forgets what was before at a cut, a gap, and another size.
+    def momentum_for(self, frame: Frame, image: npt.NDArray[np.uint8]) -> float:
+        """Return the momentum for the next frame; reset and return 0 at a cut, a gap, or a size change.
 
         Args:
-            frame: for its size and time.
-            picture: the frame as the network is given it, without bars, uint8 `[h, w, 3]`.
+            frame: the frame, for its size and time stamp.
+            image: the network's input without letterbox bars, uint8 `[h, w, 3]`.
         """
-        small = shrink(picture)
-        place = frame.width, frame.height
-        before, self._small = self._small, small
-        passed, self._seconds = frame.pts_seconds - self._seconds, frame.pts_seconds
-        same, self._place = place == self._place, place
-        if before is not None and (not same or not 0.0 <= passed <= GAP_SECONDS or change(small, before) > CUT_LEVELS):
+        thumbnail, size = shrink(image), (frame.width, frame.height)
+        previous, self._thumbnail = self._thumbnail, thumbnail
+        elapsed, self._pts_seconds = frame.pts_seconds - self._pts_seconds, frame.pts_seconds
+        same_size, self._size = size == self._size, size
+        if previous is not None and (
+            not same_size or not 0.0 <= elapsed <= GAP_SECONDS or change(thumbnail, previous) > CUT_LEVELS
+        ):
             self.cuts += 1
             self.scores = None
-        return 0.0 if self.scores is None else self.smooth
+        return 0.0 if self.scores is None else self.momentum
 
 
-def shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A picture so small that motion changes it little: uint8 `[h, w, 3]` to uint8 `[18, 32, 3]`."""
-    return np.asarray(cv2.resize(picture, _SMALL, interpolation=cv2.INTER_AREA))
+def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Shrink an image so far that motion changes it little: uint8 `[h, w, 3]` to uint8 `[18, 32, 3]`."""
+    return np.asarray(cv2.resize(image, _THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA))
 
 
-def change(small: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8]) -> float:
-    """How much a shrunk picture differs from the one before: the mean over its samples, 0 to 255."""
-    return float(cv2.absdiff(small, before).mean())
+def change(thumbnail: npt.NDArray[np.uint8], previous: npt.NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference of two shrunk images, 0 to 255."""
+    return float(cv2.absdiff(thumbnail, previous).mean())

@@ -1,4 +1,4 @@
-"""The Python package of TensorRT or of TensorRT for RTX: found, and started with a logger of ours."""
+"""Import of TensorRT or TensorRT for RTX, and its runtime with rtseg's logger."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorr
 
 
 def import_tensorrt(target: str) -> Any:
-    """The Python package of a target, `tensorrt` or `tensorrt-rtx` (or its bindings alone, which PyPI has as wheels).
+    """Import and return the Python package of a target: `tensorrt` or `tensorrt-rtx` (for the latter also only its bindings).
 
     Raises:
-        BackendError: it is not installed, or its libraries can't be loaded.
+        BackendError: the package is not installed, or its libraries can't be loaded.
     """
     reason: BaseException | None = None
     for name in _MODULES[target]:
@@ -24,16 +24,16 @@ def import_tensorrt(target: str) -> Any:
             reason = reason or error
         except (ImportError, OSError) as error:
             raise BackendError(
-                f"{target} is installed, but its libraries can't be loaded ({_line(error)}); `rtseg doctor` says more"
+                f"{target} is installed, but its libraries can't be loaded ({_line(error)}); `rtseg doctor` shows details"
             ) from error
     raise BackendError(
-        f'{target} is not installed: pip install "rtseg[{target}]"; on a Jetson it comes with JetPack, and a virtual '
+        f'{target} is not installed: pip install "rtseg[{target}]"; on a Jetson it is part of JetPack, and a virtual '
         "environment sees it only if made with --system-site-packages"
     ) from reason
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger for TensorRT that keeps warnings and errors, in `lines`, in place of printing them."""
+    """Return a logger for TensorRT that stores warnings and errors in `lines` instead of printing them."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -45,7 +45,7 @@ def make_logger(trt: Any) -> Any:
                 self.lines.append(("warning" if severity == trt.ILogger.Severity.WARNING else "error", message))
 
         def errors(self) -> str:
-            """What went wrong, in TensorRT's own words, on one line."""
+            """Return TensorRT's error messages on one line."""
             return (
                 "; ".join(" ".join(text.split()) for kind, text in self.lines if kind == "error")
                 or "TensorRT gave no reason"
@@ -55,17 +55,15 @@ def make_logger(trt: Any) -> Any:
 
 
 def start_runtime(trt: Any, logger: Any, target: str) -> Any:
-    """What loads engines.
+    """Return a TensorRT runtime, which loads engines.
 
     Raises:
-        BackendError: it can't start, for want of a driver, say.
+        BackendError: the runtime can't start, for example without a driver.
     """
     try:
         return trt.Runtime(logger)
-    except TypeError as error:  # pybind11's word for a factory that gave nothing
-        raise BackendError(
-            f"{target} can't start ({logger.errors()}); `rtseg doctor` looks at GPU and driver"
-        ) from error
+    except TypeError as error:  # pybind11 raises this when a factory returns null
+        raise BackendError(f"{target} can't start ({logger.errors()}); `rtseg doctor` checks GPU and driver") from error
 
 
 def _line(error: BaseException) -> str:

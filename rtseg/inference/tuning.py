@@ -1,4 +1,4 @@
-"""What `rtseg bench --tune` found to be fastest on this machine, kept in the user's cache folder."""
+"""Fastest settings on this machine as measured by `rtseg bench --tune`, stored in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from rtseg.core.files import write_json
 
 @dataclass(frozen=True)
 class Tuning:
-    """Settings that were measured."""
+    """Measured settings."""
 
     processor: str
-    """Processor they were measured on; on another they mean nothing."""
+    """CPU of the measurement; the settings do not apply to another."""
 
     cores: int
-    """Cores that could be used then."""
+    """Usable cores during the measurement."""
 
     streams: dict[str, int]
-    """Pictures computed at the same time, by the model file's name without its ending."""
+    """Number of images computed concurrently, by the model file's stem."""
 
 
 def tuning_file() -> Path:
-    """Where it is kept: `rtseg/tuning.json` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    """Return the path of the settings: `rtseg/tuning.json` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtseg" / "tuning.json"
 
 
 def tuned_streams(model: str) -> int | None:
-    """What was found for a model on this machine; None: nothing, or on another processor, or with other cores.
+    """Return the number of streams measured for a model; None if there is none for this CPU and number of cores.
 
-    A damaged file counts as nothing: it only makes things faster, and the next `rtseg bench --tune` replaces it.
+    A damaged file is ignored: the settings only affect speed, and the next `rtseg bench --tune` replaces the file.
     """
     tuning = _load()
     return tuning.streams.get(model) if tuning else None
 
 
-def remember_streams(model: str, streams: int) -> Path:
-    """Keeps what was found for a model, beside what is there for others; returns the file.
+def save_tuned_streams(model: str, streams: int) -> Path:
+    """Store the number of streams for a model, keep those of other models, and return the file.
 
     Raises:
-        SinkError: it can't be written.
+        SinkError: the file can't be written.
     """
     known = _load()
-    found = Tuning(cpu_name(), usable_cores(), {**(known.streams if known else {}), model: streams})
-    write_json(asdict(found), str(tuning_file()))
+    tuning = Tuning(cpu_name(), usable_cores(), {**(known.streams if known else {}), model: streams})
+    write_json(asdict(tuning), str(tuning_file()))
     return tuning_file()
 
 
@@ -59,5 +59,6 @@ def _load() -> Tuning | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    here = (cpu_name(), usable_cores())
-    return tuning if (tuning.processor, tuning.cores) == here and all(v > 0 for v in tuning.streams.values()) else None
+    this_machine = (cpu_name(), usable_cores())
+    valid = (tuning.processor, tuning.cores) == this_machine and all(v > 0 for v in tuning.streams.values())
+    return tuning if valid else None

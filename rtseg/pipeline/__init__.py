@@ -1,1 +1,1 @@
-"""Decode, segment, render and encode at the same time, on CPU or GPU."""
+"""Concurrent decoding, segmentation, rendering and encoding, on CPU or GPU."""

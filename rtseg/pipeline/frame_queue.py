@@ -1,4 +1,4 @@
-"""From the capture threads to the network: of each camera the newest frame alone, the cameras in turn."""
+"""Queue between the capture threads and the network: the latest frame of each camera, cameras in round-robin order."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from dataclasses import dataclass
 
 from rtseg.core.frame import Frame, StreamInfo
 
-EVERY_FRAME_WAITS = 32
-"""Frames of one camera that may wait with `every_frame`, before its capture has to wait: a second of video, 45 MB at 720p."""
+MAX_WAITING_FRAMES = 32
+"""Frames of one camera that wait with `every_frame` before `put` blocks: one second of video, 45 MB at 720p."""
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
-    """A decoded frame and where it comes from."""
+class CapturedFrame:
+    """Decoded frame with its camera and stream information."""
 
     camera: int
     """Number of the camera in this run, from 0."""
 
     frame: Frame
-    """The picture."""
+    """The decoded frame."""
 
     info: StreamInfo
-    """What was known of its stream when it was decoded; it changes with a reconnection."""
+    """Information about the stream at the time of decoding; it changes with a reconnection."""
 
 
 class LatestFrameQueue:
-    """Takes frames from one thread per camera and gives them to those that run the network.
+    """Queue from one capture thread per camera to the threads that run the network.
 
-    A frame that is still waiting when its camera's next one comes is dropped and counted: the network always gets the
-    newest. Cameras are served in turn, so that a fast one does not starve a slow one, and each camera's frames one after the
-    other, so that they stay in order.
+    A frame that is still waiting when its camera's next frame arrives is dropped and counted: the network always gets the
+    latest frame. Cameras are served in round-robin order, so that a fast one does not starve a slow one. Frames of one camera
+    are processed one at a time, so that they stay in order.
 
-    A frame is in exactly one state: waiting, in work, segmented or dropped. It ends as one of the last two, once: what is
-    neither when nobody works on it any more (`done`, `close`, `abandon`) is dropped.
+    A frame is in exactly one state: waiting, in work, segmented or dropped. It ends as segmented or dropped, exactly once:
+    a frame in another state is dropped when its work ends (`done`, `close`, `abandon`).
     """
 
     def __init__(self, cameras: int, *, every_frame: bool = False) -> None:
-        """Opens it.
+        """Open the queue.
 
         Args:
-            cameras: how many there are.
-            every_frame: drop nothing; `put` waits while `EVERY_FRAME_WAITS` frames of that camera are waiting.
+            cameras: number of cameras.
+            every_frame: drop nothing; `put` blocks while `MAX_WAITING_FRAMES` frames of the camera wait.
         """
         self._changed = threading.Condition()
-        self._waiting: list[deque[Captured]] = [deque() for _ in range(cameras)]
+        self._waiting: list[deque[CapturedFrame]] = [deque() for _ in range(cameras)]
         self._running = set(range(cameras))
         self._busy: set[int] = set()
-        self._in_work: dict[int, Captured] = {}
+        self._in_work: dict[int, CapturedFrame] = {}
         self._every_frame = every_frame
         self._next = 0
         self._closed = False
         self.captured = [0] * cameras
-        """Frames put, by camera, whatever became of them."""
+        """Number of frames put or skipped, by camera."""
         self._segmented = [0] * cameras
         self._dropped = [0] * cameras
 
     def counts(self, camera: int) -> tuple[int, int]:
-        """Return how many frames of a camera were segmented and how many were dropped, at one moment."""
+        """Return the numbers of segmented and of dropped frames of a camera, as one consistent pair."""
         with self._changed:
             return self._segmented[camera], self._dropped[camera]
 
-    def put(self, item: Captured) -> bool:
-        """Gives a frame; False when nobody takes frames any more, and then it counts nowhere."""
+    def put(self, item: CapturedFrame) -> bool:
+        """Add a frame; return False, without counting it, if the queue is closed."""
         camera = item.camera
         with self._changed:
             waiting = self._waiting[camera]
             if self._every_frame:
-                self._changed.wait_for(lambda: len(waiting) < EVERY_FRAME_WAITS or self._closed)
+                self._changed.wait_for(lambda: len(waiting) < MAX_WAITING_FRAMES or self._closed)
             if self._closed:
                 return False
             self.captured[camera] += 1
@@ -79,22 +79,22 @@ class LatestFrameQueue:
             self._changed.notify_all()
             return True
 
-    def leave_out(self, camera: int) -> None:
-        """A frame of that camera that the network shall not get: read and dropped at once, so that no sum is off."""
+    def skip(self, camera: int) -> None:
+        """Count a frame of a camera as captured and dropped, without queueing it."""
         with self._changed:
             self.captured[camera] += 1
             self._dropped[camera] += 1
 
     def end(self, camera: int) -> None:
-        """That camera gives no more frames."""
+        """Mark a camera as ended: it puts no more frames."""
         with self._changed:
             self._running.discard(camera)
             self._changed.notify_all()
 
-    def take(self) -> Captured | None:
-        """The next frame, waited for; None once all cameras have ended and nothing waits, or after `close`.
+    def take(self) -> CapturedFrame | None:
+        """Block until a frame is available and return it; None after `close`, or when all cameras have ended and no frame waits.
 
-        None of that camera's frames is given to anybody until `done` was called.
+        The camera's next frame is available only after `done`.
         """
         with self._changed:
             while not self._closed and (self._running or any(self._waiting)):
@@ -110,8 +110,8 @@ class LatestFrameQueue:
                 self._changed.wait()
             return None
 
-    def segmented(self, item: Captured) -> bool:
-        """Count a frame that was taken as segmented; False where it has been dropped meanwhile (`abandon`)."""
+    def segmented(self, item: CapturedFrame) -> bool:
+        """Count a taken frame as segmented; return False if `abandon` has dropped it."""
         with self._changed:
             if self._in_work.get(item.camera) is not item:
                 return False
@@ -119,8 +119,8 @@ class LatestFrameQueue:
             self._segmented[item.camera] += 1
             return True
 
-    def done(self, item: Captured) -> None:
-        """Nobody works on a frame any more: it is dropped unless it was segmented, and its camera's next one may be taken."""
+    def done(self, item: CapturedFrame) -> None:
+        """End the work on a frame: drop it unless it was segmented, and make its camera's next frame available."""
         with self._changed:
             if self._in_work.get(item.camera) is item:
                 del self._in_work[item.camera]
@@ -129,7 +129,7 @@ class LatestFrameQueue:
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Close, and drop the frames in work too: whoever still works on one is not waited for."""
+        """Close the queue and drop the frames in work too, without waiting for their threads."""
         self.close()
         with self._changed:
             for camera in self._in_work:
@@ -137,7 +137,7 @@ class LatestFrameQueue:
             self._in_work.clear()
 
     def close(self) -> None:
-        """Nobody takes frames any more: what waits is dropped, and both ends wake up. May be called twice."""
+        """Drop the waiting frames and wake up both ends. May be called twice."""
         with self._changed:
             self._closed = True
             for camera, waiting in enumerate(self._waiting):

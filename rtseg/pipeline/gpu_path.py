@@ -1,4 +1,4 @@
-"""Which road a video takes: over the card, where its pictures stay until they are colored, or over the processor."""
+"""Selection of a video's path: the GPU path, on which frames stay in GPU memory until they are rendered, or the CPU path."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from rtseg.io.inputs import Source, open_source
 from rtseg.pipeline.gpu_renderer import GpuRenderer
 from rtseg.render.overlay import Overlay
 
-INPUT_LEVELS = 8
-"""How far the card's input to the network may be from the processor's, of 255: they round at other places. The tests hold the
-kernels to half of it."""
+MAX_INPUT_DIFFERENCE = 8
+"""Largest difference between the GPU's and the CPU's network input, of 255; they round at different steps. The tests allow the
+kernels half of it."""
 
-SHOWN_LEVELS = 3
-"""How far the colored picture may be from the processor's for the same class map, of 255. The tests hold the kernels to 2."""
+MAX_RENDER_DIFFERENCE = 3
+"""Largest difference between the GPU's and the CPU's rendered frame for one class map, of 255. The tests allow the kernels 2."""
 
-AGREEMENT = 0.95
-"""Share of the pixels that must get the same class on both roads; inputs that differ by a level move boundaries a little."""
+MIN_CLASS_AGREEMENT = 0.95
+"""Share of the pixels with the same class on both paths; inputs that differ by one level move class boundaries slightly."""
 
-PROOFS = 8
-"""Pictures that are compared before the card is believed: several from each of its lanes, while the other is at work too."""
+SELF_CHECK_FRAMES = 8
+"""Frames compared before GPU results are used: several from each GPU stream, while the other stream is busy too."""
 
-_FLAT = 4.0
-"""Standard deviation of luma below which a picture proves nothing."""
+_MIN_LUMA_DEVIATION = 4.0
+"""Standard deviation of luma below which a frame is too flat to count for the self-check."""
 
 
 class FramePath:
-    """From a frame to its class map, and to its colors where the card does both."""
+    """GPU or CPU path of a video's frames, from the decoded frame to its class map; on the GPU also to the rendered frame.
+
+    The self-check compares the GPU's results for the first frames with the CPU's. Until it has passed, the CPU's are used.
+    """
 
     def __init__(
         self,
@@ -44,181 +47,196 @@ class FramePath:
         overlay: Overlay,
         *,
         smoothing: TemporalSmoothing | None = None,
-        why_not: str | None = None,
+        cpu_reason: str | None = None,
     ) -> None:
-        """Takes the road over the card where that can be, else the processor's.
+        """Set up the GPU path where it is possible, else the CPU path.
 
         Args:
-            info: of the source.
-            segmenter: the model.
-            overlay: the look.
-            steady: the stream's, with `--smooth`.
-            why_not: what `why_not_on_gpu` said before the source was opened.
+            info: stream information of the source.
+            segmenter: the loaded model.
+            overlay: rendering of the frames.
+            smoothing: temporal smoothing of the stream, with `--smooth`.
+            cpu_reason: result of `cpu_path_reason` before the source was opened.
         """
         self._segmenter, self._overlay, self._smoothing = segmenter, overlay, smoothing
         self._aspect = float(info.sample_aspect_ratio)
         self._box = segmenter.letterbox(info.width, info.height, self._aspect)
-        self._why_not = why_not
+        self._cpu_reason = cpu_reason
         self._renderer: GpuRenderer | None = None
-        self._believed = True
-        self._unproven = PROOFS
-        self._rendered = self._seen = 0
+        self._gpu_usable = True
+        self._checks_left = SELF_CHECK_FRAMES
+        self._on_gpu = self._frames = 0
         self._lock = threading.Lock()
         engine = segmenter.engine
-        if why_not is not None or engine is None:
+        if cpu_reason is not None or engine is None:
             return
         if not info.on_gpu:
-            self._why_not = (
-                f"the card decodes {info.codec}, but not as 8-bit 4:2:0 that is upright and of even size"
+            self._cpu_reason = (
+                f"the GPU decodes {info.codec}, but not as upright 8-bit 4:2:0 of even size"
                 if "nvdec" in info.codec
-                else f"the card does not decode this {info.codec} video"
+                else f"the GPU does not decode this {info.codec} video"
             )
             return
         try:
             self._renderer = GpuRenderer(engine, self._box, overlay, info.color)
         except BackendError as error:
-            self._why_not = f"the card can't be set up for it ({error})"
+            self._cpu_reason = f"the GPU path could not be set up ({error})"
 
     @property
-    def taken(self) -> str:
+    def kind(self) -> str:
         """`gpu` if the GPU rendered frames, else `cpu`."""
-        return "gpu" if self._rendered else "cpu"
+        return "gpu" if self._on_gpu else "cpu"
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the road, one line each."""
-        if self._why_not:
-            return [f"road: the processor scales and colors: {self._why_not}"]
-        if self._rendered:
-            return [f"road: {self._rendered} of {self._seen} pictures stayed on the card until they were colored"]
+        """Human-readable notes about the path, one line each."""
+        if self._cpu_reason:
+            return [f"path: the CPU scales and renders: {self._cpu_reason}"]
+        if self._on_gpu:
+            return [f"path: {self._on_gpu} of {self._frames} frames stayed in GPU memory until they were rendered"]
         if self._renderer is not None:
-            compared = f"{PROOFS - self._unproven} of {PROOFS}"
-            return [
-                f"road: the processor scaled and colored: too few pictures to compare the card's work on ({compared})"
-            ]
+            checked = f"{SELF_CHECK_FRAMES - self._checks_left} of {SELF_CHECK_FRAMES}"
+            return [f"path: the CPU scaled and rendered: too few frames for the self-check of the GPU ({checked})"]
         return []
 
     @property
     def streams(self) -> int:
-        """How many threads should call `segment` at the same time."""
+        """Number of threads that should call `segment` at the same time."""
         return self._segmenter.streams if self._renderer is None else self._renderer.streams
 
     def segment(self, frame: Frame) -> ClassMap | RenderedFrame:
-        """The class map of a frame, and the colored frame where the card made that too.
-
-        The card's work on the first pictures is compared with the processor's, which is what is given meanwhile.
+        """Return the class map of a frame; from the GPU, the rendered frame with its class map.
 
         Raises:
-            BackendError: the network failed, or the card in a way that does not pass.
+            BackendError: the network failed, or the GPU with an error that it does not recover from.
         """
         renderer = self._renderer
-        if renderer is None or not self._believed or not isinstance(frame, GpuFrame):
-            self._count(0)
+        if renderer is None or not self._gpu_usable or not isinstance(frame, GpuFrame):
+            self._count(on_gpu=False)
             return self._segmenter.segment(frame, self._aspect, self._smoothing)
-        if self._unproven > 0:
-            self._count(0)
-            return self._prove(frame, renderer)
+        if self._checks_left > 0:
+            self._count(on_gpu=False)
+            return self._self_check(frame, renderer)
         rendered_frame = renderer.render(frame)
-        self._count(1)
+        self._count(on_gpu=True)
         return rendered_frame
 
     def close(self) -> None:
-        """Gives back what the road took."""
+        """Free the memory of the GPU path."""
         if self._renderer is not None:
             self._renderer.close()
 
-    def _count(self, rendered_frame: int) -> None:
+    def _count(self, *, on_gpu: bool) -> None:
         with self._lock:
-            self._seen += 1
-            self._rendered += rendered_frame
+            self._frames += 1
+            self._on_gpu += on_gpu
 
-    def _prove(self, frame: GpuFrame, renderer: GpuRenderer) -> ClassMap:
-        """The processor's class map of a frame, compared with the card's."""
+    def _self_check(self, frame: GpuFrame, renderer: GpuRenderer) -> ClassMap:
+        """Return the CPU's class map of a frame after comparing the GPU's result with the CPU's."""
         try:
-            # First, and not under a lock: whoever brings the picture down waits for the decoder, as the card has to by itself.
-            rendered_frame, image = renderer.trial(frame)
+            # The GPU runs first and not under a lock: downloading the planes would wait for the decoder, and the check must
+            # show that the GPU waits for it too.
+            rendered_frame, image = renderer.render_with_input(frame)
         except BackendError as error:
-            renderer.raise_if_broken()
-            self._give_up(f"the card failed at the first pictures ({error})")
+            renderer.raise_if_unusable()
+            self._disable_gpu(f"the GPU failed in the self-check ({error})")
             return self._segmenter.segment(frame, self._aspect)
         classes = self._segmenter.segment(frame, self._aspect)
-        different = self._difference(frame, rendered_frame, image, classes)
-        if different is not None:
-            self._give_up(different)
-        elif float(frame.planes[0].std()) >= _FLAT:
+        difference = self._difference(frame, rendered_frame, image, classes)
+        if difference is not None:
+            self._disable_gpu(difference)
+        elif float(frame.planes[0].std()) >= _MIN_LUMA_DEVIATION:
             with self._lock:
-                self._unproven -= 1
+                self._checks_left -= 1
         return classes
 
-    def _give_up(self, reason: str) -> None:
+    def _disable_gpu(self, reason: str) -> None:
         with self._lock:
-            if self._believed:
-                self._believed, self._why_not = False, reason
+            if self._gpu_usable:
+                self._gpu_usable, self._cpu_reason = False, reason
 
     def _difference(
         self, frame: GpuFrame, rendered_frame: RenderedFrame, image: Plane, classes: ClassMap
     ) -> str | None:
-        """How the card's work on a frame differs from the processor's; None: as little as it may."""
-        self._overlay.annotate(rendered_frame.rendered, rendered_frame.rendered.width)  # as `apply` does
-        wanted = self._overlay.apply(frame, rendered_frame.classes)
-        network = _distance(image, self._box.network_input(frame))
-        rendered = max(_distance(a, b) for a, b in zip(rendered_frame.rendered.planes, wanted.planes, strict=True))
-        same = float((rendered_frame.classes == classes).mean())
-        if network <= INPUT_LEVELS and rendered <= SHOWN_LEVELS and same >= AGREEMENT:
+        """Describe how the GPU's result for a frame differs from the CPU's; return None if it is within the limits."""
+        self._overlay.annotate(rendered_frame.rendered, rendered_frame.rendered.width)  # `Overlay.apply` annotates too
+        expected = self._overlay.apply(frame, rendered_frame.classes)
+        input_difference = _max_difference(image, self._box.network_input(frame))
+        render_difference = max(
+            _max_difference(a, b) for a, b in zip(rendered_frame.rendered.planes, expected.planes, strict=True)
+        )
+        agreement = float((rendered_frame.classes == classes).mean())
+        if (
+            input_difference <= MAX_INPUT_DIFFERENCE
+            and render_difference <= MAX_RENDER_DIFFERENCE
+            and agreement >= MIN_CLASS_AGREEMENT
+        ):
             return None
         return (
-            f"one of the card's first pictures was not the processor's (network's input {network} of 255 apart, at most "
-            f"{INPUT_LEVELS}; colors {rendered}, at most {SHOWN_LEVELS}; {same:.1%} of the pixels in the same class, at least "
-            f"{AGREEMENT:.0%}); please report this"
+            "the GPU failed the self-check: its result differs from the CPU's "
+            f"(network input by {input_difference} of 255, at most {MAX_INPUT_DIFFERENCE}; "
+            f"rendered frame by {render_difference}, at most {MAX_RENDER_DIFFERENCE}; "
+            f"{agreement:.1%} of the pixels in the same class, at least {MIN_CLASS_AGREEMENT:.0%}); please report this"
         )
 
 
 def open_gpu_source(
     name: str, segmenter: Segmenter, overlay: Overlay, *, decoder: str = "software", **reading: Any
 ) -> tuple[Source, str | None]:
-    """Opens a source so that its pictures stay on the card where the road over it can be taken.
-
-    Returns:
-        The source, and what `why_not_on_gpu` said.
-
-    Raises:
-        SourceError, OptionError: as `open_source`, which gets `reading`.
-    """
-    why_not = why_not_on_gpu(segmenter, overlay, decoder)
-    engine = segmenter.engine if why_not is None else None
-    if engine is not None:
-        engine.use_gpu()  # the decoder takes the context that is current
-    gpu = None if engine is None else engine.gpu
-    return open_source(name, decoder=decoder, gpu=gpu, **reading), why_not
-
-
-def why_not_on_gpu(segmenter: Segmenter, overlay: Overlay, decoder: str) -> str | None:
-    """Why a video's pictures are not to stay on the card; empty where nobody would expect them to; None: they are.
+    """Open a source whose frames stay in GPU memory if the GPU path is possible.
 
     Args:
-        segmenter: the model.
-        overlay: the look.
-        decoder: as `rtseg.io.codecs.choose_decoder` gives it.
+        name: name of the source.
+        segmenter: the loaded model.
+        overlay: rendering of the frames.
+        decoder: as from `rtseg.io.codecs.choose_decoder`.
+        **reading: further arguments of `open_source`.
+
+    Returns:
+        The source, and the result of `cpu_path_reason`.
+
+    Raises:
+        SourceError: `open_source` can't open the source.
+        OptionError: `open_source` refuses an argument.
+    """
+    cpu_reason = cpu_path_reason(segmenter, overlay, decoder)
+    engine = segmenter.engine if cpu_reason is None else None
+    if engine is not None:
+        engine.make_gpu_current()  # the decoder uses the current context
+    gpu = None if engine is None else engine.gpu
+    return open_source(name, decoder=decoder, gpu=gpu, **reading), cpu_reason
+
+
+def cpu_path_reason(segmenter: Segmenter, overlay: Overlay, decoder: str) -> str | None:
+    """Return the reason for the CPU path; empty if the settings do not suggest the GPU path; None if it is possible.
+
+    Args:
+        segmenter: the loaded model.
+        overlay: rendering of the frames.
+        decoder: as from `rtseg.io.codecs.choose_decoder`.
     """
     if segmenter.engine is None or decoder not in ("nvdec", "auto"):
         return ""
     if overlay.view != "overlay":
-        return f"--view {overlay.view} is put together there"
+        return f"--view {overlay.view} is rendered there"
     if segmenter.engine.batch > 1:
-        return f"the engine was built for batches of {segmenter.engine.batch}; `rtseg build --batch 1` makes another"
+        return (
+            f"the engine was built for batches of {segmenter.engine.batch}; "
+            "`rtseg build --batch 1` builds one for the GPU path"
+        )
     return None
 
 
-def idle_decoder(
-    segmenter: Segmenter, overlay: Overlay, decoder: str, why_no_nvdec: Refusal | None = None
+def unused_gpu_decoder_note(
+    segmenter: Segmenter, overlay: Overlay, decoder: str, nvdec_refusal: Refusal | None = None
 ) -> list[str]:
-    """A line for who has a card that could decode too and does not ask for it, as a list; else an empty one."""
-    if decoder != "software" or why_not_on_gpu(segmenter, overlay, "nvdec") is not None:
+    """Return a note that the GPU could decode too, as a list of one line; an empty list if it could not or does already."""
+    if decoder != "software" or cpu_path_reason(segmenter, overlay, "nvdec") is not None:
         return []
-    if (why_no_nvdec or try_nvdec)() is not None:
+    if (nvdec_refusal or try_nvdec)() is not None:
         return []
-    return ["the card decodes too: with --decoder auto pictures stay there until they are colored"]
+    return ["the GPU can decode too: with --decoder auto, frames stay in its memory until they are rendered"]
 
 
-def _distance(first: Plane, second: Plane) -> int:
+def _max_difference(first: Plane, second: Plane) -> int:
     return int(np.abs(first.astype(np.int16) - second).max())

@@ -1,4 +1,4 @@
-"""The network and the overlay in one step on the card, for frames that lie there."""
+"""Network and overlay in one step on the GPU, for frames in GPU memory."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from rtseg.pipeline.gpu_stream import GpuStream
 from rtseg.render.overlay import Overlay
 
 GPU_STREAMS = 2
-"""Frames under way at the same time: while one is computed, the one before is coming down."""
+"""Frames in flight: while one is computed, the previous one is downloaded."""
 
-_PATIENCE_SECONDS = 5.0
-"""How long `close` waits for a lane that is at work."""
+_CLOSE_TIMEOUT_SECONDS = 5.0
+"""Time that `close` waits for a busy stream."""
 
 
 class GpuRenderer:
-    """Makes class map and colored picture of frames of one stream. May be called by several threads at once."""
+    """Class maps and rendered frames of one video, computed on the GPU. Thread-safe."""
 
     def __init__(self, engine: TensorRtBackend, box: Letterbox, overlay: Overlay, color: Color) -> None:
-        """Takes memory on the card and runs the network once in each lane.
+        """Allocate GPU memory and run the network once on each stream.
 
         Args:
-            engine: built for one picture at a time, and not closed before this.
-            box: from the frames to the engine's input.
-            overlay: the colors; its view is `overlay`.
-            color: of the frames.
+            engine: engine with batch size 1; must stay open until this is closed.
+            box: letterbox from the frames to the engine's input.
+            overlay: colors of the classes; its view is `overlay`.
+            color: color space of the frames.
 
         Raises:
-            NoMemory: no room on the card.
+            GpuOutOfMemory: the GPU's memory is full.
             BackendError: CUDA or TensorRT failed.
         """
         self._cuda = Cuda(engine.gpu)
         try:
             weights = np.ascontiguousarray(overlay.weights(color))
             address = self._cuda.device_buffer(weights.nbytes)
-            stream, fence = self._cuda.stream(), self._cuda.fence()
+            stream, event = self._cuda.create_stream(), self._cuda.create_sync_event()
             self._cuda.upload(address, weights.view(np.uint8), stream)
-            self._cuda.wait(stream, fence)
+            self._cuda.synchronize(stream, event)
             kernels = Kernels(self._cuda, box)
             self._free: queue.SimpleQueue[GpuStream | None] = queue.SimpleQueue()
             for _ in range(GPU_STREAMS):
@@ -61,45 +61,50 @@ class GpuRenderer:
 
     @property
     def streams(self) -> int:
-        """How many threads should call `paint` at the same time."""
+        """Number of threads that should call `render` at the same time."""
         return GPU_STREAMS
 
     def render(self, frame: GpuFrame) -> RenderedFrame:
-        """The frame's class map, and the frame under its colors, in the processor's memory.
+        """Return the frame's class map and the rendered frame, in CPU memory.
 
         Raises:
             BackendError: CUDA or TensorRT failed.
         """
         with self._gpu_stream() as gpu_stream:
-            return self._rendered(frame, gpu_stream)
+            return self._render_on(frame, gpu_stream)
 
-    def trial(self, frame: GpuFrame) -> tuple[RenderedFrame, npt.NDArray[np.uint8]]:
-        """As `paint`, and what the network was given: uint8 `[input height, input width, 3]`, RGB."""
-        with self._gpu_stream() as gpu_stream:
-            return self._rendered(frame, gpu_stream), gpu_stream.network_input()
-
-    def raise_if_broken(self) -> None:
-        """Whether the card goes on after a failure: some of a kernel's end all work of this process there.
+    def render_with_input(self, frame: GpuFrame) -> tuple[RenderedFrame, npt.NDArray[np.uint8]]:
+        """Return the result of `render`, and the network's input: uint8 `[input height, input width, 3]`, RGB.
 
         Raises:
-            BackendError: it does not.
+            BackendError: CUDA or TensorRT failed.
+        """
+        with self._gpu_stream() as gpu_stream:
+            return self._render_on(frame, gpu_stream), gpu_stream.network_input()
+
+    def raise_if_unusable(self) -> None:
+        """Check the GPU after a failure: some errors of a kernel end all work of this process on it.
+
+        Raises:
+            BackendError: the GPU is unusable in this process.
         """
         try:
-            self._cuda.check()
+            self._cuda.raise_if_unusable()
         except BackendError as error:
             raise BackendError(
-                f"the card failed for good while pictures stayed on it ({error}); --decoder software leaves that out"
+                f"the GPU path failed, and the GPU is unusable in this process ({error}); "
+                "--decoder software avoids the GPU path"
             ) from error
 
     def close(self) -> None:
-        """Gives the card's memory back once nobody is in `paint` any more; what came from there stays valid."""
+        """Free the GPU memory after the last call of `render`; its results stay valid."""
         try:
             for _ in range(GPU_STREAMS):
-                self._free.get(timeout=_PATIENCE_SECONDS)
+                self._free.get(timeout=_CLOSE_TIMEOUT_SECONDS)
         except queue.Empty:
-            return  # somebody is: to free what the card writes to would be worse than to keep it
+            return  # a stream is still busy: a leak is better than freeing memory that the GPU writes to
         self._free.put(None)
-        self._cuda.use_again()
+        self._cuda.make_current_for_cleanup()
         self._cuda.close()
 
     @contextmanager
@@ -107,12 +112,12 @@ class GpuRenderer:
         gpu_stream = self._free.get()
         try:
             if gpu_stream is None:
-                raise BackendError("the road over the card was closed")
-            self._cuda.use()
+                raise BackendError("the GPU renderer was closed")
+            self._cuda.make_current()
             yield gpu_stream
         finally:
             self._free.put(gpu_stream)
 
-    def _rendered(self, frame: GpuFrame, gpu_stream: GpuStream) -> RenderedFrame:
-        classes, planes = gpu_stream.run(frame.picture, self._memory)
+    def _render_on(self, frame: GpuFrame, gpu_stream: GpuStream) -> RenderedFrame:
+        classes, planes = gpu_stream.run(frame.surface, self._memory)
         return RenderedFrame(classes, frame.with_planes(planes))

@@ -1,4 +1,4 @@
-"""The road: decode, segment, color, hand to the sinks. Every run of rtseg goes through `run`."""
+"""The pipeline: decode, segment, render, write to the sinks. `run` is the entry point of every run over a file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rtseg.pipeline.prefetch import Prefetcher
 from rtseg.render.overlay import Overlay
 
 JOIN_SECONDS = 5.0
-"""How long a stage may take to end once it was told to; a decoder blocked in a read is then left to the end of the process."""
+"""Timeout for the end of a canceled stage. A decoder that is still blocked in a read then ends with the process."""
 
 PREFETCH_BYTES = 64 << 20
-"""Memory for the frames that wait before a stage: an encoder takes them in bursts, and the network should not wait meanwhile."""
+"""Memory for the frames that wait before a stage: an encoder reads them in bursts, and the network should not wait for it."""
 
 PREFETCH_FRAMES = range(4, 17)
-"""At least and at most so many, whatever their size."""
+"""Minimum and maximum number of waiting frames, whatever their size."""
 
 
 class Observer(Protocol):
-    """Sees all that leaves the source, in order; the fidelity report is made of it."""
+    """Observer of all items of the source, in order; the fidelity report uses one."""
 
-    def see(self, item: Frame | Passthrough) -> None:
-        """One item, before any stage touched it."""
+    def observe(self, item: Frame | Passthrough) -> None:
+        """Record one item, before any stage processes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Classified:
     """A frame with its class map, between the model and the overlay."""
 
     frame: Frame
-    found: ClassMap | RenderedFrame
+    result: ClassMap | RenderedFrame
     seconds: float
-    """What the model took for it."""
+    """Time that the model took."""
 
 
 def run(
@@ -54,46 +54,46 @@ def run(
     threads: bool = True,
     streams: int = 1,
 ) -> None:
-    """Takes every frame of the source through the model and into every sink.
+    """Pass every frame of the source through the model and into every sink.
 
-    Decoding, inference and coloring run in threads of their own, encoding in the caller's. With `threads=False` the same
-    functions run one after the other: same result, bit for bit.
+    Decoding, inference and rendering run in their own threads, encoding in the caller's. With `threads=False` the same
+    functions run in sequence; the result is bit-identical.
 
     Args:
-        source: where frames come from; the caller closes it.
-        segment: gives the class map of a frame's picture, and the colored frame too where a card makes both at once.
-        overlay: gives the frame that is shown.
-        sinks: take what is shown; the caller closes or aborts them.
-        stats: filled as the run goes.
-        observer: sees what the source yields.
+        source: source of the frames; the caller closes it.
+        segment: returns the class map of a frame, or the rendered frame with its class map where the GPU computes both.
+        overlay: renders the frame that is written.
+        sinks: outputs for the rendered frames; the caller closes or aborts them.
+        stats: updated during the run.
+        observer: receives the items of the source.
         on_frame: called after each frame has left the last sink, for progress.
         threads: False runs everything in the caller's thread.
-        streams: frames that are in `segment` at the same time, each in a thread of its own; their order stays.
+        streams: number of concurrent calls of `segment`, each in its own thread; frames stay in order.
 
     Raises:
-        RtsegError: what a stage met. Whatever a stage raises is raised here, and no thread of the run is left behind.
+        RtsegError: a stage failed. Every exception of a stage is raised here, after the run's threads were canceled.
     """
     stats.start()
     stats.streams = streams if threads else 1
     decoded = _decode(source, stats, observer)
     classify = partial(_classify, segment=segment)
-    color = partial(_color, overlay=overlay, stats=stats)
+    render = partial(_render, overlay=overlay, stats=stats)
     if not threads:
         try:
-            _write(map(color, map(classify, decoded)), sinks, stats, on_frame)
+            _write(map(render, map(classify, decoded)), sinks, stats, on_frame)
         finally:
             stats.end()
         return
-    waiting = prefetch_frames(source.info.width, source.info.height)
-    ahead: Prefetcher[Frame | Passthrough] = Prefetcher(decoded, "decode", capacity=waiting)
-    classified = Prefetcher(ahead, "infer", classify, workers=streams, capacity=waiting)
-    # Coloring in the encoder's thread would leave an encoder with threads of its own without a picture meanwhile.
-    colored = Prefetcher(classified, "overlay", color, capacity=PREFETCH_FRAMES[0])
-    stages = (ahead, classified, colored)
+    capacity = prefetch_capacity(source.info.width, source.info.height)
+    prefetched: Prefetcher[Frame | Passthrough] = Prefetcher(decoded, "decode", capacity=capacity)
+    classified = Prefetcher(prefetched, "infer", classify, workers=streams, capacity=capacity)
+    # Rendering in the caller's thread would leave a multithreaded encoder idle meanwhile.
+    rendered = Prefetcher(classified, "overlay", render, capacity=PREFETCH_FRAMES[0])
+    stages = (prefetched, classified, rendered)
     try:
-        _write(colored, sinks, stats, on_frame)
+        _write(rendered, sinks, stats, on_frame)
     finally:
-        # All are told before any is waited for: each may be waiting for another.
+        # Cancel all stages before joining any: each may be waiting for another.
         for stage in stages:
             stage.cancel()
         for stage in stages:
@@ -101,8 +101,8 @@ def run(
         stats.end()
 
 
-def prefetch_frames(width: int, height: int) -> int:
-    """How many frames of a size may wait before a stage."""
+def prefetch_capacity(width: int, height: int) -> int:
+    """Return the number of frames of a size that may wait before a stage."""
     return max(PREFETCH_FRAMES[0], min(PREFETCH_FRAMES[-1], PREFETCH_BYTES // max(1, width * height * 3 // 2)))
 
 
@@ -119,7 +119,7 @@ def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator
         if isinstance(item, Frame):
             stats.frames["read"] += 1
         if observer:
-            observer.see(item)
+            observer.observe(item)
         yield item
 
 
@@ -132,22 +132,24 @@ def _classify(
     return Classified(item, segment(item), time.perf_counter() - begin)
 
 
-def _color(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> SegmentedFrame | Passthrough:
+def _render(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> SegmentedFrame | Passthrough:
     if isinstance(item, Passthrough):
         return item
-    classes = item.found.classes if isinstance(item.found, RenderedFrame) else item.found
+    classes = item.result.classes if isinstance(item.result, RenderedFrame) else item.result
     stats.segmented(classes, item.seconds)
     with stats.clock("overlay"):
-        rendered = colored(item.frame, item.found, overlay, stats.hud_lines() if overlay.hud else ())
+        rendered = render_frame(item.frame, item.result, overlay, stats.hud_lines() if overlay.hud else ())
     return SegmentedFrame(item.frame, classes, rendered)
 
 
-def colored(frame: Frame, found: ClassMap | RenderedFrame, overlay: Overlay, hud_lines: Sequence[str] = ()) -> Frame:
-    """The frame as it is shown: colored here, or only written upon where the card colored it."""
-    if not isinstance(found, RenderedFrame):
-        return overlay.apply(frame, found, hud_lines)
-    overlay.annotate(found.rendered, found.rendered.width, hud_lines)
-    return found.rendered
+def render_frame(
+    frame: Frame, result: ClassMap | RenderedFrame, overlay: Overlay, hud_lines: Sequence[str] = ()
+) -> Frame:
+    """Return the frame as it is displayed: rendered here, or only annotated if the GPU rendered it."""
+    if not isinstance(result, RenderedFrame):
+        return overlay.apply(frame, result, hud_lines)
+    overlay.annotate(result.rendered, result.rendered.width, hud_lines)
+    return result.rendered
 
 
 def _write(

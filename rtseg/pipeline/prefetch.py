@@ -1,4 +1,4 @@
-"""Runs a stage in threads of its own, a few items ahead of whoever takes them."""
+"""A pipeline stage in its own threads, a few items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ U = TypeVar("U")
 
 
 class Prefetcher(Iterator[U], Generic[U]):
-    """An iterator whose items are made in threads, at most `capacity` of them waiting or in the making.
+    """Iterator whose items are produced in threads, with at most `capacity` items in flight.
 
-    Items come in order, however many threads make them. What the iterator or the work raises is raised again where the item
-    would have been, with its own traceback. Both ends block on a condition and never poll: a spinning Python thread slows the
-    native ones down many times.
+    Items stay in order for any number of threads. An exception of the iterator or of `work` is raised again at the item's
+    position, with its original traceback. Both ends block on a condition and never poll: a spinning Python thread slows down
+    native threads considerably.
     """
 
     def __init__(
@@ -27,14 +27,15 @@ class Prefetcher(Iterator[U], Generic[U]):
         workers: int = 1,
         capacity: int = 4,
     ) -> None:
-        """Starts the threads.
+        """Start the threads.
 
         Args:
-            items: taken one after the other, by one thread at a time.
-            name: of the threads, after `rtseg-`.
-            work: makes of an item what is handed on; None: the item itself.
-            workers: threads that do so at the same time.
-            capacity: items made or in the making at most; raised to `workers + 1`, so that none of them waits for the taker.
+            items: input items, read by one thread at a time.
+            name: suffix of the threads' name, after `rtseg-`.
+            work: function applied to each item; None: the item is passed on unchanged.
+            workers: number of threads that call `work`.
+            capacity: maximum number of items in flight; with several workers at least `workers + 1`, so that no worker waits
+                for the consumer.
         """
         self._items = items
         self._work = work
@@ -71,28 +72,28 @@ class Prefetcher(Iterator[U], Generic[U]):
         return result  # type: ignore[no-any-return]
 
     def cancel(self) -> None:
-        """No more items are wanted: both ends wake up. May be called from any thread, more than once."""
+        """Stop producing items and wake up both ends. May be called from any thread, more than once."""
         with self._changed:
             self._canceled = True
             self._ready.clear()
             self._changed.notify_all()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Waits for the threads; False if one still runs after that time (blocked in a read that can't be interrupted)."""
+        """Wait for each thread; return False if one still runs after the timeout, blocked in an uninterruptible read."""
         for thread in self._threads:
             thread.join(timeout_seconds)
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        while (ticket := self._take()) is not None:
-            number, item = ticket
+        while (entry := self._take()) is not None:
+            number, item = entry
             try:
                 self._put(number, item if self._work is None else self._work(item))
-            except BaseException as error:  # carried to the taker, which raises it
+            except BaseException as error:  # raised again by the consumer
                 self._put(number, None, error)
 
     def _take(self) -> tuple[int, Any] | None:
-        """The next item and its place in the order; None: there are no more, or none are wanted."""
+        """Return the next item and its position; None if there are no more items or after `cancel`."""
         with self._taking:
             with self._changed:
                 self._changed.wait_for(lambda: self._taken - self._given < self._capacity or self._canceled)
@@ -102,7 +103,7 @@ class Prefetcher(Iterator[U], Generic[U]):
             item: Any = None
             try:
                 item = next(self._items)
-            except BaseException as error:  # carried to the taker, which raises it
+            except BaseException as error:  # raised again by the consumer
                 failure = error
             with self._changed:
                 if isinstance(failure, StopIteration):

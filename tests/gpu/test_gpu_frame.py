@@ -1,4 +1,4 @@
-"""Frames whose planes lie on a card: where they lie is read right, and they come down once, when somebody looks."""
+"""Frames in GPU memory: device addresses through DLPack, and planes that are downloaded once, on first access."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from av.video.format import VideoFormat
 from media import made_frame
 
 from rtseg.core.frame import Color, Frame, Planes
-from rtseg.gpu.gpu_frame import Fetched, GpuFrame, GpuSurface, gpu_surface, in_gpu_memory, software_layout
+from rtseg.gpu.gpu_frame import GpuFrame, GpuSurface, LazyPlanes, gpu_surface, in_gpu_memory, software_layout
 from rtseg.io.codecs import acceleration
 
 COLOR = Color("bt709", False)
 
 
-class OnCard:
-    """A picture of the processor's memory that says it is a card's."""
+class FakeGpuVideoFrame:
+    """A `VideoFrame` in CPU memory that reports GPU memory."""
 
-    def __init__(self, layout: str, size: tuple[int, int], *, tells: bool = True, device: int = 2) -> None:
+    def __init__(self, layout: str, size: tuple[int, int], *, has_sw_format: bool = True, device: int = 2) -> None:
         self.memory = av.VideoFrame(*size, layout)
         self.format = VideoFormat("cuda", *size)
         self.width, self.height = size
-        if tells:
+        if has_sw_format:
             self.sw_format = self.memory.format
-        self.planes = tuple(Plane(plane, device) for plane in self.memory.planes)
+        self.planes = tuple(FakePlane(plane, device) for plane in self.memory.planes)
 
 
-class Plane:
+class FakePlane:
     def __init__(self, plane: Any, device: int) -> None:
         self._plane, self._device = plane, device
 
@@ -42,77 +42,77 @@ class Plane:
         return self._plane.__dlpack__()
 
 
-def frame_on_card(fetch: Any, size: tuple[int, int] = (8, 4)) -> GpuFrame:
-    picture = GpuSurface(4096, 8192, 512, 512, *size, owner=None)
-    return GpuFrame(Fetched(fetch), "yuv420p", COLOR, 7, Fraction(1, 25), 3, 1, 99, picture=picture)  # type: ignore[arg-type]
+def gpu_frame(fetch: Any, size: tuple[int, int] = (8, 4)) -> GpuFrame:
+    surface = GpuSurface(4096, 8192, 512, 512, *size, owner=None)
+    return GpuFrame(LazyPlanes(fetch), "yuv420p", COLOR, 7, Fraction(1, 25), 3, 1, 99, surface=surface)  # type: ignore[arg-type]
 
 
-def test_where_nv12_lies() -> None:
-    picture = OnCard("nv12", (100, 64))
-    found = gpu_surface(picture)  # type: ignore[arg-type]
-    assert found is not None
-    luma, chroma = picture.memory.planes
-    assert (found.luma, found.chroma) == (luma.buffer_ptr, chroma.buffer_ptr)
-    assert (found.luma_pitch, found.chroma_pitch) == (luma.line_size, chroma.line_size)
+def test_surface_has_the_addresses_and_pitches_of_nv12() -> None:
+    frame = FakeGpuVideoFrame("nv12", (100, 64))
+    surface = gpu_surface(frame)  # type: ignore[arg-type]
+    assert surface is not None
+    luma, chroma = frame.memory.planes
+    assert (surface.luma, surface.chroma) == (luma.buffer_ptr, chroma.buffer_ptr)
+    assert (surface.luma_pitch, surface.chroma_pitch) == (luma.line_size, chroma.line_size)
     assert luma.line_size > 100
-    assert (found.width, found.height) == (100, 64)
-    assert found.owner is picture
+    assert (surface.width, surface.height) == (100, 64)
+    assert surface.owner is frame
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "frame",
     [
-        OnCard("p010le", (96, 64)),
-        OnCard("yuv444p", (96, 64)),
-        OnCard("nv12", (95, 64)),
-        OnCard("nv12", (96, 63)),
-        OnCard("nv12", (96, 64), device=1),
+        FakeGpuVideoFrame("p010le", (96, 64)),
+        FakeGpuVideoFrame("yuv444p", (96, 64)),
+        FakeGpuVideoFrame("nv12", (95, 64)),
+        FakeGpuVideoFrame("nv12", (96, 63)),
+        FakeGpuVideoFrame("nv12", (96, 64), device=1),
         av.VideoFrame(96, 64, "nv12"),
     ],
-    ids=["10 bits", "4:4:4", "odd width", "odd height", "of another kind of memory", "not on a card"],
+    ids=["10 bits", "4:4:4", "odd width", "odd height", "other memory type", "CPU memory"],
 )
-def test_what_the_kernels_cannot_take_has_no_place(picture: Any) -> None:
-    assert gpu_surface(picture) is None
+def test_unsupported_layout_has_no_surface(frame: Any) -> None:
+    assert gpu_surface(frame) is None
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["PyAV 18", "PyAV 17"])
+@pytest.mark.parametrize("has_sw_format", [True, False], ids=["PyAV 18", "PyAV 17"])
 @pytest.mark.parametrize("layout", ["nv12", "p010le", "yuv444p"])
-def test_the_layout_in_its_memory(layout: str, tells: bool) -> None:
-    picture: Any = OnCard(layout, (96, 64), tells=tells)
-    assert in_gpu_memory(picture)
-    assert software_layout(picture).name == layout
+def test_software_layout_is_the_layout_in_gpu_memory(layout: str, has_sw_format: bool) -> None:
+    frame: Any = FakeGpuVideoFrame(layout, (96, 64), has_sw_format=has_sw_format)
+    assert in_gpu_memory(frame)
+    assert software_layout(frame).name == layout
     plain = av.VideoFrame(96, 64, "yuv422p")
     assert not in_gpu_memory(plain)
     assert software_layout(plain).name == "yuv422p"
 
 
-def test_planes_come_down_once_when_somebody_looks() -> None:
+def test_planes_are_downloaded_once_on_first_access() -> None:
     calls = []
-    wanted = made_frame(1, (8, 4)).planes
+    expected = made_frame(1, (8, 4)).planes
 
     def fetch() -> Planes:
         calls.append(threading.current_thread().name)
-        return wanted
+        return expected
 
-    frame = frame_on_card(fetch)
+    frame = gpu_frame(fetch)
     assert (frame.width, frame.height, frame.pts_seconds) == (8, 4, 7 / 25)
-    assert not calls, "size and time are known without a copy"
+    assert not calls, "size and time need no copy"
     threads = [threading.Thread(target=lambda: frame.planes[0].sum()) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert len(calls) == 1
-    for plane, same in zip(frame.planes, wanted, strict=True):
-        np.testing.assert_array_equal(plane, same)
+    for plane, other in zip(frame.planes, expected, strict=True):
+        np.testing.assert_array_equal(plane, other)
     assert len(frame.planes) == 3
 
 
-def test_what_it_becomes_has_planes_of_its_own() -> None:
-    def never() -> Planes:
-        raise AssertionError("nobody looked at them")
+def test_with_planes_returns_a_cpu_frame() -> None:
+    def fail() -> Planes:
+        raise AssertionError("nothing accessed the planes")
 
-    frame, planes = frame_on_card(never), made_frame(1, (8, 4)).planes
+    frame, planes = gpu_frame(fail), made_frame(1, (8, 4)).planes
     rendered = frame.with_planes(planes)
     assert type(rendered) is Frame
     assert rendered.planes is planes
@@ -125,17 +125,17 @@ def test_what_it_becomes_has_planes_of_its_own() -> None:
     )
 
 
-def test_a_frame_on_a_card_is_420() -> None:
-    picture = GpuSurface(0, 0, 8, 8, 8, 4, owner=None)
+def test_gpu_frame_refuses_other_layouts_than_420() -> None:
+    surface = GpuSurface(0, 0, 8, 8, 8, 4, owner=None)
     with pytest.raises(ValueError, match="yuv420p, not yuv444p"):
-        GpuFrame(made_frame(1, (8, 4)).planes, "yuv444p", COLOR, 0, Fraction(1), 0, picture=picture)
+        GpuFrame(made_frame(1, (8, 4)).planes, "yuv444p", COLOR, 0, Fraction(1), 0, surface=surface)
 
 
-def test_whose_context_the_decoder_takes() -> None:
+def test_decoder_context_is_primary_or_shared() -> None:
     assert acceleration("software", 0) == {}
-    alone, shared = acceleration("auto")["hwaccel"], acceleration("nvdec", 1)["hwaccel"]
-    assert alone.is_hw_owned
+    primary, shared = acceleration("auto")["hwaccel"], acceleration("nvdec", 1)["hwaccel"]
+    assert primary.is_hw_owned
     assert shared.is_hw_owned
-    assert alone.options == {"primary_ctx": "0"}
+    assert primary.options == {"primary_ctx": "0"}
     assert shared.options == {"primary_ctx": "0", "current_ctx": "1"}
-    assert (alone.device_id, shared.device_id) == (0, 1)
+    assert (primary.device_id, shared.device_id) == (0, 1)

@@ -1,4 +1,4 @@
-"""The one contract that every backend keeps: the same pictures in, the same class maps out."""
+"""Contract of all backends: the same images in, the same class maps out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = (64, 48)
 
 
 class FakeBackend:
-    """Does in NumPy what nearest-color.onnx does: the class whose color is nearest."""
+    """NumPy version of nearest-color.onnx: the class whose color is nearest."""
 
     name, device, precision = "fake", "NumPy", "fp32"
     free_size, streams, batch = False, 1, 1
@@ -55,7 +55,7 @@ def _openvino(size: tuple[int, int], folder: Path) -> Backend:
 
 
 def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
-    """A checkpoint cannot hold this model, so its network is put where the checkpoint's would be."""
+    """Open the torch backend with this network in place of a checkpoint's, since a checkpoint can't contain it."""
     torch = pytest.importorskip("torch")
     import rtseg.nn.load_network as network
 
@@ -80,13 +80,13 @@ def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
 
 
 def _needs_gpu(missing: str | None = None) -> None:
-    """Skips with the reason where there is no GPU; fails where RTSEG_REQUIRE_GPU=1 promises one."""
-    reason = None if find_gpus() else "no NVIDIA GPU answers here"
+    """Skip the test if there is no GPU; fail it if RTSEG_REQUIRE_GPU=1 requires one."""
+    reason = None if find_gpus() else "no NVIDIA GPU was found"
     if reason is None and missing is not None and importlib.util.find_spec(missing) is None:
         reason = f"{missing} is not installed"
     if reason is not None:
         if os.environ.get("RTSEG_REQUIRE_GPU") == "1":
-            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 promises it", pytrace=False)
+            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 requires it", pytrace=False)
         pytest.skip(reason)
 
 
@@ -118,45 +118,45 @@ MAKERS = [
 
 @pytest.fixture(params=MAKERS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    made = request.param(SIZE, tmp_path)
-    yield made
-    made.close()
+    opened = request.param(SIZE, tmp_path)
+    yield opened
+    opened.close()
 
 
-def pictures(count: int, seed: int = 0) -> tuple[Any, Any]:
-    """Pictures of `SIZE` in the classes' own colors, and their class maps."""
+def class_images(count: int, seed: int = 0) -> tuple[Any, Any]:
+    """Return images of `SIZE` in the classes' colors, and their class maps."""
     classes = np.random.default_rng(seed).integers(0, 11, (count, SIZE[1] // 4, SIZE[0] // 4), dtype=np.uint8)
     classes = classes.repeat(4, axis=1).repeat(4, axis=2)
     return COLORS[classes], classes
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_class_maps_are_right(backend: Backend, count: int) -> None:
-    images, classes = pictures(count)
-    answer = backend.infer(images)
-    assert answer.dtype == np.uint8
-    np.testing.assert_array_equal(answer, classes)
+def test_class_maps_are_correct(backend: Backend, count: int) -> None:
+    images, classes = class_images(count)
+    result = backend.infer(images)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, classes)
 
 
-def test_the_answer_is_the_callers_own(backend: Backend) -> None:
-    images, classes = pictures(2)
+def test_result_is_a_new_array(backend: Backend) -> None:
+    images, classes = class_images(2)
     first = backend.infer(images[:1])
     second = backend.infer(images[1:])
     first[:] = 77
     np.testing.assert_array_equal(second, classes[1:])
     assert (backend.infer(images[:1]) == classes[:1]).all()
-    np.testing.assert_array_equal(images, pictures(2)[0])
+    np.testing.assert_array_equal(images, class_images(2)[0])
 
 
-def test_pictures_that_are_views(backend: Backend) -> None:
-    images, classes = pictures(1)
+def test_images_may_be_views(backend: Backend) -> None:
+    images, classes = class_images(1)
     np.testing.assert_array_equal(backend.infer(images[:, ::-1]), classes[:, ::-1])
     wide = np.concatenate([images, images], axis=2)
     np.testing.assert_array_equal(backend.infer(wide[:, :, SIZE[0] :]), classes)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "images",
     [
         np.zeros((1, 48, 64, 3), np.float32),
         np.zeros((48, 64, 3), np.uint8),
@@ -165,12 +165,12 @@ def test_pictures_that_are_views(backend: Backend) -> None:
         np.zeros((1, 3, 48, 64), np.uint8),
     ],
 )
-def test_other_arrays_are_refused(backend: Backend, wrong: Any) -> None:
+def test_arrays_of_other_type_or_shape_are_refused(backend: Backend, images: Any) -> None:
     with pytest.raises(ValueError, match=r"must be uint8 \[N, 48, 64, 3\]"):
-        backend.infer(wrong)
+        backend.infer(images)
 
 
-def test_what_it_says_of_itself(backend: Backend) -> None:
+def test_backend_properties(backend: Backend) -> None:
     assert backend.input_size == SIZE
     assert backend.description.classes == CAMVID_CLASSES
     assert backend.precision in ("fp32", "fp16", "bf16")
@@ -178,26 +178,26 @@ def test_what_it_says_of_itself(backend: Backend) -> None:
     assert backend.name in (*BACKENDS, "fake")
 
 
-def test_another_thread_may_ask(backend: Backend) -> None:
-    images, classes = pictures(3)
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(backend.infer(images)))
+def test_infer_works_from_another_thread(backend: Backend) -> None:
+    images, classes = class_images(3)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(backend.infer(images)))
     thread.start()
     thread.join(60)
-    np.testing.assert_array_equal(answers[0], classes)
+    np.testing.assert_array_equal(results[0], classes)
 
 
-def test_closing_twice_is_fine(backend: Backend) -> None:
+def test_close_may_be_called_twice(backend: Backend) -> None:
     backend.close()
     backend.close()
 
 
-def test_an_unknown_backend() -> None:
+def test_unknown_backend_is_refused() -> None:
     with pytest.raises(OptionError, match="no backend 'cuda': there are auto, openvino, tensorrt, tensorrt-rtx, torch"):
         open_backend("cuda", MODEL)
 
 
-def test_a_missing_backend_names_the_extra(tmp_path: Path) -> None:
+def test_missing_backend_error_names_the_extra(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed")
     (tmp_path / "x.engine").touch()
@@ -205,18 +205,18 @@ def test_a_missing_backend_names_the_extra(tmp_path: Path) -> None:
         open_backend("tensorrt", tmp_path / "x.engine")
 
 
-def test_an_engine_without_a_sidecar_is_no_model(tmp_path: Path) -> None:
+def test_engine_without_a_sidecar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.engine").write_bytes(b"anything")
-    with pytest.raises(ModelError, match=r"has no x\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"has no x\.engine\.json next to it"):
         choose_backend(tmp_path / "x.engine")
 
 
-def test_the_promise_of_a_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a GPU is promised and missing, its tests fail instead of being skipped."""
+def test_required_gpu_that_is_missing_fails_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With RTSEG_REQUIRE_GPU=1, tests that need a GPU fail instead of being skipped."""
     monkeypatch.setattr(f"{__name__}.find_gpus", lambda: ())
     monkeypatch.setenv("RTSEG_REQUIRE_GPU", "1")
-    with pytest.raises(pytest.fail.Exception, match="RTSEG_REQUIRE_GPU=1 promises it"):
+    with pytest.raises(pytest.fail.Exception, match="RTSEG_REQUIRE_GPU=1 requires it"):
         _needs_gpu()
     monkeypatch.delenv("RTSEG_REQUIRE_GPU")
-    with pytest.raises(pytest.skip.Exception, match="no NVIDIA GPU answers here"):
+    with pytest.raises(pytest.skip.Exception, match="no NVIDIA GPU was found"):
         _needs_gpu()

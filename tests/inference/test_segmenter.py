@@ -1,4 +1,4 @@
-"""The public Python API."""
+"""Public Python API."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def segmenter() -> Segmenter:
 
 
 def blocks(width: int, height: int) -> npt.NDArray[np.uint8]:
-    """A class map of 5 by 4 blocks."""
+    """Return a class map of 5 by 4 blocks."""
     return ((np.arange(height)[:, None] * 4 // height) * 5 + np.arange(width) * 5 // width).astype(np.uint8) % 11
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 192), (640, 384), (333, 217), (90, 400), (33, 31)])
-def test_a_picture_gives_its_class_map(segmenter: Segmenter, width: int, height: int) -> None:
+def test_class_map_of_an_image(segmenter: Segmenter, width: int, height: int) -> None:
     truth = blocks(width, height)
     classes = segmenter(COLORS[truth])
     assert classes.dtype == np.uint8
     assert classes.shape == (height, width)
-    assert (classes == truth).mean() > 0.85  # borders between blocks may move by a pixel of the network's size
+    assert (classes == truth).mean() > 0.85  # borders between blocks may move by one pixel of the network's input
 
 
-def test_nothing_of_the_bars_shows(segmenter: Segmenter) -> None:
-    """A picture of one class stays one class to its very edges, whatever its aspect."""
+def test_letterbox_bars_do_not_affect_the_class_map(segmenter: Segmenter) -> None:
+    """The class map of a one-class image has one class up to its edges, for every aspect ratio."""
     for width, height in ((900, 100), (100, 900), (320, 192)):
         for index in (0, 5, 10):
-            picture = np.broadcast_to(COLORS[index], (height, width, 3)).copy()
-            assert np.array_equal(segmenter(picture), np.full((height, width), index, np.uint8))
+            image = np.broadcast_to(COLORS[index], (height, width, 3)).copy()
+            assert np.array_equal(segmenter(image), np.full((height, width), index, np.uint8))
 
 
-def test_what_it_says_of_itself(segmenter: Segmenter) -> None:
+def test_segmenter_properties(segmenter: Segmenter) -> None:
     assert segmenter.classes == CAMVID_CLASSES
     assert segmenter.backend == "openvino"
     assert segmenter.input_size == (320, 192)
@@ -60,67 +60,67 @@ def test_what_it_says_of_itself(segmenter: Segmenter) -> None:
     assert segmenter.reason
 
 
-def test_another_input_size() -> None:
+def test_input_size_can_be_chosen() -> None:
     with Segmenter(MODEL, size=(160, 96)) as small:
         assert small.input_size == (160, 96)
         assert (small(COLORS[blocks(160, 96)]) == blocks(160, 96)).all()
 
 
-def test_no_time_is_spent_on_bars(segmenter: Segmenter) -> None:
-    """The network's input is cut to what the picture fills of it, in steps of 32; not where a size was asked for."""
+def test_input_is_cut_to_the_aspect_ratio(segmenter: Segmenter) -> None:
+    """The network's input is cut to the part that the image fills, in steps of 32, unless a size was given."""
     assert segmenter.input_size_for(640, 384) == (320, 192)
     assert segmenter.input_size_for(1920, 1080) == (320, 192)  # 180 rows, rounded up
     assert segmenter.input_size_for(900, 100) == (320, 64)
     assert segmenter.input_size_for(100, 900) == (32, 192)
     assert segmenter.input_size_for(320, 384, pixel_aspect=2.0) == (320, 192)
-    with Segmenter(MODEL, size=(320, 192)) as named:
-        assert named.input_size_for(900, 100) == (320, 192)
+    with Segmenter(MODEL, size=(320, 192)) as sized:
+        assert sized.input_size_for(900, 100) == (320, 192)
     with Segmenter(MODEL, fit="stretch") as stretched:
         assert stretched.input_size_for(900, 100) == (320, 192)
 
 
-def test_several_threads_may_ask_at_once() -> None:
+def test_concurrent_calls_give_correct_results() -> None:
     truths = [np.roll(blocks(160, 96), 32 * number, axis=1) for number in range(8)]
     with Segmenter(MODEL, size=(160, 96), streams=2) as shared, ThreadPoolExecutor(4) as pool:
         assert shared.streams == 2
-        answers = list(pool.map(shared, [COLORS[truth] for truth in truths] * 5, timeout=150))
-    for answer, truth in zip(answers, truths * 5, strict=True):
-        assert (answer == truth).all()
+        results = list(pool.map(shared, [COLORS[truth] for truth in truths] * 5, timeout=150))
+    for classes, truth in zip(results, truths * 5, strict=True):
+        assert (classes == truth).all()
 
 
-def test_a_backend_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the model would have to be built first, whatever building needs."""
+def test_missing_backend_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes first even if the model would have to be built."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr("rtseg.models.export.requirements.importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r'pip install "rtseg\[tensorrt\]"'):
         Segmenter("small", backend="tensorrt")
 
 
-def test_a_closed_model_says_so() -> None:
+def test_closed_model_raises_an_error() -> None:
     closed = Segmenter(MODEL, size=(160, 96))
     closed.close()
     with pytest.raises(BackendError, match="closed"):
         closed(COLORS[blocks(160, 96)])
 
 
-def test_a_source_gives_frames_with_their_class_maps(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_stream_yields_frames_with_class_maps(segmenter: Segmenter, tmp_path: Path) -> None:
     write_video(SyntheticDrive(128, 96, frames=5), str(tmp_path / "drive.mp4"), quiet=True)
-    seen = list(segmenter.stream(open_source(str(tmp_path / "drive.mp4"))))
-    assert [frame.index for frame, _ in seen] == [0, 1, 2, 3, 4]
-    assert all(classes.shape == (96, 128) for _, classes in seen)
+    items = list(segmenter.stream(open_source(str(tmp_path / "drive.mp4"))))
+    assert [frame.index for frame, _ in items] == [0, 1, 2, 3, 4]
+    assert all(classes.shape == (96, 128) for _, classes in items)
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), [[1, 2, 3]], None],
     ids=["gray", "float", "empty", "list", "none"],
 )
-def test_what_is_no_picture_is_refused_in_one_line(segmenter: Segmenter, picture: object) -> None:
+def test_invalid_image_is_refused(segmenter: Segmenter, image: object) -> None:
     with pytest.raises(OptionError, match=r"uint8 array \[H, W, 3\]"):
-        segmenter(picture)  # type: ignore[arg-type]
+        segmenter(image)  # type: ignore[arg-type]
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_invalid_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"junk" * 100)
     (tmp_path / "cut.onnx").write_bytes(MODEL.read_bytes()[:200])
     for file in ("junk.onnx", "cut.onnx"):
@@ -144,7 +144,7 @@ def test_public_names() -> None:
         _ = rtseg.no_such_name  # type: ignore[attr-defined]
 
 
-def test_nobody_is_told_over_the_network_that_openvino_was_imported() -> None:
+def test_openvino_telemetry_is_disabled() -> None:
     script = (
         "import sys, numpy as np\nfrom rtseg import Segmenter\n"
         f"Segmenter({str(MODEL)!r})(np.zeros((20, 30, 3), np.uint8))\n"
@@ -153,10 +153,10 @@ def test_nobody_is_told_over_the_network_that_openvino_was_imported() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=150)
 
 
-def test_running_never_imports_torch() -> None:
+def test_inference_does_not_import_torch() -> None:
     script = (
         "import sys, numpy as np\nfrom rtseg import Segmenter\nimport rtseg.video.process, rtseg.cli.demo_run, rtseg.video.image\n"
         f"Segmenter({str(MODEL)!r})(np.zeros((20, 30, 3), np.uint8))\n"
-        "assert 'torch' not in sys.modules and 'onnx' not in sys.modules, 'heavy'"
+        "assert 'torch' not in sys.modules and 'onnx' not in sys.modules, 'torch or onnx was imported'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=150)

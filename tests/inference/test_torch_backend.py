@@ -1,4 +1,4 @@
-"""Checkpoints: run by torch as they are, and built into what the other backends run."""
+"""Checkpoints: run by torch directly, and built for the other backends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAMILIES = ["fastai2-narrow-batch-norm", "classic-16-bilinear-odd", "smp-narrow-
 
 
 def _network() -> UNet:
-    """A network as a trained one might be: every class occurs, in areas."""
+    """Return an untrained network whose class maps contain regions of every class."""
     torch.manual_seed(0)
     model = UNet(11, "nano").eval()
     for module in model.modules():
@@ -57,7 +57,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def foreign(name: str, folder: Path) -> tuple[Path, tuple[int, int]]:
-    """A checkpoint as another library saves it, and its size."""
+    """Write a checkpoint as another library saves it; return its path and its input size."""
     fixture = load(name)
     path = folder / f"{name}.pth"
     torch.save(weights(fixture), path)
@@ -71,43 +71,43 @@ def foreign(name: str, folder: Path) -> tuple[Path, tuple[int, int]]:
 def _needs_rtx() -> None:
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
         if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
-            pytest.fail("TensorRT for RTX is missing, but RTSEG_REQUIRE_SYSTEM=1 promises it", pytrace=False)
+            pytest.fail("TensorRT for RTX is missing, but RTSEG_REQUIRE_SYSTEM=1 requires it", pytrace=False)
         pytest.skip("TensorRT for RTX is missing: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
 
 
-# As they are.
+# Run directly.
 
 
-def test_torch_says_what_the_network_says(own: Path) -> None:
+def test_torch_backend_matches_the_network(own: Path) -> None:
     backend = TorchBackend(own, device="cpu")
-    picture = image(64, 96)[None]
+    images = image(64, 96)[None]
     with torch.inference_mode():
-        direct = open_network(own).module(torch.from_numpy(picture)).numpy()
-    np.testing.assert_array_equal(backend.infer(picture), direct)
+        direct = open_network(own).module(torch.from_numpy(images)).numpy()
+    np.testing.assert_array_equal(backend.infer(images), direct)
     assert len(np.unique(direct)) > 2
     assert backend.precision == "fp32"
     assert backend.description == DESCRIPTION
-    assert backend.device.startswith("processor")
+    assert backend.device.startswith("CPU")
     backend.close()
 
 
-def test_batches_and_other_sizes(own: Path) -> None:
+def test_batches_and_other_sizes_are_supported(own: Path) -> None:
     backend = TorchBackend(own, size=(70, 50), device="cpu")
-    pictures = np.stack([image(50, 70), image(50, 70)[::-1]])
-    answers = backend.infer(pictures)
-    assert answers.shape == (2, 50, 70)
-    np.testing.assert_array_equal(answers[1], backend.infer(pictures[1:])[0])
+    images = np.stack([image(50, 70), image(50, 70)[::-1]])
+    classes = backend.infer(images)
+    assert classes.shape == (2, 50, 70)
+    np.testing.assert_array_equal(classes[1], backend.infer(images[1:])[0])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_class_map_of_other_libraries(name: str, tmp_path: Path) -> None:
+def test_class_maps_match_other_libraries(name: str, tmp_path: Path) -> None:
     path, size = foreign(name, tmp_path)
     backend = TorchBackend(path, size=size, device="cpu")
-    answer = backend.infer(image(size[1], size[0])[None])[0]
-    assert (answer == expected(name)).mean() >= 0.999
+    classes = backend.infer(image(size[1], size[0])[None])[0]
+    assert (classes == expected(name)).mean() >= 0.999
 
 
-def test_devices_and_files_that_are_not_there(own: Path, tmp_path: Path) -> None:
+def test_missing_devices_and_files_are_refused(own: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="torch has no device 'cuda:0' here"):
             TorchBackend(own, device="cuda:0")
@@ -119,7 +119,7 @@ def test_devices_and_files_that_are_not_there(own: Path, tmp_path: Path) -> None
         TorchBackend(tmp_path / "none.safetensors", device="cpu")
 
 
-def test_rtsegs_own_files_are_told_by_their_header(own: Path, tmp_path: Path) -> None:
+def test_own_checkpoints_are_recognized_by_their_header(own: Path, tmp_path: Path) -> None:
     assert is_rtseg_checkpoint(own)
     model = _network()
     training = tmp_path / "last.pt"
@@ -135,7 +135,7 @@ def test_rtsegs_own_files_are_told_by_their_header(own: Path, tmp_path: Path) ->
 # Bad input.
 
 
-def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
     model = _network()
     with torch.no_grad():
         model.head.bias[3] = float("nan")
@@ -145,9 +145,9 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
 
 
-class Harmful:
+class MaliciousPickle:
     def __reduce__(self) -> Any:
-        return os.system, ("touch /tmp/rtseg-was-here",)
+        return os.system, ("touch /tmp/rtseg-code-ran",)
 
 
 @pytest.mark.parametrize(
@@ -156,23 +156,23 @@ class Harmful:
         lambda own, path: path.write_bytes(b"no checkpoint"),
         lambda own, path: path.write_bytes(own.read_bytes()[: own.stat().st_size // 2]),
         lambda own, path: torch.save({"something": torch.zeros(3)}, path),
-        lambda own, path: torch.save(Harmful(), path),
+        lambda own, path: torch.save(MaliciousPickle(), path),
     ],
     ids=["garbage", "truncated", "other", "code"],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_bad_checkpoints_get_one_line(make: Any, suffix: str, own: Path, tmp_path: Path) -> None:
+def test_bad_checkpoints_are_refused_with_one_line(make: Any, suffix: str, own: Path, tmp_path: Path) -> None:
     path = tmp_path / f"bad{suffix}"
     make(own, path)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as error:
         build(path, target="onnx", size=SIZE, out=tmp_path / "built")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
-    assert not Path("/tmp/rtseg-was-here").exists()
+    assert not Path("/tmp/rtseg-code-ran").exists()
 
 
-def test_another_librarys_file_needs_a_size(tmp_path: Path) -> None:
+def test_checkpoint_of_another_library_needs_a_size(tmp_path: Path) -> None:
     path, _ = foreign("classic-16-bilinear-odd", tmp_path)
     with pytest.raises(ModelError, match="does not record the size it was trained at; give it"):
         build(path, target="onnx", out=tmp_path / "built")
@@ -199,68 +199,70 @@ def test_rtx_engine_of_another_librarys_checkpoint(name: str, tmp_path: Path) ->
     built = build(path, target="tensorrt-rtx", size=size, out=tmp_path / "built", verify=False)
     assert built.path.read_bytes()[:4] == b"vtrt"
     assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
-    assert built.notes, "what the file does not say is told"
+    assert built.notes, "assumptions are reported"
 
 
 @pytest.mark.parametrize("name", [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.proof) for name in FAMILIES[1:])])
 def test_openvino_of_another_librarys_checkpoint(name: str, tmp_path: Path) -> None:
     path, size = foreign(name, tmp_path)
-    said = Preprocessing(classes=tuple(f"thing{i}" for i in range(max(2, load(name)["scores"]))))
-    # In FP32, so that what differs is the conversion; what FP16 changes in a trained network is shown by each build's proof.
-    built = build(path, target="openvino", precision="fp32", size=size, out=tmp_path, preprocessing=said, verify=False)
+    preparation = Preprocessing(classes=tuple(f"thing{i}" for i in range(max(2, load(name)["scores"]))))
+    # In FP32, so that only the conversion can differ; each build verifies the effect of FP16 on a trained network.
+    built = build(
+        path, target="openvino", precision="fp32", size=size, out=tmp_path, preprocessing=preparation, verify=False
+    )
     backend = OpenVinoBackend(built.path, precision="fp32")
-    answer = backend.infer(image(size[1], size[0])[None])[0]
-    assert (answer == expected(name)).mean() >= 0.999
-    assert backend.description.classes == said.classes
+    classes = backend.infer(image(size[1], size[0])[None])[0]
+    assert (classes == expected(name)).mean() >= 0.999
+    assert backend.description.classes == preparation.classes
 
 
-def test_running_a_checkpoint_builds_it_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_checkpoint_is_built_once_for_openvino(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     path, size = foreign("classic-16-bilinear-odd", tmp_path)
     monkeypatch.setattr("rtseg.models.export.build.default_folder", lambda: tmp_path / "engines")
-    picture = image(size[1], size[0])
+    rgb = image(size[1], size[0])
     with Segmenter(path, backend="openvino", size=size) as segmenter:
-        first = segmenter(picture)
+        first = segmenter(rgb)
     assert f"building {path.name} for openvino: it was not built yet" in capsys.readouterr().err
     with Segmenter(path, backend="openvino", size=size) as segmenter:
-        np.testing.assert_array_equal(segmenter(picture), first)
+        np.testing.assert_array_equal(segmenter(rgb), first)
     assert "building" not in capsys.readouterr().err
-    assert (first == expected("classic-16-bilinear-odd")).mean() > 0.98  # the processor may compute in BF16
+    assert (first == expected("classic-16-bilinear-odd")).mean() > 0.98  # the CPU may compute in BF16
 
 
-class _Small:
-    """Stands for a network on a GPU with room for `room` pictures."""
+class _LimitedMemory:
+    """Network on a GPU with memory for `max_images` images."""
 
-    def __init__(self, module: Any, room: int) -> None:
-        self._module, self._room = module, room
-        self.tried: list[int] = []
+    def __init__(self, module: Any, max_images: int) -> None:
+        self._module, self._max_images = module, max_images
+        self.batch_sizes: list[int] = []
 
     def __call__(self, images: Any) -> Any:
-        self.tried.append(len(images))
-        if len(images) > self._room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore words")
+        self.batch_sizes.append(len(images))
+        if len(images) > self._max_images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore text")
         return self._module(images)
 
 
-def test_a_gpu_without_room_for_all_pictures_takes_fewer_at_once(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_halves_the_number_of_images_per_run(own: Path, caplog: pytest.LogCaptureFixture) -> None:
     backend = TorchBackend(own)
     images = np.random.default_rng(0).integers(0, 256, (11, SIZE[1], SIZE[0], 3), dtype=np.uint8)
     expected = backend.infer(images)
-    assert len({picture.tobytes() for picture in expected}) == 11
-    small = backend._module = _Small(backend._module, 2)
+    assert len({class_map.tobytes() for class_map in expected}) == 11
+    limited = backend._module = _LimitedMemory(backend._module, 2)
     np.testing.assert_array_equal(backend.infer(images), expected)
-    assert small.tried == [11, 5, 2, 2, 2, 2, 2, 1]
-    said = caplog.messages
-    assert len(said) == 2
-    assert "out of memory on " in said[0]
-    assert said[0].endswith("with 11 images per run; continuing with 5")
+    assert limited.batch_sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    messages = caplog.messages
+    assert len(messages) == 2
+    assert "out of memory on " in messages[0]
+    assert messages[0].endswith("with 11 images per run; continuing with 5")
     backend.infer(images)
-    assert max(small.tried[8:]) == 2  # what did not fit is not tried again
+    assert max(limited.batch_sizes[8:]) == 2  # sizes that did not fit are not tried again
     assert len(caplog.messages) == 2
 
 
-def test_a_gpu_without_room_for_one_picture_is_told(own: Path) -> None:
+def test_out_of_memory_for_one_image_raises_an_error(own: Path) -> None:
     backend = TorchBackend(own)
-    backend._module = _Small(backend._module, 0)
-    with pytest.raises(BackendError, match=r"for one picture of 96x64: .* smaller --size") as error:
+    backend._module = _LimitedMemory(backend._module, 0)
+    with pytest.raises(BackendError, match=r"for one image of 96x64: .* smaller --size") as error:
         backend.infer(np.zeros((3, SIZE[1], SIZE[0], 3), np.uint8))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""The road as a whole: order, equality with the plain loop, and what happens when a stage fails or nobody listens."""
+"""The whole pipeline: order, equality with the sequential run, and failing or blocked stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pipeline_doubles import DrawnSource, Keeper, by_brightness, overlay
+from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness, overlay
 
 from rtseg.core.frame import ClassMap, Frame, SegmentedFrame
 from rtseg.core.palette import CAMVID_CLASSES
@@ -24,123 +24,123 @@ def rtseg_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("rtseg-")]
 
 
-def go(source: DrawnSource, sink: Keeper, *, threads: bool = True, streams: int = 1) -> Stats:
+def run_pipeline(source: NoiseSource, sink: CollectingSink, *, threads: bool = True, streams: int = 1) -> Stats:
     stats = Stats(CAMVID_CLASSES)
-    run(source, by_brightness, overlay(), [sink, NullSink()], stats, threads=threads, streams=streams)
+    run(source, classes_by_brightness, overlay(), [sink, NullSink()], stats, threads=threads, streams=streams)
     return stats
 
 
 @pytest.mark.parametrize("streams", [1, 2, 5])
-def test_threads_change_nothing_bit_for_bit(streams: int) -> None:
-    plain, threaded = Keeper(), Keeper()
-    go(DrawnSource(40), plain, threads=False)
-    go(DrawnSource(40), threaded, streams=streams)
+def test_result_is_bit_identical_with_and_without_threads(streams: int) -> None:
+    plain, threaded = CollectingSink(), CollectingSink()
+    run_pipeline(NoiseSource(40), plain, threads=False)
+    run_pipeline(NoiseSource(40), threaded, streams=streams)
     assert len(plain.items) == len(threaded.items) == 40 + 14
     for one, other in zip(plain.items, threaded.items, strict=True):
         assert type(one) is type(other)
         if isinstance(one, SegmentedFrame) and isinstance(other, SegmentedFrame):
             assert one.frame.pts == other.frame.pts
             assert np.array_equal(one.classes, other.classes)
-            for plane, same in zip(one.rendered.planes, other.rendered.planes, strict=True):
-                assert np.array_equal(plane, same)
+            for plane, expected in zip(one.rendered.planes, other.rendered.planes, strict=True):
+                assert np.array_equal(plane, expected)
 
 
-def test_frames_keep_their_order_where_later_ones_are_done_first() -> None:
-    sink, waiting = Keeper(), threading.Barrier(3, timeout=60)
+def test_frames_stay_in_order_when_later_ones_finish_first() -> None:
+    sink, barrier = CollectingSink(), threading.Barrier(3, timeout=60)
 
-    def odd_ones_are_slow(frame: Frame) -> ClassMap:
-        waiting.wait()  # three are in the model at the same time, or this breaks
+    def slow_for_every_third(frame: Frame) -> ClassMap:
+        barrier.wait()  # fails unless three frames are in the model at the same time
         time.sleep(0.02 * (frame.index % 3 == 0))
-        return by_brightness(frame)
+        return classes_by_brightness(frame)
 
-    run(DrawnSource(30), odd_ones_are_slow, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
+    run(NoiseSource(30), slow_for_every_third, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
     assert [item.frame.index for item in sink.items if isinstance(item, SegmentedFrame)] == list(range(30))
 
 
-def test_packets_stay_between_the_frames_they_were_read_between() -> None:
-    sink = Keeper()
-    go(DrawnSource(7), sink)
+def test_packets_keep_their_position_between_frames() -> None:
+    sink = CollectingSink()
+    run_pipeline(NoiseSource(7), sink)
     order = [item.frame.index if isinstance(item, SegmentedFrame) else item.packet for item in sink.items]
     assert order == [0, "packet 0", 1, 2, 3, "packet 3", 4, 5, 6, "packet 6"]
 
 
-def test_statistics_count_every_frame_and_name_the_slow_stage() -> None:
+def test_statistics_count_every_frame_and_name_the_slowest_stage() -> None:
     stats = Stats(CAMVID_CLASSES)
 
     def slow(frame: Frame) -> ClassMap:
         time.sleep(0.05)  # a busy machine makes the other stages slower too
-        return by_brightness(frame)
+        return classes_by_brightness(frame)
 
-    run(DrawnSource(20), slow, overlay(), [Keeper()], stats)
-    told = stats.to_dict()
-    assert told["frames"] == {"read": 20, "segmented": 20, "written": 20, "dropped": 0, "corrupt": 0}
-    assert told["bottleneck"] == "infer"
-    assert told["stages"]["infer"]["p50"] >= 10
-    assert told["latency_ms"]["p50"] >= 10
-    assert sum(told["classes"].values()) == pytest.approx(1.0, abs=0.01)
+    run(NoiseSource(20), slow, overlay(), [CollectingSink()], stats)
+    report = stats.to_dict()
+    assert report["frames"] == {"read": 20, "segmented": 20, "written": 20, "dropped": 0, "corrupt": 0}
+    assert report["bottleneck"] == "infer"
+    assert report["stages"]["infer"]["p50"] >= 10
+    assert report["latency_ms"]["p50"] >= 10
+    assert sum(report["classes"].values()) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("threads", [True, False])
-def test_a_failing_decoder_is_told_to_the_caller(threads: bool) -> None:
-    sink = Keeper()
+def test_decoder_error_is_raised_in_the_caller(threads: bool) -> None:
+    sink = CollectingSink()
     with pytest.raises(RuntimeError, match="the decoder broke"):
-        go(DrawnSource(20, fail_at=7), sink, threads=threads)
-    assert sink.written == 7  # what was decoded before is not lost
+        run_pipeline(NoiseSource(20, fail_at=7), sink, threads=threads)
+    assert sink.written == 7  # frames decoded before the error are written
     assert not rtseg_threads()
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_a_failing_model_is_told_to_the_caller(streams: int) -> None:
+def test_model_error_is_raised_in_the_caller(streams: int) -> None:
     def broken(frame: Frame) -> ClassMap:
         raise ValueError("the model broke")
 
     with pytest.raises(ValueError, match="the model broke"):
-        run(DrawnSource(1000), broken, overlay(), [Keeper()], Stats(CAMVID_CLASSES), streams=streams)
+        run(NoiseSource(1000), broken, overlay(), [CollectingSink()], Stats(CAMVID_CLASSES), streams=streams)
     assert not rtseg_threads()
 
 
-def test_a_failing_sink_stops_the_threads() -> None:
+def test_sink_error_stops_the_threads() -> None:
     with pytest.raises(OSError, match="the disk is full"):
-        go(DrawnSource(100_000), Keeper(fail_at=5))
+        run_pipeline(NoiseSource(100_000), CollectingSink(fail_at=5))
     assert not rtseg_threads()
 
 
-def test_a_model_that_returns_a_wrong_shape_is_told() -> None:
+def test_class_map_of_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="class map"):
-        run(DrawnSource(5), lambda frame: np.zeros(7, np.uint8), overlay(), [Keeper()], Stats(CAMVID_CLASSES))
+        run(NoiseSource(5), lambda frame: np.zeros(7, np.uint8), overlay(), [CollectingSink()], Stats(CAMVID_CLASSES))
     assert not rtseg_threads()
 
 
-def test_a_source_that_blocks_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocked_source_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.pipeline.pipeline.JOIN_SECONDS", 0.2)
-    source = DrawnSource(100, block_at=3)
+    source = NoiseSource(100, block_at=3)
 
-    def until_it_blocks(frame: Frame) -> ClassMap:
+    def wait_until_blocked(frame: Frame) -> ClassMap:
         deadline = time.monotonic() + 60
         while frame.index == 2 and not source.blocked and time.monotonic() < deadline:
             time.sleep(0.001)
-        return by_brightness(frame)
+        return classes_by_brightness(frame)
 
     with pytest.raises(OSError, match="full"):
-        run(source, until_it_blocks, overlay(), [Keeper(fail_at=2)], Stats(CAMVID_CLASSES))
-    assert source.blocked, "the run waited for it"
+        run(source, wait_until_blocked, overlay(), [CollectingSink(fail_at=2)], Stats(CAMVID_CLASSES))
+    assert source.blocked, "the run waited for the source"
     source.close()
 
 
-def test_ahead_makes_no_more_than_its_capacity() -> None:
-    made: list[int] = []
+def test_prefetcher_produces_at_most_its_capacity() -> None:
+    produced: list[int] = []
 
     def count() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
-    ahead = Prefetcher(count(), "count", capacity=3)
-    assert next(ahead) == 0
+    prefetcher = Prefetcher(count(), "count", capacity=3)
+    assert next(prefetcher) == 0
     time.sleep(0.2)
-    assert len(made) <= 1 + 3 + 1  # one taken, three waiting, one in hand
-    ahead.cancel()
-    assert ahead.join(60)
+    assert len(produced) <= 1 + 3 + 1  # one taken, three waiting, one being produced
+    prefetcher.cancel()
+    assert prefetcher.join(60)
 
 
 def test_histogram_percentiles_are_within_one_percent() -> None:
