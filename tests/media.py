@@ -245,7 +245,7 @@ def through(
     classes = np.zeros((4, 4), np.uint8)
     try:
         for item in video:
-            recorder.see(item)
+            recorder.observe(item)
             if isinstance(item, Passthrough):
                 target.pass_through(item)
             else:

@@ -17,8 +17,8 @@ from rtseg.core.stats import Histogram
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.pipeline.gpu_path import PROOFS, FramePath, open_gpu_source
-from rtseg.pipeline.pipeline import colored
+from rtseg.pipeline.gpu_path import SELF_CHECK_FRAMES, FramePath, open_gpu_source
+from rtseg.pipeline.pipeline import render_frame
 from rtseg.render.overlay import Overlay
 from rtseg.video.process import open_output
 
@@ -76,20 +76,20 @@ def alone(
         log: told what is being measured.
     """
     log("decode")
-    decode, info, why_not, frames = _bench_decode(video, segmenter, overlay, reading, seconds)
+    decode, info, cpu_reason, frames = _bench_decode(video, segmenter, overlay, reading, seconds)
     segmenter.prepare(info.width, info.height, float(info.sample_aspect_ratio))
     log("engine")
     size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
     engine = _bench_engine(segmenter, size, seconds)
-    frame_path = FramePath(info, segmenter, overlay, why_not=why_not)
+    frame_path = FramePath(info, segmenter, overlay, cpu_reason=cpu_reason)
     try:
         log("infer")
-        for frame in itertools.islice(_ping_pong(frames), 2 * PROOFS):  # until the card's work is believed
+        for frame in itertools.islice(_ping_pong(frames), 2 * SELF_CHECK_FRAMES):  # until the card's work is believed
             frame_path.segment(frame)
         infer = _measure(frame_path.segment, _ping_pong(frames), seconds, frame_path.streams)
         pairs = [(frame, frame_path.segment(frame)) for frame in frames]
         log("overlay")
-        overlaid = _measure(lambda pair: colored(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
+        overlaid = _measure(lambda pair: render_frame(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
         log("encode")
         encode = _bench_encode(video, output, frame_path, overlay, encoding, reading, segmenter)
     finally:
@@ -105,7 +105,7 @@ def _bench_decode(
     wall, count, cpu, took = Histogram(), 0, 0.0, 0.0
     while not kept or took < seconds:
         first = not kept
-        source, why_not = open_gpu_source(video, segmenter, overlay, **asdict(reading))
+        source, cpu_reason = open_gpu_source(video, segmenter, overlay, **asdict(reading))
         try:
             info, items = source.info, iter(source)
             begun, begun_cpu = time.perf_counter(), time.process_time()
@@ -129,7 +129,7 @@ def _bench_decode(
             source.close()
     if not kept:
         raise OptionError(f"{video} has no picture to measure with")
-    return StageCost(wall, cpu * 1000 / count, count / took), info, why_not, kept
+    return StageCost(wall, cpu * 1000 / count, count / took), info, cpu_reason, kept
 
 
 def _kept(frame: Frame) -> Frame:
@@ -186,7 +186,7 @@ def _bench_encode(
 def _shown(frame: Frame, frame_path: FramePath, overlay: Overlay) -> SegmentedFrame:
     found = frame_path.segment(frame)
     classes = found.classes if isinstance(found, RenderedFrame) else found
-    return SegmentedFrame(frame, classes, colored(frame, found, overlay))
+    return SegmentedFrame(frame, classes, render_frame(frame, found, overlay))
 
 
 def _let_come_to_rest() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rtseg.core.cpu import usable_cores
 from rtseg.core.errors import OptionError
 from rtseg.inference.segmenter import Segmenter
-from rtseg.inference.tuning import remember_streams
+from rtseg.inference.tuning import save_tuned_streams
 from rtseg.io.options import OutputOptions
 from rtseg.models.export.auto_build import auto_build
 from rtseg.render.style import Style
@@ -71,7 +71,7 @@ def tune_streams(
             segmenter.close()
     medians = {streams: round(statistics.median(values), 2) for streams, values in fps.items()}
     best = max(medians, key=lambda streams: medians[streams])
-    file = remember_streams(name, best)
+    file = save_tuned_streams(name, best)
     told = ", ".join(f"{streams}: {value:.1f} fps" for streams, value in medians.items())
     log(f"{name}, pictures at once: {told}. Kept {best} in {file}")
     return {"model": name, "fps": {str(k): v for k, v in medians.items()}, "streams": best, "file": str(file)}

@@ -18,7 +18,7 @@ from rtseg.cli.app import app
 from rtseg.core.stats import STAGES, Histogram
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.segmenter import Segmenter
-from rtseg.inference.tuning import remember_streams, tuned_streams, tuning_file
+from rtseg.inference.tuning import save_tuned_streams, tuned_streams, tuning_file
 from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
@@ -155,8 +155,8 @@ def test_a_picture_that_can_not_be_written_is_one_line(drive: Path, tmp_path: Pa
 def test_tuning_of_another_machine_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tuned_streams("x") is None
-    remember_streams("x", 3)
-    remember_streams("y", 2)
+    save_tuned_streams("x", 3)
+    save_tuned_streams("y", 2)
     assert (tuned_streams("x"), tuned_streams("y"), tuned_streams("z")) == (3, 2, None)
     kept = tuning_file().read_text()
     tuning_file().write_text(kept.replace('"cores": ', '"cores": 1'))

@@ -385,14 +385,14 @@ def _processed(path: Path, target: Path, *, audio_seconds: float = 0.0, frame_se
         if isinstance(item, Passthrough):
             item.packet.pts += ticks(item.packet, audio_seconds)
             item.packet.dts += ticks(item.packet, audio_seconds)
-            recorder.see(item)
+            recorder.observe(item)
             sink.pass_through(item)
         elif isinstance(item, Frame):
             late = round(frame_seconds / item.time_base) if item.index >= 12 else 0
             rendered = Frame(
                 item.planes, item.pixel_format, item.color, item.pts + late, item.time_base, item.index, item.duration
             )
-            recorder.see(rendered)
+            recorder.observe(rendered)
             sink.write(_segmented(rendered))
     report = compare(recorder, sink.finish(), source=InputFile(str(path)))
     source.close()

@@ -119,7 +119,7 @@ def test_what_came_out_is_what_went_in(tmp_path: Path, kind: Sink) -> None:
     recorder = Recorder(source.info)
     sink = kind(tmp_path / "out.mp4", source.info, size=(96, 64))
     for each in source:
-        recorder.see(each)
+        recorder.observe(each)
         if isinstance(each, Frame):
             sink.write(item(each))
     report = compare(recorder, sink.finish(), corrupt=0)

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model, pictures, truth  # noqa: E402
+from onnx_models import CLASSES, contract_model, foreign_model, random_images, expected_classes  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
@@ -45,8 +45,8 @@ def quick(source: Path, out: Path, **options: Any) -> BuildResult:
 
 def agreement_with_truth(path: Path, size: tuple[int, int] = (64, 48)) -> float:
     run = onnx_class_map_function(read_onnx(path), path.name)
-    images = pictures(1, size[1], size[0])
-    return float((run(images[0]) == truth(images)[0]).mean())
+    images = random_images(1, size[1], size[0])
+    return float((run(images[0]) == expected_classes(images)[0]).mean())
 
 
 # What comes out.
@@ -59,8 +59,8 @@ def test_onnx_and_openvino_say_what_the_model_says(model: Path, tmp_path: Path) 
         assert built.sidecar.verification["agreement"]["pixels"] == 1.0
         assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
         backend = OpenVinoBackend(built.path)
-        images = pictures(2, 48, 64)
-        np.testing.assert_array_equal(backend.infer(images), truth(images))
+        images = random_images(2, 48, 64)
+        np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
         assert backend.description.classes == CLASSES
         backend.close()
     assert built.sidecar.verification["latency_ms"]["total"]["p50"] > 0
@@ -70,8 +70,8 @@ def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
     built = quick(model, tmp_path / "built", target="openvino", size=(96, 64))
     backend = OpenVinoBackend(built.path)
     assert backend.input_size == (96, 64)
-    images = pictures(1, 64, 96)
-    np.testing.assert_array_equal(backend.infer(images), truth(images))
+    images = random_images(1, 64, 96)
+    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -99,7 +99,7 @@ def test_normalization_is_done_as_told(tmp_path: Path) -> None:
     answers = [onnx_class_map_function(read_onnx(built.path), "")(picture) for built in (first, second)]
     np.testing.assert_array_equal(answers[0], answers[1])
     assert (answers[0] == 0).all()
-    assert (truth(picture[None]) != 0).all(), "without normalization it is another class"
+    assert (expected_classes(picture[None]) != 0).all(), "without normalization it is another class"
 
 
 def test_small_scores_are_brought_to_the_pictures_size(tmp_path: Path) -> None:

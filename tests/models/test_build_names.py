@@ -17,7 +17,7 @@ import cv2  # noqa: E402
 import openvino  # noqa: E402
 from command import rtseg  # noqa: E402
 from media import write_video  # noqa: E402
-from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
+from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
 
 import rtseg as package  # noqa: E402
 
@@ -57,7 +57,7 @@ def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path:
     model = _given(tmp_path / os.fsdecode(b"von\xe4"), "m" if apart else NAME, apart)
     said = ("--mean", "0,0,0", "--std", "1,1,1", "--classes", ",".join(CLASSES))
     path = _built(model, tmp_path / os.fsdecode(b"nach\xe4"), target, *said)
-    image = pictures(1, HEIGHT, WIDTH, seed=3)
+    image = random_images(1, HEIGHT, WIDTH, seed=3)
     if target == "onnx":
         session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
         classes = session.run(None, {"image": image})[0]
@@ -66,13 +66,13 @@ def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path:
         network = openvino.Core().read_model(path.read_bytes(), weights)
         exact = {"INFERENCE_PRECISION_HINT": "f32"}
         classes = openvino.Core().compile_model(network, "CPU", exact)({"image": image})[0]
-    assert (classes == truth(image)).all()
+    assert (classes == expected_classes(image)).all()
 
     cv2.imwrite(str(tmp_path / "i.png"), image[0][:, :, ::-1])
     write_video(tmp_path / "i.mp4", frames=3, size=(WIDTH, HEIGHT))
     rendered = rtseg("image", tmp_path / "i.png", "--model", path, "--masks", tmp_path / "m", "-o", tmp_path / "o.png")
     assert rendered.returncode == 0, rendered.stderr
-    assert (cv2.imread(str(tmp_path / "m" / "i.png"), cv2.IMREAD_UNCHANGED) == truth(image)[0]).mean() > 0.99
+    assert (cv2.imread(str(tmp_path / "m" / "i.png"), cv2.IMREAD_UNCHANGED) == expected_classes(image)[0]).mean() > 0.99
     filmed = rtseg("video", tmp_path / "i.mp4", "--model", path, "-o", tmp_path / "o.mp4")
     assert filmed.returncode == 0, filmed.stderr
     assert (tmp_path / "o.mp4").exists()

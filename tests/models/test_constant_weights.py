@@ -15,7 +15,7 @@ pytest.importorskip("openvino")
 
 import cv2  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
+from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 64, 48
 
 def built_of(path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any) -> BuildResult:
     (folder / "frames").mkdir()
-    cv2.imwrite(str(folder / "frames/0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
+    cv2.imwrite(str(folder / "frames/0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
     options = {"target": "onnx", **options}
     return build(path, out=folder / "built", verify_on=folder / "frames", preprocessing=said, log=lines.append, **options)
@@ -80,10 +80,10 @@ def test_weights_that_are_no_initializers(way: str, precision: str, opset: int, 
 
     lines: list[str] = []
     built = built_of(tmp_path / "theirs.onnx", tmp_path, lines, precision=precision)
-    images = pictures(2, HEIGHT, WIDTH)
+    images = random_images(2, HEIGHT, WIDTH)
     session = runtime(onnx.load(built.path))
     for image in images:
-        np.testing.assert_array_equal(session.run(None, {"image": image[None]})[0], truth(image[None]))
+        np.testing.assert_array_equal(session.run(None, {"image": image[None]})[0], expected_classes(image[None]))
     counted = built.sidecar.verification["precision"]
     assert (counted["multiplications"], counted["fp16_share"]) == (work, 1.0 if precision == "fp16" else 0.0)
     assert not any("nan" in line or " 0.00 " in line for line in lines), lines
@@ -100,8 +100,8 @@ def test_weights_in_constant_nodes_by_openvino(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "theirs.onnx")
     built = built_of(tmp_path / "theirs.onnx", tmp_path, [], target="openvino")
     backend = OpenVinoBackend(built.path)
-    images = pictures(1, HEIGHT, WIDTH)
-    np.testing.assert_array_equal(backend.infer(images), truth(images))
+    images = random_images(1, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
     backend.close()
 
 
@@ -125,7 +125,7 @@ def test_a_network_without_weights_is_told_as_it_is(tmp_path: Path) -> None:
         built_of(tmp_path / "theirs.onnx", tmp_path / "a", [], names)
     lines: list[str] = []
     built = built_of(tmp_path / "theirs.onnx", tmp_path / "b", lines, names, precision="fp32")
-    image = pictures(1, HEIGHT, WIDTH)
+    image = random_images(1, HEIGHT, WIDTH)
     answer = runtime(onnx.load(built.path)).run(None, {"image": image})[0]
     np.testing.assert_array_equal(answer, image[..., 0] > 127)
     assert "fp32: no convolutions or matrix products with stored weights, counted on the ONNX graph" in lines

@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 import cv2  # noqa: E402
-from onnx_models import CLASSES, foreign_model, pictures, truth  # noqa: E402
+from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.models.export.build import BuildResult, build  # noqa: E402
@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 64, 48
 def built_of(path: Path, folder: Path) -> BuildResult:
     frames = folder / "frames"
     frames.mkdir()
-    cv2.imwrite(str(frames / "0.png"), pictures(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
+    cv2.imwrite(str(frames / "0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
     return build(path, out=folder / "built", target="onnx", verify_on=frames, preprocessing=said, log=lambda line: None)
 
@@ -46,9 +46,9 @@ def test_links_that_onnx_runtime_follows(layout: str, tmp_path: Path) -> None:
     path = tmp_path / "snap" / "m.onnx"
     onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     built = built_of(path, tmp_path)
-    image = pictures(1, HEIGHT, WIDTH)[0]
+    image = random_images(1, HEIGHT, WIDTH)[0]
     session = onnxruntime.InferenceSession(built.path, providers=["CPUExecutionProvider"])
-    assert (session.run(None, {"image": image[None]})[0] == truth(image[None])).all()
+    assert (session.run(None, {"image": image[None]})[0] == expected_classes(image[None])).all()
 
 
 @pytest.mark.parametrize("model_too", [False, True], ids=["data", "both"])

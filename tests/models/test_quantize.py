@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model, pictures, truth  # noqa: E402
+from onnx_models import CLASSES, contract_model, foreign_model, random_images, expected_classes  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
@@ -67,9 +67,9 @@ def data(tmp_path: Path) -> Path:
     for seed, split in enumerate(("train", "val")):
         for folder in ("images", "labels"):
             (root / folder / split).mkdir(parents=True)
-        for number, picture in enumerate(pictures(6, 48, 64, seed=seed)):
+        for number, picture in enumerate(random_images(6, 48, 64, seed=seed)):
             cv2.imwrite(str(root / "images" / split / f"{number}.png"), picture[..., ::-1])
-            cv2.imwrite(str(root / "labels" / split / f"{number}.png"), truth(picture[None])[0])
+            cv2.imwrite(str(root / "labels" / split / f"{number}.png"), expected_classes(picture[None])[0])
     return root
 
 
@@ -93,8 +93,8 @@ def test_openvino_gets_an_int8_file_that_says_the_same(nncf: None, model: Path, 
     assert "nncf" not in done.stderr.lower()
     backend = OpenVinoBackend(Path(said["file"]))
     assert (backend.precision, backend.description.precision) == ("int8", "int8")
-    images = pictures(2, 48, 64, seed=7)
-    assert (backend.infer(images) == truth(images)).mean() > 0.98
+    images = random_images(2, 48, 64, seed=7)
+    assert (backend.infer(images) == expected_classes(images)).mean() > 0.98
     backend.close()
 
 
@@ -120,8 +120,8 @@ def test_the_onnx_graph_is_as_tensorrt_wants_it(precision: str, data: Path, tmp_
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert built.sidecar.verification["precision"]["int8_share"] == 1.0
     assert built.sidecar.description.precision == "int8"
-    images = pictures(1, 48, 64, seed=7)
-    assert (onnx_class_map_function(read_onnx(built.path), "")(images[0]) == truth(images)[0]).mean() > 0.98
+    images = random_images(1, 48, 64, seed=7)
+    assert (onnx_class_map_function(read_onnx(built.path), "")(images[0]) == expected_classes(images)[0]).mean() > 0.98
 
 
 @pytest.mark.system
@@ -165,7 +165,7 @@ def test_other_pictures_are_a_reason_to_build_again(model: Path, data: Path, tmp
     assert not int8(model, data, tmp_path / "built", "onnx", verify=False).reasons
     assert f"--precision int8 --calibrate {data}" in first.sidecar.command
     extra = data / "images" / "train" / "more.png"
-    cv2.imwrite(str(extra), pictures(1, 48, 64)[0])
+    cv2.imwrite(str(extra), random_images(1, 48, 64)[0])
     cv2.imwrite(str(data / "labels" / "train" / "more.png"), np.zeros((48, 64), np.uint8))
     assert "calibrate" in int8(model, data, tmp_path / "built", "onnx", verify=False).reasons[0]
 
@@ -217,5 +217,5 @@ def test_half_precision_is_widened_without_a_change(model: Path) -> None:
     wide = quantize.to_float32(read_onnx(model))
     onnx.checker.check_model(wide)
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in wide.graph.initializer}
-    images = pictures(1, 48, 64)
-    np.testing.assert_array_equal(onnx_class_map_function(wide, "")(images[0]), truth(images)[0])
+    images = random_images(1, 48, 64)
+    np.testing.assert_array_equal(onnx_class_map_function(wide, "")(images[0]), expected_classes(images)[0])

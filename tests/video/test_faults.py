@@ -154,7 +154,7 @@ def test_a_backend_that_returns_a_wrong_shape(
     monkeypatch.setattr(
         segmenter._backend, "infer", lambda images: infer(images) if next(calls) < AT else answer(infer(images))
     )
-    with pytest.raises(BackendError, match=r"openvino gave .* in place of a class map, uint8 \[1, ") as error:
+    with pytest.raises(BackendError, match=r"openvino returned .* instead of a class map, uint8 \[1, ") as error:
         go(segmenter, drive)
     assert "\n" not in str(error.value)
     assert 0 < len(read(drive.with_name("out.partial.mp4"))) < FRAMES

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
-from rtseg.gpu.gpu_frame import Fetched, GpuFrame, gpu_surface, in_gpu_memory
+from rtseg.gpu.gpu_frame import GpuFrame, LazyPlanes, gpu_surface, in_gpu_memory
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.avi_frame_order import avi_orders
 from rtseg.io.inputs.copied_video import CopiedVideo
@@ -397,7 +397,7 @@ class FileSource:
         """The frame of a picture: on its card if it may stay there and can be used as it is, else in the processor's memory."""
         stays = gpu_surface(picture) if self._stays and reader.takes_as_it_is(picture) else None
         fetched: Any = (
-            self._planes(picture, reader) if stays is None else Fetched(lambda: self._planes(picture, reader))
+            self._planes(picture, reader) if stays is None else LazyPlanes(lambda: self._planes(picture, reader))
         )
         time_base = self._time_base / self._finer
         known: dict[str, Any] = {
@@ -410,7 +410,7 @@ class FileSource:
             "duration": (picture.duration or 0) * self._finer,
             "captured_ns": time.monotonic_ns(),
         }
-        return Frame(**known) if stays is None else GpuFrame(**known, picture=stays)
+        return Frame(**known) if stays is None else GpuFrame(**known, surface=stays)
 
     def _planes(self, picture: VideoFrame, reader: FrameConverter) -> Planes:
         try:
