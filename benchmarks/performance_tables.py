@@ -1,6 +1,6 @@
-"""Writes the tables of docs/performance.md from the files in benchmarks/results; `--check` only says whether they are there.
+"""Write the tables of docs/performance.md from the files in benchmarks/results; `--check` exits with 1 if they differ.
 
-Each table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced.
+Each table is between `<!-- table NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ PAGE = ROOT / "docs" / "performance.md"
 
 
 def load(name: str) -> dict[str, Any]:
-    """A result file."""
+    """Read a result file."""
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return result
 
 
 def rows(head: list[str], body: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def items(name: str) -> list[dict[str, Any]]:
-    """The single results of a `rtseg bench --json` file."""
+    """Return the single results of a `rtseg bench --json` file."""
     result = load(name)
     found: list[dict[str, Any]] = result.get("items", [result])
     return found
 
 
-def road(*names: str) -> str:
-    """The whole road against its bound."""
+def pipeline(*names: str) -> str:
+    """Return the table of FPS against the bound."""
     head = [
         "file",
         "model",
         "encoder",
-        "frames a second",
+        "FPS",
         "bound",
-        "reached",
-        "processor time against the stages alone",
+        "FPS / bound",
+        "CPU time / sum of stages",
     ]
     body = []
     for name in names:
@@ -66,8 +66,8 @@ def road(*names: str) -> str:
 
 
 def stages(*names: str) -> str:
-    """Where each millisecond goes: processor time of a frame by stage."""
-    head = ["file", "model", "encoder", "decode", "infer (network alone)", "overlay", "encode", "sum", "on the road"]
+    """Return the table of CPU time per frame by stage."""
+    head = ["file", "model", "encoder", "decode", "infer (network alone)", "overlay", "encode", "sum", "whole pipeline"]
     body = []
     for name in names:
         for item in items(name):
@@ -89,29 +89,29 @@ def stages(*names: str) -> str:
 
 
 def peers(name: str) -> str:
-    """rtseg beside what people would use instead."""
+    """Return the table of rtseg and other tools."""
     result = load(name)["peers"]
-    ours = {key: [told[key] for told in result.values()] for key in ("rtseg", "rtseg_default")}
+    ours = {key: [peer[key] for peer in result.values()] for key in ("rtseg", "rtseg_default")}
     bf16, default = (ours[key][0]["precision"].upper() for key in ("rtseg", "rtseg_default"))
     head = [
-        "what",
-        "same x264 settings: fps",
-        f"rtseg, {bf16}: times as fast",
-        f"rtseg by itself, {default}: times as fast",
+        "tool",
+        "same x264 settings: FPS",
+        f"speedup of rtseg, {bf16}",
+        f"speedup of rtseg, default ({default})",
     ]
-    head += ["own writer (MPEG-4): fps", f"{bf16}", f"{default}", "memory, MiB"]
+    head += ["own writer (MPEG-4): FPS", f"{bf16}", f"{default}", "memory, MiB"]
     body = []
-    for told in result.values():
-        line = [told["what"]]
+    for peer in result.values():
+        line = [peer["what"]]
         for writer in ("pyav", "own"):
-            line.append(f"{told[writer]['fps']:.1f}")
+            line.append(f"{peer[writer]['fps']:.1f}")
             for key, mark in (("ratio_rtseg", "**" if writer == "pyav" else ""), ("ratio_rtseg_default", "")):
-                median, low, high = told[writer][key]
+                median, low, high = peer[writer][key]
                 line.append(f"{mark}{median:.2f}{mark} ({low:.2f} to {high:.2f})")
-        body.append([*line, f"{told['pyav']['peak_rss_mib']:.0f}"])
+        body.append([*line, f"{peer['pyav']['peak_rss_mib']:.0f}"])
     for key, runs in ours.items():
         fps = sorted(run["fps"] for run in runs)
-        label = f"rtseg{' by itself' if key == 'rtseg_default' else ''}, {runs[0]['precision'].upper()}"
+        label = f"rtseg{' default' if key == 'rtseg_default' else ''}, {runs[0]['precision'].upper()}"
         body.append(
             [label, f"{fps[0]:.1f} to {fps[-1]:.1f}", *[""] * 5, f"{max(run['peak_rss_mib'] for run in runs):.0f}"]
         )
@@ -119,14 +119,14 @@ def peers(name: str) -> str:
 
 
 def scaling() -> str:
-    """How cost grows with the picture's size."""
+    """Return the table of cost by frame size."""
     head = [
-        "picture",
+        "frame size",
         "model",
-        "frames a second",
+        "FPS",
         "latency p50, p99 (ms)",
         "memory, MiB",
-        "processor time a frame (ms)",
+        "CPU time per frame (ms)",
     ]
     body = [
         [
@@ -143,16 +143,16 @@ def scaling() -> str:
 
 
 def profile(*names: str) -> str:
-    """Whose code ran, in milliseconds of processor time for a frame."""
+    """Return the table of CPU time per frame by library."""
     runs = [load(name) for name in names]
     head = [
-        "whose code",
+        "code",
         *(f"{run['model'].removeprefix('camvid-')}, {run['precision']}, {_preset(run)}" for run in runs),
     ]
     body = [
         [part, *(f"{run['cpu_ms_a_frame'].get(part, 0):.1f}" for run in runs)] for part in runs[0]["cpu_ms_a_frame"]
     ]
-    total = ["**together**", *(f"**{run['cpu_ms_a_frame_total']:.1f}**" for run in runs)]
+    total = ["**sum**", *(f"**{run['cpu_ms_a_frame_total']:.1f}**" for run in runs)]
     return rows(head, [*body, total])
 
 
@@ -162,8 +162,8 @@ def _preset(run: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "road": lambda: road("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-drawn"),
-    "stages": lambda: stages("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-drawn"),
+    "pipeline": lambda: pipeline("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-synthetic"),
+    "stages": lambda: stages("bench-720p", "bench-720p-ultrafast", "bench-1080p", "bench-1080p-synthetic"),
     "profile": lambda: profile("profile-720p", "profile-720p-nano-ultrafast"),
     "peers": lambda: peers("peers-small-720p"),
     "scaling": scaling,
@@ -171,7 +171,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """The page with its tables as the results have them."""
+    """Return the page with tables made from the results."""
 
     def replace(match: re.Match[str]) -> str:
         return f"<!-- table {match[1]} -->\n\n{TABLES[match[1]]()}\n\n<!-- end -->"
@@ -180,7 +180,7 @@ def filled(page: str) -> str:
 
 
 def main() -> int:
-    """Writes, or checks."""
+    """Write the page, or check it."""
     page = PAGE.read_text(encoding="utf-8")
     new = filled(page)
     if "--check" in sys.argv:

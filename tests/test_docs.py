@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -21,10 +22,10 @@ from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
-    + list(ROOT.glob("docs/**/*.md"))
-)
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 LANGUAGES = ("sh", "python", "toml", "json", "text", "")
 """Languages of code blocks that the tests below recognize; a block without a language is program output or a diagram."""
 
@@ -66,9 +67,13 @@ def command_lines(page: Path) -> Iterator[list[str]]:
             yield words[1:]
 
 
+def options_of(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
 def unknown_words(words: list[str]) -> list[str]:
     """Return the commands and options of a command line that rtseg does not have."""
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     options: set[str] = {"--help", "-h", "--version"}
     unknown = []
     for word in words:
@@ -77,7 +82,9 @@ def unknown_words(words: list[str]) -> list[str]:
             if word not in command.commands:
                 return [word]
             command = command.commands[word]
-            options |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            options |= options_of(command)
+            if command.context_settings.get("ignore_unknown_options"):  # `service install` passes them to `live`
+                options |= options_of(typer.main.get_command(app).commands["live"])  # type: ignore[attr-defined]
         elif word.startswith("-") and len(word) > 1 and not word[1].isdigit() and name not in options:
             unknown.append(name)
     return unknown
