@@ -1,4 +1,4 @@
-"""Streams without a clock of their own are timed by when their packets came; those that have one keep it."""
+"""Arrival times: streams without timestamps use the arrival of their packets; the others keep their timestamps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RATE = 15
 
 
 class FakeTime:
-    """Stands in for the module `time`: its clock moves only where a packet comes."""
+    """Replacement of the module `time` whose clock advances only when a packet arrives."""
 
     perf_counter = staticmethod(time.perf_counter)
     monotonic = staticmethod(time.monotonic)
@@ -55,7 +55,7 @@ class FakeTime:
 
 
 def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30, codec: str = "libx264") -> list[bytes]:
-    """H.264 or HEVC without a container, one piece for each packet."""
+    """Return H.264 or HEVC without a container, one item per packet."""
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt, context.time_base = 96, 64, "yuv420p", Fraction(1, rate)
     context.framerate, context.gop_size = rate, 10
@@ -76,7 +76,7 @@ def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30, codec: str = "li
 def with_arrivals(
     packets: list[bytes], steps_ms: list[int], monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> list[Frame]:
-    """The frames of packets that come so many milliseconds after each other."""
+    """Return the frames of packets that arrive at these intervals in milliseconds."""
     clock = FakeTime()
     monkeypatch.setattr(connection, "time", clock)
     steps = iter(steps_ms)
@@ -84,7 +84,7 @@ def with_arrivals(
     class Arriving:
         time_base, aspect, frame_rate, has_clock, corrupt = Fraction(1, 1_200_000), Fraction(1), None, False, 0
         in_parts = False
-        file_seconds = 0.0  # so that the end gives what the decoder still holds
+        file_seconds = 0.0  # flushes the decoder at the end
 
         def __init__(self) -> None:
             self.codec = codec
@@ -149,7 +149,7 @@ def test_stall_without_stream_clock_is_a_gap_of_same_length(monkeypatch: pytest.
 
 
 def at_pace(chunks: list[bytes], rate: float = RATE) -> Iterator[bytes]:
-    """The chunks at a pace that does not drift."""
+    """Yield the chunks at a constant rate without drift."""
     begin = time.monotonic()
     for number, chunk in enumerate(chunks):
         time.sleep(max(0.0, begin + number / rate - time.monotonic()))
@@ -170,7 +170,7 @@ def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
     assert report["frames"]["corrupt"] == 0
-    # 60 frames at 15 a second: 3.9 s. At the 25 that FFmpeg makes up it would be 2.4 s. A busy machine makes it longer.
+    # 60 frames at 15 FPS: 3.9 s, and longer on a busy machine. At the default rate of FFmpeg (25 FPS) it would be 2.4 s.
     assert seconds[-1] - seconds[0] == pytest.approx(report["seconds"], abs=1.0)
     assert seconds[-1] - seconds[0] > 3.2
 
@@ -186,25 +186,25 @@ def test_raw_h264_from_server_has_arrival_times(scheme: str) -> None:
         url = f"{server.url}/cam.h264"
     with server:
         source = open_stream(url, timeout_seconds=30)
-        assert source.info.frame_rate is None, "FFmpeg's made-up rate is nobody's"
+        assert source.info.frame_rate is None, "the default rate of FFmpeg is not the rate of the stream"
         frames = [item for item in itertools.islice(source, 40) if isinstance(item, Frame)]
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(40))
     stamped = frames[-1].pts_seconds - frames[0].pts_seconds
     assert stamped == pytest.approx((frames[-1].captured_ns - frames[0].captured_ns) / 1e9, abs=0.01)
-    assert stamped > 2.5, "39 frames at 15 a second take 2.6 s"
+    assert stamped > 2.5, "39 frames at 15 FPS take 2.6 s"
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-@pytest.mark.parametrize("first", ["parameter set", "SEI", "picture in mid-stream"])
+@pytest.mark.parametrize("first", ["parameter set", "SEI", "slice within the stream"])
 def test_raw_stream_yields_each_frame_when_next_frame_starts(codec: str, first: str) -> None:
-    """However slow the camera: the server sends a packet only when the frame before the last is out."""
+    """The server sends a packet only after the frame before the previous one was decoded."""
     packets, seen = raw_h264(12, codec=codec), threading.Semaphore(2)
     if first == "SEI":
         packets[0] = (
             b"\0\0\0\1\x06\x05\x01\x00\x80" if codec == "libx264" else b"\0\0\0\1\x4e\x01\x05\x01\x00\x80"
         ) + packets[0]
-    if first == "picture in mid-stream":
+    if first == "slice within the stream":
         packets.insert(0, packets[5])
         seen.release()
 
@@ -234,7 +234,7 @@ def test_decoder_is_flushed_at_end_of_stream() -> None:
 
 
 def test_raw_stream_may_open_slower_than_time_limit() -> None:
-    """Six frames take longer than the limit; each comes within it."""
+    """Six frames take longer than the time limit; each interval is within the limit."""
     with TcpServer(lambda _: at_pace(raw_h264(8), 0.5)) as server:
         source = open_stream(server.url, timeout_seconds=8)
         frames = [frame for frame in itertools.islice(source, 6) if isinstance(frame, Frame)]
@@ -258,10 +258,10 @@ def test_frames_received_during_open_keep_their_arrival_times(
     chunks, clock = encode_ts(20), FakeTime()
 
     class Slow(TcpAnswer):
-        """Gives a frame every 400 ms, by the clock that stands in."""
+        """Source of one frame every 400 ms of the fake clock."""
 
         def _open(self, *_: object) -> Any:
-            left = iter(chunks)
+            remaining = iter(chunks)
 
             class Body:
                 rest = b""
@@ -269,7 +269,7 @@ def test_frames_received_during_open_keep_their_arrival_times(
                 def read1(self, count: int) -> bytes:
                     if not self.rest:
                         clock.now_ns += 400_000_000
-                        self.rest = next(left, b"")
+                        self.rest = next(remaining, b"")
                     data, self.rest = self.rest[:count], self.rest[count:]
                     return data
 
@@ -284,10 +284,10 @@ def test_frames_received_during_open_keep_their_arrival_times(
     frames = [frame for frame in itertools.islice(source, 12) if isinstance(frame, Frame)]
     source.close()
     assert [number_of(frame) for frame in frames] == list(range(12))
-    came = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
-    early = [step for step in came if step <= (opened - begin) // 400_000_000]
-    assert early[:2] == [1, 2], "the first frame came with the first piece, the second with the next"
-    assert came == sorted(set(came)), "no two came at once"
+    arrivals = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
+    early = [step for step in arrivals if step <= (opened - begin) // 400_000_000]
+    assert early[:2] == [1, 2], "each of the first frames has the time of its chunk"
+    assert arrivals == sorted(set(arrivals)), "all arrival times differ"
 
 
 def test_mjpeg_over_tcp() -> None:
@@ -301,7 +301,7 @@ def test_mjpeg_over_tcp() -> None:
 
 
 def test_gstreamer_frames_without_timestamp_use_arrival_time() -> None:
-    """Frames with and without a time in one stream: those without are not taken from another clock."""
+    """Frames with and without timestamps may be mixed in one stream."""
     source = GStreamerSource.__new__(GStreamerSource)
     source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0
     source._video = video = RawVideo("I420", 16, 16, Color("bt601", full_range=False))
@@ -318,4 +318,4 @@ def test_gstreamer_frames_without_timestamp_use_arrival_time() -> None:
     clock = LiveClock()
     placed = [clock.place(frame.pts * frame.time_base, frame.captured_ns) for frame in frames]
     assert [after - before for before, after in itertools.pairwise(placed)] == [9000] * 6
-    assert len(clock.jumps) <= 1, "where its first time comes"
+    assert len(clock.jumps) <= 1, "at most one jump, at the first timestamp"

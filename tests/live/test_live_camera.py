@@ -1,4 +1,4 @@
-"""A camera by number, as systems without V4L2 read it: through OpenCV, pulled out and plugged in again in mid-run."""
+"""OpenCV cameras, for systems without V4L2: reading, and reconnecting after the camera was unplugged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.timeout(180)
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
-class Plug:
-    """Stands in for `cv2.VideoCapture`: a file at 30 pictures a second, pulled out after twenty, back at the third try."""
+class UnpluggedCamera:
+    """Replacement of `cv2.VideoCapture`: a file at 30 FPS, unplugged after 20 frames, available again at the third attempt."""
 
     def __init__(self, video: Path, controls: Controls) -> None:
         self._video, self._controls = video, controls
         self.opened = 0
 
-    def __call__(self, number: int) -> Plug:
+    def __call__(self, number: int) -> UnpluggedCamera:
         assert number == 0
         self.opened += 1
         self._read = 0
@@ -50,10 +50,10 @@ class Plug:
         time.sleep(1 / 30)
         return self._capture.read()  # type: ignore[no-any-return]
 
-    def set(self, what: int, value: float) -> bool:
+    def set(self, property_id: int, value: float) -> bool:
         return True
 
-    def get(self, what: int) -> float:
+    def get(self, property_id: int) -> float:
         return 30.0
 
     def release(self) -> None:
@@ -61,15 +61,15 @@ class Plug:
 
 
 @pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plug:
+def unplugged_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UnpluggedCamera:
     video = write_video(tmp_path / "seen.mp4", frames=100, rate=30)
-    plug = Plug(video, Controls())
+    unplugged_camera = UnpluggedCamera(video, Controls())
     monkeypatch.setattr(camera, "_LINUX", False)
-    monkeypatch.setattr(camera.cv2, "VideoCapture", plug)
-    return plug
+    monkeypatch.setattr(camera.cv2, "VideoCapture", unplugged_camera)
+    return unplugged_camera
 
 
-def test_opencv_camera_yields_all_frames(plug: Plug) -> None:
+def test_opencv_camera_yields_all_frames(unplugged_camera: UnpluggedCamera) -> None:
     source = find_inputs(cameras=["0"])[0].connect()
     frames = list(itertools.islice(source, 15))
     source.close()
@@ -77,12 +77,14 @@ def test_opencv_camera_yields_all_frames(plug: Plug) -> None:
     assert (source.info.width, source.info.height, source.info.frame_rate) == (96, 64, 30)
 
 
-def test_reconnects_after_camera_is_unplugged_and_plugged_in(plug: Plug, tmp_path: Path) -> None:
+def test_reconnects_after_camera_is_unplugged_and_plugged_in(unplugged_camera: UnpluggedCamera, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     outputs = Outputs(show=("none",), record=str(out))
     with Segmenter(MODEL, size=(96, 64)) as segmenter:
-        report = run_live(find_inputs(cameras=["0"]), outputs, segmenter, Style(), plug._controls, quiet=True)
-    assert plug.opened == 3
+        report = run_live(
+            find_inputs(cameras=["0"]), outputs, segmenter, Style(), unplugged_camera._controls, quiet=True
+        )
+    assert unplugged_camera.opened == 3
     assert report["failed"] == []
     assert report["disconnects"]["count"] == 1
     assert report["disconnects"]["seconds"] > 0.5
@@ -92,10 +94,10 @@ def test_reconnects_after_camera_is_unplugged_and_plugged_in(plug: Plug, tmp_pat
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
     assert len(seconds) == frames["written"] > 5
     assert all(before < after for before, after in itertools.pairwise(seconds))
-    assert max(after - before for before, after in itertools.pairwise(seconds)) > 0.5, "the gap stays a gap"
+    assert max(after - before for before, after in itertools.pairwise(seconds)) > 0.5, "the recording keeps the gap"
 
 
-def test_missing_camera_raises_source_error(plug: Plug) -> None:
-    plug.opened = 1
+def test_missing_camera_raises_source_error(unplugged_camera: UnpluggedCamera) -> None:
+    unplugged_camera.opened = 1
     with pytest.raises(SourceError, match="camera 0: it gives no picture"):
         find_inputs(cameras=["0"])[0].connect()

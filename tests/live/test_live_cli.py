@@ -1,4 +1,4 @@
-"""`rtseg live` as a user meets it: ends by signal with whole files, survives faults, and tells what happened."""
+"""`rtseg live` as a process: ends on signals with complete files, continues after faults, and reports them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rtseg.cli.app import app
 
 pytestmark = [
     pytest.mark.timeout(180),
-    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
 ]
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.05)
 
 
@@ -57,7 +57,7 @@ def lines_in(path: Path) -> list[dict[str, object]]:
 
 
 def seconds_in(path: Path) -> list[float]:
-    """Time of each frame of a file that decodes from end to end."""
+    """Return the time of each frame of a file in seconds; the whole file must be decodable."""
     with av.open(str(path)) as container:
         return [frame.time for frame in container.decode(video=0) if frame.time is not None]
 
@@ -83,7 +83,8 @@ def test_file_plays_at_its_own_frame_rate_and_ends(drive: Path, tmp_path: Path) 
     report = json.loads(stats.read_text())
     assert report["frames"] == {"read": 60, "segmented": 60, "written": 60, "dropped": 0, "corrupt": 0, "stale": 0}
     assert report["command"] == "live"
-    assert report["temporal_smoothing"] == {"momentum": 0.5, "cuts": 29}  # numbered pictures, of brightness far apart
+    # Every second image counts as a cut: the numbered images differ strongly in brightness.
+    assert report["temporal_smoothing"] == {"momentum": 0.5, "cuts": 29}
     assert report["input"] == str(drive)
     assert report["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
     assert report["seconds"] >= 59 / 30 - 0.2
@@ -114,7 +115,7 @@ def test_signal_ends_run_with_complete_files(drive: Path, tmp_path: Path, number
 
 
 def test_interrupt_during_python_shutdown_is_not_a_failure(drive: Path, tmp_path: Path) -> None:
-    """On a busy machine the second of two interrupts may come when all is done and Python has given up its handlers."""
+    """On a busy machine the second interrupt may arrive after Python has removed its signal handlers."""
     script = tmp_path / "late.py"
     script.write_text(
         "import os, signal\n"
@@ -131,7 +132,7 @@ def test_interrupt_during_python_shutdown_is_not_a_failure(drive: Path, tmp_path
 
 
 def test_simultaneous_interrupts_count_once(drive: Path, tmp_path: Path) -> None:
-    """`timeout -s INT` sends one to the process and one to its group."""
+    """`timeout -s INT` sends one signal to the process and one to its group."""
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     process = start("--url", drive, "--realtime", "--loop", "--stats", stats, "--record", out, "--jsonl", lines)
     wait_for(lambda: len(lines_in(lines)) > 5, process)
@@ -143,13 +144,13 @@ def test_simultaneous_interrupts_count_once(drive: Path, tmp_path: Path) -> None
 
 
 def test_second_interrupt_ends_run_immediately(tmp_path: Path, drive: Path) -> None:
-    """A reader that stopped reading hangs the sink of lines; the first signal leaves it behind, the second need not."""
+    """A reader that stops reading blocks the JSON Lines sink; a second signal need not wait for it."""
     read_end, write_end = os.pipe()
     process = start("--url", drive, "--realtime", "--loop", "--jsonl", "-", stdout=write_end)
     os.close(write_end)
     assert os.read(read_end, 1)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # a person does not press a key again sooner
+    time.sleep(0.5)  # slower than a repeated signal of `timeout`
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=120)[1]
     os.close(read_end)
@@ -170,7 +171,7 @@ def test_blocked_reader_does_not_delay_recording_or_exit(tmp_path: Path, drive: 
     os.close(write_end)
     wait_for(
         lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
-    )  # a page of lines, and those that wait, are fewer
+    )  # more than the lines that fit into the pipe and the queue
     stderr = end(process)
     os.close(read_end)
     assert process.returncode == 1, stderr
@@ -189,13 +190,13 @@ def test_kill_loses_less_than_two_seconds(drive: Path, tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=120)
     truth = lines_in(lines)
-    left = seconds_in(tmp_path / "out.partial.mp4")
-    assert rises(left)
-    assert truth[-1]["pts"] - truth[0]["pts"] - left[-1] < 2.0  # type: ignore[operator]
+    recorded = seconds_in(tmp_path / "out.partial.mp4")
+    assert rises(recorded)
+    assert truth[-1]["pts"] - truth[0]["pts"] - recorded[-1] < 2.0  # type: ignore[operator]
 
 
 def faulty(number: int) -> Iterator[bytes]:
-    """A camera that drops the connection, comes back with a clock set back, then with another size, then stays."""
+    """Yield the stream of a camera that disconnects, returns with its clock set back, then with another size, then stays."""
     if number == 0:
         yield from paced(encode_ts(20, start_seconds=500))
     elif number == 1:
@@ -235,18 +236,18 @@ def test_run_continues_after_disconnects_clock_change_and_new_size(tmp_path: Pat
 
 
 WRAP_SECONDS = 2**33 / 90_000
-"""When an MPEG transport stream's clock begins anew."""
+"""Time after which the clock of an MPEG transport stream wraps."""
 
 
 def stubborn(number: int) -> Iterator[bytes]:
-    """A camera that stalls with its connection open, then has damage in it, wraps its clock, and changes its pixel format."""
+    """Yield a stream that stalls on an open connection, then is damaged, wraps its clock and changes its pixel format."""
     if number == 0:
         yield from paced(encode_ts(20))
         time.sleep(3.5)
     else:
         start = round(WRAP_SECONDS * 30) / 30 - 1.0
         chunks = encode_ts(60, start_seconds=start)
-        chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)  # the decoder finds no end of the picture's data
+        chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)  # the data of the frame is truncated
         yield from paced(chunks)
         yield from paced(encode_ts(30 * 60, start_seconds=1.0, pix_fmt="yuv444p"))
 
@@ -273,14 +274,14 @@ def test_run_continues_after_stall_damage_clock_wrap_and_pixel_format_change(tmp
     assert sum(map(len, written)) == report["sinks"]["out.mp4"]["written"]
     stamps = [float(str(line["pts"])) for line in lines_in(lines)]
     assert rises(stamps)
-    # The stall is a gap of its length, and the wrap is none.
+    # The stall is a gap of the same length; the wrap is not a gap.
     assert report["disconnects"]["seconds"] < stamps[-1] - stamps[0] < report["seconds"] + 10
 
 
 @pytest.mark.system("gst-launch-1.0")
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the process is found in /proc")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_reconnects_after_gstreamer_process_is_killed(tmp_path: Path) -> None:
-    """A camera through GStreamer that is pulled out ends that process: the run goes on, and so does the recording."""
+    """Unplugging a GStreamer camera ends its process; the run and the recording continue."""
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     pipeline = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=96,height=64,framerate=30/1"
     process = start("--gst", pipeline, "--record", out, "--jsonl", lines, "--stats", stats)

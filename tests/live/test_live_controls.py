@@ -1,4 +1,4 @@
-"""The switches of a live run: set from any thread, never half."""
+"""Controls and metrics of a live run: atomic changes from any thread."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_keys_change_settings_within_range() -> None:
 
 def test_each_snapshot_request_is_taken_once() -> None:
     controls = Controls()
-    askers = [threading.Thread(target=controls.request_snapshot) for _ in range(8)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+    threads = [threading.Thread(target=controls.request_snapshot) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert sum(controls.take_snapshot_request() for _ in range(20)) == 8
 
 
@@ -75,10 +75,10 @@ def test_wait_newer_returns_read_only_report() -> None:
 
 def test_wake_unblocks_wait_newer() -> None:
     metrics = LiveMetrics()
-    answers: list[object] = []
-    waiting = threading.Thread(target=lambda: answers.append(metrics.wait_newer(0, 3600)))
+    results: list[object] = []
+    waiting = threading.Thread(target=lambda: results.append(metrics.wait_newer(0, 3600)))
     waiting.start()
-    while waiting.is_alive():  # once would do, were it known that the thread waits already
+    while waiting.is_alive():  # repeated: the thread may not wait yet at the first call
         metrics.wake()
         waiting.join(0.01)
-    assert answers == [(0, {})]
+    assert results == [(0, {})]

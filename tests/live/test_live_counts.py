@@ -1,4 +1,4 @@
-"""Frame counts of a run: `read = segmented + dropped + corrupt` whenever somebody looks, however the run ends."""
+"""Frame counts of a run: `read = segmented + dropped + corrupt` at every moment and after every kind of end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from pipeline_doubles import CollectingSink as FileKeeper
+from pipeline_doubles import CollectingSink as FileSink
 from pipeline_doubles import NoiseSource, overlay
-from test_live_loop import INFO, CollectingSink, DrawnCamera, adds_up, classes_by_brightness, frame, live
+from test_live_loop import INFO, CollectingSink, FakeCamera, adds_up, classes_by_brightness, frame, live
 
 from rtseg.core.errors import BackendError, SinkError
 from rtseg.core.frame import ClassMap, Frame
@@ -27,25 +27,25 @@ from rtseg.pipeline.pipeline import run
 pytestmark = pytest.mark.timeout(60)
 
 
-class Blocking:
-    """A model that answers for the first `answers` frames, then asks for the end of the run and blocks until `go`."""
+class BlockingModel:
+    """Model that segments the first `segmented` frames, then ends the run and blocks until `go` is set."""
 
-    def __init__(self, controls: Controls, answers: int, *, blocked: int = 1) -> None:
-        self.go, self.left = threading.Event(), threading.Event()
+    def __init__(self, controls: Controls, segmented: int, *, blocked: int = 1) -> None:
+        self.go, self.returned = threading.Event(), threading.Event()
         self.seen: list[int] = []
-        self._controls, self._answers = controls, answers
+        self._controls, self._segmented = controls, segmented
         self._all_blocked = threading.Barrier(blocked)
         self._lock = threading.Lock()
 
     def __call__(self, frame: Frame, aspect: float) -> ClassMap:
         with self._lock:
             self.seen.append(frame.index)
-            blocks = len(self.seen) > self._answers
+            blocks = len(self.seen) > self._segmented
         if blocks:
             self._all_blocked.wait(20)
             self._controls.quit()
             assert self.go.wait(30)
-            self.left.set()
+            self.returned.set()
         return classes_by_brightness(frame, aspect)
 
 
@@ -59,16 +59,16 @@ def items_add_up(report: dict[str, Any]) -> bool:
 
 def test_frame_in_progress_at_end_of_run_counts_as_dropped() -> None:
     controls, sink = Controls(), CollectingSink()
-    model = Blocking(controls, answers=3)
-    camera = Camera("camera0", DrawnCamera(50, lasting=True), [SinkThread(sink, capacity=60)])
+    model = BlockingModel(controls, segmented=3)
+    camera = Camera("camera0", FakeCamera(50, endless=True), [SinkThread(sink, capacity=60)])
     stopped = live(camera, segment=model, controls=controls, every_frame=True)
     report = stopped.run()
-    assert not model.go.is_set(), "the frame was in work until the end"
+    assert not model.go.is_set(), "the frame must be in progress until the end"
     assert report["frames"]["segmented"] == 3
     assert report["frames"]["dropped"] >= 1
     assert adds_up(report)
     model.go.set()
-    assert model.left.wait(30)
+    assert model.returned.wait(30)
     for thread in stopped._inference_threads:
         thread.join(30)
     assert current_report(stopped)["frames"] == report["frames"], "a frame was counted twice"
@@ -77,8 +77,8 @@ def test_frame_in_progress_at_end_of_run_counts_as_dropped() -> None:
 
 def test_frames_in_progress_of_several_cameras_count_as_dropped() -> None:
     controls = Controls()
-    model = Blocking(controls, answers=0, blocked=2)
-    cameras = [Camera(f"camera{number}", DrawnCamera(20, lasting=True), []) for number in range(2)]
+    model = BlockingModel(controls, segmented=0, blocked=2)
+    cameras = [Camera(f"camera{number}", FakeCamera(20, endless=True), []) for number in range(2)]
     report = live(*cameras, segment=model, controls=controls, streams=2).run()
     model.go.set()
     assert [item["frames"]["segmented"] for item in report["items"]] == [0, 0]
@@ -89,7 +89,7 @@ def test_frames_in_progress_of_several_cameras_count_as_dropped() -> None:
 def test_camera_end_does_not_drop_frame_in_progress() -> None:
     ended, controls = threading.Event(), Controls()
 
-    class Ending(DrawnCamera):
+    class Ending(FakeCamera):
         def __iter__(self) -> Any:
             yield from super().__iter__()
             ended.set()
@@ -110,7 +110,7 @@ def test_frame_with_segmentation_error_counts_as_dropped() -> None:
             raise BackendError("the device was lost")
         return classes_by_brightness(frame, aspect)
 
-    failed = live(Camera("camera0", DrawnCamera(10), []), segment=fails, every_frame=True)
+    failed = live(Camera("camera0", FakeCamera(10), []), segment=fails, every_frame=True)
     with pytest.raises(BackendError):
         failed.run()
     frames = current_report(failed)["frames"]
@@ -123,7 +123,7 @@ def test_frame_with_overlay_error_counts_once() -> None:
     def broken(_: object) -> Any:
         raise BackendError("no such view")
 
-    failed = live(Camera("camera0", DrawnCamera(1), []))
+    failed = live(Camera("camera0", FakeCamera(1), []))
     failed._make_overlay = broken
     with pytest.raises(BackendError):
         failed.run()
@@ -139,61 +139,63 @@ def test_frame_with_overlay_error_counts_once() -> None:
 
 def test_failed_sink_does_not_change_frame_counts() -> None:
     sink = SinkThread(CollectingSink(fail_at=2), capacity=30)
-    report = live(Camera("camera0", DrawnCamera(10), [sink]), every_frame=True).run()
+    report = live(Camera("camera0", FakeCamera(10), [sink]), every_frame=True).run()
     assert report["frames"]["segmented"] == 10
     assert report["frames"]["written"] == 2
     assert adds_up(report)
 
 
 def test_frame_too_old_for_network_is_dropped_once() -> None:
-    report = live(Camera("camera0", DrawnCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
+    report = live(Camera("camera0", FakeCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
     assert report["frames"] == {"read": 6, "segmented": 0, "written": 0, "dropped": 4, "corrupt": 2, "stale": 0}
 
 
 def test_counts_add_up_at_every_stage_of_a_run() -> None:
-    """Look at every stage of a frame's way, from inside the stages."""
+    """The report is read from inside each stage."""
     seen: list[dict[str, Any]] = []
     running: list[LiveLoop] = []
 
-    def look_at_numbers() -> None:
+    def record_report() -> None:
         report = current_report(running[0]) if running else {}
         if report:
             seen.append(report)
 
     def segment(frame: Frame, aspect: float) -> ClassMap:
-        look_at_numbers()
+        record_report()
         return classes_by_brightness(frame, aspect)
 
-    class Looking(CollectingSink):
+    class RecordingReports(CollectingSink):
         def write(self, item: Any) -> None:
-            look_at_numbers()
+            record_report()
             super().write(item)
 
     cameras = [
         Camera(
-            f"camera{number}", DrawnCamera(30, gate=lambda _: look_at_numbers()), [SinkThread(Looking(), capacity=2)]
+            f"camera{number}",
+            FakeCamera(30, gate=lambda _: record_report()),
+            [SinkThread(RecordingReports(), capacity=2)],
         )
         for number in range(2)
     ]
     running.append(live(*cameras, segment=segment, streams=2))
     report = running[0].run()
     assert len(seen) > 60
-    assert all(items_add_up(numbers) for numbers in [*seen, report])
+    assert all(items_add_up(each) for each in [*seen, report])
     assert report["frames"]["read"] == 60 + 4
 
 
 def test_published_report_and_prometheus_counts_add_up() -> None:
     metrics, controls = LiveMetrics(), Controls()
-    report: list[Mapping[str, Any]] = []
+    reports: list[Mapping[str, Any]] = []
 
     def on_report(latest: Mapping[str, Any]) -> None:
-        report.append(latest)
+        reports.append(latest)
         controls.quit()
 
-    camera = Camera("camera0", DrawnCamera(1 << 40, gate=lambda _: None), [])
+    camera = Camera("camera0", FakeCamera(1 << 40, gate=lambda _: None), [])
     live(camera, controls=controls, metrics=metrics, on_report=on_report).run()
-    assert adds_up(dict(report[0]))
-    assert report[0]["frames"]["dropped"] > 0
+    assert adds_up(dict(reports[0]))
+    assert reports[0]["frames"]["dropped"] > 0
     values = dict(line.rsplit(" ", 1) for line in exposition(metrics.latest).splitlines() if not line.startswith("#"))
     counted = {name: float(value) for name, value in values.items() if "frames" in name}
     total = {key: next(v for name, v in counted.items() if key in name) for key in ("read", "segmented", "dropped")}
@@ -240,7 +242,7 @@ def interrupt_at(index: int) -> Callable[[Frame], ClassMap]:
 def test_video_frames_in_progress_at_interrupt_count_as_dropped(threads: bool) -> None:
     stats = Stats(CAMVID_CLASSES)
     with pytest.raises(KeyboardInterrupt):
-        run(NoiseSource(50), interrupt_at(5), overlay(), [FileKeeper()], stats, threads=threads)
+        run(NoiseSource(50), interrupt_at(5), overlay(), [FileSink()], stats, threads=threads)
     frames = stats.to_dict()["frames"]
     assert frames["segmented"] == 5
     assert frames["dropped"] >= 1
@@ -250,8 +252,8 @@ def test_video_frames_in_progress_at_interrupt_count_as_dropped(threads: bool) -
 @pytest.mark.parametrize("threads", [True, False])
 def test_video_counts_add_up_after_sink_or_source_error(threads: bool) -> None:
     for source, sink, error in (
-        (NoiseSource(50), FileKeeper(fail_at=3), OSError),
-        (NoiseSource(50, fail_at=9), FileKeeper(), RuntimeError),
+        (NoiseSource(50), FileSink(fail_at=3), OSError),
+        (NoiseSource(50, fail_at=9), FileSink(), RuntimeError),
     ):
         stats = Stats(CAMVID_CLASSES)
         with pytest.raises(error):
@@ -270,7 +272,7 @@ def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.Monk
             assert go.wait(30)
         return classes_by_brightness(frame, 1.0)
 
-    class Failing(FileKeeper):
+    class Failing(FileSink):
         def write(self, item: Any) -> None:
             assert blocked.wait(30)
             raise SinkError("no space left on device")
@@ -289,11 +291,11 @@ def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.Monk
 def test_video_counts_add_up_during_run() -> None:
     stats, seen = Stats(CAMVID_CLASSES), []
 
-    class Looking(FileKeeper):
+    class RecordingReports(FileSink):
         def write(self, item: Any) -> None:
             seen.append(stats.to_dict()["frames"])
 
-    run(NoiseSource(20), lambda frame: classes_by_brightness(frame, 1.0), overlay(), [Looking()], stats)
+    run(NoiseSource(20), lambda frame: classes_by_brightness(frame, 1.0), overlay(), [RecordingReports()], stats)
     assert len(seen) == 20
     assert all(frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"] for frames in seen)
     assert all(one["segmented"] <= other["segmented"] for one, other in itertools.pairwise(seen))

@@ -1,4 +1,4 @@
-"""The live loop: the queue frame only, counted to the last one; sinks that nobody waits for; an age that stays bounded."""
+"""Live loop: latest-frame queue, frame counts, sink threads, bounded age."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rtseg.render.overlay import Overlay
 pytestmark = pytest.mark.timeout(180)
 
 COLOR = Color("bt601", full_range=False)
-INFO = StreamInfo("drawn", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
+INFO = StreamInfo("fake", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
 
 
 def frame(index: int, age_seconds: float = 0.0) -> Frame:
@@ -36,8 +36,8 @@ def frame(index: int, age_seconds: float = 0.0) -> Frame:
     return Frame((luma, chroma, chroma), "yuv420p", COLOR, index * 3000, TIME_BASE, index, captured_ns=captured)
 
 
-class DrawnCamera:
-    """A camera that gives `frames` frames, waiting for `gate` before each, then ends (or waits for `close`)."""
+class FakeCamera:
+    """Camera of `frames` frames that calls `gate` before each, then ends (or waits for `close`)."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class DrawnCamera:
         *,
         gate: Callable[[int], None] = lambda _: None,
         age_seconds: float = 0.0,
-        lasting: bool = False,
+        endless: bool = False,
         fails: str | None = None,
     ) -> None:
         self.info = INFO
@@ -56,7 +56,7 @@ class DrawnCamera:
         self.connect_attempted = threading.Event()
         self.closed = threading.Event()
         self._frames, self._gate, self._age = frames, gate, age_seconds
-        self._lasting, self._fails = lasting, fails
+        self._endless, self._fails = endless, fails
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         self.connect_attempted.set()
@@ -66,7 +66,7 @@ class DrawnCamera:
         for index in range(self._frames):
             self._gate(index)
             yield frame(index, self._age)
-        if self._lasting:
+        if self._endless:
             self.closed.wait(120)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class DrawnCamera:
 
 
 class CollectingSink:
-    """Keeps what it is given; may block or fail."""
+    """Sink that stores its items; may block or fail."""
 
     def __init__(self, name: str = "sink", *, fail_at: int | None = None, blocks: bool = False) -> None:
         self.name = name
@@ -88,7 +88,7 @@ class CollectingSink:
         if self._blocks:
             self.go.wait(120)
         if self.written == self._fail_at:
-            raise SinkError("no space results on device")
+            raise SinkError("no space left on device")
         self.items.append(item)
         self.written += 1
 
@@ -118,10 +118,10 @@ def live(
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns once it holds, however slow the machine is; fails where it never does."""
+    """Block until the condition is true; fail after 60 s."""
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.001)
 
 
@@ -130,7 +130,7 @@ def adds_up(report: dict[str, dict[str, int]]) -> bool:
     return frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
 
 
-# Newest
+# Latest-frame queue
 
 
 def test_queue_returns_latest_frame_and_counts_dropped() -> None:
@@ -151,7 +151,7 @@ def test_frames_received_while_model_loads_count_as_dropped() -> None:
         assert sent.wait(60)
         wait_until(lambda: run._queue.captured == [5])
 
-    source = DrawnCamera(5, gate=lambda index: sent.set() if index == 4 else None)
+    source = FakeCamera(5, gate=lambda index: sent.set() if index == 4 else None)
     run = live(Camera("door", source, [SinkThread(sink)]), prepare=prepare)
     report = run.run()
     assert report["frames"]["read"] == 5 + source.corrupt
@@ -202,7 +202,7 @@ def test_take_skips_camera_with_frame_in_progress() -> None:
     thread = threading.Thread(target=lambda: more.append(queue.take()))
     thread.start()
     thread.join(0.2)
-    assert not more, "taken while the frame before it was still in work"
+    assert not more, "taken while the previous frame was in progress"
     queue.done(first)
     thread.join(60)
     assert more[0] is not None
@@ -212,23 +212,23 @@ def test_take_skips_camera_with_frame_in_progress() -> None:
 def test_model_runs_cameras_concurrently_and_each_camera_in_order() -> None:
     together = threading.Barrier(2)
     seen: dict[int, list[int]] = {0: [], 1: []}
-    in_work: set[int] = set()
+    in_progress: set[int] = set()
 
     def segment_of(number: int) -> Callable[[Frame, float], ClassMap]:
         def segment(frame: Frame, aspect: float) -> ClassMap:
-            assert number not in in_work, "two frames of one camera at once"
-            in_work.add(number)
+            assert number not in in_progress, "two frames of one camera at the same time"
+            in_progress.add(number)
             if not seen[number]:
-                together.wait(60)  # breaks unless the other camera's frame comes too
+                together.wait(60)  # fails unless the other camera's frame is in the model too
             seen[number].append(frame.index)
-            in_work.discard(number)
+            in_progress.discard(number)
             return classes_by_brightness(frame, aspect)
 
         return segment
 
     sinks = [CollectingSink("first"), CollectingSink("second")]
     cameras = [
-        Camera(f"camera{number}", DrawnCamera(40), [SinkThread(sink, capacity=100)], segment_of(number))
+        Camera(f"camera{number}", FakeCamera(40), [SinkThread(sink, capacity=100)], segment_of(number))
         for number, sink in enumerate(sinks)
     ]
     report = live(*cameras, streams=2, every_frame=True).run()
@@ -250,7 +250,7 @@ def test_close_unblocks_take_and_rejects_put() -> None:
     assert queue.counts(0) == queue.counts(1) == (0, 0)
 
 
-# Apart
+# Sink threads
 
 
 def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
@@ -271,9 +271,9 @@ def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
 
 
 def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
-    report: list[str] = []
+    errors: list[str] = []
     sink = CollectingSink(fail_at=1)
-    sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: report.append(f"{name}: {failure}"))
+    sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
     results: list[float | None] = []
     for i in range(5):
         sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), results.append)
@@ -281,8 +281,8 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     sink_thread.offer(SegmentedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9)), results.append)
     assert (sink_thread.written, sink_thread.dropped) == (1, 5)
     assert [seconds is None for seconds in results].count(True) == 5
-    assert report == ["sink: no space results on device"]
-    assert sink_failures([sink_thread]) == report
+    assert errors == ["sink: no space left on device"]
+    assert sink_failures([sink_thread]) == errors
     assert sink.ended == "aborted"
 
 
@@ -300,17 +300,17 @@ def test_blocking_offer_waits_for_space_but_not_for_failed_sink() -> None:
 
 
 def test_each_frame_is_segmented_dropped_or_corrupt() -> None:
-    sink, more_came = CollectingSink(), threading.Event()
+    sink, later_frame_captured = CollectingSink(), threading.Event()
 
     def gate(index: int) -> None:
         if index == 100:
-            more_came.set()
+            later_frame_captured.set()
 
     def slow(frame: Frame, aspect: float) -> ClassMap:
-        assert more_came.wait(60)
+        assert later_frame_captured.wait(60)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(200, gate=gate), [SinkThread(sink, capacity=300)])
+    camera = Camera("camera0", FakeCamera(200, gate=gate), [SinkThread(sink, capacity=300)])
     report = live(camera, segment=slow).run()
     frames = report["frames"]
     assert frames["read"] == 202
@@ -320,7 +320,7 @@ def test_each_frame_is_segmented_dropped_or_corrupt() -> None:
     assert frames["segmented"] == frames["written"] == len(sink.items)
     indices = [item.frame.index for item in sink.items]
     assert indices == sorted(set(indices))
-    assert indices[-1] == 199, "the last frame of an input that ends is not dropped"
+    assert indices[-1] == 199, "the last frame of an input is never dropped"
     assert report["sinks"]["sink"]["dropped"] == 0
     assert report["latency_ms"]["max"] > 0
 
@@ -332,7 +332,7 @@ def test_every_frame_drops_no_frame() -> None:
         time.sleep(0.002)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
+    camera = Camera("camera0", FakeCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
     report = live(camera, segment=slow, every_frame=True).run()
     assert [item.frame.index for item in sink.items] == list(range(100))
     assert report["frames"] == {"read": 102, "segmented": 100, "written": 100, "dropped": 0, "corrupt": 2, "stale": 0}
@@ -340,7 +340,7 @@ def test_every_frame_drops_no_frame() -> None:
 
 def test_frames_older_than_max_age_are_not_displayed() -> None:
     sink = CollectingSink()
-    camera = Camera("camera0", DrawnCamera(20, age_seconds=60.0), [SinkThread(sink)])
+    camera = Camera("camera0", FakeCamera(20, age_seconds=60.0), [SinkThread(sink)])
     report = live(camera, max_age_ms=30_000).run()
     assert sink.items == []
     assert report["frames"]["segmented"] == 0
@@ -354,7 +354,7 @@ def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
         time.sleep(0.3)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(1), [SinkThread(sink)])
+    camera = Camera("camera0", FakeCamera(1), [SinkThread(sink)])
     report = live(camera, segment=slow, max_age_ms=250).run()
     assert sink.items == []
     assert adds_up(report)
@@ -363,36 +363,36 @@ def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
 
 def test_blocked_sink_does_not_delay_other_sinks_or_the_end() -> None:
     controls = Controls()
-    hung, fine = CollectingSink("hung", blocks=True), CollectingSink("fine")
+    blocked, working = CollectingSink("blocked", blocks=True), CollectingSink("working")
     gates = []
 
     def quit_at_last(index: int) -> None:
         gates.append(index)
         if index == 99:
-            wait_until(lambda: fine.written > 0)
+            wait_until(lambda: working.written > 0)
             controls.quit()
 
-    sinks = [SinkThread(fine, capacity=200), SinkThread(hung)]
-    report = live(Camera("camera0", DrawnCamera(100, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
-    assert fine.written == report["frames"]["segmented"] > 0
-    assert fine.ended == "closed"
-    assert report["sinks"]["hung"]["written"] == 0
-    assert hung.ended == ""
-    hung.go.set()
+    sinks = [SinkThread(working, capacity=200), SinkThread(blocked)]
+    report = live(Camera("camera0", FakeCamera(100, gate=quit_at_last, endless=True), sinks), controls=controls).run()
+    assert working.written == report["frames"]["segmented"] > 0
+    assert working.ended == "closed"
+    assert report["sinks"]["blocked"]["written"] == 0
+    assert blocked.ended == ""
+    blocked.go.set()
 
 
 def test_quit_closes_endless_camera() -> None:
     controls = Controls()
     threading.Timer(0.3, controls.quit).start()
-    source = DrawnCamera(3, lasting=True)
+    source = FakeCamera(3, endless=True)
     report = live(Camera("camera0", source, []), controls=controls).run()
-    assert source.closed.is_set(), "it was waited for"
+    assert source.closed.is_set(), "the run must close its sources"
     assert adds_up(report)
 
 
 def test_no_camera_raises_source_error_with_reasons() -> None:
-    cameras = [Camera(f"camera{i}", DrawnCamera(0, fails=f"camera {i}: not there"), []) for i in range(2)]
-    with pytest.raises(SourceError, match="camera 0: not there; camera 1: not there"):
+    cameras = [Camera(f"camera{i}", FakeCamera(0, fails=f"camera {i}: not found"), []) for i in range(2)]
+    with pytest.raises(SourceError, match="camera 0: not found; camera 1: not found"):
         live(*cameras).run()
 
 
@@ -406,8 +406,8 @@ def test_failed_camera_does_not_stop_other_camera() -> None:
             controls.quit()
 
     cameras = [
-        Camera("camera0", DrawnCamera(0, fails="camera 0: not there"), [SinkThread(sinks[0])]),
-        Camera("camera1", DrawnCamera(30, gate=quit_at_last, lasting=True), [SinkThread(sinks[1], capacity=50)]),
+        Camera("camera0", FakeCamera(0, fails="camera 0: not found"), [SinkThread(sinks[0])]),
+        Camera("camera1", FakeCamera(30, gate=quit_at_last, endless=True), [SinkThread(sinks[1], capacity=50)]),
     ]
     report = live(*cameras, controls=controls, shared_sinks=[SinkThread(mosaic, capacity=50)]).run()
     assert sinks[0].written == 0
@@ -420,7 +420,7 @@ def test_failed_camera_does_not_stop_other_camera() -> None:
 
 
 def test_fast_camera_does_not_starve_slow_camera() -> None:
-    """One gives frames without end; the other's next frame comes when the one before was written."""
+    """One camera yields frames without end; the other waits until its previous frame was written."""
     sinks, controls = [CollectingSink("one"), CollectingSink("two")], Controls()
 
     def wait_for_previous(index: int) -> None:
@@ -429,25 +429,25 @@ def test_fast_camera_does_not_starve_slow_camera() -> None:
             controls.quit()
 
     cameras = [
-        Camera("fast", DrawnCamera(10**9), [SinkThread(sinks[0])]),
-        Camera("slow", DrawnCamera(21, gate=wait_for_previous), [SinkThread(sinks[1], capacity=50)]),
+        Camera("fast", FakeCamera(10**9), [SinkThread(sinks[0])]),
+        Camera("slow", FakeCamera(21, gate=wait_for_previous), [SinkThread(sinks[1], capacity=50)]),
     ]
     live(*cameras, controls=controls).run()
-    assert sinks[1].written >= 20, "the fast camera results the slow one nothing"
+    assert sinks[1].written >= 20, "the fast camera starved the slow one"
     assert sinks[0].written > 0
 
 
 def test_settings_apply_to_next_frame_and_pause_freezes_only_the_display() -> None:
     controls, screen, file = Controls(), CollectingSink("web"), CollectingSink("file")
 
-    def steer(index: int) -> None:
-        wait_until(lambda: file.written == index)  # all frames before were shown
+    def change_settings(index: int) -> None:
+        wait_until(lambda: file.written == index)  # all previous frames are written
         if index == 10:
             controls.set(view="side-by-side")
         if index == 20:
             controls.set(view="mask", paused=True)
 
-    camera = Camera("camera0", DrawnCamera(40, gate=steer), [SinkThread(file, capacity=100)])
+    camera = Camera("camera0", FakeCamera(40, gate=change_settings), [SinkThread(file, capacity=100)])
     live(camera, controls=controls, shared_sinks=[SinkThread(screen, capacity=100)]).run()
     widths = [item.rendered.width for item in file.items]
     assert set(widths) == {64, 128}
@@ -464,7 +464,7 @@ def test_model_error_ends_run_and_closes_files() -> None:
             raise BackendError("the device was lost")
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(50, gate=lambda _: time.sleep(0.005)), [SinkThread(sink, capacity=60)])
+    camera = Camera("camera0", FakeCamera(50, gate=lambda _: time.sleep(0.005)), [SinkThread(sink, capacity=60)])
     with pytest.raises(BackendError, match="lost"):
         live(camera, segment=fails).run()
     assert sink.ended == "closed"
@@ -482,7 +482,7 @@ def test_metrics_are_published_every_second() -> None:
         time.sleep(0.005)
         return classes_by_brightness(frame, pixel_aspect)
 
-    camera = Camera("camera0", DrawnCamera(5000, gate=gate), [])
+    camera = Camera("camera0", FakeCamera(5000, gate=gate), [])
     report = live(camera, segment=slow, controls=controls, metrics=metrics).run()
     now = metrics.latest["now"]
     assert 0 < now["capture_fps"] < 60
@@ -496,16 +496,16 @@ def test_metrics_are_published_every_second() -> None:
 
 
 def test_each_camera_uses_its_own_segment_function() -> None:
-    """With two cameras each frame goes through its own camera's way, one after the other."""
+    """The frames of each camera pass through the function of that camera, in order."""
     seen: dict[str, list[int]] = {"one": [], "two": []}
     cameras = []
     for name in seen:
 
-        def own(frame: Frame, aspect: float, name: str = name) -> ClassMap:
+        def segment(frame: Frame, aspect: float, name: str = name) -> ClassMap:
             seen[name].append(frame.index)
             return classes_by_brightness(frame, aspect)
 
-        cameras.append(Camera(name, DrawnCamera(20, gate=lambda _: time.sleep(0.002)), [], own))
+        cameras.append(Camera(name, FakeCamera(20, gate=lambda _: time.sleep(0.002)), [], segment))
     report = live(*cameras).run()
     for item, indices in zip(report["items"], seen.values(), strict=True):
         assert len(indices) == item["frames"]["segmented"] > 0
@@ -513,7 +513,7 @@ def test_each_camera_uses_its_own_segment_function() -> None:
 
 
 def test_recording_may_take_longer_to_close_than_stop_limit() -> None:
-    """Closing takes longer than the end of a run waits for a page or a pipe."""
+    """Closing takes longer than `STOP_SECONDS`, the limit for other sinks."""
 
     class Slow(CollectingSink):
         def close(self) -> None:
@@ -527,6 +527,6 @@ def test_recording_may_take_longer_to_close_than_stop_limit() -> None:
             controls.quit()
 
     sinks = [SinkThread(slow, capacity=50, closing_seconds=30)]
-    live(Camera("camera0", DrawnCamera(5, gate=quit_at_last, lasting=True), sinks), controls=controls).run()
+    live(Camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), sinks), controls=controls).run()
     assert slow.ended == "closed"
     assert sink_failures(sinks) == []

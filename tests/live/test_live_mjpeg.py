@@ -1,4 +1,4 @@
-"""MJPEG as cameras send it: tolerated in every form that occurs, and what is damaged is counted and not shown."""
+"""MJPEG over HTTP and TCP: all variants that cameras send; damaged images are counted and skipped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def jpeg(number: int, width: int = 160, height: int = 96) -> bytes:
 
 
 def without_tables(data: bytes) -> bytes:
-    """A JPEG without its Huffman tables, as USB cameras send it."""
+    """Return a JPEG without its Huffman tables, as sent by USB cameras."""
     out, position = data[:2], 2
     while True:
         kind, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
@@ -49,10 +49,10 @@ def part(data: bytes, *headers: str, boundary: str = "--next", line: str = "\r\n
     return line.join(lines).encode() + data + line.encode()
 
 
-def seen(
+def numbers_and_corrupt(
     chunks: Iterable[bytes], content_type: str = "multipart/x-mixed-replace; boundary=next"
 ) -> tuple[list[int], int]:
-    """The numbers of the frames that come of an answer's body, and how many were corrupt; the server ends behind it."""
+    """Return the frame numbers and the number of corrupt frames of a response body, after which the server disconnects."""
 
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer(content_type)
@@ -68,11 +68,11 @@ def read(url: str) -> tuple[list[Frame], int, str]:
     frames: list[Frame] = []
     try:
         frames.extend(item for item in source if isinstance(item, Frame))
-    except Disconnected as gone:
-        return frames, source.corrupt, str(gone)
+    except Disconnected as error:
+        return frames, source.corrupt, str(error)
     finally:
         source.close()
-    pytest.fail("a live source ended without saying why")
+    pytest.fail("a live source must end with Disconnected")
 
 
 def length(data: bytes) -> str:
@@ -90,9 +90,9 @@ FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "no dashes in the body": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, boundary="next")),
     "another boundary": ("multipart/x-mixed-replace; boundary=other", part),
     "no boundary named": ("multipart/x-mixed-replace", part),
-    "not said to be multipart": ("application/octet-stream", part),
-    "said to be one image": ("image/jpeg", part),
-    "line feeds alone": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, line="\n")),
+    "type not multipart": ("application/octet-stream", part),
+    "type of one image": ("image/jpeg", part),
+    "line feeds only": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, line="\n")),
     "more headers": (
         "multipart/x-mixed-replace; boundary=next",
         lambda data: part(data, "X-Timestamp: 12.5", "X-Framerate: 15", length(data)),
@@ -101,27 +101,27 @@ FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "multipart/x-mixed-replace; boundary=next",
         lambda data: b"\r\n\r\n" + part(data) + b"\r\n",
     ),
-    "zeros behind": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data + bytes(40))),
+    "zero padding": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data + bytes(40))),
     "text parts": (
         "multipart/x-mixed-replace; boundary=next",
         lambda data: part(b"motion: 0", "Content-Length: 9", kind="text/plain") + part(data, length(data)),
     ),
-    "no line end behind the image": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data)[:-2]),
+    "no line end after the image": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data)[:-2]),
     "no part headers": ("multipart/x-mixed-replace; boundary=next", lambda data: b"--next\r\n\r\n" + data + b"\r\n"),
     "no Huffman tables": ("multipart/x-mixed-replace; boundary=next", lambda data: part(without_tables(data))),
     "no end markers": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data[:-2])),
-    "JPEGs alone": ("video/x-motion-jpeg", lambda data: data),
+    "JPEGs only": ("video/x-motion-jpeg", lambda data: data),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_mjpeg_variant_yields_every_frame(form: str) -> None:
     content_type, made = FORMS[form]
-    numbers, corrupt = seen((made(jpeg(number)) for number in range(12)), content_type)
+    numbers, corrupt = numbers_and_corrupt((made(jpeg(number)) for number in range(12)), content_type)
     assert (numbers, corrupt) == (list(range(12)), 0)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("no end markers", "JPEGs alone")])
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("no end markers", "JPEGs only")])
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.99])
 def test_truncated_jpeg_is_counted_and_skipped(form: str, share: float) -> None:
     content_type, made = FORMS[form]
@@ -142,31 +142,31 @@ def test_truncated_jpeg_is_counted_and_skipped(form: str, share: float) -> None:
 def test_truncated_jpeg_over_http_is_corrupt(share: float, end: bytes) -> None:
     half = jpeg(3)[: int(len(jpeg(3)) * share)] + end
     parts = [part(half if number == 3 else jpeg(number)) for number in range(8)]
-    assert seen(parts) == ([0, 1, 2, 4, 5, 6, 7], 1)
+    assert numbers_and_corrupt(parts) == ([0, 1, 2, 4, 5, 6, 7], 1)
 
 
 def test_truncated_first_jpeg_is_corrupt() -> None:
     half = jpeg(3)[: len(jpeg(3)) // 2]
-    assert seen([part(half), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
+    assert numbers_and_corrupt([part(half), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
 
 
 def test_truncated_jpeg_in_concatenated_jpegs_is_corrupt() -> None:
     half = jpeg(3)[: len(jpeg(3)) // 2]
-    assert seen([jpeg(0), jpeg(1), half, jpeg(2), jpeg(3)], "video/x-motion-jpeg") == ([0, 1, 2, 3], 1)
+    assert numbers_and_corrupt([jpeg(0), jpeg(1), half, jpeg(2), jpeg(3)], "video/x-motion-jpeg") == ([0, 1, 2, 3], 1)
 
 
 def test_missing_first_boundary_or_rest_of_previous_jpeg_loses_no_frame() -> None:
     head = part(jpeg(0), length(jpeg(0))).partition(b"\r\n")[2]
     parts = [part(jpeg(number)) for number in range(1, 6)]
-    assert seen([head, *parts]) == (list(range(6)), 0)
-    assert seen([jpeg(0), b"\r\n", *parts]) == (list(range(6)), 0)
-    assert seen([jpeg(9)[-200:], b"\r\n", *parts]) == (list(range(1, 6)), 0)
+    assert numbers_and_corrupt([head, *parts]) == (list(range(6)), 0)
+    assert numbers_and_corrupt([jpeg(0), b"\r\n", *parts]) == (list(range(6)), 0)
+    assert numbers_and_corrupt([jpeg(9)[-200:], b"\r\n", *parts]) == (list(range(1, 6)), 0)
 
 
 def test_empty_parts_are_counted_and_skipped() -> None:
     parts = [part(jpeg(number)) for number in range(6)]
-    assert seen([*parts[:3], part(b"", "Content-Length: 0"), *parts[3:]]) == (list(range(6)), 1)
-    assert seen([*parts[:3], part(b"no JPEG at all"), *parts[3:]]) == (list(range(6)), 1)
+    assert numbers_and_corrupt([*parts[:3], part(b"", "Content-Length: 0"), *parts[3:]]) == (list(range(6)), 1)
+    assert numbers_and_corrupt([*parts[:3], part(b"no JPEG at all"), *parts[3:]]) == (list(range(6)), 1)
 
 
 def test_splitter_result_is_independent_of_chunk_size() -> None:
@@ -188,7 +188,10 @@ def test_jpeg_is_complete_with_its_last_byte() -> None:
 def test_jpeg_thumbnail_is_not_a_frame() -> None:
     small = jpeg(9, 32, 32)
     header = b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small
-    assert seen(part(jpeg(number)[:2] + header + jpeg(number)[2:]) for number in range(4)) == ([0, 1, 2, 3], 0)
+    assert numbers_and_corrupt(part(jpeg(number)[:2] + header + jpeg(number)[2:]) for number in range(4)) == (
+        [0, 1, 2, 3],
+        0,
+    )
 
 
 @pytest.mark.parametrize("headers", [True, False])
@@ -197,24 +200,23 @@ def test_jpeg_thumbnail_is_not_a_frame() -> None:
 )
 def test_boundary_inside_jpeg_segment_is_ignored(junk: bytes, headers: bool) -> None:
     segment = b"\xff\xe1" + (len(junk) + 302).to_bytes(2, "big") + bytes(100) + junk + bytes(200)
-    pictures = [jpeg(number)[:2] + segment + jpeg(number)[2:] for number in range(6)]
-    data = b"".join(part(one, *([length(one)] if headers else [])) for one in pictures)
+    images = [jpeg(number)[:2] + segment + jpeg(number)[2:] for number in range(6)]
+    data = b"".join(part(one, *([length(one)] if headers else [])) for one in images)
     for size in (1, 61, len(data)):
         splitter = JpegSplitter("next")
         found = [one for begin in range(0, len(data), size) for one in splitter.feed(data[begin : begin + size])]
-        assert (found, splitter.corrupt) == (pictures, 0)
-    assert seen([data]) == (list(range(6)), 0)
+        assert (found, splitter.corrupt) == (images, 0)
+    assert numbers_and_corrupt([data]) == (list(range(6)), 0)
 
 
 def test_jpeg_truncated_in_long_segment_hides_no_following_jpeg() -> None:
     cut = jpeg(0)[:2] + b"\xff\xe1\xff\xf0" + bytes(50)
-    assert seen([part(cut), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
+    assert numbers_and_corrupt([part(cut), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("end", ["silence", "reset"])
 def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: str) -> None:
-    """As before an orderly end."""
     over = threading.Event()
 
     class Camera(HttpServer):
@@ -225,7 +227,7 @@ def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: st
             if end == "silence":
                 over.wait(60)
             else:
-                time.sleep(0.3)  # a reset throws away what the other side has not read
+                time.sleep(0.3)  # a reset discards data that the client has not read
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
 
@@ -268,19 +270,19 @@ def test_http_chunks_redirect_and_basic_password() -> None:
             yield b"0\r\n\r\n"
 
     with HttpServer(answer) as server:
-        frames, _, gone = read(server.url.replace("//", "//me:s%20cret@") + "/old")
+        frames, _, error = read(server.url.replace("//", "//me:s%20cret@") + "/old")
     assert [number_of(frame) for frame in frames] == list(range(5))
-    assert "cret" not in gone
+    assert "cret" not in error
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Digest"])
-@pytest.mark.parametrize("own", ["", "you:0ther@"])
-def test_redirect_to_url_with_password_is_followed(scheme: str, own: str) -> None:
+@pytest.mark.parametrize("door_credentials", ["", "you:0ther@"])
+def test_redirect_to_url_with_password_is_followed(scheme: str, door_credentials: str) -> None:
     expected = {"Basic": "Authorization: Basic bWU6cyBjcmV0", "Digest": 'Authorization: Digest username="me"'}[scheme]
-    asked: list[str] = []
+    requests: list[str] = []
 
     def camera(request: str) -> Iterator[bytes]:
-        asked.append(request)
+        requests.append(request)
         if expected not in request:
             challenge = f'WWW-Authenticate: {scheme} realm="cam", nonce="abc", qop="auth", algorithm=MD5'
             yield http_answer("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
@@ -293,10 +295,12 @@ def test_redirect_to_url_with_password_is_followed(scheme: str, own: str) -> Non
         yield http_answer("text/html", "302 Found", f"Location: {address}/video", "Content-Length: 0")
 
     with HttpServer(camera) as there, HttpServer(door) as here:
-        frames, _, gone = read(here.url.replace("//", f"//{own}"))
+        frames, _, error = read(here.url.replace("//", f"//{door_credentials}"))
     assert [number_of(frame) for frame in frames] == [0, 1, 2]
-    assert "cret" not in gone
-    assert not any("eW91OjB0aGVy" in request or '"you"' in request for request in asked), "a password for another host"
+    assert "cret" not in error
+    assert not any("eW91OjB0aGVy" in request or '"you"' in request for request in requests), (
+        "the password of another host"
+    )
 
 
 def test_redirect_with_wrong_password_error_contains_no_password() -> None:
@@ -312,10 +316,10 @@ def test_redirect_with_wrong_password_error_contains_no_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "message"),
     [(b"", "the server closed it"), (b"40\r\nhalf a chunk", "the server closed it"), (b"video\r\n", "no HTTP")],
 )
-def test_truncated_http_chunks_are_a_disconnect(end: bytes, said: str) -> None:
+def test_truncated_http_chunks_are_a_disconnect(end: bytes, message: str) -> None:
     def answer(_: str) -> Iterator[bytes]:
         yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
         for number in range(4):
@@ -324,10 +328,10 @@ def test_truncated_http_chunks_are_a_disconnect(end: bytes, said: str) -> None:
         yield end
 
     with HttpServer(answer) as server:
-        frames, corrupt, gone = read(server.url)
+        frames, corrupt, error = read(server.url)
     assert [number_of(frame) for frame in frames] == list(range(4))
     assert corrupt == 0
-    assert said in gone
+    assert message in error
 
 
 def test_http_digest_password() -> None:
@@ -354,10 +358,10 @@ def test_server_that_closes_after_each_part_is_requested_again() -> None:
             yield part(jpeg(number))
 
     with HttpServer(answer) as server:
-        frames, corrupt, gone = read(server.url)
+        frames, corrupt, error = read(server.url)
     assert [number_of(frame) for frame in frames] == list(range(6))
     assert corrupt == 0
-    assert "ended" in gone
+    assert "ended" in error
 
 
 def test_server_with_one_image_per_connection_is_logged_once() -> None:
@@ -435,7 +439,7 @@ def test_response_without_video_is_reported_in_one_line(chunks: list[bytes], wor
     with HttpServer(lambda _: chunks) as server, pytest.raises(SourceError, match=words) as caught:
         list(open_stream(server.url, timeout_seconds=TIMEOUT))
     assert "\n" not in str(caught.value)
-    assert "came within" not in str(caught.value), "it came at once"
+    assert "came within" not in str(caught.value), "not a timeout"
 
 
 def test_truncated_jpeg_over_tcp_is_corrupt() -> None:

@@ -1,4 +1,4 @@
-"""Each kind of address that `rtseg live --url` takes, from a server on loopback, through to the frames."""
+"""Protocols of `rtseg live --url`, tested with servers on loopback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def opened(url: str) -> ReconnectingSource:
-    """As `rtseg live --url` opens it."""
+    """Open a URL like `rtseg live --url`."""
     source = find_inputs(urls=[url], timeout_seconds=5)[0].source(30, print)
     assert isinstance(source, ReconnectingSource)
     return source
@@ -61,7 +61,7 @@ def test_mjpeg_over_http() -> None:
 
 @contextmanager
 def playlist(folder: Path) -> Iterator[str]:
-    """A server of that folder's files; gives its address."""
+    """Serve the files of a folder over HTTP and yield the address."""
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

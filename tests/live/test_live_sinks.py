@@ -1,4 +1,4 @@
-"""Where live frames go: recordings in files and segments, lines, snapshots, several cameras in one picture."""
+"""Live sinks: recordings in files and segments, JSON lines, snapshots, mosaic."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLOR = Color("bt601", full_range=False)
 def item(
     number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0"
 ) -> LiveFrame:
-    """A frame that shows its number, as the loop would hand it on."""
+    """Return a frame that shows its number, as the live loop passes it to a sink."""
     coded = to_pix_fmt(picture(number, *size), "yuv420p", 6, False)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
     ticks = 3000 * number if pts is None else pts
@@ -117,8 +117,8 @@ def test_keep_removes_only_oldest_own_segments(tmp_path: Path) -> None:
     assert not any(path.exists() for path in old[:3])
     assert record.removed >= 3
     assert all(path.exists() for path in others)
-    newest = [name for name in names(tmp_path) if name.startswith("out-2") and not name.startswith("out-2020")]
-    assert len(newest) == 2
+    new_segments = [name for name in names(tmp_path) if name.startswith("out-2") and not name.startswith("out-2020")]
+    assert len(new_segments) == 2
 
 
 def test_missing_folder_raises_sink_error_before_first_frame(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_missing_folder_raises_sink_error_before_first_frame(tmp_path: Path) -> 
 
 
 def written_to_avi(path: Path, seconds: list[float]) -> tuple[RecordingSink, list[tuple[int, float]]]:
-    """A recording of pictures at these times, of a camera that states no rate; which picture is read from it, and where."""
+    """Record frames at these times from a camera without a frame rate; return number and time of each recorded frame."""
     record = RecordingSink(str(path), open_file)
     for index, when in enumerate(seconds):
         rendered = item(index, pts=round(when * 90_000))
@@ -137,7 +137,7 @@ def written_to_avi(path: Path, seconds: list[float]) -> tuple[RecordingSink, lis
 
 
 def test_avi_keeps_all_frames_of_uneven_camera(tmp_path: Path) -> None:
-    """AVI counts 25 frames a second where the camera states no rate, and the network brings two pictures at once."""
+    """AVI has 25 FPS if the camera states no rate; here two frames may arrive at the same time."""
     seconds = [index / 15 - (0.06 if index in (3, 20) else 0) for index in range(40)]
     record, found = written_to_avi(tmp_path / "out.avi", seconds)
     assert [number for number, _ in found] == list(range(40))
@@ -195,7 +195,7 @@ def test_default_output_without_display_is_web_page(monkeypatch: pytest.MonkeyPa
     assert Outputs(show=("web", "none"), record="out.mp4").display_outputs() == ("web",)
 
 
-# Lines, snapshots, mosaic
+# JSON lines, snapshots, mosaic
 
 
 def test_jsonl_lines_of_two_cameras_are_whole(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_mosaic_shows_each_camera_in_its_cell() -> None:
         ]
         for (y, x), color in zip(corners, ((200, 30, 30), (30, 180, 40), (40, 50, 200), (220, 210, 40)), strict=True):
             assert np.abs(rgb[y, x] - color).max() <= 12
-    assert rgb[108 + 50, 10].max() == 0, "beside a picture of another shape it is black"
+    assert rgb[108 + 50, 10].max() == 0, "the bars of a frame with another aspect ratio are black"
     mosaic.mark_disconnected(1, "no frames for 3 s")
     dark = mosaic.update(0, item(4)).rendered.planes[0][90:100, 300:380]
     assert dark.mean() < whole.rendered.planes[0][90:100, 300:380].mean() / 2
@@ -256,7 +256,7 @@ def test_corners_helper_agrees() -> None:
     assert corners_of(item(0).frame) == "RGBY"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process change its title")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only on Linux a process can change its title")
 def test_passwords_are_removed_from_process_list() -> None:
     script = (
         "import pathlib, rtseg.core.process_title as t\n"
@@ -264,15 +264,15 @@ def test_passwords_are_removed_from_process_list() -> None:
     )
     url = "rtsp://me:s3cret@cam/live?pw=s3cret"
     command = [sys.executable, "-c", script, "--url", url, "--camera", "0"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True).stdout
-    assert said.startswith("True")
-    assert "s3cret" not in said
-    assert "@cam/live?" in said
-    assert said.rstrip().endswith("--camera 0")
+    stdout = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True).stdout
+    assert stdout.startswith("True")
+    assert "s3cret" not in stdout
+    assert "@cam/live?" in stdout
+    assert stdout.rstrip().endswith("--camera 0")
 
 
 def test_partial_recording_is_playable(tmp_path: Path) -> None:
-    """What lies on the disk while it is being written can be played, but for the last second."""
+    """A file that is still being written is playable, except for the last second."""
     record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     for index in range(120):
         record.write(item(index))

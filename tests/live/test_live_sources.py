@@ -1,4 +1,4 @@
-"""Live sources: connections that hold, break, stall, come back and change; files at their own pace; secrets kept."""
+"""Live sources: disconnects, stalls, reconnects, format changes, clock jumps, file playback, passwords."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def take(source: object, count: int) -> list[Frame]:
     return frames
 
 
-def until_gone(source: Iterable[object]) -> tuple[list[Frame], str]:
-    """All its frames, and how it said that it was gone."""
+def read_until_disconnected(source: Iterable[object]) -> tuple[list[Frame], str]:
+    """Return all frames of a source and the message of its disconnect."""
     frames: list[Frame] = []
     try:
         frames.extend(item for item in source if isinstance(item, Frame))
-    except Disconnected as gone:
-        return frames, str(gone)
-    pytest.fail("a live source ended without saying why")
+    except Disconnected as error:
+        return frames, str(error)
+    pytest.fail("a live source must end with Disconnected")
 
 
 def rising(frames: list[Frame]) -> bool:
@@ -66,13 +66,13 @@ def test_tcp_stream_yields_all_frames_with_timestamps() -> None:
     chunks = encode_ts(40)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, gone = until_gone(source)
+        frames, message = read_until_disconnected(source)
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(40))
     assert (source.info.width, source.info.height, source.info.codec) == (96, 64, "h264")
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(39 / 30, abs=0.001)
     assert all(before.captured_ns < after.captured_ns for before, after in itertools.pairwise(frames))
-    assert "ended" in gone
+    assert "ended" in message
     assert source.corrupt == 0
     assert source.info.frame_rate == 30
     assert source.info.name == f"tcp://127.0.0.1:{server.port}"
@@ -82,13 +82,13 @@ def test_udp_stream_yields_frames_and_ends_after_silence() -> None:
     chunks = encode_ts(60)
     with UdpSender(paced(chunks * 2, 2)) as sender:
         source = open_stream(sender.url, timeout_seconds=TIMEOUT)
-        frames, gone = until_gone(source)
+        frames, message = read_until_disconnected(source)
         source.close()
     numbers = [number_of(frame) for frame in frames]
     assert len(numbers) >= 20
-    assert numbers[0] % 10 == 0, "pictures before the first key frame are not shown"
+    assert numbers[0] % 10 == 0, "frames before the first key frame are skipped"
     assert numbers[:20] == [(numbers[0] + index) % 60 for index in range(20)]
-    assert "127.0.0.1" in gone
+    assert "127.0.0.1" in message
 
 
 def test_reconnects_after_rtsp_server_restart() -> None:
@@ -118,7 +118,7 @@ def test_reconnects_after_rtsp_server_restart() -> None:
 def test_undecodable_stream_is_reported_with_reason(monkeypatch: pytest.MonkeyPatch, good: int) -> None:
     monkeypatch.setattr("rtseg.io.inputs.connection.UNDECODABLE_SECONDS", 0.0)
     bad = encode_rtp(80, without=(7, 8))
-    if good:  # pictures first, and then slices that name parameter sets (31) which never came
+    if good:  # good frames first, then slices that refer to missing parameter sets (31)
         bad = encode_rtp(good) + [chunk[:17] + b"\x88\x04\0" + chunk[20:] for chunk in bad[1:]]
     log: list[str] = []
     with RtspServer(lambda number: paced(encode_rtp(10) if number else bad, 4)) as server:
@@ -139,7 +139,7 @@ def test_damaged_packets_lose_only_affected_frames() -> None:
     ]
     with TcpServer(lambda _: paced(broken, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, _ = until_gone(source)
+        frames, _ = read_until_disconnected(source)
         source.close()
     numbers = [number_of(frame) for frame in frames]
     assert set(numbers) >= {*range(23), *range(30, 60)}
@@ -151,7 +151,7 @@ def test_undecodable_frame_counts_as_corrupt() -> None:
     chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, _ = until_gone(source)
+        frames, _ = read_until_disconnected(source)
         source.close()
     assert source.corrupt == 1
     assert {number_of(frame) for frame in frames} >= {*range(14), *range(20, 60)}
@@ -189,7 +189,7 @@ def test_close_from_another_thread_ends_iteration() -> None:
         source.close()
 
 
-# What can't be opened
+# Sources that can't be opened
 
 
 def test_refused_connection_error_contains_no_password() -> None:
@@ -214,7 +214,7 @@ def test_open_stream_times_out_on_silent_server() -> None:
         for url in (server.url, server.url.replace("tcp", "rtsp") + "/cam", server.url.replace("tcp", "http") + "/cam"):
             with pytest.raises(Disconnected, match="can't open"):
                 open_stream(url, timeout_seconds=0.5)
-            # the server serves one at a time
+            # the server accepts one connection at a time
             server.stop()
             server.start()
     release.set()
@@ -245,7 +245,7 @@ def test_invalid_inputs_are_refused_without_opening() -> None:
         find_inputs(cameras=["77"])[0].connect()
 
 
-# Coming back
+# Reconnecting
 
 
 def test_reconnects_after_server_restart() -> None:
@@ -286,7 +286,7 @@ def test_stall_causes_disconnect_and_reconnect() -> None:
     never = threading.Event()
     log: list[str] = []
     server = TcpServer(stalls)
-    # the stalled connection stays open: the next one is another thread's
+    # the stalled connection stays open, so the next one needs another server
     server_two = TcpServer(lambda _: paced(chunks, 2))
     urls = iter([server.url, *[server_two.url] * 20])
     source = ReconnectingSource("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
@@ -326,7 +326,7 @@ def test_reconnect_pauses_grow_and_close_interrupts_them() -> None:
     assert source.connect_attempted.wait(60)
     assert not source.disconnects.connected
     assert "refused" in source.disconnects.reason
-    while len(tries) < 4:  # the test's own limit ends it where they never come
+    while len(tries) < 4:  # bounded by the time limit of the test
         time.sleep(0.05)
     source.close()
     thread.join(60)
@@ -336,8 +336,8 @@ def test_reconnect_pauses_grow_and_close_interrupts_them() -> None:
     assert pauses[2] >= 1.0
 
 
-class Sent:
-    """Pictures that came at these seconds. Implements `rtseg.io.inputs.Source`."""
+class TimedSource:
+    """Source of frames captured at these times in seconds. Implements `rtseg.io.inputs.Source`."""
 
     info = StreamInfo("door", 2, 2, "yuv420p", Color("bt709", False), TIME_BASE)
     corrupt = 0
@@ -360,15 +360,15 @@ class Sent:
 
 
 def disconnects_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
-    """How many disconnects there are until the last of pictures at these distances, how long, and what is said of them."""
+    """Return the number, total length and log lines of the disconnects in frames at these intervals."""
     log: list[str] = []
     seconds = list(itertools.accumulate(steps, initial=100.0))
-    source = ReconnectingSource("door", lambda: Sent(seconds), longest_pause_seconds=0, log=log.append)
+    source = ReconnectingSource("door", lambda: TimedSource(seconds), longest_pause_seconds=0, log=log.append)
     frames = take(source, len(seconds))
-    report = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
+    result = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
     source.close()
     assert len(frames) == len(seconds)
-    return report
+    return result
 
 
 @pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
@@ -401,12 +401,12 @@ def test_pts_rise_after_stream_clock_is_set_back() -> None:
     assert frames[-1].pts_seconds < 10
     assert source.warnings == (source.warnings[0],)
     size = float(source.warnings[0].partition("jumped once (")[2].partition(" s)")[0])
-    assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "the size of the jump"
+    assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "size of the jump"
 
 
 @pytest.mark.parametrize("size", [-991.6, -2000.0, 30.0])
 def test_rtsp_clock_set_back_is_reported_with_size(size: float) -> None:
-    """RTP counts in 32 bits: FFmpeg takes a clock that is set far back for one that went round."""
+    """RTP timestamps have 32 bits: FFmpeg treats a clock that is set far back as a wrap."""
     step = 90_000 // 30
 
     def stamp_of(number: int) -> int:
@@ -428,19 +428,19 @@ def test_live_clock() -> None:
     assert clock.place(Fraction(7), 10 * second) == 0
     assert clock.place(Fraction(15, 2), 10 * second + second // 2) == 45_000
     assert clock.place(None, 11 * second) == 90_000
-    assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: joined by the time that passed"
-    assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "a little back: just behind"
-    assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: joined by the time that passed"
+    assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: continued by the time that passed"
+    assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "slightly back: one tick later"
+    assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: continued by the time that passed"
     assert clock.place(Fraction(5000) + Fraction(1, 30), 13 * second) == 180_001 + 93_000
     assert clock.jumps == pytest.approx([-9.0, 4999.1], abs=0.01)
     clock.restart()
     assert clock.place(Fraction(77), 15 * second) == 273_001 + 2 * 90_000
     late = clock.place(Fraction(77) + Fraction(1, 30), 20 * second)
-    assert late == 273_001 + 2 * 90_000 + 3000, "a picture that comes late keeps the stream's distance"
+    assert late == 273_001 + 2 * 90_000 + 3000, "a delayed frame keeps the interval of the stream"
 
 
-def stamps_at_30(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
-    """Where a clock places frames that arrive 30 times a second with these stamps, in seconds."""
+def place_at_30_fps(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
+    """Return the live timestamps in seconds of frames that arrive at 30 FPS with these stream timestamps."""
     clock = LiveClock()
     placed = [
         clock.place(None if stamp is None else Fraction(stamp).limit_denominator(90_000), index * 1_000_000_000 // 30)
@@ -454,7 +454,7 @@ def stamps_at_30(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
 def test_single_wrong_timestamp_is_ignored(outlier: float, at: int) -> None:
     stamps: list[float | None] = [7 + index / 30 for index in range(30)]
     stamps[at] = 7 + at / 30 + outlier
-    placed, clock = stamps_at_30(stamps)
+    placed, clock = place_at_30_fps(stamps)
     assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
     assert clock.jumps == []
 
@@ -462,21 +462,21 @@ def test_single_wrong_timestamp_is_ignored(outlier: float, at: int) -> None:
 @pytest.mark.parametrize("size", [-20.0, -2.0, 60.0])
 def test_permanent_clock_jump_is_counted_once_with_its_size(size: float) -> None:
     stamps: list[float | None] = [7 + index / 30 + (size if index >= 15 else 0) for index in range(30)]
-    placed, clock = stamps_at_30(stamps)
+    placed, clock = place_at_30_fps(stamps)
     assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
     assert clock.jumps == pytest.approx([size], abs=0.001)
 
 
 def test_lost_frames_are_a_gap_and_not_a_clock_jump() -> None:
     stamps: list[float | None] = [index / 30 + (5 if index >= 15 else 0) for index in range(30)]
-    placed, clock = stamps_at_30(stamps)
-    assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the distance stays the stream's own"
+    placed, clock = place_at_30_fps(stamps)
+    assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the interval of the stream is kept"
     assert clock.jumps == []
 
 
 def test_missing_timestamps_are_not_clock_jumps() -> None:
     stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
-    placed, clock = stamps_at_30(stamps)
+    placed, clock = place_at_30_fps(stamps)
     assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
     assert clock.jumps == []
 
@@ -494,21 +494,21 @@ def test_rtsp_stream_without_clock_jump_has_no_warning() -> None:
     assert steps[2:] == pytest.approx([1 / 30] * 27, abs=0.001)
 
 
-# Files at their own pace
+# File playback
 
 
 def test_file_playback_yields_frames_when_due(tmp_path: Path) -> None:
     video = write_video(tmp_path / "drive.mp4", frames=20, rate=25)
     source = FilePlayback(lambda: open_source(video))
-    frames, came = [], []
+    frames, arrivals = [], []
     for frame in source:
         frames.append(frame)
-        came.append(time.monotonic_ns())
+        arrivals.append(time.monotonic_ns())
     source.close()
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert [frame.pts for frame in frames] == [3600 * index for index in range(20)]
     dues = [frame.captured_ns for frame in frames]
-    assert all(arrival >= due for arrival, due in zip(came, dues, strict=True))
+    assert all(arrival >= due for arrival, due in zip(arrivals, dues, strict=True))
     assert (dues[-1] - dues[0]) / 1e9 >= 19 / 25 - 0.001
 
 
@@ -527,7 +527,7 @@ def test_open_source_accepts_urls_and_cameras() -> None:
     chunks = encode_ts(12)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_source(server.url)
-        frames, _ = until_gone(source)
+        frames, _ = read_until_disconnected(source)
         source.close()
     assert [number_of(frame) for frame in frames] == list(range(12))
     with pytest.raises(Disconnected, match="/dev/video77"):
@@ -536,7 +536,7 @@ def test_open_source_accepts_urls_and_cameras() -> None:
 
 @pytest.mark.parametrize("lends", [True, False])
 def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, lends: bool) -> None:
-    """FFmpeg hands out V4L2's own buffers, which are unmapped on closing: whoever still reads them crashes."""
+    """FFmpeg returns the buffers of V4L2, which are unmapped on close: reading them afterwards crashes."""
     path = tmp_path / "raw.nut"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("rawvideo", rate=30)

@@ -1,4 +1,4 @@
-"""What a live run says as it goes: one line that is rewritten on a terminal, plain lines in a log."""
+"""Status of a live run: one line that is rewritten on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_terminal_shows_one_status_line_with_events_above(monkeypatch: pytest.Mo
     status = Status()
     for line in ("first second", "second second"):
         status.numbers(line)
-    status.log("camera 0: gone")
+    status.log("camera 0: disconnected")
     status.numbers("third second")
     status.end()
     rendered = [re.sub(r"^.*\r\x1b\[K", "", line) for line in screen.getvalue().split("\n")]
-    assert rendered == ["camera 0: gone", ""], "each line of numbers is wiped before the next thing is said"
+    assert rendered == ["camera 0: disconnected", ""], "each status line is cleared before the next output"
     assert screen.getvalue().count("\r\x1b[K") == 3
 
 
@@ -37,9 +37,9 @@ def test_log_file_has_few_plain_lines_with_time_of_day(monkeypatch: pytest.Monke
     status = Status()
     for _ in range(5):
         status.numbers("capture 30 fps")
-    status.log("camera 0: gone")
+    status.log("camera 0: disconnected")
     lines = log.getvalue().splitlines()
-    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines] == ["capture 30 fps", "camera 0: gone"]
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines] == ["capture 30 fps", "camera 0: disconnected"]
     assert "\x1b" not in log.getvalue()
 
 
@@ -48,8 +48,8 @@ def test_quiet_logs_only_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", log)
     status = Status(quiet=True)
     status.numbers("capture 30 fps")
-    status.log("camera 0: gone")
-    assert log.getvalue().endswith("camera 0: gone\n")
+    status.log("camera 0: disconnected")
+    assert log.getvalue().endswith("camera 0: disconnected\n")
     assert "capture" not in log.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""The window on a virtual screen: the picture is there, and the keys act."""
+"""Window on a virtual display: frames and keys."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SCREEN = (400, 300)
 
 @pytest.fixture
 def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a program on a virtual screen, whose pixels lie in `tmp_path/Xvfb_screen0`."""
+    """Yield the environment of a virtual display, whose pixels are in `tmp_path/Xvfb_screen0`."""
     read_end, write_end = os.pipe()
     command = [
         "Xvfb",
-        f":{100 + os.getpid() % 20_000}",  # left to itself, two that begin together may take the same number
+        f":{100 + os.getpid() % 20_000}",  # explicit: two servers that start together may select the same number
         "-displayfd",
         str(write_end),
         "-screen",
@@ -37,14 +37,14 @@ def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
     ]
     with subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL) as server:
         os.close(write_end)
-        with os.fdopen(read_end) as stderr:
-            number = stderr.readline().strip()
+        with os.fdopen(read_end) as display_pipe:
+            number = display_pipe.readline().strip()
         yield {**os.environ, "DISPLAY": f":{number}", "QT_X11_NO_MITSHM": "1"}
         server.terminate()
 
 
 def pixels(folder: Path) -> np.ndarray:
-    """The screen, uint8 `[height, width, 3]`, RGB: an XWD file, whose header is big-endian."""
+    """Return the display as RGB, uint8 `[height, width, 3]`. It is an XWD file with a big-endian header."""
     data = (folder / "Xvfb_screen0").read_bytes()
     header = np.frombuffer(data[:100], ">u4")
     size, colors, row, height, width = header[0], header[19], header[12], header[5], header[4]
@@ -57,20 +57,20 @@ def until(
     condition: Callable[[], object], process: subprocess.Popen[str], nudge: Callable[[], None] | None = None
 ) -> None:
     deadline = time.monotonic() + 120
-    patience = time.monotonic() + 10
+    next_nudge = time.monotonic() + 10
     while not condition():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it did not happen"
-        if nudge is not None and time.monotonic() > patience:
-            patience = time.monotonic() + 10
+        assert time.monotonic() < deadline, "timeout"
+        if nudge is not None and time.monotonic() > next_nudge:
+            next_nudge = time.monotonic() + 10
             nudge()
         time.sleep(0.1)
 
 
 def map_again(screen: dict[str, str]) -> None:
-    """Hide and show the window: OpenCV's Qt windows stay black now and then where several begin at once, without rtseg too."""
-    for what in ("windowunmap", "windowmap"):
-        command = ["xdotool", "search", "--name", "rtseg live", what]
+    """Hide and show the window: if several start together, OpenCV's Qt windows sometimes stay black, also without rtseg."""
+    for action in ("windowunmap", "windowmap"):
+        command = ["xdotool", "search", "--name", "rtseg live", action]
         subprocess.run(command, env=screen, timeout=120, check=False)
         time.sleep(0.5)
 

@@ -1,4 +1,4 @@
-"""`--adaptive`: less is done where the machine can't keep up, more again where there is room, and both are report."""
+"""Load shedding (`--adaptive`): less work on an overloaded machine, more again with spare capacity, and a log of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from test_live_loop import (
     Camera,
     CollectingSink,
     Controls,
-    DrawnCamera,
+    FakeCamera,
     adds_up,
     classes_by_brightness,
     live,
@@ -30,17 +30,17 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Machine:
-    """Gives a pace the numbers of a machine whose models cost so many milliseconds a frame, at 30 frames a second."""
+    """Simulates a machine: updates a load shedder with the cost of each model in milliseconds per frame."""
 
     def __init__(self, *cost_ms: float) -> None:
         self.cost_ms = cost_ms
         self.messages: list[str] = []
         self.load_shedder = LoadShedder(["small", "nano"][: len(cost_ms)], self.messages.append)
 
-    def run(self, seconds: int, *, late: int = 0, fps: float = 30.0) -> tuple[int, int]:
+    def run(self, seconds: int, *, stale: int = 0, fps: float = 30.0) -> tuple[int, int]:
         for _ in range(seconds):
             self.load_shedder.update(
-                {"capture_fps": fps, "work_ms": self.cost_ms[self.load_shedder.level.model], "stale": late}
+                {"capture_fps": fps, "work_ms": self.cost_ms[self.load_shedder.level.model], "stale": stale}
             )
         return self.load_shedder.level.model, self.load_shedder.level.frame_interval
 
@@ -56,7 +56,7 @@ def test_smaller_model_is_used_before_frames_are_dropped() -> None:
     assert machine.run(SLOWER_SECONDS - 1) == (0, 1)
     assert machine.run(1) == (1, 1)
     assert machine.run(SLOWER_SECONDS) == (1, 2)
-    assert machine.run(60) == (1, 2)  # 50 ms for every second frame: enough, and no room for all of them
+    assert machine.run(60) == (1, 2)  # 50 ms for every second frame is enough, and too much for all frames
     assert machine.messages == [
         "can't keep up (90 ms per frame, a frame every 33 ms): now every frame on the model nano",
         "can't keep up (50 ms per frame, a frame every 33 ms): now one frame in 2 on the model nano",
@@ -74,8 +74,8 @@ def test_without_smaller_model_drops_down_to_one_frame_in_four() -> None:
 def test_returns_to_larger_model_with_spare_capacity() -> None:
     machine = Machine(60.0, 20.0)
     assert machine.run(SLOWER_SECONDS) == (1, 1)
-    assert machine.run(60) == (1, 1)  # nano has room, small would not
-    machine.cost_ms = (24.0, 8.0)  # what made the machine slow has ended
+    assert machine.run(60) == (1, 1)  # spare capacity with nano, but not enough for small
+    machine.cost_ms = (24.0, 8.0)  # the machine is fast again
     assert machine.run(FASTER_SECONDS - 1) == (1, 1)
     assert machine.run(1) == (0, 1)
     assert (
@@ -90,7 +90,7 @@ def test_failed_increase_of_work_doubles_the_wait() -> None:
     changes = []
     for second in range(600):
         before = machine.load_shedder.level
-        # One in two looks cheap; all of them turn out dear, as with a board that throttles under load.
+        # Every second frame is cheap, all frames are expensive: like a board that throttles under load.
         machine.cost_ms = (40.0 if machine.load_shedder.level.frame_interval == 1 else 20.0,)
         machine.run(1)
         if machine.load_shedder.level.frame_interval == 1 and before.frame_interval == 2:
@@ -102,7 +102,7 @@ def test_failed_increase_of_work_doubles_the_wait() -> None:
 
 def test_stale_frames_count_as_overload() -> None:
     machine = Machine(20.0)
-    assert machine.run(SLOWER_SECONDS, late=2) == (0, 2)
+    assert machine.run(SLOWER_SECONDS, stale=2) == (0, 2)
     assert "2 frames too old" in machine.messages[0]
 
 
@@ -118,7 +118,7 @@ def test_single_overloaded_second_or_disconnect_changes_nothing() -> None:
 
 
 def test_slow_model_processes_fewer_frames() -> None:
-    """The whole loop: 30 ms a frame at up to 50 frames a second, until the pace says that this is too much."""
+    """A live loop with 30 ms per frame at up to 50 FPS runs until the load shedder drops frames."""
     load_shedder, sink, controls = LoadShedder(["slow"]), CollectingSink(), Controls()
 
     def gate(index: int) -> None:
@@ -130,7 +130,7 @@ def test_slow_model_processes_fewer_frames() -> None:
         time.sleep(0.03)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", DrawnCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
+    camera = Camera("camera0", FakeCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
     report = live(
         camera,
         segment=slow,
@@ -140,11 +140,11 @@ def test_slow_model_processes_fewer_frames() -> None:
     ).run()
     assert report["adaptive"]["every"] >= 2
     assert adds_up(report)
-    assert any(item.frame.index % 2 for item in sink.items)  # at first it tried all
+    assert any(item.frame.index % 2 for item in sink.items)  # all frames at first
 
 
 def test_load_shedder_processes_every_nth_frame() -> None:
-    """The camera gives each frame once all that come before it and are settings have been written."""
+    """The camera yields each frame after all previous frames to process have been written."""
     load_shedder, sink = LoadShedder(["slow"]), CollectingSink()
     load_shedder.update = lambda now: None  # type: ignore[method-assign]
     while load_shedder.level.frame_interval != 3:
@@ -154,7 +154,7 @@ def test_load_shedder_processes_every_nth_frame() -> None:
         wait_until(lambda: sink.written == -(-index // 3))
 
     report = live(
-        Camera("camera0", DrawnCamera(31, gate=gate), [SinkThread(sink, capacity=8)]), load_shedder=load_shedder
+        Camera("camera0", FakeCamera(31, gate=gate), [SinkThread(sink, capacity=8)]), load_shedder=load_shedder
     ).run()
     assert [item.frame.index for item in sink.items] == list(range(0, 31, 3))
     assert adds_up(report)

@@ -1,4 +1,4 @@
-"""Pushing: what a receiver gets, and that one who is not there is tried again and never stops the run."""
+"""Push: received frames, and reconnecting to missing receivers without blocking the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INFO = StreamInfo("camera", 160, 96, "yuv420p", Color("bt709", False), Fraction(
 
 
 def children() -> list[Path]:
-    """The arguments of this process's children."""
+    """Return the `cmdline` files of the child processes."""
     numbers = [
         number for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
     ]
@@ -50,11 +50,11 @@ def rendered(number: int, width: int = 160, height: int = 96) -> SegmentedFrame:
 
 
 class Receiver:
-    """Listens for a stream and keeps what it decodes."""
+    """Receiver that listens for a stream and stores the decoded frames."""
 
-    def __init__(self, url: str, *, leaves_after: int = 10_000, **options: str) -> None:
-        self._leaves_after = leaves_after
-        self.pictures: list[np.ndarray] = []
+    def __init__(self, url: str, *, max_frames: int = 10_000, **options: str) -> None:
+        self._max_frames = max_frames
+        self.images: list[np.ndarray] = []
         self.times: list[float] = []
         self._thread = threading.Thread(target=self._run, args=(url, options), daemon=True)
         self._thread.start()
@@ -63,13 +63,13 @@ class Receiver:
         try:
             with av.open(url, options=options) as container:
                 for frame in container.decode(video=0):
-                    if len(self.pictures) >= self._leaves_after:
+                    if len(self.images) >= self._max_frames:
                         return
-                    self.pictures.append(frame.to_ndarray(format="rgb24"))
+                    self.images.append(frame.to_ndarray(format="rgb24"))
                     if frame.pts is not None:
                         self.times.append(float(frame.pts * frame.time_base))
         except (av.FFmpegError, OSError):
-            return  # the sender has gone
+            return  # the sender has disconnected
 
 
 def send_until(sink: PushSink, enough: object, size: tuple[int, int] = (160, 96)) -> None:
@@ -100,8 +100,8 @@ def test_receiver_gets_frames(kind: str) -> None:
     sink = PushSink(url, INFO, size=(161, 97))
     send_until(sink, lambda: len(receiver.times) >= 20, (161, 97))
     sink.close()
-    assert receiver.pictures[5].shape == (96, 160, 3)
-    check_colors(receiver.pictures[5])
+    assert receiver.images[5].shape == (96, 160, 3)
+    check_colors(receiver.images[5])
     steps = np.diff(receiver.times[2:20])
     assert (steps > 0).all()
     assert np.median(steps) == pytest.approx(1 / 30, abs=0.002)
@@ -114,13 +114,13 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}", INFO, size=(160, 96))
     frames: list[Frame] = []
-    over = threading.Event()
+    stopped = threading.Event()
 
     def read() -> None:
-        while not over.is_set():
-            with contextlib.suppress(SourceError):  # the other side is not there yet, or no more
+        while not stopped.is_set():
+            with contextlib.suppress(SourceError):  # the sender is not connected
                 source = GStreamerSource(srt_pipeline(f"srt://127.0.0.1:{port}?mode={reads}{secret}"), timeout=30)
-                for frame in itertools.takewhile(lambda _: not over.is_set(), source):
+                for frame in itertools.takewhile(lambda _: not stopped.is_set(), source):
                     assert isinstance(frame, Frame)
                     frames.append(frame)
                 source.close()
@@ -131,7 +131,7 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
         send_until(sink, lambda: len(frames) >= 5 and sink.written)
         listed = b"".join(path.read_bytes() for path in children())
     finally:
-        over.set()
+        stopped.set()
         sink.close()
     reader.join(60)
     assert b"srtsink" in listed or secret
@@ -141,7 +141,7 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
 
 @pytest.mark.system("gst-launch-1.0")
 def test_srt_without_receiver_counts_no_frame_as_written() -> None:
-    """GStreamer takes frames while it still connects."""
+    """GStreamer accepts frames while it connects."""
     sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
     offered = itertools.count()
     send_until(sink, lambda: sink.disconnects or next(offered) < 0)
@@ -159,8 +159,8 @@ def test_push_connects_to_late_receiver_and_reconnects(monkeypatch: pytest.Monke
     sink = PushSink(url, INFO, size=(160, 96))
     sink.write(rendered(0))
     sink.write(rendered(1))
-    assert (sink.written, sink.dropped, sink.disconnects) == (0, 2, 1)  # the second was not even tried
-    first = Receiver(url, leaves_after=5, listen="1")
+    assert (sink.written, sink.dropped, sink.disconnects) == (0, 2, 1)  # no attempt for the second frame
+    first = Receiver(url, max_frames=5, listen="1")
     send_until(sink, lambda: len(first.times) >= 5 and sink.disconnects >= 2)
     assert sink.written >= 5
     second = Receiver(url, listen="1")
@@ -181,10 +181,10 @@ def test_push_times_out_on_unresponsive_receiver(monkeypatch: pytest.MonkeyPatch
 def test_push_name_and_warnings_contain_no_secrets() -> None:
     sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
     sink.write(rendered(0))
-    said = sink.name + "".join(sink.warnings)
-    assert "1 disconnect;" in said
-    assert "secret" not in said
-    assert "streamkey" not in said
+    text = sink.name + "".join(sink.warnings)
+    assert "1 disconnect;" in text
+    assert "secret" not in text
+    assert "streamkey" not in text
 
 
 @pytest.mark.parametrize("url", ["http://host/x", "rtsp:///x", "file.mp4", ""])

@@ -1,4 +1,4 @@
-"""Names of live recordings: no file of an earlier run is replaced or removed, whatever the clock says."""
+"""Names of live recordings: files of earlier runs are never replaced or removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class _Clock(datetime):
-    """Always the same second, as after a restart."""
+    """Clock that always returns the same second, as after a restart."""
 
     @classmethod
     def now(cls, tz: object = None) -> datetime:
@@ -29,10 +29,10 @@ class _Clock(datetime):
 
 
 def test_run_in_same_second_keeps_segments_of_previous_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what a kill left of one: it can still be played."""
+    """Partial files of a killed run are kept too: they are playable."""
     monkeypatch.setattr("rtseg.live.sinks.record.datetime", _Clock)
     stem = "out-20261122T144012Z"
-    earlier = {f"{stem}.mp4": b"whole", f"{stem}-2.partial.mp4": b"what a kill left"}
+    earlier = {f"{stem}.mp4": b"whole", f"{stem}-2.partial.mp4": b"partial"}
     for name, data in earlier.items():
         (tmp_path / name).write_bytes(data)
     record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
@@ -98,7 +98,7 @@ def test_snapshots_in_same_millisecond_have_different_names(tmp_path: Path, monk
 
 
 def test_no_overwrite_on_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """exFAT, as on memory cards."""
+    """This is the case on exFAT, which SD cards use."""
 
     def no_links(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -110,7 +110,7 @@ def test_no_overwrite_on_file_system_without_hard_links(tmp_path: Path, monkeypa
     assert (tmp_path / "a.mp4").read_bytes() == b"new"
     (tmp_path / "a.mp4").unlink()
     partial = Partial(str(tmp_path / "a.mp4"), overwrite=False)
-    (tmp_path / "a.mp4").write_bytes(b"somebody's")
+    (tmp_path / "a.mp4").write_bytes(b"other")
     with pytest.raises(SinkError, match="file exists"):
         partial.publish()
-    assert (tmp_path / "a.mp4").read_bytes() == b"somebody's"
+    assert (tmp_path / "a.mp4").read_bytes() == b"other"

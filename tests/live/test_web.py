@@ -1,4 +1,4 @@
-"""The web page: who may look, what they get, and that nobody who looks slows the run."""
+"""Web page: access control, content, and independence of the run from its clients."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from rtseg.synthetic import SyntheticDrive
 
 pytestmark = pytest.mark.timeout(180)
 
-EVIL = '<img src=x onerror="document.title=1">'
-NUMBERS: dict[str, Any] = {
+HTML_NAME = '<img src=x onerror="document.title=1">'
+REPORT: dict[str, Any] = {
     "rtseg": "0.1.0",
     "model": "small",
     "backend": "openvino",
-    "input": EVIL,
+    "input": HTML_NAME,
     "seconds": 12.5,
     "frames": {"read": 30, "segmented": 20, "written": 20, "dropped": 10, "corrupt": 0},
     "stages": {"infer": {"p50": 60.0, "busy": 0.9}},
@@ -46,14 +46,14 @@ NUMBERS: dict[str, Any] = {
         "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},
         "bottleneck": "infer",
         "engine_ms": 60.2,
-        "classes": {"road": 0.31, EVIL: 0.2},
+        "classes": {"road": 0.31, HTML_NAME: 0.2},
     },
     "disconnects": {"count": 1, "seconds": 4.2, "connected": True},
 }
 
 
 class Page:
-    """A running page, and a client that says what a browser on this machine would say."""
+    """Running page with an HTTP client that behaves like a browser on this machine."""
 
     def __init__(self, **options: Any) -> None:
         self.controls, self.metrics = Controls(), LiveMetrics()
@@ -65,10 +65,12 @@ class Page:
     ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.sink.port, timeout=120)
         data = json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body
-        given = {"Content-Type": "application/json"} if data is not None else {}
-        connection.request(method or ("GET" if data is None else "POST"), path, data, {**given, **(headers or {})})
-        answer = connection.getresponse()
-        result = answer.status, dict(answer.getheaders()), answer.read()
+        default_headers = {"Content-Type": "application/json"} if data is not None else {}
+        connection.request(
+            method or ("GET" if data is None else "POST"), path, data, {**default_headers, **(headers or {})}
+        )
+        response = connection.getresponse()
+        result = response.status, dict(response.getheaders()), response.read()
         connection.close()
         return result
 
@@ -93,7 +95,7 @@ def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> SegmentedFrame:
 
 
 class Stream:
-    """A reader of the MJPEG stream."""
+    """Client of the MJPEG stream."""
 
     def __init__(self, page: Page) -> None:
         self.socket = socket.create_connection(("127.0.0.1", page.sink.port), timeout=120)
@@ -103,7 +105,7 @@ class Stream:
         assert head[0].startswith(b"HTTP/1.1 200")
         assert any(b"multipart/x-mixed-replace; boundary=frame" in line for line in head)
 
-    def picture(self) -> np.ndarray:
+    def read_image(self) -> np.ndarray:
         while self.file.readline() != b"--frame\r\n":
             pass
         head = dict(line.decode().strip().split(": ") for line in self._until_empty_line())
@@ -122,7 +124,7 @@ class Stream:
         self.socket.close()
 
 
-# What they get
+# Content
 
 
 def test_page_files_are_served_with_security_headers(page: Page) -> None:
@@ -141,12 +143,12 @@ def test_page_files_are_served_with_security_headers(page: Page) -> None:
 def test_mjpeg_stream_sends_each_frame_immediately(page: Page) -> None:
     page.sink.write(item(200))
     stream = Stream(page)
-    assert abs(int(stream.picture()[48, 80, 2]) - 200) < 8
+    assert abs(int(stream.read_image()[48, 80, 2]) - 200) < 8
     for red in (40, 120, 250):
         page.sink.write(item(red, (320, 180)))
-        picture = stream.picture()
-        assert picture.shape == (180, 320, 3)
-        assert abs(int(picture[90, 160, 2]) - red) < 8
+        image = stream.read_image()
+        assert image.shape == (180, 320, 3)
+        assert abs(int(image[90, 160, 2]) - red) < 8
     stream.close()
     assert page.sink.written == 4
 
@@ -163,13 +165,13 @@ def test_to_bgr_for_each_matrix_and_range() -> None:
 def test_large_frames_are_scaled_on_page_and_full_size_in_snapshot(page: Page) -> None:
     page.sink.write(item(90, (1600, 900)))
     stream = Stream(page)
-    assert stream.picture().shape == (720, 1280, 3)
+    assert stream.read_image().shape == (720, 1280, 3)
     stream.close()
     status, headers, body = page.request("/snapshot.png")
     assert (status, headers["Content-Type"]) == (200, "image/png")
-    picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (900, 1600, 3)
-    assert (picture == (0, 0, 90)).all()
+    image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (900, 1600, 3)
+    assert (image == (0, 0, 90)).all()
 
 
 def test_requests_before_first_frame(page: Page) -> None:
@@ -179,11 +181,11 @@ def test_requests_before_first_frame(page: Page) -> None:
 
 
 def test_stats_request_returns_report(page: Page) -> None:
-    page.metrics.publish(NUMBERS)
+    page.metrics.publish(REPORT)
     status, headers, body = page.request("/stats")
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    assert json.loads(body) == NUMBERS
-    name = os.fsdecode(b"caf\xe9.mp4")  # a file's name may be no UTF-8
+    assert json.loads(body) == REPORT
+    name = os.fsdecode(b"caf\xe9.mp4")  # file names may be invalid UTF-8
     page.metrics.publish({"input": name})
     status, _, body = page.request("/stats")
     assert (status, json.loads(body)) == (200, {"input": name})
@@ -222,9 +224,9 @@ def test_controls_request_reads_and_changes_settings(page: Page) -> None:
 )
 def test_invalid_settings_are_refused(page: Page, body: Any) -> None:
     before = page.controls.settings
-    status, _, answer = page.request("/controls", body=body)
+    status, _, response = page.request("/controls", body=body)
     assert status == 400
-    assert json.loads(answer)["error"]
+    assert json.loads(response)["error"]
     assert page.controls.settings == before
 
 
@@ -237,12 +239,12 @@ def test_large_and_unknown_requests_are_refused(page: Page) -> None:
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:
-    page.metrics.publish({**NUMBERS, "device": 'a "b"\\c\nd'})
+    page.metrics.publish({**REPORT, "device": 'a "b"\\c\nd'})
     status, headers, body = page.request("/metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     lines = body.decode().splitlines()
-    camera = 'camera="' + EVIL.replace('"', '\\"') + '"'
+    camera = 'camera="' + HTML_NAME.replace('"', '\\"') + '"'
     assert f'rtseg_frames_total{{{camera},result="dropped"}} 10' in lines
     assert f'rtseg_age_seconds{{{camera},quantile="0.99"}} 0.093' in lines
     assert 'rtseg_sink_frames_total{sink="web",result="dropped"} 3' in lines
@@ -271,7 +273,7 @@ def test_healthz_detects_stalled_run(page: Page) -> None:
     assert (status, json.loads(body)["status"]) == (503, "stalled")
 
 
-# Who may look
+# Access
 
 
 @pytest.mark.parametrize(
@@ -383,7 +385,7 @@ def test_port_in_use_raises_sink_error(page: Page) -> None:
         Page(address=f"127.0.0.1:{page.sink.port}")
 
 
-# Nobody slows the run
+# Load
 
 
 def test_client_that_does_not_read_does_not_slow_down_others(page: Page) -> None:
@@ -391,14 +393,15 @@ def test_client_that_does_not_read_does_not_slow_down_others(page: Page) -> None
     frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
     large = SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
     page.sink.write(large)
-    sleeper, reader = Stream(page), Stream(page)
-    for _ in range(200):  # of half a megabyte each, which would fill any buffer: to wait for the sleeper is to hang
+    blocked, reader = Stream(page), Stream(page)
+    # Half a megabyte each, more than any buffer: waiting for the client that does not read would block.
+    for _ in range(200):
         page.sink.write(large)
     for red in (10, 200):
         page.sink.write(item(red))
-        while (picture := reader.picture()).shape != (96, 160, 3) or abs(int(picture[48, 80, 2]) - red) > 8:
+        while (image := reader.read_image()).shape != (96, 160, 3) or abs(int(image[48, 80, 2]) - red) > 8:
             pass
-    sleeper.close()
+    blocked.close()
     reader.close()
 
 
@@ -427,7 +430,7 @@ def test_excess_connections_are_closed(page: Page) -> None:
 def test_close_disconnects_clients_immediately(page: Page) -> None:
     page.sink.write(item())
     stream = Stream(page)
-    stream.picture()
+    stream.read_image()
     page.sink.close()
     page.sink.close()
     while stream.file.readline():
@@ -438,7 +441,7 @@ def test_close_disconnects_clients_immediately(page: Page) -> None:
     Page(address=f"127.0.0.1:{page.sink.port}").sink.close()  # the port is free again
 
 
-# In a browser
+# Browser
 
 
 @pytest.mark.system("chromium", "chromedriver")
@@ -453,8 +456,8 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
             page.sink.write(item(count % 2 * 255))
             count += 1
             if count % 5 == 0:
-                now = {**NUMBERS["now"], "shown_fps": 10 + count / 5}
-                page.metrics.publish({**NUMBERS, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
+                now = {**REPORT["now"], "shown_fps": 10 + count / 5}
+                page.metrics.publish({**REPORT, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -468,7 +471,7 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
             seen: set[bool] = set()
             deadline = time.monotonic() + 120
             while len(seen) < 2:
-                assert time.monotonic() < deadline, "the picture does not move"
+                assert time.monotonic() < deadline, "the video does not change"
                 seen.add(browser.run(pixel) > 128)
             first = browser.wait_for("const t = document.getElementById('shown').textContent; return t !== '–' && t")
             browser.wait_for(f"return document.getElementById('shown').textContent !== '{first}'")
@@ -490,9 +493,9 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
             browser.wait_for("return document.getElementById('pause').textContent === 'Resume'")
             settings = page.controls.settings
             assert (settings.view, settings.alpha, settings.legend, settings.paused) == ("mask", 0.75, True, True)
-            # Names of cameras and classes are text, whatever they hold.
+            # Names of cameras and classes are inserted as text, never as HTML.
             assert browser.run("return document.title") == "rtseg live"
-            assert EVIL in browser.run("return document.getElementById('run-info').textContent")
+            assert HTML_NAME in browser.run("return document.getElementById('run-info').textContent")
             assert browser.run("return document.querySelectorAll('img').length") == 1
             assert browser.run("return document.querySelectorAll('#classes li').length") == 2
             page.sink.close()
