@@ -38,7 +38,7 @@ def shares(name):
     with tempfile.TemporaryDirectory() as folder:
         origin = CheckpointModel(save(fixture, Path(folder)), Preprocessing(**fixture["options"]), size)
         graphs = {precision: origin.graph(size, 1, precision).SerializeToString() for precision in ("fp32", "fp16")}
-        maps = [origin.original(size)(picture)]
+        maps = [origin.reference_model(size)(picture)]
     for precision in ("fp32", "fp16"):
         session = onnxruntime.InferenceSession(graphs[precision], providers=["CPUExecutionProvider"])
         maps.append(session.run(["classes"], {"image": picture[None]})[0][0])

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model, random_images, expected_classes  # noqa: E402
+from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
@@ -268,9 +268,7 @@ def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_t
     tmp_path: Path,
 ) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see here")
-    with pytest.raises(
-        RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set"
-    ) as told:
+    with pytest.raises(RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set") as told:
         list(samples((64, 48), CLASSES, tmp_path))
     assert "--layout" not in str(told.value)
 

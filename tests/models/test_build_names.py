@@ -17,7 +17,7 @@ import cv2  # noqa: E402
 import openvino  # noqa: E402
 from command import rtseg  # noqa: E402
 from media import write_video  # noqa: E402
-from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 import rtseg as package  # noqa: E402
 

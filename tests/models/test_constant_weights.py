@@ -15,7 +15,7 @@ pytest.importorskip("openvino")
 
 import cv2  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
@@ -25,12 +25,16 @@ from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 WIDTH, HEIGHT = 64, 48
 
 
-def built_of(path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any) -> BuildResult:
+def built_of(
+    path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any
+) -> BuildResult:
     (folder / "frames").mkdir()
     cv2.imwrite(str(folder / "frames/0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
     said = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
     options = {"target": "onnx", **options}
-    return build(path, out=folder / "built", verify_on=folder / "frames", preprocessing=said, log=lines.append, **options)
+    return build(
+        path, out=folder / "built", verify_on=folder / "frames", preprocessing=said, log=lines.append, **options
+    )
 
 
 def runtime(model: Any) -> Any:

@@ -219,7 +219,9 @@ def test_valid_txt_that_names_no_picture(tmp_path: Path) -> None:
 def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> None:
     notebook(tmp_path)
     (tmp_path / "valid.txt").write_text("c.jpg\nelsewhere.png\n")
-    with pytest.raises(DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: is listed in valid\.txt"):
+    with pytest.raises(
+        DataError, match=r"has no split 'val'; there are: train \(3\); .*c\.jpg: is listed in valid\.txt"
+    ):
         open_dataset(tmp_path).pairs("val")
 
 

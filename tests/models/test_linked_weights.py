@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 import cv2  # noqa: E402
-from onnx_models import CLASSES, foreign_model, random_images, expected_classes  # noqa: E402
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.models.export.build import BuildResult, build  # noqa: E402
@@ -70,7 +70,5 @@ def test_weights_that_a_link_leads_elsewhere_are_refused(model_too: bool, tmp_pa
 def test_hard_links_which_onnx_refuses_are_called_so(tmp_path: Path) -> None:
     _with_weights_apart(tmp_path / "work")
     os.link(tmp_path / "work" / "w.bin", tmp_path / "cached")
-    with pytest.raises(
-        ModelError, match=r"m\.onnx: its weights file 'w\.bin' has hard links, .* copy the file$"
-    ):
+    with pytest.raises(ModelError, match=r"m\.onnx: its weights file 'w\.bin' has hard links, .* copy the file$"):
         built_of(tmp_path / "work" / "m.onnx", tmp_path)

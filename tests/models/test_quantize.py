@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model, random_images, expected_classes  # noqa: E402
+from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
@@ -87,7 +87,9 @@ def test_openvino_gets_an_int8_file_that_says_the_same(nncf: None, model: Path, 
     assert said["facts"]["precision"] == "int8"
     assert said["verification"]["precision"]["int8_share"] >= 0.9
     assert said["verification"]["precision"]["counted_on"] == "the layers that OpenVINO executes here"
-    assert said["verification"]["agreement"]["on"] == "data", "judged on the data set's own pictures, not on synthetic ones"
+    assert said["verification"]["agreement"]["on"] == "data", (
+        "judged on the data set's own pictures, not on synthetic ones"
+    )
     assert said["verification"]["agreement"]["frames"] == 6
     assert "INT8 (2 layers)" in done.stderr
     assert "nncf" not in done.stderr.lower()

@@ -21,7 +21,7 @@ from importer_weights import image  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
-from rtseg.models.export import onnx_adapter as onnx_source  # noqa: E402
+from rtseg.models.export import onnx_adapter  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.checkpoint_source import CheckpointModel  # noqa: E402
 from rtseg.nn import image_to_classes as contract  # noqa: E402
@@ -55,7 +55,7 @@ def test_fp16_class_map_in_onnx_runtime_and_openvino_equals_that_of_the_library(
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     by_openvino = compiled(rgb[None])[0][0]
 
-    maps = {"torch": origin.original(size)(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
+    maps = {"torch": origin.reference_model(size)(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
     for backend, class_map in maps.items():
         assert class_map.dtype == np.uint8, backend
         assert (class_map == truth).mean() >= FAMILIES[name], backend
@@ -81,8 +81,8 @@ def test_refuses_wrapper_that_disagrees_with_checkpoint(
         )
     else:
         path = save("classic-16-bilinear-odd", tmp_path)
-        original = onnx_source._before
-        monkeypatch.setattr(onnx_source, "_before", lambda *arguments: swap_channels(original, *arguments))
+        original = onnx_adapter._input_nodes
+        monkeypatch.setattr(onnx_adapter, "_input_nodes", lambda *arguments: swap_channels(original, *arguments))
     with pytest.raises(ModelError, match=r"agrees with the original on \d+\.\d+% of the pixels"):
         build(path, target="onnx", out=tmp_path / "built", size=(96, 64), verify_on=tmp_path)
     assert not list((tmp_path / "built").iterdir())

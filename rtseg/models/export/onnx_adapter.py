@@ -94,8 +94,8 @@ def to_contract(
     if precision == "fp16" and not is_half:
         model, is_half = to_half(model), True
     add_prefix(model, _PREFIX)
-    input_nodes = _before(model, layout, mean, std)
-    output_nodes = _after(model, output, size, batch)
+    input_nodes = _input_nodes(model, layout, mean, std)
+    output_nodes = _output_nodes(model, output, size, batch)
     description = ModelInfo(
         name=printable_name(path.stem.lower()),
         classes=classes,
@@ -146,7 +146,7 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
         graph.initializer.remove(tensor)
 
 
-def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
+def _input_nodes(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
     """Return nodes from `image` to the network's input: cast, layout, normalization in FP32, and cast to its precision."""
     source = image_inputs(model)[0]
     shape = (1, 3, 1, 1) if layout == "nchw" else (3,)
@@ -167,7 +167,7 @@ def _before(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[
     return nodes
 
 
-def _after(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:
+def _output_nodes(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:
     """Return nodes from the network's output to `classes`: scores as `[N, C, h, w]`, upsampling if needed, and argmax."""
     width, height = size
     rows, columns = output.size

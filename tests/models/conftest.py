@@ -1,0 +1,21 @@
+"""Fixtures for the tests of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Images to verify on: patches of all colors that the small networks distinguish."""
+    import cv2
+    from foreign_networks import HEIGHT, WIDTH
+    from onnx_models import random_images
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, image in enumerate(random_images(3, HEIGHT, WIDTH, seed=3)):
+        cv2.imwrite(str(folder / f"{i}.png"), image[:, :, ::-1])
+    return folder
