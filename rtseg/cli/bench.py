@@ -161,14 +161,14 @@ def bench(
             require_chart()
         keep_memory_flat()  # as in `rtseg video`
         keep_opencv_single()
-        encoding = OutputOptions(choose_encoder(encoder, codec), None, preset)
-        reading = InputOptions(decoder=choose_decoder(decoder))
+        output_options = OutputOptions(choose_encoder(encoder, codec), None, preset)
+        input_options = InputOptions(decoder=choose_decoder(decoder))
         log = (lambda line: None) if quiet else print_line
         models: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
             files = videos or [synthetic_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
             if tune:
-                tuned = run_tune(files[0], models, encoding, device=device, log=print_line)
+                tuned = run_tune(files[0], models, output_options, device=device, log=print_line)
                 if json_file:
                     write_json({"tuned": tuned}, json_file)
                 return
@@ -177,8 +177,8 @@ def bench(
                 models,
                 backend or ["auto"],
                 [o.parse_size(one) for one in size] if size else [None],
-                encoding,
-                reading,
+                output_options,
+                input_options,
                 device=device,
                 seconds=seconds,
                 rounds=rounds,

@@ -76,9 +76,9 @@ def demo(
             if not quiet:
                 print_line(describe(segmenter))
             style = Style(view, alpha, palette, None, legend)
-            encoding = OutputOptions(overwrite=overwrite)
+            output_options = OutputOptions(overwrite=overwrite)
             result = run_demo(
-                output, segmenter, style, encoding, size=video_size, frames=frames, seed=seed, quiet=quiet
+                output, segmenter, style, output_options, size=video_size, frames=frames, seed=seed, quiet=quiet
             )
         if stats:
             write_json(result, stats)

@@ -52,7 +52,7 @@ def run_demo(
     output: str,
     segmenter: Segmenter,
     style: Style,
-    encoding: OutputOptions,
+    output_options: OutputOptions,
     *,
     size: tuple[int, int],
     frames: int,
@@ -73,7 +73,7 @@ def run_demo(
     with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:
         source = str(Path(folder) / "synthetic-drive.mp4")
         write_video(scene, source, quiet=quiet)
-        result = process(source, output, segmenter, style, encoding, quiet=quiet, extra_sinks=[collector])
+        result = process(source, output, segmenter, style, output_options, quiet=quiet, extra_sinks=[collector])
     classes = len(segmenter.classes)
     matrix = np.zeros((classes, classes + 1), dtype=np.int64)
     for index, predicted in collector.class_maps.items():

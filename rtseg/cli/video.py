@@ -158,12 +158,12 @@ def video(
         keep_memory_flat()
         keep_opencv_single()
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
-        encoding = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
+        output_options = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
         start_seconds = o.parse_seconds(start, "--start")
         duration_seconds = o.parse_seconds(duration, "--duration")
         video_decoder = choose_decoder(decoder, with_audio=audio)
         protocols = o.parse_protocols(allow_protocols)
-        reading = InputOptions(
+        input_options = InputOptions(
             start_seconds, duration_seconds, strict, o.parse_pixels(max_pixels), protocols, video_decoder, stream
         )
         tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else print_line)
@@ -192,7 +192,7 @@ def video(
                 print_line(describe(segmenter))
             result = process_all(
                 tasks,
-                BatchOptions(segmenter, style, encoding, reading, quiet),
+                BatchOptions(segmenter, style, output_options, input_options, quiet),
                 jobs=parallel_jobs,
                 resume=resume,
                 on_item=_ResultPrinter(len(tasks), quiet).print_item,

@@ -1,7 +1,7 @@
-"""Many videos through one loaded model, one after the other or several at a time, and their sums.
+"""Batch processing of videos with one loaded model, sequentially or several at a time, and the totals.
 
-Each has its own source, overlay, sinks, statistics and fidelity report; what is shared is the model. One that can't be done
-does not stop the others.
+Each video has its own source, overlay, sinks, statistics and fidelity report; only the model is shared. A video that fails does
+not stop the others.
 """
 
 from __future__ import annotations
@@ -24,151 +24,151 @@ from rtseg.core.stats import peak_rss_mib
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.render.style import Style
-from rtseg.video.completed import NO_OUTPUT, DoneList, State, state_of
+from rtseg.video.completed import NO_OUTPUT, DoneList, FileState, state_of
 from rtseg.video.output_names import Task
 from rtseg.video.process import process
 
-CORES_A_VIDEO = 4
-"""Decoding and encoding of one video keep about as many cores busy; `--jobs auto` begins another one for each."""
+CORES_PER_VIDEO = 4
+"""Number of cores that decoding and encoding of one video use; `--jobs auto` processes one video for each such group."""
 
-_MOST_AT_ONCE = 8
+_MAX_JOBS = 8
 _JOIN_SECONDS = 20.0
-"""How long the videos in work may take to close their files after Ctrl-C."""
+"""Timeout for running videos to close their files after Ctrl-C."""
 
 Item = dict[str, Any]
-"""An input's statistics, with `error` where it failed and `skipped` where it was already done."""
+"""Statistics of one input, with `error` where it failed and `skipped` where it was already done."""
 
 
 class _Stopped(BaseException):
-    """The whole run ends: raised between two frames of a video in work."""
+    """End of the whole run; raised between two frames of a running video."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What all videos of a run share."""
+class BatchOptions:
+    """Model and options that all videos of a batch share."""
 
     segmenter: Segmenter
     style: Style
-    encoding: OutputOptions
-    reading: InputOptions
+    output_options: OutputOptions
+    input_options: InputOptions
     quiet: bool = False
 
-    def made_with(self) -> dict[str, Any]:
-        """All that decides how an output looks; see `rtseg.video.completed`."""
+    def output_settings(self) -> dict[str, Any]:
+        """Return all settings that affect the content of an output; see `rtseg.video.completed`."""
         overlay = self.style.overlay(self.segmenter.description)
-        palette = [list(color) for color in overlay.palette.colors]  # a palette's file may change under its name
-        encoding = {name: value for name, value in asdict(self.encoding).items() if name != "overwrite"}
+        palette = [list(color) for color in overlay.palette.colors]  # the content: a palette file may change
+        encoding = {name: value for name, value in asdict(self.output_options).items() if name != "overwrite"}
         part: dict[str, Any] = {
-            "start": self.reading.start,
-            "duration": self.reading.duration,
-            "strict": self.reading.strict,
+            "start": self.input_options.start,
+            "duration": self.input_options.duration,
+            "strict": self.input_options.strict,
         }
-        if self.reading.stream is not None:  # left out otherwise, so that lists of earlier versions still count
-            part["stream"] = self.reading.stream
+        if self.input_options.stream is not None:  # omitted if None: entries of earlier versions lack it
+            part["stream"] = self.input_options.stream
         return {**asdict(self.style), "palette": palette, **encoding, **part, **self.segmenter.settings()}
 
 
-def jobs_at_once(text: str, tasks: int) -> int:
-    """How many videos are done at the same time for `--jobs N|auto`.
+def parse_jobs(text: str, tasks: int) -> int:
+    """Return the number of videos to process at the same time for `--jobs N|auto`, at most `tasks`.
 
     Raises:
-        OptionError: neither a number from 1 on nor `auto`.
+        OptionError: `text` is neither an integer of 1 or more nor `auto`.
     """
     if text == "auto":
-        wanted = min(_MOST_AT_ONCE, usable_cores() // CORES_A_VIDEO)
+        jobs = min(_MAX_JOBS, usable_cores() // CORES_PER_VIDEO)
     elif text.isascii() and text.isdecimal() and int(text) >= 1:
-        wanted = int(text)
+        jobs = int(text)
     else:
-        raise OptionError(f"--jobs is '{text}'; give how many videos are done at the same time, or auto")
-    return max(1, min(wanted, tasks))
+        raise OptionError(f"--jobs is '{text}'; give the number of videos to process at the same time, or auto")
+    return max(1, min(jobs, tasks))
 
 
 def process_all(
     tasks: Sequence[Task],
-    run: Run,
+    options: BatchOptions,
     *,
     jobs: int = 1,
     resume: bool = False,
     on_item: Callable[[Item], None] = lambda _: None,
 ) -> Item:
-    """Does all videos of a run.
+    """Process all videos of a batch.
 
     Args:
-        tasks: the inputs with their outputs.
-        run: what they share.
-        jobs: how many are in work at the same time.
-        resume: leave out those whose output is already done and proven.
-        on_item: told of each as it ends, by the caller's own thread.
+        tasks: inputs with their outputs.
+        options: model and options that all videos share.
+        jobs: number of videos processed at the same time.
+        resume: skip videos whose output is complete and verified.
+        on_item: called in the calling thread with the item of each video when it ends.
 
     Returns:
         The statistics of a single video, or the totals of several with `items` in the order of `tasks`.
 
     Raises:
-        RtsegError: a single video can't be done. Of several, each such is an item with an `error`.
-        KeyboardInterrupt: all videos in work were ended, their partial files are playable.
+        RtsegError: the only video failed. Of several videos, each failed one is an item with an `error`.
+        KeyboardInterrupt: all running videos were stopped; their partial files are playable.
     """
-    done = DoneList(run.made_with())
-    before: dict[Task, State | None] = {}
+    done = DoneList(options.output_settings())
+    states_before: dict[Task, FileState | None] = {}
     stop = threading.Event()
-    begin = time.perf_counter(), time.process_time()
-    with Board(quiet=run.quiet) as board:
+    start_wall, start_cpu = time.perf_counter(), time.process_time()
+    with Board(quiet=options.quiet) as board:
 
         def work(task: Task) -> Item:
-            again = None
+            reason = None
             if resume:
                 if "-" in (task.source, task.output):
-                    raise OptionError("--resume can't tell what went through stdin or stdout before; name files")
-                again = done.why_again(task.source, task.output, task.masks)
-                if again is None:
+                    raise OptionError("--resume needs input and output files, not stdin or stdout")
+                reason = done.reason_to_process(task.source, task.output, task.masks)
+                if reason is None:
                     return {**_identity(task), "skipped": "already done"}
-            before[task] = state_of(task.source)
+            states_before[task] = state_of(task.source)
             result = process(
                 task.source,
                 task.output,
-                run.segmenter,
-                run.style,
-                run.encoding,
-                run.reading,
+                options.segmenter,
+                options.style,
+                options.output_options,
+                options.input_options,
                 masks=task.masks,
-                quiet=run.quiet,
+                quiet=options.quiet,
                 board=board,
-                on_frame=lambda: _raise_if(stop),
+                on_frame=lambda: _raise_if_stopped(stop),
             )
-            if again not in (None, NO_OUTPUT):
-                result["notes"].insert(0, f"done again: {again}")
+            if reason not in (None, NO_OUTPUT):
+                result["notes"].insert(0, f"processed again: {reason}")
             return result
 
-        def ended(task: Task, item: Item) -> None:
-            # The next run knows it: it is no input (`naming.find_inputs`) and may be replaced (`naming.unused_name`).
-            # A single file that the user named is the user's: nothing else is left beside it.
-            listed = resume or len(tasks) > 1 or task.made_up
+        def finish(task: Task, item: Item) -> None:
+            # In later runs a listed output is no input (`output_names.find_inputs`) and may be replaced
+            # (`output_names.unused_name`). No list is written next to a single output that the user named.
+            listed = resume or len(tasks) > 1 or task.auto_named
             if "fidelity" in item and listed and "-" not in (task.source, task.output) and Path(task.output).is_file():
                 try:
-                    done.note(task.source, before[task], task.output, task.masks)
+                    done.add(task.source, states_before[task], task.output, task.masks)
                 except SinkError as error:
                     item["notes"].append(str(error))
             on_item(item)
 
         if len(tasks) == 1:
             item = work(tasks[0])
-            ended(tasks[0], item)
+            finish(tasks[0], item)
             return item
-        items = _overlapped(work, tasks, jobs, stop, ended) if jobs > 1 else _in_turn(work, tasks, ended)
+        items = _run_parallel(work, tasks, jobs, stop, finish) if jobs > 1 else _run_sequential(work, tasks, finish)
     if jobs == 1:
         return totals(items)
-    return totals(items, jobs, time.perf_counter() - begin[0], time.process_time() - begin[1])
+    return totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
 
 
 def totals(
     items: Sequence[Item], jobs: int = 1, wall_seconds: float | None = None, cpu_seconds: float | None = None
 ) -> Item:
-    """Several inputs' statistics as one object: sums, and each input's own object under `items`.
+    """Return the statistics of several inputs as one object: the sums, and the object of each input under `items`.
 
     Args:
-        items: the inputs' own.
-        jobs: how many were in work at the same time.
-        wall_seconds: what the run took, where several were in work at the same time; None: the sum of what each took.
-        cpu_seconds: the same for the processors' time.
+        items: statistics of the inputs.
+        jobs: number of videos that were processed at the same time.
+        wall_seconds: wall time of the whole run; None: the sum over `items`.
+        cpu_seconds: CPU time of the whole run; None: the sum over `items`.
     """
     done = [item for item in items if "frames" in item]
     frames = {
@@ -176,7 +176,7 @@ def totals(
     }
     seconds = sum(item["seconds"] for item in done) if wall_seconds is None else wall_seconds
     cpu = sum(item["cpu_seconds"] for item in done) if cpu_seconds is None else cpu_seconds
-    told: Item = {
+    result: Item = {
         "rtseg": __version__,
         "command": "video",
         "jobs": jobs,
@@ -188,46 +188,48 @@ def totals(
         "items": list(items),
     }
     if jobs > 1:
-        told["notes"] = [
-            f"{jobs} videos at a time: seconds and fps are those of the whole run, opening and checking included; "
-            "cpu_seconds and peak_rss_mib can be told of the process alone and are null in items"
+        result["notes"] = [
+            f"{jobs} videos at a time: seconds and fps are those of the whole run, including opening and verification; "
+            "cpu_seconds and peak_rss_mib are measured for the whole process and are null in items"
         ]
-    return told
+    return result
 
 
-def _in_turn(work: Callable[[Task], Item], tasks: Sequence[Task], ended: Callable[[Task, Item], None]) -> list[Item]:
+def _run_sequential(
+    work: Callable[[Task], Item], tasks: Sequence[Task], finish: Callable[[Task, Item], None]
+) -> list[Item]:
     items = []
     for task in tasks:
         items.append(_attempt(work, task))
-        ended(task, items[-1])
+        finish(task, items[-1])
     return items
 
 
-def _overlapped(
+def _run_parallel(
     work: Callable[[Task], Item],
     tasks: Sequence[Task],
     jobs: int,
     stop: threading.Event,
-    ended: Callable[[Task, Item], None],
+    finish: Callable[[Task, Item], None],
 ) -> list[Item]:
-    """Several at a time, each in a thread that takes the next when it has ended; `ended` is called by this thread alone."""
+    """Process the tasks in `jobs` worker threads; `finish` is called in the calling thread."""
     items: list[Item] = [{} for _ in tasks]
-    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
     results: queue.SimpleQueue[tuple[int, Item] | BaseException] = queue.SimpleQueue()
-    for number in range(len(tasks)):
-        todo.put(number)
+    for index in range(len(tasks)):
+        pending.put(index)
 
-    def take() -> None:
+    def run_worker() -> None:
         try:
             while not stop.is_set():
-                number = todo.get_nowait()
-                results.put((number, _attempt(work, tasks[number])))
+                index = pending.get_nowait()
+                results.put((index, _attempt(work, tasks[index])))
         except queue.Empty:
             return
-        except BaseException as error:  # carried to the run's own thread, which raises it
+        except BaseException as error:  # raised again in the calling thread
             results.put(error)
 
-    threads = [threading.Thread(target=take, name=f"rtseg-video-{job}", daemon=True) for job in range(jobs)]
+    threads = [threading.Thread(target=run_worker, name=f"rtseg-video-{job}", daemon=True) for job in range(jobs)]
     for thread in threads:
         thread.start()
     try:
@@ -235,14 +237,14 @@ def _overlapped(
             result = results.get()
             if isinstance(result, BaseException):
                 raise result
-            number, item = result
-            items[number] = item | {name: None for name in ("cpu_seconds", "peak_rss_mib") if name in item}
-            ended(tasks[number], items[number])
+            index, item = result
+            items[index] = item | {name: None for name in ("cpu_seconds", "peak_rss_mib") if name in item}
+            finish(tasks[index], items[index])
     finally:
         stop.set()
-        latest = time.monotonic() + _JOIN_SECONDS
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in threads:
-            thread.join(max(0.0, latest - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
     return items
 
 
@@ -251,7 +253,7 @@ def _attempt(work: Callable[[Task], Item], task: Task) -> Item:
         return work(task)
     except RtsegError as error:
         return {**_identity(task), "error": str(error)}
-    except Exception as error:  # a bug: shown as what it is; the other videos are done all the same
+    except Exception as error:  # a bug: reported; the other videos are still processed
         traceback.print_exc(file=sys.stderr)
         return {**_identity(task), "error": f"a bug in rtseg: {type(error).__name__}: {error}"}
 
@@ -260,6 +262,6 @@ def _identity(task: Task) -> Item:
     return {"rtseg": __version__, "command": "video", "input": task.source, "output": task.output}
 
 
-def _raise_if(stop: threading.Event) -> None:
+def _raise_if_stopped(stop: threading.Event) -> None:
     if stop.is_set():
         raise _Stopped

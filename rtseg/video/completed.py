@@ -1,8 +1,9 @@
-"""What is already done and proven, so that `--resume` need not do it again.
+"""List of verified outputs, which `--resume` skips.
 
-Each folder of outputs has a list, `.rtseg-done.jsonl`: a line for each video that passed its fidelity check and got its name.
-A line ties the output (name, size, time of change) to its input (the same) and to all that decides how it looks. What differs
-in any of it is done again, and so is what has no line. Lines are only ever added; the last one of a name counts.
+Each output folder has a list, `.rtseg-done.jsonl`, with a line for each video that passed its fidelity check and has its final
+name. A line records name, size and modification time of output and input, and all settings that affect the output. A video
+without a line, or with a difference in any of these, is processed again. The file is append-only; for each name the last line is
+valid.
 """
 
 from __future__ import annotations
@@ -17,70 +18,70 @@ from rtseg._version import __version__
 from rtseg.core.errors import SinkError
 
 NO_OUTPUT = "there is no output yet"
-"""The one reason to process an input that needs no telling."""
+"""Reason to process an input that is not reported to the user."""
 
 LIST_NAME = ".rtseg-done.jsonl"
-"""The list in a folder of outputs."""
+"""File name of the list in an output folder."""
 
-_CLOCK_SECONDS = 2.0
-"""How far apart two times of the same change may be: some file systems round to two seconds when they are unplugged."""
+_MTIME_TOLERANCE_SECONDS = 2.0
+"""Maximum difference between two modification times of an unchanged file: some file systems (FAT) round to two seconds."""
 
-State = list[float]
-"""Size and time of change of a file; see `state_of`."""
+FileState = list[float]
+"""Size in bytes and modification time in seconds; see `state_of`."""
 
 
 class DoneList:
-    """The lists of a run's output folders.
+    """Lists of verified outputs in the output folders of a run.
 
     Args:
-        made_with: all that decides how an output looks: names and values that JSON knows.
+        settings: all settings that affect an output, by name; the values are JSON values.
     """
 
-    def __init__(self, made_with: Mapping[str, Any]) -> None:
-        self._made_with = json.loads(json.dumps(made_with))
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = json.loads(json.dumps(settings))
         self._lists: dict[Path, dict[str, Any]] = {}
 
-    def why_again(self, source: str, output: str, masks: str | None = None) -> str | None:
-        """Why an input has to be processed, for people; None: its output is done and proven.
+    def reason_to_process(self, source: str, output: str, masks: str | None = None) -> str | None:
+        """Return a human-readable reason to process an input; None if its output is complete and verified.
 
         Args:
             source: the input file.
-            output: its output file.
-            masks: where its masks belong, if they are wanted.
+            output: the output file.
+            masks: the file or folder of the masks, if masks are requested.
         """
         path = Path(output)
-        now = state_of(output)
-        if now is None:
+        state = state_of(output)
+        if state is None:
             return NO_OUTPUT
         entry = self._read(path.parent).get(path.name)
         if entry is None:
-            return f"{output} is not in the list of what is done and checked"
-        if not _same(entry.get("output_state"), now):
-            return f"{output} is not the file that was checked"
+            return f"{output} is not in the list of verified outputs"
+        if not _same(entry.get("output_state"), state):
+            return f"{output} changed after it was verified"
         if entry.get("input") != Path(source).name or not _same(entry.get("input_state"), state_of(source)):
-            return "the input is another one"
-        made_with = entry.get("made_with")
-        for name, value in self._made_with.items():
-            before = made_with.get(name) if isinstance(made_with, dict) else None
-            if before != value:
-                return f"{name} was {_short(before)}, and is {_short(value)}"
+            return "the input is not the same file"
+        old_settings = entry.get("made_with")
+        for name, value in self._settings.items():
+            old_value = old_settings.get(name) if isinstance(old_settings, dict) else None
+            if old_value != value:
+                return f"{name} was {_short(old_value)}, now {_short(value)}"
         if masks is not None and (entry.get("masks") != masks or not Path(masks).exists()):
-            return f"its masks {masks} are not there"
+            return f"its masks {masks} are missing"
         return None
 
     def is_listed(self, output: Path) -> bool:
-        """Whether a file is a result in the list of its folder, unchanged since."""
+        """Return whether a file is in the list of its folder and has not changed since."""
         entry = self._read(output.parent).get(output.name)
         return entry is not None and _same(entry.get("output_state"), state_of(str(output)))
 
-    def note(self, source: str, before: State | None, output: str, masks: str | None = None) -> None:
-        """Adds a video that was checked and has its name.
+    def add(self, source: str, state_before: FileState | None, output: str, masks: str | None = None) -> None:
+        """Append a verified output that has its final name.
 
         Args:
             source: the input file.
-            before: its `state_of` before it was read: one that changed since then is not what was processed.
-            output: its output file.
-            masks: where its masks were written, if they were.
+            state_before: `state_of` the input before it was read; a later change is not part of the output.
+            output: the output file.
+            masks: the file or folder of the masks, if there are any.
 
         Raises:
             SinkError: the list can't be written.
@@ -90,23 +91,23 @@ class DoneList:
             "output": path.name,
             "output_state": state_of(output),
             "input": Path(source).name,
-            "input_state": before,
+            "input_state": state_before,
             "masks": masks,
-            "made_with": self._made_with,
+            "made_with": self._settings,
             "rtseg": __version__,
         }
         line = json.dumps(entry, ensure_ascii=True) + "\n"
         try:
             with (path.parent / LIST_NAME).open("a+b") as file:
-                # What a kill or a full disk left of a line must not swallow this one.
-                torn = file.tell() > 0 and _last_byte(file) != b"\n"
-                file.write((b"\n" if torn else b"") + line.encode())
+                # An incomplete last line (after a kill or on a full disk) must not merge with this one.
+                incomplete = file.tell() > 0 and _last_byte(file) != b"\n"
+                file.write((b"\n" if incomplete else b"") + line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise SinkError(
-                f"{output} is done, but {path.parent / LIST_NAME} can't be written ({error.strerror}): "
-                "--resume would do it again"
+                f"{output} is complete, but {path.parent / LIST_NAME} can't be written ({error.strerror}): "
+                "--resume would process it again"
             ) from error
 
     def _read(self, folder: Path) -> dict[str, Any]:
@@ -116,38 +117,38 @@ class DoneList:
 
 
 def _entries(file: Path) -> dict[str, Any]:
-    """The last line of each output; what is no such line counts as not done."""
+    """Return the last entry of each output by its name; invalid lines are ignored."""
     try:
         lines = file.read_bytes().splitlines()
     except OSError:
-        return {}  # no list, or one that can't be read: everything is done again, and `why_again` says so
-    found: dict[str, Any] = {}
+        return {}  # no readable list: every input is processed
+    entries: dict[str, Any] = {}
     for line in lines:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get("output"), str):
-            found[entry["output"]] = entry
-    return found
+            entries[entry["output"]] = entry
+    return entries
 
 
-def state_of(file: str) -> State | None:
-    """Size in bytes and time of the last change in seconds; None: no such file."""
+def state_of(file: str) -> FileState | None:
+    """Return size in bytes and modification time in seconds of a file; None if it does not exist."""
     try:
-        facts = Path(file).stat()
+        stat = Path(file).stat()
     except OSError:
         return None
-    return [facts.st_size, facts.st_mtime]
+    return [stat.st_size, stat.st_mtime]
 
 
-def _same(before: Any, now: State | None) -> bool:
+def _same(before: Any, now: FileState | None) -> bool:
     if now is None or not isinstance(before, list) or len(before) != 2:
         return False
-    size, changed = before
-    if not isinstance(size, int) or not isinstance(changed, int | float):
+    size, modified = before
+    if not isinstance(size, int) or not isinstance(modified, int | float):
         return False
-    return size == now[0] and abs(changed - now[1]) <= _CLOCK_SECONDS
+    return size == now[0] and abs(modified - now[1]) <= _MTIME_TOLERANCE_SECONDS
 
 
 def _last_byte(file: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""`rtseg image`: pictures, one by one."""
+"""Reading, segmenting and writing of single images, for `rtseg image`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ from rtseg.core.path_conflicts import Input, Output, check_paths
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
 from rtseg.render.overlay import Overlay
-from rtseg.video.input_search import RESULT_MARK, Wanted, find_files
+from rtseg.video.input_search import RESULT_MARK, FileFilter, find_files
 from rtseg.video.output_names import unused_name
 
 WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""What is written."""
+"""Suffixes of the image formats that rtseg writes."""
 
 
 def find_images(
     patterns: Sequence[str], *, results: Sequence[str] = (), log: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
-    """The pictures that the command line names; see `rtseg.video.input_search.find_files`. Proven results carry rtseg's mark.
+    """Return the images that the command line names; see `rtseg.video.input_search.find_files`.
+
+    Results of rtseg are recognized by a mark in the file.
 
     Raises:
-        SourceError: as it says.
+        SourceError: a folder or glob has no images, a folder can't be read, or all named files are results.
     """
-    wanted = Wanted("pictures", IMAGE_SUFFIXES, is_marked_image)
-    return [Path(path) for path in find_files(patterns, wanted, results=results, log=log)]
+    images = FileFilter("images", IMAGE_SUFFIXES, is_marked_image)
+    return [Path(path) for path in find_files(patterns, images, results=results, log=log)]
 
 
 def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
-    """One output for each image: `output` itself for one image, files of the same name in the folder `output` for several.
+    """Return one output for each image: `output` for one image, files of the same name in the folder `output` for several.
 
-    Images whose format is not written become PNG.
+    Images in a format that rtseg does not write become PNG.
 
     Raises:
-        SinkError: several images but one file, two of the same name, or an output that is an input.
+        SinkError: there are several images but one output file, two outputs have the same name, or an output is an input.
     """
     if output is None:
         usual = [path.with_name(f"{path.stem}{RESULT_MARK}{_written_suffix(path)}") for path in inputs]
@@ -51,7 +53,7 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
     elif len(inputs) == 1 and not output.is_dir() and output.suffix:
         names = [output]
     elif output.suffix.lower() in WRITTEN_SUFFIXES and not output.is_dir():
-        raise SinkError(f"{len(inputs)} pictures but one output file '{output}'; name a folder instead")
+        raise SinkError(f"{len(inputs)} images but one output file '{output}'; name a folder instead")
     else:
         names = [output / f"{path.stem}{_written_suffix(path)}" for path in inputs]
     _check(inputs, [Output(str(name), str(path)) for path, name in zip(inputs, names, strict=True)])
@@ -59,11 +61,11 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
 
 
 def name_masks(inputs: Sequence[Path], folder: Path) -> list[Path]:
-    """The class map of each image: `FOLDER/NAME.png`.
+    """Return the file of each image's class map: `FOLDER/NAME.png`.
 
     Raises:
-        SinkError: `folder` is a file, two would get the same name, one would replace an input, or a file that rtseg did not
-            write.
+        SinkError: `folder` is a file, two class maps have the same name, or one would replace an input or a file that rtseg
+            did not write.
     """
     if folder.exists() and not folder.is_dir():
         raise SinkError(f"{folder} is a file; --masks takes a folder here")
@@ -82,27 +84,27 @@ def _written_suffix(path: Path) -> str:
 
 
 def check_suffix(path: Path) -> None:
-    """Checks that a picture can be written under a name.
+    """Check that an image can be written under a name.
 
     Raises:
-        SinkError: its ending is none of `WRITTEN_SUFFIXES`.
+        SinkError: the suffix is not in `WRITTEN_SUFFIXES`.
     """
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise SinkError(f"'{path}': pictures are written as {', '.join(sorted(WRITTEN_SUFFIXES))}, not '{path.suffix}'")
+        raise SinkError(f"'{path}': images are written as {', '.join(sorted(WRITTEN_SUFFIXES))}, not '{path.suffix}'")
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """A picture as uint8 `[H, W, 3]`, RGB, upright as its EXIF orientation says; alpha is ignored, 16 bits become 8.
+    """Read an image as uint8 `[H, W, 3]`, RGB, upright by its EXIF orientation. Alpha is ignored; 16 bits become 8.
 
     Raises:
-        SourceError: missing, a folder, not a picture, or too large to be one.
+        SourceError: the file is missing, is a folder, is not an image, or has too many pixels.
     """
     if path.is_dir():
-        raise SourceError(f"'{path}' is a folder, not a picture")
+        raise SourceError(f"'{path}' is a folder, not an image")
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     except FileNotFoundError:
-        raise SourceError(f"no picture '{path}'") from None
+        raise SourceError(f"no image '{path}'") from None
     except OSError as error:
         raise SourceError(f"'{path}' can't be read: {error.strerror}") from error
     try:
@@ -110,21 +112,19 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     except cv2.error as error:
         raise SourceError(f"'{path}' can't be decoded: {error.err}") from error
     if bgr is None:
-        raise SourceError(
-            f"'{path}' is not a picture that can be read (JPEG, PNG, WebP, BMP, TIFF and others), or is damaged"
-        )
+        raise SourceError(f"'{path}' is not a readable image (JPEG, PNG, WebP, BMP, TIFF and others), or is damaged")
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
 def frame_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
-    """The frames of a video, or the pictures of a folder in the order of their names, uint8 `[H, W, 3]`, RGB.
+    """Yield the frames of a video, or the images of a folder sorted by name, as uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        SourceError: it can't be read.
+        SourceError: the file or folder can't be read.
     """
     if path.is_dir():
-        for picture in find_images([str(path)]):
-            yield read_image(picture)
+        for image in find_images([str(path)]):
+            yield read_image(image)
         return
     source = open_source(str(path))
     try:
@@ -135,20 +135,23 @@ def frame_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
         source.close()
 
 
-def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = False) -> None:
-    """Writes uint8 `[H, W, 3]` RGB or `[H, W]` in the format of the suffix; the file appears whole or not at all.
+def write_image(path: Path, image: npt.NDArray[np.uint8], *, mark: bool = False) -> None:
+    """Write an image in the format of the file's suffix. The file is complete or not written at all.
 
-    With `mark` the file says that it is a result of rtseg, which is never an input found in a folder.
+    Args:
+        path: the file.
+        image: uint8 `[H, W, 3]` RGB or `[H, W]`.
+        mark: whether to mark the file as a result of rtseg; marked files in folders are not inputs.
 
     Raises:
-        SinkError: an unknown suffix, or the file can't be written.
+        SinkError: the suffix is unknown, or the file can't be written.
     """
     check_suffix(path)
     try:
-        done, data = cv2.imencode(path.suffix.lower(), picture[:, :, ::-1] if picture.ndim == 3 else picture)
+        success, data = cv2.imencode(path.suffix.lower(), image[:, :, ::-1] if image.ndim == 3 else image)
     except cv2.error as error:
         raise SinkError(f"'{path}' can't be encoded: {error.err}") from error
-    if not done:
+    if not success:
         raise SinkError(f"'{path}' can't be encoded as {path.suffix}")
     write_whole(path, mark_image(data.tobytes()) if mark else data.tobytes())
 
@@ -156,32 +159,41 @@ def write_image(path: Path, picture: npt.NDArray[np.uint8], *, mark: bool = Fals
 def process_image(
     path: Path, output: Path, segmenter: Segmenter, overlay: Overlay, *, masks: Path | None = None
 ) -> ClassMap:
-    """Segments one picture and writes it colored, and its class indices as `masks/NAME.png` where asked.
+    """Segment one image and write the rendered result and, with `masks`, the class indices.
 
-    (`name_images` and `name_masks` check before that nothing of the user's is replaced.)
+    Existing files are replaced: call `name_images` and `name_masks` first, which protect the user's files.
+
+    Args:
+        path: the image.
+        output: file of the rendered image.
+        segmenter: the loaded model.
+        overlay: rendering of the classes.
+        masks: folder of the class indices, written as `NAME.png`; None: not written.
 
     Returns:
-        The class map at the picture's size, uint8 `[H, W]`.
+        The class map at the image's size, uint8 `[H, W]`.
 
     Raises:
-        SourceError, SinkError, BackendError: as they say.
+        SourceError: the image can't be read.
+        SinkError: an output can't be written.
+        BackendError: inference failed.
     """
     frame = rgb_frame(read_image(path))
-    part = segmenter.segment(frame)
-    rendered = SegmentedFrame(frame, part, overlay.apply(frame, part)).rendered
-    classes = resize_classes(part, frame.width, frame.height)
+    network_classes = segmenter.segment(frame)
+    rendered = SegmentedFrame(frame, network_classes, overlay.apply(frame, network_classes)).rendered
+    classes = resize_classes(network_classes, frame.width, frame.height)
     if masks is not None:
-        kept = (
+        mask = (
             classes
             if overlay.only is None
             else np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
         )
-        write_image(masks / f"{path.stem}.png", kept, mark=True)
+        write_image(masks / f"{path.stem}.png", mask, mark=True)
     write_image(output, frame_rgb(rendered), mark=True)
     return classes
 
 
 def frame_rgb(frame: Frame) -> npt.NDArray[np.uint8]:
-    """A frame of planar RGB as uint8 `[H, W, 3]`."""
+    """Return a frame of planar RGB as uint8 `[H, W, 3]`."""
     green, blue, red = frame.planes
     return np.stack([red, green, blue], axis=2)

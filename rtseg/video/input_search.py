@@ -1,4 +1,4 @@
-"""Which files a command line names: files, what is in folders, what globs match; rtseg's own results are no inputs."""
+"""Search for the input files that a command line names: files, folders and globs, without rtseg's own results."""
 
 from __future__ import annotations
 
@@ -18,140 +18,150 @@ _SIDECAR_SUFFIXES = frozenset({
     ".srt", ".vtt", ".ass", ".ssa", ".sub", ".idx", ".json", ".jsonl", ".xml", ".nfo", ".gpx", ".fit", ".kml", ".nmea",
     ".gps", ".thm", ".lrv", ".lrf", ".xmp", ".aae", ".cpi",
 })  # fmt: skip
-"""What cameras and programs put next to videos, and the small copies that cameras make of them (.lrv, .lrf): left out of a
-folder without a line."""
+"""Metadata files next to videos, and low-resolution copies of them by cameras (.lrv, .lrf): skipped in folders without a
+message."""
 
-_NOT_THE_USERS = frozenset({
+_SYSTEM_NAMES = frozenset({
     "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "__macosx", "lost+found", "thumbs.db", "desktop.ini",
     "#snapshot", "@recently-snapshot", "system volume information",
 })  # fmt: skip
-"""Files and folders that operating systems and network disks make, in lower case; those that begin with a dot are too."""
+"""Files and folders of operating systems and network disks, in lower case. Names that begin with a dot count as well."""
 
 RESULT_MARK = ".rtseg"
-"""Stands before the ending of an output that lies beside its input."""
+"""Part of an output's file name before the suffix, if the output is in the folder of its input."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is looked for."""
+class FileFilter:
+    """Selection of input files."""
 
-    what: str
-    """`videos` or `pictures`."""
+    label: str
+    """`videos` or `images`, for messages."""
 
     suffixes: Collection[str]
-    """Endings of inputs, in lower case, by which files in a folder are chosen."""
+    """Suffixes of inputs in folders, in lower case."""
 
-    is_own: Callable[[Path], bool]
-    """Whether it is proven that rtseg wrote a file."""
+    is_result: Callable[[Path], bool]
+    """Return whether a file is a verified result of rtseg."""
 
 
-class _LeftOut:
-    """Results among what was found: those that are proven, and files that only have the name of one."""
+class _SkippedResults:
+    """Skipped files: verified results, and files with the name of a result."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._own: list[Path] = []
-        self._alike: list[Path] = []
+    def __init__(self, file_filter: FileFilter) -> None:
+        self._filter = file_filter
+        self._verified: list[Path] = []
+        self._by_name: list[Path] = []
 
-    def takes(self, path: Path, *, named: bool = False) -> bool:
-        """Whether a file is left out; one that the user named is only where it is proven."""
-        if self._wanted.is_own(path):
-            self._own.append(path)
+    def skip(self, path: Path, *, named: bool = False) -> bool:
+        """Return whether to skip a file, and record it if so.
+
+        Args:
+            path: the file.
+            named: whether the user named it; then only a verified result is skipped.
+        """
+        if self._filter.is_result(path):
+            self._verified.append(path)
         elif not named and (is_partial_name(path.name) or path.stem.endswith(RESULT_MARK)):
-            self._alike.append(path)
+            self._by_name.append(path)
         else:
             return False
         return True
 
-    def told(self) -> list[str]:
-        """For people: how many of each, and their names where it is only the name."""
-        told = [f"{_counted(len(self._own), 'result')} of rtseg"] if self._own else []
-        if self._alike:
-            like = "a result" if len(self._alike) == 1 else "results"
-            told.append(f"{_counted(len(self._alike), 'file')} named like {like} of rtseg ({_names(self._alike)})")
-        return told
+    def describe(self) -> list[str]:
+        """Return human-readable counts, with file names for files that are skipped by their name."""
+        parts = [f"{_count(len(self._verified), 'result')} of rtseg"] if self._verified else []
+        if self._by_name:
+            like = "a result" if len(self._by_name) == 1 else "results"
+            parts.append(f"{_count(len(self._by_name), 'file')} named like {like} of rtseg ({_names(self._by_name)})")
+        return parts
 
 
 def find_files(
     patterns: Sequence[str],
-    wanted: Wanted,
+    file_filter: FileFilter,
     *,
     results: Sequence[str] = (),
     log: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
-    """Files that the command line names: files as they are, folders searched, globs expanded, `-` for stdin.
+    """Return the input files that the command line names: files, files in folders, matches of globs, `-` for stdin.
 
-    Of folders and globs are left out: rtseg's own results, files that are named like them (`NAME.rtseg.EXT`, partial files),
-    what is in `results`, and what operating systems leave behind (`is_system_file`). Of several names, as a shell makes of a
-    glob, rtseg's own results are left out, and so is what a camera puts beside a video under its name (`.thm`, `.lrv`). A single
-    file is what the user asked for.
+    In folders and globs these are skipped: verified results of rtseg, files with the name of a result (`NAME.rtseg.EXT`, partial
+    files), files in `results`, and system files (`is_system_file`). Among several named files (such as a glob that the shell
+    expanded), verified results and the sidecar files of a video (`.thm`, `.lrv`) are skipped. A single named file is never
+    skipped.
 
     Args:
-        patterns: as the user wrote them.
-        wanted: what is looked for.
-        results: folders of this run's outputs; those below what is searched hold no inputs.
-        log: called with a line for each folder of which something is left out, and one for all else that is.
+        patterns: names as the user wrote them.
+        file_filter: selection of input files.
+        results: output folders of this run; they contain no inputs.
+        log: called with one line for each folder with skipped files, and one for all other skipped files.
 
     Raises:
-        SourceError: nothing matches one of them, a folder can't be read, or all that is named are results.
+        SourceError: a glob matches no input, a folder can't be read, a folder contains no input, or all named files are
+            results.
     """
     found: list[str] = []
-    named = _LeftOut(wanted)
+    skipped_named = _SkippedResults(file_filter)
     for pattern in patterns:
-        kind = None if pattern == "-" else kind_of(pattern)
+        kind = None if pattern == "-" else path_kind(pattern)
         if kind == "folder":
-            found += [str(path) for path in _find_in_folder(pattern, wanted, results, log)]
+            found += [str(path) for path in _find_in_folder(pattern, file_filter, results, log)]
         elif kind is None and glob.has_magic(pattern):
             matches = expand_glob(pattern, results)
-            left_out = _LeftOut(wanted)
-            inside = [match for match in matches if not left_out.takes(Path(match))]
-            if not inside:
-                but = f" but {', '.join(left_out.told())}" if matches else ""
+            skipped = _SkippedResults(file_filter)
+            inputs = [match for match in matches if not skipped.skip(Path(match))]
+            if not inputs:
+                but = f" but {', '.join(skipped.describe())}" if matches else ""
                 raise SourceError(f"nothing matches '{redacted_name(pattern)}'{but}")
-            if matches != inside:
-                log(f"{printable_name(redacted_name(pattern))}: left out {', '.join(left_out.told())}")
-            found += inside
-        elif kind is None or len(patterns) == 1 or not named.takes(Path(pattern), named=True):
-            found.append(pattern)  # if it is nothing, the source says what is wrong with it
-    videos = {Path(path).with_suffix("") for path in found if Path(path).suffix.lower() in wanted.suffixes}
+            if matches != inputs:
+                log(f"{printable_name(redacted_name(pattern))}: left out {', '.join(skipped.describe())}")
+            found += inputs
+        elif kind is None or len(patterns) == 1 or not skipped_named.skip(Path(pattern), named=True):
+            found.append(pattern)  # for a missing file, opening it raises the error
+    videos = {Path(path).with_suffix("") for path in found if Path(path).suffix.lower() in file_filter.suffixes}
     sidecars = [path for path in found if _is_sidecar(path) and Path(path).with_suffix("") in videos]
     if sidecars:
-        log(f"left out {_counted(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
+        log(f"left out {_count(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
         found = [path for path in found if path not in sidecars]
-    if told := ", ".join(named.told()):
+    if skipped_text := ", ".join(skipped_named.describe()):
         if not found:
             raise SourceError(
-                f"no {wanted.what} but {told}, which are no inputs; name a single one to use it as an input"
+                f"no {file_filter.label} but {skipped_text}, which are no inputs; name a single one to use it as an input"
             )
-        log(f"left out {told}")
+        log(f"left out {skipped_text}")
     return list({Path(path).absolute() if path != "-" else path: path for path in reversed(found)}.values())[::-1]
 
 
 def expand_glob(pattern: str, results: Sequence[str] = ()) -> list[str]:
-    """The files that a glob matches, in order, without system files and what is in folders of results below its fixed part."""
+    """Return the files that a glob matches, sorted, without system files and files in the folders `results`."""
     base = Path(pattern)
     while glob.has_magic(str(base)):
         base = base.parent
     matches = []
     for match in sorted(glob.glob(pattern, recursive=True)):
-        inner = Path(os.path.relpath(match, base))
-        if kind_of(match) == "file" and not any(is_system_file(part) for part in inner.parts[:-1]):
+        relative = Path(os.path.relpath(match, base))
+        if path_kind(match) == "file" and not any(is_system_file(part) for part in relative.parts[:-1]):
             matches.append(match)
-    below = [os.path.realpath(folder) for folder in results]
-    below = [folder for folder in below if Path(os.path.realpath(base)) in Path(folder).parents]
-    return [match for match in matches if not any(Path(os.path.realpath(match)).is_relative_to(each) for each in below)]
+    excluded = [os.path.realpath(folder) for folder in results]
+    excluded = [folder for folder in excluded if Path(os.path.realpath(base)) in Path(folder).parents]
+    return [
+        match
+        for match in matches
+        if not any(Path(os.path.realpath(match)).is_relative_to(folder) for folder in excluded)
+    ]
 
 
 def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
-    """The user's files in a folder, or the folders in it, sorted by name, without those of an operating system.
+    """Return the files (or the subfolders) of a folder, sorted by name, without system files.
 
     Raises:
-        SourceError: it can't be read.
+        SourceError: the folder can't be read.
     """
     try:
         with os.scandir(folder) as entries:
-            fitting = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
-            names = sorted(entry.name for entry in fitting if not is_system_file(entry.name))
+            matching = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
+            names = sorted(entry.name for entry in matching if not is_system_file(entry.name))
     except OSError as error:
         raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
     return [Path(folder) / name for name in names]
@@ -162,43 +172,45 @@ def _is_sidecar(path: str) -> bool:
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or made by an operating system: `._a.mp4`, `Thumbs.db`, `@eaDir`."""
-    return name.startswith(".") or name.lower() in _NOT_THE_USERS
+    """Return whether a file or folder is hidden or created by an operating system: `._a.mp4`, `Thumbs.db`, `@eaDir`."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def _find_in_folder(folder: str, wanted: Wanted, results: Sequence[str], log: Callable[[str], None]) -> list[Path]:
-    """The files in a folder that are inputs, not those in folders in it; what else is in it is said in one line.
+def _find_in_folder(
+    folder: str, file_filter: FileFilter, results: Sequence[str], log: Callable[[str], None]
+) -> list[Path]:
+    """Return the inputs in a folder, without its subfolders, and log one line about everything that is skipped.
 
     Raises:
-        SourceError: it can't be read, or there is none.
+        SourceError: the folder can't be read or contains no input.
     """
-    inside = list_folder(folder)
-    earlier = _LeftOut(wanted)
-    fitting = [path for path in inside if path.suffix.lower() in wanted.suffixes]
-    found = [path for path in fitting if not earlier.takes(path)]
-    others = [path.suffix.lower() for path in inside if path.suffix.lower() not in wanted.suffixes]
+    files = list_folder(folder)
+    skipped = _SkippedResults(file_filter)
+    matching = [path for path in files if path.suffix.lower() in file_filter.suffixes]
+    found = [path for path in matching if not skipped.skip(path)]
+    others = [path.suffix.lower() for path in files if path.suffix.lower() not in file_filter.suffixes]
     endings = Counter(ending or "no ending" for ending in others if ending not in _SIDECAR_SUFFIXES)
-    named = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
+    ending_counts = ", ".join(f"{printable_name(ending)} {count}" for ending, count in endings.most_common())
     left_out = []
     if endings:
-        left_out.append(f"{_counted(endings.total(), 'file')} with other endings ({named})")
+        left_out.append(f"{_count(endings.total(), 'file')} with other endings ({ending_counts})")
         if sidecars := len(others) - endings.total():
-            left_out.append(_counted(sidecars, "sidecar file"))
-    own = {os.path.realpath(result) for result in results}
-    folders = [path for path in list_folder(folder, folders=True) if os.path.realpath(path) not in own]
+            left_out.append(_count(sidecars, "sidecar file"))
+    result_folders = {os.path.realpath(result) for result in results}
+    folders = [path for path in list_folder(folder, folders=True) if os.path.realpath(path) not in result_folders]
     if folders:
-        left_out.append(f"{_counted(len(folders), 'folder')} ({_names(folders)})")
-    left_out += earlier.told()
+        left_out.append(f"{_count(len(folders), 'folder')} ({_names(folders)})")
+    left_out += skipped.describe()
     if not found:
-        there = f"; it holds {', '.join(left_out)}" if left_out else ""
-        endings_looked_for = ", ".join(sorted(wanted.suffixes))
-        raise SourceError(f"no {wanted.what} in the folder '{folder}'{there} ({endings_looked_for} are looked for)")
+        contents = f"; it contains {', '.join(left_out)}" if left_out else ""
+        suffixes = ", ".join(sorted(file_filter.suffixes))
+        raise SourceError(f"no {file_filter.label} in the folder '{folder}'{contents} (supported endings: {suffixes})")
     if left_out:
         log(f"{printable_name(folder)}: left out {', '.join(left_out)}")
     return found
 
 
-def _counted(count: int, what: str) -> str:
+def _count(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
@@ -206,8 +218,8 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(printable_name(path.name) for path in paths[:3]) + ", …" * (len(paths) > 3)
 
 
-def kind_of(path: str) -> str | None:
-    """`file` or `folder`; None: nothing, something else, or a name that no file can have."""
+def path_kind(path: str) -> str | None:
+    """Return `file` or `folder`; None if the path does not exist, is something else, or is not a valid name."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the command line names: the videos that go in, and where each comes out."""
+"""Inputs and output names of the videos that a command line names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rtseg.core.path_conflicts import Input, Output, check_paths, is_mask_video
 from rtseg.core.secrets import redacted_url
 from rtseg.io.inputs.safe_open import VIDEO_SUFFIXES
 from rtseg.video.completed import DoneList
-from rtseg.video.input_search import RESULT_MARK, Wanted, find_files, kind_of
+from rtseg.video.input_search import RESULT_MARK, FileFilter, find_files, path_kind
 
-_KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"})
-"""Containers that rtseg writes too; for others it writes MP4."""
+_OUTPUT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"})
+"""Containers of inputs that are kept for the output; the output of any other is MP4."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One video to do."""
+    """A video to process."""
 
     source: str
     """The input, `-` for stdin."""
@@ -31,27 +31,28 @@ class Task:
     """The output, `-` for stdout."""
 
     masks: str | None = None
-    """Where its class indices go, if anywhere."""
+    """File or folder of the class indices; None: not written."""
 
-    made_up: bool = False
-    """Whether rtseg chose the output's name; False: the user did."""
+    auto_named: bool = False
+    """True if rtseg, not the user, chose the name of the output."""
 
 
 def name_tasks(
     inputs: Sequence[str], output: str | None, masks: str | None = None, log: Callable[[str], None] = lambda _: None
 ) -> list[Task]:
-    """The videos that the command line names, each with its own output.
+    """Return the videos that the command line names, each with its output.
 
     Args:
         inputs: files, folders, globs, `-`.
-        output: a file for one input, a folder for several; None: beside each input.
-        masks: where masks go: a file or folder for one input; for several a folder with a folder for each.
-        log: called with a line for each folder of which files are left out.
+        output: a file for one input, a folder for several; None: next to each input.
+        masks: a file or folder for one input; for several a folder, with a subfolder for each input.
+        log: called with a line for each folder with skipped files.
 
     Raises:
-        SourceError: nothing matches one of them.
-        SinkError: no folder to put several outputs in, two that would get the same name, or one that would replace an input.
-        OptionError: masks of several inputs can't go to one file.
+        SourceError: an input is a URL, a folder or glob has no videos, or all named files are results.
+        SinkError: there are several outputs but no folder, two outputs have the same name, or an output would replace an
+            input.
+        OptionError: `masks` is one file but there are several inputs.
     """
     found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], log=log)
     group = len(inputs) > 1 or any(map(_is_group, inputs))
@@ -63,27 +64,27 @@ def name_tasks(
         raise OptionError(f"--masks is one file '{masks}', but there are {len(found)} inputs; name a folder")
     folders = [str(Path(masks) / Path(target).stem) for target in outputs]
     check_paths((), [Output(*names) for names in zip(folders, found, strict=True)])
-    return [Task(*names, made_up=True) for names in zip(found, outputs, folders, strict=True)]
+    return [Task(*names, auto_named=True) for names in zip(found, outputs, folders, strict=True)]
 
 
 def find_inputs(
     patterns: Sequence[str], *, results: Sequence[str] = (), log: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """The videos that the command line names; see `rtseg.video.input_search.find_files`.
+    """Return the videos that the command line names; see `rtseg.video.input_search.find_files`.
 
     Raises:
-        SourceError: as it says; or a URL.
+        SourceError: an input is a URL, a folder or glob has no videos, or all named files are results.
     """
     for pattern in patterns:
-        if "://" in pattern and kind_of(pattern) != "file":
+        if "://" in pattern and path_kind(pattern) != "file":
             address = redacted_url(pattern)
             raise SourceError(
                 f"'{address}' is a URL, and `rtseg video` reads files: download it first, "
                 f"or use `rtseg live --url {address} --record FILE`"
             )
     done = DoneList({})
-    wanted = Wanted("videos", VIDEO_SUFFIXES, lambda path: done.is_listed(path) or is_mask_video(path))
-    return find_files(patterns, wanted, results=results, log=log)
+    videos = FileFilter("videos", VIDEO_SUFFIXES, lambda path: done.is_listed(path) or is_mask_video(path))
+    return find_files(patterns, videos, results=results, log=log)
 
 
 def name_outputs(
@@ -93,37 +94,38 @@ def name_outputs(
     into_folder: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
-    """One output for each input: `output` itself for one input, files in the folder `output` for several.
+    """Return one output for each input: `output` for one input, files in the folder `output` for several.
 
     Args:
         inputs: the input files.
-        output: as the user wrote it; None: beside each input, under a name that replaces nothing but an earlier result.
-        into_folder: `output` is a folder for one input too.
-        log: called with a line for each output that gets another name because the usual one is taken.
+        output: as the user wrote it; None: next to each input, with a name that replaces only an earlier result.
+        into_folder: whether `output` is a folder for one input too.
+        log: called with a line for each output whose usual name is taken.
 
     Raises:
-        SinkError: several inputs but no folder to put them in, two that would get the same name, or one that would replace
-            an input.
+        SinkError: there are several inputs but no folder, two outputs have the same name, or an output would replace an
+            input.
+        OptionError: the input is stdin and there is no output name.
     """
     if output is None:
-        names = _beside(inputs, log)
-    elif len(inputs) == 1 and not into_folder and kind_of(output) != "folder" and not output.endswith(("/", os.sep)):
+        names = _names_next_to_inputs(inputs, log)
+    elif len(inputs) == 1 and not into_folder and path_kind(output) != "folder" and not output.endswith(("/", os.sep)):
         names = [output]
     else:
-        names = _inside(inputs, output)
+        names = _names_in_folder(inputs, output)
     check_paths(map(Input, inputs), [Output(name, path) for path, name in zip(inputs, names, strict=True)])
     if output is not None and names != [output]:
         try:
             Path(output).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SinkError(f"the output folder '{output}' can't be made: {error.strerror}") from error
+            raise SinkError(f"the output folder '{output}' can't be created: {error.strerror}") from error
     return names
 
 
-def _inside(inputs: Sequence[str], folder: str) -> list[str]:
+def _names_in_folder(inputs: Sequence[str], folder: str) -> list[str]:
     if folder == "-":
-        raise SinkError(f"{len(inputs)} inputs can't go to standard output together; name a folder with -o")
-    if len(inputs) > 1 and kind_of(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
+        raise SinkError(f"{len(inputs)} inputs can't be written to standard output; name a folder with -o")
+    if len(inputs) > 1 and path_kind(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
         raise SinkError(
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
@@ -131,44 +133,46 @@ def _inside(inputs: Sequence[str], folder: str) -> list[str]:
 
 
 def _is_group(pattern: str) -> bool:
-    """Whether an input stands for any number of files: a folder or a glob."""
-    return pattern != "-" and (kind_of(pattern) == "folder" or (kind_of(pattern) is None and glob.has_magic(pattern)))
+    """Return whether an input is a folder or a glob."""
+    return pattern != "-" and (
+        path_kind(pattern) == "folder" or (path_kind(pattern) is None and glob.has_magic(pattern))
+    )
 
 
 def _is_file_name(output: str) -> bool:
-    """Whether an output for the videos of a folder is one file: a video's ending, or standard output."""
-    is_folder = kind_of(output) == "folder" or output.endswith(("/", os.sep))
+    """Return whether an output is one file: it has the suffix of a video, or is standard output."""
+    is_folder = path_kind(output) == "folder" or output.endswith(("/", os.sep))
     return output == "-" or (not is_folder and Path(output).suffix.lower() in VIDEO_SUFFIXES)
 
 
-def unused_name(path: Path, is_own: Callable[[Path], bool] = lambda _: False) -> Path:
-    """A name for an output that the user did not name: `path`, or where that would replace something `NAME-2.EXT` and so on.
+def unused_name(path: Path, is_result: Callable[[Path], bool] = lambda _: False) -> Path:
+    """Return the first name of `NAME.EXT`, `NAME-2.EXT`, `NAME-3.EXT` and so on that is unused or an earlier result.
 
     Args:
-        path: the usual name; the mark of `NAME.rtseg.EXT` stays at its place: `NAME-2.rtseg.EXT`.
-        is_own: whether an existing file is an earlier result, which may be replaced.
+        path: the usual name. `NAME.rtseg.EXT` becomes `NAME-2.rtseg.EXT`.
+        is_result: return whether an existing file is an earlier result, which may be replaced.
     """
     mark = RESULT_MARK if path.stem.endswith(RESULT_MARK) else ""
     stem = path.stem.removesuffix(mark)
     names = chain([path], (path.with_name(f"{stem}-{number}{mark}{path.suffix}") for number in count(2)))
-    return next(name for name in names if not os.path.lexists(name) or is_own(name))
+    return next(name for name in names if not os.path.lexists(name) or is_result(name))
 
 
-def _beside(inputs: Sequence[str], log: Callable[[str], None]) -> list[str]:
+def _names_next_to_inputs(inputs: Sequence[str], log: Callable[[str], None]) -> list[str]:
     done = DoneList({})
     names: list[Path] = []
     for path in inputs:
         if path == "-":
-            raise OptionError("input from stdin has no name to call the output after; name it with -o")
+            raise OptionError("input from stdin has no file name; name the output with -o")
         usual = Path(str(Path(path).with_suffix("")) + RESULT_MARK + _suffix(path))
         names.append(unused_name(usual, done.is_listed))
         if os.path.lexists(usual) and names[-1] != usual:
-            kept, name = printable_name(str(usual)), printable_name(str(names[-1]))
-            log(f"{kept} exists and is not known as a result of rtseg: it is left as it is, the output is {name}")
+            existing, name = printable_name(str(usual)), printable_name(str(names[-1]))
+            log(f"{existing} exists and is not a known result of rtseg: it is kept, the output is {name}")
     return [str(name) for name in names]
 
 
 def _suffix(path: str) -> str:
-    """The input's container where rtseg writes it, else MP4."""
+    """Return the suffix of the input if its container is kept for the output, else `.mp4`."""
     suffix = Path(path).suffix.lower()
-    return suffix if suffix in _KEPT_SUFFIXES else ".mp4"
+    return suffix if suffix in _OUTPUT_SUFFIXES else ".mp4"

@@ -1,4 +1,4 @@
-"""`rtseg video`: one file through the road, checked against what went in before it gets its name."""
+"""Processing of one video file: decode, segment, render and encode, then verify the output against the input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rtseg.io.outputs import Sink
 from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
-from rtseg.pipeline.gpu_path import FramePath, idle_decoder, open_gpu_source
+from rtseg.pipeline.gpu_path import FramePath, open_gpu_source, unused_gpu_decoder_note
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
 from rtseg.video.verify import InputFile, Recorder, compare
@@ -34,8 +34,8 @@ def process(
     output: str,
     segmenter: Segmenter,
     style: Style,
-    encoding: OutputOptions,
-    reading: InputOptions | None = None,
+    output_options: OutputOptions,
+    input_options: InputOptions | None = None,
     *,
     masks: str | None = None,
     quiet: bool = False,
@@ -44,58 +44,63 @@ def process(
     board: Board | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Takes one video through the road and checks the result against what went in.
+    """Process one video and verify the output against the input.
+
+    The output has its final name only if it passes the verification.
 
     Args:
         source_name: file, or `-` for stdin.
         output: file, or `-` for stdout.
         segmenter: the loaded model.
-        look: how it is shown.
-        encoding: how it is written.
-        reading: how the input is read; None: all of it.
-        masks: where class indices go, if anywhere.
-        quiet: no progress.
-        threads: False runs all stages one after the other.
-        extra_sinks: take the frames too.
-        board: where progress is shown beside that of others.
-        on_frame: called after each frame; what it raises ends the run.
+        style: rendering options.
+        output_options: encoding options.
+        input_options: decoding options; None: the defaults, which read the whole file.
+        masks: file or folder of the class indices; None: not written.
+        quiet: whether to hide the progress.
+        threads: whether to run the stages concurrently; False runs them one after the other.
+        extra_sinks: additional sinks of the frames.
+        board: progress display that is shared with other videos.
+        on_frame: called after each frame; an exception from it ends the run.
 
     Returns:
         The statistics, as `--stats` writes them.
 
     Raises:
-        SourceError, SinkError, BackendError, OptionError: as they say.
-        FidelityError: what came out is not what went in; it stays under its `.partial` name.
+        SourceError: the input can't be opened or read.
+        SinkError: an output can't be written, or would replace a file that it must not replace.
+        BackendError: inference failed.
+        OptionError: an option is invalid or does not apply to the model.
+        FidelityError: the output does not match the input; it keeps its `.partial` name.
     """
-    side = [] if masks is None else [mask_output(masks)]
-    check_paths([Input(source_name)], [Output(output, "-o"), *side], overwrite=encoding.overwrite)
+    mask_outputs = [] if masks is None else [mask_output(masks)]
+    check_paths([Input(source_name)], [Output(output, "-o"), *mask_outputs], overwrite=output_options.overwrite)
     overlay = style.overlay(segmenter.description)
     stats = Stats(segmenter.classes)
-    reading = reading or InputOptions()
-    source, why_not = open_gpu_source(source_name, segmenter, overlay, **asdict(reading))
+    input_options = input_options or InputOptions()
+    source, cpu_reason = open_gpu_source(source_name, segmenter, overlay, **asdict(input_options))
     frame_path: FramePath | None = None
     sinks: list[Sink] = []
     telemetry = TelemetryMonitor()
     recorder = Recorder(source.info)
     try:
         size = overlay.output_size(source.info.width, source.info.height)
-        video = open_output(output, source.info, size, encoding, reading.strict)
+        video = open_output(output, source.info, size, output_options, input_options.strict)
         sinks.append(video)
         if masks is not None:
             sinks.append(
                 open_mask_sink(
-                    masks, source.info, only=overlay.only, classes=segmenter.classes, overwrite=encoding.overwrite
+                    masks, source.info, only=overlay.only, classes=segmenter.classes, overwrite=output_options.overwrite
                 )
             )
         sinks += extra_sinks
         pixel_aspect = float(source.info.sample_aspect_ratio)
-        smoothing = segmenter.smoothing()
+        smoothing = segmenter.new_smoothing()
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
-        frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, why_not=why_not)
+        frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, cpu_reason=cpu_reason)
         stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
 
-            def left(_: SegmentedFrame) -> None:
+            def after_frame(_: SegmentedFrame) -> None:
                 progress.advance()
                 telemetry.poll()
                 if on_frame:
@@ -108,23 +113,23 @@ def process(
                 sinks,
                 stats,
                 observer=recorder,
-                on_frame=left,
+                on_frame=after_frame,
                 threads=threads,
                 streams=frame_path.streams,
             )
         written = video.finish()
-        stats.stop()  # the encoder's last frames are out: they belong to the run
-        asked = InputFile(source_name, reading.start, reading.duration, reading.allow_protocols)
-        report = compare(recorder, written, corrupt=source.corrupt, source=asked)
+        stats.stop()  # after the encoder is flushed, which is part of the run
+        input_file = InputFile(source_name, input_options.start, input_options.duration, input_options.allow_protocols)
+        report = compare(recorder, written, corrupt=source.corrupt, source=input_file)
         report.raise_if_broken()
         for sink in sinks:
             sink.close()
     except BaseException as error:
         for sink in sinks:
             sink.abort()
-            kept = getattr(sink, "partial_path", None)
-            if kept is not None and Path(kept).exists() and str(kept) not in str(error):
-                _log.warning("the unfinished output is kept as %s", printable_name(str(kept)))
+            partial_path = getattr(sink, "partial_path", None)
+            if partial_path is not None and Path(partial_path).exists() and str(partial_path) not in str(error):
+                _log.warning("the unfinished output is kept as %s", printable_name(str(partial_path)))
         raise
     finally:
         source.close()
@@ -133,8 +138,8 @@ def process(
     return {
         **run_identity("video", source_name, output, segmenter),
         "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
-        **({"temporal_smoothing": {"momentum": smoothing.smooth, "cuts": smoothing.cuts}} if smoothing else {}),
-        "path": frame_path.taken,
+        **({"temporal_smoothing": {"momentum": smoothing.momentum, "cuts": smoothing.cuts}} if smoothing else {}),
+        "path": frame_path.kind,
         "decoder": source.info.codec,
         "encoder": video.encoder,
         **stats.to_dict(),
@@ -142,7 +147,7 @@ def process(
         **({"telemetry": telemetry.latest} if telemetry.latest else {}),
         "notes": [
             *frame_path.notes,
-            *idle_decoder(segmenter, overlay, reading.decoder),
+            *unused_gpu_decoder_note(segmenter, overlay, input_options.decoder),
             *source.info.notes,
             *source.warnings,
             *video.warnings,
@@ -152,30 +157,31 @@ def process(
 
 
 def open_output(
-    output: str, info: StreamInfo, size: tuple[int, int], encoding: OutputOptions, strict: bool = False
+    output: str, info: StreamInfo, size: tuple[int, int], output_options: OutputOptions, strict: bool = False
 ) -> VideoSink | GStreamerSink:
-    """The sink that a video is written by.
+    """Open the sink that encodes a video.
 
     Args:
         output: file, or `-` for stdout.
-        info: of the source.
-        size: (width, height) of what is shown.
-        encoding: how it is written.
-        strict: a stream that can't be copied as it is raises.
+        info: description of the source's streams.
+        size: (width, height) of the rendered frames.
+        output_options: encoding options.
+        strict: whether to raise for a stream that can't be copied.
 
     Raises:
-        SinkError, OptionError: as the sinks say.
+        SinkError: the output can't be opened, or with `strict` a stream can't be copied.
+        OptionError: the codec or one of its options is invalid.
     """
-    if encoding.codec == "gstreamer":
-        return GStreamerSink(output, info, size=size, crf=encoding.crf, overwrite=encoding.overwrite)
+    if output_options.codec == "gstreamer":
+        return GStreamerSink(output, info, size=size, crf=output_options.crf, overwrite=output_options.overwrite)
     return VideoSink(
         output,
         info,
         size=size,
-        codec=encoding.codec,
-        crf=encoding.crf,
-        preset=encoding.preset,
-        audio=encoding.audio,
-        overwrite=encoding.overwrite,
+        codec=output_options.codec,
+        crf=output_options.crf,
+        preset=output_options.preset,
+        audio=output_options.audio,
+        overwrite=output_options.overwrite,
         strict=strict,
     )

@@ -1,4 +1,4 @@
-"""Whether streams stay in step with the video: the offset of each to the video's frames, in the input and in the output."""
+"""Synchronization of streams with the video: time offsets of a stream to the video, in the input and in the output."""
 
 from __future__ import annotations
 
@@ -10,84 +10,87 @@ from itertools import pairwise
 from rtseg.video.time_match import Match, Segment
 
 SYNC_MS = 20.0
-"""A larger difference between input and output is broken. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
+"""Maximum change of an offset between input and output. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncPoint:
-    """The offset of a stream to the video at one place."""
+    """Time offset of a stream to the video at one position."""
 
     stream: int
     """Index in the input."""
 
     at_seconds: float
-    """Where, in the output."""
+    """Position in the output."""
 
     in_ms: float
-    """How much later than the video the stream begins or ends there, in the input."""
+    """Delay of the stream's start or end after the start or end of the video, in the input."""
 
     out_ms: float
     """The same in the output."""
 
     @property
     def difference_ms(self) -> float:
-        """How far out of step the output is, against the input."""
+        """Change of the offset from input to output."""
         return self.out_ms - self.in_ms
 
 
 def sync_points(
-    stream: int, match: Match, video: Match, places: Sequence[int] = (), video_places: Sequence[int] = ()
+    stream: int, match: Match, video: Match, positions: Sequence[int] = (), video_positions: Sequence[int] = ()
 ) -> list[SyncPoint]:
     """Return the offsets of a stream to the video at its start, its end, and on both sides of each jump of the clock.
 
+    Each segment of the stream is compared with one segment of the video: the nearest one in the file if packet positions are
+    given (interleaved streams with an arbitrary clock), else the one with the largest overlap in time.
+
     Args:
         stream: index in the input.
-        match: of the stream's times.
-        video: of the times of the frames.
-        places: where each packet of `match` is in the file. Given where streams are interleaved and the clock is arbitrary:
-            then it decides what belongs together. Empty: what is shown at the same time does.
-        video_places: where the packets of the video are.
+        match: match of the stream's timestamps.
+        video: match of the frame timestamps.
+        positions: position in the file of each packet of `match`; may be empty.
+        video_positions: positions in the file of the video packets.
     """
     points = []
     for segment in match.segments:
-        beside = None
-        if places and video_places and len(video.segments) > 1:
-            middle = places[(segment.first + segment.last) // 2]
-            beside = min(video.segments, key=lambda other: _outside(middle, other, video_places))
+        video_segment = None
+        if positions and video_positions and len(video.segments) > 1:
+            middle = positions[(segment.first + segment.last) // 2]
+            video_segment = min(video.segments, key=lambda other: _file_distance(middle, other, video_positions))
         else:
-            beside = _beside(segment, match.unit, video)
-        if beside is None:
+            video_segment = _overlapping_segment(segment, match.unit, video)
+        if video_segment is None:
             continue
-        for first in (True, False):
-            ours = (segment.first_in, segment.first_out) if first else (segment.last_in, segment.last_out)
-            theirs = (beside.first_in, beside.first_out) if first else (beside.last_in, beside.last_out)
-            offsets = [
-                float(own * match.unit - other * video.unit) * 1000 for own, other in zip(ours, theirs, strict=True)
-            ]
-            points.append(SyncPoint(stream, float(ours[1] * match.unit), offsets[0], offsets[1]))
+        ends = (
+            (segment.first_in, segment.first_out, video_segment.first_in, video_segment.first_out),
+            (segment.last_in, segment.last_out, video_segment.last_in, video_segment.last_out),
+        )
+        for time_in, time_out, video_in, video_out in ends:
+            in_ms = float(time_in * match.unit - video_in * video.unit) * 1000
+            out_ms = float(time_out * match.unit - video_out * video.unit) * 1000
+            points.append(SyncPoint(stream, float(time_out * match.unit), in_ms, out_ms))
     return points
 
 
 def jump_sizes(segments: Sequence[Segment], unit: Fraction) -> list[tuple[float, float]]:
-    """Return where (seconds in the output) and by how much (seconds) each segment was moved against the one before."""
+    """Return (position in the output, change of the shift) in seconds for each segment after the first."""
     return [
         (float(later.first_out * unit), float((later.shift - earlier.shift) * unit))
         for earlier, later in pairwise(segments)
     ]
 
 
-def _outside(place: int, segment: Segment, places: Sequence[int]) -> int:
-    """How far a place in the file is outside of a segment."""
-    first, last = (places[min(number, len(places) - 1)] for number in (segment.first, segment.last))
-    return max(first - place, place - last, 0)
+def _file_distance(position: int, segment: Segment, positions: Sequence[int]) -> int:
+    """Return the distance in the file from a position to a segment; 0 inside of it."""
+    first, last = (positions[min(index, len(positions) - 1)] for index in (segment.first, segment.last))
+    return max(first - position, position - last, 0)
 
 
-def _beside(segment: Segment, unit: Fraction, video: Match) -> Segment | None:
-    """The segment of the video that is shown at the same time, or nearest to it."""
+def _overlapping_segment(segment: Segment, unit: Fraction, video: Match) -> Segment | None:
+    """Return the segment of the video with the largest overlap in time, or the nearest one."""
 
     def distance(other: Segment) -> Fraction:
         begin = max(segment.first_out * unit, other.first_out * video.unit)
         end = min(segment.last_out * unit, other.last_out * video.unit)
-        return begin - end  # less than zero: so much of both is shown at the same time
+        return begin - end  # negative: the length of the overlap
 
     return min(video.segments, key=distance, default=None)

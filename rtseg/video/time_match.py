@@ -1,4 +1,4 @@
-"""Times that went in against times that came out: what was moved, by how much, and whether the input gives a reason."""
+"""Matching of input timestamps with output timestamps: shifts, clock jumps, lost, extra and repaired timestamps."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from fractions import Fraction
 from itertools import pairwise
 from math import gcd
 
-_RETURNS_WITHIN = 65
-"""Times that are looked at to tell a few wrong ones from a jump of the clock: MPEG-TS has one for up to 16 AAC packets."""
+_LOOKAHEAD = 65
+"""Number of timestamps that are checked to separate single wrong ones from a jump of the clock. MPEG-TS has one timestamp for up
+to 16 AAC packets."""
 
-_FITTING = 9
-"""Times that are looked at to find where the output begins in the input."""
+_START_WINDOW = 9
+"""Number of timestamps that are checked to find the start of the output in the input."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """A run of times that were all moved by the same."""
+    """A run of timestamps with the same shift."""
 
     shift: int
-    """Units that were added."""
+    """Output time less input time, in units."""
 
     first_in: int
     first_out: int
     last_in: int
     last_out: int
     first: int
-    """Number of its first time among those that went in."""
+    """Index of the first timestamp of the segment in the input."""
 
     last: int
     count: int = 1
@@ -35,54 +36,54 @@ class Segment:
 
 @dataclass(slots=True)
 class Match:
-    """How times that came out belong to times that went in. All in units of `unit` seconds."""
+    """Result of matching output timestamps with input timestamps. All times are in units of `unit` seconds."""
 
     unit: Fraction
     segments: list[Segment] = field(default_factory=list)
-    """In the order of showing; more than one where the input's clock jumps."""
+    """In presentation order; more than one where the input's clock jumps."""
 
     lost: int = 0
-    """Times that went in and did not come out."""
+    """Number of input timestamps that are missing in the output."""
 
     extra: int = 0
-    """Times that came out and did not go in."""
+    """Number of output timestamps that are not in the input."""
 
-    set_between: int = 0
-    """Missing or wrong times that were set between their neighbors."""
+    interpolated: int = 0
+    """Number of missing or wrong input timestamps that were interpolated from their neighbors."""
 
-    worst: int = 0
-    """Largest difference within a segment."""
+    max_error: int = 0
+    """Largest deviation from the shift of a segment."""
 
 
 def common_unit(first: Fraction, second: Fraction) -> Fraction:
-    """Return the largest unit in which both time bases are whole numbers."""
+    """Return the largest unit of which both time bases are integer multiples."""
     denominator = first.denominator * second.denominator
     return Fraction(gcd(first.numerator * second.denominator, second.numerator * first.denominator), denominator)
 
 
 def match_times(
-    going_in: Sequence[int | None],
-    coming_out: Sequence[int],
+    times_in: Sequence[int | None],
+    times_out: Sequence[int],
     base_in: Fraction,
     base_out: Fraction,
     *,
     tolerance: Fraction,
     gap: Fraction,
 ) -> Match:
-    """Match two sequences of times in the order of showing.
+    """Match two sequences of timestamps in presentation order.
 
     Args:
-        going_in: in ticks of `base_in`; None: there is none.
-        coming_out: in ticks of `base_out`.
-        base_in: seconds.
-        base_out: seconds.
-        tolerance: seconds; what a container may round.
-        gap: seconds; a longer step forward in the input is a jump of its clock.
+        times_in: timestamps in ticks of `base_in`; None: missing.
+        times_out: timestamps in ticks of `base_out`.
+        base_in: time base of the input in seconds.
+        base_out: time base of the output in seconds.
+        tolerance: rounding of the container in seconds.
+        gap: a longer forward step in the input, in seconds, is a jump of its clock.
     """
     unit = common_unit(base_in, base_out)
     scale_in, scale_out = int(base_in / unit), int(base_out / unit)
-    ins = [None if time is None else time * scale_in for time in going_in]
-    outs = [time * scale_out for time in coming_out]
+    ins = [None if time is None else time * scale_in for time in times_in]
+    outs = [time * scale_out for time in times_out]
     matcher = _Matcher(Match(unit), ins, outs, max(1, int(tolerance / unit)), int(gap / unit))
     return matcher.run()
 
@@ -96,10 +97,10 @@ class _Matcher:
     gap: int
     shift: int | None = None
     highest: int = 0
-    """The latest time of the segment that went in."""
+    """Latest input time of the current segment."""
 
     def run(self) -> Match:
-        i = self.match.lost = self._lost_first()
+        i = self.match.lost = self._count_lost_at_start()
         j = 0
         while j < len(self.outs):
             if i >= len(self.ins):
@@ -107,61 +108,61 @@ class _Matcher:
                 break
             time = self.ins[i]
             if time is None:
-                self.match.set_between += 1
+                self.match.interpolated += 1
             elif self.shift is None or self._fits(i, j, self.shift):
                 self._add(i, time, self.outs[j])
             else:
-                skipped = self._skipped(i, j)
+                skipped = self._count_skipped(i, j)
                 if skipped:
                     self.match.lost += skipped
                     i += skipped
                     continue
-                self._differs(i, j, time)
+                self._handle_mismatch(i, j, time)
             i += 1
             j += 1
         self.match.lost += max(0, len(self.ins) - i)
-        self.match.segments = self._of_substance()
+        self.match.segments = self._drop_single_frames()
         return self.match
 
-    def _lost_first(self) -> int:
-        """How many times that went in are missing before the first that came out: as many as make the next ones fit."""
-        room = len(self.ins) - len(self.outs)
-        if room <= 0 or not self.outs:
+    def _count_lost_at_start(self) -> int:
+        """Return the number of input timestamps before the first output timestamp: the one that makes most of the next ones fit."""
+        max_skipped = len(self.ins) - len(self.outs)
+        if max_skipped <= 0 or not self.outs:
             return 0
 
         def rank(skipped: int) -> tuple[int, int]:
             time = self.ins[skipped]
             shift = self.outs[0] - (time or 0)
-            fitting = sum(self._fits(skipped + n, n, shift) for n in range(min(_FITTING, len(self.outs))))
-            return (-fitting, abs(shift))
+            fits = sum(self._fits(skipped + n, n, shift) for n in range(min(_START_WINDOW, len(self.outs))))
+            return (-fits, abs(shift))
 
-        return min(range(room + 1), key=rank)
+        return min(range(max_skipped + 1), key=rank)
 
     def _fits(self, i: int, j: int, shift: int) -> bool:
         time = self.ins[i] if i < len(self.ins) else None
         return time is not None and j < len(self.outs) and abs(self.outs[j] - time - shift) <= self.tolerance
 
-    def _skipped(self, i: int, j: int) -> int:
-        """How many times that went in are missing before the next one that came out; 0: that does not explain it."""
+    def _count_skipped(self, i: int, j: int) -> int:
+        """Return the number of input timestamps to skip so that the next output timestamp fits; 0 if there is none."""
         assert self.shift is not None
-        room = (len(self.ins) - i) - (len(self.outs) - j)
-        return next((n for n in range(1, room + 1) if self._fits(i + n, j, self.shift)), 0)
+        max_skipped = (len(self.ins) - i) - (len(self.outs) - j)
+        return next((n for n in range(1, max_skipped + 1) if self._fits(i + n, j, self.shift)), 0)
 
-    def _differs(self, i: int, j: int, time: int) -> None:
-        """A time that was moved by something else than those before it."""
+    def _handle_mismatch(self, i: int, j: int, time: int) -> None:
+        """Handle a timestamp with another shift: a jump of the clock, a repaired timestamp, or an error."""
         assert self.shift is not None
         shift = self.outs[j] - time
-        known = [t for t in self.ins[i : i + _RETURNS_WITHIN] if t is not None]
+        known = [t for t in self.ins[i : i + _LOOKAHEAD] if t is not None]
         steps_back = any(after <= before for before, after in pairwise(known))
         jumps = time <= self.highest or time - self.highest > self.gap
-        returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _RETURNS_WITHIN))
+        returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _LOOKAHEAD))
         if jumps and not returns:
             self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j], i, i))
             self.shift, self.highest = shift, time
         elif jumps or steps_back:
-            self.match.set_between += 1
+            self.match.interpolated += 1
         else:
-            self.match.worst = max(self.match.worst, abs(shift - self.shift))
+            self.match.max_error = max(self.match.max_error, abs(shift - self.shift))
 
     def _add(self, i: int, time: int, out: int) -> None:
         if self.shift is None:
@@ -169,15 +170,15 @@ class _Matcher:
             self.match.segments.append(Segment(self.shift, time, out, time, out, i, i))
             self.highest = time
             return
-        self.match.worst = max(self.match.worst, abs(out - time - self.shift))
+        self.match.max_error = max(self.match.max_error, abs(out - time - self.shift))
         segment = self.match.segments[-1]
         self.highest = max(self.highest, time)
         segment.last_in, segment.last_out, segment.last, segment.count = time, out, i, segment.count + 1
 
-    def _of_substance(self) -> list[Segment]:
-        """The segments without those of a single frame: wrong times that a jump followed."""
+    def _drop_single_frames(self) -> list[Segment]:
+        """Return the segments without those of a single timestamp, which are wrong timestamps before a jump."""
         if len(self.match.segments) == 1:
             return self.match.segments
         kept = [segment for segment in self.match.segments if segment.count > 1]
-        self.match.set_between += len(self.match.segments) - len(kept)
+        self.match.interpolated += len(self.match.segments) - len(kept)
         return kept or self.match.segments[:1]

@@ -1,4 +1,4 @@
-"""What a comparison of an output with its input found, for people and for `--stats`."""
+"""Fidelity report: the result of comparing an output with its input, as text and as JSON for `--stats`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rtseg.video.stream_sync import SyncPoint
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """One stream beside the picture."""
+    """Comparison of one stream other than the segmented video."""
 
     index: int
-    """In the input."""
+    """Stream index in the input."""
 
     kind: str
     """`audio`, `subtitle`, `cover`, `data` …"""
@@ -29,10 +29,10 @@ class StreamReport:
     packets_out: int
 
     equal: bool
-    """Copied: the same bytes in the same order at the same times."""
+    """True if the stream is intact. For a copied stream: the same bytes in the same order at the same times."""
 
     def describe(self) -> str:
-        """For people, without the time stamps."""
+        """Return a human-readable summary, without timestamps."""
         if self.kind == "data" and self.codec == TIME_CODE:
             return "time code " + ("kept" if self.action == "re-encoded" else self.action)
         if self.kind == "cover" and self.equal:
@@ -44,39 +44,39 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A change of time stamps that the input made necessary."""
+    """A change of timestamps or packets that the input or the output container requires."""
 
     stream: int | None
-    """Index in the input; None: all streams."""
+    """Stream index in the input; None: all streams."""
 
     what: str
-    """For people, with its size."""
+    """Human-readable description."""
 
     count: int
-    """Frames or packets whose own time stamp was changed; 0: all from one place on were moved."""
+    """Number of frames or packets that changed; 0: all from one position on were shifted."""
 
     seconds: float
-    """By how much all were moved; 0 where single time stamps were set."""
+    """Shift in seconds; 0 where single timestamps changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport:
-    """The comparison of an output with its input."""
+    """Comparison of an output with its input."""
 
     frames_in: int
-    """Frames of the input that can be decoded."""
+    """Number of decodable frames in the input."""
 
     frames_out: int
-    """Frames in the output."""
+    """Number of frames in the output."""
 
     corrupt: int
-    """Frames of the input that could not be decoded; not among `frames_in`."""
+    """Number of frames in the input that could not be decoded; not included in `frames_in`."""
 
     timestamp_error_ms: float | None
-    """Largest difference of a frame's time, repairs left aside; None: the container keeps no times, or the counts differ."""
+    """Largest error of a frame's timestamp, without repairs; None: the container has no timestamps, or the counts differ."""
 
     duration_difference_ms: float | None
-    """Length of the output less that of the input's video stream; None: unknown, or the input's clock jumps."""
+    """Duration of the output less that of the input's video stream; None: unknown, or the input's clock jumps."""
 
     color_tags: str
     """`kept`, `not held by the format` or `changed`."""
@@ -84,33 +84,33 @@ class FidelityReport:
     streams: tuple[StreamReport, ...]
 
     problems: tuple[str, ...]
-    """Why it is broken; empty: it is whole."""
+    """Differences that make the output invalid; empty: the output is valid."""
 
     moved_ms: float = 0.0
-    """How much later (less than zero: earlier) all streams are, in a container that has no such times."""
+    """Shift of all streams (negative: earlier) because the container has no such timestamps."""
 
     checked: bool = True
-    """False: the output went to a pipe and could not be read back."""
+    """True if the output was verified. An output that was written to a pipe can't be read."""
 
     reference: str = "demuxed"
-    """How the input was read for the comparison: `demuxed`; `decoded`, where its packets do not say when frames are shown; or
-    `once`, where it can't be read again (a pipe, a deleted file): then its side is what the run itself read."""
+    """Source of the input's timestamps: `demuxed`; `decoded`, where packets do not determine the presentation times; or `once`,
+    where the input can't be read again (a pipe, a deleted file) and the frames and packets of the run are used."""
 
     repairs: tuple[Repair, ...] = ()
-    """What the input's time stamps made necessary."""
+    """Changes that the input or the output container requires."""
 
     sync: tuple[SyncPoint, ...] = ()
-    """Offsets of each audio stream to the video."""
+    """Time offsets of each audio stream to the video."""
 
     @property
     def ok(self) -> bool:
-        """Whether what came out is what went in."""
+        """True if the output is valid."""
         return not self.problems
 
     def line(self) -> str:
-        """One line for people."""
+        """Return the report as one human-readable line."""
         if not self.checked:
-            return f"fidelity: {self.frames_out} frames went to standard output, not read back"
+            return f"fidelity: {self.frames_out} frames written to standard output, not verified"
         if self.problems:
             return "fidelity broken: " + "; ".join(self.problems)
         parts = [f"{self.frames_in} frames in and out"]
@@ -120,34 +120,34 @@ class FidelityReport:
         if self.timestamp_error_ms is not None:
             other = "other " if self.repairs else ""
             parts.append(
-                f"{other}time stamps equal"
+                f"{other}timestamps equal"
                 if self.timestamp_error_ms == 0
-                else f"{other}times within {self.timestamp_error_ms:.1f} ms"
+                else f"{other}timestamps within {self.timestamp_error_ms:.1f} ms"
             )
         if self.moved_ms:
-            way = (
-                "later, as the container has no times before zero"
+            direction = (
+                "later, because the container has no negative timestamps"
                 if self.moved_ms > 0
-                else "earlier, as it begins at zero"
+                else "earlier, because the container starts at zero"
             )
-            parts.append(f"all streams {abs(self.moved_ms):.0f} ms {way}")
+            parts.append(f"all streams {abs(self.moved_ms):.0f} ms {direction}")
         if self.duration_difference_ms is not None:
             parts.append(f"length {self.duration_difference_ms:+.0f} ms")
         parts += [stream.describe() for stream in self.streams]
         if self.sync and self.repairs:
             worst = max((abs(point.difference_ms) for point in self.sync), default=0.0)
-            parts.append(f"audio in step within {worst:.1f} ms")
+            parts.append(f"audio in sync within {worst:.1f} ms")
         parts.append(f"color tags {self.color_tags}")
         if self.reference == "once":
-            parts.append("the input can't be read again: compared with what was read")
+            parts.append("the input can't be read again: compared with the data of the run")
         return "fidelity: " + ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--stats`."""
+        """Return the report as a JSON object, for `--stats`."""
         streams = [{"type" if k == "kind" else k: v for k, v in asdict(stream).items()} for stream in self.streams]
         return {"ok": self.ok, "line": self.line(), **asdict(self), "streams": streams}
 
     def raise_if_broken(self) -> None:
-        """Raises FidelityError with all problems where there are any."""
+        """Raise FidelityError with all problems, if there are any."""
         if self.problems:
-            raise FidelityError("what came out is not what went in: " + "; ".join(self.problems))
+            raise FidelityError("the output does not match the input: " + "; ".join(self.problems))

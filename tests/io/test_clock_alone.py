@@ -216,4 +216,4 @@ def test_a_part_across_a_joint_says_what_is_not_compared(tmp_path: Path) -> None
     result = through(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]
-    assert "times of this part not compared, as the input's clock jumps" in result.report.line()
+    assert "timestamps of this part not compared, because the input's clock jumps" in result.report.line()

@@ -411,9 +411,9 @@ def test_a_source_that_moves_times_without_a_reason_is_seen(tmp_path: Path) -> N
     assert _processed(path, tmp_path / "a.mp4") == []
     assert _processed(path, tmp_path / "b.mp4", audio_seconds=0.015) == []
     assert _processed(path, tmp_path / "c.mp4", audio_seconds=0.03) == [
-        "audio stream 1: +30 ms out of step with the video at 1.01 s"
+        "audio stream 1: +30 ms out of sync with the video at 1.01 s"
     ]
-    assert _processed(path, tmp_path / "d.mp4", frame_seconds=0.1) == ["a frame is shown 100.0 ms off its time"]
+    assert _processed(path, tmp_path / "d.mp4", frame_seconds=0.1) == ["the timestamp of a frame is off by 100.0 ms"]
 
 
 def test_times_in_an_output_rise_even_where_its_clock_is_coarse(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_times_in_an_output_rise_even_where_its_clock_is_coarse(tmp_path: Path) 
     path = write_video(tmp_path / "in.mp4", time_base=Fraction(1, 90_000), pts=[0, 3600, 3610, 7200, 10_800], frames=5)
     assert through(path, tmp_path / "out.mp4").report.ok
     problems = through(path, tmp_path / "out.mkv").report.problems
-    assert problems == ("1 frame is shown at the time of the one before: the container counts in 1 ms",)
+    assert problems == ("1 frame has the timestamp of the previous one: the container's time base is 1 ms",)
 
 
 def test_repairs_are_in_the_statistics(tmp_path: Path) -> None:

@@ -86,4 +86,4 @@ def test_times_are_compared_where_a_frame_is_missing(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.mp4", frames=40, rate=10_000, b_frames=0)
     result = through(damaged(path, tmp_path / "in.mp4", 38), tmp_path / "out.mkv")
     assert result.corrupt
-    assert "shown at the time of the one before" in "; ".join(result.report.problems)
+    assert "the timestamp of the previous one" in "; ".join(result.report.problems)

@@ -71,12 +71,12 @@ def test_a_part_begins_between_two_key_frames(
     front, back = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
     behind = [frame.pts_seconds for frame in back[first - begins :][:25]]
     assert behind == pytest.approx([frame.pts_seconds for frame in front], abs=0.0015)
-    told = any("video stream 1 before the first that is shown" in repair.what for repair in result.report.repairs)
+    told = any("video stream 1 before the first visible one" in repair.what for repair in result.report.repairs)
     assert told == (target == "mkv")
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
-@pytest.mark.parametrize(("start", "shown"), [(0.53, 13), (0.5, 12), (1.019, 25)])
+@pytest.mark.parametrize(("start", "rendered"), [(0.53, 13), (0.5, 12), (1.019, 25)])
 def test_a_part_that_begins_between_two_frames_is_in_step(
     tmp_path: Path, target: str, start: float, rendered: int
 ) -> None:

@@ -369,12 +369,12 @@ def test_gpu_decoder_failure_during_the_run_loses_no_frame(orin: GpuMachine) -> 
 
 @needs_compiler
 def test_two_videos_share_the_gpu(orin: GpuMachine) -> None:
-    from rtseg.video.batch import Run, process_all
+    from rtseg.video.batch import BatchOptions, process_all
     from rtseg.video.output_names import name_tasks
 
     first, second = (write_video(orin.folder / f"{name}.mp4", frames=20, size=SMALL) for name in "ab")
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
-        run = Run(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"), quiet=True)
+        run = BatchOptions(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"), quiet=True)
         tasks = name_tasks([str(first), str(second)], str(orin.folder / "out"), None)
         result = process_all(tasks, run, jobs=2)
     assert [item["path"] for item in result["items"]] == ["gpu", "gpu"], [item["notes"] for item in result["items"]]

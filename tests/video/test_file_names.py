@@ -1,4 +1,4 @@
-"""Names of files that are not UTF-8, and names that could be taken for something else, in each command that takes files."""
+"""File names that are not UTF-8, and names that look like URLs, options or patterns, in each command that takes files."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_messages_show_the_bytes_of_a_name(tmp_path: Path) -> None:
+def test_messages_escape_invalid_bytes_of_a_name(tmp_path: Path) -> None:
     assert printable(f"{CAFE}: \x1b[2J\n") == "caf\\xe9: \\x1b[2J\n"
     assert printable_name("a\nrtseg: done\u202egpj.exe") == "a\\x0artseg: done\\u202egpj.exe"
     assert printable_name("é🚗 日本.mp4") == "é🚗 日本.mp4"
 
 
-def test_json_holds_any_name_and_gives_it_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_keeps_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (CAFE, "é🚗", "a\nb", "\\xe9", 'q"'):
         write_json({"input": name}, str(tmp_path / "s.json"))
         write_json({"input": name}, "-")
@@ -62,7 +62,7 @@ def test_json_holds_any_name_and_gives_it_back(tmp_path: Path, capsys: pytest.Ca
             assert os.fsencode(json.loads(text)["input"]) == os.fsencode(name)
 
 
-def test_temporary_names_differ_where_names_do() -> None:
+def test_temporary_names_are_unique() -> None:
     names = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", b"caf.mp4")]
     names += ["日" * 82 + end + ".mp4" for end in "本国"] + [
         os.fsdecode(b"\xe9" * 250 + end) + ".mp4" for end in (b"a", b"b")
@@ -71,10 +71,10 @@ def test_temporary_names_differ_where_names_do() -> None:
     assert len(set(temporary)) == len(names)
     assert all(len(os.fsencode(name)) <= 255 for name in temporary)
     assert temporary[0] == os.fsdecode(b"caf\xe9.partial.mp4")
-    temporary[3].encode()  # what was UTF-8 still is
+    temporary[3].encode()  # valid UTF-8 stays valid
 
 
-def test_images_of_such_names_have_their_results_and_maps(tmp_path: Path) -> None:
+def test_images_with_unusual_names_are_processed(tmp_path: Path) -> None:
     names = [CAFE, "a\nb", "é🚗", "-dash", "tr ", "%04d", "http:x", "concat:a|b"]
     for number, name in enumerate(names):
         _image(tmp_path / "in" / f"{name}.png", np.full((64, 96, 3), 20 * number, np.uint8))
@@ -84,12 +84,12 @@ def test_images_of_such_names_have_their_results_and_maps(tmp_path: Path) -> Non
         assert result.returncode == 0, result.stderr
         assert f"{len(names)} of {len(names)} images done" in result.stderr
         assert {path.name for path in (tmp_path / "m").iterdir()} == {f"{name}.png" for name in names}
-        made = {path.name for path in (tmp_path / "in").iterdir()}
-        assert made == {f"{name}{end}.png" for name in names for end in ("", ".rtseg")}
+        files = {path.name for path in (tmp_path / "in").iterdir()}
+        assert files == {f"{name}{end}.png" for name in names for end in ("", ".rtseg")}
 
 
-def test_a_data_set_of_such_names_is_evaluated_twice(data: Path, tmp_path: Path) -> None:
-    """OpenCV crashes where it is given such a name, to open or to draw. The second run replaces the first one's reports."""
+def test_data_set_with_unusual_names_is_evaluated(data: Path, tmp_path: Path) -> None:
+    """OpenCV crashes when it opens or draws such a name. The second run replaces the reports of the first one."""
     report, worst, chart = tmp_path / "e.json", tmp_path / "w.png", tmp_path / "c.png"
     for _ in range(2):
         result = rtseg("eval", data, "--model", "nano", "--json", report, "--worst", worst, "--chart", chart)
@@ -100,16 +100,16 @@ def test_a_data_set_of_such_names_is_evaluated_twice(data: Path, tmp_path: Path)
 
 
 @pytest.mark.torch
-def test_a_data_set_of_such_names_is_trained_on_and_nothing_else_is_replaced(data: Path, tmp_path: Path) -> None:
+def test_training_with_unusual_names_replaces_no_user_file(data: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     options = ("--variant", "nano", "--epochs", 1, "--batch", 2, "--size", "64x64", "--evaluations", 1)
     trained = rtseg("train", data, "--out", tmp_path / "run", *options)
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "run" / "model.onnx").exists()
-    among = rtseg("train", data, "--out", data / "labels" / "train", *options)
-    assert among.returncode == 1
-    assert "contains images or labels of the data set" in among.stderr
+    inside = rtseg("train", data, "--out", data / "labels" / "train", *options)
+    assert inside.returncode == 1
+    assert "contains images or labels of the data set" in inside.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.onnx").write_bytes(b"the user's")
     refused = rtseg("train", data, "--out", tmp_path / "mine", *options)
@@ -119,18 +119,18 @@ def test_a_data_set_of_such_names_is_trained_on_and_nothing_else_is_replaced(dat
 
 
 @pytest.mark.parametrize("name", ["http:x", "concat:a|b", "%04d", "it's", CAFE, "-dash", "end."])
-def test_a_mask_video_of_any_name_is_written_there(tmp_path: Path, name: str) -> None:
+def test_mask_video_with_unusual_name_is_written(tmp_path: Path, name: str) -> None:
     write_video(tmp_path / "in.mp4", frames=3)
     arguments = ("video", "in.mp4", "--model", MODEL, f"--output={name}.mp4", f"--masks={name}.mkv", "-q")
     for _ in range(2):
         result = rtseg(*arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        visible = {path.name for path in tmp_path.iterdir() if path.name != LIST_NAME}
-        assert visible == {"in.mp4", f"{name}.mp4", f"{name}.mkv"}
+        files = {path.name for path in tmp_path.iterdir() if path.name != LIST_NAME}
+        assert files == {"in.mp4", f"{name}.mp4", f"{name}.mkv"}
         assert len(read(tmp_path / f"{name}.mp4")) == len(read(tmp_path / f"{name}.mkv")) == 3
 
 
-def test_a_live_run_shows_the_bytes_of_a_name(tmp_path: Path) -> None:
+def test_live_run_escapes_invalid_bytes_of_a_name(tmp_path: Path) -> None:
     write_video(tmp_path / "plain.mp4", frames=3).rename(tmp_path / f"{CAFE}.mp4")
     arguments = ("live", "--url", f"{CAFE}.mp4", "--realtime", "--every-frame", "--show", "none", "--model", MODEL)
     result = rtseg(*arguments, cwd=tmp_path)

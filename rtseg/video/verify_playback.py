@@ -1,0 +1,96 @@
+"""Verification of properties that players use: color tags, orientation, frame size and stream selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from av.container import InputContainer
+
+from rtseg.core.frame import Color
+from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
+from rtseg.io.outputs.video import Written
+from rtseg.video.container_reader import ContainerPackets, StreamPackets
+
+_UNSPECIFIED = 2
+
+
+def is_upright(container: InputContainer) -> bool:
+    """Return whether the first frame has no display matrix that rotates or mirrors it."""
+    video = container.streams.video[0]
+    for packet in container.demux(video):
+        for frame in video.codec_context.decode(packet if packet.size else None):
+            return orientation_of(frame) == UPRIGHT
+    return False
+
+
+def compare_color_tags(color: Color, context: Any) -> str:
+    """Return `kept`, `not held by the format` or `changed`.
+
+    Args:
+        color: color description of the input.
+        context: codec context of the output.
+    """
+    tags = [
+        (color.space_tag, context.colorspace, _UNSPECIFIED),
+        (color.primaries_tag, context.color_primaries, _UNSPECIFIED),
+        (color.transfer_tag, context.color_trc, _UNSPECIFIED),
+        (2 if color.full_range else 0, context.color_range if context.color_range == 2 else 0, 0),
+    ]
+    specified = [(tag_in, tag_out, unset) for tag_in, tag_out, unset in tags if tag_in != unset]
+    if all(tag_in == tag_out for tag_in, tag_out, _ in specified):
+        return "kept"
+    if all(tag_out in (tag_in, unset) for tag_in, tag_out, unset in specified):
+        return "not held by the format"
+    return "changed"
+
+
+def frame_problems(context: Any, size: tuple[int, int], color_tags: str, upright: bool) -> list[str]:
+    """Return the problems with color tags, orientation and frame size.
+
+    Args:
+        context: codec context of the output.
+        size: expected (width, height).
+        color_tags: as `compare_color_tags` returns it.
+        upright: as `is_upright` returns it.
+    """
+    problems = []
+    if color_tags == "changed":
+        problems.append("the color tags differ from the input's")
+    if not upright:
+        problems.append("players would rotate the video: the output has a display matrix")
+    if (context.width, context.height) != size:
+        problems.append(f"the frame size is {context.width}x{context.height}, not {size[0]}x{size[1]}")
+    return problems
+
+
+def selection_problems(before: ContainerPackets, after: ContainerPackets, written: Written, video: int) -> list[str]:
+    """Return the problems with the order of the streams, and with the video and audio streams that players select.
+
+    Args:
+        before: the input.
+        after: the output.
+        written: result of the sink.
+        video: index of the segmented video stream in the output.
+    """
+    problems = []
+    selected = _selected("video", {video: after.video, **after.others})
+    if selected != video:
+        problems.append(f"players would show video stream {selected} instead of the segmented one")
+    indices = {**written.copied, **written.reencoded}
+    # Time codes and cover pictures are written after all other streams.
+    kinds = {index: packets.kind for index, packets in sorted(before.others.items()) if index in indices}
+    order = [indices[index] for index, kind in kinds.items() if kind not in ("data", "cover")]
+    input_indices = {out: index for index, out in indices.items()}
+    if order != sorted(order):
+        problems.append("the streams are not in the input's order")
+    audio_in = _selected("audio", {index: packets for index, packets in before.others.items() if index in indices})
+    audio_out = _selected("audio", after.others)
+    if audio_in is not None and input_indices.get(-1 if audio_out is None else audio_out) != audio_in:
+        problems.append(f"players would not play audio stream {audio_in}, which they play in the input")
+    return problems
+
+
+def _selected(kind: str, streams: dict[int, StreamPackets]) -> int | None:
+    """Return the stream of a kind that players select: the first default one, else the first."""
+    indices = sorted(index for index, packets in streams.items() if packets.kind == kind)
+    return next((index for index in indices if streams[index].default), indices[0] if indices else None)
