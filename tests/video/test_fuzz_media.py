@@ -1,4 +1,4 @@
-"""A fixed number of changed files in the suite; `make fuzz` runs many more. And what the fuzzer's own checks see."""
+"""Media fuzzing: a fixed number of modified files (`make fuzz` runs many more), and tests of the fuzzer's own checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuzz_cases import case
 from fuzz_check import differences
 from fuzz_child import run_case
 from fuzz_media import GROWTH_MIB, fuzz, growth
-from fuzz_reading import InputOptions, LiveFrame, Track, read
+from fuzz_reading import FrameRecord, Reading, Track, read
 from fuzz_seeds import REAR, seeds
 from fuzz_stamps import CHANGES
 
@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.timeout(900)
-def test_changed_files_show_what_plain_ffmpeg_shows_or_end_in_one_line() -> None:
+def test_modified_files_match_plain_ffmpeg_or_end_with_one_line() -> None:
     outcome = fuzz(cases=120, seed=1, keep=None)
     assert outcome.failures == []
     assert outcome.kinds["ok"] + outcome.kinds["repaired"] >= 60
@@ -34,11 +34,11 @@ def test_changed_files_show_what_plain_ffmpeg_shows_or_end_in_one_line() -> None
     assert len(outcome.growth_mib) == 1
 
 
-# Files that ended wrong although the report called them right: several edits of one track (1324, 9364), another camera behind an
-# edit list (1687, 1855, 6119), a wrong stamp behind a gap (5182), a joint with a recording of another pace (4065, 6372), a stream
-# that steps back alone (6758, 8725), a late packet of audio (13712), equal decoding times (1762), frames behind damage
-# (10036, 10108, 12962, 14322), audio that jitters (414, 543), frames closer than the output's ticks beside damage (10675).
-ONCE_WRONG = [
+# Former failures that the fidelity report did not detect: several edits of one track (1324, 9364), another video stream with an
+# edit list (1687, 1855, 6119), a wrong timestamp after a gap (5182), concatenation with a recording of another frame rate (4065,
+# 6372), a backward step of one stream only (6758, 8725), a late audio packet (13712), equal decoding times (1762), frames after
+# damage (10036, 10108, 12962, 14322), audio jitter (414, 543), frames closer than the output's time base next to damage (10675).
+FORMER_FAILURES = [
     1324,
     9364,
     1687,
@@ -66,151 +66,158 @@ ONCE_WRONG = [
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("number", ONCE_WRONG)
-def test_files_that_once_ended_wrong(files: list[Path], tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", FORMER_FAILURES)
+def test_former_failures_are_detected_or_correct(files: list[Path], tmp_path: Path, number: int) -> None:
     kind, line, _ = run_case(case(files, 1, number), tmp_path, number)
     assert kind in ("ok", "repaired", "broken"), line
 
 
 @pytest.mark.timeout(400)
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+def test_stopped_fuzzing_run_is_continued(tmp_path: Path) -> None:
     assert sum(fuzz(cases=1, seed=1, keep=tmp_path).kinds.values()) == 1
     done_file = tmp_path / "done-1.json"
     done = json.loads(done_file.read_text())
     done["0+1"]["kinds"] = {"ok": 77}
     done_file.write_text(json.dumps(done))
-    assert fuzz(cases=1, seed=1, keep=tmp_path).kinds == {"ok": 77}  # what is kept counts as done
+    assert fuzz(cases=1, seed=1, keep=tmp_path).kinds == {"ok": 77}  # stored results are reused
     done_file.write_text(json.dumps({**done, "code": "other"}))
-    assert sum(fuzz(cases=1, seed=1, keep=tmp_path).kinds.values()) == 1  # but not what other code found
+    assert sum(fuzz(cases=1, seed=1, keep=tmp_path).kinds.values()) == 1  # but not those of other code
 
 
-def test_a_leak_is_seen_and_what_settles_is_not() -> None:
-    settling = [100 + min(case_, 25) for case_ in range(200)]
-    assert growth(settling) == 0
-    leaking = [100 + 0.15 * case_ for case_ in range(200)]
-    assert growth(leaking) > GROWTH_MIB
-    assert growth([100.0] * 120 + [130.0] * 80) == 0  # one case that needed more
-    assert growth(settling[:40]) is None
+def test_growth_detects_a_leak_but_not_a_warm_up() -> None:
+    warm_up = [100 + min(case_, 25) for case_ in range(200)]
+    assert growth(warm_up) == 0
+    leak = [100 + 0.15 * case_ for case_ in range(200)]
+    assert growth(leak) > GROWTH_MIB
+    assert growth([100.0] * 120 + [130.0] * 80) == 0  # one case that needs more memory
+    assert growth(warm_up[:40]) is None
 
 
-# The reading
+# Reading of files
 
 
-def test_the_reading_sees_each_frame_at_its_time(files: list[Path]) -> None:
+def test_reading_returns_each_frame_with_its_time(files: list[Path]) -> None:
     for path in files:
-        told = read(path, largest=True)
-        count = len(told.frames)
-        drawn = [255 - number if path.name.startswith(REAR) else number for number in range(count)]
-        assert [frame.number for frame in told.frames] == drawn, path.name
-        times = [frame.time for frame in told.frames]
+        reading = read(path, largest=True)
+        count = len(reading.frames)
+        expected = [255 - number if path.name.startswith(REAR) else number for number in range(count)]
+        assert [frame.number for frame in reading.frames] == expected, path.name
+        times = [frame.time for frame in reading.frames]
         if path.name.startswith(("plain.gif", "uneven", "fragments", "plain.avi")) or None in times:
-            continue  # 10 a second, uneven, and begun by their muxers with a longer step
+            continue  # 10 fps, variable rate, and a longer first step by the muxer
         steps = {
-            round(float(now - last), 3)  # type: ignore[operator]
-            for last, now in itertools.pairwise(times)
+            round(float(later - earlier), 3)  # type: ignore[operator]
+            for earlier, later in itertools.pairwise(times)
         }
         assert steps == {0.04}, path.name
 
 
-def _made(times: Sequence[float], sound: Sequence[float] = (), numbers: Sequence[int] | None = None) -> InputOptions:
-    told = InputOptions("matroska,webm")
-    drawn = range(len(times)) if numbers is None else numbers
-    told.frames = [
-        LiveFrame(number, Fraction(time).limit_denominator(1000)) for number, time in zip(drawn, times, strict=True)
+def _reading(times: Sequence[float], audio: Sequence[float] = (), numbers: Sequence[int] | None = None) -> Reading:
+    reading = Reading("matroska,webm")
+    frame_numbers = range(len(times)) if numbers is None else numbers
+    reading.frames = [
+        FrameRecord(number, Fraction(time).limit_denominator(1000))
+        for number, time in zip(frame_numbers, times, strict=True)
     ]
-    if sound:
-        packets = [bytes([number]) for number in range(len(sound))]
-        at = [Fraction(time).limit_denominator(1000) for time in sound]
-        told.tracks = [Track(1, "audio", "aac", True, packets, times=list(at))]  # type: ignore[arg-type]
-    return told
+    if audio:
+        packets = [bytes([number]) for number in range(len(audio))]
+        packet_times = [Fraction(time).limit_denominator(1000) for time in audio]
+        reading.tracks = [Track(1, "audio", "aac", True, packets, times=list(packet_times))]  # type: ignore[arg-type]
+    return reading
 
 
-EVEN = [0.04 * number for number in range(20)]
-SOUND = [0.02 * number for number in range(40)]
+VIDEO = [0.04 * number for number in range(20)]
+AUDIO = [0.02 * number for number in range(40)]
 
 
 @pytest.mark.parametrize(
-    ("after", "word"),
+    ("after", "message"),
     [
-        (_made(EVEN[:-1], SOUND), "frames: 20 shown by the input, 19"),
-        (_made(EVEN, SOUND, [*range(9), 10, 9, *range(11, 20)]), "in place 9 the input shows number 9, the output 10"),
-        (_made([*EVEN[:10], 0.41, *EVEN[11:]], SOUND), "frame 10 of 20 is 10.0 ms off"),
-        (_made(EVEN, [time + 0.03 for time in SOUND]), "moved by +30 ms"),
-        (_made(EVEN, [*SOUND[:30], *[time + 0.05 for time in SOUND[30:]]]), "packet 30 of 40 of audio 1 moved by +50"),
-        (_made(EVEN, SOUND[:-1]), "40 packets in, 39 out"),
-        (_made(EVEN), "aac is not in the output"),
+        (_reading(VIDEO[:-1], AUDIO), "frames: 20 shown by the input, 19"),
+        (
+            _reading(VIDEO, AUDIO, [*range(9), 10, 9, *range(11, 20)]),
+            "in place 9 the input shows number 9, the output 10",
+        ),
+        (_reading([*VIDEO[:10], 0.41, *VIDEO[11:]], AUDIO), "frame 10 of 20 is 10.0 ms off"),
+        (_reading(VIDEO, [time + 0.03 for time in AUDIO]), "moved by +30 ms"),
+        (
+            _reading(VIDEO, [*AUDIO[:30], *[time + 0.05 for time in AUDIO[30:]]]),
+            "packet 30 of 40 of audio 1 moved by +50",
+        ),
+        (_reading(VIDEO, AUDIO[:-1]), "40 packets in, 39 out"),
+        (_reading(VIDEO), "aac is not in the output"),
     ],
 )
-def test_what_differs_is_named(after: InputOptions, word: str) -> None:
+def test_differences_are_described(after: Reading, message: str) -> None:
     assert (
         differences(
-            _made(EVEN, SOUND), _made([t + 5 for t in EVEN], [t + 5 for t in SOUND]), said=False, left_out=False
+            _reading(VIDEO, AUDIO), _reading([t + 5 for t in VIDEO], [t + 5 for t in AUDIO]), said=False, left_out=False
         )
         == []
     )
-    assert word in "; ".join(differences(_made(EVEN, SOUND), after, said=False, left_out=False))
+    assert message in "; ".join(differences(_reading(VIDEO, AUDIO), after, said=False, left_out=False))
 
 
-def test_a_jump_that_moved_sound_and_picture_apart_is_seen_though_it_was_reported() -> None:
-    late = [*EVEN, *(time + 100 for time in EVEN)]
-    sound = [*SOUND, *(time + 100 for time in SOUND)]
-    joined = [*EVEN, *(time + 0.8 for time in EVEN)]
-    together = _made(joined, [*SOUND, *(time + 0.8 for time in SOUND)])
-    apart = _made(joined, [*SOUND, *(time + 0.84 for time in SOUND)])
-    before = _made(late, sound)
-    assert differences(before, together, said=True, left_out=False) == []
-    assert "in stretch 1 of 2 audio 1 moved by +40 ms" in differences(before, apart, said=True, left_out=False)[0]
-    assert differences(before, together, said=False, left_out=False) != []  # without a word it is wrong
+def test_audio_offset_after_a_reported_jump_is_detected() -> None:
+    video_in = [*VIDEO, *(time + 100 for time in VIDEO)]
+    audio_in = [*AUDIO, *(time + 100 for time in AUDIO)]
+    video_out = [*VIDEO, *(time + 0.8 for time in VIDEO)]
+    synchronized = _reading(video_out, [*AUDIO, *(time + 0.8 for time in AUDIO)])
+    shifted = _reading(video_out, [*AUDIO, *(time + 0.84 for time in AUDIO)])
+    before = _reading(video_in, audio_in)
+    assert differences(before, synchronized, said=True, left_out=False) == []
+    assert "in stretch 1 of 2 audio 1 moved by +40 ms" in differences(before, shifted, said=True, left_out=False)[0]
+    assert differences(before, synchronized, said=False, left_out=False) != []  # an unreported repair is an error
 
 
-def test_one_wrong_time_must_not_move_its_neighbors() -> None:
-    outlier = _made([*EVEN[:5], 0.9, *EVEN[6:]], SOUND)
-    squeezed = _made([*EVEN[:5], *(0.9 + 0.001 * place for place in range(15))], SOUND)
-    assert differences(outlier, _made(EVEN, SOUND), said=True, left_out=False) == []
+def test_wrong_timestamp_must_not_move_its_neighbors() -> None:
+    outlier = _reading([*VIDEO[:5], 0.9, *VIDEO[6:]], AUDIO)
+    squeezed = _reading([*VIDEO[:5], *(0.9 + 0.001 * place for place in range(15))], AUDIO)
+    assert differences(outlier, _reading(VIDEO, AUDIO), said=True, left_out=False) == []
     assert "40 ms apart in the input, 1 ms" in "; ".join(differences(outlier, squeezed, said=True, left_out=False))
 
 
-# The changes
+# Modifications
 
 
-def test_a_case_is_the_same_whoever_asks(files: list[Path]) -> None:
+def test_cases_are_reproducible(files: list[Path]) -> None:
     for number in range(len(files), len(files) + 40):
         assert case(files, 3, number) == case(files, 3, number)
 
 
-def test_boxes_are_written_as_they_were_read(files: list[Path]) -> None:
+def test_mp4_boxes_round_trip(files: list[Path]) -> None:
     for path in files:
         if path.suffix in (".mp4", ".mov"):
             data = path.read_bytes()
             assert b"".join(box.encode() for box in parse(data)) == data
 
 
-def test_changed_tables_stay_readable_and_change_what_is_shown(files: list[Path], tmp_path: Path) -> None:
-    source = next(path for path in files if path.name == "b-frames.mp4")  # its index stands before its data
+def test_modified_edit_lists_change_the_number_of_frames(files: list[Path], tmp_path: Path) -> None:
+    source = next(path for path in files if path.name == "b-frames.mp4")  # its index precedes its data
     random = np.random.default_rng(0)
-    rendered = set()
+    frame_counts = set()
     for number in range(200):
-        told, data = change_mp4(source.read_bytes(), random)
-        if told.startswith("vide elst") and told.endswith("]") and told.count("elst") == 1:
+        change, data = change_mp4(source.read_bytes(), random)
+        if change.startswith("vide elst") and change.endswith("]") and change.count("elst") == 1:
             path = tmp_path / f"{number}.mp4"
             path.write_bytes(data)
-            rendered.add(len(read(path, largest=True).frames))
-    assert len(rendered) > 2
+            frame_counts.add(len(read(path, largest=True).frames))
+    assert len(frame_counts) > 2
 
 
-def test_changed_stamps_are_read_as_they_were_written(files: list[Path], tmp_path: Path) -> None:
+def test_modified_timestamps_are_read_back(files: list[Path], tmp_path: Path) -> None:
     for name in ("plain.ts", "plain.mkv"):
         source = next(path for path in files if path.name == name)
         healthy = read(source, largest=True)
         for seed in range(1000):
-            told, data = CHANGES[source.suffix](source.read_bytes(), np.random.default_rng(seed))
-            if told.startswith("offset +0.90"):
+            change, data = CHANGES[source.suffix](source.read_bytes(), np.random.default_rng(seed))
+            if change.startswith("offset +0.90"):
                 break
         path = tmp_path / name
         path.write_bytes(data)
         moved = read(path, largest=True)
-        gaps = {
+        offsets = {
             round(float(b.time - a.time), 3)  # type: ignore[operator]
             for a, b in zip(healthy.frames, moved.frames, strict=True)
         }
-        assert gaps == {0.9}, told
+        assert offsets == {0.9}, change

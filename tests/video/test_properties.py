@@ -1,4 +1,4 @@
-"""Whatever is put into options, palettes, lists and titles: a right answer or one of rtseg's own errors, never a traceback."""
+"""Property tests of options, palettes, lists and titles: a valid result or an rtseg error, never a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from media import through, write_video
 from rtseg.cli.options import parse_names, parse_pixels, parse_protocols, parse_seconds, parse_size
 from rtseg.core.errors import OptionError
 from rtseg.core.palette import CAMVID_CLASSES, MIN_COLOR_DISTANCE, load_palette
-from rtseg.video.batch import jobs_at_once
+from rtseg.video.batch import parse_jobs
 from rtseg.video.completed import LIST_NAME, DoneList
 
 pytestmark = pytest.mark.timeout(180)
@@ -37,25 +37,27 @@ JSON = st.recursive(
 
 @quick
 @given(st.integers(1, 99_999), st.integers(1, 99_999), st.sampled_from("xX"), st.sampled_from(["", " "]))
-def test_sizes(width: int, height: int, times: str, blank: str) -> None:
+def test_size_is_parsed(width: int, height: int, times: str, blank: str) -> None:
     assert parse_size(f"{blank}{width}{times}{height}{blank}") == (width, height)
     assert parse_pixels(f"{blank}{width}{times}{height}{blank}") == min(width * height, 2**31 - 1)
 
 
 @quick
 @given(st.integers(0, 200), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
-def test_times(hours: int, minutes: int, seconds: int, thousandths: int) -> None:
-    after = seconds + thousandths / 1000
-    assert parse_seconds(f"{hours}:{minutes:02}:{seconds:02}.{thousandths:03}", "--start") == pytest.approx(
-        hours * 3600 + minutes * 60 + after
+def test_time_is_parsed(hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
+    total_seconds = seconds + milliseconds / 1000
+    assert parse_seconds(f"{hours}:{minutes:02}:{seconds:02}.{milliseconds:03}", "--start") == pytest.approx(
+        hours * 3600 + minutes * 60 + total_seconds
     )
-    assert parse_seconds(f"{minutes}:{seconds:02}.{thousandths:03}", "--start") == pytest.approx(minutes * 60 + after)
-    assert parse_seconds(f"{seconds}.{thousandths:03}", "--start") == pytest.approx(after)
+    assert parse_seconds(f"{minutes}:{seconds:02}.{milliseconds:03}", "--start") == pytest.approx(
+        minutes * 60 + total_seconds
+    )
+    assert parse_seconds(f"{seconds}.{milliseconds:03}", "--start") == pytest.approx(total_seconds)
 
 
 @quick
 @given(st.lists(st.text(min_size=1, max_size=9).filter(lambda name: "," not in name and name.strip()), min_size=1))
-def test_names(names: list[str]) -> None:
+def test_names_are_parsed(names: list[str]) -> None:
     assert parse_names(", ".join(names)) == tuple(name.strip() for name in names)
 
 
@@ -66,14 +68,14 @@ def test_names(names: list[str]) -> None:
 @example("²")
 @example("٣x٤")
 @example("99999999999999999M")
-def test_any_text_is_a_value_or_wrong_usage(text: str) -> None:
+def test_any_text_is_a_value_or_an_option_error(text: str) -> None:
     for parse in (
         parse_size,
         parse_names,
         parse_pixels,
         parse_protocols,
         lambda text: parse_seconds(text, "--start"),
-        lambda text: jobs_at_once(text, 5),
+        lambda text: parse_jobs(text, 5),
     ):
         try:
             value: Any = parse(text)
@@ -90,13 +92,13 @@ def test_any_text_is_a_value_or_wrong_usage(text: str) -> None:
             assert set(value) <= {"file", "http", "https"}
 
 
-# Palettes and lists from strangers
+# Palettes and lists from untrusted files
 
 
 @quick
 @given(JSON | st.dictionaries(st.sampled_from(CAMVID_CLASSES), st.lists(st.integers(-1, 256), min_size=3, max_size=3)))
-def test_any_json_is_a_palette_or_wrong(data: Any) -> None:
-    _load(json.dumps(data).encode())
+def test_any_json_is_a_palette_or_an_option_error(data: Any) -> None:
+    _load_palette(json.dumps(data).encode())
 
 
 @quick
@@ -104,11 +106,11 @@ def test_any_json_is_a_palette_or_wrong(data: Any) -> None:
 @example(b'{"road": ' + b"9" * 5000 + b"}")
 @example(b'{"road": "#\xc2\xb2\xc2\xb2\xc2\xb2"}')
 @example(b"\xff\xfe{\0}\0")
-def test_any_bytes_are_a_palette_or_wrong(data: bytes) -> None:
-    _load(data)
+def test_any_bytes_are_a_palette_or_an_option_error(data: bytes) -> None:
+    _load_palette(data)
 
 
-def _load(data: bytes) -> None:
+def _load_palette(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "palette.json"
         file.write_bytes(data)
@@ -118,28 +120,28 @@ def _load(data: bytes) -> None:
             return
     assert palette.classes == CAMVID_CLASSES
     assert all(len(color) == 3 and all(0 <= part <= 255 for part in color) for color in palette.colors)
-    assert all(distance >= MIN_COLOR_DISTANCE for _, _, distance in palette.look_alikes())
+    assert all(distance >= MIN_COLOR_DISTANCE for _, _, distance in palette.similar_colors())
 
 
-def test_deep_nesting_is_wrong_and_no_traceback() -> None:
-    _load(b"[" * 100_000)
-    _why_again(b"[" * 100_000)
+def test_deep_nesting_is_an_error() -> None:
+    _load_palette(b"[" * 100_000)
+    _check_list(b"[" * 100_000)
 
 
 @quick
 @given(st.binary(max_size=80) | st.lists(JSON, max_size=4).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()))
 @example(b'{"output": "a.mp4", "output_state": [true, "x"], "made_with": 3}')
 @example(b'{"output": "a.mp4", "output_state": [2, NaN]}')
-def test_any_list_of_what_is_done_means_nothing_is(data: bytes) -> None:
-    _why_again(data)
+def test_invalid_list_contains_no_verified_output(data: bytes) -> None:
+    _check_list(data)
 
 
-def _why_again(data: bytes) -> None:
+def _check_list(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "a.mp4").write_bytes(b"xx")
         (folder / LIST_NAME).write_bytes(data)
-        assert DoneList({"alpha": 0.5}).why_again(str(folder / "in.mp4"), str(folder / "a.mp4"))
+        assert DoneList({"alpha": 0.5}).reason_to_process(str(folder / "in.mp4"), str(folder / "a.mp4"))
 
 
 # Titles
@@ -152,8 +154,8 @@ TITLES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size
 @given(title=TITLES, target=st.sampled_from(["mp4", "mov", "mkv", "webm", "avi"]))
 @example(title="Straße 50 % <b>&amp;</b> \"x\" 'y' \\ =;#\n2", target="mp4")
 @example(title="\u202e日本 🚗\u0301", target="mkv")
-def test_titles_of_any_characters(ending: str, title: str, target: str) -> None:
-    """They are the input's own in the output; a container that changes or drops them does so without harm to the rest."""
+def test_title_of_any_characters_is_kept(ending: str, title: str, target: str) -> None:
+    """The output has the input's title. MPEG-TS and AVI may change or drop it, but the rest is intact."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(ending, "libx264")
