@@ -114,7 +114,7 @@ def test_training_with_unusual_names_replaces_no_user_file(data: Path, tmp_path:
     (tmp_path / "mine" / "model.onnx").write_bytes(b"the user's")
     refused = rtseg("train", data, "--out", tmp_path / "mine", *options)
     assert refused.returncode == 1
-    assert "model.onnx is there" in refused.stderr
+    assert "model.onnx exists" in refused.stderr
     assert [path.read_bytes() for path in (tmp_path / "mine").iterdir()] == [b"the user's"]
 
 
