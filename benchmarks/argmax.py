@@ -1,7 +1,7 @@
-"""From class scores to the class map: OpenVINO's enlargement and argmax against rtseg's. `python benchmarks/argmax.py`
+"""Benchmark of upsampling and argmax: OpenVINO against rtseg. `python benchmarks/argmax.py`
 
-One core, one picture after the other, as each of several streams runs. `whole` is the model as its file has it, `scores` the same
-up to its scores, `rest` what rtseg does then; medians in milliseconds, and the share of pixels with the same class.
+One core, one image at a time, as in each of several streams. `whole` is the complete model, `scores` the model up to its scores,
+`rest` rtseg's upsampling and argmax; medians in milliseconds, and the share of pixels with the same class.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.bundled_models import find_model
-from rtseg.inference.openvino import stay_silent
-from rtseg.inference.openvino_graph import scores_form
+from rtseg.inference.openvino import disable_telemetry
+from rtseg.inference.openvino_graph import scores_graph
 from rtseg.synthetic import SyntheticDrive
 
 SIZE = (480, 288)
@@ -26,7 +26,7 @@ RUNS = 100
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
-    """Median of many calls, taken turn by turn with nothing else running."""
+    """Return the median time of many calls."""
     work()
     times = []
     for _ in range(RUNS):
@@ -37,25 +37,25 @@ def milliseconds(work: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    stay_silent()
+    disable_telemetry()
     import openvino as ov
 
     cv2.setNumThreads(1)
     core = ov.Core()
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    picture = next(iter(SyntheticDrive(*SIZE, frames=1)))[0][None]
+    image = next(iter(SyntheticDrive(*SIZE, frames=1)))[0][None]
     print(f"{'model':12}{'whole':>8}{'scores':>8}{'rest':>8}{'same':>10}")
     for name in ("nano", "small", "small-int8"):
         model = core.read_model(find_model(name))
         model.reshape({"image": [1, SIZE[1], SIZE[0], 3]})
-        form, enlarged = scores_form(model)
-        requests = [core.compile_model(m, "CPU", settings).create_infer_request() for m in (model, form)]
-        whole, scores = (lambda r=r: r.infer({"image": picture}, share_outputs=True) for r in requests)
-        to_classes, classes = ScoresToClasses(enlarged, SIZE), np.empty(SIZE[::-1], np.uint8)
-        found = scores()["scores"][0]
-        to_classes(found, classes)
+        graph, upsampled_size = scores_graph(model)
+        requests = [core.compile_model(m, "CPU", settings).create_infer_request() for m in (model, graph)]
+        whole, scores = (lambda r=r: r.infer({"image": image}, share_outputs=True) for r in requests)
+        to_classes, classes = ScoresToClasses(upsampled_size, SIZE), np.empty(SIZE[::-1], np.uint8)
+        score_map = scores()["scores"][0]
+        to_classes(score_map, classes)
         same = float((classes == whole()["classes"][0]).mean())
-        times = [milliseconds(work) for work in (whole, scores, partial(to_classes, found, classes))]
+        times = [milliseconds(work) for work in (whole, scores, partial(to_classes, score_map, classes))]
         print(f"{name:12}" + "".join(f"{value:8.2f}" for value in times) + f"{same:10.4%}")
 
 

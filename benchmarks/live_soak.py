@@ -1,12 +1,12 @@
-"""Does a live run stay as young, and as small, as it began? A camera that is faster than the model, for minutes.
+"""Soak test of a live run: latency and memory over minutes, with a camera that is faster than the model.
 
     cd benchmarks/results
     python ../live_soak.py --out live-soak-slowed.json       # 10 minutes, 720p at 30 fps, 60 ms more for each frame
     python ../live_soak.py --slow-ms 0 --frame-size 320x192 --minutes 2 --out live-soak-keeps-up.json
 
-A drawn street plays at its own pace, round after round; the model takes `--slow-ms` longer than it does; the result is recorded
-in segments, of which few are kept. A machine that keeps up drops nothing, and its p99 age is below `kept_up_bound_ms`: twice the
-sum of the stages' medians, or 50 ms. Ages are from the moment a frame was due to the moment it left its last sink. Prints JSON.
+A synthetic scene plays in real time in a loop. The model takes `--slow-ms` longer than normal. The result is recorded in segments,
+of which only a few are kept. A machine that keeps up drops nothing, and its p99 age is below `kept_up_bound_ms`: twice the sum of
+the stages' medians, or 50 ms. A frame's age is the time from its capture to the moment it leaves its last sink. Prints JSON.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
-_TOLD = ("rtseg", "openvino", "torch", "av", "cv2", "numpy")
-"""Modules whose versions the result holds, those that were used."""
+_VERSIONED = ("rtseg", "openvino", "torch", "av", "cv2", "numpy")
+"""Modules whose versions are reported if they are loaded."""
 
 
 def soak(
     minutes: float, frame_size: tuple[int, int], slow_ms: float, model: str | None, input_size: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Runs it and says how it went; see the keys of the result."""
+    """Run for `minutes` and return the measurements."""
     ages: list[tuple[float, float]] = []
     memory: list[tuple[float, float]] = []
     lock = threading.Lock()
     with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
-        drive = Path(folder) / "drive.mp4"
-        write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(drive), quiet=True)
+        video = Path(folder) / "drive.mp4"
+        write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(video), quiet=True)
         style, controls = Style(), Controls()
         outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
-        sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _complain)
-        source = find_inputs(urls=[str(drive)], realtime=True, loop=True)[0].source(0, print)
+        sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _print_failure)
+        source = find_inputs(urls=[str(video)], realtime=True, loop=True)[0].source(0, print)
 
         def segment(frame: Frame, aspect: float) -> ClassMap:
             time.sleep(slow_ms / 1e3)
             return segmenter.segment(frame, aspect)
 
-        def aged(age_ms: float) -> None:
+        def record_age(age_ms: float) -> None:
             with lock:
                 ages.append((time.monotonic(), age_ms))
 
@@ -72,18 +72,18 @@ def soak(
             metrics=LiveMetrics(),
             prepare=lambda info: segmenter.prepare(info.width, info.height),
             on_report=lambda _: memory.append((time.monotonic(), resident_mib())),
-            on_frame_done=aged,
+            on_frame_done=record_age,
         )
         begin = time.monotonic()
-        ending = threading.Timer(minutes * 60, controls.quit)
-        ending.start()
-        told = run.run()
-        ending.cancel()
+        timer = threading.Timer(minutes * 60, controls.quit)
+        timer.start()
+        report = run.run()
+        timer.cancel()
         return {
             "machine": f"{segmenter.device}, {os.cpu_count()} cores",
             "versions": {
                 "python": platform.python_version(),
-                **{name: sys.modules[name].__version__ for name in _TOLD if name in sys.modules},
+                **{name: sys.modules[name].__version__ for name in _VERSIONED if name in sys.modules},
             },
             "model": segmenter.description.name,
             "backend": f"{segmenter.backend} {segmenter.precision}",
@@ -91,13 +91,14 @@ def soak(
             "frame_size": list(frame_size),
             "slow_ms": slow_ms,
             "load_average": os.getloadavg(),
-            "frames": told["frames"],
-            "adds_up": told["frames"]["read"] == sum(told["frames"][k] for k in ("segmented", "dropped", "corrupt")),
-            "sinks": told["sinks"],
-            "bottleneck": told["bottleneck"],
-            "stages_p50_ms": {name: stage["p50"] for name, stage in told["stages"].items()},
-            "latency_ms": told["latency_ms"],
-            "kept_up_bound_ms": round(max(50.0, 2 * sum(stage["p50"] for stage in told["stages"].values())), 1),
+            "frames": report["frames"],
+            "adds_up": report["frames"]["read"]
+            == sum(report["frames"][k] for k in ("segmented", "dropped", "corrupt")),
+            "sinks": report["sinks"],
+            "bottleneck": report["bottleneck"],
+            "stages_p50_ms": {name: stage["p50"] for name, stage in report["stages"].items()},
+            "latency_ms": report["latency_ms"],
+            "kept_up_bound_ms": round(max(50.0, 2 * sum(stage["p50"] for stage in report["stages"].values())), 1),
             **compare(ages, memory, begin, minutes * 60),
         }
 
@@ -105,13 +106,13 @@ def soak(
 def compare(
     ages: list[tuple[float, float]], memory: list[tuple[float, float]], begin: float, seconds: float
 ) -> dict[str, Any]:
-    """Ages at the beginning (from the tenth second) and at the end, and the memory that came on top after a tenth of the run."""
+    """Return ages at the beginning (from the tenth second) and at the end, and the memory growth after the start phase."""
     window = min(60.0, (seconds - 10) / 2)
-    early = [age for when, age in ages if 10 <= when - begin < 10 + window]
-    late = [age for when, age in ages if seconds - window <= when - begin < seconds]
+    early = [age for at, age in ages if 10 <= at - begin < 10 + window]
+    late = [age for at, age in ages if seconds - window <= at - begin < seconds]
     settled = min(60.0, seconds / 3)
-    before = [mib for when, mib in memory if settled * 0.9 <= when - begin < settled * 1.1]
-    after = [mib for when, mib in memory if when - begin >= seconds - max(5.0, seconds / 60)]
+    before = [mib for at, mib in memory if settled * 0.9 <= at - begin < settled * 1.1]
+    after = [mib for at, mib in memory if at - begin >= seconds - max(5.0, seconds / 60)]
     p99 = [float(np.percentile(part, 99)) for part in (early, late)]
     return {
         "window_seconds": window,
@@ -119,9 +120,7 @@ def compare(
         "late_age_ms": {"p50": round(float(np.median(late)), 1), "p99": round(p99[1], 1)},
         "p99_change": round(p99[1] / p99[0] - 1, 4),
         "memory_by_minute_mib": [
-            round(
-                float(np.median([mib for when, mib in memory if minute <= (when - begin) / 60 < minute + 1] or [0])), 1
-            )
+            round(float(np.median([mib for at, mib in memory if minute <= (at - begin) / 60 < minute + 1] or [0])), 1)
             for minute in range(int(seconds // 60))
         ],
         "memory_mib": [round(float(np.median(part)), 2) for part in (before, after)],
@@ -130,12 +129,12 @@ def compare(
 
 
 def resident_mib() -> float:
-    """Memory of this process now; 0.0 where the system does not tell."""
+    """Return the resident memory of this process; 0.0 if the system does not report it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if statm.exists() else 0.0
 
 
-def _complain(name: str, failure: BaseException) -> None:
+def _print_failure(name: str, failure: BaseException) -> None:
     print(f"{name} failed: {failure}", file=sys.stderr)
 
 
@@ -150,17 +149,22 @@ def main() -> None:
     parser.add_argument("--frame-size", type=_size, default=(1280, 720))
     parser.add_argument("--slow-ms", type=float, default=60.0)
     parser.add_argument("--model")
-    parser.add_argument("--size", type=_size, help="of the network's input")
+    parser.add_argument("--size", type=_size, help="size of the network's input")
     parser.add_argument("--out", help="also write the JSON here")
-    parser.add_argument("--keep-flat", action=argparse.BooleanOptionalAction, default=True, help="as rtseg live does")
-    given = parser.parse_args()
-    if given.keep_flat:
+    parser.add_argument(
+        "--keep-flat",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="limit memory growth",
+    )
+    args = parser.parse_args()
+    if args.keep_flat:
         keep_memory_flat()
-    result = soak(given.minutes, given.frame_size, given.slow_ms, given.model, given.size)
+    result = soak(args.minutes, args.frame_size, args.slow_ms, args.model, args.size)
     text = json.dumps(result, indent=2)
     print(text)
-    if given.out:
-        Path(given.out).write_text(text + "\n")
+    if args.out:
+        Path(args.out).write_text(text + "\n")
 
 
 if __name__ == "__main__":

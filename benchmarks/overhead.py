@@ -1,11 +1,11 @@
-"""What counting and showing cost: statistics, progress bar and the record for the fidelity report, for one frame.
+"""CPU time per frame of statistics, progress bar and the record for the fidelity report.
 
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
-A source that draws nothing, a model that answers at once and a sink that throws away go through the road of `rtseg video`, with its
-own statistics, progress (on a terminal: a pseudo-terminal stands in) and recorder, and without each of them in turn. Processor
-time of a frame in all threads, median of the rounds; the last column is the share of a frame of `bench-720p-ultrafast.json`'s
-fastest model, the least that a frame costs on the whole road.
+A constant source, a model without computation and a sink that discards frames run through the pipeline of `rtseg video`, with its
+statistics, progress bar (on a pseudo-terminal) and recorder, and without each of them in turn. The result is the CPU time per frame
+in all threads, median of the rounds. The last column is its share of the frame time of the fastest model in
+`bench-720p-ultrafast.json`, the lowest cost of a frame in the whole pipeline.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from rtseg.render.overlay import Overlay
 from rtseg.video.verify import Recorder
 
 FRAMES, ROUNDS = 4000, 7
-INFO = StreamInfo("drawn", 64, 48, "yuv420p", Color("bt709", False), Fraction(1, 25), Fraction(25))
+INFO = StreamInfo("constant", 64, 48, "yuv420p", Color("bt709", False), Fraction(1, 25), Fraction(25))
 RESULT = Path(__file__).parent / "results" / "bench-720p-ultrafast.json"
 
 
-class Source:
-    """The same small frame again and again."""
+class ConstantSource:
+    """The same small frame, repeated."""
 
     info, corrupt, warnings = INFO, 0, ()
 
@@ -54,10 +54,10 @@ class Source:
     def close(self) -> None: ...
 
 
-class Nothing:
-    """Throws away."""
+class DiscardingSink:
+    """Sink that discards frames."""
 
-    name, written = "nothing", 0
+    name, written = "discard", 0
 
     def write(self, item: SegmentedFrame) -> None: ...
     def pass_through(self, packet: Passthrough) -> None: ...
@@ -66,7 +66,7 @@ class Nothing:
 
 
 class NoStats(Stats):
-    """Counts nothing."""
+    """Statistics that count nothing."""
 
     @contextlib.contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -77,17 +77,17 @@ class NoStats(Stats):
 
 
 def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> float:
-    """Processor time of a frame."""
-    classes = np.zeros((270, 480), np.uint8)  # as large as the network's answer for 16:9
+    """Measure the CPU time per frame."""
+    classes = np.zeros((270, 480), np.uint8)  # the size of the network's class map for 16:9
     overlay = Overlay(load_palette("street", CAMVID_CLASSES))
     counted: Stats = (Stats if stats else NoStats)(CAMVID_CLASSES)
     begin = time.process_time()
-    with Progress("drawn.mp4", FRAMES, quiet=not progress) as bar:
+    with Progress("constant.mp4", FRAMES, quiet=not progress) as bar:
         run(
-            Source(),
+            ConstantSource(),
             lambda frame: classes,
             overlay,
-            [Nothing()],
+            [DiscardingSink()],
             counted,
             observer=Recorder(INFO) if recorder else None,
             on_frame=lambda _: bar.advance(),
@@ -102,21 +102,21 @@ def main() -> None:
     args = parser.parse_args()
     master, terminal = pty.openpty()
     threading.Thread(target=_drain, args=(master,), daemon=True).start()
-    kept, sys.stderr = sys.stderr, io.TextIOWrapper(os.fdopen(terminal, "wb", 0), write_through=True)
+    stderr, sys.stderr = sys.stderr, io.TextIOWrapper(os.fdopen(terminal, "wb", 0), write_through=True)
     try:
-        without = ({}, {"stats": False}, {"progress": False}, {"recorder": False})
-        rounds = [[cpu_ms(**one) for one in without] for _ in range(ROUNDS)]
+        variants = ({}, {"stats": False}, {"progress": False}, {"recorder": False})
+        rounds = [[cpu_ms(**variant) for variant in variants] for _ in range(ROUNDS)]
     finally:
-        sys.stderr = kept
-    whole, *less = (statistics.median(column) for column in zip(*rounds, strict=True))
-    frame = min(item["cpu_ms_a_frame"] for item in json.loads(RESULT.read_text())["items"])
+        sys.stderr = stderr
+    full, *reduced = (statistics.median(column) for column in zip(*rounds, strict=True))
+    frame_ms = min(item["cpu_ms_a_frame"] for item in json.loads(RESULT.read_text())["items"])
     costs = {
-        name: whole - one for name, one in zip(("statistics", "progress bar", "record of times"), less, strict=True)
+        name: full - part for name, part in zip(("statistics", "progress bar", "record of times"), reduced, strict=True)
     }
-    result: dict[str, Any] = {"machine": machine(), "frame_ms": frame, "cpu_ms_a_frame": {}}
+    result: dict[str, Any] = {"machine": machine(), "frame_ms": frame_ms, "cpu_ms_a_frame": {}}
     for name, cost in costs.items():
         result["cpu_ms_a_frame"][name] = round(cost, 4)
-        print(f"{name:16}{cost:8.4f} ms{cost / frame:8.2%}")
+        print(f"{name:16}{cost:8.4f} ms{cost / frame_ms:8.2%}")
     args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""What coloring one frame costs on one core: `python benchmarks/overlay.py`.
+"""Benchmark of rendering one frame on one core: `python benchmarks/overlay.py`.
 
-Each case is the median of the fastest tenth of many runs, so that other programs on the machine disturb it little. Frames are
-yuv420p; the class map is blobs of 11 classes at 512x288, as a network of that size gives.
+Each case is the median of the fastest tenth of many runs, to reduce the influence of other programs. Frames are yuv420p; the class
+map consists of blobs of 11 classes at 512x288, the size of a network's class map.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUD = ("31 fps   inference 12 ms", "openvino bf16")
 
 
 def milliseconds(work: Callable[[], object], runs: int) -> float:
-    """Wall time of one call when nothing disturbs it."""
+    """Return the wall time of one undisturbed call."""
     work()
     times = []
     for _ in range(runs):
@@ -34,8 +34,8 @@ def milliseconds(work: Callable[[], object], runs: int) -> float:
     return 1e3 * statistics.median(sorted(times)[: max(1, runs // 10)])
 
 
-def frame_of(width: int, height: int) -> Frame:
-    """Noise: the blend costs the same whatever is in the picture."""
+def noise_frame(width: int, height: int) -> Frame:
+    """Return a frame of noise; the cost of blending does not depend on the content."""
     rng = np.random.default_rng(1)
     chroma = (height // 2, width // 2)
     planes = tuple(rng.integers(16, 236, shape, dtype=np.uint8) for shape in ((height, width), chroma, chroma))
@@ -43,7 +43,7 @@ def frame_of(width: int, height: int) -> Frame:
 
 
 def class_map() -> np.ndarray:
-    """Blobs of 11 classes, uint8 `[288, 512]`."""
+    """Return blobs of 11 classes, uint8 `[288, 512]`."""
     scores = np.random.default_rng(2).normal(size=(11, 9, 16)).astype(np.float32)
     return (
         np.stack([cv2.resize(s, (512, 288), interpolation=cv2.INTER_CUBIC) for s in scores]).argmax(0).astype(np.uint8)
@@ -66,8 +66,8 @@ def main() -> None:
     }
     sizes = [(1280, 720), (1920, 1080), (3840, 2160)]
     classes = class_map()
-    print(f"{'milliseconds a frame, one core':32}" + "".join(f"{height:>6}p" for _, height in sizes))
-    frames = [frame_of(width, height) for width, height in sizes]
+    print(f"{'ms per frame, one core':32}" + "".join(f"{height:>6}p" for _, height in sizes))
+    frames = [noise_frame(width, height) for width, height in sizes]
     for name, overlay in cases.items():
         row = [milliseconds(lambda o=overlay, f=frame: o.apply(f, classes, HUD), runs) for frame in frames]
         print(f"{name:32}" + "".join(f"{value:7.2f}" for value in row))

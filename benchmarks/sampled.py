@@ -1,11 +1,11 @@
-"""Where the processor's time goes on the whole road, sampled by Linux's `perf`: every thread, native code as well.
+"""CPU profile of the whole pipeline with Linux's `perf`: all threads, including native code.
 
     python benchmarks/sampled.py drive.mp4 --json benchmarks/results/profile-720p.json [-- --model nano --preset ultrafast]
 
-py-spy and the like see Python's threads alone; most of the work here is done by threads of x264, FFmpeg and OpenVINO. A thousand
-samples a second of `rtseg video` (Linux, `apt install linux-perf`), without the first seconds, in which programs and model are
-loaded: let the drive last for ten seconds at least. Samples are sorted by the library whose code ran, and become milliseconds of
-a frame by the run's own `cpu_seconds`. The layers of the network are OpenVINO's own count, on one core.
+Profilers such as py-spy see only Python's threads, but most of the work is in threads of x264, FFmpeg and OpenVINO. `perf` takes a
+thousand samples per second of `rtseg video` (Linux, `apt install linux-perf`), without the first seconds, in which programs and
+model are loaded; the video should last at least ten seconds. Samples are grouped by library and converted to milliseconds per
+frame with the run's `cpu_seconds`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from rtseg.bench.measure import machine
 
 STARTING_MS = 2500
-"""Not sampled."""
+"""Start phase, which is not sampled."""
 
 LIBRARIES = (
     ("network", r"JIT|openvino|tbb"),
@@ -35,29 +35,30 @@ LIBRARIES = (
     ("C library: copies, locks", r"libc\.|libc-|libm\.|libstdc|ld-linux|libpthread"),
     ("Python", r"python|\.abi3\.|cpython|unknown"),
 )
-"""What is told, and the libraries it is made of; the first that fits counts."""
+"""Reported groups, and the pattern of their libraries; the first match counts."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
     parser.add_argument("--json", type=Path, required=True)
-    own, more = sys.argv[1:], []
-    if "--" in own:
-        own, more = own[: own.index("--")], own[own.index("--") + 1 :]
-    args = parser.parse_args(own)
-    result = {"machine": machine(), "options": more, **profile(args.video, more)}
+    arguments, rtseg_options = sys.argv[1:], []
+    if "--" in arguments:
+        separator = arguments.index("--")
+        arguments, rtseg_options = arguments[:separator], arguments[separator + 1 :]
+    args = parser.parse_args(arguments)
+    result = {"machine": machine(), "options": rtseg_options, **profile(args.video, rtseg_options)}
     args.json.write_text(json.dumps(result, indent=2) + "\n")
     for name, cost in result["cpu_ms_a_frame"].items():
         print(f"{cost:8.2f} ms  {name}")
 
 
-def profile(video: str, more: list[str]) -> dict[str, Any]:
-    """Milliseconds of a frame by library."""
+def profile(video: str, rtseg_options: list[str]) -> dict[str, Any]:
+    """Return the CPU milliseconds per frame by library."""
     with tempfile.TemporaryDirectory(prefix="rtseg-profile-") as folder:
         data, stats = f"{folder}/perf.data", Path(folder, "stats.json")
         perf = ["perf", "record", "--delay", str(STARTING_MS), "-e", "cpu-clock", "-F", "999", "-o", data]
-        road = [
+        command = [
             sys.executable,
             "-m",
             "rtseg",
@@ -69,7 +70,9 @@ def profile(video: str, more: list[str]) -> dict[str, Any]:
             str(stats),
             "--quiet",
         ]
-        subprocess.run([*perf, "--", *road, *more], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*perf, "--", *command, *rtseg_options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         report = subprocess.run(
             ["perf", "report", "-i", data, "--stdio", "--sort", "dso"], check=True, capture_output=True, text=True
         ).stdout

@@ -1,8 +1,8 @@
-"""How cost grows: frames per second, latency and memory against frame size, model, length and number of files at once.
+"""Scaling of FPS, latency and memory with frame size, model, length and number of concurrent files.
 
-    python benchmarks/scaling.py --json benchmarks/results/scaling.json --chart docs/pictures/scaling.png
+    python benchmarks/scaling.py --json benchmarks/results/scaling.json --chart docs/images/scaling.png
 
-Drawn streets go through `rtseg video` in a process of its own each, so that memory is that run's alone.
+Each run is `rtseg video` on synthetic scenes in its own process, so that memory is measured per run.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ ROUNDS = 1
 
 
 def main() -> None:
-    """Measures all of it."""
+    """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--chart", type=Path)
-    parser.add_argument("--quick", action="store_true", help="small sizes and lengths alone, to try the script")
+    parser.add_argument("--quick", action="store_true", help="only small sizes and lengths, to test the script")
     parser.add_argument(
-        "--only", choices=("size", "length", "jobs"), help="measure this again; the rest stays as JSON has it"
+        "--only",
+        choices=("size", "length", "jobs"),
+        help="repeat only this measurement and keep the others of the JSON file",
     )
     args = parser.parse_args()
     sizes, lengths = (SIZES[:2], LENGTHS[:1]) if args.quick else (SIZES, LENGTHS)
     result: dict[str, Any] = json.loads(args.json.read_text()) if args.only else {}
     result |= {"machine": machine(), "preset": "ultrafast"}
-    wanted = (args.only,) if args.only else ("size", "length", "jobs")
+    parts = (args.only,) if args.only else ("size", "length", "jobs")
     with tempfile.TemporaryDirectory(prefix="rtseg-scaling-") as name:
         folder = Path(name)
-        if "size" in wanted:
+        if "size" in parts:
             result["size"] = [row for size in sizes for row in by_model(size, folder)]
-        drive = draw((640, 360), 200, folder)
-        if "length" in wanted:
+        video = write_scene((640, 360), 200, folder)
+        if "length" in parts:
             result["length"] = [
-                {"frames": length, **measure([repeated(drive, length, folder)], "nano", folder, rounds=1)}
+                {"frames": length, **measure([repeated(video, length, folder)], "nano", folder, rounds=1)}
                 for length in lengths
             ]
-        if "jobs" in wanted:
-            # Long ones: where several are in work, the time of the whole run counts, opening and checking included.
-            longer = repeated(drive, lengths[-1] if args.quick else 1000, folder)
+        if "jobs" in parts:
+            # Long files, because the time of a run with several files includes opening and verification.
+            longer = repeated(video, lengths[-1] if args.quick else 1000, folder)
             copies = [copied(longer, number, folder) for number in range(max(JOBS))]
             result["jobs"] = [{"jobs": jobs, **measure(copies, "nano", folder, "--jobs", str(jobs))} for jobs in JOBS]
     args.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -62,33 +64,33 @@ def main() -> None:
 
 
 def by_model(size: tuple[int, int], folder: Path) -> list[dict[str, Any]]:
-    """One frame size, each model."""
-    drive = draw(size, 60 if size[0] > 2000 else 150, folder)
-    rows = [{"size": list(size), "model": model, **measure([drive], model, folder)} for model in MODELS]
-    drive.unlink()
+    """Measure each model at one frame size."""
+    video = write_scene(size, 60 if size[0] > 2000 else 150, folder)
+    rows = [{"size": list(size), "model": model, **measure([video], model, folder)} for model in MODELS]
+    video.unlink()
     return rows
 
 
-def draw(size: tuple[int, int], frames: int, folder: Path) -> Path:
-    """A drawn street as a file."""
+def write_scene(size: tuple[int, int], frames: int, folder: Path) -> Path:
+    """Write a synthetic scene to a file."""
     path = folder / f"{size[0]}x{size[1]}.mp4"
     write_video(SyntheticDrive(*size, frames), str(path), quiet=True)
     return path
 
 
-def repeated(drive: Path, frames: int, folder: Path) -> Path:
-    """The drive again and again, `frames` long, its packets copied."""
+def repeated(video: Path, frames: int, folder: Path) -> Path:
+    """Write a file of `frames` frames by repeating the video's packets."""
     import av
 
     path = folder / f"{frames}.mp4"
     with av.open(str(path), "w") as out:
         stream, shift, count = None, 0, 0
         while count < frames:
-            with av.open(str(drive)) as source:
-                video = source.streams.video[0]
-                stream = stream or out.add_stream_from_template(video)
+            with av.open(str(video)) as source:
+                input_stream = source.streams.video[0]
+                stream = stream or out.add_stream_from_template(input_stream)
                 end = 0
-                for packet in source.demux(video):
+                for packet in source.demux(input_stream):
                     if packet.dts is None or count == frames:
                         continue
                     end = max(end, packet.pts + packet.duration)
@@ -99,15 +101,15 @@ def repeated(drive: Path, frames: int, folder: Path) -> Path:
     return path
 
 
-def copied(drive: Path, number: int, folder: Path) -> Path:
-    """The drive under another name."""
+def copied(video: Path, number: int, folder: Path) -> Path:
+    """Copy the video to another name."""
     path = folder / f"copy-{number}.mp4"
-    path.write_bytes(drive.read_bytes())
+    path.write_bytes(video.read_bytes())
     return path
 
 
 def measure(videos: list[Path], model: str, folder: Path, *more: str, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Median run of `rtseg video`, by frames per second."""
+    """Measure `rtseg video`: the run with the median FPS."""
     stats = folder / "stats.json"
     output = str(folder / "out.mp4") if len(videos) == 1 else f"{folder}/out/"
     command = [sys.executable, "-m", "rtseg", "video", *map(str, videos), "-o", output, "--model", model]
@@ -129,7 +131,7 @@ def measure(videos: list[Path], model: str, folder: Path, *more: str, rounds: in
 
 
 def draw_chart(result: dict[str, Any], path: Path) -> None:
-    """Three panels: size, length, files at once."""
+    """Draw a chart with three panels: size, length, concurrent files."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -139,14 +141,14 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
         left.plot(
             [r["size"][0] * r["size"][1] / 1e6 for r in rows], [r["fps"] for r in rows], "o-", color=color, label=model
         )
-    left.set(xlabel="megapixels a frame", ylabel="frames a second", xscale="log", yscale="log", title="frame size")
+    left.set(xlabel="megapixels per frame", ylabel="FPS", xscale="log", yscale="log", title="frame size")
     left.set_xticks([0.23, 0.52, 0.92, 2.07, 8.29], ["360p", "540p", "720p", "1080p", "4K"])
     left.minorticks_off()
     ticks = (5, 10, 20, 50, 100, 200)
     left.set_yticks(ticks, [str(tick) for tick in ticks])
     left.legend()
     middle.plot([r["frames"] for r in result["length"]], [r["fps"] for r in result["length"]], "o-", color="tab:green")
-    middle.set(xlabel="frames of the file", xscale="log", title="length (360p, nano)", ylabel="frames a second")
+    middle.set(xlabel="frames in the file", xscale="log", title="length (360p, nano)", ylabel="FPS")
     memory = middle.twinx()
     memory.plot(
         [r["frames"] for r in result["length"]], [r["peak_rss_mib"] for r in result["length"]], "s--", color="tab:gray"
@@ -155,9 +157,7 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     middle.set_ylim(0, 1.3 * max(r["fps"] for r in result["length"]))
     memory.set_ylim(0, 2.0 * max(r["peak_rss_mib"] for r in result["length"]))
     right.plot([r["jobs"] for r in result["jobs"]], [r["fps"] for r in result["jobs"]], "o-", color="tab:green")
-    right.set(
-        xlabel="files at once (--jobs)", title="several files (360p, nano)", ylabel="frames a second, all together"
-    )
+    right.set(xlabel="concurrent files (--jobs)", title="several files (360p, nano)", ylabel="FPS, total")
     right.set_xticks(list(JOBS))
     latency = right.twinx()
     latency.plot(

@@ -1,10 +1,10 @@
-"""Which names of TensorRT's Python API each version has: looked up in the binding wheels on PyPI, which are small.
+"""Names of TensorRT's Python API by version, from the binding wheels on PyPI, which are small.
 
     python benchmarks/tensorrt_surface.py            # compares with tests/data/tensorrt_surface.json
-    python benchmarks/tensorrt_surface.py --write    # writes it
+    python benchmarks/tensorrt_surface.py --write    # writes that file
 
-The bindings are compiled: a name that Python can use stands in them as a C string. A linker may store a name as the end of a
-longer one (`desc` in `..._desc`); such names count as present, and `exact` says that they were found on their own.
+The bindings are compiled: a name of the Python API is in them as a C string. A linker may store a name as the end of a longer one
+(`desc` in `..._desc`); such names count as present, and `exact` lists the names found as complete strings.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ Runtime deserialize_cuda_engine engine_host_code_allowed
 num_io_tensors get_tensor_name get_tensor_shape create_execution_context create_engine_inspector
 get_engine_information LayerInformationFormat JSON
 set_tensor_address execute_async_v3
-""".split()  # noqa: SIM905 (a list of so many literals is unreadable)
-"""What rtseg calls."""
+""".split()  # noqa: SIM905 (a list of this many literals is unreadable)
+"""Names that rtseg uses."""
 
 REMOVED = ["FP16", "EXPLICIT_BATCH", "PREFER_PRECISION_CONSTRAINTS", "platform_has_fast_fp16"]
-"""What it must not call: gone in TensorRT 11."""
+"""Names that rtseg must not use: removed in TensorRT 11."""
 
 
 def names_in(library: bytes) -> tuple[set[str], set[str]]:
-    """Names that stand on their own, and names that stand there at all, of those that are looked for."""
+    """Return the listed names found as complete strings, and those found at all."""
     strings = {text.decode() for text in re.findall(rb"(?<![\x20-\x7e])[\x20-\x7e]{2,200}(?=\0)", library)}
-    wanted = {*USED, *REMOVED}
-    exact = wanted & strings
-    ends = {name for name in wanted if any(text.endswith(name) for text in strings)}
+    names = {*USED, *REMOVED}
+    exact = names & strings
+    ends = {name for name in names if any(text.endswith(name) for text in strings)}
     return exact, exact | ends
 
 
 def surface(version: str, folder: Path) -> dict[str, list[str]]:
-    """The names of one version, downloaded with pip."""
+    """Return the names of one version, whose wheel pip downloads."""
     command = [
         sys.executable,
         "-m",
@@ -78,20 +78,20 @@ def surface(version: str, folder: Path) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--write", action="store_true", help="write the file instead of comparing with it")
-    write = arguments.parse_args().write
-    kept = Path(__file__).parents[1] / "tests" / "data" / "tensorrt_surface.json"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the file instead of comparing with it")
+    write = parser.parse_args().write
+    file = Path(__file__).parents[1] / "tests" / "data" / "tensorrt_surface.json"
     with tempfile.TemporaryDirectory() as folder:
-        found = {version: {"platform": VERSIONS[version], **surface(version, Path(folder))} for version in VERSIONS}
-    for version, names in found.items():
+        surfaces = {version: {"platform": VERSIONS[version], **surface(version, Path(folder))} for version in VERSIONS}
+    for version, names in surfaces.items():
         absent = ", ".join(names["absent"]) or "none"
         print(f"{version} ({names['platform']}): {len(names['present'])} names present, absent: {absent}")
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps(surfaces, indent=1) + "\n"
     if write:
-        kept.write_text(text, encoding="utf-8")
-    elif kept.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{kept} says something else; look at the difference, then --write")
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{file} differs; check the difference, then --write")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `vivid_guest.sh` runs inside its guest: `rtseg live --camera 0` on a camera that is pulled out and plugged in again."""
+"""Test inside the guest of `vivid_guest.sh`: `rtseg live --camera 0` on a camera that is unplugged and plugged in again."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def count() -> int:
     return LINES.read_text().count("\n") if LINES.exists() else 0
 
 
-def wait_until(done: object, what: str, process: subprocess.Popen[bytes], seconds: float = 1200) -> None:
+def wait_until(done: object, event: str, process: subprocess.Popen[bytes], seconds: float = 1200) -> None:
     deadline = time.monotonic() + seconds
     while not done():  # type: ignore[operator]
         if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"FAILED: {what} did not happen (exit code {process.poll()})")
+            sys.exit(f"FAILED: {event} did not happen (exit code {process.poll()})")
         time.sleep(0.2)
-    print(f"== {what}: {count()} frames so far", flush=True)
+    print(f"== {event}: {count()} frames so far", flush=True)
 
 
 def main() -> None:
@@ -43,40 +43,42 @@ def main() -> None:
     options += ["--camera-size", "640x360", "--camera-format", "yuyv"]
     command = rtseg("live", "--camera", "0", *options, "--record", RECORD, "--jsonl", LINES, "--stats", STATS)
     with subprocess.Popen(command) as process:
-        wait_until(lambda: count() > 20, "pictures", process)
+        wait_until(lambda: count() > 20, "frames", process)
         before = count()
         (DRIVER / "unbind").write_text("vivid.0")
-        print("== pulled out", flush=True)
+        print("== unplugged", flush=True)
         time.sleep(4)
         subprocess.run(["/sbin/rmmod", "vivid"], check=False)
         during = count()
         subprocess.run(["/sbin/insmod", "/tmp/modules/vivid.ko"], check=True)
-        print(f"== plugged in again after {during - before} frames that were on their way", flush=True)
-        wait_until(lambda: count() > during + 20, "pictures again", process)
+        print(f"== plugged in again after {during - before} frames in flight", flush=True)
+        wait_until(lambda: count() > during + 20, "frames again", process)
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
         print(f"== exit code {code} after {time.monotonic() - begin:.2f} s", flush=True)
-    told = json.loads(STATS.read_text())
-    print(json.dumps({key: told[key] for key in ("frames", "latency_ms", "disconnects", "fps", "warnings")}, indent=1))
+    report = json.loads(STATS.read_text())
+    print(
+        json.dumps({key: report[key] for key in ("frames", "latency_ms", "disconnects", "fps", "warnings")}, indent=1)
+    )
     import av
 
-    # Where the guest is emulated the end may take longer than a run gives it: the file then keeps its partial name.
+    # In an emulated guest the end may exceed the run's timeout: the file then keeps its partial name.
     recording = RECORD if RECORD.exists() else RECORD.with_name("out.partial.mp4")
     print(f"== recording {recording.name}")
     with av.open(str(recording)) as container:
         stamps = [frame.pts for frame in container.decode(video=0)]
-    frames = told["frames"]
+    frames = report["frames"]
     checks = {
         "exit code 0, or 1 for a file that was not complete in time": code == (0 if recording == RECORD else 1),
-        "the disconnect was counted": told["disconnects"]["count"] >= 1,
+        "the disconnect was counted": report["disconnects"]["count"] >= 1,
         "read = segmented + dropped + corrupt": frames["read"]
         == frames["segmented"] + frames["dropped"] + frames["corrupt"],
         "every written frame decodes": 0 <= len(stamps) - frames["written"] <= 1,
         "time stamps rise": stamps == sorted(set(stamps)),
     }
-    for what, held in checks.items():
-        print(f"{'ok    ' if held else 'FAILED'} {what}")
+    for check, passed in checks.items():
+        print(f"{'ok    ' if passed else 'FAILED'} {check}")
     sys.exit(not all(checks.values()))
 
 

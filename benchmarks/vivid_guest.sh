@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A real V4L2 device: boots Debian's kernel in qemu with this machine's own files (read-only), loads the virtual camera
-# `vivid`, and runs `rtseg live --camera 0` on it: listed, seen, pulled out, plugged in again, ended by a signal.
+# Test with a V4L2 device: boots Debian's kernel in qemu with this machine's files (read-only), loads the virtual camera
+# driver `vivid`, and runs `rtseg live --camera 0`: list, capture, unplug, plug in again, end by a signal.
 #
 #     benchmarks/vivid_guest.sh /path/to/python > vivid.log
 #
-# Needs qemu-system-x86, busybox-static, cpio, kmod, and (fetched by apt-get download) Debian's kernel package. KVM if there is one.
+# Needs qemu-system-x86, busybox-static, cpio, kmod, and (downloaded by apt-get) Debian's kernel package. Uses KVM if available.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
@@ -19,8 +19,8 @@ depmod -b "$work/kernel" "$version"
 
 mkdir -p "$work"/root/{bin,modules,proc,sys,dev,host}
 cp /bin/busybox "$work/root/bin/busybox"
-for wanted in virtio_pci 9pnet_virtio 9p overlay vivid; do
-  modprobe -d "$work/kernel" -S "$version" --show-depends "$wanted" | awk '/^insmod/ { print $2 }'
+for module in virtio_pci 9pnet_virtio 9p overlay vivid; do
+  modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | awk '/^insmod/ { print $2 }'
 done | awk '!seen[$0]++' > "$work/modules"
 while read -r module; do cp "$module" "$work/root/modules/"; done < "$work/modules"
 sed 's|.*/||' "$work/modules" > "$work/root/modules/order"
@@ -32,7 +32,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for module in \$(cat /modules/order); do insmod /modules/\$module || echo "insmod \$module failed"; done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 host /host || echo "no host files"
 mount -t tmpfs tmpfs /host/tmp
-for there in proc sys dev; do mount --bind /\$there /host/\$there; done
+for folder in proc sys dev; do mount --bind /\$folder /host/\$folder; done
 mkdir -p /host/tmp/modules && cp /modules/vivid.ko /host/tmp/modules/
 cp /test.py /host/tmp/test.py
 ip link set lo up
@@ -44,7 +44,7 @@ chmod +x "$work/root/init"
 cp benchmarks/vivid_guest.py "$work/root/test.py"
 (cd "$work/root" && find . | cpio --quiet -o -H newc | gzip -1 > "$work/initramfs")
 
-# KVM=0 for machines where /dev/kvm is there but does not work, as inside some virtual machines.
+# Set KVM=0 where /dev/kvm exists but does not work, as in some virtual machines.
 accelerator="-accel tcg -cpu max"
 if [ -w /dev/kvm ] && [ "${KVM:-1}" = 1 ]; then accelerator="-accel kvm -cpu host"; fi
 # shellcheck disable=SC2086

@@ -1,7 +1,7 @@
-"""How far rtseg's class maps agree with those of the libraries: torch in FP32, ONNX in FP32 and FP16, OpenVINO in FP16.
+"""Agreement of rtseg's class maps with those of the libraries: torch in FP32, ONNX in FP32 and FP16, OpenVINO in FP16.
 
-`python benchmarks/importers/agreement.py [NAME…]` prints one line for each fixture: the share of pixels with the library's
-class. The weights are random, so scores lie closer together than a trained network's: the FP16 columns are a lower bound.
+`python benchmarks/importers/agreement.py [NAME…]` prints one line per fixture: the share of pixels with the library's class. The
+weights are random, so scores are closer together than a trained network's: the FP16 columns are a lower bound.
 """
 
 import json
@@ -34,25 +34,25 @@ def save(fixture, folder):
 def shares(name):
     fixture = load(name)
     width, height = size = tuple(fixture["size"])
-    picture, truth = image(height, width), expected(name)
+    rgb, truth = image(height, width), expected(name)
     with tempfile.TemporaryDirectory() as folder:
         origin = CheckpointModel(save(fixture, Path(folder)), Preprocessing(**fixture["options"]), size)
         graphs = {precision: origin.graph(size, 1, precision).SerializeToString() for precision in ("fp32", "fp16")}
-        maps = [origin.reference_model(size)(picture)]
+        maps = [origin.reference_model(size)(rgb)]
     for precision in ("fp32", "fp16"):
         session = onnxruntime.InferenceSession(graphs[precision], providers=["CPUExecutionProvider"])
-        maps.append(session.run(["classes"], {"image": picture[None]})[0][0])
+        maps.append(session.run(["classes"], {"image": rgb[None]})[0][0])
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(graphs["fp16"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    maps.append(compiled(picture[None])[0][0])
+    maps.append(compiled(rgb[None])[0][0])
     return fixture["library"], [(class_map == truth).mean() for class_map in maps]
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
+    names = sys.argv[1:] or sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
     print(
         "| network | library | torch | ONNX Runtime, FP32 | FP16 | OpenVINO, FP16 weights |\n|---|---|---|---|---|---|"
     )
-    for name in wanted:
+    for name in names:
         library, values = shares(name)
         print(f"| {name} | {library} | " + " | ".join(f"{100 * v:.3f} %" for v in values) + " |", flush=True)

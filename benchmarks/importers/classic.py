@@ -1,8 +1,8 @@
-"""Fixtures of the classic U-Net, of Milesial's Pytorch-UNet, which is on GitHub and not on PyPI.
+"""Fixtures of the classic U-Net, Milesial's Pytorch-UNet (GitHub only, not on PyPI).
 
 `pip install torch==2.12.1`, `git clone https://github.com/milesial/Pytorch-UNet`, then
-`PYTHONPATH=Pytorch-UNet python classic.py`. The fixtures were made with its `unet/` as the copies
-Adeykin/Pytorch-UNet@e09d1b7 (`unet_parts.py`) and @85ea66f (`UNet` in `unet_model.py`) have it.
+`PYTHONPATH=Pytorch-UNet python classic.py`. The fixtures were made with the copies of its `unet/` in
+Adeykin/Pytorch-UNet@e09d1b7 (`unet_parts.py`) and @85ea66f (`UNet` in `unet_model.py`).
 """
 
 import torch
@@ -14,12 +14,12 @@ from unet.unet_parts import DoubleConv, Down, OutConv, Up
 LIBRARY = "milesial/Pytorch-UNet"
 
 
-def normalize(picture):
-    return normalized(picture, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+def normalize(rgb):
+    return normalized(rgb, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 class Narrow(UNet):
-    """The same forward pass, put together from the same parts in another base width."""
+    """The same forward pass and modules with another base width."""
 
     def __init__(self, width, classes, bilinear):
         nn.Module.__init__(self)
@@ -34,7 +34,7 @@ class Narrow(UNet):
 
 
 def with_biases(model):
-    """As the library had it until 2022, with a bias before each BatchNorm."""
+    """Add a bias before each BatchNorm, as in the library until 2022."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
             module.bias = nn.Parameter(torch.zeros(module.out_channels))

@@ -1,7 +1,7 @@
-"""What the scripts here share: they run a network of the library it comes from and keep what `tests/nn/test_importers.py` needs.
+"""Shared code of the scripts here, which run a library's network and write fixtures for `tests/nn/test_importers.py`.
 
-A fixture is NAME.json.gz (library and version, names and shapes of the weights, the seed that fills them) and NAME.png
-(the class map that the library's own network gives). Runs under Python 3.7 too, for fastai 1.
+A fixture is NAME.json.gz (library and version, names and shapes of the weights, the seed that fills them) and NAME.png (the
+class map of the library's network). Compatible with Python 3.7, for fastai 1.
 """
 
 import gzip
@@ -23,28 +23,28 @@ from importer_weights import fill, image  # noqa: E402
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalized(picture, mean, std):
-    """uint8 `[H, W, 3]` -> float32 `[1, 3, H, W]`."""
-    x = torch.from_numpy(picture).permute(2, 0, 1).float().div(255)[None]
+def normalized(rgb, mean, std):
+    """Convert uint8 `[H, W, 3]` to normalized float32 `[1, 3, H, W]`."""
+    x = torch.from_numpy(rgb).permute(2, 0, 1).float().div(255)[None]
     return (x - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
 
 
 def record(name, model, library, height, width, normalize, options=None, extra=None, seeds=range(6)):
-    """Fills the model's weights by rule, runs it and writes the fixture.
+    """Fill the model's weights by rule, run it and write the fixture.
 
-    The last bias is set so that no class covers the picture, and of some seeds the one is kept whose classes are told
-    apart most clearly: FP16 has to find the same map.
+    The last bias is set so that no class covers the whole image. Of several seeds, the one with the largest margins between
+    classes is used: FP16 must give the same map.
 
     Args:
-        name: the fixture's.
+        name: name of the fixture.
         model: the library's network.
-        library: its name and version, for the record.
-        height: of the test image.
-        width: of the test image.
-        normalize: uint8 image -> the network's input, as the library does it.
+        library: the library's name and version.
+        height: height of the test image.
+        width: width of the test image.
+        normalize: function from the uint8 image to the network's input, as in the library.
         options: arguments for `import_checkpoint`.
-        extra: entries of the checkpoint beside the weights, of another file format, …
-        seeds: those to choose from.
+        extra: further entries of the fixture, such as another file format.
+        seeds: candidate seeds.
     """
     model.eval()
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -61,8 +61,8 @@ def record(name, model, library, height, width, normalize, options=None, extra=N
             arrays[last_bias] = bias.astype(np.float32)
             model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
             scores = _scores(model, x)
-        quality, told = _quality(scores)
-        print(f"{name} seed {seed}: {told}")
+        quality, text = _quality(scores)
+        print(f"{name} seed {seed}: {text}")
         if best is None or quality > best[0]:
             best = quality, seed, arrays[last_bias], scores
     _, seed, bias, scores = best
@@ -84,8 +84,8 @@ def record(name, model, library, height, width, normalize, options=None, extra=N
     print(f"{name}: seed {seed}, {sum(np.prod(s) for s in shapes.values()) / 1e6:.1f} M values")
 
 
-def keep_learn_save(name, learn, model, normalize, height, width):
-    """NAME.pth.gz, as fastai's `learn.save` wrote it, and NAME.png. The last bias is set so that the map has all classes."""
+def record_learn_save(name, learn, model, normalize, height, width):
+    """Write NAME.pth.gz with fastai's `learn.save`, and NAME.png. The last bias is set so that the map has all classes."""
     model.eval()
     with torch.no_grad():
         last_bias = [p for key, p in model.named_parameters() if key.endswith("bias")][-1]
@@ -109,7 +109,7 @@ def _scores(model, x):
 
 
 def _quality(scores):
-    """How varied a map is (classes above 3 % of the picture), and how decisive: the share that noise as FP16's changes."""
+    """Return the number of classes above 3 % of the image and the share of pixels that FP16-like noise changes, also as text."""
     if scores.shape[1] == 1:
         scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
     torch.manual_seed(0)
@@ -118,9 +118,9 @@ def _quality(scores):
         noisy = scores + 0.001 * scores.std() * torch.randn_like(scores)
         changed += float((noisy.argmax(dim=1) != scores.argmax(dim=1)).float().mean()) / 4
     share = np.bincount(scores.argmax(dim=1).flatten().numpy(), minlength=scores.shape[1]) / scores[0, 0].numel()
-    many = int((share > 0.03).sum())
-    wanted = min(4, scores.shape[1])
+    class_count = int((share > 0.03).sum())
+    target = min(4, scores.shape[1])
     return (
-        min(many, wanted),
+        min(class_count, target),
         -changed,
-    ), f"{many} classes above 3 %, noise of 0.1 % changes {100 * changed:.3f} % of pixels"
+    ), f"{class_count} classes above 3 %, noise of 0.1 % changes {100 * changed:.3f} % of pixels"

@@ -1,4 +1,4 @@
-"""Fixtures of fastai 1's DynamicUnet, which needs Python 3.7.
+"""Fixtures of fastai 1's DynamicUnet (Python 3.7).
 
 `pip install torch==1.6.0 torchvision==0.7.0 "numpy<1.21" "pillow<9" scipy pandas matplotlib pyyaml requests packaging
 fastprogress==0.2.6 bottleneck numexpr beautifulsoup4 nvidia-ml-py3` and `pip install --no-deps fastai==1.0.61` (its text
@@ -9,7 +9,7 @@ import tempfile
 
 import fastai
 import torch
-from common import image, keep_learn_save, normalized, record
+from common import image, normalized, record, record_learn_save
 from fastai.basic_data import DataBunch
 from fastai.basic_train import Learner
 from fastai.layers import CrossEntropyFlat, NormType
@@ -24,12 +24,12 @@ from torchvision.models.resnet import BasicBlock
 LIBRARY = f"fastai {fastai.__version__}"
 
 
-def normalize(picture):
-    return normalized(picture, *imagenet_stats)
+def normalize(rgb):
+    return normalized(rgb, *imagenet_stats)
 
 
 def unet(arch, classes, height, width, norm_type=None, **options):
-    """As `unet_learner` builds it."""
+    """Build the network like `unet_learner`."""
     body = create_body(arch, pretrained=False)
     return DynamicUnet(body, n_classes=classes, img_size=(height, width), norm_type=norm_type, **options)
 
@@ -59,16 +59,16 @@ def tiny_encoder():
 
 
 def learn_save():
-    """A file of `learn.save` itself, after two steps of training, with the optimizer's state in it."""
-    picture = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
-    labels = (picture.sum(dim=0) * 2).long().clamp(0, 3)
-    items = TensorDataset(torch.stack([picture] * 4), torch.stack([labels] * 4))
+    """Write a file with `learn.save` after two training steps, with the optimizer's state."""
+    rgb = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
+    labels = (rgb.sum(dim=0) * 2).long().clamp(0, 3)
+    items = TensorDataset(torch.stack([rgb] * 4), torch.stack([labels] * 4))
     model = DynamicUnet(tiny_encoder(), n_classes=4, img_size=(64, 96), norm_type=None)
     with tempfile.TemporaryDirectory() as folder:
         data = DataBunch.create(items, items, bs=2, path=folder, device=torch.device("cpu"), num_workers=0)
         learn = Learner(data, model, loss_func=CrossEntropyFlat(axis=1))
         learn.fit(1)
-        keep_learn_save("fastai1-learn-save", learn, model, normalize, 64, 96)
+        record_learn_save("fastai1-learn-save", learn, model, normalize, 64, 96)
 
 
 if __name__ == "__main__":

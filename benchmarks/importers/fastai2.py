@@ -2,7 +2,7 @@
 
 import fastai
 import torch
-from common import image, keep_learn_save, normalized, record
+from common import image, normalized, record, record_learn_save
 from fastai.layers import NormType
 from fastai.vision.all import (
     CrossEntropyLossFlat,
@@ -21,17 +21,17 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 LIBRARY = f"fastai {fastai.__version__}"
 
 
-def normalize(picture):
-    return normalized(picture, *imagenet_stats)
+def normalize(rgb):
+    return normalized(rgb, *imagenet_stats)
 
 
 def unet(arch, classes, height, width, **options):
-    """As `unet_learner` builds it; `pretrained` weights would be overwritten anyway."""
+    """Build the network like `unet_learner`, without `pretrained` weights, which would be overwritten."""
     return create_unet_model(arch, classes, (height, width), pretrained=False, **options)
 
 
 def narrow_encoder(block=BasicBlock):
-    """A ResNet in fastai's layout (torchvision's, cut before its pooling), of widths that make a small file."""
+    """Return a ResNet in fastai's layout (torchvision's without its pooling), narrow for small files."""
     layers, channels = [nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 8
     for planes, stride in ((8, 1), (8, 2), (16, 2), (16, 2)):
         out = planes * block.expansion
@@ -56,15 +56,15 @@ def tiny_encoder():
 
 
 def learn_save():
-    """A file of `learn.save` itself, after two steps of training, with the optimizer's state in it."""
-    picture = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
-    labels = (picture.sum(dim=0) * 2).long().clamp(0, 3)
-    items = [(TensorImage(picture), TensorMask(labels))] * 4
+    """Write a file with `learn.save` after two training steps, with the optimizer's state."""
+    rgb = normalized(image(64, 96), (0, 0, 0), (1, 1, 1))[0]
+    labels = (rgb.sum(dim=0) * 2).long().clamp(0, 3)
+    items = [(TensorImage(rgb), TensorMask(labels))] * 4
     model = DynamicUnet(tiny_encoder(), 4, (64, 96))
     learn = Learner(DataLoaders.from_dsets(items, items, bs=2, device="cpu"), model, CrossEntropyLossFlat(axis=1))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
-    keep_learn_save("fastai2-learn-save", learn, model, normalize, 64, 96)
+    record_learn_save("fastai2-learn-save", learn, model, normalize, 64, 96)
 
 
 if __name__ == "__main__":

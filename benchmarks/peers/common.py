@@ -1,7 +1,7 @@
-"""What the peers share: where pictures go, and how the time is taken. Needs OpenCV, NumPy and PyAV alone.
+"""Shared code of the peers: the frame writer and the timer. Needs only OpenCV, NumPy and PyAV.
 
-Each peer is the loop that a user would write with that library. Loading and the first inference are not timed; from the first
-frame read to the file closed all is.
+Each peer is the loop that a user would write with that library. Loading and the first inference are not timed; everything from
+reading the first frame to closing the file is.
 """
 
 import argparse
@@ -23,11 +23,11 @@ COLORS = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
-"""RGB by class index: CamVid's eleven."""
+"""RGB colors of CamVid's eleven classes."""
 
 
 class PyAvWriter:
-    """Takes BGR pictures and encodes them as rtseg does: x264, crf 23, the given preset."""
+    """Encoder of BGR frames with rtseg's settings: x264, crf 23, the given preset."""
 
     def __init__(self, path, fps, size, preset):
         self._container = av.open(path, "w")
@@ -35,8 +35,8 @@ class PyAvWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = *size, "yuv420p"
         self._stream.options = {"crf": "23", "preset": preset}
 
-    def write(self, picture):
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+    def write(self, frame):
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
 
     def release(self):
         self._container.mux(self._stream.encode(None))
@@ -44,7 +44,7 @@ class PyAvWriter:
 
 
 def parse():
-    """The arguments that every peer takes."""
+    """Parse the arguments of a peer."""
     parser = argparse.ArgumentParser()
     parser.add_argument("video")
     parser.add_argument("--weights", required=True)
@@ -56,24 +56,24 @@ def parse():
 
 
 def open_writer(args, fps, size):
-    """OpenCV's own writer (its wheel has no H.264: MPEG-4 part 2), or PyAV under rtseg's settings."""
+    """Open OpenCV's writer (MPEG-4 part 2, since its wheel has no H.264 encoder), or PyAV with rtseg's settings."""
     if args.writer == "own":
         return cv2.VideoWriter(args.output, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
     return PyAvWriter(args.output, fps, size, args.preset)
 
 
-def blend(picture, classes):
-    """The overlay in a script from the web: colors by NumPy indexing, blended in floating point.
+def blend(frame, classes):
+    """Blend as typical scripts do: colors by NumPy indexing, in floating point.
 
     Args:
-        picture: BGR uint8 `[H, W, 3]`.
+        frame: BGR uint8 `[H, W, 3]`.
         classes: uint8 `[H, W]`.
     """
-    return (0.5 * picture + 0.5 * COLORS[classes][..., ::-1]).astype(np.uint8)
+    return (0.5 * frame + 0.5 * COLORS[classes][..., ::-1]).astype(np.uint8)
 
 
 class Timer:
-    """Prints frames, wall and processor seconds as one line of JSON."""
+    """Context manager that prints frames, wall time and CPU time as one line of JSON."""
 
     def __enter__(self):
         self.frames = 0

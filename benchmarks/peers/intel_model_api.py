@@ -1,4 +1,4 @@
-"""Peer (c): Intel's openvino-model-api with its AsyncPipeline, OpenCV around it, as its examples show."""
+"""Peer (c): Intel's openvino-model-api with its AsyncPipeline and OpenCV, as in its examples."""
 
 import cv2
 from common import COLORS, Timer, open_writer, parse
@@ -24,7 +24,7 @@ pipeline = AsyncPipeline(model)
 table = COLORS[:, ::-1].copy()
 
 
-def show(result):
+def render(result):
     classes, meta = result
     return cv2.addWeighted(meta["frame"], 0.5, table[classes], 0.5, 0)
 
@@ -41,14 +41,14 @@ with Timer() as timer:
     while not ended or timer.frames < submitted:
         result = pipeline.get_result(timer.frames)
         if result is not None:
-            writer.write(show(result))
+            writer.write(render(result))
             timer.frames += 1
             continue
         if not ended and pipeline.is_ready():
-            there, picture = reader.read()
-            ended = not there
-            if there:
-                pipeline.submit_data(picture, submitted, {"frame": picture})
+            ok, frame = reader.read()
+            ended = not ok
+            if ok:
+                pipeline.submit_data(frame, submitted, {"frame": frame})
                 submitted += 1
             continue
         if ended:

@@ -1,4 +1,4 @@
-"""Peer (b): the same script with ONNX Runtime in place of torch."""
+"""Peer (b): the same script with ONNX Runtime instead of torch."""
 
 import cv2
 import numpy as np
@@ -10,12 +10,12 @@ width, height = args.size
 session = onnxruntime.InferenceSession(args.weights, providers=["CPUExecutionProvider"])
 
 
-def segment(picture):
-    rgb = cv2.cvtColor(cv2.resize(picture, (width, height)), cv2.COLOR_BGR2RGB)
+def segment(frame):
+    rgb = cv2.cvtColor(cv2.resize(frame, (width, height)), cv2.COLOR_BGR2RGB)
     x = ((rgb.astype(np.float32) - 112) / 64).transpose(2, 0, 1)[None]
     (scores,) = session.run(None, {"image": x})
     classes = scores[0].argmax(axis=0).astype(np.uint8)
-    return cv2.resize(classes, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(classes, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_NEAREST)
 
 
 reader = cv2.VideoCapture(args.video)
@@ -26,9 +26,9 @@ reader = cv2.VideoCapture(args.video)
 with Timer() as timer:
     writer = open_writer(args, fps, size)
     while True:
-        there, picture = reader.read()
-        if not there:
+        ok, frame = reader.read()
+        if not ok:
             break
-        writer.write(blend(picture, segment(picture)))
+        writer.write(blend(frame, segment(frame)))
         timer.frames += 1
     writer.release()

@@ -1,4 +1,4 @@
-"""Makes what the peers need of a bundled model: its scores as a plain FP32 ONNX file of one size. Needs rtseg[train].
+"""Export a bundled model for the peers: its scores as a plain FP32 ONNX file of one size. Needs rtseg[train].
 
 python benchmarks/peers/prepare.py small 480 288 FOLDER
 """

@@ -1,13 +1,12 @@
-"""rtseg beside what people would use instead: same file, same weights, same input size, in one run, in turn.
+"""Benchmark of rtseg against other tools: same file, same weights, same input size, alternating in one run.
 
     python benchmarks/peers/run.py VIDEO --model small --rounds 5 --json benchmarks/results/peers-small-720p.json
 
-Each peer runs in an environment of its own (`.venv-peers/NAME`, made from `requirements/NAME.txt` when it is missing) and as its
-documentation says; rtseg runs with the same weights in the precision that OpenVINO takes for all (`rtseg`), and with the model
-that it takes by itself (`rtseg_default`: the same network in INT8 where the processor has VNNI). OpenCV's wheel writes no H.264,
-so each peer runs twice: with its own writer (MPEG-4 part 2), and with its frames handed to PyAV under rtseg's x264 settings. The
-second is the fair one. Before each pair rtseg runs itself; ratios are taken within a round, and told as median, smallest and
-largest.
+Each peer runs in its own environment (`.venv-peers/NAME`, created from `requirements/NAME.txt` if it is missing) as its
+documentation shows. rtseg runs with the same weights in the precision that OpenVINO uses for all (`rtseg`), and with its default
+model (`rtseg_default`: the same network, in INT8 on CPUs with VNNI). OpenCV's wheel has no H.264 encoder, so each peer runs twice:
+with its own writer (MPEG-4 part 2), and with its frames encoded by PyAV with rtseg's x264 settings. The second is the fair
+comparison. rtseg runs before each pair; ratios are within a round, reported as median, smallest and largest.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WRITERS = ("pyav", "own")
 
 
 def main() -> None:
-    """Runs them and writes the figures."""
+    """Run all tools and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
     parser.add_argument("--model", default="small")
@@ -81,11 +80,11 @@ def main() -> None:
 
 
 def environment(name: str) -> Path:
-    """The peer's Python, in an environment made from its requirements."""
+    """Return the peer's Python; create its environment if it is missing."""
     folder = HERE.parents[1] / ".venv-peers" / name
     python = folder / "bin" / "python"
     if not python.exists():
-        print(f"making {folder.name}'s environment", file=sys.stderr, flush=True)
+        print(f"creating {folder.name}'s environment", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         requirements = HERE / "requirements" / f"{name}.txt"
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
@@ -93,27 +92,27 @@ def environment(name: str) -> Path:
 
 
 def run_rtseg(video: str, model: str | None, preset: str, folder: str) -> dict[str, Any]:
-    """One run of `rtseg video`, as a user starts it; without a model named, with what rtseg takes by itself."""
+    """Run `rtseg video` once as a user would; `model` None: the default model."""
     stats = Path(folder) / "stats.json"
     command = [sys.executable, "-m", "rtseg", "video", video, "-o", f"{folder}/rtseg.mp4"]
     command += ["--model", model] if model else []
     subprocess.run([*command, "--preset", preset, "--stats", stats, "--quiet"], check=True)
-    told = json.loads(stats.read_text())
-    written = told["frames"]["written"]
+    report = json.loads(stats.read_text())
+    written = report["frames"]["written"]
     return {
         "frames": written,
-        "seconds": told["seconds"],
-        "fps": told["fps"],
-        "precision": told["precision"],
-        "cpu_ms_a_frame": told["cpu_seconds"] / written * 1000,
-        "peak_rss_mib": told["peak_rss_mib"],
+        "seconds": report["seconds"],
+        "fps": report["fps"],
+        "precision": report["precision"],
+        "cpu_ms_a_frame": report["cpu_seconds"] / written * 1000,
+        "peak_rss_mib": report["peak_rss_mib"],
     }
 
 
 def run_peer(
     python: Path, name: str, writer: str, args: argparse.Namespace, size: tuple[int, int], folder: Path
 ) -> dict[str, Any]:
-    """One run of a peer."""
+    """Run a peer once."""
     weights = find_weights(args.model) if name == "torch" else folder / f"{args.model}-scores.onnx"
     command = [python, HERE / PEERS[name][0], args.video, "--weights", weights, "--size", *size, "--writer", writer]
     command += ["--preset", args.preset, "--output", folder / "peer.mp4"]
@@ -125,21 +124,23 @@ def run_peer(
 
 
 def summary(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians, and the ratios of frames per second with their spread."""
-    told: dict[str, Any] = {"what": PEERS[name][1], "packages": rounds[0]["own"]["packages"]}
+    """Return medians, and the ratios of FPS as median, smallest and largest."""
+    report: dict[str, Any] = {"what": PEERS[name][1], "packages": rounds[0]["own"]["packages"]}
     for writer in WRITERS:
-        told[writer] = medians([row[writer] for row in rounds])
+        report[writer] = medians([row[writer] for row in rounds])
         for ours in ("rtseg", "rtseg_default"):
             ratios = [row[ours]["fps"] / row[writer]["fps"] for row in rounds]
-            told[writer][f"ratio_{ours}"] = [round(x, 2) for x in (statistics.median(ratios), min(ratios), max(ratios))]
-        told[writer]["pairs"] = len(rounds)
+            report[writer][f"ratio_{ours}"] = [
+                round(x, 2) for x in (statistics.median(ratios), min(ratios), max(ratios))
+            ]
+        report[writer]["pairs"] = len(rounds)
     for ours in ("rtseg", "rtseg_default"):
-        told[ours] = {**medians([row[ours] for row in rounds]), "precision": rounds[0][ours]["precision"]}
-    return told
+        report[ours] = {**medians([row[ours] for row in rounds]), "precision": rounds[0][ours]["precision"]}
+    return report
 
 
 def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of frames per second, processor time and memory."""
+    """Return the medians of FPS, CPU time and memory."""
     return {
         key: round(statistics.median(run[key] for run in runs), digits)
         for key, digits in (("fps", 2), ("cpu_ms_a_frame", 1), ("peak_rss_mib", 0))
@@ -147,7 +148,7 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sizes(video: str, model: str) -> tuple[tuple[int, int], int]:
-    """The network's input that rtseg takes for this file, and the file's number of frames."""
+    """Return rtseg's network input size for this file, and the file's number of frames."""
     source = open_source(video)
     try:
         with Segmenter(model) as segmenter:

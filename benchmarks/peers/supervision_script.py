@@ -1,4 +1,4 @@
-"""Peer (d): supervision's annotators and its video pipeline, around the same network on OpenVINO."""
+"""Peer (d): supervision's annotators and video pipeline with the same network on OpenVINO."""
 
 import cv2
 import numpy as np
@@ -16,20 +16,20 @@ annotator = sv.MaskAnnotator(
 )
 
 
-def segment(picture):
-    rgb = cv2.cvtColor(cv2.resize(picture, (width, height)), cv2.COLOR_BGR2RGB)
+def segment(frame):
+    rgb = cv2.cvtColor(cv2.resize(frame, (width, height)), cv2.COLOR_BGR2RGB)
     x = ((rgb.astype(np.float32) - 112) / 64).transpose(2, 0, 1)[None]
     classes = compiled(x)[0][0].argmax(axis=0).astype(np.uint8)
-    return cv2.resize(classes, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(classes, (frame.shape[1], frame.shape[0]), interpolation=cv2.INTER_NEAREST)
 
 
-def callback(picture, index):
-    classes = segment(picture)
+def callback(frame, index):
+    classes = segment(frame)
     present = np.unique(classes)
     masks = classes[None] == present[:, None, None]
     detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks), mask=masks, class_id=present.astype(int))
     timer.frames += 1
-    return annotator.annotate(picture.copy(), detections)
+    return annotator.annotate(frame.copy(), detections)
 
 
 segment(next(sv.get_video_frames_generator(args.video)))
@@ -39,6 +39,6 @@ with Timer() as timer:
     else:
         info = sv.VideoInfo.from_video_path(args.video)
         writer = open_writer(args, info.fps, info.resolution_wh)
-        for index, picture in enumerate(sv.get_video_frames_generator(args.video)):
-            writer.write(callback(picture, index))
+        for index, frame in enumerate(sv.get_video_frames_generator(args.video)):
+            writer.write(callback(frame, index))
         writer.release()

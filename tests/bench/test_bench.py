@@ -188,7 +188,7 @@ def test_the_harness_for_gpus_says_in_one_line_that_there_is_none(tmp_path: Path
         [sys.executable, str(script), "--json", str(tmp_path / "gpu.json")], capture_output=True, text=True, timeout=150
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "no NVIDIA GPU answers here; `rtseg doctor` says why\n"
+    assert done.stderr == "no NVIDIA GPU was found; `rtseg doctor` shows the reason\n"
     assert not (tmp_path / "gpu.json").exists()
 
 

@@ -1,6 +1,6 @@
-"""Makes docs/pictures/live-page.jpg and live-window.jpg: `rtseg live` on a drawn street, as a browser and as a screen show it.
+"""Write docs/images/live-page.jpg and live-window.jpg: `rtseg live` on a synthetic scene, in a browser and in a window.
 
-    python benchmarks/live_pictures.py [FOLDER]
+    python benchmarks/live_images.py [FOLDER]
 
 Needs chromium, chromedriver and Xvfb.
 """
@@ -26,18 +26,18 @@ from rtseg.synthetic.video_file import write_video
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import Browser  # noqa: E402  # the driver that the page's test has
+from browser import Browser  # noqa: E402  # the WebDriver client of the page's test
 from test_live_window import pixels  # noqa: E402
 
 PAGE, SCREEN = (1280, 880), (1000, 600)
 WIDTH = 960
-"""Of both pictures, pixels."""
+"""Width of both images, pixels."""
 SETTLED_SECONDS = 20
 
 
 @contextmanager
 def live(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A run on the drive in that folder."""
+    """Run `rtseg live` on the video in `folder`."""
     command = [sys.executable, "-m", "rtseg", "live", "--url", "drive.mp4", "--realtime", "--loop", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as process:
@@ -46,46 +46,46 @@ def live(folder: Path, *arguments: str, **environment: str) -> Iterator[subproce
 
 
 def page(folder: Path) -> np.ndarray:
-    """The web page, uint8 BGR."""
+    """Return a screenshot of the web page, uint8 BGR."""
     with live(folder, "--show", "web", "--address", "127.0.0.1:0") as process:
         assert process.stderr is not None
         url = next(found[1] for line in process.stderr if (found := re.search(r"page: (\S+)", line)))
         with Browser(folder / "profile", PAGE) as browser:
             browser.open(url)
-            browser.wait_for("return document.getElementById('picture').naturalWidth > 0")
+            browser.wait_for("return document.getElementById('frame').naturalWidth > 0")
             time.sleep(SETTLED_SECONDS)
             browser.screenshot(folder / "page.png")
     return cv2.imread(str(folder / "page.png"))
 
 
 def window(folder: Path) -> np.ndarray:
-    """The window on a virtual screen, uint8 BGR."""
+    """Return the window on a virtual screen, uint8 BGR."""
     read_end, write_end = os.pipe()
     screen = f"{SCREEN[0]}x{SCREEN[1]}x24"
     command = ["Xvfb", "-displayfd", str(write_end), "-screen", "0", screen, "-fbdir", str(folder), "-nocursor"]
     with subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL) as server:
         os.close(write_end)
-        with os.fdopen(read_end) as said:
-            number = said.readline().strip()
+        with os.fdopen(read_end) as output:
+            number = output.readline().strip()
         with live(folder, "--show", "window", "--legend", "--hud", DISPLAY=f":{number}", QT_X11_NO_MITSHM="1"):
             time.sleep(SETTLED_SECONDS)
             rendered = pixels(folder)[..., ::-1].copy()
         server.terminate()
-    drawn = np.argwhere(rendered.any(axis=2))
-    (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
+    nonzero = np.argwhere(rendered.any(axis=2))
+    (top, left), (bottom, right) = nonzero.min(axis=0), nonzero.max(axis=0)
     return rendered[top : bottom + 1, left : right + 1]
 
 
 def main() -> None:
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        drive = SyntheticDrive(960, 540, frames=240, seed=2, fps=30)
-        write_video(drive, str(folder / "drive.mp4"), quiet=True)
-        for what, picture in (("page", page(folder)), ("window", window(folder))):
-            height = round(picture.shape[0] * WIDTH / picture.shape[1])
-            small = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(target / f"live-{what}.jpg"), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        scene = SyntheticDrive(960, 540, frames=240, seed=2, fps=30)
+        write_video(scene, str(folder / "drive.mp4"), quiet=True)
+        for name, image in (("page", page(folder)), ("window", window(folder))):
+            height = round(image.shape[0] * WIDTH / image.shape[1])
+            resized = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(target / f"live-{name}.jpg"), resized, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Makes docs/pictures/overview.jpg: a synthetic street and a real one, as they came and colored by the bundled model.
+"""Write docs/images/overview.jpg: a synthetic and a real street scene, before and after rendering with the bundled model.
 
-python benchmarks/pictures.py path/to/camvid
+python benchmarks/result_images.py path/to/camvid
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ REAL = "val/0016E5_08101.webp"
 
 def main() -> None:
     segmenter = Segmenter()
-    pictures = [SyntheticDrive(480, 360, frames=80, seed=2).frame(40)[0], read_image(Path(sys.argv[1]) / REAL)]
+    images = [SyntheticDrive(480, 360, frames=80, seed=2).frame(40)[0], read_image(Path(sys.argv[1]) / REAL)]
     rows = []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         overlay = Overlay(load_palette("street", segmenter.classes), alpha=0.55, legend=number == 0)
-        frame = rgb_frame(np.ascontiguousarray(picture))
-        rows.append(np.hstack([picture, frame_rgb(overlay.apply(frame, segmenter.segment(frame)))]))
-    write_image(Path(__file__).parents[1] / "docs" / "pictures" / "overview.jpg", np.vstack(rows))
+        frame = rgb_frame(np.ascontiguousarray(image))
+        rows.append(np.hstack([image, frame_rgb(overlay.apply(frame, segmenter.segment(frame)))]))
+    write_image(Path(__file__).parents[1] / "docs" / "images" / "overview.jpg", np.vstack(rows))
 
 
 if __name__ == "__main__":
