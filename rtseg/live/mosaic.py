@@ -60,7 +60,7 @@ class Mosaic:
             self._disconnected.discard(camera)
             cell = self._cell(camera)
             cell[:] = 0
-            box.picture_part(cell)[:] = box.picture_part(box.network_input(rendered))
+            box.remove_padding(cell)[:] = box.remove_padding(box.network_input(rendered))
             self._count += 1
             mosaic = rgb_frame(self._canvas, self._count)
         mosaic = replace(mosaic, pts=rendered.pts, time_base=rendered.time_base, captured_ns=rendered.captured_ns)

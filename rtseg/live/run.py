@@ -15,7 +15,8 @@ from rtseg.core.progress import Status
 from rtseg.core.run_report import run_identity
 from rtseg.core.secrets import redact
 from rtseg.gpu.telemetry import TelemetryMonitor
-from rtseg.inference.segmenter import BuildMissing, Segmenter
+from rtseg.inference.runnable_file import BuildMissing
+from rtseg.inference.segmenter import Segmenter
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt
 from rtseg.io.inputs.gstreamer import dry_run as source_command

@@ -52,7 +52,7 @@ class LiveStats:
         with self._lock:
             self.segmented += 1
             self._latest_classes = classes
-            self.stats.see_classes(classes)
+            self.stats.add_classes(classes)
         if self._total:
             self._total.add_segmented(classes)
 
@@ -69,7 +69,7 @@ class LiveStats:
     def add_completed(self, captured_ns: int) -> None:
         """Count a frame that its last sink has written."""
         with self._lock:
-            self.stats.left(captured_ns)
+            self.stats.frame_written(captured_ns)
             self._ages_ms.append((time.monotonic_ns() - captured_ns) / 1e6)
         if self._total:
             self._total.add_completed(captured_ns)

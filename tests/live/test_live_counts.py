@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from live_doubles import INFO, CollectingSink, FakeCamera, adds_up, classes_by_brightness, frame, live
 from pipeline_doubles import CollectingSink as FileSink
 from pipeline_doubles import NoiseSource, overlay
-from test_live_loop import INFO, CollectingSink, FakeCamera, adds_up, classes_by_brightness, frame, live
 
 from rtseg.core.errors import BackendError, SinkError
 from rtseg.core.frame import ClassMap, Frame

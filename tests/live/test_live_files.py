@@ -1,8 +1,7 @@
-"""Files over HTTP: played once at their own frame rate, then the run ends. Silent and trickling servers time out."""
+"""Files over HTTP: played once at their own frame rate, then the run ends."""
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
 import time
@@ -15,10 +14,9 @@ from typing import Any
 import av
 import pytest
 from av.video.frame import PictureType
-from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, file_answer, http_answer
-from media import number_of, picture, read, to_pix_fmt, write_video
+from live_server import HttpServer, TcpServer, file_answer, http_answer
+from media import number_of, picture, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
-from test_live_protocols import playlist
 from typer.testing import CliRunner
 
 from rtseg.cli.app import app
@@ -423,15 +421,6 @@ def test_http_file_continues_at_same_position_after_disconnect(tmp_path: Path) -
     assert "reconnecting" in "".join(log)
 
 
-def write_hls(folder: Path, *, ended: bool) -> None:
-    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
-    for number in range(3):
-        begin = number * 15
-        (folder / f"{number}.ts").write_bytes(b"".join(encode_ts(15, first=begin, start_seconds=begin / 30)))
-        lines += ["#EXTINF:0.5,", f"{number}.ts"]
-    (folder / "x.m3u8").write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
-
-
 @pytest.mark.parametrize("between", [0, 400_000])
 @pytest.mark.parametrize("length", [True, False])
 def test_index_at_end_without_range_support_is_reported(tmp_path: Path, between: int, length: bool) -> None:
@@ -473,122 +462,6 @@ def test_http_file_is_given_up_after_disconnects_at_same_position(
     assert 30 <= report["frames"]["read"] < 60
 
 
-def test_playlist_without_video_segments_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "x.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
-    with playlist(tmp_path) as address, pytest.raises(Disconnected, match="is not a video that rtseg reads"):
-        open_stream(f"{address}/x.m3u8", timeout_seconds=30)
-
-
-def test_complete_hls_playlist_plays_once_at_its_own_frame_rate(tmp_path: Path) -> None:
-    write_hls(tmp_path, ended=True)
-    log: list[str] = []
-    with playlist(tmp_path) as address:
-        begin = time.monotonic()
-        frames, source = read_all(f"{address}/x.m3u8", log)
-    assert [number_of(frame) for frame in frames] == list(range(45))
-    assert source.corrupt == 0
-    assert source.warnings == ()
-    assert time.monotonic() - begin >= 44 / 30
-    assert source.disconnects.count == 0
-    assert len(log) == 1
-    assert "is a file" in log[0]
-
-
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_complete_hls_playlist_without_length_yields_each_frame(tmp_path: Path, version: str) -> None:
-    """The server closes the connection at the end, as in HTTP/1.0."""
-    write_hls(tmp_path, ended=True)
-
-    def answer(request: str) -> Iterator[bytes]:
-        head = http_answer("application/x-mpegurl", "200 OK", "Connection: close")
-        yield head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
-        yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
-
-    log: list[str] = []
-    with HttpServer(answer) as server:
-        frames, source = read_all(f"{server.url}/x.m3u8", log)
-    assert [number_of(frame) for frame in frames] == list(range(45))
-    assert source.warnings == ()
-    assert source.disconnects.count == 0
-    assert not source.disconnects.reason
-    assert len(log) == 1
-
-
-@pytest.mark.parametrize("length", [True, False])
-def test_truncated_hls_segments_are_counted_and_reported(tmp_path: Path, length: bool) -> None:
-    write_hls(tmp_path, ended=True)
-
-    def answer(request: str) -> Iterator[bytes]:
-        name = request.split()[1].removeprefix("/")
-        data = (tmp_path / name).read_bytes()
-        stated = [f"Content-Length: {len(data)}"] if length else []
-        yield http_answer("video/mp2t", "200 OK", *stated, "Connection: close")
-        yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
-
-    with HttpServer(answer) as server:
-        frames, source = read_all(f"{server.url}/x.m3u8", [])
-    assert 25 < len(frames) < 42
-    assert len(frames) + source.corrupt == 45
-    assert any("missing in 2 places" in line for line in source.warnings), source.warnings
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_byte_range_playlist_plays_only_with_range_support(tmp_path: Path, ranges: bool) -> None:
-    write_hls(tmp_path, ended=True)
-    parts = [(tmp_path / f"{number}.ts").read_bytes() for number in range(3)]
-    data, begin = b"".join(parts), 0
-    lines = ["#EXTM3U", "#EXT-X-VERSION:4", "#EXT-X-TARGETDURATION:1"]
-    for part in parts:
-        lines += ["#EXTINF:0.5,", f"#EXT-X-BYTERANGE:{len(part)}@{begin}", "all.ts"]
-        begin += len(part)
-    text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
-
-    def answer(request: str) -> Iterator[bytes]:
-        requested = re.search(r"Range: bytes=(\d+)-(\d*)", request)
-        if ".m3u8" in request.split()[1]:
-            body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nx.m3u8\n" if "/all.m3u8" in request else text.encode()
-            yield http_answer("application/x-mpegurl", "200 OK", f"Content-Length: {len(body)}", "Connection: close")
-            yield body
-            return
-        if not ranges or requested is None:
-            yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
-            yield data
-            return
-        first, last = int(requested[1]), int(requested[2] or len(data) - 1)
-        span = f"Content-Range: bytes {first}-{last}/{len(data)}"
-        length = f"Content-Length: {last + 1 - first}"
-        yield http_answer("video/mp2t", "206 Partial Content", span, length, "Connection: close")
-        yield data[first : last + 1]
-
-    with HttpServer(answer) as server:
-        local = tmp_path / "local.m3u8"
-        local.write_text(text.replace("all.ts", f"{server.url}/all.ts"))
-        if ranges:
-            frames, _ = read_all(f"{server.url}/all.m3u8", [])
-            assert [number_of(frame) for frame in frames] == list(range(45))
-            assert [number_of(frame) for frame in read(local, allow_protocols=["http"])] == list(range(45))
-            return
-        for name in ("x.m3u8", "all.m3u8"):
-            with pytest.raises(SourceError, match=rf"{name}: .*EXT-X-BYTERANGE.* sends whole files instead; download"):
-                open_stream(f"{server.url}/{name}", timeout_seconds=20)
-        with pytest.raises(SourceError, match=r"local.m3u8: .*EXT-X-BYTERANGE"):
-            read(local, allow_protocols=["http"])
-
-
-def test_ended_live_playlist_is_not_played_again(tmp_path: Path) -> None:
-    write_hls(tmp_path, ended=False)
-    log: list[str] = []
-    with playlist(tmp_path) as address:
-        source = find_inputs(urls=[f"{address}/x.m3u8"], timeout_seconds=4)[0].source(30, log.append)
-        numbers = []
-        for frame in source:
-            numbers.append(number_of(frame))  # type: ignore[arg-type]
-            if len(numbers) == 45:
-                write_hls(tmp_path, ended=True)
-    assert numbers == list(range(45))
-    assert any("complete" in line for line in log)
-
-
 def test_realtime_is_valid_for_http_files_and_loop_is_not() -> None:
     assert len(find_inputs(urls=["http://127.0.0.1:1/x.mp4"], realtime=True)) == 1
     result = CliRunner().invoke(app, ["live", "--url", "http://127.0.0.1:1/x.mp4", "--loop"])
@@ -603,104 +476,3 @@ def test_video_command_with_url_suggests_live_command(tmp_path: Path, monkeypatc
     assert "rtseg live --url" in result.output
     assert "s3cret" not in result.output
     assert list(tmp_path.iterdir()) == []
-
-
-# Time limits
-
-
-def trickle(data: bytes) -> Iterator[bytes]:
-    """Yield one byte every 0.2 s: below any timeout, and practically without end."""
-    for begin in range(len(data)):
-        yield data[begin : begin + 1]
-        time.sleep(0.2)
-
-
-LIMIT = 1.0
-HANG_SECONDS = 45
-"""Time after which a test fails, for busy machines."""
-
-
-def open_until_timeout(url: str) -> str:
-    begin = time.monotonic()
-    with pytest.raises(SourceError) as caught:
-        list(open_stream(url, timeout_seconds=LIMIT))
-    assert time.monotonic() - begin < HANG_SECONDS
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-HEAD = http_answer("multipart/x-mixed-replace; boundary=next")
-TS_HEAD = http_answer("video/mp2t")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda: iter(()),
-        lambda: iter([HEAD[:20]]),
-        lambda: iter([HEAD]),
-        lambda: iter([TS_HEAD]),
-        lambda: iter([HEAD, b"--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff\xe0"]),
-        lambda: trickle(HEAD * 20),
-        lambda: itertools.chain([HEAD], trickle(bytes(500))),
-        lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
-        lambda: itertools.chain(
-            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
-        ),
-    ],
-    ids=[
-        "silent",
-        "half a head",
-        "head",
-        "head of TS",
-        "half a part",
-        "head trickles",
-        "parts trickle",
-        "TS trickles",
-        "chunks trickle",
-    ],
-)
-def test_silent_or_trickling_http_server_times_out(answer: object) -> None:
-    never = threading.Event()
-
-    def script(_: str) -> Iterator[bytes]:
-        yield from answer()  # type: ignore[operator]
-        never.wait(60)
-
-    with HttpServer(script) as server:
-        message = open_until_timeout(f"{server.url}/cam")
-    never.set()
-    assert "in time" in message or "no video came" in message
-
-
-@pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
-@pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
-def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpServer], data: bytes) -> None:
-    never = threading.Event()
-
-    class Slow(kind):  # type: ignore[valid-type,misc]
-        def _talk(self, client: object, number: int) -> None:
-            for chunk in trickle(data):
-                client.sendall(chunk)  # type: ignore[attr-defined]
-            never.wait(60)
-
-    with Slow(lambda _: ()) as server:
-        open_until_timeout(server.url)
-    never.set()
-
-
-def test_silent_stream_raises_disconnected() -> None:
-    never = threading.Event()
-
-    def script(_: int) -> Iterator[bytes]:
-        yield b"".join(encode_ts(20))
-        never.wait(60)
-
-    with TcpServer(script) as server:
-        source = open_stream(server.url, timeout_seconds=2.0)
-        begin = time.monotonic()
-        with pytest.raises(Disconnected, match="in time"):
-            for _ in source:
-                pass
-        assert time.monotonic() - begin < HANG_SECONDS
-    never.set()

@@ -1,146 +1,23 @@
-"""Live loop: latest-frame queue, frame counts, sink threads, bounded age."""
+"""Live loop: frame counts, maximum age, several cameras, settings, end of the run."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable
 
-import numpy as np
 import pytest
+from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
 
-from rtseg.core.errors import BackendError, SinkError, SourceError
-from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
-from rtseg.core.palette import CAMVID_CLASSES, load_palette
-from rtseg.io.inputs.live_clock import TIME_BASE
+from rtseg.core.errors import BackendError, SourceError
+from rtseg.core.frame import ClassMap, Frame, StreamInfo
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
-from rtseg.live.loop import STOP_SECONDS, LiveLoop
-from rtseg.live.reconnect import Disconnects
+from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.live.loop import STOP_SECONDS
 from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
-from rtseg.pipeline.frame_queue import MAX_WAITING_FRAMES, CapturedFrame, LatestFrameQueue
-from rtseg.render.overlay import Overlay
 
 pytestmark = pytest.mark.timeout(180)
-
-COLOR = Color("bt601", full_range=False)
-INFO = StreamInfo("fake", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
-
-
-def frame(index: int, age_seconds: float = 0.0) -> Frame:
-    luma = np.full((48, 64), 16 + index % 200, np.uint8)
-    chroma = np.full((24, 32), 128, np.uint8)
-    captured = time.monotonic_ns() - round(age_seconds * 1e9)
-    return Frame((luma, chroma, chroma), "yuv420p", COLOR, index * 3000, TIME_BASE, index, captured_ns=captured)
-
-
-class FakeCamera:
-    """Camera of `frames` frames that calls `gate` before each, then ends (or waits for `close`)."""
-
-    def __init__(
-        self,
-        frames: int,
-        *,
-        gate: Callable[[int], None] = lambda _: None,
-        age_seconds: float = 0.0,
-        endless: bool = False,
-        fails: str | None = None,
-    ) -> None:
-        self.info = INFO
-        self.corrupt = 2
-        self.warnings: tuple[str, ...] = ()
-        self.decode_seconds = 0.001
-        self.disconnects = Disconnects(connected=fails is None, reason=fails or "")
-        self.connect_attempted = threading.Event()
-        self.closed = threading.Event()
-        self._frames, self._gate, self._age = frames, gate, age_seconds
-        self._endless, self._fails = endless, fails
-
-    def __iter__(self) -> Iterator[Frame | Passthrough]:
-        self.connect_attempted.set()
-        if self._fails:
-            self.closed.wait(120)
-            return
-        for index in range(self._frames):
-            self._gate(index)
-            yield frame(index, self._age)
-        if self._endless:
-            self.closed.wait(120)
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-class CollectingSink:
-    """Sink that stores its items; may block or fail."""
-
-    def __init__(self, name: str = "sink", *, fail_at: int | None = None, blocks: bool = False) -> None:
-        self.name = name
-        self.written = 0
-        self.items: list[SegmentedFrame] = []
-        self.ended = ""
-        self.go = threading.Event()
-        self._fail_at, self._blocks = fail_at, blocks
-
-    def write(self, item: SegmentedFrame) -> None:
-        if self._blocks:
-            self.go.wait(120)
-        if self.written == self._fail_at:
-            raise SinkError("no space left on device")
-        self.items.append(item)
-        self.written += 1
-
-    def pass_through(self, packet: Passthrough) -> None: ...
-
-    def close(self) -> None:
-        self.ended = "closed"
-
-    def abort(self) -> None:
-        self.ended = "aborted"
-
-
-def classes_by_brightness(frame: Frame, aspect: float) -> ClassMap:
-    return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
-
-
-def style(settings: DisplaySettings) -> Overlay:
-    return Overlay(load_palette("street", CAMVID_CLASSES), view=settings.view, alpha=settings.alpha)  # type: ignore[arg-type]
-
-
-def live(
-    *cameras: Camera, segment: Callable[[Frame, float], ClassMap] = classes_by_brightness, **options: object
-) -> LiveLoop:
-    options.setdefault("controls", Controls())
-    options.setdefault("metrics", LiveMetrics())
-    return LiveLoop(cameras, segment, style, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Block until the condition is true; fail after 60 s."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "timeout"
-        time.sleep(0.001)
-
-
-def adds_up(report: dict[str, dict[str, int]]) -> bool:
-    frames = report["frames"]
-    return frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
-
-
-# Latest-frame queue
-
-
-def test_queue_returns_latest_frame_and_counts_dropped() -> None:
-    queue = LatestFrameQueue(1)
-    for index in range(5):
-        assert queue.put(CapturedFrame(0, frame(index), INFO))
-    taken = queue.take()
-    assert taken is not None
-    assert taken.frame.index == 4
-    assert (queue.captured, queue.counts(0)) == ([5], (0, 4))
 
 
 def test_frames_received_while_model_loads_count_as_dropped() -> None:
@@ -157,56 +34,6 @@ def test_frames_received_while_model_loads_count_as_dropped() -> None:
     assert report["frames"]["read"] == 5 + source.corrupt
     assert (report["frames"]["segmented"], report["frames"]["dropped"]) == (1, 4)
     assert [item.frame.index for item in sink.items] == [4]
-
-
-def test_cameras_are_served_in_turn_at_any_frame_rate() -> None:
-    queue = LatestFrameQueue(3)
-    served = []
-    for turn in range(6):
-        for camera in (0, 0, 0, 1, 2):
-            queue.put(CapturedFrame(camera, frame(turn), INFO))
-        taken = queue.take()
-        assert taken is not None
-        served.append(taken.camera)
-        queue.done(taken)
-    assert served == [0, 1, 2, 0, 1, 2]
-
-
-def test_every_frame_blocks_put_instead_of_dropping() -> None:
-    queue = LatestFrameQueue(1, every_frame=True)
-    more = MAX_WAITING_FRAMES + 5
-    thread = threading.Thread(target=lambda: [queue.put(CapturedFrame(0, frame(i), INFO)) for i in range(more)])
-    thread.start()
-    seen = []
-    for _ in range(more):
-        taken = queue.take()
-        assert taken is not None
-        seen.append(taken.frame.index)
-        queue.done(taken)
-    thread.join(60)
-    assert seen == list(range(more))
-    assert queue.counts(0) == (0, more)
-
-
-def test_take_skips_camera_with_frame_in_progress() -> None:
-    queue = LatestFrameQueue(2)
-    queue.put(CapturedFrame(0, frame(0), INFO))
-    first = queue.take()
-    queue.put(CapturedFrame(0, frame(1), INFO))
-    queue.put(CapturedFrame(1, frame(0), INFO))
-    other = queue.take()
-    assert first is not None
-    assert other is not None
-    assert other.camera == 1
-    more: list[CapturedFrame | None] = []
-    thread = threading.Thread(target=lambda: more.append(queue.take()))
-    thread.start()
-    thread.join(0.2)
-    assert not more, "taken while the previous frame was in progress"
-    queue.done(first)
-    thread.join(60)
-    assert more[0] is not None
-    assert (more[0].camera, more[0].frame.index) == (0, 1)
 
 
 def test_model_runs_cameras_concurrently_and_each_camera_in_order() -> None:
@@ -235,68 +62,6 @@ def test_model_runs_cameras_concurrently_and_each_camera_in_order() -> None:
     assert seen == {0: list(range(40)), 1: list(range(40))}
     assert [[item.frame.index for item in sink.items] for sink in sinks] == [list(range(40))] * 2
     assert all(item["frames"]["segmented"] == 40 for item in report["items"])
-
-
-def test_close_unblocks_take_and_rejects_put() -> None:
-    queue = LatestFrameQueue(2)
-    ends: list[object] = []
-    thread = threading.Thread(target=lambda: ends.append(queue.take()))
-    thread.start()
-    queue.close()
-    thread.join(60)
-    assert ends == [None]
-    assert not queue.put(CapturedFrame(0, frame(0), INFO))
-    assert queue.captured == [0, 0]
-    assert queue.counts(0) == queue.counts(1) == (0, 0)
-
-
-# Sink threads
-
-
-def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
-    sink = CollectingSink(blocks=True)
-    sink_thread = SinkThread(sink)
-    results: list[float | None] = []
-    items = [SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
-    sink_thread.offer(items[0], results.append)
-    wait_until(lambda: not sink_thread._waiting)
-    for item in items[1:]:
-        sink_thread.offer(item, results.append)
-    sink.go.set()
-    sink_thread.finish()
-    assert sink_thread.join(60)
-    assert [item.frame.index for item in sink.items] == [0, 9]
-    assert (sink_thread.written, sink_thread.dropped, len(results)) == (2, 8, 10)
-    assert sink.ended == "closed"
-
-
-def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
-    errors: list[str] = []
-    sink = CollectingSink(fail_at=1)
-    sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
-    results: list[float | None] = []
-    for i in range(5):
-        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), results.append)
-    assert sink_thread.join(60)
-    sink_thread.offer(SegmentedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9)), results.append)
-    assert (sink_thread.written, sink_thread.dropped) == (1, 5)
-    assert [seconds is None for seconds in results].count(True) == 5
-    assert errors == ["sink: no space left on device"]
-    assert sink_failures([sink_thread]) == errors
-    assert sink.ended == "aborted"
-
-
-def test_blocking_offer_waits_for_space_but_not_for_failed_sink() -> None:
-    sink = CollectingSink(fail_at=6)
-    sink_thread = SinkThread(sink, capacity=2, block_when_full=True)
-    for i in range(12):
-        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
-    assert sink_thread.join(60)
-    assert [item.frame.index for item in sink.items] == list(range(6))
-    assert (sink_thread.written, sink_thread.dropped) == (6, 6)
-
-
-# The loop
 
 
 def test_each_frame_is_segmented_dropped_or_corrupt() -> None:

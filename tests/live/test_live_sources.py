@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,7 +20,7 @@ from rtseg.core.errors import Disconnected, OptionError, SourceError
 from rtseg.core.frame import Color, Frame, StreamInfo
 from rtseg.io.inputs import open_source
 from rtseg.io.inputs.connection import Connection
-from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
+from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.inputs.network import open_stream
 from rtseg.io.inputs.packets import DemuxedPackets
 from rtseg.live.file_playback import FilePlayback
@@ -387,111 +386,6 @@ def test_unusually_long_gap_is_a_disconnect(step: float, silence: float) -> None
 def test_slower_camera_has_disconnects_only_until_its_new_interval_is_measured() -> None:
     count, _, _ = disconnects_of([*[0.03] * 50, *[2.0] * 50])
     assert 1 <= count <= 6
-
-
-def test_pts_rise_after_stream_clock_is_set_back() -> None:
-    chunks = [*encode_ts(20, start_seconds=100), *encode_ts(20, first=20, start_seconds=3)]
-    with TcpServer(lambda _: paced(chunks, 2)) as server:
-        source = reconnecting(server, [])
-        frames = take(source, 40)
-        source.close()
-    assert [number_of(frame) for frame in frames] == list(range(40))
-    assert rising(frames)
-    assert frames[0].pts == 0
-    assert frames[-1].pts_seconds < 10
-    assert source.warnings == (source.warnings[0],)
-    size = float(source.warnings[0].partition("jumped once (")[2].partition(" s)")[0])
-    assert size == pytest.approx(3 - 100 - 20 / 30, abs=2), "size of the jump"
-
-
-@pytest.mark.parametrize("size", [-991.6, -2000.0, 30.0])
-def test_rtsp_clock_set_back_is_reported_with_size(size: float) -> None:
-    """RTP timestamps have 32 bits: FFmpeg treats a clock that is set far back as a wrap."""
-    step = 90_000 // 30
-
-    def stamp_of(number: int) -> int:
-        return 3000 * 90_000 + number * step + (round(size * 90_000) if number >= 20 else 0)
-
-    chunks = encode_rtp(40, stamp_of=stamp_of)
-    with RtspServer(lambda _: paced(chunks, 2)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
-        frames = take(source, 40)
-        source.close()
-    assert rising(frames)
-    assert frames[-1].pts_seconds < 10
-    assert [warning.partition("once (")[2].partition(")")[0] for warning in source.warnings] == [f"{size:+.1f} s"]
-
-
-def test_live_clock() -> None:
-    clock = LiveClock()
-    second = 1_000_000_000
-    assert clock.place(Fraction(7), 10 * second) == 0
-    assert clock.place(Fraction(15, 2), 10 * second + second // 2) == 45_000
-    assert clock.place(None, 11 * second) == 90_000
-    assert clock.place(Fraction(0), 12 * second) == 180_000, "set back: continued by the time that passed"
-    assert clock.place(Fraction(-1, 10), 12 * second) == 180_001, "slightly back: one tick later"
-    assert clock.place(Fraction(5000), 13 * second) == 180_001 + 90_000, "far ahead: continued by the time that passed"
-    assert clock.place(Fraction(5000) + Fraction(1, 30), 13 * second) == 180_001 + 93_000
-    assert clock.jumps == pytest.approx([-9.0, 4999.1], abs=0.01)
-    clock.restart()
-    assert clock.place(Fraction(77), 15 * second) == 273_001 + 2 * 90_000
-    late = clock.place(Fraction(77) + Fraction(1, 30), 20 * second)
-    assert late == 273_001 + 2 * 90_000 + 3000, "a delayed frame keeps the interval of the stream"
-
-
-def place_at_30_fps(stamps: list[float | None]) -> tuple[list[float], LiveClock]:
-    """Return the live timestamps in seconds of frames that arrive at 30 FPS with these stream timestamps."""
-    clock = LiveClock()
-    placed = [
-        clock.place(None if stamp is None else Fraction(stamp).limit_denominator(90_000), index * 1_000_000_000 // 30)
-        for index, stamp in enumerate(stamps)
-    ]
-    return [float(ticks * TIME_BASE) for ticks in placed], clock
-
-
-@pytest.mark.parametrize("outlier", [-500.0, -3.0, 5.0, 40.0, 95_000.0])
-@pytest.mark.parametrize("at", [0, 1, 15, 29])
-def test_single_wrong_timestamp_is_ignored(outlier: float, at: int) -> None:
-    stamps: list[float | None] = [7 + index / 30 for index in range(30)]
-    stamps[at] = 7 + at / 30 + outlier
-    placed, clock = place_at_30_fps(stamps)
-    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
-    assert clock.jumps == []
-
-
-@pytest.mark.parametrize("size", [-20.0, -2.0, 60.0])
-def test_permanent_clock_jump_is_counted_once_with_its_size(size: float) -> None:
-    stamps: list[float | None] = [7 + index / 30 + (size if index >= 15 else 0) for index in range(30)]
-    placed, clock = place_at_30_fps(stamps)
-    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
-    assert clock.jumps == pytest.approx([size], abs=0.001)
-
-
-def test_lost_frames_are_a_gap_and_not_a_clock_jump() -> None:
-    stamps: list[float | None] = [index / 30 + (5 if index >= 15 else 0) for index in range(30)]
-    placed, clock = place_at_30_fps(stamps)
-    assert placed[-1] == pytest.approx(29 / 30 + 5, abs=0.001), "the interval of the stream is kept"
-    assert clock.jumps == []
-
-
-def test_missing_timestamps_are_not_clock_jumps() -> None:
-    stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
-    placed, clock = place_at_30_fps(stamps)
-    assert placed == pytest.approx([index / 30 for index in range(30)], abs=0.001)
-    assert clock.jumps == []
-
-
-def test_rtsp_stream_without_clock_jump_has_no_warning() -> None:
-    chunks = encode_rtp(40, size=(320, 192))
-    with OpenRtsp(lambda _: paced(chunks)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
-        frames = take(source, 30)
-        warnings = source.warnings
-        source.close()
-    assert warnings == ()
-    assert rising(frames)
-    steps = [after.pts_seconds - before.pts_seconds for before, after in itertools.pairwise(frames)]
-    assert steps[2:] == pytest.approx([1 / 30] * 27, abs=0.001)
 
 
 # File playback

@@ -9,19 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import rtseg, told_in_one_line
-from test_live_loop import (
-    Camera,
-    CollectingSink,
-    Controls,
-    FakeCamera,
-    adds_up,
-    classes_by_brightness,
-    live,
-    wait_until,
-)
+from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
 
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
+from rtseg.live.camera import Camera
+from rtseg.live.controls import Controls
 from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, LoadShedder
 from rtseg.live.run import open_smaller
 from rtseg.live.sink_thread import SinkThread

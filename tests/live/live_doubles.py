@@ -1,0 +1,126 @@
+"""Fake camera, collecting sink and live loop for the tests of the live loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from rtseg.core.errors import SinkError
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.io.inputs.live_clock import TIME_BASE
+from rtseg.live.camera import Camera
+from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
+from rtseg.live.loop import LiveLoop
+from rtseg.live.reconnect import Disconnects
+from rtseg.render.overlay import Overlay
+
+COLOR = Color("bt601", full_range=False)
+
+
+INFO = StreamInfo("fake", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
+
+
+def frame(index: int, age_seconds: float = 0.0) -> Frame:
+    luma = np.full((48, 64), 16 + index % 200, np.uint8)
+    chroma = np.full((24, 32), 128, np.uint8)
+    captured = time.monotonic_ns() - round(age_seconds * 1e9)
+    return Frame((luma, chroma, chroma), "yuv420p", COLOR, index * 3000, TIME_BASE, index, captured_ns=captured)
+
+
+class FakeCamera:
+    """Camera of `frames` frames that calls `gate` before each, then ends (or waits for `close`)."""
+
+    def __init__(
+        self,
+        frames: int,
+        *,
+        gate: Callable[[int], None] = lambda _: None,
+        age_seconds: float = 0.0,
+        endless: bool = False,
+        fails: str | None = None,
+    ) -> None:
+        self.info = INFO
+        self.corrupt = 2
+        self.warnings: tuple[str, ...] = ()
+        self.decode_seconds = 0.001
+        self.disconnects = Disconnects(connected=fails is None, reason=fails or "")
+        self.connect_attempted = threading.Event()
+        self.closed = threading.Event()
+        self._frames, self._gate, self._age = frames, gate, age_seconds
+        self._endless, self._fails = endless, fails
+
+    def __iter__(self) -> Iterator[Frame | Passthrough]:
+        self.connect_attempted.set()
+        if self._fails:
+            self.closed.wait(120)
+            return
+        for index in range(self._frames):
+            self._gate(index)
+            yield frame(index, self._age)
+        if self._endless:
+            self.closed.wait(120)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class CollectingSink:
+    """Sink that stores its items; may block or fail."""
+
+    def __init__(self, name: str = "sink", *, fail_at: int | None = None, blocks: bool = False) -> None:
+        self.name = name
+        self.written = 0
+        self.items: list[SegmentedFrame] = []
+        self.ended = ""
+        self.go = threading.Event()
+        self._fail_at, self._blocks = fail_at, blocks
+
+    def write(self, item: SegmentedFrame) -> None:
+        if self._blocks:
+            self.go.wait(120)
+        if self.written == self._fail_at:
+            raise SinkError("no space left on device")
+        self.items.append(item)
+        self.written += 1
+
+    def pass_through(self, packet: Passthrough) -> None: ...
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+
+def classes_by_brightness(frame: Frame, aspect: float) -> ClassMap:
+    return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
+
+
+def style(settings: DisplaySettings) -> Overlay:
+    return Overlay(load_palette("street", CAMVID_CLASSES), view=settings.view, alpha=settings.alpha)  # type: ignore[arg-type]
+
+
+def live(
+    *cameras: Camera, segment: Callable[[Frame, float], ClassMap] = classes_by_brightness, **options: object
+) -> LiveLoop:
+    options.setdefault("controls", Controls())
+    options.setdefault("metrics", LiveMetrics())
+    return LiveLoop(cameras, segment, style, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Block until the condition is true; fail after 60 s."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "timeout"
+        time.sleep(0.001)
+
+
+def adds_up(report: dict[str, dict[str, int]]) -> bool:
+    frames = report["frames"]
+    return frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]

@@ -1,0 +1,118 @@
+"""Timeouts of live sources: silent and trickling servers."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, http_answer
+
+from rtseg.core.errors import Disconnected, SourceError
+from rtseg.io.inputs.network import open_stream
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def trickle(data: bytes) -> Iterator[bytes]:
+    """Yield one byte every 0.2 s: below any timeout, and practically without end."""
+    for begin in range(len(data)):
+        yield data[begin : begin + 1]
+        time.sleep(0.2)
+
+
+LIMIT = 1.0
+
+
+HANG_SECONDS = 45
+"""Time after which a test fails, for busy machines."""
+
+
+def open_until_timeout(url: str) -> str:
+    begin = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        list(open_stream(url, timeout_seconds=LIMIT))
+    assert time.monotonic() - begin < HANG_SECONDS
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+HEAD = http_answer("multipart/x-mixed-replace; boundary=next")
+
+
+TS_HEAD = http_answer("video/mp2t")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: iter(()),
+        lambda: iter([HEAD[:20]]),
+        lambda: iter([HEAD]),
+        lambda: iter([TS_HEAD]),
+        lambda: iter([HEAD, b"--next\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff\xe0"]),
+        lambda: trickle(HEAD * 20),
+        lambda: itertools.chain([HEAD], trickle(bytes(500))),
+        lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
+        lambda: itertools.chain(
+            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
+        ),
+    ],
+    ids=[
+        "silent",
+        "half a head",
+        "head",
+        "head of TS",
+        "half a part",
+        "head trickles",
+        "parts trickle",
+        "TS trickles",
+        "chunks trickle",
+    ],
+)
+def test_silent_or_trickling_http_server_times_out(answer: object) -> None:
+    never = threading.Event()
+
+    def script(_: str) -> Iterator[bytes]:
+        yield from answer()  # type: ignore[operator]
+        never.wait(60)
+
+    with HttpServer(script) as server:
+        message = open_until_timeout(f"{server.url}/cam")
+    never.set()
+    assert "in time" in message or "no video came" in message
+
+
+@pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
+@pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
+def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpServer], data: bytes) -> None:
+    never = threading.Event()
+
+    class Slow(kind):  # type: ignore[valid-type,misc]
+        def _talk(self, client: object, number: int) -> None:
+            for chunk in trickle(data):
+                client.sendall(chunk)  # type: ignore[attr-defined]
+            never.wait(60)
+
+    with Slow(lambda _: ()) as server:
+        open_until_timeout(server.url)
+    never.set()
+
+
+def test_silent_stream_raises_disconnected() -> None:
+    never = threading.Event()
+
+    def script(_: int) -> Iterator[bytes]:
+        yield b"".join(encode_ts(20))
+        never.wait(60)
+
+    with TcpServer(script) as server:
+        source = open_stream(server.url, timeout_seconds=2.0)
+        begin = time.monotonic()
+        with pytest.raises(Disconnected, match="in time"):
+            for _ in source:
+                pass
+        assert time.monotonic() - begin < HANG_SECONDS
+    never.set()

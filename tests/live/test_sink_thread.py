@@ -1,0 +1,56 @@
+"""Sink threads: dropped frames, failed sinks, blocking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from live_doubles import CollectingSink, frame, wait_until
+
+from rtseg.core.frame import SegmentedFrame
+from rtseg.live.report import sink_failures
+from rtseg.live.sink_thread import SinkThread
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
+    sink = CollectingSink(blocks=True)
+    sink_thread = SinkThread(sink)
+    results: list[float | None] = []
+    items = [SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
+    sink_thread.offer(items[0], results.append)
+    wait_until(lambda: not sink_thread._waiting)
+    for item in items[1:]:
+        sink_thread.offer(item, results.append)
+    sink.go.set()
+    sink_thread.finish()
+    assert sink_thread.join(60)
+    assert [item.frame.index for item in sink.items] == [0, 9]
+    assert (sink_thread.written, sink_thread.dropped, len(results)) == (2, 8, 10)
+    assert sink.ended == "closed"
+
+
+def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
+    errors: list[str] = []
+    sink = CollectingSink(fail_at=1)
+    sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
+    results: list[float | None] = []
+    for i in range(5):
+        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), results.append)
+    assert sink_thread.join(60)
+    sink_thread.offer(SegmentedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9)), results.append)
+    assert (sink_thread.written, sink_thread.dropped) == (1, 5)
+    assert [seconds is None for seconds in results].count(True) == 5
+    assert errors == ["sink: no space left on device"]
+    assert sink_failures([sink_thread]) == errors
+    assert sink.ended == "aborted"
+
+
+def test_blocking_offer_waits_for_space_but_not_for_failed_sink() -> None:
+    sink = CollectingSink(fail_at=6)
+    sink_thread = SinkThread(sink, capacity=2, block_when_full=True)
+    for i in range(12):
+        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
+    assert sink_thread.join(60)
+    assert [item.frame.index for item in sink.items] == list(range(6))
+    assert (sink_thread.written, sink_thread.dropped) == (6, 6)

@@ -1,0 +1,105 @@
+"""Web page of a live run with an HTTP client, for its tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rtseg.core.frame import Color, Frame, SegmentedFrame
+from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.live.sinks.web import WebSink
+
+HTML_NAME = '<img src=x onerror="document.title=1">'
+
+
+REPORT: dict[str, Any] = {
+    "rtseg": "0.1.0",
+    "model": "small",
+    "backend": "openvino",
+    "input": HTML_NAME,
+    "seconds": 12.5,
+    "frames": {"read": 30, "segmented": 20, "written": 20, "dropped": 10, "corrupt": 0},
+    "stages": {"infer": {"p50": 60.0, "busy": 0.9}},
+    "sinks": {"web": {"written": 20, "dropped": 3}},
+    "now": {
+        "capture_fps": 30.0,
+        "shown_fps": 16.4,
+        "dropped": 14,
+        "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},
+        "bottleneck": "infer",
+        "engine_ms": 60.2,
+        "classes": {"road": 0.31, HTML_NAME: 0.2},
+    },
+    "disconnects": {"count": 1, "seconds": 4.2, "connected": True},
+}
+
+
+class Page:
+    """Running page with an HTTP client that behaves like a browser on this machine."""
+
+    def __init__(self, **options: Any) -> None:
+        self.controls, self.metrics = Controls(), LiveMetrics()
+        options.setdefault("address", "127.0.0.1:0")
+        self.sink = WebSink(self.controls, self.metrics, **options)
+
+    def request(
+        self, path: str, headers: dict[str, str] | None = None, body: Any = None, method: str | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.sink.port, timeout=120)
+        data = json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body
+        default_headers = {"Content-Type": "application/json"} if data is not None else {}
+        connection.request(
+            method or ("GET" if data is None else "POST"), path, data, {**default_headers, **(headers or {})}
+        )
+        response = connection.getresponse()
+        result = response.status, dict(response.getheaders()), response.read()
+        connection.close()
+        return result
+
+
+def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> SegmentedFrame:
+    width, height = size
+    planes = (
+        np.zeros((height, width), np.uint8),
+        np.zeros((height, width), np.uint8),
+        np.zeros((height, width), np.uint8),
+    )
+    planes[2][:] = red
+    frame = Frame(planes, "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
+    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
+
+
+class Stream:
+    """Client of the MJPEG stream."""
+
+    def __init__(self, page: Page) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", page.sink.port), timeout=120)
+        self.socket.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.file = self.socket.makefile("rb")
+        head = self._until_empty_line()
+        assert head[0].startswith(b"HTTP/1.1 200")
+        assert any(b"multipart/x-mixed-replace; boundary=frame" in line for line in head)
+
+    def read_image(self) -> np.ndarray:
+        while self.file.readline() != b"--frame\r\n":
+            pass
+        head = dict(line.decode().strip().split(": ") for line in self._until_empty_line())
+        assert head["Content-Type"] == "image/jpeg"
+        data = self.file.read(int(head["Content-Length"]))
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+    def _until_empty_line(self) -> list[bytes]:
+        lines = []
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            lines.append(line)
+        return lines
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
