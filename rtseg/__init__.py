@@ -1,8 +1,8 @@
-"""rtseg colors every pixel of street video by what it is, in real time.
+"""Real-time semantic segmentation of street video.
 
     from rtseg import Segmenter, open_source
 
-The names below are the public ones; each is loaded when it is first used, so that `import rtseg` costs nothing.
+`__all__` lists the public names. Each is imported on first use, so `import rtseg` is fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame", "Palette", "RtsegError", "Segmenter", "StreamInfo", "SyntheticDrive", "__version__", "open_source"]
 
-_HOMES = {
+_MODULES = {
     "Frame": "rtseg.core.frame",
     "Palette": "rtseg.core.palette",
     "RtsegError": "rtseg.core.errors",
@@ -34,6 +34,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'rtseg' has no attribute '{name}'")

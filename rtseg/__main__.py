@@ -1,4 +1,4 @@
-"""`python -m rtseg` is `rtseg`."""
+"""Entry point of `python -m rtseg`, which is equivalent to `rtseg`."""
 
 from rtseg.cli.app import main
 

@@ -51,13 +51,13 @@ def install(
     with error_handler(verbose):
         from rtseg.cli.config_file import to_toml
         from rtseg.core.errors import OptionError, SinkError
-        from rtseg.core.secrets import holds_secret
+        from rtseg.core.secrets import contains_secret
         from rtseg.live import systemd as s
 
         table, secrets = split_secrets(to_table(context.args))
         if not table and not secrets:
             raise OptionError("give the options of `rtseg live`, such as `rtseg service install --camera 0 --show web`")
-        if any(holds_secret(str(each)) for each in table.get("gst", ())):
+        if any(contains_secret(str(each)) for each in table.get("gst", ())):
             raise OptionError(
                 f"--gst contains a password or a URL that can contain one, and {s.CONFIG} can be read by every user; "
                 "give the camera with --url"

@@ -1,1 +1,1 @@
-"""Types and helpers that every other package uses. Imports nothing of rtseg."""
+"""Types and helpers for all other packages. Imports no other package of rtseg."""

@@ -1,7 +1,7 @@
-"""Memory for pictures that is used again as soon as nobody looks at the last picture in it.
+"""Pool of frame buffers, which are reused as soon as no view of them is left.
 
-A picture's memory from the C library is new to the process every time (see `rtseg.core.process_setup`), and the system clears and maps it
-page by page.
+The C library returns new memory for each frame-sized block (see `rtseg.core.process_setup`), and the kernel clears and maps
+it page by page. A pool avoids that.
 """
 
 from __future__ import annotations
@@ -12,43 +12,48 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-_SIZES = 8
-"""Different sizes that are kept at the same time: the planes of a picture and of the one before it, where sizes change."""
+_MAX_SIZES = 8
+"""Number of different sizes in the pool: the planes of a frame, and those of the last frame before a change of resolution."""
 
-_FREE = 32
-"""Unused blocks of a size that are kept: more than wait between the stages of a run."""
+_MAX_FREE_BLOCKS = 32
+"""Number of unused blocks per size: more than the stages of a run have in their queues."""
 
 
 class BufferPool:
-    """Gives arrays; takes their memory back when the last view of it is gone. For any number of threads."""
+    """Pool of uint8 arrays. A buffer returns to the pool when its last view is deleted. Thread-safe."""
 
     def __init__(self, allocate: Callable[[int], npt.NDArray[np.uint8]] | None = None) -> None:
-        """`allocate` gives so many bytes of another kind of memory, which must live until nobody looks at them; None: NumPy's."""
-        self._allocate = allocate or _fresh
+        """Create an empty pool.
+
+        Args:
+            allocate: returns a block of the given number of bytes, which must stay valid while a view of it exists.
+                Default: NumPy's allocator.
+        """
+        self._allocate = allocate or _allocate
         self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
 
     def empty(self, *shape: int) -> npt.NDArray[np.uint8]:
-        """A uint8 array of a shape, contiguous, its contents arbitrary. It is the caller's for as long as it lives."""
+        """Return an uninitialized contiguous uint8 array of a shape. Its memory is not reused while a view of it exists."""
         size = int(np.prod(shape))
         free = self._free.get(size)
         if free is None:
-            if len(self._free) >= _SIZES:
+            if len(self._free) >= _MAX_SIZES:
                 self._free = {}
             free = self._free[size] = []
         try:
             block = free.pop()
         except IndexError:
             block = self._allocate(size)
-        # Through a memoryview: all views of the array hold on to the array then, none to the block behind it.
+        # Because of the memoryview, every view keeps a reference to this array and none to the block behind it.
         array = np.frombuffer(memoryview(block), dtype=np.uint8)  # type: ignore[arg-type]
-        weakref.finalize(array, _give_back, free, block).atexit = False
+        weakref.finalize(array, _release, free, block).atexit = False
         return array.reshape(shape)
 
 
-def _fresh(size: int) -> npt.NDArray[np.uint8]:
+def _allocate(size: int) -> npt.NDArray[np.uint8]:
     return np.empty(size, dtype=np.uint8)
 
 
-def _give_back(free: list[npt.NDArray[np.uint8]], block: npt.NDArray[np.uint8]) -> None:
-    if len(free) < _FREE:
+def _release(free: list[npt.NDArray[np.uint8]], block: npt.NDArray[np.uint8]) -> None:
+    if len(free) < _MAX_FREE_BLOCKS:
         free.append(block)

@@ -1,4 +1,4 @@
-"""YUV and RGB: the matrices of BT.601, BT.709 and BT.2020 in limited and full range."""
+"""Conversion between RGB and YUV with the matrices of BT.601, BT.709 and BT.2020, in limited and full range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ LUMA: dict[str, tuple[float, float]] = {"bt601": (0.299, 0.114), "bt709": (0.212
 
 
 def rgb_to_yuv_matrix(color: Color) -> npt.NDArray[np.float64]:
-    """The affine map `[3, 4]` from RGB (0 to 255) to the frame's Y, U, V (0 to 255), offsets in the last column."""
+    """Return the affine map from RGB to YUV.
+
+    Args:
+        color: matrix and range of the frame.
+
+    Returns:
+        float64 `[3, 4]`, from R, G, B (0 to 255) to Y, U, V (0 to 255). The last column contains the offsets.
+    """
     kr, kb = LUMA[color.matrix]
     kg = 1.0 - kr - kb
     y = np.array([kr, kg, kb])
@@ -26,21 +33,21 @@ def rgb_to_yuv_matrix(color: Color) -> npt.NDArray[np.float64]:
 
 
 def yuv_to_rgb_matrix(color: Color) -> npt.NDArray[np.float64]:
-    """The inverse of `rgb_to_yuv_matrix`: `[3, 4]` from Y, U, V to RGB."""
+    """Return the inverse of `rgb_to_yuv_matrix`: float64 `[3, 4]`, from Y, U, V to R, G, B."""
     forward = rgb_to_yuv_matrix(color)
     inverse = np.linalg.inv(forward[:, :3])
     return np.concatenate([inverse, -(inverse @ forward[:, 3:])], axis=1)
 
 
 def rgb_to_planes(table: npt.NDArray[np.uint8], color: Color) -> npt.NDArray[np.uint8]:
-    """Colors as a frame's own planes hold them.
+    """Convert RGB colors to the plane values of a frame.
 
     Args:
         table: uint8 `[n, 3]`, red, green, blue.
-        color: of the frame.
+        color: matrix and range of the frame.
 
     Returns:
-        uint8 `[n, 3]` in the order of the frame's planes: Y, U, V, or green, blue, red for the `rgb` matrix.
+        uint8 `[n, 3]` in the order of the frame's planes: Y, U, V, or green, blue, red for the matrix `rgb`.
     """
     if color.matrix == "rgb":
         return np.ascontiguousarray(table[:, [1, 2, 0]])
@@ -51,5 +58,5 @@ def rgb_to_planes(table: npt.NDArray[np.uint8], color: Color) -> npt.NDArray[np.
 
 
 def guess_matrix(width: int, height: int) -> str:
-    """The matrix that players assume where a stream names none: BT.709 from 720p up, BT.601 below."""
+    """Return the matrix that players assume for a stream without a matrix tag: BT.709 from 720p up, BT.601 below."""
     return "bt709" if width >= 1280 or height > 576 else "bt601"

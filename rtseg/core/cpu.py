@@ -1,4 +1,4 @@
-"""The processor: its name, how many cores there are to use, and what they are good at."""
+"""CPU properties and thread priorities."""
 
 from __future__ import annotations
 
@@ -14,40 +14,48 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_GIVING_WAY = 5
-"""Added to the niceness of threads that give way: a third of the processor's time beside a thread that does not."""
+_LOW_PRIORITY_NICENESS = 5
+"""Increase of the niceness for low priority: about a third of the CPU time of a thread with normal priority."""
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: fewer than there are under `taskset` or in a container with a CPU set."""
+    """Return the number of cores that this process may use. `taskset` and the CPU set of a container reduce it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def giving_way(work: Callable[..., T], *arguments: Any) -> T:
-    """Calls something whose threads are to give way to this process's other ones wherever both could run.
+def run_with_low_priority(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function such that the threads it starts have a lower priority than the other threads of this process.
 
-    Only Linux has a priority for each thread, and lets the threads that a thread starts inherit it; elsewhere it is just called.
+    Only Linux has per-thread priorities that new threads inherit. On other systems the function is called directly.
+
+    Args:
+        function: the function to call, in a separate thread on Linux.
+        arguments: its arguments.
+
+    Returns:
+        The function's result.
     """
     if sys.platform != "linux":
-        return work(*arguments)
-    with ThreadPoolExecutor(1, "rtseg-giving-way", _lower_priority) as thread:
-        return thread.submit(work, *arguments).result()
+        return function(*arguments)
+    with ThreadPoolExecutor(1, "rtseg-low-priority", _lower_priority) as executor:
+        return executor.submit(function, *arguments).result()
 
 
 def _lower_priority() -> None:
     thread = threading.get_native_id()
-    with contextlib.suppress(OSError):  # a sandbox may forbid it: then nobody gives way, and all is as right as before
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _GIVING_WAY))
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; the priority stays normal then
+        niceness = os.getpriority(os.PRIO_PROCESS, thread) + _LOW_PRIORITY_NICENESS
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness))
 
 
 @contextlib.contextmanager
 def without_real_time_priority() -> Iterator[None]:
-    """Undo the real-time priority that a library gives to its threads and to the calling thread while the block runs.
+    """Reset the real-time priority of every thread that received one during the `with` block.
 
-    SVT-AV1, when root opens it, puts the calling thread and its own threads into SCHED_FIFO 99. Threads and processes that
-    are started later inherit that: nothing else on the machine gets CPU time while one of them computes.
+    SVT-AV1, when root opens it, sets the calling thread and its own threads to SCHED_FIFO 99. Threads and processes that are
+    started later inherit that: nothing else on the machine gets CPU time while one of them computes.
     """
     if sys.platform != "linux":
         yield
@@ -57,7 +65,7 @@ def without_real_time_priority() -> Iterator[None]:
         yield
     finally:
         for thread in _real_time_threads() - before:
-            with contextlib.suppress(ProcessLookupError):  # it ended in between
+            with contextlib.suppress(ProcessLookupError):  # the thread has ended
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
@@ -71,7 +79,7 @@ def _real_time_threads() -> set[int]:
 
 
 def has_vnni() -> bool:
-    """Whether this processor multiplies INT8 faster than anything else (Intel's and AMD's VNNI); False where nobody tells."""
+    """Return whether the CPU has VNNI (fast INT8 dot products, Intel and AMD). False without `/proc/cpuinfo`."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return False
@@ -80,7 +88,7 @@ def has_vnni() -> bool:
 
 
 def cpu_name() -> str:
-    """As the system calls it."""
+    """Return the name of the CPU as reported by the operating system."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():

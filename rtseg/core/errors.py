@@ -1,18 +1,18 @@
-"""The errors a user can meet, each told in one line: what was wrong, with the value, and what to do.
+"""Errors that a user can fix. Each message is one line with the wrong value and the remedy.
 
     RtsegError
-    ├── OptionError      an option, palette or class name that makes no sense            exit 1
+    ├── OptionError      an invalid option, palette or class name                         exit 1
     ├── SourceError      the input is missing, unreadable, not a video, or refused        exit 1
-    │   └── Disconnected     a live source went away; it may come back
+    │   └── Disconnected     a live source is disconnected; reconnecting may help
     ├── SinkError        the output can't be written: folder, disk, codec, container      exit 1
-    ├── ModelError       the model file is missing, damaged or not of rtseg's contract    exit 1
+    ├── ModelError       the model file is missing, damaged or violates the contract      exit 1
     │   └── EngineMismatch   an engine built for another version, GPU or program
-    ├── BackendError     the run-time is not installed, finds no device, or failed        exit 1
-    ├── DataError        training or evaluation data that can't be used                   exit 1
-    └── FidelityError    what came out is not what went in                                exit 1
+    ├── BackendError     the runtime is not installed, finds no device, or failed         exit 1
+    ├── DataError        unusable training or evaluation data                             exit 1
+    └── FidelityError    the output does not match the input                              exit 1
 
-Errors of other libraries (PyAV, OpenVINO, TensorRT, torch, OSError) are turned into these at the one place where rtseg
-calls them, with `raise ... from error`, so that `-v` can still show the cause. A bug stays what it is: a traceback.
+Code that calls another library (PyAV, OpenVINO, TensorRT, torch, OSError) converts its errors to these with
+`raise ... from error`, so that `-v` can show the cause. All other exceptions are bugs and end in a traceback.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import re
 
 
 class RtsegError(Exception):
-    """Base of every error that the user can mend. `str(error)` is one line that says how."""
+    """Base class of all errors that a user can fix. `str(error)` is one line with the remedy."""
 
 
 class OptionError(RtsegError):
-    """An option's value makes no sense: a class, palette, size or range that does not exist."""
+    """An invalid option value, such as an unknown class, palette, size or range."""
 
 
 class SourceError(RtsegError):
@@ -33,7 +33,7 @@ class SourceError(RtsegError):
 
 
 class Disconnected(SourceError):
-    """A live source went away. Whoever reads it may try again."""
+    """A live source is disconnected. The caller may reconnect."""
 
 
 class SinkError(RtsegError):
@@ -41,47 +41,50 @@ class SinkError(RtsegError):
 
 
 class ModelError(RtsegError):
-    """The model file is missing, damaged, or does not follow rtseg's model contract."""
+    """The model file is missing, damaged, or violates rtseg's model contract."""
 
 
 class EngineMismatch(ModelError):
-    """The engine was built for another version, GPU or program. The message names the field and the rebuilding command."""
+    """The engine was built for another version, GPU or program. The message contains the field and the build command."""
 
 
 class BackendError(RtsegError):
-    """The run-time that computes class maps is not installed, finds no device, or failed."""
+    """The inference runtime is not installed, finds no device, or failed."""
 
 
 class DataError(RtsegError):
-    """Training or evaluation data that can't be used. The message names the file."""
+    """Unusable training or evaluation data. The message contains the file name."""
 
 
 class FidelityError(RtsegError):
-    """What came out is not what went in. The output stays under its `.partial` name."""
+    """The output does not match the input. The output keeps its `.partial` name."""
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: what could steer it, or can't be encoded, is made visible; line ends stay.
+    """Escape the characters of a text that are unsafe to print on a terminal. Line ends are kept.
 
-    File names of strangers hold control characters, marks that turn the direction of writing, and bytes that are not UTF-8.
+    Untrusted file names may contain control characters, bidirectional marks, and bytes that are not UTF-8.
     """
     return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]", _visible, text
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]", _escape, text
     )
 
 
 def printable_name(name: str) -> str:
-    """A file name for a line of text: like `printable`, and line ends and tabs are made visible too."""
-    return re.sub(r"[\t\n]", _visible, printable(name))
+    """Escape a file name for one line of text: like `printable`, and line ends and tabs are escaped too."""
+    return re.sub(r"[\t\n]", _escape, printable(name))
 
 
 def escaped_json(text: str) -> str:
-    """JSON that UTF-8 can hold: bytes of a file name that are not UTF-8 as `"caf\\udce9.mp4"`; `os.fsencode` gives them back."""
-    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Escape lone surrogates in JSON text, so that it can be encoded as UTF-8.
+
+    A lone surrogate is a byte of a file name that is not UTF-8: `"caf\\udce9.mp4"`. `os.fsencode` restores it.
+    """
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _visible(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python keeps it
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (surrogateescape)
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

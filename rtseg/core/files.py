@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all, and the mark by which rtseg knows its own images."""
+"""Atomic file writes, temporary file names, and the marker in images that rtseg wrote."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif",
     ".pbm", ".pgm", ".ppm", ".pnm", ".pxm", ".pam", ".ras", ".sr", ".hdr", ".pic",
 })  # fmt: skip
-"""Endings of the pictures that OpenCV reads, in lower case: what a folder is searched for. (A file that is named is read by its
-content, whatever its ending.)"""
+"""File name suffixes of the images that OpenCV reads, in lower case. They select the images of a folder. (A single image file
+is recognized by its content.)"""
 
-_LONGEST_NAME = 255
-"""Bytes that Linux, macOS and Windows file systems allow in a name."""
+_MAX_NAME_BYTES = 255
+"""Maximum length of a file name on Linux, macOS and Windows file systems."""
 
 _PNG_MARK = b"tEXtSoftware\0rtseg"
 _JPEG_MARK = b"\xff\xfe\x00\x07rtseg"
 _WEBP_MARK = b"RTSG\x06\x00\x00\x00rtseg\x00"
-_MARK_WITHIN = 1024
-"""Bytes from the beginning of an image in which its mark is."""
+_MARK_SEARCH_BYTES = 1024
+"""Number of bytes at the beginning of an image that contain the marker."""
 
 
 def partial_name(final: Path, number: int = 1) -> str:
-    """The temporary name of an output: `NAME.partial.EXT`, shortened where a file system would refuse it.
+    """Return the temporary name of an output: `NAME.partial.EXT`, or `NAME.partial-2.EXT` for number 2 and so on.
 
-    From the second on they are numbered: `NAME.partial-2.EXT`.
+    The name is shortened if it is too long for a file system.
     """
     ending = (".partial" if number == 1 else f".partial-{number}") + final.suffix
     return shortened_name(final.stem, ending)
 
 
 def shortened_name(name: str, ending: str) -> str:
-    """A name with an ending, shortened where a file system would refuse it."""
+    """Return a name with an ending, shortened if it is too long for a file system."""
     stem = os.fsencode(name)
-    if len(stem) + len(os.fsencode(ending)) > _LONGEST_NAME:
-        # Long names of one folder may begin alike, and may be written at the same time.
+    if len(stem) + len(os.fsencode(ending)) > _MAX_NAME_BYTES:
+        # The hash keeps long names with the same beginning apart.
         ending = f"~{hashlib.sha256(stem).hexdigest()[:8]}{ending}"
-        stem = stem[: _LONGEST_NAME - len(os.fsencode(ending))]
+        stem = stem[: _MAX_NAME_BYTES - len(os.fsencode(ending))]
         with contextlib.suppress(UnicodeEncodeError):
-            name.encode()  # valid UTF-8 stays valid where it is cut
+            name.encode()  # cut valid UTF-8 at a character boundary
             stem = stem.decode(errors="ignore").encode()
     return os.fsdecode(stem) + ending
 
 
 def is_partial_name(name: str) -> bool:
-    """Whether a file name is one that `partial_name` gives."""
+    """Return whether a file name is a temporary name of `partial_name`."""
     return re.search(r"\.partial(-\d+)?\.", name) is not None
 
 
 def create_partial(final: Path) -> Path:
-    """Creates an empty file under the first temporary name of an output that is free.
+    """Create an empty file under the first unused temporary name of an output.
 
-    What exists under such a name is left as it is: it may be a file of the user's, or in use by another run.
+    Existing files with such names are not touched: they may belong to the user or to another run.
 
     Raises:
-        OSError: it can't be created.
+        OSError: the file can't be created.
     """
     for number in count(1):
         path = final.with_name(partial_name(final, number))
         try:
-            with path.open("xb"):  # fails where the name is taken, by a dangling link too
+            with path.open("xb"):  # fails if the name exists, even as a dangling link
                 return path
         except FileExistsError:
             continue
@@ -81,18 +81,20 @@ def create_partial(final: Path) -> Path:
 
 
 @contextlib.contextmanager
-def utf8_path(path: Path, beside: Callable[[], Iterable[Path]] = tuple) -> Iterator[Path]:
-    """A path of a file or folder for libraries that take UTF-8 alone: the path itself, or else a link to it while this lasts.
+def utf8_path(path: Path, siblings: Callable[[], Iterable[Path]] = tuple) -> Iterator[Path]:
+    """Provide a UTF-8 path of a file or folder, for libraries that accept no other encoding.
+
+    Yields the path, or a temporary symbolic link to it if its name is not valid UTF-8.
 
     Args:
         path: the file or folder.
-        beside: gives further files that must be in its folder.
+        siblings: returns further files that must be in the same folder.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError:
         with tempfile.TemporaryDirectory(prefix="rtseg-") as folder:
-            for file in beside():
+            for file in siblings():
                 (Path(folder) / file.name).symlink_to(file.resolve())
             link = Path(folder) / f"link{path.suffix}"
             link.symlink_to(path.resolve())
@@ -102,10 +104,12 @@ def utf8_path(path: Path, beside: Callable[[], Iterable[Path]] = tuple) -> Itera
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file under a partial name and renames it; makes its folder. Devices and pipes are written directly.
+    """Write a file atomically, under a temporary name that is then renamed. Create its folder.
+
+    Devices and pipes are written directly.
 
     Raises:
-        SinkError: it can't be written; nothing is left then, and an existing file stays as it was.
+        SinkError: the file can't be written. No partial file remains, and an existing file is not changed.
     """
     try:
         if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
@@ -116,7 +120,7 @@ def write_whole(path: Path, data: bytes) -> None:
         try:
             partial.write_bytes(data)
             partial.replace(path)
-        except BaseException:  # an interrupt too leaves no half file
+        except BaseException:  # KeyboardInterrupt too
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise
@@ -125,11 +129,13 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_json(data: dict[str, Any], file: str) -> None:
-    """Writes a JSON object for machines; `-` is stdout, in ASCII, which every terminal's encoding holds.
+    """Write a JSON object to a file, with the version of rtseg as the field `rtseg`.
 
-    The field `rtseg`, a version, says that rtseg wrote it.
+    Bytes of a file name that are not UTF-8 are written as lone surrogates, `"caf\\udce9.mp4"`; `os.fsencode` restores them.
 
-    Bytes of a file name that are not UTF-8 are written as Python keeps them, `"caf\\udce9.mp4"`; `os.fsencode` gives them back.
+    Args:
+        data: the object.
+        file: name of the file. `-` is stdout, in ASCII, which every terminal encoding contains.
 
     Raises:
         SinkError: the file can't be written.
@@ -144,27 +150,25 @@ def write_json(data: dict[str, Any], file: str) -> None:
 
 
 def mark_image(data: bytes) -> bytes:
-    """An encoded PNG, JPEG or WebP with a comment that says that rtseg wrote it; other formats are returned as they are."""
+    """Add rtseg's marker to an encoded PNG, JPEG or WebP image. Return other formats unchanged."""
     if data.startswith(b"\x89PNG"):
         body = _PNG_MARK
         chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-        return (
-            data[:33] + chunk + data[33:]
-        )  # behind the signature (8 bytes) and IHDR (25), where readers expect it first
+        return data[:33] + chunk + data[33:]  # after the signature (8 bytes) and IHDR (25), which must be first
     if data.startswith(b"\xff\xd8\xff\xe0"):
         end = 4 + int.from_bytes(data[4:6], "big")
         return data[:end] + _JPEG_MARK + data[end:]
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        data += _WEBP_MARK  # a chunk that is unknown to readers, which ignore it
+        data += _WEBP_MARK  # readers ignore unknown chunks
         return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
     return data
 
 
 def is_marked_image(path: str | Path) -> bool:
-    """Whether a file is a PNG, JPEG or WebP that rtseg wrote. False where it can't be read."""
+    """Return whether a file is a PNG, JPEG or WebP image that rtseg wrote. False if it can't be read."""
     try:
         with Path(path).open("rb") as file:
-            head = file.read(_MARK_WITHIN)
+            head = file.read(_MARK_SEARCH_BYTES)
             if head.startswith(b"RIFF"):
                 file.seek(max(0, os.fstat(file.fileno()).st_size - len(_WEBP_MARK)))
                 return file.read() == _WEBP_MARK

@@ -1,7 +1,7 @@
-"""A picture on its way through rtseg, and what is known of the stream it belongs to.
+"""Video frames, packets and stream properties that the pipeline passes between its stages.
 
-Frames stay in the planes they were decoded to (8-bit planar YUV for video, planar RGB for stills): no stage makes a full-size
-RGB copy. Frames are upright: a source applies the rotation that its container asks for.
+A frame keeps its decoded planes (8-bit planar YUV for video, planar RGB for still images): no stage makes a full-size RGB
+copy. Frames are upright: a source applies the rotation that is stored in its container.
 """
 
 from __future__ import annotations
@@ -21,209 +21,209 @@ ClassMap = npt.NDArray[np.uint8]
 """Class indices, uint8 `[height, width]`; 255 means no class."""
 
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "gbrp"]
-"""The layouts that a frame can have: three 8-bit planes each. In `gbrp` they are green, blue, red, as FFmpeg orders them."""
+"""Pixel layout of a frame, three 8-bit planes each. The planes of `gbrp` are green, blue, red, as in FFmpeg."""
 
 Matrix = Literal["bt601", "bt709", "bt2020", "rgb"]
 
 SUBSAMPLING: Mapping[str, tuple[int, int]] = {"yuv420p": (2, 2), "yuv422p": (2, 1), "yuv444p": (1, 1), "gbrp": (1, 1)}
-"""How many pixels share one chroma sample, (across, down)."""
+"""Number of pixels per chroma sample, (horizontal, vertical)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """How a frame's numbers become light."""
+    """Color matrix, value range and color tags of a frame."""
 
     matrix: Matrix
-    """The YUV matrix that applies; `rgb` where the planes are red, green and blue themselves."""
+    """The YUV matrix; `rgb` if the planes contain red, green and blue."""
 
     full_range: bool
     """True: 0 to 255 (JPEG). False: 16 to 235 for luma, 16 to 240 for chroma (television)."""
 
     space_tag: int = 2
-    """The stream's own matrix tag, ITU-T H.273 MatrixCoefficients, handed on unchanged; 2 is unspecified."""
+    """Matrix tag of the stream (ITU-T H.273 MatrixCoefficients), copied to the output unchanged; 2 is unspecified."""
 
     primaries_tag: int = 2
-    """The stream's ColorPrimaries tag (H.273); 2 is unspecified."""
+    """ColorPrimaries tag of the stream (H.273); 2 is unspecified."""
 
     transfer_tag: int = 2
-    """The stream's TransferCharacteristics tag (H.273); 2 is unspecified."""
+    """TransferCharacteristics tag of the stream (H.273); 2 is unspecified."""
 
     range_tag: int = 0
-    """The stream's own range tag as FFmpeg numbers it: 0 unspecified, 1 limited, 2 full."""
+    """Range tag of the stream in FFmpeg's numbering: 0 unspecified, 1 limited, 2 full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One upright picture."""
+    """One upright video frame or still image."""
 
     planes: Planes
-    """uint8, the first `[height, width]`, the others divided by `SUBSAMPLING`, rounded up. Never write into them:
-    a decoder may still predict from them."""
+    """uint8 arrays: the first `[height, width]`, the others that size divided by `SUBSAMPLING`, rounded up. Read-only by
+    convention: the decoder may still use them as reference frames."""
 
     pixel_format: PixelFormat
     """Layout of the planes."""
 
     color: Color
-    """Matrix and range."""
+    """Color matrix, range and tags."""
 
     pts: int
-    """Presentation time stamp in units of `time_base`."""
+    """Presentation timestamp in units of `time_base`."""
 
     time_base: Fraction
-    """Seconds in one unit of `pts`."""
+    """Unit of `pts`, in seconds."""
 
     index: int
-    """Number of the frame in its stream, from 0, counting only frames that were decoded."""
+    """Index among the decoded frames of the stream, from 0."""
 
     duration: int = 0
-    """How long it is shown, in units of `time_base`; 0: not known."""
+    """Display duration in units of `time_base`; 0 if unknown."""
 
     captured_ns: int = 0
-    """`time.monotonic_ns()` when the frame was decoded (file) or its packet was read (live)."""
+    """`time.monotonic_ns()` when the frame was decoded (file) or when its packet was read (live)."""
 
     def __post_init__(self) -> None:
-        across, down = SUBSAMPLING[self.pixel_format]
+        horizontal, vertical = SUBSAMPLING[self.pixel_format]
         height, width = self.planes[0].shape
-        chroma = (-(-height // down), -(-width // across))
-        for number, plane in enumerate(self.planes):
-            expected = chroma if number else (height, width)
+        chroma_shape = (-(-height // vertical), -(-width // horizontal))
+        for index, plane in enumerate(self.planes):
+            expected = chroma_shape if index else (height, width)
             if plane.dtype != np.uint8 or plane.shape != expected:
                 raise ValueError(
-                    f"plane {number} of a {width}x{height} {self.pixel_format} frame must be uint8 {expected}, "
+                    f"plane {index} of a {width}x{height} {self.pixel_format} frame must be uint8 {expected}, "
                     f"not {plane.dtype} {plane.shape}"
                 )
 
     @property
     def width(self) -> int:
-        """Pixels across."""
+        """Width in pixels."""
         return int(self.planes[0].shape[1])
 
     @property
     def height(self) -> int:
-        """Pixels down."""
+        """Height in pixels."""
         return int(self.planes[0].shape[0])
 
     @property
     def pts_seconds(self) -> float:
-        """When the frame is shown, in the stream's own time."""
+        """Presentation timestamp in seconds, on the clock of the stream."""
         return float(self.pts * self.time_base)
 
     def with_planes(self, planes: Planes) -> Frame:
-        """The frame with other planes, of its size or another."""
+        """Return a copy of the frame with other planes, which may have another size."""
         return replace(self, planes=planes)
 
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
-    """A packet of audio, subtitles or data that travels beside the frames, untouched."""
+    """A packet of audio, subtitles or data that is copied unchanged."""
 
     packet: Any
-    """The `av.Packet`, still tied to its input stream."""
+    """The `av.Packet`, which still refers to its input stream."""
 
     stream_index: int
-    """Index of its stream in the input."""
+    """Index of the input stream."""
 
 
 def time_code_of(metadata: Mapping[str, str]) -> str | None:
-    """Return the time code in a container's or stream's metadata, under the name that FFmpeg's muxers look for."""
+    """Return the time code in the metadata of a container or stream (key `timecode`, as in FFmpeg); None if there is none."""
     return next((value for key, value in metadata.items() if key.lower() == "timecode"), None)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What a source knows of its picture stream before the first frame is out."""
+    """Properties of a video stream, available before its first frame."""
 
     name: str
-    """The input as the user named it, without passwords."""
+    """Name of the input as the user wrote it, without passwords."""
 
     width: int
-    """Pixels across, after rotation."""
+    """Width in pixels, after rotation."""
 
     height: int
-    """Pixels down, after rotation."""
+    """Height in pixels, after rotation."""
 
     pixel_format: PixelFormat
-    """Layout of all its frames."""
+    """Pixel layout of all frames."""
 
     color: Color
-    """Matrix, range and tags of all its frames."""
+    """Color matrix, range and tags of all frames."""
 
     time_base: Fraction
-    """Seconds in one unit of a frame's `pts`."""
+    """Unit of a frame's `pts`, in seconds."""
 
     frame_rate: Fraction | None = None
-    """Average frames per second; None: not known."""
+    """Average number of frames per second; None if unknown."""
 
     frame_count: int | None = None
-    """How many frames there should be, for progress bars only; None: not known."""
+    """Expected number of frames, for progress bars only; None if unknown."""
 
     duration_seconds: float | None = None
-    """Length as the container states it; None: not known."""
+    """Duration in the container's header; None if unknown."""
 
     sample_aspect_ratio: Fraction = Fraction(1)
     """Width of a pixel divided by its height."""
 
     codec: str = ""
-    """Name of the codec the frames were decoded from."""
+    """Name of the input codec."""
 
     on_gpu: bool = False
-    """Whether its frames lie on a card: they are `GpuFrame`s, unless one could not stay there."""
+    """True if the frames are in GPU memory (`GpuFrame`). Single frames may still be in CPU memory."""
 
     notes: tuple[str, ...] = ()
-    """What the source did to the picture that the user should know, such as `rotated by 90 degrees`."""
+    """Changes that the source made to the frames and that the user should know of, such as `rotated by 90 degrees`."""
 
     streams: tuple[Any, ...] = ()
-    """The input's other streams (`av` stream objects), templates for copying packets of `Passthrough`."""
+    """The other input streams (`av` stream objects), used as templates when `Passthrough` packets are copied."""
 
     covers: Mapping[int, Any] = field(default_factory=dict)
-    """Cover pictures: the one `av.Packet` of each by the index of its stream, which is one of `streams`."""
+    """Cover pictures: the single `av.Packet` of each, by the index of its stream, which is one of `streams`."""
 
     changing: frozenset[int] = frozenset()
-    """Indices of audio streams whose rate or channels change in a way that only MPEG-TS holds."""
+    """Indices of audio streams whose sample rate or channels change in a way that only MPEG-TS can store."""
 
     template: Any = None
-    """The input's own video stream (an `av` stream object): its index, metadata and disposition; None: there is none."""
+    """The input video stream (an `av` stream object) with its index, metadata and disposition; None if there is none."""
 
     time_code: str | None = None
-    """Time code of the first frame (`10:11:12:13`); None: there is none."""
+    """Time code of the first frame (`10:11:12:13`); None if there is none."""
 
     no_time_code: str = ""
-    """Why the time codes of its streams are not to be kept, such as `for a part of a video`; empty: they are."""
+    """Reason to drop the time codes of the streams, such as `for a part of a video`; empty: keep them."""
 
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """The container's own metadata."""
+    """Metadata of the container."""
 
     chapters: tuple[Any, ...] = ()
-    """The container's chapters as PyAV gives them."""
+    """Chapters of the container, as PyAV returns them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentedFrame:
-    """A frame with what the model said of it and how it is to be shown: what every sink is given."""
+    """Input of every sink: a frame, its class map and the rendered frame."""
 
     frame: Frame
-    """The picture as it came."""
+    """The input frame."""
 
     classes: ClassMap
-    """The class map of the picture (bars cut off), at the network's resolution."""
+    """Class map of the frame at the network's resolution, without letterbox padding."""
 
     rendered: Frame
-    """The picture as it leaves: colored, with legend and numbers; in `side-by-side` twice as wide."""
+    """The output frame: with overlay, legend and performance numbers; twice as wide in the view `side-by-side`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A class map and the colored picture, where one step makes both."""
+    """A class map and its overlay, computed in one step on the GPU."""
 
     classes: ClassMap
-    """The class map of the picture (bars cut off), at the network's resolution."""
+    """Class map of the frame at the network's resolution, without letterbox padding."""
 
     rendered: Frame
-    """The colored picture, without legend and numbers, in planes of its own."""
+    """The frame with its overlay, without legend and performance numbers. Shares no memory with the input frame."""
 
 
 def rgb_frame(rgb: Plane, index: int = 0) -> Frame:
-    """A still picture, uint8 `[H, W, 3]`, as a frame of planar RGB."""
+    """Return an RGB image, uint8 `[H, W, 3]`, as a frame in the format `gbrp`."""
     red, green, blue = (np.ascontiguousarray(rgb[:, :, channel]) for channel in range(3))
     color = Color("rgb", full_range=True, space_tag=0, range_tag=2)
     return Frame((green, blue, red), "gbrp", color, index, Fraction(1, 25), index, captured_ns=time.monotonic_ns())

@@ -1,4 +1,4 @@
-"""The way from a frame to the network's input and back: scaled to fit, never distorted unless asked."""
+"""Scaling of frames to the input size of the network, and of class maps back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.frame import ClassMap, Frame
 
 PADDING = 114
-"""Gray of the bars, near the mean of street pictures; what the network says there is never used."""
+"""Gray level of the padding, near the mean of street images. The network's output there is never used."""
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where a picture of one size lies in the network's input of another."""
+    """Position of a frame in the input of the network, and conversion of the frame to that input."""
 
     source_size: tuple[int, int]
     """(width, height) of the frames, pixels."""
@@ -29,61 +29,71 @@ class Letterbox:
     """(width, height) of the network's input, pixels."""
 
     fit: Fit = "letterbox"
-    """`letterbox` keeps the aspect and pads; `stretch` fills the input."""
+    """`letterbox` keeps the aspect ratio and pads; `stretch` fills the input."""
 
     pixel_aspect: float = 1.0
-    """Width of a source pixel divided by its height; the network sees square pixels."""
+    """Width of a source pixel divided by its height. The pixels of the network's input are square."""
 
-    _memory: BufferPool = field(default_factory=BufferPool, init=False, repr=False, compare=False)
+    _buffers: BufferPool = field(default_factory=BufferPool, init=False, repr=False, compare=False)
 
     @property
     def inner(self) -> tuple[int, int, int, int]:
-        """The picture's rectangle in the network's input: (left, top, width, height)."""
+        """The frame's rectangle in the network's input: (left, top, width, height) in pixels."""
         width, height = self.input_size
         if self.fit == "stretch":
             return 0, 0, width, height
-        shown_width, shown_height = self.source_size[0] * self.pixel_aspect, self.source_size[1]
-        scale = min(width / shown_width, height / shown_height)
-        inner_width = min(width, max(1, round(shown_width * scale)))
-        inner_height = min(height, max(1, round(shown_height * scale)))
+        display_width, display_height = self.source_size[0] * self.pixel_aspect, self.source_size[1]
+        scale = min(width / display_width, height / display_height)
+        inner_width = min(width, max(1, round(display_width * scale)))
+        inner_height = min(height, max(1, round(display_height * scale)))
         return (width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height
 
     def network_input(self, frame: Frame) -> npt.NDArray[np.uint8]:
-        """The frame as the network takes it: uint8 `[input height, input width, 3]`, RGB.
+        """Convert a frame to the input of the network.
 
-        The planes are scaled first and converted then: cheaper than the other way round, and the color matrix and
-        range are the frame's own.
+        The planes are scaled before they are converted to RGB, which is faster than the reverse. The conversion uses the
+        color matrix and range of the frame.
+
+        Returns:
+            uint8 `[input height, input width, 3]`, RGB.
         """
         left, top, width, height = self.inner
         planes = [_scale(plane, width, height) for plane in frame.planes]
-        canvas = self._canvas()
-        picture = canvas[top : top + height, left : left + width]
+        image = self._padded_image()
+        inner = image[top : top + height, left : left + width]
         if frame.color.matrix == "rgb":
-            cv2.merge([planes[2], planes[0], planes[1]], picture)
+            cv2.merge([planes[2], planes[0], planes[1]], inner)
         else:
-            merged = cv2.merge(planes, self._memory.empty(height, width, 3))
-            cv2.transform(merged, yuv_to_rgb_matrix(frame.color), picture)
-        return canvas
+            merged = cv2.merge(planes, self._buffers.empty(height, width, 3))
+            cv2.transform(merged, yuv_to_rgb_matrix(frame.color), inner)
+        return image
 
-    def _canvas(self) -> npt.NDArray[np.uint8]:
-        """The network's input with its bars painted, the rest arbitrary."""
+    def _padded_image(self) -> npt.NDArray[np.uint8]:
+        """Return an input image with initialized padding and uninitialized content."""
         left, top, width, height = self.inner
-        canvas = self._memory.empty(self.input_size[1], self.input_size[0], 3)
-        for bar in (canvas[:top], canvas[top + height :], canvas[:, :left], canvas[:, left + width :]):
+        image = self._buffers.empty(self.input_size[1], self.input_size[0], 3)
+        for bar in (image[:top], image[top + height :], image[:, :left], image[:, left + width :]):
             bar[:] = PADDING
-        return canvas
+        return image
 
-    def picture_part(self, classes: ClassMap) -> ClassMap:
-        """The part of the network's answer that belongs to the picture: a view, uint8 `[inner height, inner width]`."""
+    def remove_padding(self, classes: ClassMap) -> ClassMap:
+        """Return the part of a class map (or image) of the network's input size that belongs to the frame.
+
+        Returns:
+            A view, uint8 `[inner height, inner width]`.
+        """
         left, top, width, height = self.inner
         return classes[top : top + height, left : left + width]
 
 
 def resize_classes(classes: ClassMap, width: int, height: int) -> ClassMap:
-    """A class map at another size, nearest neighbor by pixel centers: uint8 `[height, width]`, contiguous.
+    """Resize a class map with nearest-neighbor interpolation by pixel centers.
 
-    Pixel `x` of `width` takes its class from column `floor((x + 1/2) * columns / width)`, rows alike. (OpenCV's
-    `INTER_NEAREST` goes by corners, and its `INTER_NEAREST_EXACT` rounds differently at some sizes.)
+    Pixel `x` of `width` takes its class from column `floor((x + 1/2) * columns / width)`, rows likewise. (OpenCV's
+    `INTER_NEAREST` uses pixel corners, and its `INTER_NEAREST_EXACT` rounds differently at some sizes.)
+
+    Returns:
+        uint8 `[height, width]`, contiguous.
     """
     if classes.shape == (height, width):
         return np.ascontiguousarray(classes)
@@ -92,21 +102,32 @@ def resize_classes(classes: ClassMap, width: int, height: int) -> ClassMap:
 
 
 @lru_cache(maxsize=64)
-def _nearest(length: int, wanted: int) -> npt.NDArray[np.intp]:
-    """For each of `wanted` pixels the one of `length` that holds its center."""
-    return (2 * np.arange(wanted) + 1) * length // (2 * wanted)
+def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
+    """Return, for each of `target` pixels, the index of the pixel among `source` ones that contains its center."""
+    return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
-def halvings(size: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """How often a plane of a size, (width, height), is halved on its way to another: while it is even and twice as large."""
+def halvings(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """Return the number of times that a plane is halved before it is scaled to the target size.
+
+    It is halved while its width and height are even and at least twice the target's.
+
+    Args:
+        size: (width, height) of the plane.
+        target: (width, height) after scaling.
+    """
     (width, height), count = size, 0
-    while width >= 2 * wanted[0] and height >= 2 * wanted[1] and width % 2 == height % 2 == 0:
+    while width >= 2 * target[0] and height >= 2 * target[1] and width % 2 == height % 2 == 0:
         width, height, count = width // 2, height // 2, count + 1
     return count
 
 
 def _scale(plane: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resizes without aliasing: by halves, each a fast average of four, and the rest linear, or by area where much is left."""
+    """Resize a plane without aliasing.
+
+    First halve it repeatedly (a fast average of four pixels), then interpolate linearly, or by area if the rest is still a
+    factor of 2 or more.
+    """
     for _ in range(halvings((plane.shape[1], plane.shape[0]), (width, height))):
         plane = cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
     if plane.shape == (height, width):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Confusion = npt.NDArray[np.int64]
 """int64 `[classes, classes + 1]`: number of pixels by true class (row) and predicted class (column). The last column counts
-predictions that are no class."""
+predictions of no class."""
 
 
 def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], classes: int) -> Confusion:
@@ -29,18 +29,18 @@ def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], cl
 
 
 def pixel_accuracy(matrix: Confusion) -> float:
-    """Return the share of the counted pixels whose prediction is right, 0 to 1; 0 for an empty matrix."""
+    """Return the share of the counted pixels with a correct prediction, 0 to 1; 0 for an empty matrix."""
     return float(np.trace(matrix) / max(1, matrix.sum()))
 
 
 def per_class_iou(matrix: Confusion, *, predicted_too: bool = False) -> npt.NDArray[np.float64]:
     """Return the intersection over union of each class, float64 `[classes]`.
 
-    A class that occurs in no truth has NaN: predicting it is an error of the class whose pixels these are.
+    A class without pixels in the ground truth has NaN: its false predictions count against the true classes.
 
     Args:
-        matrix: as `confusion` returns it, or a sum of such matrices.
-        predicted_too: a class that is predicted but occurs in no truth has 0 instead of NaN.
+        matrix: a result of `confusion`, or a sum of such matrices.
+        predicted_too: a class that is predicted but does not occur in the ground truth has 0 instead of NaN.
     """
     hits = np.diagonal(matrix).astype(np.float64)
     in_truth, predicted = matrix.sum(axis=1), matrix[:, : len(matrix)].sum(axis=0)
@@ -51,6 +51,6 @@ def per_class_iou(matrix: Confusion, *, predicted_too: bool = False) -> npt.NDAr
 
 
 def mean_iou(matrix: Confusion) -> float:
-    """Return the mean of `per_class_iou` over the classes that occur in the truth; 0 if none does."""
+    """Return the mean of `per_class_iou` over the classes that occur in the ground truth; 0 if none does."""
     iou = per_class_iou(matrix)
     return float(np.nanmean(iou)) if np.isfinite(iou).any() else 0.0

@@ -1,7 +1,6 @@
-"""What a model says of itself: its classes and colors, its input, where it comes from. Travels inside the model file.
+"""Model description: classes, colors, input size and origin. It is part of the model file.
 
-In an ONNX file it is one metadata entry, `rtseg`, holding JSON; OpenVINO hands the same entry on. Beside an engine it is a
-JSON sidecar.
+In an ONNX file it is JSON in the metadata entry `rtseg`, which OpenVINO keeps. Next to an engine it is a JSON sidecar file.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from rtseg.core.errors import ModelError, escaped_json
 from rtseg.core.palette import Palette, Rgb, spread_colors
 
 METADATA_KEY = "rtseg"
-"""The ONNX metadata entry that holds the description."""
+"""Name of the ONNX metadata entry with the description."""
 
 FORMAT_VERSION = 1
-"""Raised when a field changes its meaning; a model of a newer format is refused."""
+"""Incremented when the meaning of a field changes. Models of a newer format are refused."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The facts that a model file carries about itself."""
+    """Description of a model, stored in its file."""
 
     name: str
     """Short name, such as `camvid-small`; engine files are named after it."""
@@ -35,28 +34,28 @@ class ModelInfo:
     """Default size of the network's input, (width, height) in pixels."""
 
     colors: tuple[Rgb, ...] = ()
-    """The model's own colors, one a class; empty: none of its own."""
+    """Colors of the model, one per class; may be empty."""
 
     network: str = ""
-    """What the network is, such as `unet-small`."""
+    """Architecture of the network, such as `unet-small`."""
 
     precision: str = "fp16"
     """Precision of the weights and the arithmetic in the graph: `fp16`, `fp32` or `int8`."""
 
     trained_on: str = ""
-    """The training data, in words."""
+    """Description of the training data."""
 
     license: str = ""
-    """What the weights may be used for."""
+    """License of the weights."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured quality, such as `{"val/miou": 0.71}`."""
 
     head_stride: int = 0
-    """The scores of the second form (`scores`, `keep`) are the input's size divided by this; 0: the file has no second form."""
+    """Input size divided by the size of the `scores` of temporal smoothing; 0 if the graph has no temporal smoothing."""
 
     format_version: int = FORMAT_VERSION
-    """`FORMAT_VERSION` of the writer."""
+    """`FORMAT_VERSION` of the program that wrote the description."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= 255:
@@ -64,29 +63,29 @@ class ModelInfo:
                 f"a model has 1 to 255 classes, not {len(self.classes)}: class maps are uint8 and 255 means no class"
             )
         if self.colors and len(self.colors) != len(self.classes):
-            raise ModelError(f"the model names {len(self.classes)} classes but {len(self.colors)} colors")
+            raise ModelError(f"the model has {len(self.classes)} classes but {len(self.colors)} colors")
         width, height = self.input_size
         if not (8 <= width <= 8192 and 8 <= height <= 8192):
             raise ModelError(f"the model's input size is {width}x{height}; 8x8 to 8192x8192 is allowed")
 
     def palette(self) -> Palette:
-        """The model's own colors as a palette; colors that lie apart where it has none."""
+        """Return the palette of the model. A model without colors gets colors that differ clearly."""
         return Palette(self.classes, self.colors or spread_colors(len(self.classes)))
 
     def to_json(self) -> str:
-        """One JSON object; `from_json` reads it back."""
+        """Return the description as a JSON object for `from_json`."""
         return escaped_json(json.dumps(asdict(self), ensure_ascii=False, sort_keys=True))
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> ModelInfo:
-        """Reads what `to_json` wrote. Fields it does not know are left out, so that newer minor writers stay readable.
+        """Parse the JSON of `to_json`. Unknown fields are ignored, for compatibility with newer versions.
 
         Args:
             text: the JSON.
-            origin: the file's name, for messages.
+            origin: name of the file, for messages.
 
         Raises:
-            ModelError: not JSON, a field missing or of the wrong kind, or a newer format.
+            ModelError: the text is not JSON, a field is missing or has the wrong type, or the format is newer.
         """
         try:
             data = json.loads(text)

@@ -1,4 +1,4 @@
-"""Class names and their colors: built-in palettes, palettes from files, and the check that colors differ enough."""
+"""Class names and colors: built-in palettes, palette files, and the minimum color distance."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CAMVID_CLASSES: tuple[str, ...] = (
     "pedestrian",
     "bicyclist",
 )
-"""The 11 classes of CamVid in the data set's order; label 11 is Void and belongs to no class."""
+"""The 11 classes of CamVid in the order of the data set. Label 11 is Void and is not a class."""
 
 NO_CLASS = 255
-"""The value in a class map or mask that means: no class here (`--only` left it out, or Void in labels)."""
+"""Value of pixels without a class in class maps and masks: excluded by `--only`, or Void in labels."""
 
 MIN_COLOR_DISTANCE = 12.0
-"""Two colors nearer than this in CIE Lab (delta E 1976) look alike on a moving picture."""
+"""Minimum distance of two colors in CIE Lab (delta E 1976); closer ones are hard to distinguish in video."""
 
 STREET: dict[str, Rgb] = {
     "sky": (90, 190, 255),
@@ -50,7 +50,7 @@ STREET: dict[str, Rgb] = {
     "pedestrian": (255, 40, 40),
     "bicyclist": (0, 230, 190),
 }
-"""The default colors, chosen to stay apart after 4:2:0 and a half transparent overlay."""
+"""Default colors, which remain distinguishable after 4:2:0 subsampling and with 50 % opacity."""
 
 CAMVID: dict[str, Rgb] = {
     "sky": (128, 128, 128),
@@ -65,7 +65,7 @@ CAMVID: dict[str, Rgb] = {
     "pedestrian": (64, 64, 0),
     "bicyclist": (0, 128, 192),
 }
-"""The data set's own colors (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
+"""Colors of the CamVid data set (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
 
 CITYSCAPES: dict[str, Rgb] = {
     "road": (128, 64, 128),
@@ -93,27 +93,27 @@ CITYSCAPES: dict[str, Rgb] = {
     "bicycle": (119, 11, 32),
     "bicyclist": (119, 11, 32),
 }
-"""The colors of Cityscapes (labels.py of the data set's scripts), its names and CamVid's."""
+"""Colors of Cityscapes (labels.py of the data set's scripts), with the class names of Cityscapes and CamVid."""
 
 BUILT_IN: dict[str, dict[str, Rgb]] = {"street": STREET, "camvid": CAMVID, "cityscapes": CITYSCAPES}
 
 
 @dataclass(frozen=True)
 class Palette:
-    """One color for each class of a model, in the model's order."""
+    """Classes of a model with one color each."""
 
     classes: tuple[str, ...]
-    """Class names, lower case, unique; the index is the class's value in a class map."""
+    """Class names, lower case, unique. The index of a name is the class index in class maps."""
 
     colors: tuple[Rgb, ...]
-    """Red, green, blue, each 0 to 255, one for each class."""
+    """One color per class: red, green, blue, each 0 to 255."""
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.colors):
             counts = f"{len(self.classes)} classes, {len(self.colors)} colors"
             raise OptionError(f"a palette needs one color a class: {counts}")
         if not 1 <= len(self.classes) <= NO_CLASS:
-            raise OptionError(f"a palette holds 1 to {NO_CLASS} classes, not {len(self.classes)}")
+            raise OptionError(f"a palette must have 1 to {NO_CLASS} classes, not {len(self.classes)}")
         if len(set(self.classes)) != len(self.classes):
             raise OptionError(f"class names must differ: {', '.join(self.classes)}")
         for name, color in zip(self.classes, self.colors, strict=True):
@@ -121,29 +121,33 @@ class Palette:
                 raise OptionError(f"the color of '{name}' is {color!r}; give red, green, blue, each 0 to 255")
 
     def table(self) -> npt.NDArray[np.uint8]:
-        """The colors as an array, uint8 `[classes, 3]`, RGB."""
+        """Return the colors as an array, uint8 `[classes, 3]`, RGB."""
         return np.array(self.colors, dtype=np.uint8)
 
     def index(self, name: str) -> int:
-        """The class index of a name.
+        """Return the class index of a name.
 
         Raises:
-            OptionError: there is no such class; the message lists those there are, the nearest first.
+            OptionError: the class does not exist. The message contains the most similar name and all class names.
         """
         try:
             return self.classes.index(name.strip().lower())
         except ValueError:
-            near = difflib.get_close_matches(name.strip().lower(), self.classes, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
+            matches = difflib.get_close_matches(name.strip().lower(), self.classes, n=1)
+            hint = f"did you mean '{matches[0]}'? " if matches else ""
             known = ", ".join(self.classes)
             raise OptionError(f"no class '{name}' in this model; {hint}its classes are {known}") from None
 
     def indices(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The class indices of several names, as `index` gives them, in ascending order."""
+        """Return the class indices of several names in ascending order.
+
+        Raises:
+            OptionError: a class does not exist.
+        """
         return tuple(sorted({self.index(name) for name in names}))
 
-    def look_alikes(self) -> list[tuple[str, str, float]]:
-        """Pairs of classes whose colors are nearer than `MIN_COLOR_DISTANCE`, with their distance in CIE Lab."""
+    def similar_colors(self) -> list[tuple[str, str, float]]:
+        """Return the pairs of classes with a color distance below `MIN_COLOR_DISTANCE`, and the distances in CIE Lab."""
         lab = _to_lab(self.table())
         pairs = []
         for i, first in enumerate(self.classes):
@@ -155,16 +159,16 @@ class Palette:
 
 
 def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[Rgb] | None = None) -> Palette:
-    """The palette that `--palette NAME|FILE` names, for the classes of a model.
+    """Load the palette of the option `--palette NAME|FILE` for the classes of a model.
 
     Args:
         name_or_file: one of `BUILT_IN`, "model" for the colors in `fallback`, or a JSON file
             `{"road": [128, 64, 128], ...}` (or `"#804080"`).
-        classes: the model's class names; those that the palette does not name get a color of their own.
-        fallback: the model's own colors, if it has any.
+        classes: class names of the model. Classes that are missing in the palette get a generated color.
+        fallback: colors of the model, if it has any.
 
     Raises:
-        OptionError: no such palette or file, a color that is none, or two colors of a file that look alike.
+        OptionError: the palette or file does not exist, a color is invalid, or two colors of a file are too similar.
     """
     names = tuple(c.lower() for c in classes)
     if name_or_file == "model":
@@ -174,7 +178,7 @@ def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[R
         palette = Palette(names, _complete(names, known))
     else:
         palette = Palette(names, _complete(names, _read_palette_file(name_or_file)))
-        for first, second, distance in palette.look_alikes():
+        for first, second, distance in palette.similar_colors():
             raise OptionError(
                 f"palette {name_or_file}: the colors of '{first}' and '{second}' look alike "
                 f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOR_DISTANCE:.0f} is needed); change one"
@@ -183,7 +187,15 @@ def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[R
 
 
 def spread_colors(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
-    """`count` colors that are as far from each other and from `taken` as a coarse RGB grid allows; all different."""
+    """Return colors that differ as much as possible from each other and from existing ones.
+
+    Args:
+        count: number of colors.
+        taken: existing colors.
+
+    Returns:
+        `count` different colors from a coarse RGB grid.
+    """
     steps = (20, 75, 130, 190, 245) if count + len(taken) <= 100 else (10, 50, 90, 130, 170, 210, 250)
     grid = np.array([(r, g, b) for r in steps for g in steps for b in steps], dtype=np.uint8)
     lab = _to_lab(grid)
@@ -198,10 +210,10 @@ def spread_colors(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
 
 
 def _complete(classes: Sequence[str], known: dict[str, Rgb]) -> tuple[Rgb, ...]:
-    """A color for each class: the known one, or a spare that is far from all others."""
+    """Return a color for each class: the known color, or a generated one."""
     missing = [c for c in classes if c not in known]
-    spare = iter(spread_colors(len(missing), [known[c] for c in classes if c in known]))
-    return tuple(known[c] if c in known else next(spare) for c in classes)
+    generated = iter(spread_colors(len(missing), [known[c] for c in classes if c in known]))
+    return tuple(known[c] if c in known else next(generated) for c in classes)
 
 
 def _read_palette_file(file: str) -> dict[str, Rgb]:
@@ -235,7 +247,7 @@ def _parse_color(name: str, value: object) -> Rgb:
 
 
 def _to_lab(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """sRGB `[n, 3]` to CIE Lab under D65 (IEC 61966-2-1 and CIE 15:2004)."""
+    """Convert sRGB `[n, 3]` to CIE Lab under D65 (IEC 61966-2-1 and CIE 15:2004)."""
     c = rgb.astype(np.float64) / 255.0
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

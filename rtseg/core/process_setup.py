@@ -1,4 +1,4 @@
-"""What a process sets for itself before a long run: memory that does not creep up, threads that do not get in each other's way."""
+"""Process-wide settings for long runs: memory allocation and OpenCV's threads."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ import platform
 _MMAP_THRESHOLD = -3
 """glibc's M_MMAP_THRESHOLD, from malloc.h (mallopt(3))."""
 
-_PICTURE_BYTES = 256 * 1024
-"""Blocks of this size and more, which are pictures, are given back to the system when they are freed."""
+_FRAME_BYTES = 256 * 1024
+"""Minimum size of the blocks that are returned to the system as soon as they are freed: the frames."""
 
 
 def keep_memory_flat() -> bool:
-    """Asks the C library to give back every freed picture at once. For processes that run long; glibc alone has this.
+    """Configure the C library to return every freed frame to the system at once. For long-running processes; glibc only.
 
-    Otherwise each thread's heap keeps holes of the size of pictures, and they become more for minutes:
+    Otherwise the heap of each thread keeps frame-sized holes, and their number grows for minutes:
     `benchmarks/live_soak.py --no-keep-flat` shows it.
 
     Returns:
-        Whether the C library took it.
+        True if the C library accepted the setting.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _PICTURE_BYTES))
+    return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _FRAME_BYTES))
 
 
 def keep_opencv_single() -> None:
-    """OpenCV works in the thread that calls it. For processes whose stages have threads of their own: its pool would only take
-    the cores from them, 5 % of the whole road on two cores."""
+    """Disable OpenCV's thread pool.
+
+    The pipeline stages have their own threads. OpenCV's pool would compete with them for the cores: 5 % of the throughput of
+    the whole pipeline on two cores.
+    """
     import cv2
 
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""The secrets of a command line: hidden in the list of processes, and known so that no message repeats them."""
+"""Secrets of the command line: masked in the process list, and registered for redaction in messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rtseg.core.errors import OptionError
 from rtseg.core.secrets import (
     HIDDEN,
-    holds_secret,
+    contains_secret,
     looks_like_file,
     parse_url,
     redacted_name,
@@ -24,11 +24,11 @@ _URL_OPTIONS = ("--url", "--push")
 _SECRET_VARIABLES = ("RTSEG_URL", "RTSEG_PUSH", "RTSEG_TOKEN")
 
 _ARG_START, _ARG_END = 45, 46
-"""Fields of /proc/PID/stat behind the program's name, from 0: where the arguments are in memory (proc_pid_stat(5))."""
+"""Index of the fields `arg_start` and `arg_end` of /proc/PID/stat, counted after the program name (proc_pid_stat(5))."""
 
 
 def remember_arguments(arguments: Sequence[str]) -> None:
-    """Keep the secrets of a command line, and of the environment variables that stand for options, for `redact`."""
+    """Register the secrets of a command line, and of the environment variables for its options, for `redact`."""
     for name in _SECRET_VARIABLES:
         for value in os.environ.get(name, "").split():
             remember(value)
@@ -40,55 +40,55 @@ def remember_arguments(arguments: Sequence[str]) -> None:
 
 
 def hide_passwords() -> bool:
-    """Overwrite the secrets in this process's arguments as the system shows them.
+    """Overwrite the secrets in this process's arguments, which other users can see in the process list.
 
     Returns:
-        Whether none is visible now. Only Linux lets a process do this; elsewhere give the URL by environment variable.
+        True if no secret is visible now. This works on Linux only; elsewhere pass the URL as an environment variable.
     """
     try:
         arguments = Path("/proc/self/cmdline").read_bytes()
-        # Behind the program's name, which may hold spaces and brackets itself.
+        # After the program name, which may contain spaces and parentheses.
         fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
     except (OSError, IndexError, ValueError):
         return False
-    given = [os.fsdecode(each) for each in arguments.split(b"\0")]
-    hidden = b"\0".join(os.fsencode(each) for each in masked(given))
-    if hidden == arguments:
+    decoded = [os.fsdecode(argument) for argument in arguments.split(b"\0")]
+    replacement = b"\0".join(os.fsencode(argument) for argument in masked(decoded))
+    if replacement == arguments:
         return True
-    if not start or end - start != len(arguments) or len(hidden) != len(arguments):
+    if not start or end - start != len(arguments) or len(replacement) != len(arguments):
         return False
-    ctypes.memmove(start, hidden, len(hidden))
+    ctypes.memmove(start, replacement, len(replacement))
     return True
 
 
 def masked(arguments: Sequence[str]) -> list[str]:
-    """A command line whose secrets are asterisks, each argument as many bytes long as before."""
+    """Return a command line with asterisks in place of its secrets. The length of each argument in bytes does not change."""
     result = []
     for argument, (option, value) in zip(arguments, _options_and_values(arguments), strict=True):
-        hidden = _masked_value(option, value) if is_secret(option, value) else value
-        result.append(argument[: len(argument) - len(value)] + hidden)
+        masked_value = _masked_value(option, value) if is_secret(option, value) else value
+        result.append(argument[: len(argument) - len(value)] + masked_value)
     return result
 
 
 def _options_and_values(arguments: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """For each argument the option that it belongs to, and what of it is a value."""
-    before = ""
+    """Yield, for each argument, the name of its option and the part of the argument that is the value."""
+    previous = ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if argument.startswith("--") and equals:
             yield name, value
         else:
-            yield before, argument
-        before = argument if argument.startswith("--") else ""
+            yield previous, argument
+        previous = argument if argument.startswith("--") else ""
 
 
 def is_secret(option: str, value: str) -> bool:
-    """Whether an option's value must not be shown as it is."""
+    """Return whether an option's value must not be displayed unchanged."""
     if option in _SECRET_OPTIONS:
         return True
     if option == "--gst":
-        return holds_secret(value)
+        return contains_secret(value)
     if option in _URL_OPTIONS and "://" not in value:
         return not value.startswith("-") and not looks_like_file(value)
     return "@" in value or redacted_name(value) != value
@@ -103,10 +103,10 @@ def _masked_value(option: str, value: str) -> str:
     except OptionError:
         return f"{scheme}://{_stars(rest)}"
     user_info = "" if url.user_info is None else f"{_stars(url.user_info)}@"
-    kept = url.harmless_path
-    if url.tail[len(kept) :].startswith("?"):
-        kept += "?"
-    return f"{scheme}://{user_info}{url.address}{kept}{_stars(url.tail[len(kept) :])}"
+    visible = url.harmless_path
+    if url.tail[len(visible) :].startswith("?"):
+        visible += "?"
+    return f"{scheme}://{user_info}{url.address}{visible}{_stars(url.tail[len(visible) :])}"
 
 
 def _stars(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere."""
+"""Progress display: bars with rate and remaining time on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from rtseg.core.errors import printable, printable_name
 
 PLAIN_SECONDS = 10.0
-"""How often a plain line is printed where there is no terminal."""
+"""Interval of the plain lines that are printed without a terminal."""
 
 _BAR_SECONDS = 0.25
 
 
-class Board:
-    """Where the progress of work that goes on at the same time is shown: bars below each other, or one plain line for all."""
+class ProgressDisplay:
+    """Display of one or more concurrent tasks: one bar per task on a terminal, otherwise one plain line for all tasks."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty() and not quiet
         self._lock = threading.Lock()
-        self._shown = time.monotonic()
-        self._going: dict[Progress, Any] = {}
+        self._updated = time.monotonic()
+        self._tasks: dict[Progress, Any] = {}
         self._bars: Any = None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressDisplay:
         if self._terminal:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -47,30 +47,30 @@ class Board:
         return self
 
     def add(self, progress: Progress) -> None:
-        """Work begins."""
+        """Add a task to the display."""
         with self._lock:
-            self._going[progress] = (
+            self._tasks[progress] = (
                 self._bars.add_task(progress.title, total=progress.total, rate="") if self._bars is not None else None
             )
 
     def remove(self, progress: Progress) -> None:
-        """Work has ended, well or not."""
+        """Remove a task that is complete or has failed."""
         with self._lock:
-            task = self._going.pop(progress, None)
+            task = self._tasks.pop(progress, None)
             if self._bars is not None and task is not None:
                 self._bars.remove_task(task)
 
     def show(self) -> None:
-        """Brings what is shown up to date. Costs next to nothing between two updates of the picture."""
+        """Update the display if its update interval has passed; otherwise the cost is negligible."""
         now = time.monotonic()
-        if self._quiet or now - self._shown < (_BAR_SECONDS if self._terminal else PLAIN_SECONDS):
+        if self._quiet or now - self._updated < (_BAR_SECONDS if self._terminal else PLAIN_SECONDS):
             return
         with self._lock:
-            self._shown = now
+            self._updated = now
             if self._bars is None:
-                print("; ".join(progress.line() for progress in self._going), file=sys.stderr, flush=True)
+                print("; ".join(progress.line() for progress in self._tasks), file=sys.stderr, flush=True)
                 return
-            for progress, task in self._going.items():
+            for progress, task in self._tasks.items():
                 total = progress.total if progress.total is None else max(progress.total, progress.count)
                 self._bars.update(task, completed=progress.count, total=total, rate=progress.rate())
 
@@ -82,7 +82,7 @@ class Board:
 
 
 class Progress:
-    """Counts frames (or any unit) towards a total that may not be known. Use it in a `with`."""
+    """Counter of completed frames (or other units) with a display. Use it as a context manager."""
 
     def __init__(
         self,
@@ -91,72 +91,72 @@ class Progress:
         *,
         unit: str = "frames",
         quiet: bool = False,
-        board: Board | None = None,
+        display: ProgressDisplay | None = None,
     ) -> None:
-        """Begins at zero.
+        """Create a counter at zero.
 
         Args:
-            title: of the work, such as a file's name.
-            total: how many it will be; None: not known.
-            unit: what is counted.
-            quiet: nothing is shown.
-            board: where it is shown beside others; None: on a board of its own.
+            title: title of the task, such as a file name.
+            total: expected number of units; None if unknown.
+            unit: name of the unit.
+            quiet: display nothing.
+            display: display that is shared with other tasks; None creates a new one.
         """
         self.title, self.total = printable_name(title), total
         self.count = 0
         self._unit = unit
         self._begin = time.monotonic()
-        self._own = board is None
-        self._board = Board(quiet=quiet) if board is None else board
+        self._owns_display = display is None
+        self._display = ProgressDisplay(quiet=quiet) if display is None else display
 
     def __enter__(self) -> Progress:
-        if self._own:
-            self._board.__enter__()
-        self._board.add(self)
+        if self._owns_display:
+            self._display.__enter__()
+        self._display.add(self)
         return self
 
     def advance(self, count: int = 1) -> None:
-        """`count` more are done. Costs next to nothing between two updates of the picture."""
+        """Add completed units and update the display."""
         self.count += count
-        self._board.show()
+        self._display.show()
 
     def rate(self) -> str:
-        """How fast it goes, for people."""
+        """Return the average rate as text, such as `25.0 frames/s`."""
         return f"{self.count / max(time.monotonic() - self._begin, 1e-9):.1f} {self._unit}/s"
 
     def line(self) -> str:
-        """How far it is, for people, without a terminal."""
+        """Return the progress as one plain line."""
         of = f" of {self.total}" if self.total else ""
         return f"{self.title}: {self.count}{of} {self._unit}, {self.rate()}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._board.remove(self)
-        if self._own:
-            self._board.__exit__(kind, error, trace)
+        self._display.remove(self)
+        if self._owns_display:
+            self._display.__exit__(kind, error, trace)
 
 
 class Status:
-    """Lines for people, on stderr. May be called from any thread."""
+    """Status and log lines on stderr. Thread-safe."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """With `quiet` only `say` is heard."""
+        """Create a status line; `quiet` disables `numbers`."""
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
         self._printed = 0.0
-        self._showing = False
+        self._line_visible = False
 
     def log(self, line: str) -> None:
-        """Something happened: a line that stays, with the time of day where it may go into a log."""
+        """Print a permanent line, with the time of day if stderr is not a terminal."""
         with self._lock:
             self._clear()
             stamp = "" if self._terminal else time.strftime("%H:%M:%S ")
             print(stamp + printable(line), file=sys.stderr, flush=True)
 
     def numbers(self, line: str) -> None:
-        """The numbers of this second."""
+        """Replace the status line. Without a terminal, print it every `PLAIN_SECONDS`."""
         if self._quiet:
             return
         if not self._terminal:
@@ -167,14 +167,14 @@ class Status:
         with self._lock:
             self._clear()
             print(printable(line), end="", file=sys.stderr, flush=True)
-            self._showing = True
+            self._line_visible = True
 
     def end(self) -> None:
-        """The line on the terminal is left behind."""
+        """Clear the status line."""
         with self._lock:
             self._clear()
 
     def _clear(self) -> None:
-        if self._showing:
+        if self._line_visible:
             print("\r\033[K", end="", file=sys.stderr)
-            self._showing = False
+            self._line_visible = False

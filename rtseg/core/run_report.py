@@ -1,4 +1,4 @@
-"""The fields of a report that identify a run."""
+"""Report fields that identify a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class LoadedModel(Protocol):
 
     @property
     def description(self) -> ModelInfo:
-        """Name, classes and colors."""
+        """Description of the model, with its classes and colors."""
 
     @property
     def backend(self) -> str:

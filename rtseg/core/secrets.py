@@ -1,8 +1,8 @@
-"""URLs without their secrets: for messages, statistics, logs, tracebacks and the process list.
+"""Redaction of URLs and other secrets in messages, statistics, logs, tracebacks and the process list.
 
-A URL can hold a secret anywhere: user name and password, a key in the path (RTMP, cameras of Dahua and XM), a token in the
-query. So what is shown is a list of what is allowed, not of what is hidden: scheme, host, port, and the leading part of the
-path that consists of well-known words and short numbers (`/Streaming/Channels/101`). The rest is `***`.
+Any part of a URL may contain a secret: user name and password, a key in the path (RTMP, cameras of Dahua and XM), a token in
+the query. So redaction uses an allowlist: scheme, host, port, and the leading part of the path that consists of well-known
+words and short numbers (`/Streaming/Channels/101`). The rest becomes `***`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from rtseg.core.errors import OptionError
 
 HIDDEN = "***"
-"""What stands for a secret."""
+"""Replacement for a secret."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]{1,17})?\]|[\w.-]*)(?::(\d{0,5}))?")
@@ -51,10 +51,10 @@ _WORDS = frozenset(
     ).split(",")
 )
 _NUMBERED = ("channels", "channel", "tracks")
-"""Behind these a number of four digits is a camera of a recorder: `/Streaming/Channels/1601`."""
+"""Path segments that may be followed by a camera number of up to four digits: `/Streaming/Channels/1601`."""
 
-_OTHER_CHARACTERS = 3
-"""So many characters of a path may be shown that belong to no known word: too few to be a part of a password."""
+_MAX_OTHER_CHARACTERS = 3
+"""Maximum number of visible path characters outside known words: too few to be part of a password."""
 
 _QUERY = re.compile(
     r"(?:channel|chn|ch|camera|cam|subtype|stream|profile|video|latency)=[0-9]{1,3}|mode=(?:listener|caller|rendezvous)",
@@ -67,62 +67,64 @@ _PIPELINE_SECRET = re.compile(
 )
 _PIPELINE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 
-_SHORTEST_PIECE = 4
-_known: set[str] = set()
+_MIN_PIECE_LENGTH = 4
+_known_secrets: set[str] = set()
 
 
 @dataclass(frozen=True, repr=False)
 class Url:
-    """A URL in its parts, split as FFmpeg splits it."""
+    """Parts of a URL, split as in FFmpeg."""
 
     scheme: str
-    """In lower case."""
+    """Scheme in lower case."""
 
     user_info: str | None
-    """User name and password as written; None: there is no `@`."""
+    """User name and password, unmodified; None if there is no `@`."""
 
     host: str
-    """As written, an IPv6 address in its brackets; may be empty (`udp://:1234`)."""
+    """Host, unmodified, with the brackets of an IPv6 address; may be empty (`udp://:1234`)."""
 
     port: int | None
+    """Port number; None if there is none."""
+
     address: str
-    """`HOST:PORT` as written."""
+    """`HOST:PORT`, unmodified."""
 
     tail: str
-    """Path, query and fragment, as written."""
+    """Path, query and fragment, unmodified."""
 
     @property
     def text(self) -> str:
-        """The whole URL, with its secrets."""
+        """Complete URL, with its secrets."""
         user_info = "" if self.user_info is None else f"{self.user_info}@"
         return f"{self.scheme}://{user_info}{self.address}{self.tail}"
 
     @property
     def path(self) -> str:
-        """The path as written."""
+        """Path, unmodified."""
         return re.split(r"[?#]", self.tail, maxsplit=1)[0]
 
     @property
     def harmless_path(self) -> str:
-        """The leading part of the path that can't be a secret; with RTMP the last segment may be a stream's key."""
-        kept = _harmless_path(self.path)
-        return kept.rpartition("/")[0] + "/" if self.scheme.startswith("rtmp") and kept.count("/") > 1 else kept
+        """Leading part of the path that contains no secret. The last segment of an RTMP URL may be a stream key."""
+        path = _harmless_path(self.path)
+        return path.rpartition("/")[0] + "/" if self.scheme.startswith("rtmp") and path.count("/") > 1 else path
 
     @property
     def redacted(self) -> str:
-        """The URL for people, without its secrets."""
+        """Human-readable URL without secrets."""
         if self.scheme not in _SCHEMES:
             return HIDDEN
-        path, kept = self.path, self.harmless_path
-        if kept != path:
-            return f"{self.scheme}://{self.address}{kept}{HIDDEN}"
+        path, harmless_path = self.path, self.harmless_path
+        if harmless_path != path:
+            return f"{self.scheme}://{self.address}{harmless_path}{HIDDEN}"
         query = self.tail[len(path) :].partition("#")[0].removeprefix("?")
         pairs = [pair for pair in query.split("&") if _QUERY.fullmatch(pair)]
         return f"{self.scheme}://{self.address}{path}" + ("?" + "&".join(pairs) if pairs else "")
 
     @property
     def secret(self) -> bool:
-        """Whether it holds anything that is not shown."""
+        """True if redaction removes a part of the URL."""
         return self.redacted != self.text
 
     def __repr__(self) -> str:
@@ -134,24 +136,25 @@ def parse_url(text: str, option: str = "--url") -> Url:
 
     Args:
         text: the URL.
-        option: where it comes from, for the message.
+        option: option that contained the URL, for the message.
 
     Raises:
-        OptionError: it is no URL, or where its user name and password end can't be decided. The message does not hold it.
+        OptionError: the text is not a URL, or the end of its user name and password is ambiguous. The message does not
+            contain the URL.
     """
     match = _URL.fullmatch(text)
     if match is None:
-        raise OptionError(f"{option} is no URL; write it as SCHEME://HOST/PATH")
+        raise OptionError(f"{option} is not a URL; write it as SCHEME://HOST/PATH")
     scheme, authority, tail = match[1].lower(), match[2], match[3]
     user_info, at, place = authority.rpartition("@")
-    shown = f"{scheme}://{HIDDEN}" if scheme in _SCHEMES else HIDDEN
+    redacted = f"{scheme}://{HIDDEN}" if scheme in _SCHEMES else HIDDEN
     if re.search(r"[\x00-\x1f\x7f]", text):
-        raise OptionError(f"{option} {shown} holds a line break or another control character")
+        raise OptionError(f"{option} {redacted} contains a line break or another control character")
     host = _HOST.fullmatch(place)
     if host is None or "@" in tail or int(host[2] or 0) > 65535:
         ports = "ports end at 65535, or " if host and "@" not in tail else ""
         raise OptionError(
-            f"{option} {shown}: {ports}it is unclear where the user name and password end and the host begins; write each / in "
+            f"{option} {redacted}: {ports}it is unclear where the user name and password end and the host begins; write each / in "
             "them as %2F, ? as %3F, # as %23, @ as %40, : as %3A, [ as %5B and ] as %5D (and an @ in the path or query as %40)"
         )
     port = int(host[2]) if host[2] else None
@@ -159,7 +162,7 @@ def parse_url(text: str, option: str = "--url") -> Url:
 
 
 def redacted_url(text: str) -> str:
-    """A URL for people: scheme, host, port and the harmless part of the path. Does not raise."""
+    """Return a human-readable URL: scheme, host, port and the harmless part of the path. Raises no error."""
     try:
         return parse_url(text).redacted
     except OptionError:
@@ -168,7 +171,7 @@ def redacted_url(text: str) -> str:
 
 
 def redacted_name(text: str) -> str:
-    """A file's name for people: as it is, unless it is a URL or holds a password and no such file exists."""
+    """Return a file name for messages. A URL is redacted; a name with credentials that is not a file is hidden."""
     if "://" in text:
         return redacted_url(text)
     if _CREDENTIALS.search(text) and not _exists(text):
@@ -177,25 +180,25 @@ def redacted_name(text: str) -> str:
 
 
 def looks_like_file(text: str) -> bool:
-    """Whether text without `://` can be shown where a URL was expected: an existing file, or a plain name with an ending."""
+    """Return whether text without `://`, in place of a URL, is safe to print: an existing file or a name with a suffix."""
     return _exists(text) or re.fullmatch(r"[\w .,+()/\\-]*\.\w{1,5}", text) is not None
 
 
-def holds_secret(pipeline: str) -> bool:
-    """Whether a GStreamer pipeline holds a secret: in a URL, or in a property that is known to take one."""
+def contains_secret(pipeline: str) -> bool:
+    """Return whether a GStreamer pipeline contains a secret in a URL or in a property such as `user-pw`."""
     if _PIPELINE_SECRET.search(pipeline) or re.search(r"://.*@", pipeline, re.DOTALL):
         return True
     return any(redacted_url(url) != url for url in _urls_in(pipeline))
 
 
 def redacted_pipeline(pipeline: str) -> str:
-    """A GStreamer pipeline for people: as it is, or cut off where its first secret may begin."""
-    if not holds_secret(pipeline):
+    """Return a GStreamer pipeline for messages, truncated at the first possible secret."""
+    if not contains_secret(pipeline):
         return pipeline
-    begins = [
+    starts = [
         match.start() for pattern in (_PIPELINE_SECRET, _PIPELINE_URL) for match in [pattern.search(pipeline)] if match
     ]
-    return pipeline[: min(begins)] + HIDDEN
+    return pipeline[: min(starts)] + HIDDEN
 
 
 def _urls_in(pipeline: str) -> list[str]:
@@ -207,12 +210,12 @@ def _urls_in(pipeline: str) -> list[str]:
 
 
 def without_urls(text: str) -> str:
-    """A message of a foreign program, cut off where a URL or a password begins: where that ends can't be decided."""
-    begins = [found.start() for found in (_PIPELINE_URL.search(text), _PIPELINE_SECRET.search(text)) if found]
-    if not begins:
+    """Return a message of another program, truncated at the first URL or password, whose end is ambiguous."""
+    starts = [match.start() for match in (_PIPELINE_URL.search(text), _PIPELINE_SECRET.search(text)) if match]
+    if not starts:
         return redact(text)
-    rest = text[min(begins) :]
-    return redact(text[: min(begins)]) + (
+    rest = text[min(starts) :]
+    return redact(text[: min(starts)]) + (
         redacted_url(rest.partition("://")[0] + f"://{HIDDEN}") if "://" in rest[:12] else HIDDEN
     )
 
@@ -221,17 +224,17 @@ def without_urls(text: str) -> str:
 
 
 def remember(secret: str) -> None:
-    """Keep a URL, password or token of this run, for `redact`."""
-    _known.update(_pieces(secret))
+    """Register a URL, password or token of this run for `redact`."""
+    _known_secrets.update(_pieces(secret))
 
 
 def forget() -> None:
-    """Another command line begins."""
-    _known.clear()
+    """Remove all registered secrets, before another command line is parsed."""
+    _known_secrets.clear()
 
 
 def remember_pipeline(pipeline: str) -> None:
-    """Keep the secrets of a GStreamer pipeline, for `redact`."""
+    """Register the secrets of a GStreamer pipeline for `redact`."""
     for url in _urls_in(pipeline):
         remember(url)
     for match in _PIPELINE_SECRET.finditer(pipeline):
@@ -239,56 +242,62 @@ def remember_pipeline(pipeline: str) -> None:
 
 
 def redact(text: str, *, words: bool = True) -> str:
-    """Text without the secrets of this run, whole and in pieces: for tracebacks and messages of other libraries.
+    """Replace the registered secrets and their parts in a traceback or a message of another library.
 
     Args:
-        text: what is to be printed.
-        words: replace pieces too that could be a word of a sentence.
+        text: the text.
+        words: also replace parts that may be ordinary words.
+
+    Returns:
+        The text without secrets.
     """
-    for piece in sorted(_known, key=len, reverse=True):
+    for piece in sorted(_known_secrets, key=len, reverse=True):
         if words or not re.fullmatch(r"[A-Za-z]?[a-z]*", piece):
             text = text.replace(piece, HIDDEN)
     return text
 
 
 def _pieces(value: str) -> set[str]:
-    """A secret in the forms in which a message may hold it: whole, as a path, decoded, and part by part."""
+    """Return the forms of a secret that may occur in messages: complete, as a path, URL-decoded, and its parts."""
     try:
         url = parse_url(value)
     except OptionError:
         secrets = [value.partition("://")[2] or value]
     else:
         secrets = [url.tail[len(url.harmless_path) :], *(url.user_info or "").partition(":")[::2]]
-    found = [value, str(Path(value)), repr(value)[1:-1], *secrets]
+    pieces = [value, str(Path(value)), repr(value)[1:-1], *secrets]
     for secret in secrets:
-        found += re.split(r"[/?#&=@:;,\s]+", secret)
-    found += [unquote(piece) for piece in found]
-    return {piece for piece in found if len(piece) >= _SHORTEST_PIECE and piece.lower() not in _WORDS}
+        pieces += re.split(r"[/?#&=@:;,\s]+", secret)
+    pieces += [unquote(piece) for piece in pieces]
+    return {piece for piece in pieces if len(piece) >= _MIN_PIECE_LENGTH and piece.lower() not in _WORDS}
 
 
 def _harmless_path(path: str) -> str:
-    """The leading part of a path that can't be a secret: all of it, or its first segments as far as they are known words."""
-    words, only_words, cost, before = "", True, 0, ""
+    """Return the leading part of a path that contains no secret: the whole path, or its first segments of known words."""
+    visible, only_words, other_characters, previous = "", True, 0, ""
     for segment in re.findall(r"/[^/]*", path):
         name = segment[1:].lower()
-        recorder = before in _NUMBERED and re.fullmatch(r"[0-9]{1,4}", name)
-        own = 0 if recorder else _other_characters(name)
-        only_words = only_words and not own and not recorder
-        words += segment if only_words else ""
-        cost, before = cost + own, name
-    return path if cost <= _OTHER_CHARACTERS else words + "/"
+        is_camera_number = previous in _NUMBERED and re.fullmatch(r"[0-9]{1,4}", name)
+        count = 0 if is_camera_number else _other_characters(name)
+        only_words = only_words and not count and not is_camera_number
+        visible += segment if only_words else ""
+        other_characters, previous = other_characters + count, name
+    return path if other_characters <= _MAX_OTHER_CHARACTERS else visible + "/"
 
 
 def _other_characters(name: str) -> int:
-    """Characters of a path segment that belong to no known word; more than are allowed where one is no word and no number."""
+    """Return the number of characters of a path segment outside known words.
+
+    The result exceeds `_MAX_OTHER_CHARACTERS` if the segment contains a character that no word or number has.
+    """
     if not re.fullmatch(r"[a-z0-9._-]*", name):
-        return _OTHER_CHARACTERS + 1
-    cost = 0
+        return _MAX_OTHER_CHARACTERS + 1
+    count = 0
     for token in re.split(r"[._-]", name):
         numbered = re.fullmatch(r"([a-z]*?)([0-9]*)", token)
         if token not in _WORDS:
-            cost += len(numbered[2]) if numbered and numbered[1] in _WORDS else len(token)
-    return cost
+            count += len(numbered[2]) if numbered and numbered[1] in _WORDS else len(token)
+    return count
 
 
 def _exists(path: str) -> bool:

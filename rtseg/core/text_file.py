@@ -1,4 +1,4 @@
-"""Text files that users write: UTF-8, with or without a byte order mark."""
+"""Reader for text files of users: UTF-8, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Return the text of a UTF-8 file, without its byte order mark; line ends become `\\n`.
+    """Return the text of a UTF-8 file without its byte order mark, with `\\n` as line end.
 
     Args:
         path: the file.
-        errors: `surrogateescape` keeps bytes that are not UTF-8, as Python has them in file names.
+        errors: error handler of the decoder. `surrogateescape` keeps bytes that are not UTF-8, as in Python's file names.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is not UTF-8; the message says what it is, if that is known, and what to do.
+        ValueError: the file is not UTF-8. The message contains the encoding, if it is detected, and the remedy.
     """
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("it is UTF-16; save it as UTF-8")
     if b"\0" in data:
-        raise ValueError("it holds NUL bytes; save it as UTF-8 text")
+        raise ValueError("it contains NUL bytes; save it as UTF-8 text")
     try:
         text = data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.cpu import giving_way, usable_cores
+from rtseg.core.cpu import run_with_low_priority, usable_cores
 from rtseg.core.errors import BackendError, ModelError
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference import Scores, check_images
@@ -166,7 +166,7 @@ class OpenVinoBackend:
             compiled = (
                 self._core.compile_model(*arguments)
                 if self.streams == 1
-                else giving_way(self._core.compile_model, *arguments)
+                else run_with_low_priority(self._core.compile_model, *arguments)
             )
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
             contexts: queue.SimpleQueue[StreamContext] = queue.SimpleQueue()

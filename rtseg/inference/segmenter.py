@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -17,16 +17,13 @@ from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
-from rtseg.inference import RUNNABLE_SUFFIXES, Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
+from rtseg.inference import Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
 from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.bundled_models import default_for_cpu, find_model
+from rtseg.inference.runnable_file import BuildMissing, runnable_file
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
-from rtseg.inference.tensorrt_loader import import_tensorrt
 from rtseg.inference.tuning import tuned_streams
-
-BuildMissing = Callable[[Path, str, tuple[int, int] | None], Path]
-"""Function of a model file, a backend and an input size (width, height); returns the file that the backend runs."""
 
 _STEP = 32
 """Stride of the networks, pixels."""
@@ -99,12 +96,12 @@ class Segmenter:
         self._smooth_backend: SmoothBackend | None = None
         self._backend: Backend
         if smooth:
-            runnable = path if name != "openvino" else _runnable(path, name, size, build_missing)
+            runnable = path if name != "openvino" else runnable_file(path, name, size, build_missing)
             self._backend = self._smooth_backend = open_smooth_backend(name, runnable, size=size, device=device)
         else:
             stream_count = streams or tuned_streams(path.stem) or 0
             self._backend = open_backend(
-                name, _runnable(path, name, size, build_missing), size=size, device=device, streams=stream_count
+                name, runnable_file(path, name, size, build_missing), size=size, device=device, streams=stream_count
             )
         self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
         self.reason = chosen.reason if chosen else "chosen by --backend"
@@ -233,10 +230,10 @@ class Segmenter:
         box = self.letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
         if smoothing is None or self._smooth_backend is None:
-            return box.picture_part(self._checked(self._batcher.infer(image[None]), image)[0])
-        momentum = smoothing.momentum_for(frame, box.picture_part(image))
+            return box.remove_padding(self._checked(self._batcher.infer(image[None]), image)[0])
+        momentum = smoothing.momentum_for(frame, box.remove_padding(image))
         classes, smoothing.scores = self._smooth_backend.infer_next(image[None], smoothing.scores, momentum)
-        return box.picture_part(self._checked(classes, image)[0])
+        return box.remove_padding(self._checked(classes, image)[0])
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
         """Yield each frame of a source with its class map at the frame's size, uint8 `[H, W]`."""
@@ -304,18 +301,3 @@ class Segmenter:
         self._warm.add(size)
         self._batcher.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
         return True
-
-
-def _runnable(model: Path, backend: str, size: tuple[int, int] | None, build_missing: BuildMissing | None) -> Path:
-    """Return the file that the backend runs: the model itself, or the file that `build_missing` builds."""
-    if backend not in RUNNABLE_SUFFIXES or model.suffix in RUNNABLE_SUFFIXES[backend]:
-        return model
-    if backend.startswith("tensorrt"):
-        import_tensorrt(backend)  # report that TensorRT is missing before anything that a build needs
-    if build_missing is not None:
-        return build_missing(model, backend, size)
-    command = f"rtseg build {model} --target {backend}" + (f" --size {size[0]}x{size[1]}" if size else "")
-    raise BackendError(
-        f"{backend} runs {' and '.join(RUNNABLE_SUFFIXES[backend])} files, and {model.name} is another type: run `{command}` once "
-        "and open the file that it writes"
-    )

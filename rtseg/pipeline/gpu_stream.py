@@ -83,7 +83,7 @@ class GpuStream:
             raise
         y, u, v = rendered[:luma], rendered[luma : luma + chroma], rendered[luma + chroma :]
         half = (height // 2, width // 2)
-        return self._box.picture_part(classes), (y.reshape(self._frame_shape), u.reshape(half), v.reshape(half))
+        return self._box.remove_padding(classes), (y.reshape(self._frame_shape), u.reshape(half), v.reshape(half))
 
     def network_input(self) -> npt.NDArray[np.uint8]:
         """Download the network's input of the last frame: uint8 `[input height, input width, 3]`, RGB."""

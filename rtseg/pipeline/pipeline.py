@@ -166,7 +166,7 @@ def _write(
         with stats.clock("encode"):
             for sink in sinks:
                 sink.write(item)
-        stats.left(item.frame.captured_ns)
+        stats.frame_written(item.frame.captured_ns)
         if on_frame:
             on_frame(item)
     stats.stop()

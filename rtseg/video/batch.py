@@ -19,7 +19,7 @@ from typing import Any
 from rtseg._version import __version__
 from rtseg.core.cpu import usable_cores
 from rtseg.core.errors import OptionError, RtsegError, SinkError
-from rtseg.core.progress import Board
+from rtseg.core.progress import ProgressDisplay
 from rtseg.core.stats import peak_rss_mib
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
@@ -111,7 +111,7 @@ def process_all(
     states_before: dict[Task, FileState | None] = {}
     stop = threading.Event()
     start_wall, start_cpu = time.perf_counter(), time.process_time()
-    with Board(quiet=options.quiet) as board:
+    with ProgressDisplay(quiet=options.quiet) as display:
 
         def work(task: Task) -> Item:
             reason = None
@@ -131,7 +131,7 @@ def process_all(
                 options.input_options,
                 masks=task.masks,
                 quiet=options.quiet,
-                board=board,
+                display=display,
                 on_frame=lambda: _raise_if_stopped(stop),
             )
             if reason not in (None, NO_OUTPUT):

@@ -10,7 +10,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from rtseg.core.errors import OptionError, SinkError, SourceError, printable_name
-from rtseg.core.path_conflicts import Input, Output, check_paths, is_mask_video
+from rtseg.core.output_content import is_mask_video
+from rtseg.core.path_conflicts import Input, Output, check_paths
 from rtseg.core.secrets import redacted_url
 from rtseg.io.inputs.safe_open import VIDEO_SUFFIXES
 from rtseg.video.completed import DoneList

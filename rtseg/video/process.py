@@ -11,7 +11,7 @@ from typing import Any
 from rtseg.core.errors import printable_name
 from rtseg.core.frame import SegmentedFrame, StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
-from rtseg.core.progress import Board, Progress
+from rtseg.core.progress import Progress, ProgressDisplay
 from rtseg.core.run_report import run_identity
 from rtseg.core.stats import Stats
 from rtseg.gpu.telemetry import TelemetryMonitor
@@ -41,7 +41,7 @@ def process(
     quiet: bool = False,
     threads: bool = True,
     extra_sinks: Sequence[Sink] = (),
-    board: Board | None = None,
+    display: ProgressDisplay | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Process one video and verify the output against the input.
@@ -59,7 +59,7 @@ def process(
         quiet: whether to hide the progress.
         threads: whether to run the stages concurrently; False runs them one after the other.
         extra_sinks: additional sinks of the frames.
-        board: progress display that is shared with other videos.
+        display: progress display that is shared with other videos.
         on_frame: called after each frame; an exception from it ends the run.
 
     Returns:
@@ -98,7 +98,7 @@ def process(
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
         frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, cpu_reason=cpu_reason)
         stats.warmup_ms = segmenter.warmup_ms
-        with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, board=board) as progress:
+        with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, display=display) as progress:
 
             def after_frame(_: SegmentedFrame) -> None:
                 progress.advance()

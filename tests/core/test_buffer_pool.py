@@ -35,7 +35,7 @@ LOOKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("style", LOOKS)
 def test_whoever_still_looks_keeps_the_picture(style: str) -> None:
     memory = BufferPool()
     array = memory.empty(4, 6)

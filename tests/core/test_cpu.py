@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from media import info, item, made_frame
 
-from rtseg.core.cpu import giving_way, without_real_time_priority
+from rtseg.core.cpu import run_with_low_priority, without_real_time_priority
 from rtseg.inference import open_backend
 from rtseg.io.outputs.video import VideoSink
 
@@ -42,14 +42,14 @@ def test_what_is_called_and_the_threads_it_starts_give_way_and_nobody_else() -> 
         thread.join()
         return text.upper()
 
-    assert giving_way(work, "done") == "DONE"
+    assert run_with_low_priority(work, "done") == "DONE"
     assert seen == [min(19, before + 5)] * 2
     assert niceness() == before
 
 
 def test_what_it_raises_comes_to_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        giving_way(lambda: 1 // 0)
+        run_with_low_priority(lambda: 1 // 0)
 
 
 @linux
@@ -58,12 +58,12 @@ def test_where_priorities_are_forbidden_it_is_done_all_the_same(monkeypatch: pyt
         raise PermissionError("not here")
 
     monkeypatch.setattr(os, "setpriority", forbidden)
-    assert giving_way(str.upper, "done") == "DONE"
+    assert run_with_low_priority(str.upper, "done") == "DONE"
 
 
 def test_another_system_just_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert giving_way(threading.get_ident) == threading.get_ident()
+    assert run_with_low_priority(threading.get_ident) == threading.get_ident()
 
 
 @linux

@@ -111,7 +111,7 @@ def test_no_bar_in_the_picture_part(source: tuple[int, int]) -> None:
     left, top, width, height = box.inner
     classes = np.full((48, 64), 99, dtype=np.uint8)
     classes[top : top + height, left : left + width] = 5
-    part = box.picture_part(classes)
+    part = box.remove_padding(classes)
     assert part.shape == (height, width)
     assert (part == 5).all()
     assert (resize_classes(part, *source) == 5).all()

@@ -31,7 +31,7 @@ CITYSCAPES_CLASSES = (
 def test_built_in_colors_differ(name: str) -> None:
     palette = load_palette(name, CAMVID_CLASSES)
     assert palette.classes == CAMVID_CLASSES
-    assert palette.look_alikes() == []
+    assert palette.similar_colors() == []
 
 
 @pytest.mark.parametrize("below", [20, 60, 100, 150, 200, 250])
@@ -50,7 +50,7 @@ def test_lab_of_known_colors() -> None:
 
 def test_look_alikes_are_named() -> None:
     palette = Palette(("a", "b", "c"), ((10, 10, 10), (14, 10, 10), (200, 0, 0)))
-    ((first, second, distance),) = palette.look_alikes()
+    ((first, second, distance),) = palette.similar_colors()
     assert (first, second) == ("a", "b")
     assert 0 < distance < MIN_COLOR_DISTANCE
 
@@ -78,7 +78,7 @@ def test_file_with_lists_and_hex(tmp_path: Path) -> None:
     file.write_text(json.dumps({"Road": [1, 2, 3], "car": "#fF8000"}))
     palette = load_palette(str(file), ("road", "car", "tram"))
     assert palette.colors[:2] == ((1, 2, 3), (255, 128, 0))
-    assert palette.look_alikes() == []  # the tram got a color of its own, away from both
+    assert palette.similar_colors() == []  # the tram got a color of its own, away from both
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: s
     ("classes", "colors", "message"),
     [
         (("a",), (), "one color a class"),
-        ((), (), "holds 1 to 255 classes, not 0"),
+        ((), (), "must have 1 to 255 classes, not 0"),
         (tuple(str(i) for i in range(256)), ((0, 0, 0),) * 256, "not 256"),
         (("a", "a"), ((0, 0, 0), (9, 9, 9)), "must differ"),
         (("a",), ((0, 0, 300),), "the color of 'a'"),
@@ -120,18 +120,18 @@ def test_impossible_palettes(classes: tuple[str, ...], colors: tuple, message: s
 
 def test_the_models_own_colors() -> None:
     assert load_palette("model", ("Road", "car"), [(1, 2, 3), (200, 2, 3)]).colors == ((1, 2, 3), (200, 2, 3))
-    assert load_palette("model", ("road", "car")).look_alikes() == []
+    assert load_palette("model", ("road", "car")).similar_colors() == []
 
 
 def test_classes_a_palette_does_not_know_get_far_colors() -> None:
     palette = load_palette("street", (*CAMVID_CLASSES, "tram", "animal"))
     assert palette.colors[: len(CAMVID_CLASSES)] == tuple(STREET[c] for c in CAMVID_CLASSES)
-    assert palette.look_alikes() == []
+    assert palette.similar_colors() == []
 
 
 def test_spread_colors_are_all_different() -> None:
     assert len(set(spread_colors(255))) == 255
-    assert Palette(tuple(map(str, range(20))), spread_colors(20)).look_alikes() == []
+    assert Palette(tuple(map(str, range(20))), spread_colors(20)).similar_colors() == []
 
 
 def test_cityscapes_classes_have_the_data_sets_colors() -> None:

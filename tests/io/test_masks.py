@@ -36,7 +36,7 @@ def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0
 
 
 def maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:
-    """Class maps of a network, as the views that `picture_part` gives."""
+    """Class maps of a network, as the views that `remove_padding` gives."""
     whole = np.random.default_rng(seed).integers(0, 11, (count, 30, 40), dtype=np.uint8)
     return [one[3:27, :] for one in whole]
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import TracebackType
 
 from rtseg.core.errors import OptionError, RtsegError
-from rtseg.core.secrets import holds_secret, redacted_pipeline, remember_pipeline, without_urls
+from rtseg.core.secrets import contains_secret, redacted_pipeline, remember_pipeline, without_urls
 from rtseg.io.gstreamer import launch
 
 LAUNCHER = "gst-launch-1.0"
@@ -101,7 +101,7 @@ class GStreamerProcess:
             raise error(f"{LAUNCHER} is not installed: `{INSTALL}`")
         command, variables = [launcher, *OPTIONS, *words], {}
         pipeline = shlex.join(words)
-        if holds_secret(pipeline):  # Every user of the machine can read arguments, but not environment variables.
+        if contains_secret(pipeline):  # Every user of the machine can read arguments, but not environment variables.
             remember_pipeline(pipeline)
             command = [sys.executable, "-I", "-S", launch.__file__]
             variables = {launch.VARIABLE: json.dumps(list(words))}
