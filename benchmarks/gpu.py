@@ -29,7 +29,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.bench import synthetic_street
+from rtseg.bench import write_synthetic_video
 from rtseg.bench.measure import machine
 from rtseg.core.errors import RtsegError
 from rtseg.gpu.cuda import Cuda
@@ -77,7 +77,7 @@ def main() -> int:
         for path in args.engine or ():
             engines[path.name] = path
         result["backends"] = measure_backends(args.model, engines, args.device, result)
-        video = args.video or synthetic_street((1920, 1080), args.frames, folder, quiet=True)
+        video = args.video or write_synthetic_video((1920, 1080), args.frames, folder, quiet=True)
         if gpus:
             result["decoders"] = measure_decoders(video, result)
             result["paths"] = measure_paths(video, engines, folder, result)

@@ -1,4 +1,4 @@
-"""`rtseg bench`: chosen models, backends, sizes and files, measured one after the other."""
+"""Benchmarks for `rtseg bench`: every combination of videos, models, backends and sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
-__all__ = ["run_bench", "run_tune", "synthetic_street"]
+__all__ = ["run_bench", "run_tune", "write_synthetic_video"]
 
 Log = Callable[[str], None]
 
@@ -30,8 +30,8 @@ def run_bench(
     models: Sequence[str | None],
     backends: Sequence[str],
     sizes: Sequence[tuple[int, int] | None],
-    encoding: OutputOptions,
-    reading: InputOptions,
+    output_options: OutputOptions,
+    input_options: InputOptions,
     *,
     device: str | None = None,
     seconds: float = SECONDS,
@@ -39,29 +39,29 @@ def run_bench(
     log: Log = lambda line: None,
     on_result: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
-    """Measures every combination.
+    """Measure every combination of videos, models, backends and sizes.
 
     Args:
-        videos: files.
+        videos: video files.
         models: bundled models or model files; None: the default.
-        backends: names, `auto` among them.
+        backends: names of backends, including `auto`.
         sizes: (width, height) of the network's input; None: the model's own.
-        encoding: how results are encoded.
-        reading: how files are read, and by which decoder.
-        device: as the backend names devices.
-        seconds: how long each stage is measured.
-        rounds: runs of the whole road.
-        log: told what is being measured.
-        on_result: told each result as it is there.
+        output_options: encoding options.
+        input_options: decoding options.
+        device: device name of the backend.
+        seconds: minimum duration of the measurement of each stage.
+        rounds: number of runs of the whole pipeline.
+        log: called with a progress message.
+        on_result: called with each result when it is complete.
 
     Returns:
-        `bench.measure.bench`'s object; of several, an object with `items`.
+        The result of `rtseg.bench.measure.bench`; for several combinations, an object with `items`.
 
     Raises:
-        RtsegError: a file, model or backend does not work.
+        RtsegError: a file can't be read, or a model or backend can't be loaded.
     """
     for video in videos:
-        open_source(video).close()  # one that can't be read is told before anything is loaded and measured
+        open_source(video).close()  # report an unreadable file before anything is measured
     items = []
     for video, model, backend, size in product(videos, models, backends, sizes):
         with Segmenter(
@@ -69,10 +69,19 @@ def run_bench(
         ) as segmenter:
             name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
 
-            def tell(line: str, name: str = name) -> None:
+            def log_line(line: str, name: str = name) -> None:
                 log(f"{name}: {line}")
 
-            item = bench(video, segmenter, Style(), encoding, reading, seconds=seconds, rounds=rounds, log=tell)
+            item = bench(
+                video,
+                segmenter,
+                Style(),
+                output_options,
+                input_options,
+                seconds=seconds,
+                rounds=rounds,
+                log=log_line,
+            )
         items.append(item)
         on_result(item)
     if len(items) == 1:
@@ -81,19 +90,19 @@ def run_bench(
 
 
 def run_tune(
-    video: str, models: Sequence[str | None], encoding: OutputOptions, *, device: str | None = None, log: Log
+    video: str, models: Sequence[str | None], output_options: OutputOptions, *, device: str | None = None, log: Log
 ) -> list[dict[str, Any]]:
-    """Finds and remembers, for each model, how many pictures at once are fastest; see `tune.tune_streams`."""
-    return [tune_streams(video, model, Style(), encoding, device=device, log=log) for model in models]
+    """Find and save the fastest number of inference streams of each model; see `rtseg.bench.tune.tune_streams`."""
+    return [tune_streams(video, model, Style(), output_options, device=device, log=log) for model in models]
 
 
-def synthetic_street(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
-    """Draws the synthetic drive into a file in a folder; returns its path."""
-    path = str(Path(folder) / f"drawn-{size[0]}x{size[1]}.mp4")
+def write_synthetic_video(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
+    """Write a video of the synthetic scene into a folder and return its path."""
+    path = str(Path(folder) / f"synthetic-{size[0]}x{size[1]}.mp4")
     write_video(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)
     return path
 
 
 def bench_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for files that nobody keeps."""
+    """Return a temporary folder for the files of a benchmark."""
     return tempfile.TemporaryDirectory(prefix="rtseg-bench-")

@@ -1,12 +1,12 @@
-"""On paper: how many pictures a second a board could compute at most, by its published peak rates. Nothing is measured here.
+"""Theoretical upper bound of the frame rate on a board, from its published peak rates. Nothing is measured.
 
-    time per picture  >=  the larger of   operations / peak rate of the tensor cores
-                                          weights, picture and classes, in bytes / memory bandwidth
+    time per frame  >=  max(operations / peak rate of the tensor cores,
+                            bytes of weights, input and class map / memory bandwidth)
 
-That is the upper bound: everything between the layers stays in caches. `by_layer` is what it would be if each layer read its
-input and wrote its output in memory once, and took the longer of its two times. Both count convolutions and matrix products in
-FP16, and leave out the rest of the network, launches of kernels, decoding, coloring and encoding. No layer reaches a peak
-rate: real boards are slower, often several times.
+The bound assumes that all activations stay in caches. `by_layer` assumes instead that each layer reads its input from memory and
+writes its output to memory once, and takes the longer of its two times. Both count convolutions and matrix products in FP16, and
+leave out the rest of the network, kernel launches, decoding, rendering and encoding. No layer reaches a peak rate: real boards are
+slower, often several times.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.inference.openvino import read_description
 
 _HALF_BYTES = 2
-_OUTER_AXES = {"Convolution": 1, "GroupConvolution": 2, "MatMul": None}
-"""Layers that multiply, by OpenVINO's names, and how many axes of the weights say where a result goes, not what it is made of."""
+_OUTPUT_AXES = {"Convolution": 1, "GroupConvolution": 2, "MatMul": None}
+"""Counted layer types by OpenVINO's names, with the number of output axes of the weights."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """A device, as NVIDIA publishes it."""
+    """Published peak rates of a device."""
 
     title: str
-    """For people."""
+    """Display name."""
 
     half_flops: float
-    """FP16 operations a second of its tensor cores, without sparsity; a multiplication with its addition counts as two."""
+    """FP16 operations per second of the tensor cores, without sparsity; a multiply-add counts as two."""
 
-    working: str
-    """Where that comes from."""
+    half_flops_source: str
+    """Calculation of `half_flops` from published figures."""
 
     bytes_per_second: float
-    """Memory bandwidth."""
+    """Memory bandwidth in bytes per second."""
 
 
-# NVIDIA publishes INT8 with sparsity; FP16 without is a quarter of it: half for the sparsity, half for the wider numbers.
-# 512 operations a tensor core and cycle (Ampere): 64 x 512 x 1.3 GHz = 42.6 T = 170 T / 4, as published for AGX Orin's GPU.
+# NVIDIA publishes INT8 with sparsity; FP16 without sparsity is a quarter of it.
+# 512 operations per tensor core and cycle (Ampere): 64 x 512 x 1.3 GHz = 42.6 T = 170 T / 4, as published for AGX Orin's GPU.
 BOARDS = {
     "orin-nano": Board("Jetson Orin Nano 8GB, MAXN SUPER", 67e12 / 4, "67 TOPS INT8 sparse / 4", 102e9),
     "orin-nx": Board(
-        "Jetson Orin NX 16GB, MAXN SUPER, GPU alone", 32 * 512 * 1.173e9, "32 tensor cores x 512 x 1.173 GHz", 102.4e9
+        "Jetson Orin NX 16GB, MAXN SUPER, GPU only", 32 * 512 * 1.173e9, "32 tensor cores x 512 x 1.173 GHz", 102.4e9
     ),
-    "agx-orin": Board("Jetson AGX Orin 64GB, MAXN, GPU alone", 170e12 / 4, "170 TOPS INT8 sparse / 4", 204.8e9),
+    "agx-orin": Board("Jetson AGX Orin 64GB, MAXN, GPU only", 170e12 / 4, "170 TOPS INT8 sparse / 4", 204.8e9),
     "thor": Board("Jetson T5000 (AGX Thor), MAXN", 2070e12 / 8, "2070 TFLOPS FP4 sparse / 8", 273e9),
 }
 """Published at https://www.nvidia.com/en-us/autonomous-machines/embedded-systems/ (jetson-orin, jetson-thor)."""
@@ -56,73 +56,74 @@ BOARDS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What one convolution or matrix product costs a picture."""
+    """Cost of one convolution or matrix product per frame."""
 
     macs: int
-    """Multiplications with their additions."""
+    """Number of multiply-adds."""
 
     weight_bytes: int
-    """Of its weights in FP16."""
+    """Size of the weights in FP16."""
 
     map_bytes: int
-    """Of its input and its output in FP16."""
+    """Size of input and output in FP16."""
 
 
 def layers_of(model: Path, size: tuple[int, int] | None = None) -> tuple[list[Layer], tuple[int, int]]:
-    """A network's layers that multiply.
+    """Return the convolutions and matrix products of a network.
 
     Args:
         model: `.onnx` or `.xml`, following the model contract.
         size: (width, height) of the input; None: the model's own.
 
     Returns:
-        The layers, and the size that they are for.
+        The layers and the (width, height) of the input.
 
     Raises:
-        BackendError: OpenVINO, which reads the file, is missing: then estimate on a PC.
-        ModelError: the file is missing, damaged, or its layers' sizes are not known.
+        BackendError: OpenVINO, which reads the file, is not installed.
+        ModelError: the file is missing or damaged, or has layers of dynamic size or none to count.
     """
     try:
         import openvino
     except ImportError as error:
-        raise BackendError("OpenVINO reads the model, and is not installed: `pip install openvino`, on a PC") from error
+        raise BackendError("the estimate needs OpenVINO: `pip install openvino`, on a PC") from error
     width, height = size or read_description(model).input_size
     network = openvino.Core().read_model(model)
     network.reshape({"image": [1, height, width, 3]})
-    found = []
+    layers = []
     for node in network.get_ordered_ops():
-        if node.get_type_name() not in _OUTER_AXES:
+        if node.get_type_name() not in _OUTPUT_AXES:
             continue
-        given, factor, out = (_shape(port, model) for port in (node.input(0), node.input(1), node.output(0)))
-        outer = _OUTER_AXES[node.get_type_name()]
-        inner = given[-1] if outer is None else math.prod(factor[outer:])
-        maps = (math.prod(given) + math.prod(out)) * _HALF_BYTES
-        found.append(Layer(math.prod(out) * inner, math.prod(factor) * _HALF_BYTES, maps))
-    if not found:
+        input_shape, weights, output = (_shape(port, model) for port in (node.input(0), node.input(1), node.output(0)))
+        output_axes = _OUTPUT_AXES[node.get_type_name()]
+        inner = input_shape[-1] if output_axes is None else math.prod(weights[output_axes:])
+        map_bytes = (math.prod(input_shape) + math.prod(output)) * _HALF_BYTES
+        layers.append(Layer(math.prod(output) * inner, math.prod(weights) * _HALF_BYTES, map_bytes))
+    if not layers:
         raise ModelError(f"{model}: no convolution in it, nothing to estimate")
-    return found, (width, height)
+    return layers, (width, height)
 
 
 def estimate(model: Path, board: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """The upper bound, with its working; marked as an estimate.
+    """Return the upper bound of the frame rate with all figures of its calculation, as a JSON object.
 
     Args:
-        model: as `layers_of` takes it.
+        model: `.onnx` or `.xml`, following the model contract.
         board: a key of `BOARDS`.
         size: (width, height) of the input; None: the model's own.
 
     Raises:
-        OptionError: no such board.
-        BackendError, ModelError: as `layers_of`.
+        OptionError: the board is unknown.
+        BackendError: OpenVINO, which reads the file, is not installed.
+        ModelError: the file is missing or damaged, or has layers of dynamic size or none to count.
     """
     if board not in BOARDS:
-        raise OptionError(f"no published rates of '{board}' here; there are {', '.join(BOARDS)}")
+        raise OptionError(f"unknown board '{board}'; known boards are {', '.join(BOARDS)}")
     device = BOARDS[board]
     layers, (width, height) = layers_of(model, size)
     macs, weights = sum(layer.macs for layer in layers), sum(layer.weight_bytes for layer in layers)
-    least_bytes = weights + (3 + 1) * width * height  # the picture in, its classes out
+    min_bytes = weights + (3 + 1) * width * height  # RGB input and class map
     compute_seconds = 2 * macs / device.half_flops
-    memory_seconds = least_bytes / device.bytes_per_second
+    memory_seconds = min_bytes / device.bytes_per_second
     by_layer_seconds = sum(
         max(2 * layer.macs / device.half_flops, (layer.weight_bytes + layer.map_bytes) / device.bytes_per_second)
         for layer in layers
@@ -134,11 +135,11 @@ def estimate(model: Path, board: str, size: tuple[int, int] | None = None) -> di
         "model": model.stem,
         "input_size": [width, height],
         "gmacs": round(macs / 1e9, 3),
-        "least_megabytes": round(least_bytes / 1e6, 2),
+        "least_megabytes": round(min_bytes / 1e6, 2),
         "map_megabytes": round(sum(layer.map_bytes for layer in layers) / 1e6, 2),
         "peak_tflops": round(device.half_flops / 1e12, 2),
         "peak_gigabytes_per_second": round(device.bytes_per_second / 1e9, 1),
-        "peak_working": device.working,
+        "peak_working": device.half_flops_source,
         "compute_ms": round(compute_seconds * 1e3, 4),
         "memory_ms": round(memory_seconds * 1e3, 4),
         "by_layer_ms": round(by_layer_seconds * 1e3, 4),
@@ -148,20 +149,20 @@ def estimate(model: Path, board: str, size: tuple[int, int] | None = None) -> di
     }
 
 
-def working(told: dict[str, Any]) -> str:
-    """An estimate in lines for people."""
-    width, height = told["input_size"]
+def format_estimate(result: dict[str, Any]) -> str:
+    """Return an estimate as human-readable lines."""
+    width, height = result["input_size"]
     return "\n".join(
         (
-            f"ESTIMATE, nothing was measured: {told['model']} at {width}x{height} on {told['board']}",
-            f"  operations  2 x {told['gmacs']:.3f} G / {told['peak_tflops']:.2f} T a second ({told['peak_working']})"
-            f" = {told['compute_ms']:.3f} ms",
-            f"  memory      {told['least_megabytes']:.2f} MB / {told['peak_gigabytes_per_second']:.1f} GB a second"
-            f" = {told['memory_ms']:.3f} ms",
-            f"  at most {told['at_most_fps']} pictures a second through the network, limited by {told['limited_by']}",
-            f"  by layer, with {told['map_megabytes']:.2f} MB more for what passes between them: {told['by_layer_ms']:.3f} ms,"
-            f" {told['by_layer_fps']} pictures a second",
-            "  a real board is slower, often several times; decoding, coloring and encoding come on top",
+            f"ESTIMATE, nothing was measured: {result['model']} at {width}x{height} on {result['board']}",
+            f"  operations  2 x {result['gmacs']:.3f} G / {result['peak_tflops']:.2f} T/s ({result['peak_working']})"
+            f" = {result['compute_ms']:.3f} ms",
+            f"  memory      {result['least_megabytes']:.2f} MB / {result['peak_gigabytes_per_second']:.1f} GB/s"
+            f" = {result['memory_ms']:.3f} ms",
+            f"  at most {result['at_most_fps']} frames per second through the network, limited by {result['limited_by']}",
+            f"  by layer, with {result['map_megabytes']:.2f} MB more for activations: {result['by_layer_ms']:.3f} ms,"
+            f" {result['by_layer_fps']} frames per second",
+            "  a real board is slower, often several times; decoding, rendering and encoding take additional time",
         )
     )
 
@@ -169,5 +170,5 @@ def working(told: dict[str, Any]) -> str:
 def _shape(port: Any, model: Path) -> tuple[int, ...]:
     shape = port.get_partial_shape()
     if shape.is_dynamic:
-        raise ModelError(f"{model}: a layer's size is not known before it runs; export it with a fixed size")
+        raise ModelError(f"{model}: a layer has a dynamic size; export the model with a fixed size")
     return tuple(shape.to_shape())

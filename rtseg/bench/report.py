@@ -1,4 +1,4 @@
-"""What `rtseg bench` found, for people: a table, a picture, and one result against another."""
+"""Reports of `rtseg bench`: a table, a chart, and a comparison of two results."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rtseg.core.stats import STAGES
 from rtseg.core.text_file import read_text
 
 COMPARED = ("fps", "bound_fps", "of_bound", "cpu_ms_a_frame", "cpu_ratio", "peak_rss_mib")
-"""Figures of a result that `compare` sets side by side, beside those of its stages."""
+"""Figures that `compare` compares, in addition to those of the stages."""
 
 
 def items_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The single results of a result file."""
+    """Return the results of a result file as a list."""
     items: list[dict[str, Any]] = result.get("items", [result])
     return items
 
 
 def label(item: dict[str, Any]) -> str:
-    """What was measured, in a few words."""
+    """Return a short description of a result: model, size, backend, precision and input."""
     width, height = item["input_size"]
     return f"{item['model']} {width}x{height}, {item['backend']} {item['precision']}, {item['input']}"
 
 
 def table(items: Sequence[dict[str, Any]]) -> str:
-    """Lines for a terminal: each stage alone, the whole road, and the bound."""
+    """Return the results as a table for a terminal: each stage, the whole pipeline, and the bound."""
     lines = []
     for item in items:
         engine = item["engine"]
@@ -42,10 +42,10 @@ def table(items: Sequence[dict[str, Any]]) -> str:
                 f"  {name:8}{cost['p50']:9.2f}{cost['p99']:9.2f}{cost['cpu_ms']:9.2f}{cost['fps']:8.0f}"
                 for name, cost in (("engine", engine), *((stage, item["alone"][stage]) for stage in STAGES))
             ),
-            f"  {'road':8}{item['latency_ms']['p50']:9.2f}{item['latency_ms']['p99']:9.2f}"
+            f"  {'pipeline':8}{item['latency_ms']['p50']:9.2f}{item['latency_ms']['p99']:9.2f}"
             f"{item['cpu_ms_a_frame']:9.2f}{item['fps']:8.1f}",
             f"  bound {item['bound_fps']:.1f} fps on {item['cores']} cores: reached {item['of_bound']:.0%}, "
-            f"with {item['cpu_ratio']:.2f} times the processor time of the stages alone",
+            f"with {item['cpu_ratio']:.2f} times the CPU time of the separate stages",
             f"  {item['advice']}",
             "",
         ]
@@ -53,20 +53,20 @@ def table(items: Sequence[dict[str, Any]]) -> str:
 
 
 def require_chart() -> None:
-    """Raises BackendError where `picture` could not draw: to be told before anything is measured."""
+    """Raise BackendError if matplotlib, which `write_chart` needs, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendError('a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out')
 
 
 def write_chart(items: Sequence[dict[str, Any]], path: Path) -> None:
-    """A bar of stage times for each result, with what the road reached and its bound: a PNG.
+    """Write a PNG with a bar of stage times, the frame rate and its bound for each result.
 
     Raises:
         BackendError: matplotlib is not installed.
         SinkError: the file can't be written.
     """
     require_chart()
-    from matplotlib.figure import Figure  # no pyplot: it would look for a display
+    from matplotlib.figure import Figure  # not pyplot, which needs a display
 
     figure = Figure(figsize=(9, 1.6 + 0.8 * len(items)), layout="constrained")
     axes = figure.add_subplot()
@@ -90,20 +90,20 @@ def write_chart(items: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_xlim(0, longest * 1.35)
     axes.set_yticks(range(len(items)), [label(item).replace(", ", "\n", 1) for item in items], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("processor time of a frame, each stage alone, milliseconds")
+    axes.set_xlabel("CPU time per frame, each stage measured separately (ms)")
     figure.legend(loc="outside upper right", ncols=4, fontsize=8)
-    first = items[0]["machine"]
-    figure.suptitle(f"{first['processor']}, {first['cores']} cores", fontsize=9, x=0.01, ha="left")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format="png")
-    write_whole(path, mark_image(drawn.getvalue()))
+    machine = items[0]["machine"]
+    figure.suptitle(f"{machine['processor']}, {machine['cores']} cores", fontsize=9, x=0.01, ha="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    write_whole(path, mark_image(buffer.getvalue()))
 
 
 def load_result(path: Path) -> dict[str, Any]:
-    """A file that `rtseg bench --json` wrote.
+    """Read a file that `rtseg bench --json` wrote.
 
     Raises:
-        OptionError: it is missing or not such a file.
+        OptionError: the file is missing or is not a benchmark result.
     """
     try:
         result = json.loads(read_text(path))
@@ -116,21 +116,30 @@ def load_result(path: Path) -> dict[str, Any]:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
-    """Two results, item by item in their order: `what`, `before`, `after` and `ratio` (after by before) of each figure.
+    """Compare two results item by item.
+
+    Returns:
+        A row for each figure, with `item`, `what` (name of the figure), `before`, `after` and `ratio` (after / before; None if
+        before is zero).
 
     Raises:
-        OptionError: they do not hold as many items.
+        OptionError: the results have different numbers of items.
     """
     old, new = items_of(before), items_of(after)
     if len(old) != len(new):
-        raise OptionError(f"the first file holds {len(old)} results, the second {len(new)}: measure the same in both")
+        raise OptionError(
+            f"the first file contains {len(old)} results, the second {len(new)}: measure the same in both"
+        )
     rows = []
-    for one, other in zip(old, new, strict=True):
+    for old_item, new_item in zip(old, new, strict=True):
         pairs = [
-            (f"{stage} cpu ms", one["alone"][stage]["cpu_ms"], other["alone"][stage]["cpu_ms"]) for stage in STAGES
+            (f"{stage} cpu ms", old_item["alone"][stage]["cpu_ms"], new_item["alone"][stage]["cpu_ms"])
+            for stage in STAGES
         ]
-        pairs += [(name.replace("_", " "), one[name], other[name]) for name in COMPARED]
-        name = label(one) if label(one) == label(other) else f"{label(one)} against {label(other)}"
+        pairs += [(name.replace("_", " "), old_item[name], new_item[name]) for name in COMPARED]
+        name = label(old_item)
+        if label(old_item) != label(new_item):
+            name = f"{label(old_item)} compared with {label(new_item)}"
         for what, first, second in pairs:
             ratio = round(second / first, 4) if first else None
             rows.append({"item": name, "what": what, "before": first, "after": second, "ratio": ratio})
@@ -138,7 +147,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any
 
 
 def compare_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `compare` as lines for a terminal."""
+    """Return the rows of `compare` as a table for a terminal."""
     lines, item = [], None
     for row in rows:
         if row["item"] != item:

@@ -1,4 +1,4 @@
-"""How many pictures at once are fastest on this machine: measured on the whole road, and remembered."""
+"""Tuning of the number of inference streams: the fastest one on the whole pipeline is saved for this machine."""
 
 from __future__ import annotations
 
@@ -19,59 +19,57 @@ from rtseg.render.style import Style
 from rtseg.video.process import process
 
 ROUNDS = 3
-"""Runs of each setting, in turn, so that a busy moment of the machine does not fall on one of them alone."""
+"""Number of runs of each setting. The settings alternate, so that a change of the machine's load affects all of them."""
 
 
 def tune_streams(
     video: str,
     model: str | None,
     style: Style,
-    encoding: OutputOptions,
+    output_options: OutputOptions,
     *,
     device: str | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Runs the whole road with each sensible number of streams and remembers the fastest for `rtseg video`.
+    """Run the whole pipeline with several numbers of streams, and save the fastest one for `rtseg video`.
 
     Args:
-        video: a file like those that are to be processed.
+        video: a typical input file.
         model: a bundled model or model file; None: the default.
-        look: how frames are colored.
-        encoding: how results are encoded.
+        style: rendering options.
+        output_options: encoding options.
         device: an OpenVINO device.
-        log: told what was found.
+        log: called with the result as one line.
 
     Returns:
-        `model`, `fps` by number of streams (median), `streams` (the fastest), `file` (where it is remembered).
+        `model`, `fps` (median frame rate by number of streams), `streams` (the fastest), `file` (the settings file).
 
     Raises:
-        OptionError: the model's backend has no choice of streams.
-        RtsegError: as `process`.
+        OptionError: the model's backend has no configurable number of streams.
+        RtsegError: the video can't be processed, as for `rtseg.video.process.process`.
     """
     cores = usable_cores()
     candidates = sorted({1, 2, max(1, cores // 2), cores})
-    opened = [
+    segmenters = [
         Segmenter(model, backend="auto", device=device, streams=streams, build_missing=partial(auto_build, log=log))
         for streams in candidates
     ]
     try:
-        if opened[0].backend != "openvino":
-            raise OptionError(
-                f"--tune is for OpenVINO, and this machine runs {opened[0].backend}: there is nothing to choose"
-            )
+        if segmenters[0].backend != "openvino":
+            raise OptionError(f"--tune needs OpenVINO, but the selected backend is {segmenters[0].backend}")
         fps: dict[int, list[float]] = {streams: [] for streams in candidates}
         with tempfile.TemporaryDirectory(prefix="rtseg-tune-") as folder:
             for _ in range(ROUNDS):
-                for streams, segmenter in zip(candidates, opened, strict=True):
-                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, encoding, quiet=True)
+                for streams, segmenter in zip(candidates, segmenters, strict=True):
+                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, output_options, quiet=True)
                     fps[streams].append(float(result["fps"]))
-        name = opened[0].file.stem
+        name = segmenters[0].file.stem
     finally:
-        for segmenter in opened:
+        for segmenter in segmenters:
             segmenter.close()
     medians = {streams: round(statistics.median(values), 2) for streams, values in fps.items()}
     best = max(medians, key=lambda streams: medians[streams])
     file = save_tuned_streams(name, best)
-    told = ", ".join(f"{streams}: {value:.1f} fps" for streams, value in medians.items())
-    log(f"{name}, pictures at once: {told}. Kept {best} in {file}")
+    summary = ", ".join(f"{streams}: {value:.1f} fps" for streams, value in medians.items())
+    log(f"{name}, streams: {summary}. Saved {best} in {file}")
     return {"model": name, "fps": {str(k): v for k, v in medians.items()}, "streams": best, "file": str(file)}

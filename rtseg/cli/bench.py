@@ -133,7 +133,7 @@ def bench(
         rtseg bench --estimate orin-nano --model small --size 480x288
     """
     with error_handler(verbose):
-        from rtseg.bench import bench_folder, run_bench, run_tune, synthetic_street
+        from rtseg.bench import bench_folder, run_bench, run_tune, write_synthetic_video
         from rtseg.bench.report import compare as compare_results
         from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
         from rtseg.core.errors import OptionError
@@ -166,7 +166,9 @@ def bench(
         log = (lambda line: None) if quiet else print_line
         models: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
-            files = videos or [synthetic_street(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)]
+            files = videos or [
+                write_synthetic_video(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)
+            ]
             if tune:
                 tuned = run_tune(files[0], models, output_options, device=device, log=print_line)
                 if json_file:
@@ -194,12 +196,12 @@ def bench(
 def _estimate(
     board: str, models: Sequence[str], sizes: Sequence[tuple[int, int] | None], json_file: str | None
 ) -> None:
-    from rtseg.bench.estimate import estimate, working
+    from rtseg.bench.estimate import estimate, format_estimate
     from rtseg.core.files import write_json
     from rtseg.inference.bundled_models import find_model
 
     estimates = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
     if json_file != "-":
-        print("\n".join(working(each) for each in estimates))
+        print("\n".join(format_estimate(each) for each in estimates))
     if json_file:
         write_json({"estimates": estimates}, json_file)

@@ -1,4 +1,4 @@
-"""`rtseg bench`: what it measures adds up, and what it tells can be read and compared."""
+"""`rtseg bench`: consistent figures, reports, comparison and tuning."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ QUICK = ("--model", str(MODEL), "--seconds", "0.1", "--rounds", "1", "--preset",
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bench") / "drive.mp4"
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "video.mp4"
     write_video(SyntheticDrive(160, 96, 20), str(path), quiet=True)
     return path
 
@@ -41,49 +41,49 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
-def test_stages_road_and_bound(drive: Path, tmp_path: Path) -> None:
+def test_figures_of_stages_pipeline_and_bound_are_consistent(video: Path, tmp_path: Path) -> None:
     file = tmp_path / "now.json"
-    result = invoke(drive, *QUICK, "--json", file)
+    result = invoke(video, *QUICK, "--json", file)
     assert result.exit_code == 0, result.output
-    told = json.loads(file.read_text())
-    assert told["command"] == "bench"
-    assert told["input"] == "drive.mp4"
-    assert told["frames"]["written"] == 20
-    assert set(told["alone"]) == set(STAGES)
-    together = sum(told["alone"][stage]["cpu_ms"] for stage in STAGES)
-    assert told["bound_fps"] == pytest.approx(told["cores"] * 1000 / together, rel=0.01)
-    assert told["of_bound"] == pytest.approx(told["fps"] / told["bound_fps"], rel=0.01)
-    assert told["cpu_ratio"] == pytest.approx(told["cpu_ms_a_frame"] / together, rel=0.01)
-    assert {"processor", "cores", "packages"} <= set(told["machine"])
+    stats = json.loads(file.read_text())
+    assert stats["command"] == "bench"
+    assert stats["input"] == "video.mp4"
+    assert stats["frames"]["written"] == 20
+    assert set(stats["alone"]) == set(STAGES)
+    stages_cpu_ms = sum(stats["alone"][stage]["cpu_ms"] for stage in STAGES)
+    assert stats["bound_fps"] == pytest.approx(stats["cores"] * 1000 / stages_cpu_ms, rel=0.01)
+    assert stats["of_bound"] == pytest.approx(stats["fps"] / stats["bound_fps"], rel=0.01)
+    assert stats["cpu_ratio"] == pytest.approx(stats["cpu_ms_a_frame"] / stages_cpu_ms, rel=0.01)
+    assert {"processor", "cores", "packages"} <= set(stats["machine"])
     assert "bound" in result.output
-    assert not list(tmp_path.glob("*.mp4"))  # what it encodes is thrown away
+    assert not list(tmp_path.glob("*.mp4"))  # the output file is deleted
 
 
-def test_each_stage_runs_once_at_least_on_a_machine_that_is_held_up(drive: Path) -> None:
+def test_each_stage_runs_at_least_once_in_a_short_time(video: Path) -> None:
     with Segmenter(str(MODEL)) as segmenter:
-        found = bench(str(drive), segmenter, Style(), OutputOptions(), seconds=1e-9, rounds=1)
-    assert all(found["alone"][stage]["fps"] > 0 for stage in STAGES)
+        result = bench(str(video), segmenter, Style(), OutputOptions(), seconds=1e-9, rounds=1)
+    assert all(result["alone"][stage]["fps"] > 0 for stage in STAGES)
 
 
-def test_several_are_items_with_a_picture(drive: Path, tmp_path: Path) -> None:
+def test_several_results_are_items_and_have_a_chart(video: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file, chart = tmp_path / "now.json", tmp_path / "now.png"
-    result = invoke(drive, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--chart", chart)
+    result = invoke(video, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--chart", chart)
     assert result.exit_code == 0, result.output
     items = json.loads(file.read_text())["items"]
     assert [item["input_size"] for item in items] == [[64, 32], [96, 64]]
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_drawn_street_is_the_default(tmp_path: Path) -> None:
+def test_synthetic_video_is_the_default(tmp_path: Path) -> None:
     result = invoke(*QUICK, "--frame-size", "128x64", "--frames", 5, "--json", "-")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["frames"]["written"] == 5
 
 
-def test_two_results_are_compared(drive: Path, tmp_path: Path) -> None:
+def test_compare_reports_the_ratio_of_each_figure(video: Path, tmp_path: Path) -> None:
     before, after, rows = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "rows.json"
-    assert invoke(drive, *QUICK, "--json", before).exit_code == 0
+    assert invoke(video, *QUICK, "--json", before).exit_code == 0
     faster = json.loads(before.read_text())
     faster["fps"] *= 2
     after.write_text(json.dumps(faster))
@@ -96,72 +96,70 @@ def test_two_results_are_compared(drive: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--compare", "one.json"), "--compare takes two files"),
         (("--compare", "missing.json", "missing.json"), "missing.json is not a result"),
         (("missing.mp4",), "missing.mp4"),
     ],
-    ids=["one", "no-result", "no-video"],
+    ids=["one file", "missing result", "missing video"],
 )
-def test_what_the_user_can_mend_is_told(arguments: tuple[str, ...], words: str) -> None:
+def test_user_error_is_reported_without_traceback(arguments: tuple[str, ...], message: str) -> None:
     result = invoke(*arguments, *QUICK)
     assert result.exit_code == 1
-    assert words in result.output
+    assert message in result.output
     assert "Traceback" not in result.output
 
 
-def test_tune_remembers_what_is_fastest(drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_saves_the_fastest_number_of_streams(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    result = invoke(drive, *QUICK, "--tune", "--json", "-")
+    result = invoke(video, *QUICK, "--tune", "--json", "-")
     assert result.exit_code == 0, result.output
-    (told,) = json.loads(result.stdout)["tuned"]
-    assert str(told["streams"]) in told["fps"]
-    assert tuned_streams(MODEL.stem) == told["streams"]
+    (tuned,) = json.loads(result.stdout)["tuned"]
+    assert str(tuned["streams"]) in tuned["fps"]
+    assert tuned_streams(MODEL.stem) == tuned["streams"]
 
 
-def test_what_was_tuned_is_what_runs_where_no_model_is_named(
-    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tuning_of_the_default_model_is_saved_under_its_file_name(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --model the file that runs may be the INT8 one: the setting has to be found under that name."""
+    """Without --model the INT8 file may run: the setting must be saved under its name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("rtseg.inference.bundled_models.has_vnni", lambda: True)
-    assert invoke(drive, "--backend", "openvino", "--preset", "ultrafast", "--tune").exit_code == 0
+    assert invoke(video, "--backend", "openvino", "--preset", "ultrafast", "--tune").exit_code == 0
     with Segmenter() as segmenter:
         assert segmenter.file.stem == "camvid-small-int8"
         assert tuned_streams(segmenter.file.stem) is not None
 
 
-def test_a_picture_that_can_not_be_drawn_is_told_before_anything_is_measured(
-    drive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_matplotlib_is_reported_before_measurement(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.bench.report.importlib.util.find_spec", lambda name: None)
-    result = invoke(drive, *QUICK, "--chart", "x.png")
+    result = invoke(video, *QUICK, "--chart", "x.png")
     assert result.exit_code == 1
     assert result.output.strip() == (
         'rtseg: a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out'
     )
 
 
-def test_a_picture_that_can_not_be_written_is_one_line(drive: Path, tmp_path: Path) -> None:
+def test_unwritable_chart_is_an_error_in_one_line(video: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "file").touch()
-    result = invoke(drive, *QUICK, "--chart", tmp_path / "file" / "x.png")
+    result = invoke(video, *QUICK, "--chart", tmp_path / "file" / "x.png")
     assert result.exit_code == 1
     assert "can't be written" in result.output
     assert "Traceback" not in result.output
 
 
-def test_tuning_of_another_machine_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuning_of_another_machine_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tuned_streams("x") is None
     save_tuned_streams("x", 3)
     save_tuned_streams("y", 2)
     assert (tuned_streams("x"), tuned_streams("y"), tuned_streams("z")) == (3, 2, None)
-    kept = tuning_file().read_text()
-    tuning_file().write_text(kept.replace('"cores": ', '"cores": 1'))
+    saved = tuning_file().read_text()
+    tuning_file().write_text(saved.replace('"cores": ', '"cores": 1'))
     assert tuned_streams("x") is None
-    for damaged in ("", "[]", "{}", kept.replace('"x": 3', '"x": "many"'), kept.replace('"x": 3', '"x": 0')):
+    for damaged in ("", "[]", "{}", saved.replace('"x": 3', '"x": "many"'), saved.replace('"x": 3', '"x": 0')):
         tuning_file().write_text(damaged)
         assert tuned_streams("x") is None
 
@@ -170,29 +168,29 @@ def cost(cpu_ms: float) -> StageCost:
     return StageCost(Histogram(), cpu_ms, 1000 / cpu_ms)
 
 
-def test_advice_names_what_limits() -> None:
+def test_advice_names_the_bottleneck() -> None:
     stages = {"decode": cost(3), "infer": cost(30), "overlay": cost(1), "encode": cost(6)}
-    assert advice(stages, 2).startswith("infer takes 75% of the processor time: a smaller model")
+    assert advice(stages, 2).startswith("infer takes 75% of the CPU time: a smaller model")
     stages["encode"] = cost(60)
     assert advice(stages, 2).startswith("encode takes 64%")
-    slow = StageCost(Histogram(), 0.1, 10.0)  # it waits for a card
-    told = advice({**stages, "infer": slow}, 2, ("decode", "infer"))
-    assert told.startswith("infer, on hardware of its own, reaches no more than 10 fps: a smaller model")
+    slow = StageCost(Histogram(), 0.1, 10.0)  # waits for a GPU
+    line = advice({**stages, "infer": slow}, 2, ("decode", "infer"))
+    assert line.startswith("infer, on an accelerator, reaches no more than 10 fps: a smaller model")
 
 
 @pytest.mark.torch
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
-def test_the_harness_for_gpus_says_in_one_line_that_there_is_none(tmp_path: Path) -> None:
+def test_gpu_benchmark_without_gpu_is_an_error_in_one_line(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(script), "--json", str(tmp_path / "gpu.json")], capture_output=True, text=True, timeout=150
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "no NVIDIA GPU was found; `rtseg doctor` shows the reason\n"
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "no NVIDIA GPU was found; `rtseg doctor` shows the reason\n"
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_a_file_that_is_not_there_is_told_in_one_line_before_anything_is_measured() -> None:
+def test_missing_file_is_reported_before_measurement() -> None:
     result = rtseg("bench", "nothing.mp4")
     assert result.returncode == 1
     assert result.stderr == "rtseg: no such file: nothing.mp4\n"
