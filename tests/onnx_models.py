@@ -1,4 +1,4 @@
-"""Small ONNX networks that tests build engines from: some follow rtseg's model contract, some come from elsewhere."""
+"""Small ONNX networks for the tests of builds and backends: some follow rtseg's model contract, some are foreign."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 
 CLASSES = ("dark", "red", "green", "blue")
-"""What the small networks tell apart: the strongest color of a pixel, or none."""
+"""Classes of the small networks: the strongest color of a pixel, or none."""
 
 _FLOAT = {"fp32": (TensorProto.FLOAT, np.float32), "fp16": (TensorProto.FLOAT16, np.float16)}
 
 
 def expected_classes(images: Any) -> Any:
-    """The classes that each of these networks gives: 0 where all channels are below 80, else the strongest channel's."""
+    """Return the class maps of these networks: 0 if all channels are below 80, else the class of the strongest channel."""
     scores = np.concatenate([np.full((*images.shape[:3], 1), 79.5), images.astype(np.float64)], axis=3)
     return scores.argmax(axis=3).astype(np.uint8)
 
@@ -34,7 +34,7 @@ def random_images(count: int, height: int, width: int, seed: int = 0) -> Any:
 
 
 def _color_convolutions(precision: str, prefix: str = "") -> tuple[list[Any], list[Any]]:
-    """Two convolutions around a BatchNorm, NCHW: from `x`, RGB of 0 to 1, to `scores`, one for each of `CLASSES`."""
+    """Return nodes and weights of two convolutions around a BatchNorm, NCHW, from `x` (RGB of 0 to 1) to `scores`."""
     _, numpy_type = _FLOAT[precision]
     first = np.zeros((8, 3, 3, 3), numpy_type)
     first[0, 0, 1, 1] = first[1, 1, 1, 1] = first[2, 2, 1, 1] = 2
@@ -74,7 +74,7 @@ def contract_model(
     described: bool = True,
     extra: Any = None,
 ) -> Path:
-    """A network of the contract with free batch, height and width, like those that `rtseg train` exports."""
+    """Write a network of the contract with free batch, height and width, like the exports of `rtseg train`."""
     float_type, _ = _FLOAT[precision]
     nodes, weights = _color_convolutions(precision)
     weights.append(numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"))
@@ -109,32 +109,32 @@ def foreign_model(
     path: Path,
     *,
     layout: str = "nchw",
-    answer: str = "logits",
+    output_kind: str = "logits",
     size: tuple[int, int] | None = None,
     precision: str = "fp32",
     reduce: int = 1,
     opset: int = 17,
     extra: Any = None,
 ) -> Path:
-    """A network from elsewhere. Takes RGB of 0 to 1.
+    """Write a foreign network with RGB of 0 to 1 as its input.
 
     Args:
-        path: where to.
-        layout: `nchw` or `nhwc`, of input and scores.
-        answer: `logits`, `probabilities` (softmax at the end) or `map` (int64 class indices).
-        size: (width, height), fixed; None: free.
-        precision: of its weights, input and scores.
-        reduce: its scores are this many times smaller than its input.
+        path: path of the file.
+        layout: layout of input and scores, `nchw` or `nhwc`.
+        output_kind: `logits`, `probabilities` (softmax at the end) or `map` (int64 class indices).
+        size: fixed (width, height); None: free.
+        precision: precision of weights, input and scores.
+        reduce: factor by which the scores are smaller than the input.
         opset: operator set.
-        extra: changes the graph before it is saved.
+        extra: function that changes the graph before it is saved.
     """
     float_type, _ = _FLOAT[precision]
     nodes, weights = _color_convolutions(precision)
     height, width = (size[1], size[0]) if size else ("H", "W")
     source = "x"
     if layout == "nhwc":
-        nodes.insert(0, helper.make_node("Transpose", ["picture"], ["x"], "planes", perm=[0, 3, 1, 2]))
-        source = "picture"
+        nodes.insert(0, helper.make_node("Transpose", ["image"], ["x"], "planes", perm=[0, 3, 1, 2]))
+        source = "image"
     output = "scores"
     if reduce > 1:
         nodes.append(
@@ -143,11 +143,11 @@ def foreign_model(
             )
         )
         output = "small"
-    if answer == "probabilities":
+    if output_kind == "probabilities":
         nodes.append(helper.make_node("Softmax", [output], ["soft"], "softmax", axis=1))
         output = "soft"
     element = float_type
-    if answer == "map":
+    if output_kind == "map":
         nodes.append(helper.make_node("ArgMax", [output], ["index"], "argmax", axis=1, keepdims=1))
         output, element = "index", TensorProto.INT64
     elif layout == "nhwc":

@@ -1,4 +1,4 @@
-"""`rtseg build` without TensorRT: where models come from, when they are built again, what bad input gets."""
+"""`rtseg build` without TensorRT: source models, conditions of a rebuild, and refused input."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def agreement_with_truth(path: Path, size: tuple[int, int] = (64, 48)) -> float:
     return float((run(images[0]) == expected_classes(images)[0]).mean())
 
 
-# What comes out.
+# Built files.
 
 
-def test_onnx_and_openvino_say_what_the_model_says(model: Path, tmp_path: Path) -> None:
+def test_onnx_and_openvino_files_agree_with_model(model: Path, tmp_path: Path) -> None:
     for target, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
         built = build(model, target=target, out=tmp_path / "built")
         assert built.path.suffix == suffix
@@ -66,7 +66,7 @@ def test_onnx_and_openvino_say_what_the_model_says(model: Path, tmp_path: Path) 
     assert built.sidecar.verification["latency_ms"]["total"]["p50"] > 0
 
 
-def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
+def test_builds_with_given_size(model: Path, tmp_path: Path) -> None:
     built = quick(model, tmp_path / "built", target="openvino", size=(96, 64))
     backend = OpenVinoBackend(built.path)
     assert backend.input_size == (96, 64)
@@ -75,11 +75,15 @@ def test_a_size_of_its_own(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("answer", ["logits", "probabilities", "map"])
+@pytest.mark.parametrize("output_kind", ["logits", "probabilities", "map"])
 @pytest.mark.parametrize(("precision", "opset"), [("fp32", 17), ("fp32", 12), ("fp16", 17)])
-def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str, opset: int, tmp_path: Path) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx", layout=layout, answer=answer, precision=precision, opset=opset)
-    built = quick(theirs, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
+def test_foreign_onnx_keeps_its_classes(
+    layout: str, output_kind: str, precision: str, opset: int, tmp_path: Path
+) -> None:
+    path = foreign_model(
+        tmp_path / "theirs.onnx", layout=layout, output_kind=output_kind, precision=precision, opset=opset
+    )
+    built = quick(path, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
     assert agreement_with_truth(built.path) == 1.0
     graph = onnx.load(built.path).graph
     assert graph.node[0].op_type == "Cast"
@@ -89,31 +93,31 @@ def test_foreign_onnx_keeps_its_meaning(layout: str, answer: str, precision: str
     assert {t.data_type for t in graph.initializer if len(t.dims) == 4 and t.dims[0] > 1} == {TensorProto.FLOAT16}
 
 
-def test_normalization_is_done_as_told(tmp_path: Path) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx")
+def test_normalizes_with_given_mean_and_std(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "theirs.onnx")
     shifted = dataclasses.replace(PLAIN, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     uses_255_scale = dataclasses.replace(PLAIN, mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
-    first = quick(theirs, tmp_path / "a", size=(64, 48), preprocessing=shifted)
-    second = quick(theirs, tmp_path / "b", size=(64, 48), preprocessing=uses_255_scale)
-    picture = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalization, below the threshold of 79.5 / 255
-    answers = [onnx_class_map_function(read_onnx(built.path), "")(picture) for built in (first, second)]
-    np.testing.assert_array_equal(answers[0], answers[1])
-    assert (answers[0] == 0).all()
-    assert (expected_classes(picture[None]) != 0).all(), "without normalization it is another class"
+    first = quick(path, tmp_path / "a", size=(64, 48), preprocessing=shifted)
+    second = quick(path, tmp_path / "b", size=(64, 48), preprocessing=uses_255_scale)
+    image = np.full((48, 64, 3), 140, np.uint8)  # 0.2 after normalization, below the threshold of 79.5 / 255
+    class_maps = [onnx_class_map_function(read_onnx(built.path), "")(image) for built in (first, second)]
+    np.testing.assert_array_equal(class_maps[0], class_maps[1])
+    assert (class_maps[0] == 0).all()
+    assert (expected_classes(image[None]) != 0).all(), "the class is different without normalization"
 
 
-def test_small_scores_are_brought_to_the_pictures_size(tmp_path: Path) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx", reduce=4)
-    built = quick(theirs, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, :32, 0], picture[:, 32:, 2] = 250, 250
-    answer = onnx_class_map_function(read_onnx(built.path), "")(picture)
-    assert (answer[:, :30] == 1).all()
-    assert (answer[:, 34:] == 3).all()
+def test_upsamples_small_scores_to_input_size(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "theirs.onnx", reduce=4)
+    built = quick(path, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32, 0], image[:, 32:, 2] = 250, 250
+    class_map = onnx_class_map_function(read_onnx(built.path), "")(image)
+    assert (class_map[:, :30] == 1).all()
+    assert (class_map[:, 34:] == 3).all()
 
 
-def test_one_score_a_pixel_is_two_classes(tmp_path: Path) -> None:
-    def to_one(graph: Any) -> None:
+def test_reads_one_score_per_pixel_as_two_classes(tmp_path: Path) -> None:
+    def single_channel(graph: Any) -> None:
         graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "channel"))
         graph.node.append(helper.make_node("Gather", ["scores", "channel"], ["red"], "gather", axis=1))
         graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
@@ -121,18 +125,18 @@ def test_one_score_a_pixel_is_two_classes(tmp_path: Path) -> None:
         graph.node.append(helper.make_node("Sigmoid", ["logit"], ["probability"], "sigmoid"))
         graph.output[0].name = "probability"
 
-    theirs = foreign_model(tmp_path / "theirs.onnx", extra=to_one)
-    built = quick(theirs, tmp_path, size=(64, 48), preprocessing=dataclasses.replace(PLAIN, classes=("other", "red")))
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, 20:, 0] = 200
-    answer = onnx_class_map_function(read_onnx(built.path), "")(picture)
-    np.testing.assert_array_equal(answer, (picture[..., 0] > 127).astype(np.uint8))
+    path = foreign_model(tmp_path / "theirs.onnx", extra=single_channel)
+    built = quick(path, tmp_path, size=(64, 48), preprocessing=dataclasses.replace(PLAIN, classes=("other", "red")))
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, 20:, 0] = 200
+    class_map = onnx_class_map_function(read_onnx(built.path), "")(image)
+    np.testing.assert_array_equal(class_map, (image[..., 0] > 127).astype(np.uint8))
 
 
-# When it is built.
+# Conditions of a rebuild.
 
 
-def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path) -> None:
+def test_second_build_reuses_file(model: Path, tmp_path: Path) -> None:
     first = quick(model, tmp_path / "built")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "built").iterdir()}
     second = quick(model, tmp_path / "built")
@@ -151,31 +155,31 @@ def test_building_twice_does_nothing_the_second_time(model: Path, tmp_path: Path
         ({"force": True}, "requested with --force"),
     ],
 )
-def test_other_options_build_anew(changes: dict[str, Any], reason: str, model: Path, tmp_path: Path) -> None:
+def test_rebuilds_after_change_of_options(changes: dict[str, Any], reason: str, model: Path, tmp_path: Path) -> None:
     quick(model, tmp_path)
     assert quick(model, tmp_path, **changes).reasons == (reason,)
     again = {key: value for key, value in changes.items() if key != "force"}
     assert quick(model, tmp_path, **again).reasons == ()
 
 
-def test_another_precision_builds_anew(tmp_path: Path) -> None:
+def test_rebuilds_for_other_precision(tmp_path: Path) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     quick(single, tmp_path)
     assert quick(single, tmp_path, precision="fp32").reasons == ("precision was fp16 and is now fp32",)
 
 
-def test_a_changed_source_builds_anew(model: Path, tmp_path: Path) -> None:
+def test_rebuilds_after_change_of_source(model: Path, tmp_path: Path) -> None:
     quick(model, tmp_path / "built")
     contract_model(model, name="other")
     (reason,) = quick(model, tmp_path / "built").reasons
     assert reason.startswith("source was ")
 
 
-def test_copy_under_another_name_with_other_options_was_not_built_yet(tmp_path: Path) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
+def test_builds_copy_with_other_name_and_options(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
     copy = tmp_path / "copy.onnx"
-    copy.write_bytes(theirs.read_bytes())
-    quick(theirs, tmp_path / "built", preprocessing=PLAIN)
+    copy.write_bytes(path.read_bytes())
+    quick(path, tmp_path / "built", preprocessing=PLAIN)
     names = dataclasses.replace(PLAIN, classes=("a", "b", "c", "d"))
     built = quick(copy, tmp_path / "built", preprocessing=names)
     assert built.reasons == ("it was not built yet",)
@@ -191,18 +195,18 @@ def test_copy_under_another_name_with_other_options_was_not_built_yet(tmp_path: 
         ("platform", "linux-other", "platform was linux-other and is now none"),
     ],
 )
-def test_another_version_or_machine_builds_anew(
+def test_rebuilds_for_other_version_or_machine(
     field: str, value: str, reason: str, model: Path, tmp_path: Path
 ) -> None:
     built = quick(model, tmp_path)
     older = dataclasses.replace(built.sidecar, facts=dataclasses.replace(built.sidecar.facts, **{field: value}))
     sidecar_path(built.path).write_text(older.to_json())
-    (told,) = quick(model, tmp_path).reasons
-    assert told.startswith(reason)
+    (actual,) = quick(model, tmp_path).reasons
+    assert actual.startswith(reason)
     assert quick(model, tmp_path).reasons == ()
 
 
-def test_a_damaged_or_lost_file_is_built_anew(model: Path, tmp_path: Path) -> None:
+def test_rebuilds_damaged_file_or_sidecar(model: Path, tmp_path: Path) -> None:
     built = quick(model, tmp_path)
     built.path.write_bytes(built.path.read_bytes()[:100])
     assert quick(model, tmp_path).reasons == (f"{built.path.name} is missing or was changed",)
@@ -211,16 +215,16 @@ def test_a_damaged_or_lost_file_is_built_anew(model: Path, tmp_path: Path) -> No
     assert read_sidecar(built.path).to_json() == quick(model, tmp_path).sidecar.to_json()
 
 
-# Proof.
+# Verification.
 
 
-def test_a_build_that_disagrees_is_not_left_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removes_build_that_disagrees_with_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
 
-    def broken(model: Any, keep: Any) -> Any:
+    def broken(model: Any, fp32_nodes: Any) -> Any:
         from rtseg.models.export.onnx_rewrite import to_half
 
-        model = to_half(model, keep)
+        model = to_half(model, fp32_nodes)
         bias = next(t for t in model.graph.initializer if t.name == "bias")
         bias.CopyFrom(numpy_helper.from_array(np.array([0.31, 0, 0, 9], np.float16), "bias"))
         return model
@@ -231,49 +235,49 @@ def test_a_build_that_disagrees_is_not_left_in_place(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "built").iterdir())
 
 
-def test_a_class_that_is_lost_shows_in_spite_of_a_good_mean() -> None:
+def test_reports_lost_class_despite_high_mean() -> None:
     labels = np.zeros((100, 100), np.uint8)
     labels[:, 40] = 2
     labels[0, 0] = 1
 
-    def loses_a_pole(picture: Any) -> Any:
+    def lose_pole(image: Any) -> Any:
         return np.where(labels == 2, 0, labels).astype(np.uint8)
 
     frames = [(np.zeros((100, 100, 3), np.uint8), labels)] * 3
-    agreement = compare(lambda picture: labels, loses_a_pole, frames, ("road", "car", "pole"))
+    agreement = compare(lambda image: labels, lose_pole, frames, ("road", "car", "pole"))
     assert agreement.frames == 3
     assert agreement.pixels == pytest.approx(0.99)
     assert agreement.lost() == ("pole",)
     assert agreement.iou_change["pole"] == pytest.approx(-1.0)
     assert agreement.overlap["car"] == 1.0
-    same = compare(lambda picture: labels, lambda picture: labels, frames, ("road", "car", "pole"))
+    same = compare(lambda image: labels, lambda image: labels, frames, ("road", "car", "pole"))
     assert same.pixels == 1.0
     assert same.lost() == ()
 
 
-def test_frames_to_verify_on(tmp_path: Path, camvid: Path, clips: Path) -> None:
-    drive = list(samples((64, 48), CAMVID_CLASSES, count=3))
-    assert all(picture.shape == (48, 64, 3) and labels is not None for picture, labels in drive)
+def test_loads_frames_from_scenes_data_set_and_video(tmp_path: Path, camvid: Path, clips: Path) -> None:
+    synthetic = list(samples((64, 48), CAMVID_CLASSES, count=3))
+    assert all(image.shape == (48, 64, 3) and labels is not None for image, labels in synthetic)
     data = list(samples((96, 64), CAMVID_CLASSES, camvid, count=2))
-    assert all(
-        picture.shape == (64, 96, 3) and labels is not None and labels.shape == (64, 96) for picture, labels in data
-    )
+    assert all(image.shape == (64, 96, 3) and labels is not None and labels.shape == (64, 96) for image, labels in data)
     other = list(samples((96, 64), CLASSES, camvid, count=1))
-    assert other[0][1] is None, "labels of other classes say nothing about this model"
+    assert other[0][1] is None, "labels of other classes can't be compared with this model"
     clip = next(iter(sorted(clips.glob("*.mp4"))))
     assert len(list(samples((64, 48), CLASSES, clip, count=3))) == 3
 
 
-def test_a_folder_that_holds_nothing_to_verify_on_is_told_without_options_that_the_command_lacks(
+def test_refuses_folder_without_images_and_names_no_foreign_option(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see here")
-    with pytest.raises(RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set") as told:
+    with pytest.raises(
+        RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set"
+    ) as refused:
         list(samples((64, 48), CLASSES, tmp_path))
-    assert "--layout" not in str(told.value)
+    assert "--layout" not in str(refused.value)
 
 
-# Bad input: one line, nothing left behind.
+# Refused input: a message of one line and no files.
 
 
 def _weights_outside(path: Path, location: str = "../secret.bin") -> None:
@@ -313,7 +317,7 @@ def _description(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("write", "message"),
     [
         (lambda path: path.write_bytes(b"not an onnx file at all"), "damaged or not an ONNX file|contains no network"),
         (lambda path: path.write_bytes(b""), "contains no network"),
@@ -328,10 +332,10 @@ def _description(path: Path) -> None:
         (lambda path: path.mkdir() or (path / "x").touch(), "."),
     ],
 )
-def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None:
+def test_refuses_bad_onnx_with_one_line(write: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     bad = tmp_path / "in" / "bad.onnx"
-    make(bad)
+    write(bad)
     with pytest.raises((ModelError, OptionError, BackendError), match=message) as caught:
         build(bad, target="onnx", out=tmp_path / "built", preprocessing=PLAIN)
     assert "\n" not in str(caught.value)
@@ -339,7 +343,7 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "size", "message"),
+    ("preprocessing", "size", "message"),
     [
         (
             dataclasses.replace(PLAIN, mean=None),
@@ -351,19 +355,19 @@ def test_bad_onnx_gets_one_line(make: Any, message: str, tmp_path: Path) -> None
         (dataclasses.replace(PLAIN, output="other"), (64, 48), "has no output 'other': there are scores"),
     ],
 )
-def test_what_a_foreign_file_does_not_say_is_asked_for(
-    said: Preprocessing, size: Any, message: str, tmp_path: Path
+def test_refuses_missing_or_wrong_preprocessing(
+    preprocessing: Preprocessing, size: Any, message: str, tmp_path: Path
 ) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx")
+    path = foreign_model(tmp_path / "theirs.onnx")
     with pytest.raises(OptionError, match=message):
-        quick(theirs, tmp_path / "built", size=size, preprocessing=said)
+        quick(path, tmp_path / "built", size=size, preprocessing=preprocessing)
 
 
-def test_a_fixed_size_stays(tmp_path: Path) -> None:
-    theirs = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
-    assert quick(theirs, tmp_path / "built", preprocessing=PLAIN).sidecar.facts.input_size == (64, 48)
+def test_refuses_size_that_contradicts_fixed_size(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "theirs.onnx", size=(64, 48))
+    assert quick(path, tmp_path / "built", preprocessing=PLAIN).sidecar.facts.input_size == (64, 48)
     with pytest.raises(OptionError, match="takes only 64x48, not 96x64"):
-        quick(theirs, tmp_path / "built", size=(96, 64), preprocessing=PLAIN)
+        quick(path, tmp_path / "built", size=(96, 64), preprocessing=PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -375,13 +379,13 @@ def test_a_fixed_size_stays(tmp_path: Path) -> None:
         ({"batch": 0}, "at least 1"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], message: str, model: Path, tmp_path: Path) -> None:
+def test_refuses_invalid_options(options: dict[str, Any], message: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=message):
         quick(model, tmp_path / "built", **options)
 
 
-def test_a_disk_that_is_full_leaves_nothing(model: Path, tmp_path: Path) -> None:
-    """Really refused by the system: no file may grow beyond 500 bytes in this process."""
+def test_full_disk_leaves_no_files(model: Path, tmp_path: Path) -> None:
+    """The operating system limits files to 500 bytes in this process."""
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
         "import onnx, onnxruntime; from rtseg.models.export.build import build\n"
@@ -397,7 +401,7 @@ def test_a_disk_that_is_full_leaves_nothing(model: Path, tmp_path: Path) -> None
     assert not list((tmp_path / "built").iterdir())
 
 
-def test_a_folder_that_cannot_be_made(model: Path, tmp_path: Path) -> None:
+def test_refuses_output_folder_that_cannot_be_created(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RtsegError, match="can't be written to"):
         quick(model, tmp_path / "file")
@@ -406,7 +410,7 @@ def test_a_folder_that_cannot_be_made(model: Path, tmp_path: Path) -> None:
 # Folder, command, packages.
 
 
-def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_private_to_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_folder() == Path(__file__).parents[2] / "engines"
     monkeypatch.setattr(
         "rtseg.inference.engine_metadata.__file__", str(tmp_path / "site-packages" / "rtseg" / "engine_file.py")
@@ -420,29 +424,34 @@ def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest
         default_folder()
 
 
-def test_a_built_file_is_no_source(model: Path, tmp_path: Path) -> None:
+def test_refuses_built_file_as_source(model: Path, tmp_path: Path) -> None:
     built = quick(model, tmp_path / "built", target="openvino")
     with pytest.raises(ModelError, match=r"\.xml is a built file; build from the model that it was made from"):
         quick(built.path, tmp_path / "again")
 
 
-def test_what_is_counted_is_called_by_its_name(model: Path, tmp_path: Path) -> None:
+def test_reports_weights_if_multiplications_are_unknown(model: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     first = quick(model, tmp_path / "built", log=lines.append)
     assert first.sidecar.verification["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
-    second = quick(Path("small"), tmp_path / "built", log=lines.append)  # pads by its size, which shows when it runs
+    second = quick(
+        Path("small"),
+        tmp_path / "built",
+        log=lines.append,
+        # Its padding depends on the size, so the shapes are only known when it runs.
+    )
     assert second.sidecar.verification["precision"]["weights"] > 2_000_000
     assert any("million weights are FP16" in line for line in lines)
 
 
-def test_the_command(model: Path, tmp_path: Path) -> None:
+def test_build_command(model: Path, tmp_path: Path) -> None:
     from rtseg.cli.app import app
 
     run = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "-o", str(tmp_path / "built"), "--json", "-"])
     assert run.exit_code == 0, run.output
-    said = json.loads(run.stdout)
-    assert said["file"].endswith("-64x48-fp16.onnx")
-    assert said["verification"]["agreement"]["pixels"] == 1.0
+    report = json.loads(run.stdout)
+    assert report["file"].endswith("-64x48-fp16.onnx")
+    assert report["verification"]["agreement"]["pixels"] == 1.0
     assert "100.0000% of the pixels" in run.stderr
     again = CliRunner().invoke(app, ["build", str(model), "-t", "onnx", "-o", str(tmp_path / "built")])
     assert "nothing has changed" in again.stderr
@@ -451,12 +460,12 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert bad.stderr == "rtseg: --mean is '1,2'; write three numbers for red, green and blue, such as 0.5,0.5,0.5\n"
 
 
-def test_what_is_missing_is_named() -> None:
+def test_names_missing_package() -> None:
     with pytest.raises(BackendError, match="building needs no_such_module: pip install no_such_module"):
         require("json", "no_such_module")
 
 
-def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
+def test_refuses_link_out_of_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
     (tmp_path / "in" / "weights.bin").symlink_to(tmp_path / "secret.bin")

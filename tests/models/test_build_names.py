@@ -1,4 +1,4 @@
-"""`rtseg build` of and into files and folders whose names are not UTF-8, in each of the libraries that open them."""
+"""`rtseg build` with files and folders whose names are not UTF-8, for each library that opens them."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ NAME = os.fsdecode(b"caf\xe9")
 ASSETS = Path(package.__file__).parent / "assets"
 
 
-def _given(folder: Path, name: str, apart: bool) -> Path:
+def _write_model(folder: Path, name: str, external: bool) -> Path:
     plain = folder.with_name("plain")
     plain.mkdir()
     path = foreign_model(plain / "m.onnx", size=(WIDTH, HEIGHT))
-    if apart:
+    if external:
         onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     plain.rename(folder)
     return (folder / "m.onnx").rename(folder / f"{name}.onnx")
 
 
-def _built(model: Path, out: Path, target: str, *options: str) -> Path:
-    made = rtseg("build", model, "--target", target, "-o", out, "--json", out.parent / "b.json", *options)
-    assert made.returncode == 0, made.stderr
-    told = json.loads((out.parent / "b.json").read_bytes())
-    path = Path(told["file"])
-    beside = json.loads(path.with_name(path.name + ".json").read_bytes().decode("utf-8"))
-    assert beside["source"] == told["source"] == model.name
-    assert str(model) in beside["command"]
+def _build(model: Path, out: Path, target: str, *options: str) -> Path:
+    done = rtseg("build", model, "--target", target, "-o", out, "--json", out.parent / "b.json", *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out.parent / "b.json").read_bytes())
+    path = Path(report["file"])
+    sidecar = json.loads(path.with_name(path.name + ".json").read_bytes().decode("utf-8"))
+    assert sidecar["source"] == report["source"] == model.name
+    assert str(model) in sidecar["command"]
     return path
 
 
-@pytest.mark.parametrize(("target", "apart"), [("openvino", False), ("onnx", True)])
-def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path: Path) -> None:
-    model = _given(tmp_path / os.fsdecode(b"von\xe4"), "m" if apart else NAME, apart)
-    said = ("--mean", "0,0,0", "--std", "1,1,1", "--classes", ",".join(CLASSES))
-    path = _built(model, tmp_path / os.fsdecode(b"nach\xe4"), target, *said)
+@pytest.mark.parametrize(("target", "external"), [("openvino", False), ("onnx", True)])
+def test_builds_onnx_in_folders_with_non_utf8_names(target: str, external: bool, tmp_path: Path) -> None:
+    model = _write_model(tmp_path / os.fsdecode(b"from\xe4"), "m" if external else NAME, external)
+    preprocessing = ("--mean", "0,0,0", "--std", "1,1,1", "--classes", ",".join(CLASSES))
+    path = _build(model, tmp_path / os.fsdecode(b"to\xe4"), target, *preprocessing)
     image = random_images(1, HEIGHT, WIDTH, seed=3)
     if target == "onnx":
         session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -73,36 +73,36 @@ def test_onnx_files_in_and_into_such_folders(target: str, apart: bool, tmp_path:
     rendered = rtseg("image", tmp_path / "i.png", "--model", path, "--masks", tmp_path / "m", "-o", tmp_path / "o.png")
     assert rendered.returncode == 0, rendered.stderr
     assert (cv2.imread(str(tmp_path / "m" / "i.png"), cv2.IMREAD_UNCHANGED) == expected_classes(image)[0]).mean() > 0.99
-    filmed = rtseg("video", tmp_path / "i.mp4", "--model", path, "-o", tmp_path / "o.mp4")
-    assert filmed.returncode == 0, filmed.stderr
+    video = rtseg("video", tmp_path / "i.mp4", "--model", path, "-o", tmp_path / "o.mp4")
+    assert video.returncode == 0, video.stderr
     assert (tmp_path / "o.mp4").exists()
 
 
-def test_a_file_of_such_a_name_whose_weights_are_apart(tmp_path: Path) -> None:
-    model = _given(tmp_path / "from", NAME, apart=True)
-    path = _built(model, tmp_path / "to", "onnx", "--mean", "0,0,0", "--std", "1,1,1")
+def test_builds_onnx_with_non_utf8_name_and_external_weights(tmp_path: Path) -> None:
+    model = _write_model(tmp_path / "from", NAME, external=True)
+    path = _build(model, tmp_path / "to", "onnx", "--mean", "0,0,0", "--std", "1,1,1")
     assert path.name.startswith("caf-xe9-")
     assert path.name.isascii()
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_checkpoints_of_such_names_are_read(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_reads_checkpoints_with_non_utf8_names(suffix: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
     from rtseg.nn.importers.load import load
     from rtseg.nn.load_network import is_rtseg_checkpoint
 
-    plain, model = tmp_path / f"plain{ending}", tmp_path / f"{NAME}{ending}"
+    plain, model = tmp_path / f"plain{suffix}", tmp_path / f"{NAME}{suffix}"
     weights = load_file(ASSETS / "camvid-nano.safetensors")
-    save_file(weights, plain) if ending == ".safetensors" else torch.save(weights, plain)
+    save_file(weights, plain) if suffix == ".safetensors" else torch.save(weights, plain)
     plain.rename(model)
     read = load(model).tensors
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], tensor.float()) for name, tensor in weights.items())
     assert not is_rtseg_checkpoint(model)
-    if ending == ".safetensors":
+    if suffix == ".safetensors":
         from rtseg.nn.checkpoint import load_weights
 
         shutil.copy(ASSETS / "camvid-nano.safetensors", model)

@@ -1,4 +1,4 @@
-"""ONNX files whose weights are no initializers: they are in Constant nodes, as paddle2onnx writes them, or behind another step."""
+"""ONNX files whose weights are not initializers: they are in Constant nodes, as written by paddle2onnx, or preceded by a step."""
 
 from __future__ import annotations
 
@@ -25,91 +25,98 @@ from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 WIDTH, HEIGHT = 64, 48
 
 
-def built_of(
+def build_onnx(
     path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any
 ) -> BuildResult:
     (folder / "frames").mkdir()
     cv2.imwrite(str(folder / "frames/0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
-    said = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
+    preprocessing = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
     options = {"target": "onnx", **options}
     return build(
-        path, out=folder / "built", verify_on=folder / "frames", preprocessing=said, log=lines.append, **options
+        path,
+        out=folder / "built",
+        verify_on=folder / "frames",
+        preprocessing=preprocessing,
+        log=lines.append,
+        **options,
     )
 
 
-def runtime(model: Any) -> Any:
+def create_session(model: Any) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def stored_as(way: str, array: Any, name: str) -> tuple[list[Any], list[Any]]:
-    """Nodes, and initializers, that make a tensor of this name and value."""
+def store(storage: str, array: Any, name: str) -> tuple[list[Any], list[Any]]:
+    """Return the nodes and initializers that define a tensor of this name and value."""
     stored, steps = array, []
-    if way == "float16" and array.ndim == 4:
+    if storage == "float16" and array.ndim == 4:
         stored, steps = array.astype(np.float16), [helper.make_node("Cast", ["0" + name], [name], to=1)]
         assert (stored == array).all()
-    elif way == "transposed" and array.ndim == 4:
+    elif storage == "transposed" and array.ndim == 4:
         stored, steps = array.transpose(), [helper.make_node("Transpose", ["0" + name], [name])]
-    elif way == "scaled" and array.dtype == np.float32:
+    elif storage == "scaled" and array.dtype == np.float32:
         two = helper.make_node("Constant", [], ["2" + name], value_float=2.0)
         stored, steps = array / 2, [two, helper.make_node("Mul", ["0" + name, "2" + name], [name])]
-    elif way == "identity":
+    elif storage == "identity":
         steps = [helper.make_node("Identity", ["0" + name], [name])]
     tensor = numpy_helper.from_array(np.ascontiguousarray(stored), "0" + name if steps else name)
-    if way in ("constant", "float16"):
+    if storage in ("constant", "float16"):
         return [helper.make_node("Constant", [], [tensor.name], value=tensor), *steps], []
     return steps, [tensor]
 
 
-@pytest.mark.parametrize("way", ["constant", "float16", "transposed", "scaled", "identity"])
+@pytest.mark.parametrize("storage", ["constant", "float16", "transposed", "scaled", "identity"])
 @pytest.mark.parametrize(("precision", "opset", "ir"), [("fp16", 17, 8), ("fp32", 17, 8), ("fp16", 12, 3)])
-def test_weights_that_are_no_initializers(way: str, precision: str, opset: int, ir: int, tmp_path: Path) -> None:
+def test_builds_weights_that_are_not_initializers(
+    storage: str, precision: str, opset: int, ir: int, tmp_path: Path
+) -> None:
     model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT), opset=opset))
-    before = runtime(model)
+    original = create_session(model)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    work = sum(math.prod(array.shape) * WIDTH * HEIGHT for array in arrays.values() if array.ndim == 4)
-    parts = [stored_as(way, array, name) for name, array in arrays.items()]
-    nodes = [*(node for made, _ in parts for node in made), *model.graph.node]
+    multiplications = sum(math.prod(array.shape) * WIDTH * HEIGHT for array in arrays.values() if array.ndim == 4)
+    parts = [store(storage, array, name) for name, array in arrays.items()]
+    nodes = [*(node for stored_nodes, _ in parts for node in stored_nodes), *model.graph.node]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(tensor for _, tensors in parts for tensor in tensors)
     model.ir_version = ir
-    if ir < 4:  # there each weight is an input too
+    if ir < 4:  # these versions require each weight as an input too
         model.graph.input.extend(
             helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
         )
     onnx.save(model, tmp_path / "theirs.onnx")
     noise = np.random.default_rng(0).random((1, 3, HEIGHT, WIDTH), np.float32)
-    wanted, same = (session.run(None, {"x": noise})[0] for session in (before, runtime(model)))
-    np.testing.assert_allclose(same, wanted, rtol=1e-5, atol=1e-5)
+    expected, actual = (session.run(None, {"x": noise})[0] for session in (original, create_session(model)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
     lines: list[str] = []
-    built = built_of(tmp_path / "theirs.onnx", tmp_path, lines, precision=precision)
+    built = build_onnx(tmp_path / "theirs.onnx", tmp_path, lines, precision=precision)
     images = random_images(2, HEIGHT, WIDTH)
-    session = runtime(onnx.load(built.path))
+    session = create_session(onnx.load(built.path))
     for image in images:
         np.testing.assert_array_equal(session.run(None, {"image": image[None]})[0], expected_classes(image[None]))
     counted = built.sidecar.verification["precision"]
-    assert (counted["multiplications"], counted["fp16_share"]) == (work, 1.0 if precision == "fp16" else 0.0)
+    assert (counted["multiplications"], counted["fp16_share"]) == (multiplications, 1.0 if precision == "fp16" else 0.0)
     assert not any("nan" in line or " 0.00 " in line for line in lines), lines
     stored = {tensor.data_type for tensor in onnx.load(built.path).graph.initializer if len(tensor.dims) == 4}
     assert onnx.TensorProto.FLOAT16 in stored or precision == "fp32"
 
 
-def test_weights_in_constant_nodes_by_openvino(tmp_path: Path) -> None:
+def test_openvino_builds_weights_in_constant_nodes(tmp_path: Path) -> None:
     model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT)))
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
     nodes += model.graph.node
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     onnx.save(model, tmp_path / "theirs.onnx")
-    built = built_of(tmp_path / "theirs.onnx", tmp_path, [], target="openvino")
+    built = build_onnx(tmp_path / "theirs.onnx", tmp_path, [], target="openvino")
     backend = OpenVinoBackend(built.path)
     images = random_images(1, HEIGHT, WIDTH)
     np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
     backend.close()
 
 
-def test_a_network_without_weights_is_told_as_it_is(tmp_path: Path) -> None:
+def test_network_without_weights_builds_only_as_fp32(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "red"], ["r"], axis=1),
@@ -126,10 +133,10 @@ def test_a_network_without_weights_is_told_as_it_is(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     with pytest.raises(ModelError, match=r"no convolution or matrix product with stored weights.*--precision fp32"):
-        built_of(tmp_path / "theirs.onnx", tmp_path / "a", [], names)
+        build_onnx(tmp_path / "theirs.onnx", tmp_path / "a", [], names)
     lines: list[str] = []
-    built = built_of(tmp_path / "theirs.onnx", tmp_path / "b", lines, names, precision="fp32")
+    built = build_onnx(tmp_path / "theirs.onnx", tmp_path / "b", lines, names, precision="fp32")
     image = random_images(1, HEIGHT, WIDTH)
-    answer = runtime(onnx.load(built.path)).run(None, {"image": image})[0]
-    np.testing.assert_array_equal(answer, image[..., 0] > 127)
+    class_map = create_session(onnx.load(built.path)).run(None, {"image": image})[0]
+    np.testing.assert_array_equal(class_map, image[..., 0] > 127)
     assert "fp32: no convolutions or matrix products with stored weights, counted on the ONNX graph" in lines

@@ -29,9 +29,9 @@ def write_pair(root: Path, name: str, size: tuple[int, int], value: int) -> None
         cv2.imwrite(str(root / f"{split}_labels" / f"{name}.png"), np.full((size[1], size[0]), value, np.uint8))
 
 
-def test_load_fits_pictures_of_all_sizes(tmp_path: Path) -> None:
+def test_load_letterboxes_images_of_all_sizes(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", (64, 48), 2)
-    write_pair(tmp_path, "b", (128, 48), 3)  # too wide: gray and Void below
+    write_pair(tmp_path, "b", (128, 48), 3)  # too wide: padded below with gray and Void
     samples = load(open_dataset(tmp_path), "train", (64, 48))
     assert samples.images.shape == (2, 48, 64, 3)
     assert (samples.labels[0] == 2).all()
@@ -40,7 +40,7 @@ def test_load_fits_pictures_of_all_sizes(tmp_path: Path) -> None:
     assert (samples.images[0] == 40).all()
 
 
-def test_load_names_every_bad_file(tmp_path: Path) -> None:
+def test_load_names_all_bad_files(tmp_path: Path) -> None:
     for name in "abc":
         write_pair(tmp_path, name, (32, 32), 1)
     (tmp_path / "train/a.png").write_bytes(b"nothing")
@@ -60,7 +60,7 @@ def test_default_size(tmp_path: Path, size: tuple[int, int], expected: tuple[int
 
 
 def stripes() -> Samples:
-    """A picture whose brightness says which class a pixel is of: 40 for class 0, 200 for class 1, in four vertical stripes."""
+    """Return images of four vertical stripes whose brightness is the class: 40 for class 0, 200 for class 1."""
     labels = torch.zeros((4, 96, 128), dtype=torch.uint8)
     labels[:, :, 32:64] = 1
     labels[:, :, 96:] = 1
@@ -70,7 +70,7 @@ def stripes() -> Samples:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("crop", [(64, 96), (160, 192)])
-def test_labels_stay_on_their_pixels(crop: tuple[int, int], stride: int) -> None:
+def test_augmentation_keeps_labels_aligned(crop: tuple[int, int], stride: int) -> None:
     samples = stripes()
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
@@ -81,22 +81,24 @@ def test_labels_stay_on_their_pixels(crop: tuple[int, int], stride: int) -> None
         gray = torch.nn.functional.avg_pool2d(x.mean(dim=1, keepdim=True), stride).squeeze(1)
         for i in range(4):
             dark, light = gray[i][y[i] == 0], gray[i][y[i] == 1]
-            if len(dark) > 50 and len(light) > 50:  # light and blur vary, but between two classes lies one brightness
-                between = (dark.median() + light.median()) / 2
-                wrong = (dark > between).sum() + (light <= between).sum()
+            if len(dark) > 50 and len(light) > 50:  # brightness and blur vary, but one threshold separates the classes
+                threshold = (dark.median() + light.median()) / 2
+                wrong = (dark > threshold).sum() + (light <= threshold).sum()
                 assert float(wrong) / (len(dark) + len(light)) < 0.06
 
 
-def test_outside_the_picture_is_gray_and_ignored() -> None:
+def test_augmentation_pads_with_gray_and_ignored_labels() -> None:
     samples = stripes()
     x, y = augment(samples.images, samples.labels, (192, 256), 1, torch.Generator().manual_seed(1), (0.7, 0.8))
     outside = y == IGNORE
     assert outside.float().mean() > 0.5
-    assert (x.abs().amax(dim=1)[outside] == 0).float().mean() > 0.98  # their edges differ by half a pixel at most
+    assert (
+        x.abs().amax(dim=1)[outside] == 0
+    ).float().mean() > 0.98  # the edges of image and labels differ by at most half a pixel
     assert (x.abs().amax(dim=1)[~outside] > 0).float().mean() > 0.95
 
 
-def test_augmentation_varies_and_repeats() -> None:
+def test_augmentation_is_random_and_reproducible() -> None:
     samples = stripes()
     one = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
     same = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
@@ -104,11 +106,11 @@ def test_augmentation_varies_and_repeats() -> None:
     assert torch.equal(one[0], same[0])
     assert torch.equal(one[1], same[1])
     assert not torch.equal(one[0], other[0])
-    assert (one[0][0] - one[0][1]).abs().mean() > 0.1  # and within the batch
-    assert torch.equal(samples.labels, stripes().labels)  # the samples are as they were
+    assert (one[0][0] - one[0][1]).abs().mean() > 0.1  # images of a batch are different too
+    assert torch.equal(samples.labels, stripes().labels)  # the samples are unchanged
 
 
-def test_augmented_pictures_are_normalized_like_the_models_input() -> None:
+def test_augmented_images_are_normalized_like_model_input() -> None:
     samples = stripes()
     x, y = augment(samples.images, samples.labels, (96, 128), 1, torch.Generator().manual_seed(2))
     black, white = (float(normalize(torch.full((1, 1, 1, 3), v, dtype=torch.uint8)).mean()) for v in (0, 255))
@@ -117,7 +119,7 @@ def test_augmented_pictures_are_normalized_like_the_models_input() -> None:
     assert float(x[:, 0][y == 1].mean()) > float(x[:, 0][y == 0].mean()) + 0.5
 
 
-def test_void_stays_void() -> None:
+def test_augmentation_keeps_void() -> None:
     samples = stripes()
     samples.labels[:, :48] = 255
     _, y = augment(samples.images, samples.labels, (96, 128), 2, torch.Generator().manual_seed(2))
@@ -125,7 +127,7 @@ def test_void_stays_void() -> None:
     assert (y == IGNORE).float().mean() > 0.2
 
 
-def test_every_sample_comes_once_an_epoch() -> None:
+def test_each_sample_occurs_once_per_epoch() -> None:
     images = torch.arange(12, dtype=torch.uint8).mul(20).view(12, 1, 1, 1).expand(12, 32, 32, 3).contiguous()
     labels = torch.arange(12, dtype=torch.uint8).view(12, 1, 1).expand(12, 32, 32).contiguous()
     samples = Samples(images, labels)
@@ -137,7 +139,7 @@ def test_every_sample_comes_once_an_epoch() -> None:
         assert sorted(seen) == list(range(12))
 
 
-def test_synthetic_samples_take_their_share() -> None:
+def test_synthetic_samples_have_given_share() -> None:
     samples = Samples(torch.zeros((8, 32, 32, 3), dtype=torch.uint8), torch.zeros((8, 32, 32), dtype=torch.uint8))
     extra = Samples(torch.zeros((2, 32, 32, 3), dtype=torch.uint8), torch.ones((2, 32, 32), dtype=torch.uint8))
     batches = [make_batch(samples, extra, 0.25, step, 8, (32, 32), (32, 32), seed=0)[1] for step in range(40)]
@@ -146,20 +148,20 @@ def test_synthetic_samples_take_their_share() -> None:
     assert (samples.labels == 0).all()
 
 
-def test_synthetic_samples_are_streets() -> None:
+def test_synthetic_samples_show_street_scenes() -> None:
     samples = synthetic_samples(3, (160, 120), frames_per_scene=2)
     assert samples.images.shape == (3, 120, 160, 3)
     assert {0, 1, 3} <= set(samples.labels.unique().tolist())  # sky, building, road
     assert not torch.equal(samples.images[0], samples.images[2])
 
 
-def test_crops_grow() -> None:
+def test_crop_size_increases_during_training() -> None:
     sizes = [crop_size(done, (352, 480)) for done in (0.0, 0.49, 0.5, 0.8, 1.0)]
     assert sizes == [(224, 288), (224, 288), (288, 384), (352, 480), (352, 480)]
     assert crop_size(0.0, (32, 32)) == (32, 32)
 
 
-def test_rare_classes_weigh_more() -> None:
+def test_rare_classes_have_larger_weights() -> None:
     labels = torch.zeros((1, 10, 100), dtype=torch.uint8)
     labels[:, 0] = 1
     labels[:, 1] = 255
@@ -169,9 +171,9 @@ def test_rare_classes_weigh_more() -> None:
     assert class_weights(labels, 3, 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_loss_counts_what_it_should() -> None:
+def test_loss_with_ohem_smoothing_and_ignored_pixels() -> None:
     scores = torch.zeros((1, 2, 4, 4))
-    scores[:, 1, :2] = 20.0  # the upper half is surely class 1
+    scores[:, 1, :2] = 20.0  # the upper half is certainly class 1
     labels = torch.ones((1, 4, 4), dtype=torch.long)
     flat = torch.ones(2)
     assert float(pixel_loss(scores, labels, flat)) == pytest.approx(np.log(2) / 2, rel=1e-4)
@@ -187,7 +189,7 @@ def test_auxiliary_heads_add_to_the_loss() -> None:
     labels = torch.zeros((1, 16, 16), dtype=torch.long)
     right = torch.zeros((1, 2, 16, 16))
     right[:, 0] = 20.0
-    unsure = torch.zeros((1, 2, 4, 4))
-    total, main = total_loss(right, [unsure], labels, torch.ones(2), 0.0, 1.0)
+    uncertain = torch.zeros((1, 2, 4, 4))
+    total, main = total_loss(right, [uncertain], labels, torch.ones(2), 0.0, 1.0)
     assert float(main) < 1e-6
     assert float(total) == pytest.approx(0.3 * np.log(2), rel=1e-4)

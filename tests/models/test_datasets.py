@@ -1,4 +1,4 @@
-"""Every layout on a tiny data set that the test writes, and every mistake by the name of the file that holds it."""
+"""Layouts of data sets: reading of each layout, and messages that name each bad file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rtseg.models.evaluation.layouts import LAYOUTS, open_dataset
 SIZE = (24, 16)
 
 
-def write_picture(path: Path, size: tuple[int, int] = SIZE) -> None:
+def write_image(path: Path, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = np.zeros((size[1], size[0], 3), np.uint8)
-    picture[:, :, 2] = 200  # red, in OpenCV's order
-    cv2.imwrite(str(path), picture)
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[:, :, 2] = 200  # red, in OpenCV's order
+    cv2.imwrite(str(path), image)
 
 
 def write_labels(path: Path, values: list[int], size: tuple[int, int] = SIZE) -> None:
@@ -34,7 +34,7 @@ def folders(root: Path) -> tuple[Path, Path]:
     (root / "classes.txt").write_text("Road\nvoid\nCar\n")
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            write_picture(root / "images" / split / f"{name}.jpg")
+            write_image(root / "images" / split / f"{name}.jpg")
             write_labels(root / "labels" / split / f"{name}.png", [0, 1, 2, 255])
     return root / "images/train/a.jpg", root / "labels/train/a.png"
 
@@ -42,14 +42,14 @@ def folders(root: Path) -> tuple[Path, Path]:
 def camvid(root: Path) -> tuple[Path, Path]:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            write_picture(root / split / f"{name}.jpg")
+            write_image(root / split / f"{name}.jpg")
             write_labels(root / f"{split}_labels" / f"{name}.png", [0, 10, 11])
     return root / "train/a.jpg", root / "train_labels/a.png"
 
 
 def notebook(root: Path) -> tuple[Path, Path]:
     for name in "abc":
-        write_picture(root / "images" / f"{name}.png")
+        write_image(root / "images" / f"{name}.png")
         write_labels(root / "labels" / f"{name}_P.png", [0, 1, 2])
     (root / "codes.txt").write_text("Animal\nVoid\nWall\n")
     (root / "valid.txt").write_text("c.png\n")
@@ -59,7 +59,7 @@ def notebook(root: Path) -> tuple[Path, Path]:
 def cityscapes(root: Path) -> tuple[Path, Path]:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            write_picture(root / "leftImg8bit" / split / "ulm" / f"ulm_{name}_leftImg8bit.png")
+            write_image(root / "leftImg8bit" / split / "ulm" / f"ulm_{name}_leftImg8bit.png")
             write_labels(root / "gtFine" / split / "ulm" / f"ulm_{name}_gtFine_labelIds.png", [7, 33, 0, 26])
             write_labels(root / "gtFine" / split / "ulm" / f"ulm_{name}_gtFine_instanceIds.png", [7])
     return (
@@ -71,16 +71,16 @@ def cityscapes(root: Path) -> tuple[Path, Path]:
 def bdd100k(root: Path) -> tuple[Path, Path]:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            write_picture(root / "images/10k" / split / f"{name}.jpg")
+            write_image(root / "images/10k" / split / f"{name}.jpg")
             write_labels(root / "labels/sem_seg/masks" / split / f"{name}.png", [0, 18, 255])
-    write_picture(root / "images/10k/test/d.jpg")  # the test labels are not public
+    write_image(root / "images/10k/test/d.jpg")  # the test labels are not public
     return root / "images/10k/train/a.jpg", root / "labels/sem_seg/masks/train/a.png"
 
 
 def bdd100k_old(root: Path) -> tuple[Path, Path]:
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            write_picture(root / "seg/images" / split / f"{name}.jpg")
+            write_image(root / "seg/images" / split / f"{name}.jpg")
             write_labels(root / "seg/labels" / split / f"{name}_train_id.png", [0, 18, 255])
     return root / "seg/images/train/a.jpg", root / "seg/labels/train/a_train_id.png"
 
@@ -94,7 +94,9 @@ WRITERS: dict[str, Writer] = {
     "bdd100k": bdd100k,
     "bdd100k-old": bdd100k_old,
 }
-EXPECTED: dict[str, tuple[int, str, list[int]]] = {  # classes, the last one's name, class indices that the labels hold
+EXPECTED: dict[
+    str, tuple[int, str, list[int]]
+] = {  # number of classes, name of the last one, class indices in the labels
     "folders": (2, "car", [0, 1, 255]),
     "camvid": (11, "bicyclist", [0, 10, 255]),
     "notebook": (2, "wall", [0, 1, 255]),
@@ -102,18 +104,18 @@ EXPECTED: dict[str, tuple[int, str, list[int]]] = {  # classes, the last one's n
     "bdd100k": (19, "bicycle", [0, 18, 255]),
     "bdd100k-old": (19, "bicycle", [0, 18, 255]),
 }
-UNOWNED = {"folders": 3, "camvid": 12, "notebook": 3, "cityscapes": 34, "bdd100k": 19, "bdd100k-old": 19}
+VALUE_WITHOUT_CLASS = {"folders": 3, "camvid": 12, "notebook": 3, "cityscapes": 34, "bdd100k": 19, "bdd100k-old": 19}
 
 every_layout = pytest.mark.parametrize("kind", WRITERS)
 
 
-def test_every_layout_is_tested() -> None:
+def test_all_layouts_are_tested() -> None:
     assert {kind.removesuffix("-old") for kind in WRITERS} == set(LAYOUTS)
 
 
 @every_layout
 @pytest.mark.parametrize("named", [False, True])
-def test_layout_is_found_and_read(tmp_path: Path, kind: str, named: bool) -> None:
+def test_detects_and_reads_layout(tmp_path: Path, kind: str, named: bool) -> None:
     WRITERS[kind](tmp_path)
     layout = kind.removesuffix("-old")
     dataset = open_dataset(tmp_path, layout if named else "auto")
@@ -138,16 +140,16 @@ def problem(dataset: DataSet) -> str:
 
 
 @every_layout
-def test_label_value_without_class_is_named(tmp_path: Path, kind: str) -> None:
+def test_names_label_value_without_class(tmp_path: Path, kind: str) -> None:
     _, label = WRITERS[kind](tmp_path)
-    write_labels(label, [0, UNOWNED[kind]])
+    write_labels(label, [0, VALUE_WITHOUT_CLASS[kind]])
     message = problem(open_dataset(tmp_path))
     assert str(label) in message
-    assert f"label value {UNOWNED[kind]} belongs to no class" in message
+    assert f"label value {VALUE_WITHOUT_CLASS[kind]} belongs to no class" in message
 
 
 @every_layout
-def test_size_mismatch_is_named(tmp_path: Path, kind: str) -> None:
+def test_names_image_and_label_of_different_sizes(tmp_path: Path, kind: str) -> None:
     image, label = WRITERS[kind](tmp_path)
     write_labels(label, [0], size=(12, 8))
     message = problem(open_dataset(tmp_path))
@@ -159,7 +161,7 @@ def test_size_mismatch_is_named(tmp_path: Path, kind: str) -> None:
 
 @every_layout
 @pytest.mark.parametrize("gone", ["image", "label"])
-def test_missing_partner_is_named(tmp_path: Path, kind: str, gone: str) -> None:
+def test_names_missing_image_or_label(tmp_path: Path, kind: str, gone: str) -> None:
     image, label = WRITERS[kind](tmp_path)
     (image if gone == "image" else label).unlink()
     message = problem(open_dataset(tmp_path))
@@ -168,9 +170,9 @@ def test_missing_partner_is_named(tmp_path: Path, kind: str, gone: str) -> None:
 
 
 @every_layout
-@pytest.mark.parametrize("content", [b"", b"this is no picture"])
+@pytest.mark.parametrize("content", [b"", b"this is no image"])
 @pytest.mark.parametrize("which", ["image", "label"])
-def test_unreadable_file_is_named(tmp_path: Path, kind: str, which: str, content: bytes) -> None:
+def test_names_unreadable_file(tmp_path: Path, kind: str, which: str, content: bytes) -> None:
     image, label = WRITERS[kind](tmp_path)
     bad = image if which == "image" else label
     bad.write_bytes(content)
@@ -178,45 +180,45 @@ def test_unreadable_file_is_named(tmp_path: Path, kind: str, which: str, content
 
 
 @every_layout
-def test_colored_labels_are_named(tmp_path: Path, kind: str) -> None:
+def test_names_colored_labels(tmp_path: Path, kind: str) -> None:
     _, label = WRITERS[kind](tmp_path)
-    write_picture(label)
+    write_image(label)
     message = problem(open_dataset(tmp_path))
     assert str(label) in message
     assert "3 channels" in message
 
 
-@pytest.mark.parametrize("ending", [".tif", ".bmp", ".ppm", ".jpe"])
-def test_pictures_of_other_endings_are_found(tmp_path: Path, ending: str) -> None:
-    picture, _ = folders(tmp_path)
-    write_picture(picture.with_suffix(ending))
-    picture.unlink()
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".ppm", ".jpe"])
+def test_finds_images_with_other_suffixes(tmp_path: Path, suffix: str) -> None:
+    image, _ = folders(tmp_path)
+    write_image(image.with_suffix(suffix))
+    image.unlink()
     dataset = open_dataset(tmp_path)
     check(dataset, ["train"])
-    assert dataset.pairs("train")[0].image == picture.with_suffix(ending)
+    assert dataset.pairs("train")[0].image == image.with_suffix(suffix)
     assert tuple(read_pair(dataset.pairs("train")[0], dataset.table)[0][0, 0]) == pytest.approx((200, 0, 0), abs=3)
 
 
-def test_all_problems_are_counted(tmp_path: Path) -> None:
+def test_counts_all_problems(tmp_path: Path) -> None:
     folders(tmp_path)
     for name in "ab":
         write_labels(tmp_path / f"labels/train/{name}.png", [77])
     (tmp_path / "images/val/c.jpg").write_bytes(b"")
     message = problem(open_dataset(tmp_path))
     assert "3 problems" in message
-    assert message.count("label value 77") == 1, "one sentence for all files that have it"
+    assert message.count("label value 77") == 1, "one message for all files with this value"
     assert "a.png: label value 77" in message
     assert "b.png)" in message
     assert "c.jpg" in message
 
 
-def test_valid_txt_that_names_no_picture(tmp_path: Path) -> None:
+def test_reports_missing_image_of_valid_txt(tmp_path: Path) -> None:
     notebook(tmp_path)
     (tmp_path / "valid.txt").write_text("c.png\nelsewhere.png\n")
     assert "elsewhere.png: is listed in valid.txt" in problem(open_dataset(tmp_path))
 
 
-def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> None:
+def test_reports_valid_txt_without_existing_images(tmp_path: Path) -> None:
     notebook(tmp_path)
     (tmp_path / "valid.txt").write_text("c.jpg\nelsewhere.png\n")
     with pytest.raises(
@@ -225,10 +227,10 @@ def test_valid_txt_whose_names_all_lack_pictures_is_named(tmp_path: Path) -> Non
         open_dataset(tmp_path).pairs("val")
 
 
-def test_flat_folders_keep_the_last_block_for_validation(tmp_path: Path) -> None:
+def test_flat_folders_use_last_tenth_for_validation(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("road\ncar\n")
     for i in range(20):
-        write_picture(tmp_path / "images" / f"{i:02}.png")
+        write_image(tmp_path / "images" / f"{i:02}.png")
         write_labels(tmp_path / "labels" / f"{i:02}.png", [0, 1])
     dataset = open_dataset(tmp_path)
     assert [pair.image.name for pair in dataset.pairs("val")] == ["18.png", "19.png"]
@@ -236,14 +238,14 @@ def test_flat_folders_keep_the_last_block_for_validation(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["", "road\nroad\n", "void\n"])
-def test_class_list_that_makes_no_sense(tmp_path: Path, content: str) -> None:
+def test_refuses_invalid_class_list(tmp_path: Path, content: str) -> None:
     folders(tmp_path)
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(DataError, match=r"classes\.txt"):
         open_dataset(tmp_path)
 
 
-def test_unknown_layouts_and_folders(tmp_path: Path) -> None:
+def test_refuses_unknown_layouts_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(DataError, match="--layout"):

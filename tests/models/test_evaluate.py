@@ -1,4 +1,4 @@
-"""Evaluation against counts made by hand, its pictures, and flicker."""
+"""Evaluation compared with manually computed metrics, its report images, and flicker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.uint8]
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DataSet:
-    """Two pictures of 10x10: road left, car right, the lowest row Void; the gray level of a picture tells its number."""
+    """Two images of 10x10: road left, car right, lowest row Void. Image 0 is black, image 1 has a gray level of 50."""
     root = tmp_path / "data"
     root.mkdir()
     (root / "classes.txt").write_text("road\ncar\ntree\n")
@@ -31,26 +31,26 @@ def dataset(tmp_path: Path) -> DataSet:
         label = np.zeros((10, 10), np.uint8)
         label[:, 6:] = 1
         label[9] = 255
-        for kind, picture in (("images", np.full((10, 10, 3), 50 * number, np.uint8)), ("labels", label)):
+        for kind, image in (("images", np.full((10, 10, 3), 50 * number, np.uint8)), ("labels", label)):
             for split in ("train", "val"):
                 (root / kind / split).mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(root / kind / split / f"{number}.png"), picture)
+                cv2.imwrite(str(root / kind / split / f"{number}.png"), image)
     return open_dataset(root)
 
 
-def all_road_but_the_first(rgb: Array) -> Array:
-    """Right in picture 0; in picture 1 everything is road."""
+def predict_car_only_in_first_image(rgb: Array) -> Array:
+    """Return the true classes of image 0, and road for all pixels of image 1."""
     classes = np.zeros(rgb.shape[:2], np.uint8)
     if rgb[0, 0, 0] == 0:
         classes[:, 6:] = 1
     return classes
 
 
-def test_numbers_by_hand(dataset: DataSet) -> None:
-    evaluation = evaluate(all_road_but_the_first, dataset)
-    # 90 pixels a picture count: 54 road, 36 car. Picture 0 is right; picture 1 has its 36 car pixels wrong.
+def test_metrics_equal_manual_computation(dataset: DataSet) -> None:
+    evaluation = evaluate(predict_car_only_in_first_image, dataset)
+    # 90 pixels per image count: 54 road, 36 car. Image 0 is right; in image 1 the 36 car pixels are wrong.
     assert evaluation.pixel_accuracy == pytest.approx(144 / 180)
-    assert evaluation.iou == {"road": pytest.approx(108 / 144), "car": pytest.approx(36 / 72)}  # no tree anywhere
+    assert evaluation.iou == {"road": pytest.approx(108 / 144), "car": pytest.approx(36 / 72)}  # no label has tree
     assert evaluation.miou == pytest.approx((108 / 144 + 36 / 72) / 2)
     assert evaluation.confusion[:2, :2].tolist() == [[108, 0], [36, 36]]
     assert [pair.image.name for pair in evaluation.worst(1)] == ["1.png"]
@@ -61,13 +61,13 @@ def test_numbers_by_hand(dataset: DataSet) -> None:
     assert report["images"] == 2
 
 
-def test_classes_are_matched_by_name(dataset: DataSet) -> None:
+def test_matches_classes_by_name(dataset: DataSet) -> None:
     def swapped(rgb: Array) -> Array:
-        return 1 - all_road_but_the_first(rgb)
+        return 1 - predict_car_only_in_first_image(rgb)
 
     assert evaluate(swapped, dataset, classes=["car", "Road"]).pixel_accuracy == pytest.approx(144 / 180)
     # A model without `car`: its pixels are not scored, and the class is listed.
-    evaluation = evaluate(all_road_but_the_first, dataset, classes=["road", "lorry"])
+    evaluation = evaluate(predict_car_only_in_first_image, dataset, classes=["road", "lorry"])
     assert evaluation.pixel_accuracy == 1.0
     assert evaluation.confusion[1].tolist() == [0, 0, 0, 0]
     assert evaluation.not_scored == {"car": "the model has no such class", "tree": "occurs in no label"}
@@ -81,10 +81,10 @@ def test_classes_are_matched_by_name(dataset: DataSet) -> None:
         class_table(["lorry"], ["road", "car"])
 
 
-def test_synonyms_are_matched_and_reported(dataset: DataSet) -> None:
+def test_matches_and_reports_synonyms(dataset: DataSet) -> None:
     (dataset.root / "classes.txt").write_text("sidewalk\nPersons\nvegetation\n")
     evaluation = evaluate(
-        all_road_but_the_first, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"]
+        predict_car_only_in_first_image, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"]
     )
     assert evaluation.iou == {"sidewalk": pytest.approx(108 / 144), "persons": pytest.approx(36 / 72)}
     assert evaluation.to_json()["class_matches"] == [
@@ -94,66 +94,68 @@ def test_synonyms_are_matched_and_reported(dataset: DataSet) -> None:
     ]
 
 
-def test_a_class_in_no_label_is_not_in_the_mean(dataset: DataSet) -> None:
+def test_class_without_labels_is_not_in_mean(dataset: DataSet) -> None:
     def tree_where_car(rgb: Array) -> Array:
         classes = np.zeros(rgb.shape[:2], np.uint8)
         classes[:, 6:] = 2
         return classes
 
     evaluation = evaluate(tree_where_car, dataset)
-    assert evaluation.iou == {"road": 1.0, "car": 0.0}  # the mistake is the car's, `tree` has no pixel
+    assert evaluation.iou == {"road": 1.0, "car": 0.0}  # the error counts for car; no label has `tree`
     assert evaluation.miou == 0.5
     assert evaluation.warnings[0].startswith("val: no label has 'tree'; they don't count in the mean IoU")
 
 
-def test_limit_and_progress(dataset: DataSet) -> None:
+def test_limits_images_and_reports_progress(dataset: DataSet) -> None:
     calls = []
-    evaluation = evaluate(all_road_but_the_first, dataset, limit=1, progress=lambda done, of: calls.append((done, of)))
+    evaluation = evaluate(
+        predict_car_only_in_first_image, dataset, limit=1, progress=lambda done, of: calls.append((done, of))
+    )
     assert evaluation.pixel_accuracy == 1.0
     assert calls == [(1, 1)]
 
 
-def test_a_single_pixel_of_void_is_not_called_none(tmp_path: Path) -> None:
+def test_reports_single_void_pixel(tmp_path: Path) -> None:
     label = np.zeros((64, 64), np.uint8)
     label[:, 32:], label[0, 0] = 1, 255
     (tmp_path / "classes.txt").write_text("road\ncar\n")
-    for kind, picture in (("images", np.full((64, 64, 3), 90, np.uint8)), ("labels", label)):
+    for kind, image in (("images", np.full((64, 64, 3), 90, np.uint8)), ("labels", label)):
         (tmp_path / kind / "val").mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / kind / "val" / "0.png"), picture)
+        cv2.imwrite(str(tmp_path / kind / "val" / "0.png"), image)
     done = rtseg("eval", tmp_path, "--model", "nano")
     assert done.returncode == 0, done.stderr
     assert "Void           <0.1% of all pixels" in done.stdout
 
 
-def test_bad_files_are_named(dataset: DataSet) -> None:
+def test_evaluation_names_bad_files(dataset: DataSet) -> None:
     cv2.imwrite(str(dataset.root / "labels/val/0.png"), np.full((10, 10), 9, np.uint8))
     (dataset.root / "images/val/1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 problems.*0\.png: label value 9.*1\.png"):
-        evaluate(all_road_but_the_first, dataset)
+        evaluate(predict_car_only_in_first_image, dataset)
 
 
-def test_a_model_that_answers_in_another_size(dataset: DataSet) -> None:
+def test_refuses_class_map_of_other_size(dataset: DataSet) -> None:
     with pytest.raises(DataError, match=r"class map is \(5, 5\), the labels are \(10, 10\)"):
         evaluate(lambda rgb: np.zeros((5, 5), np.uint8), dataset)
 
 
-def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
-    evaluation = evaluate(all_road_but_the_first, dataset)
+def test_draws_confusion_matrix_and_worst_images(dataset: DataSet, tmp_path: Path) -> None:
+    evaluation = evaluate(predict_car_only_in_first_image, dataset)
     draw_confusion_matrix(evaluation, tmp_path / "confusion.png")
     palette = Palette(("road", "car", "tree"), ((110, 60, 170), (20, 70, 255), (40, 150, 40)))
-    draw_worst_images(evaluation, all_road_but_the_first, dataset, palette, tmp_path / "worst.png", count=1)
+    draw_worst_images(evaluation, predict_car_only_in_first_image, dataset, palette, tmp_path / "worst.png", count=1)
     matrix = cv2.imread(str(tmp_path / "confusion.png"))
     sheet = cv2.imread(str(tmp_path / "worst.png"))
     assert matrix is not None
     assert sheet is not None
-    # In the row: picture (gray 50), truth (road left, car right), prediction (all road), errors (red where the car is).
+    # Columns: image (gray 50), truth (road left, car right), prediction (all road), errors (red at the car).
     row = sheet[24 + 100, :, ::-1].astype(int)
     assert np.abs(row[150] - 50).max() <= 2
     road, car = row[400 + 50], row[400 + 350]
     assert np.abs(row[800 + 350] - road).max() <= 2
     assert np.abs(road - car).max() > 50
     assert row[1200 + 350][0] > 240 > row[1200 + 50][0]
-    # Red beside the diagonal: half of the car pixels were called road.
+    # Red next to the diagonal: half of the car pixels were predicted as road.
     left, top, cell = 150, 150, 58
     off, empty = matrix[top + cell + 5, left + 5, ::-1].astype(int), matrix[top + 5, left + cell + 5]
     assert off[0] > off[2] + 30
@@ -165,27 +167,27 @@ def test_pictures(dataset: DataSet, tmp_path: Path) -> None:
 
 def still_frames(count: int = 3) -> list[Array]:
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (80, 60), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (80, 60), interpolation=cv2.INTER_LINEAR)
     return [
-        np.clip(picture.astype(int) + rng.integers(-3, 4, picture.shape), 0, 255).astype(np.uint8) for _ in range(count)
+        np.clip(image.astype(int) + rng.integers(-3, 4, image.shape), 0, 255).astype(np.uint8) for _ in range(count)
     ]
 
 
-def test_flicker_counts_changes_where_the_picture_is_still() -> None:
-    smoothing = np.zeros((60, 80), np.uint8)
-    restless = smoothing.copy()
-    restless[:, :20] = 1
-    assert flicker((frame, smoothing) for frame in still_frames()).share == 0.0
-    measured = flicker(zip(still_frames(), (smoothing, restless, smoothing), strict=True))
+def test_flicker_counts_changes_in_still_regions() -> None:
+    classes = np.zeros((60, 80), np.uint8)
+    changed = classes.copy()
+    changed[:, :20] = 1
+    assert flicker((frame, classes) for frame in still_frames()).share == 0.0
+    measured = flicker(zip(still_frames(), (classes, changed, classes), strict=True))
     assert measured.share == pytest.approx(0.25, abs=0.01)
     assert measured.still > 0.99
     assert measured.frames == 3
 
 
-def test_flicker_leaves_motion_out() -> None:
+def test_flicker_ignores_motion() -> None:
     first = np.full((60, 80, 3), 100, np.uint8)
     second = first.copy()
-    second[:, :40] = 200  # something bright drives in: its class changes with it
+    second[:, :40] = 200  # a bright object enters, and the class changes with it
     classes = np.zeros((60, 80), np.uint8)
     changed = classes.copy()
     changed[:, :40] = 1
@@ -194,7 +196,7 @@ def test_flicker_leaves_motion_out() -> None:
     assert 0.4 < measured.still < 0.5
 
 
-def test_flicker_of_one_frame() -> None:
+def test_flicker_requires_two_frames() -> None:
     with pytest.raises(DataError, match="at least two frames"):
         flicker([(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))])
 
@@ -202,7 +204,7 @@ def test_flicker_of_one_frame() -> None:
 @pytest.mark.proof
 @pytest.mark.parametrize(("name", "accuracy", "miou"), [("small", 0.9333, 0.70), ("nano", 0.92, 0.0)])
 def test_bundled_models_on_camvid(camvid: Path, name: str, accuracy: float, miou: float) -> None:
-    """Better than the notebook's 0.9333, and the same through OpenVINO, torch in FP32 and ONNX Runtime in FP16."""
+    """The accuracy is above the notebook's 0.9333, and equal in OpenVINO, torch in FP32 and ONNX Runtime in FP16."""
     runtime, torch = pytest.importorskip("onnxruntime"), pytest.importorskip("torch")
     from rtseg.inference.bundled_models import ASSETS
     from rtseg.inference.segmenter import Segmenter

@@ -1,4 +1,4 @@
-"""Label files as they occur: palettes, packed gray, color codes, masks of 0 and 255, lossy files; and class lists of all kinds."""
+"""Label files: palettes, packed gray, color codes, masks of 0 and 255, and lossy files; and class lists of all formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VOC = bytes(
 
 
 def write_png(path: Path, values: Array, depth: int = 8, palette: bytes = b"", color_type: int | None = None) -> None:
-    """Write a PNG with the standard's own words: one-channel values packed to `depth` bits, or `[H, W, C]` bytes."""
+    """Write a PNG without a library: one-channel values packed to `depth` bits, or `[H, W, C]` bytes."""
     rows = values.reshape(len(values), -1)
     if depth < 8:
         per_byte = 8 // depth
@@ -55,7 +55,7 @@ def write_png(path: Path, values: Array, depth: int = 8, palette: bytes = b"", c
 
 
 def folders(root: Path, classes: str | bytes = "other\nroad\n", name: str = "classes.txt") -> Path:
-    """A data set of one image in each split, 16x8, without its labels; the path of the training label."""
+    """Write a data set with one 16x8 image per split, and return the path of the training label."""
     root.mkdir(exist_ok=True)
     (root / name).write_bytes(classes.encode() if isinstance(classes, str) else classes)
     for split in ("train", "val"):
@@ -91,7 +91,7 @@ def checked(root: Path, split: str = "train") -> list[str]:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_gray_of_any_depth_holds_indices(tmp_path: Path, depth: int) -> None:
+def test_reads_gray_indices_of_any_depth(tmp_path: Path, depth: int) -> None:
     values = (np.arange(128).reshape(8, 16) % min(2**depth, 11)).astype(np.uint8)
     label = folders(tmp_path, "\n".join(CAMVID_CLASSES))
     write_png(label, values, depth)
@@ -99,16 +99,16 @@ def test_gray_of_any_depth_holds_indices(tmp_path: Path, depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_palette_of_any_depth_holds_indices(tmp_path: Path, depth: int) -> None:
+def test_reads_palette_indices_of_any_depth(tmp_path: Path, depth: int) -> None:
     values = (np.arange(128).reshape(8, 16) % min(2**depth, 11)).astype(np.uint8)
     label = folders(tmp_path, "\n".join(CAMVID_CLASSES))
     if depth == 8:
-        values[0, 0] = 255  # VOC's border
+        values[0, 0] = 255  # the border of Pascal VOC
     write_png(label, values, depth, VOC)
     assert (read(tmp_path) == values).all()
 
 
-def test_palette_that_differs_between_files_is_refused(tmp_path: Path) -> None:
+def test_refuses_palettes_that_differ_between_files(tmp_path: Path) -> None:
     label = folders(tmp_path)
     write_png(label, STRIPES, palette=bytes([0, 0, 0, 128, 64, 128]), depth=1)
     write_png(label.with_name("b.png"), STRIPES, palette=bytes([128, 64, 128, 0, 0, 0]), depth=1)
@@ -129,7 +129,7 @@ COLOR_LISTS = {
 
 @pytest.mark.parametrize("name", COLOR_LISTS)
 @pytest.mark.parametrize("mode", ["rgb", "rgba", "palette"])
-def test_color_coded_labels_are_read_by_the_class_list(tmp_path: Path, name: str, mode: str) -> None:
+def test_reads_color_codes_of_class_list(tmp_path: Path, name: str, mode: str) -> None:
     label = folders(tmp_path, COLOR_LISTS[name], name)
     if mode == "palette":
         write_png(label, (2 - COLORED).astype(np.uint8), 8, COLORS[::-1].tobytes())  # not in the order of the classes
@@ -141,7 +141,7 @@ def test_color_coded_labels_are_read_by_the_class_list(tmp_path: Path, name: str
     assert (read(tmp_path) == np.array([0, 1, 255])[COLORED]).all()
 
 
-def test_unknown_color_is_named_with_its_file(tmp_path: Path) -> None:
+def test_names_unknown_color_and_file(tmp_path: Path) -> None:
     label = folders(tmp_path, COLOR_LISTS["classes.txt"])
     rgb = COLORS[COLORED]
     rgb[0, :3] = 1, 2, 3
@@ -151,7 +151,7 @@ def test_unknown_color_is_named_with_its_file(tmp_path: Path) -> None:
     assert "the color 1 2 3 (3 pixels) belongs to no class of classes.txt" in message
 
 
-def test_camvid_of_kaggle_is_read(tmp_path: Path) -> None:
+def test_reads_camvid_of_kaggle(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_bytes(b"\xef\xbb\xbf" + COLOR_LISTS["class_dict.csv"].encode())
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
@@ -160,13 +160,13 @@ def test_camvid_of_kaggle_is_read(tmp_path: Path) -> None:
     assert (read(tmp_path) == np.array([0, 1, 255])[COLORED]).all()
 
 
-def test_gray_in_three_channels_holds_indices(tmp_path: Path) -> None:
+def test_reads_gray_indices_in_three_channels(tmp_path: Path) -> None:
     write_png(folders(tmp_path), STRIPES[..., None].repeat(3, axis=2))
     assert (read(tmp_path) == STRIPES).all()
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_transparent_pixels_are_refused(tmp_path: Path, channels: int) -> None:
+def test_refuses_transparent_pixels(tmp_path: Path, channels: int) -> None:
     values = STRIPES[..., None].repeat(channels, axis=2)
     values[..., -1] = 255
     label = folders(tmp_path)
@@ -177,45 +177,47 @@ def test_transparent_pixels_are_refused(tmp_path: Path, channels: int) -> None:
     assert "transparent" in refused(tmp_path)
 
 
-def test_masks_of_16_bits_are_called_masks_in_one_sentence(tmp_path: Path) -> None:
+def test_reports_16_bit_masks_once(tmp_path: Path) -> None:
     label = folders(tmp_path)
     for values, path in ((STRIPES, label), (STRIPES * 0 + 1, label.with_name("b.png"))):
         write_png(path, values.astype(np.uint16) * 65535, 16)
     cv2.imwrite(str(tmp_path / "images/train/b.png"), np.zeros((8, 16, 3), np.uint8))
     with pytest.raises(DataError) as caught:
         check(open_dataset(tmp_path), ["train"])
-    said = str(caught.value)
-    assert said.count("contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
-    assert "has 2 problems" in said
-    assert said.endswith(f"(the same: {label.with_name('b.png')})")
-    assert "instance" not in said
+    message = str(caught.value)
+    assert (
+        message.count("contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
+    )
+    assert "has 2 problems" in message
+    assert message.endswith(f"(the same: {label.with_name('b.png')})")
+    assert "instance" not in message
 
 
-def test_instance_ids_are_refused(tmp_path: Path) -> None:
+def test_refuses_instance_ids(tmp_path: Path) -> None:
     write_png(folders(tmp_path), np.where(STRIPES, 26001, 7).astype(np.uint16), 16)
     assert "label value 26001" in refused(tmp_path)
     assert "labelIds" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".webp", ".png"])
-def test_lossy_labels_are_refused_whatever_their_ending(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+def test_refuses_lossy_labels_with_any_suffix(tmp_path: Path, suffix: str) -> None:
     label = folders(tmp_path)
     label.unlink()
-    form = ".webp" if ending == ".webp" else ".jpg"
-    options = [cv2.IMWRITE_WEBP_QUALITY, 80] if form == ".webp" else []
-    label.with_suffix(ending).write_bytes(cv2.imencode(form, STRIPES * 100, options)[1].tobytes())
+    encoding = ".webp" if suffix == ".webp" else ".jpg"
+    options = [cv2.IMWRITE_WEBP_QUALITY, 80] if encoding == ".webp" else []
+    label.with_suffix(suffix).write_bytes(cv2.imencode(encoding, STRIPES * 100, options)[1].tobytes())
     assert "changes label values; save labels as PNG" in refused(tmp_path)
 
 
-def test_damaged_png_is_refused(tmp_path: Path) -> None:
+def test_refuses_damaged_png(tmp_path: Path) -> None:
     label = folders(tmp_path)
-    whole = label.read_bytes()
-    for content in (whole[:-20], whole[:40], whole.replace(b"IDAT", b"IDAX"), whole[:50] + b"?" + whole[51:]):
+    png = label.read_bytes()
+    for content in (png[:-20], png[:40], png.replace(b"IDAT", b"IDAX"), png[:50] + b"?" + png[51:]):
         label.write_bytes(content)
         assert "damaged" in refused(tmp_path)
 
 
-def test_interpolated_color_codes_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_refuses_interpolated_color_codes(tmp_path: Path) -> None:
     label = folders(tmp_path, COLOR_LISTS["classes.txt"])
     small = COLORS[np.random.default_rng(0).integers(0, 3, (4, 8))]
     write_png(label, np.asarray(cv2.resize(small, (16, 8), interpolation=cv2.INTER_LINEAR)))
@@ -223,12 +225,12 @@ def test_interpolated_color_codes_are_refused_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("way", "is_reported"), [(cv2.INTER_NEAREST, False), (cv2.INTER_LINEAR, True), (cv2.INTER_CUBIC, True)]
+    ("interpolation", "is_reported"), [(cv2.INTER_NEAREST, False), (cv2.INTER_LINEAR, True), (cv2.INTER_CUBIC, True)]
 )
-def test_interpolated_indices_are_reported(tmp_path: Path, way: int, is_reported: bool) -> None:
+def test_reports_interpolated_indices(tmp_path: Path, interpolation: int, is_reported: bool) -> None:
     label = folders(tmp_path, "\n".join(CAMVID_CLASSES))
     small = np.random.default_rng(0).integers(0, 11, (6, 8)).astype(np.uint8)
-    large = np.asarray(cv2.resize(small.repeat(9, axis=0).repeat(9, axis=1), (120, 90), interpolation=way))
+    large = np.asarray(cv2.resize(small.repeat(9, axis=0).repeat(9, axis=1), (120, 90), interpolation=interpolation))
     write_png(label, np.minimum(large, 10))
     cv2.imwrite(str(tmp_path / "images/train/a.png"), np.zeros((90, 120, 3), np.uint8))
     assert any("interpolation" in warning for warning in checked(tmp_path)) == is_reported
@@ -236,7 +238,7 @@ def test_interpolated_indices_are_reported(tmp_path: Path, way: int, is_reported
 
 @pytest.mark.parametrize("share", [2, 64, 128])
 @pytest.mark.parametrize("classes", ["other\nroad\n", "road\n", "void\nroad\n"])
-def test_masks_of_0_and_255_are_refused(tmp_path: Path, classes: str, share: int) -> None:
+def test_refuses_masks_of_0_and_255(tmp_path: Path, classes: str, share: int) -> None:
     label = folders(tmp_path, classes)
     mask = np.zeros((8, 16), np.uint8)
     mask.ravel()[: 128 // share] = 255
@@ -246,13 +248,13 @@ def test_masks_of_0_and_255_are_refused(tmp_path: Path, classes: str, share: int
     assert "'255 " in str(caught.value)
 
 
-def test_masks_of_0_and_255_are_read_with_their_values(tmp_path: Path) -> None:
+def test_reads_masks_of_0_and_255_with_values_in_class_list(tmp_path: Path) -> None:
     write_png(folders(tmp_path, "0 other\n255 road\n"), STRIPES * 255)
     assert (read(tmp_path) == STRIPES).all()
     assert checked(tmp_path) == []
 
 
-def test_a_class_that_is_255_among_others_is_refused_and_can_be_stated_as_void(tmp_path: Path) -> None:
+def test_refuses_undeclared_255_and_accepts_it_as_void(tmp_path: Path) -> None:
     label = folders(tmp_path, "other\nroad\nlane\n")
     mask = STRIPES.copy()
     mask[:2] = 255
@@ -263,7 +265,7 @@ def test_a_class_that_is_255_among_others_is_refused_and_can_be_stated_as_void(t
     assert checked(tmp_path) == ["train: no label has 'lane'; they can't be learned"]
 
 
-def test_little_255_beside_an_absent_class_is_doubted(tmp_path: Path) -> None:
+def test_warns_of_few_255_pixels_if_class_is_absent(tmp_path: Path) -> None:
     label = folders(tmp_path, "other\nroad\nlane\n")
     mask = STRIPES.copy()
     mask[0, :3] = 255
@@ -272,7 +274,7 @@ def test_little_255_beside_an_absent_class_is_doubted(tmp_path: Path) -> None:
     assert "2.3% of the pixels are 255, which is Void: is it a class?" in warning
 
 
-def test_border_of_voc_is_void(tmp_path: Path) -> None:
+def test_reads_border_of_voc_as_void(tmp_path: Path) -> None:
     label = folders(tmp_path, "other\nroad\nlane\n")
     mask = STRIPES.copy()
     mask[:2] = 255
@@ -280,7 +282,7 @@ def test_border_of_voc_is_void(tmp_path: Path) -> None:
     assert checked(tmp_path) == ["train: no label has 'lane'; they can't be learned"]
 
 
-def test_gray_codes_are_refused_and_read_with_their_values(tmp_path: Path) -> None:
+def test_reads_gray_codes_only_with_values_in_class_list(tmp_path: Path) -> None:
     label = folders(tmp_path, "other\nroad\nlane\n")
     codes = np.repeat(np.array([[0, 128, 255, 0]], np.uint8), 4, axis=1).repeat(8, axis=0)
     write_png(label, codes)
@@ -290,15 +292,15 @@ def test_gray_codes_are_refused_and_read_with_their_values(tmp_path: Path) -> No
         assert read(tmp_path)[0, ::4].tolist() == [0, 1, 2, 0]
 
 
-def test_one_class_is_not_enough_to_train(tmp_path: Path) -> None:
+def test_training_requires_two_classes(tmp_path: Path) -> None:
     write_png(folders(tmp_path), STRIPES * 0)
     with pytest.raises(DataError, match="only 'other' occurs; at least two classes"):
         checked(tmp_path)
     dataset = open_dataset(tmp_path)
-    assert check_counts(dataset, counted(dataset), training=False)  # measured on such labels: a warning
+    assert check_counts(dataset, counted(dataset), training=False)  # an evaluation only warns
 
 
-def test_report_names_shares_absent_classes_and_much_void(tmp_path: Path) -> None:
+def test_reports_shares_absent_classes_and_large_void(tmp_path: Path) -> None:
     label = folders(tmp_path, "other\nroad\nlane\nvoid\n")
     values = STRIPES.copy()
     values[:6] = 3
@@ -312,14 +314,14 @@ def test_report_names_shares_absent_classes_and_much_void(tmp_path: Path) -> Non
     assert "75.0% of the pixels are Void" in void
 
 
-def test_two_label_files_of_one_image_are_named(tmp_path: Path) -> None:
+def test_names_two_label_files_of_one_image(tmp_path: Path) -> None:
     label = folders(tmp_path)
     cv2.imwrite(str(label.with_suffix(".bmp")), STRIPES)
     assert any("a.bmp has the same name" in problem for problem in open_dataset(tmp_path).missing["train"])
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         (
             "name,r,g,b\nother,0,0,0\nx,1,1,1\nlane,2,2,2\n",
@@ -329,27 +331,27 @@ def test_two_label_files_of_one_image_are_named(tmp_path: Path) -> None:
         ("other 0 0 0\nroad 1 1 1\n", "label value 2 is 'lane' in the first and no class in the second"),
     ],
 )
-def test_two_class_lists_that_contradict_each_other_are_named(tmp_path: Path, second: str, said: str) -> None:
+def test_names_contradictory_class_lists(tmp_path: Path, second: str, message: str) -> None:
     folders(tmp_path)
     (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
     (tmp_path / "class_dict.csv").write_text(second)
     with pytest.raises(DataError) as caught:
         open_dataset(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'classes.txt'} and {tmp_path / 'class_dict.csv'} contradict")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_two_class_lists_that_differ_in_colors_alone_are_told(tmp_path: Path) -> None:
+def test_warns_of_class_lists_that_differ_only_in_colors(tmp_path: Path) -> None:
     write_png(folders(tmp_path), np.repeat(np.arange(3, dtype=np.uint8), [3, 3, 2])[:, None].repeat(16, axis=1))
     (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
     (tmp_path / "label_colors.txt").write_text("0 0 0 other\n1 1 1 road\n2 2 2 lane\n")
     dataset = open_dataset(tmp_path)
-    assert check_counts(dataset, counted(dataset), training=True) == []  # a list without colors says nothing of them
+    assert check_counts(dataset, counted(dataset), training=True) == []  # a list without colors contradicts none
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nOther,0,0,0\nroad,9,9,9\nlane,2,2,2\n")
     (tmp_path / "classes.txt").unlink()
-    (told,) = check_counts(open_dataset(tmp_path), counted(dataset), training=True)
+    (warning,) = check_counts(open_dataset(tmp_path), counted(dataset), training=True)
     assert (
-        told
+        warning
         == "label_colors.txt has other colors than class_dict.csv, which is used: 'road' is 1 1 1 there and 9 9 9 here"
     )
     (tmp_path / "labelmap.txt").write_text("# not a list\nroad 1 2\n")
@@ -357,13 +359,13 @@ def test_two_class_lists_that_differ_in_colors_alone_are_told(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u2060"])
-def test_marks_that_nobody_sees_are_no_part_of_a_name(tmp_path: Path, mark: str) -> None:
+def test_ignores_invisible_characters_in_class_names(tmp_path: Path, mark: str) -> None:
     folders(tmp_path)
     (tmp_path / "classes.txt").write_text(f"other\n{mark}road\nlane{mark}\n", encoding="utf-8")
     assert open_dataset(tmp_path).classes == ("other", "road", "lane")
 
 
-def test_two_images_of_one_label_file_are_named(tmp_path: Path) -> None:
+def test_names_two_images_of_one_label_file(tmp_path: Path) -> None:
     folders(tmp_path)
     (image,) = (tmp_path / "images/train").iterdir()
     other = image.with_suffix(".bmp" if image.suffix != ".bmp" else ".png")
@@ -387,14 +389,14 @@ NAMES = ["sky", "traffic light", "2 wheeler"]
         "sky\rtraffic light\r2 wheeler\r",
     ],
 )
-def test_class_list_is_read_whatever_its_line_ends_and_marks(tmp_path: Path, content: str) -> None:
+def test_reads_class_list_with_any_line_endings_and_quotes(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.txt").write_bytes(content.encode())
     rows = read_class_list(tmp_path / "classes.txt")
     assert [row.name for row in rows] == NAMES
     assert {row.value for row in rows} == {None}
 
 
-def test_names_keep_their_signs_and_numbers(tmp_path: Path) -> None:
+def test_class_names_keep_punctuation_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("wall (low)\nlane 1\nLane-2\ncar/truck\n")
     names = [row.name for row in read_class_list(tmp_path / "classes.txt")]
     assert names == ["wall (low)", "lane 1", "lane-2", "car/truck"]
@@ -409,7 +411,7 @@ def test_names_keep_their_signs_and_numbers(tmp_path: Path) -> None:
         "id;name\n7;Sky\n11;Traffic light\n",
     ],
 )
-def test_class_list_with_values(tmp_path: Path, content: str) -> None:
+def test_reads_class_list_with_values(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.txt").write_text(content)
     assert [(row.value, row.name) for row in read_class_list(tmp_path / "classes.txt")] == [
         (7, "sky"),
@@ -420,7 +422,7 @@ def test_class_list_with_values(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     "content", ["sky #808080\n", "128 128 128 sky\n", "0 sky 128 128 128\n", "sky: [128, 128, 128]\n"]
 )
-def test_class_list_with_colors(tmp_path: Path, content: str) -> None:
+def test_reads_class_list_with_colors(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.txt").write_text(content)
     (row,) = read_class_list(tmp_path / "classes.txt")
     assert (row.name, row.color) == ("sky", (128, 128, 128))
@@ -440,14 +442,14 @@ def test_class_list_with_colors(tmp_path: Path, content: str) -> None:
         (b"name,r,g,b\nsky,1,2\n", "does not fit the header"),
     ],
 )
-def test_class_list_that_makes_no_sense_is_told_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_refuses_malformed_class_list_with_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "classes.txt").write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
         read_class_list(tmp_path / "classes.txt")
     assert "\n" not in str(caught.value)
 
 
-def test_other_text_files_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+def test_palette_and_config_accept_byte_order_mark(tmp_path: Path) -> None:
     palette, config = tmp_path / "p.json", tmp_path / "rtseg.toml"
     palette.write_bytes(codecs.BOM_UTF8 + b'{"road": [1, 2, 3]}')
     config.write_bytes(codecs.BOM_UTF8 + b'[live]\r\ncamera = "0"\r\n')
@@ -461,7 +463,7 @@ def test_other_text_files_may_have_a_byte_order_mark(tmp_path: Path) -> None:
         read_config(config)
 
 
-def test_list_of_validation_files_has_a_mark_windows_line_ends_and_spaces(tmp_path: Path) -> None:
+def test_reads_valid_txt_with_byte_order_mark_crlf_and_spaces(tmp_path: Path) -> None:
     (tmp_path / "codes.txt").write_bytes(codecs.BOM_UTF8 + b"Sky\r\nRoad\r\n")
     (tmp_path / "valid.txt").write_bytes(codecs.BOM_UTF8 + b"b 1.png\r\n\r\n")
     for name in ("a", "b 1"):
@@ -474,8 +476,8 @@ def test_list_of_validation_files_has_a_mark_windows_line_ends_and_spaces(tmp_pa
     assert dataset.missing["val"] == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
-def test_list_of_validation_files_may_hold_the_bytes_of_names_that_are_not_utf8(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names of bytes")
+def test_reads_valid_txt_with_non_utf8_names(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xe9")
     (tmp_path / "codes.txt").write_text("Sky\nRoad\n")
     (tmp_path / "valid.txt").write_bytes(b"b\xe9.png\n")
@@ -493,7 +495,7 @@ def test_list_of_validation_files_may_hold_the_bytes_of_names_that_are_not_utf8(
     assert "valid.txt: no image with labels has the name 'c\\udce9.png'; save the list as UTF-8" in message
 
 
-def test_classes_of_cityscapes_and_camvid_are_matched() -> None:
+def test_matches_classes_of_cityscapes_and_camvid() -> None:
     match = match_classes(CAMVID_CLASSES, tuple(CITYSCAPES_CLASSES.values()))
     pairs = {mine: (theirs, how) for mine, theirs, how in match.pairs}
     assert pairs["pavement"] == ("sidewalk", "synonym")
@@ -520,25 +522,25 @@ def test_classes_of_cityscapes_and_camvid_are_matched() -> None:
     [("Traffic_Sign", "traffic sign"), ("cars", "car"), ("Column_Pole", "pole"), ("SignSymbol", "Traffic Signs"),
      ("buses", "bus"), ("bus", "bus"), ("trafficLight", "traffic-lights"), ("people", "person")],
 )  # fmt: skip
-def test_spellings_are_matched(model: str, data: str) -> None:
+def test_matches_spellings(model: str, data: str) -> None:
     assert match_classes([model, "x"], ["y", data]).pairs[0][:2] == (model, data)
 
 
-def test_no_class_is_matched_twice() -> None:
+def test_matches_each_class_once() -> None:
     match = match_classes(["bicyclist", "pedestrian"], ["rider", "cyclist", "pedestrian", "person"])
     assert match.pairs == (("pedestrian", "pedestrian", "same name"),)
     assert match.data_only == ("rider", "cyclist", "person")
     assert match.ambiguous == ("'rider' or 'cyclist' of the labels could be 'bicyclist' of the model",)
 
 
-def test_size_mismatch_names_file_and_both_sizes(tmp_path: Path) -> None:
+def test_names_file_and_both_sizes_of_mismatch(tmp_path: Path) -> None:
     label = folders(tmp_path)
     write_png(label, STRIPES[:4], 1)
     message = refused(tmp_path)
     assert all(words in message for words in (str(label), "16x4", "16x8"))
 
 
-def test_class_list_with_the_value_behind_the_name_is_refused_with_what_to_write(tmp_path: Path) -> None:
+def test_refuses_class_list_with_values_after_names(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("road 1\ntree 2\nsky 3\n")
     with pytest.raises(DataError, match="each line ends in a number, as in 'road 1'; write label values first"):

@@ -1,4 +1,4 @@
-"""ONNX files whose weights lie in a file of their own, behind links: taken where ONNX Runtime takes them."""
+"""ONNX files with external weights behind links, which are accepted if ONNX Runtime accepts them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 WIDTH, HEIGHT = 64, 48
 
 
-def built_of(path: Path, folder: Path) -> BuildResult:
+def build_onnx(path: Path, folder: Path) -> BuildResult:
     frames = folder / "frames"
     frames.mkdir()
     cv2.imwrite(str(frames / "0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
-    said = Preprocessing(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
-    return build(path, out=folder / "built", target="onnx", verify_on=frames, preprocessing=said, log=lambda line: None)
+    preprocessing = Preprocessing(classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
+    return build(
+        path, out=folder / "built", target="onnx", verify_on=frames, preprocessing=preprocessing, log=lambda line: None
+    )
 
 
-def _with_weights_apart(folder: Path) -> None:
-    """m.onnx and w.bin in a folder."""
+def _write_external_weights(folder: Path) -> None:
+    """Write m.onnx and w.bin to a folder."""
     folder.mkdir(parents=True)
     model = onnx.load(foreign_model(folder / "m.onnx", size=(WIDTH, HEIGHT)))
     onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
 
 
 @pytest.mark.parametrize("layout", ["hugging-face", "data", "both-in-the-folder"])
-def test_links_that_onnx_runtime_follows(layout: str, tmp_path: Path) -> None:
-    _with_weights_apart(tmp_path / "snap")
+def test_follows_links_like_onnx_runtime(layout: str, tmp_path: Path) -> None:
+    _write_external_weights(tmp_path / "snap")
     blobs = tmp_path / ("blobs" if layout == "hugging-face" else "snap/blobs")
     blobs.mkdir()
     for name in ("w.bin",) if layout == "data" else ("m.onnx", "w.bin"):
@@ -45,15 +47,15 @@ def test_links_that_onnx_runtime_follows(layout: str, tmp_path: Path) -> None:
         (tmp_path / "snap" / name).symlink_to(os.path.relpath(blobs / f"{name[0]}0", tmp_path / "snap"))
     path = tmp_path / "snap" / "m.onnx"
     onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    built = built_of(path, tmp_path)
+    built = build_onnx(path, tmp_path)
     image = random_images(1, HEIGHT, WIDTH)[0]
     session = onnxruntime.InferenceSession(built.path, providers=["CPUExecutionProvider"])
     assert (session.run(None, {"image": image[None]})[0] == expected_classes(image[None])).all()
 
 
 @pytest.mark.parametrize("model_too", [False, True], ids=["data", "both"])
-def test_weights_that_a_link_leads_elsewhere_are_refused(model_too: bool, tmp_path: Path) -> None:
-    _with_weights_apart(tmp_path / "work")  # as git-annex and DVC leave it
+def test_refuses_link_to_weights_outside_folder(model_too: bool, tmp_path: Path) -> None:
+    _write_external_weights(tmp_path / "work")  # the layout of git-annex and DVC
     for name in ("m.onnx", "w.bin") if model_too else ("w.bin",):
         (tmp_path / f"cache-{name}").mkdir()
         (tmp_path / "work" / name).rename(tmp_path / f"cache-{name}" / "0")
@@ -64,11 +66,11 @@ def test_weights_that_a_link_leads_elsewhere_are_refused(model_too: bool, tmp_pa
     with pytest.raises(
         ModelError, match=r"m\.onnx: its weights file 'w\.bin' is a link to .*/cache-w\.bin/0, .*: cp -L$"
     ):
-        built_of(path, tmp_path)
+        build_onnx(path, tmp_path)
 
 
-def test_hard_links_which_onnx_refuses_are_called_so(tmp_path: Path) -> None:
-    _with_weights_apart(tmp_path / "work")
+def test_reports_hard_links(tmp_path: Path) -> None:
+    _write_external_weights(tmp_path / "work")
     os.link(tmp_path / "work" / "w.bin", tmp_path / "cached")
     with pytest.raises(ModelError, match=r"m\.onnx: its weights file 'w\.bin' has hard links, .* copy the file$"):
-        built_of(tmp_path / "work" / "m.onnx", tmp_path)
+        build_onnx(tmp_path / "work" / "m.onnx", tmp_path)

@@ -1,4 +1,4 @@
-"""Networks with an If, as TorchScript writes them for `squeeze`: the branch that a fixed size takes is what is built."""
+"""ONNX networks with an If, as written by TorchScript for `squeeze`: the branch of a fixed size replaces the If."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def _branch(name: str, nodes: list, output: str, weights: tuple = ()) -> onnx.Gr
     return helper.make_graph(nodes, name, [], [result], list(weights))
 
 
-def _squeezing(path: Path, *, axis: int, nested: bool = False, version: int = 17) -> Path:
-    """sigmoid(conv(x)).squeeze(axis) with free sizes. Both branches use the same names, and hold a weight of their own."""
+def _write_squeeze_network(path: Path, *, axis: int, nested: bool = False, version: int = 17) -> Path:
+    """Write sigmoid(conv(x)).squeeze(axis) with free sizes. Both branches use the same names and have their own weight."""
     node, axes = helper.make_node, numpy_helper.from_array(np.array([axis], np.int64), "axes")
-    shrink = node("Squeeze", ["p"], ["r"], axes=[axis]) if version < 13 else node("Squeeze", ["p", "axes"], ["r"])
-    keep = [node("Mul", ["p", "k"], ["r"])]
+    squeeze = node("Squeeze", ["p"], ["r"], axes=[axis]) if version < 13 else node("Squeeze", ["p", "axes"], ["r"])
+    scale = [node("Mul", ["p", "k"], ["r"])]
     factor = numpy_helper.from_array(np.array(1, np.float32), "k")
-    then = _branch("then", [shrink], "r", () if version < 13 else (axes,))
+    then = _branch("then", [squeeze], "r", () if version < 13 else (axes,))
     if nested:
-        again = [
-            node("If", ["is_one"], ["r2"], then_branch=then, else_branch=_branch("else", keep, "r", (factor,))),
+        inner = [
+            node("If", ["is_one"], ["r2"], then_branch=then, else_branch=_branch("else", scale, "r", (factor,))),
         ]
-        then = _branch("outer", again, "r2")
+        then = _branch("outer", inner, "r2")
     nodes = [
         node("Conv", ["x", "w", "b"], ["s"]),
         node("Sigmoid", ["s"], ["p"]),
@@ -45,7 +45,7 @@ def _squeezing(path: Path, *, axis: int, nested: bool = False, version: int = 17
         node("Gather", ["lengths", "which"], ["length"]),
         node("Constant", [], ["one"], value=numpy_helper.from_array(np.array(1))),
         node("Equal", ["length", "one"], ["is_one"]),
-        node("If", ["is_one"], ["y"], then_branch=then, else_branch=_branch("else", keep, "r", (factor,))),
+        node("If", ["is_one"], ["y"], then_branch=then, else_branch=_branch("else", scale, "r", (factor,))),
     ]
     weights = [
         numpy_helper.from_array(np.array([8, -3, -5], np.float32).reshape(1, 3, 1, 1), "w"),
@@ -63,7 +63,7 @@ def _image(batch: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8)
 
 
-def _normal(image: np.ndarray) -> np.ndarray:
+def _normalize(image: np.ndarray) -> np.ndarray:
     return (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
 
 
@@ -73,33 +73,31 @@ def _run(path: Path, name: str, values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["one", "nested"])
-@pytest.mark.parametrize(("axis", "batch"), [(1, 1), (0, 2)], ids=["squeezed", "as-it-is"])
+@pytest.mark.parametrize(("axis", "batch"), [(1, 1), (0, 2)], ids=["squeezed", "not-squeezed"])
 @pytest.mark.parametrize("version", [11, 17])
-def test_the_branch_that_the_size_takes_is_built(
-    version: int, axis: int, batch: int, nested: bool, tmp_path: Path
-) -> None:
-    given = _squeezing(tmp_path / "m.onnx", axis=axis, nested=nested, version=version)
-    size, says = (WIDTH, HEIGHT), []
+def test_replaces_if_by_branch_of_fixed_size(version: int, axis: int, batch: int, nested: bool, tmp_path: Path) -> None:
+    path = _write_squeeze_network(tmp_path / "m.onnx", axis=axis, nested=nested, version=version)
+    size, lines = (WIDTH, HEIGHT), []
     built = build(
-        given, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preprocessing=PLAIN, log=says.append
+        path, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preprocessing=PLAIN, log=lines.append
     )  # fmt: skip
-    assert any("probabilities, foreground above 0.5" in line for line in says)
-    own = _run(given, "x", _normal(_image(batch)))
-    assert own.shape == ((1, HEIGHT, WIDTH) if axis else (2, 1, HEIGHT, WIDTH))
-    want = own.reshape(batch, HEIGHT, WIDTH) > 0.5
-    assert 0.1 < want.mean() < 0.9
-    assert (_run(built.path, "image", _image(batch)) == want).mean() > 0.999
+    assert any("probabilities, foreground above 0.5" in line for line in lines)
+    original = _run(path, "x", _normalize(_image(batch)))
+    assert original.shape == ((1, HEIGHT, WIDTH) if axis else (2, 1, HEIGHT, WIDTH))
+    expected = original.reshape(batch, HEIGHT, WIDTH) > 0.5
+    assert 0.1 < expected.mean() < 0.9
+    assert (_run(built.path, "image", _image(batch)) == expected).mean() > 0.999
     assert "If" not in {node.op_type for node in onnx.load(built.path).graph.node}
 
 
-def test_a_branch_that_the_image_decides_stays(tmp_path: Path) -> None:
+def test_keeps_if_that_depends_on_image(tmp_path: Path) -> None:
     node = helper.make_node
     result = helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 1, HEIGHT, WIDTH])
     branches = {
         "then_branch": helper.make_graph([node("Identity", ["p"], ["r"])], "then", [], [result]),
         "else_branch": helper.make_graph([node("Sub", ["one", "p"], ["r"])], "else", [], [result]),
     }
-    path = _squeezing(tmp_path / "m.onnx", axis=1)
+    path = _write_squeeze_network(tmp_path / "m.onnx", axis=1)
     model = onnx.load(path)
     del model.graph.node[2:]
     model.graph.node.extend(
@@ -112,8 +110,10 @@ def test_a_branch_that_the_image_decides_stays(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, path)
-    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
-    built = build(path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preprocessing=said)
+    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
+    built = build(
+        path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preprocessing=preprocessing
+    )
     for image in (_image(1) // 2, 128 + _image(1) // 2):
-        want = _run(path, "x", _normal(image))[0] > 0.5
-        assert (_run(built.path, "image", image) == want).mean() > 0.999
+        expected = _run(path, "x", _normalize(image))[0] > 0.5
+        assert (_run(built.path, "image", image) == expected).mean() > 0.999

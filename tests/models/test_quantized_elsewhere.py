@@ -1,4 +1,4 @@
-"""A network as ONNX Runtime quantizes it gives the classes in rtseg that it gives in ONNX Runtime."""
+"""A network quantized by ONNX Runtime has the same class maps in rtseg as in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 WIDTH, HEIGHT, CLASSES = 64, 48, 4
 
 
-def _quantized(path: Path) -> Path:
-    """Two convolutions side by side, a Concat and a padded convolution, each value between QuantizeLinear and DequantizeLinear
-    as `onnxruntime.quantization.quantize_static` writes them."""
+def _write_quantized(path: Path) -> Path:
+    """Write two parallel convolutions, a Concat and a padded convolution.
+
+    Each value is between QuantizeLinear and DequantizeLinear, as in the output of `onnxruntime.quantization.quantize_static`.
+    """
     rng = np.random.default_rng(1)
     nodes, weights = [], []
 
@@ -36,12 +38,12 @@ def _quantized(path: Path) -> Path:
         nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *pair], [f"{name}_dq"]))
         return f"{name}_dq"
 
-    def convolution(given: str, name: str, shape: tuple[int, ...], reach: float) -> str:
-        scale = store(f"{name}_ws", np.array(reach / 127, np.float32))
+    def convolution(source: str, name: str, shape: tuple[int, ...], limit: float) -> str:
+        scale = store(f"{name}_ws", np.array(limit / 127, np.float32))
         numbers = store(f"{name}_w8", rng.integers(-127, 128, shape).astype(np.int8))
         nodes.append(helper.make_node("DequantizeLinear", [numbers, scale], [f"{name}_w"]))
         bias = store(f"{name}_b", rng.normal(0, 0.1, shape[0]).astype(np.float32))
-        nodes.append(helper.make_node("Conv", [given, f"{name}_w", bias], [name], pads=[shape[2] // 2] * 4))
+        nodes.append(helper.make_node("Conv", [source, f"{name}_w", bias], [name], pads=[shape[2] // 2] * 4))
         return name
 
     image = values("x", 1 / 255, -128)
@@ -65,30 +67,30 @@ def _quantized(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
-def test_the_built_file_gives_its_classes(target: str, tmp_path: Path) -> None:
-    path = _quantized(tmp_path / "m.onnx")
-    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
-    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preprocessing=said, verify=False)
+def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
+    path = _write_quantized(tmp_path / "m.onnx")
+    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
+    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preprocessing=preprocessing, verify=False)
     image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
     image = image.repeat(4, axis=1).repeat(4, axis=2)
-    given = (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
-    plain = onnxruntime.SessionOptions()
-    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    own = onnxruntime.InferenceSession(path, plain, providers=["CPUExecutionProvider"]).run(None, {"x": given})[0]
-    want = own.argmax(axis=1)
+    tensor = (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    scores = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"x": tensor})[0]
+    expected = scores.argmax(axis=1)
     backend = OpenVinoBackend(built.path, precision="fp32")
     try:
-        got = backend.infer(image)
+        actual = backend.infer(image)
     finally:
         backend.close()
-    assert np.unique(want).size == CLASSES
-    assert (got == want).mean() > 0.99
+    assert np.unique(expected).size == CLASSES
+    assert (actual == expected).mean() > 0.99
 
 
-def test_a_failed_fp32_build_is_not_advised_to_be_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _quantized(tmp_path / "m.onnx")
-    said = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
+def test_failed_fp32_build_does_not_suggest_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write_quantized(tmp_path / "m.onnx")
+    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
     with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
-        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=said)
+        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=preprocessing)
     assert "--precision" not in str(refused.value)

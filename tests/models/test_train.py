@@ -1,4 +1,4 @@
-"""Training on a handful of synthetic frames, killing it in between, and starting from another model's weights."""
+"""Training on a few synthetic frames, resuming a killed run, and fine-tuning the weights of another model."""
 
 from __future__ import annotations
 
@@ -37,57 +37,55 @@ CLASSES = ("sky", "building", "ground", "other")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
-    torch.set_num_threads(1)  # on pictures this small, threads cost more than they give
+    torch.set_num_threads(1)  # more threads are slower on images this small
 
 
-def write_streets(root: Path, size: tuple[int, int], count: int) -> Path:
-    """Frames of a synthetic drive with four classes that can be told apart when small; `val` is the same as `train`."""
+def write_scenes(root: Path, size: tuple[int, int], count: int) -> Path:
+    """Write frames of a synthetic scene with four classes that are distinct in small images; `val` equals `train`."""
     root.mkdir()
     (root / "classes.txt").write_text("\n".join(CLASSES))
-    to_four = np.full(256, 3, np.uint8)
-    to_four[[0, 1, 3, 4]] = 0, 1, 2, 2
-    drive = SyntheticDrive(384, 256, frames=40, seed=2)
+    class_table = np.full(256, 3, np.uint8)
+    class_table[[0, 1, 3, 4]] = 0, 1, 2, 2
+    scene = SyntheticDrive(384, 256, frames=40, seed=2)
     for number in range(count):
-        rgb, classes = drive.frame(number * 10)
+        rgb, classes = scene.frame(number * 10)
         for split in ("train", "val"):
-            for kind, picture in (("images", rgb[:, :, ::-1]), ("labels", to_four[classes])):
+            for kind, image in (("images", rgb[:, :, ::-1]), ("labels", class_table[classes])):
                 folder = root / kind / split
                 folder.mkdir(parents=True, exist_ok=True)
-                way = cv2.INTER_AREA if kind == "images" else cv2.INTER_NEAREST_EXACT
-                cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(picture, size, interpolation=way))
+                interpolation = cv2.INTER_AREA if kind == "images" else cv2.INTER_NEAREST_EXACT
+                cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(image, size, interpolation=interpolation))
     return root
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_streets(tmp_path_factory.mktemp("data") / "streets", SIZE, 2)
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", SIZE, 2)
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "rtseg.models.training.data.SCALE", (0.95, 1.4)
-        )  # two frames are not learned from afar in a few seconds
+        patch.setattr("rtseg.models.training.data.SCALE", (0.95, 1.4))  # small scales need longer training
         return train(
             data, out=out, variant="nano", epochs=200, batch=2, lr=2e-2, evaluations=4, class_weighting=0.0, precision="fp32"
         )  # fmt: skip
 
 
-def test_a_handful_of_frames_is_learned(trained: TrainResult) -> None:
+def test_learns_two_frames(trained: TrainResult) -> None:
     assert trained.metrics["pixel_accuracy"] > 0.945
     assert trained.metrics["miou"] > 0.88
     assert trained.steps == 200
 
 
-def test_the_exported_model_says_what_the_network_says(trained: TrainResult, data: Path) -> None:
+def test_exported_model_agrees_with_network(trained: TrainResult, data: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(str(trained.onnx), providers=["CPUExecutionProvider"])
     model, description = load_weights(trained.weights)
     assert description.classes == CLASSES
     assert description.input_size == SIZE
-    assert description.name == "streets-nano"
+    assert description.name == "scenes-nano"
     right = same = 0.0
     for number in range(2):
         rgb = np.asarray(cv2.imread(str(data / f"images/val/{number}.png")))[None, :, :, ::-1].copy()
@@ -100,7 +98,7 @@ def test_the_exported_model_says_what_the_network_says(trained: TrainResult, dat
     assert right == pytest.approx(trained.metrics["pixel_accuracy"], abs=0.002)
 
 
-def test_log_and_curves(trained: TrainResult) -> None:
+def test_writes_log_and_curves(trained: TrainResult) -> None:
     with trained.log.open() as file:
         rows = list(csv.DictReader(file))
     assert [int(float(row["step"])) for row in rows] == [50, 100, 150, 200]
@@ -111,8 +109,8 @@ def test_log_and_curves(trained: TrainResult) -> None:
     assert not list(trained.log.parent.glob("*.partial*"))
 
 
-def test_killed_in_mid_epoch_it_goes_on_as_if_nothing_had_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run killed with SIGKILL and resumed ends with the same weights as one that was left alone."""
+def test_resumes_run_killed_within_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed with SIGKILL and resumed ends with the same weights as an uninterrupted run."""
     options = "variant='nano', epochs=8, batch=2, evaluations=2, precision='fp32'"
     script = f"""
 import sys, torch
@@ -120,10 +118,10 @@ from rtseg.models.training import train as t
 torch.set_num_threads(1)
 t.SAVE_SECONDS = 0.0
 t.export_onnx = lambda *a: None
-def say(done, line): print(done, line, flush=True)
-t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, progress=say)
+def report(done, line): print(done, line, flush=True)
+t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, progress=report)
 """
-    data = write_streets(tmp_path / "streets", (64, 64), 4)
+    data = write_scenes(tmp_path / "scenes", (64, 64), 4)
     command = [sys.executable, "-c", script, str(data)]
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
     train(data, out=tmp_path / "whole", variant="nano", epochs=8, batch=2, evaluations=2, precision="fp32")
@@ -136,7 +134,7 @@ t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options},
                 break
     killed_at = load_checkpoint(tmp_path / "killed/last.pt")["step"]
     assert 5 <= killed_at < 16
-    script_resume = script.replace("epochs=8, ", "")  # the checkpoint knows how long the run is
+    script_resume = script.replace("epochs=8, ", "")  # the checkpoint contains the number of epochs
     subprocess.run(
         [sys.executable, "-c", script_resume, str(data), str(tmp_path / "killed"), "resume"],
         check=True, timeout=150, capture_output=True,
@@ -148,20 +146,20 @@ t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options},
         torch.testing.assert_close(killed["ema"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_minutes_bound_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by a second whenever it is read, so that a busy machine does not matter."""
+def test_minutes_limit_duration_of_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock advances by a second at each call, so that the load of the machine has no effect."""
     ticks = itertools.count()
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
     monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 10.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     result = train(data, out=tmp_path / "run", variant="nano", minutes=1, batch=2, evaluations=1, precision="fp32")
     saved = load_checkpoint(tmp_path / "run/last.pt")
-    assert 44.0 <= saved["elapsed"] <= 49.0  # the last evaluation takes ten of the others, the export six
+    assert 44.0 <= saved["elapsed"] <= 49.0  # of 60: the last evaluation takes ten, the export six
     assert 20 < result.steps == saved["step"] < 50
     assert load_weights(result.weights)[1].metrics["val/miou"] == result.metrics["miou"]
 
 
-def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path, tmp_path: Path) -> None:
+def test_fine_tuning_with_other_classes_reinitializes_only_heads(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = UNet(9, "nano")
     names = tuple(f"c{i}" for i in range(9))
@@ -169,25 +167,25 @@ def test_from_other_classes_keeps_the_body_and_starts_the_heads_anew(data: Path,
 
     description = ModelInfo(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
     save_weights(other, description, tmp_path / "other.safetensors")
-    said: list[str] = []
-    start = training._initial_network(CLASSES, None, tmp_path / "other.safetensors", 0, said.append)
-    assert said == [
+    messages: list[str] = []
+    start = training._initial_network(CLASSES, None, tmp_path / "other.safetensors", 0, messages.append)
+    assert messages == [
         "starting from other with new last layers: its 9 classes are not these 4, and classes are not matched by name"
     ]
     assert start.variant == "nano"
     assert start.head.out_channels == 4
     assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
-    same = training._initial_network(names, "nano", tmp_path / "other.safetensors", 0, said.append)
+    same = training._initial_network(names, "nano", tmp_path / "other.safetensors", 0, messages.append)
     assert torch.equal(same.head.weight, other.head.weight)
-    assert said[1] == "starting from other with all weights: it has the same 9 classes"
-    turned = training._initial_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, said.append)
-    assert not any(torch.equal(one, two) for one, two in zip(turned.head.weight, other.head.weight, strict=True))
-    assert "its 9 classes are in another order, and classes are not matched by name" in said[2]
+    assert messages[1] == "starting from other with all weights: it has the same 9 classes"
+    reordered = training._initial_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, messages.append)
+    assert not any(torch.equal(one, two) for one, two in zip(reordered.head.weight, other.head.weight, strict=True))
+    assert "its 9 classes are in another order, and classes are not matched by name" in messages[2]
     with pytest.raises(OptionError, match="is a unet-nano"):
-        training._initial_network(CLASSES, "small", tmp_path / "other.safetensors", 0, said.append)
+        training._initial_network(CLASSES, "small", tmp_path / "other.safetensors", 0, messages.append)
 
 
-def test_fine_tuning_begins_where_the_other_run_ended(
+def test_fine_tuning_starts_with_accuracy_of_source(
     trained: TrainResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
@@ -197,7 +195,7 @@ def test_fine_tuning_begins_where_the_other_run_ended(
     assert result.metrics["pixel_accuracy"] > trained.metrics["pixel_accuracy"] - 0.02
 
 
-def test_bad_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
+def test_refuses_bad_labels_before_training(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
     cv2.imwrite(str(copy / "labels/val/1.png"), np.full((SIZE[1], SIZE[0]), 77, np.uint8))
@@ -206,12 +204,12 @@ def test_bad_data_is_told_before_training(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_are_reported_before_training(data: Path, tmp_path: Path) -> None:
+def test_reports_labels_before_training(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
     (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
     lines: list[str] = []
-    with pytest.raises(OptionError, match="no network 'giant'"):  # what comes behind the report
+    with pytest.raises(OptionError, match="no network 'giant'"):  # this check follows the report
         train(copy, out=tmp_path / "run", variant="giant", progress=lambda done, line: lines.append(line))
     assert "sky" in lines[1]
     assert lines[2:] == [
@@ -220,7 +218,7 @@ def test_labels_are_reported_before_training(data: Path, tmp_path: Path) -> None
     ]
 
 
-def test_masks_of_0_and_255_are_told_before_training(data: Path, tmp_path: Path) -> None:
+def test_refuses_masks_of_0_and_255_before_training(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
     (copy / "classes.txt").write_text("other\nsky\n")
@@ -233,7 +231,7 @@ def test_masks_of_0_and_255_are_told_before_training(data: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"epochs": 1, "minutes": 1}, "either --epochs or --minutes"),
         ({"minutes": -1}, "--minutes is -1"),
@@ -244,18 +242,18 @@ def test_masks_of_0_and_255_are_told_before_training(data: Path, tmp_path: Path)
         ({"variant": "giant"}, "no network 'giant'"),
     ],
 )  # fmt: skip
-def test_options_that_make_no_sense(data: Path, tmp_path: Path, options: dict[str, object], words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+def test_training_refuses_invalid_options(data: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         train(data, out=tmp_path / "run", **options)  # type: ignore[arg-type]
 
 
-def test_minutes_that_leave_no_time_to_train(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_minutes_too_short_for_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 90.0)
     with pytest.raises(OptionError, match=r"--minutes 1 is too short: reading and evaluation take 1\.5"):
         train(data, out=tmp_path / "run", variant="nano", minutes=1, precision="fp32")
 
 
-def test_resume_needs_a_fitting_checkpoint(trained: TrainResult, data: Path, tmp_path: Path) -> None:
+def test_resume_requires_matching_checkpoint(trained: TrainResult, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such checkpoint"):
         train(data, out=tmp_path / "none", resume=True)
     with pytest.raises(OptionError, match="--resume"):
@@ -267,9 +265,8 @@ def test_resume_needs_a_fitting_checkpoint(trained: TrainResult, data: Path, tmp
 def test_schedule_warms_up_and_ends_at_zero() -> None:
     assert schedule(0.0, 0) < 0.01
     assert schedule(0.01, 100) == pytest.approx(0.5, abs=0.02)
-    assert schedule(0.06, 3) == pytest.approx(
-        0.94, abs=0.02
-    )  # a run of few steps is warm after a twentieth of its time
+    # The warm-up of a short run is a twentieth of its duration.
+    assert schedule(0.06, 3) == pytest.approx(0.94, abs=0.02)
     assert schedule(0.5, 9999) == pytest.approx(0.5**0.9)
     assert schedule(1.0, 9999) == 0.0
 
@@ -285,10 +282,13 @@ def test_muon_updates_have_equal_singular_values() -> None:
     Muon([weight], lr=0.1).step()
     assert float((weight.detach() * matrix.view(24, 5, 3, 4)).sum()) < 0  # downhill
     rms = float(weight.detach().square().mean().sqrt())
-    assert rms == pytest.approx(0.1 * 0.2, rel=0.25)  # AdamW's usual size
+    assert rms == pytest.approx(0.1 * 0.2, rel=0.25)  # the usual RMS of AdamW updates
 
 
 def test_training_imports_neither_av_nor_openvino() -> None:
-    code = "import sys, rtseg.models.training.train, rtseg.models.evaluation.evaluate; print([m for m in ('av', 'openvino') if m in sys.modules])"
+    code = (
+        "import sys, rtseg.models.training.train, rtseg.models.evaluation.evaluate\n"
+        "print([m for m in ('av', 'openvino') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=150, check=True)
     assert done.stdout.strip() == "[]"
