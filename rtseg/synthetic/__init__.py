@@ -1,17 +1,18 @@
-"""The synthetic drive: a moving street whose true classes are known, the test bed of everything else and what `rtseg demo` shows.
+"""Synthetic street video with ground truth classes, for tests, benchmarks, training and `rtseg demo`.
 
-drive = SyntheticDrive(960, 540, frames=150, seed=7)
-rgb, labels = drive.frame(0)
+    drive = SyntheticDrive(960, 540, frames=150, seed=7)
+    rgb, labels = drive.frame(0)
 
-drive.py      the drive: its arguments, its frames
-scene.py      what stands and moves on the street, and where
-weather.py    light, haze, sky, the camera's film
-view.py       the camera: from meters to pixels
-ground.py     road, lane marks, curbs, pavements, shadows
-buildings.py  houses
-figures.py    cars, people, cyclists, lamps, signs
-textures.py   fronts, trees, hedges, fences, asphalt
-canvas.py     painting colors and classes at once
+drive.py      arguments and frames of the video
+scene.py      objects on the street and their positions
+weather.py    light, haze, sky, tint and noise of the camera
+view.py       projection from meters to pixels
+ground.py     road, lane markings, curbs, pavements, shadows
+buildings.py  buildings
+figures.py    cars, pedestrians, cyclists, lamps, signs
+textures.py   facades, trees, hedges, fences, asphalt
+canvas.py     drawing of colors and classes in one step
+video_file.py encoding to a file
 """
 
 from rtseg.synthetic.drive import MIN_SIDE, SyntheticDrive

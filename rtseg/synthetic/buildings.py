@@ -1,4 +1,4 @@
-"""The houses of the synthetic street."""
+"""Buildings of the synthetic street."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PANE = np.array([(0.0, 0.0), (1.1, 0.0), (1.1, 1.5), (0.0, 1.5)])
 
 
 def draw_house(canvas: Canvas, view: CameraView, materials: Materials, item: Item) -> None:
-    """A house: the end that faces the camera, the roof's slope, and the front along the street."""
+    """Draw a house: the gable that faces the camera, the slope of the roof, and the facade along the street."""
     side = -1 if item.x < 0 else 1
     near, far = item.z - view.z, item.z + item.length - view.z
     start = max(near, view.near)

@@ -1,7 +1,7 @@
-"""Painting into a canvas that carries the classes along.
+"""Canvas for drawing colors and classes in one step.
 
-The canvas is uint8 `[H, W, 4]`: red, green, blue and the class index. Every shape is painted into all four at once, without
-anti-aliasing, so that the class map can't disagree with the picture.
+The canvas is uint8 `[H, W, 4]`: red, green, blue and the class index. Every shape is drawn into all four channels without
+anti-aliasing, so that the class map always matches the image.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 
 _SUBPIXEL_BITS = 4
 _HAZE_STEPS = 32
-_PLAIN_PIXELS = 7.0  # a wall narrower than this gets its texture's mean color
+_PLAIN_PIXELS = 7.0  # narrower walls are filled with the mean color of their texture
 
 
 def scaled(color: Color, factor: float) -> Color:
-    """A color made lighter or darker, clipped to 0 to 255."""
+    """Return a color multiplied by a brightness factor, clipped to at most 255."""
     return (min(color[0] * factor, 255.0), min(color[1] * factor, 255.0), min(color[2] * factor, 255.0))
 
 
 @dataclass
 class Texture:
-    """An RGBA picture with smaller copies of itself, made when first needed, so that far things do not shimmer."""
+    """RGBA image with mipmap levels, created on first use, which prevent flicker of distant objects."""
 
     rgba: Image
     ragged: bool = False
-    """Leaves: sampled at the nearest pixel unless enlarged, three times as fast, and nobody can tell."""
+    """True for leaves: nearest-neighbor sampling unless enlarged, which is three times as fast without a visible difference."""
     _levels: dict[tuple[int, int], Image] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pierced = bool(cv2.minMaxLoc(cv2.extractChannel(self.rgba, 3))[0] < 128)
-        """Whether anything shows through."""
+        """True if the texture has transparent pixels."""
         r, g, b = cv2.mean(self.rgba)[:3]
         self.mean: Color = (r, g, b)
 
     def level(self, width: float, height: float) -> Image:
-        """The copy that suits a painted size of `width` x `height` pixels: halved until less than twice as large."""
+        """Return the mipmap level for a drawn size of `width` x `height` pixels."""
         rows, columns = self.rgba.shape[:2]
         key = (_halvings(columns, width), _halvings(rows, height))
         if key not in self._levels:
@@ -57,31 +57,36 @@ class Texture:
         return self._levels[key]
 
 
-def _halvings(have: int, want: float) -> int:
-    """How often `have` pixels can be halved and still be about `want`; at most 6 times."""
-    return min(int(math.log2(max(have / max(want, 1.0), 1.0)) + 0.3), 6)
+def _halvings(source: int, target: float) -> int:
+    """Return the number of times that a length of `source` pixels is halved to be about `target`; at most 6."""
+    return min(int(math.log2(max(source / max(target, 1.0), 1.0)) + 0.3), 6)
 
 
 def fixed(points: Points) -> npt.NDArray[np.int32]:
-    """Pixels as OpenCV's fixed point, for shapes that move by less than a pixel."""
+    """Convert pixel coordinates to OpenCV's fixed-point format, for subpixel motion."""
     return np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
 class Haze:
-    """The air between the camera and far things, which makes them pale."""
+    """Atmospheric haze, which blends distant objects with its color."""
 
     def __init__(self, color: Color, meters: float) -> None:
-        """Take the haze's color and the depth at which it has replaced about half of a thing's own."""
+        """Create haze of a color.
+
+        Args:
+            color: color of the haze.
+            meters: distance at which the haze replaces about half of an object's color.
+        """
         self.color = color
         self.meters = meters
         self._tables: dict[tuple[int, int], Image] = {}
 
     def share(self, depth: float) -> float:
-        """How much of a thing's color the air has replaced: 0 near, 0.85 at the most."""
+        """Return the share of an object's color that is replaced: 0 near the camera, at most 0.85."""
         return 0.85 * (1.0 - math.exp(-max(depth - 10.0, 0.0) / self.meters))
 
     def table(self, label: int, step: int) -> Image:
-        """A lookup table for RGBA that mixes in `step` / 32 of haze and turns the alpha into a class."""
+        """Return a lookup table for RGBA that mixes in `step` / 32 of haze and replaces alpha by a class index."""
         if (label, step) not in self._tables:
             k = step / _HAZE_STEPS
             ramp = np.arange(256.0)[:, None] * (1.0 - k) + np.array(self.color) * k
@@ -92,15 +97,20 @@ class Haze:
 
 
 class Canvas:
-    """A frame in the making."""
+    """Canvas of one frame."""
 
     def __init__(self, pixels: Image, haze: Haze) -> None:
-        """Paint into `pixels`, uint8 `[H, W, 4]`."""
+        """Create a canvas.
+
+        Args:
+            pixels: uint8 `[H, W, 4]`, modified in place.
+            haze: haze for all shapes.
+        """
         self.pixels = pixels
         self.haze = haze
 
     def fill(self, points: Points, color: Color, label: int, depth: float = 0.0) -> None:
-        """Paint a convex polygon, float `[N, 2]` in pixels, in one color and class, `depth` meters away."""
+        """Fill a convex polygon, float `[N, 2]` in pixels, with a color and a class, at a depth in meters."""
         k = self.haze.share(depth)
         r, g, b = (c * (1.0 - k) + h * k for c, h in zip(color, self.haze.color, strict=True))
         cv2.fillConvexPoly(self.pixels, fixed(points), (r, g, b, label), cv2.LINE_8, _SUBPIXEL_BITS)
@@ -108,14 +118,14 @@ class Canvas:
     def polygons(
         self, points: Points, ends: Sequence[int], colors: Points, label: int, depth: float | Sequence[float]
     ) -> None:
-        """Paint convex polygons of one class.
+        """Fill convex polygons of one class.
 
         Args:
-            points: float `[N, 2]` in pixels, one polygon after the other.
-            ends: where in `points` each polygon stops.
+            points: float `[N, 2]` in pixels, the corners of all polygons.
+            ends: end index in `points` of each polygon.
             colors: `[polygons, 3]`.
-            label: the class.
-            depth: meters from the camera, for the haze; one for all or one for each.
+            label: class index.
+            depth: distance from the camera in meters, for the haze; one for all polygons or one per polygon.
         """
         k = (
             self.haze.share(depth)
@@ -132,14 +142,14 @@ class Canvas:
     def paste(
         self, texture: Texture, quad: Points, label: int, depth: float, span: tuple[float, float] = (0.0, 1.0)
     ) -> None:
-        """Paint a texture into the quadrilateral of its top left, top right, bottom right and bottom left corners.
+        """Draw a texture into a quadrilateral.
 
         Args:
-            texture: where its alpha is below a half, nothing is painted.
-            quad: float `[4, 2]` in pixels.
-            label: the class.
-            depth: meters from the camera, for the haze.
-            span: the part of the texture from left to right that the quadrilateral shows, 0 to 1.
+            texture: the texture. Pixels with an alpha below one half are transparent.
+            quad: float `[4, 2]` in pixels: the top left, top right, bottom right and bottom left corners.
+            label: class index.
+            depth: distance from the camera in meters, for the haze.
+            span: horizontal part of the texture that is visible, 0 to 1.
         """
         height, width = self.pixels.shape[:2]
         (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad.tolist()
@@ -164,8 +174,8 @@ class Canvas:
         to_screen = cv2.getPerspectiveTransform(corners, (quad - (left, top)).astype(np.float32))
         size = (right - left, bottom - top)
         enlarged = high_y - low_y > 1.4 * rows
-        how = cv2.INTER_NEAREST if texture.ragged and not enlarged else cv2.INTER_LINEAR
-        warped = cv2.warpPerspective(source, to_screen, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        interpolation = cv2.INTER_NEAREST if texture.ragged and not enlarged else cv2.INTER_LINEAR
+        warped = cv2.warpPerspective(source, to_screen, size, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
         mask = np.zeros((size[1], size[0]), dtype=np.uint8)
         cv2.fillConvexPoly(mask, fixed(quad - (left, top)), 255, cv2.LINE_8, _SUBPIXEL_BITS)
         if texture.pierced:

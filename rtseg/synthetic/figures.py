@@ -1,4 +1,4 @@
-"""Cars, people, cyclists, lamps and signs of the synthetic drive, painted from polygons."""
+"""Cars, pedestrians, cyclists, lamps and signs of the synthetic street, drawn as polygons."""
 
 from __future__ import annotations
 
@@ -16,37 +16,44 @@ from rtseg.synthetic.view import CameraView
 Point = tuple[float, float]
 
 _CIRCLE = [(math.cos(math.tau * k / 14), math.sin(math.tau * k / 14)) for k in range(14)]
-_ROUGH_PIXELS_PER_METRE = 22.0
-"""Smaller figures are drawn with fewer parts; nobody sees the difference."""
+_ROUGH_PIXELS_PER_METER = 22.0
+"""Smaller figures are drawn with fewer parts, without a visible difference."""
 
 
 @dataclass(frozen=True)
 class _CarModel:
-    """Convex polygons one after the other, painted in this order."""
+    """Convex polygons of a car in drawing order."""
 
     points: npt.NDArray[np.float64]
-    """`[N, 3]` meters: right of the car's middle, above the road, beyond its near end."""
+    """`[N, 3]` in meters: right of the car's center, above the road, beyond the car's near end."""
     ends: tuple[int, ...]
-    """Where each polygon's points end."""
+    """End index in `points` of each polygon."""
     fixed: npt.NDArray[np.float64]
-    """`[polygons, 3]`: the colors of glass, tyres and lamps, 0 where painted."""
-    painted: npt.NDArray[np.float64]
-    """`[polygons, 1]`: how bright the car's paint is there, 0 where not painted."""
+    """`[polygons, 3]`: color of glass, tires and lamps; 0 for body polygons."""
+    body: npt.NDArray[np.float64]
+    """`[polygons, 1]`: brightness factor of the body color; 0 for all other polygons."""
 
 
 @functools.cache
 def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
-    """A hatchback or van whose rear or `nose` is near, seen with its left (-1) or right (1) flank."""
+    """Return a hatchback or van.
+
+    Args:
+        van: van instead of hatchback.
+        nose: the front is near the camera instead of the rear.
+        flank: visible side, -1 left or 1 right.
+        fine: include details.
+    """
     points: list[tuple[float, float, float]] = []
     ends: list[int] = []
     fixed: list[Color] = []
-    painted: list[float] = []
+    body: list[float] = []
 
     def face(corners: list[tuple[float, float, float]], color: Color | float) -> None:
         points.extend(corners)
         ends.append(len(points))
         fixed.append(color if isinstance(color, tuple) else (0.0, 0.0, 0.0))
-        painted.append(0.0 if isinstance(color, tuple) else color)
+        body.append(0.0 if isinstance(color, tuple) else color)
 
     def across(
         half_low: float, low: float, z_low: float, half_high: float, high: float, z_high: float, color: Color | float
@@ -60,7 +67,7 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     roof, belt, sill = (2.05, 1.15, 0.32) if van else (1.46, 0.92, 0.3)
     half, top_half = 0.88, (0.8 if van else 0.66)
     glass: Color = (44, 54, 64)
-    # along the car: foot and top of the near glass, top and foot of the far glass
+    # positions along the car: bottom and top of the near glass, top and bottom of the far glass
     if van:
         foot, top, top_far, foot_far = (0.5, 1.1, 4.1, 4.15) if nose else (0.0, 0.1, 3.0, 3.7)
     else:
@@ -86,7 +93,7 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     for wheel in (0.75, length - 0.8):
         for radius, color in ((0.33, (22.0, 22.0, 24.0)), (0.2, (124.0, 126.0, 130.0)))[: 2 if fine else 1]:
             face([(side, 0.33 + radius * y, wheel + radius * z) for z, y in _CIRCLE], color)
-    for x in (-half + 0.12, half - 0.32):  # tyres below the body
+    for x in (-half + 0.12, half - 0.32):  # tires below the body
         face([(x, 0.0, 0.3), (x + 0.2, 0.0, 0.3), (x + 0.2, 0.4, 0.3), (x, 0.4, 0.3)], (20, 20, 22))
     across(half, sill - 0.08, 0, half, near_end, 0, 1.0)
     if nose:
@@ -114,27 +121,27 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
             (x, near_end - 0.06, 0),
         ]
         face([(a, b, float(c)) for a, b, c in corners], (250, 246, 226) if nose else (206, 32, 30))
-    return _CarModel(np.array(points), tuple(ends), np.array(fixed), np.array(painted)[:, None])
+    return _CarModel(np.array(points), tuple(ends), np.array(fixed), np.array(body)[:, None])
 
 
 def draw_car(canvas: Canvas, view: CameraView, item: Item) -> None:
-    """A hatchback or a van, seen from behind or, `towards`, from the front."""
+    """Draw a hatchback or van from behind, or from the front if `item.towards` is set."""
     near = item.z - view.z
-    fine = view.focal / max(near, view.near) > _ROUGH_PIXELS_PER_METRE
+    fine = view.focal / max(near, view.near) > _ROUGH_PIXELS_PER_METER
     model = _car_model(item.variant % 7 == 0, item.towards, 1 if item.x < view.x else -1, fine)
-    paint = np.array(CAR_COLORS[item.variant % len(CAR_COLORS)])
+    body_color = np.array(CAR_COLORS[item.variant % len(CAR_COLORS)])
     depths = np.maximum(near + model.points[:, 2], view.near)
     points = view.project(item.x + model.points[:, 0], model.points[:, 1], depths)
-    canvas.polygons(points, model.ends, model.fixed + model.painted * paint, CAR, max(near, 0.0))
+    canvas.polygons(points, model.ends, model.fixed + model.body * body_color, CAR, max(near, 0.0))
 
 
 class _Figure:
-    """Flat parts of a person, bicycle or sign, in meters right of and above where it stands, painted in turn."""
+    """Flat parts of a person, bicycle or sign in drawing order. Coordinates are meters right of and above its foot."""
 
     def __init__(self, view: CameraView, item: Item) -> None:
         self.depth = item.z - view.z
         self.scale = view.focal / self.depth
-        self.rough = self.scale < _ROUGH_PIXELS_PER_METRE
+        self.rough = self.scale < _ROUGH_PIXELS_PER_METER
         self.foot = (view.center + view.mirror * (item.x - view.x) * self.scale, view.row(self.depth))
         self.points: list[Point] = []
         self.ends: list[int] = []
@@ -158,7 +165,7 @@ class _Figure:
     def disc(self, x: float, y: float, radius: float, color: Color, stretch: float = 1.0) -> None:
         self.part([(x + radius * u, y + radius * stretch * v) for u, v in _CIRCLE], color)
 
-    def paint(self, canvas: Canvas, label: int) -> None:
+    def draw(self, canvas: Canvas, label: int) -> None:
         pixels = np.array(self.points) * (self.scale, -self.scale) + self.foot
         canvas.polygons(pixels, self.ends, np.array(self.colors), label, self.depth)
 
@@ -169,7 +176,7 @@ def _outfit(variant: int) -> tuple[Color, Color, Color, Color]:
 
 
 def draw_pedestrian(canvas: Canvas, view: CameraView, item: Item) -> None:
-    """Someone walking, arms and legs in step."""
+    """Draw a walking pedestrian."""
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
     swing = math.sin(item.phase)
@@ -206,11 +213,11 @@ def draw_pedestrian(canvas: Canvas, view: CameraView, item: Item) -> None:
     figure.disc(0, 1.64, 0.12, skin if item.towards else hair, 1.2)
     if item.towards:
         figure.part([(-0.12, 1.68), (0.12, 1.68), (0.1, 1.77), (0, 1.8), (-0.1, 1.77)], hair)
-    figure.paint(canvas, PEDESTRIAN)
+    figure.draw(canvas, PEDESTRIAN)
 
 
 def draw_cyclist(canvas: Canvas, view: CameraView, item: Item) -> None:
-    """Someone on a bicycle, seen from behind or from the front, legs turning."""
+    """Draw a cyclist from behind or from the front, with moving legs."""
     figure = _Figure(view, item)
     coat, trousers, skin, hair = _outfit(item.variant)
     frame = CAR_COLORS[(item.variant // 7) % len(CAR_COLORS)]
@@ -236,11 +243,11 @@ def draw_cyclist(canvas: Canvas, view: CameraView, item: Item) -> None:
     else:
         figure.box(-0.09, 0.96, 0.09, 1.04, (40, 36, 34))
         figure.disc(0, 0.8, 0.05, (220, 40, 36))
-    figure.paint(canvas, BICYCLIST)
+    figure.draw(canvas, BICYCLIST)
 
 
 def draw_lamp(canvas: Canvas, view: CameraView, item: Item) -> None:
-    """A street lamp whose arm reaches over the road."""
+    """Draw a street lamp with an arm over the road."""
     figure = _Figure(view, item)
     gray: Color = (112, 116, 118)
     reach = (-1.6 if item.x > 0 else 1.6) * view.mirror
@@ -252,15 +259,15 @@ def draw_lamp(canvas: Canvas, view: CameraView, item: Item) -> None:
         [(reach * 0.8, top + 0.2), (reach * 1.3, top + 0.24), (reach * 1.3, top + 0.4), (reach * 0.8, top + 0.42)],
         scaled(gray, 0.8),
     )
-    figure.paint(canvas, POLE)
+    figure.draw(canvas, POLE)
 
 
 def draw_sign(canvas: Canvas, view: CameraView, item: Item) -> None:
-    """A traffic sign or light on its pole."""
+    """Draw a traffic sign or traffic light on its pole."""
     pole = _Figure(view, item)
     top = item.height
     pole.box(-0.05, 0, 0.05, top, (128, 130, 132))
-    pole.paint(canvas, POLE)
+    pole.draw(canvas, POLE)
     figure = _Figure(view, item)
     red, white, blue, black = (196.0, 30.0, 36.0), (240.0, 240.0, 236.0), (28.0, 70.0, 160.0), (30.0, 30.0, 34.0)
     odd = item.variant % 2 == 1
@@ -283,4 +290,4 @@ def draw_sign(canvas: Canvas, view: CameraView, item: Item) -> None:
             lit = item.variant % 3
             for number, color in enumerate(((230.0, 40.0, 34.0), (240.0, 170.0, 40.0), (60.0, 220.0, 120.0))):
                 figure.disc(0, top + 0.3 - 0.3 * number, 0.11, color if number == lit else scaled(color, 0.3))
-    figure.paint(canvas, SIGN)
+    figure.draw(canvas, SIGN)

@@ -1,4 +1,4 @@
-"""The synthetic street's floor: road, lane marks, curbs, pavements, their roughness and the shadows on them."""
+"""Ground of the synthetic street: road, lane markings, curbs, pavements, surface texture and shadows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rtseg.synthetic.canvas import PAVEMENT, ROAD, Canvas, Color, Points, fixed, scaled
 from rtseg.synthetic.scene import CHUNK_METERS, Item, Layout
-from rtseg.synthetic.textures import ASPHALT_LIFT, TILE, TILE_PIXELS_PER_METRE, asphalt
+from rtseg.synthetic.textures import ASPHALT_LIFT, TILE, TILE_PIXELS_PER_METER, asphalt
 from rtseg.synthetic.view import CameraView
 from rtseg.synthetic.weather import Weather
 
@@ -23,7 +23,15 @@ _RING = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 
 def draw_ground(canvas: Canvas, view: CameraView, layout: Layout, weather: Weather, zebras: int) -> None:
-    """Paint the floor up to the horizon. `zebras`, 0 to 3, says in which of four pieces of the street crossings lie."""
+    """Draw the ground up to the horizon.
+
+    Args:
+        canvas: the canvas.
+        view: the camera.
+        layout: cross-section of the street.
+        weather: the colors.
+        zebras: 0 to 3; every fourth chunk of the street, from this one, has a zebra crossing.
+    """
     left, right = layout.curb_left, layout.curb_right
     r, g, b = weather.paving
     paving = (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT)
@@ -55,7 +63,7 @@ def draw_ground(canvas: Canvas, view: CameraView, layout: Layout, weather: Weath
 
 
 def _dashes(canvas: Canvas, view: CameraView, x: float, half_width: float, period: float, length: float) -> None:
-    """A broken white line along the street at `x`; all in meters."""
+    """Draw a dashed white line along the street at `x`. All lengths are in meters."""
     first = int((view.z + view.near - length) // period) + 1
     starts = [k * period - view.z for k in range(first, first + int(_MARKS_METERS / period))]
     strips = [view.flat(x - half_width, x + half_width, max(start, view.near), start + length) for start in starts]
@@ -63,13 +71,13 @@ def _dashes(canvas: Canvas, view: CameraView, x: float, half_width: float, perio
 
 
 def _strips(canvas: Canvas, quads: list[Points], color: Color, label: int, depths: Sequence[float]) -> None:
-    """Paint quadrilaterals of one color and class, each at its depth."""
+    """Fill quadrilaterals of one color and class, with a depth each."""
     ends = range(4, 4 * len(quads) + 1, 4)
     canvas.polygons(np.concatenate(quads), ends, np.array([color] * len(quads)), label, depths)
 
 
 def _roughen(canvas: Canvas, view: CameraView) -> None:
-    """Add the asphalt's grain, fixed to the street: finer near, smoother far, so that it does not shimmer."""
+    """Add the texture of the asphalt, fixed to the street. It is smoother at a distance, which prevents flicker."""
     height, width = canvas.pixels.shape[:2]
     rows = [int(np.clip(view.row(depth), 0, height)) for depth in (60.0, 22.0, 9.0, view.near)]
     far = canvas.pixels[min(int(view.horizon) + 2, rows[0]) : rows[0]]
@@ -77,19 +85,19 @@ def _roughen(canvas: Canvas, view: CameraView) -> None:
         cv2.add(far, (ASPHALT_LIFT, ASPHALT_LIFT, ASPHALT_LIFT, 0), dst=far)
     for tile, (top, bottom) in zip(reversed(asphalt()), itertools.pairwise(rows), strict=True):
         if bottom > top:
-            to_tile = view.to_ground(TILE_PIXELS_PER_METRE, top, TILE)
-            size, how = (width, bottom - top), cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            grain = cv2.warpPerspective(tile, to_tile, size, flags=how, borderMode=cv2.BORDER_WRAP)
+            to_tile = view.to_ground(TILE_PIXELS_PER_METER, top, TILE)
+            size, flags = (width, bottom - top), cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            grain = cv2.warpPerspective(tile, to_tile, size, flags=flags, borderMode=cv2.BORDER_WRAP)
             band = canvas.pixels[top:bottom]
             cv2.add(band, grain, dst=band)
 
 
-def draw_shadows(canvas: Canvas, view: CameraView, weather: Weather, things: Sequence[Item]) -> None:
-    """Darken the ground where the sun does not reach; the classes stay as they are."""
+def draw_shadows(canvas: Canvas, view: CameraView, weather: Weather, items: Sequence[Item]) -> None:
+    """Darken the ground in the shadows of objects. The classes do not change."""
     height, width = canvas.pixels.shape[:2]
     top = int(np.clip(view.row(_SHADOW_METERS), 0, height - 1))
     mask = np.zeros((height - top, width), dtype=np.uint8)
-    for item in things:
+    for item in items:
         outline = _shadow(view, weather, item)
         if outline is not None:
             cv2.fillConvexPoly(mask, fixed(outline - (0, top)), 255, cv2.LINE_8, 4)
@@ -98,7 +106,7 @@ def draw_shadows(canvas: Canvas, view: CameraView, weather: Weather, things: Seq
 
 
 def _shadow(view: CameraView, weather: Weather, item: Item) -> Points | None:
-    """The outline of a thing's shadow on the ground, pixels `[N, 2]`, if it has one."""
+    """Return the outline of an object's shadow on the ground, `[N, 2]` in pixels; None if it has no shadow."""
     near, far = item.z - view.z, item.z + item.length - view.z
     if far < view.near + 0.1 or near > _SHADOW_METERS:
         return None

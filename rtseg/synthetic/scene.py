@@ -1,4 +1,4 @@
-"""What stands and moves on the synthetic street, and where: meters along the street, the same for the same seed."""
+"""Static and moving objects of the synthetic street, with their positions in meters. Deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from rtseg.synthetic.canvas import Color
 
 CHUNK_METERS = 32.0
-"""The street is laid out in pieces of this length, each from the drive's seed and the piece's number."""
+"""Length of a chunk of the street. Each chunk is generated from the seed and the chunk's number."""
 
 CAR_COLORS: tuple[Color, ...] = (
     (172, 176, 180), (44, 46, 52), (150, 30, 34), (32, 58, 120), (226, 226, 222),
@@ -27,49 +27,49 @@ SKIN: tuple[Color, ...] = ((224, 184, 156), (198, 150, 118), (142, 98, 72), (98,
 
 @dataclass(frozen=True)
 class Item:
-    """One thing on the street."""
+    """An object on the street."""
 
     kind: str
     x: float
-    """Meters to the right of the camera's lane's middle; for things along the street, of their face to the road."""
+    """Distance to the right of the center of the camera's lane in meters; for long objects, of the face towards the road."""
     z: float
-    """Meters along the street, of the end nearer to its start."""
+    """Position of the near end along the street, in meters."""
     length: float = 0.0
-    """Meters along the street."""
+    """Length along the street, in meters."""
     height: float = 0.0
     variant: int = 0
-    """Which of the textures or colors."""
+    """Index that selects a texture or color."""
     phase: float = 0.0
-    """Where in its stride or turn of the pedals, in radians."""
+    """Phase of the walking or pedaling motion, in radians."""
     towards: bool = False
-    """Whether it faces the camera."""
+    """True if the object faces the camera."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The street's cross-section, meters to the right of the camera's lane's middle. Traffic keeps left, as in CamVid."""
+    """Cross-section of the street, in meters to the right of the center of the camera's lane. Left-hand traffic, as in CamVid."""
 
     left_parking: bool
     right_parking: bool
 
     @property
     def curb_left(self) -> float:
-        """Where the road ends on the left."""
+        """Position of the left curb."""
         return -5.9 if self.left_parking else -3.7
 
     @property
     def curb_right(self) -> float:
-        """Where the road ends on the right."""
+        """Position of the right curb."""
         return 8.0 if self.right_parking else 5.8
 
     def front(self, side: int) -> float:
-        """Where the pavement ends on a side, -1 left or 1 right, and the gardens and houses begin."""
+        """Return the position of the border between pavement and plots on a side, -1 left or 1 right."""
         return self.curb_left - 3.4 if side < 0 else self.curb_right + 3.4
 
 
 @functools.lru_cache(maxsize=256)
-def standing(seed: int, chunk: int, layout: Layout) -> tuple[Item, ...]:
-    """What stands still in the street's piece number `chunk`."""
+def static_items(seed: int, chunk: int, layout: Layout) -> tuple[Item, ...]:
+    """Return the static objects in a chunk of the street."""
     rng = np.random.default_rng((seed, 1, chunk + 1_000_000))
     start = chunk * CHUNK_METERS
     items: list[Item] = []
@@ -90,9 +90,9 @@ def _variant(rng: np.random.Generator) -> int:
 
 
 def _plot(rng: np.random.Generator, front: float, side: int, z: float, length: float) -> list[Item]:
-    """A piece of land behind the pavement: a house, a house behind a fence, or a garden of trees.
+    """Return the objects of a plot: a house, a house behind a fence, or a garden with trees.
 
-    What stands behind a fence is given the rest of the plot as its length: it is painted before whatever is nearer.
+    The length of an object behind a fence is the rest of the plot, so that it is drawn before nearer objects.
     """
     choice, variant = rng.random(), _variant(rng)
     if choice < 0.5:
@@ -115,7 +115,7 @@ def _plot(rng: np.random.Generator, front: float, side: int, z: float, length: f
 
 
 def _curbside(rng: np.random.Generator, layout: Layout, side: int, start: float) -> list[Item]:
-    """Lamp, signs and a tree at the pavement's edge, cars parked along it."""
+    """Return the lamp, signs, tree and parked cars at a curb."""
     left = side < 0
     curb = layout.curb_left if left else layout.curb_right
     items = [Item("lamp", curb + side * 0.5, start + (6.0 if left else 22.0), height=7.0)]
@@ -136,38 +136,42 @@ def _curbside(rng: np.random.Generator, layout: Layout, side: int, start: float)
 
 @dataclass(frozen=True)
 class Stream:
-    """Things that move along the street one behind the other, without end."""
+    """Endless sequence of objects that move along the street."""
 
     number: int
     kind: str
     x: float
     spread: float
     speed: float
-    """Meters a second along the street; negative comes towards the camera."""
+    """Speed along the street in meters per second; negative is towards the camera."""
     spacing: float
 
     def between(self, seed: int, near: float, far: float, seconds: float) -> Iterator[Item]:
-        """Those that are between two places of the street at a time."""
+        """Yield the objects between two positions of the street at a time."""
         moved = self.speed * seconds
-        stride = 3.8 if self.kind == "pedestrian" else 1.2  # radians a meter
+        stride = 3.8 if self.kind == "pedestrian" else 1.2  # radians per meter
         for k in range(int((near - moved) // self.spacing) - 1, int((far - moved) // self.spacing) + 1):
-            place, across, phase, variant = _member(seed, self.number, k)
-            z = (k + 0.6 * place) * self.spacing + moved
+            position, lateral, phase, variant = _member(seed, self.number, k)
+            z = (k + 0.6 * position) * self.spacing + moved
             if near <= z <= far:
-                x, length = self.x + self.spread * across, 4.2 if self.kind == "car" else 0.3
-                turned = stride * abs(moved) + math.tau * phase
-                yield Item(self.kind, x, z, length, variant=variant, phase=turned, towards=self.speed < 0)
+                x, length = self.x + self.spread * lateral, 4.2 if self.kind == "car" else 0.3
+                motion_phase = stride * abs(moved) + math.tau * phase
+                yield Item(self.kind, x, z, length, variant=variant, phase=motion_phase, towards=self.speed < 0)
 
 
 @functools.lru_cache(maxsize=4096)
 def _member(seed: int, stream: int, k: int) -> tuple[float, float, float, int]:
-    """What sets the `k`th of a stream apart: its place in its slot, 0 to 1; across, -1 to 1; phase, 0 to 1; variant."""
+    """Return the random properties of object `k` of a stream.
+
+    Returns:
+        Longitudinal position, 0 to 1; lateral position, -1 to 1; phase, 0 to 1; variant.
+    """
     rng = np.random.default_rng((seed, 2, stream, k + 1_000_000))
     return float(rng.random()), float(rng.uniform(-1, 1)), float(rng.random()), int(rng.integers(1 << 16))
 
 
-def streams(layout: Layout, rng: np.random.Generator) -> list[Stream]:
-    """The traffic of one drive: oncoming cars, cyclists both ways, and people walking both ways on both pavements."""
+def traffic_streams(layout: Layout, rng: np.random.Generator) -> list[Stream]:
+    """Return the traffic of the street: oncoming cars, and cyclists and pedestrians in both directions."""
     left, right = layout.curb_left - 1.9, layout.curb_right + 1.9
     return [
         Stream(0, "car", 3.5, 0.12, -9.0, float(rng.uniform(26, 45))),

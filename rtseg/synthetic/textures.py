@@ -1,4 +1,4 @@
-"""How the surfaces of the synthetic street look: textures made from a seed, each when it is first seen."""
+"""Textures of the synthetic street, generated from a seed on first use."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import numpy.typing as npt
 from rtseg.synthetic.canvas import Color, Image, Texture, scaled
 
 Noise = npt.NDArray[np.float32]
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 TILE = 1024
-"""Pixels along the side of an asphalt tile."""
+"""Side length of an asphalt tile in pixels."""
 
-TILE_PIXELS_PER_METRE = 144.0
+TILE_PIXELS_PER_METER = 144.0
 
 ASPHALT_LIFT = 24
-"""The asphalt tiles' mean: the ground is painted darker by this much, and a tile added."""
+"""Mean of the asphalt tiles. The ground is drawn darker by this value before a tile is added."""
 
 _FLOORS = (2, 3, 3, 4, 2, 3, 5, 4)
 _WALLS: tuple[Color, ...] = (
     (150, 84, 66), (172, 112, 84), (196, 172, 134), (210, 200, 180), (168, 150, 122), (226, 214, 190),
     (140, 132, 126), (186, 150, 120), (128, 92, 80), (206, 180, 168), (176, 190, 196), (222, 206, 160),
 )  # fmt: skip
-_PAINTS: tuple[Color, ...] = (
+_ACCENTS: tuple[Color, ...] = (
     (40, 70, 110), (120, 30, 36), (30, 84, 60), (40, 40, 44), (190, 150, 50), (70, 110, 130), (110, 60, 100),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Facade:
-    """A house's front, its wall's color and its number of floors."""
+    """Front of a house, with the color of its wall and the number of floors."""
 
     texture: Texture
     wall: Color
@@ -44,40 +44,47 @@ class Facade:
 
 
 class Materials:
-    """The textures of one drive. Each has a seed of its own, so that it is the same whichever is asked for first."""
+    """Textures of one street. Each texture has its own seed, so that it does not depend on the order of access."""
 
     def __init__(self, seed: int, lights: dict[int, float], tree_light: float, sun: float) -> None:
-        """Take the light on what stands left (-1) and right (1) of the street, on trees, and the sun's side of the picture."""
+        """Create an empty set of textures.
+
+        Args:
+            seed: random seed.
+            lights: brightness of the objects on the left (-1) and right (1) side of the street.
+            tree_light: brightness of trees.
+            sun: side of the image with the sun, -1 left or 1 right.
+        """
         self._seed, self._lights, self._tree_light, self._sun = seed, lights, tree_light, sun
-        self._made: dict[tuple[str, int, int], object] = {}
+        self._cache: dict[tuple[str, int, int], object] = {}
 
     def facade(self, side: int, variant: int) -> Facade:
-        """One of eight house fronts."""
+        """Return one of eight facades."""
         return self._get("facade", side, variant % 8, lambda rng, k: make_facade(rng, self._lights[side], _FLOORS[k]))
 
     def hedge(self, side: int, variant: int) -> Texture:
-        """One of three hedges."""
+        """Return one of three hedges."""
         return self._get("hedge", side, variant % 3, lambda rng, _: make_hedge(rng, self._lights[side]))
 
     def fence(self, side: int, variant: int) -> Texture:
-        """One of four fences."""
+        """Return one of four fences."""
         return self._get("fence", side, variant % 4, lambda rng, _: make_fence(rng, self._lights[side]))
 
     def tree(self, variant: int) -> Texture:
-        """One of six trees."""
+        """Return one of six trees."""
         return self._get("tree", 0, variant % 6, lambda rng, _: make_tree(rng, self._tree_light, self._sun))
 
-    def _get(self, kind: str, side: int, k: int, make: Callable[[np.random.Generator, int], Made]) -> Made:
+    def _get(self, kind: str, side: int, k: int, make: Callable[[np.random.Generator, int], T]) -> T:
         key = (kind, side, k)
-        if key not in self._made:
+        if key not in self._cache:
             number = ("facade", "hedge", "fence", "tree").index(kind)
-            self._made[key] = make(np.random.default_rng((self._seed, 3, number, side + 1, k)), k)
-        return self._made[key]  # type: ignore[return-value]
+            self._cache[key] = make(np.random.default_rng((self._seed, 3, number, side + 1, k)), k)
+        return self._cache[key]  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=16)
 def _noise_field(side: int, sigma: float) -> Noise:
-    """Noise `[side, side]` blurred by a Gaussian of `sigma` pixels, mean 0, deviation 1, which repeats without a seam."""
+    """Return seamless noise, `[side, side]`, mean 0, standard deviation 1, blurred by a Gaussian of `sigma` pixels."""
     noise = np.random.default_rng(0).standard_normal((side, side), dtype=np.float32)
     if sigma:
         pad = int(np.ceil(4 * sigma))
@@ -86,14 +93,14 @@ def _noise_field(side: int, sigma: float) -> Noise:
 
 
 def _noise(rng: np.random.Generator, width: int, height: int, sigma: float) -> Noise:
-    """A piece of a noise field, `[height, width]`, both at most `TILE`."""
+    """Return a random section of a noise field, `[height, width]`, both at most `TILE`."""
     top, left = int(rng.integers(TILE - height + 1)), int(rng.integers(TILE - width + 1))
     return _noise_field(TILE, sigma)[top : top + height, left : left + width]
 
 
 @functools.lru_cache(maxsize=1)
 def asphalt() -> tuple[Image, Image, Image]:
-    """The ground's roughness, to be added: tiles uint8 `[TILE, TILE, 4]` that repeat without a seam, ever smoother."""
+    """Return three seamless tiles to be added to the ground, uint8 `[TILE, TILE, 4]`, each smoother than the one before."""
     patches = np.pad(_noise_field(TILE // 4, 7.0), 4, mode="wrap")
     patches = cv2.resize(patches, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)[16:-16, 16:-16]
     grain = np.asarray(4.5 * _noise_field(TILE, 1.6) + 3.0 * patches, dtype=np.float32)
@@ -108,7 +115,7 @@ def asphalt() -> tuple[Image, Image, Image]:
 
 
 def clouds(rng: np.random.Generator, width: int, height: int, octaves: int = 5) -> Noise:
-    """Smooth noise, float32 `[height, width]`, 0 to 1: random grids of ever finer mesh, summed."""
+    """Return smooth noise, float32 `[height, width]`, 0 to 1: a sum of random grids of increasing resolution."""
     total = np.zeros((height, width), dtype=np.float32)
     weight_sum = 0.0
     for octave in range(octaves):
@@ -127,7 +134,7 @@ def _texture(rgb: Noise, alpha: Image | None = None, ragged: bool = False) -> Te
 
 
 def make_facade(rng: np.random.Generator, light: float, floors: int) -> Facade:
-    """A house front with windows, a door or a shop. `light` is how much sun the side gets."""
+    """Return a facade with windows and a door or a shop. `light` is the brightness of its side of the street."""
     size = 320
     wall = scaled(_WALLS[rng.integers(len(_WALLS))], float(rng.uniform(0.85, 1.08)) * light)
     image = np.empty((size, size, 3), dtype=np.float32)
@@ -152,7 +159,7 @@ def make_facade(rng: np.random.Generator, light: float, floors: int) -> Facade:
             x = pitch * (column + 0.5 - wide / 2)
             door = floor == 0 and column == columns // 2
             glass = (
-                scaled(_PAINTS[rng.integers(len(_PAINTS))], light)
+                scaled(_ACCENTS[rng.integers(len(_ACCENTS))], light)
                 if door
                 else scaled((62, 76, 92), light * rng.uniform(0.6, 1.7))
             )
@@ -174,10 +181,10 @@ def _pane(image: Noise, left: float, top: float, right: float, bottom: float, co
 
 def _shop(image: Noise, rng: np.random.Generator, top: float, story: float, light: float) -> None:
     size = image.shape[1]
-    paint = scaled(_PAINTS[rng.integers(len(_PAINTS))], light * rng.uniform(0.9, 1.5))
-    _pane(image, 0, top + story * 0.08, size, size, scaled(paint, 0.8))
-    _pane(image, 0, top + story * 0.08, size, top + story * 0.3, paint)
-    for start in np.arange(0.3, 0.7, 0.06):  # the shop's name, as a row of bright blocks
+    accent = scaled(_ACCENTS[rng.integers(len(_ACCENTS))], light * rng.uniform(0.9, 1.5))
+    _pane(image, 0, top + story * 0.08, size, size, scaled(accent, 0.8))
+    _pane(image, 0, top + story * 0.08, size, top + story * 0.3, accent)
+    for start in np.arange(0.3, 0.7, 0.06):  # shop sign: a row of bright blocks
         _pane(
             image,
             size * start,
@@ -205,14 +212,14 @@ def _shop(image: Noise, rng: np.random.Generator, top: float, story: float, ligh
             top + story * 0.88,
             scaled((120, 108, 84), light * rng.uniform(0.5, 1.2)),
         )
-    if rng.random() < 0.6:  # an awning in stripes
+    if rng.random() < 0.6:  # striped awning
         for stripe in range(16):
-            color = scaled((236, 232, 220), light) if stripe % 2 else paint
+            color = scaled((236, 232, 220), light) if stripe % 2 else accent
             _pane(image, size * stripe / 16, top + story * 0.3, size * (stripe + 1) / 16, top + story * 0.44, color)
 
 
 def make_hedge(rng: np.random.Generator, light: float) -> Texture:
-    """A hedge: leaves all over, lighter above."""
+    """Return a hedge: leaves that are lighter at the top."""
     width, height = 512, 256
     green = np.array((rng.uniform(52, 84), rng.uniform(88, 116), rng.uniform(34, 52)), dtype=np.float32) * light
     leaves = 0.75 * _noise(rng, width, height, 2.6) + 0.5 * _noise(rng, width, height, 7.0)
@@ -221,7 +228,7 @@ def make_hedge(rng: np.random.Generator, light: float) -> Texture:
 
 
 def make_tree(rng: np.random.Generator, light: float, sun: float) -> Texture:
-    """A tree on a trunk, 0.8 as wide as high. `sun` is -1 for light from the left, 1 from the right."""
+    """Return a tree, 0.8 times as wide as high. `sun` is -1 for light from the left, 1 from the right."""
     width, height = 480, 600
     middle, crown_y = width / 2, 0.36 * height
     trunk = np.zeros((height, width), dtype=np.uint8)
@@ -239,7 +246,7 @@ def make_tree(rng: np.random.Generator, light: float, sun: float) -> Texture:
     edge = _noise(rng, width, height, 4.6)
     inside = cv2.GaussianBlur(crown, (0, 0), 7.5).astype(np.float32)
     crown = np.where((inside > 20) & (inside + 34 * edge > 120), 255, 0).astype(np.uint8)
-    crown = np.asarray(cv2.medianBlur(crown, 5), dtype=np.uint8)  # no leaf floats apart from the crown
+    crown = np.asarray(cv2.medianBlur(crown, 5), dtype=np.uint8)  # remove leaves that are detached from the crown
     crown[int(0.78 * height) :] = 0
     leaves = 0.75 * _noise(rng, width, height, 2.4) + 0.5 * _noise(rng, width, height, 6.0)
     hues = ((66, 104, 40), (84, 110, 44), (52, 92, 48), (128, 104, 44), (96, 120, 60))
@@ -251,7 +258,7 @@ def make_tree(rng: np.random.Generator, light: float, sun: float) -> Texture:
 
 
 def make_fence(rng: np.random.Generator, light: float) -> Texture:
-    """A fence of upright boards, or dark railings before a hedge."""
+    """Return a fence of upright boards, or dark railings in front of a hedge."""
     width, height, pitch = 256, 64, 16
     boards = rng.random() < 0.6
     wood: Color = ((150, 112, 76), (118, 88, 64), (176, 168, 152), (96, 112, 96))[rng.integers(4)]

@@ -1,4 +1,4 @@
-"""Write a synthetic street to a video file."""
+"""Encoding of a synthetic video to a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from rtseg.synthetic import SyntheticDrive
 
 
 def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool = False) -> None:
-    """Encodes a drive as H.264 in near-lossless quality, BT.709 limited range, tagged so.
+    """Encode a synthetic video as near-lossless H.264, tagged as BT.709 limited range.
+
+    Args:
+        drive: the video.
+        path: the file.
+        fps: frames per second.
+        quiet: display no progress.
 
     Raises:
         SinkError: the file can't be written.
@@ -39,4 +45,4 @@ def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool 
                 progress.advance()
             container.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
-        raise SinkError(f"the synthetic drive can't be encoded to '{path}': {error.strerror}") from error
+        raise SinkError(f"the synthetic video can't be encoded to '{path}': {error.strerror}") from error

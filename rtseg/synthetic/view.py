@@ -1,4 +1,4 @@
-"""The synthetic drive's camera: from meters on the street to pixels."""
+"""Camera of the synthetic video: projection from meters on the street to pixels."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy.typing as npt
 Points = npt.NDArray[np.float64]
 
 CAMERA_HEIGHT = 1.45
-"""Meters above the road."""
+"""Height of the camera above the road, in meters."""
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """A pinhole camera that looks along the street: x to the right, y up, z ahead of it, in meters."""
+    """Pinhole camera along the street. Coordinates in meters: x to the right, y up, z forward."""
 
     focal: float
     center: float
-    """The vanishing point's column."""
+    """Column of the vanishing point."""
     horizon: float
-    """The vanishing point's row."""
+    """Row of the vanishing point."""
     x: float
     z: float
-    """Meters driven."""
+    """Position along the street, in meters."""
     mirror: float
     """-1 swaps left and right, for traffic on the other side."""
     near: float = 1.2
-    """Nothing nearer than this many meters is drawn."""
+    """Minimum drawing distance, in meters."""
 
     @classmethod
     def at(cls, width: int, height: int, seconds: float, speed: float, mirror: float) -> CameraView:
-        """Where the camera is after some seconds: it drives on evenly, swaying a little."""
+        """Return the camera at a time: it moves at constant speed with a slight sway."""
         focal = float(np.sqrt(width * height))
         yaw = 0.016 * np.sin(0.5 * seconds) + 0.004 * np.sin(1.7 * seconds)
         pitch = 0.003 * np.sin(2.9 * seconds) + 0.0015 * np.sin(7.1 * seconds)
@@ -41,7 +41,7 @@ class CameraView:
         return cls(focal, center, horizon, 0.25 * float(np.sin(0.4 * seconds)), speed * seconds, mirror)
 
     def project(self, x: Points | float, y: Points | float, z: Points) -> Points:
-        """Pixels `[N, 2]` of points; `z` is meters ahead of the camera."""
+        """Project points to pixels, `[N, 2]`; `z` is the distance ahead of the camera."""
         scale = self.focal / z
         pixels = np.empty((len(z), 2))
         pixels[:, 0] = self.center + self.mirror * (x - self.x) * scale
@@ -49,31 +49,31 @@ class CameraView:
         return pixels
 
     def row(self, z: float) -> float:
-        """The row of the ground at `z` meters ahead."""
+        """Return the row of the ground at a distance of `z` meters."""
         return self.horizon + CAMERA_HEIGHT * self.focal / z
 
     def flat(self, x0: float, x1: float, z0: float, z1: float, y: float = 0.0) -> Points:
-        """A level rectangle."""
+        """Return the projection of a horizontal rectangle."""
         return self.project(np.array([x0, x1, x1, x0]), y, np.array([z0, z0, z1, z1]))
 
     def wall(self, x: float, z0: float, z1: float, height: float) -> Points:
-        """An upright rectangle along the street, from its top at `z0` round to its bottom at `z0`."""
+        """Return the projection of a vertical rectangle along the street: top `z0`, top `z1`, bottom `z1`, bottom `z0`."""
         return self.project(x, np.array([height, height, 0.0, 0.0]), np.array([z0, z1, z1, z0]))
 
     def upright(self, x: float, z: float, width: float, height: float) -> Points:
-        """An upright rectangle across the street, facing the camera, standing on the ground."""
+        """Return the projection of a vertical rectangle on the ground that faces the camera."""
         half = width / 2 * self.mirror
         return self.project(
             np.array([x - half, x + half, x + half, x - half]), np.array([height, height, 0.0, 0.0]), np.full(4, z)
         )
 
     def to_ground(self, per_meter: float, top: int, period: int) -> npt.NDArray[np.float64]:
-        """The 3x3 transform from pixels below row `top` to a texture of the ground.
+        """Return the 3x3 transform from pixels below row `top` to a texture of the ground.
 
         Args:
-            per_meter: the texture's pixels a meter.
-            top: the row that becomes 0.
-            period: after how many pixels the texture repeats.
+            per_meter: resolution of the texture in pixels per meter.
+            top: row that becomes row 0.
+            period: period of the texture in pixels.
         """
         # z = h f / (row - horizon); x = camera + mirror (column - center) z / f
         h = CAMERA_HEIGHT

@@ -1,4 +1,4 @@
-"""The synthetic drive's light: sun, haze, sky, and the colors of a camera's film, all from the seed."""
+"""Light of the synthetic video: sun, haze, sky, and the tint and noise of the camera, all from the seed."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rtseg.synthetic.canvas import SKY, Color, Haze, Image
 from rtseg.synthetic.textures import clouds
 
 _NOISE_TILE = 509
-"""Pixels along the side of the sensor's noise, which repeats."""
+"""Side length of the sensor noise tile in pixels. The tile is repeated."""
 
 
 @dataclass(frozen=True)
 class Weather:
-    """Between gray (0) and `clear` (1), with the sun on one side of the street."""
+    """Weather between overcast (`clear` = 0) and sunny (`clear` = 1), with the sun on one side of the street."""
 
     clear: float
     sun: float
-    """The side of the street that the sun is behind: -1 left, 1 right."""
+    """Side of the street with the sun: -1 left, 1 right."""
     haze: Haze
     asphalt: Color
     paving: Color
     gain: float
-    """How much light the camera lets in."""
+    """Exposure factor of the camera."""
     tint: tuple[float, float, float]
-    """What its film adds to red, green and blue."""
+    """Offset of red, green and blue."""
     grain: float
-    """Standard deviation of the sensor's noise."""
+    """Standard deviation of the sensor noise."""
 
     @classmethod
-    def of(cls, rng: np.random.Generator) -> Weather:
-        """Draw a weather."""
+    def random(cls, rng: np.random.Generator) -> Weather:
+        """Return random weather."""
         clear, sun = float(rng.random()), float(rng.choice((-1.0, 1.0)))
         haze = Haze(_blend((206, 212, 216), (196, 214, 232), clear), 110.0 + 220.0 * clear)
         tarmac, stone = float(rng.uniform(-14, 16)), float(rng.uniform(-20, 20))
@@ -46,16 +46,16 @@ class Weather:
 
     @property
     def shadow(self) -> tuple[float, float, float, float]:
-        """What a shadow leaves of red, green, blue and, whole, the class."""
+        """Factors of a shadow for red, green, blue and the class; the class is kept (1)."""
         left = 0.8 - 0.28 * self.clear
         return (left, left + 0.02 * self.clear, left + 0.04 * self.clear, 1.0)
 
     def light(self, side: int) -> float:
-        """How bright upright things on a side of the street are; those on the sun's side show their shaded faces."""
+        """Return the brightness of vertical objects on a side of the street. On the side of the sun, they are in shade."""
         return 0.95 + 0.17 * self.clear * (-1 if side == self.sun else 1)
 
     def sky(self, rng: np.random.Generator, width: int, height: int) -> Image:
-        """The sky down to the horizon, uint8 `[height, width, 4]` with its class, hazier towards its foot."""
+        """Return the sky with its class, uint8 `[height, width, 4]`, with increasing haze towards the horizon."""
         rows, columns = max(height // 3, 8), max(width // 3, 8)
         down = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
         zenith = np.array(_blend((196, 204, 212), (96, 150, 214), self.clear), dtype=np.float32)
@@ -68,7 +68,7 @@ class Weather:
         return pixels
 
     def sensor(self, rng: np.random.Generator, width: int, height: int) -> Image:
-        """Noise around 128 plus the film's tint, uint8 `[height, width, 3]`."""
+        """Return sensor noise plus tint around 128, uint8 `[height, width, 3]`."""
         noise = rng.standard_normal((_NOISE_TILE, _NOISE_TILE, 3), dtype=np.float32) * self.grain + np.array(self.tint)
         tile = np.clip(np.rint(128 + noise), 0, 255).astype(np.uint8)
         repeats = (height // _NOISE_TILE + 1, width // _NOISE_TILE + 1, 1)
