@@ -24,7 +24,7 @@ _FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
-_LARGEST_BODY = 4096
+_MAX_BODY_BYTES = 4096
 _REPEAT_SECONDS = 5.0
 _ALIVE_SECONDS = 3.0
 _SEND_BUFFER = 1 << 17
@@ -42,7 +42,7 @@ _HEADERS = {
 
 
 class WebPage(Protocol):
-    """The state that requests read and change."""
+    """State that requests read and change."""
 
     controls: Controls
     metrics: LiveMetrics
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Change the display settings or request a snapshot."""
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _LARGEST_BODY:
+        if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
             self._refuse(413, "the request is too large")
             return
         body = self.rfile.read(int(length))

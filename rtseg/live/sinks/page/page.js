@@ -45,10 +45,10 @@ function showMetrics(stats) {
   showClasses(now.classes ?? {});
   const disconnects = stats.disconnects ?? {};
   const disconnected = (stats.items ?? []).filter((item) => item.disconnects?.connected === false).map((item) => item.camera);
-  if (disconnects.connected === false) showState("lost", "camera disconnected, reconnecting");
+  if (disconnects.connected === false) showState("error", "camera disconnected, reconnecting");
   else if (settings.paused) showState("paused", "paused");
   else if (!("now" in stats)) showState("waiting", "waiting for the first metrics");
-  else if (disconnected.length) showState("lost", `live, ${disconnected.join(" and ")} disconnected`);
+  else if (disconnected.length) showState("error", `live, ${disconnected.join(" and ")} disconnected`);
   else showState("live", disconnects.count ? `live, ${disconnects.count} disconnect${disconnects.count > 1 ? "s" : ""} so far` : "live");
 }
 
@@ -109,7 +109,7 @@ function showSettings(latest) {
 }
 
 async function change(changes) {
-  try { showSettings(await request("controls", changes)); } catch { showState("lost", "no response from rtseg"); }
+  try { showSettings(await request("controls", changes)); } catch { showState("error", "no response from rtseg"); }
 }
 
 function startStream() {
@@ -124,7 +124,7 @@ async function poll() {
     showMetrics(stats);
   } catch {
     failures += 1;
-    showState("lost", "no response from rtseg");
+    showState("error", "no response from rtseg");
     $("hint").textContent = "rtseg has ended or is not reachable";
     $("hint").hidden = failures < 3;
   }
