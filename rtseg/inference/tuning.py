@@ -45,8 +45,8 @@ def save_tuned_streams(model: str, streams: int) -> Path:
     Raises:
         SinkError: the file can't be written.
     """
-    known = _load()
-    tuning = Tuning(cpu_name(), usable_cores(), {**(known.streams if known else {}), model: streams})
+    stored = _load()
+    tuning = Tuning(cpu_name(), usable_cores(), {**(stored.streams if stored else {}), model: streams})
     write_json(asdict(tuning), str(tuning_file()))
     return tuning_file()
 

@@ -200,12 +200,12 @@ def test_every_version_builds_strongly_typed_and_runs(jetson: Jetson, model: Pat
     built = build(model, target="tensorrt", out=tmp_path / "engines")
     short = ".".join(jetson.trt.__version__.split(".")[:2])
     assert built.path.name.endswith(f"-64x48-fp16-sm87-trt{short}.engine")
-    proof = built.sidecar.verification
-    assert proof["precision"]["fp16_share"] == 1.0
-    assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 0}
-    assert proof["agreement"]["pixels"] == 1.0
-    assert proof["agreement"]["ran"] == "the built file by tensorrt on Orin, compute capability 8.7 in fp16"
-    assert set(proof["latency_ms"]) == {"precision", "h2d", "compute", "d2h", "total", "runs", "per_second"}
+    verification = built.sidecar.verification
+    assert verification["precision"]["fp16_share"] == 1.0
+    assert verification["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 0}
+    assert verification["agreement"]["pixels"] == 1.0
+    assert verification["agreement"]["ran"] == "the built file by tensorrt on Orin, compute capability 8.7 in fp16"
+    assert set(verification["latency_ms"]) == {"precision", "h2d", "compute", "d2h", "total", "runs", "per_second"}
     assert built.notes == ("a warning of two lines",)
     assert not jetson.cudart.alive, "the verification freed all memory"
     assert build_settings(built.path)["profiling_verbosity"] == "DETAILED"
@@ -215,9 +215,9 @@ def test_every_version_builds_int8_from_q_dq_nodes(jetson: Jetson, model: Path, 
     calibration_images(tmp_path / "images")
     built = build(model, target="tensorrt", precision="int8", calibrate=tmp_path / "images", out=tmp_path / "engines")
     assert "-64x48-int8-sm87-trt" in built.path.name
-    proof = built.sidecar.verification
-    assert (proof["precision"]["int8_share"], proof["precision"]["int8_layers"]) == (1.0, 2)
-    assert proof["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 1}
+    verification = built.sidecar.verification
+    assert (verification["precision"]["int8_share"], verification["precision"]["int8_layers"]) == (1.0, 2)
+    assert verification["engine_layers"] == {"fp16": 1, "fp32": 0, "int8": 1}
 
 
 def test_every_option_reaches_tensorrt(jetson: Jetson, model: Path, tmp_path: Path) -> None:
@@ -578,11 +578,11 @@ def test_cuda_bindings_accept_the_arguments() -> None:
 @pytest.mark.gpu
 def test_real_gpu_builds_verifies_and_measures(on_gpu: str, model: Path, tmp_path: Path) -> None:
     built = build(model, target=on_gpu, size=(480, 360), out=tmp_path)
-    proof = built.sidecar.verification
-    assert proof["agreement"]["ran"].startswith("the built file on ")
-    assert proof["agreement"]["pixels"] >= 0.999
-    assert proof["engine_layers"]["fp16"] > 0
-    assert 0 < proof["latency_ms"]["compute"]["p50"] <= proof["latency_ms"]["compute"]["p99"]
+    verification = built.sidecar.verification
+    assert verification["agreement"]["ran"].startswith("the built file on ")
+    assert verification["agreement"]["pixels"] >= 0.999
+    assert verification["engine_layers"]["fp16"] > 0
+    assert 0 < verification["latency_ms"]["compute"]["p50"] <= verification["latency_ms"]["compute"]["p99"]
 
 
 @pytest.mark.gpu
