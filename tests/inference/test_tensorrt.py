@@ -138,7 +138,7 @@ def test_rtx_builds_fp32_and_converts_fp32_to_fp16(tmp_path: Path) -> None:
 
 
 @needs_rtx
-@pytest.mark.parametrize("variant", [{"layout": "nhwc"}, {"answer": "map"}, {"answer": "probabilities", "reduce": 2}])
+@pytest.mark.parametrize("variant", [{"layout": "nhwc"}, {"output_kind": "map"}, {"output_kind": "probabilities", "reduce": 2}])
 def test_rtx_builds_foreign_onnx(variant: dict[str, Any], tmp_path: Path) -> None:
     foreign = foreign_model(tmp_path / "theirs.onnx", **variant)
     built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preprocessing=PLAIN, verify=False)

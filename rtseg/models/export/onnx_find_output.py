@@ -1,4 +1,4 @@
-"""Selection of the segmentation output of a foreign ONNX network: detected in the graph, or source by the user."""
+"""Selection of the segmentation output of a foreign ONNX network: detected in the graph, or given by the user."""
 
 from __future__ import annotations
 
