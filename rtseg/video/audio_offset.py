@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
-from rtseg.io.inputs.file_clock import GAP_SECONDS
 from rtseg.io.inputs.safe_open import open_input
+from rtseg.io.inputs.stream_state import GAP_SECONDS
 from rtseg.io.inputs.timestamps import fraction
 
 CELL_SECONDS = 0.004

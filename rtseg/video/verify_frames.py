@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rtseg.io.inputs.file_clock import GAP_SECONDS, LONGEST_GAP_SECONDS
+from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import Span
 from rtseg.video.container_reader import NO_TIME, ContainerPackets
 from rtseg.video.frame_times import decoded_times
