@@ -47,7 +47,7 @@ in_root /opt/rtseg/bin/rtseg build nano --target onnx --size 96x64 -o /root/nano
 
 step "decode, color, encode and compare, with thresholds in the model's place"
 in_root /opt/rtseg/bin/python - <<'PY'
-from rtseg.cli.demo_run import write_drive
+from rtseg.synthetic.video_file import write_video
 from rtseg.video.verify import Recorder, compare
 from rtseg.render.overlay import Overlay
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
@@ -57,7 +57,7 @@ from rtseg.io.inputs import open_source
 from rtseg.core.stats import Stats
 from rtseg.synthetic import SyntheticDrive
 
-write_drive(SyntheticDrive(160, 96, frames=10), "/root/drive.mp4", quiet=True)
+write_video(SyntheticDrive(160, 96, frames=10), "/root/drive.mp4", quiet=True)
 source = open_source("/root/drive.mp4")
 sink, recorder = VideoSink("/root/out.mp4", source.info, size=(160, 96)), Recorder(source.info)
 overlay = Overlay(load_palette("street", CAMVID_CLASSES))

@@ -47,9 +47,9 @@ fi
 
 step "rtseg video"
 in_root /opt/rtseg/bin/python - <<'PY'
-from rtseg.cli.demo_run import write_drive
+from rtseg.synthetic.video_file import write_video
 from rtseg.synthetic import SyntheticDrive
-write_drive(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4", quiet=True)
+write_video(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4", quiet=True)
 PY
 in_root /opt/rtseg/bin/rtseg video /root/drive.mp4 -o /root/out.mp4 --size 160x128
 

@@ -57,7 +57,7 @@ def on_gpu(request: pytest.FixtureRequest) -> str:
     from rtseg.gpu.devices import find_gpus
 
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}[request.param]
-    reason = None if find_gpus() else "no NVIDIA GPU answers here"
+    reason = None if find_gpus() else "no NVIDIA GPU was detected here"
     if reason is None and not any(importlib.util.find_spec(module) for module in modules):
         if request.param == "tensorrt":
             pytest.skip("tensorrt is not installed")  # a GPU may be promised without it

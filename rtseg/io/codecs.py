@@ -1,7 +1,7 @@
-"""Which decoder and which encoder do the work: in software, on an NVIDIA card, or through GStreamer, as on a Jetson.
+"""Choice of decoder and encoder: software, an NVIDIA GPU, or GStreamer (Jetson).
 
-What a machine has is tried, with one picture, and not guessed: a driver may be missing, and some cards have no encoder.
-Software is what runs unless something else is asked for.
+Hardware codecs are tried with one frame before they are used: a driver may be missing, and some GPUs have no encoder.
+The default is software.
 """
 
 from __future__ import annotations
@@ -23,84 +23,84 @@ from rtseg.gpu.devices import find_gpus
 from rtseg.io.gstreamer.process import INSTALL, has_element
 
 DECODERS = get_args(Decoder)
-"""What `--decoder` takes."""
+"""Values of `--decoder`."""
 
 ENCODERS = get_args(Encoder)
-"""What `--encoder` takes."""
+"""Values of `--encoder`."""
 
 _NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc", "av1": "av1_nvenc"}
 _FAMILY = {"libx264": "h264", "x264": "h264", "h265": "hevc", "libx265": "hevc", "x265": "hevc", "libsvtav1": "av1"}
 _SIDE = 256
-"""Of the picture that is tried: above the smallest that NVIDIA's engines take."""
+"""Width and height of the test frame, pixels: above the minimum of NVDEC and NVENC."""
 
 Refusal = Callable[[], str | None]
-"""Says why something does not work here; None: it works."""
+"""Returns why something does not work; None: it works."""
 
 
 def choose_decoder(
-    wanted: str,
+    requested: str,
     *,
     with_audio: bool = False,
     why_no_nvdec: Refusal | None = None,
     has: Callable[[str], bool] = has_element,
 ) -> str:
-    """What decodes: `software`, `gstreamer`, `nvdec`, or `auto` where the card decodes what it can and FFmpeg the rest.
+    """Return the decoder: `software`, `gstreamer`, `nvdec`, or `auto` (NVDEC where it supports the stream, else FFmpeg).
 
     Args:
-        wanted: one of `DECODERS`; `auto` takes the card's decoder, else a Jetson's, else software.
-        with_audio: the sound is wanted too: `auto` leaves out GStreamer, which gives the pictures alone.
-        why_no_nvdec: tells why the card can't; None: it is tried.
-        has: tells whether GStreamer has an element.
+        requested: one of `DECODERS`; `auto` selects NVDEC, else a Jetson's decoder, else software.
+        with_audio: audio is needed: `auto` skips GStreamer, which reads video only.
+        why_no_nvdec: returns why NVDEC does not work; None: try it.
+        has: returns True if GStreamer has an element.
 
     Raises:
-        OptionError: no such choice.
-        SourceError: what was named is not there.
+        OptionError: not one of `DECODERS`.
+        SourceError: the decoder that was named is not available.
     """
     refusal = why_no_nvdec or try_nvdec
-    match wanted:
+    match requested:
         case "software":
-            return wanted
+            return requested
         case "nvdec":
             why = refusal()
             if why is not None:
-                raise SourceError(f"--decoder nvdec: this machine has no NVIDIA decoder that works ({why}); try auto")
-            return wanted
+                raise SourceError(f"--decoder nvdec: NVDEC does not work on this machine ({why}); try auto")
+            return requested
         case "gstreamer":
             if not has("parsebin"):
-                raise SourceError(f"--decoder gstreamer: GStreamer is not installed here: `{INSTALL}`")
-            return wanted
+                raise SourceError(f"--decoder gstreamer: GStreamer is not installed: `{INSTALL}`")
+            return requested
         case "auto":
             if refusal() is None:
-                return wanted
+                return requested
             return "gstreamer" if has("nvv4l2decoder") and not with_audio else "software"
-    raise OptionError(f"--decoder is '{wanted}'; there are {', '.join(DECODERS)}")
+    raise OptionError(f"--decoder is '{requested}'; there are {', '.join(DECODERS)}")
 
 
 def choose_encoder(
-    wanted: str,
+    requested: str,
     codec: str | None = None,
     *,
     why_no_nvenc: Callable[[str], str | None] | None = None,
     has: Callable[[str], bool] = has_element,
 ) -> str | None:
-    """What encodes: FFmpeg's name of an encoder, `gstreamer`, or None for the software encoder that suits the container.
+    """Return the encoder: its name in FFmpeg, `gstreamer`, or None for the software encoder of the container.
 
     Args:
-        wanted: one of `ENCODERS`; `auto` takes the card's encoder, else a Jetson's, else software.
-        codec: `--codec`: FFmpeg's name of an encoder, or of a format; None: H.264.
-        why_no_nvenc: tells why the card's encoder of that name can't; None: it is tried.
-        has: tells whether GStreamer has an element.
+        requested: one of `ENCODERS`; `auto` selects NVENC, else a Jetson's encoder, else software.
+        codec: `--codec`: name of an encoder or format in FFmpeg; None: H.264.
+        why_no_nvenc: returns why the NVENC encoder of a name does not work; None: try it.
+        has: returns True if GStreamer has an element.
 
     Raises:
-        OptionError: no such choice, or a codec that what was named does not encode.
-        SinkError: what was named is not there.
+        OptionError: not one of `ENCODERS`, or it does not encode the codec.
+        SinkError: the encoder that was named is not available.
     """
     if codec == "gstreamer":
-        raise OptionError("--codec names a format or an encoder of FFmpeg's; GStreamer is --encoder gstreamer")
+        raise OptionError("--codec is a format or encoder of FFmpeg; for GStreamer use --encoder gstreamer")
     refusal = why_no_nvenc or try_nvenc
     family = "h264" if codec is None else _FAMILY.get(codec, codec)
     nvenc = _NVENC.get(family)
-    match wanted:
+    match requested:
         case "software":
             return codec
         case "nvenc":
@@ -108,45 +108,44 @@ def choose_encoder(
                 raise OptionError(f"--encoder nvenc encodes {', '.join(_NVENC)}, not --codec {codec}")
             why = refusal(nvenc)
             if why is not None:
-                raise SinkError(f"--encoder nvenc: {nvenc} does not work here ({why}); try auto")
+                raise SinkError(f"--encoder nvenc: {nvenc} does not work ({why}); try auto")
             return nvenc
         case "gstreamer":
             if family != "h264":
                 raise OptionError(f"--encoder gstreamer encodes h264, not --codec {codec}")
             if not has("h264parse"):
-                raise SinkError(f"--encoder gstreamer: GStreamer is not installed here: `{INSTALL}`")
-            return wanted
+                raise SinkError(f"--encoder gstreamer: GStreamer is not installed: `{INSTALL}`")
+            return requested
         case "auto":
             if nvenc is not None and refusal(nvenc) is None:
                 return nvenc
             return "gstreamer" if family == "h264" and has("nvv4l2h264enc") else codec
-    raise OptionError(f"--encoder is '{wanted}'; there are {', '.join(ENCODERS)}")
+    raise OptionError(f"--encoder is '{requested}'; there are {', '.join(ENCODERS)}")
 
 
 def acceleration(decoder: str, gpu: int | None = None) -> dict[str, Any]:
-    """Arguments for `av.open` that have the card decode what it can; none for `software`.
+    """Return the arguments for `av.open` that enable NVDEC; none for `software`.
 
-    The pictures come in the card's memory, whoever wants them: what PyAV downloads by itself has lost its color tags,
-    duration and rotation in PyAV 17.
+    Frames stay in GPU memory: frames that PyAV 17 downloads have lost their color tags, duration and rotation.
 
     Args:
-        decoder: as `choose_decoder` gives it.
-        card: decode in the CUDA context that is current in this thread, on this card, so that others there can read the
-            pictures; None: in a context of the decoder's own.
+        decoder: as `choose_decoder` returns it.
+        gpu: decode in the CUDA context that is current in this thread, on this GPU, so that other code can read the frames;
+            None: in a separate context.
     """
     if decoder not in ("nvdec", "auto"):
         return {}
-    # FFmpeg refuses the primary context once somebody else has made it (with other flags than its own), as TensorRT does.
+    # FFmpeg refuses a primary context that other code (TensorRT) created with other flags.
     options: dict[str, object] = {"primary_ctx": "0", **({} if gpu is None else {"current_ctx": "1"})}
     device = None if gpu is None else str(gpu)
     return {"hwaccel": HWAccel("cuda", device=device, allow_software_fallback=True, options=options, is_hw_owned=True)}
 
 
 def decoder_name(video: VideoStream, decoder: str) -> str:
-    """What decodes a stream, for statistics: `h264`, or `h264 (nvdec)` where the card does.
+    """Return the name of a stream's decoder, for statistics: `h264` or `h264 (nvdec)`.
 
     Raises:
-        SourceError: `nvdec` was asked for, and the card does not decode this kind of video.
+        SourceError: `nvdec` was requested, and the GPU does not support this codec.
     """
     name = str(video.codec_context.name)
     if decoder not in ("nvdec", "auto"):
@@ -154,20 +153,20 @@ def decoder_name(video: VideoStream, decoder: str) -> str:
     if video.codec_context.is_hwaccel:
         return f"{name} (nvdec)"
     if decoder == "nvdec":
-        raise SourceError(f"--decoder nvdec: the card does not decode {name} video; try auto")
+        raise SourceError(f"--decoder nvdec: the GPU does not decode {name} video; try auto")
     return name
 
 
 @lru_cache(maxsize=1)
 def try_nvdec() -> str | None:
-    """Decodes one H.264 picture on the card. Why that fails; None: it works."""
+    """Decode one H.264 frame with NVDEC; return why it fails, None if it works."""
     if not find_gpus():
-        return "no NVIDIA GPU answers"
+        return "no NVIDIA GPU was detected"
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = _SIDE, _SIDE, "yuv420p"
-        container.mux(stream.encode(_picture()))
+        container.mux(stream.encode(_test_frame()))
         container.mux(stream.encode(None))
     file.seek(0)
     try:
@@ -180,24 +179,24 @@ def try_nvdec() -> str | None:
 
 @lru_cache(maxsize=8)
 def try_nvenc(name: str) -> str | None:
-    """Encodes one picture on the card. Why that fails; None: it works."""
+    """Encode one frame with an NVENC encoder; return why it fails, None if it works."""
     if not find_gpus():
-        return "no NVIDIA GPU answers"
+        return "no NVIDIA GPU was detected"
     try:
         context = av.CodecContext.create(name, "w")
         assert isinstance(context, av.VideoCodecContext)
         context.width, context.height, context.pix_fmt = _SIDE, _SIDE, "yuv420p"
         context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
-        packets = [*context.encode(_picture()), *context.encode(None)]
+        packets = [*context.encode(_test_frame()), *context.encode(None)]
     except (av.FFmpegError, OSError, ValueError) as error:
         return _reason(error)
-    return None if packets else "no picture came out"
+    return None if packets else "it returned no frame"
 
 
-def _picture() -> av.VideoFrame:
-    picture = av.VideoFrame.from_ndarray(np.full((_SIDE * 3 // 2, _SIDE), 128, np.uint8), format="yuv420p")
-    picture.pts, picture.time_base = 0, Fraction(1, 30)
-    return picture
+def _test_frame() -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.full((_SIDE * 3 // 2, _SIDE), 128, np.uint8), format="yuv420p")
+    frame.pts, frame.time_base = 0, Fraction(1, 30)
+    return frame
 
 
 def _reason(error: BaseException) -> str:

@@ -35,7 +35,7 @@ def fails(*_: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "card", "there", "chosen"),
+    ("wanted", "gpu", "there", "chosen"),
     [
         ("software", works, JETSON, "software"),
         ("auto", works, JETSON, "auto"),  # the card decodes what it can
@@ -56,7 +56,7 @@ def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "codec", "card", "there", "chosen"),
+    ("wanted", "codec", "gpu", "there", "chosen"),
     [
         ("software", None, works, JETSON, None),
         ("software", "libx265", works, JETSON, "libx265"),
@@ -79,11 +79,11 @@ def test_what_was_named_and_is_missing_is_an_error() -> None:
     nothing = set[str]().__contains__
     with pytest.raises(SourceError, match=r"--decoder nvdec: .*no such device"):
         choose_decoder("nvdec", why_no_nvdec=fails)
-    with pytest.raises(SourceError, match="GStreamer is not installed here: `apt-get install"):
+    with pytest.raises(SourceError, match="GStreamer is not installed: `apt-get install"):
         choose_decoder("gstreamer", has=nothing)
     with pytest.raises(SinkError, match=r"--encoder nvenc: h264_nvenc .*no such device"):
         choose_encoder("nvenc", why_no_nvenc=fails)
-    with pytest.raises(SinkError, match="GStreamer is not installed here"):
+    with pytest.raises(SinkError, match="GStreamer is not installed"):
         choose_encoder("gstreamer", has=nothing)
     with pytest.raises(OptionError, match="not --codec ffv1"):
         choose_encoder("nvenc", "ffv1", why_no_nvenc=works)
@@ -109,8 +109,8 @@ def test_the_card_s_encoder_gets_options_that_it_knows() -> None:
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
 def test_without_a_card_the_trials_say_why() -> None:
-    assert try_nvdec() == "no NVIDIA GPU answers"
-    assert try_nvenc("h264_nvenc") == "no NVIDIA GPU answers"
+    assert try_nvdec() == "no NVIDIA GPU was detected"
+    assert try_nvenc("h264_nvenc") == "no NVIDIA GPU was detected"
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
@@ -119,7 +119,7 @@ def test_a_missing_one_is_told_in_one_line_and_nothing_is_made(tmp_path: Path, o
     drive, out = write_video(tmp_path / "drive.mp4", frames=5), tmp_path / "out.mp4"
     result = rtseg("video", drive, "-o", out, "--model", MODEL, option, value)
     assert result.returncode == 1
-    told_in_one_line(result, f"{option} {value}", "no NVIDIA GPU answers", "try auto")
+    told_in_one_line(result, f"{option} {value}", "no NVIDIA GPU was detected", "try auto")
     assert not out.exists()
 
 

@@ -1,7 +1,7 @@
-"""GStreamer in a process of its own, with frames going through a pipe: no Python bindings, and its crash is not ours.
+"""GStreamer in a separate process, with frames through a pipe: no Python bindings, and a crash there does not end rtseg.
 
-process.py   gst-launch-1.0: started, watched, stopped, and what it said when it failed
-launch.py    the same for a pipeline with a password, which gets no arguments that others could read
-elements.py  which elements do the work on this machine: NVIDIA's on a Jetson, software elsewhere
-packets.py   frames in the pipe: the GStreamer Data Protocol and GStreamer's layout of raw pictures
+process.py    start, monitor and stop gst-launch-1.0
+launch.py     the same for a pipeline with a password, which is not passed as arguments
+pipelines.py  pipelines for this machine: NVIDIA's elements on a Jetson, software elements elsewhere
+gdp.py        frames in the pipe: GStreamer Data Protocol and layouts of raw video
 """

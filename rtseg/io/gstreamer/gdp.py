@@ -1,8 +1,8 @@
-"""Frames in a pipe between us and GStreamer.
+"""Raw frames in a pipe to and from GStreamer.
 
 The GStreamer Data Protocol (elements `gdppay` and `gdpdepay`, gst/gdp/dataprotocol.c in gst-plugins-bad) puts 62 bytes before
-each raw picture: its length and its time. Formats are packets of their own, so a change of size in mid-stream is seen, and
-a picture whose rows are not where they are looked for is an error instead of a rolling image.
+each raw frame: its length and time. Formats are separate packets, so a change of size within the stream is detected, and
+a frame with an unexpected size is an error instead of a distorted image.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ NO_TIME = 2**64 - 1
 """GST_CLOCK_TIME_NONE."""
 
 NANOSECOND = Fraction(1, 1_000_000_000)
-"""GStreamer counts time in these."""
+"""Unit of time in GStreamer, seconds."""
 
 BUFFER, CAPS, STREAM_START, SEGMENT = 1, 2, 64 + 10254, 64 + 17934
-"""Packet types: a picture, its format, and the events that must come before the first (64 + GstEventType)."""
+"""Packet types: a frame, its format, and the events that precede the first frame (64 + GstEventType)."""
 
 _VERSION = (1, 0)
 _LONGEST_TEXT = 1 << 16
 
 
 class Header(NamedTuple):
-    """What stands before a payload."""
+    """Header of a packet."""
 
     kind: int
     """`BUFFER`, `CAPS` or an event."""
 
     length: int
-    """Bytes of the payload."""
+    """Length of the payload, bytes."""
 
     pts_ns: int | None
-    """Time of the picture in the pipeline's own clock; None: it has none."""
+    """Time of the frame by the pipeline's clock; None: it has none."""
 
     duration_ns: int | None
-    """How long it is shown; None: not known."""
+    """Duration of the frame; None: unknown."""
 
 
 def read_header(data: bytes) -> Header:
-    """Reads the 62 bytes before a payload.
+    """Parse the 62 bytes before a payload.
 
     Raises:
-        ValueError: that is no such header.
+        ValueError: they are not such a header.
     """
     major, minor, _, _, kind, length, pts, duration, *_ = HEADER.unpack(data)
     if (major, minor) != _VERSION or (kind != BUFFER and length > _LONGEST_TEXT):
@@ -65,7 +65,7 @@ def read_header(data: bytes) -> Header:
 
 
 def write_header(kind: int, length: int, pts_ns: int = 0, duration_ns: int = 0) -> bytes:
-    """The 62 bytes before a payload, without checksums."""
+    """Return the 62 bytes before a payload, without checksums."""
     return HEADER.pack(
         *_VERSION, 0, 0, kind, length, pts_ns, duration_ns or NO_TIME, NO_TIME, NO_TIME, 0, NO_TIME, 0, 0
     )
@@ -73,34 +73,34 @@ def write_header(kind: int, length: int, pts_ns: int = 0, duration_ns: int = 0) 
 
 @dataclass(frozen=True)
 class RawVideo:
-    """A format of raw pictures, `video/x-raw`, as GStreamer lays them out: rows rounded up to four bytes."""
+    """Format of raw video (`video/x-raw`) in GStreamer's layout: rows are padded to four bytes."""
 
     layout: str
-    """GStreamer's name: `NV12`, `I420`, `Y42B`, `Y444`, `GBR`."""
+    """Name of the layout in GStreamer: `NV12`, `I420`, `Y42B`, `Y444`, `GBR`."""
 
     width: int
     height: int
     color: Color
     frame_rate: Fraction | None = None
-    """None: not known, or variable."""
+    """Frames per second; None: unknown or variable."""
 
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel divided by its height."""
 
     def __post_init__(self) -> None:
         if self.layout not in _LAYOUTS or self.width < 1 or self.height < 1:
-            raise ValueError(f"no raw pictures that rtseg takes: {self.layout} {self.width}x{self.height}")
+            raise ValueError(f"raw video that rtseg does not support: {self.layout} {self.width}x{self.height}")
 
     @property
     def pixel_format(self) -> PixelFormat:
-        """The layout of the planes that `planes` gives."""
+        """Pixel format of the planes that `planes` returns."""
         return _LAYOUTS[self.layout]
 
     @property
     def rows(self) -> list[tuple[int, int, int]]:
         """(bytes between rows, rows in memory, bytes used of each row) of each plane in memory.
 
-        As GStreamer's `gst_video_info_set_format` has it.
+        As in `gst_video_info_set_format`.
         """
         width, height = self.width, self.height
         even_width, even_height = _up(width, 2), _up(height, 2)
@@ -118,14 +118,14 @@ class RawVideo:
 
     @property
     def size(self) -> int:
-        """Bytes of a picture."""
+        """Length of a frame, bytes."""
         return sum(stride * rows for stride, rows, _ in self.rows)
 
     def planes(self, data: npt.NDArray[np.uint8]) -> tuple[Plane, Plane, Plane]:
-        """The three planes of a picture, views of `data` where nothing has to be done.
+        """Return the three planes of a frame, as views of `data` if possible.
 
         Args:
-            data: uint8 `[size]`, which must not be written to any more.
+            data: uint8 `[size]`; must not be changed afterwards.
         """
         inside = self._inside(data)
         if self.layout == "NV12":
@@ -136,13 +136,13 @@ class RawVideo:
         return inside[0][:across], inside[1][:down], inside[2][:down]
 
     def fill(self, data: npt.NDArray[np.uint8], planes: tuple[Plane, Plane, Plane]) -> None:
-        """Puts three planes into the bytes of a picture, cut to its size: the inverse of `planes`. Not for `NV12`."""
+        """Copy three planes into the bytes of a frame, cropped to its size: the inverse of `planes`. Not for `NV12`."""
         for target, plane in zip(self._inside(data), planes, strict=True):
             height, width = min(plane.shape[0], target.shape[0]), min(plane.shape[1], target.shape[1])
             target[:height, :width] = plane[:height, :width]
 
     def caps(self) -> str:
-        """GStreamer's text for the format."""
+        """Return the caps of the format as text."""
         rate = self.frame_rate or Fraction(0)
         aspect = self.pixel_aspect
         return (
@@ -168,14 +168,14 @@ _LAYOUTS: dict[str, PixelFormat] = {
     "GBR": "gbrp",
 }
 LAYOUT_OF: dict[str, str] = {"yuv420p": "I420", "yuv422p": "Y42B", "yuv444p": "Y444", "gbrp": "GBR"}
-"""GStreamer's name for a frame's layout."""
+"""Layout in GStreamer by pixel format."""
 
 
 def read_caps(text: str) -> RawVideo:
-    """The format that `video/x-raw, ...` names.
+    """Parse caps such as `video/x-raw, ...`.
 
     Raises:
-        ValueError: not raw video of a layout that is read here.
+        ValueError: not raw video, or an unsupported layout.
     """
     fields = dict(re.findall(r"([\w-]+)=(?:\([\w.]+\))?\"?([^,;\"\0]+)", text))
     if not text.startswith("video/x-raw") or "memory:" in text.split(",")[0]:
@@ -192,8 +192,8 @@ def read_caps(text: str) -> RawVideo:
     )
 
 
-def head(video: RawVideo) -> bytes:
-    """What must stand before the first picture: the stream's start, its format, its clock."""
+def stream_header(video: RawVideo) -> bytes:
+    """Return the packets that precede the first frame: start of the stream, format and segment."""
     segment = (
         'GstEventSegment, segment=(GstSegment)"segment, flags=(GstSegmentFlags)GST_SEGMENT_FLAG_NONE, rate=(double)1, '
         "applied-rate=(double)1, format=(GstFormat)time, base=(guint64)0, offset=(guint64)0, start=(guint64)0, "
@@ -237,7 +237,7 @@ def _color(text: str, width: int, height: int) -> Color:
 
 
 def _colorimetry(color: Color) -> str:
-    """The numbers for a frame's color. Matrix and range are always said: where a tag is missing, what rtseg computes with."""
+    """Return the colorimetry of a frame. Missing matrix and range tags are replaced by the values that rtseg uses."""
     limits = 1 if color.full_range else 2
     if color.matrix == "rgb":
         return "1:1:7:1"

@@ -1,7 +1,7 @@
-"""Run a GStreamer pipeline whose words must not be in the list of processes: what gst-launch-1.0 does, without its arguments.
+"""Run a GStreamer pipeline that must not be in the process list, as gst-launch-1.0 does, but without arguments.
 
-Run as a program (`python launch.py`), with the words as JSON in the environment variable `RTSEG_PIPELINE`: only the user who
-started it, and root, can read that. It prints errors as gst-launch-1.0 prints them.
+Run as a program (`python launch.py`) with the pipeline as JSON in the environment variable `RTSEG_PIPELINE`, which only its user and
+root can read. Errors are printed in the format of gst-launch-1.0.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Which elements do the work: NVIDIA's on a Jetson, software elsewhere. Chosen by what GStreamer has, never by a guess.
+"""GStreamer pipelines: NVIDIA's elements on a Jetson, software elements elsewhere, by what is installed.
 
 NVIDIA's elements and their properties: Jetson Linux Developer Guide, "Accelerated GStreamer"
 (https://docs.nvidia.com/jetson/archives/r35.6.1/DeveloperGuide/SD/Multimedia/AcceleratedGstreamer.html).
-All functions take `has`, which tells whether an element exists; tests give their own, so that the chains of a Jetson are
-checked where there is none.
+All functions take `has`, which returns True if an element exists; tests pass their own to check a Jetson's pipelines on a PC.
 """
 
 from __future__ import annotations
@@ -21,35 +20,35 @@ from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element
 Has = Callable[[str], bool]
 
 STDIN_FD = 0
-"""Where a pipeline reads frames from."""
+"""File descriptor from which a pipeline reads frames."""
 
 _NVMM = "'video/x-raw(memory:NVMM),format=NV12'"
 _SOFTWARE = "videoconvert ! 'video/x-raw,format={I420,NV12}'"
-"""`videoconvert` does nothing where the pictures are in one of the two already, as software decoders give them."""
+"""`videoconvert` does nothing if frames are in one of the two formats already, as from software decoders."""
 
 
 @dataclass(frozen=True)
 class GstEncoder:
-    """The elements that make H.264 of raw pictures."""
+    """Elements that encode raw frames to H.264."""
 
     name: str
-    """The element that encodes, for statistics."""
+    """Name of the encoder element, for statistics."""
 
     chain: str
-    """From raw pictures in system memory to `h264parse`."""
+    """Elements from raw frames in system memory to `h264parse`."""
 
     hardware: bool
 
 
 def to_pipe(pipeline: str, fd: int, has: Has = has_element) -> str:
-    """A source's pipeline, whatever raw pictures it ends in, with what brings its frames into a pipe.
+    """Return the pipeline of a source with the elements that write its frames into a pipe.
 
     Args:
-        pipeline: elements in gst-launch's syntax, ending in raw pictures.
-        fd: the descriptor that frames are written to.
-        has: tells whether an element exists.
+        pipeline: elements in the syntax of gst-launch; the last one gives raw frames.
+        fd: file descriptor that frames are written to.
+        has: returns True if an element exists.
     """
-    # nvvidconv takes pictures from system memory and from NVMM, the memory of the camera and the decoder.
+    # nvvidconv reads frames from system memory and from NVMM, the memory of camera and decoder.
     converted = "nvvidconv ! video/x-raw,format=NV12" if has("nvvidconv") else _SOFTWARE
     return f"{pipeline.strip().rstrip('!').strip()} ! {converted} ! gdppay ! fdsink fd={fd} sync=false"
 
@@ -57,16 +56,16 @@ def to_pipe(pipeline: str, fd: int, has: Has = has_element) -> str:
 def csi_pipeline(
     number: int, size: tuple[int, int] | None = None, fps: float | None = None, has: Has = has_element
 ) -> str:
-    """A camera on the board's CSI connector.
+    """Return the pipeline of a camera on a CSI connector.
 
     Args:
-        number: of the camera, from 0.
-        size: (width, height) that the sensor is asked for; None: 1280x720.
-        fps: frames a second; None: 30.
-        has: tells whether an element exists.
+        number: number of the camera, from 0.
+        size: (width, height) requested from the sensor; None: 1280x720.
+        fps: frames per second; None: 30.
+        has: returns True if an element exists.
 
     Raises:
-        SourceError: no element here reads such a camera.
+        SourceError: no element for CSI cameras is installed.
     """
     width, height = size or (1280, 720)
     rate = Fraction(fps or 30).limit_denominator(1001)
@@ -77,30 +76,30 @@ def csi_pipeline(
         return f"libcamerasrc ! video/x-raw,{form}"
     raise SourceError(
         f"--csi {number} needs nvarguscamerasrc (it comes with JetPack: nvidia-l4t-gstreamer) or libcamerasrc, and "
-        "GStreamer has neither here; a USB camera is --camera 0"
+        "neither is installed; for a USB camera use --camera 0"
     )
 
 
 def file_decoder(has: Has = has_element) -> str:
-    """The element that decodes: the Jetson's where there is one, else the one that finds the software decoder that fits."""
+    """Return the decoder element: the Jetson's if it exists, else `decodebin`."""
     return "nvv4l2decoder" if has("nvv4l2decoder") else "decodebin"
 
 
 def file_pipeline(path: str, has: Has = has_element) -> str:
-    """A video file: through the Jetson's decoder where there is one, else through the software decoder that fits."""
+    """Return the pipeline that decodes a video file, on the Jetson's decoder if it exists."""
     return f"filesrc location={shlex.quote(str(Path(path)))} ! {_decoded(has)}"
 
 
 def rtsp_pipeline(url: str, transport: str = "tcp", has: Has = has_element) -> str:
-    """A camera's RTSP stream, decoded as a file is.
+    """Return the pipeline that reads and decodes an RTSP stream.
 
     Args:
-        url: begins with `rtsp://`.
+        url: an address that begins with `rtsp://`.
         transport: `tcp` or `udp`.
-        has: tells whether an element exists.
+        has: returns True if an element exists.
 
     Raises:
-        SourceError: GStreamer has no RTSP here.
+        SourceError: GStreamer has no RTSP source.
     """
     if not has("rtspsrc"):
         raise SourceError(f"GStreamer's rtspsrc is not installed: `{INSTALL}`")
@@ -112,10 +111,10 @@ def _decoded(has: Has) -> str:
 
 
 def srt_pipeline(url: str, has: Has = has_element) -> str:
-    """An MPEG transport stream that comes over SRT.
+    """Return the pipeline that reads and decodes MPEG-TS over SRT.
 
     Raises:
-        SourceError: GStreamer has no SRT here.
+        SourceError: GStreamer has no SRT source.
     """
     if not has("srtsrc"):
         raise SourceError(f"SRT is read through GStreamer's srtsrc, which is not installed: `{INSTALL}`")
@@ -123,20 +122,20 @@ def srt_pipeline(url: str, has: Has = has_element) -> str:
 
 
 def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000, has: Has = has_element) -> GstEncoder:
-    """H.264: the board's encoder where there is one, else x264 or OpenH264.
+    """Return the H.264 encoder: the Jetson's if it exists, else x264 or OpenH264.
 
     Args:
-        frame_rate: frames a second; a key frame comes each second.
-        quality: x264's constant quality.
-        bitrate: bits a second, for encoders that have no constant quality.
-        has: tells whether an element exists.
+        frame_rate: frames per second; there is one key frame per second.
+        quality: constant quality of x264.
+        bitrate: bits per second, for encoders without constant quality.
+        has: returns True if an element exists.
 
     Raises:
-        SinkError: there is none.
+        SinkError: no encoder is installed.
     """
     interval = max(1, round(frame_rate))
     if has("nvv4l2h264enc"):
-        # Sets of parameters before each key frame, so that a stream can be joined and a cut file be read.
+        # Parameter sets before each key frame, so that a player can join a stream and read a truncated file.
         options = f"bitrate={bitrate} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
         chain = f"nvvidconv ! {_NVMM} ! nvv4l2h264enc {options} maxperf-enable=true ! h264parse"
         return GstEncoder("nvv4l2h264enc", chain, hardware=True)
@@ -148,11 +147,11 @@ def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000
         return GstEncoder(
             "openh264enc", f"videoconvert ! video/x-raw,format=I420 ! openh264enc {options} ! h264parse", False
         )
-    raise SinkError(f"GStreamer has no H.264 encoder here (nvv4l2h264enc, x264enc, openh264enc): `{INSTALL}`")
+    raise SinkError(f"GStreamer has no H.264 encoder (nvv4l2h264enc, x264enc, openh264enc): `{INSTALL}`")
 
 
 _MUXERS = {
-    # Fragments of a second while it is written, an ordinary file at the end (GStreamer 1.20 and newer).
+    # Fragments of one second while writing, a plain file at the end (GStreamer 1.20 and newer).
     ".mp4": "mp4mux fragment-duration=1000 fragment-mode=first-moov-then-finalise",
     ".mkv": "matroskamux max-cluster-duration=1000000000",
     ".ts": "mpegtsmux",
@@ -160,22 +159,22 @@ _MUXERS = {
 
 
 def to_file(path: str, encoded: GstEncoder, has: Has = has_element) -> str:
-    """From frames on standard input to an encoded file.
+    """Return the pipeline from frames on standard input to an encoded file.
 
     Raises:
-        SinkError: no such container.
+        SinkError: the container is not supported.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _MUXERS:
-        raise SinkError(f"GStreamer writes {', '.join(_MUXERS)} here, not '{suffix}': {path}")
+        raise SinkError(f"GStreamer writes {', '.join(_MUXERS)}, not '{suffix}': {path}")
     return f"{_from_pipe()} ! {encoded.chain} ! {_MUXERS[suffix]} ! filesink location={shlex.quote(path)}"
 
 
 def to_srt(url: str, encoded: GstEncoder, has: Has = has_element) -> str:
-    """From frames on standard input to an MPEG transport stream over SRT.
+    """Return the pipeline from frames on standard input to MPEG-TS over SRT.
 
     Raises:
-        SinkError: GStreamer has no SRT here.
+        SinkError: GStreamer has no SRT sink.
     """
     if not has("srtsink"):
         raise SinkError(f"SRT is sent through GStreamer's srtsink, which is not installed: `{INSTALL}`")
@@ -183,7 +182,7 @@ def to_srt(url: str, encoded: GstEncoder, has: Has = has_element) -> str:
 
 
 def command_line(pipeline: str) -> str:
-    """What `--dry-run` prints: the command as one would type it, cut off where a password may begin."""
+    """Return the command line that `--dry-run` prints, cut off where a password may begin."""
     return f"{LAUNCHER} {' '.join(OPTIONS)} {redacted_pipeline(pipeline)}"
 
 

@@ -1,4 +1,4 @@
-"""The process `gst-launch-1.0`: started, watched, stopped, and what it said when it failed."""
+"""Start, monitor and stop a `gst-launch-1.0` process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rtseg.io.gstreamer import launch
 
 LAUNCHER = "gst-launch-1.0"
 OPTIONS = ("-q", "--no-fault")
-"""Quiet; and without its own handler of crashes, which would keep a crashed pipeline waiting for a debugger."""
+"""Quiet, and without the crash handler that would keep a crashed pipeline waiting for a debugger."""
 
 INSPECTOR = "gst-inspect-1.0"
 INSTALL = (
@@ -29,8 +29,8 @@ INSTALL = (
     "gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly"
 )
 
-_INSPECT_SECONDS = 60.0  # The first call after an installation scans all plugins; on a board that takes a while.
-_SAID = re.compile(
+_INSPECT_SECONDS = 60.0  # The first call after an installation scans all plugins, which is slow on a board.
+_ERROR_LINE = re.compile(
     r"^(?:ERROR: (?:from element \S+: |pipeline could not be constructed: )?|WARNING: erroneous pipeline: )"
 )
 _SOURCE_LINE = re.compile(r"^\S+\.(?:c|cpp|cc|rs)\(\d+\)")
@@ -38,11 +38,11 @@ _SOURCE_LINE = re.compile(r"^\S+\.(?:c|cpp|cc|rs)\(\d+\)")
 
 @lru_cache(maxsize=256)
 def has_element(name: str) -> bool:
-    """Whether GStreamer is installed here and has the element."""
+    """Return True if GStreamer is installed and has the element."""
     inspector = shutil.which(INSPECTOR)
     if inspector is None:
         return False
-    asked = subprocess.run(
+    inspected = subprocess.run(
         [inspector, "--exists", name],
         check=False,
         timeout=_INSPECT_SECONDS,
@@ -50,14 +50,14 @@ def has_element(name: str) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    return asked.returncode == 0
+    return inspected.returncode == 0
 
 
 def words_of(pipeline: str) -> list[str]:
-    """A pipeline as a shell would hand it to gst-launch-1.0.
+    """Split a pipeline into the arguments that a shell would pass to gst-launch-1.0.
 
     Raises:
-        OptionError: empty, or a quote that is not closed.
+        OptionError: the pipeline is empty, or a quote is not closed.
     """
     try:
         words = shlex.split(pipeline)
@@ -73,8 +73,8 @@ def words_of(pipeline: str) -> list[str]:
 class GStreamerProcess:
     """A running pipeline.
 
-    Its standard input is a pipe of ours for `fdsrc fd=0`, or nothing. What elements print to standard output and
-    standard error (NVIDIA's print a lot) is kept for `reason`, so frames leave through a descriptor of their own.
+    Its standard input is a pipe for `fdsrc fd=0`, or closed. Standard output and error (NVIDIA's elements print a lot) are
+    stored for `reason`; frames use a separate file descriptor.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class GStreamerProcess:
         reads_stdin: bool = False,
         output_fd: int | None = None,
     ) -> None:
-        """Starts it.
+        """Start the process.
 
         Args:
-            words: the pipeline, as `words_of` gives it.
-            error: what is raised where GStreamer is missing.
-            reads_stdin: whether `stdin` is to be a pipe.
-            output_fd: a descriptor that the process inherits under the same number.
+            words: the pipeline, as `words_of` returns it.
+            error: class of the exception that is raised if GStreamer is missing.
+            reads_stdin: open a pipe to its standard input.
+            output_fd: file descriptor that the process inherits under the same number.
 
         Raises:
-            RtsegError: of the kind `error`: GStreamer is not installed.
+            RtsegError: (as `error`) GStreamer is not installed.
         """
         launcher = shutil.which(LAUNCHER)
         if launcher is None:
@@ -105,7 +105,7 @@ class GStreamerProcess:
             remember_pipeline(pipeline)
             command = [sys.executable, "-I", "-S", launch.__file__]
             variables = {launch.VARIABLE: json.dumps(list(words))}
-        # In a session of its own, so that Ctrl-C in the terminal ends the run in order: first us, then it.
+        # In a new session, so that Ctrl-C in the terminal ends rtseg first and GStreamer after it.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if reads_stdin else subprocess.DEVNULL,
@@ -115,48 +115,48 @@ class GStreamerProcess:
             start_new_session=True,
             env={**os.environ, "GST_DEBUG_NO_COLOR": "1", "LC_ALL": "C.UTF-8", **variables},
         )
-        self._said: deque[str] = deque(maxlen=200)
+        self._output: deque[str] = deque(maxlen=200)
         self._listener = threading.Thread(target=self._listen, name="rtseg-gstreamer-log", daemon=True)
         self._listener.start()
 
     @property
     def stdin_fd(self) -> int:
-        """Where frames are written to."""
+        """File descriptor that frames are written to."""
         assert self._process.stdin is not None
         return self._process.stdin.fileno()
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Process ID."""
         return self._process.pid
 
     def end_input(self) -> None:
-        """Nothing more is written: the pipeline sees its end and finishes."""
+        """Close the input, so that the pipeline finishes."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Its exit status, negative for a signal; None if it still runs after that time."""
+        """Return the exit status, negative for a signal; None if the process still runs after the timeout."""
         try:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return None
 
-    def stop(self, patience_seconds: float = 1.0) -> None:
-        """Ends it: asked first, then killed. May be called twice and from any thread."""
+    def stop(self, timeout_seconds: float = 1.0) -> None:
+        """Terminate the process, and kill it after the timeout. May be called twice and from any thread."""
         if self._process.poll() is None:
             self._process.terminate()
-            if self.wait(patience_seconds) is None:
+            if self.wait(timeout_seconds) is None:
                 self._process.kill()
                 self._process.wait()
         self.end_input()
         self._listener.join(1.0)
 
     def reason(self) -> str:
-        """Why it ended, in its own words where it had any, without passwords."""
+        """Return why the process ended: its error message, or its exit status, without passwords."""
         status = self.wait(1.0)
         self._listener.join(1.0)
-        return explain(list(self._said), status)
+        return explain(list(self._output), status)
 
     def __enter__(self) -> GStreamerProcess:
         return self
@@ -170,28 +170,33 @@ class GStreamerProcess:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                self._said.append(line.decode(errors="replace").rstrip())
+                self._output.append(line.decode(errors="replace").rstrip())
 
 
-def explain(said: Sequence[str], status: int | None) -> str:
-    """One line of what gst-launch-1.0 said.
+def explain(output: Sequence[str], status: int | None) -> str:
+    """Return the error of gst-launch-1.0 in one line.
 
     Args:
-        said: the lines it printed.
-        status: its exit status, negative for a signal; None: it still runs.
+        output: lines that it printed.
+        status: exit status, negative for a signal; None: the process still runs.
     """
-    for number, line in enumerate(said):
-        if _SAID.match(line):
-            text = _SAID.sub("", line)
-            details = said[number + 1 : number + 4]
+    for number, line in enumerate(output):
+        if _ERROR_LINE.match(line):
+            text = _ERROR_LINE.sub("", line)
+            details = output[number + 1 : number + 4]
             if details[:1] == ["Additional debug info:"]:
                 detail = next(
-                    (each for each in details[1:] if each and not (_SOURCE_LINE.match(each) or _SAID.match(each))), ""
+                    (
+                        each
+                        for each in details[1:]
+                        if each and not (_SOURCE_LINE.match(each) or _ERROR_LINE.match(each))
+                    ),
+                    "",
                 )
                 text = f"{text} {detail}" if detail else text
             return without_urls(" ".join(text.split()))
     if status is None:
-        return "it does not answer"
+        return "it does not respond"
     if status < 0:
         return f"it was ended by signal {-status}"
     return "the stream ended" if status == 0 else f"it ended with status {status}"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
-from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, head, write_header
+from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, stream_header, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.outputs.partial_file import Partial
@@ -42,7 +42,7 @@ class FramePipe:
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._picture = np.zeros(video.size, np.uint8)
-        self._head = head(video)
+        self._head = stream_header(video)
 
     def send(self, frame: Frame, since: Fraction) -> None:
         """Writes one frame; its time counts from `since`, in seconds.

@@ -19,7 +19,7 @@ from rtseg.core.text_file import read_text
 CLASS_FILES = ("classes.txt", "class_dict.csv", "label_colors.txt", "labelmap.txt")
 """Names of class lists, in the order of search."""
 
-VOID_NAMES = ("void", "unlabeled", "unlabeled", "ignore")
+VOID_NAMES = ("void", "unlabeled", "unlabelled", "ignore")
 """Names of Void. Its pixels are not counted."""
 
 _COMMENT = re.compile(r"(^#(?![0-9a-fA-F]{6}\b)|\s#(?![0-9a-fA-F]{6}\b)).*")
