@@ -10,10 +10,9 @@ import pytest
 from command import rtseg, told_in_one_line
 from media import write_video
 
-from rtseg.cli import options
 from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.gpu.devices import find_gpus
-from rtseg.io.codecs import DECODERS, ENCODERS, choose_decoder, choose_encoder, try_nvdec, try_nvenc
+from rtseg.io.codecs import choose_decoder, choose_encoder, try_nvdec, try_nvenc
 from rtseg.io.gstreamer import pipelines as elements
 from rtseg.io.outputs.containers import encoder_options
 
@@ -95,11 +94,6 @@ def test_what_was_named_and_is_missing_is_an_error() -> None:
         choose_decoder("quartz")
     with pytest.raises(OptionError, match="there are software, auto"):
         choose_encoder("quartz")
-
-
-def test_the_command_line_has_the_same_choices() -> None:
-    assert tuple(each.value for each in options.Decoder) == DECODERS
-    assert tuple(each.value for each in options.Encoder) == ENCODERS
 
 
 def test_the_card_s_encoder_gets_options_that_it_knows() -> None:

@@ -420,5 +420,5 @@ def test_what_is_no_packet_is_refused() -> None:
         packets.read_header(b"GST_ARGUS: Creating output stream".ljust(62))
     with pytest.raises(ValueError, match="not in raw video"):
         packets.read_caps("video/x-h264, stream-format=(string)byte-stream")
-    with pytest.raises(ValueError, match="no raw pictures"):
+    with pytest.raises(ValueError, match="raw video that rtseg does not support"):
         packets.read_caps("video/x-raw, format=(string)P010_10LE, width=(int)64, height=(int)64")

@@ -126,7 +126,7 @@ def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path
     assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
     # AVI has no times of showing: what FFmpeg makes of the packets' is told.
     late = rendered[1][0][1] - times[1][0]
-    told = [repair for repair in result.report.repairs if "reordered pictures of video stream 1" in repair.what]
+    told = [repair for repair in result.report.repairs if "reordered frames of video stream 1" in repair.what]
     assert [repair.seconds for repair in told] == ([pytest.approx(late)] if b_frames else [])
     assert bool(late) == bool(b_frames)
 

@@ -1,7 +1,7 @@
 """Run a GStreamer pipeline that must not be in the process list, as gst-launch-1.0 does, but without arguments.
 
-Run as a program (`python launch.py`) with the pipeline as JSON in the environment variable `RTSEG_PIPELINE`, which only its user and
-root can read. Errors are printed in the format of gst-launch-1.0.
+Run as a program (`python launch.py`) with the pipeline as JSON in the environment variable `RTSEG_PIPELINE`, which only its
+user and root can read. Errors are printed in the format of gst-launch-1.0.
 """
 
 from __future__ import annotations
