@@ -24,7 +24,7 @@ from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "live")]
 
 from browser import Browser  # noqa: E402  # the WebDriver client of the page's test
 from test_live_window import pixels  # noqa: E402
