@@ -19,3 +19,11 @@ def frames(tmp_path: Path) -> Path:
     for i, image in enumerate(random_images(3, HEIGHT, WIDTH, seed=3)):
         cv2.imwrite(str(folder / f"{i}.png"), image[:, :, ::-1])
     return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A network of the model contract in FP16."""
+    from onnx_models import contract_model
+
+    return contract_model(tmp_path / "colors.onnx")

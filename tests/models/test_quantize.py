@@ -53,11 +53,6 @@ def rtx() -> None:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colors.onnx")
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A labeled data folder whose images contain all classes of the model."""
     root = tmp_path / "data"
