@@ -1,1 +1,1 @@
-"""Overlays, masks, legends and the HUD, drawn into frames."""
+"""Rendering of overlays, masks, legends and performance numbers into frames."""

@@ -1,4 +1,4 @@
-"""Legend and numbers burned into the picture: small patches, drawn once and laid over each frame's own planes."""
+"""Legend and performance numbers (HUD) as small patches, which are drawn once and blended into the planes of each frame."""
 
 from __future__ import annotations
 
@@ -15,80 +15,80 @@ from rtseg.core.palette import Rgb
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CAPITAL_AT_SCALE_1 = 21
-"""Pixels of a capital letter of `FONT` at scale 1."""
+"""Height of a capital letter of `FONT` at scale 1, in pixels."""
 TEXT: Rgb = (255, 255, 255)
 BACKING: Rgb = (18, 18, 22)
 OUTLINE: Rgb = (140, 140, 140)
-"""Around swatches: a dark one would drown in the backing."""
+"""Border of the swatches, which keeps dark ones visible on the backing."""
 BACKING_OPACITY = 175
-"""Of 255. White text stands out over a white sky, and the street still shows through."""
+"""Opacity of the backing, 0 to 255: white text is legible on white sky, and the street remains visible."""
 CAPITAL_SHARE = 1 / 50
-"""Height of a capital letter as a share of the picture's shorter side."""
+"""Height of a capital letter as a share of the shorter side of the frame."""
 LEGIBLE_CAPITAL = 8
-"""Pixels of a capital letter below which text is hard to read; it gets smaller only where the picture has no room."""
-SMALLEST_CAPITAL = 6
-"""Pixels of a capital letter below which the font falls apart: smaller text is drawn at this size and shrunk."""
+"""Minimum height in pixels of a capital letter for good legibility. Text is smaller only if the frame has too little space."""
+MIN_CAPITAL = 6
+"""Minimum height in pixels of a capital letter in `FONT`. Smaller text is drawn at this size and scaled down."""
 LEGEND_SHARE = 1 / 2
-"""The share of the picture's width that a legend may take at most."""
-SMALLEST_PICTURE = 16
-"""Pixels; a picture with a shorter side than this gets neither legend nor numbers."""
+"""Maximum width of the legend as a share of the frame width."""
+MIN_FRAME_SIDE = 16
+"""Minimum length in pixels of the shorter side of a frame with legend or performance numbers."""
 
 Entry = tuple[str, Rgb | None]
-"""A line of text, and the color of the swatch before it."""
+"""Text of a line, and the color of its swatch if it has one."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A small picture with opacity, in the planes of the frames that it is laid over. Read-only: threads share it."""
+    """Small image with opacity, in the planes of a frame. Read-only, because threads share it."""
 
     left: int
-    """Its first column in the frame; even, so that its chroma lines up."""
+    """First column in the frame; even, for chroma alignment."""
 
     top: int
-    """Its first row in the frame; even."""
+    """First row in the frame; even."""
 
     colors: tuple[Plane, ...]
-    """uint8, multiplied by opacity, each at its plane's resolution."""
+    """Colors multiplied by opacity, uint8, each at the resolution of its plane."""
 
-    keep: tuple[Plane, ...]
-    """uint8, what remains of the picture below; 255: all of it."""
+    frame_weights: tuple[Plane, ...]
+    """Weight of the frame below, uint8, 0 to 255, each at the resolution of its plane."""
 
     subsampling: tuple[int, int]
-    """Of the second and third plane, (across, down)."""
+    """Subsampling of the second and third plane, (horizontal, vertical)."""
 
-    def lay_over(self, planes: Sequence[Plane]) -> None:
-        """Blends the patch into `planes`, in place: they must be the caller's own, never a decoder's."""
-        for number, (color, keep) in enumerate(zip(self.colors, self.keep, strict=True)):
-            across, down = self.subsampling if number else (1, 1)
-            top, left = self.top // down, self.left // across
+    def blend_into(self, planes: Sequence[Plane]) -> None:
+        """Blend the patch into planes in place. They must not belong to a decoder."""
+        for index, (color, frame_weight) in enumerate(zip(self.colors, self.frame_weights, strict=True)):
+            horizontal, vertical = self.subsampling if index else (1, 1)
+            top, left = self.top // vertical, self.left // horizontal
             height, width = color.shape
-            below = planes[number][top : top + height, left : left + width]
-            below[...] = cv2.add(cv2.multiply(below, keep, scale=1 / 255), color)
+            region = planes[index][top : top + height, left : left + width]
+            region[...] = cv2.add(cv2.multiply(region, frame_weight, scale=1 / 255), color)
 
 
 @lru_cache(maxsize=32)
 def hud_patch(
     lines: tuple[str, ...], width: int, height: int, right: int, pixel_format: PixelFormat, color: Color
 ) -> Patch | None:
-    """Lines of text for the upper left corner of a frame.
+    """Draw lines of text for the upper left corner of a frame.
 
     Args:
         lines: the text; ASCII.
-        width: of the picture, pixels.
-        height: of the picture, pixels. The text's size follows from both.
-        right: first column that is taken by something else, such as the legend, or the frame's width; pixels.
-        pixel_format: of the frame.
-        color: of the frame.
+        width: width of the frame in pixels.
+        height: height of the frame in pixels. Width and height determine the text size.
+        right: first column that is not available, such as that of the legend, or the width of the frame.
+        pixel_format: pixel layout of the frame.
+        color: color matrix and range of the frame.
 
     Returns:
-        The patch; None where the picture is too small for any text.
+        The patch; None if the frame is too small for text.
     """
-    if min(width, height) < SMALLEST_PICTURE:
+    if min(width, height) < MIN_FRAME_SIDE:
         return None
     margin = _margin(width, height)
-    room = right - 2 * margin, height - 2 * margin
+    space = right - 2 * margin, height - 2 * margin
     layouts = [_Layout(tuple((line, None) for line in lines), capital, 1) for capital in _capitals(width, height)]
-    rgb, opacity = _draw_within(layouts, room)
+    rgb, opacity = _draw_within(layouts, space)
     return _to_patch(rgb, opacity, margin, margin, pixel_format, color)
 
 
@@ -96,38 +96,38 @@ def hud_patch(
 def legend_patch(
     entries: tuple[Entry, ...], width: int, height: int, left: int, pixel_format: PixelFormat, color: Color
 ) -> Patch | None:
-    """Class names beside swatches of their colors, for the upper right corner of a picture.
+    """Draw class names and color swatches for the upper right corner of a frame.
 
-    There a street has its trees and sky; the lower corners have its cars and pedestrians.
+    In street video, that corner has trees and sky; the lower corners have cars and pedestrians.
 
     Args:
-        entries: names (ASCII) and colors, in the order they are listed.
-        width: of the picture, pixels.
-        height: of the picture, pixels. The text's size follows from both; more columns where one is too high.
-        left: where the picture begins in the frame, pixels, even; not 0 in `side-by-side`.
-        pixel_format: of the frame.
-        color: of the frame.
+        entries: names (ASCII) and colors in display order.
+        width: width of the input frame in pixels.
+        height: height of the input frame in pixels. Width and height determine the text size and the number of columns.
+        left: first column of the annotated half in the rendered frame, even; not 0 in `side-by-side`.
+        pixel_format: pixel layout of the frame.
+        color: color matrix and range of the frame.
 
     Returns:
-        The patch; None where nothing is listed or the picture is too small for any text.
+        The patch; None if there are no entries or the frame is too small for text.
     """
-    if not entries or min(width, height) < SMALLEST_PICTURE:
+    if not entries or min(width, height) < MIN_FRAME_SIDE:
         return None
     margin = _margin(width, height)
-    room = round(width * LEGEND_SHARE) - margin, height - 2 * margin
+    space = round(width * LEGEND_SHARE) - margin, height - 2 * margin
     layouts = [
         _Layout(entries, capital, columns)
         for capital in _capitals(width, height)
         for columns in range(1, len(entries) + 1)
     ]
-    rgb, opacity = _draw_within(layouts, room)
+    rgb, opacity = _draw_within(layouts, space)
     x = left + width - margin - opacity.shape[1]
     return _to_patch(rgb, opacity, x - x % 2, margin, pixel_format, color)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where text and swatches lie on a dark backing; all lengths in pixels."""
+    """Layout of text and swatches on a dark backing. All lengths are in pixels."""
 
     entries: tuple[Entry, ...]
     capital: int
@@ -155,12 +155,12 @@ class _Layout:
 
     @property
     def indent(self) -> int:
-        """From a column's left edge to its text."""
+        """Distance from the left edge of a column to its text."""
         return self.swatch + round(self.capital * 0.6) if self.entries[0][1] else 0
 
     @property
     def column(self) -> int:
-        """Width of a column, without the padding around it."""
+        """Width of a column without padding."""
         return self.indent + max(_text_width(text, self.capital, self.thickness) for text, _ in self.entries)
 
     @property
@@ -171,7 +171,7 @@ class _Layout:
         return width + width % 2, height + height % 2
 
     def draw(self) -> tuple[Plane, Plane]:
-        """The picture, uint8 `[height, width, 3]`, RGB, and its opacity, uint8 `[height, width]`."""
+        """Return the image, uint8 `[height, width, 3]`, RGB, and its opacity, uint8 `[height, width]`."""
         width, height = self.size
         rgb = np.full((height, width, 3), BACKING, dtype=np.uint8)
         opacity = np.full((height, width), BACKING_OPACITY, dtype=np.uint8)
@@ -184,7 +184,7 @@ class _Layout:
                 rgb[y + 1 : y + self.swatch - 1, x + 1 : x + self.swatch - 1] = color
                 opacity[y : y + self.swatch, x : x + self.swatch] = 255
             baseline = (x + self.indent, top + (self.line + self.capital) // 2)
-            # One coverage for both: the letters' smooth edges fade from opaque white into the backing.
+            # The same coverage for color and opacity: anti-aliased edges fade from opaque white into the backing.
             scale = self.capital / CAPITAL_AT_SCALE_1
             cv2.putText(rgb, text, baseline, FONT, scale, TEXT, self.thickness, cv2.LINE_AA)
             cv2.putText(opacity, text, baseline, FONT, scale, (255,), self.thickness, cv2.LINE_AA)
@@ -192,13 +192,13 @@ class _Layout:
 
 
 def _capitals(width: int, height: int) -> Iterator[int]:
-    """Text sizes to try, the right one first, in pixels of a capital letter."""
-    right = max(LEGIBLE_CAPITAL, round(min(width, height) * CAPITAL_SHARE))
-    return iter(range(right, SMALLEST_CAPITAL - 1, -1))
+    """Return an iterator over text sizes (heights of a capital letter in pixels), from the preferred to the smallest."""
+    preferred = max(LEGIBLE_CAPITAL, round(min(width, height) * CAPITAL_SHARE))
+    return iter(range(preferred, MIN_CAPITAL - 1, -1))
 
 
 def _margin(width: int, height: int) -> int:
-    """Distance of a patch from the picture's edges, pixels, even."""
+    """Return the distance of a patch from the edges of the frame in pixels, even."""
     return min(width, height) // 100 * 2
 
 
@@ -206,14 +206,14 @@ def _text_width(text: str, capital: int, thickness: int) -> int:
     return int(cv2.getTextSize(text, FONT, capital / CAPITAL_AT_SCALE_1, thickness)[0][0])
 
 
-def _draw_within(layouts: Sequence[_Layout], room: tuple[int, int]) -> tuple[Plane, Plane]:
-    """Draws the first layout that has room; where none has, the one that needs to be shrunk least, shrunk."""
+def _draw_within(layouts: Sequence[_Layout], space: tuple[int, int]) -> tuple[Plane, Plane]:
+    """Draw the first layout that fits into the space. If none fits, draw the closest one and scale it down."""
     for layout in layouts:
-        if layout.size[0] <= room[0] and layout.size[1] <= room[1]:
+        if layout.size[0] <= space[0] and layout.size[1] <= space[1]:
             return layout.draw()
 
     def scale(layout: _Layout) -> float:
-        return min(room[0] / layout.size[0], room[1] / layout.size[1])
+        return min(space[0] / layout.size[0], space[1] / layout.size[1])
 
     best = max(layouts, key=scale)
     width, height = (max(2, int(length * scale(best)) // 2 * 2) for length in best.size)
@@ -222,16 +222,16 @@ def _draw_within(layouts: Sequence[_Layout], room: tuple[int, int]) -> tuple[Pla
 
 
 def _to_patch(rgb: Plane, opacity: Plane, left: int, top: int, pixel_format: PixelFormat, color: Color) -> Patch:
-    """A drawing in a frame's planes. Its size is even, so that no chroma sample lies half outside."""
-    across, down = SUBSAMPLING[pixel_format]
+    """Convert an image to the planes of a frame. Its size is even, so that it contains whole chroma samples."""
+    horizontal, vertical = SUBSAMPLING[pixel_format]
     height, width = opacity.shape
-    in_planes = rgb_to_planes(rgb.reshape(-1, 3), color).reshape(height, width, 3)
-    premultiplied = in_planes * (opacity[:, :, None] / np.float32(255))
-    colors, keeps = [], []
-    for number in range(3):
-        size = (width // across, height // down) if number else (width, height)
-        resized = cv2.resize(premultiplied[:, :, number], size, interpolation=cv2.INTER_AREA)
-        keep = cv2.resize(255.0 - opacity.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    plane_values = rgb_to_planes(rgb.reshape(-1, 3), color).reshape(height, width, 3)
+    premultiplied = plane_values * (opacity[:, :, None] / np.float32(255))
+    colors, frame_weights = [], []
+    for index in range(3):
+        size = (width // horizontal, height // vertical) if index else (width, height)
+        resized = cv2.resize(premultiplied[:, :, index], size, interpolation=cv2.INTER_AREA)
+        frame_weight = cv2.resize(255.0 - opacity.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         colors.append(np.rint(resized).astype(np.uint8))
-        keeps.append(np.rint(keep).astype(np.uint8))
-    return Patch(left, top, tuple(colors), tuple(keeps), (across, down))
+        frame_weights.append(np.rint(frame_weight).astype(np.uint8))
+    return Patch(left, top, tuple(colors), tuple(frame_weights), (horizontal, vertical))

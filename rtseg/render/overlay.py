@@ -1,8 +1,8 @@
-"""Class map and palette to colored frame, in the frame's own planes.
+"""Overlay of class colors on a frame, computed in the planes of the frame.
 
-The palette becomes one lookup table a plane, once per stream. Per frame and plane: table over the small class map,
-scaled to the plane's size, blended with the plane into a new one. Blending is affine and so are the YUV matrices:
-blending in YUV gives what blending in RGB would give, without the way there and back.
+The palette is converted to one lookup table per plane, once per stream. For each frame and plane, the table is applied to the
+small class map, and the result is scaled to the size of the plane and blended with it into a new plane. Blending and the YUV
+matrices are affine, so blending in YUV is equivalent to blending in RGB and needs no conversion.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import Palette
 from rtseg.render.annotations import hud_patch, legend_patch
 
-"""What is shown: the colored picture, the colors alone, or the picture as it came beside the colored one."""
-
 
 @dataclass(frozen=True)
 class Tables:
-    """A palette in the planes of one stream; tables are uint8 `[256]` by class. Read-only: threads share them."""
+    """Lookup tables of a palette for one stream, uint8 `[256]` by class. Read-only, because threads share them."""
 
     solid: tuple[Plane, Plane, Plane]
-    """The colors; black where a class is not shown."""
+    """Colors; black for hidden classes."""
 
     premultiplied: tuple[Plane, Plane, Plane]
-    """The colors times alpha; 0 where a class is not shown."""
+    """Colors times alpha; 0 for hidden classes."""
 
-    keep: Plane
-    """What remains of the picture, 255: all of it."""
+    frame_weight: Plane
+    """Weight of the frame, 0 to 255; 255 for hidden classes."""
 
 
 class Overlay:
-    """Colors frames by class. Holds nothing of a stream but memory: one object may serve several threads at once."""
+    """Renderer of class colors on frames. It has no state of a stream except buffers, and is thread-safe."""
 
     def __init__(
         self,
@@ -55,52 +53,55 @@ class Overlay:
         legend: bool = False,
         hud: bool = False,
     ) -> None:
-        """Fixes what is shown.
+        """Create a renderer.
 
         Args:
             palette: names and colors of the model's classes.
             view: `overlay`, `mask` or `side-by-side`.
-            alpha: opacity of the colors, 0 (picture alone) to 1 (colors alone). `mask` does not use it.
-            only: indices of the classes to color; None: all. The others stay as they came, in `mask` black.
-            legend: whether to list the colored classes in the upper right corner.
-            hud: whether to show the lines given to `apply` in the upper left corner.
+            alpha: opacity of the colors, 0 (frame only) to 1 (colors only). Not used in the view `mask`.
+            only: indices of the classes to color; None means all. Pixels of other classes are not changed, or black in `mask`.
+            legend: list the colored classes in the upper right corner.
+            hud: draw the text that is passed to `apply` in the upper left corner.
 
         Raises:
-            OptionError: no such view, alpha out of range, or an index that is no class.
+            OptionError: the view is unknown, alpha is out of range, or an index is not a class.
         """
         if view not in get_args(View):
             raise OptionError(f"no view '{view}'; there are {', '.join(get_args(View))}")
         if not 0.0 <= alpha <= 1.0:
-            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (picture alone) to 1 (colors alone)")
-        rendered = tuple(range(len(palette.classes))) if only is None else tuple(sorted(set(only)))
-        if any(not 0 <= index < len(palette.classes) for index in rendered):
-            raise OptionError(f"class indices {list(rendered)} must lie between 0 and {len(palette.classes) - 1}")
-        self._memory = BufferPool()
+            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (frame only) to 1 (colors only)")
+        colored = tuple(range(len(palette.classes))) if only is None else tuple(sorted(set(only)))
+        if any(not 0 <= index < len(palette.classes) for index in colored):
+            raise OptionError(f"class indices {list(colored)} must be between 0 and {len(palette.classes) - 1}")
+        self._buffers = BufferPool()
         self.palette = palette
         self.view: View = view
         self.alpha = alpha
-        self.only = rendered
+        self.only = colored
         self.legend = legend
         self.hud = hud
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of what `apply` makes of a frame of this size.
+        """Return the (width, height) of the rendered frame for an input frame of a size.
 
-        `side-by-side` doubles the width. The second picture begins at an even column, so that its chroma lines up: an
-        odd width gets one column more between the two.
+        `side-by-side` doubles the width. The right half begins at an even column for chroma alignment: an odd width is padded
+        by one column.
         """
         if self.view == "side-by-side":
             return _even(width) + width, height
         return width, height
 
     def apply(self, frame: Frame, classes: ClassMap, hud_lines: Sequence[str] = ()) -> Frame:
-        """The frame as it is shown, in new planes; the given frame is not touched.
+        """Render a frame into new planes. The input frame is not modified.
 
         Args:
-            frame: the picture.
-            classes: its class map, uint8 `[any height, any width]`, of the whole picture. Values that are no class of
-                the palette (255 among them) stay uncolored.
-            hud_lines: text for the upper left corner; not shown unless `hud` was set.
+            frame: the input frame.
+            classes: class map of the whole frame at any resolution, uint8 `[rows, columns]`. Values that are not a class of
+                the palette, such as 255, are not colored.
+            hud_lines: text for the upper left corner; ignored unless `hud` is set.
+
+        Returns:
+            The rendered frame, of the size `output_size`.
 
         Raises:
             ValueError: `classes` is empty or not a two-dimensional uint8 array.
@@ -110,79 +111,80 @@ class Overlay:
         tables = _tables(self.palette, self.alpha, self.only, frame.color)
         planes = self._mask(frame, classes, tables) if self.view == "mask" else self._blend(frame, classes, tables)
         if self.view == "side-by-side":
-            planes = [_beside(left, right) for left, right in zip(_padded(frame), planes, strict=True)]
+            planes = [cv2.hconcat([left, right]) for left, right in zip(_padded(frame), planes, strict=True)]
         rendered = frame.with_planes((planes[0], planes[1], planes[2]))
         self.annotate(rendered, frame.width, hud_lines)
         return rendered
 
     def _blend(self, frame: Frame, classes: ClassMap, tables: Tables) -> list[Plane]:
-        """The picture under the colors."""
-        covered = len(self.only) == len(self.palette.classes) and int(classes.max()) < len(self.palette.classes)
+        """Return the planes of the frame blended with the class colors."""
+        all_colored = len(self.only) == len(self.palette.classes) and int(classes.max()) < len(self.palette.classes)
         planes = []
-        for number, plane in enumerate(frame.planes):
-            if covered:
-                colors = self._scale(cv2.LUT(classes, tables.solid[number]), frame, number)
+        for index, plane in enumerate(frame.planes):
+            if all_colored:
+                colors = self._scale(cv2.LUT(classes, tables.solid[index]), frame, index)
                 blended = cv2.addWeighted(plane, 1.0 - self.alpha, colors, self.alpha, 0.0, dst=colors)
             else:
-                colors = self._scale(cv2.LUT(classes, tables.premultiplied[number]), frame, number)
-                keep = self._scale(cv2.LUT(classes, tables.keep), frame, number)
-                blended = cv2.add(cv2.multiply(plane, keep, dst=keep, scale=1 / 255), colors, dst=colors)
+                colors = self._scale(cv2.LUT(classes, tables.premultiplied[index]), frame, index)
+                weight = self._scale(cv2.LUT(classes, tables.frame_weight), frame, index)
+                blended = cv2.add(cv2.multiply(plane, weight, dst=weight, scale=1 / 255), colors, dst=colors)
             planes.append(blended)
         return planes
 
-    def _scale(self, small: Plane, frame: Frame, number: int) -> Plane:
-        """A small colored map at the size of the frame's plane `number`: an array of its own, smooth, aligned with the luma."""
-        across, down = SUBSAMPLING[frame.pixel_format] if number else (1, 1)
-        if frame.width % across or frame.height % down:
-            return _subsample(self._resize(small, frame.width, frame.height), frame, number)
-        return self._resize(small, frame.width // across, frame.height // down)
+    def _scale(self, small: Plane, frame: Frame, index: int) -> Plane:
+        """Return a small map of plane values, interpolated to the size of plane `index` and aligned with the luma."""
+        horizontal, vertical = SUBSAMPLING[frame.pixel_format] if index else (1, 1)
+        if frame.width % horizontal or frame.height % vertical:
+            return _subsample(self._resize(small, frame.width, frame.height), frame, index)
+        return self._resize(small, frame.width // horizontal, frame.height // vertical)
 
     def _resize(self, small: Plane, width: int, height: int) -> Plane:
         if small.shape == (height, width):
             return small
         shrinks = small.shape[1] > width and small.shape[0] > height
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(small, (width, height), self._memory.empty(height, width), interpolation=method)  # type: ignore[no-any-return]
+        return cv2.resize(small, (width, height), self._buffers.empty(height, width), interpolation=method)  # type: ignore[no-any-return]
 
     def _mask(self, frame: Frame, classes: ClassMap, tables: Tables) -> list[Plane]:
-        """The colors alone, each pixel exactly its class's."""
+        """Return planes with the class colors only, without interpolation."""
         full = (resize_classes(cv2.LUT(classes, table), frame.width, frame.height) for table in tables.solid)
-        return [_subsample(plane, frame, number) for number, plane in enumerate(full)]
+        return [_subsample(plane, frame, index) for index, plane in enumerate(full)]
 
-    def annotate(self, rendered: Frame, picture_width: int, hud_lines: Sequence[str] = ()) -> None:
-        """Draws legend and numbers, where they were asked for, into a colored frame.
+    def annotate(self, rendered: Frame, frame_width: int, hud_lines: Sequence[str] = ()) -> None:
+        """Draw the legend and the performance numbers into a rendered frame, if they are enabled.
 
         Args:
-            shown: the frame; its planes are written into.
-            picture_width: pixels across of the picture alone, at the right of what is shown.
-            hud_lines: as `apply` takes them.
+            rendered: the frame, modified in place.
+            frame_width: width in pixels of the input frame, which is the right part of the rendered frame.
+            hud_lines: see `apply`.
         """
         height, width, right = rendered.height, rendered.width, rendered.width
         if self.legend:
             entries = tuple((self.palette.classes[index], self.palette.colors[index]) for index in self.only)
             patch = legend_patch(
-                entries, picture_width, height, width - picture_width, rendered.pixel_format, rendered.color
+                entries, frame_width, height, width - frame_width, rendered.pixel_format, rendered.color
             )
             if patch:
-                patch.lay_over(rendered.planes)
+                patch.blend_into(rendered.planes)
                 right = patch.left
         if self.hud and hud_lines:
-            patch = hud_patch(tuple(hud_lines), picture_width, height, right, rendered.pixel_format, rendered.color)
+            patch = hud_patch(tuple(hud_lines), frame_width, height, right, rendered.pixel_format, rendered.color)
             if patch:
-                patch.lay_over(rendered.planes)
+                patch.blend_into(rendered.planes)
 
     def weights(self, color: Color) -> npt.NDArray[np.float32]:
-        """What `apply` blends with, for one who blends elsewhere: float32 `[4, 256]` by class.
+        """Return the blending weights by class, for blending on the GPU.
 
-        Rows 0 to 2 are what is added to each plane, 0 to 255; row 3 is the share of the picture that remains, 0 to 1.
+        Returns:
+            float32 `[4, 256]`. Rows 0 to 2 are added to each plane, 0 to 255; row 3 is the weight of the frame, 0 to 1.
         """
         tables = _tables(self.palette, self.alpha, self.only, color)
-        return np.stack([*tables.premultiplied, tables.keep / 255.0]).astype(np.float32)
+        return np.stack([*tables.premultiplied, tables.frame_weight / 255.0]).astype(np.float32)
 
 
 @lru_cache(maxsize=32)
 def _tables(palette: Palette, alpha: float, only: tuple[int, ...], color: Color) -> Tables:
-    """The palette for frames of one color matrix and range; computed once per stream."""
+    """Return the lookup tables for frames of one color matrix and range, computed once per stream."""
     rgb = np.zeros((256, 3), dtype=np.uint8)
     rgb[list(only)] = palette.table()[list(only)]
     weight = np.zeros(256)
@@ -193,35 +195,31 @@ def _tables(palette: Palette, alpha: float, only: tuple[int, ...], color: Color)
 
 
 def _columns(table: Plane) -> tuple[Plane, Plane, Plane]:
-    first, second, third = (np.ascontiguousarray(table[:, number]) for number in range(3))
+    first, second, third = (np.ascontiguousarray(table[:, index]) for index in range(3))
     return first, second, third
 
 
-def _subsample(full: Plane, frame: Frame, number: int) -> Plane:
-    """A full-size array at the size of the frame's plane `number`: chroma samples are means of their pixels."""
-    across, down = SUBSAMPLING[frame.pixel_format] if number else (1, 1)
-    if (across, down) == (1, 1):
+def _subsample(full: Plane, frame: Frame, index: int) -> Plane:
+    """Reduce a full-size array to the size of plane `index`: a chroma sample is the mean of its pixels."""
+    horizontal, vertical = SUBSAMPLING[frame.pixel_format] if index else (1, 1)
+    if (horizontal, vertical) == (1, 1):
         return full
     height, width = full.shape
-    right, bottom = -width % across, -height % down
+    right, bottom = -width % horizontal, -height % vertical
     if right or bottom:
         full = cv2.copyMakeBorder(full, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    size = (full.shape[1] // across, full.shape[0] // down)
+    size = (full.shape[1] // horizontal, full.shape[0] // vertical)
     return cv2.resize(full, size, interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
 
 
 def _padded(frame: Frame) -> list[Plane]:
-    """The frame's planes, their last column repeated where that makes the width even."""
+    """Return the planes of a frame, with an odd width made even by repeating the last column."""
     planes = []
-    for number, plane in enumerate(frame.planes):
-        across = SUBSAMPLING[frame.pixel_format][0] if number else 1
-        missing = _even(frame.width) // across - plane.shape[1]
+    for index, plane in enumerate(frame.planes):
+        horizontal = SUBSAMPLING[frame.pixel_format][0] if index else 1
+        missing = _even(frame.width) // horizontal - plane.shape[1]
         planes.append(np.pad(plane, ((0, 0), (0, missing)), mode="edge") if missing else plane)
     return planes
-
-
-def _beside(left: Plane, right: Plane) -> Plane:
-    return cv2.hconcat([left, right])  # type: ignore[no-any-return]
 
 
 def _even(length: int) -> int:

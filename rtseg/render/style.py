@@ -1,4 +1,4 @@
-"""How a result is rendered: view, opacity, palette and annotations."""
+"""Rendering style: view, opacity, palette and annotations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rtseg.render.overlay import Overlay
 
 @dataclass(frozen=True)
 class Style:
-    """How the result is shown."""
+    """Rendering options of a result."""
 
     view: str = "overlay"
     """`overlay`, `mask` or `side-by-side`."""
@@ -20,22 +20,22 @@ class Style:
     """Opacity of the colors, 0 to 1."""
 
     palette: str = "street"
-    """Name or file, as `load_palette` takes it."""
+    """Name or file of the palette; see `load_palette`."""
 
     only: tuple[str, ...] | None = None
-    """Class names to color; None: all."""
+    """Names of the classes to color; None means all."""
 
     legend: bool = False
     """Draw class names and colors."""
 
     hud: bool = False
-    """Burn in frames per second and latency."""
+    """Draw frames per second and latency."""
 
     def overlay(self, model: ModelInfo) -> Overlay:
-        """The overlay that looks like this, for a model's classes.
+        """Return an overlay with this style for the classes of a model.
 
         Raises:
-            OptionError: no such palette, class or view.
+            OptionError: the palette, a class or the view does not exist.
         """
         palette = load_palette(self.palette, model.classes, model.colors)
         only = palette.indices(self.only) if self.only is not None else None

@@ -1,4 +1,4 @@
-"""Coloring: the right colors in the right places, in every pixel format, matrix and range."""
+"""Tests of the overlay: colors and positions in every pixel format, matrix and range."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def noise(size: tuple[int, int], pixel_format: PixelFormat = "yuv420p", color: Color = YUV[2], seed: int = 1) -> Frame:
-    """A frame of noise in read-only planes with padded lines, as a decoder hands them out."""
+    """Return a frame of noise with read-only planes and padded lines, like those of a decoder."""
     rng = np.random.default_rng(seed)
-    across, down = SUBSAMPLING[pixel_format]
+    horizontal, vertical = SUBSAMPLING[pixel_format]
     width, height = size
-    chroma = (-(-height // down), -(-width // across))
+    chroma = (-(-height // vertical), -(-width // horizontal))
     planes = []
     for shape in ((height, width), chroma, chroma):
         plane = rng.integers(16, 236, (shape[0], shape[1] + 13), dtype=np.uint8)[:, : shape[1]]
@@ -56,13 +56,13 @@ def gray(size: tuple[int, int], level: int, pixel_format: PixelFormat = "yuv444p
 
 
 def full_size(plane: np.ndarray, frame: Frame) -> np.ndarray:
-    """A plane at the frame's size, each sample repeated for the pixels that share it."""
-    down, across = -(-frame.height // plane.shape[0]), -(-frame.width // plane.shape[1])
-    return plane.repeat(down, axis=0).repeat(across, axis=1)[: frame.height, : frame.width]
+    """Return a plane at the size of the frame, with each sample repeated for its pixels."""
+    vertical, horizontal = -(-frame.height // plane.shape[0]), -(-frame.width // plane.shape[1])
+    return plane.repeat(vertical, axis=0).repeat(horizontal, axis=1)[: frame.height, : frame.width]
 
 
 def to_rgb(frame: Frame) -> np.ndarray:
-    """float `[H, W, 3]`, not clipped."""
+    """Convert a frame to RGB, float `[H, W, 3]`, without clipping."""
     planes = np.stack([full_size(plane, frame) for plane in frame.planes], axis=2).astype(float)
     if frame.color.matrix == "rgb":
         return planes[:, :, [2, 0, 1]]
@@ -71,26 +71,27 @@ def to_rgb(frame: Frame) -> np.ndarray:
 
 
 def to_planes(rgb: np.ndarray, like: Frame) -> list[np.ndarray]:
-    """The frame's planes as floats; a chroma sample is the mean of its pixels."""
+    """Convert RGB to planes of floats; a chroma sample is the mean of its pixels."""
     if like.color.matrix == "rgb":
         return [rgb[:, :, 1], rgb[:, :, 2], rgb[:, :, 0]]
     matrix = rgb_to_yuv_matrix(like.color)
     yuv = rgb @ matrix[:, :3].T + matrix[:, 3]
-    across, down = SUBSAMPLING[like.pixel_format]
+    horizontal, vertical = SUBSAMPLING[like.pixel_format]
     height, width = yuv.shape[:2]
-    padded = np.pad(yuv, ((0, -height % down), (0, -width % across), (0, 0)), mode="edge")
-    means = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across, 3).mean(axis=(1, 3))
+    padded = np.pad(yuv, ((0, -height % vertical), (0, -width % horizontal), (0, 0)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // vertical, vertical, padded.shape[1] // horizontal, horizontal, 3)
+    means = blocks.mean(axis=(1, 3))
     return [yuv[:, :, 0], means[:, :, 1], means[:, :, 2]]
 
 
 def read_by_swscale(frame: Frame) -> np.ndarray:
-    """A YUV frame as a player shows it: uint8 `[H, W, 3]`, RGB."""
-    picture = av.VideoFrame(frame.width, frame.height, frame.pixel_format)
-    for target, plane in zip(picture.planes, frame.planes, strict=True):
+    """Convert a YUV frame to RGB like a player: uint8 `[H, W, 3]`."""
+    video_frame = av.VideoFrame(frame.width, frame.height, frame.pixel_format)
+    for target, plane in zip(video_frame.planes, frame.planes, strict=True):
         lines = np.zeros((target.height, target.line_size), dtype=np.uint8)
         lines[:, : target.width] = plane
         target.update(lines.tobytes())
-    return picture.reformat(
+    return video_frame.reformat(
         format="rgb24",
         src_colorspace=SWSCALE[frame.color.matrix],
         src_color_range=ColorRange.JPEG if frame.color.full_range else ColorRange.MPEG,
@@ -98,19 +99,19 @@ def read_by_swscale(frame: Frame) -> np.ndarray:
     ).to_ndarray()
 
 
-def made_by_swscale(rgb: np.ndarray, pixel_format: PixelFormat, color: Color) -> Frame:
-    """A YUV frame of a picture, uint8 `[H, W, 3]`."""
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
+def write_by_swscale(rgb: np.ndarray, pixel_format: PixelFormat, color: Color) -> Frame:
+    """Convert an image, uint8 `[H, W, 3]`, to a YUV frame."""
+    video_frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
         format=pixel_format,
         dst_colorspace=SWSCALE[color.matrix],
         dst_color_range=ColorRange.JPEG if color.full_range else ColorRange.MPEG,
     )
-    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in picture.planes]
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in video_frame.planes]
     return Frame((planes[0], planes[1], planes[2]), pixel_format, color, 0, Fraction(1, 25), 0)
 
 
 def quarters(width: int, height: int) -> np.ndarray:
-    """Four classes in four rectangles that meet off the center, on even rows and columns."""
+    """Return four classes in four rectangles that meet off the center, at an even row and column."""
     classes = np.full((height, width), 3, dtype=np.uint8)
     y, x = height // 3 // 2 * 2, width // 3 // 2 * 2
     classes[:y, :x], classes[:y, x:], classes[y:, x:] = 0, 1, 8
@@ -120,7 +121,7 @@ def quarters(width: int, height: int) -> np.ndarray:
 @streams
 @sizes
 @pytest.mark.parametrize("only", [None, (0, 8)], ids=str)
-def test_blending_in_the_planes_is_blending_in_rgb(
+def test_blending_in_planes_equals_blending_in_rgb(
     pixel_format: PixelFormat, color: Color, size: tuple[int, int], only: tuple[int, ...] | None
 ) -> None:
     frame = noise(size, pixel_format, color)
@@ -130,18 +131,18 @@ def test_blending_in_the_planes_is_blending_in_rgb(
         weight = np.where(np.isin(classes, only or range(11)), alpha, 0.0)[:, :, None]
         blended = to_rgb(frame) * (1 - weight) + PALETTE.table()[classes] * weight
         for plane, expected in zip(rendered.planes, to_planes(blended, frame), strict=True):
-            # Rounding: half a level in the table, half in the product, half in the sum; values beyond 0 to 255 are cut.
+            # Rounding error: half a level each in the table, the product and the sum; values are clipped to 0 to 255.
             assert np.abs(plane - np.clip(expected, 0, 255)).max() <= 1.6
 
 
 @pytest.mark.parametrize("color", YUV, ids=str)
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
-def test_a_player_sees_the_blend(pixel_format: PixelFormat, color: Color) -> None:
-    """swscale makes the frame and reads the result by the stream's tags: none of our conversions on either side."""
+def test_player_decodes_the_blended_colors(pixel_format: PixelFormat, color: Color) -> None:
+    """swscale creates the frame and reads the result by the color tags, so the test uses no conversion of rtseg."""
     scene = np.full((32, 48, 3), (70, 120, 90), dtype=np.uint8)
     if SWSCALE[color.matrix] is None:
-        pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    frame = made_by_swscale(scene, pixel_format, color)
+        pytest.skip("PyAV before 18 can't use BT.2020 in swscale")
+    frame = write_by_swscale(scene, pixel_format, color)
     for name in ("road", "car", "sign", "pedestrian"):
         index = PALETTE.index(name)
         rendered = Overlay(PALETTE).apply(frame, np.full((9, 16), index, dtype=np.uint8))
@@ -150,7 +151,7 @@ def test_a_player_sees_the_blend(pixel_format: PixelFormat, color: Color) -> Non
 
 @streams
 @sizes
-def test_the_source_is_not_touched(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
+def test_input_frame_is_not_modified(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
     frame = noise(size, pixel_format, color)
     before = [plane.copy() for plane in frame.planes]
     for view, alpha in product(get_args(View), (0.0, 0.5, 1.0)):
@@ -160,12 +161,12 @@ def test_the_source_is_not_touched(pixel_format: PixelFormat, color: Color, size
         assert not any(np.shares_memory(a, b) for a in rendered.planes for b in frame.planes)
         assert (rendered.width, rendered.height) == overlay.output_size(*size)
         assert replace(rendered, planes=frame.planes) == replace(frame, planes=frame.planes), (
-            "times and number are kept"
+            "timestamps and index do not change"
         )
 
 
 @streams
-def test_transparent_leaves_the_picture_and_opaque_the_colors(pixel_format: PixelFormat, color: Color) -> None:
+def test_alpha_0_keeps_the_frame_and_alpha_1_shows_only_colors(pixel_format: PixelFormat, color: Color) -> None:
     frame = noise((33, 17), pixel_format, color)
     classes = np.full((5, 9), 8, dtype=np.uint8)
     clear = Overlay(PALETTE, alpha=0.0).apply(frame, classes)
@@ -177,12 +178,14 @@ def test_transparent_leaves_the_picture_and_opaque_the_colors(pixel_format: Pixe
 
 @streams
 @sizes
-def test_uncolored_classes_keep_the_picture(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
-    """`--only`, 255 and values beyond the palette: off the border to a colored class the picture is exactly its own."""
+def test_pixels_of_uncolored_classes_do_not_change(
+    pixel_format: PixelFormat, color: Color, size: tuple[int, int]
+) -> None:
+    """Includes `--only`, 255 and values beyond the palette. Pixels away from the border of a colored class do not change."""
     frame = noise(size, pixel_format, color)
     everything, cars = Overlay(PALETTE), Overlay(PALETTE, only=[8])
-    for overlay, nothing in ((everything, 255), (everything, 11), (everything, 200), (cars, 3), (cars, 255)):
-        classes = np.full((size[1], size[0]), nothing, dtype=np.uint8)
+    for overlay, uncolored in ((everything, 255), (everything, 11), (everything, 200), (cars, 3), (cars, 255)):
+        classes = np.full((size[1], size[0]), uncolored, dtype=np.uint8)
         classes[:, :8] = 8
         rendered = overlay.apply(frame, classes)
         for number, (plane, source) in enumerate(zip(rendered.planes, frame.planes, strict=True)):
@@ -193,22 +196,22 @@ def test_uncolored_classes_keep_the_picture(pixel_format: PixelFormat, color: Co
 
 @streams
 @sizes
-def test_mask_view_is_the_colors_alone(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
+def test_mask_view_contains_only_class_colors(pixel_format: PixelFormat, color: Color, size: tuple[int, int]) -> None:
     frame = noise(size, pixel_format, color)
     classes = quarters(*size)
     rendered = Overlay(PALETTE, view="mask", only=[0, 1, 8], alpha=0.2).apply(frame, classes)
-    black = (0, 0, 0)  # class 3 is left out
+    black = (0, 0, 0)  # class 3 is excluded
     table = rgb_to_planes(np.array([*PALETTE.colors[:3], black, *PALETTE.colors[4:]], dtype=np.uint8), color)
     for number, plane in enumerate(rendered.planes):
-        across, down = SUBSAMPLING[pixel_format] if number else (1, 1)
-        assert (plane == table[:, number][classes[::down, ::across]]).all()
+        horizontal, vertical = SUBSAMPLING[pixel_format] if number else (1, 1)
+        assert (plane == table[:, number][classes[::vertical, ::horizontal]]).all()
 
 
 @pytest.mark.parametrize("view", ["overlay", "mask"])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p"])
 @pytest.mark.parametrize("width", [64, 65, 33])
-def test_chroma_lies_under_its_luma(view: str, pixel_format: PixelFormat, width: int) -> None:
-    """Wherever a class ends, luma and chroma change over at the same place, to a quarter of a pixel."""
+def test_chroma_is_aligned_with_luma(view: str, pixel_format: PixelFormat, width: int) -> None:
+    """At the border of a class, luma and chroma change at the same position, within a quarter of a pixel."""
     frame = noise((width, 18), pixel_format, Color("bt601", True))
     for columns in (width, 16, 11):
         for border in range(2, columns - 1):
@@ -219,39 +222,39 @@ def test_chroma_lies_under_its_luma(view: str, pixel_format: PixelFormat, width:
                 plane[9 // (1, SUBSAMPLING[pixel_format][1])[i]].astype(float)
                 for i, plane in enumerate(rendered.planes[:2])
             )
-            # The share of the line that has changed over is where the border lies. A chroma line may be half a sample longer.
+            # The share of the line before the change is the position of the border. A chroma line may be half a sample longer.
             ends = [(line - line[-1]) / (line[0] - line[-1]) for line in (luma, chroma)]
             assert 2 * ends[1].sum() == pytest.approx(ends[0].sum(), abs=0.25)
 
 
 @streams
 @pytest.mark.parametrize("size", [(48, 32), (33, 17), (35, 16)], ids=str)
-def test_side_by_side_is_the_picture_beside_the_overlay(
+def test_side_by_side_shows_frame_left_and_overlay_right(
     pixel_format: PixelFormat, color: Color, size: tuple[int, int]
 ) -> None:
     frame, classes = noise(size, pixel_format, color), quarters(*size)
     both = Overlay(PALETTE, view="side-by-side").apply(frame, classes)
-    alone = Overlay(PALETTE).apply(frame, classes)
+    overlay_only = Overlay(PALETTE).apply(frame, classes)
     assert both.width == 2 * size[0] + size[0] % 2
     for number, plane in enumerate(both.planes):
-        across = SUBSAMPLING[pixel_format][0] if number else 1
-        second = (size[0] + size[0] % 2) // across
+        horizontal = SUBSAMPLING[pixel_format][0] if number else 1
+        second = (size[0] + size[0] % 2) // horizontal
         assert (plane[:, : frame.planes[number].shape[1]] == frame.planes[number]).all()
-        assert (plane[:, second:] == alone.planes[number]).all()
+        assert (plane[:, second:] == overlay_only.planes[number]).all()
 
 
-def test_small_maps_are_scaled_smoothly_and_stay_in_place() -> None:
+def test_small_class_maps_are_interpolated_without_shift() -> None:
     frame = gray((160, 90), 0)
     classes = np.zeros((9, 16), dtype=np.uint8)
     classes[:, 8:] = PALETTE.index("road")
     line = Overlay(PALETTE, alpha=1.0).apply(frame, classes).planes[0][45].astype(float)
     share = (line - line[0]) / (line[-1] - line[0])
     assert (np.diff(share) >= 0).all()
-    assert share[79] + share[80] == pytest.approx(1.0, abs=0.03), "the border is in the middle"
+    assert share[79] + share[80] == pytest.approx(1.0, abs=0.03), "the border must be in the middle"
     assert ((share > 0.02) & (share < 0.98)).sum() <= 10, "no wider than one pixel of the map"
 
 
-def test_one_overlay_serves_streams_of_different_color() -> None:
+def test_one_overlay_renders_streams_with_different_color_matrices() -> None:
     overlay, classes = Overlay(PALETTE, alpha=1.0), np.full((4, 4), 8, dtype=np.uint8)
     for color in YUV:
         rendered = overlay.apply(noise((16, 16), "yuv444p", color), classes)
@@ -260,17 +263,17 @@ def test_one_overlay_serves_streams_of_different_color() -> None:
         )
 
 
-def test_threads_get_frames_of_their_own() -> None:
+def test_concurrent_calls_return_separate_correct_frames() -> None:
     overlay = Overlay(PALETTE, only=[0, 1, 8], legend=True, hud=True)
     frames = [noise((96, 64), seed=seed) for seed in range(24)]
     maps = [np.random.default_rng(seed).integers(0, 11, (6, 8), dtype=np.uint8) for seed in range(24)]
     lines = [(f"{seed % 3} fps",) for seed in range(24)]
     expected = [overlay.apply(*job) for job in zip(frames, maps, lines, strict=True)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(overlay.apply, frames, maps, lines))
-    for one, other in zip(expected, found, strict=True):
+        results = list(pool.map(overlay.apply, frames, maps, lines))
+    for one, other in zip(expected, results, strict=True):
         assert all((a == b).all() for a, b in zip(one.planes, other.planes, strict=True))
-    planes = [plane for frame in found for plane in frame.planes]
+    planes = [plane for frame in results for plane in frame.planes]
     assert len({plane.__array_interface__["data"][0] for plane in planes}) == len(planes)
 
 
@@ -285,61 +288,60 @@ def test_threads_get_frames_of_their_own() -> None:
         ({"only": [-1]}, "between 0 and 10"),
     ],
 )
-def test_options_that_make_no_sense(options: dict, message: str) -> None:
+def test_rejects_invalid_options(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Overlay(PALETTE, **options)
 
 
 @pytest.mark.parametrize("classes", [np.zeros((4, 4)), np.zeros((4, 4, 1), np.uint8), np.zeros((0, 4), np.uint8)])
-def test_what_is_no_class_map(classes: np.ndarray) -> None:
+def test_rejects_invalid_class_maps(classes: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a class map is uint8"):
         Overlay(PALETTE).apply(noise((16, 16)), classes)
 
 
-# Legend and numbers.
+# Legend and performance numbers
 
 
 def changed(frame: Frame, rendered: Frame) -> np.ndarray:
-    """bool `[H, W]`: where the picture differs."""
+    """Return the pixels that differ, bool `[H, W]`."""
     pairs = zip(frame.planes, rendered.planes, strict=True)
     return np.any([full_size(a, frame) != full_size(b, frame) for a, b in pairs], axis=0)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "gbrp"])
 @pytest.mark.parametrize("size", [(320, 240), (640, 360), (1280, 720), (360, 640)], ids=str)
-def test_legend_shows_every_color_beside_its_name(size: tuple[int, int], pixel_format: PixelFormat) -> None:
+def test_legend_shows_name_and_color_of_every_class(size: tuple[int, int], pixel_format: PixelFormat) -> None:
     frame = gray(size, 120, pixel_format)
     rendered = Overlay(PALETTE, alpha=0.0, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
-    where = changed(frame, rendered)
-    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
-    assert columns[0] > size[0] // 2, "it leaves the picture's left half alone"
+    mask = changed(frame, rendered)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    assert columns[0] > size[0] // 2, "the left half must not change"
     assert columns[-1] < size[0]
-    assert rows[0] < size[1] // 10, "it is at the top"
+    assert rows[0] < size[1] // 10, "the legend must be at the top"
     rgb = to_rgb(rendered)
     centers = []
     for name, color in zip(PALETTE.classes, PALETTE.colors, strict=True):
-        alike = np.abs(rgb - color).max(axis=2) <= 6
-        assert alike.sum() >= 16, color
-        if name != "pole":  # white, as the letters are
-            centers.append(np.flatnonzero(alike.any(axis=1)).mean())
-    assert centers == sorted(centers), "in the model's order, from the top"
-    assert (rgb.min(axis=2)[where] > 160).mean() > 0.03, "white letters"
-    assert (rgb.max(axis=2)[where] < 60).mean() > 0.3, "on a dark backing"
+        swatch = np.abs(rgb - color).max(axis=2) <= 6
+        assert swatch.sum() >= 16, color
+        if name != "pole":  # white, like the letters
+            centers.append(np.flatnonzero(swatch.any(axis=1)).mean())
+    assert centers == sorted(centers), "classes must be in the model's order, from the top"
+    assert (rgb.min(axis=2)[mask] > 160).mean() > 0.03, "white letters"
+    assert (rgb.max(axis=2)[mask] < 60).mean() > 0.3, "dark backing"
 
 
-def test_legend_lists_only_what_is_colored() -> None:
+def test_legend_lists_only_colored_classes() -> None:
     frame = gray((480, 360), 120)
     only = PALETTE.indices(["road", "car"])
     rendered = Overlay(PALETTE, alpha=0.0, only=only, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
     rgb = to_rgb(rendered)
     for index, color in enumerate(PALETTE.colors):
         swatch = (np.abs(rgb - color).max(axis=2) <= 4).sum() >= 16
-        assert swatch == (index in only) or PALETTE.classes[index] == "pole", PALETTE.classes[
-            index
-        ]  # poles are white, as text
+        name = PALETTE.classes[index]
+        assert swatch == (index in only) or name == "pole", name  # poles are white, like the text
 
 
-def test_legend_of_side_by_side_is_on_the_colored_half() -> None:
+def test_legend_of_side_by_side_is_on_the_overlay_half() -> None:
     frame, classes = gray((320, 240), 120), np.zeros((9, 16), np.uint8)
     rendered = Overlay(PALETTE, view="side-by-side", legend=True).apply(frame, classes)
     bare = Overlay(PALETTE, view="side-by-side").apply(frame, classes)
@@ -350,7 +352,7 @@ def test_legend_of_side_by_side_is_on_the_colored_half() -> None:
 
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("size", [(320, 240), (1280, 720)], ids=str)
-def test_numbers_can_be_read_on_black_and_on_white(size: tuple[int, int], level: int) -> None:
+def test_hud_is_legible_on_black_and_white(size: tuple[int, int], level: int) -> None:
     frame = gray(size, level, "yuv420p")
     overlay = Overlay(PALETTE, alpha=0.0, hud=True)
     classes = np.zeros((9, 16), np.uint8)
@@ -364,9 +366,9 @@ def test_numbers_can_be_read_on_black_and_on_white(size: tuple[int, int], level:
     outside = rendered.planes[0].copy()
     outside[patch.top : patch.top + height, patch.left : patch.left + width] = level
     assert (outside == level).all()
-    assert not changed(frame, overlay.apply(frame, classes)).any(), "no lines, no patch"
-    assert not changed(frame, Overlay(PALETTE, alpha=0.0).apply(frame, classes, LINES)).any(), "not asked for"
-    assert changed(rendered, overlay.apply(frame, classes, ("9 fps",))).any(), "other numbers, another picture"
+    assert not changed(frame, overlay.apply(frame, classes)).any(), "no lines"
+    assert not changed(frame, Overlay(PALETTE, alpha=0.0).apply(frame, classes, LINES)).any(), "hud is disabled"
+    assert changed(rendered, overlay.apply(frame, classes, ("9 fps",))).any(), "other numbers"
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,7 @@ def test_numbers_can_be_read_on_black_and_on_white(size: tuple[int, int], level:
 )
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
 @pytest.mark.parametrize("view", ["overlay", "side-by-side"])
-def test_small_pictures_hold_legend_and_numbers(size: tuple[int, int], pixel_format: PixelFormat, view: str) -> None:
+def test_legend_and_hud_fit_into_small_frames(size: tuple[int, int], pixel_format: PixelFormat, view: str) -> None:
     frame = gray(size, 120, pixel_format)
     classes = np.zeros((9, 16), np.uint8)
     bare = Overlay(PALETTE, view=view, alpha=0.0).apply(frame, classes)  # type: ignore[arg-type]
@@ -384,7 +386,7 @@ def test_small_pictures_hold_legend_and_numbers(size: tuple[int, int], pixel_for
         assert changed(bare, rendered).any() == (min(size) >= 16)
 
 
-def test_patches_scale_with_the_picture_and_keep_apart() -> None:
+def test_patches_scale_with_the_frame_and_do_not_overlap() -> None:
     color = Color("bt709", False)
     entries = tuple(zip(PALETTE.classes, PALETTE.colors, strict=True))
     heights = []
@@ -399,12 +401,12 @@ def test_patches_scale_with_the_picture_and_keep_apart() -> None:
     hud = hud_patch(LINES, 160, 120, legend.left, "yuv420p", color) if legend else None
     assert legend is not None
     assert hud is not None
-    assert hud.left + hud.colors[0].shape[1] <= legend.left, "in a narrow picture the numbers make room"
+    assert hud.left + hud.colors[0].shape[1] <= legend.left, "the numbers must not overlap the legend of a narrow frame"
     assert heights[0] * 1.5 < heights[1]
     assert heights[2] == pytest.approx(3 * heights[1], rel=0.1)
 
 
-def test_many_classes_get_columns() -> None:
+def test_legend_of_many_classes_has_columns() -> None:
     names = tuple(f"class {number}" for number in range(40))
     entries = tuple((name, (number, 0, 0)) for number, name in enumerate(names))
     patch = legend_patch(entries, 480, 360, 0, "yuv420p", Color("bt601", False))
@@ -415,18 +417,18 @@ def test_many_classes_get_columns() -> None:
     assert height % 2 == width % 2 == patch.left % 2 == patch.top % 2 == 0
 
 
-def test_a_palette_of_one_class() -> None:
+def test_palette_with_one_class() -> None:
     one = Palette(("road",), ((110, 60, 170),))
     rendered = Overlay(one, legend=True).apply(noise((64, 48)), np.zeros((3, 4), np.uint8))
     assert (rendered.width, rendered.height) == (64, 48)
 
 
-def test_on_a_real_street_each_class_takes_its_color(camvid) -> None:  # type: ignore[no-untyped-def]
+def test_each_class_of_a_camvid_image_gets_its_color(camvid) -> None:  # type: ignore[no-untyped-def]
     label = sorted((camvid / "val_labels").glob("*.png"))[50]
-    picture = next((camvid / "val").glob(label.stem + ".*"))
-    rgb = np.ascontiguousarray(cv2.imread(str(picture))[:, :, ::-1])
+    image = next((camvid / "val").glob(label.stem + ".*"))
+    rgb = np.ascontiguousarray(cv2.imread(str(image))[:, :, ::-1])
     classes = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-    frame = made_by_swscale(rgb, "yuv420p", Color("bt601", False))
+    frame = write_by_swscale(rgb, "yuv420p", Color("bt601", False))
     rendered = read_by_swscale(Overlay(PALETTE).apply(frame, classes))
     before = read_by_swscale(frame)
     for index, color in enumerate(PALETTE.colors):

@@ -1,4 +1,4 @@
-"""The synthetic drive: the same for the same seed, true to the pixel, smooth in motion."""
+"""Tests of the synthetic video: deterministic, pixel-accurate class maps, smooth motion."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ def drive() -> SyntheticDrive:
     return SyntheticDrive(320, 240, frames=120, seed=0)
 
 
-def test_the_same_seed_gives_the_same_bytes_in_any_order_of_access() -> None:
+def test_same_seed_gives_identical_frames_in_any_access_order() -> None:
     forwards, backwards = (SyntheticDrive(240, 135, frames=90, seed=5) for _ in range(2))
     order = [0, 1, 44, 89]
-    seen = {index: forwards.frame(index) for index in order}
+    frames = {index: forwards.frame(index) for index in order}
     for index in reversed(order):
-        assert same(backwards.frame(index), seen[index])
-    assert same(forwards.frame(1), seen[1])
+        assert same(backwards.frame(index), frames[index])
+    assert same(forwards.frame(1), frames[1])
 
 
-def test_frames_are_the_callers_own(drive: SyntheticDrive) -> None:
+def test_modifying_a_frame_does_not_change_later_frames(drive: SyntheticDrive) -> None:
     rgb, labels = drive.frame(3)
-    kept = rgb.copy(), labels.copy()
+    copy = rgb.copy(), labels.copy()
     rgb[:], labels[:] = 0, 0
-    assert same(drive.frame(3), kept)
+    assert same(drive.frame(3), copy)
 
 
-def test_another_seed_is_another_street() -> None:
+def test_another_seed_gives_another_street() -> None:
     first, second = (SyntheticDrive(240, 135, seed=seed).frame(0) for seed in (1, 2))
     assert agreement(first, second) < 0.95
     assert np.abs(first[0].astype(int) - second[0]).mean() > 10
 
 
-def test_another_size_is_the_same_street() -> None:
+def test_another_size_gives_the_same_street() -> None:
     small, large = (SyntheticDrive(width, height, seed=4).frame(10)[1] for width, height in ((240, 135), (480, 270)))
     assert (cv2.resize(large, (240, 135), interpolation=cv2.INTER_NEAREST) == small).mean() > 0.93
 
 
 @pytest.mark.parametrize("size", [(32, 32), (321, 181), (33, 400), (400, 33), (97, 64)])
-def test_any_size_gives_an_image_and_a_class_for_every_pixel(size: tuple[int, int]) -> None:
+def test_every_size_gives_an_image_and_a_complete_class_map(size: tuple[int, int]) -> None:
     width, height = size
     rgb, labels = SyntheticDrive(width, height, frames=2).frame(1)
     assert (rgb.shape, rgb.dtype) == ((height, width, 3), np.uint8)
@@ -67,7 +67,7 @@ def test_any_size_gives_an_image_and_a_class_for_every_pixel(size: tuple[int, in
     assert labels.max() < len(CAMVID_CLASSES)
 
 
-def test_iteration_gives_the_same_frames_and_ends() -> None:
+def test_iteration_yields_all_frames() -> None:
     drive = SyntheticDrive(64, 48, frames=4, seed=9)
     frames = list(drive)
     assert len(frames) == len(drive) == 4
@@ -79,7 +79,7 @@ def test_iteration_gives_the_same_frames_and_ends() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_class_occurs_in_a_short_drive(seed: int) -> None:
+def test_every_class_occurs_in_a_short_video(seed: int) -> None:
     drive = SyntheticDrive(240, 180, frames=90, seed=seed)
     shares = np.mean([np.bincount(drive.frame(i)[1].ravel(), minlength=11) for i in range(0, 90, 15)], axis=0) / (
         320 * 240
@@ -89,7 +89,7 @@ def test_every_class_occurs_in_a_short_drive(seed: int) -> None:
     assert shares.min() > 0.0003, dict(zip(CAMVID_CLASSES, shares.round(5), strict=True))
 
 
-def test_the_street_is_where_a_dashboard_camera_sees_it(drive: SyntheticDrive) -> None:
+def test_layout_resembles_a_dashboard_camera(drive: SyntheticDrive) -> None:
     labels = np.stack([drive.frame(index)[1] for index in range(0, 120, 30)])
     names = np.array(CAMVID_CLASSES)
     assert (names[labels[:, -14:, 106:214]] == "road").mean() > 0.95
@@ -99,8 +99,11 @@ def test_the_street_is_where_a_dashboard_camera_sees_it(drive: SyntheticDrive) -
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
-def test_edges_between_classes_are_edges_in_the_picture(seed: int) -> None:
-    """Pixels two apart across a class border differ far more than inside a class, and most where the border is, not beside it."""
+def test_class_borders_are_edges_in_the_image(seed: int) -> None:
+    """The difference of pixels two columns apart is far larger across a class border than inside a class.
+
+    It has its maximum at the border and not next to it.
+    """
     rgb, labels = SyntheticDrive(960, 540, seed=seed).frame(40)
     step = np.abs(rgb[:, 2:].astype(int) - rgb[:, :-2]).sum(axis=2)
     border = labels[:, 2:] != labels[:, :-2]
@@ -109,12 +112,12 @@ def test_edges_between_classes_are_edges_in_the_picture(seed: int) -> None:
         float(step[:, 8:-8][np.roll(border, shift, axis=1)[:, 8:-8]].mean()) for shift in (-3, -2, -1, 0, 1, 2, 3)
     ]
     assert int(np.argmax(strength)) == 3, strength
-    # no side is favoured: the lens softens both alike
+    # the blur is symmetric
     assert strength[2] == pytest.approx(strength[4], rel=0.15)
 
 
-def test_a_mask_of_the_sky_cuts_out_only_sky_colors() -> None:
-    """Two pixels inside its border the sky holds no house, tree or lamp: its colors change slowly from row to row."""
+def test_sky_class_covers_only_sky_colors() -> None:
+    """Inside its border, the sky contains no house, tree or lamp: its colors change slowly from row to row."""
     rgb, labels = SyntheticDrive(480, 360, seed=2).frame(20)
     inside = cv2.erode((labels == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     both = inside[1:] & inside[:-1]
@@ -125,24 +128,24 @@ def test_a_mask_of_the_sky_cuts_out_only_sky_colors() -> None:
 
 def test_motion_is_smooth_and_visible(drive: SyntheticDrive) -> None:
     frames = [drive.frame(index) for index in range(45)]
-    next_to = [agreement(frames[i], frames[i + 1]) for i in range(44)]
-    far_apart = [agreement(frames[i], frames[i + 30]) for i in range(0, 15, 2)]
-    assert min(next_to) > 0.85
-    assert max(far_apart) < 0.9
-    assert np.mean(far_apart) < np.mean(next_to) - 0.1
+    adjacent = [agreement(frames[i], frames[i + 1]) for i in range(44)]
+    distant = [agreement(frames[i], frames[i + 30]) for i in range(0, 15, 2)]
+    assert min(adjacent) > 0.85
+    assert max(distant) < 0.9
+    assert np.mean(distant) < np.mean(adjacent) - 0.1
 
 
-def test_the_order_of_frames_can_be_told_from_the_pictures(drive: SyntheticDrive) -> None:
-    pictures = [
+def test_frame_difference_grows_with_distance_in_time(drive: SyntheticDrive) -> None:
+    images = [
         cv2.resize(drive.frame(index)[0], (120, 90), interpolation=cv2.INTER_AREA).astype(int) for index in range(12)
     ]
     for index in range(2, 10):
-        distances = [np.abs(pictures[index] - other).mean() for other in pictures]
-        beside = max(distances[index - 1], distances[index + 1])
-        assert beside < min(distances[other] for other in range(12) if abs(other - index) >= 3)
+        distances = [np.abs(images[index] - other).mean() for other in images]
+        adjacent = max(distances[index - 1], distances[index + 1])
+        assert adjacent < min(distances[other] for other in range(12) if abs(other - index) >= 3)
 
 
-def test_the_frame_rate_sets_the_pace() -> None:
+def test_frame_rate_determines_the_speed() -> None:
     slow, fast = (
         SyntheticDrive(240, 135, frames=61, fps=30),
         SyntheticDrive(240, 135, frames=61, fps=Fraction(60000, 1001)),
@@ -162,7 +165,7 @@ def test_the_frame_rate_sets_the_pace() -> None:
         ({"fps": float("nan")}, "nan"),
     ],
 )
-def test_a_value_out_of_range_is_told_in_one_line(arguments: dict[str, int], value: str) -> None:
+def test_rejects_arguments_out_of_range_with_a_one_line_message(arguments: dict[str, int], value: str) -> None:
     with pytest.raises(OptionError) as caught:
         SyntheticDrive(**arguments)
     assert value in str(caught.value)
