@@ -70,7 +70,12 @@ def on_gpu(request: pytest.FixtureRequest) -> str:
 
 
 _TORCH = ("cli_train", "export", "importers", "importers_export", "importers_refuse", "torch_backend", "train", "unet")
-TOGETHER = {"test_kernels": "kernels", "test_gpu_path": "kernels", **{f"test_{name}": "torch" for name in _TORCH}}
+TOGETHER = {
+    "test_kernels": "kernels",
+    "test_gpu_path": "kernels",
+    "test_gpu_fallback": "kernels",
+    **{f"test_{name}": "torch" for name in _TORCH},
+}
 """Files that one worker runs: they share what takes seconds to make, such as torch's first export in a process."""
 
 

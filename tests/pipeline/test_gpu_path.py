@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -18,13 +16,12 @@ pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles
 from command import rtseg
-from gpu_doubles import Driver, Nvdec, compiled_kernels
+from gpu_doubles import compiled_kernels
+from gpu_machine import SMALL, GpuMachine, make_video, path_note
 from media import Audio, read, write_video
-from nvidia_machine import Jetson
-from onnx_models import contract_model
 
-from rtseg.core.errors import BackendError, SourceError
-from rtseg.core.frame import Color, Frame
+from rtseg.core.errors import BackendError
+from rtseg.core.frame import Color
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.models.export.build import build
@@ -33,49 +30,12 @@ from rtseg.render.style import Style
 from rtseg.video.process import process
 
 needs_compiler = pytest.mark.system("g++")
-SMALL = (128, 96)
 COLOR = Color("bt709", False)
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return compiled_kernels(tmp_path_factory.getbasetemp())
-
-
-class GpuMachine:
-    """Test double of a Jetson whose decoder leaves frames in GPU memory, with an engine."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, version: str, library: ctypes.CDLL, folder: Path) -> None:
-        self.jetson = Jetson(patch, version, driver=lambda cudart: Driver(cudart, library))
-        self.cudart, self.driver = self.jetson.cudart, self.jetson.driver
-        self.nvdec = Nvdec(patch, self.cudart)
-        patch.setattr("rtseg.pipeline.gpu_path.try_nvdec", lambda: None)
-        self.folder = folder
-        self.model = contract_model(folder / "colors.onnx")
-        self.engine = build(self.model, target="tensorrt", out=folder, verify=False).path
-
-    def run(self, video: Path, out: str = "out.mkv", decoder: str = "nvdec", **options: Any) -> dict[str, Any]:
-        """Run `rtseg video` with a lossless codec, to compare pixels."""
-        style, engine = options.pop("style", Style()), options.pop("engine", self.engine)
-        with Segmenter(engine, backend="tensorrt") as segmenter:
-            return process(
-                str(video),
-                str(self.folder / out),
-                segmenter,
-                style,
-                OutputOptions("ffv1"),
-                InputOptions(decoder=decoder),
-                quiet=True,
-                **options,
-            )
-
-    def all_freed(self) -> bool:
-        """Return True if all GPU memory and modules were freed."""
-        gc.collect()  # a traceback may reference frames
-        return not self.cudart.alive and self.driver.modules == 0
-
-    def read_output(self, out: str = "out.mkv") -> list[Frame]:
-        return read(self.folder / out)
 
 
 @pytest.fixture(params=doubles.VERSIONS)
@@ -89,16 +49,6 @@ def machine(
 def orin(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, tmp_path: Path) -> GpuMachine:
     """A machine with one TensorRT version, for tests that do not depend on the version."""
     return GpuMachine(monkeypatch, doubles.VERSIONS[0], library, tmp_path)
-
-
-def make_video(folder: Path, **options: Any) -> Path:
-    return write_video(folder / "drive.mp4", **{"frames": 40, "size": SMALL, **options})
-
-
-def path_note(result: dict[str, Any]) -> str:
-    notes = [note for note in result["notes"] if note.startswith("path: ")]
-    assert len(notes) == 1, result["notes"]
-    return str(notes[0])
 
 
 @needs_compiler
@@ -195,72 +145,6 @@ def test_engine_with_a_batch_size_uses_the_cpu_path(orin: GpuMachine) -> None:
 
 
 @needs_compiler
-def test_wrong_gpu_result_fails_the_self_check(orin: GpuMachine) -> None:
-    video = make_video(orin.folder)
-    orin.driver.darker = MAX_RENDER_DIFFERENCE + 3
-    result = orin.run(video)
-    assert result["path"] == "cpu"
-    differences = [
-        f"rendered frame by {MAX_RENDER_DIFFERENCE + extra}, at most {MAX_RENDER_DIFFERENCE}" for extra in (3, 4)
-    ]
-    assert any(difference in path_note(result) for difference in differences)
-    orin.run(video, "software.mkv", "software")
-    for frame, expected in zip(orin.read_output(), orin.read_output("software.mkv"), strict=True):
-        np.testing.assert_array_equal(frame.planes[0], expected.planes[0])
-    assert orin.all_freed()
-
-
-@needs_compiler
-def test_flat_frames_do_not_count_for_the_self_check(orin: GpuMachine, tmp_path: Path) -> None:
-    path = tmp_path / "flat.mkv"
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = *SMALL, "yuv420p"
-        for _ in range(6):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((144, 128), 70, np.uint8), format="yuv420p")))
-        out.mux(stream.encode(None))
-    result = orin.run(path)
-    assert result["path"] == "cpu"
-    assert (
-        path_note(result) == "path: the CPU scaled and rendered: too few frames for the self-check of the GPU (0 of 8)"
-    )
-    orin.run(path, "software.mkv", "software")
-    for frame, expected in zip(orin.read_output(), orin.read_output("software.mkv"), strict=True):
-        np.testing.assert_array_equal(frame.planes[0], expected.planes[0])
-
-
-@needs_compiler
-@pytest.mark.parametrize("call", ["cuModuleLoadData", "cuLaunchKernel"])
-def test_gpu_failure_at_setup_falls_back_to_the_cpu_path(orin: GpuMachine, call: str) -> None:
-    orin.driver.refuses = call
-    result = orin.run(make_video(orin.folder))
-    assert result["path"] == "cpu"
-    assert f"CUDA failed in {call}: a PTX JIT compilation failed" in path_note(result)
-    assert result["frames"]["written"] == 40
-    assert orin.all_freed()
-
-
-@needs_compiler
-def test_sticky_cuda_error_ends_the_run_with_one_line(orin: GpuMachine) -> None:
-    """After an illegal address, CUDA does no more work in the process."""
-    orin.driver.breaks = True
-    with pytest.raises(
-        BackendError, match=r"unusable in this process .*illegal.*; --decoder software avoids the GPU path"
-    ):
-        orin.run(make_video(orin.folder))
-    assert not (orin.folder / "out.mkv").exists()
-
-
-@needs_compiler
-def test_missing_wait_for_the_decoder_fails_the_self_check(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wait, the kernels read the surface's previous contents."""
-    monkeypatch.setattr("rtseg.gpu.cuda.Cuda.wait_for_decoder", lambda *_: None)
-    result = orin.run(make_video(orin.folder))
-    assert result["path"] == "cpu"
-    assert "the GPU failed the self-check" in path_note(result)
-
-
-@needs_compiler
 def test_close_frees_nothing_while_a_stream_is_busy(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     from rtseg.pipeline.gpu_renderer import GpuRenderer
 
@@ -277,94 +161,6 @@ def test_close_frees_nothing_while_a_stream_is_busy(orin: GpuMachine, monkeypatc
         assert orin.driver.modules == 1
         with pytest.raises(BackendError, match="closed"), renderer._gpu_stream():
             pass
-
-
-@needs_compiler
-@pytest.mark.parametrize(("decoder", "refused"), [("nvdec", True), ("auto", False)])
-def test_gpu_that_decodes_no_frame_of_a_video(orin: GpuMachine, decoder: str, refused: bool) -> None:
-    orin.nvdec.software_from = 0
-    if refused:
-        with pytest.raises(SourceError, match="the card does not decode the pictures of"):
-            orin.run(make_video(orin.folder), decoder=decoder)
-        return
-    result = orin.run(make_video(orin.folder), decoder=decoder)
-    assert (result["path"], result["decoder"]) == ("cpu", "h264")
-    assert path_note(result).endswith("the GPU does not decode this h264 video")
-
-
-@needs_compiler
-def test_gpu_out_of_memory_while_decoding_ends_the_run(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames lost for lack of memory are not counted as damage of the file."""
-    from rtseg.io.inputs.file import FileSource
-
-    decode, packets = FileSource._decode, []
-
-    class FullDecoder:
-        def decode(self, packet: Any) -> Any:
-            raise av.MemoryError(12, "Cannot allocate memory")
-
-    def decode_until_full(source: FileSource, packet: Any) -> Any:
-        packets.append(packet)
-        if len(packets) > 20:
-            source._decoding._context = FullDecoder()  # type: ignore[assignment]
-        return decode(source, packet)
-
-    monkeypatch.setattr(FileSource, "_decode", decode_until_full)
-    with pytest.raises(SourceError, match="no memory left on the card to decode"):
-        orin.run(make_video(orin.folder))
-
-
-@needs_compiler
-def test_gpu_out_of_memory_at_setup_falls_back_to_the_cpu_path(
-    orin: GpuMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rtseg.video.process.FramePath", _frame_path_on_full_gpu(orin))
-    result = orin.run(make_video(orin.folder))
-    assert result["path"] == "cpu"
-    assert "the GPU path could not be set up (CUDA failed in cudaMalloc: out of memory" in path_note(result)
-    assert orin.all_freed()
-
-
-def _frame_path_on_full_gpu(machine: GpuMachine) -> Any:
-    from rtseg.pipeline.gpu_path import FramePath
-
-    def open_path(*arguments: Any, **options: Any) -> FramePath:
-        machine.cudart.fails = "cudaMalloc"
-        try:
-            return FramePath(*arguments, **options)
-        finally:
-            machine.cudart.fails = None
-
-    return open_path
-
-
-@needs_compiler
-def test_gpu_failure_during_the_run_ends_it_with_one_line(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtseg.pipeline.gpu_renderer import GpuRenderer
-
-    render, frames = GpuRenderer.render, []
-
-    def failing(renderer: GpuRenderer, frame: Any) -> Any:
-        frames.append(frame)
-        orin.cudart.fails = "cudaGraphLaunch" if len(frames) > 5 else None
-        return render(renderer, frame)
-
-    monkeypatch.setattr(GpuRenderer, "render", failing)
-    with pytest.raises(BackendError, match="CUDA failed in cudaGraphLaunch"):
-        orin.run(make_video(orin.folder))
-    orin.cudart.fails = None
-    frames.clear()  # their surfaces are GPU memory
-    assert orin.all_freed()
-    assert not (orin.folder / "out.mkv").exists()
-
-
-@needs_compiler
-def test_gpu_decoder_failure_during_the_run_loses_no_frame(orin: GpuMachine) -> None:
-    orin.nvdec.software_from = 25
-    result = orin.run(make_video(orin.folder))
-    assert result["path"] == "gpu"
-    assert result["frames"]["written"] == 40
-    assert "15 frames decoded in software: the card's decoder would not" in result["notes"]
 
 
 @needs_compiler

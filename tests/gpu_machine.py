@@ -1,0 +1,69 @@
+"""Test double of a machine on which the GPU path runs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu_doubles import Driver, Nvdec
+from media import read, write_video
+from nvidia_machine import Jetson
+from onnx_models import contract_model
+
+from rtseg.core.frame import Frame
+from rtseg.inference.segmenter import Segmenter
+from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.models.export.build import build
+from rtseg.render.style import Style
+from rtseg.video.process import process
+
+SMALL = (128, 96)
+
+
+class GpuMachine:
+    """Test double of a Jetson whose decoder leaves frames in GPU memory, with an engine."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, version: str, library: ctypes.CDLL, folder: Path) -> None:
+        self.jetson = Jetson(patch, version, driver=lambda cudart: Driver(cudart, library))
+        self.cudart, self.driver = self.jetson.cudart, self.jetson.driver
+        self.nvdec = Nvdec(patch, self.cudart)
+        patch.setattr("rtseg.pipeline.gpu_path.try_nvdec", lambda: None)
+        self.folder = folder
+        self.model = contract_model(folder / "colors.onnx")
+        self.engine = build(self.model, target="tensorrt", out=folder, verify=False).path
+
+    def run(self, video: Path, out: str = "out.mkv", decoder: str = "nvdec", **options: Any) -> dict[str, Any]:
+        """Run `rtseg video` with a lossless codec, to compare pixels."""
+        style, engine = options.pop("style", Style()), options.pop("engine", self.engine)
+        with Segmenter(engine, backend="tensorrt") as segmenter:
+            return process(
+                str(video),
+                str(self.folder / out),
+                segmenter,
+                style,
+                OutputOptions("ffv1"),
+                InputOptions(decoder=decoder),
+                quiet=True,
+                **options,
+            )
+
+    def all_freed(self) -> bool:
+        """Return True if all GPU memory and modules were freed."""
+        gc.collect()  # a traceback may reference frames
+        return not self.cudart.alive and self.driver.modules == 0
+
+    def read_output(self, out: str = "out.mkv") -> list[Frame]:
+        return read(self.folder / out)
+
+
+def make_video(folder: Path, **options: Any) -> Path:
+    return write_video(folder / "drive.mp4", **{"frames": 40, "size": SMALL, **options})
+
+
+def path_note(result: dict[str, Any]) -> str:
+    notes = [note for note in result["notes"] if note.startswith("path: ")]
+    assert len(notes) == 1, result["notes"]
+    return str(notes[0])
