@@ -151,7 +151,7 @@ class ContainerPackets:
 
     @property
     def time_codes(self) -> set[str]:
-        """All time codes in the file."""
+        """Time codes in the metadata of the file and its streams."""
         codes = self.time_code, self.video.time_code, *(other.time_code for other in self.others.values())
         return {code for code in codes if code is not None}
 

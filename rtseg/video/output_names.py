@@ -23,7 +23,7 @@ _OUTPUT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".ts", ".avi"})
 
 @dataclass(frozen=True)
 class Task:
-    """A video to process."""
+    """Video to process, with its output."""
 
     source: str
     """The input, `-` for stdin."""

@@ -18,7 +18,7 @@ _START_WINDOW = 9
 
 @dataclass(slots=True)
 class Segment:
-    """A run of timestamps with the same shift."""
+    """Run of timestamps with the same shift."""
 
     shift: int
     """Output time less input time, in units."""

@@ -44,7 +44,7 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A change of timestamps or packets that the input or the output container requires."""
+    """Change of timestamps or packets that the input or the output container requires."""
 
     stream: int | None
     """Stream index in the input; None: all streams."""
