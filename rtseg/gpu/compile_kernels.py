@@ -59,9 +59,7 @@ def _library() -> Path:
     except metadata.PackageNotFoundError:
         raise RuntimeError(f"NVRTC is not installed: pip install {PACKAGE}=={VERSION}") from None
     if package.version != VERSION:
-        raise RuntimeError(
-            f"NVRTC is {package.version}; the PTX needs {VERSION}: pip install {PACKAGE}=={VERSION}"
-        )
+        raise RuntimeError(f"NVRTC is {package.version}; the PTX needs {VERSION}: pip install {PACKAGE}=={VERSION}")
     files = [Path(str(package.locate_file(file))) for file in package.files or ()]
     return next(file for file in files if file.name.startswith("libnvrtc.so"))
 
