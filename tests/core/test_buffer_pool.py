@@ -1,4 +1,4 @@
-"""Memory that is used again: never while somebody still looks at it."""
+"""Tests of the buffer pool: buffers are reused, but never while a view of them exists."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from rtseg.core.buffer_pool import BufferPool
 
 
-def test_memory_is_used_again_once_the_array_is_gone() -> None:
-    memory = BufferPool()
-    first = memory.empty(720, 1280)
-    place = first.ctypes.data
+def test_memory_is_reused_after_the_array_is_deleted() -> None:
+    pool = BufferPool()
+    first = pool.empty(720, 1280)
+    address = first.ctypes.data
     assert (first.shape, first.dtype, first.flags.c_contiguous, first.flags.writeable) == (
         (720, 1280),
         np.uint8,
@@ -23,11 +23,11 @@ def test_memory_is_used_again_once_the_array_is_gone() -> None:
         True,
     )
     del first
-    assert memory.empty(720, 1280).ctypes.data == place
-    assert memory.empty(1280, 720).ctypes.data == place  # the same bytes in another shape
+    assert pool.empty(720, 1280).ctypes.data == address
+    assert pool.empty(1280, 720).ctypes.data == address  # the same number of bytes in another shape
 
 
-LOOKS: dict[str, Callable[[Any], Any]] = {
+VIEWS: dict[str, Callable[[Any], Any]] = {
     "view": lambda array: array[1:, ::2],
     "view of a view": lambda array: array[1:][:, 1:],
     "buffer": lambda array: np.asarray(memoryview(array)),
@@ -35,52 +35,52 @@ LOOKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("style", LOOKS)
-def test_whoever_still_looks_keeps_the_picture(style: str) -> None:
-    memory = BufferPool()
-    array = memory.empty(4, 6)
+@pytest.mark.parametrize("view_type", VIEWS)
+def test_buffer_is_not_reused_while_a_view_exists(view_type: str) -> None:
+    pool = BufferPool()
+    array = pool.empty(4, 6)
     array[:] = 7
-    kept = LOOKS[style](array)
+    view = VIEWS[view_type](array)
     del array
-    others = [memory.empty(4, 6) for _ in range(3)]
+    others = [pool.empty(4, 6) for _ in range(3)]
     for other in others:
         other[:] = 9
-    assert (kept == 7).all()
+    assert (view == 7).all()
 
 
-def test_two_arrays_at_once_do_not_share() -> None:
-    memory = BufferPool()
-    arrays = [memory.empty(3, 5) for _ in range(40)]
+def test_live_arrays_do_not_share_memory() -> None:
+    pool = BufferPool()
+    arrays = [pool.empty(3, 5) for _ in range(40)]
     for number, array in enumerate(arrays):
         array[:] = number
     assert [int(array.min()) for array in arrays] == [int(array.max()) for array in arrays] == list(range(40))
 
 
-def test_what_is_kept_is_bounded() -> None:
-    memory = BufferPool()
-    arrays = [memory.empty(10, 10) for _ in range(200)]
+def test_number_of_free_buffers_is_limited() -> None:
+    pool = BufferPool()
+    arrays = [pool.empty(10, 10) for _ in range(200)]
     del arrays
     for side in range(1, 100):
-        memory.empty(side, 3)
-    assert sum(len(free) for free in memory._free.values()) <= 32 * 8
-    assert len(memory._free) <= 8
+        pool.empty(side, 3)
+    assert sum(len(free) for free in pool._free.values()) <= 32 * 8
+    assert len(pool._free) <= 8
 
 
 @pytest.mark.timeout(180)
-def test_threads_never_see_each_others_pictures() -> None:
-    memory = BufferPool()
-    wrong = []
+def test_concurrent_threads_get_separate_buffers() -> None:
+    pool = BufferPool()
+    corrupted = []
 
     def work(value: int) -> None:
         for _ in range(2000):
-            array = memory.empty(8, 8)
+            array = pool.empty(8, 8)
             array[:] = value
             if not (array == value).all():
-                wrong.append(value)
+                corrupted.append(value)
 
     threads = [threading.Thread(target=work, args=(value,)) for value in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert not corrupted

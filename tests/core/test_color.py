@@ -1,4 +1,4 @@
-"""Colors into YUV and back: against the standards' own figures, and against swscale."""
+"""Tests of the conversion between RGB and YUV against the values of the standards and against swscale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWSCALE = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": get
 STREAMS = [Color(matrix, full) for matrix in MATRICES for full in (False, True)]  # type: ignore[arg-type]
 
 
-def some_colors() -> np.ndarray:
+def sample_colors() -> np.ndarray:
     corners = np.array([(r, g, b) for r in (0, 128, 255) for g in (0, 128, 255) for b in (0, 128, 255)])
     return np.concatenate([corners, np.random.default_rng(1).integers(0, 256, (997, 3))]).astype(np.uint8)
 
@@ -38,53 +38,53 @@ def some_colors() -> np.ndarray:
         (Color("rgb", True), (10, 20, 30), (20, 30, 10)),
     ],
 )
-def test_published_values(color: Color, rgb: tuple[int, int, int], yuv: tuple[int, int, int]) -> None:
+def test_matches_published_values(color: Color, rgb: tuple[int, int, int], yuv: tuple[int, int, int]) -> None:
     assert tuple(rgb_to_planes(np.array([rgb], dtype=np.uint8), color)[0]) == yuv
 
 
 @pytest.mark.parametrize("color", STREAMS, ids=str)
-def test_there_and_back(color: Color) -> None:
-    rgb = some_colors()
+def test_round_trip_restores_rgb(color: Color) -> None:
+    rgb = sample_colors()
     matrix = yuv_to_rgb_matrix(color)
-    back = rgb_to_planes(rgb, color) @ matrix[:, :3].T + matrix[:, 3]
-    # Half a level of rounding in each of Y, U, V, scaled up by 255/219 and 255/224 times 2 (1 - Kb).
-    assert np.abs(back - rgb).max() <= 2.0
+    round_trip = rgb_to_planes(rgb, color) @ matrix[:, :3].T + matrix[:, 3]
+    # Rounding error of half a level in Y, U and V, scaled by 255/219 and 255/224 times 2 (1 - Kb).
+    assert np.abs(round_trip - rgb).max() <= 2.0
 
 
 @pytest.mark.parametrize("color", STREAMS, ids=str)
-def test_swscale_agrees_from_rgb(color: Color) -> None:
+def test_rgb_to_yuv_matches_swscale(color: Color) -> None:
     if SWSCALE[color.matrix] is None:
-        pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    rgb = some_colors()
-    picture = av.VideoFrame.from_ndarray(rgb.reshape(32, 32, 3), format="rgb24")
+        pytest.skip("PyAV before 18 can't use BT.2020 in swscale")
+    rgb = sample_colors()
+    frame = av.VideoFrame.from_ndarray(rgb.reshape(32, 32, 3), format="rgb24")
     color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
-    yuv = picture.reformat(
+    yuv = frame.reformat(
         format="yuv444p", dst_colorspace=SWSCALE[color.matrix], dst_color_range=color_range
     ).to_ndarray()
-    ours = rgb_to_planes(rgb, color).astype(int)
-    assert np.abs(yuv.reshape(3, -1).T.astype(int) - ours).max() <= 1
+    result = rgb_to_planes(rgb, color).astype(int)
+    assert np.abs(yuv.reshape(3, -1).T.astype(int) - result).max() <= 1
 
 
 @pytest.mark.parametrize("color", STREAMS, ids=str)
-def test_swscale_agrees_to_rgb(color: Color) -> None:
+def test_yuv_to_rgb_matches_swscale(color: Color) -> None:
     if SWSCALE[color.matrix] is None:
-        pytest.skip("PyAV before 18 can't ask swscale for BT.2020")
-    yuv = rgb_to_planes(some_colors(), color)
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.T).reshape(3, 32, 32), format="yuv444p")
+        pytest.skip("PyAV before 18 can't use BT.2020 in swscale")
+    yuv = rgb_to_planes(sample_colors(), color)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.T).reshape(3, 32, 32), format="yuv444p")
     color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
-    rgb = picture.reformat(
+    rgb = frame.reformat(
         format="rgb24",
         src_colorspace=SWSCALE[color.matrix],
         src_color_range=color_range,
         dst_color_range=ColorRange.JPEG,
     ).to_ndarray()
     matrix = yuv_to_rgb_matrix(color)
-    ours = np.clip(yuv @ matrix[:, :3].T + matrix[:, 3], 0, 255)
-    assert np.abs(rgb.reshape(-1, 3) - ours).max() <= 2.5
+    result = np.clip(yuv @ matrix[:, :3].T + matrix[:, 3], 0, 255)
+    assert np.abs(rgb.reshape(-1, 3) - result).max() <= 2.5
 
 
 @pytest.mark.parametrize("color", STREAMS, ids=str)
-def test_grays_have_no_chroma(color: Color) -> None:
+def test_gray_has_neutral_chroma(color: Color) -> None:
     grays = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     planes = rgb_to_planes(grays, color)
     assert (planes[:, 1:] == 128).all()
@@ -105,5 +105,5 @@ def test_matrices_differ() -> None:
         ((608, 1080), "bt709"),
     ],
 )
-def test_guess(size: tuple[int, int], matrix: str) -> None:
+def test_guessed_matrix_depends_on_the_frame_size(size: tuple[int, int], matrix: str) -> None:
     assert guess_matrix(*size) == matrix

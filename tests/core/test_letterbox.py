@@ -1,4 +1,4 @@
-"""The way into the network and back: nothing distorted, nothing shifted, no bar in the picture."""
+"""Tests of the letterbox: no distortion, no shift, and no padding in the class map of the frame."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ LENGTH = st.integers(1, 700)
 
 
 def frame_from_rgb(rgb: np.ndarray, pixel_format: PixelFormat, color: Color) -> Frame:
-    """A frame of a picture, uint8 `[H, W, 3]`, its chroma taken from the upper left pixel of each group."""
-    across, down = SUBSAMPLING[pixel_format]
+    """Convert an image, uint8 `[H, W, 3]`, to a frame, with the chroma of the upper left pixel of each group."""
+    horizontal, vertical = SUBSAMPLING[pixel_format]
     full = rgb_to_planes(rgb.reshape(-1, 3), color).reshape(rgb.shape)
-    planes = (full[:, :, 0], full[::down, ::across, 1], full[::down, ::across, 2])
+    planes = (full[:, :, 0], full[::vertical, ::horizontal, 1], full[::vertical, ::horizontal, 2])
     return Frame(planes, pixel_format, color, 0, Fraction(1, 25), 0)
 
 
-@given(source=st.tuples(LENGTH, LENGTH), wanted=st.tuples(st.integers(32, 700), st.integers(32, 700)))
+@given(source=st.tuples(LENGTH, LENGTH), target=st.tuples(st.integers(32, 700), st.integers(32, 700)))
 @settings(max_examples=300, deadline=None)
-def test_fits_without_distortion(source: tuple[int, int], wanted: tuple[int, int]) -> None:
-    left, top, width, height = Letterbox(source, wanted).inner
-    assert width == wanted[0] or height == wanted[1], "it is as large as it can be"
+def test_frame_fits_into_the_input_without_distortion(source: tuple[int, int], target: tuple[int, int]) -> None:
+    left, top, width, height = Letterbox(source, target).inner
+    assert width == target[0] or height == target[1], "the frame must fill one dimension"
     assert left >= 0
-    assert left + width <= wanted[0]
+    assert left + width <= target[0]
     assert top >= 0
-    assert top + height <= wanted[1]
-    assert abs(2 * left + width - wanted[0]) <= 1, "centerd"
-    assert abs(2 * top + height - wanted[1]) <= 1, "centerd"
-    scale = min(wanted[0] / source[0], wanted[1] / source[1])
-    assert abs(width - source[0] * scale) <= max(0.5, 1 - source[0] * scale), "at most half a pixel from the true shape"
+    assert top + height <= target[1]
+    assert abs(2 * left + width - target[0]) <= 1, "must be centered"
+    assert abs(2 * top + height - target[1]) <= 1, "must be centered"
+    scale = min(target[0] / source[0], target[1] / source[1])
+    assert abs(width - source[0] * scale) <= max(0.5, 1 - source[0] * scale), "at most half a pixel of distortion"
     assert abs(height - source[1] * scale) <= max(0.5, 1 - source[1] * scale)
 
 
@@ -45,14 +45,14 @@ def test_stretch_fills_the_input() -> None:
     assert Letterbox((480, 360), (512, 288), "stretch").inner == (0, 0, 512, 288)
 
 
-def test_pixels_that_are_not_square_become_square() -> None:
-    # PAL widescreen: 720x576 with pixels of 64:45 is shown as 1024x576, which is 16:9.
+def test_non_square_pixels_become_square() -> None:
+    # PAL widescreen: 720x576 with a pixel aspect ratio of 64:45 is displayed as 1024x576, which is 16:9.
     assert Letterbox((720, 576), (512, 288), pixel_aspect=64 / 45).inner == (0, 0, 512, 288)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
-def test_input_holds_the_color_and_gray_bars(size: tuple[int, int], pixel_format: PixelFormat) -> None:
+def test_network_input_contains_the_color_and_gray_bars(size: tuple[int, int], pixel_format: PixelFormat) -> None:
     rgb = np.empty((size[1], size[0], 3), dtype=np.uint8)
     rgb[:] = (200, 90, 40)
     matrices = [Color("rgb", True)]
@@ -64,8 +64,8 @@ def test_input_holds_the_color_and_gray_bars(size: tuple[int, int], pixel_format
         assert image.shape == (96, 128, 3)
         assert image.dtype == np.uint8
         left, top, width, height = box.inner
-        picture = image[top : top + height, left : left + width]
-        assert np.abs(picture.astype(int) - (200, 90, 40)).max() <= 3, color
+        inner = image[top : top + height, left : left + width]
+        assert np.abs(inner.astype(int) - (200, 90, 40)).max() <= 3, color
         bars = np.ones((96, 128), dtype=bool)
         bars[top : top + height, left : left + width] = False
         assert (image[bars] == PADDING).all()
@@ -73,8 +73,8 @@ def test_input_holds_the_color_and_gray_bars(size: tuple[int, int], pixel_format
 
 @pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
 @pytest.mark.parametrize("size", [(640, 360), (480, 360), (301, 175), (175, 301)], ids=str)
-def test_things_stay_where_they_are(size: tuple[int, int], pixel_format: PixelFormat) -> None:
-    """The center of a red block on gray lies, in the network's input, where scaling puts it, to half a pixel."""
+def test_scaling_does_not_shift_objects(size: tuple[int, int], pixel_format: PixelFormat) -> None:
+    """The center of a red block on gray is at the expected position in the network's input, within 0.75 pixels."""
     width, height = size
     rgb = np.full((height, width, 3), 100, dtype=np.uint8)
     x, y = width * 6 // 10, height * 3 // 10
@@ -87,15 +87,15 @@ def test_things_stay_where_they_are(size: tuple[int, int], pixel_format: PixelFo
     redness = np.clip(image[:, :, 0] - image[:, :, 1], 0, None)
     redness[redness < 10] = 0
     rows, columns = np.indices(redness.shape)
-    found = (
+    center = (
         (redness * (columns + 0.5)).sum() / redness.sum(),
         (redness * (rows + 0.5)).sum() / redness.sum(),
     )
     expected = (left + (x + w / 2) * inner_width / width, top + (y + h / 2) * inner_height / height)
-    assert found == pytest.approx(expected, abs=0.75)
+    assert center == pytest.approx(expected, abs=0.75)
 
 
-def test_source_planes_are_not_written() -> None:
+def test_source_planes_are_not_modified() -> None:
     frame = frame_from_rgb(np.full((33, 47, 3), 90, dtype=np.uint8), "yuv420p", Color("bt601", False))
     before = [plane.copy() for plane in frame.planes]
     for plane in frame.planes:
@@ -106,7 +106,7 @@ def test_source_planes_are_not_written() -> None:
 
 @given(source=st.tuples(LENGTH, LENGTH))
 @settings(max_examples=100, deadline=None)
-def test_no_bar_in_the_picture_part(source: tuple[int, int]) -> None:
+def test_remove_padding_returns_only_the_frame(source: tuple[int, int]) -> None:
     box = Letterbox(source, (64, 48))
     left, top, width, height = box.inner
     classes = np.full((48, 64), 99, dtype=np.uint8)
@@ -118,21 +118,21 @@ def test_no_bar_in_the_picture_part(source: tuple[int, int]) -> None:
 
 
 @given(
-    size=st.tuples(st.integers(1, 60), st.integers(1, 60)), wanted=st.tuples(st.integers(1, 150), st.integers(1, 150))
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)), target=st.tuples(st.integers(1, 150), st.integers(1, 150))
 )
 @settings(max_examples=200, deadline=None)
-def test_nearest_neighbor_by_pixel_centers(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+def test_resize_classes_uses_pixel_centers(size: tuple[int, int], target: tuple[int, int]) -> None:
     width, height = size
     classes = (np.arange(width * height) % 251).astype(np.uint8).reshape(height, width)
-    result = resize_classes(classes, *wanted)
-    rows = [int(Fraction(2 * y + 1, 2) * height / wanted[1]) for y in range(wanted[1])]
-    columns = [int(Fraction(2 * x + 1, 2) * width / wanted[0]) for x in range(wanted[0])]
+    result = resize_classes(classes, *target)
+    rows = [int(Fraction(2 * y + 1, 2) * height / target[1]) for y in range(target[1])]
+    columns = [int(Fraction(2 * x + 1, 2) * width / target[0]) for x in range(target[0])]
     assert result.dtype == np.uint8
     assert result.flags.c_contiguous
     assert (result == classes[np.ix_(rows, columns)]).all()
 
 
-def test_a_map_of_the_right_size_stays_as_it_is() -> None:
+def test_resize_classes_keeps_a_map_of_the_target_size() -> None:
     classes = np.random.default_rng(1).integers(0, 11, (40, 60), dtype=np.uint8)
     cut = classes[5:35, 10:50]
     assert (resize_classes(cut, 40, 30) == cut).all()

@@ -1,4 +1,4 @@
-"""Palettes: what is refused, what is completed, and that colors can be told apart."""
+"""Tests of palettes: validation, generated colors, and the minimum color distance."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_built_in_colors_differ(name: str) -> None:
 
 
 @pytest.mark.parametrize("below", [20, 60, 100, 150, 200, 250])
-def test_default_colors_differ_over_a_street(below: int) -> None:
-    """Half transparent over one shade of gray, the default colors stay above the limit, whatever the shade."""
+def test_default_colors_differ_with_half_opacity(below: int) -> None:
+    """With 50 % opacity over a shade of gray, the default colors stay above the minimum distance."""
     blended = np.rint(np.array(list(STREET.values())) * 0.5 + below * 0.5).astype(np.uint8)
     lab = _to_lab(blended)
-    nearest = min(np.linalg.norm(lab[i] - lab[j]) for i, j in combinations(range(len(lab)), 2))
-    assert nearest > MIN_COLOR_DISTANCE * 1.2
+    min_distance = min(np.linalg.norm(lab[i] - lab[j]) for i, j in combinations(range(len(lab)), 2))
+    assert min_distance > MIN_COLOR_DISTANCE * 1.2
 
 
 def test_lab_of_known_colors() -> None:
@@ -48,14 +48,14 @@ def test_lab_of_known_colors() -> None:
     assert lab == pytest.approx(np.array([(100, 0, 0), (0, 0, 0), (53.24, 80.09, 67.20)]), abs=0.1)
 
 
-def test_look_alikes_are_named() -> None:
+def test_similar_colors_returns_the_classes_and_their_distance() -> None:
     palette = Palette(("a", "b", "c"), ((10, 10, 10), (14, 10, 10), (200, 0, 0)))
     ((first, second, distance),) = palette.similar_colors()
     assert (first, second) == ("a", "b")
     assert 0 < distance < MIN_COLOR_DISTANCE
 
 
-def test_unknown_class_suggests_the_nearest() -> None:
+def test_error_for_an_unknown_class_suggests_a_similar_name() -> None:
     palette = load_palette("street", CAMVID_CLASSES)
     with pytest.raises(OptionError, match="no class 'pedestrain' in this model; did you mean 'pedestrian'"):
         palette.index("pedestrain")
@@ -63,22 +63,22 @@ def test_unknown_class_suggests_the_nearest() -> None:
         palette.indices(["road", "spaceship"])
 
 
-def test_indices_forgive_case_spaces_order_and_repeats() -> None:
+def test_indices_ignores_case_spaces_order_and_duplicates() -> None:
     palette = load_palette("street", CAMVID_CLASSES)
     assert palette.indices([" Car", "road", "car"]) == (3, 8)
 
 
-def test_unknown_palette_lists_those_there_are() -> None:
+def test_error_for_an_unknown_palette_lists_the_built_in_ones() -> None:
     with pytest.raises(OptionError, match="no palette 'stret': built in are street, camvid, cityscapes"):
         load_palette("stret", CAMVID_CLASSES)
 
 
-def test_file_with_lists_and_hex(tmp_path: Path) -> None:
+def test_palette_file_with_lists_and_hex_colors(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"Road": [1, 2, 3], "car": "#fF8000"}))
     palette = load_palette(str(file), ("road", "car", "tram"))
     assert palette.colors[:2] == ((1, 2, 3), (255, 128, 0))
-    assert palette.similar_colors() == []  # the tram got a color of its own, away from both
+    assert palette.similar_colors() == []  # the tram has a generated color
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_file_with_lists_and_hex(tmp_path: Path) -> None:
         ('{"road": [10, 10, 10], "car": [12, 10, 10]}', "'road' and 'car' look alike"),
     ],
 )
-def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_palette_file_gives_a_one_line_error(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "bad.json"
     file.write_text(content)
     with pytest.raises(OptionError, match=message) as caught:
@@ -113,17 +113,17 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: s
         (("a",), ((0, 0),), "the color of 'a'"),
     ],
 )
-def test_impossible_palettes(classes: tuple[str, ...], colors: tuple, message: str) -> None:
+def test_rejects_invalid_palettes(classes: tuple[str, ...], colors: tuple, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Palette(classes, colors)
 
 
-def test_the_models_own_colors() -> None:
+def test_palette_model_uses_the_colors_of_the_model() -> None:
     assert load_palette("model", ("Road", "car"), [(1, 2, 3), (200, 2, 3)]).colors == ((1, 2, 3), (200, 2, 3))
     assert load_palette("model", ("road", "car")).similar_colors() == []
 
 
-def test_classes_a_palette_does_not_know_get_far_colors() -> None:
+def test_classes_missing_in_a_palette_get_distinct_colors() -> None:
     palette = load_palette("street", (*CAMVID_CLASSES, "tram", "animal"))
     assert palette.colors[: len(CAMVID_CLASSES)] == tuple(STREET[c] for c in CAMVID_CLASSES)
     assert palette.similar_colors() == []

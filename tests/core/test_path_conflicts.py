@@ -1,4 +1,4 @@
-"""No option writes to an input, to another output, or over a file of another kind: nothing of the user's is ever replaced."""
+"""Tests that no option writes to an input, to another output, or over a file with other content."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def drive(tmp_path: Path) -> Path:
     return file
 
 
-def refused(inputs: list[Input], outputs: list[Output], *words: str, overwrite: bool = True) -> None:
+def assert_refused(inputs: list[Input], outputs: list[Output], *words: str, overwrite: bool = True) -> None:
     with pytest.raises(SinkError) as caught:
         check_paths(inputs, outputs, overwrite=overwrite)
     assert "\n" not in str(caught.value)
@@ -39,7 +39,7 @@ def refused(inputs: list[Input], outputs: list[Output], *words: str, overwrite: 
 
 
 @pytest.mark.parametrize("spelling", ["same", "dots", "folder link", "link", "hard link", "relative"])
-def test_an_output_that_is_the_input_is_refused_however_it_is_spelled(
+def test_output_equal_to_the_input_is_refused_in_every_spelling(
     drive: Path, tmp_path: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -56,12 +56,12 @@ def test_an_output_that_is_the_input_is_refused_however_it_is_spelled(
         "relative": "./drive.mp4",
     }[spelling]
     for output in (Output(name, "-o"), Output(name, "--stats", "json"), mask_output(name)):
-        refused([Input(str(drive))], [output], "would overwrite the input")
-        refused([Input(f"file:{drive}")], [output], "would overwrite the input")
-        refused([Input(f"file://{drive}")], [output], "would overwrite the input")
+        assert_refused([Input(str(drive))], [output], "would overwrite the input")
+        assert_refused([Input(f"file:{drive}")], [output], "would overwrite the input")
+        assert_refused([Input(f"file://{drive}")], [output], "would overwrite the input")
 
 
-def test_two_outputs_of_one_file_are_refused(drive: Path, tmp_path: Path) -> None:
+def test_two_outputs_to_one_file_are_refused(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(tmp_path)
     for first, second in (
         ("o.json", "o.json"),
@@ -69,31 +69,35 @@ def test_two_outputs_of_one_file_are_refused(drive: Path, tmp_path: Path) -> Non
         ("new/o.json", "new/./O.json"),
         ("\u00fc.json", "u\u0308.json"),
     ):
-        refused(
+        assert_refused(
             [Input(str(drive))],
             [Output(str(tmp_path / first), "-o"), *side_outputs(stats=tmp_path / second)],
             "-o and --stats would both be written to",
             "name two files",
         )
-    refused([], [Output("-", "-o"), *side_outputs(stats="-")], "-o and --stats both write to standard output")
+    assert_refused([], [Output("-", "-o"), *side_outputs(stats="-")], "-o and --stats both write to standard output")
     check_paths([Input("-")], [Output("-", "-o"), *side_outputs(stats=tmp_path / "s.json")])
     check_paths([], [Output("/dev/null", "-o"), *side_outputs(stats="/dev/null")])
 
 
-def test_a_temporary_name_is_no_other_output(tmp_path: Path) -> None:
+def test_output_equal_to_a_temporary_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.partial.mp4").write_bytes(b"the user's")
     out = Output(str(tmp_path / "a.mp4"), "-o")
-    check_paths([Input(str(tmp_path / "a.partial.mp4"))], [out])  # another temporary name is taken
-    refused([], [out, *side_outputs(stats=tmp_path / "a.partial.mp4")], "--stats", "temporary name")
-    refused([], [mask_output(tmp_path / "m"), Output(str(tmp_path / "m.partial"), "-o")], "temporary name")
+    check_paths([Input(str(tmp_path / "a.partial.mp4"))], [out])  # the output uses another temporary name
+    assert_refused([], [out, *side_outputs(stats=tmp_path / "a.partial.mp4")], "--stats", "temporary name")
+    assert_refused([], [mask_output(tmp_path / "m"), Output(str(tmp_path / "m.partial"), "-o")], "temporary name")
 
 
-def test_nothing_is_written_into_a_folder_that_is_replaced_or_below_a_file(drive: Path, tmp_path: Path) -> None:
+def test_output_in_a_replaced_folder_or_below_a_file_is_refused(drive: Path, tmp_path: Path) -> None:
     masks = mask_output(tmp_path)
-    refused([Input(str(drive))], [masks], "the input", "drive.mp4", "replaced as a whole")
-    refused([], [mask_output(tmp_path / "m"), *side_outputs(stats=tmp_path / "m" / "s.json")], "--stats", "--masks")
-    refused([], [Output(str(tmp_path / "o.mp4"), "-o"), *side_outputs(stats=tmp_path / "o.mp4" / "s.json")], "a file")
-    refused([Input(str(drive))], side_outputs(stats=drive / "s.json"), "drive.mp4", "a file")
+    assert_refused([Input(str(drive))], [masks], "the input", "drive.mp4", "replaced as a whole")
+    assert_refused(
+        [], [mask_output(tmp_path / "m"), *side_outputs(stats=tmp_path / "m" / "s.json")], "--stats", "--masks"
+    )
+    assert_refused(
+        [], [Output(str(tmp_path / "o.mp4"), "-o"), *side_outputs(stats=tmp_path / "o.mp4" / "s.json")], "a file"
+    )
+    assert_refused([Input(str(drive))], side_outputs(stats=drive / "s.json"), "drive.mp4", "a file")
     check_paths([Input(str(drive))], [mask_output(tmp_path / "m"), *side_outputs(stats=tmp_path / "m.json")])
 
 
@@ -102,7 +106,7 @@ def _png(path: Path, mark: bool) -> None:
     path.write_bytes(mark_image(data) if mark else data)
 
 
-def test_an_output_below_a_file_that_exists_is_refused_before_work(drive: Path, tmp_path: Path) -> None:
+def test_output_below_an_existing_file_is_refused(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "f.txt").write_text("the user's")
     for output in (
         Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o"),
@@ -112,7 +116,7 @@ def test_an_output_below_a_file_that_exists_is_refused_before_work(drive: Path, 
             check_paths([Input(str(drive))], [output])
 
 
-def test_side_outputs_replace_only_files_of_their_own_kind(tmp_path: Path) -> None:
+def test_side_outputs_replace_only_files_with_the_same_content(tmp_path: Path) -> None:
     contents = {
         "clip.mp4": b"\0\0\0\x20ftypisom" + bytes(99),
         "photo.jpg": b"\xff\xd8\xff\xe0" + bytes(99),
@@ -124,21 +128,21 @@ def test_side_outputs_replace_only_files_of_their_own_kind(tmp_path: Path) -> No
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-        for option in ("stats", "json", "jsonl", "picture", "worst"):
-            refused([], side_outputs(**{option: tmp_path / name}), f"--{option}", name, "left as it is")
+        for option in ("stats", "json", "jsonl", "chart", "worst"):
+            assert_refused([], side_outputs(**{option: tmp_path / name}), f"--{option}", name, "left as it is")
     (tmp_path / "s.json").write_text(json.dumps({"rtseg": "1"}, indent=2) + "\n")
     (tmp_path / "l.jsonl").write_text('{"camera": "0", "index": 0, "latency_ms": 1, "classes": {}}\n{"camera"')
     (tmp_path / "empty.json").touch()
     for option, name in (("stats", "s.json"), ("jsonl", "l.jsonl"), ("stats", "empty.json"), ("stats", "new.json")):
         check_paths([], side_outputs(**{option: tmp_path / name}))
     for option, name in (("stats", "l.jsonl"), ("jsonl", "s.json"), ("worst", "s.json")):
-        refused([], side_outputs(**{option: tmp_path / name}), "left as it is")
-    refused([], side_outputs(stats=tmp_path / "s.json"), "--no-overwrite", overwrite=False)
-    refused([], side_outputs(stats=tmp_path), "is a folder")
+        assert_refused([], side_outputs(**{option: tmp_path / name}), "left as it is")
+    assert_refused([], side_outputs(stats=tmp_path / "s.json"), "--no-overwrite", overwrite=False)
+    assert_refused([], side_outputs(stats=tmp_path), "is a folder")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_a_chart_replaces_a_chart_and_not_a_photo(tmp_path: Path, suffix: str) -> None:
+def test_chart_replaces_a_chart_but_not_a_photo(tmp_path: Path, suffix: str) -> None:
     photo, chart = tmp_path / f"photo{suffix}", tmp_path / f"chart{suffix}"
     _png(photo, mark=False)
     _png(chart, mark=True)
@@ -147,7 +151,7 @@ def test_a_chart_replaces_a_chart_and_not_a_photo(tmp_path: Path, suffix: str) -
     )
     assert is_marked_image(chart)
     check_paths([], side_outputs(worst=chart))
-    refused([], side_outputs(worst=photo), "an image that rtseg wrote")
+    assert_refused([], side_outputs(worst=photo), "an image that rtseg wrote")
 
 
 # Each option that writes, of each command
@@ -212,7 +216,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user may have in a folder."""
+    """Return a folder with files of a user."""
     folder = tmp_path_factory.mktemp("user")
     write_video(folder / "drive.mp4", frames=2)
     os.link(folder / "drive.mp4", folder / "hard.mp4")
@@ -237,7 +241,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
 @pytest.mark.parametrize(("line", "one", "two"), CASES, ids=[case[0] for case in CASES])
-def test_an_option_that_would_destroy_a_file_is_refused_before_work_begins(
+def test_command_that_would_overwrite_a_file_is_refused_before_it_starts(
     files: Path, monkeypatch: pytest.MonkeyPatch, line: str, one: str, two: str
 ) -> None:
     if line.startswith("build"):
@@ -246,15 +250,15 @@ def test_an_option_that_would_destroy_a_file_is_refused_before_work_begins(
     before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
     result = CliRunner().invoke(app, line.split())
     assert result.exit_code == 1, (result.output, result.exception)
-    said = [text for text in result.output.splitlines() if text.startswith("rtseg:")]
-    assert len(said) == 1, result.output
-    assert one in said[0], said
-    assert two in said[0], said
+    messages = [text for text in result.output.splitlines() if text.startswith("rtseg:")]
+    assert len(messages) == 1, result.output
+    assert one in messages[0], messages
+    assert two in messages[0], messages
     assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "taken"),
+    ("name", "text", "part"),
     [
         ("list.m3u8", "#EXTM3U\n#EXTINF:2,\nseg0.ts\n#EXTINF:2,\nseg1.ts\n#EXT-X-ENDLIST\n", "seg1.ts"),
         ("list.m3u8", '#EXTM3U\n#EXT-X-MAP:URI="init.mp4"\n#EXTINF:2,\nseg0.ts\n', "init.mp4"),
@@ -263,12 +267,12 @@ def test_an_option_that_would_destroy_a_file_is_refused_before_work_begins(
         ("list.ffconcat", "ffconcat version 1.0\nfile 'seg0.ts'\n", "seg0.ts"),
     ],
 )
-def test_what_a_playlist_names_is_an_input(tmp_path: Path, name: str, text: str, taken: str) -> None:
+def test_files_in_a_playlist_are_inputs(tmp_path: Path, name: str, text: str, part: str) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "low.m3u8").write_text("#EXTM3U\n#EXTINF:2,\npart.ts\n")
-    for part in ("seg0.ts", "seg1.ts", "init.mp4", "sub/part.ts"):
-        (tmp_path / part).write_bytes(b"the user's")
+    for file in ("seg0.ts", "seg1.ts", "init.mp4", "sub/part.ts"):
+        (tmp_path / file).write_bytes(b"the user's")
     (tmp_path / name).write_text(text)
     with pytest.raises(SinkError, match="would overwrite a part of the input"):
-        check_paths([Input(str(tmp_path / name))], [Output(str(tmp_path / taken), "-o")])
+        check_paths([Input(str(tmp_path / name))], [Output(str(tmp_path / part), "-o")])
     check_paths([Input(str(tmp_path / name))], [Output(str(tmp_path / "other.ts"), "-o")])

@@ -1,4 +1,4 @@
-"""No secret of a URL, in whatever part and form, comes out: not in messages, statistics, tracebacks, files, process lists."""
+"""Tests that no secret of a URL appears in messages, statistics, tracebacks, files or the process list."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """What these tests call secret is none in others."""
+def forget_secrets() -> Iterator[None]:
+    """Remove the registered secrets after each test."""
     yield
     forget()
 
 
 @pytest.mark.parametrize(
-    ("url", "rendered"),
+    ("url", "redacted"),
     [
         ("rtsp://me:pa:ss@cam:554/live/1", "rtsp://cam:554/live/1"),
         ("rtsp://cam/?user=me&password=pass", "rtsp://cam/"),
@@ -74,27 +74,27 @@ def forgotten() -> Iterator[None]:
         ("hunter2://cam/x", "***"),
     ],
 )  # fmt: skip
-def test_shown_url_has_no_secrets(url: str, rendered: str) -> None:
-    assert redacted_url(url) == rendered
+def test_redacted_url_has_no_secrets(url: str, redacted: str) -> None:
+    assert redacted_url(url) == redacted
 
 
 @pytest.mark.parametrize(
     "url", ["rtsp://me:pa/ss@cam/x", "rtsp://me:pa?ss@cam", "rtsp://me:p[#@cam/x", "rtsp://cam:x/", "http://a:99999/"]
 )
-def test_url_that_can_not_be_split_is_refused_with_the_remedy(url: str) -> None:
+def test_ambiguous_url_is_refused_with_the_remedy(url: str) -> None:
     with pytest.raises(OptionError, match="%2F") as failure:
         find_inputs(urls=[url])
     assert "\n" not in str(failure.value)
     assert url.partition("://")[2] not in str(failure.value)
 
 
-def test_port_that_is_none_is_told() -> None:
+def test_invalid_port_is_reported_without_the_url() -> None:
     with pytest.raises(OptionError, match="ports end at 65535") as failure:
         find_inputs(urls=["rtsp://me:s3cret@cam:99999/st"])
     assert "s3cret" not in str(failure.value)
 
 
-def test_percent_encoded_password_reaches_the_server() -> None:
+def test_percent_encoded_password_is_not_modified() -> None:
     url = parse_url("RTSP://me:p%2Fa%5Bs%40s@cam:8554/x?y=1")
     assert (url.scheme, url.user_info, url.host, url.port, url.tail) == (
         "rtsp",
@@ -106,12 +106,12 @@ def test_percent_encoded_password_reaches_the_server() -> None:
     assert url.text == "rtsp://me:p%2Fa%5Bs%40s@cam:8554/x?y=1"
 
 
-def test_cameras_that_look_the_same_get_their_number() -> None:
+def test_cameras_with_equal_redacted_urls_get_numbers() -> None:
     titles = [entry.title for entry in find_inputs(urls=["rtsp://nvr/abcdef", "rtsp://nvr/ghijkl", "rtsp://nvr/live"])]
     assert titles == ["rtsp://nvr/*** (url1)", "rtsp://nvr/*** (url2)", "rtsp://nvr/live"]
 
 
-def test_file_names_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_file_names_are_not_redacted(tmp_path: Path) -> None:
     odd = tmp_path / "12:30 me@home.mp4"
     odd.touch()
     for name in ("drive.mp4", "me@home.mp4", "C:\\drive.mp4", "a=b.mp4", str(odd)):
@@ -121,13 +121,13 @@ def test_file_names_are_shown_as_they_are(tmp_path: Path) -> None:
 # Fuzz
 
 _LETTERS = "qxzjQXZJ79"
-_NASTY = "/#?[]@:% &\\|'\";=+ü€~,!$*()<>{}^`"
+_SPECIAL = "/#?[]@:% &\\|'\";=+ü€~,!$*()<>{}^`"
 _SECRETS = st.builds(
     lambda parts, nasty: "".join(a + b for a, b in zip(parts, [*nasty, ""], strict=False)),
     st.lists(st.text(_LETTERS, min_size=4, max_size=6), min_size=2, max_size=4),
-    st.lists(st.text(_NASTY, min_size=0, max_size=2), min_size=4, max_size=4),
+    st.lists(st.text(_SPECIAL, min_size=0, max_size=2), min_size=4, max_size=4),
 )
-_PLACES = """
+_URL_TEMPLATES = """
 rtsp://me:{}@127.0.0.1:1/stream
 rtsp://{}:pw@127.0.0.1:1/stream
 rtsp://{}@127.0.0.1:1/
@@ -159,13 +159,13 @@ tcp://127.0.0.1:1?{}
 -headers Authorization: Basic {} http://127.0.0.1:1/
 """.strip().splitlines()
 _ENCODINGS = (str, lambda text: quote(text, safe=""), quote, str.upper, lambda text: quote(quote(text)))
-_URLS = st.tuples(_SECRETS, st.sampled_from(_PLACES), st.sampled_from(_ENCODINGS)).map(
+_URLS = st.tuples(_SECRETS, st.sampled_from(_URL_TEMPLATES), st.sampled_from(_ENCODINGS)).map(
     lambda drawn: (drawn[0], drawn[1].format(drawn[2](drawn[0])))
 )
 
 
 def pieces(secret: str) -> set[str]:
-    """All parts of four characters, of which no message has any by chance: three letters at least are rare ones."""
+    """Return all parts of four characters with at least three rare ones, which no message contains by chance."""
     forms = {secret, secret.upper(), quote(secret), quote(secret, safe=""), unquote(secret)}
     parts = {form[begin : begin + 4] for form in forms for begin in range(len(form) - 3)}
     return {part for part in parts if sum(character in _LETTERS for character in part) >= 3}
@@ -175,31 +175,31 @@ def assert_hidden(secret: str, text: str) -> None:
     assert not [part for part in pieces(secret) if part in text], text
 
 
-def said_by(call: object) -> str:
-    """What a call returns, or the line of its error. Any other exception fails the test."""
+def result_or_error(function: object) -> str:
+    """Return the result of a function as text, or its error message. Any other exception fails the test."""
     try:
-        return str(call())  # type: ignore[operator]
+        return str(function())  # type: ignore[operator]
     except RtsegError as error:
         return str(error)
 
 
 @settings(max_examples=400, deadline=None)
 @given(_URLS)
-def test_no_formatter_or_error_repeats_a_secret(drawn: tuple[str, str]) -> None:
+def test_formatters_and_errors_contain_no_secret(drawn: tuple[str, str]) -> None:
     secret, url = drawn
-    told = [
+    messages = [
         redacted_url(url),
         redacted_name(url),
-        said_by(lambda: repr(parse_url(url))),
-        said_by(lambda: [(entry.name, entry.title) for entry in find_inputs(urls=[url])]),
-        said_by(lambda: find_inputs(urls=[url], realtime=True)[0].title),
-        said_by(lambda: find_files([url]) and "a file"),
-        said_by(lambda: Outputs(record=url, push=(url,)).check()),
-        said_by(lambda: split_secrets({"url": [url], "push": [url]})[0]),
+        result_or_error(lambda: repr(parse_url(url))),
+        result_or_error(lambda: [(entry.name, entry.title) for entry in find_inputs(urls=[url])]),
+        result_or_error(lambda: find_inputs(urls=[url], realtime=True)[0].title),
+        result_or_error(lambda: find_files([url]) and "a file"),
+        result_or_error(lambda: Outputs(record=url, push=(url,)).check()),
+        result_or_error(lambda: split_secrets({"url": [url], "push": [url]})[0]),
         redacted_pipeline(f"rtspsrc location='{url}' ! decodebin") if "://" in url else "",
         explain([f"ERROR: from element /a: Could not open {url}. (Generic)"], 1) if "://" in url else "",
     ]
-    for text in told:
+    for text in messages:
         assert_hidden(secret, text)
     for arguments in (
         ["--url", url],
@@ -208,14 +208,14 @@ def test_no_formatter_or_error_repeats_a_secret(drawn: tuple[str, str]) -> None:
         [f"--push={url}"],
         ["live", "--token", secret],
     ):
-        hidden = masked(["rtseg", *arguments, "--quiet"])
-        assert_hidden(secret, " ".join(hidden))
-        assert [len(os.fsencode(one)) for one in hidden[1:-1]] == [len(os.fsencode(one)) for one in arguments]
+        masked_arguments = masked(["rtseg", *arguments, "--quiet"])
+        assert_hidden(secret, " ".join(masked_arguments))
+        assert [len(os.fsencode(one)) for one in masked_arguments[1:-1]] == [len(os.fsencode(one)) for one in arguments]
 
 
 @settings(max_examples=60, deadline=None)
 @given(_URLS)
-def test_no_failed_connection_repeats_a_secret(drawn: tuple[str, str]) -> None:
+def test_errors_of_failed_connections_contain_no_secret(drawn: tuple[str, str]) -> None:
     secret, url = drawn
 
     def connect() -> None:
@@ -223,8 +223,8 @@ def test_no_failed_connection_repeats_a_secret(drawn: tuple[str, str]) -> None:
         if entry.pipeline is None:
             entry.connect()
 
-    assert_hidden(secret, said_by(connect))
-    assert_hidden(secret, said_by(lambda: open_input(url)))
+    assert_hidden(secret, result_or_error(connect))
+    assert_hidden(secret, result_or_error(lambda: open_input(url)))
     with contextlib.suppress(OptionError):
         assert_hidden(secret, Outputs(push=(url,)).check() or "")
         assert_hidden(secret, "" if url.lower().startswith("srt") else push_name(url))
@@ -250,7 +250,7 @@ image {} --model MODEL
 
 @settings(max_examples=40, deadline=None)
 @given(_URLS, st.sampled_from(_COMMANDS))
-def test_no_command_line_repeats_a_secret(drawn: tuple[str, str], command: str) -> None:
+def test_output_of_commands_contains_no_secret(drawn: tuple[str, str], command: str) -> None:
     secret, url = drawn
     result = CliRunner().invoke(app, [word.format(url).replace("MODEL", str(MODEL)) for word in command.split()])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
@@ -260,7 +260,7 @@ def test_no_command_line_repeats_a_secret(drawn: tuple[str, str], command: str) 
 # The process
 
 
-def test_traceback_of_a_bug_has_no_secrets(tmp_path: Path) -> None:
+def test_traceback_contains_no_secrets(tmp_path: Path) -> None:
     script = (
         "import sys, rtseg.cli.app as cli, rtseg.live.inputs as inputs\n"
         "def broken(**given): raise KeyError(given['urls'][0] + ' and hunter%2F2zz')\n"
@@ -275,36 +275,36 @@ def test_traceback_of_a_bug_has_no_secrets(tmp_path: Path) -> None:
     assert "hunter" not in done.stderr + done.stdout
 
 
-def test_redact_leaves_ordinary_words_in_ordinary_lines() -> None:
+def test_redact_keeps_ordinary_words() -> None:
     remember("rtsp://user:pass/word9@host/x")
     assert redact("the user name and the host", words=False) == "the user name and the host"
     assert redact("can't read rtsp:/user:pass/word9@host/x", words=False) == "can't read ***"
 
 
 class Camera(RtspServer):
-    """Asks for a password with every character that has a meaning in a URL."""
+    """RTSP server with a password that contains every special character of a URL."""
 
     USER, PASSWORD = "me", "p@ss/w?r#d[7]: x"
 
     @property
     def url(self) -> str:
-        place = f"127.0.0.1:{self.port}/user=me_password=s3cretPath?token=s3cretQuery#s3cretEnd"
-        return f"rtsp://me:{quote(self.PASSWORD, safe='')}@{place}"
+        address = f"127.0.0.1:{self.port}/user=me_password=s3cretPath?token=s3cretQuery#s3cretEnd"
+        return f"rtsp://me:{quote(self.PASSWORD, safe='')}@{address}"
 
 
 SECRETS = ("p@ss", "w?r#", "p%40ss", "%2Fw", "s3cret", "[7]", "%5B7", "s3cr3tKey", "t0ken-0f-mine")
 
 
-def listed(pid: int) -> list[str]:
-    """The arguments of a process and its children, as every user can read them."""
+def visible_arguments(pid: int) -> list[str]:
+    """Return the arguments of a process and its children, which every user can read."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     pids = [str(pid), *(child for task in tasks for child in (task / "children").read_text().split())]
     return [Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace") for each in pids]
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a process change its title")
-def test_run_against_a_camera_with_password_leaves_no_trace_of_it(tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux allows a process to change its title")
+def test_live_run_with_a_password_leaks_no_secret(tmp_path: Path) -> None:
     out, lines, stats = tmp_path / "out.mp4", tmp_path / "lines.jsonl", tmp_path / "s.json"
     chunks = encode_rtp(40)
     with Camera(lambda _: paced(chunks * 30)) as camera:
@@ -315,38 +315,38 @@ def test_run_against_a_camera_with_password_leaves_no_trace_of_it(tmp_path: Path
         command = [sys.executable, "-m", "rtseg", "live", "--url", camera.url, *options.split()]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            found = []
+            outputs = []
             deadline = time.monotonic() + 90
             while not lines.exists() or len(lines.read_text().splitlines()) < 15:
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline, "no frame came"
+                assert time.monotonic() < deadline, "no frame was processed"
                 time.sleep(0.1)
-            found += listed(process.pid)
+            outputs += visible_arguments(process.pid)
             port = next(port for port in ports_of(process.pid) if port)
             token = {"Authorization": "Bearer t0ken-0f-mine"}
             for path in ("/", "/stats", "/metrics", "/about", "/controls"):
                 request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=token)
-                found.append(urllib.request.urlopen(request, timeout=20).read().decode())
-            camera.stop()  # so that the loss is reported too
+                outputs.append(urllib.request.urlopen(request, timeout=20).read().decode())
+            camera.stop()  # the disconnect is reported too
             time.sleep(2)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                said = process.communicate(timeout=40)
+                messages = process.communicate(timeout=40)
             finally:
                 process.kill()
-    found += [*said, lines.read_text(), stats.read_text(), out.read_bytes().decode("latin-1")]
-    assert f"@127.0.0.1:{camera.port}/" in found[0]
+    outputs += [*messages, lines.read_text(), stats.read_text(), out.read_bytes().decode("latin-1")]
+    assert f"@127.0.0.1:{camera.port}/" in outputs[0]
     assert json.loads(stats.read_text())["input"] == f"rtsp://127.0.0.1:{camera.port}/***"
-    assert f"rtsp://127.0.0.1:{camera.port}/***: " in said[1]
-    assert "Traceback" not in said[1]
+    assert f"rtsp://127.0.0.1:{camera.port}/***: " in messages[1]
+    assert "Traceback" not in messages[1]
     for secret in SECRETS:
-        places = [number for number, text in enumerate(found) if secret in text]
-        assert not places, f"{secret} in {[found[number][:300] for number in places]}"
+        leaks = [text[:300] for text in outputs if secret in text]
+        assert not leaks, f"{secret} in {leaks}"
 
 
 def ports_of(pid: int) -> list[int]:
-    """TCP ports on which a process listens (proc_pid_net(5))."""
+    """Return the TCP ports on which a process listens (proc_pid_net(5))."""
     sockets = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
