@@ -188,7 +188,7 @@ def test_reads_valid_txt_with_non_utf8_names(tmp_path: Path) -> None:
 
 def test_matches_classes_of_cityscapes_and_camvid() -> None:
     match = match_classes(CAMVID_CLASSES, tuple(CITYSCAPES_CLASSES.values()))
-    pairs = {mine: (theirs, how) for mine, theirs, how in match.pairs}
+    pairs = {model_name: (data_name, how) for model_name, data_name, how in match.pairs}
     assert pairs["pavement"] == ("sidewalk", "synonym")
     assert pairs["pedestrian"] == ("person", "synonym")
     assert pairs["sign"] == ("traffic sign", "synonym")

@@ -124,7 +124,7 @@ t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options},
     data = write_scenes(tmp_path / "scenes", (64, 64), 4)
     command = [sys.executable, "-c", script, str(data)]
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
-    train(data, out=tmp_path / "whole", variant="nano", epochs=8, batch=2, evaluations=2, precision="fp32")
+    train(data, out=tmp_path / "uninterrupted", variant="nano", epochs=8, batch=2, evaluations=2, precision="fp32")
     with subprocess.Popen([*command, str(tmp_path / "killed"), "new"], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         deadline = time.monotonic() + 150
@@ -139,10 +139,10 @@ t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options},
         [sys.executable, "-c", script_resume, str(data), str(tmp_path / "killed"), "resume"],
         check=True, timeout=150, capture_output=True,
     )  # fmt: skip
-    whole, killed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
-    assert whole["step"] == killed["step"] == 16
-    assert [row["step"] for row in whole["log"]] == [row["step"] for row in killed["log"]] == [8, 16]
-    for name, tensor in whole["ema"].items():
+    uninterrupted, killed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("uninterrupted", "killed"))
+    assert uninterrupted["step"] == killed["step"] == 16
+    assert [row["step"] for row in uninterrupted["log"]] == [row["step"] for row in killed["log"]] == [8, 16]
+    for name, tensor in uninterrupted["ema"].items():
         torch.testing.assert_close(killed["ema"][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
