@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.errors import ModelError
+from rtseg.core.errors import DataError, ModelError
 from rtseg.core.files import IMAGE_SUFFIXES
-from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.frame import ClassMap, Frame, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
 from rtseg.core.palette import NO_CLASS
+from rtseg.io.inputs import open_source
+from rtseg.models.evaluation.datasets import read_pair
+from rtseg.models.evaluation.layouts import describe_layouts, detect_layout, open_dataset
+from rtseg.synthetic import MIN_SIDE, SyntheticDrive
 
 RgbImage = npt.NDArray[np.uint8]
 ClassMapFunction = Callable[[RgbImage], ClassMap]
@@ -171,8 +176,6 @@ def samples(
 
 
 def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Iterator[tuple[RgbImage, ClassMap | None]]:
-    from rtseg.synthetic import MIN_SIDE, SyntheticDrive
-
     rng = np.random.default_rng(5)
     width, height = size
     if min(size) < MIN_SIDE:
@@ -191,8 +194,6 @@ def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Ite
 
 def _colored_noise(rng: np.random.Generator, width: int, height: int) -> RgbImage:
     """Return large and small patches of all colors, so that a network that depends only on color outputs all its classes."""
-    import cv2
-
     image: npt.NDArray[Any] = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((3, 0.6), (12, 0.4)):
         patches = rng.integers(0, 256, (cells, cells, 3)).astype(np.float32)
@@ -204,13 +205,6 @@ def _images(
     size: tuple[int, int], classes: Sequence[str], folder: Path, count: int, split: str
 ) -> Iterator[tuple[RgbImage, ClassMap | None]]:
     """Yield the images of a folder, or those of a data set's split, with labels if its classes are those of the model."""
-    import cv2
-
-    from rtseg.core.errors import DataError
-    from rtseg.core.frame import rgb_frame
-    from rtseg.models.evaluation.datasets import read_pair
-    from rtseg.models.evaluation.layouts import describe_layouts, detect_layout, open_dataset
-
     plain_images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if plain_images:
         for path in _evenly_spaced(plain_images, count):
@@ -234,8 +228,6 @@ def _images(
 
 
 def _video(size: tuple[int, int], path: Path, count: int, split: str) -> Iterator[tuple[RgbImage, ClassMap | None]]:
-    from rtseg.io.inputs import open_source
-
     source = open_source(path)
     try:
         interval = max(1, (source.info.frame_count or count) // count)

@@ -25,8 +25,9 @@ from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
 from rtseg.models.export.compile import compile_model
 from rtseg.models.export.onnx_file import source_hash
+from rtseg.models.export.protocols import SourceModel
 from rtseg.models.export.quantize import fingerprint
-from rtseg.models.export.source_model import SourceModel, open_source_model
+from rtseg.models.export.source_model import open_source_model
 from rtseg.models.export.tensorrt import EngineOptions, EngineTarget, resolve_engine_target
 from rtseg.models.export.verify import check_share, format_share, verify_build
 from rtseg.nn.preprocessing import Preprocessing

@@ -17,8 +17,8 @@ import torch
 
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import write_description
+from rtseg.models.export.protocols import ReferenceModel
 from rtseg.models.export.reference_model import ScoresReference, upsample
-from rtseg.models.export.source_model import ReferenceModel
 from rtseg.models.export.to_onnx import OPSET, export_onnx
 from rtseg.nn.importers import Imported
 from rtseg.nn.load_network import open_network

@@ -13,8 +13,8 @@ from rtseg.inference.engine_metadata import EngineFacts
 from rtseg.models.export.onnx_file import error_summary, fix_input, write_description
 from rtseg.models.export.onnx_rewrite import cast_classes_via_float
 from rtseg.models.export.precision import PrecisionShare, executed_share, graph_share
+from rtseg.models.export.protocols import SourceModel
 from rtseg.models.export.quantize import calibration_images, quantize_onnx, quantize_openvino
-from rtseg.models.export.source_model import SourceModel
 from rtseg.models.export.tensorrt import EngineOptions, build_plan
 
 
@@ -97,7 +97,7 @@ def _executed_share(staged: Path, facts: EngineFacts) -> PrecisionShare:
 
 
 def _openvino() -> Any:
-    from rtseg.inference.openvino import disable_telemetry
+    from rtseg.inference.openvino import disable_telemetry  # imports openvino
 
     disable_telemetry()
     import openvino

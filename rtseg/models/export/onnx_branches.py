@@ -15,6 +15,7 @@ import onnx
 from rtseg.core.errors import ModelError
 from rtseg.models.export.onnx_file import error_summary, format_shape, image_inputs, node_inputs, shape_of
 from rtseg.models.export.onnx_rewrite import rename
+from rtseg.models.export.onnx_session import create_session
 
 _VALUE_DEPENDENT = {
     "NonZero",
@@ -86,8 +87,6 @@ def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path)
     Raises:
         ModelError: ONNX Runtime can't load or run the model.
     """
-    from rtseg.models.export.source_model import create_session
-
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     outputs = {output.name for output in copy.graph.output}

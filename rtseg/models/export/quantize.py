@@ -139,7 +139,7 @@ def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: 
         ModelError: the network can't be quantized.
     """
     require("nncf")
-    from rtseg.inference.openvino import disable_telemetry
+    from rtseg.inference.openvino import disable_telemetry  # imports openvino
 
     disable_telemetry()  # NNCF reports its use through the same package as OpenVINO
     import nncf

@@ -21,6 +21,7 @@ from rtseg.models.export.agreement import LOST_SHARE
 from rtseg.models.export.onnx_file import error_summary, format_shape
 from rtseg.models.export.onnx_input import input_layout
 from rtseg.models.export.onnx_output import Output
+from rtseg.models.export.onnx_session import create_session, onnxruntime_name
 from rtseg.nn.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
@@ -71,8 +72,6 @@ class OnnxReference:
     """
 
     def __init__(self, path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> None:
-        from rtseg.models.export.source_model import create_session, onnxruntime_name
-
         self._session = create_session(path, str(path))
         self._input = self._session.get_inputs()[0]
         self._layout = input_layout(self._input.shape, path, preprocessing.layout)

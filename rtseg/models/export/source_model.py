@@ -4,67 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError, OptionError
-from rtseg.core.files import utf8_path
 from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.agreement import ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import (
     contract_description,
-    error_summary,
-    external_files,
     read_onnx,
     write_description,
 )
 from rtseg.models.export.onnx_input import fixed_batch
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
+from rtseg.models.export.onnx_session import create_session, onnxruntime_name
+from rtseg.models.export.protocols import ReferenceModel, SourceModel
 from rtseg.models.export.quantize import to_float32
+from rtseg.models.export.reference_model import OnnxReference
 from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Suffixes of checkpoint files. A folder is the output of `save_pretrained`."""
-
-
-class ReferenceModel(Protocol):
-    """The user's model, run without rtseg's graph, to compare a built file with."""
-
-    label: str
-    """Human-readable name of the model and of the library that runs it."""
-
-    def __call__(self, image: RgbImage) -> ClassMap:
-        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-
-    def check(self) -> None:
-        """Raise ModelError if the observed output values contradict the detected kind of output."""
-
-
-class SourceModel(Protocol):
-    """The user's model file."""
-
-    @property
-    def description(self) -> ModelInfo:
-        """Metadata of the file, completed by the user's options."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Assumptions about metadata that the file does not contain, one sentence each."""
-
-    def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
-        """Return an ONNX graph of the contract with the description in its metadata. Its sizes may be free.
-
-        For `int8` it computes in FP32, because the ranges of its values are measured before it is quantized.
-        """
-
-    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
-        """Return the unchanged model, run on the CPU in FP32, or in FP16 if its file is FP16."""
 
 
 def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> SourceModel:
@@ -87,7 +52,7 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
         return _ForeignOnnx(model, path, preprocessing, size)
     if path.is_dir() or path.suffix in CHECKPOINTS:
         require("torch", "onnxscript", "safetensors")
-        from rtseg.models.export.checkpoint_source import CheckpointModel
+        from rtseg.models.export.checkpoint_source import CheckpointModel  # imports torch
 
         return CheckpointModel(path, preprocessing, size)
     if path.suffix in (".engine", ".xml"):
@@ -96,44 +61,6 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
         f"{path}: rtseg builds from .onnx, {', '.join(CHECKPOINTS)} and save_pretrained folders; "
         "export the model of another program to ONNX"
     )
-
-
-def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
-    """Create an ONNX Runtime session on the CPU for a file or a serialized graph.
-
-    Args:
-        model: path of a file, or bytes of a graph.
-        origin: name for messages.
-        optimize: apply ONNX Runtime's graph optimizations.
-
-    Raises:
-        ModelError: ONNX Runtime can't load it; the message contains ONNX Runtime's message.
-    """
-    require("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-
-    def load(path_or_bytes: str | bytes) -> Any:
-        return onnxruntime.InferenceSession(path_or_bytes, options, providers=["CPUExecutionProvider"])
-
-    try:
-        if isinstance(model, bytes):
-            return load(model)
-        with utf8_path(model, lambda: external_files(model)) as path:
-            return load(str(path))
-    except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelError(f"{origin}: ONNX Runtime can't run it ({error_summary(error)})") from error
-
-
-def onnxruntime_name() -> str:
-    """Return a name such as `ONNX Runtime 1.32.0`."""
-    import onnxruntime
-
-    return f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> ClassMapFunction:
@@ -232,7 +159,5 @@ class _ForeignOnnx:
 
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the unchanged file, run by ONNX Runtime."""
-        from rtseg.models.export.reference_model import OnnxReference
-
         output = self._to_contract(size, self._batch or 1, "fp32")[2]
         return OnnxReference(self._path, self._preprocessing, output, self._batch or 1)

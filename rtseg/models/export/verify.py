@@ -16,7 +16,8 @@ from rtseg.inference.engine_metadata import EngineFacts, Sidecar
 from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, ClassMapFunction, compare, samples
 from rtseg.models.export.onnx_file import fix_input
 from rtseg.models.export.precision import MIN_SHARE, PrecisionShare, engine_layers
-from rtseg.models.export.source_model import SourceModel, onnx_class_map_function
+from rtseg.models.export.protocols import SourceModel
+from rtseg.models.export.source_model import onnx_class_map_function
 
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
 """Minimum share of pixels with the original's class, by precision. INT8 shifts class borders, so it is also compared with
@@ -161,7 +162,7 @@ def verify_build(
             )
         if backend is not None:
             if facts.target == "openvino":  # measured in the default precision of this CPU, as in later runs
-                from rtseg.inference.openvino import OpenVinoBackend
+                from rtseg.inference.openvino import OpenVinoBackend  # imports openvino
 
                 backend.close()
                 backend = OpenVinoBackend(staged)
@@ -214,7 +215,7 @@ def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple
 
         backend = TensorRtBackend(staged, target=facts.target)
     elif facts.target == "openvino":
-        from rtseg.inference.openvino import OpenVinoBackend
+        from rtseg.inference.openvino import OpenVinoBackend  # imports openvino
 
         backend = OpenVinoBackend(staged, precision="fp32")  # compares the file, not the rounding of this CPU
     if backend is not None:
