@@ -158,6 +158,7 @@ def open_smooth_backend(
     Raises:
         BackendError: the backend has no temporal smoothing.
     """
+    # Imported when opened: each backend loads a large library that the others do not need.
     match name:
         case "openvino":
             from rtseg.inference.openvino import SmoothOpenVinoBackend
@@ -189,6 +190,7 @@ def open_backend(
         BackendError: the backend is not installed or has no such device.
         ModelError: the file is missing, damaged, or of another type.
     """
+    # Imported when opened: each backend loads a large library that the others do not need.
     match name:
         case "openvino":
             from rtseg.inference.openvino import OpenVinoBackend
@@ -215,7 +217,7 @@ def describe_model(model: Path) -> ModelInfo:
     """
     if model.suffix == SUFFIX:
         return read_sidecar(model).description
-    from rtseg.inference.openvino import read_description
+    from rtseg.inference.openvino import read_description  # imports openvino
 
     return read_description(model)
 
