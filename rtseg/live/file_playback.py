@@ -59,7 +59,7 @@ class FilePlayback:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems that were detected and handled so far, one line each."""
-        delays = self._pacer.late
+        delays = self._pacer.shift_count
         slow = f"the file could not be decoded at its own frame rate: playback was delayed {delays} times"
         return (*self._source.warnings, *((slow,) if delays else ()))
 

@@ -14,6 +14,7 @@ from rtseg.io.codecs import choose_decoder
 from rtseg.io.gstreamer.pipelines import csi_pipeline, file_decoder, file_pipeline, rtsp_pipeline, srt_pipeline
 from rtseg.io.inputs import Source, open_source
 from rtseg.io.inputs.camera import CameraMode, camera_path, open_camera
+from rtseg.io.inputs.gstreamer import GStreamerSource
 from rtseg.io.inputs.network import TIMEOUT_SECONDS, open_stream
 from rtseg.live.camera import LiveSource
 from rtseg.live.file_playback import FilePlayback
@@ -188,6 +189,4 @@ def _from_pipeline(
 
 
 def _open_pipeline(pipeline: Callable[[], str], title: str, timeout_seconds: float, codec: str) -> Source:
-    from rtseg.io.inputs.gstreamer import GStreamerSource
-
     return GStreamerSource(pipeline(), name=title, timeout=timeout_seconds, codec=codec)

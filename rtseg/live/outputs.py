@@ -16,15 +16,18 @@ from rtseg.core.secrets import parse_url, redacted_url
 from rtseg.io.gstreamer.pipelines import encoder, to_file
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import container_for
+from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import check_mask_path, open_mask_sink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.live_frame import LiveFrame
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
+from rtseg.live.sinks.push import PushSink
 from rtseg.live.sinks.record import RecordingSink, path_for_camera
 from rtseg.live.sinks.restart import RestartingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
+from rtseg.live.sinks.web import WebSink
 from rtseg.live.sinks.window import WindowSink, has_display
 
 FILE_QUEUE_FRAMES = 8
@@ -207,8 +210,6 @@ def shared_sinks(
     """
     sinks: list[Sink] = []
     if "web" in outputs.display_outputs():
-        from rtseg.live.sinks.web import WebSink
-
         sinks.append(WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette))
     for url in outputs.push:
         sinks.append(_push(url))
@@ -244,8 +245,6 @@ def parse_bytes(text: str | None) -> int | None:
 
 def _push(url: str) -> Sink:
     """Return a sink that opens the stream at the first frame, whose size it needs. A wrong URL is reported now."""
-    from rtseg.live.sinks.push import PushSink
-
     unknown = StreamInfo("", 64, 64, "yuv420p", Color("bt709", full_range=False), Fraction(1, 90_000))
     check = PushSink(url, unknown, size=(64, 64))
     check.abort()
@@ -261,8 +260,6 @@ def _open_video(path: str, item: LiveFrame, outputs: Outputs) -> Sink:
     size = (item.rendered.width, item.rendered.height)
     overwrite = outputs.overwrite and Path(path) == Path(outputs.record or "")
     if outputs.codec == "gstreamer":
-        from rtseg.io.outputs.gstreamer import GStreamerSink
-
         return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=overwrite, read_whole=False)
     codec = outputs.codec or "libx264"
     preset = tune = None
