@@ -1,4 +1,4 @@
-"""Runs the command line in a process of its own, as a user does."""
+"""Runs the command line in a separate process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ LIMIT_SECONDS = 160
 _SERVER = """
 import json, os, runpy, sys, warnings
 import av, cv2, numpy, openvino
-import rtseg.cli.app, rtseg.cli.doctor_checks, rtseg.live.run, rtseg.video.batch, rtseg.inference.segmenter, rtseg.video.image, rtseg.video.process
+import rtseg.cli.app, rtseg.cli.doctor_checks, rtseg.live.run
+import rtseg.video.batch, rtseg.inference.segmenter, rtseg.video.image, rtseg.video.process
 
 for line in sys.stdin:
     folder, out, err, arguments = json.loads(line)
@@ -32,15 +33,15 @@ for line in sys.stdin:
 else:
     sys.exit()
 os.chdir(folder)
-for number, name, how in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
-    os.dup2(os.open(name, how), number)
+for number, name, mode in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
+    os.dup2(os.open(name, mode), number)
 sys.argv = ["rtseg", *arguments]
 runpy.run_module("rtseg", run_name="__main__", alter_sys=True)
 """
 
 
 class _Server:
-    """Has imported what the commands import, and forks for each call: that saves a second of CPU time a call."""
+    """Process that has imported the modules of all commands and forks for each call. This saves 1 s of CPU time per call."""
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
@@ -53,30 +54,30 @@ class _Server:
         self._process.communicate()
 
     def run(self, arguments: list[str], folder: str) -> subprocess.CompletedProcess[str]:
-        with self._lock, tempfile.TemporaryDirectory() as kept:
-            out, err = Path(kept, "out"), Path(kept, "err")
+        with self._lock, tempfile.TemporaryDirectory() as output_folder:
+            out, err = Path(output_folder, "out"), Path(output_folder, "err")
             out.touch()
             err.touch()
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps([folder, str(out), str(err), arguments]) + "\n")
-            child = self._answer()
+            child = self._read_number()
             assert self._process.stdout is not None
             if not select.select([self._process.stdout], [], [], LIMIT_SECONDS)[0]:
                 os.kill(child, 9)
-                self._answer()
+                self._read_number()
                 raise subprocess.TimeoutExpired(["rtseg", *arguments], LIMIT_SECONDS, out.read_text(), err.read_text())
-            code = self._answer()
-            said = [path.read_bytes().decode().replace("\r\n", "\n") for path in (out, err)]
-            return subprocess.CompletedProcess(["rtseg", *arguments], code, *said)
+            code = self._read_number()
+            texts = [path.read_bytes().decode().replace("\r\n", "\n") for path in (out, err)]
+            return subprocess.CompletedProcess(["rtseg", *arguments], code, *texts)
 
-    def _answer(self) -> int:
+    def _read_number(self) -> int:
         assert self._process.stdout is not None
         number = ""
-        while not number.endswith("\n"):  # byte by byte: what a buffer holds, `select` does not see
-            number += os.read(self._process.stdout.fileno(), 1).decode() or self._ended()
+        while not number.endswith("\n"):  # byte by byte, because `select` does not see buffered data
+            number += os.read(self._process.stdout.fileno(), 1).decode() or self._raise_ended()
         return int(number)
 
-    def _ended(self) -> str:
+    def _raise_ended(self) -> str:
         raise RuntimeError(f"the process that runs commands ended with {self._process.wait()}")
 
 
@@ -84,11 +85,11 @@ _server: _Server | None = None
 
 
 def rtseg(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`rtseg ARGUMENTS`, at most `LIMIT_SECONDS`.
+    """Run `rtseg ARGUMENTS` for at most `LIMIT_SECONDS`.
 
     Args:
-        arguments: of the command line.
-        options: `cwd`, and whatever else `subprocess.run` takes; with any but `cwd` a new interpreter is started.
+        arguments: arguments of the command line.
+        options: `cwd` and other arguments of `subprocess.run`. Any except `cwd` starts a new interpreter.
     """
     global _server
     words = [str(argument) for argument in arguments]
@@ -99,8 +100,8 @@ def rtseg(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS, check=False, **options)
 
 
-def told_in_one_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exactly one line of complaint, without a traceback, holding the words."""
+def assert_one_error_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that stderr contains exactly one error line, which contains the words, and no traceback."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("rtseg:")]
     assert "Traceback" not in result.stderr
     assert len(lines) == 1, result.stderr

@@ -1,4 +1,4 @@
-"""What all tests share: where the outside data lies, and the promise that nothing is skipped silently."""
+"""Fixtures and hooks of all tests: external data, skip rules and isolated caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import settings
 
 settings.register_profile(
     "rtseg", deadline=None, derandomize=True
-)  # the same examples each time, however slow the machine
+)  # the same examples in each run, without a time limit
 settings.load_profile("rtseg")
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -23,16 +23,16 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """The folder of real drives; the test skips where it is absent."""
+    """Return the folder of real dashcam videos; skip the test if it is absent."""
     folder = SHARED / "clips"
     if not folder.is_dir():
-        pytest.skip(f"no real drives at {folder}")
+        pytest.skip(f"no dashcam videos at {folder}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def camvid() -> Path:
-    """CamVid at 480x360; the test skips where it is absent."""
+    """Return the folder of CamVid at 480x360; skip the test if it is absent."""
     folder = SHARED / "camvid"
     if not folder.is_dir():
         pytest.skip(f"no CamVid at {folder}")
@@ -41,9 +41,9 @@ def camvid() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_measurements() -> Iterator[None]:
-    """A build measures what it has built for 0.1 s, not for 2.5 s of a whole core: no test looks at how exact that is."""
+    """Shorten the benchmark of `rtseg build` from 2.5 s of a core to 0.1 s. No test depends on its precision."""
     with pytest.MonkeyPatch.context() as patch:
-        if importlib.util.find_spec("onnx") is None:  # nothing can be built
+        if importlib.util.find_spec("onnx") is None:  # `rtseg build` is not available
             yield
             return
         patch.setattr("rtseg.models.export.verify.MEASURE_SECONDS", 0.1)
@@ -53,45 +53,45 @@ def short_measurements() -> Iterator[None]:
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def on_gpu(request: pytest.FixtureRequest) -> str:
-    """A target that can run here: skips with the reason where there is none, fails under RTSEG_REQUIRE_GPU=1."""
+    """Return a TensorRT target that can run here. Without one, skip the test, or fail it if RTSEG_REQUIRE_GPU=1."""
     from rtseg.gpu.devices import find_gpus
 
     modules = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}[request.param]
     reason = None if find_gpus() else "no NVIDIA GPU was detected here"
     if reason is None and not any(importlib.util.find_spec(module) for module in modules):
         if request.param == "tensorrt":
-            pytest.skip("tensorrt is not installed")  # a GPU may be promised without it
+            pytest.skip("tensorrt is not installed")  # RTSEG_REQUIRE_GPU does not require it
         reason = "tensorrt-rtx is not installed"
     if reason is not None:
         if os.environ.get("RTSEG_REQUIRE_GPU") == "1":
-            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 promises it", pytrace=False)
+            pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 requires it", pytrace=False)
         pytest.skip(reason)
     return str(request.param)
 
 
 _TORCH = ("cli_train", "export", "importers", "importers_export", "importers_refuse", "torch_backend", "train", "unet")
-TOGETHER = {
+WORKER_GROUPS = {
     "test_kernels": "kernels",
     "test_gpu_path": "kernels",
     "test_gpu_fallback": "kernels",
     **{f"test_{name}": "torch" for name in _TORCH},
 }
-"""Files that one worker runs: they share what takes seconds to make, such as torch's first export in a process."""
+"""Files that run in one worker, because they share expensive work such as torch's first export in a process."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches of this run are its own: neither what this user has tuned or built counts, nor is anything left to them."""
+    """Use a temporary cache folder, so that the user's cache is neither read nor modified."""
     folder = tempfile.TemporaryDirectory(prefix="rtseg-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CACHE_HOME"] = folder.name
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Proofs run only when asked for by `-m proof`."""
+    """Assign files to workers, and skip tests with the marker `proof` unless `-m proof` selects them."""
     for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.stem]))
+        if item.path.stem in WORKER_GROUPS:
+            item.add_marker(pytest.mark.xdist_group(WORKER_GROUPS[item.path.stem]))
     if "proof" in (config.option.markexpr or ""):
         return
     for item in items:
@@ -100,18 +100,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """No test leaves its process at real-time priority: all later tests and programs would inherit it, and starve the machine."""
+    """Fail a test that leaves its process at real-time priority, which all later tests and programs would inherit."""
     if sys.platform == "linux" and os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         pytest.fail("this test left the process at real-time priority", pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.system("prog", ...)`: skips without the program, fails where RTSEG_REQUIRE_SYSTEM=1 promises it."""
+    """Skip a test with `@pytest.mark.system("prog", ...)` if the program is missing, or fail it if RTSEG_REQUIRE_SYSTEM=1."""
     for mark in item.iter_markers("system"):
         for program in mark.args:
             if shutil.which(program) is None:
                 message = f"the system program {program} is missing"
                 if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
-                    pytest.fail(message + ", but RTSEG_REQUIRE_SYSTEM=1 promises it", pytrace=False)
+                    pytest.fail(message + ", but RTSEG_REQUIRE_SYSTEM=1 requires it", pytrace=False)
                 pytest.skip(message)

@@ -1,4 +1,4 @@
-"""Loads and launches the kernels through `rtseg.gpu.cuda` and the real `cuda-bindings`; the driver is `fake_cuda_driver.cpp`."""
+"""Script that loads and launches kernels through `rtseg.gpu.cuda` and `cuda-bindings` on the driver `fake_cuda_driver.cpp`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rtseg.gpu.cuda import Cuda
 
 
 class CudaWithoutDevice(Cuda):
-    """Makes driver calls only."""
+    """CUDA context without a device, for driver calls only."""
 
     def make_current(self) -> None:
-        """Do nothing: there is no device."""
+        """Do nothing."""
 
 
 cuda = CudaWithoutDevice(0)

@@ -1,4 +1,4 @@
-"""H.264 whose frames are stored as two field pictures (PAFF), written bit by bit: no encoder that is at hand makes it."""
+"""Writer of H.264 with two field pictures per frame (PAFF), bit by bit, because no available encoder writes it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Bits:
         self._text += [format(byte, "08b") for byte in data]
 
     def unit(self, header: int) -> bytes:
-        """The NAL unit with its stop bit, and with the bytes that prevent start codes."""
+        """Return the NAL unit with its stop bit and emulation prevention bytes."""
         self._text.append("1")
         self.align()
         text = "".join(self._text)
@@ -46,46 +46,46 @@ class _Bits:
 
 
 def _parameter_sets(timed: bool = False) -> bytes:
-    sequence = _Bits()
-    sequence.write(77, 8)  # Main profile: it has field pictures
-    sequence.write(0, 8)
-    sequence.write(30, 8)
-    sequence.unsigned(0)
-    sequence.unsigned(4)  # frame_num has 8 bits
-    sequence.unsigned(2)  # order of showing is that of decoding
-    sequence.unsigned(1)
-    sequence.write(0, 1)
-    sequence.unsigned(WIDTH // 16 - 1)
-    sequence.unsigned(HEIGHT // 32 - 1)
-    sequence.write(0, 1)  # frame_mbs_only_flag
-    sequence.write(0, 1)
-    sequence.write(1, 1)
-    sequence.write(0, 1)
-    sequence.write(timed, 1)
+    sps = _Bits()
+    sps.write(77, 8)  # Main profile, which allows field pictures
+    sps.write(0, 8)
+    sps.write(30, 8)
+    sps.unsigned(0)
+    sps.unsigned(4)  # frame_num has 8 bits
+    sps.unsigned(2)  # display order is decoding order
+    sps.unsigned(1)
+    sps.write(0, 1)
+    sps.unsigned(WIDTH // 16 - 1)
+    sps.unsigned(HEIGHT // 32 - 1)
+    sps.write(0, 1)  # frame_mbs_only_flag
+    sps.write(0, 1)
+    sps.write(1, 1)
+    sps.write(0, 1)
+    sps.write(timed, 1)
     if timed:
-        sequence.write(0b00001, 5)  # of what is described beside the picture the timing alone
-        sequence.write(1, 32)
-        sequence.write(50, 32)  # fields a second
-        sequence.write(0b10000, 5)
-    picture = _Bits()
-    picture.unsigned(0)
-    picture.unsigned(0)
-    picture.write(0, 2)
-    picture.unsigned(0)
-    picture.unsigned(0)
-    picture.unsigned(0)
-    picture.write(0, 3)
-    picture.unsigned(0)
-    picture.unsigned(0)
-    picture.unsigned(0)
-    picture.write(0b100, 3)  # deblocking control present
-    return sequence.unit(0x67) + picture.unit(0x68)
+        sps.write(0b00001, 5)  # of the VUI parameters only the timing
+        sps.write(1, 32)
+        sps.write(50, 32)  # fields a second
+        sps.write(0b10000, 5)
+    pps = _Bits()
+    pps.unsigned(0)
+    pps.unsigned(0)
+    pps.write(0, 2)
+    pps.unsigned(0)
+    pps.unsigned(0)
+    pps.unsigned(0)
+    pps.write(0, 3)
+    pps.unsigned(0)
+    pps.unsigned(0)
+    pps.unsigned(0)
+    pps.write(0b100, 3)  # deblocking control present
+    return sps.unit(0x67) + pps.unit(0x68)
 
 
 def _field(frame_number: int, key: bool, bottom: bool, luma: int) -> bytes:
     slice_ = _Bits()
     slice_.unsigned(0)
-    slice_.unsigned(7)  # an I slice, as all slices of the picture
+    slice_.unsigned(7)  # all slices are I slices
     slice_.unsigned(0)
     slice_.write(frame_number & 255, 8)
     slice_.write(1, 1)  # field_pic_flag
@@ -104,21 +104,21 @@ def _field(frame_number: int, key: bool, bottom: bool, luma: int) -> bytes:
     return slice_.unit(0x65 if key else 0x61)
 
 
-def write_fields(path: Path, frames: int = 20, *, hurt: int | None = None, timed: bool = False) -> Path:
-    """Writes a video of 25 frames a second whose luma rises by 8 from frame to frame.
+def write_fields(path: Path, frames: int = 20, *, missing: int | None = None, timed: bool = False) -> Path:
+    """Write a video of 25 frames per second whose luma increases by 8 from frame to frame.
 
     Args:
-        path: `.h264`, or a container: each field has a packet of its own, as in MPEG-TS.
+        path: `.h264`, or a container with a packet per field, as in MPEG-TS.
         frames: number of frames, at most 28.
-        hurt: a frame whose two fields are left out.
-        timed: the codec's parameters say how many fields there are in a second.
+        missing: number of a frame whose two fields are missing.
+        timed: store the field rate in the parameter sets.
     """
     packets: list[bytes] = []
     for number in range(frames):
-        # All are key frames of their own, so that one that is missing hurts no other.
+        # All frames are key frames, so that a missing one damages no other.
         head = _parameter_sets(timed) if number == 0 else b""
         fields = [_field(0, True, False, 16 + 8 * number), _field(0, False, True, 16 + 8 * number)]
-        if number != hurt:
+        if number != missing:
             packets += [head + fields[0], fields[1]]
     if path.suffix == ".h264":
         path.write_bytes(b"".join(packets))
@@ -139,5 +139,5 @@ def write_fields(path: Path, frames: int = 20, *, hurt: int | None = None, timed
 
 
 def luma_of(planes: tuple[np.ndarray, ...]) -> int:
-    """The frame's number by its luma."""
+    """Return the number of a frame from its luma."""
     return round((float(planes[0].mean()) - 16) / 8)

@@ -1,4 +1,4 @@
-"""Edit lists and sample tables of an MP4 changed in place; sizes and chunk offsets stay right unless they are what is changed."""
+"""Modification of edit lists and sample tables of an MP4. Box sizes and chunk offsets stay consistent unless they are changed."""
 
 from __future__ import annotations
 
@@ -14,44 +14,48 @@ _ROW = {b"stts": ">II", b"ctts": ">Ii", b"stsc": ">III", b"stco": ">I", b"stss":
 
 @dataclass
 class Box:
-    """A box: its payload, or what it holds."""
+    """Box with a payload or with child boxes."""
 
     name: bytes
     payload: bytes = b""
     children: list[Box] = field(default_factory=list)
 
     def encode(self) -> bytes:
-        """Its bytes, with the right size."""
-        inside = self.payload + b"".join(child.encode() for child in self.children)
-        return struct.pack(">I4s", len(inside) + 8, self.name) + inside
+        """Return the bytes of the box with the correct size."""
+        content = self.payload + b"".join(child.encode() for child in self.children)
+        return struct.pack(">I4s", len(content) + 8, self.name) + content
 
     def all(self, name: bytes) -> Iterator[Box]:
-        """Every box of a name inside it, at any depth."""
+        """Yield all descendants with a name."""
         for child in self.children:
             if child.name == name:
                 yield child
             yield from child.all(name)
 
     def one(self, name: bytes) -> Box:
-        """The first of a name. Raises StopIteration where there is none."""
+        """Return the first descendant with a name.
+
+        Raises:
+            StopIteration: there is none.
+        """
         return next(self.all(name))
 
 
 def parse(data: bytes, start: int = 0, end: int | None = None) -> list[Box]:
-    """The boxes of a healthy file; those that hold no tables stay as they are."""
+    """Parse the boxes of a valid file. Boxes without tables remain unparsed."""
     end = len(data) if end is None else end
-    found = []
+    boxes = []
     while start + 8 <= end:
         size, name = struct.unpack_from(">I4s", data, start)
         size = size or end - start
         if size < 8:
-            raise ValueError("a box of 64 bits, or a damaged one")
+            raise ValueError("a box with a 64-bit size, or a damaged one")
         if name in _PARENTS:
-            found.append(Box(name, children=parse(data, start + 8, start + size)))
+            boxes.append(Box(name, children=parse(data, start + 8, start + size)))
         else:
-            found.append(Box(name, data[start + 8 : start + size]))
+            boxes.append(Box(name, data[start + 8 : start + size]))
         start += size
-    return found
+    return boxes
 
 
 def _rows(box: Box) -> list[list[int]]:
@@ -80,10 +84,13 @@ def _timescale(track_or_moov: Box, name: bytes) -> int:
 
 
 def change_mp4(data: bytes, random: np.random.Generator) -> tuple[str, bytes]:
-    """An MP4 or MOV with an index and without fragments, with one to three changes.
+    """Apply one to three changes to an MP4 or MOV that has an index and no fragments.
+
+    Returns:
+        Description of the changes, and the changed file.
 
     Raises:
-        ValueError, StopIteration: it is not such a file.
+        ValueError, StopIteration: the file has another structure.
     """
     boxes = parse(data)
     moov = next(box for box in boxes if box.name == b"moov")
@@ -101,31 +108,31 @@ def _change(moov: Box, random: np.random.Generator) -> str:
     tracks = list(moov.all(b"trak"))
     track = tracks[int(random.integers(0, len(tracks)))]
     kind = track.one(b"hdlr").payload[8:12].decode("latin1")
-    what = str(random.choice(["elst", "elst", "elst", "stts", "ctts", "stsc", "stsz", "stco", "stss", "tkhd"]))
-    if what == "elst":
+    name = str(random.choice(["elst", "elst", "elst", "stts", "ctts", "stsc", "stsz", "stco", "stss", "tkhd"]))
+    if name == "elst":
         return f"{kind} {_edit_list(track, _timescale(moov, b'mvhd'), random)}"
-    if what == "stsz":
+    if name == "stsz":
         return f"{kind} {_sizes(track.one(b'stsz'), random)}"
-    if what == "tkhd":
+    if name == "tkhd":
         header = track.one(b"tkhd")
         header.payload = header.payload[:3] + bytes([header.payload[3] ^ 1]) + header.payload[4:]
         return f"{kind} tkhd enabled flag flipped"
-    table = next(track.all(what.encode()), None)
+    table = next(track.all(name.encode()), None)
     if table is None:
-        if what != "ctts":
-            return f"{kind} no {what}"
-        # From media time 0 with offsets: how negative ones look in the wild.
+        if name != "ctts":
+            return f"{kind} no {name}"
+        # Offsets from media time 0, like the negative ones of real files.
         samples = sum(count for count, _ in _rows(track.one(b"stts")))
         step = _rows(track.one(b"stts"))[0][1]
         table = Box(b"ctts")
         _set_rows(table, [[1, int(random.integers(-2, 3)) * step] for _ in range(samples)])
         track.one(b"stbl").children.append(table)
         return f"{kind} ctts added with steps of {step}"
-    if what == "stss" and random.integers(0, 2):
+    if name == "stss" and random.integers(0, 2):
         track.one(b"stbl").children.remove(table)
         return f"{kind} stss removed"
     rows = _rows(table)
-    return f"{kind} {what} {_table(table, rows, random)}"
+    return f"{kind} {name} {_table(table, rows, random)}"
 
 
 def _edit_list(track: Box, movie_scale: int, random: np.random.Generator) -> str:
@@ -147,11 +154,11 @@ def _edit_list(track: Box, movie_scale: int, random: np.random.Generator) -> str
     packed = b"".join(struct.pack(">IiHH", _fit(long, "I"), at, rate, 0) for long, at, rate in entries)
     table = Box(b"elst", struct.pack(">II", 0, len(entries)) + packed)
     track.children.insert(1, Box(b"edts", children=[table]))
-    named = "; ".join(
+    description = "; ".join(
         f"{long / movie_scale:.2f} s from {'nothing' if at < 0 else f'{at / scale:.2f} s'}{' at rate 0' * (not rate)}"
         for long, at, rate in entries
     )
-    return f"elst [{named}]"
+    return f"elst [{description}]"
 
 
 def _sizes(table: Box, random: np.random.Generator) -> str:
@@ -173,25 +180,25 @@ def _table(table: Box, rows: list[list[int]], random: np.random.Generator) -> st
     match int(random.integers(0, 5)):
         case 0:
             rows[at][column] = int(random.choice([0, 1, 2, 1 << 20, (1 << 31) - 1]))
-            told = f"row {at} column {column} is {rows[at][column]}"
+            change = f"row {at} column {column} is {rows[at][column]}"
         case 1:
             rows[at][column] += int(random.integers(-600, 600))
-            told = f"row {at} column {column} changed to {rows[at][column]}"
+            change = f"row {at} column {column} changed to {rows[at][column]}"
         case 2:
             rows[at:at] = [list(rows[at])]
-            told = f"row {at} doubled"
+            change = f"row {at} doubled"
         case 3:
             del rows[at]
-            told = f"row {at} removed"
+            change = f"row {at} removed"
         case _:
-            # The samples before and behind a place get other values, as where a recorder changed its rate.
+            # The samples after a position get other values, as if a recorder had changed its frame rate.
             count = rows[at][0]
             if len(rows[at]) == 2 and count > 2:
                 half = int(random.integers(1, count))
                 rows[at : at + 1] = [[half, rows[at][1]], [count - half, rows[at][1] * int(random.choice([2, 3, 40]))]]
-                told = f"from sample {half} on {rows[at + 1][1]}"
+                change = f"from sample {half} on {rows[at + 1][1]}"
             else:
                 rows[at], rows[-1] = rows[-1], rows[at]
-                told = f"row {at} and the last swapped"
+                change = f"row {at} and the last swapped"
     _set_rows(table, rows)
-    return told
+    return change

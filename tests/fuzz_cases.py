@@ -1,4 +1,4 @@
-"""The cases of the fuzzer: which file is changed and how, the same for the same seed and number, whoever asks."""
+"""Cases of the fuzzer: modified files, reproducible by seed and number."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fuzz_remux import remux
 from fuzz_stamps import CHANGES
 
 TRIES = 8
-"""How often another change is tried where a muxer refuses one."""
+"""Maximum number of attempts if a muxer refuses a change."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One changed file."""
+    """One modified file."""
 
     family: str
     """`healthy`, `bytes`, `stamps`, `tables`, `remux`, `joined` or `cut`."""
 
-    told: str
-    """What was changed."""
+    change: str
+    """Description of the modification."""
 
     suffix: str
     data: bytes
 
 
 def case(files: list[Path], seed: int, number: int) -> Case:
-    """The case of a number. The first cases are the seeds themselves, unchanged."""
+    """Return the case with a number. The first cases are the unmodified seed files."""
     if number < len(files):
         source = files[number]
         return Case("healthy", source.name, source.suffix, source.read_bytes())
@@ -42,43 +42,43 @@ def case(files: list[Path], seed: int, number: int) -> Case:
             )
         )
         try:
-            return _made(files, family, random)
+            return _make_case(files, family, random)
         except (av.FFmpegError, OSError, ValueError, StopIteration, OverflowError, IndexError):
-            continue  # This file has no such table, or no muxer takes it.
-    return _made(files, "bytes", random)
+            continue  # The file has no such table, or the muxer refuses the change.
+    return _make_case(files, "bytes", random)
 
 
-def _made(files: list[Path], family: str, random: np.random.Generator) -> Case:
+def _make_case(files: list[Path], family: str, random: np.random.Generator) -> Case:
     source = files[int(random.integers(0, len(files)))]
     match family:
         case "stamps":
             source = _one([path for path in files if path.suffix in CHANGES], random)
-            told, data = CHANGES[source.suffix](source.read_bytes(), random)
+            change, data = CHANGES[source.suffix](source.read_bytes(), random)
         case "tables":
             source = _one([path for path in files if path.suffix in (".mp4", ".mov")], random)
-            told, data = change_mp4(source.read_bytes(), random)
+            change, data = change_mp4(source.read_bytes(), random)
         case "remux":
-            told, suffix, data = remux(source, files, random)
-            return Case(family, f"{source.name}: {told}", suffix, data)
+            change, suffix, data = remux(source, files, random)
+            return Case(family, f"{source.name}: {change}", suffix, data)
         case "joined":
             source = _one([path for path in files if path.suffix in (".ts", ".mpg", ".h264")], random)
             other = _one([path for path in files if path.suffix == source.suffix], random)
             first, second = source.read_bytes(), other.read_bytes()
-            told = f"with {other.name}"
+            change = f"with {other.name}"
             if random.integers(0, 3) == 0:
                 first = first[: int(random.integers(len(first) // 2, len(first)))]
-                told += f", the first {len(first)} bytes"
+                change += f", the first {len(first)} bytes"
             if random.integers(0, 3) == 0 and other.suffix in CHANGES:
-                how, second = CHANGES[other.suffix](second, random)
-                told += f", changed: {how}"
+                second_change, second = CHANGES[other.suffix](second, random)
+                change += f", changed: {second_change}"
             data = first + second
         case "cut":
             data = source.read_bytes()
             at = int(random.integers(1, len(data)))
-            told, data = (f"to {at} bytes", data[:at]) if random.integers(0, 4) else (f"before {at}", data[at:])
+            change, data = (f"to {at} bytes", data[:at]) if random.integers(0, 4) else (f"before {at}", data[at:])
         case _:
-            data, told = mutate(source.read_bytes(), random), ""
-    return Case(family, f"{source.name}: {told}", source.suffix, data)
+            data, change = mutate(source.read_bytes(), random), ""
+    return Case(family, f"{source.name}: {change}", source.suffix, data)
 
 
 def _one(files: list[Path], random: np.random.Generator) -> Path:
@@ -86,19 +86,19 @@ def _one(files: list[Path], random: np.random.Generator) -> Path:
 
 
 def mutate(data: bytes, random: np.random.Generator) -> bytes:
-    """A few random changes: flipped bits, written-over, lost, doubled, inserted or zeroed pieces, a cut end."""
+    """Apply random changes to bytes: flipped bits; overwritten, deleted, duplicated or inserted ranges; truncation."""
     changed = bytearray(data)
     for _ in range(int(random.integers(1, 6))):
         if not changed:
             break
-        # Headers are small and matter most: half of the changes hit the first kilobyte or the last two.
+        # Headers are small and matter most: half of the changes are in the first kilobyte or the last two.
         near = int(random.integers(0, min(1024, len(changed))))
-        places = (
+        positions = (
             near,
             len(changed) - 1 - min(2 * near, len(changed) - 1),
             *random.integers(0, len(changed), 2).tolist(),
         )
-        at = int(places[int(random.integers(0, 4))])
+        at = int(positions[int(random.integers(0, 4))])
         length = int(random.choice([1, 2, 4, 16, 188, 1000]))
         match int(random.integers(0, 8)):
             case 0 | 1:

@@ -1,4 +1,4 @@
-"""Whether an output shows what its input shows, by two readings of `fuzz_reading`. Knows nothing of rtseg's code."""
+"""Comparison of an output with its input, from two readings of `fuzz_reading`. Independent of rtseg's code."""
 
 from __future__ import annotations
 
@@ -12,325 +12,338 @@ from fuzz_reading import Reading, Track
 
 WRAPPING = {"mpegts", "mpeg"}
 WRAP = Fraction(1 << 33, 90_000)
-"""Seconds after which the clock of these formats begins anew: 26.5 hours. Times are compared modulo this."""
+"""Period in seconds of the clock of these formats: 26.5 hours. Times are compared modulo this."""
 
-AUDIO_SECONDS = Fraction(20, 1000)
-"""How far sound may move against the picture."""
+MAX_AUDIO_OFFSET = Fraction(20, 1000)
+"""Maximum change of the offset between audio and video, in seconds."""
 
-LONG = Fraction(1)
-"""A step of a clock that is more than this, or that goes back, is a jump, but for single wrong times."""
+MAX_STEP = Fraction(1)
+"""A longer step of a clock, in seconds, or a step back, is a jump, except at single wrong times."""
 
-AROUND = 3
-"""Frames beside a wrong time that may have been moved with it: which of them is the wrong one is a matter of opinion."""
+NEIGHBORS = 3
+"""Number of frames next to a wrong time that may be moved with it: which of the times is wrong is not defined."""
 
-SQUEEZED = 30
-"""Frames behind a step back of the picture's clock alone that may be set close, until it is where it was."""
+MAX_SQUEEZED = 30
+"""Number of frames after a backward step of the video clock that may have shorter intervals until the clock catches up."""
 
-MANY = 100
-"""Hidden packets of which all or none are shown elsewhere: PCM may have one for each sample."""
+MAX_PRIMING_PACKETS = 100
+"""From this number of hidden packets on, all or none of them may be visible in the output: PCM may have one per sample."""
 
 UNIFORM = (0, 255)
-"""Numbers of a picture that is all dark or all light: what decoders make of damage, each in its own way."""
+"""Numbers of a completely dark or light frame: decoders differ in the output of damaged frames."""
 
-DOUBTFUL = 3
-"""Where more times than this are wrong, nobody can say which of the others are right."""
+MAX_WRONG_TIMES = 3
+"""With more wrong times than this, the correct times of the other frames are not defined."""
 
 
-def differences(before: Reading, after: Reading, *, said: bool, left_out: bool, damaged: bool = False) -> list[str]:
-    """What an output shows otherwise than its input; empty: it is right.
+def differences(before: Reading, after: Reading, *, reported: bool, omitted: bool, damaged: bool = False) -> list[str]:
+    """Return the differences between an output and its input; empty if the output is correct.
 
     Args:
         before: the input.
         after: the output.
-        said: rtseg reported repairs, so that times may differ where the input's are wrong.
-        left_out: rtseg reported streams left out or encoded anew.
-        damaged: rtseg reported frames that can't be decoded: nobody can say when the others around them ought to be shown.
+        reported: rtseg reported repairs, so that times may differ where those of the input are wrong.
+        omitted: rtseg reported streams that are omitted or re-encoded.
+        damaged: rtseg reported frames that can't be decoded, so that the times of the frames around them are not defined.
     """
     wrap = WRAP if before.format in WRAPPING or after.format in WRAPPING else None
-    # Where nothing is wrong with the picture's times there is nothing to repair, whatever else was reported.
-    repaired = said and not _sane_frames(before, wrap)
+    # Valid video times need no repair, whatever else was reported.
+    repaired = reported and not _sane_frames(before, wrap)
     return [
         *_frames(before, after, damaged=damaged),
         *([] if repaired and damaged else (_times_repaired if repaired else _times_kept)(before, after, wrap)),
-        *_tracks(before, after, said=said, left_out=left_out, wrap=wrap),
+        *_tracks(before, after, reported=reported, omitted=omitted, wrap=wrap),
     ]
 
 
-def _sane_frames(told: Reading, wrap: Fraction | None) -> bool:
-    return all(frame.certain for frame in told.frames) and _sane([frame.time for frame in told.frames], wrap)
+def _sane_frames(reading: Reading, wrap: Fraction | None) -> bool:
+    return all(frame.certain for frame in reading.frames) and _sane([frame.time for frame in reading.frames], wrap)
 
 
 def _sane(times: Sequence[Fraction | None], wrap: Fraction | None) -> bool:
     if None in times:
         return False
     steps = [near(now - last, wrap) for last, now in itertools.pairwise(times)]  # type: ignore[operator]
-    return all(0 < step < LONG for step in steps)
+    return all(0 < step < MAX_STEP for step in steps)
 
 
 def near(value: Fraction, wrap: Fraction | None) -> Fraction:
-    """A difference of times, the wraps of the clock taken out."""
+    """Return a difference of times without the wraps of the clock."""
     return value if wrap is None else value - round(value / wrap) * wrap
 
 
 def _frames(before: Reading, after: Reading, *, damaged: bool) -> list[str]:
-    told = []
+    problems = []
     if damaged and len(before.frames) != len(after.frames):
-        # What shows no number is a picture of nothing: FFmpeg gives it or not, from one time to the next.
+        # FFmpeg does not always return frames without any decoded content, which have no number.
         before = replace(before, frames=[frame for frame in before.frames if frame.number is not None])
         after = replace(after, frames=[frame for frame in after.frames if frame.number is not None])
     if len(before.frames) != len(after.frames):
-        told.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
-    for place, (ours, theirs) in enumerate(zip(before.frames, after.frames, strict=False)):
-        uniform = theirs.number in UNIFORM and place > 0
-        around = [frame.number for frame in before.frames[max(0, place - 2) : place + 1]]
+        problems.append(f"frames: {len(before.frames)} shown by the input, {len(after.frames)} by the output")
+    for index, (expected, actual) in enumerate(zip(before.frames, after.frames, strict=False)):
+        uniform = actual.number in UNIFORM and index > 0
+        around = [frame.number for frame in before.frames[max(0, index - 2) : index + 1]]
         if damaged and None not in around and len(around) == 3 and 2 * around[1] != around[0] + around[2]:
-            continue  # What lies in the holes of a damaged picture is what the decoder's memory held.
-        if None not in (ours.number, theirs.number) and ours.number != theirs.number and not uniform:
-            told.append(f"frames: in place {place} the input shows number {ours.number}, the output {theirs.number}")
+            continue  # The missing parts of a damaged frame contain arbitrary memory of the decoder.
+        if None not in (expected.number, actual.number) and expected.number != actual.number and not uniform:
+            problems.append(
+                f"frames: in place {index} the input shows number {expected.number}, the output {actual.number}"
+            )
             break
     times = [frame.time for frame in after.frames]
     if any(now is not None and last is not None and now <= last for last, now in itertools.pairwise(times)):
-        told.append("times: the output's do not rise")
-    return told
+        problems.append("times: those of the output do not increase")
+    return problems
 
 
 def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[str]:
     if len(before.frames) != len(after.frames) or not before.frames:
         return []
-    ours = [frame.time for frame in before.frames]
-    if any(time is None for time in ours):
-        return ["times: the input has frames without a time, and no word"]
-    if any(max(now - last, near(now - last, wrap)) <= 0 for last, now in itertools.pairwise(ours)):
-        return ["times: the input's do not rise, and no word"]
+    times = [frame.time for frame in before.frames]
+    if any(time is None for time in times):
+        return ["times: the input has frames without a time, which is not reported"]
+    if any(max(now - last, near(now - last, wrap)) <= 0 for last, now in itertools.pairwise(times)):
+        return ["times: those of the input do not increase, which is not reported"]
     shifts = _shifts(before, after, wrap)
-    place, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
-    off = abs(near(worst - shifts[0], wrap))
-    if off > max(Fraction(1, 1000), before.tick, after.tick):
-        return [f"times: frame {place} of {len(ours)} is {float(off) * 1000:.1f} ms off"]
+    index, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
+    error = abs(near(worst - shifts[0], wrap))
+    if error > max(Fraction(1, 1000), before.tick, after.tick):
+        return [f"times: frame {index} of {len(times)} is {float(error) * 1000:.1f} ms off"]
     return []
 
 
 def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> list[str]:
-    """Where the input's times are sane on both sides, the distance of two frames stays."""
+    """Check the intervals between frames whose input times are valid before and after them."""
     if len(before.frames) != len(after.frames):
         return []
-    ours = [frame.time for frame in before.frames]
-    theirs = [frame.time for frame in after.frames]
-    if _doubtful(before):
+    times_in = [frame.time for frame in before.frames]
+    times_out = [frame.time for frame in after.frames]
+    if _has_many_wrong_times(before):
         return []
-    # Where the sound runs on while the picture's clock steps back, frames are set close until it is where it was.
-    clock = len(stretches([(time, time) for time in ours if time is not None]))
-    alone = clock > 1 and any(
-        len(stretches([(time, time) for time in track.times if time is not None])) == 1 for track in before.tracks
+    # If only the video clock steps back, frames have shorter intervals until the clock catches up with the audio.
+    clock_sections = len(sections([(time, time) for time in times_in if time is not None]))
+    only_video_jumps = clock_sections > 1 and any(
+        len(sections([(time, time) for time in track.times if time is not None])) == 1 for track in before.tracks
     )
-    for place in range(1, len(ours) - 2):
-        around = ours[place - 1 : place + 3]
-        near_by = before.frames[max(0, place - AROUND) : place + AROUND + 2]
-        if None in around or not all(frame.certain for frame in near_by):
+    for index in range(1, len(times_in) - 2):
+        around = times_in[index - 1 : index + 3]
+        neighbors = before.frames[max(0, index - NEIGHBORS) : index + NEIGHBORS + 2]
+        if None in around or not all(frame.certain for frame in neighbors):
             continue
-        if place not in _undoubted(ours, place) or place + 1 not in _undoubted(ours, place):
+        if index not in _surely_correct(times_in, index) or index + 1 not in _surely_correct(times_in, index):
             continue
-        past = [time for time in ours[max(0, place - SQUEEZED) : place + 1] if time is not None]
-        if alone and not _sane(past, None):
+        past = [time for time in times_in[max(0, index - MAX_SQUEEZED) : index + 1] if time is not None]
+        if only_video_jumps and not _sane(past, None):
             continue
         steps = [now - last for last, now in itertools.pairwise(around)]
-        if not all(0 < step < LONG for step in steps):
+        if not all(0 < step < MAX_STEP for step in steps):
             continue
-        became = theirs[place + 1] - theirs[place]
-        if abs(became - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
+        step_out = times_out[index + 1] - times_out[index]
+        if abs(step_out - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
             return [
-                f"times: frames {place} and {place + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
-                f"{float(became) * 1000:.0f} ms in the output"
+                f"times: frames {index} and {index + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
+                f"{float(step_out) * 1000:.0f} ms in the output"
             ]
     return []
 
 
-def _undoubted(times: Sequence[Fraction | None], place: int) -> set[int]:
-    """Of the frames around one those whose times are right in every way to leave out as few as possible so that they rise."""
-    first = max(0, place - 2 * AROUND)
-    near_by = [(n, time) for n, time in enumerate(times[first : place + 2 * AROUND + 2], first) if time is not None]
-    before = _longest(near_by)
-    behind = _longest([(n, -time) for n, time in reversed(near_by)])
-    longest = max(before.values(), default=0)
-    ranks = Counter(before[n] for n in before if before[n] + behind[n] - 1 == longest)
-    return {n for n in before if before[n] + behind[n] - 1 == longest and ranks[before[n]] == 1}
+def _surely_correct(times: Sequence[Fraction | None], index: int) -> set[int]:
+    """Return the frames near an index that belong to every longest increasing subsequence of the times."""
+    first = max(0, index - 2 * NEIGHBORS)
+    nearby = [(n, time) for n, time in enumerate(times[first : index + 2 * NEIGHBORS + 2], first) if time is not None]
+    ending = _longest(nearby)
+    starting = _longest([(n, -time) for n, time in reversed(nearby)])
+    longest = max(ending.values(), default=0)
+    ranks = Counter(ending[n] for n in ending if ending[n] + starting[n] - 1 == longest)
+    return {n for n in ending if ending[n] + starting[n] - 1 == longest and ranks[ending[n]] == 1}
 
 
 def _longest(times: Sequence[tuple[int, Fraction]]) -> dict[int, int]:
-    """For each frame, the length of the longest row of rising times that ends with it."""
-    found: dict[int, int] = {}
-    for place, (number, time) in enumerate(times):
-        found[number] = 1 + max((found[n] for n, other in times[:place] if other < time), default=0)
-    return found
+    """Return, for each frame, the length of the longest increasing subsequence of times that ends with it."""
+    lengths: dict[int, int] = {}
+    for position, (number, time) in enumerate(times):
+        lengths[number] = 1 + max((lengths[n] for n, other in times[:position] if other < time), default=0)
+    return lengths
 
 
-def _doubtful(told: Reading) -> bool:
-    """Whether so many times are missing or wrong that nobody can say what the others ought to be."""
-    times = [(frame.time, frame.time) for frame in told.frames if frame.time is not None]
-    sound = sum(len(part) for part in stretches(times) if len(part) > DOUBTFUL)
-    return max(len(told.frames) - sound, sum(not frame.certain for frame in told.frames)) > DOUBTFUL
+def _has_many_wrong_times(reading: Reading) -> bool:
+    """Return whether so many times are missing or wrong that the correct times of the other frames are not defined."""
+    times = [(frame.time, frame.time) for frame in reading.frames if frame.time is not None]
+    valid = sum(len(section) for section in sections(times) if len(section) > MAX_WRONG_TIMES)
+    uncertain = sum(not frame.certain for frame in reading.frames)
+    return max(len(reading.frames) - valid, uncertain) > MAX_WRONG_TIMES
 
 
 def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
     return [
-        near(theirs.time - ours.time, wrap)
-        for ours, theirs in zip(before.frames, after.frames, strict=False)
-        if ours.time is not None and theirs.time is not None
+        near(frame_out.time - frame_in.time, wrap)
+        for frame_in, frame_out in zip(before.frames, after.frames, strict=False)
+        if frame_in.time is not None and frame_out.time is not None
     ]
 
 
-def _tracks(before: Reading, after: Reading, *, said: bool, left_out: bool, wrap: Fraction | None) -> list[str]:
-    told = []
-    wanted = [track for track in before.tracks if track.packets]
-    free = list(after.tracks)
+def _tracks(before: Reading, after: Reading, *, reported: bool, omitted: bool, wrap: Fraction | None) -> list[str]:
+    problems = []
+    expected = [track for track in before.tracks if track.packets]
+    unmatched = list(after.tracks)
     pairs: dict[int, tuple[Track, Track]] = {}
-    # Those that are equal first: what was encoded anew may have become the codec of another.
-    hidden = LONG * 1000 if said and _doubtful(before) else PRIMING
-    for alike in (lambda a, b: _primed(a, b, hidden), lambda a, b: a.codec == b.codec, lambda _a, _b: left_out):
-        for ours in wanted:
-            theirs = next((track for track in free if track.kind == ours.kind and alike(ours, track)), None)
-            if ours.index not in pairs and theirs is not None:
-                free.remove(theirs)
-                pairs[ours.index] = (ours, theirs)
-    for ours in wanted:
-        name = f"{ours.kind} {ours.index}"
-        if ours.index not in pairs:
-            if not left_out:
-                told.append(f"{name}: {ours.codec} is not in the output, and no word")
+    # Match equal tracks first, because a re-encoded track may have the codec of another one.
+    hidden = MAX_STEP * 1000 if reported and _has_many_wrong_times(before) else PRIMING
+    for matches in (
+        lambda a, b: _equal_with_priming(a, b, hidden),
+        lambda a, b: a.codec == b.codec,
+        lambda _a, _b: omitted,
+    ):
+        for track_in in expected:
+            candidates = (track for track in unmatched if track.kind == track_in.kind and matches(track_in, track))
+            track_out = next(candidates, None)
+            if track_in.index not in pairs and track_out is not None:
+                unmatched.remove(track_out)
+                pairs[track_in.index] = (track_in, track_out)
+    for track_in in expected:
+        name = f"{track_in.kind} {track_in.index}"
+        if track_in.index not in pairs:
+            if not omitted:
+                problems.append(f"{name}: {track_in.codec} is not in the output, which is not reported")
             continue
-        theirs = pairs[ours.index][1]
-        same = _primed(ours, theirs, hidden)
-        if same is None and said and ours.kind == "video":
-            # What an edit list hides of another camera is needed to decode the rest: it was said that it is there.
-            same = _primed(ours, theirs, LONG * 1000)
-            same = same and (_last(same[0], len(ours.packets)), _last(same[1], len(ours.packets)))
-        if same is not None:
-            ours_, theirs_ = (_first(ours), _first(theirs)) if ours.codec.startswith("pcm_") else same
-            told += _offset(before, after, ours_, theirs_, said, wrap)
-        elif not left_out:
-            told.append(f"{name}: {len(ours.packets)} packets in, {len(theirs.packets)} out, not the same")
+        track_out = pairs[track_in.index][1]
+        equal = _equal_with_priming(track_in, track_out, hidden)
+        if equal is None and reported and track_in.kind == "video":
+            # Packets of another camera that an edit list hides are needed for decoding; their presence was reported.
+            equal = _equal_with_priming(track_in, track_out, MAX_STEP * 1000)
+            equal = equal and (_last(equal[0], len(track_in.packets)), _last(equal[1], len(track_in.packets)))
+        if equal is not None:
+            is_pcm = track_in.codec.startswith("pcm_")
+            compared_in, compared_out = (_first(track_in), _first(track_out)) if is_pcm else equal
+            problems += _offset(before, after, compared_in, compared_out, reported, wrap)
+        elif not omitted:
+            problems.append(f"{name}: {len(track_in.packets)} packets in, {len(track_out.packets)} out, not the same")
     order = [pairs[index][1].index for index in sorted(pairs)]
-    if order != sorted(order) and not left_out:
-        told.append("order: the streams are in another order")
-    flagged = [theirs.index for ours, theirs in pairs.values() if ours.default and ours.kind == "audio"]
-    now = [theirs.index for _, theirs in pairs.values() if theirs.default and theirs.kind == "audio"]
-    if flagged and after.format != "mpegts" and sorted(now) != sorted(flagged):
-        told.append(f"default: audio streams {flagged} should have the flag, {now} have it")
-    return told
+    if order != sorted(order) and not omitted:
+        problems.append("order: the streams are in another order")
+    flagged = [
+        track_out.index for track_in, track_out in pairs.values() if track_in.default and track_in.kind == "audio"
+    ]
+    actual = [track_out.index for _, track_out in pairs.values() if track_out.default and track_out.kind == "audio"]
+    if flagged and after.format != "mpegts" and sorted(actual) != sorted(flagged):
+        problems.append(f"default: audio streams {flagged} should have the flag, {actual} have it")
+    return problems
 
 
 PRIMING = Fraction(1, 10)
-"""How much hidden sound at the beginning may be shown elsewhere: decoders start with it, and not all containers hide it."""
+"""Maximum duration in seconds of hidden audio at the beginning that may be visible in the other file. It primes the decoder,
+and not all containers can hide it."""
 
 
-def _primed(ours: Track, theirs: Track, limit: Fraction) -> tuple[Track, Track] | None:
-    """Both with the same packets, what primes the decoder shown or hidden in either; None: they are not the same."""
-    for first in _with_priming(ours, limit):
-        for second in _with_priming(theirs, limit):
+def _equal_with_priming(track_in: Track, track_out: Track, limit: Fraction) -> tuple[Track, Track] | None:
+    """Return both tracks with equal packets, with or without their hidden priming packets; None if they differ."""
+    for first in _with_priming(track_in, limit):
+        for second in _with_priming(track_out, limit):
             if _same(first, second):
                 return first, second
     return None
 
 
 def _with_priming(track: Track, limit: Fraction) -> list[Track]:
-    """The track as it is shown, and with one, two … hidden packets that come right before."""
+    """Return the track without its hidden packets, and with one, two, … of the last ones before its beginning."""
     known = [time for time in track.times if time is not None]
     if (track.kind != "audio" and limit <= PRIMING) or (track.packets and not known):
         return [track]
     begin = min(known, default=max((time for _, time in track.hidden if time is not None), default=0) + PRIMING / 2)
     if known != sorted(known):
-        limit *= 2  # Nobody can say where it begins.
-    more = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
+        limit *= 2  # The beginning is not defined.
+    priming = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
+    count = len(priming)
     return [
         replace(
             track,
-            packets=[data for data, _ in more[first:]] + track.packets,
-            times=[time for _, time in more[first:]] + track.times,
+            packets=[data for data, _ in priming[first:]] + track.packets,
+            times=[time for _, time in priming[first:]] + track.times,
         )
-        for first in (range(len(more), -1, -1) if len(more) < MANY else (len(more), 0))
+        for first in (range(count, -1, -1) if count < MAX_PRIMING_PACKETS else (count, 0))
     ]
 
 
-def _same(ours: Track, theirs: Track) -> bool:
-    if ours.codec.startswith("pcm_"):
-        return b"".join(ours.packets) == b"".join(theirs.packets)
-    return ours.packets == theirs.packets
+def _same(track_in: Track, track_out: Track) -> bool:
+    if track_in.codec.startswith("pcm_"):
+        return b"".join(track_in.packets) == b"".join(track_out.packets)
+    return track_in.packets == track_out.packets
 
 
-def _calm(told: Reading, place: int) -> bool:
-    """Whether the times around a frame are certain and rise."""
-    near_by = told.frames[max(0, place - AROUND) : place + AROUND + 1]
-    times = [frame.time for frame in near_by]
-    return all(frame.certain for frame in near_by) and _sane(times, None)
+def _is_regular(reading: Reading, index: int) -> bool:
+    """Return whether the times around a frame are certain and increasing."""
+    neighbors = reading.frames[max(0, index - NEIGHBORS) : index + NEIGHBORS + 1]
+    times = [frame.time for frame in neighbors]
+    return all(frame.certain for frame in neighbors) and _sane(times, None)
 
 
 def _last(track: Track, count: int) -> Track:
-    """The last packets alone."""
+    """Return the track with its last packets only."""
     return replace(track, packets=track.packets[-count:], times=track.times[-count:])
 
 
 def _first(track: Track) -> Track:
-    """Of PCM, which containers cut as they like: its first packet alone."""
+    """Return a PCM track with its first packet only, because containers split PCM differently."""
     return replace(track, packets=track.packets[:1], times=track.times[:1])
 
 
 def _offset(
-    before: Reading, after: Reading, ours: Track, theirs: Track, said: bool, wrap: Fraction | None
+    before: Reading, after: Reading, track_in: Track, track_out: Track, reported: bool, wrap: Fraction | None
 ) -> list[str]:
-    """Whether sound lies where it did against the picture: everywhere, or within each stretch of the input's clock."""
-    pictures = [
-        (ours_.time, theirs_.time)
-        for ours_, theirs_ in zip(before.frames, after.frames, strict=False)
-        if ours_.certain and ours_.time is not None and theirs_.time is not None
+    """Check the offset between audio and video: everywhere, or within each section of the input's clock."""
+    frames = [
+        (frame_in.time, frame_out.time)
+        for frame_in, frame_out in zip(before.frames, after.frames, strict=False)
+        if frame_in.certain and frame_in.time is not None and frame_out.time is not None
     ]
-    clock = len(stretches(pictures))
+    clock_sections = len(sections(frames))
     if not _sane_frames(before, wrap):
-        pictures = [pair for place, pair in enumerate(pictures) if _calm(before, place)]
-    sounds = [(a, b) for a, b in zip(ours.times, theirs.times, strict=False) if a is not None and b is not None]
-    if not pictures or not sounds or len(before.frames) != len(after.frames):
+        frames = [pair for index, pair in enumerate(frames) if _is_regular(before, index)]
+    packets = [(a, b) for a, b in zip(track_in.times, track_out.times, strict=False) if a is not None and b is not None]
+    if not frames or not packets or len(before.frames) != len(after.frames):
         return []
-    limit = AUDIO_SECONDS + max(after.tick, theirs.tick)
-    name = f"{ours.kind} {ours.index}"
-    sane = _sane_frames(before, wrap) and _sane(ours.times, wrap)
-    if not said or sane:
-        shift = pictures[0][1] - pictures[0][0]
-        for place, (a, b) in enumerate(sounds):
-            off = near(b - a - shift, wrap)
-            if abs(off) > limit:
-                return [f"offset: packet {place} of {len(sounds)} of {name} moved by {float(off) * 1000:+.0f} ms"]
+    limit = MAX_AUDIO_OFFSET + max(after.tick, track_out.tick)
+    name = f"{track_in.kind} {track_in.index}"
+    sane = _sane_frames(before, wrap) and _sane(track_in.times, wrap)
+    if not reported or sane:
+        shift = frames[0][1] - frames[0][0]
+        for index, (a, b) in enumerate(packets):
+            error = near(b - a - shift, wrap)
+            if abs(error) > limit:
+                return [f"offset: packet {index} of {len(packets)} of {name} moved by {float(error) * 1000:+.0f} ms"]
         return []
-    parts, others = stretches(pictures), stretches(sounds)
-    if _doubtful(before):
+    frame_sections, packet_sections = sections(frames), sections(packets)
+    if _has_many_wrong_times(before):
         return []
-    if not len(parts) == clock == len(others):
-        return []  # A jump of one stream alone: what belongs together is not defined.
-    for number, (part, other) in enumerate(zip(parts, others, strict=True)):
-        for a, b in other:
-            close = min(part, key=lambda pair: abs(pair[0] - a))
-            off = near((b - a) - (close[1] - close[0]), wrap)
-            if abs(close[0] - a) < LONG / 2 and abs(off) > limit:
+    if not len(frame_sections) == clock_sections == len(packet_sections):
+        return []  # If only one stream has a jump, the correct offset is not defined.
+    for number, (frame_section, packet_section) in enumerate(zip(frame_sections, packet_sections, strict=True)):
+        for a, b in packet_section:
+            nearest = min(frame_section, key=lambda pair: abs(pair[0] - a))
+            error = near((b - a) - (nearest[1] - nearest[0]), wrap)
+            if abs(nearest[0] - a) < MAX_STEP / 2 and abs(error) > limit:
                 return [
-                    f"offset: in stretch {number} of {len(parts)} {name} moved by {float(off) * 1000:+.0f} ms "
+                    f"offset: in section {number} of {len(frame_sections)} {name} moved by {float(error) * 1000:+.0f} ms "
                     f"(at {float(a):.2f} s)"
                 ]
     return []
 
 
-def stretches(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:
-    """Parts of a stream in which the input's clock runs on, single wrong times left out."""
-    kept: list[tuple[Fraction, Fraction]] = []
-    for place, pair in enumerate(pairs):
-        last = pairs[place - 1][0] if place else None
-        following = pairs[place + 1][0] if place + 1 < len(pairs) else None
-        if last is not None and (following is None or 0 < following - last < LONG):
-            between = last < pair[0] < (last + LONG if following is None else following)
+def sections(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:
+    """Split a stream at the jumps of the input's clock. Single wrong times are omitted."""
+    valid: list[tuple[Fraction, Fraction]] = []
+    for index, pair in enumerate(pairs):
+        last = pairs[index - 1][0] if index else None
+        following = pairs[index + 1][0] if index + 1 < len(pairs) else None
+        if last is not None and (following is None or 0 < following - last < MAX_STEP):
+            between = last < pair[0] < (last + MAX_STEP if following is None else following)
             if not between:
                 continue
-        kept.append(pair)
-    parts: list[list[tuple[Fraction, Fraction]]] = []
-    for pair in kept:
-        step = pair[0] - parts[-1][-1][0] if parts else LONG
-        if not parts or not 0 < step < LONG:
-            parts.append([])
-        parts[-1].append(pair)
-    return parts
+        valid.append(pair)
+    result: list[list[tuple[Fraction, Fraction]]] = []
+    for pair in valid:
+        step = pair[0] - result[-1][-1][0] if result else MAX_STEP
+        if not result or not 0 < step < MAX_STEP:
+            result.append([])
+        result[-1].append(pair)
+    return result

@@ -1,4 +1,4 @@
-"""What a plain FFmpeg reading of a file shows. Knows nothing of rtseg's code."""
+"""Reading of a file with plain FFmpeg. Independent of rtseg's code."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ import numpy as np
 from av.stream import Disposition
 
 LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
-"""Damage in a title is no reason not to read the file. From 19.0 on PyAV takes any."""
+"""Options to ignore damage in metadata. PyAV 19.0 and later ignore it by default."""
 
 BITS = 8
 GENERATE_PTS = 1
 """AVFMT_FLAG_GENPTS, which PyAV sets and plain FFmpeg does not."""
 
-_ERRORS = 64
+_MAX_ERRORS = 64
 
 
 @dataclass
-class LiveFrame:
-    """One frame as a player shows it."""
+class FrameRecord:
+    """One frame as a player displays it."""
 
     number: int | None
-    """What is drawn on it; None: unreadable."""
+    """Number that is drawn into the frame; None if it is unreadable."""
 
     time: Fraction | None
 
     certain: bool = True
-    """False: the file gives no time, or FFmpeg sets the presentation time stamp aside, as others before were wrong."""
+    """False if the file contains no time, or if FFmpeg ignores the presentation timestamp after earlier wrong ones."""
 
 
 @dataclass
 class Track:
-    """A stream beside the shown one."""
+    """Stream other than the displayed one."""
 
     index: int
     kind: str
     codec: str
     default: bool
     packets: list[bytes] = field(default_factory=list)
-    """A hash of each shown packet's payload."""
+    """Hash of the payload of each visible packet."""
 
     hidden: list[tuple[bytes, Fraction | None]] = field(default_factory=list)
-    """Packets before the first shown one that an edit list hides, as it does with what primes a decoder."""
+    """Packets before the first visible one that an edit list hides, such as those that prime a decoder."""
 
     times: list[Fraction | None] = field(default_factory=list)
     tick: Fraction = Fraction(1, 1000)
@@ -56,14 +56,14 @@ class Track:
 
 @dataclass
 class Reading:
-    """What a file shows."""
+    """Content of a file."""
 
     format: str
     size: tuple[int, int] = (0, 0)
     video: int = 0
-    """Index of the stream that is shown."""
+    """Index of the displayed stream."""
 
-    frames: list[LiveFrame] = field(default_factory=list)
+    frames: list[FrameRecord] = field(default_factory=list)
     corrupt: int = 0
     errors: int = 0
     tick: Fraction = Fraction(1, 1000)
@@ -71,17 +71,17 @@ class Reading:
 
 
 def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
-    """Decodes a file with FFmpeg alone.
+    """Decode a file with plain FFmpeg.
 
     Args:
         path: the file.
-        threads: decode several frames at once, as programs do by default.
-        largest: read the largest video stream (the default one of several), as the docs say rtseg does; else the one that players
-            open: the default one, else the first.
+        largest: read the largest video stream (of several equal ones the default one), like rtseg; otherwise the stream that
+            players open: the default one, or the first.
+        threads: use frame threading, which is the default of FFmpeg.
 
     Raises:
-        av.FFmpegError: it can't be opened.
-        ValueError: it has no video.
+        av.FFmpegError: the file can't be opened.
+        ValueError: the file has no video.
     """
     with av.open(f"file:{path}", **LENIENT) as container:
         container.flags &= ~GENERATE_PTS
@@ -97,8 +97,8 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
         else:
             video = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
         video.codec_context.thread_type = "FRAME" if threads else "NONE"
-        told = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
-        told.tick = _fraction(video.time_base)
+        reading = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
+        reading.tick = _fraction(video.time_base)
         tracks = {}
         for stream in container.streams:
             if stream.index != video.index and stream.type in ("audio", "video"):
@@ -106,40 +106,40 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
                 default = bool(stream.disposition & Disposition.default)
                 tick = _fraction(stream.time_base)
                 tracks[stream.index] = Track(stream.index, stream.type, codec, default, tick=tick)
-        told.tracks = list(tracks.values())
+        reading.tracks = list(tracks.values())
         effort = BestEffort()
         last_duration = Fraction(0)
-        for packet in (*_packets(container, told), None):
+        for packet in (*_packets(container, reading), None):
             if packet is not None and packet.stream_index != video.index:
                 if packet.stream_index in tracks:
-                    _note(tracks[packet.stream_index], packet)
+                    _add_packet(tracks[packet.stream_index], packet)
                 continue
-            for frame in _decode(video, packet, told):
+            for frame in _decode(video, packet, reading):
                 if frame.is_corrupt:
-                    told.corrupt += 1
+                    reading.corrupt += 1
                     continue
                 ticks = effort.time(frame.pts, frame.dts)
-                # As the ffmpeg program does: a frame without a time comes one duration behind the one before.
-                before = told.frames[-1].time if told.frames else None
-                time = None if ticks is None else ticks * told.tick
+                # Like the ffmpeg program: a frame without a time follows the frame before it by one duration.
+                before = reading.frames[-1].time if reading.frames else None
+                time = None if ticks is None else ticks * reading.tick
                 certain = ticks is not None and frame.pts in (None, ticks)
                 if time is None and before is not None and last_duration:
                     time = before + last_duration
                 if time is not None and before is not None and time - before > 0:
                     last_duration = time - before
-                told.frames.append(LiveFrame(_number(frame), time, certain))
-        return told
+                reading.frames.append(FrameRecord(_number(frame), time, certain))
+        return reading
 
 
 class BestEffort:
-    """FFmpeg's `best_effort_timestamp` (libavcodec/decode.c, guess_correct_pts), which PyAV does not give."""
+    """FFmpeg's `best_effort_timestamp` (libavcodec/decode.c, guess_correct_pts), which PyAV does not expose."""
 
     def __init__(self) -> None:
         self._faulty_pts = self._faulty_dts = 0
         self._last_pts = self._last_dts = -(1 << 63)
 
     def time(self, pts: int | None, dts: int | None) -> int | None:
-        """The time of a frame by its packet's time stamps."""
+        """Return the time of a frame from the timestamps of its packet."""
         if dts is not None:
             self._faulty_dts += dts <= self._last_dts
             self._last_dts = dts
@@ -155,26 +155,26 @@ class BestEffort:
         return dts
 
 
-def _packets(container: Any, told: Reading) -> Iterator[Any]:
-    while told.errors < _ERRORS:
+def _packets(container: Any, reading: Reading) -> Iterator[Any]:
+    while reading.errors < _MAX_ERRORS:
         try:
             yield from (packet for packet in container.demux(list(container.streams)) if packet.size)
             return
-        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in mid-file
-            told.errors += 1
+        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, if a stream begins in the middle of a file
+            reading.errors += 1
 
 
-def _decode(video: Any, packet: Any, told: Reading) -> list[Any]:
+def _decode(video: Any, packet: Any, reading: Reading) -> list[Any]:
     try:
         return list(video.codec_context.decode(packet))
     except av.EOFError:
         return []
     except (av.FFmpegError, OSError):
-        told.errors += 1
+        reading.errors += 1
         return []
 
 
-def _note(track: Track, packet: Any) -> None:
+def _add_packet(track: Track, packet: Any) -> None:
     data = bytes(packet)
     if track.codec == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         data = data[7 if data[1] & 1 else 9 :]  # the ADTS header of MPEG-TS
@@ -194,11 +194,11 @@ _PARAMETERS = {
     "h264": lambda unit: unit[0] & 31 in (7, 8, 9),
     "hevc": lambda unit: unit[0] >> 1 & 63 in (32, 33, 34, 35),
 }
-"""Whether a unit of a codec is one that containers add or move to their header: parameter sets and delimiters."""
+"""Predicates for the NAL units that containers add or move to their header: parameter sets and delimiters."""
 
 
 def _units(data: bytes) -> list[bytes]:
-    """The units of an H.264 or H.265 packet, with start codes as in MPEG-TS or with their lengths as in MP4."""
+    """Return the NAL units of an H.264 or H.265 packet, with start codes as in MPEG-TS or with lengths as in MP4."""
     units, at = [], 0
     while at + 4 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -214,9 +214,9 @@ def _number(frame: Any) -> int | None:
         image = frame.to_ndarray(format="gray")
     except (av.FFmpegError, OSError, ValueError):
         return None
-    turned = int(getattr(frame, "rotation", 0) or 0)
-    if turned % 90 == 0:
-        image = np.rot90(image, turned // 90)
+    rotation = int(getattr(frame, "rotation", 0) or 0)
+    if rotation % 90 == 0:
+        image = np.rot90(image, rotation // 90)
     height, width = image.shape
     numbers = set()
     for row in (height * 5 // 12, height // 2, height * 7 // 12):
@@ -224,7 +224,7 @@ def _number(frame: Any) -> int | None:
         if any(70 < value < 185 for value in values):
             return None
         numbers.add(sum(1 << bit for bit, value in enumerate(values) if value > 127))
-    return numbers.pop() if len(numbers) == 1 else None  # several: damaged in the middle of its number
+    return numbers.pop() if len(numbers) == 1 else None  # several: the number is damaged
 
 
 def _fraction(value: Any) -> Fraction:

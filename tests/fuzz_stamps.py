@@ -1,4 +1,4 @@
-"""Time stamps changed in place, inside healthy containers that a muxer would not write: MPEG-TS, MPEG-PS, Matroska."""
+"""Modification of timestamps inside valid MPEG-TS, MPEG-PS and Matroska files, including changes that no muxer writes."""
 
 from __future__ import annotations
 
@@ -9,28 +9,37 @@ from dataclasses import dataclass
 import numpy as np
 
 WRAP = 1 << 33
-"""Ticks of 90 kHz after which the clock of MPEG-TS and MPEG-PS begins anew."""
+"""Period of the clock of MPEG-TS and MPEG-PS in ticks of 90 kHz."""
 
 
 @dataclass
 class Stamp:
-    """The time stamps of one packet, in ticks; None: missing."""
+    """Timestamps of one packet in ticks; None if missing."""
 
     stream: int
     at: int
-    """Where they stand in the file."""
+    """Position in the file, in bytes."""
 
     pts: int | None
     dts: int | None
 
 
 def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> str:
-    """Changes the stamps of one or all streams, and says how. They come in the order of the file."""
+    """Change the timestamps of one or all streams.
+
+    Args:
+        stamps: the timestamps in file order.
+        second: ticks per second.
+        random: random generator.
+
+    Returns:
+        Description of the change.
+    """
     streams = sorted({stamp.stream for stamp in stamps})
     one = int(random.choice(streams))
     chosen = [stamp for stamp in stamps if stamp.stream == one]
     at = int(random.integers(1, max(2, len(chosen) - 1)))
-    what = str(
+    change = str(
         random.choice(
             [
                 "offset",
@@ -48,20 +57,20 @@ def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> st
         )
     )
     ticks = round(second * float(random.choice([0.04, 0.3, 0.9, 1.5, 5, 30, 3600])) * int(random.choice([-1, 1])))
-    where = f"stream {one} from packet {at}"
-    match what:
+    location = f"stream {one} from packet {at}"
+    match change:
         case "offset":
             _move(stamps, ticks)
-            where = "all"
+            location = "all"
         case "wrap":
-            # The clock wraps (in Matroska: comes near its end) in mid-file.
+            # The clock wraps (in Matroska: approaches its maximum) in the middle of the file.
             middle = chosen[at].pts or chosen[at].dts or 0 if at < len(chosen) else 0
             _move(stamps, WRAP - middle if second == 90_000 else 30_000 - middle)
-            where = f"all, at packet {at} of stream {one}"
+            location = f"all, at packet {at} of stream {one}"
         case "jump":
             mark = chosen[min(at, len(chosen) - 1)].at
             _move([stamp for stamp in stamps if stamp.at >= mark], ticks)
-            where = f"all from packet {at} of stream {one}"
+            location = f"all from packet {at} of stream {one}"
         case "jump in one":
             _move(chosen[at:], ticks)
         case "outlier":
@@ -91,7 +100,7 @@ def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> st
                 stamp.pts = None if stamp.pts is None else round(begin + (stamp.pts - begin) * factor)
                 stamp.dts = None if stamp.dts is None else round(begin + (stamp.dts - begin) * factor)
             return f"slow by {factor}"
-    return f"{what} {ticks / second:+.2f} s, {where}"
+    return f"{change} {ticks / second:+.2f} s, {location}"
 
 
 def _move(stamps: list[Stamp], ticks: int) -> None:
@@ -100,7 +109,7 @@ def _move(stamps: list[Stamp], ticks: int) -> None:
         stamp.dts = None if stamp.dts is None else stamp.dts + ticks
 
 
-# MPEG-TS and MPEG-PS: a PES header tells PTS and DTS (ISO/IEC 13818-1, 2.4.3.6)
+# MPEG-TS and MPEG-PS: a PES header contains PTS and DTS (ISO/IEC 13818-1, 2.4.3.6)
 
 
 def _pes(data: bytes, at: int) -> Stamp | None:
@@ -128,7 +137,7 @@ def _clock_bytes(value: int, mark: int) -> bytes:
 def _write_pes(data: bytearray, stamp: Stamp, had_both: bool) -> None:
     at = stamp.at
     if stamp.pts is None:
-        data[at + 7] &= 0x3F  # no stamps; their room becomes stuffing
+        data[at + 7] &= 0x3F  # no timestamps; their bytes become stuffing
         data[at + 9 : at + (19 if had_both else 14)] = b"\xff" * (10 if had_both else 5)
     elif stamp.dts is None:
         data[at + 7] = data[at + 7] & 0x3F | 0x80
@@ -161,10 +170,13 @@ def _pes_in_ps(data: bytes) -> Iterator[Stamp]:
 
 
 def change_mpeg(data: bytes, random: np.random.Generator, transport: bool) -> tuple[str, bytes]:
-    """An MPEG-TS or MPEG-PS with other time stamps; its system clock moves along where all of them do.
+    """Change the timestamps of an MPEG-TS or MPEG-PS. If all of them move, the system clock moves too.
+
+    Returns:
+        Description of the change, and the changed file.
 
     Raises:
-        ValueError: it has too few.
+        ValueError: the file has fewer than three timestamps.
     """
     changed = bytearray(data)
     stamps = list((_pes_in_ts if transport else _pes_in_ps)(data))
@@ -172,12 +184,12 @@ def change_mpeg(data: bytes, random: np.random.Generator, transport: bool) -> tu
     if len(stamps) < 3:
         raise ValueError("no PES packets")
     before = stamps[0].pts
-    told = restamp(stamps, 90_000, random)
-    if told.startswith(("offset", "wrap")) and transport and before is not None and stamps[0].pts is not None:
+    change = restamp(stamps, 90_000, random)
+    if change.startswith(("offset", "wrap")) and transport and before is not None and stamps[0].pts is not None:
         _move_pcr(changed, stamps[0].pts - before)
     for stamp in stamps:
         _write_pes(changed, stamp, both[stamp.at])
-    return told, bytes(changed)
+    return change, bytes(changed)
 
 
 def _move_pcr(data: bytearray, ticks: int) -> None:
@@ -192,10 +204,13 @@ def _move_pcr(data: bytearray, ticks: int) -> None:
 
 
 def change_matroska(data: bytes, random: np.random.Generator) -> tuple[str, bytes]:
-    """A Matroska or WebM file with other block times.
+    """Change the block times of a Matroska or WebM file.
+
+    Returns:
+        Description of the change, and the changed file.
 
     Raises:
-        ValueError: it has too few.
+        ValueError: the file has fewer than three blocks.
     """
     changed = bytearray(data)
     stamps: list[Stamp] = []
@@ -203,11 +218,11 @@ def change_matroska(data: bytes, random: np.random.Generator) -> tuple[str, byte
     _walk(data, 0, len(data), stamps, clusters, [0])
     if len(stamps) < 3:
         raise ValueError("no blocks")
-    told = restamp(stamps, 1000, random)
+    change = restamp(stamps, 1000, random)
     for stamp in stamps:
         value = (stamp.pts or 0) - clusters[stamp.at]
         struct.pack_into(">h", changed, stamp.at, max(-32768, min(value, 32767)))
-    return told, bytes(changed)
+    return change, bytes(changed)
 
 
 _INSIDE = {0x18538067, 0x1F43B675, 0xA0}  # Segment, Cluster, BlockGroup
@@ -215,29 +230,29 @@ _INSIDE = {0x18538067, 0x1F43B675, 0xA0}  # Segment, Cluster, BlockGroup
 
 def _walk(data: bytes, at: int, end: int, stamps: list[Stamp], clusters: dict[int, int], time: list[int]) -> None:
     while at < end - 2:
-        name, at = _number(data, at, keep=True)
-        size, at = _number(data, at, keep=False)
+        name, at = _number(data, at, with_marker=True)
+        size, at = _number(data, at, with_marker=False)
         after = min(end, at + size) if size >= 0 else end
         if name in _INSIDE:
             _walk(data, at, after, stamps, clusters, time)
         elif name == 0xE7:
             time[0] = int.from_bytes(data[at:after], "big")
         elif name in (0xA3, 0xA1):
-            track, place = _number(data, at, keep=False)
-            (relative,) = struct.unpack_from(">h", data, place)
-            stamps.append(Stamp(track, place, time[0] + relative, None))
-            clusters[place] = time[0]
+            track, position = _number(data, at, with_marker=False)
+            (relative,) = struct.unpack_from(">h", data, position)
+            stamps.append(Stamp(track, position, time[0] + relative, None))
+            clusters[position] = time[0]
         at = after
 
 
-def _number(data: bytes, at: int, keep: bool) -> tuple[int, int]:
-    """An EBML number; -1 for an unknown size."""
+def _number(data: bytes, at: int, with_marker: bool) -> tuple[int, int]:
+    """Return an EBML number, with or without its length marker, and the position after it; -1 for an unknown size."""
     first = data[at]
     length = 9 - first.bit_length()
     if not first or at + length > len(data):
         raise ValueError("not EBML")
     value = int.from_bytes(data[at : at + length], "big")
-    if keep:
+    if with_marker:
         return value, at + length
     mask = (1 << 7 * length) - 1
     return (-1 if value & mask == mask else value & mask), at + length
@@ -249,4 +264,4 @@ CHANGES: dict[str, Callable[[bytes, np.random.Generator], tuple[str, bytes]]] = 
     ".mkv": change_matroska,
     ".webm": change_matroska,
 }
-"""By the ending of the file's name."""
+"""Functions that change timestamps, by file name suffix."""

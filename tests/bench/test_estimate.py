@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 
 from rtseg.bench.estimate import BOARDS, Layer, estimate, format_estimate, layers_of
 from rtseg.core.errors import ModelError, OptionError
@@ -72,4 +72,4 @@ def test_command_output_is_marked_as_an_estimate(tmp_path: Path) -> None:
     assert [(each["measured"], each["input_size"]) for each in estimates] == [(False, [480, 288])]
     failed = rtseg("bench", "--estimate", "xavier")
     assert failed.returncode == 1
-    told_in_one_line(failed, "'xavier'", "orin-nano, orin-nx, agx-orin, thor")
+    assert_one_error_line(failed, "'xavier'", "orin-nano, orin-nx, agx-orin, thor")

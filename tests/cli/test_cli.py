@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from command import rtseg, told_in_one_line
+from command import assert_one_error_line, rtseg
 
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 
@@ -150,7 +150,7 @@ def test_errors_are_one_line_and_leave_no_files(
         given += ["-o", "out.mp4" if given[0] != "image" else "out.png"]
     result = rtseg(*given, "--quiet", cwd=tmp_path)
     assert result.returncode == 1, result.stderr
-    told_in_one_line(result, *words)
+    assert_one_error_line(result, *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
     assert drive.read_bytes() == before
 
@@ -173,7 +173,7 @@ def test_no_overwrite_keeps_existing_file(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_text("precious")
     result = rtseg("video", drive, "-o", tmp_path / "out.mp4", "--no-overwrite", "--model", MODEL, "-q")
     assert result.returncode == 1
-    told_in_one_line(result, "out.mp4")
+    assert_one_error_line(result, "out.mp4")
     assert (tmp_path / "out.mp4").read_text() == "precious"
 
 
@@ -227,7 +227,7 @@ def test_broken_opencv_error_names_packages(tmp_path: Path, failure: str) -> Non
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     result = rtseg("video", "drive.mp4", "-o", "out.mp4", env=environment)
     assert result.returncode == 1
-    told_in_one_line(result, "does not load", "libgl1", "opencv-python-headless")
+    assert_one_error_line(result, "does not load", "libgl1", "opencv-python-headless")
 
 
 def test_doctor_writes_json() -> None:

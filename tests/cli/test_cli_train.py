@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from command import told_in_one_line
+from command import assert_one_error_line
 from typer.testing import CliRunner
 
 from rtseg.cli.app import app
@@ -75,13 +75,13 @@ def test_trained_model_runs_in_eval_and_image(data: Path, tmp_path: Path) -> Non
 
     again = run_in_process("train", data, "--out", run, "--variant", "nano", "--epochs", 2)
     assert again.returncode == 1
-    told_in_one_line(again, "--resume")
+    assert_one_error_line(again, "--resume")
 
 
 def test_missing_data_is_reported_before_training(data: Path, tmp_path: Path) -> None:
     missing = run_in_process("train", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert missing.returncode == 1
-    told_in_one_line(missing, "nowhere")
+    assert_one_error_line(missing, "nowhere")
     assert not (tmp_path / "run").exists()
 
 
@@ -89,7 +89,7 @@ def test_eval_of_a_video_suggests_flicker(tmp_path: Path) -> None:
     (tmp_path / "drive.mp4").touch()
     result = run_in_process("eval", tmp_path / "drive.mp4")
     assert result.returncode == 1
-    told_in_one_line(result, "--flicker")
+    assert_one_error_line(result, "--flicker")
 
 
 def test_eval_reports_class_matches_and_unscored_classes(data: Path, tmp_path: Path) -> None:

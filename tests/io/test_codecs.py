@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 from media import write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError
@@ -113,7 +113,7 @@ def test_a_missing_one_is_told_in_one_line_and_nothing_is_made(tmp_path: Path, o
     drive, out = write_video(tmp_path / "drive.mp4", frames=5), tmp_path / "out.mp4"
     result = rtseg("video", drive, "-o", out, "--model", MODEL, option, value)
     assert result.returncode == 1
-    told_in_one_line(result, f"{option} {value}", "no NVIDIA GPU was detected", "try auto")
+    assert_one_error_line(result, f"{option} {value}", "no NVIDIA GPU was detected", "try auto")
     assert not out.exists()
 
 
@@ -148,10 +148,10 @@ def test_gstreamer_reads_whole_files_and_no_passwords(tmp_path: Path) -> None:
         "video", drive, "-o", tmp_path / "out.mp4", "--model", MODEL, "--decoder", "gstreamer", "--start", "0.1"
     )
     assert part.returncode == 1
-    told_in_one_line(part, "reads whole files")
+    assert_one_error_line(part, "reads whole files")
     camera = rtseg("live", "--url", "rtsp://user:secret@127.0.0.1:9/x", "--decoder", "gstreamer", "--dry-run")
     assert camera.returncode == 1
-    told_in_one_line(camera, "rtsp:// without a password")
+    assert_one_error_line(camera, "rtsp:// without a password")
     assert "secret" not in camera.stdout + camera.stderr
 
 
@@ -167,7 +167,7 @@ def test_dry_run_prints_the_processes_of_a_live_run(tmp_path: Path) -> None:
     assert f"filesink location={out}" in record
     assert not out.exists()
     wrong = rtseg("live", "--gst", "videotestsrc", "--record", "out.avi", "--encoder", "gstreamer", "--dry-run")
-    told_in_one_line(wrong, "not '.avi'")
+    assert_one_error_line(wrong, "not '.avi'")
     plain = rtseg("live", "--camera", "0", "--dry-run")
     assert "no GStreamer process" in plain.stdout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
 
 from rtseg.core.frame import ClassMap, Frame
@@ -156,7 +156,7 @@ def test_load_shedder_processes_every_nth_frame() -> None:
 def test_adaptive_with_every_frame_is_refused() -> None:
     result = rtseg("live", "--camera", "0", "--adaptive", "--every-frame")
     assert result.returncode == 1
-    told_in_one_line(result, "--adaptive drops frames")
+    assert_one_error_line(result, "--adaptive drops frames")
 
 
 def test_open_smaller_selects_model_with_same_classes() -> None:

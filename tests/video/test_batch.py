@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 from media import Audio, read, write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError
@@ -242,7 +242,7 @@ def test_duplicate_output_name_is_refused_before_processing(tmp_path: Path) -> N
         write_video(tmp_path / folder / "a.mp4", frames=2)
     result = rtseg("video", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "out", "--model", MODEL, "--jobs", 2)
     assert result.returncode == 1
-    told_in_one_line(result, "x/a.mp4", "y/a.mp4", "both", "different folders")
+    assert_one_error_line(result, "x/a.mp4", "y/a.mp4", "both", "different folders")
     assert not (tmp_path / "out").exists()
 
 

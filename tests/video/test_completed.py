@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 from media import read, write_video
 
 from rtseg.inference.segmenter import Segmenter
@@ -298,6 +298,6 @@ def test_resume_continues_an_interrupted_folder(tmp_path: Path) -> None:
 
 def test_resume_refuses_stdout(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=2)
-    told_in_one_line(
+    assert_one_error_line(
         rtseg("video", path, "-o", "-", "--model", MODEL, "-q", "--resume"), "--resume", "not stdin or stdout"
     )

@@ -151,11 +151,11 @@ AUDIO = [0.02 * number for number in range(40)]
 def test_differences_are_described(after: Reading, message: str) -> None:
     assert (
         differences(
-            _reading(VIDEO, AUDIO), _reading([t + 5 for t in VIDEO], [t + 5 for t in AUDIO]), said=False, left_out=False
+            _reading(VIDEO, AUDIO), _reading([t + 5 for t in VIDEO], [t + 5 for t in AUDIO]), reported=False, omitted=False
         )
         == []
     )
-    assert message in "; ".join(differences(_reading(VIDEO, AUDIO), after, said=False, left_out=False))
+    assert message in "; ".join(differences(_reading(VIDEO, AUDIO), after, reported=False, omitted=False))
 
 
 def test_audio_offset_after_a_reported_jump_is_detected() -> None:
@@ -165,16 +165,16 @@ def test_audio_offset_after_a_reported_jump_is_detected() -> None:
     synchronized = _reading(video_out, [*AUDIO, *(time + 0.8 for time in AUDIO)])
     shifted = _reading(video_out, [*AUDIO, *(time + 0.84 for time in AUDIO)])
     before = _reading(video_in, audio_in)
-    assert differences(before, synchronized, said=True, left_out=False) == []
-    assert "in stretch 1 of 2 audio 1 moved by +40 ms" in differences(before, shifted, said=True, left_out=False)[0]
-    assert differences(before, synchronized, said=False, left_out=False) != []  # an unreported repair is an error
+    assert differences(before, synchronized, reported=True, omitted=False) == []
+    assert "in section 1 of 2 audio 1 moved by +40 ms" in differences(before, shifted, reported=True, omitted=False)[0]
+    assert differences(before, synchronized, reported=False, omitted=False) != []  # an unreported repair is an error
 
 
 def test_wrong_timestamp_must_not_move_its_neighbors() -> None:
     outlier = _reading([*VIDEO[:5], 0.9, *VIDEO[6:]], AUDIO)
     squeezed = _reading([*VIDEO[:5], *(0.9 + 0.001 * place for place in range(15))], AUDIO)
-    assert differences(outlier, _reading(VIDEO, AUDIO), said=True, left_out=False) == []
-    assert "40 ms apart in the input, 1 ms" in "; ".join(differences(outlier, squeezed, said=True, left_out=False))
+    assert differences(outlier, _reading(VIDEO, AUDIO), reported=True, omitted=False) == []
+    assert "40 ms apart in the input, 1 ms" in "; ".join(differences(outlier, squeezed, reported=True, omitted=False))
 
 
 # Modifications

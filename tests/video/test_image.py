@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.palette import CAMVID_CLASSES, NO_CLASS, STREET
@@ -218,7 +218,7 @@ def test_image_in_unwritable_format_becomes_png(tmp_path: Path) -> None:
 def test_unwritable_format_is_refused_before_processing(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", QUADRANTS)
     run = rtseg("image", "a.png", "-o", "o.tif", "--masks", "m", "--model", MODEL, cwd=tmp_path)
-    told_in_one_line(run, "images are written as", "not '.tif'")
+    assert_one_error_line(run, "images are written as", "not '.tif'")
     assert not (tmp_path / "m").exists()
 
 
@@ -227,6 +227,6 @@ def test_mask_folder_that_is_a_file_is_refused_before_processing(tmp_path: Path)
     write_image(tmp_path / "m.png", QUADRANTS)
     before = (tmp_path / "m.png").read_bytes()
     run = rtseg("image", "a.png", "-o", "o.png", "--masks", "m.png", "--model", MODEL, cwd=tmp_path)
-    told_in_one_line(run, "m.png is a file; --masks takes a folder")  # before the model is loaded
+    assert_one_error_line(run, "m.png is a file; --masks takes a folder")  # before the model is loaded
     assert (tmp_path / "m.png").read_bytes() == before
     assert not (tmp_path / "o.png").exists()

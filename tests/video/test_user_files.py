@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, told_in_one_line
+from command import rtseg, assert_one_error_line
 from media import read, write_video
 
 pytestmark = pytest.mark.timeout(300)
@@ -198,7 +198,7 @@ def test_results_are_skipped_among_several_names_but_not_as_the_only_one(tmp_pat
     assert modification_times(result) == before
     run("video", video, "--masks", tmp_path / "m.mkv", *SMALL)
     failed = rtseg("video", result, tmp_path / "m.mkv", "-o", tmp_path / "out4", *SMALL)
-    told_in_one_line(failed, "no videos but 2 results of rtseg", "name a single one")
+    assert_one_error_line(failed, "no videos but 2 results of rtseg", "name a single one")
 
 
 def test_duplicate_output_name_leaves_no_empty_folder(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_duplicate_output_name_leaves_no_empty_folder(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     videos = [make_video(tmp_path / folder / "1.mp4") for folder in ("front", "rear")]
     failed = rtseg("video", *videos, "-o", tmp_path / "out", "--model", MODEL)
-    told_in_one_line(failed, "would both be written to")
+    assert_one_error_line(failed, "would both be written to")
     assert not (tmp_path / "out").exists()
 
 
@@ -236,4 +236,4 @@ def test_image_results_are_skipped_among_several_names_but_not_as_the_only_one(t
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "mine.rtseg.png"}
     run("image", result, "-o", tmp_path / "twice.png", *SMALL)
     failed = rtseg("image", result, tmp_path / "twice.png", "-o", tmp_path / "out4", *SMALL)
-    told_in_one_line(failed, "no images but 2 results of rtseg")
+    assert_one_error_line(failed, "no images but 2 results of rtseg")
