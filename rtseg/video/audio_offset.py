@@ -117,7 +117,7 @@ def _frame_powers(path: str, index: int) -> Iterator[tuple[float, int, Loudness]
         end: float | None = None
         avi_times = AviAudioTimes(container)
         for packet in container.demux(stream):
-            avi_times.mend(packet)
+            avi_times.correct(packet)
             try:
                 frames = stream.codec_context.decode(packet if packet.size else None)
             except (av.FFmpegError, OSError):

@@ -200,7 +200,7 @@ def read_container(container: InputContainer, video: int) -> ContainerPackets:
             for packet in container.demux(list(container.streams)):
                 errors = 0
                 position += 1
-                avi_times.mend(packet)
+                avi_times.correct(packet)
                 if packet.size and packet.stream_index in streams:
                     streams[packet.stream_index].add(packet, position, packet.stream_index != video)
             break

@@ -148,7 +148,7 @@ class FrameComparison:
         begin = first * tick if self._input.arbitrary_clock else self._begin() - self._span.start
         span = Span(self._span.start, self._span.duration, begin)
         interpolated = _interpolate(times)
-        return [time for time, position in zip(times, interpolated, strict=True) if span.holds(position, tick)]
+        return [time for time, position in zip(times, interpolated, strict=True) if span.contains(position, tick)]
 
     def _begin(self) -> Fraction:
         first = min((time for time in self._input.video.visible_times() if time is not None), default=0)

@@ -43,9 +43,9 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
             struct.pack(">I4sQ", 1, b"free", 136) + bytes(100) + b"GPRMC,092750.000,A,5",
             "GPS data in box 'free' (120 bytes)",
         ),
-        (b"$GPRMC,081836,A,3751.65,S,14507.36,E*62\r\n" * 30, "GPS data behind the last box (1230 bytes)"),
-        (b"\0" * 8 + b"$GNGGA,081836,3751.65,S,14507.36,E", "GPS data behind the last box (42 bytes)"),
-        (bytes(range(1, 256)), "data behind the last box (255 bytes)"),
+        (b"$GPRMC,081836,A,3751.65,S,14507.36,E*62\r\n" * 30, "GPS data after the last box (1230 bytes)"),
+        (b"\0" * 8 + b"$GNGGA,081836,3751.65,S,14507.36,E", "GPS data after the last box (42 bytes)"),
+        (bytes(range(1, 256)), "data after the last box (255 bytes)"),
         (_box(b"mdat", b"freeGPS " + bytes(range(200))), "GPS data in box 'mdat' (208 bytes)"),
         (_box(b"mdat", bytes(range(200))), "data in box 'mdat' (200 bytes)"),
         (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b"<NonRealTimeMeta/>")), "metadata in box 'meta/xml'"),
@@ -164,7 +164,7 @@ def test_text_behind_an_avi_is_named_and_a_chunk_that_is_cut_off_is_not(tmp_path
     path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
     whole = path.read_bytes()
     path.write_bytes(whole + b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W")
-    assert outside_streams(path) == ("GPS data behind the last box (44 bytes) is not copied",)
+    assert outside_streams(path) == ("GPS data after the last box (44 bytes) is not copied",)
     path.write_bytes(whole[:-20])
     assert outside_streams(path) == ()
 

@@ -308,7 +308,7 @@ def test_start_and_duration_are_exact_to_the_frame(
 
 
 def test_a_start_behind_the_end_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no picture at or after 100 s"):
+    with pytest.raises(SourceError, match=r"no frame at or after 100 s"):
         FileSource(str(write_video(tmp_path / "a.mp4")), start=100)
 
 
@@ -374,8 +374,8 @@ NOT_VIDEOS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("hello, this is a text\n" * 30), "a text file"),
     "short text": (lambda path: path.write_text("hi"), "a text file"),
     "zip": (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 9), "a ZIP archive"),
-    "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200)), "a PNG picture"),
-    "jpeg": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "a JPEG picture"),
+    "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200)), "a PNG image"),
+    "jpeg": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "a JPEG image"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)), "not a video"),
     "zeros": (lambda path: path.write_bytes(bytes(100_000)), "not a video"),
     "fifo": (_fifo, "named pipe"),
@@ -414,7 +414,7 @@ def test_sound_alone_has_no_video(tmp_path: Path) -> None:
         sound.rate = 48000
         out.mux(stream.encode(sound))
         out.mux(stream.encode(None))
-    with pytest.raises(SourceError, match=r"no video stream \(it holds: audio\)"):
+    with pytest.raises(SourceError, match=r"no video stream \(it contains: audio\)"):
         FileSource(str(path))
 
 
@@ -460,7 +460,7 @@ def test_pictures_that_grow_too_large_in_mid_stream_are_refused(tmp_path: Path) 
     parts = [write_video(tmp_path / f"{n}.h264", size=size, frames=5) for n, size in enumerate(((96, 64), (128, 96)))]
     path = tmp_path / "in.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(SourceError, match="a picture is 128x96"):
+    with pytest.raises(SourceError, match="a frame is 128x96"):
         read(path, max_pixels=96 * 64)
 
 

@@ -163,7 +163,7 @@ def test_a_new_size_in_mid_stream_is_a_loss() -> None:
         ("nosuchelement", 'no element "nosuchelement"'),
         ("filesrc location=/nowhere/at-all.mp4 ! decodebin", 'No such file "/nowhere/at-all.mp4"'),
         ("audiotestsrc num-buffers=3 ! audio/x-raw", "could not link"),
-        ("videotestsrc num-buffers=0", "no picture|the stream ended"),
+        ("videotestsrc num-buffers=0", "no frame|the stream ended"),
     ],
 )
 def test_a_pipeline_that_fails_says_why_in_one_line(pipeline: str, says: str) -> None:

@@ -139,7 +139,7 @@ def test_an_address_is_not_asked_where_files_alone_are_allowed(tmp_path: Path, t
 
 
 def test_a_silent_server_does_not_hold_up_the_run(tmp_path: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtseg.io.inputs.playlist._SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("rtseg.io.inputs.playlist._TIMEOUT_SECONDS", 1.0)
     with pytest.raises(SourceError, match="playlist"):
         read(hls(tmp_path / "list.m3u8", f"{trap.address}/x.ts"), allow_protocols=["http"])
 

@@ -56,7 +56,7 @@ def test_a_span_is_the_same_for_all_streams() -> None:
     span = Span(Fraction(1), Fraction(1, 2), origin=Fraction(1, 10))
     assert not span.whole
     for unit in (Fraction(1, 25), Fraction(1, 1000), Fraction(1, 48_000), Fraction(1001, 30_000)):
-        inside = [stamp for stamp in range(int(3 / unit)) if span.holds(stamp, unit)]
+        inside = [stamp for stamp in range(int(3 / unit)) if span.contains(stamp, unit)]
         assert Fraction(11, 10) <= inside[0] * unit < Fraction(11, 10) + unit
         assert Fraction(16, 10) - unit <= inside[-1] * unit < Fraction(16, 10)
         assert span.ended(inside[-1] + 1, unit)

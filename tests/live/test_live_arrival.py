@@ -23,7 +23,7 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.gdp import BUFFER, Header, RawVideo
 from rtseg.io.inputs import byte_stream as transport
 from rtseg.io.inputs import connection, network
-from rtseg.io.inputs.byte_stream import TcpAnswer
+from rtseg.io.inputs.byte_stream import TcpStream
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.gstreamer import GStreamerSource
 from rtseg.io.inputs.live_clock import LiveClock
@@ -83,7 +83,7 @@ def with_arrivals(
 
     class Arriving:
         time_base, aspect, frame_rate, has_clock, corrupt = Fraction(1, 1_200_000), Fraction(1), None, False, 0
-        in_parts = False
+        is_playlist = False
         file_seconds = 0.0  # flushes the decoder at the end
 
         def __init__(self) -> None:
@@ -257,7 +257,7 @@ def test_frames_received_during_open_keep_their_arrival_times(
 ) -> None:
     chunks, clock = encode_ts(20), FakeTime()
 
-    class Slow(TcpAnswer):
+    class Slow(TcpStream):
         """Source of one frame every 400 ms of the fake clock."""
 
         def _open(self, *_: object) -> Any:
@@ -277,7 +277,7 @@ def test_frames_received_during_open_keep_their_arrival_times(
 
     for module in (transport, connection):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(network, "TcpAnswer", Slow)
+    monkeypatch.setattr(network, "TcpStream", Slow)
     begin = clock.now_ns
     source = open_stream("tcp://127.0.0.1:9", timeout_seconds=60)
     opened = clock.now_ns

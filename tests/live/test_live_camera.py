@@ -99,5 +99,5 @@ def test_reconnects_after_camera_is_unplugged_and_plugged_in(unplugged_camera: U
 
 def test_missing_camera_raises_source_error(unplugged_camera: UnpluggedCamera) -> None:
     unplugged_camera.opened = 1
-    with pytest.raises(SourceError, match="camera 0: it gives no picture"):
+    with pytest.raises(SourceError, match="camera 0: it delivers no frame"):
         find_inputs(cameras=["0"])[0].connect()

@@ -261,7 +261,7 @@ def test_run_continues_after_stall_damage_clock_wrap_and_pixel_format_change(tmp
         wait_for(lambda: len(lines_in(lines)) > count + 20, process)
         stderr = end(process)
     assert process.returncode == 0, stderr
-    assert "nothing came in time" in stderr
+    assert "no data arrived in time" in stderr
     assert "yuv444p, were 96x64 yuv420p" in stderr
     report = json.loads(stats.read_text())
     frames = report["frames"]

@@ -24,7 +24,7 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
-from rtseg.io.inputs.byte_stream import HttpAnswer
+from rtseg.io.inputs.byte_stream import HttpResponse
 from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.controls import Controls
@@ -105,11 +105,11 @@ def test_server_without_connection_header_yields_each_frame(tmp_path: Path, name
 def test_http_file_may_be_read_slowly() -> None:
     data = bytes(range(256)) * (1 << 15)  # larger than the socket buffers
     with HttpServer(lambda request: file_answer(request, data)) as server:
-        file = HttpFile(HttpAnswer(server.url, "x", 60), server.url, 60)
+        file = HttpFile(HttpResponse(server.url, "x", 60), server.url, 60)
         read = file.read(1000)
-        file.allow(0.01)
+        file.set_time_limit(0.01)
         time.sleep(0.1)
-        file.allow(60)
+        file.set_time_limit(60)
         while piece := file.read(1 << 20):
             read += piece
         file.check()

@@ -142,7 +142,7 @@ def test_server_with_one_image_per_connection_is_logged_once() -> None:
         source.close()
     assert source.disconnects.count == 0
     assert len(log) == len(source.warnings) == 1
-    assert "is asked again for the next" in log[0]
+    assert "reconnects for the next" in log[0]
 
 
 def test_wrong_content_length_of_stream_is_ignored() -> None:
@@ -194,9 +194,9 @@ def test_web_page_is_reported() -> None:
         ([http_answer("text/xml"), b"<?xml version='1.0'?><a/>"], "not a video that rtseg reads"),
         ([http_answer("application/json", "200 OK", "Content-Length: 2"), b"{}"], "not a video that rtseg reads"),
         ([http_answer("multipart/x-mixed-replace; boundary=next"), part(b"PNG", kind="image/png")], "no JPEG came"),
-        ([http_answer("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "leads to"),
-        ([b"hello\r\n\r\n"], "no HTTP that can be understood"),
-        ([], "closed before an answer"),
+        ([http_answer("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "redirects to"),
+        ([b"hello\r\n\r\n"], "the response is not valid HTTP"),
+        ([], "closed before a response"),
     ],
     ids=["XML", "JSON", "PNG parts", "another protocol", "no HTTP", "nothing"],
 )

@@ -297,7 +297,7 @@ def test_stall_causes_disconnect_and_reconnect() -> None:
     assert rising(frames)
     assert source.disconnects.count >= 1
     assert source.disconnects.seconds > 0
-    assert any("nothing came in time" in line for line in log)
+    assert any("no data arrived in time" in line for line in log)
 
 
 def test_pause_of_zero_disables_reconnecting() -> None:

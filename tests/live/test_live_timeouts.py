@@ -82,7 +82,7 @@ def test_silent_or_trickling_http_server_times_out(answer: object) -> None:
     with HttpServer(script) as server:
         message = open_until_timeout(f"{server.url}/cam")
     never.set()
-    assert "in time" in message or "no video came" in message
+    assert "in time" in message or "no video arrived" in message
 
 
 @pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])

@@ -105,7 +105,7 @@ def test_missing_wait_for_the_decoder_fails_the_self_check(orin: GpuMachine, mon
 def test_gpu_that_decodes_no_frame_of_a_video(orin: GpuMachine, decoder: str, refused: bool) -> None:
     orin.nvdec.software_from = 0
     if refused:
-        with pytest.raises(SourceError, match="the card does not decode the pictures of"):
+        with pytest.raises(SourceError, match="the GPU can.t decode the video of"):
             orin.run(make_video(orin.folder), decoder=decoder)
         return
     result = orin.run(make_video(orin.folder), decoder=decoder)
@@ -127,11 +127,11 @@ def test_gpu_out_of_memory_while_decoding_ends_the_run(orin: GpuMachine, monkeyp
     def decode_until_full(source: FileSource, packet: Any) -> Any:
         packets.append(packet)
         if len(packets) > 20:
-            source._decoding._context = FullDecoder()  # type: ignore[assignment]
+            source._frame_decoder._context = FullDecoder()  # type: ignore[assignment]
         return decode(source, packet)
 
     monkeypatch.setattr(FileSource, "_decode", decode_until_full)
-    with pytest.raises(SourceError, match="no memory left on the card to decode"):
+    with pytest.raises(SourceError, match="no GPU memory left to decode"):
         orin.run(make_video(orin.folder))
 
 
@@ -185,4 +185,4 @@ def test_gpu_decoder_failure_during_the_run_loses_no_frame(orin: GpuMachine) -> 
     result = orin.run(make_video(orin.folder))
     assert result["path"] == "gpu"
     assert result["frames"]["written"] == 40
-    assert "15 frames decoded in software: the card's decoder would not" in result["notes"]
+    assert "15 frames decoded in software: the GPU decoder refused them" in result["notes"]

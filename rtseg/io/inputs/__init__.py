@@ -1,4 +1,4 @@
-"""Where frames come from."""
+"""Frame sources: video files, cameras and network streams."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Source(Protocol):
 
     @property
     def info(self) -> StreamInfo:
-        """What is known before the first frame."""
+        """Properties of the stream, available before the first frame."""
 
     @property
     def corrupt(self) -> int:
-        """Frames so far that were in the stream but could not be decoded; they are not among those yielded."""
+        """Number of frames so far that could not be decoded. They are not yielded."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was met and mended so far, one line each, for people."""
+        """Damage and repairs so far, one human-readable line each."""
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Yields until the end. May raise SourceError."""
+        """Yield frames and packets until the end. May raise SourceError."""
 
     def close(self) -> None:
-        """Gives back file and decoder. May be called twice, and from another thread to end a blocked read."""
+        """Release the input and the decoder. May be called twice, and from another thread to end a blocked read."""
 
 
 def open_source(
@@ -45,25 +45,25 @@ def open_source(
     gpu: int | None = None,
     stream: int | None = None,
 ) -> Source:
-    """Opens an input by its name.
+    """Open an input by its name.
 
     Args:
-        uri: the path of a video file, `-` for standard input, a camera's device (`/dev/video0`), or the URL of a stream,
-            which is one connection without an end: what ends it raises `Disconnected`.
-        start: seconds from the beginning at which to begin.
+        uri: path of a video file, `-` for standard input, device of a camera (`/dev/video0`), or URL of a stream. A stream
+            is one connection without an end: any end raises `Disconnected`.
+        start: position of the first frame in seconds.
         duration: seconds to read; None: to the end.
-        strict: the first damage raises instead of being counted.
-        max_pixels: larger pictures of a file are refused; None: more than 8192x8192.
-        allow_protocols: `file`, `http`, `https`: by which a playlist in a file may open what it names; none: playlists
-            are refused.
-        decoder: of a file or stream, as `rtseg.io.codecs.choose_decoder` gives it; `gstreamer` is for whole files.
-        card: number of the card where a file's pictures may stay that its decoder left there, in the CUDA context that is
-            current in this thread; None: all come down to the processor's memory. See `StreamInfo.on_gpu`.
+        strict: raise SourceError at the first damage instead of counting it.
+        max_pixels: largest number of pixels of a frame of a file; None: 8192x8192.
+        allow_protocols: protocols (`file`, `http`, `https`) by which a playlist in a file may open its entries; empty:
+            playlists are refused.
+        decoder: of a file or stream, as `rtseg.io.codecs.choose_decoder` returns it; `gstreamer` is for whole files.
+        gpu: number of the GPU on which decoded surfaces of a file may stay, in the CUDA context that is current in this
+            thread; None: all frames are copied to CPU memory. See `StreamInfo.on_gpu`.
         stream: number of a file's video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
 
     Raises:
-        SourceError: it is missing, unreadable, not a video, or refused.
-        OptionError: no such protocol, or GStreamer is asked for a part of a file.
+        SourceError: the input is missing, unreadable, not a video, or refused.
+        OptionError: a protocol is unknown, or `decoder` is `gstreamer` and only a part or one stream of a file is requested.
     """
     name = str(uri)
     if start is None and duration is None:

@@ -1,6 +1,6 @@
-"""Raw H.264 and HEVC as a live stream: each packet goes on as soon as the next one begins.
+"""Raw H.264 and HEVC as a live stream: each packet is returned as soon as the next one begins.
 
-FFmpeg's demuxer reads up to two dozen frames before it gives the first: they would all have arrived at once, and a slow
+FFmpeg's demuxer reads up to two dozen frames before it returns the first: all would have the same arrival time, and a slow
 stream would not open within the time limit.
 """
 
@@ -15,19 +15,19 @@ import av
 from av import Packet
 from av.codec.context import Flags
 
-from rtseg.io.inputs.byte_stream import Answer
+from rtseg.io.inputs.byte_stream import ByteStream
 from rtseg.io.inputs.opened_file import MAX_PIXELS
 from rtseg.io.inputs.timestamps import fraction
 
 _READ_BYTES = 1 << 16
 _HEVC_UNITS = {kind << 1 for kind in (0, 1, 19, 20, 21, 32, 33, 34, 35, 39)}
-"""First bytes of HEVC's units that a stream begins with: slices, parameter sets, access unit delimiter, SEI."""
+"""First bytes of the HEVC units that may begin a stream: slices, parameter sets, access unit delimiter, SEI."""
 
 _UNIT = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
 
 def raw_codec(head: bytes) -> str | None:
-    """FFmpeg's name of raw H.264 or HEVC, by its first bytes; None: something else."""
+    """Return FFmpeg's name of raw H.264 or HEVC, detected by its first bytes; None: something else."""
     start = re.match(rb"\x00{2,3}\x01(.)(.)", head, re.DOTALL)
     if start is None:
         return None
@@ -40,49 +40,49 @@ def raw_codec(head: bytes) -> str | None:
 
 
 class RawPackets:
-    """Packets of a raw stream. Implements `rtseg.io.inputs.packets.Packets`."""
+    """Reader for the packets of a raw stream. Implements `rtseg.io.inputs.packets.Packets`."""
 
     time_base = Fraction(1, 1_000_000)
     frame_rate: Fraction | None = None
     has_clock = False
     file_seconds: float | None = None
-    in_parts = False
+    is_playlist = False
     corrupt = 0
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, answer: Answer, codec: str, timeout_seconds: float) -> None:
-        """Take over an answer whose body is a raw stream.
+    def __init__(self, stream: ByteStream, codec: str, timeout_seconds: float) -> None:
+        """Take over a byte stream of raw H.264 or HEVC.
 
         Args:
-            answer: closed by this object.
-            codec: as `raw_codec` gives it.
-            timeout_seconds: how long no whole packet may come.
+            stream: closed by this object.
+            codec: as `raw_codec` returns it.
+            timeout_seconds: longest time without a complete packet.
         """
-        answer.opened()
+        stream.finish_opening()
         self.codec = codec
-        self._answer, self._timeout = answer, timeout_seconds
+        self._stream, self._timeout = stream, timeout_seconds
         self._ready: deque[Packet[Any]] = deque()
         self._ended = False
         context: Any = av.CodecContext.create(codec, "r")
-        context.thread_type = "SLICE"  # threads by frame hold back one frame each
+        context.thread_type = "SLICE"  # with frame threads, each thread adds a delay of one frame
         context.flags |= Flags.low_delay
         context.options = {"max_pixels": str(MAX_PIXELS)}
         self.codec_context = context
 
     @property
     def aspect(self) -> Fraction:
-        """Width of a pixel divided by its height, known with the first frame."""
+        """Width of a pixel divided by its height, certain once the first frame is decoded."""
         return fraction(self.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def read(self) -> Packet[Any] | None:
         """Return the next packet; None: the stream ended.
 
         Raises:
-            Disconnected: it failed, or nothing whole came in time.
+            Disconnected: the connection failed, or no complete packet arrived in time.
         """
-        self._answer.allow(self._timeout)
+        self._stream.set_time_limit(self._timeout)
         while not self._ready and not self._ended:
-            data = self._answer.read(_READ_BYTES)
+            data = self._stream.read(_READ_BYTES)
             self._ended = not data
             self._ready.extend(self.codec_context.parse(data or None))
         if not self._ready:
@@ -90,11 +90,11 @@ class RawPackets:
         packet = self._ready.popleft()
         packet.pts = packet.dts = None
         packet.duration = 0
-        packet.is_keyframe = packet.is_keyframe or self._begins(bytes(packet))  # PyAV 17 does not tell
+        packet.is_keyframe = packet.is_keyframe or self._is_key(bytes(packet))  # PyAV 17 does not set it
         return packet
 
-    def _begins(self, data: bytes) -> bool:
-        """Whether decoding can begin with a packet: it holds parameter sets, or a picture that refers to no other."""
+    def _is_key(self, data: bytes) -> bool:
+        """Return whether decoding can begin with a packet: it contains parameter sets, or a frame without references."""
         for match in _UNIT.finditer(data):
             first = match[1][0]
             if self.codec == "h264" and first & 0x1F in (5, 7):
@@ -104,5 +104,5 @@ class RawPackets:
         return False
 
     def close(self) -> None:
-        """End the connection, from any thread."""
-        self._answer.close()
+        """Close the connection, from any thread."""
+        self._stream.close()

@@ -1,4 +1,4 @@
-"""Audio streams whose parameters change in the middle, which a container with one header for each stream can't hold as copies."""
+"""Detection of audio streams whose parameters change. A container with one header per stream can't store copies of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from av.container import InputContainer
 
 
 def may_change(container: InputContainer) -> bool:
-    """Return whether a file has AAC whose rate and channels are in each packet (ADTS), as MPEG-TS has it."""
+    """Return whether a file has AAC with the parameters in each packet (ADTS), as in MPEG-TS."""
     return any(has_adts(stream) for stream in container.streams.audio)
 
 
 def changing_audio(container: InputContainer) -> frozenset[int]:
-    """Read a file to its end and return the indices of AAC streams whose profile, rate or channels change.
+    """Return the indices of AAC streams whose profile, rate or channels change. Reads the file to its end.
 
     Raises:
-        av.FFmpegError: the file is damaged where it was read.
+        av.FFmpegError: the file is damaged.
     """
     streams = [stream for stream in container.streams.audio if has_adts(stream)]
     first: dict[int, bytes] = {}
@@ -30,6 +30,6 @@ def changing_audio(container: InputContainer) -> frozenset[int]:
 
 
 def has_adts(stream: object) -> bool:
-    """Return whether a stream is AAC that says its parameters in the header of each packet, and nowhere else."""
+    """Return whether a stream is AAC with its parameters only in the header of each packet."""
     context = getattr(stream, "codec_context", None)
     return context is not None and context.name == "aac" and not context.extradata

@@ -1,4 +1,4 @@
-"""Times of audio in AVI whose header counts packets, where FFmpeg counts bytes."""
+"""Corrected times of audio in AVI whose header counts packets, where FFmpeg counts bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from av.container import InputContainer
 
 
 class AviAudioTimes:
-    """Gives packets of such streams the times that the header states; leaves all others as they are.
+    """Sets the times of packets of such streams to those that the header states; does not change other packets.
 
-    FFmpeg itself writes G.726 that way: its block size of one byte makes its demuxer take each byte for a tick, and packets
-    of a quarter of a second seem minutes apart.
+    FFmpeg writes G.726 that way. Because of the block size of one byte, its demuxer counts each byte as a tick, so that
+    packets of a quarter of a second seem minutes apart.
 
     Args:
         container: any input.
@@ -27,8 +27,8 @@ class AviAudioTimes:
             if times and len(times) == stream.duration and times[-1] >= len(times):
                 self._numbers[stream.index] = {time: number for number, time in enumerate(times)}
 
-    def mend(self, packet: Packet[Any]) -> None:
-        """Set a packet's time stamps."""
+    def correct(self, packet: Packet[Any]) -> None:
+        """Correct a packet's time stamps in place."""
         numbers = self._numbers.get(packet.stream_index)
         if numbers is not None:
             packet.pts = None if packet.pts is None else numbers.get(packet.pts, packet.pts)

@@ -1,4 +1,4 @@
-"""When the pictures of a second H.264 camera in AVI are shown, which AVI does not say: its decoder knows their order."""
+"""Presentation times of a copied H.264 stream in AVI. AVI does not store them; a decoder provides the frame order."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from av import CodecContext, Packet
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 
-_MOST_HELD = 32
-"""Packets that wait for their picture, at most; more than H.264 reorders (16)."""
+_MAX_HELD = 32
+"""Largest number of packets that wait for their frame. Larger than the reorder delay of H.264 (16)."""
 
 
 class AviFrameOrder:
-    """Gives packets their times of showing: the n-th picture that is shown has the n-th time of the stream.
+    """Gives packets their presentation times: the n-th displayed frame has the n-th time of the stream.
 
     Args:
-        template: the stream.
+        template: video stream.
     """
 
     def __init__(self, template: Any) -> None:
@@ -27,7 +27,7 @@ class AviFrameOrder:
         assert isinstance(decoder, VideoCodecContext)
         decoder.extradata = template.codec_context.extradata
         decoder.thread_count = 1
-        decoder.options = {"skip_loop_filter": "all", "skip_idct": "all"}  # The pictures themselves are not wanted.
+        decoder.options = {"skip_loop_filter": "all", "skip_idct": "all"}  # The pixels are not used.
         self._decoder = decoder
         self._held: deque[tuple[int, Packet[Any]]] = deque()
         self._times: list[int] = []
@@ -37,7 +37,7 @@ class AviFrameOrder:
         self._delay: int | None = None
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return the packets whose time is known."""
+        """Take a packet and return those whose presentation time is known."""
         if packet.dts is None:
             return [packet]
         number = len(self._times)
@@ -46,22 +46,21 @@ class AviFrameOrder:
         copy: Packet[Any] = Packet(bytes(packet))
         copy.pts = copy.dts = number
         self._decode(copy)
-        return self._ready(_MOST_HELD)
+        return self._ready(_MAX_HELD)
 
     def flush(self) -> list[Packet[Any]]:
-        """Return the rest."""
+        """Return the packets that are held."""
         self._decode(None)
         return self._ready(0)
 
     def _decode(self, packet: Packet[Any] | None) -> None:
-        with suppress(av.FFmpegError):  # What is damaged is copied, and shown in the order of decoding.
+        with suppress(av.FFmpegError):  # Damaged packets are copied, and displayed in decoding order.
             for frame in self._decoder.decode(packet):
                 if frame.pts is not None:
-                    if (
-                        self._delay is None
-                    ):  # A picture that is shown first is decoded first: what was before it is damaged.
+                    if self._delay is None:
+                        # The frame that is displayed first is decoded first: packets before it are damaged.
                         self._delay = len(self._times) - 1 - frame.pts
-                    # Each packet makes the decoder give one picture: where it gives none, one is missing.
+                    # The decoder outputs one frame for each packet: if it outputs none, one is missing.
                     rank = self._free(max(self._next, len(self._times) - 1 - self._delay))
                     self._ranks[frame.pts], self._next = rank, rank + 1
 
@@ -76,24 +75,24 @@ class AviFrameOrder:
         return ready
 
     def _free(self, rank: int) -> int:
-        """The first place in the order of showing, from `rank` on, that no packet has."""
+        """Return the first position in presentation order, from `rank` on, that no packet has."""
         while rank in self._taken:
             rank += 1
         self._taken.add(rank)
         return rank
 
-    def _time(self, place: int) -> int:
-        """The time at a place in the order of showing, or before or behind all of them.
+    def _time(self, position: int) -> int:
+        """Return the time at a position in presentation order, extrapolated before the first and after the last.
 
-        No picture is shown before it is decoded: each is decoded as many places earlier as the decoder holds back.
+        No frame is displayed before it is decoded: each is decoded earlier by the number of frames that the decoder delays.
         """
-        inside = min(max(place, 0), len(self._times) - 1)
+        inside = min(max(position, 0), len(self._times) - 1)
         step = self._times[1] - self._times[0] if len(self._times) > 1 else 1
-        return self._times[inside] + (place - inside) * step
+        return self._times[inside] + (position - inside) * step
 
 
-def avi_orders(container: InputContainer, video: int) -> dict[int, AviFrameOrder]:
-    """One for each H.264 stream of an AVI but the video that is segmented, by its index."""
+def avi_frame_orders(container: InputContainer, video: int) -> dict[int, AviFrameOrder]:
+    """Return the frame order of each H.264 stream of an AVI but the segmented video, by stream index."""
     if container.format.name != "avi":
         return {}
     streams = [stream for stream in container.streams.video if stream.index != video]

@@ -1,4 +1,4 @@
-"""Cameras of this machine: V4L2 on Linux, OpenCV's VideoCapture elsewhere."""
+"""Source for local cameras: V4L2 on Linux, OpenCV's VideoCapture elsewhere."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rtseg.core.errors import Disconnected, OptionError, SourceError
 from rtseg.core.frame import Color, Frame, Passthrough, StreamInfo
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.connection import Connection
-from rtseg.io.inputs.packets import DemuxedPackets, reason
+from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
 
 FORMATS = {"mjpeg": "mjpeg", "yuyv": "yuyv422", "h264": "h264"}
-"""`--camera-format` and FFmpeg's names."""
+"""Values of `--camera-format`, and FFmpeg's names for them."""
 
 TIMEOUT_SECONDS = 5.0
-"""How long a camera may be silent."""
+"""Longest time without a frame."""
 
 _LINUX = platform.system() == "Linux"
 _DEVICES = Path("/dev")
@@ -36,23 +36,23 @@ _DEVICES = Path("/dev")
 
 @dataclass(frozen=True)
 class CameraMode:
-    """What a camera is asked for; None leaves it to the camera."""
+    """Requested mode of a camera. None leaves a value to the camera."""
 
     size: tuple[int, int] | None = None
-    """(width, height), pixels."""
+    """Width and height in pixels."""
 
     fps: float | None = None
-    """Frames a second."""
+    """Frames per second."""
 
     format: str | None = None
-    """`mjpeg`, `yuyv` or `h264`: how the pictures come through the cable."""
+    """Transfer format: `mjpeg`, `yuyv` or `h264`."""
 
 
 def camera_path(camera: str) -> str:
-    """The device of `0`, `/dev/video0` or a link to one, such as `/dev/v4l/by-id/...`.
+    """Return the device path for `0`, `/dev/video0` or a link such as `/dev/v4l/by-id/...`.
 
     Raises:
-        OptionError: none of these.
+        OptionError: neither a number nor a path.
     """
     if camera.isdecimal():
         return str(_DEVICES / f"video{camera}")
@@ -66,17 +66,17 @@ def camera_path(camera: str) -> str:
 def open_camera(
     camera: str, mode: CameraMode | None = None, *, name: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Source:
-    """Opens a camera.
+    """Open a camera.
 
     Args:
         camera: its number, or its device on Linux.
-        mode: what to ask it for.
+        mode: requested mode.
         name: for messages; None: `camera 0`.
-        timeout_seconds: how long it may be silent later.
+        timeout_seconds: longest time without a frame.
 
     Raises:
-        OptionError: no such format.
-        SourceError: it is not there, in use, may not be read, or does not give what is asked for.
+        OptionError: the camera or the format is unknown.
+        SourceError: the camera does not exist, is in use, can't be read, or does not support the mode.
     """
     mode = mode or CameraMode()
     if mode.format is not None and mode.format not in FORMATS:
@@ -90,17 +90,17 @@ def open_camera(
 
 
 def list_cameras() -> list[tuple[str, str]]:
-    """The cameras of this machine as (device, name in words)."""
+    """Return the cameras of this machine as (device, name)."""
     if not _LINUX:
-        found = []
+        cameras = []
         for number in range(8):
             capture = cv2.VideoCapture(number)
             if capture.isOpened():
-                found.append((str(number), f"camera {number}"))
+                cameras.append((str(number), f"camera {number}"))
             capture.release()
-        return found
+        return cameras
     paths = sorted(_DEVICES.glob("video[0-9]*"), key=lambda path: int(path.name.removeprefix("video")))
-    return [(str(path), _name_of(path)) for path in paths if _captures(path)]
+    return [(str(path), _name_of(path)) for path in paths if _captures_video(path)]
 
 
 # Linux
@@ -119,42 +119,42 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
     try:
         container = av.open(path, format="video4linux2", options=options, timeout=(timeout_seconds, timeout_seconds))
     except (av.FFmpegError, OSError, ValueError) as error:
-        asked = ", ".join(f"{key} {value}" for key, value in options.items())
-        text = reason(error) + (f" (asked for {asked})" if asked else "")
+        requested = ", ".join(f"{key} {value}" for key, value in options.items())
+        text = safe_error_text(error) + (f" (requested {requested})" if requested else "")
         raise Disconnected(f"can't open {name}: {text}") from error
-    ours = sorted(_descriptors(path) - before)
-    wait = _readable(ours, name, timeout_seconds) if ours else None
+    own_descriptors = sorted(_descriptors(path) - before)
+    wait = _frame_waiter(own_descriptors, name, timeout_seconds) if own_descriptors else None
     return Connection(DemuxedPackets(container, name, wait_readable=wait), name, lends_memory=True)
 
 
 def _check_device(path: str, name: str) -> None:
     if not Path(path).exists():
-        there = ", ".join(device for device, _ in list_cameras()) or "none"
-        raise Disconnected(f"{name}: there is no {path} (cameras here: {there})")
+        cameras = ", ".join(device for device, _ in list_cameras()) or "none"
+        raise Disconnected(f"{name}: there is no {path} (cameras here: {cameras})")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{name}: {path} may not be read; join the group `video` (`sudo usermod -aG video $USER`)")
+        raise SourceError(f"{name}: {path} can't be read; join the group `video` (`sudo usermod -aG video $USER`)")
 
 
 def _descriptors(path: str) -> set[int]:
-    """This process's open file descriptors of a device."""
-    wanted = os.path.realpath(path)
-    found = set()
+    """Return this process's open file descriptors of a device."""
+    target = Path(os.path.realpath(path))
+    descriptors = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            if entry.readlink() == Path(wanted):
-                found.add(int(entry.name))
+            if entry.readlink() == target:
+                descriptors.add(int(entry.name))
         except OSError:
-            continue  # the descriptor of this very listing, closed by now
-    return found
+            continue  # the descriptor of this listing, already closed
+    return descriptors
 
 
-def _readable(descriptors: list[int], name: str, timeout_seconds: float) -> Callable[[], None]:
-    """Waits for a picture. FFmpeg's own read of a device would wait for ever, and nothing could end it."""
+def _frame_waiter(descriptors: list[int], name: str, timeout_seconds: float) -> Callable[[], None]:
+    """Return a function that waits for a frame. FFmpeg's own read of a device has no timeout and can't be interrupted."""
 
     def wait() -> None:
         ready, _, _ = select.select(descriptors[:1], [], [], timeout_seconds)
         if not ready:
-            raise Disconnected(f"{name}: no picture for {timeout_seconds:g} s")
+            raise Disconnected(f"{name}: no frame for {timeout_seconds:g} s")
 
     return wait
 
@@ -167,36 +167,37 @@ def _name_of(path: Path) -> str:
         return "without a name"
 
 
-def _captures(path: Path) -> bool:
-    """Whether a device gives pictures; the second device of most webcams gives metadata."""
+def _captures_video(path: Path) -> bool:
+    """Return whether a device captures video. The second device of most webcams captures metadata."""
     import fcntl
 
-    query_capabilities, has_own, captures = 0x80685600, 0x80000000, 0x00001000 | 0x00000001  # videodev2.h
-    answer = bytearray(104)
+    # VIDIOC_QUERYCAP, V4L2_CAP_DEVICE_CAPS, V4L2_CAP_VIDEO_CAPTURE(_MPLANE) of videodev2.h.
+    query_capabilities, has_device_capabilities, captures = 0x80685600, 0x80000000, 0x00001000 | 0x00000001
+    buffer = bytearray(104)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
-        return True  # it may be in use; opening it tells
+        return True  # it may be in use; opening it decides
     try:
-        fcntl.ioctl(descriptor, query_capabilities, answer)
+        fcntl.ioctl(descriptor, query_capabilities, buffer)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    whole, own = int.from_bytes(answer[84:88], sys.byteorder), int.from_bytes(answer[88:92], sys.byteorder)
-    return bool((own if whole & has_own else whole) & captures)
+    whole, device = int.from_bytes(buffer[84:88], sys.byteorder), int.from_bytes(buffer[88:92], sys.byteorder)
+    return bool((device if whole & has_device_capabilities else whole) & captures)
 
 
 # Elsewhere
 
 
 class OpenCvCamera:
-    """A camera through OpenCV. Implements `rtseg.io.inputs.Source`."""
+    """Source for a camera through OpenCV. Implements `rtseg.io.inputs.Source`."""
 
     warnings: tuple[str, ...] = ()
 
     def __init__(self, number: int, mode: CameraMode, name: str) -> None:
-        """Opens it and takes its first picture. Raises Disconnected."""
+        """Open the camera and read its first frame. Raise Disconnected if there is none."""
         self._name = name
         self._capture: Any = cv2.VideoCapture(number)
         self._closing = threading.Event()
@@ -214,7 +215,7 @@ class OpenCvCamera:
         self._first: Frame | None = self._next()
         if self._first is None:
             self.close()
-            raise Disconnected(f"can't open {name}: it gives no picture")
+            raise Disconnected(f"can't open {name}: it delivers no frame")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self._info = StreamInfo(
             name,
@@ -228,11 +229,11 @@ class OpenCvCamera:
 
     @property
     def info(self) -> StreamInfo:
-        """Of the first frame."""
+        """Properties of the first frame."""
         return self._info
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Frames until `close`. Raises Disconnected."""
+        """Yield frames until `close`. Raise Disconnected if the camera delivers no more frames."""
         if self._first is not None:
             yield self._first
         while not self._closing.is_set():
@@ -240,10 +241,10 @@ class OpenCvCamera:
             if frame is not None:
                 yield frame
             elif not self._closing.is_set():
-                raise Disconnected(f"{self._name}: it gives no more pictures")
+                raise Disconnected(f"{self._name}: it delivers no more frames")
 
     def close(self) -> None:
-        """Ends it; from another thread, at the next picture."""
+        """Close the camera; from another thread, at the next frame."""
         self._closing.set()
         if self._lock.acquire(blocking=False):
             try:
@@ -256,24 +257,24 @@ class OpenCvCamera:
             if self._closing.is_set():
                 self._capture.release()
                 return None
-            done, picture = self._capture.read()
-        now = time.monotonic_ns()
-        if not done:
+            success, bgr = self._capture.read()
+        now_ns = time.monotonic_ns()
+        if not success:
             return None
-        picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
-        frame = bgr_frame(np.ascontiguousarray(picture), self._index, now)
+        bgr = bgr[: bgr.shape[0] // 2 * 2, : bgr.shape[1] // 2 * 2]
+        frame = bgr_frame(np.ascontiguousarray(bgr), self._index, now_ns)
         self._index += 1
-        self.decode_seconds = (time.monotonic_ns() - now) / 1e9
+        self.decode_seconds = (time.monotonic_ns() - now_ns) / 1e9
         return frame
 
 
 _FOURCC = {"mjpeg": "MJPG", "yuyv": "YUY2", "h264": "H264"}
 
 
-def bgr_frame(picture: Any, index: int, captured_ns: int) -> Frame:
-    """A BGR picture with even sides as a frame: YUV 4:2:0, BT.601, limited range, which is what OpenCV converts to."""
-    height, width = picture.shape[:2]
-    planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+def bgr_frame(bgr: Any, index: int, captured_ns: int) -> Frame:
+    """Convert a BGR image with even sides to a frame in YUV 4:2:0, BT.601, limited range, the format that OpenCV produces."""
+    height, width = bgr.shape[:2]
+    planes = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420).reshape(-1)
     luma, chroma = width * height, width * height // 4
     return Frame(
         (

@@ -1,4 +1,4 @@
-"""Times of H.264 in MPEG program streams where a picture begins at the end of a PES packet."""
+"""Removal of duplicate times of H.264 and HEVC in MPEG program streams."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from av import Packet
 
-_MOST_HELD = 64
-"""Packets of other streams that wait for the next picture, at most."""
+_MAX_HELD = 64
+"""Largest number of packets of other streams that wait for the next frame."""
 
 
 def without_duplicate_timestamps(packets: Iterable[Packet[Any]], video: int) -> Iterator[Packet[Any]]:
-    """Yield all packets; of two pictures with the same time the first has none.
+    """Yield all packets; of two video packets with the same time the first one loses it.
 
-    The time of a PES packet is that of the first picture that begins in it (ISO/IEC 13818-1, 2.4.3.7). FFmpeg gives it to the
-    picture that ends in it too.
+    The time of a PES packet is that of the first frame that begins in it (ISO/IEC 13818-1, 2.4.3.7). FFmpeg also gives it to
+    the frame that ends in it.
 
     Args:
         packets: in reading order.
@@ -28,7 +28,7 @@ def without_duplicate_timestamps(packets: Iterable[Packet[Any]], video: int) -> 
                 held[0].pts = held[0].dts = None
             yield from held
             held = [packet]
-        elif held and len(held) < _MOST_HELD:
+        elif held and len(held) < _MAX_HELD:
             held.append(packet)
         else:
             yield from held

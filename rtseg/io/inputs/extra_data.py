@@ -1,4 +1,4 @@
-"""Data that a file holds outside of its streams, such as a dashcam's GPS: found and named, because it is not copied."""
+"""Detection of data outside the streams of a file, such as a dashcam's GPS, which is reported because it is not copied."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_BOXES = 20_000
-_MOST_BYTES = 1 << 14
-"""What is read of a box to see what it holds."""
+_MAX_BOXES = 20_000
+_MAX_CONTENT_BYTES = 1 << 14
+"""Number of bytes that are read of a box to detect its content."""
 
 _STANDARD = frozenset(
     [
@@ -55,7 +55,7 @@ _STANDARD = frozenset(
         "info",
     ]
 )
-"""Boxes of ISO/IEC 14496-12 and QuickTime, and chunks of AVI, that FFmpeg reads or that hold nothing of their own."""
+"""Boxes of ISO/IEC 14496-12 and QuickTime, and chunks of AVI, that FFmpeg reads or that contain no further data."""
 
 _READ_IN_UDTA = frozenset(
     [
@@ -79,10 +79,10 @@ _READ_IN_UDTA = frozenset(
         "cpil",
     ]
 )
-"""Boxes of `udta` that FFmpeg gives as metadata, besides those that begin with a copyright sign."""
+"""Boxes of `udta` that FFmpeg returns as metadata, in addition to those that begin with a copyright sign."""
 
 _EMPTY = frozenset({"free", "skip", "junk", "wide"})
-"""Padding by its name, which some cameras use to hide data in."""
+"""Boxes for padding, in which some cameras hide data."""
 
 _GPS_NAMES = frozenset({"gps ", "gps0", "gpmf", "gpsi", "nmea", "3gf", "gsen", "gdat", "igps"})
 _GPS = re.compile(
@@ -109,18 +109,18 @@ _IN_META = frozenset(
         "lang",
     ]
 )
-"""Boxes of `meta` that FFmpeg reads, or that describe the others."""
+"""Boxes of `meta` that FFmpeg reads, or that describe other boxes."""
 
-_BEHIND = "behind the last box"
+_AFTER_LAST = "after the last box"
 
 _SAMPLES = ("moov", "trak", "mdia", "minf", "stbl")
-"""Where the places of a track's samples are."""
+"""Path of the boxes that contain the positions of a track's samples."""
 
-_MOST_HOLES = 1000
-"""Places between the samples of an MP4 that are looked at."""
+_MAX_GAPS = 1000
+"""Largest number of gaps between the samples of an MP4 that are checked."""
 
-_HOLE_BYTES = 64
-"""Where less is between two chunks it is padding."""
+_MIN_GAP_BYTES = 64
+"""A smaller gap between two chunks is padding."""
 
 _UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "XMP metadata",
@@ -129,10 +129,10 @@ _UUIDS = {
 
 
 def outside_streams(path: str | Path) -> tuple[str, ...]:
-    """Return one line for each kind of box or chunk with data outside of the streams of an MP4, MOV or AVI file.
+    """Return one line for each kind of box or chunk with data outside the streams of an MP4, MOV or AVI file.
 
-    Only headers and the beginnings of unknown boxes are read, of an `mdat` that no track uses, and of the places between the
-    samples, where dashcams put GPS data; what comes behind a wrong size is looked at as a whole.
+    Only headers are read, and the beginnings of unknown boxes, of an `mdat` that no track uses, and of the gaps between the
+    samples, where dashcams write GPS data. Data after a box with a wrong size counts as one block.
 
     Raises:
         OSError: the file can't be read.
@@ -142,13 +142,13 @@ def outside_streams(path: str | Path) -> tuple[str, ...]:
         file.seek(0, 2)
         end = file.tell()
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            found = _avi(file, 12, end)
+            blocks = _avi(file, 12, end)
         elif re.fullmatch(rb"ftyp|moov|mdat|free|skip|wide|pnot|uuid|styp|moof", head[4:8]):
-            found = _mp4(file, end)
+            blocks = _mp4(file, end)
         else:
             return ()
         lines: dict[str, int] = {}
-        for line, size in found:
+        for line, size in blocks:
             lines[line] = lines.get(line, 0) + size
     return tuple(f"{line} ({size} bytes) is not copied" for line, size in lines.items())
 
@@ -161,7 +161,7 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
     for where, start, after in areas:
         for name, begin, stop in _boxes(file, start, after):
             count += 1
-            if count > _MOST_BOXES:
+            if count > _MAX_BOXES:
                 return
             fragmented |= name == "moof"
             if not where and name == "mdat":
@@ -170,8 +170,8 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
                 areas.append((f"{where}{name}/", begin, stop))
             elif name == "meta":
                 areas.append((f"{where}{name}/", begin + _version_bytes(file, begin), stop))
-            elif name == _BEHIND or not _is_read(name, where):
-                line = _look(file, name, where, begin, stop)
+            elif name == _AFTER_LAST or not _is_read(name, where):
+                line = _describe(file, name, where, begin, stop)
                 if line:
                     yield line, stop - begin
     if fragmented:
@@ -180,32 +180,32 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
     for begin, stop in mdats:
         inside = chunks[(chunks[:, 0] >= begin) & (chunks[:, 0] < stop)]
         if len(inside):
-            yield from _between(file, inside, stop)
+            yield from _gps_in_gaps(file, inside, stop)
         elif len(mdats) > 1:
-            line = _look(file, "mdat", "", begin, stop)
+            line = _describe(file, "mdat", "", begin, stop)
             if line:
                 yield line, stop - begin
 
 
-def _between(file: BinaryIO, chunks: NDArray[np.int64], stop: int) -> Iterator[tuple[str, int]]:
-    """Yield what is said of GPS data between the chunks of an `mdat`, of which each has its begin and end."""
+def _gps_in_gaps(file: BinaryIO, chunks: NDArray[np.int64], stop: int) -> Iterator[tuple[str, int]]:
+    """Yield description and size of GPS data between the chunks of an `mdat`. `chunks` are pairs of begin and end."""
     chunks = chunks[np.argsort(chunks[:, 0])]
     ends = np.maximum.accumulate(chunks[:, 1])
     begins = np.append(chunks[1:, 0], stop)
-    for place in np.flatnonzero(begins - ends >= _HOLE_BYTES)[:_MOST_HOLES]:
-        line = _look(file, "mdat", "", int(ends[place]), int(begins[place]))
+    for gap in np.flatnonzero(begins - ends >= _MIN_GAP_BYTES)[:_MAX_GAPS]:
+        line = _describe(file, "mdat", "", int(ends[gap]), int(begins[gap]))
         if line.startswith("GPS"):
-            yield line, int(begins[place] - ends[place])
+            yield line, int(begins[gap] - ends[gap])
 
 
 def _version_bytes(file: BinaryIO, begin: int) -> int:
-    """Return how many bytes of `meta` come before its first box: four in MP4, none in QuickTime."""
+    """Return the number of bytes in `meta` before its first box: four in MP4, none in QuickTime."""
     file.seek(begin)
     return 0 if file.read(8)[4:] == b"hdlr" else 4
 
 
 def _chunks(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iterator[NDArray[np.int64]]:
-    """Yield where in the file the chunks of each track begin and end (ISO/IEC 14496-12, 8.6 and 8.7)."""
+    """Yield the begin and end of the chunks of each track in the file (ISO/IEC 14496-12, 8.6 and 8.7)."""
     tables: dict[str, NDArray[np.int64]] = {}
     for name, begin, stop in _boxes(file, start, end):
         if path and name == path[0]:
@@ -222,7 +222,7 @@ def _chunks(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iter
 
 
 def _chunk_sizes(count: int, counts: NDArray[np.int64] | None, sizes: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return the bytes of each chunk by the tables `stsc` and `stsz`; more than any file has where these say nothing."""
+    """Return the size of each chunk by the tables `stsc` and `stsz`; if they are invalid, more than any file has."""
     unknown = np.full(count, 1 << 60)
     if counts is None or sizes is None or len(sizes) < 2:
         return unknown
@@ -240,7 +240,7 @@ def _chunk_sizes(count: int, counts: NDArray[np.int64] | None, sizes: NDArray[np
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, begin and end of the contents of each box, and what comes behind the last one as `_BEHIND`."""
+    """Yield name, begin and end of the content of each box, and data after the last one as `_AFTER_LAST`."""
     while start + 8 <= end:
         file.seek(start)
         header = file.read(16)
@@ -252,7 +252,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int
         if stop < start + length or stop > end or (size == 0 and not name.isprintable()):
             # `udta` of QuickTime ends with four zero bytes; a box that is cut off is damage.
             if name not in _STANDARD:
-                yield _BEHIND, start, end
+                yield _AFTER_LAST, start, end
             return
         yield name, start + length, stop
         start = stop
@@ -262,15 +262,15 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
     areas = [("", start, end)]
     count = 0
     for where, begin, after in areas:
-        while begin + 8 <= after and count < _MOST_BOXES:
+        while begin + 8 <= after and count < _MAX_BOXES:
             count += 1
             file.seek(begin)
             header = file.read(12)
             name, size = header[:4].decode("latin1"), int.from_bytes(header[4:8], "little")
             stop = begin + 8 + size
             if stop > end:
-                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), where) else _BEHIND
-                line = _look(file, rest, where, begin, end) if rest else ""
+                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), where) else _AFTER_LAST
+                line = _describe(file, rest, where, begin, end) if rest else ""
                 if line:
                     yield line, end - begin
                 break
@@ -280,11 +280,11 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             elif (name, kind) == ("RIFF", "AVIX"):
                 areas.append((where, begin + 12, stop))
             elif where.endswith("INFO/"):
-                line = _look(file, kind, where, begin + 8, stop)
-                if line.startswith("GPS"):  # FFmpeg reads all of them as metadata; MP4 and others don't hold this one.
+                line = _describe(file, kind, where, begin + 8, stop)
+                if line.startswith("GPS"):  # FFmpeg reads these as metadata; MP4 and others can't store this one.
                     yield line, size
             elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh") and not _is_read(kind.lower(), where):
-                line = _look(file, kind, where, begin + 8, stop)
+                line = _describe(file, kind, where, begin + 8, stop)
                 if line:
                     yield line, size
             begin = stop + size % 2
@@ -300,23 +300,23 @@ def _is_read(name: str, where: str) -> bool:
     return name in _STANDARD
 
 
-def _look(file: BinaryIO, name: str, where: str, begin: int, stop: int) -> str:
-    """Return what a box holds and where it is, empty for padding."""
+def _describe(file: BinaryIO, name: str, where: str, begin: int, stop: int) -> str:
+    """Return a description of a box's content and position; empty for padding."""
     file.seek(begin)
-    data = file.read(min(stop - begin, _MOST_BYTES))
+    data = file.read(min(stop - begin, _MAX_CONTENT_BYTES))
     gps = name.lower() in _GPS_NAMES or _GPS.search(data) is not None
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name).strip() or "?"
-    place = f"in box '{where}{shown}'"
-    if name == _BEHIND:
-        place = f"{_BEHIND} of '{where[:-1]}'" if where else _BEHIND
+    printable = "".join(letter if letter.isprintable() else "?" for letter in name).strip() or "?"
+    place = f"in box '{where}{printable}'"
+    if name == _AFTER_LAST:
+        place = f"{_AFTER_LAST} of '{where[:-1]}'" if where else _AFTER_LAST
     if gps:
         return f"GPS data {place}"
     if where.endswith("trak/"):
-        return ""  # The boxes of a track are FFmpeg's to read.
+        return ""  # FFmpeg reads the boxes of a track.
     if name == "uuid":
         return f"{_UUIDS.get(data[:16], 'vendor data')} {place}"
-    if name.lower() in _EMPTY or name in ("mdat", _BEHIND):
-        # Padding may repeat a byte, or be text of the program that wrote the file.
+    if name.lower() in _EMPTY or name in ("mdat", _AFTER_LAST):
+        # Padding may be a repeated byte, or text of the program that wrote the file.
         content = data.strip(b"\0\xff \r\n")
         least = 256 if content.isascii() else 32
         return f"data {place}" if len(content) > least and len(set(content)) > 16 else ""

@@ -1,4 +1,4 @@
-"""From a decoder's picture to the planes of a Frame: 8 bits, three planes, upright, one size for the whole stream."""
+"""Conversion of decoded frames to the planes of a `Frame`: 8 bits, three planes, upright, one size for the whole stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FAST: dict[str, PixelFormat] = {
     "yuv444p": "yuv444p",
     "yuvj444p": "yuv444p",
 }
-"""Layouts whose planes are taken as they are. All others go through swscale, which keeps matrix and range."""
+"""Formats whose planes are used without conversion. swscale converts all others, and keeps matrix and range."""
 
 _MATRIX: dict[int, Matrix] = {
     1: "bt709",
@@ -35,23 +35,22 @@ _MATRIX: dict[int, Matrix] = {
     9: "bt2020",
     10: "bt2020",
 }
-"""H.273 MatrixCoefficients to the matrix that rtseg computes with. FCC (4) and SMPTE 240M (7) are within a
-few levels of theirs."""
+"""Matrix for each H.273 MatrixCoefficients value. FCC (4) and SMPTE 240M (7) differ from theirs by a few levels."""
 
 _TRANSFER = {16: "HDR10 (PQ)", 18: "HLG"}
 _RESAMPLING = 0x4 | 0x2000 | 0x40000
-"""FFmpeg's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND; PyAV names them all from 18.0 on."""
+"""FFmpeg's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND; PyAV has names for all from 18.0 on."""
 
 
 class Orientation(NamedTuple):
-    """How a coded picture becomes upright: first transposed, then flipped."""
+    """Transform that makes a coded frame upright: first a transpose, then flips."""
 
     transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
     def describe(self) -> str:
-        """For people; empty where nothing is done."""
+        """Return a human-readable description; empty for the identity."""
         match self:
             case (False, False, False):
                 return ""
@@ -71,7 +70,7 @@ class Orientation(NamedTuple):
                 return "mirrored left to right and turned by 90 degrees clockwise"
 
     def apply(self, plane: Plane) -> Plane:
-        """The plane upright, contiguous."""
+        """Return the plane upright and contiguous."""
         if self.transpose:
             plane = plane.T
         if self.flip_x:
@@ -89,21 +88,21 @@ _BY_ROTATION = {
     180: Orientation(False, True, True),
     270: Orientation(True, True, False),
 }
-"""By degrees counterclockwise, as PyAV gives them."""
+"""Orientation by degrees counterclockwise, as PyAV returns them."""
 
 
 def orientation_of(frame: VideoFrame) -> Orientation | None:
-    """What the frame's display matrix asks for; None: an angle that is no multiple of 90 degrees.
+    """Return the orientation of a frame's display matrix; None: its angle is not a multiple of 90 degrees.
 
     The matrix is nine 32-bit integers, `x' = a x + c y`, `y' = b x + d y` (FFmpeg's display.h).
     """
     try:
-        side_data: Any = frame.side_data  # PyAV's versions type it differently; by key all of them answer.
+        side_data: Any = frame.side_data  # Its type differs between PyAV versions; all support access by key.
         data = side_data[SideDataType.DISPLAYMATRIX]
     except KeyError:
         return UPRIGHT
     except ValueError:
-        # PyAV 18 knows no EXIF among the data beside a frame (FFmpeg 8's AV_FRAME_DATA_EXIF), and then gives none of it.
+        # PyAV 18 does not support EXIF side data (FFmpeg 8's AV_FRAME_DATA_EXIF), and then returns no side data.
         return _BY_ROTATION.get(int(frame.rotation) % 360)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
     if b == 0 and c == 0 and a and d:
@@ -114,7 +113,7 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
 
 
 def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
-    """The Frame layout that loses the least of `layout`: its chroma resolution, or the next finer one."""
+    """Return the `Frame` format that loses least of `layout`: the same chroma resolution, or the next finer one."""
     chroma = layout.components[1] if len(layout.components) > 2 and not layout.is_rgb else None
     if _is_rgb(layout):
         return "yuv444p"
@@ -128,26 +127,26 @@ def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
 
 @dataclass(frozen=True, slots=True)
 class FrameConverter:
-    """Turns decoded pictures into planes of one size and layout, set by the first picture of the stream."""
+    """Converts decoded frames to planes of one size and format, set by the first frame of the stream."""
 
     width: int
-    """Pixels across as coded, before `orientation`."""
+    """Coded width in pixels, before `orientation`."""
 
     height: int
-    """Pixels down as coded, before `orientation`."""
+    """Coded height in pixels, before `orientation`."""
 
     pixel_format: PixelFormat
     color: Color
     orientation: Orientation
     notes: tuple[str, ...]
-    """What is done to the pictures that a user should know, for `StreamInfo.notes`."""
+    """Remarks about the conversion for the user, for `StreamInfo.notes`."""
 
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter, repr=False)
-    # One for all pictures: setting swscale up for each, with threads of its own, costs more than the conversion.
+    # One for all frames: to set up swscale and its threads for each frame costs more than the conversion.
 
     @classmethod
     def of(cls, first: VideoFrame) -> FrameConverter:
-        """The reader for the stream that starts with `first`."""
+        """Return the converter for the stream that starts with `first`."""
         notes = []
         orientation = orientation_of(first)
         if orientation is None:
@@ -159,15 +158,17 @@ class FrameConverter:
         pixel_format = target_format(layout, orientation.transpose)
         color = _color_of(first)
         if _is_rgb(layout):
-            notes.append(f"{layout.name} pictures converted to YUV 4:4:4 ({_standard(color)}, limited range)")
+            notes.append(f"{layout.name} frames converted to YUV 4:4:4 ({_standard(color)}, limited range)")
         elif max(component.bits for component in layout.components) > 8:
             notes.append(f"{layout.name} reduced to 8 bits, matrix, range and transfer unchanged")
         if first.color_trc in _TRANSFER:
-            notes.append(f"{_TRANSFER[first.color_trc]} kept as coded, not tone-mapped: the model sees it flat")
+            notes.append(
+                f"{_TRANSFER[first.color_trc]} kept as coded, not tone-mapped: the model gets a low-contrast image"
+            )
         if len(layout.components) == 4 or layout.name == "pal8":
             notes.append("transparency ignored")
         if first.interlaced_frame:
-            notes.append("interlaced pictures are taken whole, not deinterlaced")
+            notes.append("interlaced frames are processed whole, not deinterlaced")
         return cls(first.width, first.height, pixel_format, color, orientation, tuple(notes))
 
     @property
@@ -176,15 +177,15 @@ class FrameConverter:
         return (self.height, self.width) if self.orientation.transpose else (self.width, self.height)
 
     def fits(self, frame: VideoFrame) -> bool:
-        """Whether `frame` has the size of the first picture; `read` stretches it otherwise."""
+        """Return whether `frame` has the size of the first frame; otherwise `read` stretches it."""
         return (frame.width, frame.height) == (self.width, self.height)
 
-    def takes_as_it_is(self, frame: VideoFrame) -> bool:
-        """Whether a picture needs neither stretching nor turning nor other planes than 4:2:0."""
+    def needs_no_change(self, frame: VideoFrame) -> bool:
+        """Return whether a frame needs no stretching, rotation, or planes other than 4:2:0."""
         return self.orientation == UPRIGHT and self.pixel_format == "yuv420p" and self.fits(frame)
 
     def read(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
-        """The planes of `frame`, upright: views of the decoder's memory where nothing had to be done."""
+        """Return the planes of `frame`, upright: views of the decoder's memory if no conversion was needed."""
         planes = self._coded_planes(frame)
         if self.orientation == UPRIGHT:
             return planes
@@ -193,7 +194,7 @@ class FrameConverter:
 
     def _coded_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
         if in_gpu_memory(frame):
-            frame = self._convert(frame, self.pixel_format)  # PyAV brings it down first
+            frame = self._convert(frame, self.pixel_format)  # PyAV copies it to CPU memory first
         name = frame.format.name
         if len(frame.format.components) <= 2 and not frame.format.has_palette:
             return self._gray_planes(frame)
@@ -209,7 +210,7 @@ class FrameConverter:
         if _is_rgb(layout):
             colors = {"dst_colorspace": 1 if self.color.matrix == "bt709" else 5, "dst_color_range": 1}
         elif layout.name.startswith("yuvj"):
-            # Plain YUV with the range in its name; swscale converts it to limited range unless told otherwise.
+            # YUV with the range in its name; by default swscale converts it to limited range.
             colors = {"src_color_range": 2, "dst_color_range": 2}
         return self._convert(frame, self.pixel_format, **colors)
 

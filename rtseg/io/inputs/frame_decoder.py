@@ -1,4 +1,4 @@
-"""The video decoder of a file: frames are decoded several at a time, and none of them is lost behind one that is damaged."""
+"""Video decoder of a file that decodes several frames in parallel and loses no good frame after a damaged one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-_KEPT_BYTES = 32 << 20
-"""Packets that are kept to be decoded again, at most."""
+_MAX_KEPT_BYTES = 32 << 20
+"""Largest total size of the packets that are kept to be decoded again."""
 
-_KEPT_PACKETS = 64
-"""Packets of which a decoder may still hold the frames: reordered ones (16), and one for each thread."""
+_MAX_DELAYED_PACKETS = 64
+"""Largest number of packets whose frames are still in a decoder: reordered ones (16), and one for each thread."""
 
-Identity = tuple[int | None, int, int, int]
+FrameKey = tuple[int | None, int, int, int]
 
 
 class FrameDecoder:
-    """Decodes the packets of one video stream.
+    """Decoder for the packets of one video stream.
 
-    FFmpeg decodes several frames at the same time. PyAV raises the first error that it meets and drops the frames that it
-    had received with it, and those behind it at the end of a file. So after an error the last packets are decoded once
-    more, from a key frame on, by a decoder that gives one frame at a time; it goes on from there.
+    FFmpeg decodes several frames at the same time. PyAV raises the first error, and drops the frames that it received
+    together with it and, at the end of a file, those after it. So after an error the last packets are decoded once more,
+    starting at a key frame, by a decoder without threads, which then decodes the rest of the stream.
 
     Args:
         context: of the stream, not used yet.
@@ -34,20 +34,20 @@ class FrameDecoder:
 
     def __init__(self, context: VideoCodecContext, *, accelerated: bool) -> None:
         self._context = context
-        self._again = not accelerated
+        self._can_retry = not accelerated
         self._packets: list[Packet[VideoStream]] = []
         self._bytes = 0
-        self._left_out = 0
-        """Packets before those that are kept."""
-        self._given: deque[Identity] = deque(maxlen=4 * _KEPT_PACKETS)
-        self._given_count = 0
+        self._discarded_count = 0
+        """Number of packets before those that are kept."""
+        self._returned: deque[FrameKey] = deque(maxlen=4 * _MAX_DELAYED_PACKETS)
+        self._returned_count = 0
         self.errors: list[Exception] = []
-        """The errors of the last call, one for each frame that can't be decoded."""
+        """Errors of the last call, one for each frame that can't be decoded."""
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Return the frames that are ready, in presentation order; with None, all that are left."""
+        """Return the frames that are ready, in presentation order; with None, all remaining frames."""
         self.errors = []
-        if self._again and packet is not None:
+        if self._can_retry and packet is not None:
             self._keep(packet)
         try:
             frames = list(self._context.decode(packet))
@@ -58,19 +58,19 @@ class FrameDecoder:
                 return self.decode_again(ended=packet is None)
             self.errors = [error]
             return []
-        if not self._again:
+        if not self._can_retry:
             return frames
-        # With threads FFmpeg also marks frames as corrupt that it decodes well without.
-        sound = next((number for number, frame in enumerate(frames) if frame.is_corrupt), len(frames))
-        self._given.extend(_identity(frame) for frame in frames[:sound])
-        self._given_count += sound
-        if sound < len(frames) and self._packets:
-            return [*frames[:sound], *self.decode_again(ended=packet is None)]
+        # With threads, FFmpeg also marks frames as corrupt that it decodes correctly without threads.
+        good = next((number for number, frame in enumerate(frames) if frame.is_corrupt), len(frames))
+        self._returned.extend(_key(frame) for frame in frames[:good])
+        self._returned_count += good
+        if good < len(frames) and self._packets:
+            return [*frames[:good], *self.decode_again(ended=packet is None)]
         return frames
 
     def decode_again(self, *, ended: bool) -> list[VideoFrame]:
-        """Go on with a decoder without threads; return the frames that the one before did not give."""
-        packets, self._packets, self._again = self._packets, [], False
+        """Switch to a decoder without threads, and return the frames that the first decoder did not return."""
+        packets, self._packets, self._can_retry = self._packets, [], False
         if not packets:
             return []
         context = CodecContext.create(self._context.name, "r")
@@ -79,41 +79,43 @@ class FrameDecoder:
         context.options, context.thread_type, context.thread_count = self._context.options, "NONE", 1
         self._context, self.errors = context, []
         frames: list[VideoFrame] = []
-        for kept in (*packets, *([None] if ended else [])):
+        for packet in (*packets, *([None] if ended else [])):
             try:
-                frames += context.decode(kept)
+                frames += context.decode(packet)
             except av.EOFError:
                 break
             except (av.FFmpegError, OSError) as error:
                 self.errors.append(error)
-        return frames[self._already_given(frames) :]
+        return frames[self._count_repeated(frames) :]
 
     def _keep(self, packet: Packet[VideoStream]) -> None:
-        """Keep a packet, and of those before it what a decoder needs from a key frame on."""
+        """Keep a packet, and those before it that a decoder needs, starting at a key frame."""
         self._packets.append(packet)
         self._bytes += packet.size
-        full = self._bytes > _KEPT_BYTES
+        full = self._bytes > _MAX_KEPT_BYTES
         if not (full or packet.is_keyframe):
             return
-        last = len(self._packets) - (1 if full else _KEPT_PACKETS)
+        last = len(self._packets) - (1 if full else _MAX_DELAYED_PACKETS)
         keys = [number for number, kept in enumerate(self._packets) if kept.is_keyframe and number <= last]
         first = (min if full else max)((key for key in keys if key), default=len(self._packets) if full else 0)
         self._bytes -= sum(kept.size for kept in self._packets[:first])
-        self._left_out += first
+        self._discarded_count += first
         del self._packets[:first]
-        self._again = bool(self._packets)
+        self._can_retry = bool(self._packets)
 
-    def _already_given(self, frames: list[VideoFrame]) -> int:
-        """How many of the frames that were decoded again are the last ones that were given before."""
-        again, given = [_identity(frame) for frame in frames], list(self._given)
-        same = [
-            count for count in range(min(len(again), len(given)) + 1) if again[:count] == given[len(given) - count :]
+    def _count_repeated(self, frames: list[VideoFrame]) -> int:
+        """Return the number of leading frames that were returned before."""
+        repeated, returned = [_key(frame) for frame in frames], list(self._returned)
+        matching = [
+            count
+            for count in range(min(len(repeated), len(returned)) + 1)
+            if repeated[:count] == returned[len(returned) - count :]
         ]
-        # Frames without time stamps look alike; most packets hold one frame.
-        expected = self._given_count - self._left_out
-        return min(same, key=lambda count: (count == 0, abs(count - expected)))
+        # Frames without time stamps have equal keys; most packets contain one frame.
+        expected = self._returned_count - self._discarded_count
+        return min(matching, key=lambda count: (count == 0, abs(count - expected)))
 
 
-def _identity(frame: VideoFrame) -> Identity:
+def _key(frame: VideoFrame) -> FrameKey:
     # Without the decoding time: with threads it is that of a later packet.
     return frame.pts, frame.pict_type, frame.width, frame.height

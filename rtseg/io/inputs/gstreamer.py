@@ -1,4 +1,4 @@
-"""Frames from GStreamer: its pipeline runs in a process of its own and writes raw pictures into a pipe."""
+"""Source for frames from GStreamer, whose pipeline runs in a separate process and writes raw frames to a pipe."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _PIPE_BYTES = 1 << 20
 
 
 class GStreamerSource:
-    """One run of a pipeline. Implements `rtseg.io.inputs.Source`.
+    """Source for one run of a pipeline. Implements `rtseg.io.inputs.Source`.
 
-    The first frame is read on construction, so that `info` is what the pictures are.
+    The first frame is read on construction, so that `info` describes the frames.
 
     Args:
-        pipeline: elements in the syntax of gst-launch-1.0, ending in raw pictures: `v4l2src ! video/x-raw,width=1280`.
-        name: how messages call it; None: the pipeline.
-        timeout: seconds without a byte after which it counts as gone.
-        live: a camera or network stream, whose end is a loss; False: a file, whose end is the end.
-        codec: what decodes, for statistics.
-        notes: for people, what the pipeline leaves out.
+        pipeline: elements in the syntax of gst-launch-1.0, ending in raw video: `v4l2src ! video/x-raw,width=1280`.
+        name: for messages; None: the pipeline.
+        timeout: longest time without data in seconds.
+        live: whether it is a camera or network stream, whose end is a disconnect; False: a file.
+        codec: name of the decoder, for statistics.
+        notes: remarks for the user, such as what the pipeline leaves out.
 
     Raises:
-        OptionError: a pipeline that can't be read.
-        SourceError: GStreamer is missing, or no raw pictures come out.
-        Disconnected: it ended or stayed silent before the first picture.
+        OptionError: the pipeline can't be parsed.
+        SourceError: GStreamer is missing, or the pipeline outputs no raw video.
+        Disconnected: it ended or timed out before the first frame.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class GStreamerSource:
         finally:
             os.close(write_fd)
         self._fd = read_fd
-        with contextlib.suppress(OSError, AttributeError):  # Larger where the system lets us: fewer changes of process.
+        with contextlib.suppress(OSError, AttributeError):  # Larger where permitted: fewer context switches.
             fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
         self._poll.register(read_fd, select.POLLIN | select.POLLHUP)
@@ -94,30 +94,30 @@ class GStreamerSource:
 
     @property
     def info(self) -> StreamInfo:
-        """What is known before the first frame."""
+        """Properties of the stream."""
         return self._info
 
     @property
     def corrupt(self) -> int:
-        """Always 0: GStreamer does not hand on what it could not decode, nor count it."""
+        """Always 0: GStreamer neither passes on nor counts frames that it can't decode."""
         return 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Nothing is mended here."""
+        """Always empty: nothing is repaired here."""
         return ()
 
     @property
     def decode_seconds(self) -> float:
-        """What the last frame cost here: reading it from the pipe and separating its planes, without waiting for it."""
+        """Time to read the last frame from the pipe and to split its planes in seconds, without waiting for it."""
         return self._decode_seconds
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Frames until the pipeline ends.
+        """Yield frames until the pipeline ends.
 
         Raises:
-            Disconnected: a live pipeline ended, crashed or stayed silent.
-            SourceError: a file's pipeline failed, or the pictures changed their format.
+            Disconnected: a live pipeline ended, crashed or timed out, or its frames changed their format.
+            SourceError: a file's pipeline failed, or its frames changed their format.
         """
         first, self._first = self._first, None
         if first is not None:
@@ -126,7 +126,7 @@ class GStreamerSource:
             yield frame
 
     def close(self) -> None:
-        """Ends the process. May be called twice, and from another thread to end a blocked read."""
+        """End the process. May be called twice, and from another thread to end a blocked read."""
         self._closing = True
         self._process.stop()
         with self._lock:
@@ -145,7 +145,7 @@ class GStreamerSource:
                 if payload is None:
                     return None
                 if header.kind == CAPS:
-                    self._take_caps(payload.tobytes().decode(errors="replace"))
+                    self._set_caps(payload.tobytes().decode(errors="replace"))
                 elif header.kind == BUFFER:
                     frame = self._frame(header, payload, captured_ns)
                     self._decode_seconds = time.perf_counter() - begin
@@ -159,12 +159,12 @@ class GStreamerSource:
         try:
             return read_header(data.tobytes())
         except ValueError as error:
-            raise SourceError(f"{self._name}: what the pipeline writes is {error}") from error
+            raise SourceError(f"{self._name}: the output of the pipeline is {error}") from error
 
     def _payload(self, header: Header) -> npt.NDArray[np.uint8] | None:
         if header.kind == BUFFER and (self._video is None or header.length != self._video.size):
             expected = f"{self._video.size} bytes as {self._video.layout}" if self._video else "a format first"
-            raise SourceError(f"{self._name}: a picture of {header.length} bytes came, but {expected} was expected")
+            raise SourceError(f"{self._name}: received a frame of {header.length} bytes, expected {expected}")
         data = np.empty(header.length, np.uint8)
         complete = self._fill(data, first=False)
         return data if complete else None
@@ -172,17 +172,17 @@ class GStreamerSource:
     def _frame(self, header: Header, data: npt.NDArray[np.uint8], captured_ns: int) -> Frame:
         video = self._video
         assert video is not None
-        # A frame without a time (some cameras give none) is placed by its arrival, behind the last one that had one.
+        # A frame without a time (some cameras set none) is placed by its arrival after the last one with a time.
         before_ns, arrived_ns = self._last_time or (captured_ns, captured_ns)
         nanoseconds = before_ns + captured_ns - arrived_ns if header.pts_ns is None else header.pts_ns
         self._last_time = nanoseconds, captured_ns
-        if not self._live:  # a file with B-frames begins where its first picture is decoded, not where it is shown
+        if not self._live:  # in a file with B-frames, the first time is a decoding time
             self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
             nanoseconds -= self._begin_ns
         pts = round(nanoseconds * NANOSECOND / LIVE_TIME_BASE)
         if (
             not self._live
-        ):  # a time that does not rise is moved on by a tick; of a live source, `LiveClock` sees to that
+        ):  # A time that does not rise is set to one tick later; for a live source, `LiveClock` does that.
             pts = max(self._last_pts + 1, pts)
         self._last_pts = pts
         frame = Frame(
@@ -198,22 +198,22 @@ class GStreamerSource:
         self._index += 1
         return frame
 
-    def _take_caps(self, text: str) -> None:
+    def _set_caps(self, text: str) -> None:
         try:
             video = read_caps(text)
         except ValueError as error:
             raise SourceError(f"{self._name}: {error}") from error
         if video.width * video.height > MAX_PIXELS:
-            raise SourceError(f"{self._name}: its pictures are {video.width}x{video.height}: more than {MAX_PIXELS}")
+            raise SourceError(f"{self._name}: its frames are {video.width}x{video.height}: more than {MAX_PIXELS}")
         if self._video is not None and _shape(video) != _shape(self._video):
-            # Whoever reads a live source opens it again, and everything behind it gets the new size.
+            # The reader of a live source opens it again, so that all later stages get the new size.
             kind = Disconnected if self._live else SourceError
             old = self._video
-            raise kind(f"{self._name}: pictures changed from {old.width}x{old.height} to {video.width}x{video.height}")
+            raise kind(f"{self._name}: frames changed from {old.width}x{old.height} to {video.width}x{video.height}")
         self._video = video
 
     def _fill(self, data: npt.NDArray[np.uint8], *, first: bool = True) -> bool:
-        """Reads until `data` is full; False where the reading ends well: closed, or a file's end before a `first` byte."""
+        """Fill `data` and return True; return False if the source was closed, or a file ended before a `first` byte."""
         view = memoryview(data)  # type: ignore[arg-type]
         while view:
             if not self._poll.poll(self._timeout_ms):
@@ -236,7 +236,7 @@ class GStreamerSource:
     def _describe(self) -> StreamInfo:
         video = self._video
         if self._first is None or video is None:
-            raise SourceError(f"{self._name}: no picture came out of the pipeline ({self._process.reason()})")
+            raise SourceError(f"{self._name}: the pipeline output no frame ({self._process.reason()})")
         return StreamInfo(
             name=self._name,
             width=video.width,
@@ -252,23 +252,23 @@ class GStreamerSource:
 
 
 def open_file(path: str) -> GStreamerSource:
-    """A video file decoded by GStreamer. FFmpeg looks at it first: it must be a video of a kind that it reads too.
+    """Open a video file that GStreamer decodes. FFmpeg checks it first, so it must be a video that FFmpeg also reads.
 
     Raises:
-        SourceError: missing, not a video, or GStreamer can't decode it.
+        SourceError: the file is missing, not a video, or GStreamer can't decode it.
     """
     opened = open_at(path, None, None, MAX_PIXELS)
     others = len(opened.container.streams) > 1
     opened.container.close()
-    notes = ("GStreamer gives the pictures alone: sound and subtitles are left out",) if others else ()
+    notes = ("GStreamer decodes only the video: audio and subtitles are left out",) if others else ()
     return GStreamerSource(file_pipeline(path), name=path, live=False, codec=file_decoder(), notes=notes)
 
 
 def dry_run(pipeline: str) -> str:
-    """The command that `GStreamerSource` would run, frames going to standard output.
+    """Return the command that `GStreamerSource` would run, with frames written to standard output.
 
     Raises:
-        OptionError: as `GStreamerSource`.
+        OptionError: the pipeline can't be parsed.
     """
     words_of(pipeline)
     return command_line(to_pipe(pipeline, 1))

@@ -1,7 +1,7 @@
-"""Second fields in H.264: two packets, one frame.
+"""Detection of second fields in H.264, where two packets contain one frame.
 
-Interlaced H.264 may store each field of a frame as a picture of its own (PAFF). FFmpeg gives a packet for each and one frame
-for both, so whoever counts frames by packets must know which packets are second fields.
+Interlaced H.264 may store each field of a frame as a separate picture (PAFF). FFmpeg returns a packet for each and one frame
+for both, so code that counts frames by packets must know which packets are second fields.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from av.video.codeccontext import VideoCodecContext
+
 _SLICES = (1, 2, 5)
 _SPS, _PPS = 7, 8
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _HEADER_BYTES = 64
-"""What is read of a slice: its first few syntax elements are within it."""
+"""Number of bytes that are read of a slice. They contain its first syntax elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """What of a sequence parameter set is needed to find the field flags of a slice."""
+    """Values of a sequence parameter set that locate the field flags of a slice."""
 
     frame_number_bits: int
     may_have_fields: bool
@@ -27,10 +29,10 @@ class _Sequence:
 
 @dataclass(slots=True)
 class FieldCounter:
-    """Tell which packets of an H.264 stream are the second field of a frame.
+    """Detects the packets of an H.264 stream that are the second field of a frame.
 
     Args:
-        extradata: the codec's, as the container has it: `avcC` or Annex B; None: parameter sets come in the packets.
+        extradata: of the codec, as in the container: `avcC` or Annex B; None: parameter sets are in the packets.
     """
 
     extradata: bytes | None = None
@@ -39,6 +41,11 @@ class FieldCounter:
     _sequence_of: dict[int, int] = field(default_factory=dict)
     _open: tuple[int, bool] | None = None
     """Frame number and parity (bottom) of a first field that waits for its second."""
+
+    @classmethod
+    def of(cls, context: VideoCodecContext) -> FieldCounter | None:
+        """Return a counter for a decoder that is not used yet; None: not H.264."""
+        return cls(context.extradata) if context.name == "h264" else None
 
     def __post_init__(self) -> None:
         data = self.extradata or b""
@@ -58,11 +65,11 @@ class FieldCounter:
 
     @property
     def may_have_fields(self) -> bool:
-        """Whether a parameter set so far says that frames may be stored as two fields."""
+        """Whether a parameter set so far allows frames to be stored as two fields."""
         return any(sequence.may_have_fields for sequence in self._sequences.values())
 
     def is_second_field(self, packet: bytes) -> bool:
-        """Return whether the packet completes the frame that the packet before began."""
+        """Return whether a packet completes the frame that the packet before it began."""
         for unit in self._units(packet):
             kind = unit[0] & 31
             if kind in (_SPS, _PPS):
@@ -117,7 +124,7 @@ class FieldCounter:
                 number = bits.unsigned()
                 self._sequence_of[number] = bits.unsigned()
         except IndexError:
-            return  # Damaged: its slices are taken for whole frames.
+            return  # Damaged: its slices count as whole frames.
 
     def _sequence(self, unit: bytes) -> None:
         """Read a sequence parameter set (ITU-T H.264, 7.3.2.1.1)."""
@@ -151,7 +158,7 @@ class FieldCounter:
 
 
 class _Bits:
-    """Bits of a NAL unit, without the bytes that prevent start codes in it. Raises IndexError behind the end."""
+    """Reader for the bits of a NAL unit, without emulation prevention bytes. Raises IndexError after the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data.replace(b"\0\0\3", b"\0\0")
@@ -166,14 +173,14 @@ class _Bits:
         return value
 
     def unsigned(self) -> int:
-        """An Exp-Golomb code: ue(v)."""
+        """Read an Exp-Golomb code: ue(v)."""
         zeros = 0
         while not self.read(1):
             zeros += 1
         return (1 << zeros) - 1 + self.read(zeros)
 
     def signed(self) -> int:
-        """A signed Exp-Golomb code: se(v)."""
+        """Read a signed Exp-Golomb code: se(v)."""
         code = self.unsigned()
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
@@ -186,7 +193,7 @@ class _Bits:
 
 
 def _annex_b(data: bytes) -> Iterator[bytes]:
-    """NAL units between start codes; of each, as far as the next start code in the data."""
+    """Yield the NAL units between start codes."""
     begin = data.find(b"\0\0\1")
     while begin >= 0:
         end = data.find(b"\0\0\1", begin + 3)

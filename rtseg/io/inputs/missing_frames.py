@@ -1,4 +1,7 @@
-"""Frames that are missing between others, by their times: all that tells of a part of an HLS playlist that broke off."""
+"""Number of frames that are missing between others, estimated from their times.
+
+This is the only sign of a part of an HLS playlist that broke off.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,23 @@ import statistics
 from collections import deque
 
 _STEPS = 9
-_LEAST_STEPS = 3
-"""So many distances tell what is usual, where they are alike."""
+_MIN_STEPS = 3
+"""Number of similar steps that define the usual step."""
 
-_ALIKE = 1.2
+_SIMILAR = 1.2
 _LONGER = 1.5
-_OTHER_PACE = 5
-"""So many long distances in a row are another frame rate, not holes."""
+_NEW_RATE_STEPS = 5
+"""This number of long steps in a row is a new frame rate, not missing frames."""
 
 
 class MissingFrames:
-    """Counts what is missing where frames follow each other at one pace; of pictures without one nothing can be told."""
+    """Counter of missing frames in a stream with a constant frame rate. Variable rates are not counted."""
 
     def __init__(self) -> None:
         self.places = 0
-        """Where frames are missing."""
+        """Number of places where frames are missing."""
         self.frames = 0
-        """How many, by the time that is empty."""
+        """Number of missing frames, by the length of the gaps."""
         self._last: int | None = None
         self._steps: deque[int] = deque(maxlen=_STEPS)
         self._long: list[int] = []
@@ -33,11 +36,11 @@ class MissingFrames:
         if last is None:
             return
         step, steps = stamp - last, self._steps
-        smoothing = len(steps) >= _LEAST_STEPS and max(steps) <= _ALIKE * min(steps)
-        usual = statistics.median(steps) if smoothing else 0.0
+        is_constant = len(steps) >= _MIN_STEPS and max(steps) <= _SIMILAR * min(steps)
+        usual = statistics.median(steps) if is_constant else 0.0
         if usual and step > _LONGER * usual:
             self._long.append(step)
-            if len(self._long) >= _OTHER_PACE:
+            if len(self._long) >= _NEW_RATE_STEPS:
                 self._long.clear()
                 steps.clear()
             return

@@ -1,7 +1,8 @@
-"""MJPEG as cameras send it: the JPEGs are found by their own markers, whatever stands between them.
+"""MJPEG streams of cameras: JPEGs are found by their own markers, regardless of the data between them.
 
-Boundaries with and without dashes, in quotes, missing or other than announced; lengths that are missing or wrong; empty
-parts, text parts, blank lines: all occur. FFmpeg's demuxer ends at the first of them, and shows half a JPEG as a whole one.
+Boundaries occur with and without dashes, in quotes, missing, or different from the announced one; lengths are missing or
+wrong; there are empty parts, text parts and blank lines. FFmpeg's demuxer ends at the first of these, and outputs half a JPEG
+as a whole frame.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ import av
 from av import Packet
 
 from rtseg.core.errors import Disconnected, SourceError
-from rtseg.io.inputs.byte_stream import Answer
+from rtseg.io.inputs.byte_stream import ByteStream
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _START = b"\xff\xd8\xff"
-_LARGEST_JPEG = 64 << 20
-_LONGEST_TEXT = 1 << 16
+_MAX_JPEG_BYTES = 64 << 20
+_MAX_TEXT_BYTES = 1 << 16
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _READ_BYTES = 1 << 16
 
 
 class JpegSplitter:
-    """Cuts a byte stream into JPEGs as soon as each is complete."""
+    """Splits a byte stream into JPEGs, each as soon as it is complete."""
 
     def __init__(self, boundary: str | None = None) -> None:
-        """Start with the boundary that the Content-Type header names; None: it is found in the stream, if there is one."""
+        """Create a splitter for the boundary of the Content-Type header; None: it is detected in the stream, if there is one."""
         self.corrupt = 0
-        """Image parts so far that held no JPEG, or half of one."""
+        """Number of image parts so far without a complete JPEG."""
         self.parts = 0
-        """Parts begun so far."""
+        """Number of parts begun so far."""
         self._buffer = bytearray()
         self._inside = False  # whether the buffer begins with a JPEG
-        self._position = 0  # of the next marker, or of what may hold one
-        self._scanning = False  # whether that is entropy-coded data
-        self._image: bool | None = None  # what the present part is by its header; None: no header
+        self._position = 0  # of the next marker, or of data that may contain one
+        self._scanning = False  # whether the data at the position is entropy-coded
+        self._is_image: bool | None = None  # type of the current part by its header; None: no header
         self._ends_seen = False
         self._boundary: re.Pattern[bytes] | None = None
         self._token = b""
@@ -48,20 +49,20 @@ class JpegSplitter:
             self._set_boundary(boundary.encode("latin-1", "replace"))
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the JPEGs that this data completes."""
+        """Take data and return the JPEGs that it completes."""
         self._buffer += data
-        found: list[bytes] = []
-        while self._jpeg(found) if self._inside else self._text():
+        jpegs: list[bytes] = []
+        while self._scan_jpeg(jpegs) if self._inside else self._scan_text():
             pass
-        return found
+        return jpegs
 
     def finish(self) -> list[bytes]:
-        """Return the JPEGs that the end of the stream completes, if any; what is left of half a one is counted."""
+        """Return the JPEGs that the end of the stream completes. An incomplete one is counted as corrupt."""
         self._ended = True
-        found = self.feed(b"")
+        jpegs = self.feed(b"")
         if self._inside:
-            self._unfinished(len(self._buffer), found)
-        return found
+            self._end_without_marker(len(self._buffer), jpegs)
+        return jpegs
 
     def _set_boundary(self, line: bytes) -> None:
         token = line.strip().strip(b"-")
@@ -72,8 +73,8 @@ class JpegSplitter:
 
     # Between JPEGs
 
-    def _text(self) -> bool:
-        """Look at lines up to the next JPEG; True where it has begun."""
+    def _scan_text(self) -> bool:
+        """Read lines up to the next JPEG; return True if it has begun."""
         start = self._buffer.find(_START)
         end = len(self._buffer) if start < 0 else start
         while (line_end := self._buffer.find(b"\n", 0, end)) >= 0:
@@ -81,12 +82,12 @@ class JpegSplitter:
             del self._buffer[: line_end + 1]
             end -= line_end + 1
         if start < 0:
-            if len(self._buffer) > _LONGEST_TEXT:
+            if len(self._buffer) > _MAX_TEXT_BYTES:
                 del self._buffer[: -len(_START)]
             return False
         del self._buffer[:end]
         self._inside, self._position, self._scanning, self._searched = True, len(_SOI), False, 0
-        self._image = False  # what was announced has come
+        self._is_image = False  # the announced image has arrived
         return True
 
     def _line(self, line: bytes) -> None:
@@ -97,18 +98,18 @@ class JpegSplitter:
             self._set_boundary(line)
             self.parts += 1
         elif name.lower() == b"content-type":
-            self._image = b"image" in value.lower()
-        elif name.lower() == b"content-length" and self._image is None:
-            self._image = True
+            self._is_image = b"image" in value.lower()
+        elif name.lower() == b"content-length" and self._is_image is None:
+            self._is_image = True
 
     def _end_part(self) -> None:
-        self.corrupt += self._image is True
-        self._image = None
+        self.corrupt += self._is_image is True
+        self._is_image = None
 
-    # In a JPEG
+    # Inside a JPEG
 
-    def _jpeg(self, found: list[bytes]) -> bool:
-        """Go on to the end of the JPEG; True where it was reached."""
+    def _scan_jpeg(self, jpegs: list[bytes]) -> bool:
+        """Scan to the end of the JPEG; return True if it was reached."""
         buffer = self._buffer
         limit, cut = self._part_end()
         while True:
@@ -123,16 +124,15 @@ class JpegSplitter:
             kind = buffer[self._position + 1]
             if kind == 0xD8:
                 return self._damaged(self._position)
-            if (
-                buffer[self._position] != 0xFF
-            ):  # a segment's length led out of it, perhaps beyond the next one's beginning
+            if buffer[self._position] != 0xFF:
+                # The length of a segment is wrong; the next JPEG may have begun inside the skipped bytes.
                 following = buffer.find(_START, len(_SOI), self._position)
                 return self._damaged(self._position if following < 0 else following)
             if kind == 0xFF:
                 self._position += 1
             elif kind == 0xD9:
                 self._ends_seen = True
-                return self._whole(self._position + 2, found)
+                return self._complete(self._position + 2, jpegs)
             elif kind <= 0x01 or 0xD0 <= kind <= 0xD7:
                 self._position += 2
             elif self._position + 4 > limit:
@@ -142,7 +142,7 @@ class JpegSplitter:
                 end = self._position + 2 + max(2, length)
                 if end + 2 > len(buffer) and not self._ended:
                     return False
-                if cut and end > limit:  # a boundary inside a segment: its bytes, if the segment ends where it says
+                if cut and end > limit:  # a boundary inside a segment belongs to it if its length is right
                     if kind == 0xDA or buffer[end : end + 1] != b"\xff" or buffer[end + 1 : end + 2] < b"\xc0":
                         break
                     self._searched = end
@@ -150,11 +150,11 @@ class JpegSplitter:
                 self._scanning = kind == 0xDA
                 self._position = end
         if cut:
-            return self._unfinished(limit, found)
-        return limit > _LARGEST_JPEG and self._damaged(limit)
+            return self._end_without_marker(limit, jpegs)
+        return limit > _MAX_JPEG_BYTES and self._damaged(limit)
 
     def _part_end(self) -> tuple[int, bool]:
-        """Return where the next boundary is, else the end of what has come, and whether there is a boundary."""
+        """Return the position of the next boundary, else the end of the buffer, and whether there is a boundary."""
         if self._boundary is None:
             return len(self._buffer), False
         match = self._boundary.search(self._buffer, self._searched)
@@ -163,15 +163,15 @@ class JpegSplitter:
         self._searched = max(self._searched, len(self._buffer) - len(self._token) - 8)
         return len(self._buffer), False
 
-    def _whole(self, end: int, found: list[bytes]) -> bool:
-        found.append(bytes(self._buffer[:end]))
+    def _complete(self, end: int, jpegs: list[bytes]) -> bool:
+        jpegs.append(bytes(self._buffer[:end]))
         return self._leave(end)
 
-    def _unfinished(self, end: int, found: list[bytes]) -> bool:
-        """A JPEG without an end marker: half a one, unless this camera never sends that marker; then the decoder tells."""
+    def _end_without_marker(self, end: int, jpegs: list[bytes]) -> bool:
+        """End a JPEG without an end marker. It is damaged, unless this camera never sends that marker."""
         if self._ends_seen or not self._scanning:
             return self._damaged(end)
-        found.append(bytes(self._buffer[:end]).rstrip(b"\r\n") + _EOI)
+        jpegs.append(bytes(self._buffer[:end]).rstrip(b"\r\n") + _EOI)
         return self._leave(end)
 
     def _damaged(self, end: int) -> bool:
@@ -185,7 +185,7 @@ class JpegSplitter:
 
 
 class JpegPackets:
-    """Packets of an MJPEG stream. Implements `rtseg.io.inputs.packets.Packets`."""
+    """Reader for the packets of an MJPEG stream. Implements `rtseg.io.inputs.packets.Packets`."""
 
     codec = "mjpeg"
     time_base = Fraction(1, 1_000_000)
@@ -193,46 +193,46 @@ class JpegPackets:
     frame_rate: Fraction | None = None
     has_clock = False
     file_seconds: float | None = None
-    in_parts = False
+    is_playlist = False
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, answer: Answer, name: str, timeout_seconds: float) -> None:
-        """Take over an answer whose body holds JPEGs; `timeout_seconds` is how long no part may come."""
-        self._answer, self._name, self._timeout = answer, name, timeout_seconds
+    def __init__(self, stream: ByteStream, name: str, timeout_seconds: float) -> None:
+        """Take over a byte stream of JPEGs. `timeout_seconds` is the longest time without a new part."""
+        self._stream, self._name, self._timeout = stream, name, timeout_seconds
         self._corrupt_before = 0
         self._begin()
         self._ready: deque[bytes] = deque()
         self._failure: Disconnected | None = None
         context: Any = av.CodecContext.create("mjpeg", "r")
-        context.options = {"err_detect": "explode"}  # else half a JPEG comes out as a whole one, gray below
+        context.options = {"err_detect": "explode"}  # otherwise half a JPEG is decoded as a whole frame, gray below
         self.codec_context = context
 
     @property
     def corrupt(self) -> int:
-        """Parts so far that held no whole JPEG."""
+        """Number of parts so far without a complete JPEG."""
         return self._corrupt_before + self._splitter.corrupt
 
     def read(self) -> Packet[Any] | None:
         """Return the next JPEG; None: the stream ended.
 
         Raises:
-            Disconnected: it failed, or nothing whole came in time.
-            SourceError: it is no stream.
+            Disconnected: the connection failed, or no complete JPEG arrived in time.
+            SourceError: the URL is that of a single image.
         """
-        self._answer.allow(self._timeout)
+        self._stream.set_time_limit(self._timeout)
         while not self._ready:
             parts = self._splitter.parts
             data = self._read()
             if not data:
                 self._ready.extend(self._splitter.finish())
                 self._count += len(self._ready)
-                if not self._ready and not self._ask_again():
+                if not self._ready and not self._reconnect():
                     return None
                 continue
             self._ready.extend(self._splitter.feed(data))
             self._count += len(self._ready)
             if self._splitter.parts > parts:
-                self._answer.allow(self._timeout)
+                self._stream.set_time_limit(self._timeout)
         packet: Packet[Any] = Packet(self._ready.popleft())
         packet.is_keyframe = True
         return packet
@@ -240,8 +240,8 @@ class JpegPackets:
     def _read(self) -> bytes:
         if self._failure is None:
             try:
-                return self._answer.read(_READ_BYTES)
-            except Disconnected as failure:  # what came of the present JPEG counts, or is the last one
+                return self._stream.read(_READ_BYTES)
+            except Disconnected as failure:  # the incomplete JPEG is counted, or is the last one
                 self._failure = failure
                 self._ready.extend(self._splitter.finish())
                 if self._ready:
@@ -249,33 +249,35 @@ class JpegPackets:
         raise self._failure
 
     def close(self) -> None:
-        """End the connection, from any thread."""
-        self._answer.close()
+        """Close the connection, from any thread."""
+        self._stream.close()
 
     def _begin(self) -> None:
-        self._answer.opened()
-        self._splitter = JpegSplitter(self._answer.boundary)
+        self._stream.finish_opening()
+        self._splitter = JpegSplitter(self._stream.boundary)
         self._count = 0
 
-    def _ask_again(self) -> bool:
-        """Connect again to a server that closes behind each part."""
-        if self._count == 1 and not self._answer.multipart:
+    def _reconnect(self) -> bool:
+        """Reconnect to a server that closes the connection after each part; return whether that worked."""
+        if self._count == 1 and not self._stream.multipart:
             raise SourceError(f"{self._name}: {SINGLE_IMAGE}")
         if self._count != 1:
             if not self._count and not self._corrupt_before:
-                raise Disconnected(f"{self._name}: it ended, and no JPEG came")
+                raise Disconnected(f"{self._name}: it ended without a JPEG")
             return False
         try:
-            self._answer = self._answer.again()
+            self._stream = self._stream.reconnect()
         except SourceError:
             return False
         self._corrupt_before += self._splitter.corrupt
         self.warnings = (POLLED,)
         self._begin()
-        if not self._answer.multipart:
+        if not self._stream.multipart:
             raise Disconnected(f"{self._name}: the stream ended")
         return True
 
 
-POLLED = "the server closes the connection behind each picture, and is asked again for the next: that counts as no disconnect"
+POLLED = (
+    "the server closes the connection after each frame, and rtseg reconnects for the next: not counted as a disconnect"
+)
 SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; give the address of the camera's MJPEG or RTSP stream"

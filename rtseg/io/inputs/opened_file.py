@@ -1,4 +1,4 @@
-"""A video file opened where reading begins: the right stream chosen, and a key frame before the wanted part found."""
+"""Opening of a video file: choice of the video stream, and seek to a key frame before the requested part."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from rtseg.io.inputs.safe_open import STDIN, VIDEO_CODECS, open_input, redacted_
 from rtseg.io.inputs.timestamps import Span, fraction
 
 MAX_PIXELS = 1 << 26
-"""Pictures larger than this (8192x8192) are refused: a few bytes can ask for gigabytes of memory."""
+"""Larger frames (than 8192x8192) are refused: a header of a few bytes could request gigabytes of memory."""
 
 GENERATE_PTS = 1
-"""FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets: for H.264 in AVI it makes time stamps that are a frame late."""
+"""FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets. For H.264 in AVI it generates time stamps that are a frame late."""
 
 NO_TIME_STAMPS = 0x80
-"""FFmpeg's AVFMT_NOTIMESTAMPS: MJPEG, raw H.264 and the like, whose time stamps FFmpeg makes up from 25 frames a second."""
+"""FFmpeg's AVFMT_NOTIMESTAMPS: formats such as MJPEG or raw H.264, for which FFmpeg generates time stamps at 25 frames a second."""
 
-_FASTEST = 1000
-"""Frames per second that a stream is believed to have."""
+_MAX_FRAME_RATE = 1000
+"""Highest plausible frame rate."""
 
-_FASTEST_TIME_CODE = 255
-"""Frames per second that a time code of MP4 and MOV counts."""
+_MAX_TIME_CODE_RATE = 255
+"""Highest frame rate of a time code in MP4 and MOV."""
 
 _GPU_THREADS = 2
-"""Of FFmpeg, where the card decodes."""
+"""Number of FFmpeg's threads if the GPU decodes."""
 
 _ARBITRARY_CLOCK = 0x0200
-"""FFmpeg's AVFMT_TS_DISCONT: the format's clock begins anywhere and may jump (MPEG-TS, MPEG-PS …)."""
+"""FFmpeg's AVFMT_TS_DISCONT: the format's clock may start anywhere and jump (MPEG-TS, MPEG-PS …)."""
 
 _DISCARD_ALL = 48
 """FFmpeg's AVDISCARD_ALL."""
@@ -50,26 +50,26 @@ _DISCARD_ALL = 48
 
 @dataclass(frozen=True, slots=True)
 class OpenedFile:
-    """An open file and what is wanted of it."""
+    """An open file, its chosen video stream, and the requested part."""
 
     container: InputContainer
     video: VideoStream
     span: Span
     time_base: Fraction
-    """Of the picture stream, seconds."""
+    """Seconds per tick of the video stream."""
 
     codec: str
-    """What decodes it, as statistics say it."""
+    """Name of the decoder, for statistics."""
 
     changing: frozenset[int] = frozenset()
     """Audio streams, see `StreamInfo.changing`."""
 
     notes: tuple[str, ...] = ()
-    """What was chosen, and what is not taken over, one line each."""
+    """Remarks about the choice of the stream and about data that is not copied, one line each."""
 
     @property
     def accelerated(self) -> bool:
-        """Whether a card decodes it."""
+        """Whether a GPU decodes it."""
         return bool(self.video.codec_context.is_hwaccel)
 
     @property
@@ -77,32 +77,40 @@ class OpenedFile:
         """Frames per second as the stream states it; None: not known."""
         video = self.video
         rates = [fraction(rate) for rate in (video.average_rate, video.guessed_rate, video.base_rate) if rate]
-        # FFmpeg gives the unit of the clock for the average rate of raw DV.
-        stated = next((rate for rate in rates if rate <= _FASTEST), rates[0] if rates else None)
-        if self.container.format.flags & NO_TIME_STAMPS:  # the container's is made up: what the codec states counts
-            of_codec = fraction(video.codec_context.framerate)
-            # Encoders that were given no rate state their clock's: 90000.
-            stated = of_codec if 0 < of_codec <= _FASTEST else stated
+        # For raw DV, FFmpeg returns the rate of the clock as average rate.
+        stated = next((rate for rate in rates if rate <= _MAX_FRAME_RATE), rates[0] if rates else None)
+        if self.container.format.flags & NO_TIME_STAMPS:
+            # The container's rate is generated: use that of the codec.
+            codec_rate = fraction(video.codec_context.framerate)
+            # Encoders without a configured rate state that of their clock: 90000.
+            stated = codec_rate if 0 < codec_rate <= _MAX_FRAME_RATE else stated
         if self._counts_fields:
             stated = fraction(video.codec_context.framerate)
         return fraction(stated) or None
 
     @property
     def _counts_fields(self) -> bool:
-        """Whether the container's average rate counts the fields of H.264, some or all, as frames (MP4)."""
+        """Whether the container's average rate counts some or all fields of H.264 as frames (MP4)."""
         context, average = self.video.codec_context, fraction(self.video.average_rate)
-        of_codec = fraction(context.framerate)
+        codec_rate = fraction(context.framerate)
         interlaced = context.name == "h264" and FieldCounter(context.extradata).may_have_fields
-        return interlaced and 0 < of_codec < average <= 2 * of_codec
+        return interlaced and 0 < codec_rate < average <= 2 * codec_rate
 
     @property
     def nominal_ticks(self) -> int:
-        """Ticks between two frames by the stream's own rate, at least 1."""
+        """Number of ticks between two frames at the stated rate, at least 1."""
         rate = self.frame_rate
         return max(1, round(1 / (rate * self.time_base))) if rate else 1
 
-    def describe(self, name: str, first: Frame, reader: FrameConverter, *, in_software: bool = False) -> StreamInfo:
-        """What is known of the picture stream once its first frame is out; `in_software`: the card left it to FFmpeg."""
+    def describe(self, name: str, first: Frame, converter: FrameConverter, *, in_software: bool = False) -> StreamInfo:
+        """Return the properties of the video stream.
+
+        Args:
+            name: of the input.
+            first: first frame of the stream.
+            converter: of the stream.
+            in_software: whether FFmpeg decodes in software because the GPU decoder refused the stream.
+        """
         video, container = self.video, self.container
         rate = self.frame_rate
         seconds = None
@@ -112,17 +120,18 @@ class OpenedFile:
             seconds = container.duration / av.time_base
         count: int | None = None if self._counts_fields else video.frames or None
         if not self.span.whole:
-            left = None if seconds is None else max(0.0, seconds - float(self.span.start))
-            limits = [value for value in (left, self.span.duration) if value is not None]
+            remaining = None if seconds is None else max(0.0, seconds - float(self.span.start))
+            limits = [value for value in (remaining, self.span.duration) if value is not None]
             seconds = float(min(limits)) if limits else None
             count = None
         if count is None and seconds is not None and rate:
             count = round(seconds * rate)
         aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
-        notes = [*self.notes, *reader.notes]
-        lost = "for a part of a video" if self.span.start else ""  # That of a later frame is another one.
-        if rate and rate > _FASTEST_TIME_CODE:
-            lost = f"at more than {_FASTEST_TIME_CODE} frames a second"
+        notes = [*self.notes, *converter.notes]
+        # A later frame has another time code.
+        lost = "for a part of a video" if self.span.start else ""
+        if rate and rate > _MAX_TIME_CODE_RATE:
+            lost = f"at more than {_MAX_TIME_CODE_RATE} frames a second"
         if self.span.start:
             notes.append(f"begins at {float(self.span.start):g} s of the input")
         metadata = container.metadata
@@ -133,18 +142,18 @@ class OpenedFile:
             name=name,
             width=first.width,
             height=first.height,
-            pixel_format=reader.pixel_format,
-            color=reader.color,
+            pixel_format=converter.pixel_format,
+            color=converter.color,
             time_base=first.time_base,
             frame_rate=rate,
             frame_count=count,
             duration_seconds=seconds,
-            sample_aspect_ratio=1 / aspect if reader.orientation.transpose else aspect,
+            sample_aspect_ratio=1 / aspect if converter.orientation.transpose else aspect,
             codec=str(video.codec_context.name) if in_software else self.codec,
             on_gpu=isinstance(first, GpuFrame),
             notes=tuple(notes),
             streams=tuple(
-                stream for stream in container.streams if stream.index != video.index and not _unread(stream)
+                stream for stream in container.streams if stream.index != video.index and not _is_not_demuxed(stream)
             ),
             changing=self.changing,
             template=video,
@@ -171,31 +180,30 @@ def open_at(
     gpu: int | None = None,
     stream: int | None = None,
 ) -> OpenedFile:
-    """Opens a file, or standard input for `-`, and goes to a key frame before `start`.
+    """Open a file, or standard input for `-`, and seek to a key frame before `start`.
 
-    Where there is none to be found, reading begins at the beginning, and what comes before `start` has to be left out.
+    If no key frame is found, reading begins at the beginning, and the caller has to leave out everything before `start`.
 
     Args:
         path: the file, or `-`.
         start: seconds from the beginning; None: 0.
         duration: seconds; None: to the end.
-        max_pixels: refuse larger pictures.
-        allow_protocols: by which a playlist may open what it names.
-        decoder: as `rtseg.io.codecs.choose_decoder` gives it.
-        card: see `FileSource`.
+        max_pixels: largest number of pixels of a frame.
+        allow_protocols: protocols by which a playlist may open its entries.
+        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
+        gpu: see `FileSource`.
         stream: see `FileSource`.
 
     Raises:
-        SourceError: missing, not a video, or refused.
-        OptionError: no such protocol.
+        SourceError: the file is missing, not a video, or refused, or `start` or `duration` is out of range.
+        OptionError: a protocol is unknown.
     """
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
     opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
-    # By a clock that jumps no place can be found, and AVI tells the time of audio from the beginning alone: such a file
-    # is read from there.
-    whole = arbitrary_clock(opened.container) or opened.container.format.name == "avi"
-    if not start or path == STDIN or whole or _seek(opened):
+    # A clock that jumps allows no seek, and AVI gives audio times only when read from the beginning.
+    unseekable = arbitrary_clock(opened.container) or opened.container.format.name == "avi"
+    if not start or path == STDIN or unseekable or _seek(opened):
         return opened
     opened.container.close()
     return _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
@@ -240,11 +248,11 @@ def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
         try:
             return changing_audio(container)
         except av.FFmpegError:
-            return frozenset()  # Reading it for its pictures meets the same damage, and reports it.
+            return frozenset()  # Decoding the video meets the same damage and reports it.
 
 
 def is_cover(stream: Stream) -> bool:
-    """Return whether a stream is a cover picture, which belongs to no moment of the video."""
+    """Return whether a stream is a cover picture, which has no presentation time."""
     timed = Disposition.timed_thumbnails
     return (
         stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
@@ -254,38 +262,38 @@ def is_cover(stream: Stream) -> bool:
 def _choose_video(
     name: str, container: InputContainer, max_pixels: int, number: int | None
 ) -> tuple[VideoStream, tuple[str, ...]]:
-    """Return the video stream of a number, else the largest: the default one among those, else the first; and a note on it."""
+    """Return the video stream with a number, else the largest one (the default or first among equals), and notes about it."""
     videos = list(container.streams.video)
-    pictures = [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
-    if not pictures:
+    candidates = [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
+    if not candidates:
         cover = ", only a cover picture" if videos else ""
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceError(f"{name} has no video stream{cover} (it holds: {kinds})")
-    listed = [f"{videos.index(stream)} ({_describe(stream)})" for stream in pictures]
+        raise SourceError(f"{name} has no video stream{cover} (it contains: {kinds})")
+    listed = [f"{videos.index(stream)} ({_describe(stream)})" for stream in candidates]
     if number is None:
-        video = max(pictures, key=lambda stream: (_area(stream), bool(stream.disposition & Disposition.default)))
+        video = max(candidates, key=lambda stream: (_area(stream), bool(stream.disposition & Disposition.default)))
     else:
-        chosen = [stream for stream in pictures if videos.index(stream) == number]
-        if not chosen:
+        matching = [stream for stream in candidates if videos.index(stream) == number]
+        if not matching:
             raise SourceError(f"{name} has no video stream {number} (--stream); it has {', '.join(listed)}")
-        video = chosen[0]
+        video = matching[0]
     notes = []
-    if len(pictures) > 1:
-        others = ", ".join(text for text, stream in zip(listed, pictures, strict=True) if stream is not video)
-        taken = f"video stream {listed[pictures.index(video)]} of {len(pictures)} is segmented"
-        notes.append(f"{taken}; --stream N takes another: {others}")
+    if len(candidates) > 1:
+        others = ", ".join(text for text, stream in zip(listed, candidates, strict=True) if stream is not video)
+        chosen = f"video stream {listed[candidates.index(video)]} of {len(candidates)} is segmented"
+        notes.append(f"{chosen}; --stream N takes another: {others}")
     context = video.codec_context
     if context is None or context.name not in VIDEO_CODECS.split(","):
         codec = context.name if context else "an unknown codec"
         raise SourceError(f"{name}: rtseg does not decode this kind of video ({codec})")
     if context.width * context.height > max_pixels:
         size = f"{context.width}x{context.height}"
-        raise SourceError(f"{name} says its pictures are {size}: more than {max_pixels} pixels (--max-pixels)")
+        raise SourceError(f"{name} states a frame size of {size}: more than {max_pixels} pixels (--max-pixels)")
     context.thread_type = "FRAME"
     if context.is_hwaccel:
-        # FFmpeg keeps one more picture in the card's decoder for each thread, and a decoder has room for 32 in all.
+        # FFmpeg keeps one more surface in the GPU decoder for each thread, and a decoder has room for 32 in all.
         context.thread_count = _GPU_THREADS
-    # FFmpeg counts the edges that it adds to a picture, up to 127 pixels across.
+    # FFmpeg counts the padding that it adds to a frame, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video, tuple(notes)
 
@@ -296,14 +304,14 @@ def _describe(stream: VideoStream) -> str:
 
 
 def arbitrary_clock(container: InputContainer) -> bool:
-    """Return whether the clock of a container's format may begin anywhere and jump."""
+    """Return whether the clock of a container's format may start anywhere and jump."""
     return bool(container.format.flags & _ARBITRARY_CLOCK)
 
 
 def _seek(opened: OpenedFile) -> bool:
-    """Whether a key frame before the span was found; if not, the file has been read and must be opened again."""
+    """Seek to a key frame before the span and return whether it was found; if not, the file must be opened again."""
     first = opened.span.first(opened.time_base)
-    # H.264 may have the second field of a frame at the place that is asked for, and begin with it.
+    # In H.264 the target may be the second field of a frame; reading would begin with it.
     least = 1 if opened.video.codec_context.name == "h264" else 0
     for seconds_before in (least, 2, 10, 60):
         target = first - round(seconds_before / opened.time_base)
@@ -318,8 +326,8 @@ def _seek(opened: OpenedFile) -> bool:
     return False
 
 
-def _unread(stream: Stream) -> bool:
-    # MP4's chapter track, which FFmpeg gives as chapters and does not read as packets. PyAV tells from 18.0 on.
+def _is_not_demuxed(stream: Stream) -> bool:
+    # MP4's chapter track, which FFmpeg returns as chapters and not as packets. PyAV has `discard` from 18.0 on.
     return getattr(stream, "discard", None) == _DISCARD_ALL
 
 

@@ -1,4 +1,4 @@
-"""Waiting until a file's frames are due."""
+"""Real-time pacing for the frames of a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import time
 from fractions import Fraction
 
 LARGEST_DELAY_SECONDS = 1.0
-"""A file that can't be read and decoded as fast as it plays goes on from where it is, once it is later than this."""
+"""If a file is read and decoded so slowly that it is later than this, the timeline is shifted to the current frame."""
 
 
 class Pacer:
-    """Holds frames back until they are due, the first one not at all."""
+    """Delays each frame after the first until it is due."""
 
     def __init__(self, closing: threading.Event) -> None:
-        """Start with the first frame; `closing` ends the waiting."""
-        self.late = 0
-        """How many times it went on later, because frames came more slowly than they play."""
+        """Create a pacer that starts at the first frame. The event `closing` ends the waiting."""
+        self.shift_count = 0
+        """Number of shifts of the timeline because frames arrived more slowly than they play."""
         self._closing = closing
         self._begin: float | None = None
 
@@ -24,10 +24,10 @@ class Pacer:
         """Wait until a frame is due.
 
         Args:
-            seconds: when it is shown, by the file's time.
+            seconds: presentation time of the frame in the file.
 
         Returns:
-            When it was due, by `time.monotonic_ns()`; None: closed.
+            Time at which it was due, by `time.monotonic_ns()`; None: closed.
         """
         now = time.monotonic()
         if self._begin is None:
@@ -35,5 +35,5 @@ class Pacer:
         due = self._begin + float(seconds)
         if now - due > LARGEST_DELAY_SECONDS:
             self._begin, due = self._begin + now - due, now
-            self.late += 1
+            self.shift_count += 1
         return None if self._closing.wait(max(0.0, due - now)) else round(due * 1e9)

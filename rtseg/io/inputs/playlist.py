@@ -1,4 +1,4 @@
-"""Playlists: files that name other files or addresses. They open nothing unless the user named the protocols for it."""
+"""Playlists: files that refer to other files or addresses, which are opened only by protocols that the user allowed."""
 
 from __future__ import annotations
 
@@ -12,62 +12,66 @@ from rtseg.core.secrets import redacted_name
 from rtseg.io.inputs.hls_byte_ranges import check_ranges
 
 _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
-"""What `--allow-protocols` may name, and the FFmpeg protocols that each needs."""
+"""Values of `--allow-protocols`, and the FFmpeg protocols that each needs."""
 
 _FORMATS = "hls,concat"
-_LARGEST_BYTES = 1 << 22
-_SILENT_SECONDS = 15.0
-"""How long a server that a playlist names may take to answer, and be silent later."""
+_MAX_PLAYLIST_BYTES = 1 << 22
+_TIMEOUT_SECONDS = 15.0
+"""Time limit for the response of a server in a playlist, and for any silence later."""
 
 
-class _Text(io.BytesIO):
-    """A playlist in memory, with the name by which FFmpeg tells its kind."""
+class _PlaylistText(io.BytesIO):
+    """Playlist in memory, with a file name by which FFmpeg detects its format."""
 
     name = ""
 
 
 def check_protocols(names: Sequence[str]) -> None:
-    """Raises OptionError unless each is `file`, `http` or `https`."""
+    """Raise OptionError unless each name is `file`, `http` or `https`."""
     for name in names:
         if name not in _PROTOCOLS:
             raise OptionError(f"no protocol '{name}' for playlists: there are {', '.join(_PROTOCOLS)}")
 
 
 def read_playlist(path: str) -> bytes | None:
-    """The text of a playlist (HLS, or FFmpeg's own list of files); None: it is none."""
+    """Return the text of a playlist (HLS, or FFmpeg's `ffconcat`); None: the file is not a playlist."""
     with Path(path).open("rb") as file:
         text = file.read(4096)
         if text.startswith((b"#EXTM3U", b"ffconcat")):
-            return text + file.read(_LARGEST_BYTES)
+            return text + file.read(_MAX_PLAYLIST_BYTES)
     return None
 
 
 def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """How `av.open` opens a playlist: what to open, options that replace those of a plain file, and further arguments.
+    """Return the arguments with which `av.open` opens a playlist.
 
-    Where `file` is not among the protocols the playlist is handed over as text, so that FFmpeg may open no file at all.
+    If `file` is not among the protocols, the playlist is passed as text, so that FFmpeg can't open any file.
 
     Args:
         path: of the playlist.
-        text: what is in it.
-        names: protocols, each `file`, `http` or `https`, by which it may open what it names.
+        text: its content.
+        names: allowed protocols, each `file`, `http` or `https`.
+
+    Returns:
+        The source, options that replace those of a plain file, and further arguments.
 
     Raises:
-        SourceError: it grows while it is read, and so has no end; or it names parts of files on a server that sends none.
+        SourceError: it is the playlist of a live stream, which has no end, or it contains byte ranges and the server does
+            not support them.
     """
     if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
-        raise SourceError(f"{path} is the playlist of a live stream, which has no end: `rtseg live --url` reads those")
-    check_ranges(text, redacted_name(path), _SILENT_SECONDS, schemes=tuple(name for name in names if name != "file"))
+        raise SourceError(f"{path} is the playlist of a live stream, which has no end: use `rtseg live --url`")
+    check_ranges(text, redacted_name(path), _TIMEOUT_SECONDS, schemes=tuple(name for name in names if name != "file"))
     source: Any = f"file:{path}"
     if "file" not in names:
-        source = _Text(text)
+        source = _PlaylistText(text)
         source.name = path
     protocols = ",".join(["crypto", "data", *(_PROTOCOLS[name] for name in names)])
-    # `safe` is of FFmpeg's list of files alone: without it only names without a folder are taken.
+    # `safe` applies only to `ffconcat`: without it only names without a folder are accepted.
     options = {"protocol_whitelist": protocols, "safe": "0"}
-    return source, options, {"timeout": (_SILENT_SECONDS, _SILENT_SECONDS)}
+    return source, options, {"timeout": (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)}
 
 
 def with_playlists(formats: str) -> str:
-    """The list of demuxers, with those of playlists."""
+    """Return a list of demuxers, extended by those of playlists."""
     return f"{formats},{_FORMATS}"

@@ -1,8 +1,8 @@
-"""Opening media that strangers made: what may be opened, and one line for each way it fails.
+"""Safe opening of untrusted media, with a one-line message for each kind of failure.
 
-FFmpeg decides by content, not by name: a playlist named `c.mp4` would make it open other files or internal addresses.
+FFmpeg detects formats by content, not by name: a playlist named `c.mp4` would make it open other files or internal addresses.
 So formats, protocols and codecs are limited to lists, for the container and for every stream that is probed. A playlist is
-opened only where the user names the protocols by which it may open what it names.
+opened only if the user allows the protocols by which it may open its entries.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
 
 STDIN = "-"
-"""The name that stands for standard input."""
+"""Input name for standard input."""
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,h264,hevc,m4v,mjpeg,ogg,mxf,"
     "ivf,obu,av1,yuv4mpegpipe,nut,dv,wtv"
 )
-"""Demuxers that read one file and nothing else: no playlists, no image sequences, no devices, no concatenation."""
+"""Demuxers that read only one file: no playlists, image sequences, devices or concatenation."""
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mp4v", ".mpg4", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3gp2", ".3g2", ".3gpp2", ".mj2", ".mjp2", ".f4v",
@@ -40,15 +40,15 @@ VIDEO_SUFFIXES = frozenset({
     ".264", ".26l", ".h26l", ".jvt", ".avc", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ogv", ".ogm", ".ogx", ".mxf", ".ivf",
     ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
 })  # fmt: skip
-"""Endings of files that the demuxers above read, in lower case: what a folder is searched for. (A file that is named is opened
-whatever its ending.) Among them are all that FFmpeg names for these demuxers, but those of sounds, pictures and subtitles."""
+"""Suffixes of video files in a searched folder, in lower case. (A file that is named explicitly may have any suffix.)
+They include all that FFmpeg lists for the demuxers above, but those of audio, images and subtitles."""
 
 VIDEO_CODECS = (
     "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx-vp9,libvpx,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,rawvideo,prores,dnxhd,ffv1,"
     "huffyuv,ffvhuff,utvideo,theora,vc1,wmv1,wmv2,wmv3,flv,h263,h263p,msmpeg4v1,msmpeg4v2,msmpeg4,dvvideo,png,qtrle,cinepak,"
     "msvideo1,svq1,svq3,wrapped_avframe"
 )
-"""Decoders that a picture stream may ask for."""
+"""Decoders that a video stream may use."""
 
 OTHER_CODECS = (
     "8svx_exp,8svx_fib,aac,aac_fixed,aac_latm,ac3,ac3_fixed,acelp.kelvin,adpcm_4xm,adpcm_adx,adpcm_afc,adpcm_agm,"
@@ -73,30 +73,30 @@ OTHER_CODECS = (
     "xma2,"
     "subrip,srt,ass,ssa,mov_text,webvtt,text,dvdsub,dvbsub,pgssub,cc_dec"
 )
-"""Decoders that FFmpeg may open for audio (all that it has) and subtitles: while it probes them, and to transcode audio."""
+"""Decoders that FFmpeg may open for audio (all that it has) and subtitles, to probe streams and to transcode audio."""
 
 LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
-"""For `av.open`: titles that are no UTF-8 are no reason to refuse a video. From 19.0 on PyAV takes them as they are."""
+"""Arguments of `av.open` that accept titles in invalid UTF-8. From 19.0 on PyAV accepts them by default."""
 
 _STREAMS_LIMIT = 64
-"""Files with as many streams are refused: some demuxers leave out the others without a word."""
+"""Files with this number of streams are refused: some demuxers silently leave out further streams."""
 
 
 def open_input(
     path: str, *, allow_protocols: Sequence[str] = (), decoder: str = "software", gpu: int | None = None
 ) -> InputContainer:
-    """Opens a media file, or standard input for `-`, for demuxing.
+    """Open a media file, or standard input for `-`, for demuxing.
 
     Args:
-        path: a path, or `-`. A path that looks like a URL is still a path.
-        allow_protocols: `file`, `http` and `https`: those by which a playlist may open what it names; none: playlists
+        path: a path, or `-`. A string like a URL is also a path.
+        allow_protocols: protocols (`file`, `http`, `https`) by which a playlist may open its entries; empty: playlists
             are refused.
-        decoder: as `rtseg.io.codecs.choose_decoder` gives it.
-        card: as `rtseg.io.codecs.acceleration` takes it.
+        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
+        gpu: as for `rtseg.io.codecs.acceleration`.
 
     Raises:
-        SourceError: it is missing, not a regular file, empty, or nothing that FFmpeg and the lists above read as video.
-        OptionError: no such protocol.
+        SourceError: it is missing, not a regular file, empty, or not a video in one of the formats above.
+        OptionError: a protocol is unknown.
     """
     check_protocols(allow_protocols)
     options = {
@@ -114,7 +114,7 @@ def open_input(
     else:
         _check_file(path)
         if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and _begins_with_jpeg(path):
-            arguments["format"] = "mjpeg"  # FFmpeg takes pictures in a row for a single one.
+            arguments["format"] = "mjpeg"  # FFmpeg reads concatenated JPEGs as a single image.
         playlist = read_playlist(path) if allow_protocols else None
         if playlist is not None:
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
@@ -125,24 +125,24 @@ def open_input(
         if playlist is not None:
             allowed = ", ".join(allow_protocols)
             raise SourceError(
-                f"{redacted_name(path)} is a playlist, and what it names can't be opened with the protocols allowed ({allowed})"
+                f"{redacted_name(path)} is a playlist, and its entries can't be opened with the allowed protocols ({allowed})"
             ) from error
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            raise SourceError(_too_many(path)) from error  # what FFmpeg says where a demuxer wants more streams
-        raise SourceError(_why(path, error)) from error
+            raise SourceError(_too_many_streams(path)) from error  # FFmpeg's error when a demuxer needs more streams
+        raise SourceError(_failure_text(path, error)) from error
     assert isinstance(container, InputContainer)
     if len(container.streams) >= _STREAMS_LIMIT:
         container.close()
-        raise SourceError(_too_many(path))
+        raise SourceError(_too_many_streams(path))
     return container
 
 
-def _too_many(path: str) -> str:
-    return f"{redacted_name(path)} has {_STREAMS_LIMIT} streams or more, or asks for too much memory: it is refused"
+def _too_many_streams(path: str) -> str:
+    return f"{redacted_name(path)} has {_STREAMS_LIMIT} streams or more, or needs too much memory: it is refused"
 
 
 def redacted_name(path: str) -> str:
-    """How messages call the input."""
+    """Return the name of an input for messages."""
     return "standard input" if path == STDIN else secrets.redacted_name(path)
 
 
@@ -174,11 +174,11 @@ def _check_file(path: str) -> None:
 
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG", "a PNG picture; `rtseg image` takes pictures"),
-    (b"\xff\xd8\xff", "a JPEG picture; `rtseg image` takes pictures"),
-    (b"BM", "a BMP picture; `rtseg image` takes pictures"),
-    (b"II*\0", "a TIFF picture; `rtseg image` takes pictures"),
-    (b"MM\0*", "a TIFF picture; `rtseg image` takes pictures"),
+    (b"\x89PNG", "a PNG image; use `rtseg image`"),
+    (b"\xff\xd8\xff", "a JPEG image; use `rtseg image`"),
+    (b"BM", "a BMP image; use `rtseg image`"),
+    (b"II*\0", "a TIFF image; use `rtseg image`"),
+    (b"MM\0*", "a TIFF image; use `rtseg image`"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
@@ -189,7 +189,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _why(path: str, error: Exception) -> str:
+def _failure_text(path: str, error: Exception) -> str:
     name = redacted_name(path)
     if isinstance(error, PermissionError):
         return f"can't read {name}: permission denied"
@@ -199,17 +199,17 @@ def _why(path: str, error: Exception) -> str:
             head = file.read(4096)
         kind = next((text for magic, text in _MAGIC if head.startswith(magic)), None)
         if kind is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            kind = "a WebP picture; `rtseg image` takes pictures"
+            kind = "a WebP image; use `rtseg image`"
         if kind is None and head[4:8] == b"ftyp":
             kind = "an MP4 file whose index (moov) is missing or damaged: the recording was probably cut off"
-        if kind is None and _looks_like_text(head):
+        if kind is None and _is_text(head):
             kind = "a text file"
         if kind is not None:
             reason = f"not a video: it is {kind}" if "MP4" not in kind else f"unreadable: it is {kind}"
     return f"{name} is {reason}"
 
 
-def _looks_like_text(head: bytes) -> bool:
+def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < 4096 else "ignore")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Time stamps that always rise, and the part of a recording that was asked for."""
+"""Rising time stamps for frames and packets, and the requested part of a recording."""
 
 from __future__ import annotations
 
@@ -14,40 +14,39 @@ from av import Packet
 T = TypeVar("T")
 
 _HELD_FRAMES = 32
-"""Frames that wait for the next one with a time stamp, at most. More than any codec reorders (16)."""
-
+"""Largest number of frames that wait for one with a time stamp. Larger than any codec's reorder delay (16)."""
 
 _GAP_STEPS = 4
-"""Frames without a time stamp in front of a gap that is this many times as long as they need belong to what comes before it."""
+"""If a gap is this many times longer than the frames without a time stamp before it need, they follow the frame before."""
 
 
 def fraction(value: Any) -> Fraction:
-    """A rational of PyAV as Python's own: from 19.0 on PyAV has a class for them; 0 for None."""
+    """Return a rational of PyAV as `Fraction`, 0 for None. From 19.0 on PyAV has its own class."""
     return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
 @dataclass(slots=True)
 class PacketTimes:
-    """The decoding times of one stream that is copied: kept where they rise, else set right behind the last one."""
+    """Rising decoding times for a copied stream. Times that do not rise are set to one tick after the last one."""
 
     missing: int = 0
-    """Packets without a time stamp."""
+    """Number of packets without a time stamp."""
 
     moved: int = 0
-    """Packets whose time stamp was not later than the one before."""
+    """Number of packets whose time stamp was not later than the one before."""
 
     last: int | None = None
     step: int = 1
 
     held: list[Packet[Any]] = field(default_factory=list)
-    """The first packets of a stream whose frames are reordered: they have no decoding time yet (Matroska)."""
+    """First packets of a stream with reordered frames: they have no decoding time yet (Matroska)."""
 
     def place(self, packet: Packet[Any], reordered: bool = False) -> list[Packet[Any]]:
-        """Give a packet time stamps later than those of the last one; return the packets that are ready.
+        """Give a packet time stamps later than those of the last one, and return the packets that are ready.
 
         Args:
             packet: of the stream.
-            reordered: whether presentation times may fall from packet to packet, as in video.
+            reordered: whether presentation times may decrease from packet to packet, as in video.
         """
         if reordered and packet.dts is None and packet.pts is not None and self.last is None and len(self.held) < 32:
             self.held.append(packet)
@@ -57,7 +56,7 @@ class PacketTimes:
         return [*ready, packet]
 
     def flush(self, before: int | None = None) -> list[Packet[Any]]:
-        """Return the packets that are held, their decoding times ending before that of the next one, if it has one."""
+        """Return the packets that are held, with decoding times before `before`, the decoding time of the next packet."""
         ready, self.held = self.held, []
         steps = [max(1, packet.duration or 1) for packet in ready]
         earliest = min((packet.pts or 0 for packet in ready), default=0)
@@ -81,22 +80,22 @@ class PacketTimes:
         packet.pts = stamp if pts is None else max(stamp, pts + (0 if dts is None else stamp - dts))
         self.last, self.step = stamp, max(1, packet.duration or 1)
 
-    def warnings(self, what: str) -> tuple[str, ...]:
-        """Return what was repaired so far, for people; `what` is `packets of audio stream 1`."""
+    def warnings(self, subject: str) -> tuple[str, ...]:
+        """Return one line for each kind of repair so far; `subject` is such as `packets of audio stream 1`."""
         lines = []
         if self.missing:
-            lines.append(f"{what} without a time stamp: {self.missing}, set from the durations")
+            lines.append(f"{subject} without a time stamp: {self.missing}, set from the durations")
         if self.moved:
-            lines.append(f"{what} with a time stamp not later than the one before: {self.moved}, set right behind it")
+            lines.append(f"{subject} with a time stamp not later than the one before: {self.moved}, set right after it")
         return tuple(lines)
 
 
 class FrameTimes(Generic[T]):
-    """Presentation times of frames in presentation order: kept exactly where they rise, else set between their neighbors.
+    """Presentation times of frames in presentation order. Times that do not rise are set between their neighbors.
 
     Args:
-        step: ticks between two frames where nothing else is known, at least 1.
-        timed: whether there may be time stamps at all; False: no frame waits for one.
+        step: default number of ticks between two frames, at least 1.
+        timed: whether frames can have time stamps; False: no frame waits for one.
     """
 
     def __init__(self, step: int, *, timed: bool = True) -> None:
@@ -104,14 +103,18 @@ class FrameTimes(Generic[T]):
         self._held: deque[tuple[T, int | None]] = deque()
         self._last: int | None = None
         self.missing = 0
-        """Frames without a time stamp."""
+        """Number of frames without a time stamp."""
         self.wrong = 0
-        """Frames whose time stamp was out of order."""
+        """Number of frames whose time stamp was out of order."""
 
     def put(self, frame: T, stamp: int | None, *, guessed: bool = False) -> Iterator[tuple[T, int]]:
-        """Take a frame and yield those whose times are certain: most are held until the next one is there.
+        """Take a frame and yield those whose times are certain. Most frames are held until the next one.
 
-        `guessed`: the stamp is that of the packet behind which the frame came. Behind a gap that is not the frame's.
+        Args:
+            frame: next frame in presentation order.
+            stamp: its time stamp; None: missing.
+            guessed: whether the stamp is that of the packet after which the decoder output the frame. After a gap such
+                a stamp is ignored.
         """
         if guessed and stamp is not None:
             before = next((s for _, s in reversed(self._held) if s is not None), self._last)
@@ -122,7 +125,7 @@ class FrameTimes(Generic[T]):
         yield from self._ready(end=False)
 
     def flush(self) -> Iterator[tuple[T, int]]:
-        """Yield what is held at the end."""
+        """Yield the frames that are held at the end."""
         yield from self._ready(end=True)
 
     def _ready(self, end: bool) -> Iterator[tuple[T, int]]:
@@ -152,9 +155,9 @@ class FrameTimes(Generic[T]):
             yield self._emit(stamp)
 
     def _in_order(self, stamp: int, later: int, end: bool) -> bool | None:
-        """Whether the first stamp is right by the next one; if not, the one that fits worse is rejected.
+        """Return whether the first stamp is earlier than the next one; if not, reject the one that fits worse.
 
-        None: one more frame is needed to know.
+        None: one more frame is needed.
         """
         following = self._held[later][1]
         assert following is not None
@@ -164,10 +167,10 @@ class FrameTimes(Generic[T]):
         if third is None and not end and len(self._held) <= _HELD_FRAMES:
             return None
         if self._last is None:
-            # The first two of all: the rest of the recording is where the second is, unless it is below both.
+            # The first two stamps: the third one decides which of them is wrong.
             self._reject(0 if third is not None and following < third < stamp else later)
             return False
-        # The one without which the steps are more even; FFmpeg takes the first where there is nothing between them.
+        # Reject the stamp without which the steps are more even. If equal, keep the first, as FFmpeg does.
         without_first = self._unevenness(self._last, following, later + 1)
         without_later = self._unevenness(self._last, stamp, 1)
         if third is not None:
@@ -184,7 +187,7 @@ class FrameTimes(Generic[T]):
         self._held[number] = (self._held[number][0], None)
 
     def _interpolate(self, later: int) -> Iterator[tuple[T, int]]:
-        """Set the frames before the one at `later` evenly between it and the last."""
+        """Set the times of the frames before the one at `later` evenly between it and the last one."""
         after = self._held[later][1]
         assert after is not None
         if self._last is None:
@@ -209,38 +212,38 @@ class FrameTimes(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The part of a recording between `--start` and `--start` plus `--duration`, the same for all its streams."""
+    """Part of a recording from `--start` to `--start` plus `--duration`, the same for all its streams."""
 
     start: Fraction
-    """Seconds from the beginning."""
+    """Seconds from the beginning of the recording."""
 
     duration: Fraction | None
     """Seconds; None: to the end."""
 
     origin: Fraction = Fraction(0)
-    """The time stamp of the beginning, in seconds."""
+    """Time stamp of the beginning of the recording, in seconds."""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether it is the whole recording."""
         return not self.start and self.duration is None
 
     def first(self, time_base: Fraction) -> int:
-        """The first time stamp that belongs to it."""
+        """Return the first time stamp in it."""
         return ceil((self.origin + self.start) / time_base)
 
-    def holds(self, stamp: int, time_base: Fraction) -> bool:
-        """Whether a time stamp belongs to it."""
+    def contains(self, stamp: int, time_base: Fraction) -> bool:
+        """Return whether a time stamp is in it."""
         return self.whole or (not (self.start and stamp < self.first(time_base)) and not self.ended(stamp, time_base))
 
-    def ended(self, stamp: int, time_base: Fraction, seconds_ago: int = 0) -> bool:
-        """Whether a time stamp lies behind it, by so many seconds or more."""
+    def ended(self, stamp: int, time_base: Fraction, tail_seconds: int = 0) -> bool:
+        """Return whether a time stamp is at or after its end plus `tail_seconds`."""
         if self.duration is None:
             return False
-        return stamp >= ceil((self.origin + self.start + self.duration + seconds_ago) / time_base)
+        return stamp >= ceil((self.origin + self.start + self.duration + tail_seconds) / time_base)
 
     def clip(self, start: int, end: int, time_base: Fraction) -> tuple[int, int] | None:
-        """A chapter's begin and end within it, moved as its stamps are; None: the chapter lies outside."""
+        """Return the begin and end of a chapter within it, shifted like its stamps; None: the chapter is outside."""
         if self.whole:
             return start, end
         first, shift = self.first(time_base), self.shift(time_base)
@@ -249,5 +252,5 @@ class Span:
         return (inside[0] - shift, inside[1] - shift) if inside[0] < inside[1] else None
 
     def shift(self, time_base: Fraction) -> int:
-        """Ticks that stamps are moved earlier by, so that the part begins where the whole did."""
+        """Return the number of ticks to subtract from stamps, so that the part begins where the recording did."""
         return round(self.start / time_base)

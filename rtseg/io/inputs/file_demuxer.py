@@ -1,0 +1,120 @@
+"""Packets of an open file in reading order, despite damage of the container."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import av
+from av import Packet
+
+from rtseg.io.inputs.avi_audio_times import AviAudioTimes
+from rtseg.io.inputs.duplicate_timestamps import without_duplicate_timestamps
+from rtseg.io.inputs.h264_fields import FieldCounter
+from rtseg.io.inputs.opened_file import OpenedFile, is_cover
+from rtseg.io.inputs.timestamps import Span
+
+_MAX_CONSECUTIVE_ERRORS = 64
+"""Reading stops after this number of container errors without a packet between them."""
+
+REORDERED_FRAMES = 16
+"""Largest number of frames that a codec holds back to output them in presentation order (H.264, HEVC)."""
+
+
+class FileDemuxer:
+    """Demuxer of an open file.
+
+    Args:
+        opened: the file.
+        lock: held while the container is used.
+        closing: ends the reading and closes the container.
+        on_damage: called with a description of each error.
+    """
+
+    def __init__(
+        self, opened: OpenedFile, lock: threading.Lock, closing: threading.Event, on_damage: Callable[[str], None]
+    ) -> None:
+        self._container, self._video_index = opened.container, opened.video.index
+        self._codec_name = opened.video.codec_context.name
+        self._lock, self._closing, self._on_damage = lock, closing, on_damage
+        self._avi_audio_times = AviAudioTimes(self._container)
+        self.cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
+        """Indices of the streams that are cover pictures."""
+        self.covers: dict[int, Packet[Any]] = {}
+        """Packets of the cover pictures so far, by stream index."""
+        self.finished = False
+        """Set to end the reading after the current packet."""
+
+    def __iter__(self) -> Iterator[Packet[Any]]:
+        """Yield all packets but cover pictures and the empty packets that flush a decoder."""
+        if self._container.format.name == "mpeg" and self._codec_name in ("h264", "hevc"):
+            return without_duplicate_timestamps(self._packets(), self._video_index)
+        return self._packets()
+
+    def _packets(self) -> Iterator[Packet[Any]]:
+        errors = 0
+        while errors < _MAX_CONSECUTIVE_ERRORS:
+            try:
+                for packet in self._demux():
+                    errors = 0
+                    if packet.stream_index in self.cover_streams:
+                        if packet.size:
+                            self.covers[packet.stream_index] = packet
+                    elif packet.size:
+                        self._avi_audio_times.correct(packet)
+                        yield packet
+                    if self.finished:
+                        return
+                return
+            except (av.FFmpegError, OSError) as error:
+                errors += 1
+                self._on_damage(f"unreadable data ({error_text(error)})")
+            except IndexError:  # raised by PyAV on a packet of a stream that did not exist when the file was opened
+                errors += 1
+                self._on_damage("packet of a stream that begins inside the file")
+
+    def _demux(self) -> Iterator[Packet[Any]]:
+        packets = self._container.demux(list(self._container.streams))
+        while True:
+            with self._lock:
+                if self._closing.is_set():
+                    self._container.close()
+                    return
+                packet = next(packets, None)
+            if packet is None:
+                return
+            yield packet
+
+
+def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span: Span) -> Iterator[Packet[Any]]:
+    """Yield all packets, without video packets before the last key frame that the span needs."""
+    if not span.start:
+        yield from packets
+        return
+    held: list[Packet[Any]] = []
+    fields = FieldCounter.of(opened.video.codec_context)
+    first = span.first(opened.time_base)
+    for packet in packets:
+        if packet.stream_index != opened.video.index:
+            yield packet  # `CopiedStreams` applies the span.
+            continue
+        stamp = packet.pts
+        if stamp is None and packet.dts is not None:
+            # It may be presented this much later than it is decoded; frames before it may need the previous key frame.
+            stamp = packet.dts + REORDERED_FRAMES * opened.nominal_ticks
+        second = fields is not None and fields.is_second_field(bytes(packet))
+        if packet.is_keyframe and not second and (stamp is None or stamp <= first or not held):
+            held.clear()
+        if held or packet.is_keyframe:
+            held.append(packet)
+        if stamp is None or stamp >= first:
+            break
+    yield from held
+    yield from packets
+
+
+def error_text(error: Exception) -> str:
+    """Return the text of an error, beginning in lower case."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]
