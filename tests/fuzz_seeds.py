@@ -41,7 +41,12 @@ def seeds(folder: Path) -> list[Path]:
         ),
         write_video(folder / "turned.mp4", frames=20, options=_QUICK, turn=_clockwise, rotation=(90, False, False)),
         write_video(
-            folder / "two-audio-tracks.mov", frames=30, gop=10, before=[Audio("pcm_s16le")], after=[audio], options=_PRECISE
+            folder / "two-audio-tracks.mov",
+            frames=30,
+            gop=10,
+            before=[Audio("pcm_s16le")],
+            after=[audio],
+            options=_PRECISE,
         ),
         write_video(folder / "jpeg.mov", frames=20, codec="mjpeg", pix_fmt="yuvj420p", full_range=True),
         write_video(folder / "plain.mkv", frames=30, gop=10, before=[Audio("flac")], after=[subtitles], options=_QUICK),

@@ -50,7 +50,7 @@ class Driver:
         self.breaks = False
         """Kernels access an illegal address, after which every CUDA call fails."""
         self.darker = 0
-        """Levels that are subtracted from every rendered frame's luma."""
+        """Value that is subtracted from the luma of every rendered frame."""
 
     def cuGetErrorString(self, error: int) -> Any:  # noqa: N802 (CUDA's own names, here and below)
         return 0, b"a PTX JIT compilation failed"
@@ -134,7 +134,7 @@ class Nvdec:
 
     Attributes:
         layout: pixel format of the frames in GPU memory.
-        software_from: number of the frame from which on the GPU decoder fails; None: never.
+        software_from: number of the first frame for which the GPU decoder fails; None: never.
         downloads: number of frames that were downloaded.
     """
 

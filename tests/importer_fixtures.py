@@ -1,4 +1,4 @@
-"""The networks of other libraries that the importers are held against: see `benchmarks/importers` for how they were made."""
+"""Reference results of networks of other libraries, for the tests of the importers. `benchmarks/importers` creates them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ FOLDER = Path(__file__).parent / "data" / "importers"
 
 
 def load(name: str) -> dict[str, Any]:
-    """The fixture of a name: library, size, seed, shapes, options."""
+    """Return the fixture with a name: library, size, seed, shapes, options."""
     return json.loads(gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()))
 
 
 def weights(fixture: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The state dict that the library's network ran with."""
+    """Return the state dict of the library's network."""
     arrays = fill(fixture["shapes"], fixture["seed"])
     arrays |= {key: np.array(values, dtype=np.float32) for key, values in fixture["last_bias"].items()}
     return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
 def expected(name: str) -> np.ndarray:
-    """The class map that the library's network gave, uint8 `[H, W]`."""
+    """Return the class map of the library's network, uint8 `[H, W]`."""
     class_map = cv2.imread(str(FOLDER / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
     assert class_map is not None
     return class_map
 
 
 def class_map(imported: Any, size: tuple[int, int]) -> np.ndarray:
-    """The class map that an imported network gives of the same image, uint8 `[H, W]`."""
+    """Return the class map of an imported network for the same image, uint8 `[H, W]`."""
     x = torch.from_numpy(image(size[1], size[0])).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (imported.mean, imported.std))
     with torch.inference_mode():

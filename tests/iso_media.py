@@ -1,4 +1,4 @@
-"""When an MP4's pictures and sounds are shown by the standard (ISO/IEC 14496-12), read without FFmpeg."""
+"""Presentation times of the samples of an MP4 according to the standard (ISO/IEC 14496-12), read without FFmpeg."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import NamedTuple
 class Track(NamedTuple):
     kind: str
     samples: int
-    rendered: list[Fraction]
-    """Seconds at which samples are shown, sorted; those that the edit list hides are not among them."""
+    times: list[Fraction]
+    """Sorted presentation times in seconds, without the samples that the edit list hides."""
 
 
 def tracks(path: Path) -> list[Track]:
-    """The tracks of a file that is complete: one index, no fragments."""
+    """Return the tracks of a file with an index and without fragments."""
     data = path.read_bytes()
     moov = next(_find(data, 0, len(data), "moov"))
     movie_scale = _timescale(data, next(_find(data, *moov, "mvhd"))[0])
-    found = []
+    result = []
     for trak in _find(data, *moov, "trak"):
         handler = next(_find(data, *trak, "mdia", "hdlr"))[0]
         scale = _timescale(data, next(_find(data, *trak, "mdia", "mdhd"))[0])
@@ -39,14 +39,14 @@ def tracks(path: Path) -> list[Track]:
         for box in _find(data, *trak, "edts", "elst"):
             rows = _table(data, box[0], ">Qqi" if data[box[0]] else ">Iii")
             edits = [(Fraction(length, movie_scale), media_time) for length, media_time, _ in rows]
-        rendered, begin = [], Fraction(0)
+        times, begin = [], Fraction(0)
         for length, media_time in edits:
             if media_time >= 0:
-                times = [Fraction(time - media_time, scale) for time in composed]
-                rendered += [begin + time for time in times if 0 <= time < length]
+                edited = [Fraction(time - media_time, scale) for time in composed]
+                times += [begin + time for time in edited if 0 <= time < length]
             begin += length
-        found.append(Track(data[handler + 8 : handler + 12].decode(), len(decoding), sorted(rendered)))
-    return found
+        result.append(Track(data[handler + 8 : handler + 12].decode(), len(decoding), sorted(times)))
+    return result
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[str, int, int]]:
@@ -60,12 +60,12 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[str, int, int]]:
 
 
 def _find(data: bytes, start: int, end: int, *path: str) -> Iterator[tuple[int, int]]:
-    for name, inside, after in _boxes(data, start, end):
+    for name, payload, after in _boxes(data, start, end):
         if name == path[0]:
             if len(path) == 1:
-                yield inside, after
+                yield payload, after
             else:
-                yield from _find(data, inside, after, *path[1:])
+                yield from _find(data, payload, after, *path[1:])
 
 
 def _timescale(data: bytes, box: int) -> int:

@@ -1,4 +1,4 @@
-"""Kills one run of `rtseg video` or `rtseg live --record` after the other, looks at what is left, and does it again."""
+"""Kills runs of `rtseg video` or `rtseg live --record` and checks the remaining files and the next run."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ FRAMES = 500
 RATE = 25
 LIVE_FRAMES, LIVE_RATE = 300, 100
 LIMIT_SECONDS = 600
-"""For one process; a busy machine is slow."""
+"""Time limit of a process, generous for busy machines."""
 
 LOST_SECONDS = 2.0
-"""What a kill may cost at most; live: of the stream's own time, and one segment is as long as that."""
+"""Maximum duration of video that a kill may lose; live: in stream time, the length of a segment."""
 
 REORDERED = 8
-"""At the very end of a file that was cut off, B-frames may be missing between others."""
+"""Number of frames at the end of a truncated file among which B-frames may be missing."""
 
 OLDER = b"an older file of this name"
 
-# The command line itself; only where it tells a person about its progress it also tells us.
+# Runs the command line, and prints the number of each completed frame when the progress advances.
 DRIVER = """
 import os, sys
 from rtseg.core.progress import Progress
 advance, done = Progress.advance, 0
-def told(self, *values, **named):
+def report(self, *values, **named):
     global done
     advance(self, *values, **named)
     done += 1
     os.write(1, b"%d\\n" % done)
-Progress.advance = told
+Progress.advance = report
 from rtseg.cli.app import main
 sys.argv = ["rtseg", *sys.argv[1:]]
 main()
@@ -58,7 +58,7 @@ main()
 
 @dataclass
 class Kind:
-    """One kind of runs, and how they ended."""
+    """Results of one kind of runs."""
 
     name: str
     suffix: str
@@ -67,22 +67,22 @@ class Kind:
     runs: int = 0
     moments: dict[str, int] = field(default_factory=dict)
     playable: int = 0
-    """Runs whose rest plays, or that had not told a frame yet."""
+    """Number of runs whose remaining file is playable, or that had not completed a frame."""
 
     lost: list[float] = field(default_factory=list)
-    """Seconds of the video that were told as done and do not play."""
+    """Duration in seconds of the frames that were reported as complete and are not playable, for each run."""
 
     leftovers: dict[str, int] = field(default_factory=dict)
-    """What lay in the folder beside complete files: how many runs had left it."""
+    """Number of runs that left a file other than complete ones, by its description."""
 
     incomplete_finals: int = 0
     resumed: bool = False
-    """Whether the next run completed all of them."""
+    """True if the next run completed all files."""
 
     problems: list[str] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """For the table."""
+        """Return the figures for the table."""
         return {
             "kind": self.name,
             "runs": self.runs,
@@ -105,25 +105,28 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def _killed(command: Sequence[str], target: int, delay: float, total: int) -> tuple[int, str]:
-    """Runs until it tells of the frame `target`, waits, and kills it: the frames that it told, and the moment.
+def _run_and_kill(command: Sequence[str], target: int, delay: float, total: int) -> tuple[int, str]:
+    """Run a command until it reports frame `target`, wait for `delay` seconds, and kill it.
+
+    Returns:
+        Number of reported frames, and description of the moment.
 
     Raises:
-        RuntimeError: it fell silent, or broke, before it was killed.
+        RuntimeError: the command stopped reporting, or failed, before it was killed.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment())
         lines: queue.Queue[bytes | None] = queue.Queue()
         reader = threading.Thread(target=_forward, args=(process, lines), daemon=True)
         reader.start()
-        told = 0
+        reported = 0
         try:
-            while told < target:
+            while reported < target:
                 line = lines.get(timeout=LIMIT_SECONDS)
                 if line is None:
                     break
-                told += 1
-            if told >= target and delay:
+                reported += 1
+            if reported >= target and delay:
                 time.sleep(delay)
         except queue.Empty:
             pass
@@ -132,11 +135,11 @@ def _killed(command: Sequence[str], target: int, delay: float, total: int) -> tu
             process.wait(LIMIT_SECONDS)
         reader.join(LIMIT_SECONDS)
         while not lines.empty():
-            told += lines.get() is not None
-        if told < target:
+            reported += lines.get() is not None
+        if reported < target:
             errors.seek(0)
-            raise RuntimeError(f"told {told} of {target} frames: {errors.read().decode()[-500:]}")
-    return told, "while it encodes" if told < total else "after the last frame"
+            raise RuntimeError(f"reported {reported} of {target} frames: {errors.read().decode()[-500:]}")
+    return reported, "while it encodes" if reported < total else "after the last frame"
 
 
 def _forward(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
@@ -153,16 +156,16 @@ def _numbers(path: Path) -> list[int | None]:
         return []
 
 
-def _wrong_frame(numbers: Sequence[int | None], begin: int = 0, loose: int = 0) -> int | None:
-    """The place of the first frame that is not the one that belongs there; `loose`: without so many at the end."""
-    for place, number in enumerate(numbers[: len(numbers) - loose]):
-        if number is not None and number != (begin + place) % 256:
-            return place
+def _wrong_frame(numbers: Sequence[int | None], begin: int = 0, ignore_last: int = 0) -> int | None:
+    """Return the index of the first frame with an unexpected number, without the last `ignore_last` frames."""
+    for index, number in enumerate(numbers[: len(numbers) - ignore_last]):
+        if number is not None and number != (begin + index) % 256:
+            return index
     return None
 
 
 def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator) -> None:
-    """`rtseg video`: a run each on its own input, then one run with `--resume` over all."""
+    """Kill runs of `rtseg video`, each with its own input, and then run it with `--resume` on all inputs."""
     inputs, outputs = folder / "in", folder / "out"
     inputs.mkdir()
     outputs.mkdir()
@@ -177,32 +180,34 @@ def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator)
     options = ("--model", MODEL, "--alpha", 0, "--preset", "ultrafast", "--quiet", "--resume")
     for number in range(1, runs):
         (inputs / f"{number}{kind.suffix}").write_bytes(first.read_bytes())
-    completing = _completing(_command("video", first, "-o", folder / f"reference{kind.suffix}", *options))
+    completion_seconds = _completion_seconds(
+        _command("video", first, "-o", folder / f"reference{kind.suffix}", *options)
+    )
     for number in range(runs):
         out = outputs / f"{number}{kind.suffix}"
         if number % 2:
             out.write_bytes(OLDER)
         late = number % 5 in (1, 3)
         target = FRAMES if late else int(random.integers(5, FRAMES - 20))
-        delay = float(random.uniform(0, 1.2 * completing)) if late else 0.0
+        delay = float(random.uniform(0, 1.2 * completion_seconds)) if late else 0.0
         command = _command("video", inputs / out.name, "-o", out, *options)
         try:
-            told, moment = _killed(command, target, delay, FRAMES)
+            reported, moment = _run_and_kill(command, target, delay, FRAMES)
         except RuntimeError as error:
             kind.problems.append(f"run {number}: {error}")
             continue
         kind.runs += 1
         partial = out.with_name(f"{number}.partial{kind.suffix}")
         if out.exists() and out.read_bytes() != OLDER:
-            moment = "after it got its name"
+            moment = "after the rename"
             if len(_numbers(out)) != FRAMES or _wrong_frame(_numbers(out)) is not None:
                 kind.incomplete_finals += 1
-                kind.problems.append(f"run {number}: {out.name} holds {len(_numbers(out))} of {FRAMES} frames")
-            rendered = _numbers(out)
+                kind.problems.append(f"run {number}: {out.name} contains {len(_numbers(out))} of {FRAMES} frames")
+            playable = _numbers(out)
         else:
-            rendered = _numbers(partial)
+            playable = _numbers(partial)
         kind.moments[moment] = kind.moments.get(moment, 0) + 1
-        _lost(kind, number, told, rendered, RATE)
+        _count_lost(kind, number, reported, playable, RATE)
         if partial.exists():
             kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
         allowed = {out.name, partial.name, ".rtseg-done.jsonl"}
@@ -212,8 +217,8 @@ def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator)
     _resume(kind, _command("video", inputs, "-o", outputs, *options), inputs, outputs, runs)
 
 
-def _completing(command: Sequence[str]) -> float:
-    """Seconds from the last frame to the end of a run that nobody kills."""
+def _completion_seconds(command: Sequence[str]) -> float:
+    """Return the time from the last frame to the end of a run that is not killed."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environment())
     watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
     watchdog.start()
@@ -228,14 +233,14 @@ def _completing(command: Sequence[str]) -> float:
     return time.monotonic() - last
 
 
-def _lost(kind: Kind, number: int, told: int, rendered: Sequence[int | None], rate: int) -> None:
-    wrong = _wrong_frame(rendered, loose=REORDERED)
-    lost = max(0, told - len(rendered)) / rate
+def _count_lost(kind: Kind, number: int, reported: int, playable: Sequence[int | None], rate: int) -> None:
+    wrong = _wrong_frame(playable, ignore_last=REORDERED)
+    lost = max(0, reported - len(playable)) / rate
     kind.lost.append(lost)
     if wrong is not None:
-        kind.problems.append(f"run {number}: frame {wrong} of the rest is another one")
+        kind.problems.append(f"run {number}: frame {wrong} of the remaining file is wrong")
     elif lost > LOST_SECONDS:
-        kind.problems.append(f"run {number}: {lost:.2f} s lost: {told} frames told, {len(rendered)} play")
+        kind.problems.append(f"run {number}: {lost:.2f} s lost: {reported} frames reported, {len(playable)} playable")
     else:
         kind.playable += 1
 
@@ -248,45 +253,47 @@ def _resume(kind: Kind, command: Sequence[str], inputs: Path, outputs: Path, run
     except subprocess.TimeoutExpired:
         kind.problems.append("the next run did not end")
         return
-    whole = [len(_numbers(outputs / path.name)) == FRAMES for path in inputs.iterdir()]
-    rests = [path.name for path in outputs.iterdir() if ".partial" in path.name and path.name not in before]
-    kind.resumed = done.returncode == 0 and all(whole) and not rests
+    complete = [len(_numbers(outputs / path.name)) == FRAMES for path in inputs.iterdir()]
+    partial = [path.name for path in outputs.iterdir() if ".partial" in path.name and path.name not in before]
+    kind.resumed = done.returncode == 0 and all(complete) and not partial
     if not kind.resumed:
-        told = done.stderr.decode()[-300:]
-        kind.problems.append(f"the next run: code {done.returncode}, {sum(whole)} of {runs} whole, {rests}: {told}")
+        error = done.stderr.decode()[-300:]
+        kind.problems.append(
+            f"the next run: code {done.returncode}, {sum(complete)} of {runs} complete, {partial}: {error}"
+        )
 
 
 def kill_live(kind: Kind, runs: int, folder: Path, random: np.random.Generator) -> None:
-    """`rtseg live --record` of a file at its own pace; the next run records beside what is there."""
+    """Kill runs of `rtseg live --record` on a file in real time, and then record again into the same folder."""
     source = write_video(folder / "in.mkv", frames=LIVE_FRAMES, rate=LIVE_RATE, gop=25, options={"preset": "ultrafast"})
     for number in range(runs):
-        place = folder / str(number)
-        place.mkdir()
-        command = _live(kind, source, place)
-        # At the end of the file a run ends by itself: completing the last file is a moment too.
+        run_folder = folder / str(number)
+        run_folder.mkdir()
+        command = _live(kind, source, run_folder)
+        # A run ends at the end of its file. The completion of the last segment is one of the moments.
         late = number % 5 == 4
         target = LIVE_FRAMES if late else int(random.integers(5, LIVE_FRAMES - 20))
         delay = float(random.uniform(0, 0.3)) if late else float(random.uniform(0, 0.02))
         try:
-            told, moment = _killed(command, target, delay, LIVE_FRAMES)
+            reported, moment = _run_and_kill(command, target, delay, LIVE_FRAMES)
         except RuntimeError as error:
             kind.problems.append(f"run {number}: {error}")
             continue
         kind.runs += 1
         kind.moments[moment] = kind.moments.get(moment, 0) + 1
-        # Names tell the second; in a second with two files the number behind it tells the order.
-        files = sorted((path for path in place.iterdir() if path.suffix == kind.suffix), key=segment_order)
-        rendered: list[int | None] = []
+        # Names contain the second, and a number if there are several files in one second.
+        files = sorted((path for path in run_folder.iterdir() if path.suffix == kind.suffix), key=segment_order)
+        playable: list[int | None] = []
         for path in files:
             numbers = _numbers(path)
-            whole = ".partial" not in path.name
-            if not whole:
+            final = ".partial" not in path.name
+            if not final:
                 kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
-            if whole and (not numbers or _wrong_frame(numbers, len(rendered)) is not None or not _has_end(path)):
+            if final and (not numbers or _wrong_frame(numbers, len(playable)) is not None or not _has_index(path)):
                 kind.incomplete_finals += 1
                 kind.problems.append(f"run {number}: {path.name} is not complete: {len(numbers)} frames")
-            rendered += numbers
-        _lost(kind, number, told, rendered, LIVE_RATE)
+            playable += numbers
+        _count_lost(kind, number, reported, playable, LIVE_RATE)
     before = {path: path.read_bytes() for path in (folder / "0").iterdir() if ".partial" not in path.name}
     try:
         done = subprocess.run(
@@ -299,18 +306,20 @@ def kill_live(kind: Kind, runs: int, folder: Path, random: np.random.Generator) 
     except subprocess.TimeoutExpired:
         kind.problems.append("the next run did not end")
         return
-    kept = all(path.read_bytes() == data for path, data in before.items()) if kind.segments else True
+    unchanged = all(path.read_bytes() == data for path, data in before.items()) if kind.segments else True
     new = [path for path in (folder / "0").iterdir() if path not in before and ".partial" not in path.name]
     new = new or [path for path in before if not kind.segments]
     recorded = sum(len(_numbers(path)) for path in new)
-    kind.resumed = done.returncode == 0 and kept and recorded == LIVE_FRAMES
+    kind.resumed = done.returncode == 0 and unchanged and recorded == LIVE_FRAMES
     if not kind.resumed:
-        told_ = done.stderr.decode()[-300:]
-        kind.problems.append(f"the next run: code {done.returncode}, earlier kept {kept}, {recorded} frames: {told_}")
+        error = done.stderr.decode()[-300:]
+        kind.problems.append(
+            f"the next run: code {done.returncode}, earlier files unchanged {unchanged}, {recorded} frames: {error}"
+        )
 
 
 def segment_order(path: Path) -> tuple[str, int, int]:
-    """`out-20261122T144012Z-2.partial.mp4` lies behind `out-20261122T144012Z.mp4`."""
+    """Return a sort key: `out-20261122T144012Z-2.partial.mp4` follows `out-20261122T144012Z.mp4`."""
     stem = path.name.removesuffix(path.suffix).removesuffix(".partial")
     _, _, rest = stem.partition("-")
     stamp, _, number = rest.partition("-")
@@ -323,8 +332,8 @@ def _live(kind: Kind, source: Path, folder: Path) -> list[str]:
     return [str(part) for part in (*command, *(("--split-every", "1") if kind.segments else ()))]
 
 
-def _has_end(path: Path) -> bool:
-    """Whether a file has what its container writes last: an index without fragments, or where to seek to."""
+def _has_index(path: Path) -> bool:
+    """Return whether a file has the index that its container writes at the end: moov without fragments, or Cues."""
     if path.suffix in (".mp4", ".mov"):
         data, at, boxes = path.read_bytes(), 0, []
         while at + 16 <= len(data):

@@ -1,10 +1,10 @@
-"""Kills `rtseg video` and `rtseg live --record` at random moments of their progress, looks at what is left, and does it again.
+"""Kills `rtseg video` and `rtseg live --record` repeatedly at random moments and checks the remaining files.
 
     python tests/kills.py --kills 100 --jobs 2
 
-A moment is a frame of the run, or a share of the time that it takes to complete the file, so that a slow machine is as good
-as a fast one. Ends with a table; exit code 1 where a final name held an incomplete file, a rest does not play, or the next run
-does not complete.
+A moment is a frame of the run, or a share of the time to complete the file, so that it does not depend on the speed of the
+machine. Prints a table. The exit code is 1 if a file under a final name is incomplete, if a remaining file is not playable, or
+if the next run does not complete.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ LIVE = [Kind(f"live {s[1:]}{' segments' * c}", s, segments=c) for s in (".mp4", 
 
 
 def shares(total: int, parts: int) -> Iterator[int]:
-    """`total` in as equal parts as can be."""
+    """Split `total` into parts that differ by at most 1."""
     for part in range(parts):
         yield total // parts + (part < total % parts)
 
 
 def run_kills(kills: int, jobs: int, seed: int = 7) -> list[Kind]:
-    """As many kills of `video` and as many of `live`, spread over their kinds."""
+    """Run a number of kills of `video` and the same number of `live`, distributed over their kinds."""
     work = []
     for kinds, kill in ((VIDEO, kill_video), (LIVE, kill_live)):
         for number, (kind, runs) in enumerate(zip(kinds, shares(kills, len(kinds)), strict=True)):
             if runs:
                 work.append((kill, kind, runs, np.random.default_rng([seed, number])))
 
-    def go(kill: Any, kind: Kind, runs: int, random: np.random.Generator) -> Kind:
+    def run(kill: Any, kind: Kind, runs: int, random: np.random.Generator) -> Kind:
         with tempfile.TemporaryDirectory() as name:
             try:
                 kill(kind, runs, Path(name), random)
@@ -57,29 +57,29 @@ def run_kills(kills: int, jobs: int, seed: int = 7) -> list[Kind]:
         return kind
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda parts: go(*parts), work))
+        return list(pool.map(lambda parts: run(*parts), work))
 
 
 def table(kinds: Sequence[Kind]) -> str:
-    """What `make proofs` ends with."""
-    head = ("kind", "runs", "playable", "lost s (median)", "lost s (most)", "leftovers", "incomplete", "next run")
-    rows = [head]
+    """Return the table of results."""
+    header = ("kind", "runs", "playable", "lost s (median)", "lost s (most)", "leftovers", "incomplete", "next run")
+    rows = [header]
     for kind in kinds:
         row = kind.row()
-        rest = ", ".join(f"{count} x {what}" for what, count in kind.leftovers.items()) or "none"
+        leftovers = ", ".join(f"{count} x {file}" for file, count in kind.leftovers.items()) or "none"
         lost = (row["lost_seconds_median"], row["lost_seconds_most"])
         next_run = "completes" if kind.resumed else "FAILS"
-        rows.append((kind.name, kind.runs, kind.playable, *lost, rest, kind.incomplete_finals, next_run))
-    widths = [max(len(str(row[column])) for row in rows) for column in range(len(head))]
+        rows.append((kind.name, kind.runs, kind.playable, *lost, leftovers, kind.incomplete_finals, next_run))
+    widths = [max(len(str(row[column])) for row in rows) for column in range(len(header))]
     return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def main() -> int:
-    """Prints the table; 1 where something was not as promised."""
+    """Print the table. Return 1 if there are problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     default = int(os.environ.get("RTSEG_KILLS", "100"))
-    parser.add_argument("--kills", type=int, default=default, help="of `video`, and as many of `live`")
-    parser.add_argument("--jobs", type=int, default=2, help="kinds at the same time")
+    parser.add_argument("--kills", type=int, default=default, help="number of kills of `video`, and of `live`")
+    parser.add_argument("--jobs", type=int, default=2, help="number of concurrent kinds")
     options = parser.parse_args()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Servers on loopback that play MPEG-TS as cameras do, and fail as cameras do: by a script, one for each connection."""
+"""Camera servers on the loopback interface. A script determines the data and the failures of each connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode_ts(
     start_seconds: float = 0.0,
     pix_fmt: str = "yuv420p",
 ) -> list[bytes]:
-    """MPEG-TS of numbered pictures (from `first`), cut where each picture ends; a key frame every ten."""
+    """Encode numbered frames (from `first`) to MPEG-TS, one chunk per frame, with a key frame every ten frames."""
     sink = _Chunks()
     container = av.open(sink, "w", format="mpegts", options={"flush_packets": "1"})
     options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "scenecut=0"}
@@ -49,18 +49,18 @@ def encode_ts(
 
 
 def paced(chunks: Iterable[bytes], speed: float = 1.0) -> Iterator[bytes]:
-    """The chunks at the pace of the pictures."""
+    """Yield the chunks at the frame rate."""
     for chunk in chunks:
         yield chunk
         time.sleep(1 / RATE / speed)
 
 
 Script = Callable[[int], Iterable[bytes]]
-"""What a connection is sent, given its number from 0; the connection is closed where it ends."""
+"""Function that returns the chunks for a connection, given its number from 0. The connection is closed after the last one."""
 
 
 class TcpServer:
-    """Serves one client after the other on 127.0.0.1."""
+    """TCP server on 127.0.0.1 for one client at a time."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -75,7 +75,7 @@ class TcpServer:
         return f"tcp://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listens, on the same port as before."""
+        """Listen, on the same port as before."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -85,12 +85,12 @@ class TcpServer:
         threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
 
     def stop(self) -> None:
-        """Goes away, and so does the connection."""
-        for one in (self._listener, self._client):
-            if one is not None:
+        """Close the listening socket and the connection."""
+        for connection in (self._listener, self._client):
+            if connection is not None:
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                one.close()
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
 
     def _serve(self, listener: socket.socket) -> None:
         while True:
@@ -101,9 +101,9 @@ class TcpServer:
             self._client = client
             number, self.connections = self.connections, self.connections + 1
             with contextlib.suppress(OSError), client:
-                self._talk(client, number)
+                self._respond(client, number)
 
-    def _talk(self, client: socket.socket, number: int) -> None:
+    def _respond(self, client: socket.socket, number: int) -> None:
         for chunk in self._script(number):
             client.sendall(chunk)
 
@@ -115,19 +115,18 @@ class TcpServer:
 
 
 class RtspServer(TcpServer):
-    """An RTSP camera that asks for a password and sends H.264 through its own connection (RFC 2326, RFC 6184)."""
+    """RTSP camera that requires a password and sends H.264 interleaved over TCP (RFC 2326, RFC 6184)."""
 
     USER, PASSWORD = "me", "s3cret"
-    asks = True
-    """Whether a password is asked for."""
+    requires_password = True
 
     @property
     def url(self) -> str:
-        if not self.asks:
+        if not self.requires_password:
             return f"rtsp://127.0.0.1:{self.port}/cam"
         return f"rtsp://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/cam"
 
-    def _talk(self, client: socket.socket, number: int) -> None:
+    def _respond(self, client: socket.socket, number: int) -> None:
         expected = b64encode(f"{self.USER}:{self.PASSWORD}".encode()).decode()
         sdp = (
             "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=door\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\nc=IN IP4 0.0.0.0\r\n"
@@ -139,20 +138,20 @@ class RtspServer(TcpServer):
             while line := reader.readline().decode().strip():
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
-            method, answer, body = request.split()[0], ["RTSP/1.0 200 OK", f"CSeq: {headers.get('cseq', 0)}"], ""
-            if self.asks and method != "OPTIONS" and headers.get("authorization") != f"Basic {expected}":
-                answer[0] = "RTSP/1.0 401 Unauthorized"
-                answer.append('WWW-Authenticate: Basic realm="door"')
+            method, response, body = request.split()[0], ["RTSP/1.0 200 OK", f"CSeq: {headers.get('cseq', 0)}"], ""
+            if self.requires_password and method != "OPTIONS" and headers.get("authorization") != f"Basic {expected}":
+                response[0] = "RTSP/1.0 401 Unauthorized"
+                response.append('WWW-Authenticate: Basic realm="door"')
             elif method == "OPTIONS":
-                answer.append("Public: DESCRIBE, SETUP, PLAY, TEARDOWN")
+                response.append("Public: DESCRIBE, SETUP, PLAY, TEARDOWN")
             elif method == "DESCRIBE":
                 body = sdp
-                answer += ["Content-Type: application/sdp", f"Content-Length: {len(sdp)}"]
+                response += ["Content-Type: application/sdp", f"Content-Length: {len(sdp)}"]
             elif method == "SETUP":
-                answer += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
+                response += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
             elif method == "PLAY":
-                answer += ["Session: 1", "RTP-Info: url=track1;seq=0;rtptime=0"]
-            client.sendall(("\r\n".join(answer) + "\r\n\r\n" + body).encode())
+                response += ["Session: 1", "RTP-Info: url=track1;seq=0;rtptime=0"]
+            client.sendall(("\r\n".join(response) + "\r\n\r\n" + body).encode())
             if method == "PLAY":
                 for chunk in self._script(number):
                     client.sendall(chunk)
@@ -167,10 +166,14 @@ def encode_rtp(
     without: tuple[int, ...] = (),
     stamp_of: Callable[[int], int] = lambda number: number * 90_000 // RATE,
 ) -> list[bytes]:
-    """RTP packets of numbered pictures as an RTSP connection interleaves them, cut where each picture ends.
+    """Encode numbered frames to RTP packets as interleaved in an RTSP connection, one chunk per frame.
 
-    `without`: kinds of network abstraction units that are left out, such as 7 and 8, the parameter sets.
-    `stamp_of`: the time stamp of a picture, by its number.
+    Args:
+        frames: number of frames.
+        size: (width, height) in pixels.
+        first: number of the first frame.
+        without: types of NAL units to omit, such as 7 and 8, the parameter sets.
+        stamp_of: returns the timestamp of a frame, by its number.
     """
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = *size, "yuv420p", Fraction(1, RATE)  # type: ignore[attr-defined]
@@ -194,18 +197,18 @@ def encode_rtp(
     return chunks
 
 
-def _rtp_payloads(unit: bytes, largest: int = 1200) -> list[bytes]:
-    """One network abstraction unit whole, or in fragments (FU-A)."""
-    if len(unit) <= largest:
+def _rtp_payloads(unit: bytes, max_bytes: int = 1200) -> list[bytes]:
+    """Return the payloads of one NAL unit: the whole unit, or fragments (FU-A)."""
+    if len(unit) <= max_bytes:
         return [unit]
-    parts = [unit[begin : begin + largest] for begin in range(1, len(unit), largest)]
+    parts = [unit[begin : begin + max_bytes] for begin in range(1, len(unit), max_bytes)]
     indicator, kind = unit[0] & 0xE0 | 28, unit[0] & 0x1F
     flags = [(0x80 if i == 0 else 0) | (0x40 if i == len(parts) - 1 else 0) for i in range(len(parts))]
     return [bytes((indicator, flag | kind)) + part for flag, part in zip(flags, parts, strict=True)]
 
 
 class UdpSender:
-    """Sends datagrams of seven TS packets to a port of 127.0.0.1."""
+    """Sender of datagrams with seven TS packets to a port of 127.0.0.1."""
 
     def __init__(self, script: Iterable[bytes]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -255,30 +258,30 @@ class _Chunks(io.RawIOBase):
 
 
 class RtmpServer(TcpServer):
-    """An RTMP server that plays FLV to whoever asks (Adobe's RTMP specification 1.0): the script's chunks are whole FLV tags."""
+    """RTMP server that sends FLV (Adobe's RTMP specification 1.0). The chunks of the script are whole FLV tags."""
 
     @property
     def url(self) -> str:
         return f"rtmp://127.0.0.1:{self.port}/live/street"
 
-    def _talk(self, client: socket.socket, number: int) -> None:
+    def _respond(self, client: socket.socket, number: int) -> None:
         reader = client.makefile("rb")
         greeting = reader.read(1537)[1:]
         client.sendall(b"\3" + bytes(1536) + greeting)
         reader.read(1536)
-        client.sendall(_rtmp(1, struct.pack(">I", 1 << 20)))  # so that each message goes in one piece
-        said = b""
-        for command, answer in (
+        client.sendall(_rtmp(1, struct.pack(">I", 1 << 20)))  # the chunk size: each message is one chunk
+        received = b""
+        for command, response in (
             ("connect", _amf("_result", 1.0, None, {"code": "NetConnection.Connect.Success"})),
             ("createStream", None),
             ("play", _amf("onStatus", 0.0, None, {"level": "status", "code": "NetStream.Play.Start"})),
         ):
             name = b"\2" + struct.pack(">H", len(command)) + command.encode() + b"\0"
-            while name not in said or len(said) < said.index(name) + len(name) + 8:
-                said += client.recv(4096) or _hung_up()
-            begin = said.index(name) + len(name)
-            asked = struct.unpack(">d", said[begin : begin + 8])[0]
-            client.sendall(_rtmp(20, answer or _amf("_result", asked, None, 1.0)))
+            while name not in received or len(received) < received.index(name) + len(name) + 8:
+                received += client.recv(4096) or _raise_disconnected()
+            begin = received.index(name) + len(name)
+            transaction = struct.unpack(">d", received[begin : begin + 8])[0]
+            client.sendall(_rtmp(20, response or _amf("_result", transaction, None, 1.0)))
         for chunk in self._script(number):
             while chunk:
                 size = int.from_bytes(chunk[1:4], "big")
@@ -288,7 +291,7 @@ class RtmpServer(TcpServer):
 
 
 def encode_flv(frames: int, size: tuple[int, int] = (96, 64)) -> list[bytes]:
-    """FLV tags of numbered pictures, those that come together in one piece, without the file's header."""
+    """Encode numbered frames to FLV tags without the file header, one chunk per frame."""
     sink = _Chunks()
     container = av.open(sink, "w", format="flv", options={"flush_packets": "1", "flvflags": "no_duration_filesize"})
     options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "scenecut=0"}
@@ -336,19 +339,16 @@ def _amf(*values: object) -> bytes:
     return data
 
 
-def _hung_up() -> bytes:
-    raise ConnectionError("the client hung up")
+def _raise_disconnected() -> bytes:
+    raise ConnectionError("the client disconnected")
 
 
 class HttpServer(TcpServer):
-    """Answers GET requests as cameras do: the script is given the request's text, and its chunks are the whole answer.
-
-    Clients are served at the same time.
-    """
+    """HTTP server for concurrent clients. The script receives the text of a GET request and returns the whole response."""
 
     def __init__(self, script: Callable[[str], Iterable[bytes]]) -> None:
         self.requests: list[str] = []
-        self._answer = script
+        self._response = script
         super().__init__(lambda _: ())
 
     @property
@@ -362,36 +362,40 @@ class HttpServer(TcpServer):
             except OSError:
                 return
             number, self.connections = self.connections, self.connections + 1
-            threading.Thread(target=self._guarded, args=(client, number), daemon=True).start()
+            threading.Thread(target=self._serve_client, args=(client, number), daemon=True).start()
 
-    def _guarded(self, client: socket.socket, number: int) -> None:
+    def _serve_client(self, client: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError), client:
-            self._talk(client, number)
+            self._respond(client, number)
             client.shutdown(socket.SHUT_WR)
 
-    def _talk(self, client: socket.socket, number: int) -> None:
+    def _respond(self, client: socket.socket, number: int) -> None:
         request = b""
         while b"\r\n\r\n" not in request:
-            request += client.recv(4096) or _hung_up()
+            request += client.recv(4096) or _raise_disconnected()
         self.requests.append(request.decode())
-        for chunk in self._answer(self.requests[-1]):
+        for chunk in self._response(self.requests[-1]):
             client.sendall(chunk)
 
 
-def http_answer(content_type: str, status: str = "200 OK", *headers: str) -> bytes:
-    """The head of an HTTP answer."""
+def http_response(content_type: str, status: str = "200 OK", *headers: str) -> bytes:
+    """Return the header of an HTTP response."""
     return "\r\n".join((f"HTTP/1.1 {status}", f"Content-Type: {content_type}", *headers, "", "")).encode()
 
 
-def file_answer(request: str, data: bytes, content_type: str = "video/mp4") -> Iterator[bytes]:
-    """What a server of files answers, ranges included."""
+def file_response(request: str, data: bytes, content_type: str = "video/mp4") -> Iterator[bytes]:
+    """Yield the response of a file server, with support for ranges."""
     begin = 0
     for line in request.splitlines():
         if line.lower().startswith("range: bytes="):
             begin = int(line.partition("=")[2].partition("-")[0])
     status = "206 Partial Content" if begin else "200 OK"
-    span = f"Content-Range: bytes {begin}-{len(data) - 1}/{len(data)}"
-    yield http_answer(
-        content_type, status, f"Content-Length: {len(data) - begin}", "Accept-Ranges: bytes", *([span] if begin else [])
+    content_range = f"Content-Range: bytes {begin}-{len(data) - 1}/{len(data)}"
+    yield http_response(
+        content_type,
+        status,
+        f"Content-Length: {len(data) - begin}",
+        "Accept-Ranges: bytes",
+        *([content_range] if begin else []),
     )
     yield data[begin:]

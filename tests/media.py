@@ -1,4 +1,4 @@
-"""Test inputs written with PyAV: pictures that carry their number and their orientation, in any codec and container."""
+"""Test videos, written with PyAV in any codec and container. Each frame displays its number and its orientation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220
 
 
 def picture(number: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """RGB: red, green, blue and yellow quarters (top left, top right, bottom left, bottom right); `number` in the middle."""
+    """Return an RGB image, uint8 `[height, width, 3]`, with a number and an orientation.
+
+    The quarters are red (top left), green (top right), blue (bottom left) and yellow (bottom right). The number is in the
+    middle, as `BITS` black or white columns.
+    """
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = CORNERS["R"], CORNERS["G"]
     image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = CORNERS["B"], CORNERS["Y"]
@@ -37,14 +41,14 @@ def picture(number: int, width: int = 96, height: int = 64) -> np.ndarray:
 
 
 def number_of(frame: Frame) -> int:
-    """The number in the middle of the picture."""
+    """Return the number in the middle of a frame."""
     row = frame.planes[0][frame.height // 2]
     centers = [frame.width * (2 * bit + 1) // (2 * BITS) for bit in range(BITS)]
     return sum(1 << bit for bit, x in enumerate(centers) if row[x] > 127)
 
 
 def rgb_at(frame: Frame, x: int, y: int) -> np.ndarray:
-    """The color of one pixel, by the frame's own matrix and range."""
+    """Return the RGB color of a pixel, converted with the matrix and range of the frame."""
     height, width = frame.planes[0].shape
     yuv = [float(plane[y * plane.shape[0] // height, x * plane.shape[1] // width]) for plane in frame.planes]
     matrix = yuv_to_rgb_matrix(frame.color)
@@ -52,7 +56,7 @@ def rgb_at(frame: Frame, x: int, y: int) -> np.ndarray:
 
 
 def corners_of(frame: Frame) -> str:
-    """The colors of the corners, top left, top right, bottom left, bottom right: `RGBY` where it is upright."""
+    """Return the colors of the corners (top left, top right, bottom left, bottom right): `RGBY` if the frame is upright."""
     names = ""
     for y in (frame.height // 8, frame.height * 7 // 8):
         for x in (frame.width // 8, frame.width * 7 // 8):
@@ -63,7 +67,7 @@ def corners_of(frame: Frame) -> str:
 
 @dataclass(frozen=True)
 class Audio:
-    """A sound track: a tone."""
+    """Audio track with a tone."""
 
     codec: str = "aac"
     rate: int = 48000
@@ -75,7 +79,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Text:
-    """A subtitle track: (start, end, text)."""
+    """Subtitle track with lines of (start, end, text)."""
 
     lines: Sequence[tuple[float, float, str]]
     codec: str = "subrip"
@@ -109,10 +113,10 @@ def write_video(
     container_options: Mapping[str, str] | None = None,
     interlaced: bool = False,
 ) -> Path:
-    """Writes a video of numbered pictures.
+    """Write a video of numbered frames.
 
-    `pts` are in `time_base` (default 1/rate). `turn` is applied to the RGB picture before encoding, `rotation` is the
-    display matrix (degrees counterclockwise, mirrored, upside down), `tags` are H.273 matrix, primaries and transfer.
+    `pts` are in units of `time_base` (default 1/rate). `turn` is applied to the RGB image before encoding. `rotation` is the
+    display matrix (degrees counterclockwise, mirrored, upside down). `tags` are the H.273 matrix, primaries and transfer.
     """
     rate = Fraction(rate)
     time_base = time_base or 1 / rate
@@ -142,7 +146,7 @@ def write_video(
     out.metadata.update(metadata or {})
     if chapters:
         out.set_chapters([dict(chapter) for chapter in chapters])
-    if codec == "libsvtav1":  # opened by the first frame otherwise
+    if codec == "libsvtav1":  # otherwise the first frame would open it
         with without_real_time_priority():
             context.open()
     packets = []
@@ -153,11 +157,9 @@ def write_video(
         frame.pts, frame.time_base, frame.pict_type = stamp, time_base, 0
         later = pts[number + 1] if number + 1 < len(pts) else stamp + max(1, round(1 / (rate * time_base)))
         frame.duration = max(1, later - stamp)
-        if interlaced:
-            pass  # x264 marks the stream by its own options.
         packets += video.encode(frame)
     packets += video.encode(None)
-    # The header gives the streams their time bases; the rest is sorted by decoding time, as players expect it.
+    # Writing the header sets the time bases of the streams. Packets are sorted by decoding time, as players expect.
     out.start_encoding()
     for track, stream in others:
         packets += _packets(track, stream)
@@ -168,7 +170,7 @@ def write_video(
 
 
 def to_pix_fmt(image: np.ndarray, pix_fmt: str, space_tag: int, full_range: bool) -> av.VideoFrame:
-    """RGB as a frame of any layout, by the matrix that `space_tag` names (BT.601 where it names none)."""
+    """Convert an RGB image to a pixel format, with the matrix of `space_tag` (BT.601 if it is unspecified)."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     if pix_fmt.startswith(("rgb", "bgr", "gbr", "pal", "0rgb")):
         return frame.reformat(format=pix_fmt, threads=1)
@@ -212,20 +214,20 @@ def _packets(track: Audio | Text, stream: Any) -> list[av.Packet]:
     wave = (np.sin(np.arange(int(track.rate * track.seconds)) * 2 * np.pi * track.tone / track.rate) * 12000).astype(
         np.int16
     )
-    sound = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
-    sound.rate, sound.pts, sound.time_base = track.rate, 0, Fraction(1, track.rate)
+    audio = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    audio.rate, audio.pts, audio.time_base = track.rate, 0, Fraction(1, track.rate)
     resampler = av.AudioResampler(context.format, context.layout, track.rate, frame_size=context.frame_size or 1024)
-    pieces = [*resampler.resample(sound), *resampler.resample(None)]
+    frames = [*resampler.resample(audio), *resampler.resample(None)]
     offset = round(track.start * track.rate)
-    for piece in pieces:
-        piece.pts = (piece.pts or 0) + offset
-        packets += stream.encode(piece)
+    for frame in frames:
+        frame.pts = (frame.pts or 0) + offset
+        packets += stream.encode(frame)
     return packets + stream.encode(None)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one trip from a source to a sink gave."""
+    """Result of `through`."""
 
     frames: list[Frame]
     report: FidelityReport
@@ -237,7 +239,7 @@ class Result:
 def through(
     source_path: str | Path, output: str | Path, *, sink: Mapping[str, Any] | None = None, **source: Any
 ) -> Result:
-    """Takes a file through source, sink and fidelity report as `rtseg video` does, without a model in between."""
+    """Process a file with source, sink and fidelity report like `rtseg video`, but without a model."""
     video = FileSource(str(source_path), **source)
     recorder = Recorder(video.info)
     target = VideoSink(output, video.info, size=(video.info.width, video.info.height), **(sink or {}))
@@ -252,10 +254,10 @@ def through(
                 frames.append(item)
                 target.write(SegmentedFrame(item, classes, item))
         written = target.finish()
-        asked = InputFile(
+        input_file = InputFile(
             str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
         )
-        report = compare(recorder, written, corrupt=video.corrupt, source=asked)
+        report = compare(recorder, written, corrupt=video.corrupt, source=input_file)
         if report.ok:
             target.close()
         return Result(frames, report, written, (*video.info.notes, *video.warnings, *target.warnings), video.corrupt)
@@ -267,7 +269,7 @@ def through(
 
 
 def read(path: str | Path, **options: Any) -> list[Frame]:
-    """All frames of a file."""
+    """Return all frames of a file."""
     source = FileSource(str(path), **options)
     try:
         return [item for item in source if isinstance(item, Frame)]
@@ -276,14 +278,14 @@ def read(path: str | Path, **options: Any) -> list[Frame]:
 
 
 def made_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **color: Any) -> Frame:
-    """A numbered frame that did not come from a file."""
+    """Return a numbered frame that was not read from a file."""
     decoded = to_pix_fmt(picture(number, *size), pix_fmt, 5, False)
     planes = FrameConverter.of(decoded).read(decoded)
     return Frame(planes, pix_fmt, Color("bt601", False, **color), number, Fraction(1, 25), number, 1)
 
 
 def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: Any) -> StreamInfo:
-    """What a source of `made_frame`s would say of itself."""
+    """Return the properties of a stream of `made_frame`s."""
     values: dict[str, Any] = {
         "color": Color("bt601", False),
         "time_base": Fraction(1, 25),
@@ -293,11 +295,11 @@ def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: 
 
 
 def item(rendered: Frame) -> SegmentedFrame:
-    """A frame as sinks get it."""
+    """Return the input of a sink for a frame."""
     return SegmentedFrame(rendered, np.zeros((4, 4), np.uint8), rendered)
 
 
 def fill(sink: VideoSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:
-    """Writes numbered frames."""
+    """Write numbered frames to a sink."""
     for number in range(count):
         sink.write(item(made_frame(number, size, pix_fmt)))

@@ -1,4 +1,4 @@
-"""Source and sink without files, for tests of the pipeline and of the live loop."""
+"""Test doubles of a source and a sink, for tests of the pipeline and of the live loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME_BASE = Fraction(1, 30)
 
 
 class NoiseSource:
-    """Frames whose pixels depend on their number, with a packet after every third."""
+    """Source of frames whose pixels depend on their number, with a packet after every third frame."""
 
     def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
         self.info = StreamInfo("noise", 64, 48, "yuv420p", COLOR, TIME_BASE)

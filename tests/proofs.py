@@ -1,6 +1,6 @@
-"""What a proof found, kept as JSON: the machine, the versions, the command and the figures.
+"""Storage of the results of long tests as JSON: machine, versions, command and figures.
 
-`make proofs` and `make fuzz` name the folder by RTSEG_KEEP_PROOFS; without it nothing is written.
+`make proofs` and `make fuzz` set the folder in RTSEG_KEEP_PROOFS. Without it, nothing is written.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rtseg.core.cpu import cpu_name
 
 
 def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
-    """Writes NAME.json into the folder that RTSEG_KEEP_PROOFS names."""
+    """Write NAME.json into the folder RTSEG_KEEP_PROOFS."""
     folder = os.environ.get("RTSEG_KEEP_PROOFS")
     if not folder:
         return
-    told = {
+    result = {
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
         "machine": {
@@ -40,9 +40,9 @@ def keep_proof(name: str, command: str, figures: dict[str, Any]) -> None:
         "figures": figures,
     }
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / f"{name}.json").write_text(json.dumps(told, indent=2) + "\n")
+    (Path(folder) / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def resident_mib() -> float:
-    """Memory of this process now."""
+    """Return the current resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

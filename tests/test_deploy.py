@@ -1,4 +1,4 @@
-"""The installer for a Jetson, run against stand-ins for its programs; and the run-time set it installs."""
+"""Tests of the Jetson installer with test doubles of its programs, and of the requirements that it installs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INSTALL = ROOT / "deploy" / "jetson" / "install.sh"
 RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
 
 PYTHON = """#!/bin/bash
-# Stands for the system's Python; makes environments whose programs write down what they are asked.
+# Test double of the system's Python. The programs of its virtual environments log their arguments.
 if [ "$1 $2" = "-m venv" ]; then
   mkdir -p "$3/bin" "$3/site"; echo "venv $3" >> "$LOG"
   printf '#!/bin/bash\\n[ "$1" = -c ] && { echo "%s/site"; exit; }\\necho "python $*" >> "$LOG"\\n' "$3" > "$3/bin/python"
@@ -29,8 +29,8 @@ fi
 """
 
 
-class Board:
-    """A machine that looks like a Jetson to the installer."""
+class FakeJetson:
+    """Environment that the installer detects as a Jetson."""
 
     def __init__(
         self, folder: Path, *, machine: str = "aarch64", release: str = RELEASE, tensorrt: str | None = "10.3.0"
@@ -63,18 +63,18 @@ class Board:
         return subprocess.run(command, env={**self.environment, **more}, capture_output=True, text=True, timeout=150)
 
     @property
-    def did(self) -> list[str]:
+    def calls(self) -> list[str]:
         return [line.replace(str(self.folder), "").replace(str(ROOT), "") for line in self.log.read_text().splitlines()]
 
 
 PIP = "python -m pip --disable-pip-version-check install --quiet"
 
 
-def test_it_installs_checks_and_builds_in_this_order(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    done = board.install()
+def test_installer_installs_then_runs_doctor_then_builds(tmp_path: Path) -> None:
+    jetson = FakeJetson(tmp_path)
+    done = jetson.install()
     assert done.returncode == 0, done.stderr
-    assert board.did == [
+    assert jetson.calls == [
         "venv /env",
         f"{PIP} --requirement /deploy/jetson/requirements.txt --constraint /deploy/jetson/constraints-cuda12.txt",
         f"{PIP} --no-deps --force-reinstall ",
@@ -85,24 +85,28 @@ def test_it_installs_checks_and_builds_in_this_order(tmp_path: Path) -> None:
     assert "TensorRT 10.3.0" in done.stdout
 
 
-def test_it_can_be_run_again(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    assert board.install("--no-build").returncode == 0
-    again = board.install("--model", "nano", "--source", "/tmp/rtseg.whl")
+def test_installer_can_run_twice(tmp_path: Path) -> None:
+    jetson = FakeJetson(tmp_path)
+    assert jetson.install("--no-build").returncode == 0
+    again = jetson.install("--model", "nano", "--source", "/tmp/rtseg.whl")
     assert again.returncode == 0, again.stderr
-    assert board.did.count("venv /env") == 1
-    assert board.did[-3:] == [f"{PIP} --no-deps --force-reinstall /tmp/rtseg.whl", "rtseg doctor", "rtseg build nano"]
+    assert jetson.calls.count("venv /env") == 1
+    assert jetson.calls[-3:] == [
+        f"{PIP} --no-deps --force-reinstall /tmp/rtseg.whl",
+        "rtseg doctor",
+        "rtseg build nano",
+    ]
     assert [path.name for path in (tmp_path / "env" / "site").iterdir()] == ["tensorrt"]
 
 
-def test_jetpack_7_gets_cuda_13(tmp_path: Path) -> None:
-    board = Board(tmp_path, release=RELEASE.replace("R36", "R38"), tensorrt="10.16.1")
-    assert board.install().returncode == 0
-    assert any("constraints-cuda13.txt" in line for line in board.did)
+def test_jetpack_7_installs_cuda_13(tmp_path: Path) -> None:
+    jetson = FakeJetson(tmp_path, release=RELEASE.replace("R36", "R38"), tensorrt="10.16.1")
+    assert jetson.install().returncode == 0
+    assert any("constraints-cuda13.txt" in line for line in jetson.calls)
 
 
 @pytest.mark.parametrize(
-    ("machine", "release", "tensorrt", "says"),
+    ("machine", "release", "tensorrt", "message"),
     [
         ("x86_64", RELEASE, "10.3.0", "this is x86_64, not a Jetson"),
         ("aarch64", RELEASE.replace("R36", "R35"), "10.3.0", "R35 is not known here; rtseg needs JetPack 6"),
@@ -111,55 +115,57 @@ def test_jetpack_7_gets_cuda_13(tmp_path: Path) -> None:
         ("aarch64", RELEASE, "8.6.2", "TensorRT 8.6.2 is too old"),
     ],
 )
-def test_what_is_missing_is_told_before_anything_is_made(
-    tmp_path: Path, machine: str, release: str, tensorrt: str | None, says: str
+def test_missing_prerequisite_is_reported_before_installation(
+    tmp_path: Path, machine: str, release: str, tensorrt: str | None, message: str
 ) -> None:
-    board = Board(tmp_path, machine=machine, release=release, tensorrt=tensorrt)
-    done = board.install()
+    jetson = FakeJetson(tmp_path, machine=machine, release=release, tensorrt=tensorrt)
+    done = jetson.install()
     assert done.returncode == 1
-    assert says in done.stderr
-    assert board.did == []
+    assert message in done.stderr
+    assert jetson.calls == []
     assert not (tmp_path / "env").exists()
 
 
-def test_a_board_without_jetson_linux(tmp_path: Path) -> None:
-    done = Board(tmp_path).install(RTSEG_L4T_RELEASE=str(tmp_path / "missing"))
+def test_machine_without_jetson_linux_is_refused(tmp_path: Path) -> None:
+    done = FakeJetson(tmp_path).install(RTSEG_L4T_RELEASE=str(tmp_path / "missing"))
     assert (done.returncode, "does not run Jetson Linux" in done.stderr) == (1, True)
 
 
-def test_a_doctor_that_finds_something_broken_stops_it(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    done = board.install(DOCTOR="1")
+def test_installer_stops_if_doctor_fails(tmp_path: Path) -> None:
+    jetson = FakeJetson(tmp_path)
+    done = jetson.install(DOCTOR="1")
     assert done.returncode == 1
-    assert board.did[-1] == "rtseg doctor"
+    assert jetson.calls[-1] == "rtseg doctor"
 
 
-def test_usage(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    assert board.install("--nonsense").returncode == 2
-    rendered = board.install("--help")
-    assert rendered.returncode == 0
-    assert "--no-build" in rendered.stdout
-    assert board.did == []
+def test_help_and_unknown_option(tmp_path: Path) -> None:
+    jetson = FakeJetson(tmp_path)
+    assert jetson.install("--nonsense").returncode == 2
+    help_run = jetson.install("--help")
+    assert help_run.returncode == 0
+    assert "--no-build" in help_run.stdout
+    assert jetson.calls == []
 
 
-def test_the_run_time_set_is_the_project_s_own_without_openvino() -> None:
+def test_jetson_requirements_match_the_project_without_openvino() -> None:
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {*project["dependencies"], *project["optional-dependencies"]["jetson"]}
+    expected = {*project["dependencies"], *project["optional-dependencies"]["jetson"]}
     lines = (ROOT / "deploy" / "jetson" / "requirements.txt").read_text().splitlines()
-    given = {line for line in lines if line and not line.startswith("#")}
+    actual = {line for line in lines if line and not line.startswith("#")}
 
     def names(requirements: set[str]) -> dict[str, str]:
         plain = {re.sub(r"\s", "", each).split(";")[0] for each in requirements}
         return {re.split(r"[<>=~!]", each)[0].replace("-headless", ""): re.sub(r"^[\w-]+", "", each) for each in plain}
 
-    ours, theirs = names(given), names(wanted)
-    assert theirs.pop("openvino", None)
-    assert {k: v for k, v in ours.items() if k != "tomli"} == {k: v for k, v in theirs.items() if k != "tomli"}
+    actual_names, expected_names = names(actual), names(expected)
+    assert expected_names.pop("openvino", None)
+    actual_names.pop("tomli", None)
+    expected_names.pop("tomli", None)
+    assert actual_names == expected_names
 
 
-def test_the_container_copies_what_is_there() -> None:
+def test_dockerfile_copies_only_existing_files() -> None:
     text = (ROOT / "deploy" / "jetson" / "Dockerfile").read_text().replace("\\\n", " ")
     for line in text.splitlines():
         if line.startswith("COPY"):

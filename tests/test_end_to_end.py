@@ -1,8 +1,8 @@
-"""The whole road on a street whose classes are known: the colors that come out of the encoder are those of the truth.
+"""End-to-end tests of the video pipeline on a synthetic street with known classes.
 
-The street's class map is painted in flat class colors, encoded, decoded, segmented by a model with known answers, colored,
-encoded, and decoded again by PyAV. What is asserted: away from borders between classes, the colors are right within
-`TOLERANCE`, the classes sit where they belong, and frame n is frame n.
+The class map of the street is drawn in flat class colors, encoded, decoded, segmented by a model with a known function,
+rendered, encoded, and decoded by PyAV. The tests assert that away from class borders the colors are correct within
+`TOLERANCE`, that the classes have the correct positions, and that the frames are in the correct order.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 FRAMES = 6
-STEP = 4  # every 4th frame of the drive, so that neighbors differ
+STEP = 4  # every 4th frame of the synthetic video, so that consecutive frames differ
 TOLERANCE = 6.0
-"""Mean absolute difference in 0..255 over the inner pixels, after two encodings in 4:2:0."""
+"""Maximum mean absolute difference of inner pixels, 0 to 255, after two encodings in 4:2:0."""
 
 Table = npt.NDArray[np.uint8]
 INPUT_COLORS: Table = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
@@ -40,13 +40,13 @@ def segmenter() -> Segmenter:
     return Segmenter(MODEL)
 
 
-def truths(width: int, height: int) -> list[npt.NDArray[np.uint8]]:
+def ground_truth(width: int, height: int) -> list[npt.NDArray[np.uint8]]:
     drive = SyntheticDrive(width, height, frames=FRAMES * STEP, seed=3)
     return [drive.frame(index * STEP)[1] for index in range(FRAMES)]
 
 
 def encode(path: Path, labels: list[npt.NDArray[np.uint8]], space: int, full_range: bool, codec: str) -> None:
-    """Flat class colors through PyAV's own conversion, tagged with its matrix and range."""
+    """Encode flat class colors, converted by PyAV and tagged with the matrix and range."""
     height, width = labels[0].shape
     colorspace = {1: "ITU709", 6: "ITU601"}[space]
     with av.open(str(path), "w") as container:
@@ -67,7 +67,7 @@ def encode(path: Path, labels: list[npt.NDArray[np.uint8]], space: int, full_ran
 
 
 def decode(path: Path, width: int, height: int) -> list[npt.NDArray[np.uint8]]:
-    """RGB frames as a player shows them: by the file's own tags."""
+    """Decode a file to RGB frames like a player, according to its color tags."""
     with av.open(str(path)) as container:
         frames = []
         for frame in container.decode(video=0):
@@ -77,7 +77,7 @@ def decode(path: Path, width: int, height: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def inner(classes: npt.NDArray[np.uint8], margin: int = 9) -> npt.NDArray[np.bool_]:
-    """Pixels whose whole neighborhood is of one class: there neither chroma nor the network's size can blur."""
+    """Return the pixels whose neighborhood has a single class. Chroma subsampling and scaling can't blur them."""
     kernel = np.ones((margin, margin), np.uint8)
     same: npt.NDArray[np.bool_] = cv2.erode(classes, kernel) == cv2.dilate(classes, kernel)
     return same
@@ -95,30 +95,30 @@ CASES = [
 
 
 @pytest.mark.parametrize(("width", "height", "space", "full_range"), CASES)
-def test_class_colors_survive_the_whole_road(
+def test_output_video_has_the_expected_class_colors(
     segmenter: Segmenter, tmp_path: Path, width: int, height: int, space: int, full_range: bool
 ) -> None:
-    labels = truths(width, height)
+    labels = ground_truth(width, height)
     odd = width % 2 or height % 2
     source, out = tmp_path / ("in.mkv" if odd else "in.mp4"), tmp_path / "out.mp4"
     encode(source, labels, space, full_range, "ffv1" if odd else "libx264")
     style = Style(view="overlay", alpha=0.5, palette="camvid")
     result = process(str(source), str(out), segmenter, style, OutputOptions(crf=2, preset="ultrafast"), quiet=True)
     assert result["fidelity"]["ok"]
-    seen = decode(out, width, height)
-    assert len(seen) == FRAMES
+    decoded = decode(out, width, height)
+    assert len(decoded) == FRAMES
     expected_colors = (INPUT_COLORS.astype(np.float64) + OTHER_COLORS) / 2
-    for index, picture in enumerate(seen):
-        difference = np.abs(picture - expected_colors[labels[index]]).mean(axis=2)
+    for index, image in enumerate(decoded):
+        difference = np.abs(image - expected_colors[labels[index]]).mean(axis=2)
         assert difference[inner(labels[index])].mean() < TOLERANCE
-        recovered = np.abs(picture[:, :, None].astype(np.float64) - expected_colors).sum(axis=3).argmin(axis=2)
+        recovered = np.abs(image[:, :, None].astype(np.float64) - expected_colors).sum(axis=3).argmin(axis=2)
         assert (recovered == labels[index])[inner(labels[index])].mean() > 0.97
         agreement = [(recovered == truth).mean() for truth in labels]
         assert int(np.argmax(agreement)) == index, "frames are out of order"
 
 
-def test_masks_are_the_truth_and_line_up(segmenter: Segmenter, tmp_path: Path) -> None:
-    labels = truths(320, 192)
+def test_masks_match_the_ground_truth_in_order(segmenter: Segmenter, tmp_path: Path) -> None:
+    labels = ground_truth(320, 192)
     encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
     process(
         str(tmp_path / "in.mp4"),
@@ -137,8 +137,8 @@ def test_masks_are_the_truth_and_line_up(segmenter: Segmenter, tmp_path: Path) -
         assert (mask == truth).mean() > 0.97
 
 
-def test_side_by_side_shows_the_picture_beside_its_colors(segmenter: Segmenter, tmp_path: Path) -> None:
-    labels = truths(320, 192)
+def test_side_by_side_shows_the_input_on_the_left(segmenter: Segmenter, tmp_path: Path) -> None:
+    labels = ground_truth(320, 192)
     encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
     process(
         str(tmp_path / "in.mp4"),
@@ -148,13 +148,13 @@ def test_side_by_side_shows_the_picture_beside_its_colors(segmenter: Segmenter, 
         OutputOptions(crf=5),
         quiet=True,
     )
-    picture = decode(tmp_path / "out.mp4", 640, 192)[0]
-    left = np.abs(picture[:, :320] - INPUT_COLORS[labels[0]].astype(np.float64)).mean(axis=2)
+    image = decode(tmp_path / "out.mp4", 640, 192)[0]
+    left = np.abs(image[:, :320] - INPUT_COLORS[labels[0]].astype(np.float64)).mean(axis=2)
     assert left[inner(labels[0])].mean() < TOLERANCE
 
 
-def test_the_same_file_twice_gives_the_same_masks(segmenter: Segmenter, tmp_path: Path) -> None:
-    encode(tmp_path / "in.mp4", truths(320, 192), 1, False, "libx264")
+def test_processing_twice_gives_identical_masks(segmenter: Segmenter, tmp_path: Path) -> None:
+    encode(tmp_path / "in.mp4", ground_truth(320, 192), 1, False, "libx264")
     for name in ("one.mkv", "two.mkv"):
         process(
             str(tmp_path / "in.mp4"),
@@ -173,7 +173,7 @@ def test_the_same_file_twice_gives_the_same_masks(segmenter: Segmenter, tmp_path
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_real_drives_keep_frames_rate_and_sound(segmenter: Segmenter, clips: Path, tmp_path: Path) -> None:
+def test_real_videos_keep_frames_rate_and_audio(segmenter: Segmenter, clips: Path, tmp_path: Path) -> None:
     for name, frames, size, rate in (
         ("cambridge_15fps.mp4", 101, (480, 360), 15),
         ("highway_540p25.mp4", 221, (960, 540), 25),

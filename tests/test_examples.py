@@ -1,4 +1,4 @@
-"""The scripts in examples/ run as their first lines say."""
+"""Tests that the scripts in examples/ run as documented in their first lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on the car runs without torch: not installed, not imported, not asked for."""
+"""Tests that the commands for a vehicle run without torch and do not import it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import sys
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ModuleNotFoundError(f"{name} is forbidden on this path", name=name)
+            raise ModuleNotFoundError(f"{name} is forbidden here", name=name)
 
 sys.meta_path.insert(0, NoTorch())
 from rtseg.cli.app import main
@@ -34,7 +34,7 @@ except SystemExit as end:
 
 
 def run(*arguments: object) -> str:
-    """`rtseg ARGUMENTS` where importing torch fails; its standard error."""
+    """Run `rtseg ARGUMENTS` with an import hook that forbids torch. Return its standard error."""
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
@@ -42,13 +42,13 @@ def run(*arguments: object) -> str:
     return done.stderr
 
 
-def test_video(tmp_path: Path) -> None:
+def test_video_runs_without_torch(tmp_path: Path) -> None:
     drive = write_video(tmp_path / "drive.mp4", frames=6)
     run("video", drive, "-o", tmp_path / "out.mp4", "--model", "nano", "--size", "96x64", "--masks", tmp_path / "m.mkv")
     assert (tmp_path / "out.mp4").exists()
 
 
-def test_live(tmp_path: Path) -> None:
+def test_live_runs_without_torch(tmp_path: Path) -> None:
     drive = write_video(tmp_path / "drive.mp4", frames=6)
     out, lines = tmp_path / "out.mp4", tmp_path / "lines.jsonl"
     outputs = ("--show", "none", "--record", out, "--jsonl", lines, "--every-frame")
@@ -58,7 +58,7 @@ def test_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt-rtx"])
-def test_build_from_onnx(tmp_path: Path, target: str) -> None:
+def test_build_from_onnx_runs_without_torch(tmp_path: Path, target: str) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     if target == "tensorrt-rtx":
@@ -68,7 +68,7 @@ def test_build_from_onnx(tmp_path: Path, target: str) -> None:
     assert (tmp_path / name).stat().st_size > 1000
 
 
-def test_config_check(tmp_path: Path) -> None:
+def test_config_check_runs_without_torch(tmp_path: Path) -> None:
     config = tmp_path / "rtseg.toml"
     config.write_text('[live]\ncamera = ["/dev/video0"]\n')
     run("config", "check", config)

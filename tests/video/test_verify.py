@@ -202,7 +202,7 @@ def test_mp4_index_has_the_input_times(tmp_path: Path, pts: Any, start: float, t
                 expected["vide" if packet.stream_index == 0 else "soun"].append(packet.pts * packet.time_base)
     assert through(path, tmp_path / "out.mp4").report.ok
     for track in tracks(tmp_path / "out.mp4"):
-        assert track.rendered == sorted(expected[track.kind])
+        assert track.times == sorted(expected[track.kind])
 
 
 # Frames
