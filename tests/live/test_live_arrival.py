@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from live_server import HttpServer, TcpServer, encode_ts, http_answer, paced
+from live_server import HttpServer, TcpServer, encode_ts, http_response, paced
 from media import number_of, picture, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
@@ -157,7 +157,7 @@ def at_pace(chunks: list[bytes], rate: float = RATE) -> Iterator[bytes]:
 
 
 def mjpeg_answer(count: int) -> Iterator[bytes]:
-    yield http_answer("multipart/x-mixed-replace; boundary=next")
+    yield http_response("multipart/x-mixed-replace; boundary=next")
     yield from at_pace([part(jpeg(number)) for number in range(count)])
 
 
@@ -182,7 +182,7 @@ def test_raw_h264_from_server_has_arrival_times(scheme: str) -> None:
         server: TcpServer = TcpServer(lambda _: at_pace(packets))
         url = server.url
     else:
-        server = HttpServer(lambda _: itertools.chain([http_answer("video/h264")], at_pace(packets)))
+        server = HttpServer(lambda _: itertools.chain([http_response("video/h264")], at_pace(packets)))
         url = f"{server.url}/cam.h264"
     with server:
         source = open_stream(url, timeout_seconds=30)

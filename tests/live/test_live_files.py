@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 from av.video.frame import PictureType
-from live_server import HttpServer, TcpServer, file_answer, http_answer
+from live_server import HttpServer, TcpServer, file_response, http_response
 from media import number_of, picture, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
 from typer.testing import CliRunner
@@ -51,7 +51,7 @@ def read_all(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], 
 def test_http_file_plays_once_at_its_own_frame_rate(tmp_path: Path, kind: str) -> None:
     data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20).read_bytes()
     log: list[str] = []
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         begin = time.monotonic()
         frames, source = read_all(f"{server.url}/x.{kind}", log)
         took = time.monotonic() - begin
@@ -104,7 +104,7 @@ def test_server_without_connection_header_yields_each_frame(tmp_path: Path, name
 
 def test_http_file_may_be_read_slowly() -> None:
     data = bytes(range(256)) * (1 << 15)  # larger than the socket buffers
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         file = HttpFile(HttpResponse(server.url, "x", 60), server.url, 60)
         read = file.read(1000)
         file.set_time_limit(0.01)
@@ -126,13 +126,13 @@ def test_unannounced_range_support_is_used(tmp_path: Path) -> None:
     wrong = False
 
     def answer(request: str) -> Iterator[bytes]:
-        _, body = file_answer(request, data)
+        _, body = file_response(request, data)
         if "range:" in request.lower():
             begin = len(data) - len(body)
             span = f"Content-Range: bytes {begin + wrong}-{len(data) - 1}/{len(data)}"
-            yield http_answer("video/mp4", "206 Partial Content", f"Content-Length: {len(body)}", span)
+            yield http_response("video/mp4", "206 Partial Content", f"Content-Length: {len(body)}", span)
         else:
-            yield http_answer("video/mp4", "200 OK", f"Content-Length: {len(data)}")
+            yield http_response("video/mp4", "200 OK", f"Content-Length: {len(data)}")
         yield body
 
     with HttpServer(answer) as server:
@@ -157,7 +157,7 @@ def test_length_of_fragmented_file_is_not_that_of_first_fragment(tmp_path: Path,
     assert data.count(b"moof") > 5
     log: list[str] = []
     with HttpServer(
-        lambda _: iter([http_answer("video/mp4", "200 OK", f"Content-Length: {len(data)}"), data])
+        lambda _: iter([http_response("video/mp4", "200 OK", f"Content-Length: {len(data)}"), data])
     ) as server:
         frames, source = read_all(f"{server.url}/x.mp4", log)
     assert [number_of(frame) for frame in frames] == list(range(20))
@@ -189,7 +189,7 @@ def test_http_file_with_b_frames_keeps_all_frames_in_order(
     with av.open(str(path)) as plain:
         assert PictureType.B in {frame.pict_type for frame in plain.decode(video=0)}
     log: list[str] = []
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         frames, source = read_all(f"{server.url}/{name}", log)
     assert [number_of(frame) for frame in frames] == list(range(30))
     assert frames[-1].pts_seconds == pytest.approx(29 / 50, abs=1.1 / 50)
@@ -205,7 +205,7 @@ def test_http_file_with_clock_jumps_plays_to_its_end(tmp_path: Path, offset: str
     second = write_video(tmp_path / "b.ts", frames=20, rate=50, container_options=options)
     data = first.read_bytes() + second.read_bytes() + first.read_bytes()
     log: list[str] = []
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         frames, _ = read_all(f"{server.url}/x.ts", log)
     assert [number_of(frame) for frame in frames] == [*range(30), *range(20), *range(30)]
     assert frames[-1].pts_seconds == pytest.approx(79 / 50, abs=0.2)
@@ -224,7 +224,7 @@ def test_chunked_mp4_without_length_is_a_file(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=10, rate=30, container_options={"movflags": "faststart"}).read_bytes()
 
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("video/mp4", "200 OK", "Transfer-Encoding: chunked")
+        yield http_response("video/mp4", "200 OK", "Transfer-Encoding: chunked")
         for begin in range(0, len(data), 700):
             piece = data[begin : begin + 700]
             yield b"%x\r\n%s\r\n" % (len(piece), piece)
@@ -245,14 +245,14 @@ def test_fragmented_mp4_without_length_is_live(tmp_path: Path, length: bool) -> 
 
     def answer(_: str) -> Iterator[bytes]:
         if again.is_set():
-            yield http_answer("text/html", "404 Not Found", "Content-Length: 0")
+            yield http_response("text/html", "404 Not Found", "Content-Length: 0")
         else:
             again.set()
-            yield http_answer("video/mp4", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
+            yield http_response("video/mp4", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
             yield data
 
     log: list[str] = []
-    with HttpServer(lambda request: file_answer(request, data) if length else answer(request)) as server:
+    with HttpServer(lambda request: file_response(request, data) if length else answer(request)) as server:
         frames, source = read_all(f"{server.url}/x.mp4", log, pause=0)
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(19 / 20, abs=0.002)
@@ -263,7 +263,7 @@ def test_fragmented_mp4_without_length_is_live(tmp_path: Path, length: bool) -> 
 
 def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
         outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
         report = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
@@ -273,7 +273,7 @@ def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
 
 def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
         report = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
@@ -331,7 +331,7 @@ def test_slow_model_start_drops_no_frames_of_a_file(
         time.sleep(1.0)  # longer than the file
 
     monkeypatch.setattr(Segmenter, "prepare", prepare)
-    with HttpServer(lambda request: file_answer(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         url = str(tmp_path / name) if local else f"{server.url}/{name}"
         inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
         report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)
@@ -345,7 +345,7 @@ def test_file_starts_when_model_is_ready(tmp_path: Path, local: bool) -> None:
     data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
     ready = threading.Event()
     frames: list[Any] = []
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         url = str(tmp_path / "x.mp4") if local else f"{server.url}/x.mp4"
         source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
         reading = threading.Thread(target=lambda: frames.extend(source), daemon=True)
@@ -367,7 +367,7 @@ def test_raw_h264_file_plays_at_rate_in_its_headers(tmp_path: Path, rate: int, b
     path = tmp_path / "x.h264"
     path.write_bytes(b"".join(raw_h264(20, b_frames=b_frames, rate=rate)))
     data = path.read_bytes()
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         for source in (open_stream(f"{server.url}/x.h264", timeout_seconds=30), open_source(path)):
             frames = [frame for frame in source if isinstance(frame, Frame)]
             source.close()
@@ -380,7 +380,7 @@ def test_raw_h264_file_plays_at_rate_in_its_headers(tmp_path: Path, rate: int, b
 def test_older_containers_over_http_play_like_local_files(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"x.{suffix}", frames=20, rate=25, codec="mpeg2video" if suffix == "mpg" else "mpeg4")
     data = path.read_bytes()
-    with HttpServer(lambda request: file_answer(request, data)) as server:
+    with HttpServer(lambda request: file_response(request, data)) as server:
         source = open_stream(f"{server.url}/{path.name}", timeout_seconds=30)
         frames = [frame for frame in source if isinstance(frame, Frame)]
         source.close()
@@ -391,7 +391,7 @@ def test_older_containers_over_http_play_like_local_files(tmp_path: Path, suffix
 def test_avi_without_length_is_refused_with_advice(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.avi", frames=20, rate=25).read_bytes()
     with (
-        HttpServer(lambda _: iter([http_answer("video/avi"), data])) as server,
+        HttpServer(lambda _: iter([http_response("video/avi"), data])) as server,
         pytest.raises(SourceError, match="not a video that rtseg reads over http; download it"),
     ):
         open_stream(f"{server.url}/x.avi", timeout_seconds=30)
@@ -402,7 +402,7 @@ def test_http_file_continues_at_same_position_after_disconnect(tmp_path: Path) -
     broken = threading.Event()
 
     def answer(request: str) -> Iterator[bytes]:
-        chunks = file_answer(request, data, "video/x-matroska")
+        chunks = file_response(request, data, "video/x-matroska")
         yield next(chunks)
         rest = next(chunks)
         if not broken.is_set() and len(rest) == len(data):
@@ -432,7 +432,7 @@ def test_index_at_end_without_range_support_is_reported(tmp_path: Path, between:
         data = data[:at] + between.to_bytes(4, "big") + b"free" + bytes(between - 8) + data[at:]
 
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("video/quicktime", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
+        yield http_response("video/quicktime", "200 OK", *([f"Content-Length: {len(data)}"] if length else []))
         yield data
 
     with HttpServer(answer) as server:
@@ -450,7 +450,7 @@ def test_http_file_is_given_up_after_disconnects_at_same_position(
     monkeypatch.setattr("rtseg.live.reconnect.FIRST_PAUSE_SECONDS", 0.01)
 
     def answer(request: str) -> Iterator[bytes]:
-        head, body = file_answer(request, data)
+        head, body = file_response(request, data)
         yield head
         yield body[: max(0, len(data) // 2 - (len(data) - len(body)))]  # never more than the first half
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import HttpServer, encode_ts, http_answer
+from live_server import HttpServer, encode_ts, http_response
 from media import number_of, read
 from test_live_files import read_all
 from test_live_protocols import playlist
@@ -56,7 +56,7 @@ def test_complete_hls_playlist_without_length_yields_each_frame(tmp_path: Path, 
     write_hls(tmp_path, ended=True)
 
     def answer(request: str) -> Iterator[bytes]:
-        head = http_answer("application/x-mpegurl", "200 OK", "Connection: close")
+        head = http_response("application/x-mpegurl", "200 OK", "Connection: close")
         yield head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
         yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
 
@@ -78,7 +78,7 @@ def test_truncated_hls_segments_are_counted_and_reported(tmp_path: Path, length:
         name = request.split()[1].removeprefix("/")
         data = (tmp_path / name).read_bytes()
         stated = [f"Content-Length: {len(data)}"] if length else []
-        yield http_answer("video/mp2t", "200 OK", *stated, "Connection: close")
+        yield http_response("video/mp2t", "200 OK", *stated, "Connection: close")
         yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
 
     with HttpServer(answer) as server:
@@ -103,17 +103,17 @@ def test_byte_range_playlist_plays_only_with_range_support(tmp_path: Path, range
         requested = re.search(r"Range: bytes=(\d+)-(\d*)", request)
         if ".m3u8" in request.split()[1]:
             body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nx.m3u8\n" if "/all.m3u8" in request else text.encode()
-            yield http_answer("application/x-mpegurl", "200 OK", f"Content-Length: {len(body)}", "Connection: close")
+            yield http_response("application/x-mpegurl", "200 OK", f"Content-Length: {len(body)}", "Connection: close")
             yield body
             return
         if not ranges or requested is None:
-            yield http_answer("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
+            yield http_response("video/mp2t", "200 OK", f"Content-Length: {len(data)}", "Connection: close")
             yield data
             return
         first, last = int(requested[1]), int(requested[2] or len(data) - 1)
         span = f"Content-Range: bytes {first}-{last}/{len(data)}"
         length = f"Content-Length: {last + 1 - first}"
-        yield http_answer("video/mp2t", "206 Partial Content", span, length, "Connection: close")
+        yield http_response("video/mp2t", "206 Partial Content", span, length, "Connection: close")
         yield data[first : last + 1]
 
     with HttpServer(answer) as server:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from live_server import HttpServer, http_answer
+from live_server import HttpServer, http_response
 from media import number_of
 from test_live_mjpeg import TIMEOUT, jpeg, length, part, read
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.timeout(60)
 def test_http_chunks_redirect_and_basic_password() -> None:
     def answer(request: str) -> Iterator[bytes]:
         if request.startswith("GET /old"):
-            yield http_answer("text/html", "302 Found", "Location: /video?size=1", "Content-Length: 0")
+            yield http_response("text/html", "302 Found", "Location: /video?size=1", "Content-Length: 0")
         elif "Authorization: Basic bWU6cyBjcmV0" not in request:
-            yield http_answer(
+            yield http_response(
                 "text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0"
             )
         else:
-            yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
+            yield http_response("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
             for number in range(5):
                 data = part(jpeg(number))
                 for piece in (data[:50], data[50:]):
@@ -50,14 +50,14 @@ def test_redirect_to_url_with_password_is_followed(scheme: str, door_credentials
         requests.append(request)
         if expected not in request:
             challenge = f'WWW-Authenticate: {scheme} realm="cam", nonce="abc", qop="auth", algorithm=MD5'
-            yield http_answer("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
+            yield http_response("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
         else:
-            yield http_answer("multipart/x-mixed-replace;boundary=next")
+            yield http_response("multipart/x-mixed-replace;boundary=next")
             yield from (part(jpeg(number)) for number in range(3))
 
     def door(_: str) -> Iterator[bytes]:
         address = there.url.replace("//", "//me:s%20cret@")
-        yield http_answer("text/html", "302 Found", f"Location: {address}/video", "Content-Length: 0")
+        yield http_response("text/html", "302 Found", f"Location: {address}/video", "Content-Length: 0")
 
     with HttpServer(camera) as there, HttpServer(door) as here:
         frames, _, error = read(here.url.replace("//", f"//{door_credentials}"))
@@ -72,8 +72,8 @@ def test_redirect_with_wrong_password_error_contains_no_password() -> None:
     def camera(request: str) -> Iterator[bytes]:
         if request.startswith("GET /old"):
             host = request.lower().partition("host: ")[2].split()[0]
-            yield http_answer("text/html", "302 Found", f"Location: http://me:s3cret@{host}/new", "Content-Length: 0")
-        yield http_answer("text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0")
+            yield http_response("text/html", "302 Found", f"Location: http://me:s3cret@{host}/new", "Content-Length: 0")
+        yield http_response("text/html", "401 Unauthorized", 'WWW-Authenticate: Basic realm="cam"', "Content-Length: 0")
 
     with HttpServer(camera) as server, pytest.raises(SourceError, match="401 Unauthorized") as caught:
         open_stream(f"{server.url}/old", timeout_seconds=30)
@@ -82,11 +82,11 @@ def test_redirect_with_wrong_password_error_contains_no_password() -> None:
 
 @pytest.mark.parametrize(
     ("end", "message"),
-    [(b"", "the server closed it"), (b"40\r\nhalf a chunk", "the server closed it"), (b"video\r\n", "no HTTP")],
+    [(b"", "the server closed it"), (b"40\r\nhalf a chunk", "the server closed it"), (b"video\r\n", "not valid HTTP")],
 )
 def test_truncated_http_chunks_are_a_disconnect(end: bytes, message: str) -> None:
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
+        yield http_response("multipart/x-mixed-replace;boundary=next", "200 OK", "Transfer-Encoding: chunked")
         for number in range(4):
             data = part(jpeg(number))
             yield b"%x\r\n%s\r\n" % (len(data), data)
@@ -103,9 +103,9 @@ def test_http_digest_password() -> None:
     def answer(request: str) -> Iterator[bytes]:
         if 'Authorization: Digest username="me"' not in request:
             challenge = 'WWW-Authenticate: Digest realm="cam", nonce="abc", qop="auth", algorithm=MD5'
-            yield http_answer("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
+            yield http_response("text/html", "401 Unauthorized", challenge, "Content-Length: 0")
         else:
-            yield http_answer("multipart/x-mixed-replace;boundary=next")
+            yield http_response("multipart/x-mixed-replace;boundary=next")
             yield from (part(jpeg(number)) for number in range(3))
 
     with HttpServer(answer) as server:
@@ -119,7 +119,7 @@ def test_server_that_closes_after_each_part_is_requested_again() -> None:
     def answer(_: str) -> Iterator[bytes]:
         number = next(numbers, None)
         if number is not None:
-            yield http_answer("multipart/x-mixed-replace;boundary=next")
+            yield http_response("multipart/x-mixed-replace;boundary=next")
             yield part(jpeg(number))
 
     with HttpServer(answer) as server:
@@ -131,7 +131,7 @@ def test_server_that_closes_after_each_part_is_requested_again() -> None:
 
 def test_server_with_one_image_per_connection_is_logged_once() -> None:
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("multipart/x-mixed-replace;boundary=next")
+        yield http_response("multipart/x-mixed-replace;boundary=next")
         yield part(jpeg(len(server.requests) % 8))
 
     log: list[str] = []
@@ -147,7 +147,7 @@ def test_server_with_one_image_per_connection_is_logged_once() -> None:
 
 def test_wrong_content_length_of_stream_is_ignored() -> None:
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("multipart/x-mixed-replace;boundary=next", "200 OK", "Content-Length: 0")
+        yield http_response("multipart/x-mixed-replace;boundary=next", "200 OK", "Content-Length: 0")
         yield from (part(jpeg(number)) for number in range(4))
 
     with HttpServer(answer) as server:
@@ -166,7 +166,7 @@ def test_wrong_content_length_of_stream_is_ignored() -> None:
     ],
 )
 def test_http_error_is_one_line_with_code_and_advice(status: str, words: str) -> None:
-    answer = http_answer("text/html", status, "Content-Length: 0")
+    answer = http_response("text/html", status, "Content-Length: 0")
     with HttpServer(lambda _: [answer]) as server, pytest.raises(Disconnected, match=words) as caught:
         open_stream(f"{server.url}/cam?token=s3cret", timeout_seconds=TIMEOUT)
     assert str(caught.value).startswith(f"can't open {server.url}/cam: ")
@@ -177,13 +177,13 @@ def test_http_error_is_one_line_with_code_and_advice(status: str, words: str) ->
 @pytest.mark.parametrize("with_length", [True, False])
 def test_single_image_is_reported(with_length: bool) -> None:
     headers = [length(jpeg(0))] if with_length else []
-    answer = [http_answer("image/jpeg", "200 OK", *headers), jpeg(0)]
+    answer = [http_response("image/jpeg", "200 OK", *headers), jpeg(0)]
     with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match=r"one image .* not a stream"):
         list(open_stream(f"{server.url}/snapshot.jpg", timeout_seconds=TIMEOUT))
 
 
 def test_web_page_is_reported() -> None:
-    answer = [http_answer("text/html"), b"<!DOCTYPE html><html><body>Login</body></html>"]
+    answer = [http_response("text/html"), b"<!DOCTYPE html><html><body>Login</body></html>"]
     with HttpServer(lambda _: answer) as server, pytest.raises(SourceError, match="web page"):
         open_stream(server.url, timeout_seconds=TIMEOUT)
 
@@ -191,14 +191,14 @@ def test_web_page_is_reported() -> None:
 @pytest.mark.parametrize(
     ("chunks", "words"),
     [
-        ([http_answer("text/xml"), b"<?xml version='1.0'?><a/>"], "not a video that rtseg reads"),
-        ([http_answer("application/json", "200 OK", "Content-Length: 2"), b"{}"], "not a video that rtseg reads"),
-        ([http_answer("multipart/x-mixed-replace; boundary=next"), part(b"PNG", kind="image/png")], "no JPEG came"),
-        ([http_answer("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "redirects to"),
+        ([http_response("text/xml"), b"<?xml version='1.0'?><a/>"], "not a video that rtseg reads"),
+        ([http_response("application/json", "200 OK", "Content-Length: 2"), b"{}"], "not a video that rtseg reads"),
+        ([http_response("multipart/x-mixed-replace; boundary=next"), part(b"PNG", kind="image/png")], "without a JPEG"),
+        ([http_response("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "redirects to"),
         ([b"hello\r\n\r\n"], "the response is not valid HTTP"),
         ([], "closed before a response"),
     ],
-    ids=["XML", "JSON", "PNG parts", "another protocol", "no HTTP", "nothing"],
+    ids=["XML", "JSON", "PNG parts", "another protocol", "not valid HTTP", "nothing"],
 )
 def test_response_without_video_is_reported_in_one_line(chunks: list[bytes], words: str) -> None:
     with HttpServer(lambda _: chunks) as server, pytest.raises(SourceError, match=words) as caught:

@@ -12,7 +12,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from live_server import HttpServer, TcpServer, http_answer
+from live_server import HttpServer, TcpServer, http_response
 from media import number_of, picture
 
 from rtseg.core.errors import Disconnected
@@ -53,7 +53,7 @@ def numbers_and_corrupt(
     """Return the frame numbers and the number of corrupt frames of a response body, after which the server disconnects."""
 
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer(content_type)
+        yield http_response(content_type)
         yield from chunks
 
     with HttpServer(answer) as server:
@@ -218,8 +218,8 @@ def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: st
     over = threading.Event()
 
     class Camera(HttpServer):
-        def _talk(self, client: socket.socket, number: int) -> None:
-            client.sendall(http_answer("multipart/x-mixed-replace; boundary=next"))
+        def _respond(self, client: socket.socket, number: int) -> None:
+            client.sendall(http_response("multipart/x-mixed-replace; boundary=next"))
             client.sendall(b"".join(part(jpeg(number)) for number in range(4)))
             client.sendall(part(jpeg(4)[: int(len(jpeg(4)) * share)])[:-2])
             if end == "silence":
@@ -241,7 +241,7 @@ def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: st
 
 def test_mjpeg_size_change_changes_frames() -> None:
     def answer(_: str) -> Iterator[bytes]:
-        yield http_answer("multipart/x-mixed-replace; boundary=next")
+        yield http_response("multipart/x-mixed-replace; boundary=next")
         yield from (part(jpeg(number)) for number in range(3))
         yield from (part(jpeg(number, 320, 192)) for number in range(3))
 

@@ -446,7 +446,7 @@ def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, lends: bool
 
 
 class OpenRtsp(RtspServer):
-    asks = False
+    requires_password = False
 
 
 @pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")

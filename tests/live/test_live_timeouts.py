@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, http_answer
+from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, http_response
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.network import open_stream
@@ -39,10 +39,10 @@ def open_until_timeout(url: str) -> str:
     return str(caught.value)
 
 
-HEAD = http_answer("multipart/x-mixed-replace; boundary=next")
+HEAD = http_response("multipart/x-mixed-replace; boundary=next")
 
 
-TS_HEAD = http_answer("video/mp2t")
+TS_HEAD = http_response("video/mp2t")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ TS_HEAD = http_answer("video/mp2t")
         lambda: itertools.chain([HEAD], trickle(bytes(500))),
         lambda: itertools.chain([TS_HEAD], trickle(b"\x47" + bytes(500))),
         lambda: itertools.chain(
-            [http_answer("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
+            [http_response("video/mp2t", "200 OK", "Transfer-Encoding: chunked")], trickle(b"0" * 500)
         ),
     ],
     ids=[
@@ -91,7 +91,7 @@ def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpSe
     never = threading.Event()
 
     class Slow(kind):  # type: ignore[valid-type,misc]
-        def _talk(self, client: object, number: int) -> None:
+        def _respond(self, client: object, number: int) -> None:
             for chunk in trickle(data):
                 client.sendall(chunk)  # type: ignore[attr-defined]
             never.wait(60)
