@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from rtseg.inference.runnable_file import BuildMissing, runnable_file
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.inference.tuning import tuned_streams
+
+_log = logging.getLogger("rtseg.inference")
 
 _STEP = 32
 """Stride of the networks, pixels."""
@@ -113,6 +116,9 @@ class Segmenter:
         self._warm_up(self.input_size)
         self.warmup_ms = (time.perf_counter() - begin) * 1e3
         """Time of loading and of the first run of each input size, milliseconds."""
+        _log.info(
+            "loaded %s on %s (%s, %s) in %.0f ms", path, self.backend, self.device, self.precision, self.warmup_ms
+        )
 
     @property
     def file(self) -> Path:

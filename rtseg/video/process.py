@@ -85,6 +85,8 @@ def process(
     try:
         size = overlay.output_size(source.info.width, source.info.height)
         video = open_output(output, source.info, size, output_options, input_options.strict)
+        _log.info("decoding %s with %s, encoding with %s", source.info.name, source.info.codec, video.encoder)
+        _log.debug("streams copied: %d; time base %s", len(source.info.streams), source.info.time_base)
         sinks.append(video)
         if masks is not None:
             sinks.append(
