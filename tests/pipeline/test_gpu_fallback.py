@@ -105,7 +105,7 @@ def test_missing_wait_for_the_decoder_fails_the_self_check(orin: GpuMachine, mon
 def test_gpu_that_decodes_no_frame_of_a_video(orin: GpuMachine, decoder: str, refused: bool) -> None:
     orin.nvdec.software_from = 0
     if refused:
-        with pytest.raises(SourceError, match="the GPU can.t decode the video of"):
+        with pytest.raises(SourceError, match="the GPU can't decode the video of"):
             orin.run(make_video(orin.folder), decoder=decoder)
         return
     result = orin.run(make_video(orin.folder), decoder=decoder)
