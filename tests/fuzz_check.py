@@ -167,7 +167,7 @@ def _longest(times: Sequence[tuple[int, Fraction]]) -> dict[int, int]:
 
 
 def _has_many_wrong_times(reading: Reading) -> bool:
-    """Return whether so many times are missing or wrong that the correct times of the other frames are not defined."""
+    """Return whether too many times are missing or wrong: then the correct times of the other frames are not defined."""
     times = [(frame.time, frame.time) for frame in reading.frames if frame.time is not None]
     valid = sum(len(section) for section in sections(times) if len(section) > MAX_WRONG_TIMES)
     uncertain = sum(not frame.certain for frame in reading.frames)

@@ -44,7 +44,7 @@ UNRELATED = re.compile(
 )
 """Notes that are not about frames, times or damage."""
 
-OMITTED = re.compile(r"left out|encoded anew|re-encoded|transcoded|not copied|dropped|at its next key frame|is empty")
+OMITTED = re.compile(r"left out|re-encoded|transcoded|not copied|dropped|at its next key frame|is empty")
 
 
 class Hang(Exception):

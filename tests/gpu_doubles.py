@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from av import VideoFrame
 from av.video.format import VideoFormat
-from nvidia_doubles import LEGACY, Cudart
+from cuda_runtime_double import LEGACY, Cudart
 
 import rtseg
 from rtseg.gpu.kernels import Job

@@ -9,6 +9,7 @@ from typing import Any
 
 import nvidia_doubles as doubles
 import pytest
+from cuda_runtime_double import Cudart
 
 from rtseg.gpu.devices import Gpu
 
@@ -23,9 +24,9 @@ class Jetson:
         patch: pytest.MonkeyPatch,
         version: str,
         gpus: tuple[Gpu, ...] = (ORIN,),
-        driver: Callable[[doubles.Cudart], Any] | None = None,
+        driver: Callable[[Cudart], Any] | None = None,
     ) -> None:
-        self.cudart = doubles.Cudart()
+        self.cudart = Cudart()
         self.driver = driver(self.cudart) if driver else SimpleNamespace()
         self.trt = doubles.tensorrt(version, self.cudart)
         patch.setitem(sys.modules, "tensorrt", self.trt)

@@ -170,7 +170,7 @@ class StreamInfo:
     """True if the frames are in GPU memory (`GpuFrame`). Single frames may still be in CPU memory."""
 
     notes: tuple[str, ...] = ()
-    """Changes that the source made to the frames and that the user should know of, such as `rotated by 90 degrees`."""
+    """Changes that the source made to the frames and that the user should know of, such as `turned by 90 degrees clockwise`."""
 
     streams: tuple[Any, ...] = ()
     """The other input streams (`av` stream objects), used as templates when `Passthrough` packets are copied."""

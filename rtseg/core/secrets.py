@@ -21,25 +21,9 @@ HIDDEN = "***"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]{1,17})?\]|[\w.-]*)(?::(\d{0,5}))?")
 _SCHEMES = (
-    *(
-        "rtsp",
-        "rtsps",
-        "rtspt",
-        "rtspu",
-        "rtmp",
-        "rtmps",
-        "rtmpt",
-        "rtmpe",
-        "http",
-        "https",
-        "hls",
-        "tcp",
-        "udp",
-        "srt",
-        "rtp",
-    ),
-    *("rist", "ftp", "ftps", "sftp", "mms", "mmsh", "ws", "wss", "file", "gopher"),
-)
+    "rtsp", "rtsps", "rtspt", "rtspu", "rtmp", "rtmps", "rtmpt", "rtmpe", "http", "https", "hls", "tcp", "udp", "srt", "rtp",
+    "rist", "ftp", "ftps", "sftp", "mms", "mmsh", "ws", "wss", "file", "gopher",
+)  # fmt: skip
 _WORDS = frozenset(
     (  # noqa: SIM905
         "streaming,streams,stream,mainstream,substream,streamid,livestream,channels,channel,chn,ch,tracks,track,trackid,live,cam,cams,"

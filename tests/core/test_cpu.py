@@ -87,7 +87,7 @@ def real_time_threads() -> list[int]:
 
 @linux
 def test_real_time_priority_set_by_a_library_is_reset() -> None:
-    """Covers the calling thread and threads that were started in the block."""
+    """Check the calling thread and threads that were started in the block."""
     stop, threads = threading.Event(), []
 
     def library() -> None:

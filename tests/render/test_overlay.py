@@ -13,75 +13,22 @@ import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
+from render_frames import LINES, PALETTE, gray, noise, to_planes, to_rgb
 
 from rtseg.core.choices import View
-from rtseg.core.color import rgb_to_planes, rgb_to_yuv_matrix, yuv_to_rgb_matrix
+from rtseg.core.color import rgb_to_planes
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import SUBSAMPLING, Color, Frame, PixelFormat
-from rtseg.core.palette import CAMVID_CLASSES, Palette, load_palette
-from rtseg.render.annotations import hud_patch, legend_patch
+from rtseg.core.palette import Palette
 from rtseg.render.overlay import Overlay
 
-PALETTE = load_palette("street", CAMVID_CLASSES)
 YUV = [Color(matrix, full) for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)]  # type: ignore[arg-type]
 STREAMS = [("gbrp", Color("rgb", True))] + [(f, c) for f in ("yuv420p", "yuv422p", "yuv444p") for c in YUV]
 SIZES = [(48, 32), (47, 32), (48, 31), (33, 17)]
 SWSCALE = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": getattr(Colorspace, "BT2020", None)}
-LINES = ("31 fps   inference 12 ms", "openvino bf16")
 
 streams = pytest.mark.parametrize(("pixel_format", "color"), STREAMS, ids=lambda value: str(value))
 sizes = pytest.mark.parametrize("size", SIZES, ids=str)
-
-
-def noise(size: tuple[int, int], pixel_format: PixelFormat = "yuv420p", color: Color = YUV[2], seed: int = 1) -> Frame:
-    """Return a frame of noise with read-only planes and padded lines, like those of a decoder."""
-    rng = np.random.default_rng(seed)
-    horizontal, vertical = SUBSAMPLING[pixel_format]
-    width, height = size
-    chroma = (-(-height // vertical), -(-width // horizontal))
-    planes = []
-    for shape in ((height, width), chroma, chroma):
-        plane = rng.integers(16, 236, (shape[0], shape[1] + 13), dtype=np.uint8)[:, : shape[1]]
-        plane.flags.writeable = False
-        planes.append(plane)
-    return Frame((planes[0], planes[1], planes[2]), pixel_format, color, 7000, Fraction(1, 1000), 7, 40, 99)
-
-
-def gray(size: tuple[int, int], level: int, pixel_format: PixelFormat = "yuv444p") -> Frame:
-    frame = noise(size, pixel_format, Color("rgb", True) if pixel_format == "gbrp" else Color("bt601", True))
-    neutral = level if pixel_format == "gbrp" else 128
-    values = (level, neutral, neutral)
-    planes = tuple(np.full_like(plane, value) for plane, value in zip(frame.planes, values, strict=True))
-    return replace(frame, planes=planes)
-
-
-def full_size(plane: np.ndarray, frame: Frame) -> np.ndarray:
-    """Return a plane at the size of the frame, with each sample repeated for its pixels."""
-    vertical, horizontal = -(-frame.height // plane.shape[0]), -(-frame.width // plane.shape[1])
-    return plane.repeat(vertical, axis=0).repeat(horizontal, axis=1)[: frame.height, : frame.width]
-
-
-def to_rgb(frame: Frame) -> np.ndarray:
-    """Convert a frame to RGB, float `[H, W, 3]`, without clipping."""
-    planes = np.stack([full_size(plane, frame) for plane in frame.planes], axis=2).astype(float)
-    if frame.color.matrix == "rgb":
-        return planes[:, :, [2, 0, 1]]
-    matrix = yuv_to_rgb_matrix(frame.color)
-    return planes @ matrix[:, :3].T + matrix[:, 3]
-
-
-def to_planes(rgb: np.ndarray, like: Frame) -> list[np.ndarray]:
-    """Convert RGB to planes of floats; a chroma sample is the mean of its pixels."""
-    if like.color.matrix == "rgb":
-        return [rgb[:, :, 1], rgb[:, :, 2], rgb[:, :, 0]]
-    matrix = rgb_to_yuv_matrix(like.color)
-    yuv = rgb @ matrix[:, :3].T + matrix[:, 3]
-    horizontal, vertical = SUBSAMPLING[like.pixel_format]
-    height, width = yuv.shape[:2]
-    padded = np.pad(yuv, ((0, -height % vertical), (0, -width % horizontal), (0, 0)), mode="edge")
-    blocks = padded.reshape(padded.shape[0] // vertical, vertical, padded.shape[1] // horizontal, horizontal, 3)
-    means = blocks.mean(axis=(1, 3))
-    return [yuv[:, :, 0], means[:, :, 1], means[:, :, 2]]
 
 
 def read_by_swscale(frame: Frame) -> np.ndarray:
@@ -181,7 +128,7 @@ def test_alpha_0_keeps_the_frame_and_alpha_1_shows_only_colors(pixel_format: Pix
 def test_pixels_of_uncolored_classes_do_not_change(
     pixel_format: PixelFormat, color: Color, size: tuple[int, int]
 ) -> None:
-    """Includes `--only`, 255 and values beyond the palette. Pixels away from the border of a colored class do not change."""
+    """Check `--only`, 255 and values beyond the palette. Pixels away from the border of a colored class do not change."""
     frame = noise(size, pixel_format, color)
     everything, cars = Overlay(PALETTE), Overlay(PALETTE, only=[8])
     for overlay, uncolored in ((everything, 255), (everything, 11), (everything, 200), (cars, 3), (cars, 255)):
@@ -297,124 +244,6 @@ def test_rejects_invalid_options(options: dict, message: str) -> None:
 def test_rejects_invalid_class_maps(classes: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a class map is uint8"):
         Overlay(PALETTE).apply(noise((16, 16)), classes)
-
-
-# Legend and performance numbers
-
-
-def changed(frame: Frame, rendered: Frame) -> np.ndarray:
-    """Return the pixels that differ, bool `[H, W]`."""
-    pairs = zip(frame.planes, rendered.planes, strict=True)
-    return np.any([full_size(a, frame) != full_size(b, frame) for a, b in pairs], axis=0)
-
-
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "gbrp"])
-@pytest.mark.parametrize("size", [(320, 240), (640, 360), (1280, 720), (360, 640)], ids=str)
-def test_legend_shows_name_and_color_of_every_class(size: tuple[int, int], pixel_format: PixelFormat) -> None:
-    frame = gray(size, 120, pixel_format)
-    rendered = Overlay(PALETTE, alpha=0.0, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
-    mask = changed(frame, rendered)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    assert columns[0] > size[0] // 2, "the left half must not change"
-    assert columns[-1] < size[0]
-    assert rows[0] < size[1] // 10, "the legend must be at the top"
-    rgb = to_rgb(rendered)
-    centers = []
-    for name, color in zip(PALETTE.classes, PALETTE.colors, strict=True):
-        swatch = np.abs(rgb - color).max(axis=2) <= 6
-        assert swatch.sum() >= 16, color
-        if name != "pole":  # white, like the letters
-            centers.append(np.flatnonzero(swatch.any(axis=1)).mean())
-    assert centers == sorted(centers), "classes must be in the model's order, from the top"
-    assert (rgb.min(axis=2)[mask] > 160).mean() > 0.03, "white letters"
-    assert (rgb.max(axis=2)[mask] < 60).mean() > 0.3, "dark backing"
-
-
-def test_legend_lists_only_colored_classes() -> None:
-    frame = gray((480, 360), 120)
-    only = PALETTE.indices(["road", "car"])
-    rendered = Overlay(PALETTE, alpha=0.0, only=only, legend=True).apply(frame, np.zeros((9, 16), np.uint8))
-    rgb = to_rgb(rendered)
-    for index, color in enumerate(PALETTE.colors):
-        swatch = (np.abs(rgb - color).max(axis=2) <= 4).sum() >= 16
-        name = PALETTE.classes[index]
-        assert swatch == (index in only) or name == "pole", name  # poles are white, like the text
-
-
-def test_legend_of_side_by_side_is_on_the_overlay_half() -> None:
-    frame, classes = gray((320, 240), 120), np.zeros((9, 16), np.uint8)
-    rendered = Overlay(PALETTE, view="side-by-side", legend=True).apply(frame, classes)
-    bare = Overlay(PALETTE, view="side-by-side").apply(frame, classes)
-    columns = np.flatnonzero(changed(bare, rendered).any(axis=0))
-    assert columns[0] > 320 + 160
-    assert columns[-1] < 640
-
-
-@pytest.mark.parametrize("level", [0, 255])
-@pytest.mark.parametrize("size", [(320, 240), (1280, 720)], ids=str)
-def test_hud_is_legible_on_black_and_white(size: tuple[int, int], level: int) -> None:
-    frame = gray(size, level, "yuv420p")
-    overlay = Overlay(PALETTE, alpha=0.0, hud=True)
-    classes = np.zeros((9, 16), np.uint8)
-    rendered = overlay.apply(frame, classes, LINES)
-    patch = hud_patch(LINES, *size, size[0], "yuv420p", frame.color)
-    assert patch is not None
-    height, width = patch.colors[0].shape
-    luma = rendered.planes[0][patch.top : patch.top + height, patch.left : patch.left + width]
-    assert np.median(luma) < 110, "backing"
-    assert (luma > np.median(luma) + 80).mean() > 0.03, "letters"
-    outside = rendered.planes[0].copy()
-    outside[patch.top : patch.top + height, patch.left : patch.left + width] = level
-    assert (outside == level).all()
-    assert not changed(frame, overlay.apply(frame, classes)).any(), "no lines"
-    assert not changed(frame, Overlay(PALETTE, alpha=0.0).apply(frame, classes, LINES)).any(), "hud is disabled"
-    assert changed(rendered, overlay.apply(frame, classes, ("9 fps",))).any(), "other numbers"
-
-
-@pytest.mark.parametrize(
-    "size", [(320, 240), (160, 120), (97, 61), (61, 97), (33, 17), (17, 400), (16, 16), (15, 9), (1, 1)], ids=str
-)
-@pytest.mark.parametrize("pixel_format", list(SUBSAMPLING))
-@pytest.mark.parametrize("view", ["overlay", "side-by-side"])
-def test_legend_and_hud_fit_into_small_frames(size: tuple[int, int], pixel_format: PixelFormat, view: str) -> None:
-    frame = gray(size, 120, pixel_format)
-    classes = np.zeros((9, 16), np.uint8)
-    bare = Overlay(PALETTE, view=view, alpha=0.0).apply(frame, classes)  # type: ignore[arg-type]
-    for legend, hud in ((True, False), (False, True), (True, True)):
-        rendered = Overlay(PALETTE, view=view, alpha=0.0, legend=legend, hud=hud).apply(frame, classes, LINES)  # type: ignore[arg-type]
-        assert [plane.shape for plane in rendered.planes] == [plane.shape for plane in bare.planes]
-        assert changed(bare, rendered).any() == (min(size) >= 16)
-
-
-def test_patches_scale_with_the_frame_and_do_not_overlap() -> None:
-    color = Color("bt709", False)
-    entries = tuple(zip(PALETTE.classes, PALETTE.colors, strict=True))
-    heights = []
-    for width, height in ((320, 240), (1280, 720), (3840, 2160)):
-        legend = legend_patch(entries, width, height, 0, "yuv420p", color)
-        assert legend is not None
-        hud = hud_patch(LINES, width, height, legend.left, "yuv420p", color)
-        assert hud is not None
-        assert hud.left + hud.colors[0].shape[1] <= legend.left
-        heights.append(hud.colors[0].shape[0])
-    legend = legend_patch(entries, 160, 120, 0, "yuv420p", color)
-    hud = hud_patch(LINES, 160, 120, legend.left, "yuv420p", color) if legend else None
-    assert legend is not None
-    assert hud is not None
-    assert hud.left + hud.colors[0].shape[1] <= legend.left, "the numbers must not overlap the legend of a narrow frame"
-    assert heights[0] * 1.5 < heights[1]
-    assert heights[2] == pytest.approx(3 * heights[1], rel=0.1)
-
-
-def test_legend_of_many_classes_has_columns() -> None:
-    names = tuple(f"class {number}" for number in range(40))
-    entries = tuple((name, (number, 0, 0)) for number, name in enumerate(names))
-    patch = legend_patch(entries, 480, 360, 0, "yuv420p", Color("bt601", False))
-    assert patch is not None
-    height, width = patch.colors[0].shape
-    assert height <= 360
-    assert width <= 240
-    assert height % 2 == width % 2 == patch.left % 2 == patch.top % 2 == 0
 
 
 def test_palette_with_one_class() -> None:
