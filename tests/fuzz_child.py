@@ -20,7 +20,7 @@ import av  # noqa: E402
 from fuzz_cases import Case, case  # noqa: E402
 from fuzz_check import differences  # noqa: E402
 from fuzz_reading import read  # noqa: E402
-from media import through  # noqa: E402
+from media import copy_video  # noqa: E402
 from proofs import resident_mib  # noqa: E402
 
 from rtseg.core.errors import RtsegError, SinkError  # noqa: E402
@@ -61,7 +61,7 @@ def run_case(modified: Case, folder: Path, number: int) -> tuple[str, str, list[
     path.write_bytes(modified.data)
     target = folder / ("out.mp4", "out.mkv", "out.mp4", "out.mkv", "out.mov", "out.ts")[number % 6]
     try:
-        result = through(path, target, sink={"preset": "ultrafast"}, max_pixels=MAX_PIXELS)
+        result = copy_video(path, target, sink={"preset": "ultrafast"}, max_pixels=MAX_PIXELS)
     except RtsegError as error:
         if "\n" in str(error):
             return "two lines", str(error), []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import av
-from media import picture, to_pix_fmt
+from media import numbered_image, to_pix_fmt
 
 RATE = 30
 
@@ -36,7 +36,7 @@ def encode_ts(
     stream.time_base = stream.codec_context.time_base = Fraction(1, RATE)
     chunks = []
     for number in range(frames):
-        frame = to_pix_fmt(picture((first + number) % 256, *size), pix_fmt, 6, False)
+        frame = to_pix_fmt(numbered_image((first + number) % 256, *size), pix_fmt, 6, False)
         frame.pts, frame.time_base = number + round(start_seconds * RATE), Fraction(1, RATE)
         for packet in stream.encode(frame):
             container.mux(packet)
@@ -181,7 +181,7 @@ def encode_rtp(
     codec.options = {"preset": "ultrafast", "tune": "zerolatency"}
     chunks, sequence = [], 0
     for number in range(frames):
-        frame = to_pix_fmt(picture((first + number) % 256, *size), "yuv420p", 6, False)
+        frame = to_pix_fmt(numbered_image((first + number) % 256, *size), "yuv420p", 6, False)
         frame.pts, frame.time_base = number, Fraction(1, RATE)
         data = b"".join(bytes(packet) for packet in codec.encode(frame))  # type: ignore[attr-defined]
         units = [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1") if unit.strip(b"\0")]
@@ -300,7 +300,7 @@ def encode_flv(frames: int, size: tuple[int, int] = (96, 64)) -> list[bytes]:
     stream.codec_context.gop_size = 10
     chunks = []
     for number in range(frames):
-        frame = to_pix_fmt(picture(number, *size), "yuv420p", 6, False)
+        frame = to_pix_fmt(numbered_image(number, *size), "yuv420p", 6, False)
         frame.pts, frame.time_base = number, Fraction(1, RATE)
         for packet in stream.encode(frame):
             container.mux(packet)

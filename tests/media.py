@@ -25,7 +25,7 @@ BITS = 8
 CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220, 210, 40)}
 
 
-def picture(number: int, width: int = 96, height: int = 64) -> np.ndarray:
+def numbered_image(number: int, width: int = 96, height: int = 64) -> np.ndarray:
     """Return an RGB image, uint8 `[height, width, 3]`, with a number and an orientation.
 
     The quarters are red (top left), green (top right), blue (bottom left) and yellow (bottom right). The number is in the
@@ -123,7 +123,7 @@ def write_video(
     pts = list(range(frames)) if pts is None else list(pts)
     out = av.open(str(path), "w", format=container, container_options=dict(container_options or {}))
     others = [(track, _add_track(out, track)) for track in before]
-    coded_height, coded_width = turn(picture(0, *size)).shape[:2]
+    coded_height, coded_width = turn(numbered_image(0, *size)).shape[:2]
     video = out.add_stream(codec, rate=rate, options=dict(options or {}))
     context = video.codec_context
     video.width, video.height, video.pix_fmt = coded_width, coded_height, pix_fmt
@@ -151,7 +151,7 @@ def write_video(
             context.open()
     packets = []
     for number, stamp in enumerate(pts):
-        frame = to_pix_fmt(turn(picture(number % (1 << BITS), *size)), pix_fmt, tags[0], full_range)
+        frame = to_pix_fmt(turn(numbered_image(number % (1 << BITS), *size)), pix_fmt, tags[0], full_range)
         frame.color_range = range_tag
         frame.colorspace, frame.color_primaries, frame.color_trc = tags
         frame.pts, frame.time_base, frame.pict_type = stamp, time_base, 0
@@ -227,7 +227,7 @@ def _packets(track: Audio | Text, stream: Any) -> list[av.Packet]:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of `through`."""
+    """Result of `copy_video`."""
 
     frames: list[Frame]
     report: FidelityReport
@@ -236,7 +236,7 @@ class Result:
     corrupt: int
 
 
-def through(
+def copy_video(
     source_path: str | Path, output: str | Path, *, sink: Mapping[str, Any] | None = None, **source: Any
 ) -> Result:
     """Process a file with source, sink and fidelity report like `rtseg video`, but without a model."""
@@ -277,15 +277,15 @@ def read(path: str | Path, **options: Any) -> list[Frame]:
         source.close()
 
 
-def made_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **color: Any) -> Frame:
+def numbered_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **color: Any) -> Frame:
     """Return a numbered frame that was not read from a file."""
-    decoded = to_pix_fmt(picture(number, *size), pix_fmt, 5, False)
+    decoded = to_pix_fmt(numbered_image(number, *size), pix_fmt, 5, False)
     planes = FrameConverter.of(decoded).read(decoded)
     return Frame(planes, pix_fmt, Color("bt601", False, **color), number, Fraction(1, 25), number, 1)
 
 
 def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: Any) -> StreamInfo:
-    """Return the properties of a stream of `made_frame`s."""
+    """Return the properties of a stream of `numbered_frame`s."""
     values: dict[str, Any] = {
         "color": Color("bt601", False),
         "time_base": Fraction(1, 25),
@@ -302,4 +302,4 @@ def item(rendered: Frame) -> SegmentedFrame:
 def fill(sink: VideoSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:
     """Write numbered frames to a sink."""
     for number in range(count):
-        sink.write(item(made_frame(number, size, pix_fmt)))
+        sink.write(item(numbered_frame(number, size, pix_fmt)))

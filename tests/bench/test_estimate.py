@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 
 from rtseg.bench.estimate import BOARDS, Layer, estimate, format_estimate, layers_of
 from rtseg.core.errors import ModelError, OptionError

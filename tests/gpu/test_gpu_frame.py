@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from av.video.format import VideoFormat
-from media import made_frame
+from media import numbered_frame
 
 from rtseg.core.frame import Color, Frame, Planes
 from rtseg.gpu.gpu_frame import GpuFrame, GpuSurface, LazyPlanes, gpu_surface, in_gpu_memory, software_layout
@@ -88,7 +88,7 @@ def test_software_layout_is_the_layout_in_gpu_memory(layout: str, has_sw_format:
 
 def test_planes_are_downloaded_once_on_first_access() -> None:
     calls = []
-    expected = made_frame(1, (8, 4)).planes
+    expected = numbered_frame(1, (8, 4)).planes
 
     def fetch() -> Planes:
         calls.append(threading.current_thread().name)
@@ -112,7 +112,7 @@ def test_with_planes_returns_a_cpu_frame() -> None:
     def fail() -> Planes:
         raise AssertionError("nothing accessed the planes")
 
-    frame, planes = gpu_frame(fail), made_frame(1, (8, 4)).planes
+    frame, planes = gpu_frame(fail), numbered_frame(1, (8, 4)).planes
     rendered = frame.with_planes(planes)
     assert type(rendered) is Frame
     assert rendered.planes is planes
@@ -128,7 +128,7 @@ def test_with_planes_returns_a_cpu_frame() -> None:
 def test_gpu_frame_refuses_other_layouts_than_420() -> None:
     surface = GpuSurface(0, 0, 8, 8, 8, 4, owner=None)
     with pytest.raises(ValueError, match="yuv420p, not yuv444p"):
-        GpuFrame(made_frame(1, (8, 4)).planes, "yuv444p", COLOR, 0, Fraction(1), 0, surface=surface)
+        GpuFrame(numbered_frame(1, (8, 4)).planes, "yuv444p", COLOR, 0, Fraction(1), 0, surface=surface)
 
 
 def test_decoder_context_is_primary_or_shared() -> None:

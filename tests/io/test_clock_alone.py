@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from field_video import luma_of, write_fields
-from media import Audio, number_of, read, through, write_video
+from media import Audio, copy_video, number_of, read, write_video
 from test_clocks import _packet, assert_even, joined, restamped, times_of
 
 from rtseg.io.inputs.file_clock import Clock
@@ -93,7 +93,7 @@ def test_audio_whose_packets_are_a_little_late_is_set_right(tmp_path: Path, code
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     changed = restamped(path, tmp_path / "in.ts", packets_late, "audio", 4)
     assert times_of(changed)[1] != times_of(path)[1]
-    result = through(changed, tmp_path / "out.ts")
+    result = copy_video(changed, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
     moved = np.subtract(times_of(tmp_path / "out.ts")[1], times_of(path)[1])
     assert np.abs(moved - moved[0]).max() < 0.02
@@ -103,7 +103,7 @@ def test_two_wrong_stamps_far_from_each_other(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(seconds=3)])
     once = restamped(path, tmp_path / "once.ts", 1.0, "video", 30)
     twice = restamped(once, tmp_path / "in.ts", -1.0, "video", 50)
-    result = through(twice, tmp_path / "out.ts")
+    result = copy_video(twice, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
     assert_even(result, tmp_path / "out.ts")
 
@@ -113,7 +113,7 @@ def test_a_part_of_an_avi_begins_between_two_frames(tmp_path: Path, start: float
     path = write_video(
         tmp_path / "in.avi", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
     )
-    result = through(path, tmp_path / "out.mkv", start=start, duration=1.2)
+    result = copy_video(path, tmp_path / "out.mkv", start=start, duration=1.2)
     assert result.report.ok, result.report.line()
     frames = read(tmp_path / "out.mkv")
     expected = [number * 0.04 - start for number in range(75) if start <= number * 0.04 < start + 1.2]
@@ -124,8 +124,8 @@ def test_a_part_of_an_avi_begins_between_two_frames(tmp_path: Path, start: float
 @pytest.mark.parametrize("start", [0.1, 0.3, 0.31])
 def test_a_part_of_a_field_video_begins_with_a_whole_frame(tmp_path: Path, start: float) -> None:
     path = write_fields(tmp_path / "in.mkv")
-    whole = through(path, tmp_path / "whole.mkv").frames
-    result = through(path, tmp_path / "out.mp4", start=start)
+    whole = copy_video(path, tmp_path / "whole.mkv").frames
+    result = copy_video(path, tmp_path / "out.mp4", start=start)
     assert result.report.ok, result.report.line()
     kept = [frame for frame in whole if frame.pts_seconds >= start]
     assert [luma_of(frame.planes) for frame in result.frames] == [luma_of(frame.planes) for frame in kept]
@@ -139,7 +139,7 @@ def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path
         tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
     )
     path = joined(tmp_path / "in.mpg", part, part)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
     assert len(times) == 110
@@ -152,7 +152,7 @@ def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path
 def test_audio_that_begins_later_than_the_part_is_told(tmp_path: Path, codec: str, told: bool) -> None:
     """WavPack has packets of a second, which can't be cut."""
     path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
-    result = through(path, tmp_path / "out.mkv", start=0.5)
+    result = copy_video(path, tmp_path / "out.mkv", start=0.5)
     assert result.report.ok, result.report.line()
     assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == told
     assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if told else 0.0, abs=0.04)
@@ -166,7 +166,7 @@ def test_a_part_of_an_avi_with_b_frames(
     """The frame that is shown last is not the one that is decoded last."""
     path = write_video(tmp_path / "in.avi", frames=75, codec=codec, b_frames=3, gop=30, after=[Audio("mp3", seconds=3)])
     whole = read(path)
-    result = through(path, tmp_path / "out.mkv", start=start, duration=duration)
+    result = copy_video(path, tmp_path / "out.mkv", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
     kept = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
@@ -181,7 +181,7 @@ def test_a_part_of_a_program_stream_begins_with_frames_that_need_the_key_frame_b
         tmp_path / "in.mpg", frames=75, codec="mpeg2video", b_frames=2, gop=15, after=[Audio("mp2", seconds=3)]
     )
     whole = read(path)
-    result = through(path, tmp_path / "out.mp4", start=start)
+    result = copy_video(path, tmp_path / "out.mp4", start=start)
     assert result.report.ok, result.report.line()
     begin = whole[0].pts_seconds + start
     assert [number_of(f) for f in result.frames] == [number_of(f) for f in whole if f.pts_seconds >= begin - 1e-6]
@@ -194,7 +194,7 @@ def test_a_part_of_a_raw_stream(
 ) -> None:
     path = tmp_path / f"in.{suffix}"
     write_video(path, frames=50, codec=codec, b_frames=2, container="mpeg2video" if suffix == "m2v" else suffix)
-    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     assert len(result.frames) == pytest.approx(10 if start is None else 40, abs=2)
 
@@ -205,7 +205,7 @@ def test_a_part_of_a_raw_stream_of_fields(
 ) -> None:
     """Nothing in it says when a frame is shown: by the frame rate alone."""
     path = write_fields(tmp_path / "in.h264")
-    result = through(path, tmp_path / "out.mp4", start=start, duration=duration)
+    result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     assert len(result.frames) == count
 
@@ -213,7 +213,7 @@ def test_a_part_of_a_raw_stream_of_fields(
 def test_a_part_across_a_joint_says_what_is_not_compared(tmp_path: Path) -> None:
     part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
     path = joined(tmp_path / "in.ts", part, part)
-    result = through(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
+    result = copy_video(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]
     assert "timestamps of this part not compared, because the input's clock jumps" in result.report.line()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from field_video import luma_of, write_fields
 from fuzz_stamps import _pes_in_ps, _pes_in_ts, _write_pes
-from media import Audio, Result, number_of, read, through, write_video
+from media import Audio, Result, copy_video, number_of, read, write_video
 
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs.file import FileSource
@@ -120,7 +120,7 @@ def test_audio_stays_in_step_behind_a_joint(tmp_path: Path, target: str, first: 
         write_video(tmp_path / f"{n}.ts", frames=30, b_frames=2, after=[Audio(seconds=seconds)])
         for n, seconds in enumerate((first, second))
     ]
-    result = through(joined(tmp_path / "in.ts", *parts), tmp_path / f"out.{target}")
+    result = copy_video(joined(tmp_path / "in.ts", *parts), tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     assert len(result.frames) == 60
     late = max(0.0, first - 1.2)  # The longer stream decides where the second recording begins.
@@ -137,7 +137,7 @@ def test_audio_stays_in_step_behind_a_joint(tmp_path: Path, target: str, first: 
 def test_three_recordings_and_a_clock_that_jumps_forward(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.ts", frames=25, after=[Audio()]) for n in range(2)]
     ahead = remux(parts[0], tmp_path / "ahead.ts", moved(7200, range(1000), range(1000)))
-    result = through(joined(tmp_path / "in.ts", parts[0], ahead, parts[1]), tmp_path / "out.mp4")
+    result = copy_video(joined(tmp_path / "in.ts", parts[0], ahead, parts[1]), tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert len(result.report.repairs) == 2
     assert_even(result, tmp_path / "out.mp4")
@@ -153,7 +153,7 @@ def test_a_gap_in_one_stream_is_no_jump(tmp_path: Path) -> None:
 
     whole = write_video(tmp_path / "whole.ts", frames=400, rate=25, after=[Audio(seconds=1.2)], gop=50)
     path = remux(whole, tmp_path / "in.ts", paused)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert not result.report.repairs
     assert offsets(tmp_path / "out.mp4") == pytest.approx(offsets(path), abs=0.002)
@@ -167,7 +167,7 @@ def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Pat
     heard = write_video(
         tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)]
     )
-    result = through(joined(tmp_path / f"in.{container}", silent, heard), tmp_path / "out.mkv")
+    result = copy_video(joined(tmp_path / f"in.{container}", silent, heard), tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
     assert len(result.frames) == 100
     assert offsets(tmp_path / "out.mkv")[1] == pytest.approx(offsets(heard)[1], abs=0.05)
@@ -183,7 +183,7 @@ def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Pat
 def test_a_part_whose_audio_packets_are_all_alike(tmp_path: Path, container: str, audio: str, tone: float) -> None:
     """A muted microphone: by their bytes nobody can tell where the part begins."""
     path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0, after=[Audio(audio, seconds=3, tone=tone)])
-    result = through(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
+    result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
     assert result.report.ok, result.report.line()
     assert 37 <= len(result.frames) <= 38
 
@@ -203,7 +203,7 @@ def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: s
     """MPEG's clock has 33 bits at 90 kHz and begins anew after 26.5 hours."""
     plain = write_video(tmp_path / "plain.ts", frames=25, rate=25 if before < 1 else 1, b_frames=0, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved((1 << 33) / 90_000 - before - 0.08, range(1000), range(1000)))
-    result = through(path, tmp_path / f"out.{target}", sink={"preset": "ultrafast"})
+    result = copy_video(path, tmp_path / f"out.{target}", sink={"preset": "ultrafast"})
     assert result.report.ok, result.report.line()
     assert result.report.frames_out == 25
     assert offsets(tmp_path / f"out.{target}")[0] == pytest.approx(offsets(plain)[0], abs=0.05)
@@ -216,7 +216,7 @@ def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: s
 def test_a_full_disk_is_not_blamed_for_missing_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.io.outputs.read_back._count", lambda _container: 2)
     with pytest.raises(Exception, match="holds 2 of 12 frames") as error:
-        through(write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
+        copy_video(write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert "the disk" not in str(error.value)
 
 
@@ -224,7 +224,7 @@ def test_a_full_disk_is_not_blamed_for_missing_frames(tmp_path: Path, monkeypatc
 def test_a_recording_that_begins_before_zero_is_moved_as_a_whole(tmp_path: Path, target: str) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=25, b_frames=0, after=[Audio(start=0.2)])
     path = remux(plain, tmp_path / "in.ts", moved(-1.0, range(1000), range(1000)))
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     assert len(read(tmp_path / f"out.{target}")) == 25
     assert offsets(tmp_path / f"out.{target}") == pytest.approx(offsets(plain), abs=0.002)
@@ -233,7 +233,7 @@ def test_a_recording_that_begins_before_zero_is_moved_as_a_whole(tmp_path: Path,
 def test_a_clock_that_begins_far_from_zero_begins_at_zero(tmp_path: Path) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=25, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved(40_000, range(1000), range(1000)))
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert min(frame.pts_seconds for frame in result.frames) < 1
     assert any("the clock begins at +40000" in note for note in result.notes)
@@ -245,7 +245,7 @@ def test_one_move_is_told_with_one_size_and_it_is_the_true_one(tmp_path: Path, t
     plain = write_video(tmp_path / "plain.ts", frames=25, b_frames=0, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved(3600, range(1000), range(1000)))
     out = tmp_path / f"out.{target}"
-    result = through(path, out)
+    result = copy_video(path, out)
     told = " ".join([*result.notes, result.report.line()])
     (seconds,) = re.findall(r"moved by ([-+][0-9.]+) s", told)
     first = []
@@ -266,7 +266,7 @@ def test_one_wrong_time_of_a_frame_is_set_between_its_neighbors(
 ) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=30, b_frames=b_frames, after=[Audio()])
     path = restamped(plain, tmp_path / "in.ts", seconds, "video", number)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == list(range(30))
     steps = np.diff([frame.pts_seconds for frame in result.frames])
@@ -285,7 +285,7 @@ def test_one_wrong_time_of_audio_moves_nothing_else(tmp_path: Path, codec: str, 
     """One time stamp of MPEG-TS stands for several packets."""
     plain = write_video(tmp_path / "plain.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     path = restamped(plain, tmp_path / "in.ts", seconds, "audio", number)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     out, before = times_of(tmp_path / "out.mp4")[1], times_of(plain)[1]
     assert out == pytest.approx(before[-len(out) :], abs=0.025)
@@ -306,7 +306,7 @@ def test_frames_of_a_program_stream_are_shown_as_ffmpeg_shows_them(tmp_path: Pat
     with av.open(str(path)) as container:
         container.flags &= ~1
         plain = [frame.pts if frame.pts is not None else frame.dts for frame in container.decode(video=0)]
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     times = [frame.pts for frame in result.frames]
     assert np.diff(times).tolist() == [3600] * 99
@@ -328,7 +328,7 @@ def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
         container=container,
         after=[Audio("mp2", seconds=4)],
     )
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert "jumps" not in result.report.line()
     with av.open(str(tmp_path / "out.mp4")) as video:
@@ -339,7 +339,7 @@ def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
 
 def test_a_full_avi_with_b_frames_keeps_its_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=25, b_frames=2, after=[Audio("libmp3lame")])
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert_even(result, tmp_path / "out.mp4", within=0.001)
 
@@ -347,7 +347,7 @@ def test_a_full_avi_with_b_frames_keeps_its_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", ["ts", "mkv", "mp4", "h264"])
 def test_two_fields_are_one_frame(tmp_path: Path, container: str) -> None:
     """Interlaced H.264 with field pictures (PAFF): FFmpeg counts a packet for each field."""
-    result = through(write_fields(tmp_path / f"in.{container}"), tmp_path / "out.mp4")
+    result = copy_video(write_fields(tmp_path / f"in.{container}"), tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert (result.corrupt, result.report.frames_out) == (0, 20)
     assert [luma_of(frame.planes) for frame in result.frames] == list(range(20))
@@ -359,14 +359,16 @@ def test_two_fields_are_one_frame(tmp_path: Path, container: str) -> None:
 def test_a_part_that_ends_between_two_fields_has_the_frame(
     tmp_path: Path, container: str, start: float, duration: float, frames: range
 ) -> None:
-    result = through(write_fields(tmp_path / f"in.{container}"), tmp_path / "out.mp4", start=start, duration=duration)
+    result = copy_video(
+        write_fields(tmp_path / f"in.{container}"), tmp_path / "out.mp4", start=start, duration=duration
+    )
     assert result.report.ok, result.report.line()
     assert [luma_of(frame.planes) for frame in result.frames] == list(frames)
 
 
 def test_fields_of_an_mp4_are_no_frames_of_an_avi(tmp_path: Path) -> None:
     """The average rate of MP4 counts each field."""
-    result = through(write_fields(tmp_path / "in.mp4", timed=True), tmp_path / "out.avi")
+    result = copy_video(write_fields(tmp_path / "in.mp4", timed=True), tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.avi")) as container:
         assert container.streams.video[0].average_rate == 25
@@ -419,14 +421,14 @@ def test_a_source_that_moves_times_without_a_reason_is_seen(tmp_path: Path) -> N
 def test_times_in_an_output_rise_even_where_its_clock_is_coarse(tmp_path: Path) -> None:
     """Matroska counts milliseconds: two frames within one would be shown at the same time, and that is reported."""
     path = write_video(tmp_path / "in.mp4", time_base=Fraction(1, 90_000), pts=[0, 3600, 3610, 7200, 10_800], frames=5)
-    assert through(path, tmp_path / "out.mp4").report.ok
-    problems = through(path, tmp_path / "out.mkv").report.problems
+    assert copy_video(path, tmp_path / "out.mp4").report.ok
+    problems = copy_video(path, tmp_path / "out.mkv").report.problems
     assert problems == ("1 frame has the timestamp of the previous one: the container's time base is 1 ms",)
 
 
 def test_repairs_are_in_the_statistics(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.ts", frames=25, after=[Audio()]) for n in range(2)]
-    report = through(joined(tmp_path / "in.ts", *parts), tmp_path / "out.mp4").report.to_dict()
+    report = copy_video(joined(tmp_path / "in.ts", *parts), tmp_path / "out.mp4").report.to_dict()
     assert report["reference"] == "decoded"
     assert [repair["count"] for repair in report["repairs"]] == [0]
     assert report["repairs"][0]["seconds"] == pytest.approx(1.0, abs=0.1)

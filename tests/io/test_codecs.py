@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from media import write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError

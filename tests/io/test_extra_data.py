@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from media import Audio, read, through, write_video
+from media import Audio, copy_video, read, write_video
 
 from rtseg.io.inputs.extra_data import outside_streams
 
@@ -54,7 +54,7 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
 def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
     path.write_bytes(path.read_bytes() + box)
-    notes = through(path, tmp_path / "out.mp4").notes
+    notes = copy_video(path, tmp_path / "out.mp4").notes
     assert any(note.startswith(line) and note.endswith("is not copied") for note in notes), notes
 
 
@@ -103,7 +103,7 @@ def test_a_location_that_ffmpeg_reads_is_kept_or_named(tmp_path: Path, target: s
     import av
 
     path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     with av.open(str(tmp_path / f"out.{target}")) as container:
         kept = {key.lower(): value for key, value in container.metadata.items()}.get("location")
     assert kept in ("+52.2000+000.1000/", None)

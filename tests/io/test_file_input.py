@@ -16,7 +16,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import CORNERS, Audio, Text, corners_of, number_of, picture, read, rgb_at, to_pix_fmt, write_video
+from media import CORNERS, Audio, Text, corners_of, number_of, numbered_image, read, rgb_at, to_pix_fmt, write_video
 
 from rtseg.core.color import rgb_to_yuv_matrix
 from rtseg.core.errors import SourceError
@@ -105,7 +105,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("pix_fmt", LAYOUTS)
 def test_every_layout_becomes_planes_of_the_right_color(pix_fmt: str, full_range: bool) -> None:
     """From a picture as a decoder gives it: what is off is the conversion, at most four levels."""
-    decoded = to_pix_fmt(picture(0), pix_fmt, 1, full_range)
+    decoded = to_pix_fmt(numbered_image(0), pix_fmt, 1, full_range)
     rgb = decoded.format.is_rgb
     decoded.colorspace, decoded.color_range = (0, 2) if rgb else (1, 2 if full_range else 1)
     reader = FrameConverter.of(decoded)
@@ -351,7 +351,7 @@ def test_the_larger_of_two_pictures_is_taken_and_the_other_passed_on(tmp_path: P
             streams.append(stream)
         for number in range(5):
             for stream in streams:
-                frame = av.VideoFrame.from_ndarray(picture(number, stream.width, stream.height), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_image(number, stream.width, stream.height), format="rgb24")
                 out.mux(stream.encode(frame.reformat(format="yuv420p")))
         for stream in streams:
             out.mux(stream.encode(None))
@@ -399,7 +399,7 @@ def test_real_pictures_renamed(tmp_path: Path) -> None:
     import cv2
 
     for ending in ("png", "jpg", "bmp", "tiff", "webp"):
-        cv2.imwrite(str(tmp_path / f"a.{ending}"), picture(3))
+        cv2.imwrite(str(tmp_path / f"a.{ending}"), numbered_image(3))
         (tmp_path / f"a.{ending}").rename(tmp_path / "a.mp4")
         with pytest.raises(SourceError, match="picture"):
             FileSource(str(tmp_path / "a.mp4"))
@@ -536,7 +536,7 @@ def test_numbers_of_the_helper_are_the_formula(tmp_path: Path) -> None:
 
 def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
     """A picture that lies on its side, by `turns` of 90 degrees counterclockwise, and says so."""
-    image = np.ascontiguousarray(np.rot90(picture(number), turns)[..., ::-1])
+    image = np.ascontiguousarray(np.rot90(numbered_image(number), turns)[..., ::-1])
     good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert good
     # A TIFF header, one directory, two entries: the maker's name and the orientation (CIPA DC-008, 4.6).

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from fuzz_boxes import _rows, _set_rows, parse
-from media import Audio, through, write_video
+from media import Audio, copy_video, write_video
 
 ERRORS = (av.FFmpegError, OSError)
 
@@ -49,7 +49,7 @@ def test_a_damaged_frame_takes_no_other_with_it(
     path = write_video(tmp_path / "whole.mp4", frames=100, gop=gop, b_frames=b_frames)
     hurt = damaged(path, tmp_path / "in.mp4", *numbers)
     expected = plain_decode(hurt)
-    result = through(hurt, tmp_path / "out.mp4")
+    result = copy_video(hurt, tmp_path / "out.mp4")
     assert [frame.pts for frame in result.frames] == expected
     assert result.corrupt == 100 - len(expected) > 0
 
@@ -66,7 +66,7 @@ def test_chunks_that_lie_elsewhere_cost_only_their_own_frames(tmp_path: Path, b_
     hurt = tmp_path / "in.mp4"
     hurt.write_bytes(b"".join(box.encode() for box in boxes))
     expected = plain_decode(hurt)
-    result = through(hurt, tmp_path / "out.mov")
+    result = copy_video(hurt, tmp_path / "out.mov")
     assert len(result.frames) == len(expected)
     assert result.corrupt == 30 - len(expected)
 
@@ -77,13 +77,13 @@ def test_frames_without_times_of_their_own_are_given_once(tmp_path: Path, codec:
         tmp_path / "whole.avi", codec=codec, frames=90, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p"
     )
     hurt = damaged(path, tmp_path / "in.avi", 70)
-    result = through(hurt, tmp_path / "out.mkv")
+    result = copy_video(hurt, tmp_path / "out.mkv")
     assert len(result.frames) == len(plain_decode(hurt))
 
 
 def test_times_are_compared_where_a_frame_is_missing(tmp_path: Path) -> None:
     """Frames a tenth of a millisecond apart, of which Matroska makes ten at the same time."""
     path = write_video(tmp_path / "whole.mp4", frames=40, rate=10_000, b_frames=0)
-    result = through(damaged(path, tmp_path / "in.mp4", 38), tmp_path / "out.mkv")
+    result = copy_video(damaged(path, tmp_path / "in.mp4", 38), tmp_path / "out.mkv")
     assert result.corrupt
     assert "the timestamp of the previous one" in "; ".join(result.report.problems)

@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import corners_of, number_of, picture, rgb_at, write_video
+from media import corners_of, number_of, numbered_image, rgb_at, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SinkError, SourceError
 from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
@@ -227,7 +227,7 @@ def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "c
 
 
 def rendered(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
-    rgb = av.VideoFrame.from_ndarray(picture(number, info.width, info.height), "rgb24")
+    rgb = av.VideoFrame.from_ndarray(numbered_image(number, info.width, info.height), "rgb24")
     coded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]
     frame = Frame(tuple(planes), info.pixel_format, info.color, pts, info.time_base, number)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from fuzz_boxes import _timescale, parse
-from media import number_of, picture, read, through, to_pix_fmt
+from media import copy_video, number_of, numbered_image, read, to_pix_fmt
 
 
 def write_cameras(
@@ -39,7 +39,7 @@ def write_cameras(
     packets = []
     for number in range(frames):
         for place, stream in enumerate(cameras):
-            frame = to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False)
+            frame = to_pix_fmt(numbered_image(number + 100 * place), "yuv420p", 5, False)
             frame.pts, frame.time_base = number + place * rear_later, Fraction(1, 25)
             packets += stream.encode(frame)
     for stream in cameras:
@@ -61,7 +61,7 @@ def test_a_part_begins_between_two_key_frames(
 ) -> None:
     """Of three frames in a row with B-frames, one has some before it that are decoded behind it."""
     path = write_cameras(tmp_path / f"in.{source}", gop=250, b_frames=b_frames)
-    result = through(path, tmp_path / f"out.{target}", start=first / 25, duration=1.0)
+    result = copy_video(path, tmp_path / f"out.{target}", start=first / 25, duration=1.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in read(tmp_path / f"out.{target}", stream=0)] == list(range(first, first + 25))
     rear = [number_of(frame) - 100 for frame in read(tmp_path / f"out.{target}", stream=1)]
@@ -82,7 +82,7 @@ def test_a_part_that_begins_between_two_frames_is_in_step(
 ) -> None:
     """The frame of the copied camera that was on show goes on at the part's beginning, as it does in the whole file."""
     path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
-    result = through(path, tmp_path / f"out.{target}", start=start, duration=1.0)
+    result = copy_video(path, tmp_path / f"out.{target}", start=start, duration=1.0)
     assert result.report.ok, result.report.line()
     front = dict(plain_decode(tmp_path / f"out.{target}", 0, timed=True))
     rear = {number - 100: time for number, time in plain_decode(tmp_path / f"out.{target}", 1, timed=True)}
@@ -116,7 +116,7 @@ def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int
 @pytest.mark.parametrize("source", ["mp4", "mov", "mkv", "ts"])
 def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path, source: str, b_frames: int) -> None:
     path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
-    result = through(path, tmp_path / "out.avi")
+    result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     rendered = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
     assert [[number for number, _ in frames] for frames in rendered] == [[*range(30)], [*range(100, 130)]]
@@ -133,7 +133,7 @@ def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path
 
 def test_a_copied_camera_whose_codec_says_when_it_is_shown_is_in_step_in_avi(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=30, codec="mpeg4")
-    result = through(path, tmp_path / "out.avi")
+    result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     assert not result.report.repairs
     rendered = plain_decode(tmp_path / "out.avi", 1)
@@ -147,7 +147,7 @@ def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_fr
     path = write_cameras(
         tmp_path / "in.mkv", gop=20, frames=40, b_frames=b_frames, rear_later=later, begins=min(0, later)
     )
-    result = through(path, tmp_path / "out.avi")
+    result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     first = 0 if later > 0 else 20
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)] == [*range(100 + first, 140)]
@@ -161,7 +161,7 @@ def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_fr
 
 def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=40)
-    result = through(path, tmp_path / "out.avi", start=1.0, duration=1.0)
+    result = copy_video(path, tmp_path / "out.avi", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 0)] == [*range(25, 50)]
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)][:10] == [*range(140, 150)]
@@ -175,7 +175,7 @@ def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Pat
 def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target: str, start: float | None) -> None:
     """AVI does not say when its reordered pictures are shown."""
     path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
-    result = through(path, tmp_path / f"out.{target}", start=start)
+    result = copy_video(path, tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
     first = round((start or 0) * 25)
     with av.open(str(tmp_path / f"out.{target}")) as container:
@@ -194,7 +194,7 @@ def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target:
 def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
     """It has no default stream: players open the one with more frames at the beginning."""
     path = write_cameras(tmp_path / "in.mp4", gop=gop, b_frames=0)
-    result = through(path, tmp_path / "out.ts", start=1.0, duration=1.0)
+    result = copy_video(path, tmp_path / "out.ts", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
     told = "begins at its next key frame, as mpegts can't hide packets before it"
     assert f"video stream 1 {told if first else 'is empty: none of its key frames is in the part'}" in result.notes
@@ -212,7 +212,7 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
 def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
     """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the picture that is shown last."""
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert [number for number, _ in plain_decode(tmp_path / "out.mp4", 1)] == [*range(100, 148)]
 
@@ -221,7 +221,7 @@ def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
 def test_an_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=250, begins=10)
     assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # the input is what it ought to be
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     rear = read(tmp_path / f"out.{target}", stream=1)
     hidden = 0 if target == "mp4" else 10
@@ -242,7 +242,7 @@ def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp
         packed = b"".join(struct.pack(">IiHH", long, at, 1, 0) for long, at in edits)
         table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index lies behind the data: no place changes
     (tmp_path / "in.mp4").write_bytes(b"".join(box.encode() for box in boxes))
-    result = through(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    result = copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25), *range(50, 75)]
     assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(0.04)
@@ -251,7 +251,7 @@ def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp
 
 def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=30, begins=10)
-    result = through(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
+    result = copy_video(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
     assert result.report.ok, result.report.line()
     numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]
     assert numbers[0] == list(range(23, 48))
@@ -260,7 +260,7 @@ def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
 
 def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=25, b_frames=0)
-    result = through(path, tmp_path / "out.mkv", start=1.0, duration=1.0)
+    result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.0)
     assert result.report.ok
     assert not result.report.repairs
     assert [number_of(frame) - 100 for frame in read(tmp_path / "out.mkv", stream=1)] == list(range(25, 50))

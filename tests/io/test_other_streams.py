@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import Audio, number_of, picture, read, through, to_pix_fmt, write_video
+from media import Audio, copy_video, number_of, numbered_image, read, to_pix_fmt, write_video
 
 from rtseg.core.errors import SinkError, SourceError
 
@@ -49,7 +49,7 @@ def _write_clicks(
     context.open()
     packets = []
     for number in range(25 * SECONDS):
-        frame = to_pix_fmt(picture(number), stream.pix_fmt, 5, video == "mjpeg")
+        frame = to_pix_fmt(numbered_image(number), stream.pix_fmt, 5, video == "mjpeg")
         frame.pts = number
         packets += stream.encode(frame)
     packets += stream.encode(None)
@@ -119,7 +119,7 @@ def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
     path = _write_clicks(tmp_path / f"in.{source}", codec, rate, layout, video=video)
     before = _clicks(path)
     assert len(before) == len(CLICKS)
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     assert [stream.action for stream in result.report.streams] in (["copied"], ["re-encoded"])
     assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].action == "re-encoded")
@@ -133,7 +133,7 @@ def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
 def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str, start: float | None) -> None:
     path = _write_clicks(tmp_path / "in.avi", "g726", 8000, video="mjpeg")
     assert _clicks(path)[-1] > 60  # FFmpeg reads its own file wrongly.
-    result = through(path, tmp_path / f"out.{target}", start=start)
+    result = copy_video(path, tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
     frame_late = 0.04 if target == "avi" else 0
     expected = [click - (start or 0) for click in CLICKS if click > (start or 0)]
@@ -145,7 +145,7 @@ def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str,
 def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path, codec: str, target: str) -> None:
     path = _write_clicks(tmp_path / "in.mkv", codec, 16000, gap=True, late=0.3)
     assert _clicks(path) == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     frame_late = 0.04 if target == "avi" else 0
     after = [time + frame_late for time in _clicks(tmp_path / f"out.{target}")]
@@ -164,13 +164,13 @@ def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: 
     expected = _samples(path)
     # A name with each character that means something to the muxer on the way.
     first = tmp_path / "a [f=mov] b|'\\c.mkv"
-    result = through(path, first, sink={"strict": True})
+    result = copy_video(path, first, sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert result.notes == ()
     path = first if source == "mkv" else path
     for target in ("mkv", "mov", "avi", "mp4"):
         out = tmp_path / f"out.{target}"
-        result = through(path, out)
+        result = copy_video(path, out)
         assert result.report.ok, result.report.line()
         with av.open(str(out)) as container:
             kept = container.streams.audio[0].codec_context.name
@@ -186,7 +186,7 @@ def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: 
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "wmav2"])
 def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path, codec: str) -> None:
     path = _write_clicks(tmp_path / "in.avi", codec, 22050, video="mjpeg")
-    result = through(path, tmp_path / "out.mkv", sink={"strict": True})
+    result = copy_video(path, tmp_path / "out.mkv", sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
 
@@ -196,7 +196,7 @@ def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path
 def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
     """An AVI states a size of blocks for AC-3, by which FFmpeg's muxer would count in the copy."""
     path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
-    result = through(path, tmp_path / "out.avi", start=start, sink={"strict": True})
+    result = copy_video(path, tmp_path / "out.avi", start=start, sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert [stream.action for stream in result.report.streams] == ["copied"]
     expected = [click - (start or 0) for click in _clicks(path, 0.0) if click > (start or 0)]
@@ -209,7 +209,7 @@ def test_a_part_of_sound_that_repeats_itself_and_begins_late_is_in_step(tmp_path
     """A blinker, in packets of 0.37 s: the part's audio begins with the first one that begins in it."""
     blinks = np.arange(0.1, SECONDS, 0.322)
     path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), long=0.12)
-    result = through(path, tmp_path / "out.mp4", start=start, duration=0.9)
+    result = copy_video(path, tmp_path / "out.mp4", start=start, duration=0.9)
     assert result.report.ok, result.report.line()
     begins = _clicks(tmp_path / "out.mp4")
     assert begins
@@ -226,7 +226,7 @@ def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
-    result = through(tmp_path / "chapter.mov", tmp_path / "out.mkv")
+    result = copy_video(tmp_path / "chapter.mov", tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
     with av.open(str(tmp_path / "out.mkv")) as container:
@@ -244,7 +244,7 @@ def _write_pcm(path: Path, layout: str) -> None:
         sound: Any = out.add_stream("pcm_s16le", rate=44100)
         sound.codec_context.layout = layout
         for number in range(25):
-            frame = to_pix_fmt(picture(number), "yuvj420p", 5, True)
+            frame = to_pix_fmt(numbered_image(number), "yuvj420p", 5, True)
             frame.pts = number
             out.mux(video.encode(frame))
             samples = np.arange(1764)[:, None] + 1000 * np.arange(channels)
@@ -260,7 +260,7 @@ def test_channels_of_pcm_that_nobody_names_are_kept(tmp_path: Path, layout: str,
     _write_pcm(tmp_path / "in.avi", layout)
     with av.open(str(tmp_path / "in.avi")) as container:
         assert "channels" in container.streams.audio[0].layout.name
-    result = through(tmp_path / "in.avi", tmp_path / f"out.{target}")
+    result = copy_video(tmp_path / "in.avi", tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     if (layout, target) == ("9 channels", "mp4"):
         assert any("transcoded to aac, mixed from 9 channels to 2" in note for note in result.notes), result.notes
@@ -287,7 +287,7 @@ def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path
         sound.codec_context.layout = layout
         packets = []
         for index in range(25):
-            frame = to_pix_fmt(picture(index), "yuv420p", 5, False)
+            frame = to_pix_fmt(numbered_image(index), "yuv420p", 5, False)
             frame.pts = index + 25 * number
             packets += video.encode(frame)
         packets += video.encode(None)
@@ -302,7 +302,7 @@ def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path
         out.close()
         parts.append((tmp_path / "part.ts").read_bytes())
     path.write_bytes(b"".join(parts))
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         values = np.concatenate([f.to_ndarray()[0] for f in _at_one_rate(container)])
@@ -328,7 +328,7 @@ def _write_time_code(path: Path) -> Path:
     stream.width, stream.height = 96, 64
     stream.metadata["timecode"] = "10:11:12:13"
     for number in range(10):
-        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
     out.mux(stream.encode(None))
     out.close()
     with av.open(str(path)) as container:
@@ -345,7 +345,7 @@ def _time_codes(container: Any) -> set[str]:
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
 def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
@@ -367,7 +367,7 @@ def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None
 @pytest.mark.parametrize("target", ["mov", "mkv"])
 def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
-    result = through(path, tmp_path / f"out.{target}", start=0.2)
+    result = copy_video(path, tmp_path / f"out.{target}", start=0.2)
     with av.open(str(tmp_path / f"out.{target}")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         assert _time_codes(container) == set()
@@ -387,10 +387,10 @@ def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: 
             cameras.append(stream)
         for number in range(5):
             for stream in cameras:
-                out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+                out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
         for stream in cameras:
             out.mux(stream.encode(None))
-    result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+    result = copy_video(tmp_path / "in.mov", tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
@@ -410,9 +410,9 @@ def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: f
         stream.width, stream.height = 96, 64
         out.metadata["timecode"] = "10:11:12:13"
         for number in range(10):
-            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+            out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
         out.mux(stream.encode(None))
-    result = through(tmp_path / "in.mkv", tmp_path / "out.mov", start=start)
+    result = copy_video(tmp_path / "in.mkv", tmp_path / "out.mov", start=start)
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.mov")) as container:
         codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
@@ -430,14 +430,14 @@ def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where
         tagged: Any = {"file": out, "video": stream, "audio": sound}[where]
         tagged.metadata["timecode"] = "10:11:12:13"
         for number in range(10):
-            out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+            out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
             piece = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
             piece.sample_rate, piece.pts = 48000, 1152 * number
             out.mux(sound.encode(piece))
         out.mux(stream.encode(None))
     held = {"mp4": ("file", "video"), "mov": ("file", "video"), "mkv": (where,), "webm": (where,), "avi": ("file",)}
     for start in (None, 0.1):
-        result = through(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
+        result = copy_video(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
         assert result.report.ok, result.report.line()
         with av.open(str(tmp_path / f"out.{target}")) as container:
             said = _time_codes(container)
@@ -453,11 +453,11 @@ def test_raw_dv_is_written_at_its_rate_and_with_its_time_code(tmp_path: Path, ta
         stream: Any = out.add_stream("dvvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
         for number in range(5):
-            frame = to_pix_fmt(picture(number, 720, 576), "yuv420p", 5, False)
+            frame = to_pix_fmt(numbered_image(number, 720, 576), "yuv420p", 5, False)
             frame.pts = number
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    result = through(tmp_path / "in.dv", tmp_path / f"out.{target}")
+    result = copy_video(tmp_path / "in.dv", tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         video = container.streams.video[0]
@@ -482,7 +482,7 @@ def _write_cameras(path: Path, default: int) -> Path:
     packets = []
     for number in range(10):
         for place, stream in enumerate(cameras):
-            packets += stream.encode(to_pix_fmt(picture(number + 100 * place), "yuv420p", 5, False))
+            packets += stream.encode(to_pix_fmt(numbered_image(number + 100 * place), "yuv420p", 5, False))
     for stream in cameras:
         packets += stream.encode(None)
     wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
@@ -501,7 +501,7 @@ def test_the_segmented_camera_is_the_one_that_players_open(
     tmp_path: Path, default: int, stream: int | None, taken: int, target: str
 ) -> None:
     path = _write_cameras(tmp_path / "in.mkv", default)
-    result = through(path, tmp_path / f"out.{target}", stream=stream)
+    result = copy_video(path, tmp_path / f"out.{target}", stream=stream)
     assert result.report.ok, result.report.line()
     assert (
         f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
@@ -533,7 +533,7 @@ def test_flags_of_copied_streams_are_kept(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = streams[packet.stream_index]
                 out.mux(packet)
-    through(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    copy_video(tmp_path / "in.mkv", tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [int(stream.disposition) for stream in container.streams] == flags
 
@@ -544,12 +544,12 @@ def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Pat
     stream.width, stream.height = 96, 64
     out.add_attachment("font.ttf", "application/x-truetype-font", b"\0\1\0\0font")
     for number in range(5):
-        out.mux(stream.encode(to_pix_fmt(picture(number), "yuv420p", 5, False)))
+        out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
     out.mux(stream.encode(None))
     out.close()
-    assert through(tmp_path / "in.mkv", tmp_path / "out.mkv").report.ok
+    assert copy_video(tmp_path / "in.mkv", tmp_path / "out.mkv").report.ok
     assert b"\0\1\0\0font" in (tmp_path / "out.mkv").read_bytes()
-    result = through(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    result = copy_video(tmp_path / "in.mkv", tmp_path / "out.mp4")
     assert result.report.ok
     assert any("attachment stream 1" in note and "dropped" in note for note in result.notes), result.notes
 
@@ -559,7 +559,7 @@ def _write_cover(path: Path, codec: str) -> bytes:
     pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
     coder: Any = av.CodecContext.create(codec, "w")
     coder.width, coder.height, coder.pix_fmt, coder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
-    drawn = av.VideoFrame.from_ndarray(picture(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
+    drawn = av.VideoFrame.from_ndarray(numbered_image(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
     data = b"".join(bytes(packet) for packet in [*coder.encode(drawn), *coder.encode(None)])
     plain = write_video(path.with_name(f"plain{path.suffix}"), before=[Audio()])
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
@@ -598,7 +598,7 @@ def test_a_cover_picture_is_kept_or_named(
 ) -> None:
     data = _write_cover(tmp_path / f"in.{source}", codec)
     assert _cover_data(tmp_path / f"in.{source}") == [data]
-    result = through(tmp_path / f"in.{source}", tmp_path / f"out.{target}", start=start)
+    result = copy_video(tmp_path / f"in.{source}", tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
     others = [("audio", False), ("video", False)]
     held = target in ("mp4", "mkv")
@@ -611,14 +611,14 @@ def test_a_cover_picture_is_kept_or_named(
 
 def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> None:
     _write_cover(tmp_path / "in.mp4", "png")
-    assert through(tmp_path / "in.mp4", tmp_path / "out.mp4", sink={"audio": False}).report.ok
+    assert copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4", sink={"audio": False}).report.ok
     assert _streams(tmp_path / "out.mp4") == [("video", False)]
 
 
 def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
     with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):
-        through(path, tmp_path / "out.avi")
+        copy_video(path, tmp_path / "out.avi")
 
 
 @pytest.mark.parametrize(
@@ -651,14 +651,14 @@ def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_the_reason_for_transcoding_is_true(tmp_path: Path, codec: str, layout: str, target: str, note: str) -> None:
-    result = through(_write_clicks(tmp_path / "in.mkv", codec, 16000, layout), tmp_path / f"out.{target}")
+    result = copy_video(_write_clicks(tmp_path / "in.mkv", codec, 16000, layout), tmp_path / f"out.{target}")
     assert note in result.notes
 
 
 def test_strict_refuses_to_transcode(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.avi", "adpcm_ima_wav", 8000, video="mjpeg")
     with pytest.raises(SinkError, match="without --strict it is transcoded to aac"):
-        through(path, tmp_path / "out.mp4", sink={"strict": True})
+        copy_video(path, tmp_path / "out.mp4", sink={"strict": True})
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "mov"])
@@ -670,7 +670,7 @@ def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
     path = write_video(tmp_path / "whole.ts", frames=75, gop=250, b_frames=0, after=[Audio(seconds=3)])
     data = path.read_bytes()
     (tmp_path / "in.ts").write_bytes(data[: first * 188] + data[(first + count) * 188 :])
-    result = through(tmp_path / "in.ts", tmp_path / f"out.{target}")
+    result = copy_video(tmp_path / "in.ts", tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "in.ts")) as container:
         container.streams.video[0].thread_type = "NONE"
@@ -704,7 +704,7 @@ def test_pcm_behind_an_edit_list(tmp_path: Path, begins: float) -> None:
                 packet.stream = streams[packet.stream_index]
                 out.mux(packet)
     for target in ("mp4", "mov", "mkv"):
-        result = through(tmp_path / "in.mov", tmp_path / f"out.{target}")
+        result = copy_video(tmp_path / "in.mov", tmp_path / f"out.{target}")
         assert result.report.ok, result.report.line()
 
 
@@ -720,7 +720,7 @@ def test_audio_that_is_transcoded_keeps_a_gap_where_packets_are_missing(tmp_path
                     continue
                 packet.stream = streams[packet.stream_index]
                 out.mux(packet)
-    result = through(tmp_path / "in.mkv", tmp_path / "out.webm")
+    result = copy_video(tmp_path / "in.mkv", tmp_path / "out.webm")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.webm")) as container:
         heard = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import corners_of, fill, info, item, made_frame, number_of, read, write_video
+from media import corners_of, fill, info, item, number_of, numbered_frame, read, write_video
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.frame import Frame
@@ -167,10 +167,10 @@ def test_what_can_not_be_written_is_told_before_anything_is(tmp_path: Path, kind
 @sinks
 def test_frames_are_neither_squashed_nor_written_into(tmp_path: Path, kind: Sink) -> None:
     sink = kind(tmp_path / "out.mp4", info(), size=(96, 64))
-    frame = made_frame(7)
+    frame = numbered_frame(7)
     before = [plane.copy() for plane in frame.planes]
     sink.write(item(frame))
     assert all(np.array_equal(plane, copy) for plane, copy in zip(frame.planes, before, strict=True))
     with pytest.raises(SinkError, match="128x64"):
-        sink.write(item(made_frame(1, (128, 64))))
+        sink.write(item(numbered_frame(1, (128, 64))))
     sink.abort()

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from media import (
     CORNERS,
+    copy_video,
     corners_of,
     fill,
     info,
     item,
-    made_frame,
     number_of,
+    numbered_frame,
     read,
     rgb_at,
-    through,
     write_video,
 )
 
@@ -252,8 +252,8 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
     sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", live=True)
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
     for number in range(1800):
-        planes = (np.roll(noise, number * 7, 1), *made_frame(number, (64, 48)).planes[1:])
-        sink.write(item(replace(made_frame(number, (64, 48)), planes=planes)))
+        planes = (np.roll(noise, number * 7, 1), *numbered_frame(number, (64, 48)).planes[1:])
+        sink.write(item(replace(numbered_frame(number, (64, 48)), planes=planes)))
     before = bytes_read()
     sink.close()
     size = (tmp_path / f"out.{ending}").stat().st_size
@@ -347,7 +347,7 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
 def test_encoders(tmp_path: Path, codec: str | None, ending: str) -> None:
     sink = VideoSink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
     for number in range(10):
-        rendered = made_frame(number)
+        rendered = numbered_frame(number)
         sink.write(
             item(Frame(rendered.planes, "yuv420p", rendered.color, number * 3600, Fraction(1, 90_000), number, 3600))
         )
@@ -376,7 +376,7 @@ def test_color_tags_go_out_as_they_came_in(
     tmp_path: Path, ending: str, tags: tuple[int, int, int], full_range: bool
 ) -> None:
     source = write_video(tmp_path / "in.mp4", tags=tags, full_range=full_range, frames=3, options={"crf": "5"})
-    result = through(source, tmp_path / f"out.{ending}", sink={"crf": 5})
+    result = copy_video(source, tmp_path / f"out.{ending}", sink={"crf": 5})
     assert result.report.ok
     assert result.report.color_tags == "kept"
     before, after = result.frames[1], read(tmp_path / f"out.{ending}")[1]
@@ -399,7 +399,7 @@ def test_a_size_that_players_read_by_another_matrix_gets_a_tag(tmp_path: Path) -
 def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts"):
         source = write_video(tmp_path / "in.mp4", aspect=Fraction(4, 3))
-        through(source, tmp_path / f"out.{ending}")
+        copy_video(source, tmp_path / f"out.{ending}")
         assert FileSource(str(tmp_path / f"out.{ending}")).info.sample_aspect_ratio == Fraction(4, 3)
 
 
@@ -410,7 +410,7 @@ def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
 def test_the_average_frame_rate_is_the_inputs(tmp_path: Path, frames: int, codec: str) -> None:
     """Players and tools divide frames by the track's length: a last packet that lasts too long makes 15 fps 14.85."""
     source = write_video(tmp_path / "in.mp4", frames=frames, rate=Fraction(30000, 1001))
-    through(source, tmp_path / "out.mp4", sink={"codec": codec})
+    copy_video(source, tmp_path / "out.mp4", sink={"codec": codec})
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].average_rate == Fraction(30000, 1001)
     numbers = [number_of(frame) for frame in FileSource(str(tmp_path / "out.mp4")) if isinstance(frame, Frame)]
@@ -421,12 +421,12 @@ def test_a_frame_of_another_size_is_refused_and_not_squashed(tmp_path: Path) -> 
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 2)
     with pytest.raises(SinkError, match="128x64"):
-        sink.write(item(made_frame(2, (128, 64))))
+        sink.write(item(numbered_frame(2, (128, 64))))
     sink.abort()
 
 
 def test_frames_of_the_caller_are_not_written_into(tmp_path: Path) -> None:
-    rendered = made_frame(3)
+    rendered = numbered_frame(3)
     before = [plane.copy() for plane in rendered.planes]
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     sink.write(item(rendered))
@@ -436,7 +436,7 @@ def test_frames_of_the_caller_are_not_written_into(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info((320, 240)), size=(320, 240), preset="ultrafast")
-    rendered = made_frame(1, (320, 240))
+    rendered = numbered_frame(1, (320, 240))
 
     def write(numbers: range) -> int:
         for number in numbers:

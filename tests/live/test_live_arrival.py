@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from live_server import HttpServer, TcpServer, encode_ts, http_response, paced
-from media import number_of, picture, to_pix_fmt
+from media import number_of, numbered_image, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.core.errors import Disconnected
@@ -67,7 +67,7 @@ def raw_h264(frames: int, *, b_frames: int = 0, rate: int = 30, codec: str = "li
     }
     packets = []
     for number in range(frames):
-        frame = to_pix_fmt(picture(number, 96, 64), "yuv420p", 6, False)
+        frame = to_pix_fmt(numbered_image(number, 96, 64), "yuv420p", 6, False)
         frame.pts, frame.time_base = number, Fraction(1, rate)
         packets += [bytes(packet) for packet in context.encode(frame)]
     return packets + [bytes(packet) for packet in context.encode(None)]

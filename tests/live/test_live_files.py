@@ -15,7 +15,7 @@ import av
 import pytest
 from av.video.frame import PictureType
 from live_server import HttpServer, TcpServer, file_response, http_response
-from media import number_of, picture, to_pix_fmt, write_video
+from media import number_of, numbered_image, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
 from typer.testing import CliRunner
 
@@ -149,7 +149,7 @@ def test_length_of_fragmented_file_is_not_that_of_first_fragment(tmp_path: Path,
         stream = container.add_stream("mjpeg", rate=50)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
         for number in range(20):
-            frame = to_pix_fmt(picture(number, 320, 240), "yuvj420p", 5, True)
+            frame = to_pix_fmt(numbered_image(number, 320, 240), "yuvj420p", 5, True)
             frame.pts, frame.time_base = number, Fraction(1, 50)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -263,7 +263,10 @@ def test_fragmented_mp4_without_length_is_live(tmp_path: Path, length: bool) -> 
 
 def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with (
+        HttpServer(lambda request: file_response(request, data)) as server,
+        Segmenter(MODEL, size=(96, 64)) as segmenter,
+    ):
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
         outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
         report = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
@@ -273,7 +276,10 @@ def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
 
 def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with (
+        HttpServer(lambda request: file_response(request, data)) as server,
+        Segmenter(MODEL, size=(96, 64)) as segmenter,
+    ):
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
         report = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
@@ -331,7 +337,10 @@ def test_slow_model_start_drops_no_frames_of_a_file(
         time.sleep(1.0)  # longer than the file
 
     monkeypatch.setattr(Segmenter, "prepare", prepare)
-    with HttpServer(lambda request: file_response(request, data)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with (
+        HttpServer(lambda request: file_response(request, data)) as server,
+        Segmenter(MODEL, size=(96, 64)) as segmenter,
+    ):
         url = str(tmp_path / name) if local else f"{server.url}/{name}"
         inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
         report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)

@@ -194,7 +194,10 @@ def test_web_page_is_reported() -> None:
         ([http_response("text/xml"), b"<?xml version='1.0'?><a/>"], "not a video that rtseg reads"),
         ([http_response("application/json", "200 OK", "Content-Length: 2"), b"{}"], "not a video that rtseg reads"),
         ([http_response("multipart/x-mixed-replace; boundary=next"), part(b"PNG", kind="image/png")], "without a JPEG"),
-        ([http_response("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")], "redirects to"),
+        (
+            [http_response("text/plain", "302 Found", "Location: ftp://127.0.0.1/x", "Content-Length: 0")],
+            "redirects to",
+        ),
         ([b"hello\r\n\r\n"], "the response is not valid HTTP"),
         ([], "closed before a response"),
     ],

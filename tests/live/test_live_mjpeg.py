@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from live_server import HttpServer, TcpServer, http_response
-from media import number_of, picture
+from media import number_of, numbered_image
 
 from rtseg.core.errors import Disconnected
 from rtseg.core.frame import Frame
@@ -27,7 +27,7 @@ TIMEOUT = 20.0
 
 @cache
 def jpeg(number: int, width: int = 160, height: int = 96) -> bytes:
-    return cv2.imencode(".jpg", picture(number, width, height)[..., ::-1])[1].tobytes()
+    return cv2.imencode(".jpg", numbered_image(number, width, height)[..., ::-1])[1].tobytes()
 
 
 def without_tables(data: bytes) -> bytes:

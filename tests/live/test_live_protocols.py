@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
-from media import number_of, picture, rgb_at
+from media import number_of, numbered_image, rgb_at
 from test_push import INFO, rendered
 
 from rtseg.core.errors import Disconnected, SourceError
@@ -52,7 +52,7 @@ def test_mjpeg_over_http() -> None:
     def jpegs(_: int) -> Iterator[bytes]:
         yield b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
         for number in range(40):
-            data = cv2.imencode(".jpg", picture(number, 160, 96)[..., ::-1])[1].tobytes()
+            data = cv2.imencode(".jpg", numbered_image(number, 160, 96)[..., ::-1])[1].tobytes()
             yield b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data)
 
     with TcpServer(lambda number: paced(jpegs(number), 2)) as server:

@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import corners_of, number_of, picture, read, to_pix_fmt
+from media import corners_of, number_of, numbered_image, read, to_pix_fmt
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, StreamInfo
@@ -38,7 +38,7 @@ def item(
     number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0"
 ) -> LiveFrame:
     """Return a frame that shows its number, as the live loop passes it to a sink."""
-    coded = to_pix_fmt(picture(number, *size), "yuv420p", 6, False)
+    coded = to_pix_fmt(numbered_image(number, *size), "yuv420p", 6, False)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
     ticks = 3000 * number if pts is None else pts
     now = time.monotonic_ns()
@@ -222,7 +222,7 @@ def test_snapshot_equals_rendered_frame(tmp_path: Path) -> None:
     sink.write(item(5))
     rgb = cv2.cvtColor(cv2.imread(str(saved[0])), cv2.COLOR_BGR2RGB)
     assert rgb.shape == (64, 96, 3)
-    expected = picture(5).astype(int)
+    expected = numbered_image(5).astype(int)
     for y, x in ((6, 6), (6, 90), (58, 6), (58, 90)):
         assert np.abs(rgb[y, x].astype(int) - expected[y, x]).max() <= 6
     assert names(tmp_path / "snapshots") == [saved[0].name]

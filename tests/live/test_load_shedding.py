@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
 
 from rtseg.core.frame import ClassMap, Frame

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import picture
+from media import numbered_image
 
 from rtseg.core.errors import OptionError, SourceError
 from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
@@ -41,7 +41,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 def rendered(number: int, width: int = 160, height: int = 96) -> SegmentedFrame:
-    coded = av.VideoFrame.from_ndarray(picture(1, width, height), "rgb24").reformat(
+    coded = av.VideoFrame.from_ndarray(numbered_image(1, width, height), "rgb24").reformat(
         format="yuv420p", dst_colorspace=1, dst_color_range=1
     )
     planes = tuple(np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes)

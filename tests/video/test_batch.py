@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from media import Audio, read, write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from media import read, write_video
 
 from rtseg.inference.segmenter import Segmenter

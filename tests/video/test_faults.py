@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from media import Audio, number_of, read, write_video
 
 from rtseg.core.errors import BackendError, FidelityError, SinkError
@@ -247,8 +247,12 @@ def test_source_that_is_truncated_during_the_run_keeps_its_first_frames(segmente
 
 def test_pixel_limit_and_protocols_of_the_command_line(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    assert_one_error_line(rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "64x64"), "96x64", "4096")
-    assert_one_error_line(rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "many"), "--max-pixels")
+    assert_one_error_line(
+        rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "64x64"), "96x64", "4096"
+    )
+    assert_one_error_line(
+        rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "many"), "--max-pixels"
+    )
     playlist = tmp_path / "list.m3u8"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2.4,\nin.ts\n#EXT-X-ENDLIST\n")
     write_video(tmp_path / "in.ts", frames=FRAMES)

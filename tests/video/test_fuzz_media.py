@@ -151,7 +151,10 @@ AUDIO = [0.02 * number for number in range(40)]
 def test_differences_are_described(after: Reading, message: str) -> None:
     assert (
         differences(
-            _reading(VIDEO, AUDIO), _reading([t + 5 for t in VIDEO], [t + 5 for t in AUDIO]), reported=False, omitted=False
+            _reading(VIDEO, AUDIO),
+            _reading([t + 5 for t in VIDEO], [t + 5 for t in AUDIO]),
+            reported=False,
+            omitted=False,
         )
         == []
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.palette import CAMVID_CLASSES, NO_CLASS, STREET

@@ -12,7 +12,7 @@ import av
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from media import through, write_video
+from media import copy_video, write_video
 
 from rtseg.cli.options import parse_names, parse_pixels, parse_protocols, parse_seconds, parse_size
 from rtseg.core.errors import OptionError
@@ -167,7 +167,7 @@ def test_title_of_any_characters_is_kept(ending: str, title: str, target: str) -
             options=options if codec != "mpeg4" else {},
             metadata={"title": title, "comment": title},
         )
-        result = through(path, folder / f"out.{target}")
+        result = copy_video(path, folder / f"out.{target}")
         assert result.report.ok, result.report.line()
         before, after = _tags(path), _tags(folder / f"out.{target}")
         if ending != "ts" and target != "avi":

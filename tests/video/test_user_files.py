@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg, assert_one_error_line
+from command import assert_one_error_line, rtseg
 from media import read, write_video
 
 pytestmark = pytest.mark.timeout(300)

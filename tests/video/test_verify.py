@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from iso_media import tracks
-from media import Audio, Text, corners_of, item, number_of, picture, read, through, write_video
+from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, write_video
 from proofs import keep_proof, resident_mib
 
 from rtseg.core.errors import FidelityError, SinkError, SourceError
@@ -34,7 +34,7 @@ MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 def test_real_recordings(clips: Path, tmp_path: Path) -> None:
-    result = through(clips / "highway_540p25.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    result = copy_video(clips / "highway_540p25.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
     assert result.report.line() == (
         "fidelity: 221 frames in and out, timestamps equal, length +0 ms, audio 415 packets equal, color tags kept"
     )
@@ -43,7 +43,7 @@ def test_real_recordings(clips: Path, tmp_path: Path) -> None:
         assert packets[0] == packets[1]
         assert (after.streams.video[0].frames, after.streams.video[0].average_rate) == (221, 25)
         assert (after.streams.video[0].width, after.streams.video[0].height) == (960, 540)
-    result = through(clips / "cambridge_15fps.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    result = copy_video(clips / "cambridge_15fps.mp4", tmp_path / "out.mp4", sink={"preset": "ultrafast"})
     assert result.report.line() == "fidelity: 101 frames in and out, timestamps equal, length +0 ms, color tags kept"
 
 
@@ -65,7 +65,7 @@ def test_every_container_to_every_container(tmp_path: Path, source: str, target:
         b_frames=None if webm else 2 * (source != "avi"),
         pts=list(range(10, 35)) if source == "ts" and target != "avi" else None,
     )
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     frames = read(tmp_path / f"out.{target}")
     assert [number_of(frame) for frame in frames] == list(range(25))
@@ -78,11 +78,11 @@ def test_every_container_to_every_container(tmp_path: Path, source: str, target:
 
 def test_raw_h264_input_and_output(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.h264", frames=20)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert any("without a time stamp" in note for note in result.notes)
     assert np.diff([frame.pts_seconds for frame in read(tmp_path / "out.mp4")]) == pytest.approx(0.04)
-    result = through(path, tmp_path / "out.h264")
+    result = copy_video(path, tmp_path / "out.h264")
     assert result.report.ok
     assert result.report.timestamp_error_ms is None
     assert len(read(tmp_path / "out.h264")) == 20
@@ -90,7 +90,7 @@ def test_raw_h264_input_and_output(tmp_path: Path) -> None:
 
 def test_gif_input(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.gif", codec="gif", pix_fmt="rgb8", rate=10, frames=9)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == list(range(9))
     assert corners_of(read(tmp_path / "out.mp4")[4]) == "RGBY"
@@ -113,7 +113,7 @@ def test_gif_input(tmp_path: Path) -> None:
 )
 def test_timestamps_are_kept(tmp_path: Path, target: str, time_base: Fraction, pts: list[int]) -> None:
     path = write_video(tmp_path / "in.mp4", time_base=time_base, pts=pts, frames=7, rate=Fraction(30000, 1001))
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     after = [frame.pts * frame.time_base for frame in read(tmp_path / f"out.{target}")]
     tick = {"mp4": Fraction(0), "ts": Fraction(1, 90_000)}.get(target, Fraction(1, 1000))
@@ -123,7 +123,7 @@ def test_timestamps_are_kept(tmp_path: Path, target: str, time_base: Fraction, p
 
 def test_single_frame(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "webm", "ts", "avi"):
-        result = through(write_video(tmp_path / "in.mp4", frames=1), tmp_path / f"out.{ending}")
+        result = copy_video(write_video(tmp_path / "in.mp4", frames=1), tmp_path / f"out.{ending}")
         assert result.report.ok
         assert result.report.frames_out == 1
 
@@ -131,7 +131,7 @@ def test_single_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["mp4", "mkv"])
 def test_nonzero_start_is_kept(tmp_path: Path, target: str) -> None:
     path = write_video(tmp_path / "in.mkv", pts=list(range(250, 275)), after=[Audio(start=9.5, seconds=1.5)], frames=25)
-    result = through(path, tmp_path / f"out.{target}")
+    result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     frames = read(tmp_path / f"out.{target}")
     assert frames[0].pts_seconds == pytest.approx(10.0, abs=0.001)
@@ -140,7 +140,7 @@ def test_nonzero_start_is_kept(tmp_path: Path, target: str) -> None:
 def test_timestamps_beyond_32_bits(tmp_path: Path) -> None:
     first = 1 << 40
     path = write_video(tmp_path / "in.mkv", pts=[first, first + 40, first + 80], frames=3, time_base=Fraction(1, 1000))
-    result = through(path, tmp_path / "out.mkv")
+    result = copy_video(path, tmp_path / "out.mkv")
     assert result.report.ok
     assert [frame.pts for frame in read(tmp_path / "out.mkv")] == [first, first + 40, first + 80]
 
@@ -150,7 +150,7 @@ def test_edit_lists_and_negative_decoding_times(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", b_frames=3, after=[Audio()], frames=25)
     with av.open(str(path)) as container:
         assert min(packet.dts for packet in container.demux(video=0) if packet.dts is not None) < 0
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert read(tmp_path / "out.mp4")[0].pts == 0
 
@@ -159,7 +159,7 @@ def test_concatenated_recordings(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.ts", frames=60, after=[Audio(seconds=2.4)]) for n in range(2)]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    result = through(joined, tmp_path / "out.mp4")
+    result = copy_video(joined, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert result.report.frames_out == 120
     assert any("the clock jumps" in note for note in result.notes)
@@ -170,7 +170,7 @@ def test_concatenated_recordings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_range_is_compared_with_the_same_range(tmp_path: Path, ending: str) -> None:
     path = write_video(tmp_path / f"in.{ending}", frames=60, gop=20, after=[Audio(seconds=2.4)])
-    result = through(path, tmp_path / "out.mp4", start=0.8, duration=1.0)
+    result = copy_video(path, tmp_path / "out.mp4", start=0.8, duration=1.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == list(range(20, 45))
     assert result.report.streams[0].packets_out == pytest.approx(47, abs=2)
@@ -200,7 +200,7 @@ def test_mp4_index_has_the_input_times(tmp_path: Path, pts: Any, start: float, t
         for packet in container.demux():
             if packet.size:
                 expected["vide" if packet.stream_index == 0 else "soun"].append(packet.pts * packet.time_base)
-    assert through(path, tmp_path / "out.mp4").report.ok
+    assert copy_video(path, tmp_path / "out.mp4").report.ok
     for track in tracks(tmp_path / "out.mp4"):
         assert track.times == sorted(expected[track.kind])
 
@@ -216,7 +216,7 @@ def test_rotated_video_becomes_upright(tmp_path: Path, rotation: int, quarter_tu
         rotation=(rotation, False, False),
         frames=5,
     )
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     source = FileSource(str(tmp_path / "out.mp4"))
     assert (source.info.width, source.info.height, source.info.notes) == (96, 64, ())
@@ -228,7 +228,7 @@ def test_pixel_formats_become_yuv420p(tmp_path: Path, pix_fmt: str) -> None:
     path = write_video(
         tmp_path / "in.mp4", pix_fmt=pix_fmt, frames=5, full_range=pix_fmt == "yuvj420p", options={"crf": "5"}
     )
-    result = through(path, tmp_path / "out.mp4", sink={"crf": 5})
+    result = copy_video(path, tmp_path / "out.mp4", sink={"crf": 5})
     assert result.report.ok
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].codec_context.pix_fmt in ("yuv420p", "yuvj420p")
@@ -243,7 +243,7 @@ def test_hdr_becomes_8_bit_and_keeps_its_tags(tmp_path: Path, transfer: int, nam
     path = write_video(
         tmp_path / "in.mp4", codec="libx265", pix_fmt="yuv420p10le", tags=(9, 9, transfer), frames=3, options=options
     )
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert any(name in note and "not tone-mapped" in note for note in result.notes)
     assert any("reduced to 8 bits" in note for note in result.notes)
@@ -253,14 +253,14 @@ def test_hdr_becomes_8_bit_and_keeps_its_tags(tmp_path: Path, transfer: int, nam
 
 def test_interlaced_video_is_not_deinterlaced_and_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", frames=6, options={"x264-params": "tff=1"}, interlaced=True)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert any("not deinterlaced" in note for note in result.notes)
 
 
 def test_transparency_is_ignored_and_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", codec="ffv1", pix_fmt="yuva420p", frames=3)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert "transparency ignored" in result.notes
 
@@ -272,7 +272,7 @@ def test_size_change_within_a_stream_is_stretched_and_reported(tmp_path: Path) -
         parts.append(path.read_bytes())
     joined = tmp_path / "in.h264"
     joined.write_bytes(b"".join(parts))
-    result = through(joined, tmp_path / "out.mp4")
+    result = copy_video(joined, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert {(frame.width, frame.height) for frame in result.frames} == {(96, 64)}
     assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == [*range(10), *range(10)]
@@ -296,7 +296,7 @@ def test_subtitles_chapters_and_metadata(tmp_path: Path) -> None:
             metadata={"title": "Drive", "comment": "wet road"},
             chapters=chapters,
         )
-        result = through(path, tmp_path / f"out.{ending}")
+        result = copy_video(path, tmp_path / f"out.{ending}")
         assert result.report.ok, result.report.line()
         with av.open(str(tmp_path / f"out.{ending}")) as container:
             metadata = {name.lower(): value for name, value in container.metadata.items()}
@@ -317,7 +317,7 @@ def test_chapters_of_a_range(tmp_path: Path) -> None:
         for n in range(5)
     ]
     path = write_video(tmp_path / "in.mkv", frames=50, chapters=chapters)
-    through(path, tmp_path / "out.mkv", start=0.6, duration=1.0)
+    copy_video(path, tmp_path / "out.mkv", start=0.6, duration=1.0)
     with av.open(str(tmp_path / "out.mkv")) as container:
         ranges = [(float(c["start"] * c["time_base"]), float(c["end"] * c["time_base"])) for c in container.chapters()]
     assert [value for times in ranges for value in times] == pytest.approx([0.0, 0.2, 0.2, 0.6, 0.6, 1.0])
@@ -325,7 +325,7 @@ def test_chapters_of_a_range(tmp_path: Path) -> None:
 
 def test_unsupported_streams_are_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", after=[Audio("flac"), Text([(0.1, 0.3, "left")])])
-    result = through(path, tmp_path / "out.ts")
+    result = copy_video(path, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
     assert "mpegts can't hold audio stream 1 (flac): transcoded to aac" in result.notes
     assert any("subtitle stream 2" in note and "dropped" in note for note in result.notes)
@@ -343,13 +343,13 @@ def test_strict_refuses_unsupported_streams(tmp_path: Path, kind: str) -> None:
     track: Any = Audio("aac") if kind == "audio" else Text([(0.1, 0.3, "left")])
     path = write_video(tmp_path / "in.mkv", after=[track])
     with pytest.raises(SinkError, match="without --strict"):
-        through(path, tmp_path / "out.webm", sink={"strict": True})
+        copy_video(path, tmp_path / "out.webm", sink={"strict": True})
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.mkv"]
 
 
 def test_audio_can_be_omitted(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", before=[Audio()])
-    result = through(path, tmp_path / "out.mp4", sink={"audio": False})
+    result = copy_video(path, tmp_path / "out.mp4", sink={"audio": False})
     assert result.report.ok
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(container.streams) == 1
@@ -362,11 +362,11 @@ def test_gps_track_is_copied(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b"tx3g", b"gpmd").replace(b"sbtl", b"meta"))
     with av.open(str(path)) as container:
         assert [stream.type for stream in container.streams] == ["video", "data"]
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert result.report.streams[0].action == "copied"
     assert b"gpmd" in (tmp_path / "out.mp4").read_bytes()
-    result = through(path, tmp_path / "out.mkv")
+    result = copy_video(path, tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
     assert any("can't hold data stream 1" in note for note in result.notes)
 
@@ -381,11 +381,11 @@ def test_second_video_stream_is_copied(tmp_path: Path) -> None:
             streams.append(stream)
         for number in range(15):
             for stream in streams:
-                frame = av.VideoFrame.from_ndarray(picture(number, stream.width, stream.height), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_image(number, stream.width, stream.height), format="rgb24")
                 out.mux(stream.encode(frame.reformat(format="yuv420p")))
         for stream in streams:
             out.mux(stream.encode(None))
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sorted(stream.width for stream in container.streams.video) == [96, 192]
@@ -496,7 +496,7 @@ def test_corrupt_data_in_the_middle(tmp_path: Path, ending: str) -> None:
         after=[Audio("libmp3lame", seconds=4)],
     )
     _corrupt(path, 0.4, 3000)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert 60 <= result.report.frames_out < 100 or result.corrupt == 0
     assert result.report.frames_out == len(result.frames)
@@ -515,7 +515,7 @@ def test_truncated_file(tmp_path: Path, ending: str, fraction: float) -> None:
     )
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert 100 * fraction - 20 < result.report.frames_out < 100
 
@@ -528,7 +528,7 @@ def test_stream_without_key_frame_at_the_start(tmp_path: Path) -> None:
     second = next(n for n in range(10) if data[n * 188 + 1] & 0x40 and n > 3)
     path.write_bytes(data[: 188 * 3] + data[188 * max(second, 3) + 188 * 6 :])
     assert len(keys) == 3
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert result.report.frames_out + result.corrupt >= 50
     assert 20 <= number_of(result.frames[-1]) < 60
@@ -544,9 +544,9 @@ def test_damaged_audio_is_copied_unchanged(tmp_path: Path) -> None:
         if len(packet) > 8:
             data = data.replace(packet, bytes(len(packet)))
     path.write_bytes(data)
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
-    result = through(path, tmp_path / "out.webm")
+    result = copy_video(path, tmp_path / "out.webm")
     assert result.report.ok, result.report.line()
     assert result.report.frames_out == 50
     assert any("audio stream 1: " in note and "can't be decoded" in note for note in result.notes)
@@ -559,7 +559,7 @@ def test_wrong_size_in_the_header_is_ignored(tmp_path: Path) -> None:
     entry = data.index(b"avc1", data.index(b"stsd")) + 28
     assert data[entry : entry + 4] == bytes([0, 96, 0, 64])
     path.write_bytes(data[:entry] + bytes([0x10, 0, 0x10, 0]) + data[entry + 4 :])
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert {(frame.width, frame.height) for frame in result.frames} == {(96, 64)}
 
@@ -569,7 +569,7 @@ def test_wrong_frame_rate_in_the_header_is_ignored(tmp_path: Path) -> None:
     data = path.read_bytes()
     position = data.index(b"strh") + 28
     path.write_bytes(data[:position] + (1).to_bytes(4, "little") + (1000).to_bytes(4, "little") + data[position + 8 :])
-    result = through(path, tmp_path / "out.mp4")
+    result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok
     assert result.report.frames_out == 25
 
@@ -585,7 +585,7 @@ def test_late_subtitles_are_kept(tmp_path: Path) -> None:
     """With a fragmented MP4 FFmpeg aborts the process or moves frames: such an MP4 is written without fragments."""
     lines = [(11.0, 11.5, "first"), (12.0, 12.5, "second")]
     path = write_video(tmp_path / "in.mp4", frames=320, after=[Audio(seconds=12), Text(lines, "mov_text")])
-    result = through(path, tmp_path / "out.mp4", sink={"preset": "ultrafast"})
+    result = copy_video(path, tmp_path / "out.mp4", sink={"preset": "ultrafast"})
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.mp4")) as container:
         texts = [(packet.pts / 1000, bytes(packet)[2:]) for packet in container.demux(subtitles=0) if packet.size > 2]
@@ -649,5 +649,5 @@ def test_memory_and_cpu_time_do_not_grow_over_10000_frames(tmp_path: Path) -> No
 def test_stream_without_packets(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=300, after=[Text([])])
     for ending in ("mkv", "mp4"):
-        result = through(path, tmp_path / f"out.{ending}", sink={"preset": "ultrafast"})
+        result = copy_video(path, tmp_path / f"out.{ending}", sink={"preset": "ultrafast"})
         assert result.report.ok, result.report.line()
