@@ -9,7 +9,7 @@ from av.container import InputContainer
 
 
 class AviAudioTimes:
-    """Sets the times of packets of such streams to those that the header states; does not change other packets.
+    """Corrector for packets of such streams, which sets the times that the header states. Other packets stay unchanged.
 
     FFmpeg writes G.726 that way. Because of the block size of one byte, its demuxer counts each byte as a tick, so that
     packets of a quarter of a second seem minutes apart.

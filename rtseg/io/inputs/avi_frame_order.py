@@ -16,7 +16,7 @@ _MAX_HELD = 32
 
 
 class AviFrameOrder:
-    """Gives packets their presentation times: the n-th displayed frame has the n-th time of the stream.
+    """Buffer that sets the presentation times of packets: the n-th displayed frame has the n-th time of the stream.
 
     Args:
         template: video stream.

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import ssl
-import threading
 import time
 from email.message import Message
-from functools import partial
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import (
-    AbstractHTTPHandler,
-    HTTPBasicAuthHandler,
-    HTTPDefaultErrorHandler,
-    HTTPDigestAuthHandler,
-    HTTPErrorProcessor,
-    HTTPPasswordMgrWithDefaultRealm,
-    HTTPRedirectHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    UnknownHandler,
-)
 
 from rtseg.core.errors import Disconnected
 from rtseg.core.secrets import parse_url
+from rtseg.io.inputs.http_request import TimeLimit, send_request
 
 _ADVICE = {
     401: "give user and password in the URL, as in http://USER:PASSWORD@HOST/",
@@ -47,15 +31,15 @@ class ByteStream:
     content_type = ""
     """MIME type, such as `multipart/x-mixed-replace`; empty: not stated."""
     multipart = False
-    """Whether the body has several parts, according to the MIME type."""
+    """True if the MIME type is multipart."""
     boundary: str | None = None
     """Stated boundary between parts."""
     length: int | None = None
     """Total number of bytes; None: not stated."""
     accepts_ranges = False
-    """Whether the server states that it sends byte ranges of a file."""
+    """True if the server states that it sends byte ranges of a file."""
     is_requested_range = False
-    """Whether it is the requested byte range."""
+    """True if it is the requested byte range."""
 
     def __init__(self, url: str, name: str, timeout_seconds: float) -> None:
         """Connect.
@@ -69,7 +53,7 @@ class ByteStream:
             Disconnected: no response arrives in time, or the response is an error.
         """
         self._url, self.name, self._timeout = url, name, timeout_seconds
-        self._limit = _TimeLimit(timeout_seconds)
+        self._limit = TimeLimit(timeout_seconds)
         self._peeked = b""
         self._received = 0
         self._opening = True
@@ -218,7 +202,7 @@ class HttpResponse(ByteStream):
         return response
 
     def _open(self, url: str, timeout_seconds: float) -> Any:
-        response = _request(url, timeout_seconds, self._limit, self._first)
+        response = send_request(url, timeout_seconds, self._limit, first=self._first)
         headers: Message = response.headers
         self.content_type = headers.get_content_type() if headers.get("Content-Type") else ""
         self.multipart = self.content_type.startswith("multipart/")
@@ -235,125 +219,3 @@ class HttpResponse(ByteStream):
         if self.multipart and not chunked:
             self.length = response.length = None  # some cameras send an arbitrary number
         return response
-
-
-def _request(url: str, timeout_seconds: float, limit: _TimeLimit, first: int | None) -> Any:
-    parts = parse_url(url)
-    query = parts.tail[len(parts.path) :].partition("#")[0].removeprefix("?")
-    plain = urlunsplit((parts.scheme, parts.address, quote(parts.path, safe="/%:=&~+!$,;'@()*"), query, ""))
-    opener = OpenerDirector()
-    handlers: list[Any] = [
-        ProxyHandler(),
-        UnknownHandler(),
-        _Handler(limit),
-        HTTPDefaultErrorHandler(),
-        _RedirectHandler(),
-        HTTPErrorProcessor(),
-    ]
-    if parts.user_info is not None:
-        user, _, password = parts.user_info.partition(":")
-        passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, f"{parts.scheme}://{parts.address}/", unquote(user), unquote(password))
-        handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
-    for handler in handlers:
-        opener.add_handler(handler)
-    headers = {"User-Agent": "rtseg", "Accept": "*/*"} | ({} if first is None else {"Range": f"bytes={first}-"})
-    request = Request(plain.replace(" ", "%20"), headers=headers)
-    return opener.open(request, timeout=timeout_seconds)
-
-
-class _RedirectHandler(HTTPRedirectHandler):
-    """Handler for redirects, including those to addresses with user and password."""
-
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
-        parts = urlsplit(newurl)
-        user_info, _, address = parts.netloc.rpartition("@")
-        if user_info:
-            user, _, password = user_info.partition(":")
-            passwords = HTTPPasswordMgrWithDefaultRealm()
-            passwords.add_password(None, f"{parts.scheme}://{address}/", unquote(user), unquote(password))
-            for handler in (HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)):
-                self.parent.add_handler(handler)
-            newurl = urlunsplit(parts._replace(netloc=address))
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _TimeLimit:
-    """Deadline after which connections are shut down."""
-
-    def __init__(self, seconds: float) -> None:
-        self.expired = False
-        self._changed = threading.Condition()
-        self._end = time.monotonic() + seconds
-        self._closed = False
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._watch, name="http-time-limit", daemon=True).start()
-
-    def connect(self, address: tuple[str, int], *arguments: Any) -> socket.socket:
-        """Return a connection that is shut down at the deadline. Arguments as for `socket.create_connection`."""
-        connection = socket.create_connection(address, *arguments)
-        with self._changed:
-            if self._closed or self.expired:
-                connection.close()
-                raise TimeoutError
-            self._sockets.append(connection.dup())  # TLS takes ownership of the socket itself
-        return connection
-
-    def set(self, seconds: float) -> None:
-        with self._changed:
-            self._end = time.monotonic() + seconds
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            self._shut()
-
-    def _watch(self) -> None:
-        with self._changed:
-            while not self._closed:
-                left = self._end - time.monotonic()
-                if left <= 0:
-                    self.expired = True
-                    self._shut()
-                    return
-                self._changed.wait(left)
-
-    def _shut(self) -> None:
-        for connection in self._sockets:
-            with contextlib.suppress(OSError):  # the peer may have closed it
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._sockets.clear()
-
-
-class _HttpConnection(http.client.HTTPConnection):
-    def __init__(self, *arguments: Any, limit: _TimeLimit, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = limit.connect
-
-
-class _HttpsConnection(http.client.HTTPSConnection):
-    def __init__(self, *arguments: Any, limit: _TimeLimit, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = limit.connect
-
-
-class _Handler(AbstractHTTPHandler):
-    """Handler for http:// and https://. Like FFmpeg, it does not check certificates: those of cameras are self-signed."""
-
-    def __init__(self, limit: _TimeLimit) -> None:
-        super().__init__()
-        self._limit = limit
-        self._tls = ssl.create_default_context()
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
-
-    def http_open(self, request: Request) -> Any:
-        return self.do_open(partial(_HttpConnection, limit=self._limit), request)
-
-    def https_open(self, request: Request) -> Any:
-        return self.do_open(partial(_HttpsConnection, limit=self._limit, context=self._tls), request)
-
-    http_request = https_request = AbstractHTTPHandler.do_request_

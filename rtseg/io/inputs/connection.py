@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.gpu.gpu_frame import software_layout
+from rtseg.io.inputs.arrival_times import ArrivalTimes
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.live_clock import TS_WRAP_SECONDS
 from rtseg.io.inputs.missing_frames import MissingFrames
@@ -33,16 +34,8 @@ UNDECODABLE_SECONDS = 20.0
 UNDECODABLE_PACKETS = 50
 """Smallest number of such packets. More than a decoder delays, for a camera with a low frame rate."""
 
-_MAX_ARRIVALS = 64
-
-_MAX_STAMPS = 8
-"""Largest number of frames that a decoder holds back to reorder them."""
-
 _DEFAULT_RATE = Fraction(25)
 """Frame rate of files that state none, as in FFmpeg."""
-
-_ARRIVAL_UNIT = Fraction(1, 1_000_000)
-"""Time base of streams without a clock. Their time stamps are arrival times by the monotonic clock."""
 
 
 class Connection:
@@ -81,14 +74,12 @@ class Connection:
         self._lock = threading.Lock()
         self._corrupt = 0
         self._index = 0
-        self._arrivals: dict[int, int] = {}
-        self._stamps: list[int] = []
-        self._last: tuple[int, int] | None = None
+        self._arrival_times = ArrivalTimes(packets)
         self._converter: FrameConverter | None = None
         self.decode_seconds = 0.0
         """Time to decode and convert the newest frame, in seconds."""
         self._copies_planes = lends_memory and packets.codec == "rawvideo"
-        self._time_base = packets.time_base if packets.has_clock else _ARRIVAL_UNIT
+        self._time_base = self._arrival_times.time_base
         # Presentation times of a file, computed as in `rtseg video`.
         step = max(1, round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
         timed_file = packets.file_seconds is not None and packets.has_clock
@@ -208,37 +199,14 @@ class Connection:
                 return
 
     def _record_arrival(self, packet: Packet[Any], now_ns: int) -> None:
-        if not self._packets.has_clock:
-            # FFmpeg's generated stamps do not follow the sender's frame rate; arrival times do.
-            stamp = round(now_ns / 1e9 / _ARRIVAL_UNIT)
-            stamp = max(stamp, self._stamps[-1] + 1) if self._stamps else stamp
-            packet.pts = packet.dts = stamp
-            packet.time_base = _ARRIVAL_UNIT
-            self._stamps.append(stamp)
-            del self._stamps[:-_MAX_STAMPS]
+        self._arrival_times.set_stamps(packet, now_ns)
         if packet.pts is not None:
             self._decoding_times = None
         if self._times is not None:
             if self._decoding_times is not None:
                 self._decoding_times.append(packet.dts)
         elif packet.pts is not None:
-            self._arrivals[packet.pts] = now_ns
-            while len(self._arrivals) > _MAX_ARRIVALS:
-                del self._arrivals[next(iter(self._arrivals))]
-
-    def _presentation_time(self, video_frame: VideoFrame, captured_ns: int) -> int:
-        """Return a frame's presentation time by the stream's clock or, if it has none, by its arrival."""
-        pts = video_frame.pts
-        if pts is None:
-            pts, before_ns = self._last or (round(captured_ns / 1e9 / self._time_base), captured_ns)
-            pts += round((captured_ns - before_ns) / 1e9 / self._time_base)
-        elif not self._packets.has_clock:
-            # Reordered frames (B-frames) get the arrival times of their packets in order.
-            if not self._packets.codec_context.has_b_frames:
-                self._stamps = [stamp for stamp in self._stamps if stamp >= pts]
-            pts = self._stamps.pop(0) if self._stamps else pts
-        self._last = pts, captured_ns
-        return pts
+            self._arrival_times.add(packet.pts, now_ns)
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         with self._lock:
@@ -277,9 +245,9 @@ class Connection:
             yield replace(frame, pts=pts)
 
     def _to_frame(self, video_frame: VideoFrame, now_ns: int) -> Frame | None:
-        captured_ns = now_ns if video_frame.pts is None else self._arrivals.pop(video_frame.pts, now_ns)
+        captured_ns = self._arrival_times.pop(video_frame.pts, now_ns)
         if video_frame.is_corrupt:
-            self._presentation_time(video_frame, captured_ns)
+            self._arrival_times.presentation_time(video_frame, captured_ns)
             self._corrupt += 1
             return None
         if video_frame.width * video_frame.height > MAX_PIXELS:
@@ -300,7 +268,7 @@ class Connection:
             planes=planes,
             pixel_format=self._converter.pixel_format,
             color=self._converter.color,
-            pts=self._presentation_time(video_frame, captured_ns),
+            pts=self._arrival_times.presentation_time(video_frame, captured_ns),
             time_base=self._time_base,
             index=self._index - 1,
             duration=video_frame.duration or 0,

@@ -22,7 +22,7 @@ _NOTICED_SECONDS = Fraction(6, 100)
 
 
 class CopiedStreams:
-    """Gives the packets of all streams but one rising time stamps, and restricts them to a span.
+    """Filter that restricts the packets of all streams but one to a span, and makes their time stamps rise.
 
     Args:
         container: an open file.

@@ -17,7 +17,7 @@ _MAX_REORDERED = 16
 
 
 class CopiedVideo:
-    """Selects the packets of a video stream from the first displayed one on, and those that are needed to decode it.
+    """Filter for the packets of a video stream from the first displayed one on, and those that are needed to decode it.
 
     The needed packets, starting at a key frame, last a millisecond each and end right before the first displayed one.
     Some of them may be stored after it: B-frames. MP4 and MOV hide them with an edit list; elsewhere they are displayed

@@ -15,70 +15,17 @@ _MAX_BOXES = 20_000
 _MAX_CONTENT_BYTES = 1 << 14
 """Number of bytes that are read of a box to detect its content."""
 
-_STANDARD = frozenset(
-    [
-        "ftyp",
-        "styp",
-        "pdin",
-        "moov",
-        "mdat",
-        "moof",
-        "mfra",
-        "mfro",
-        "meta",
-        "sidx",
-        "ssix",
-        "prft",
-        "emsg",
-        "bloc",
-        "wide",
-        "pnot",
-        "uuid",
-        "mvhd",
-        "trak",
-        "mvex",
-        "iods",
-        "cmov",
-        "rmra",
-        "clip",
-        "ctab",
-        "udta",
-        "junk",
-        "idit",
-        "strl",
-        "hdrl",
-        "movi",
-        "idx1",
-        "indx",
-        "odml",
-        "vprp",
-        "info",
-    ]
-)
+_STANDARD = frozenset({
+    "ftyp", "styp", "pdin", "moov", "mdat", "moof", "mfra", "mfro", "meta", "sidx", "ssix", "prft", "emsg", "bloc", "wide",
+    "pnot", "uuid", "mvhd", "trak", "mvex", "iods", "cmov", "rmra", "clip", "ctab", "udta", "junk", "idit", "strl", "hdrl",
+    "movi", "idx1", "indx", "odml", "vprp", "info",
+})  # fmt: skip
 """Boxes of ISO/IEC 14496-12 and QuickTime, and chunks of AVI, that FFmpeg reads or that contain no further data."""
 
-_READ_IN_UDTA = frozenset(
-    [
-        "meta",
-        "hnti",
-        "hinf",
-        "hclr",
-        "loci",
-        "chpl",
-        "name",
-        "cprt",
-        "titl",
-        "auth",
-        "perf",
-        "gnre",
-        "dscp",
-        "albm",
-        "yrrc",
-        "rtng",
-        "kywd",
-        "cpil",
-    ]
-)
+_READ_IN_UDTA = frozenset({
+    "meta", "hnti", "hinf", "hclr", "loci", "chpl", "name", "cprt", "titl", "auth", "perf", "gnre", "dscp", "albm", "yrrc",
+    "rtng", "kywd", "cpil",
+})  # fmt: skip
 """Boxes of `udta` that FFmpeg returns as metadata, in addition to those that begin with a copyright sign."""
 
 _EMPTY = frozenset({"free", "skip", "junk", "wide"})
@@ -90,25 +37,9 @@ _GPS = re.compile(
     rb"|<gps\b|<gpx\b|<Geo\b",
     re.DOTALL,
 )
-_IN_META = frozenset(
-    [
-        "hdlr",
-        "keys",
-        "ilst",
-        "mhdr",
-        "dinf",
-        "iloc",
-        "iinf",
-        "iprp",
-        "ipro",
-        "pitm",
-        "idat",
-        "iref",
-        "grpl",
-        "ctry",
-        "lang",
-    ]
-)
+_IN_META = frozenset({
+    "hdlr", "keys", "ilst", "mhdr", "dinf", "iloc", "iinf", "iprp", "ipro", "pitm", "idat", "iref", "grpl", "ctry", "lang",
+})  # fmt: skip
 """Boxes of `meta` that FFmpeg reads, or that describe other boxes."""
 
 _AFTER_LAST = "after the last box"

@@ -24,7 +24,7 @@ from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.file_demuxer import REORDERED_FRAMES, FileDemuxer, error_text, from_last_key_frame
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.frame_decoder import FrameDecoder
-from rtseg.io.inputs.h264_fields import FieldCounter
+from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
 from rtseg.io.inputs.safe_open import redacted_name
 from rtseg.io.inputs.timestamps import FrameTimes
@@ -196,7 +196,7 @@ class FileSource:
     # Reading
 
     def _read(self) -> Iterator[Frame | Passthrough]:
-        fields = FieldCounter.of(self._video.codec_context)
+        fields = FieldDetector.of(self._video.codec_context)
         for packet in from_last_key_frame(self._clock.map(self._demuxer), self._opened, self._span):
             if packet.stream_index != self._video.index:
                 yield from self._copied.take(packet)

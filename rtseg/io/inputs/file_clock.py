@@ -78,7 +78,7 @@ class Clock:
         self.wrong_stamps: dict[int, int] = {}
         """Number of wrong time stamps of each stream, which were set between their neighbors."""
         self.sparse = False
-        """Whether frames of the video without a presentation time were read: FFmpeg's decoding times replace it."""
+        """True if frames of the video without a presentation time were read: FFmpeg's decoding times replace the missing ones."""
 
     @property
     def jumps(self) -> list[Jump]:
@@ -166,7 +166,7 @@ class Clock:
         assert stream.last is not None
         if packet.stream_index == self._video:
             # Frames are set between their neighbors once they are in presentation order. A slightly wrong decoding
-            # time says nothing about the presentation time.
+            # time does not show that the presentation time is wrong.
             stamp = stamp_of(packet)
             if stamp is None or stream.last - stamp > stream.step or stamp > stream.last:
                 packet.pts = None

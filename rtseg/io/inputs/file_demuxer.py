@@ -11,9 +11,10 @@ from av import Packet
 
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.duplicate_timestamps import without_duplicate_timestamps
-from rtseg.io.inputs.h264_fields import FieldCounter
-from rtseg.io.inputs.opened_file import OpenedFile, is_cover
+from rtseg.io.inputs.h264_fields import FieldDetector
+from rtseg.io.inputs.opened_file import OpenedFile
 from rtseg.io.inputs.timestamps import Span
+from rtseg.io.inputs.video_stream import is_cover
 
 _MAX_CONSECUTIVE_ERRORS = 64
 """Reading stops after this number of container errors without a packet between them."""
@@ -93,7 +94,7 @@ def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span
         yield from packets
         return
     held: list[Packet[Any]] = []
-    fields = FieldCounter.of(opened.video.codec_context)
+    fields = FieldDetector.of(opened.video.codec_context)
     first = span.first(opened.time_base)
     for packet in packets:
         if packet.stream_index != opened.video.index:

@@ -127,7 +127,7 @@ def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
 
 @dataclass(frozen=True, slots=True)
 class FrameConverter:
-    """Converts decoded frames to planes of one size and format, set by the first frame of the stream."""
+    """Converter from decoded frames to planes of one size and format, set by the first frame of the stream."""
 
     width: int
     """Coded width in pixels, before `orientation`."""

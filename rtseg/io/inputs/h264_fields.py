@@ -28,8 +28,8 @@ class _Sequence:
 
 
 @dataclass(slots=True)
-class FieldCounter:
-    """Detects the packets of an H.264 stream that are the second field of a frame.
+class FieldDetector:
+    """Detector for the packets of an H.264 stream that are the second field of a frame.
 
     Args:
         extradata: of the codec, as in the container: `avcC` or Annex B; None: parameter sets are in the packets.
@@ -43,7 +43,7 @@ class FieldCounter:
     """Frame number and parity (bottom) of a first field that waits for its second."""
 
     @classmethod
-    def of(cls, context: VideoCodecContext) -> FieldCounter | None:
+    def of(cls, context: VideoCodecContext) -> FieldDetector | None:
         """Return a counter for a decoder that is not used yet; None: not H.264."""
         return cls(context.extradata) if context.name == "h264" else None
 
@@ -65,7 +65,7 @@ class FieldCounter:
 
     @property
     def may_have_fields(self) -> bool:
-        """Whether a parameter set so far allows frames to be stored as two fields."""
+        """True if a parameter set so far allows frames to be stored as two fields."""
         return any(sequence.may_have_fields for sequence in self._sequences.values())
 
     def is_second_field(self, packet: bytes) -> bool:

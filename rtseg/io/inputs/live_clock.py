@@ -21,7 +21,7 @@ _GAP_SECONDS = 10.0
 
 
 class LiveClock:
-    """Maps the time stamps of a live stream to rising ones, across jumps and reconnections.
+    """Clock that maps the time stamps of a live stream to rising ones, across jumps and reconnections.
 
     Within a stream the intervals are those of the stream. Where its clock steps back or leaps ahead, and where a new
     connection begins, the new stamps continue after the time that really passed. A single stamp that fits neither the one

@@ -27,7 +27,7 @@ _READ_BYTES = 1 << 16
 
 
 class JpegSplitter:
-    """Splits a byte stream into JPEGs, each as soon as it is complete."""
+    """Splitter of a byte stream into JPEGs, which are returned as soon as they are complete."""
 
     def __init__(self, boundary: str | None = None) -> None:
         """Create a splitter for the boundary of the Content-Type header; None: it is detected in the stream, if there is one."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
@@ -19,9 +19,10 @@ from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.audio_changes import changing_audio, may_change
 from rtseg.io.inputs.extra_data import outside_streams
 from rtseg.io.inputs.frame_converter import FrameConverter
-from rtseg.io.inputs.h264_fields import FieldCounter
-from rtseg.io.inputs.safe_open import STDIN, VIDEO_CODECS, open_input, redacted_name
+from rtseg.io.inputs.h264_fields import FieldDetector
+from rtseg.io.inputs.safe_open import STDIN, open_input, redacted_name
 from rtseg.io.inputs.timestamps import Span, fraction
+from rtseg.io.inputs.video_stream import choose_video
 
 MAX_PIXELS = 1 << 26
 """Larger frames (than 8192x8192) are refused: a header of a few bytes could request gigabytes of memory."""
@@ -37,9 +38,6 @@ _MAX_FRAME_RATE = 1000
 
 _MAX_TIME_CODE_RATE = 255
 """Highest frame rate of a time code in MP4 and MOV."""
-
-_GPU_THREADS = 2
-"""Number of FFmpeg's threads if the GPU decodes."""
 
 _ARBITRARY_CLOCK = 0x0200
 """FFmpeg's AVFMT_TS_DISCONT: the format's clock may start anywhere and jump (MPEG-TS, MPEG-PS …)."""
@@ -69,7 +67,7 @@ class OpenedFile:
 
     @property
     def accelerated(self) -> bool:
-        """Whether a GPU decodes it."""
+        """True if a GPU decodes it."""
         return bool(self.video.codec_context.is_hwaccel)
 
     @property
@@ -90,10 +88,10 @@ class OpenedFile:
 
     @property
     def _counts_fields(self) -> bool:
-        """Whether the container's average rate counts some or all fields of H.264 as frames (MP4)."""
+        """True if the container's average rate counts some or all fields of H.264 as frames (MP4)."""
         context, average = self.video.codec_context, fraction(self.video.average_rate)
         codec_rate = fraction(context.framerate)
-        interlaced = context.name == "h264" and FieldCounter(context.extradata).may_have_fields
+        interlaced = context.name == "h264" and FieldDetector(context.extradata).may_have_fields
         return interlaced and 0 < codec_rate < average <= 2 * codec_rate
 
     @property
@@ -222,7 +220,7 @@ def _open(
     container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, gpu=gpu)
     container.flags &= ~GENERATE_PTS
     try:
-        video, notes = _choose_video(redacted_name(path), container, max_pixels, stream)
+        video, notes = choose_video(redacted_name(path), container, max_pixels, stream)
         time_base = fraction(video.time_base)
         if not time_base:
             raise SourceError(f"{redacted_name(path)}: its video stream has no time base")
@@ -251,58 +249,6 @@ def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
             return frozenset()  # Decoding the video meets the same damage and reports it.
 
 
-def is_cover(stream: Stream) -> bool:
-    """Return whether a stream is a cover picture, which has no presentation time."""
-    timed = Disposition.timed_thumbnails
-    return (
-        stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
-    )
-
-
-def _choose_video(
-    name: str, container: InputContainer, max_pixels: int, number: int | None
-) -> tuple[VideoStream, tuple[str, ...]]:
-    """Return the video stream with a number, else the largest one (the default or first among equals), and notes about it."""
-    videos = list(container.streams.video)
-    candidates = [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
-    if not candidates:
-        cover = ", only a cover picture" if videos else ""
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceError(f"{name} has no video stream{cover} (it contains: {kinds})")
-    listed = [f"{videos.index(stream)} ({_describe(stream)})" for stream in candidates]
-    if number is None:
-        video = max(candidates, key=lambda stream: (_area(stream), bool(stream.disposition & Disposition.default)))
-    else:
-        matching = [stream for stream in candidates if videos.index(stream) == number]
-        if not matching:
-            raise SourceError(f"{name} has no video stream {number} (--stream); it has {', '.join(listed)}")
-        video = matching[0]
-    notes = []
-    if len(candidates) > 1:
-        others = ", ".join(text for text, stream in zip(listed, candidates, strict=True) if stream is not video)
-        chosen = f"video stream {listed[candidates.index(video)]} of {len(candidates)} is segmented"
-        notes.append(f"{chosen}; --stream N takes another: {others}")
-    context = video.codec_context
-    if context is None or context.name not in VIDEO_CODECS.split(","):
-        codec = context.name if context else "an unknown codec"
-        raise SourceError(f"{name}: rtseg does not decode this kind of video ({codec})")
-    if context.width * context.height > max_pixels:
-        size = f"{context.width}x{context.height}"
-        raise SourceError(f"{name} states a frame size of {size}: more than {max_pixels} pixels (--max-pixels)")
-    context.thread_type = "FRAME"
-    if context.is_hwaccel:
-        # FFmpeg keeps one more surface in the GPU decoder for each thread, and a decoder has room for 32 in all.
-        context.thread_count = _GPU_THREADS
-    # FFmpeg counts the padding that it adds to a frame, up to 127 pixels across.
-    context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
-    return video, tuple(notes)
-
-
-def _describe(stream: VideoStream) -> str:
-    context = stream.codec_context
-    return f"{context.width}x{context.height}" if context is not None else "unknown codec"
-
-
 def arbitrary_clock(container: InputContainer) -> bool:
     """Return whether the clock of a container's format may start anywhere and jump."""
     return bool(container.format.flags & _ARBITRARY_CLOCK)
@@ -329,8 +275,3 @@ def _seek(opened: OpenedFile) -> bool:
 def _is_not_demuxed(stream: Stream) -> bool:
     # MP4's chapter track, which FFmpeg returns as chapters and not as packets. PyAV has `discard` from 18.0 on.
     return getattr(stream, "discard", None) == _DISCARD_ALL
-
-
-def _area(stream: VideoStream) -> int:
-    context = stream.codec_context
-    return context.width * context.height if context is not None else 0

@@ -11,7 +11,7 @@ LARGEST_DELAY_SECONDS = 1.0
 
 
 class Pacer:
-    """Delays each frame after the first until it is due."""
+    """Timer that delays each frame after the first until it is due."""
 
     def __init__(self, closing: threading.Event) -> None:
         """Create a pacer that starts at the first frame. The event `closing` ends the waiting."""

@@ -43,11 +43,11 @@ class Packets(Protocol):
     frame_rate: Fraction | None
     """Frames per second as the stream states it; None: not known."""
     has_clock: bool
-    """Whether the packets have time stamps of the sender."""
+    """True if the packets have time stamps of the sender."""
     file_seconds: float | None
     """Length of a file, 0 if unknown; None: a live stream."""
     is_playlist: bool
-    """Whether it is a playlist of finite length. FFmpeg does not report a part that breaks off."""
+    """True if it is a playlist of finite length. FFmpeg does not report a part that breaks off."""
     warnings: tuple[str, ...]
     """Remarks about the stream, one line each."""
 

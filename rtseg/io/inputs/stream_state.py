@@ -39,18 +39,18 @@ class StreamState:
     """A longer step forward is a jump."""
 
     decoding_times: bool
-    """Whether the format has decoding times. If not, FFmpeg estimates them, and they may be equal."""
+    """True if the format has decoding times. If not, FFmpeg estimates them, and they may be equal."""
 
     is_audio: bool
     is_reference: bool
-    """Whether its jumps count: audio and the video that is processed. All other streams follow these."""
+    """True if its jumps count: audio and the video that is processed. All other streams follow these."""
 
     segment: int = 0
     last: int | None = None
     """Decoding time of the last packet; its presentation time where it has no decoding time."""
 
     last_is_pts: bool = False
-    """Whether `last` is a presentation time: the next stamp may be smaller."""
+    """True if `last` is a presentation time: the next stamp may be smaller."""
 
     step: int = 1
     """Duration of the last packet in ticks."""
@@ -62,7 +62,7 @@ class StreamState:
     """Latest end of presentation so far."""
 
     stepped_back: bool = False
-    """Whether only this stream stepped back, and it has not yet caught up with the others."""
+    """True if only this stream stepped back, and it has not yet caught up with the others."""
 
     @property
     def gap_ticks(self) -> int:

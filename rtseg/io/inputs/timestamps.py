@@ -199,8 +199,8 @@ class FrameTimes(Generic[T]):
         elif after - self._last > _GAP_STEPS * (later + 1) * self._step:
             stamps = [self._last + (number + 1) * self._step for number in range(later)]
         else:
-            room = after - self._last
-            stamps = [self._last + room * (number + 1) // (later + 1) for number in range(later)]
+            distance = after - self._last
+            stamps = [self._last + distance * (number + 1) // (later + 1) for number in range(later)]
         for stamp in stamps:
             yield self._emit(stamp)
 
@@ -225,7 +225,7 @@ class Span:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole recording."""
+        """True if it is the whole recording."""
         return not self.start and self.duration is None
 
     def first(self, time_base: Fraction) -> int:
