@@ -504,7 +504,7 @@ def test_the_segmented_camera_is_the_one_that_players_open(
     result = copy_video(path, tmp_path / f"out.{target}", stream=stream)
     assert result.report.ok, result.report.line()
     assert (
-        f"video stream {taken} (96x64) of 2 is segmented; --stream N takes another: {1 - taken} (96x64)" in result.notes
+        f"video stream {taken} (96x64) of 2 is segmented; --stream N selects another: {1 - taken} (96x64)" in result.notes
     )
     with av.open(str(tmp_path / f"out.{target}")) as container:
         assert [s.type for s in container.streams] == ["audio", "video", "video"]

@@ -55,7 +55,7 @@ class ClockSegments:
         self.offsets = [first_offset]
         """Offset of each segment in seconds."""
         self.jumps: list[Jump] = []
-        self._ends: list[Fraction] = []  # the end of each segment but the last one, in seconds of its own clock
+        self._ends: list[Fraction] = []  # the end of each segment but the last one, in seconds of the file's clock
 
     def offset_ticks(self, stream: StreamState) -> int:
         """Return the offset of a stream's segment in ticks of the stream."""

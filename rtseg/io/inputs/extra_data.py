@@ -89,20 +89,20 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
     mdats: list[tuple[int, int]] = []
     fragmented = False
     count = 0
-    for where, start, after in areas:
+    for parent, start, after in areas:
         for name, begin, stop in _boxes(file, start, after):
             count += 1
             if count > _MAX_BOXES:
                 return
             fragmented |= name == "moof"
-            if not where and name == "mdat":
+            if not parent and name == "mdat":
                 mdats.append((begin, stop))
-            if name in ("moov", "trak", "udta") and where.count("/") < 3:
-                areas.append((f"{where}{name}/", begin, stop))
+            if name in ("moov", "trak", "udta") and parent.count("/") < 3:
+                areas.append((f"{parent}{name}/", begin, stop))
             elif name == "meta":
-                areas.append((f"{where}{name}/", begin + _version_bytes(file, begin), stop))
-            elif name == _AFTER_LAST or not _is_read(name, where):
-                line = _describe(file, name, where, begin, stop)
+                areas.append((f"{parent}{name}/", begin + _version_bytes(file, begin), stop))
+            elif name == _AFTER_LAST or not _is_read(name, parent):
+                line = _describe(file, name, parent, begin, stop)
                 if line:
                     yield line, stop - begin
     if fragmented:
@@ -142,9 +142,9 @@ def _chunks(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iter
         if path and name == path[0]:
             yield from _chunks(file, begin, stop, path[1:])
         elif not path and name in ("stco", "co64", "stsc", "stsz"):
-            at, width = begin + (4 if name == "stsz" else 8), 8 if name == "co64" else 4
-            file.seek(at)
-            data = file.read(max(0, stop - at) // width * width)
+            position, width = begin + (4 if name == "stsz" else 8), 8 if name == "co64" else 4
+            file.seek(position)
+            data = file.read(max(0, stop - position) // width * width)
             tables[name] = np.frombuffer(data[: len(data) // width * width], f">u{width}").astype(np.int64)
     offsets = tables.get("stco", tables.get("co64"))
     if offsets is not None:
@@ -192,7 +192,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int
 def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
     areas = [("", start, end)]
     count = 0
-    for where, begin, after in areas:
+    for parent, begin, after in areas:
         while begin + 8 <= after and count < _MAX_BOXES:
             count += 1
             file.seek(begin)
@@ -200,57 +200,57 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             name, size = header[:4].decode("latin1"), int.from_bytes(header[4:8], "little")
             stop = begin + 8 + size
             if stop > end:
-                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), where) else _AFTER_LAST
-                line = _describe(file, rest, where, begin, end) if rest else ""
+                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), parent) else _AFTER_LAST
+                line = _describe(file, rest, parent, begin, end) if rest else ""
                 if line:
                     yield line, end - begin
                 break
             kind = header[8:12].decode("latin1") if name in ("LIST", "RIFF") else name
             if name == "LIST" and kind in ("hdrl", "strl", "odml", "INFO"):
-                areas.append((f"{where}{kind}/", begin + 12, stop))
+                areas.append((f"{parent}{kind}/", begin + 12, stop))
             elif (name, kind) == ("RIFF", "AVIX"):
-                areas.append((where, begin + 12, stop))
-            elif where.endswith("INFO/"):
-                line = _describe(file, kind, where, begin + 8, stop)
+                areas.append((parent, begin + 12, stop))
+            elif parent.endswith("INFO/"):
+                line = _describe(file, kind, parent, begin + 8, stop)
                 if line.startswith("GPS"):  # FFmpeg reads these as metadata; MP4 and others can't store this one.
                     yield line, size
-            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh") and not _is_read(kind.lower(), where):
-                line = _describe(file, kind, where, begin + 8, stop)
+            elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh") and not _is_read(kind.lower(), parent):
+                line = _describe(file, kind, parent, begin + 8, stop)
                 if line:
                     yield line, size
             begin = stop + size % 2
 
 
-def _is_read(name: str, where: str) -> bool:
+def _is_read(name: str, parent: str) -> bool:
     if name in _EMPTY or name == "uuid":
         return False
-    if where.endswith("meta/"):
+    if parent.endswith("meta/"):
         return name in _IN_META
-    if where.endswith("udta/") and (name in _READ_IN_UDTA or name.startswith("\xa9")):
+    if parent.endswith("udta/") and (name in _READ_IN_UDTA or name.startswith("\xa9")):
         return True
     return name in _STANDARD
 
 
-def _describe(file: BinaryIO, name: str, where: str, begin: int, stop: int) -> str:
+def _describe(file: BinaryIO, name: str, parent: str, begin: int, stop: int) -> str:
     """Return a description of a box's content and position; empty for padding."""
     file.seek(begin)
     data = file.read(min(stop - begin, _MAX_CONTENT_BYTES))
     gps = name.lower() in _GPS_NAMES or _GPS.search(data) is not None
     printable = "".join(letter if letter.isprintable() else "?" for letter in name).strip() or "?"
-    place = f"in box '{where}{printable}'"
+    location = f"in box '{parent}{printable}'"
     if name == _AFTER_LAST:
-        place = f"{_AFTER_LAST} of '{where[:-1]}'" if where else _AFTER_LAST
+        location = f"{_AFTER_LAST} of '{parent[:-1]}'" if parent else _AFTER_LAST
     if gps:
-        return f"GPS data {place}"
-    if where.endswith("trak/"):
+        return f"GPS data {location}"
+    if parent.endswith("trak/"):
         return ""  # FFmpeg reads the boxes of a track.
     if name == "uuid":
-        return f"{_UUIDS.get(data[:16], 'vendor data')} {place}"
+        return f"{_UUIDS.get(data[:16], 'vendor data')} {location}"
     if name.lower() in _EMPTY or name in ("mdat", _AFTER_LAST):
         # Padding may be a repeated byte, or text of the program that wrote the file.
         content = data.strip(b"\0\xff \r\n")
-        least = 256 if content.isascii() else 32
-        return f"data {place}" if len(content) > least and len(set(content)) > 16 else ""
+        min_size = 256 if content.isascii() else 32
+        return f"data {location}" if len(content) > min_size and len(set(content)) > 16 else ""
     if name in ("xml ", "bxml"):
-        return f"metadata {place}"
-    return f"vendor data {place}" if data.strip(b"\0") else ""
+        return f"metadata {location}"
+    return f"vendor data {location}" if data.strip(b"\0") else ""

@@ -180,9 +180,8 @@ class GStreamerSource:
             self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
             nanoseconds -= self._begin_ns
         pts = round(nanoseconds * NANOSECOND / LIVE_TIME_BASE)
-        if (
-            not self._live
-        ):  # A time that does not rise is set to one tick later; for a live source, `LiveClock` does that.
+        if not self._live:
+            # A time that does not rise is set to one tick later. For a live source, `LiveClock` does that.
             pts = max(self._last_pts + 1, pts)
         self._last_pts = pts
         frame = Frame(

@@ -30,7 +30,7 @@ class HttpFile:
 
     Args:
         response: to a request for the whole file, not read yet; closed by this object.
-        url: of the file. The end of its path tells the demuxer which format the file may have.
+        url: of the file. The end of its path gives the demuxer a hint about the format.
         timeout_seconds: time limit until `set_time_limit` is called.
     """
 

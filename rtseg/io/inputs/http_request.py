@@ -115,12 +115,12 @@ class TimeLimit:
     def _watch(self) -> None:
         with self._changed:
             while not self._closed:
-                left = self._end - time.monotonic()
-                if left <= 0:
+                remaining = self._end - time.monotonic()
+                if remaining <= 0:
                     self.expired = True
                     self._shut()
                     return
-                self._changed.wait(left)
+                self._changed.wait(remaining)
 
     def _shut(self) -> None:
         for connection in self._sockets:

@@ -1,4 +1,4 @@
-"""Continuous clock for a live stream, across jumps of its own clock and reconnections."""
+"""Continuous clock for a live stream, across jumps of the sender's clock and reconnections."""
 
 from __future__ import annotations
 

@@ -127,15 +127,15 @@ class OpenedFile:
         aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         notes = [*self.notes, *converter.notes]
         # A later frame has another time code.
-        lost = "for a part of a video" if self.span.start else ""
+        time_code_lost = "for a part of a video" if self.span.start else ""
         if rate and rate > _MAX_TIME_CODE_RATE:
-            lost = f"at more than {_MAX_TIME_CODE_RATE} frames a second"
+            time_code_lost = f"at more than {_MAX_TIME_CODE_RATE} frames a second"
         if self.span.start:
             notes.append(f"begins at {float(self.span.start):g} s of the input")
         metadata = container.metadata
-        if lost and time_code_of(metadata):
+        if time_code_lost and time_code_of(metadata):
             metadata = {key: value for key, value in metadata.items() if key.lower() != "timecode"}
-            notes.append(f"the time code is not kept {lost}")
+            notes.append(f"the time code is not kept {time_code_lost}")
         return StreamInfo(
             name=name,
             width=first.width,
@@ -155,8 +155,8 @@ class OpenedFile:
             ),
             changing=self.changing,
             template=video,
-            time_code=None if lost else time_code_of(video.metadata),
-            no_time_code=lost,
+            time_code=None if time_code_lost else time_code_of(video.metadata),
+            no_time_code=time_code_lost,
             metadata=metadata,
             chapters=tuple(self._chapters()),
         )
@@ -258,8 +258,8 @@ def _seek(opened: OpenedFile) -> bool:
     """Seek to a key frame before the span and return whether it was found; if not, the file must be opened again."""
     first = opened.span.first(opened.time_base)
     # In H.264 the target may be the second field of a frame; reading would begin with it.
-    least = 1 if opened.video.codec_context.name == "h264" else 0
-    for seconds_before in (least, 2, 10, 60):
+    min_seconds = 1 if opened.video.codec_context.name == "h264" else 0
+    for seconds_before in (min_seconds, 2, 10, 60):
         target = first - round(seconds_before / opened.time_base)
         try:
             opened.container.seek(target, stream=opened.video)

@@ -43,7 +43,7 @@ def choose_video(
     if len(candidates) > 1:
         others = ", ".join(text for text, stream in zip(listed, candidates, strict=True) if stream is not video)
         chosen = f"video stream {listed[candidates.index(video)]} of {len(candidates)} is segmented"
-        notes.append(f"{chosen}; --stream N takes another: {others}")
+        notes.append(f"{chosen}; --stream N selects another: {others}")
     context = video.codec_context
     if context is None or context.name not in VIDEO_CODECS.split(","):
         codec = context.name if context else "an unknown codec"
