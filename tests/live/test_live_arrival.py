@@ -13,7 +13,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from live_server import HttpServer, TcpServer, encode_ts, http_response, paced
+from http_server import HttpServer, http_response
+from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 

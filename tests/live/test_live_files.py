@@ -14,7 +14,8 @@ from typing import Any
 import av
 import pytest
 from av.video.frame import PictureType
-from live_server import HttpServer, TcpServer, file_response, http_response
+from http_server import HttpServer, file_response, http_response
+from live_server import TcpServer
 from media import number_of, numbered_image, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
 from typer.testing import CliRunner

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import HttpServer, encode_ts, http_response
+from http_server import HttpServer, http_response
+from live_server import encode_ts
 from media import number_of, read
 from test_live_files import read_all
 from test_live_protocols import playlist

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from live_server import HttpServer, http_response
+from http_server import HttpServer, http_response
 from media import number_of
 from test_live_mjpeg import TIMEOUT, jpeg, length, part, read
 

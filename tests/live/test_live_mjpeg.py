@@ -12,7 +12,8 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from live_server import HttpServer, TcpServer, http_response
+from http_server import HttpServer, http_response
+from live_server import TcpServer
 from media import number_of, numbered_image
 
 from rtseg.core.errors import Disconnected

@@ -14,8 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_server import RtmpServer, TcpServer, encode_flv, encode_ts, paced
+from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, rgb_at
+from rtmp_server import RtmpServer, encode_flv
 from test_push import INFO, rendered
 
 from rtseg.core.errors import Disconnected, SourceError

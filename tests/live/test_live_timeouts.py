@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from live_server import HttpServer, RtmpServer, RtspServer, TcpServer, encode_ts, http_response
+from http_server import HttpServer, http_response
+from live_server import RtspServer, TcpServer, encode_ts
+from rtmp_server import RtmpServer
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.network import open_stream
