@@ -215,7 +215,7 @@ def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: s
 
 def test_a_full_disk_is_not_blamed_for_missing_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.io.outputs.read_back._count", lambda _container: 2)
-    with pytest.raises(Exception, match="holds 2 of 12 frames") as error:
+    with pytest.raises(Exception, match="contains 2 of 12 frames") as error:
         copy_video(write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert "the disk" not in str(error.value)
 

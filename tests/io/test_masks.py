@@ -181,7 +181,7 @@ def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, folder: str, 
         path = tmp_path / folder / stranger
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
-    with pytest.raises(SinkError, match="holds files other than masks, such as"):
+    with pytest.raises(SinkError, match="contains files other than masks, such as"):
         open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
     assert all((tmp_path / folder / stranger).read_text() == "precious" for stranger in strangers)
 
@@ -211,9 +211,9 @@ def test_places_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.mkv").mkdir()
     for name, message in (
-        ("file", "a file is in the way"),
-        ("file/masks", "a file is in the way"),
-        ("file/deep/masks", "a file is in the way"),
+        ("file", "a file has that name"),
+        ("file/masks", "a file has that name"),
+        ("file/deep/masks", "a file has that name"),
         ("file/masks.mkv", "is not a folder"),
         ("nowhere/masks.mkv", "no such folder"),
         ("folder.mkv", "is a folder; name a file"),
@@ -246,7 +246,7 @@ def test_a_video_that_lost_a_frame_gets_no_name(tmp_path: Path) -> None:
     sink = MaskVideo(str(tmp_path / "masks.mkv"), info_of((8, 8)))
     sink.write(item_of((8, 8), 0, maps(1)[0]))
     sink.written += 1  # as if the disk had swallowed one
-    with pytest.raises(SinkError, match="holds 1 of 2 frames"):
+    with pytest.raises(SinkError, match="contains 1 of 2 frames"):
         sink.close()
     sink.abort()
     assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]

@@ -231,7 +231,7 @@ def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [found["metadata"]["title"] for found in container.chapters()] == ["one"]
-    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska beside chapters"
+    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska together with chapters"
     assert f"{copied}: transcoded to pcm_s16le" in result.notes
 
 
@@ -617,7 +617,7 @@ def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> N
 
 def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
-    with pytest.raises(SinkError, match=r"avi counts 25 frames a second, and two frames are at 0.042 s: write .mp4 or"):
+    with pytest.raises(SinkError, match=r"avi has a constant rate of 25 FPS, and two frames are at 0.042 s: write .mp4 or"):
         copy_video(path, tmp_path / "out.avi")
 
 

@@ -266,7 +266,7 @@ def test_a_recording_that_lost_its_end_is_told(tmp_path: Path, ending: str) -> N
     sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
     fill(sink, 300)
     sink._last_seconds += 0.5  # as if the last frames had not come through
-    with pytest.raises(SinkError, match=r"holds \d+ of 300 frames"):
+    with pytest.raises(SinkError, match=r"contains \d+ of 300 frames"):
         sink.close()
     assert not (tmp_path / f"out.{ending}").exists()
 

@@ -292,7 +292,7 @@ def test_resume_continues_an_interrupted_folder(tmp_path: Path) -> None:
     assert stats["items"][0]["skipped"] == "already done"
     assert sorted(path.name for path in out.iterdir()) == [LIST_NAME, "a.mp4", "b.mp4", "c.mp4", "c.partial.mp4"]
     assert (out / "c.partial.mp4").read_bytes() == b"partial file of a killed run"
-    assert "c.partial.mp4 was there before and is left as it is" in result.stderr
+    assert "c.partial.mp4 existed before and was not changed" in result.stderr
     assert "3 of 3 videos done, 3 of them before" in rtseg(*arguments).stderr
 
 

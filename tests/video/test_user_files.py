@@ -48,7 +48,7 @@ def test_files_with_names_of_temporary_files_are_kept(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"the user's " + name.encode())
     side_outputs = ("--masks", tmp_path / "m.mkv", "--stats", tmp_path / "s.json")
     messages = run("video", video, "-o", tmp_path / "o.mp4", *side_outputs, "--model", MODEL)
-    assert "o.partial.mp4 was there before and is left as it is" in messages
+    assert "o.partial.mp4 existed before and was not changed" in messages
     run("image", photo, "-o", tmp_path / "p.png", "--masks", tmp_path / "c", *SMALL)
     run("live", "--url", video, "--record", tmp_path / "r.mp4", *LIVE)
     for name in names:
@@ -133,7 +133,7 @@ def test_live_mask_folder_with_other_files_is_refused_before_processing(tmp_path
     failed = rtseg("live", *urls, "--masks", tmp_path / "m", "--record", tmp_path / "r.mp4", *LIVE)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1, failed.stderr
-    assert f"{tmp_path / folder} holds files other than masks, such as holiday.mp4" in failed.stderr
+    assert f"{tmp_path / folder} contains files other than masks, such as holiday.mp4" in failed.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"video.mp4", folder}
     assert [path.name for path in (tmp_path / folder).iterdir()] == ["holiday.mp4"]
 

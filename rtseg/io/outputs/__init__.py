@@ -1,4 +1,4 @@
-"""Where frames go."""
+"""Outputs: video files, masks and GStreamer."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class Sink(Protocol):
-    """Takes colored frames in presentation order. `close` or `abort` is called once, last."""
+    """Receiver of rendered frames in presentation order. `close` or `abort` is called once, at the end."""
 
     @property
     def name(self) -> str:
-        """Short, for statistics and messages: `out.mp4`, `window`, `web`."""
+        """Short name for statistics and messages: `out.mp4`, `window`, `web`."""
 
     @property
     def written(self) -> int:
-        """Frames written so far."""
+        """Number of frames written so far."""
 
     def write(self, item: SegmentedFrame) -> None:
-        """Takes one frame. May raise SinkError."""
+        """Write one frame. May raise SinkError."""
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Takes a packet of another stream, in the order it was read. Sinks that hold no such streams ignore it."""
+        """Write a packet of another stream, in reading order. Sinks without other streams ignore it."""
 
     def close(self) -> None:
-        """All frames are in: flush, check what was written, and put it under its final name. May raise SinkError."""
+        """Complete, verify and rename the output after the last frame. May raise SinkError."""
 
     def abort(self) -> None:
-        """The run was interrupted or failed: keep what was written playable, under its `.partial` name. Does not raise."""
+        """Keep the unfinished output playable under its `.partial` name after an interruption or error. Does not raise."""

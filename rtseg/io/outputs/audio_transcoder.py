@@ -1,4 +1,4 @@
-"""Audio that the output container can't hold as it is: decoded and encoded again, at the same times."""
+"""Transcoder for audio that the output container does not support, with the same times."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from rtseg.io.outputs.containers import add_global_header
 
 _LAYOUTS = (None, "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
-"""FFmpeg's default channel layout of each number of channels, for inputs that name none."""
+"""Default channel layout by number of channels, for inputs without a layout."""
 
-_MOST_CHANNELS = 8
-"""More are mixed to stereo: FFmpeg's encoder writes AAC of 16 channels that its decoder can't read out of MPEG-TS."""
+_MAX_CHANNELS = 8
+"""More channels are mixed to stereo: FFmpeg can't decode its own 16-channel AAC from MPEG-TS."""
 
-_USUAL_RATE = 48_000
+_DEFAULT_RATE = 48_000
 _BITS_PER_SAMPLE = 4
-_MOST_BITS_PER_CHANNEL = 64_000
+_MAX_BITS_PER_CHANNEL = 64_000
 
 _JUMP_SECONDS = Fraction(1, 10)
-"""A time stamp that is off by as much is a gap or an overlap at once."""
+"""A timestamp with at least this difference is a gap or an overlap."""
 
 _DRIFT_SECONDS = Fraction(1, 100)
-"""Less is one where all time stamps of a second are off the same way: those of network cameras jitter more than that."""
+"""A smaller difference counts if all timestamps of one second have it: those of network cameras jitter by more."""
 
-_LONGEST_SILENCE = 60
-"""Seconds of a gap that are filled with silence; a longer one stays a gap."""
+_MAX_SILENCE_SECONDS = 60
+"""Longest gap that is filled with silence, seconds; longer ones stay gaps."""
 
 
 def pcm_encoder(template: AudioStream) -> str | None:
@@ -47,19 +47,19 @@ def pcm_encoder(template: AudioStream) -> str | None:
 
 
 class Transcoded:
-    """An audio stream that is decoded and encoded again.
+    """A transcoded audio stream.
 
-    Gaps between packets become silence, overlaps are cut, and where rate or channels change in the middle, what follows is
-    converted to those at the beginning.
+    Gaps between packets become silence, overlaps are cut, and audio after a change of rate or channels is converted to the
+    parameters of the beginning.
 
     Args:
         container: the output, before its header is written.
-        template: the input's stream.
-        encoder: FFmpeg's name.
-        from_zero: the container counts samples from its beginning: what comes before is cut off, and a late start is filled.
+        template: stream of the input.
+        encoder: name of the encoder in FFmpeg.
+        from_zero: the container counts samples from zero: earlier audio is cut, and a late start is filled with silence.
 
     Raises:
-        av.FFmpegError, ValueError: FFmpeg can't decode the stream, or the encoder takes none of its channel layouts.
+        av.FFmpegError, ValueError: FFmpeg can't decode the stream, or the encoder supports none of its channel layouts.
     """
 
     def __init__(self, container: OutputContainer, template: AudioStream, encoder: str, from_zero: bool) -> None:
@@ -76,12 +76,12 @@ class Transcoded:
         if not encoder.startswith("pcm_"):
             context.bit_rate = _bit_rate(self._rate, context.layout.nb_channels)
         if encoder == "libmp3lame":
-            # Without a bit reservoir each packet can be decoded without those before it, which may be cut off.
+            # Without a bit reservoir each packet can be decoded without earlier ones, which may be cut.
             context.options = {"reservoir": "0"}
         stream.time_base = context.time_base = Fraction(1, self._rate)
         context.open()
-        # Packed samples everywhere: PyAV reads beyond the end of planar frames of eight and more channels. It converts what it
-        # gives to the encoder.
+        # Packed samples only: PyAV reads past the end of planar frames with eight or more channels. It converts them for
+        # the encoder.
         self._format = context.format.packed
         self._frame_size = context.frame_size
         stream.disposition = template.disposition
@@ -89,35 +89,35 @@ class Transcoded:
         self.metadata: dict[str, str] = stream.metadata
         self.channels: int = context.layout.nb_channels
         self.damaged = 0
-        """Packets that could not be decoded."""
+        """Number of packets that could not be decoded."""
         self._from_zero = from_zero
         self._resampler: AudioResampler | None = None
         self._parameters: tuple[str, str, int] | None = None
         self._mixed = False
         self._due: int | None = None
-        """When the next packet is due, in the input's ticks."""
+        """Expected timestamp of the next packet, in ticks of the input."""
         self._missing = False
-        """Whether packets are missing before the next frame."""
+        """True if packets are missing before the next frame."""
         self._begin: int | None = 0 if from_zero else None
         self._end = 0
         """Position of the next sample, in samples."""
         self._pieces: list[NDArray[Any]] = []
-        """Samples (n, channels) that end at `_end` and are not encoded yet."""
+        """Samples, `(n, channels)`, that end at `_end` and are not encoded yet."""
         self._waiting = 0
-        """Samples in `_pieces`."""
+        """Number of samples in `_pieces`."""
         self._late: deque[tuple[int, int, int]] = deque()
-        """Where the pieces of each 10 ms of the last second begin, and by how many samples their time stamps were later than
-        `_end`, at least and at most."""
+        """For each 10 ms of the last second: position, and the smallest and largest lateness of its timestamps against `_end`,
+        in samples."""
 
     @property
-    def heard(self) -> bool:
-        """Whether anything was decoded."""
+    def has_audio(self) -> bool:
+        """True if any audio was decoded."""
         return self._parameters is not None
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return what is ready after one more packet of the input; a packet that can't be decoded gives nothing."""
+        """Return the packets that are ready after one more packet of the input; a damaged packet gives none."""
         if packet.pts is not None and packet.duration:
-            # Where packets are missing, what follows is later at once: it is no drift.
+            # A difference after missing packets is a gap, not drift.
             self._missing |= self._due is not None and packet.pts - self._due > packet.duration // 2
             self._due = packet.pts + packet.duration
         try:
@@ -129,7 +129,7 @@ class Transcoded:
         return [ready for frame in frames for ready in self._convert(frame)]
 
     def flush(self) -> list[Packet[Any]]:
-        """Return what decoder, resampler and encoder still hold."""
+        """Return the packets that remain in decoder, resampler and encoder."""
         try:
             frames = self._decoder.decode(None)
         except av.FFmpegError:  # nothing was decoded, or the last packet is damaged
@@ -138,7 +138,7 @@ class Transcoded:
         packets += self._flush_resampler()
         if self._begin is None:
             return packets
-        return [*packets, *self._encode(last=True), *self._wanted(self._stream.encode(None))]
+        return [*packets, *self._encode(last=True), *self._without_encoder_delay(self._stream.encode(None))]
 
     def _convert(self, frame: AudioFrame) -> Iterator[Packet[Any]]:
         parameters = frame.format.name, frame.layout.name, frame.sample_rate
@@ -161,7 +161,7 @@ class Transcoded:
                     yield from self._place(piece)
 
     def _place(self, piece: AudioFrame) -> Iterator[Packet[Any]]:
-        """Put samples where their time stamp says, and encode the frames that are full."""
+        """Place samples at their timestamp, and encode complete frames."""
         channels = self._stream.codec_context.layout.nb_channels
         samples = piece.to_ndarray().reshape(-1, channels)
         if piece.pts is not None and piece.time_base:
@@ -169,12 +169,12 @@ class Transcoded:
             if self._begin is None:
                 self._begin = self._end = stamp
             late = self._lateness(stamp)
-            if late > _LONGEST_SILENCE * self._rate and not self._from_zero:
+            if late > _MAX_SILENCE_SECONDS * self._rate and not self._from_zero:
                 self._append(np.zeros((-self._waiting % max(1, self._frame_size), channels), samples.dtype))
                 yield from self._encode()
                 self._end = stamp
             elif late > 0:
-                for _ in range(late // self._rate):  # a second at a time, to keep memory flat
+                for _ in range(late // self._rate):  # one second at a time, to limit memory
                     self._append(np.zeros((self._rate, channels), samples.dtype))
                     yield from self._encode()
                 self._append(np.zeros((late % self._rate, channels), samples.dtype))
@@ -186,7 +186,7 @@ class Transcoded:
         yield from self._encode()
 
     def _lateness(self, stamp: int) -> int:
-        """Return by how many samples what follows has to move, less than 0 for a cut."""
+        """Return the number of samples of silence to insert, or to cut if negative."""
         late = stamp - self._end
         missing, self._missing = self._missing, False
         if missing and late > 0:
@@ -230,19 +230,19 @@ class Transcoded:
             layout = self._stream.codec_context.layout.name
             frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), format=self._format.name, layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = self._rate, start + offset, Fraction(1, self._rate)
-            yield from self._wanted(self._stream.encode(frame))
+            yield from self._without_encoder_delay(self._stream.encode(frame))
 
-    def _wanted(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
-        """Leave out an encoder's delay where the container has no way to say that it is to be skipped."""
+    def _without_encoder_delay(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
+        """Drop the encoder delay if the container can't mark it for skipping."""
         if not self._from_zero:
             return packets
         return [packet for packet in packets if (packet.pts or 0) + (packet.duration or 0) // 2 >= 0]
 
 
 def _can_convert(before: AudioLayout, after: AudioLayout) -> bool:
-    """Whether FFmpeg knows how to mix one channel layout to another: it does not for nine unnamed channels."""
+    """Return True if FFmpeg can mix one channel layout to another; it can't for nine channels without a layout."""
     try:
-        AudioResampler("s16", after, _USUAL_RATE).resample(_silence(before))
+        AudioResampler("s16", after, _DEFAULT_RATE).resample(_silence(before))
     except (av.FFmpegError, ValueError):
         return False
     return True
@@ -251,12 +251,12 @@ def _can_convert(before: AudioLayout, after: AudioLayout) -> bool:
 def _silence(layout: AudioLayout) -> AudioFrame:
     frame = AudioFrame("s16", layout, 16)
     frame.planes[0].update(bytes(frame.planes[0].buffer_size))
-    frame.sample_rate = _USUAL_RATE
+    frame.sample_rate = _DEFAULT_RATE
     return frame
 
 
 def _mono(frame: AudioFrame) -> AudioFrame:
-    """Return the mean of all channels, with the time stamp of the frame."""
+    """Return the mean of all channels, with the timestamp of the frame."""
     (packed,) = AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
     mean = packed.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1, dtype=np.float32)
     mixed = AudioFrame.from_ndarray(mean.reshape(1, -1), format="flt", layout="mono")
@@ -267,7 +267,7 @@ def _mono(frame: AudioFrame) -> AudioFrame:
 
 
 def default_layout(layout: Any) -> str:
-    """Return the name of a channel layout: FFmpeg's default one of its count, where that is all the layout says."""
+    """Return the name of a channel layout, or FFmpeg's default for its number of channels if it has no name."""
     count = layout.nb_channels
     if "channels" not in layout.name:
         return str(layout.name)
@@ -275,19 +275,19 @@ def default_layout(layout: Any) -> str:
 
 
 def _rate(encoder: str, rate: int) -> int:
-    """Return the lowest rate of the encoder that is not below the input's, 48 kHz for Opus and unknown rates."""
+    """Return the lowest supported sample rate that is not below the input's; 48 kHz for Opus and unknown rates."""
     rates = sorted(Codec(encoder, "w").audio_rates or ())
     if encoder == "libopus" or not rate:
-        return _USUAL_RATE
+        return _DEFAULT_RATE
     return next((value for value in rates if value >= rate), rates[-1]) if rates else rate
 
 
 def _layout(encoder: str, decoder: Any, rate: int) -> str:
-    """Return the first channel layout that the encoder takes: the input's, the default of its count, stereo, mono."""
+    """Return the first supported channel layout: the input's, the default of its number of channels, stereo, mono."""
     channels = decoder.layout.nb_channels
     count = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
-    # FFmpeg 9 writes no AAC of eight channels to MPEG-TS that can be read again.
-    most = 7 if encoder == "aac" else _MOST_CHANNELS
+    # FFmpeg 9 writes eight-channel AAC to MPEG-TS that it can't read.
+    most = 7 if encoder == "aac" else _MAX_CHANNELS
     surround = "5.1" if most < channels == 8 else None
     for layout in (default_layout(decoder.layout), count, surround, "stereo", "mono"):
         if layout is None:
@@ -304,8 +304,8 @@ def _layout(encoder: str, decoder: Any, rate: int) -> str:
         except (av.FFmpegError, ValueError):
             continue
         return layout
-    raise ValueError(f"{encoder} takes none of its channel layouts")
+    raise ValueError(f"{encoder} supports none of its channel layouts")
 
 
 def _bit_rate(rate: int, channels: int) -> int:
-    return min(_MOST_BITS_PER_CHANNEL, rate * _BITS_PER_SAMPLE) * channels
+    return min(_MAX_BITS_PER_CHANNEL, rate * _BITS_PER_SAMPLE) * channels

@@ -1,4 +1,4 @@
-"""What a copied video stream needs in AVI: start codes, one time for each packet, and a beginning at zero."""
+"""Copied video streams in AVI: start codes, one time for each packet, and a beginning at zero."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from av import Packet
 from av.bitstream import BitStreamFilterContext
 
 _TICK_SECONDS = Fraction(1, 600)
-"""FFmpeg's muxer counts in no finer unit."""
+"""Finest unit of time of FFmpeg's muxer."""
 
 
 class AviVideo:
-    """Packets of a copied video stream as AVI holds them.
+    """Converter of the packets of a copied video stream for AVI.
 
-    H.264 gets start codes. Its n-th packet gets the n-th time of showing: AVI has no times of showing, and players that make
-    up for the reordering show the n-th picture at the time of the n-th packet. For other codecs FFmpeg and players derive the
-    times of showing from those of decoding, which are kept.
+    H.264 gets start codes, and its n-th packet gets the n-th presentation time: AVI has no presentation times, and players
+    that handle reordering show the n-th frame at the time of the n-th packet. For other codecs FFmpeg and players derive
+    presentation times from decode times, which are kept.
 
     Args:
-        template: the input's stream.
-        codec: FFmpeg's name of its codec.
-        stream: the output's, which gets the parameters that the packets have then.
+        template: stream of the input.
+        codec: name of its codec in FFmpeg.
+        stream: stream of the output; gets the parameters of the converted packets.
     """
 
     def __init__(self, template: Any, codec: str, stream: Any) -> None:
@@ -34,7 +34,7 @@ class AviVideo:
         self._filter: BitStreamFilterContext | None = None
         if extradata and bytes(extradata)[0] == 1:  # ISO/IEC 14496-15, 5.3.3.1: lengths, as in MP4 and Matroska
             self._filter = BitStreamFilterContext("h264_mp4toannexb", template, stream)
-            stream.codec_context.codec_tag = "\0\0\0\0"  # the input's own says that there are lengths
+            stream.codec_context.codec_tag = "\0\0\0\0"  # the tag of the input means length prefixes
         self._packets: deque[Packet[Any]] = deque()
         self._times: list[int] = []
         self._last: int | None = None
@@ -49,26 +49,26 @@ class AviVideo:
             if self._reorders:
                 heappush(self._times, filtered.pts or 0)
         ready = []
-        # What is decoded later is shown later than the last packet is decoded.
+        # Later packets have presentation times after the decode time of the last packet.
         while self._packets and (not self._reorders or self._times[0] <= (self._packets[-1].dts or 0)):
             ready.append(self._next())
         return self._from_zero(ready)
 
     def flush(self) -> list[Packet[Any]]:
-        """Return the rest."""
+        """Return the remaining packets."""
         return self._from_zero([self._next() for _ in range(len(self._packets))])
 
     def _next(self) -> Packet[Any]:
         packet = self._packets.popleft()
         if self._reorders:
             time = heappop(self._times)
-            if self._last is not None:  # Two fields of a frame may have the same time.
+            if self._last is not None:  # two fields of a frame may have the same time
                 time = max(time, self._last + ceil(_TICK_SECONDS / (packet.time_base or 1)))
             packet.pts = packet.dts = self._last = time
         return packet
 
     def _from_zero(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
-        """AVI has the first packet of each stream at zero: one that is later comes behind an empty one, which shows nothing."""
+        """Insert an empty packet before a late first packet, because each stream in AVI begins at zero."""
         if self._begun or not packets:
             return packets
         self._begun = True

@@ -1,4 +1,4 @@
-"""What each output container is called, holds, and needs to stay playable while it is being written."""
+"""Output containers: muxers, codecs, and options that keep a file playable while it is written."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from rtseg.core.cpu import usable_cores
 from rtseg.core.errors import SinkError
 
 STDOUT = "-"
-"""The name that stands for standard output."""
+"""Name of standard output."""
 
 TEE = "tee"
-"""FFmpeg's name of the muxer that hands on to others, see `Container.unlisted`."""
+"""Muxer that forwards packets to other muxers; see `Container.unlisted`."""
 
 _PROMPT = {
     "flush_packets": "1",
-    # Subtitles and data come seldom: a muxer would hold everything else back for ten seconds, waiting for them.
+    # Subtitle and data packets are rare: by default a muxer holds back all others for ten seconds to wait for them.
     "max_interleave_delta": "500000",
 }
 
-# An MP4 counts the starts of its tracks in this unit; the default of a millisecond would move sound off its picture.
+# Unit of track starts in MP4. The default of one millisecond would move audio against video.
 _FINE = {"movie_timescale": "720000"}
 
 _FRAGMENTED = {
-    # Fragments while it is written, an ordinary file with one index once it is closed. The index of a fragmented file
-    # waits for the first packets (`delay_moov`), without which B-frames and early audio would be moved in time.
+    # Fragments while writing, a plain file with one index when closed. The index is written after the first packets
+    # (`delay_moov`); otherwise B-frames and early audio would be moved in time.
     "movflags": "hybrid_fragmented+delay_moov",
     "frag_duration": "500000",
     **_FINE,
     **_PROMPT,
 }
 
-# Clusters of a second, in milliseconds; by default one is not written before the next key frame, nor before it is 4 KiB.
+# Clusters of one second (milliseconds). By default a cluster is written at the next key frame and not below 4 KiB.
 _CLUSTERED = {"cluster_time_limit": "1000", **_PROMPT}
 
 KEYFRAME_SECONDS = 2
-"""Time between key frames: players seek to them."""
+"""Seconds between key frames, to which players seek."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +50,56 @@ class Container:
     """An output container."""
 
     format: str
-    """FFmpeg's name of the muxer."""
+    """Name of the muxer in FFmpeg."""
 
     video_codec: str = "libx264"
-    """Encoder where the user names none."""
+    """Default video encoder."""
 
     audio_codec: str | None = "aac"
-    """Encoder for audio that the container can't hold as it is; None: it holds no audio."""
+    """Encoder for audio that the container does not support; None: the container has no audio."""
 
     options: Mapping[str, str] = field(default_factory=lambda: _PROMPT)
     """Options of the muxer."""
 
     constant_rate: bool = False
-    """It counts frames instead of telling when each is shown."""
+    """The container has a frame rate and no timestamps."""
 
     @property
     def fragmented(self) -> bool:
-        """Whether it is an MP4 or its like."""
+        """True for MP4 and MOV."""
         return self.options is _FRAGMENTED
 
     @property
     def options_unfragmented(self) -> Mapping[str, str]:
-        """Options of the muxer for an output that has subtitles of MP4's own kinds, or a cover picture: it gets no fragments.
+        """Muxer options without fragments, for an output with MP4 subtitles or a cover image.
 
-        FFmpeg 8.1 ends a fragment at a subtitle, moves the picture that comes next in doing so, and aborts the process
-        where the first subtitle comes late. Beside a cover picture it writes an empty video track into a fragmented MP4.
+        FFmpeg 8.1 ends a fragment at a subtitle, which moves the next frame, and aborts the process if the first subtitle is
+        late. With a cover image it writes an empty video track into a fragmented MP4.
         """
         return {**_PROMPT, **_FINE} if self.fragmented else self.options
 
     timed: bool = True
-    """It keeps time stamps."""
+    """The container stores timestamps."""
 
     held: frozenset[str] | None = None
-    """Codecs of other streams that players find in it, where its muxer takes more than that; None: what the muxer takes."""
+    """Codecs of other streams that players can read, if the muxer accepts more; None: all that the muxer accepts."""
 
     holds_pcm: bool = False
-    """PCM of a kind that it does not hold is transcoded to one that it holds, without loss."""
+    """Unsupported PCM formats are converted to a supported one without loss."""
 
     unlisted: frozenset[str] = frozenset()
-    """Codecs of audio that its muxer writes though FFmpeg's list of what it holds, which PyAV asks, lacks them. They are written
-    by way of FFmpeg's muxer `tee`, which has no such list."""
+    """Audio codecs that the muxer writes although FFmpeg's list of supported codecs, which PyAV checks, lacks them. They are
+    written through the muxer `tee`, which has no such list."""
 
     holds_location: bool = True
-    """It has a place for where a video was taken."""
+    """The container has a metadata field for the location of a recording."""
 
     covers: frozenset[str] = frozenset()
-    """Codecs of the cover pictures that it holds: MP4 in its metadata, Matroska as attachments."""
+    """Codecs of cover images: metadata in MP4, attachments in Matroska."""
 
     time_codes: Literal["tracks", "tags", "whole", ""] = ""
-    """How it says time codes: a track that its muxer writes where a video stream has a `timecode`; in the metadata of any stream;
-    in that of the whole file alone; not at all."""
+    """Storage of timecodes: a track that the muxer writes for a video stream with a `timecode`; metadata of any stream; metadata of
+    the whole file only; none."""
 
     def tee(self, url: str) -> str:
         """Return the URL by which the muxer `tee` writes this container to `url`."""
@@ -107,9 +107,9 @@ class Container:
         return f"[f={self.format}{options}]" + re.sub(r"[\\'|\s]", r"\\\g<0>", url)
 
     def holds(self, kind: str, codec: str) -> bool:
-        """Whether streams of a type (`audio`, `data` ...) and codec may be in it, by the lists; the muxer may refuse more."""
+        """Return True if the lists allow streams of a type (`audio`, `data` ...) and codec. The muxer may reject more."""
         if self.fragmented and kind == "data" and codec not in _MP4_DATA:
-            return False  # The muxer writes them without a description, and nothing can read them.
+            return False  # the muxer writes them without a description, so that no program can read them
         if self.format == "mp4" and codec in _MP4_UNREAD:
             return False
         return self.held is None or codec in self.held
@@ -122,17 +122,17 @@ _MP4_UNREAD = frozenset(
     {"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"}
     | {"pcm_alaw", "pcm_mulaw"}
 )
-"""PCM that FFmpeg's muxer does not take, or takes since 6.0 in boxes that players of before do not know: they play 24 and 32 bits
-as noise of 16."""
+"""PCM that the MP4 muxer rejects, or writes since FFmpeg 6.0 in boxes that older players do not know: they play 24 and 32 bits
+as 16-bit noise."""
 
-# AVI tells the time of sound by counting bytes or blocks, which goes wrong for AAC without known block sizes, and for ADPCM and
-# WMA, of which FFmpeg's muxer does not know the exact rate: `ffmpeg -c copy` writes ADPCM too fast.
+# AVI has no audio timestamps: players count bytes or blocks. This fails for AAC without known block sizes, and for ADPCM and WMA,
+# whose exact rate the muxer does not know: `ffmpeg -c copy` writes ADPCM too fast.
 _AVI_HOLDS = frozenset(
     {"mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
     | {"mpeg4", "mjpeg", "h264"}
 )
 
-# MPEG-TS takes anything, as private data that nobody can read.
+# The MPEG-TS muxer accepts any codec as private data, which no player can read.
 _TS_HOLDS = frozenset(
     {"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "opus"}
     | {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
@@ -153,7 +153,7 @@ _MATROSKA_UNLISTED = frozenset(
         "wmav2",
     }
 )
-"""Written as `A_MS/ACM`, under the numbers that they have in AVI and WAV."""
+"""Written as `A_MS/ACM`, with their codec numbers of AVI and WAV."""
 
 _COVERS = frozenset({"mjpeg", "png"})
 
@@ -171,7 +171,7 @@ CONTAINERS: Mapping[str, Container] = {
     ".avi": Container(
         "avi",
         audio_codec="libmp3lame",
-        # AVI counts from zero; a shift for early sound would put an empty picture among the first.
+        # AVI begins at zero; a shift for early audio would insert an empty frame.
         options={**_PROMPT, "avoid_negative_ts": "disabled"},
         constant_rate=True,
         holds_pcm=True,
@@ -182,50 +182,50 @@ CONTAINERS: Mapping[str, Container] = {
     ".h264": Container("h264", audio_codec=None, timed=False, holds_location=False),
     ".264": Container("h264", audio_codec=None, timed=False, holds_location=False),
 }
-"""Containers by the ending of the file's name."""
+"""Containers by file suffix."""
 
 
 def add_global_header(container: OutputContainer, context: CodecContext) -> None:
-    """Have an encoder give its header apart from its packets where PyAV does not: it does not know what stands behind `tee`."""
+    """Request a global header from an encoder for the muxer `tee`, for which PyAV does not."""
     if container.format.name == TEE:
         context.flags |= Flags.global_header
 
 
 def container_for(output: str) -> Container:
-    """The container that the ending of `output` names; Matroska for standard output.
+    """Return the container for the suffix of `output`; Matroska for standard output.
 
     Raises:
-        SinkError: no such ending.
+        SinkError: the suffix is unknown.
     """
     if output == STDOUT:
         return CONTAINERS[".mkv"]
     suffix = Path(output).suffix.lower()
     if suffix not in CONTAINERS:
         known = ", ".join(CONTAINERS)
-        raise SinkError(f"can't tell a container by the ending '{suffix}' of {output}; these are known: {known}")
+        raise SinkError(f"unknown container suffix '{suffix}' of {output}; supported are {known}")
     return CONTAINERS[suffix]
 
 
-_FEWEST_X264_THREADS = 6
-"""x264's own choice, one and a half a core, leaves two cores idle now and then where a network shares them: they wait for each
-other. With eight it gets worse again."""
+_MIN_X264_THREADS = 6
+"""The default of x264, 1.5 per core, leaves two cores idle at times if a network shares them, because its threads wait for each
+other. Eight threads are slower again."""
 
 
 def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str | None) -> dict[str, str]:
-    """Options of an encoder for a constant quality.
+    """Return the options of an encoder for constant quality.
 
     Args:
-        encoder: FFmpeg's name.
-        crf: constant rate factor on the encoder's own scale; None: 23, or what looks alike on other scales.
-        preset: the encoder's own name of a preset; None: a fast one.
-        tune: the encoder's own; None: none.
+        encoder: name of the encoder in FFmpeg.
+        crf: constant rate factor on the encoder's scale; None: 23, or a similar quality on other scales.
+        preset: preset of the encoder; None: a fast one.
+        tune: tuning of the encoder; None: none.
     """
     options: dict[str, str] = {}
     match encoder:
         case "libx264" | "libx264rgb" | "libx265":
             options = {"crf": str(23 if crf is None else crf), "preset": preset or "veryfast"}
             if encoder != "libx265" and tune is None:
-                options["threads"] = str(max(_FEWEST_X264_THREADS, usable_cores() * 3 // 2))
+                options["threads"] = str(max(_MIN_X264_THREADS, usable_cores() * 3 // 2))
             if encoder == "libx265":
                 options["x265-params"] = "log-level=error"
         case "libvpx-vp9" | "libvpx":

@@ -1,4 +1,4 @@
-"""A stream that is copied packet by packet: what its packets need to be held by another container."""
+"""Streams that are copied packet by packet into another container."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho":
 
 
 TIME_CODE = "time code"
-"""Stands for the codec of a time code track, which muxers write by themselves from the `timecode` of a video stream."""
+"""Codec name of a time code track, which muxers create from the `timecode` of a video stream."""
 
 
 def codec_name(stream: Any) -> str:
-    """Return FFmpeg's name of a stream's codec, whatever decodes it: `mp3`, not `mp3float`."""
+    """Return the canonical codec name of a stream: `mp3`, not `mp3float`."""
     context = stream.codec_context
     if context is not None:
         return str(context.codec.canonical_name)
@@ -36,7 +36,7 @@ def codec_name(stream: Any) -> str:
 
 
 def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str, str]:
-    """Return a stream's metadata, with its time code or without; MOV knows languages by their bibliographic codes."""
+    """Return a stream's metadata, without its time code if `no_time_code`. MOV needs bibliographic language codes."""
     metadata = {k: v for k, v in template.metadata.items() if not no_time_code or k.lower() != "timecode"}
     if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
         metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
@@ -44,15 +44,15 @@ def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str
 
 
 class Copied:
-    """A stream whose packets are the input's own; `no_time_code`: the time code in its metadata is not that of its beginning.
+    """A copied stream. `no_time_code`: the time code in its metadata is not that of its beginning.
 
     Raises:
-        av.FFmpegError, ValueError: the container does not hold it.
+        av.FFmpegError, ValueError: the container does not support it.
     """
 
     def __init__(self, container: OutputContainer, template: Any, kind: Container, no_time_code: bool) -> None:
         if not kind.holds(template.type, codec_name(template)):
-            raise ValueError(f"{kind.format} does not hold {codec_name(template)}")
+            raise ValueError(f"{kind.format} does not support {codec_name(template)}")
         if container.format.name != TEE or codec_name(template) not in kind.unlisted:
             _try_header(template, kind)
         self._stream = _add_copy(container, template, kind)
@@ -64,29 +64,29 @@ class Copied:
         self.index: int = self._stream.index
         self.kind = str(template.type)
         context = template.codec_context
-        # AAC in MPEG-TS carries its parameters in every packet (ADTS), elsewhere once in the header.
+        # AAC in MPEG-TS has its parameters in every packet (ADTS), elsewhere once in the header.
         self._adts = context is not None and context.name == "aac" and not context.extradata
-        bare = self._adts and kind.format != "mpegts"
-        self._filter = BitStreamFilterContext("aac_adtstoasc", template) if bare else None
+        needs_header = self._adts and kind.format != "mpegts"
+        self._filter = BitStreamFilterContext("aac_adtstoasc", template) if needs_header else None
         self.damaged = 0
-        """Packets that no muxer takes, and that are left out."""
+        """Number of damaged packets that were left out."""
         in_avi = template.type == "video" and kind.constant_rate
         self._avi = AviVideo(template, codec_name(template), self._stream) if in_avi else None
-        # They have no default stream: FFmpeg opens the one of which it sees more frames.
+        # These containers have no default stream: FFmpeg opens the one with more frames.
         self._key_first = in_avi or (template.type == "video" and kind.format == "mpegts")
         self.begun = False
         self.waited = False
-        """Packets of video were left out: those before its first key frame, and those that prepare for what comes behind."""
-        # MP4 ends the edit list with the packets of its last fragment, and hides a picture that is shown later.
+        """True if video packets were left out: before the first key frame, or only needed to decode later ones."""
+        # In MP4 the edit list ends at the packets of the last fragment, which hides a frame that is displayed later.
         self._ends_late = template.type == "video" and kind.fragmented
         self._held: list[Packet[Any]] = []
         self._end: int | None = None
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """The packet itself."""
+        """Return the packets to write for a packet of the input."""
         packets = [packet]
         if self._key_first and not self.begun:
-            # One that is still shown at zero is the first one.
+            # A packet that is still displayed at zero is the first one.
             before = packet.pts is not None and packet.pts < 0 and packet.pts + (packet.duration or 0) <= 0
             if before or (self.waited and not packet.is_keyframe):
                 self.waited = True
@@ -115,13 +115,13 @@ class Copied:
         return self._own(packets)
 
     def flush(self) -> list[Packet[Any]]:
-        """What waits for its place in the order of showing, or for the end."""
+        """Return the packets that were held back."""
         for packet in self._held:
             packet.duration = max(packet.duration or 0, (self._end or 0) - (packet.pts or 0))
         return self._own(self._held if self._avi is None else self._avi.flush())
 
     def _all_but_last(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """The packet before, but the first packet at once: where it begins, the track does. The last one is to last longer."""
+        """Return the previous packet, or the first packet at once. The last packet is held back, because it gets a longer duration."""
         end = (packet.pts or 0) + (packet.duration or 0)
         if self._end is None:
             self._end = end
@@ -137,16 +137,16 @@ class Copied:
 
 
 def _begins_with_adts(packet: Packet[Any]) -> bool:
-    """Whether AAC has the header that says its parameters: sync word, layer 0 and a known rate (ISO/IEC 13818-7, 6.2)."""
+    """Return True if an AAC packet has an ADTS header: sync word, layer 0 and a known rate (ISO/IEC 13818-7, 6.2)."""
     head = bytes(memoryview(packet)[:3]) if packet.size > 7 else b""
     return len(head) == 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 15 < 13
 
 
 def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any:
-    """Add a stream like the input's. PCM in MP4 must say which channel is which: AVI often gives their number alone."""
+    """Add a stream with the input's parameters. PCM in MP4 needs a channel layout; AVI often has only the number of channels."""
     stream: Any
     if kind.format == "avi" and codec_name(template) == "ac3":
-        # An AVI's own has a size of blocks, by which FFmpeg's muxer would count. ffmpeg clears it; PyAV gives no access to it.
+        # AC-3 of an AVI has a block size, with which the muxer would compute wrong times. PyAV can't clear it.
         context = template.codec_context
         stream = container.add_stream("ac3", rate=context.sample_rate)
         stream.codec_context.layout = context.layout
@@ -159,8 +159,8 @@ def _add_copy(container: OutputContainer, template: Any, kind: Container) -> Any
 
 
 def _try_header(template: Any, kind: Container) -> None:
-    """Raise what the muxer raises for a header with this stream, which it says only when the header is written."""
-    # By default MP4's index, which may refuse the channels of PCM, is written last and without a stream that has no packets.
+    """Raise the muxer's error for a header with this stream, which it reports only when the header is written."""
+    # By default the index of an MP4, which may reject the channels of PCM, is written last and without empty streams.
     options = {"movflags": "empty_moov"} if kind.fragmented and codec_name(template).startswith("pcm_") else {}
     with io.BytesIO() as memory, av.open(memory, "w", format=kind.format, container_options=options) as trial:
         _add_copy(trial, template, kind).metadata.update(template.metadata)

@@ -1,4 +1,4 @@
-"""Cover pictures: a stream that MP4's muxer turns into metadata, an attachment in Matroska."""
+"""Cover images: a stream that becomes metadata in MP4, an attachment in Matroska."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from av.container import OutputContainer
 from av.stream import Disposition
 
 _TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
-"""Names that Matroska's specification gives them, and their MIME types."""
+"""File names from the Matroska specification, and MIME types."""
 
 
 class Cover:
-    """A cover picture, added behind all other streams.
+    """A cover image, added after all other streams.
 
     Args:
         container: the output, before its header is written.
-        template: the input's stream.
-        packet: the picture.
-        index: where it is found in the complete file.
+        template: stream of the input.
+        packet: the encoded image.
+        index: index of its stream in the complete file.
     """
 
     def __init__(self, container: OutputContainer, template: Any, packet: Packet[Any], index: int) -> None:
@@ -39,13 +39,13 @@ class Cover:
                 attachment.metadata["title"] = template.metadata["title"]
 
     def first(self) -> list[Packet[Any]]:
-        """What is to be written right behind the header."""
+        """Return the packets to write directly after the header."""
         return self._first
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Nothing: the picture is known from the beginning."""
+        """Return nothing: the image is known from the beginning."""
         return []
 
     def flush(self) -> list[Packet[Any]]:
-        """Nothing is held back."""
+        """Return nothing: no packet is held back."""
         return []

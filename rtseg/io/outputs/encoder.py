@@ -1,4 +1,4 @@
-"""From a colored Frame to the packets of a video stream: planes filled, tags handed on, durations that muxers understand."""
+"""Video encoder: from rendered frames to packets, with color tags, and durations that muxers expect."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
 _REORDER = ("libx264", "libx265")
 _COPIED = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
-"""Metadata of a video stream that says what it shows; the rest says how it was encoded."""
+"""Metadata that describes the content of a video stream. The rest describes how it was encoded."""
 _CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How a stream is encoded, settled before any file is touched."""
+    """Encoder settings of a stream."""
 
     codec: Codec
     options: Mapping[str, str]
     pixel_format: str
     output_size: tuple[int, int]
-    """Width and height of the frames that come."""
+    """(width, height) of the frames to encode, pixels."""
 
     size: tuple[int, int]
-    """As encoded: rounded up to even where the layout must have it."""
+    """(width, height) of the encoded frames: rounded up to even if the pixel format requires it."""
 
     rate: Fraction
-    """Frames per second, for rate control and for containers that count frames; time stamps do not depend on it."""
+    """Frames per second, for rate control and for containers with a constant rate. Timestamps do not depend on it."""
 
     warnings: tuple[str, ...]
-    """What becomes of the picture that a user should know."""
+    """Changes to the frames that the user should know."""
 
     @classmethod
     def of(
         cls, name: str, info: StreamInfo, size: tuple[int, int], crf: int | None, preset: str | None, tune: str | None
     ) -> Coding:
-        """The coding by FFmpeg's name of an encoder, for frames of a source shown at a size.
+        """Return the settings for an encoder, by its name in FFmpeg, and frames of a source at a size.
 
         Raises:
-            SinkError: no such encoder.
+            SinkError: there is no such encoder.
         """
         codec = _find_encoder(name)
         names = [layout.name for layout in codec.video_formats or ()]
@@ -72,7 +72,7 @@ class Coding:
         if "420" in pixel_format or pixel_format == "nv12":
             width, height = width + width % 2, height + height % 2
             if info.pixel_format in _CHROMA:
-                warnings.append(f"color of {_CHROMA[info.pixel_format]} pictures stored at half resolution (4:2:0)")
+                warnings.append(f"color of {_CHROMA[info.pixel_format]} frames stored at half resolution (4:2:0)")
         if (width, height) != size:
             warnings.append(f"{size[0]}x{size[1]} rounded up to {width}x{height} by repeating the edge")
         return cls(
@@ -87,32 +87,34 @@ class Coding:
 
 
 class VideoEncoder:
-    """The picture stream of an output.
+    """Encoder of the segmented video stream of an output.
 
     Args:
         container: the output, before its header is written.
-        kind: what it is.
+        kind: type of the container.
         info: the source.
-        coding: how to encode.
+        coding: encoder settings.
 
     Raises:
-        SinkError: the container does not take the codec, or the encoder does not take its settings.
+        SinkError: the container does not support the codec, or the encoder rejects its settings.
     """
 
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, coding: Coding) -> None:
         self._kind = kind
         self._color = info.color
         self._coding = coding
-        self._picture: VideoFrame | None = None
+        self._buffer: VideoFrame | None = None
         self._reformatter = VideoReformatter()
-        # x264 and x265 reorder pictures unless they are told to answer at once.
-        self._holds = coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
+        # x264 and x265 reorder frames unless they are tuned for zero latency.
+        self._holds_back = (
+            coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
+        )
         self._waiting: deque[tuple[Frame, int]] = deque()
         self._begun = False
         self._held: list[Packet[VideoStream]] = []
         self._end = 0
         self.started = False
-        """Whether a packet has come out."""
+        """True once a packet was returned."""
         try:
             self._stream = self._add_stream(container, info)
             with without_real_time_priority():
@@ -120,49 +122,51 @@ class VideoEncoder:
         except (av.FFmpegError, ValueError) as error:
             settings = ", ".join(f"{name} '{value}'" for name, value in coding.options.items())
             width, height = coding.size
-            what = f"the encoder {coding.codec.name} can't write {width}x{height} pictures to {kind.format} with {settings}"
+            what = (
+                f"the encoder {coding.codec.name} can't write {width}x{height} frames to {kind.format} with {settings}"
+            )
             raise SinkError(f"{what}: {reason(error)}") from error
 
     def encode(self, rendered: Frame, pts: int) -> list[Packet[VideoStream]]:
-        """The packets that are ready after one more frame, to be shown at `pts` in units of its time base.
+        """Encode a frame with the timestamp `pts`, in its time base, and return the packets that are ready.
 
-        Where pictures are reordered the last two are held back: see `flush`.
+        If frames are reordered, the last two are held back: see `flush`.
 
         Raises:
             SinkError: the frame has another size than the others.
-            av.FFmpegError: the encoder refused it.
+            av.FFmpegError: the encoder failed.
         """
         if (rendered.width, rendered.height) != self._coding.output_size:
             width, height = self._coding.output_size
             raise SinkError(f"a frame is {rendered.width}x{rendered.height}, the others are {width}x{height}")
         self._waiting.append((rendered, pts))
-        if len(self._waiting) <= (2 if self._holds else 0):
+        if len(self._waiting) <= (2 if self._holds_back else 0):
             return []
         self._begun = True
-        return self._ready(self._stream.encode(self._picture_of(*self._waiting.popleft())), last=False)
+        return self._ready(self._stream.encode(self._video_frame(*self._waiting.popleft())), last=False)
 
     def flush(self) -> list[Packet[VideoStream]]:
-        """The packets that are left at the end.
+        """Return the remaining packets at the end.
 
-        The last two pictures become P pictures, so that the last one shown is the last one decoded too. Otherwise the packet
-        decoded last would have to last longer than its picture is shown, and the file's average frame rate would be off.
+        The last two frames become P frames, so that the last displayed frame is also the last decoded one. Otherwise the packet
+        decoded last would need a longer duration than its frame, and the average frame rate of the file would be wrong.
         """
         packets = []
         for rendered, pts in self._waiting:
-            picture = self._picture_of(rendered, pts)
-            if self._begun:  # the very first has to be an I picture
-                picture.pict_type = PictureType.P
+            frame = self._video_frame(rendered, pts)
+            if self._begun:  # the first must be an I frame
+                frame.pict_type = PictureType.P
             self._begun = True
-            packets += self._stream.encode(picture)
+            packets += self._stream.encode(frame)
         self._waiting.clear()
         return self._ready([*packets, *self._stream.encode(None)], last=True)
 
-    def _picture_of(self, rendered: Frame, pts: int) -> VideoFrame:
-        picture = self._fill(rendered)
-        picture.time_base, picture.pts, picture.pict_type = rendered.time_base, pts, PictureType.NONE
-        # Without a duration the last frame would last no time, and players leave it out.
-        picture.duration = rendered.duration or max(1, round(1 / (self._coding.rate * rendered.time_base)))
-        return picture
+    def _video_frame(self, rendered: Frame, pts: int) -> VideoFrame:
+        frame = self._fill(rendered)
+        frame.time_base, frame.pts, frame.pict_type = rendered.time_base, pts, PictureType.NONE
+        # Players skip a last frame without a duration.
+        frame.duration = rendered.duration or max(1, round(1 / (self._coding.rate * rendered.time_base)))
+        return frame
 
     def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
         coding, color = self._coding, self._color
@@ -182,7 +186,7 @@ class VideoEncoder:
         context.flags |= Flags.frame_duration
         add_global_header(container, context)
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        # A stream without a tag is read by its size: where the output's size would be read otherwise, it gets a tag.
+        # Players assume the matrix of an untagged stream by its size. If the output's size changes that assumption, it gets a tag.
         untagged = color.space_tag == 2 and guess_matrix(*coding.size) != color.matrix
         context.colorspace = _SPACE_TAG[color.matrix] if untagged or color.matrix == "rgb" else color.space_tag
         context.color_primaries = color.primaries_tag
@@ -203,12 +207,12 @@ class VideoEncoder:
         return 2 if self._color.full_range else self._color.range_tag
 
     def _fill(self, rendered: Frame) -> VideoFrame:
-        """The frame as the encoder takes it, in a picture of our own: never one that a decoder still predicts from."""
-        picture = self._picture
-        if picture is None or picture.format.name != rendered.pixel_format:
-            picture = self._picture = VideoFrame(*self._coding.size, rendered.pixel_format)
-        picture.make_writable()
-        for plane, source in zip(picture.planes, rendered.planes, strict=True):
+        """Copy a frame into the encoder's own buffer, because a decoder may still use the frame's planes for prediction."""
+        buffer = self._buffer
+        if buffer is None or buffer.format.name != rendered.pixel_format:
+            buffer = self._buffer = VideoFrame(*self._coding.size, rendered.pixel_format)
+        buffer.make_writable()
+        for plane, source in zip(buffer.planes, rendered.planes, strict=True):
             height, width = source.shape
             target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
             target[:height, :width] = source
@@ -218,12 +222,12 @@ class VideoEncoder:
                 target[height:] = target[height - 1]
         space_tag = self._stream.codec_context.colorspace
         rgb = rendered.pixel_format == "gbrp"
-        picture.colorspace, picture.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
-        picture.color_primaries, picture.color_trc = self._color.primaries_tag, self._color.transfer_tag
+        buffer.colorspace, buffer.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
+        buffer.color_primaries, buffer.color_trc = self._color.primaries_tag, self._color.transfer_tag
         if rendered.pixel_format == self._coding.pixel_format:
-            return picture
+            return buffer
         colors = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
-        return self._reformatter.reformat(picture, format=self._coding.pixel_format, threads=1, **colors)
+        return self._reformatter.reformat(buffer, format=self._coding.pixel_format, threads=1, **colors)
 
     def _ready(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
         if self._kind.fragmented:
@@ -232,11 +236,11 @@ class VideoEncoder:
         return packets
 
     def _with_durations(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
-        """Each packet lasts until the next is decoded, and the last one until the last picture has been shown.
+        """Set durations so that each packet lasts until the next one is decoded, and the last one until the end of display.
 
-        An encoder's durations are those of showing. FFmpeg takes the last of each fragment for one of decoding, which
-        moves pictures at a variable rate, and ends the edit list with the packet decoded last, which hides a picture
-        that is shown later.
+        An encoder's durations are display durations. FFmpeg uses the last one of each fragment as a decode duration, which
+        moves frames at a variable rate, and ends the edit list at the packet decoded last, which hides a frame that is
+        displayed later.
         """
         for packet in packets:
             self._end = max(self._end, (packet.pts or 0) + (packet.duration or 0))

@@ -1,4 +1,4 @@
-"""Frames to GStreamer: encoded there, by the board's encoder where it has one, in a process of its own."""
+"""Video output encoded by GStreamer in a separate process, with the Jetson's encoder if it exists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ABORT_SECONDS = 1.5
 
 
 class FramePipe:
-    """A running pipeline that takes frames of one size from its standard input.
+    """A running pipeline that reads frames of one size from its standard input.
 
     Raises:
         SinkError: GStreamer is missing.
@@ -41,28 +41,28 @@ class FramePipe:
         os.set_blocking(self._fd, False)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
-        self._picture = np.zeros(video.size, np.uint8)
+        self._buffer = np.zeros(video.size, np.uint8)
         self._head = stream_header(video)
 
     def send(self, frame: Frame, since: Fraction) -> None:
-        """Writes one frame; its time counts from `since`, in seconds.
+        """Write one frame, with its time relative to `since`, seconds.
 
         Raises:
-            SinkError: the process ended, or took nothing for ten seconds.
+            SinkError: the process ended, or read nothing for ten seconds.
         """
-        self._video.fill(self._picture, frame.planes)
+        self._video.fill(self._buffer, frame.planes)
         billion = 1_000_000_000
         pts = max(0, round((frame.pts * frame.time_base - since) * billion))
         duration = round(frame.duration * frame.time_base * billion)
         self._write(self._head + write_header(BUFFER, self._video.size, pts, duration))
         self._head = b""
-        self._write(self._picture)
+        self._write(self._buffer)
 
     def finish(self, timeout_seconds: float) -> None:
-        """No more frames: waits until the pipeline has written all of them.
+        """End the input and wait until the pipeline has written all frames.
 
         Raises:
-            SinkError: it failed or did not end in time.
+            SinkError: the pipeline failed or did not end in time.
         """
         with contextlib.suppress(BrokenPipeError):
             self._process.end_input()
@@ -73,18 +73,18 @@ class FramePipe:
             raise SinkError(f"{self._name}: GStreamer failed: {why}")
 
     def stop(self) -> None:
-        """Ends the process whatever it does."""
+        """End the process."""
         self._process.stop()
 
     def _write(self, data: bytes | npt.NDArray[np.uint8]) -> None:
         view = memoryview(data)  # type: ignore[arg-type]
         while view:
             if not self._poll.poll(_STALL_SECONDS * 1000):
-                raise SinkError(f"{self._name}: GStreamer took no picture for {_STALL_SECONDS:g} s")
+                raise SinkError(f"{self._name}: GStreamer read no frame for {_STALL_SECONDS:g} s")
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
-                continue  # poll said yes for less room than a whole write needs; it blocks the next time
+                continue  # the pipe had less space than the write needs; poll waits the next time
             except OSError as error:
                 raise SinkError(f"{self._name}: GStreamer ended: {self._process.reason()}") from error
 
@@ -95,11 +95,11 @@ class GStreamerSink:
     Args:
         path: the output: `.mp4`, `.mkv` or `.ts`.
         info: the source.
-        size: width and height of the shown frames.
-        crf: constant quality, for encoders that have it; None: 23.
-        overwrite: whether an existing file may be replaced.
-        read_whole: the finished file is read back from beginning to end; False: its index and its last seconds alone, which
-            takes no longer for a recording of hours.
+        size: (width, height) of the rendered frames, pixels.
+        crf: constant quality, for encoders that support it; None: 23.
+        overwrite: replace an existing file.
+        read_whole: read back the complete file; False: only its index and last seconds, which takes the same time for a
+            recording of hours.
 
     Raises:
         SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.
@@ -121,16 +121,14 @@ class GStreamerSink:
         self._size = size
         self._layout = info.pixel_format
         self._encoder = _encoder(info, crf)
-        to_file(self._path, self._encoder)  # an unknown ending is told before a file is made
+        to_file(self._path, self._encoder)  # raises for an unknown suffix before a file is created
         self._written = 0
         self._since: Fraction | None = None
         self._done = False
         self._finished: Written | None = None
-        self._left_out = {stream.index: stream.type for stream in info.streams}
+        self._omitted_streams = {stream.index: stream.type for stream in info.streams}
         self._partial = Partial(self._path, source=info.name, overwrite=overwrite)
-        self._warnings = (
-            ("GStreamer takes the pictures alone: sound and subtitles are left out",) if info.streams else ()
-        )
+        self._warnings = ("GStreamer writes video only: audio and subtitles are left out",) if info.streams else ()
         try:
             pipeline = to_file(str(self._partial.path), self._encoder)
             self._pipe = FramePipe(pipeline, raw_video(info, size), self.name)
@@ -140,31 +138,31 @@ class GStreamerSink:
 
     @property
     def name(self) -> str:
-        """The output's name without its folder."""
+        """File name of the output."""
         return Path(self._path).name
 
     @property
     def written(self) -> int:
-        """Frames written so far."""
+        """Number of frames written so far."""
         return self._written
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the output does not hold as the input did, one line each."""
+        """Differences between output and input, one line each."""
         return (*self._warnings, *self._partial.warnings)
 
     @property
     def encoder(self) -> str:
-        """The element that encodes, for statistics."""
+        """Name of the encoder element, for statistics."""
         return self._encoder.name
 
     @property
     def partial_path(self) -> Path:
-        """Where the file lies until it is complete."""
+        """Path of the file until it is complete."""
         return self._partial.path
 
     def write(self, item: SegmentedFrame) -> None:
-        """Encodes one frame.
+        """Encode one frame.
 
         Raises:
             SinkError: GStreamer failed, or the frame has another size than the others.
@@ -181,36 +179,36 @@ class GStreamerSink:
         self._last_seconds = float(rendered.pts * rendered.time_base - self._since)
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Nothing: only pictures go to GStreamer."""
+        """Ignore the packet: GStreamer writes video only."""
 
     def finish(self) -> Written:
-        """Completes the file under its `.partial` name and reads it back. Further calls return the same.
+        """Complete the file under its `.partial` name and read it back. Further calls return the same result.
 
         Raises:
-            SinkError: it can't be written, or what was written can't be read back.
+            SinkError: the file can't be written or read back.
         """
         if self._finished is None:
             self._done = True
             self._pipe.finish(_FINISH_SECONDS)
             read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
-            self._finished = Written(self._partial.path, self._written, self._size, left_out=self._left_out)
+            self._finished = Written(self._partial.path, self._written, self._size, left_out=self._omitted_streams)
         return self._finished
 
     def close(self) -> None:
-        """Completes the file, reads it back, and puts it under its final name.
+        """Complete the file, read it back, and rename it to its final name.
 
         Raises:
-            SinkError: it can't be written, read back or renamed.
+            SinkError: the file can't be written, read back or renamed.
         """
         self.finish()
         self._partial.publish()
 
     def abort(self) -> None:
-        """Keeps what was written, playable, under its `.partial` name. Does not raise."""
+        """Keep the playable unfinished file under its `.partial` name. Does not raise."""
         if self._done:
             return
         self._done = True
-        with contextlib.suppress(SinkError):  # The fragments that were written play without their end.
+        with contextlib.suppress(SinkError):  # fragments play without the end of the file
             self._pipe.finish(_ABORT_SECONDS)
         self._pipe.stop()
         if not self._written:
@@ -218,16 +216,16 @@ class GStreamerSink:
 
 
 def raw_video(info: StreamInfo, size: tuple[int, int]) -> RawVideo:
-    """The format of shown frames of a source, as GStreamer is told it."""
+    """Return the GStreamer format of rendered frames of a source."""
     layout = LAYOUT_OF[info.pixel_format]
     return RawVideo(layout, *size, info.color, info.frame_rate, info.sample_aspect_ratio)
 
 
 def dry_run(path: str | Path, info: StreamInfo, *, crf: int | None = None) -> str:
-    """The command that `GStreamerSink` would run.
+    """Return the command that `GStreamerSink` would run.
 
     Raises:
-        SinkError: as `GStreamerSink`.
+        SinkError: GStreamer or an encoder is missing, or the container is unknown.
     """
     return command_line(to_file(str(path), _encoder(info, crf)))
 

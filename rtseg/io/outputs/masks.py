@@ -1,7 +1,7 @@
-"""Class indices without loss, at the source's size: a folder of PNGs, or one video.
+"""Lossless class masks at the source's size: a folder of PNGs or one video.
 
 A mask is uint8 `[height, width]`: the class index of each pixel, nearest neighbor from the network's class map
-(`rtseg.core.letterbox.resize_classes`), and 255 where there is no class.
+(`rtseg.core.letterbox.resize_classes`), and 255 for no class.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from rtseg.io.outputs import Sink
 from rtseg.io.outputs.partial_file import Partial, reason
 
 DESCRIPTION = "masks.json"
-"""The file in a folder of masks that says what they are. It also marks the folder as one that may be replaced."""
+"""File in a folder of masks that describes them. It also marks the folder as replaceable."""
 
 FILE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".avi", ".ts", ".png", ".jpg", ".jpeg", ".webp", ".gif"})
-"""What can't hold masks, and is no name for a folder either."""
+"""Suffixes that are neither a lossless video nor a folder name."""
 
 
 def open_mask_sink(
@@ -44,18 +44,18 @@ def open_mask_sink(
     classes: Sequence[str] = (),
     overwrite: bool = True,
 ) -> Sink:
-    """The sink that `--masks PATH` names: `MaskVideo` for an .mkv, `MaskFolder` for a name without a file's suffix.
+    """Open the sink for `--masks PATH`: `MaskVideo` for .mkv, `MaskFolder` for a name without a file suffix.
 
     Args:
         path: file or folder.
-        info: of the source.
-        only: class indices to keep; the others become 255. None: all.
-        classes: the model's class names, written beside the masks.
-        overwrite: whether an existing result may be replaced (once the new one is complete).
+        info: the source.
+        only: class indices to keep; all others become 255. None: keep all.
+        classes: class names of the model, stored with the masks.
+        overwrite: replace an existing result, once the new one is complete.
 
     Raises:
-        OptionError: the suffix is that of a file that can't hold masks without loss.
-        SinkError: the file or folder can't be made or must not be replaced.
+        OptionError: the suffix is that of a lossy video or an image.
+        SinkError: the file or folder can't be created or must not be replaced.
     """
     if Path(path).suffix.lower() == ".mkv":
         return MaskVideo(path, info, only=only, classes=classes, overwrite=overwrite)
@@ -64,11 +64,11 @@ def open_mask_sink(
 
 
 def check_mask_path(path: str, *, overwrite: bool = True) -> None:
-    """Checks that a folder of masks can be made or replaced, without touching anything. An .mkv is not looked at.
+    """Check that a folder of masks can be created or replaced, without changing anything. Does not check .mkv files.
 
     Raises:
-        OptionError: the suffix is that of a file that can't hold masks without loss.
-        SinkError: the folder, or that of its temporary name, holds other things or must not be replaced.
+        OptionError: the suffix is that of a lossy video or an image.
+        SinkError: the folder or its temporary folder contains other files or must not be replaced.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".mkv":
@@ -82,10 +82,10 @@ def check_mask_path(path: str, *, overwrite: bool = True) -> None:
 
 
 class MaskFolder:
-    """A folder of one-channel PNGs named by frame number, `000000.png`, and `masks.json`, which says what they are.
+    """A folder of one-channel PNGs named by frame number (`000000.png`), and `masks.json`, which describes them.
 
-    Written as `NAME.partial` and renamed by `close`. A folder that is in the way is replaced only if it is empty or
-    holds nothing but an earlier result.
+    Written as `NAME.partial` and renamed by `close`. An existing folder is replaced only if it is empty or contains only an
+    earlier result.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class MaskFolder:
         classes: Sequence[str] = (),
         overwrite: bool = True,
     ) -> None:
-        """Makes the folder, under its partial name.
+        """Create the folder under its partial name.
 
         Args:
-            path: the folder; those above it are made too.
-            info: of the source.
+            path: the folder; parent folders are created too.
+            info: the source.
             only: class indices to keep; None: all.
-            classes: the model's class names, for `masks.json`.
-            overwrite: whether an earlier result at `path` may be replaced.
+            classes: class names of the model, for `masks.json`.
+            overwrite: replace an earlier result at `path`.
 
         Raises:
-            SinkError: `path` is a file, holds other things, must not be replaced, or can't be made.
+            SinkError: `path` is a file, contains other files, must not be replaced, or can't be created.
         """
         self.name = Path(path).name
         self.written = 0
-        self._table = _keep(only)
+        self._table = _filter_table(only)
         self._folder = Path(os.path.realpath(path))
         self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
         _check_replaceable(self._folder, overwrite)
@@ -131,13 +131,13 @@ class MaskFolder:
             self._partial.mkdir(parents=True)
             (self._partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise SinkError(f"can't make the folder {self._partial}: {reason(error)}") from error
+            raise SinkError(f"can't create the folder {self._partial}: {reason(error)}") from error
 
     def write(self, item: SegmentedFrame) -> None:
-        """Writes one PNG.
+        """Write one PNG.
 
         Raises:
-            SinkError: it can't be written.
+            SinkError: the file can't be written.
         """
         file = self._partial / f"{item.frame.index:06d}.png"
         done, data = cv2.imencode(".png", _mask(item, self._table))
@@ -151,13 +151,13 @@ class MaskFolder:
         self.written += 1
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Masks hold no other streams."""
+        """Ignore the packet: masks have no other streams."""
 
     def close(self) -> None:
-        """Gives the folder its name, in place of an earlier result.
+        """Rename the folder to its final name, replacing an earlier result.
 
         Raises:
-            SinkError: something else took its place meanwhile, or the folders can't be renamed.
+            SinkError: other files were created there meanwhile, or the folders can't be renamed.
         """
         _check_replaceable(self._folder, overwrite=True)
         earlier = self._folder.with_name(shortened_name(self._folder.name, ".earlier.partial"))
@@ -173,7 +173,7 @@ class MaskFolder:
             raise SinkError(message) from error
 
     def abort(self) -> None:
-        """Keeps what was written under the partial name; a folder without a mask is removed."""
+        """Keep the folder under its partial name; remove it if it has no masks."""
         if self.written == 0:
             with contextlib.suppress(OSError):
                 _remove(self._partial)
@@ -182,8 +182,8 @@ class MaskFolder:
 class MaskVideo:
     """One video of class indices: gray, 8 bits, FFV1 (lossless) in Matroska, at the source's times.
 
-    Matroska counts in milliseconds: a frame's time is the source's, rounded to the nearest. Written as
-    `NAME.partial.mkv` and renamed by `close`; what a kill leaves of it is readable but for the last second.
+    Matroska has a resolution of one millisecond, to which the source's times are rounded. Written as `NAME.partial.mkv` and
+    renamed by `close`; after a kill all but the last second is readable.
     """
 
     def __init__(
@@ -195,26 +195,26 @@ class MaskVideo:
         classes: Sequence[str] = (),
         overwrite: bool = True,
     ) -> None:
-        """Opens the file, under its partial name.
+        """Open the file under its partial name.
 
         Args:
-            path: the file, .mkv.
-            info: of the source: size, time base, frame rate.
+            path: the .mkv file.
+            info: the source: size, time base, frame rate.
             only: class indices to keep; None: all.
-            classes: the model's class names, for the tag CLASSES.
-            overwrite: whether an existing file may be replaced.
+            classes: class names of the model, for the tag CLASSES.
+            overwrite: replace an existing file.
 
         Raises:
             SinkError: `path` is a folder or the source itself, must not be replaced, or can't be written.
         """
         self.name = Path(path).name
         self.written = 0
-        self._table = _keep(only)
+        self._table = _filter_table(only)
         self._size = info.width, info.height
         self._partial = Partial(path, source=info.name, overwrite=overwrite)
         self._open = True
         try:
-            # Clusters of a second, each written when it is full: a kill costs no more than that.
+            # Clusters of one second: a kill loses at most one.
             options = {"cluster_time_limit": "1000", "flush_packets": "1"}
             self._container = av.open(f"file:{self._partial.path}", "w", format="matroska", options=options)
             self._container.metadata["CLASSES"] = ",".join(classes)
@@ -229,42 +229,42 @@ class MaskVideo:
         stream = self._container.add_stream("ffv1", rate=info.frame_rate or Fraction(25), options=options)
         stream.width, stream.height, stream.pix_fmt = info.width, info.height, "gray"
         stream.codec_context.time_base = info.time_base
-        # Each frame stands alone, at no cost in size: any can be sought, and a kill costs only the last few.
+        # Every frame is a key frame, at no cost in size: players seek to any, and a kill loses only the last few.
         stream.codec_context.gop_size = 1
         stream.codec_context.color_range = ColorRange.JPEG
         stream.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
         return stream
 
     def write(self, item: SegmentedFrame) -> None:
-        """Encodes one mask.
+        """Encode one mask.
 
         Raises:
-            SinkError: the picture's size changed, or the mask can't be written.
+            SinkError: the frame size changed, or the mask can't be written.
         """
         size = item.frame.width, item.frame.height
         if size != self._size:
             raise SinkError(
                 f"{self.name}: frame {item.frame.index} is {size[0]}x{size[1]}, not {self._size[0]}x{self._size[1]}"
             )
-        picture = av.VideoFrame.from_ndarray(_mask(item, self._table), format="gray")
-        picture.pts, picture.time_base = item.frame.pts, item.frame.time_base
-        self._mux(picture)
+        frame = av.VideoFrame.from_ndarray(_mask(item, self._table), format="gray")
+        frame.pts, frame.time_base = item.frame.pts, item.frame.time_base
+        self._mux(frame)
         self.written += 1
 
-    def _mux(self, picture: av.VideoFrame | None) -> None:
+    def _mux(self, frame: av.VideoFrame | None) -> None:
         try:
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(frame))
         except (OSError, av.FFmpegError) as error:
             raise SinkError(f"can't write {self._partial.path}: {reason(error)}") from error
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Masks hold no other streams."""
+        """Ignore the packet: masks have no other streams."""
 
     def close(self) -> None:
-        """Finishes the file, reads it through, and gives it its name.
+        """Complete the file, read it back, and rename it to its final name.
 
         Raises:
-            SinkError: it can't be finished, or does not hold every frame.
+            SinkError: the file can't be completed, or frames are missing.
         """
         self._mux(None)
         try:
@@ -273,13 +273,13 @@ class MaskVideo:
             with av.open(f"file:{self._partial.path}") as container:
                 found = sum(packet.size > 0 for packet in container.demux(video=0))
             if found != self.written:
-                raise SinkError(f"{self._partial.path} holds {found} of {self.written} frames; is the disk full?")
+                raise SinkError(f"{self._partial.path} contains {found} of {self.written} frames; is the disk full?")
         except (OSError, av.FFmpegError) as error:
             raise SinkError(f"can't finish {self._partial.path}: {reason(error)}") from error
         self._partial.publish()
 
     def abort(self) -> None:
-        """Finishes what was written, under its partial name; a file without a frame is removed."""
+        """Complete the file under its partial name; remove it if it has no frames."""
         if not self._open:
             return
         self._open = False
@@ -292,8 +292,8 @@ class MaskVideo:
             self._partial.discard()
 
 
-def _keep(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
-    """The table, uint8 `[256]`, that leaves some classes and makes 255 of the others; None leaves all."""
+def _filter_table(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
+    """Return a lookup table, uint8 `[256]`, that maps all other classes to 255; None if all are kept."""
     if only is None:
         return None
     table = np.full(256, NO_CLASS, dtype=np.uint8)
@@ -302,34 +302,34 @@ def _keep(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
 
 
 def _mask(item: SegmentedFrame, table: npt.NDArray[np.uint8] | None) -> ClassMap:
-    """The class indices of one frame at its size."""
+    """Return the class indices of a frame at its size."""
     classes = item.classes if table is None else cv2.LUT(item.classes, table)
     return resize_classes(classes, item.frame.width, item.frame.height)
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
-    """Raises SinkError unless the folder is absent, empty, or one that this module wrote and may overwrite."""
+    """Raise SinkError unless the folder is missing, empty, or a result of this module that may be replaced."""
     try:
         names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return
     except NotADirectoryError:
         raise SinkError(
-            f"can't make the folder {folder}: a file is in the way; name a folder or an .mkv file"
+            f"can't create the folder {folder}: a file has that name; name a folder or an .mkv file"
         ) from None
     except OSError as error:
-        raise SinkError(f"can't look into {folder}: {reason(error)}") from error
+        raise SinkError(f"can't read the folder {folder}: {reason(error)}") from error
     if names and not overwrite:
         raise SinkError(f"{folder} exists; leave out --no-overwrite to replace it, or name another")
     inside = sorted(names, key=lambda name: (name.startswith("."), name))
     others = [name for name in inside if name != DESCRIPTION and not re.fullmatch(r"\d{6,}\.png", name)]
     if names and (others or DESCRIPTION not in names):
         example = (others or inside)[0]
-        raise SinkError(f"{folder} holds files other than masks, such as {example}; name a new or an empty folder")
+        raise SinkError(f"{folder} contains files other than masks, such as {example}; name a new or an empty folder")
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder that `_check_replaceable` let pass, file by file; anything else in it makes this fail."""
+    """Remove a folder that `_check_replaceable` accepted, file by file; fails if it has subfolders."""
     if folder.exists():
         for path in folder.iterdir():
             path.unlink()

@@ -1,4 +1,4 @@
-"""Frames that go nowhere: for measuring what comes before."""
+"""A sink that discards frames, for benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class NullSink:
-    """Counts frames and forgets them."""
+    """Count frames and discard them."""
 
     name = "null"
 
@@ -14,14 +14,14 @@ class NullSink:
         self.written = 0
 
     def write(self, item: SegmentedFrame) -> None:
-        """Counts one frame."""
+        """Count one frame."""
         self.written += 1
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Nothing: packets of other streams are not counted."""
+        """Ignore the packet."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     def abort(self) -> None:
-        """Nothing is left behind."""
+        """Do nothing."""

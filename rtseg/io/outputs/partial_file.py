@@ -1,6 +1,6 @@
-"""The life of an output file: `NAME.partial.EXT` beside its final name, renamed once it is complete and checked.
+"""Output files: written as `NAME.partial.EXT` next to the final name, renamed when complete and verified.
 
-Where that name is taken, by the rest of an interrupted run or by a file of the user's, it is `NAME.partial-2.EXT` and so on.
+If that file exists (an interrupted run or a file of the user), the name is `NAME.partial-2.EXT` and so on.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from rtseg.core.errors import SinkError
 from rtseg.core.files import create_partial, partial_name
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What `os.link` says on file systems without hard links, such as exFAT on a memory card."""
+"""Errors of `os.link` on file systems without hard links, such as exFAT on a memory card."""
 
 
 class Partial:
-    """A file that is not passed off as a result before it is one.
+    """An output file under a temporary name until it is complete.
 
     Args:
         output: the final name.
-        source: the input's name, which must not be overwritten.
-        overwrite: whether an existing `output` may be replaced (only ever by the rename at the end).
+        source: name of the input, which must not be overwritten.
+        overwrite: replace an existing `output`, by the rename at the end.
 
     Raises:
         SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
@@ -54,17 +54,17 @@ class Partial:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A line about what was found under the temporary name, if anything."""
+        """Message about an existing file with the temporary name, if any."""
         first = self.final.with_name(partial_name(self.final))
         if self.path == first:
             return ()
-        return (f"{first} was there before and is left as it is; if it is the rest of an earlier run, remove it",)
+        return (f"{first} existed before and was not changed; if it is the rest of an earlier run, remove it",)
 
     def publish(self) -> None:
-        """Puts the complete file under its final name.
+        """Rename the complete file to its final name.
 
         Raises:
-            SinkError: it can't be renamed, or the final name was taken meanwhile and must not be replaced.
+            SinkError: the file can't be renamed, or the final name exists now and must not be replaced.
         """
         try:
             if self._overwrite:
@@ -76,7 +76,7 @@ class Partial:
 
     def _rename_to_free_name(self) -> None:
         try:
-            os.link(self.path, self.final)  # Unlike a rename it fails where the name was taken meanwhile.
+            os.link(self.path, self.final)  # unlike a rename, this fails if the name exists now
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
@@ -87,14 +87,14 @@ class Partial:
         self.path.unlink()
 
     def discard(self) -> None:
-        """Removes what holds nothing. Does not raise."""
+        """Remove the temporary file. Does not raise."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError:
-            return  # The folder went away, and the file with it.
+            return  # the folder was removed, and the file with it
 
 
 def reason(error: Exception) -> str:
-    """The system's own words for a failure, in lower case: `no space left on device`."""
+    """Return the system's message of an error in lower case: `no space left on device`."""
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""The streams next to the video stream: copied packet by packet, transcoded where the container needs it, or dropped and named."""
+"""All other streams of an output: copied, transcoded if the container requires it, or dropped and reported."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from rtseg.io.outputs.timecodes import lost_tags, time_code_places
 
 
 class OtherStream(Protocol):
-    """One stream of the output next to the video stream."""
+    """A stream of the output other than the segmented one."""
 
     index: int
-    """In the output."""
+    """Index in the output."""
 
     def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return what is to be written for a packet of the input. May raise av.FFmpegError."""
+        """Return the packets to write for a packet of the input. May raise av.FFmpegError."""
 
     def flush(self) -> list[Packet[Any]]:
-        """Return what is still to be written at the end."""
+        """Return the remaining packets at the end."""
 
 
 class StreamCopier:
-    """All streams of the output next to the video stream.
+    """All streams of an output other than the segmented one.
 
     Args:
         container: the output, before its header is written.
-        kind: what it can hold.
+        kind: type of the container.
         info: the source.
-        strict: whether a stream that can't be copied as it is raises.
+        strict: raise if a stream can't be copied unchanged.
     """
 
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
@@ -47,7 +47,7 @@ class StreamCopier:
         self._info = info
         self._no_time_code = info.no_time_code
         self._changing = info.changing
-        self._pictures = info.covers
+        self._cover_packets = info.covers
         self._covers: list[Any] = []
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
@@ -59,7 +59,7 @@ class StreamCopier:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What happened to streams that are not copied as they are, one line each."""
+        """Changes to streams that are not copied unchanged, one line each."""
         damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
@@ -81,37 +81,39 @@ class StreamCopier:
 
     @property
     def copied(self) -> dict[int, int]:
-        """Index in the input to index in the output of each stream that is copied."""
+        """Mapping of the index in the input to the index in the output, for copied streams."""
         return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | Cover)}
 
     @property
     def reencoded(self) -> dict[int, int]:
-        """The same for streams that are transcoded, and for time code tracks, which the muxer writes anew."""
+        """The same for transcoded streams, and for time code tracks, which the muxer creates."""
         transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
-        # Data that FFmpeg takes for audio has nothing in it that can be decoded: a warning says so.
-        indices = {source: stream.index for source, stream in transcoded.items() if stream.heard or not stream.damaged}
+        # Data that FFmpeg reads as audio can't be decoded; `warnings` reports it.
+        indices = {
+            source: stream.index for source, stream in transcoded.items() if stream.has_audio or not stream.damaged
+        }
         return indices | self._written_time_codes
 
     def take(self, packet: Passthrough) -> list[Packet[Any]]:
-        """Return what is to be written for a packet of the input."""
+        """Return the packets to write for a packet of the input."""
         stream = self.streams.get(packet.stream_index)
         return [] if stream is None else stream.take(packet.packet)
 
     def flush(self) -> list[Packet[Any]]:
-        """Return what is still to be written at the end."""
+        """Return the remaining packets at the end."""
         return [packet for stream in self.streams.values() for packet in stream.flush()]
 
     def add(self, template: Any) -> None:
         """Add a stream of the input.
 
         Raises:
-            SinkError: it can't be copied, with `strict`.
+            SinkError: `strict` is set and the stream can't be copied unchanged.
         """
         self._added.append(template)
         if codec_name(template) == TIME_CODE and self._kind.time_codes in ("tracks", "tags"):
             self._time_codes.append(template)
             return
-        if template.index in self._pictures:
+        if template.index in self._cover_packets:
             if codec_name(template) in self._kind.covers:
                 self._covers.append(template)
             else:
@@ -127,25 +129,25 @@ class StreamCopier:
             self._transcode(template, f"{self._kind.format} has no times for {what}", ", so that gaps stay")
             return
         if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
-            problem = f"{what} can't be copied to {self._kind.format} beside chapters"
+            problem = f"{what} can't be copied to {self._kind.format} together with chapters"
         try:
             self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
         except (av.FFmpegError, ValueError):
             self._transcode(template, problem)
 
     def complete(self) -> None:
-        """Add what comes behind the others, once all of them, the video stream and the container's metadata are there."""
+        """Add the last streams, after all others, the segmented stream and the container's metadata were added."""
         if not self._kind.holds_location and any(key.lower().startswith("location") for key in self._info.metadata):
             self._messages.append(f"{self._kind.format} can't hold the location: dropped")
         places = time_code_places(self._container, self._kind)
         behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
         self._match_time_codes(places)
         for place, template in enumerate(self._covers):
-            packet = self._pictures[template.index]
+            packet = self._cover_packets[template.index]
             self.streams[template.index] = Cover(self._container, template, packet, behind + place)
 
     def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
-        """Find each time code track among the time codes of the output; name what is lost."""
+        """Match each time code track with a time code of the output; report lost ones."""
         for template in self._time_codes:
             place = next((place for place in places if place[0] == template.metadata["timecode"]), None)
             what = f"data stream {template.index} ({TIME_CODE})"
@@ -161,7 +163,7 @@ class StreamCopier:
         self._messages += lost_tags(self._kind, self._info, kept, tracks)
 
     def first(self) -> list[Packet[Any]]:
-        """Return what is to be written right behind the header."""
+        """Return the packets to write directly after the header."""
         return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
 
     def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
@@ -192,9 +194,9 @@ class StreamCopier:
 
 
 def _may_close_gaps(template: Any, kind: Container) -> bool:
-    """Whether audio may have gaps that the container would close.
+    """Return True if audio may have gaps that the container would close.
 
-    AVI counts packets or bytes, MP4 and MOV count the samples of PCM. What comes from such a container has no gaps.
+    AVI counts packets or bytes, MP4 and MOV count samples of PCM. Audio from such a container has no gaps.
     """
     if template.type != "audio":
         return False

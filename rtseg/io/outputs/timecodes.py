@@ -1,4 +1,4 @@
-"""Where time codes are found in an output, and which of the input's tags it does not hold."""
+"""Time codes of an output, and time codes of the input that it does not contain."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rtseg.io.outputs.containers import Container
 
 
 def time_code_places(container: OutputContainer, kind: Container) -> list[tuple[str, int]]:
-    """Return each time code that can stand for a track of the input, and the index of the stream that will say it.
+    """Return each time code of the output that can replace a track of the input, with the index of its stream.
 
     Args:
         container: the output, with all its streams and metadata, before its header is written.
-        kind: what it can hold.
+        kind: type of the container.
     """
     videos = container.streams.video
     codes = [time_code_of(video.metadata) for video in videos]
@@ -25,7 +25,7 @@ def time_code_places(container: OutputContainer, kind: Container) -> list[tuple[
     if kind.time_codes == "tracks":
         everywhere = time_code_of(container.metadata)
         written = [everywhere or code for code in codes]
-        # The muxer writes its tracks behind all streams.
+        # the muxer adds its tracks after all streams
         return [(code, place) for place, code in enumerate(filter(None, written), len(container.streams))]
     return []
 
@@ -34,10 +34,10 @@ def lost_tags(kind: Container, info: StreamInfo, kept: Sequence[Any], tracks: Co
     """Yield a line for each time code in the input's metadata that is not in the output's.
 
     Args:
-        kind: what the output can hold.
-        info: the source. It says itself that the time code of the whole file is not that of a part.
-        kept: the input's streams that are in the output, the segmented one not among them.
-        tracks: the time codes of the input's tracks, which have lines of their own.
+        kind: type of the output container.
+        info: the source. Its own notes report that the time code of the whole file is not that of a part.
+        kept: streams of the input that are in the output, without the segmented one.
+        tracks: time codes of the input's tracks, which are reported separately.
     """
     if not kind.time_codes and time_code_of(info.metadata):
         yield f"{kind.format} can't hold the time code: dropped"

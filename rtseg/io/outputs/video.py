@@ -1,4 +1,4 @@
-"""A video file, or standard output: the colored frames encoded, all other streams copied packet by packet."""
+"""Video output to a file or standard output: rendered frames are encoded, all other streams copied."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.stream_copy import StreamCopier
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
-"""Metadata that tells how the input file was written, not what it shows."""
+"""Metadata about the writing of the input file, not about its content."""
 
 _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
 
@@ -31,53 +31,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A complete file that does not have its final name yet, for `rtseg.video.verify.compare`."""
+    """A complete file before it gets its final name, for `rtseg.video.verify.compare`."""
 
     path: Path | None
-    """Where it lies; None: it went to standard output."""
+    """Path of the file; None: standard output."""
 
     frames: int
-    """Frames that were encoded."""
+    """Number of encoded frames."""
 
     size: tuple[int, int]
-    """Width and height as encoded."""
+    """(width, height) of the encoded frames, pixels."""
 
     copied: dict[int, int] = field(default_factory=dict)
-    """Index in the input to index in the output of each stream that was copied packet by packet."""
+    """Mapping of the index in the input to the index in the output, for copied streams."""
 
     reencoded: dict[int, int] = field(default_factory=dict)
-    """The same for streams that the container could not hold as they were."""
+    """The same for streams that were transcoded."""
 
     left_out: dict[int, str] = field(default_factory=dict)
-    """Index in the input of each stream that is not in the output, and what it is."""
+    """Description of each stream that is not in the output, by its index in the input."""
 
     timed: bool = True
-    """Whether the container keeps time stamps."""
+    """True if the container stores timestamps."""
 
 
 class VideoSink:
-    """Encodes what is shown and copies the other streams. Implements `rtseg.io.outputs.Sink`.
+    """Encoder of rendered frames with copies of all other streams. Implements `rtseg.io.outputs.Sink`.
 
-    Time stamps and time base are the source's own, and so are the color tags. Sizes are rounded up to even, where the
-    encoder must have it, by repeating the last column or row.
+    Timestamps, time base and color tags are those of the source. Sizes are rounded up to even if the encoder requires it, by
+    repeating the last column or row.
 
     Args:
-        path: the output, its container told by its ending; `-` for Matroska on standard output.
+        path: the output, with a suffix that selects the container; `-` for Matroska on standard output.
         info: the source.
-        size: width and height of the shown frames.
-        codec: FFmpeg's name of an encoder; None: what suits the container.
-        crf: constant quality; None: 23, or its like.
-        preset: the encoder's preset; None: `veryfast`, or its like.
-        tune: the encoder's tuning, such as `zerolatency`.
-        overwrite: whether an existing file may be replaced.
-        audio: whether other streams are copied; False leaves out all of them.
-        strict: a stream that can't be copied as it is, is an error.
-        live: a recording of a live stream. The finished file is read back by its index and its last seconds alone, which takes
-            no longer for a recording of hours. Where the container counts frames, one whose place is taken goes to the next
-            place, and where that is taken too, it is left out and counted in `dropped`. False: it is an error.
+        size: (width, height) of the rendered frames, pixels.
+        codec: name of an encoder in FFmpeg; None: the default of the container.
+        crf: constant quality; None: 23 or similar.
+        preset: preset of the encoder; None: `veryfast` or similar.
+        tune: tuning of the encoder, such as `zerolatency`.
+        overwrite: replace an existing file.
+        audio: copy all other streams.
+        strict: raise if a stream can't be copied unchanged.
+        live: recording of a live stream. Only the index and the last seconds of the finished file are read back, which takes the
+            same time for a recording of hours. In a container with a constant rate, a frame whose slot is used moves to the
+            next slot, or is dropped and counted in `dropped`. False: raise SinkError for such a frame.
 
     Raises:
-        SinkError: unknown container or encoder, or the file can't be written.
+        SinkError: the container or encoder is unknown, or the file can't be written.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class VideoSink:
         self._zero = Fraction(0)
         self._place = -1
         self.dropped = 0
-        """Frames left out so far, see `live`."""
+        """Number of frames dropped so far; see `live`."""
         self._last_seconds = 0.0
         self._waiting: list[Passthrough] = []
         self._finished: Written | None = None
@@ -122,49 +122,49 @@ class VideoSink:
 
     @property
     def name(self) -> str:
-        """The output's name without its folder."""
+        """File name of the output."""
         return "standard output" if self._output == STDOUT else Path(self._output).name
 
     @property
     def encoder(self) -> str:
-        """FFmpeg's name of what encodes, for statistics."""
+        """Name of the encoder in FFmpeg, for statistics."""
         return self._coding.codec.name
 
     @property
     def written(self) -> int:
-        """Frames written so far."""
+        """Number of frames written so far."""
         return self._written
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the output does not hold as the input did, one line each."""
+        """Differences between output and input, one line each."""
         partial = self._partial.warnings if self._partial else ()
         left_out: tuple[str, ...] = ()
         if self.dropped:
             left_out = (
-                f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and frames came faster: some are left "
-                "out; write .mp4 or .mkv, which keep the time of each frame",
+                f"{self._kind.format} has a constant rate of {float(self._coding.rate):g} FPS, and frames arrived faster: some are "
+                "left out; write .mp4 or .mkv, which keep the time of each frame",
             )
         return (*self._coding.warnings, *self._others.warnings, *partial, *left_out)
 
     @property
     def partial_path(self) -> Path | None:
-        """Where the file lies until it is complete; None on standard output."""
+        """Path of the file until it is complete; None for standard output."""
         return self._partial.path if self._partial else None
 
     def write(self, item: SegmentedFrame) -> None:
-        """Encodes one frame.
+        """Encode one frame.
 
         Raises:
-            SinkError: the encoder or the disk refused it.
+            SinkError: the frame can't be encoded or written.
         """
         rendered = item.rendered
         if self._kind.constant_rate and not self._written:
-            # A container that counts frames begins at zero: everything is moved by the time of the first frame.
+            # A container with a constant rate begins at zero: all streams are moved by the time of the first frame.
             self._zero = rendered.pts * rendered.time_base
         pts = rendered.pts - round(self._zero / rendered.time_base)
         if self._kind.constant_rate:
-            placed = self._at_a_place(pts * rendered.time_base)
+            placed = self._assign_slot(pts * rendered.time_base)
             if placed is None:
                 self.dropped += 1
                 return
@@ -175,13 +175,13 @@ class VideoSink:
         if self._waiting and self._encoder.started:
             self._guard(self._release)
 
-    def _at_a_place(self, seconds: Fraction) -> Fraction | None:
-        """When a frame is shown in a container that counts frames; None: there is no place for it."""
+    def _assign_slot(self, seconds: Fraction) -> Fraction | None:
+        """Return the time of a frame in a container with a constant rate; None if its slot is used."""
         place = round(seconds * self._coding.rate)
         if place <= self._place:
             if not self._live:
                 raise SinkError(
-                    f"{self._kind.format} counts {float(self._coding.rate):g} frames a second, and two frames are at "
+                    f"{self._kind.format} has a constant rate of {float(self._coding.rate):g} FPS, and two frames are at "
                     f"{float(seconds):.3f} s: write .mp4 or .mkv, which keep the time of each frame"
                 )
             if place < self._place:
@@ -192,20 +192,20 @@ class VideoSink:
         return seconds
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Copies a packet of another stream.
+        """Copy a packet of another stream.
 
         Raises:
-            SinkError: the disk or the container refused it.
+            SinkError: the packet can't be written.
         """
         self._waiting.append(packet)
         if self._encoder.started:
             self._guard(self._release)
 
     def finish(self) -> Written:
-        """Flushes, completes the file under its `.partial` name, and reads it back. Further calls return the same.
+        """Complete the file under its `.partial` name and read it back. Further calls return the same result.
 
         Raises:
-            SinkError: it can't be written, or what was written can't be read back.
+            SinkError: the file can't be written or read back.
         """
         if self._finished is None:
             self._flush()
@@ -223,20 +223,20 @@ class VideoSink:
         return self._finished
 
     def close(self) -> None:
-        """Completes the file, reads it back, and puts it under its final name.
+        """Complete the file, read it back, and rename it to its final name.
 
         Raises:
-            SinkError: it can't be written, read back or renamed.
+            SinkError: the file can't be written, read back or renamed.
         """
         self.finish()
         if self._partial:
             self._partial.publish()
 
     def abort(self) -> None:
-        """Keeps what was written, playable, under its `.partial` name. Does not raise."""
+        """Keep the playable unfinished file under its `.partial` name. Does not raise."""
         if self._finished is not None:
             return
-        # What fails here loses the frames inside the encoder, or the trailer; a fragmented file plays without either.
+        # An error here loses the frames inside the encoder, or the trailer; a fragmented file plays without both.
         with contextlib.suppress(SinkError):
             if self._written:
                 self._flush()
@@ -255,7 +255,7 @@ class VideoSink:
         options = dict(self._kind.options_unfragmented if unfragmented else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         muxer = self._kind.format
-        # `tee` hands on no chapters.
+        # `tee` forwards no chapters.
         if not self._info.chapters and any(codec_name(stream) in self._kind.unlisted for stream in streams):
             url, muxer = self._kind.tee(url), TEE
         container = self._guard(lambda: av.open(url, "w", format=muxer, container_options=options))
@@ -270,7 +270,7 @@ class VideoSink:
                     others.add(stream)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
             others.complete()
-            if _APPLE_LOCATION in container.metadata:  # muxers of MP4 and MOV write `location` alone
+            if _APPLE_LOCATION in container.metadata:  # the MP4 and MOV muxers write only `location`
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
@@ -282,7 +282,7 @@ class VideoSink:
         return container, encoder, others
 
     def _is_before_video(self, stream: Any, streams: Sequence[Any]) -> bool:
-        """Whether a stream keeps its place before the segmented one, which comes first among video streams: players choose it."""
+        """Return True if a stream stays before the segmented one, which is first among video streams so that players choose it."""
         if self._info.template is None or self._kind.constant_rate:
             return False
         covers = self._info.covers
@@ -297,9 +297,9 @@ class VideoSink:
         self._guard(lambda: self._container.mux(self._others.flush()))
 
     def _release(self) -> None:
-        """Writes the packets of other streams that waited for the first picture to leave the encoder.
+        """Write the packets of other streams that waited for the first frame to leave the encoder.
 
-        An MP4's index is written with the first fragment, and tells when a track begins: it must have seen the picture.
+        The index of an MP4 is written with the first fragment and has the start of each track, so it needs the first frame.
         """
         waiting, self._waiting = self._waiting, []
         for item in waiting:
@@ -313,7 +313,7 @@ class VideoSink:
         if not self._closed:
             self._closed = True
             if self._kind.fragmented and self._info.chapters:
-                # Known from the beginning they would make a fragment, and with it the index, before the first packets.
+                # Chapters set at the beginning would cause a fragment, and with it the index, before the first packets.
                 self._container.set_chapters(list(self._info.chapters))
             self._guard(self._container.close)
 
@@ -326,5 +326,5 @@ class VideoSink:
         try:
             return act()
         except (av.FFmpegError, OSError) as error:
-            kept = f"; what was written lies in {self._partial.path}" if self._partial and self._written else ""
+            kept = f"; the unfinished output is {self._partial.path}" if self._partial and self._written else ""
             raise SinkError(f"can't write {self._output}: {reason(error)}{kept}") from error
