@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from rtseg.video.container_reader import NO_TIME, StreamPackets
-from rtseg.video.time_match import Match
+from rtseg.video.timestamp_match import Match
 
 _MAX_CANDIDATES = 3
 """Number of identical packets (such as silence) that are tried as the first one, nearest in time first."""

@@ -12,9 +12,9 @@ from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import Span
 from rtseg.video.container_reader import NO_TIME, ContainerPackets
 from rtseg.video.frame_times import decoded_times
-from rtseg.video.stream_sync import jump_sizes
-from rtseg.video.time_match import Match, match_times
+from rtseg.video.timestamp_match import Match, match_times
 from rtseg.video.verify_report import Repair
+from rtseg.video.verify_sync import jump_sizes
 
 _SHIFTING_FORMATS = frozenset({"mpegts", "matroska,webm", "avi"})
 """Formats without negative timestamps, where B-frames or early audio shift all streams by the same amount."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from rtseg.core.errors import FidelityError
 from rtseg.io.outputs.copied_stream import TIME_CODE
-from rtseg.video.stream_sync import SyncPoint
+from rtseg.video.verify_sync import SyncPoint
 
 
 @dataclass(frozen=True, slots=True)

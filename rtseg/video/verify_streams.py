@@ -10,10 +10,10 @@ from rtseg.io.outputs.video import Written
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
-from rtseg.video.stream_sync import SYNC_MS, SyncPoint, sync_points
-from rtseg.video.time_match import Match, match_times
+from rtseg.video.timestamp_match import Match, match_times
 from rtseg.video.verify_audio import reencoded_audio_sync
 from rtseg.video.verify_report import Repair, StreamReport
+from rtseg.video.verify_sync import SYNC_MS, SyncPoint, sync_points
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Maximum duration of audio before time zero that MP4 may hide: the delay of an encoder."""

@@ -263,7 +263,7 @@ def test_abort_after_close_leaves_the_result(tmp_path: Path) -> None:
 
 PROGRAM = """
 import os, resource, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_masks import *
 size = (320, 240)
 def fill(sink, count, shape, step=512):
@@ -274,7 +274,7 @@ def fill(sink, count, shape, step=512):
 
 
 def run_program(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
-    program = PROGRAM.format(tests=str(Path(__file__).parents[1])) + body
+    program = PROGRAM.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]) + body
     return subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False
     )

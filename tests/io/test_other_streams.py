@@ -504,7 +504,8 @@ def test_the_segmented_camera_is_the_one_that_players_open(
     result = copy_video(path, tmp_path / f"out.{target}", stream=stream)
     assert result.report.ok, result.report.line()
     assert (
-        f"video stream {taken} (96x64) of 2 is segmented; --stream N selects another: {1 - taken} (96x64)" in result.notes
+        f"video stream {taken} (96x64) of 2 is segmented; --stream N selects another: {1 - taken} (96x64)"
+        in result.notes
     )
     with av.open(str(tmp_path / f"out.{target}")) as container:
         assert [s.type for s in container.streams] == ["audio", "video", "video"]
@@ -617,7 +618,9 @@ def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> N
 
 def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
-    with pytest.raises(SinkError, match=r"avi has a constant rate of 25 FPS, and two frames are at 0.042 s: write .mp4 or"):
+    with pytest.raises(
+        SinkError, match=r"avi has a constant rate of 25 FPS, and two frames are at 0.042 s: write .mp4 or"
+    ):
         copy_video(path, tmp_path / "out.avi")
 
 

@@ -114,8 +114,8 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
         ("nowhere/out.mp4", {}, "no such folder: nowhere"),
         ("file/out.mp4", {}, "not a folder"),
         ("there.mp4", {"overwrite": False}, "there.mp4 exists"),
-        ("out.xyz", {}, r"ending '\.xyz'"),
-        ("out", {}, "ending ''"),
+        ("out.xyz", {}, r"suffix '\.xyz'"),
+        ("out", {}, "suffix ''"),
         ("out.mp4", {"codec": "nonsense"}, "no encoder 'nonsense'"),
         ("out.mp4", {"codec": "aac"}, "encodes audio"),
         ("out.webm", {"codec": "libx264"}, "webm"),
@@ -462,7 +462,7 @@ def test_a_temporary_name_that_is_taken_is_left_as_it_is(tmp_path: Path) -> None
     (tmp_path / "out.partial-4.mp4").mkdir()
     first, second = Partial(str(tmp_path / "out.mp4")), Partial(str(tmp_path / "out.mp4"))
     assert [first.path.name, second.path.name] == ["out.partial-5.mp4", "out.partial-6.mp4"]
-    assert "out.partial.mp4 was there before" in first.warnings[0]
+    assert "out.partial.mp4 existed before" in first.warnings[0]
     assert victim.read_text() == (tmp_path / "out.partial-3.mp4").read_text() == "precious"
     first.discard()
     second.path.write_bytes(b"new")

@@ -154,7 +154,9 @@ def test_avi_drops_frames_of_camera_faster_than_its_rate(tmp_path: Path) -> None
     assert (record.written, record.dropped) == (len(found), 100 - len(found))
     assert 45 <= len(found) <= 55
     assert len(record.warnings) == 1
-    assert record.warnings[0].startswith("avi has a constant rate of 25 FPS, and frames arrived faster: some are left out")
+    assert record.warnings[0].startswith(
+        "avi has a constant rate of 25 FPS, and frames arrived faster: some are left out"
+    )
 
 
 # Options

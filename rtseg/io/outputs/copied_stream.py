@@ -121,7 +121,7 @@ class Copied:
         return self._own(self._held if self._avi is None else self._avi.flush())
 
     def _all_but_last(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return the previous packet, or the first packet at once. The last packet is held back, because it gets a longer duration."""
+        """Return the previous packet, or the first one at once. The last packet is held back, as it gets a longer duration."""
         end = (packet.pts or 0) + (packet.duration or 0)
         if self._end is None:
             self._end = end

@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         match url.path:
             case "/" | "/page.css" | "/page.js":
                 name, content_type = _FILES[url.path]
-                self._respond(200, content_type, (files("rtseg.live.sinks") / "page" / name).read_bytes())
+                self._respond(200, content_type, (files("rtseg.live.sinks") / "web_page" / name).read_bytes())
             case "/stream.mjpg":
                 self._stream()
             case "/snapshot.png":

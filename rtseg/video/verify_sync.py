@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from rtseg.video.time_match import Match, Segment
+from rtseg.video.timestamp_match import Match, Segment
 
 SYNC_MS = 20.0
 """Maximum change of an offset between input and output. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
