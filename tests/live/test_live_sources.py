@@ -428,8 +428,8 @@ def test_open_source_accepts_urls_and_cameras() -> None:
         open_source("/dev/video77")
 
 
-@pytest.mark.parametrize("lends", [True, False])
-def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, lends: bool) -> None:
+@pytest.mark.parametrize("copies", [True, False])
+def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, copies: bool) -> None:
     """FFmpeg returns the buffers of V4L2, which are unmapped on close: reading them afterwards crashes."""
     path = tmp_path / "raw.nut"
     with av.open(str(path), "w") as container:
@@ -438,9 +438,9 @@ def test_raw_frames_are_valid_after_device_is_closed(tmp_path: Path, lends: bool
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 99, np.uint8), format="yuv420p")))
     opened = av.open(str(path))
     assert isinstance(opened, InputContainer)
-    source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", lends_memory=lends)
+    source = Connection(DemuxedPackets(opened, "camera 0"), "camera 0", copies_raw_frames=copies)
     frame = next(item for item in source if isinstance(item, Frame))
-    assert all(plane.flags.owndata == lends for plane in frame.planes)
+    assert all(plane.flags.owndata == copies for plane in frame.planes)
     source.close()
     assert all((plane == 99).all() for plane in frame.planes)
 

@@ -124,7 +124,7 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
         raise Disconnected(f"can't open {name}: {text}") from error
     own_descriptors = sorted(_descriptors(path) - before)
     wait = _frame_waiter(own_descriptors, name, timeout_seconds) if own_descriptors else None
-    return Connection(DemuxedPackets(container, name, wait_readable=wait), name, lends_memory=True)
+    return Connection(DemuxedPackets(container, name, wait_readable=wait), name, copies_raw_frames=True)
 
 
 def _check_device(path: str, name: str) -> None:

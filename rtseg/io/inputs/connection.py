@@ -1,4 +1,4 @@
-"""Source for one connection to a live stream, which decodes every packet as it arrives."""
+"""Source for one connection to a live stream. Each packet is decoded on arrival."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ from rtseg.io.inputs.packets import Packets
 from rtseg.io.inputs.timestamps import FrameTimes
 
 _MAX_SKIPPED_PACKETS = 600
-"""Largest number of packets that are skipped until a key frame. Then decoding begins anyway (streams with intra refresh)."""
+"""Largest number of packets to skip while waiting for a key frame. Streams with intra refresh have no key frames."""
 
 UNDECODABLE_SECONDS = 20.0
-"""A live stream is closed if no packet could be decoded for this time: a new connection may help."""
+"""Longest time without a decodable packet. Then the live stream is closed, since a new connection may help."""
 
 UNDECODABLE_PACKETS = 50
-"""Smallest number of such packets. More than a decoder delays, for a camera with a low frame rate."""
+"""Smallest number of such packets: larger than the delay of a decoder, also at a low frame rate."""
 
 _DEFAULT_RATE = Fraction(25)
-"""Frame rate of files that state none, as in FFmpeg."""
+"""Frame rate of files without one, as in FFmpeg."""
 
 
 class Connection:
     """Source for the frames of one connection. Implements `rtseg.io.inputs.Source`.
 
-    A live stream has no end, so any end raises `Disconnected`, except that of a file at a URL.
-
-    Frames may change their size and format within the stream; `info` describes the newest frame. Audio is not read.
+    The end of a live stream raises `Disconnected`; the end of a file at a URL does not. Frames may change their size and
+    format within the stream; `info` describes the newest frame. Audio is not read.
     """
 
     def __init__(
@@ -51,22 +50,22 @@ class Connection:
         packets: Packets,
         name: str,
         *,
-        lends_memory: bool = False,
+        copies_raw_frames: bool = False,
         arrival_ns: Callable[[int | None], int | None] = lambda _: None,
         wrap_seconds: float = TS_WRAP_SECONDS,
     ) -> None:
         """Take over an open stream and read its first frame.
 
         Args:
-            packets: closed by this object.
-            name: for messages, without passwords.
-            lends_memory: whether raw frames are in memory of the device, which is released when it is closed: they are copied.
-            arrival_ns: returns the arrival time of the byte at a position; None: it arrived after the opening.
+            packets: the open stream; closed by this object.
+            name: name for messages, without passwords.
+            copies_raw_frames: copy the planes of raw frames, because they are in device memory that `close` releases.
+            arrival_ns: function that returns the arrival time of the byte at a position; None: after the opening.
             wrap_seconds: period after which the sender's clock wraps.
 
         Raises:
-            Disconnected: it ended or timed out before the first frame, or none of its frames can be decoded.
-            SourceError: its frames are too large.
+            Disconnected: the stream ended or timed out before the first frame, or none of its frames can be decoded.
+            SourceError: the frames are too large.
         """
         self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
         self.wrap_seconds = wrap_seconds
@@ -78,7 +77,7 @@ class Connection:
         self._converter: FrameConverter | None = None
         self.decode_seconds = 0.0
         """Time to decode and convert the newest frame, in seconds."""
-        self._copies_planes = lends_memory and packets.codec == "rawvideo"
+        self._copies_planes = copies_raw_frames and packets.codec == "rawvideo"
         self._time_base = self._arrival_times.time_base
         # Presentation times of a file, computed as in `rtseg video`.
         step = max(1, round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base)))
@@ -99,7 +98,7 @@ class Connection:
 
     @property
     def file_seconds(self) -> float | None:
-        """Length of a file, whose end is not a disconnect; None: a live stream."""
+        """Length of a file in seconds, 0 if unknown; None: a live stream."""
         return self._packets.file_seconds
 
     @property
@@ -110,27 +109,26 @@ class Connection:
     @property
     def corrupt(self) -> int:
         """Number of frames so far that could not be decoded."""
-        # A frame that can't be decoded is also missing.
+        # The missing frames include those that can't be decoded.
         return max(self._corrupt, self._missing.frames if self._missing else 0) + self._packets.corrupt
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Remarks about the stream. Damage is counted in `corrupt`, or ends the connection."""
+        """Warnings about the stream. Damage is counted in `corrupt`, or ends the connection."""
         missing = self._missing
         if missing is None or not missing.places:
             return self._packets.warnings
-        where = "one place" if missing.places == 1 else f"{missing.places} places"
-        warning = (
-            f"frames are missing in {where}, {missing.frames} by their times, as where a part of a playlist breaks off"
-        )
+        where = "1 place" if missing.places == 1 else f"{missing.places} places"
+        count = f"{missing.frames} by the time stamps"
+        warning = f"frames are missing in {where} ({count}): a part of the playlist may be incomplete"
         return (*self._packets.warnings, warning)
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames as they arrive, until `close` or the end of a file.
 
         Raises:
-            Disconnected: the stream ended, failed, timed out, or its frames can no longer be decoded.
-            SourceError: its frames are too large.
+            Disconnected: the stream ended, failed or timed out, or its frames can no longer be decoded.
+            SourceError: the frames are too large.
         """
         first, self._first = self._first, None
         if first is not None:
@@ -138,7 +136,7 @@ class Connection:
         yield from self._frames
 
     def close(self) -> None:
-        """Close the connection; from another thread, at the next packet or timeout."""
+        """Close the connection. A call from another thread takes effect at the next packet or timeout."""
         self._closing.set()
         if self._lock.acquire(blocking=False):
             try:
@@ -151,7 +149,7 @@ class Connection:
     def _read(self) -> Iterator[Frame]:
         skipped = undecoded = 0
         undecoded_since = 0.0
-        for packet in self._each_packet():
+        for packet in self._read_packets():
             now_ns = time.monotonic_ns()
             if packet is not None:
                 now_ns = self._arrival_ns(packet.pos) or now_ns
@@ -165,7 +163,7 @@ class Connection:
                 undecoded_since = begin
             undecoded += 1
             for video_frame in self._decode(packet):
-                for frame in self._place(video_frame, now_ns):
+                for frame in self._add(video_frame, now_ns):
                     self.decode_seconds = time.perf_counter() - begin
                     undecoded = 0
                     yield frame
@@ -184,7 +182,7 @@ class Connection:
             return f"{text}: they are damaged, encrypted, or not in the stated codec ({context.name})"
         return f"{text}: the stream has no parameter sets ({sets}); have the camera send them with each key frame, or restart it"
 
-    def _each_packet(self) -> Iterator[Packet[Any] | None]:
+    def _read_packets(self) -> Iterator[Packet[Any] | None]:
         """Yield packets, and None at the end, to flush the decoder."""
         while True:
             with self._lock:
@@ -221,8 +219,8 @@ class Connection:
                 return []
             return frames
 
-    def _place(self, video_frame: VideoFrame, now_ns: int) -> Iterator[Frame]:
-        """Take a decoded frame and yield the frames whose times are now certain; for a live stream, this frame."""
+    def _add(self, video_frame: VideoFrame, now_ns: int) -> Iterator[Frame]:
+        """Add a decoded frame, and yield the frames whose times are final: for a live stream, the same frame."""
         if self._times is None:
             frame = self._to_frame(video_frame, now_ns)
             if frame is not None:
@@ -230,7 +228,7 @@ class Connection:
             return
         stamp, guessed = video_frame.pts, video_frame.pts is None and self._decoding_times is None
         if guessed:
-            # FFmpeg's best effort: that of the packet after which the decoder output this frame.
+            # FFmpeg's best effort: the stamp of the packet after which the decoder returned this frame.
             stamp = video_frame.dts
         elif stamp is None:
             stamp = self._decoding_times.popleft() if self._decoding_times else None
@@ -238,8 +236,8 @@ class Connection:
         if frame is not None:
             yield from self._with_pts(self._times.put(frame, stamp, guessed=guessed))
 
-    def _with_pts(self, placed: Iterator[tuple[Frame, int]]) -> Iterator[Frame]:
-        for frame, pts in placed:
+    def _with_pts(self, timed: Iterator[tuple[Frame, int]]) -> Iterator[Frame]:
+        for frame, pts in timed:
             if self._missing is not None:
                 self._missing.put(pts)
             yield replace(frame, pts=pts)
@@ -252,7 +250,7 @@ class Connection:
             return None
         if video_frame.width * video_frame.height > MAX_PIXELS:
             raise SourceError(f"{self._name}: its frames are {video_frame.width}x{video_frame.height}, too large")
-        if self._converter is None or not self._has_same_format(video_frame):
+        if self._converter is None or self._format != _frame_format(video_frame):
             self._converter = FrameConverter.of(video_frame)
             self._format = _frame_format(video_frame)
             self._info = self._describe(self._converter)
@@ -274,9 +272,6 @@ class Connection:
             duration=video_frame.duration or 0,
             captured_ns=captured_ns,
         )
-
-    def _has_same_format(self, video_frame: VideoFrame) -> bool:
-        return self._format == _frame_format(video_frame)
 
     def _describe(self, converter: FrameConverter) -> StreamInfo:
         width, height = converter.upright_size

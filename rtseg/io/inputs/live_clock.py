@@ -5,10 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 TIME_BASE = Fraction(1, 90_000)
-"""The unit of all live time stamps, as in MPEG transport streams."""
+"""Unit of all time stamps of live streams, as in MPEG transport streams."""
 
 _OUTLIER_SECONDS = 1.0
-"""A stamp that steps back by more than this, or is further ahead of the elapsed time, is an outlier: the next one decides."""
+"""Largest step back, and largest lead over the elapsed time, of a regular stamp. Any other stamp is an outlier."""
 
 TS_WRAP_SECONDS = 2**33 / 90_000
 """Period after which the clock of MPEG-TS wraps. FFmpeg interprets a step back as a wrap."""
@@ -17,15 +17,15 @@ RTP_WRAP_SECONDS = 2**32 / 90_000
 """Period after which the clock of RTP video wraps."""
 
 _GAP_SECONDS = 10.0
-"""A step forward up to this length means frames that were lost in transit, not another clock."""
+"""Largest step forward that is treated as lost frames, not as another clock."""
 
 
 class LiveClock:
-    """Clock that maps the time stamps of a live stream to rising ones, across jumps and reconnections.
+    """Clock that maps the time stamps of a live stream to increasing times, across jumps and reconnections.
 
-    Within a stream the intervals are those of the stream. Where its clock steps back or leaps ahead, and where a new
-    connection begins, the new stamps continue after the time that really passed. A single stamp that fits neither the one
-    before nor the one after it is not a jump: its frame is placed by the elapsed time.
+    Within a stream, intervals are those of the stream. At a jump of its clock, and at a new connection, the times advance
+    by the elapsed time. A single stamp that fits neither the previous nor the next one is an outlier, not a jump: its frame
+    gets a time based on the elapsed time.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class LiveClock:
         self._wrap = TS_WRAP_SECONDS
         self._offset: int | None = None
         self._followed_count = 0
-        self._good: tuple[int, int] = (0, 0)  # stamp and arrival of the newest frame that followed the clock
-        self._outlier: tuple[int, int, int] | None = None  # stamp, arrival and mapped time of a frame that did not
+        self._last_regular: tuple[int, int] = (0, 0)  # stamp and arrival of the newest frame that followed the clock
+        self._outlier: tuple[int, int, int] | None = None  # stamp, arrival and mapped time of an outlier
         self._last: int | None = None
         self._last_ns = 0
 
     def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
-        """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are reported modulo that period."""
+        """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are recorded modulo that period."""
         self._offset = self._outlier = None
         self._wrap = wrap_seconds
 
@@ -49,7 +49,7 @@ class LiveClock:
 
         Args:
             stamp_seconds: time stamp in the stream; None: missing.
-            captured_ns: capture time by the monotonic clock.
+            captured_ns: capture time, as `time.monotonic_ns()` measures it.
         """
         ticks = 0 if self._last is None else self._last + max(1, _ticks(captured_ns - self._last_ns))
         if stamp_seconds is not None:
@@ -60,23 +60,23 @@ class LiveClock:
         return ticks
 
     def _follow(self, stamp: int, captured_ns: int, expected: int) -> int:
-        """Return the mapped time of a stamp; `expected`, which is based on the elapsed time, if it is an outlier."""
+        """Return the mapped time of a stamp; for an outlier, `expected`, which is based on the elapsed time."""
         if self._offset is None:
             self._offset, self._followed_count = expected - stamp, 0
-        elif not _follows(stamp, captured_ns, *self._good):
+        elif not _follows(stamp, captured_ns, *self._last_regular):
             outlier, self._outlier = self._outlier, (stamp, captured_ns, expected)
             if outlier is None or not _follows(stamp, captured_ns, *outlier[:2]):
                 return expected
             # The second outlier in a row confirms another clock.
-            size = float((outlier[0] - self._good[0] - _ticks(outlier[1] - self._good[1])) * TIME_BASE)
+            size = float((outlier[0] - self._last_regular[0] - _ticks(outlier[1] - self._last_regular[1])) * TIME_BASE)
             if self._followed_count == 1 or not 0 < size <= _GAP_SECONDS:
                 self._offset = outlier[2] - outlier[0]
                 size -= self._wrap * round(size / self._wrap)
-                # Neither after only one stamp of this clock, nor a wrap.
+                # A wrap is no jump. One stamp of this clock is not enough to measure a jump.
                 if self._followed_count > 1 and abs(size) > _OUTLIER_SECONDS:
                     self.jumps.append(size)
         self._outlier = None
-        self._good = stamp, captured_ns
+        self._last_regular = stamp, captured_ns
         self._followed_count += 1
         return stamp + self._offset
 
@@ -86,6 +86,6 @@ def _ticks(nanoseconds: int) -> int:
 
 
 def _follows(stamp: int, captured_ns: int, before: int, before_ns: int) -> bool:
-    """Return whether a stamp can be that of a later frame by the same clock."""
+    """Return whether a stamp can belong to a later frame of the same clock."""
     step = (stamp - before) * TIME_BASE
     return -_OUTLIER_SECONDS <= step <= _ticks(captured_ns - before_ns) * TIME_BASE + _OUTLIER_SECONDS

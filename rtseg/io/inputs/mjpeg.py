@@ -1,8 +1,8 @@
-"""MJPEG streams of cameras: JPEGs are found by their own markers, regardless of the data between them.
+"""Reader for MJPEG streams of cameras, which detects JPEGs by their markers, regardless of the data between them.
 
-Boundaries occur with and without dashes, in quotes, missing, or different from the announced one; lengths are missing or
-wrong; there are empty parts, text parts and blank lines. FFmpeg's demuxer ends at the first of these, and outputs half a JPEG
-as a whole frame.
+Some cameras send boundaries with or without dashes, in quotes, none at all, or not the announced one; missing or wrong
+lengths; empty parts, text parts or blank lines. FFmpeg's demuxer stops at the first of these, and returns half a JPEG as a
+whole frame.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _READ_BYTES = 1 << 16
 
 
 class JpegSplitter:
-    """Splitter of a byte stream into JPEGs, which are returned as soon as they are complete."""
+    """Splitter of a byte stream into JPEGs. Each is returned as soon as it is complete."""
 
     def __init__(self, boundary: str | None = None) -> None:
-        """Create a splitter for the boundary of the Content-Type header; None: it is detected in the stream, if there is one."""
+        """Create a splitter. `boundary` is that of the Content-Type header; None: it is detected in the stream."""
         self.corrupt = 0
         """Number of image parts so far without a complete JPEG."""
         self.parts = 0
-        """Number of parts begun so far."""
+        """Number of parts that have begun so far."""
         self._buffer = bytearray()
         self._inside = False  # whether the buffer begins with a JPEG
         self._position = 0  # of the next marker, or of data that may contain one
@@ -49,7 +49,7 @@ class JpegSplitter:
             self._set_boundary(boundary.encode("latin-1", "replace"))
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take data and return the JPEGs that it completes."""
+        """Add data to the buffer, and return the JPEGs that are now complete."""
         self._buffer += data
         jpegs: list[bytes] = []
         while self._scan_jpeg(jpegs) if self._inside else self._scan_text():
@@ -57,7 +57,7 @@ class JpegSplitter:
         return jpegs
 
     def finish(self) -> list[bytes]:
-        """Return the JPEGs that the end of the stream completes. An incomplete one is counted as corrupt."""
+        """Return the JPEGs that are complete at the end of the stream. An incomplete one is counted as corrupt."""
         self._ended = True
         jpegs = self.feed(b"")
         if self._inside:
@@ -78,7 +78,7 @@ class JpegSplitter:
         start = self._buffer.find(_START)
         end = len(self._buffer) if start < 0 else start
         while (line_end := self._buffer.find(b"\n", 0, end)) >= 0:
-            self._line(bytes(self._buffer[:line_end]))
+            self._parse_line(bytes(self._buffer[:line_end]))
             del self._buffer[: line_end + 1]
             end -= line_end + 1
         if start < 0:
@@ -90,7 +90,7 @@ class JpegSplitter:
         self._is_image = False  # the announced image has arrived
         return True
 
-    def _line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         line = line.strip()
         name, _, value = line.partition(b":")
         if (line.startswith(b"--") and b":" not in line) or (self._token and line.strip(b"-") == self._token):
@@ -111,7 +111,7 @@ class JpegSplitter:
     def _scan_jpeg(self, jpegs: list[bytes]) -> bool:
         """Scan to the end of the JPEG; return True if it was reached."""
         buffer = self._buffer
-        limit, cut = self._part_end()
+        limit, at_boundary = self._part_end()
         while True:
             if self._scanning:
                 marker = _MARKER.search(buffer, self._position, limit)
@@ -123,11 +123,11 @@ class JpegSplitter:
                 break
             kind = buffer[self._position + 1]
             if kind == 0xD8:
-                return self._damaged(self._position)
+                return self._discard(self._position)
             if buffer[self._position] != 0xFF:
                 # The length of a segment is wrong; the next JPEG may have begun inside the skipped bytes.
                 following = buffer.find(_START, len(_SOI), self._position)
-                return self._damaged(self._position if following < 0 else following)
+                return self._discard(self._position if following < 0 else following)
             if kind == 0xFF:
                 self._position += 1
             elif kind == 0xD9:
@@ -142,16 +142,16 @@ class JpegSplitter:
                 end = self._position + 2 + max(2, length)
                 if end + 2 > len(buffer) and not self._ended:
                     return False
-                if cut and end > limit:  # a boundary inside a segment belongs to it if its length is right
+                if at_boundary and end > limit:  # a boundary inside a segment belongs to it if its length is right
                     if kind == 0xDA or buffer[end : end + 1] != b"\xff" or buffer[end + 1 : end + 2] < b"\xc0":
                         break
                     self._searched = end
-                    limit, cut = self._part_end()
+                    limit, at_boundary = self._part_end()
                 self._scanning = kind == 0xDA
                 self._position = end
-        if cut:
+        if at_boundary:
             return self._end_without_marker(limit, jpegs)
-        return limit > _MAX_JPEG_BYTES and self._damaged(limit)
+        return limit > _MAX_JPEG_BYTES and self._discard(limit)
 
     def _part_end(self) -> tuple[int, bool]:
         """Return the position of the next boundary, else the end of the buffer, and whether there is a boundary."""
@@ -165,20 +165,20 @@ class JpegSplitter:
 
     def _complete(self, end: int, jpegs: list[bytes]) -> bool:
         jpegs.append(bytes(self._buffer[:end]))
-        return self._leave(end)
+        return self._remove(end)
 
     def _end_without_marker(self, end: int, jpegs: list[bytes]) -> bool:
-        """End a JPEG without an end marker. It is damaged, unless this camera never sends that marker."""
+        """End a JPEG that has no end marker. It is corrupt, unless this camera never sends that marker."""
         if self._ends_seen or not self._scanning:
-            return self._damaged(end)
+            return self._discard(end)
         jpegs.append(bytes(self._buffer[:end]).rstrip(b"\r\n") + _EOI)
-        return self._leave(end)
+        return self._remove(end)
 
-    def _damaged(self, end: int) -> bool:
+    def _discard(self, end: int) -> bool:
         self.corrupt += 1
-        return self._leave(end)
+        return self._remove(end)
 
-    def _leave(self, end: int) -> bool:
+    def _remove(self, end: int) -> bool:
         del self._buffer[:end]
         self._inside, self._searched = False, 0
         return True
@@ -204,7 +204,7 @@ class JpegPackets:
         self._ready: deque[bytes] = deque()
         self._failure: Disconnected | None = None
         context: Any = av.CodecContext.create("mjpeg", "r")
-        context.options = {"err_detect": "explode"}  # otherwise half a JPEG is decoded as a whole frame, gray below
+        context.options = {"err_detect": "explode"}  # otherwise half a JPEG is decoded as a whole frame, in part gray
         self.codec_context = context
 
     @property
@@ -217,7 +217,7 @@ class JpegPackets:
 
         Raises:
             Disconnected: the connection failed, or no complete JPEG arrived in time.
-            SourceError: the URL is that of a single image.
+            SourceError: the URL belongs to a single image.
         """
         self._stream.set_time_limit(self._timeout)
         while not self._ready:
@@ -241,7 +241,7 @@ class JpegPackets:
         if self._failure is None:
             try:
                 return self._stream.read(_READ_BYTES)
-            except Disconnected as failure:  # the incomplete JPEG is counted, or is the last one
+            except Disconnected as failure:  # the last JPEG may be complete; an incomplete one is counted
                 self._failure = failure
                 self._ready.extend(self._splitter.finish())
                 if self._ready:
@@ -258,7 +258,7 @@ class JpegPackets:
         self._count = 0
 
     def _reconnect(self) -> bool:
-        """Reconnect to a server that closes the connection after each part; return whether that worked."""
+        """Reconnect to a server that closes the connection after each part; return True on success."""
         if self._count == 1 and not self._stream.multipart:
             raise SourceError(f"{self._name}: {SINGLE_IMAGE}")
         if self._count != 1:
@@ -277,7 +277,5 @@ class JpegPackets:
         return True
 
 
-POLLED = (
-    "the server closes the connection after each frame, and rtseg reconnects for the next: not counted as a disconnect"
-)
-SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; give the address of the camera's MJPEG or RTSP stream"
+POLLED = "the server closes the connection after each frame; rtseg reconnects for the next one, which is not counted as a disconnect"
+SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; use the address of the camera's MJPEG or RTSP stream"

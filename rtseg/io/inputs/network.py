@@ -1,4 +1,4 @@
-"""Network streams: RTSP, RTMP, HTTP, HLS, and MPEG-TS over TCP or UDP, with strict timeouts."""
+"""Network sources: RTSP, RTMP, HTTP, HLS, and MPEG-TS over TCP or UDP, with strict timeouts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
 from rtseg.io.inputs.safe_open import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
 
 TIMEOUT_SECONDS = 5.0
-"""Time limit for the opening, and for any silence later."""
+"""Time limit for the opening, and later for each wait for data."""
 
 _STREAMS = "mpegts,mjpeg,mpjpeg,flv,live_flv,h264,hevc,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,ogg,nut,aac,mp3"
-"""Demuxers for TCP, UDP and HTTP. None of them opens other addresses."""
+"""Demuxers for TCP, UDP and HTTP. None of them opens another address."""
 
 _PROTOCOLS: dict[str, tuple[str, str]] = {
-    # scheme: (FFmpeg protocols that may be used, demuxers that may be used)
+    # scheme: (allowed FFmpeg protocols, allowed demuxers)
     "rtsp": ("rtsp,rtp,tcp,udp", "rtsp,rtp,sdp,mpegts"),
     "rtsps": ("rtsps,rtsp,rtp,tls,tcp,udp", "rtsp,rtp,sdp,mpegts"),
     "rtmp": ("rtmp,tcp", "flv,live_flv"),
@@ -50,7 +50,7 @@ _NO_RANGES = (
 _PLAYLIST = ",hls,mpegts,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,webvtt"
 
 SCHEMES = tuple(_PROTOCOLS)
-"""URL schemes that are supported here. GStreamer reads `srt://`."""
+"""Supported URL schemes. GStreamer reads `srt://`."""
 
 
 def open_stream(
@@ -64,15 +64,15 @@ def open_stream(
     """Connect to a stream.
 
     Args:
-        url: begins with one of `SCHEMES`; an address that ends in `.m3u8` is an HLS playlist.
-        name: for messages; None: the URL without its secrets.
-        timeout_seconds: limit for the opening, and for any silence later.
+        url: URL with one of `SCHEMES`; a path that ends in `.m3u8` is an HLS playlist.
+        name: name for messages; None: the URL without its secrets.
+        timeout_seconds: limit for the opening, and later for each wait for data.
         rtsp_transport: `tcp` or `udp`.
-        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
+        decoder: return value of `rtseg.io.codecs.choose_decoder`.
 
     Raises:
         OptionError: the URL or the transport is not supported.
-        SourceError: the server does not respond or refuses, or the stream is not a video.
+        SourceError: the server does not respond, it refuses the request, or the stream is not a video.
     """
     parts = parse_url(url, "the URL")
     scheme, name = parts.scheme, name or parts.redacted
@@ -80,7 +80,7 @@ def open_stream(
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
     if rtsp_transport not in ("tcp", "udp"):
-        raise OptionError(f"RTSP goes over tcp or udp, not '{rtsp_transport}'")
+        raise OptionError(f"no RTSP transport '{rtsp_transport}': there are tcp, udp")
     file: bool | None = False
     stream: ByteStream | None = None
     advice = ""
@@ -90,7 +90,7 @@ def open_stream(
             check_playlist_at(parts.text, name, timeout_seconds)
         else:
             stream = HttpResponse(parts.text, name, timeout_seconds)
-    elif scheme == "tcp" and "?" not in parts.tail:  # FFmpeg handles options such as `?listen`
+    elif scheme == "tcp" and "?" not in parts.tail:  # FFmpeg handles URLs with options, such as `?listen`
         stream = TcpStream(parts.text, name, timeout_seconds)
     if stream is not None:
         jpegs = _jpeg_packets(stream, name, timeout_seconds)
@@ -106,7 +106,7 @@ def open_stream(
             file = False
         if not stream.accepts_ranges and _check(has_index_last, stream, name):
             advice = _NO_RANGES
-    # Without byte ranges FFmpeg reads only the first fragment, and returns its length as that of the file.
+    # Without byte ranges FFmpeg reads only the first fragment, and returns its length as the length of the file.
     unknown_length = (
         bool(file) and stream is not None and not stream.accepts_ranges and _check(has_fragments, stream, name)
     )
@@ -117,7 +117,7 @@ def open_stream(
         "codec_whitelist": f"{VIDEO_CODECS},{OTHER_CODECS}",
         "max_streams": "64",
         "analyzeduration": "2000000",
-        "fpsprobesize": "0",  # by default it reads two dozen frames, most of a second, before it returns the first
+        "fpsprobesize": "0",  # by default FFmpeg reads about two dozen frames before it returns the first
     }
     if scheme in ("http", "https") and parts.path.lower().endswith(".m3u8"):
         options["format_whitelist"] += _PLAYLIST
@@ -137,7 +137,7 @@ def open_stream(
     if stream is not None and raw_format is not None and not acceleration(decoder):
         return _open_raw(stream, raw_format, name, timeout_seconds)
     if raw_format is not None:
-        options["analyzeduration"] = "1"  # data that is read during opening would all have the same arrival time
+        options["analyzeduration"] = "1"  # all data that is read during opening has the same arrival time
     begin = time.monotonic()
     try:
         container = av.open(
@@ -149,12 +149,14 @@ def open_stream(
         if isinstance(source, HttpFile) and not isinstance(error, Disconnected):
             error = source.failure or error
         if isinstance(error, Disconnected):
-            raise Disconnected(f"{_not_opened(name, error)}{advice}") from None
+            raise Disconnected(f"{_opening_error(name, error)}{advice}") from None
         if not isinstance(error, (av.FFmpegError, OSError, ValueError)):
             raise
         # The cause is left out: its text contains the URL with the password.
         text = safe_error_text(error)
-        if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's error for a format that is not in the list
+        if (
+            getattr(error, "errno", None) == errno.EINVAL
+        ):  # FFmpeg's error for a format that is not in `format_whitelist`
             text = f"the data is not a video that rtseg reads over {scheme}"
             if stream is not None:
                 text += "; download it, and use `rtseg video`"
@@ -162,7 +164,7 @@ def open_stream(
                 text = f"nothing can be reached at this address, or {text}; check host and port"
         if isinstance(error, (av.ExitError, av.InvalidDataError, av.TimeoutError)):
             text = f"no video arrived within {timeout_seconds:g} s"
-            # If rtseg reads the bytes, or it is a file, a timeout raises a different error.
+            # With a byte stream, a timeout raises a different error. Without one, an early error is no timeout.
             if stream is not None or time.monotonic() - begin < timeout_seconds / 2:
                 text = "the data is not a video that rtseg reads"
         raise Disconnected(f"can't open {name}: {text}{advice}") from None
@@ -188,11 +190,11 @@ def _open_raw(stream: ByteStream, codec: str, name: str, timeout_seconds: float)
     try:
         return Connection(RawPackets(stream, codec, timeout_seconds), name)
     except Disconnected as error:
-        raise _not_opened(name, error) from None
+        raise _opening_error(name, error) from None
 
 
 def _jpeg_packets(stream: ByteStream, name: str, timeout_seconds: float) -> JpegPackets | None:
-    """Return the packets of a stream of JPEGs; None: FFmpeg reads it. If the stream is refused, it is closed."""
+    """Return the packets of a stream of JPEGs; None: FFmpeg reads the stream. Close the stream before raising an error."""
     try:
         head = stream.peek(_HEAD_BYTES)
         if stream.content_type == "image/jpeg" and stream.length is not None:
@@ -208,7 +210,7 @@ def _jpeg_packets(stream: ByteStream, name: str, timeout_seconds: float) -> Jpeg
         return None
     except Disconnected as error:
         stream.close()
-        raise _not_opened(name, error) from None
+        raise _opening_error(name, error) from None
     except BaseException:
         stream.close()
         raise
@@ -219,8 +221,8 @@ def _check(predicate: Callable[[ByteStream], bool], stream: ByteStream, name: st
         return predicate(stream)
     except Disconnected as error:
         stream.close()
-        raise _not_opened(name, error) from None
+        raise _opening_error(name, error) from None
 
 
-def _not_opened(name: str, error: Disconnected) -> Disconnected:
+def _opening_error(name: str, error: Disconnected) -> Disconnected:
     return Disconnected(f"can't open {name}: {str(error).removeprefix(f'{name}: ')}")
