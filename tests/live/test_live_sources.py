@@ -238,7 +238,7 @@ def test_invalid_inputs_are_refused_without_opening() -> None:
         find_inputs()
     with pytest.raises(OptionError, match="gopher"):
         find_inputs(urls=["gopher://x/"])[0].connect()
-    with pytest.raises(OptionError, match="by number"):
+    with pytest.raises(OptionError, match="give its number"):
         find_inputs(cameras=["front"])
     with pytest.raises(Disconnected, match="there is no /dev/video77"):
         find_inputs(cameras=["77"])[0].connect()

@@ -25,7 +25,7 @@ _ADVICE = {
 class ByteStream:
     """Bytes from a server.
 
-    A read that exceeds the time limit raises `Disconnected`, even if single bytes keep arriving.
+    A read that exceeds the time limit raises `Disconnected`, even while single bytes arrive.
     """
 
     content_type = ""
@@ -39,15 +39,15 @@ class ByteStream:
     accepts_ranges = False
     """True if the server states that it sends byte ranges of a file."""
     is_requested_range = False
-    """True if it is the requested byte range."""
+    """True if the response is the requested byte range."""
 
     def __init__(self, url: str, name: str, timeout_seconds: float) -> None:
         """Connect.
 
         Args:
-            url: may contain user and password.
-            name: for messages, without passwords.
-            timeout_seconds: limit up to the first byte of the body; afterwards see `set_time_limit`.
+            url: URL, which may contain user and password.
+            name: name for messages, without passwords.
+            timeout_seconds: limit up to the first byte of the body; see `set_time_limit` for later reads.
 
         Raises:
             Disconnected: no response arrives in time, or the response is an error.
@@ -57,7 +57,7 @@ class ByteStream:
         self._peeked = b""
         self._received = 0
         self._opening = True
-        self._arrivals: list[tuple[int, int]] = []  # number of bytes received and its time, while the stream is opened
+        self._arrivals: list[tuple[int, int]] = []  # total number of bytes and arrival time of each read during opening
         try:
             self._body: Any = self._open(url, timeout_seconds)
         except BaseException as error:
@@ -72,11 +72,11 @@ class ByteStream:
         raise NotImplementedError
 
     def set_time_limit(self, seconds: float) -> None:
-        """Set the time limit for all reads from now on, in seconds from now."""
+        """Set the time limit for all following reads, in seconds from now."""
         self._limit.set(seconds)
 
     def read(self, count: int) -> bytes:
-        """Return 1 to `count` bytes, as soon as any are available; none at the end.
+        """Block until data is available, and return 1 to `count` bytes; at the end, none.
 
         Raises:
             Disconnected: the connection failed, or the time limit is exceeded.
@@ -89,7 +89,7 @@ class ByteStream:
         try:
             data = self._body.read1(count) if count else b""
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
-            # Among others, the stream was closed during the read.
+            # This includes a call of `close` during the read.
             raise Disconnected(f"{self.name}: the connection failed ({self._reason(error)})") from None
         if not data and self._limit.expired:
             raise Disconnected(f"{self.name}: the connection failed (no data arrived in time)")
@@ -101,7 +101,7 @@ class ByteStream:
         return data
 
     def peek(self, count: int) -> bytes:
-        """Return the next bytes, up to `count`, without removing them."""
+        """Return up to `count` bytes without removing them from the stream."""
         while len(self._peeked) < count:
             peeked, self._peeked = self._peeked, b""
             data = self.read(count)
@@ -111,11 +111,11 @@ class ByteStream:
         return self._peeked[:count]
 
     def finish_opening(self) -> None:
-        """Stop recording arrival times: bytes that are read from now on are used immediately."""
+        """Stop recording arrival times. From now on bytes are used as soon as they are read."""
         self._opening = False
 
     def arrival_ns(self, offset: int | None) -> int | None:
-        """Return the arrival time of the byte at an offset, by `time.monotonic_ns()`; None: after the opening."""
+        """Return the arrival time of the byte at an offset, as `time.monotonic_ns()` measures it; None: after the opening."""
         if offset is None or offset < 0:
             return None
         return next((when for end, when in self._arrivals if offset < end), None)
@@ -126,10 +126,10 @@ class ByteStream:
         return type(self)(self._url, self.name, self._timeout)
 
     def check(self) -> None:
-        """Raise Disconnected if the end was caused by a failure. Here `read` raises it."""
+        """Raise Disconnected if the stream ended because of a failure. Nothing to do here: `read` raises it."""
 
     def close(self) -> None:
-        """Close the connection. From another thread, end a blocked read."""
+        """Close the connection. A call from another thread ends a blocked read."""
         self._limit.close()
 
     def _reason(self, error: BaseException) -> str:
@@ -144,7 +144,7 @@ class ByteStream:
             phrase = http.client.responses.get(error.code, "")
             return f"the server responds with {error.code} {phrase}".rstrip() + (f"; {advice}" if advice else "")
         cause = error.reason if isinstance(error, URLError) else error
-        if isinstance(cause, str):  # from `UnknownHandler`, on a redirect
+        if isinstance(cause, str):  # from `UnknownHandler`, for a redirect
             return "it redirects to an address that is not http or https"
         if isinstance(cause, TimeoutError):
             return "no data arrived in time"
@@ -162,7 +162,7 @@ class ByteStream:
 
 
 def _has_bad_chunk_size(error: http.client.IncompleteRead) -> bool:
-    """Return whether a chunk size was invalid, rather than missing at the end of the connection."""
+    """Return whether a chunk size is invalid. (At the end of the connection it is missing.)"""
     return isinstance(error.__context__, ValueError) and not str(error.__context__).endswith(": b''")
 
 
@@ -172,7 +172,7 @@ class TcpStream(ByteStream):
     def _open(self, url: str, timeout_seconds: float) -> Any:
         parts = parse_url(url)
         connection = self._limit.connect((parts.host.strip("[]"), parts.port or 0), timeout_seconds)
-        connection.settimeout(None)  # the time limit shuts it down
+        connection.settimeout(None)  # `TimeLimit` closes it
         with connection:
             return connection.makefile("rb")
 
@@ -181,6 +181,9 @@ class HttpResponse(ByteStream):
     """Response to a GET request.
 
     Args:
+        url: URL, which may contain user and password.
+        name: name for messages, without passwords.
+        timeout_seconds: limit up to the first byte of the body; see `set_time_limit` for later reads.
         first: first byte of the requested range; None: the request has no range.
     """
 
@@ -189,10 +192,10 @@ class HttpResponse(ByteStream):
         super().__init__(url, name, timeout_seconds)
 
     def request_from(self, first: int, timeout_seconds: float) -> HttpResponse:
-        """Return the response to a request for the file from a byte on.
+        """Request the file from the byte `first` to the end.
 
         Raises:
-            Disconnected: no response arrives in time, the response is an error, or it is another byte range.
+            Disconnected: no response arrives in time, or the response is an error or another byte range.
         """
         response = HttpResponse(self._url, self.name, timeout_seconds, first=first)
         response.finish_opening()

@@ -1,4 +1,4 @@
-"""Source for local cameras: V4L2 on Linux, OpenCV's VideoCapture elsewhere."""
+"""Source for local cameras: V4L2 on Linux, OpenCV's VideoCapture on other platforms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
 
 FORMATS = {"mjpeg": "mjpeg", "yuyv": "yuyv422", "h264": "h264"}
-"""Values of `--camera-format`, and FFmpeg's names for them."""
+"""Values of `--camera-format`, and their names in FFmpeg."""
 
 TIMEOUT_SECONDS = 5.0
 """Longest time without a frame."""
@@ -36,7 +36,7 @@ _DEVICES = Path("/dev")
 
 @dataclass(frozen=True)
 class CameraMode:
-    """Requested mode of a camera. None leaves a value to the camera."""
+    """Requested mode of a camera. None selects the camera's default."""
 
     size: tuple[int, int] | None = None
     """Width and height in pixels."""
@@ -49,18 +49,16 @@ class CameraMode:
 
 
 def camera_path(camera: str) -> str:
-    """Return the device path for `0`, `/dev/video0` or a link such as `/dev/v4l/by-id/...`.
+    """Return the device path of a camera: `0`, `/dev/video0` or a link such as `/dev/v4l/by-id/...`.
 
     Raises:
-        OptionError: neither a number nor a path.
+        OptionError: it is neither a number nor a path.
     """
     if camera.isdecimal():
         return str(_DEVICES / f"video{camera}")
     if camera.startswith("/"):
         return camera
-    raise OptionError(
-        f"a camera is '{camera}'; name it by number (0) or device (/dev/video0); --list-cameras lists them"
-    )
+    raise OptionError(f"no camera '{camera}': give its number (0) or device (/dev/video0); see --list-cameras")
 
 
 def open_camera(
@@ -69,9 +67,9 @@ def open_camera(
     """Open a camera.
 
     Args:
-        camera: its number, or its device on Linux.
-        mode: requested mode.
-        name: for messages; None: `camera 0`.
+        camera: number of the camera, or its device on Linux.
+        mode: requested mode; None: the camera's default.
+        name: name for messages; None: `camera 0`.
         timeout_seconds: longest time without a frame.
 
     Raises:
@@ -80,17 +78,17 @@ def open_camera(
     """
     mode = mode or CameraMode()
     if mode.format is not None and mode.format not in FORMATS:
-        raise OptionError(f"a camera's format is '{mode.format}'; there are {', '.join(FORMATS)}")
+        raise OptionError(f"no camera format '{mode.format}': there are {', '.join(FORMATS)}")
     name = name or f"camera {camera}"
     if _LINUX:
         return _open_v4l2(camera_path(camera), mode, name, timeout_seconds)
     if not camera.isdecimal():
-        raise OptionError(f"a camera is '{camera}'; here cameras have numbers, from 0")
+        raise OptionError(f"no camera '{camera}': on this platform cameras have numbers, from 0")
     return OpenCvCamera(int(camera), mode, name)
 
 
 def list_cameras() -> list[tuple[str, str]]:
-    """Return the cameras of this machine as (device, name)."""
+    """Return the cameras of this machine as pairs of device and name."""
     if not _LINUX:
         cameras = []
         for number in range(8):
@@ -136,7 +134,7 @@ def _check_device(path: str, name: str) -> None:
 
 
 def _descriptors(path: str) -> set[int]:
-    """Return this process's open file descriptors of a device."""
+    """Return the file descriptors by which this process has a device open."""
     target = Path(os.path.realpath(path))
     descriptors = set()
     for entry in Path("/proc/self/fd").iterdir():
@@ -149,7 +147,7 @@ def _descriptors(path: str) -> set[int]:
 
 
 def _frame_waiter(descriptors: list[int], name: str, timeout_seconds: float) -> Callable[[], None]:
-    """Return a function that waits for a frame. FFmpeg's own read of a device has no timeout and can't be interrupted."""
+    """Return a function that waits for a frame. FFmpeg's read of a device has no timeout and can't be interrupted."""
 
     def wait() -> None:
         ready, _, _ = select.select(descriptors[:1], [], [], timeout_seconds)
@@ -177,7 +175,7 @@ def _captures_video(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
-        return True  # it may be in use; opening it decides
+        return True  # it may be in use
     try:
         fcntl.ioctl(descriptor, query_capabilities, buffer)
     except OSError:
@@ -188,16 +186,16 @@ def _captures_video(path: Path) -> bool:
     return bool((device if whole & has_device_capabilities else whole) & captures)
 
 
-# Elsewhere
+# Other platforms
 
 
 class OpenCvCamera:
-    """Source for a camera through OpenCV. Implements `rtseg.io.inputs.Source`."""
+    """Source for a camera that OpenCV reads. Implements `rtseg.io.inputs.Source`."""
 
     warnings: tuple[str, ...] = ()
 
     def __init__(self, number: int, mode: CameraMode, name: str) -> None:
-        """Open the camera and read its first frame. Raise Disconnected if there is none."""
+        """Open the camera and read its first frame. Raise Disconnected if no frame is available."""
         self._name = name
         self._capture: Any = cv2.VideoCapture(number)
         self._closing = threading.Event()
@@ -244,7 +242,7 @@ class OpenCvCamera:
                 raise Disconnected(f"{self._name}: it delivers no more frames")
 
     def close(self) -> None:
-        """Close the camera; from another thread, at the next frame."""
+        """Close the camera. A call from another thread takes effect at the next frame."""
         self._closing.set()
         if self._lock.acquire(blocking=False):
             try:

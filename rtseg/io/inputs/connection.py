@@ -75,6 +75,7 @@ class Connection:
         self._index = 0
         self._arrival_times = ArrivalTimes(packets)
         self._converter: FrameConverter | None = None
+        self._format: tuple[int, int, str, int, int] | None = None
         self.decode_seconds = 0.0
         """Time to decode and convert the newest frame, in seconds."""
         self._copies_planes = copies_raw_frames and packets.codec == "rawvideo"
@@ -143,8 +144,6 @@ class Connection:
                 self._packets.close()
             finally:
                 self._lock.release()
-
-    # Reading
 
     def _read(self) -> Iterator[Frame]:
         skipped = undecoded = 0

@@ -277,5 +277,5 @@ class JpegPackets:
         return True
 
 
-POLLED = "the server closes the connection after each frame; rtseg reconnects for the next one, which is not counted as a disconnect"
+POLLED = "the server closes the connection after each frame; rtseg reconnects for the next, which is not counted as a disconnect"
 SINGLE_IMAGE = "it sends one image (image/jpeg), not a stream; use the address of the camera's MJPEG or RTSP stream"
