@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from rtseg import Segmenter, open_source
 
 def main(video: str, output: str) -> None:
     """Segment a video and write one CSV row per frame: time in seconds, then shares from 0 to 1."""
-    with Segmenter() as segmenter, open(output, "w", newline="", encoding="utf-8") as file:
+    with Segmenter() as segmenter, Path(output).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["seconds", *segmenter.classes])
         for frame, classes in segmenter.stream(open_source(video)):

@@ -169,7 +169,7 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert blocks
     assert bundled_models(), "no trained model in the package"
     for block in blocks:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             exec(compile(block, "README.md", "exec"), {})
-        assert said.getvalue().count("road") == 3
+        assert output.getvalue().count("road") == 3

@@ -176,7 +176,7 @@ class StreamInfo:
     """The other input streams (`av` stream objects), used as templates when `Passthrough` packets are copied."""
 
     covers: Mapping[int, Any] = field(default_factory=dict)
-    """Cover pictures: the single `av.Packet` of each, by the index of its stream, which is one of `streams`."""
+    """Cover images: the single `av.Packet` of each, by the index of its stream, which is one of `streams`."""
 
     changing: frozenset[int] = frozenset()
     """Indices of audio streams whose sample rate or channels change in a way that only MPEG-TS can store."""

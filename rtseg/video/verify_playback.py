@@ -77,7 +77,7 @@ def selection_problems(before: ContainerPackets, after: ContainerPackets, writte
     if selected != video:
         problems.append(f"players would show video stream {selected} instead of the segmented one")
     indices = {**written.copied, **written.reencoded}
-    # Time codes and cover pictures are written after all other streams.
+    # Time codes and cover images are written after all other streams.
     kinds = {index: packets.kind for index, packets in sorted(before.others.items()) if index in indices}
     order = [indices[index] for index, kind in kinds.items() if kind not in ("data", "cover")]
     input_indices = {out: index for index, out in indices.items()}

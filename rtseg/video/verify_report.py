@@ -36,7 +36,7 @@ class StreamReport:
         if self.kind == "data" and self.codec == TIME_CODE:
             return "time code " + ("kept" if self.action == "re-encoded" else self.action)
         if self.kind == "cover" and self.equal:
-            return "cover picture " + ("kept" if self.action == "copied" else self.action)
+            return "cover image " + ("kept" if self.action == "copied" else self.action)
         if self.action != "copied":
             return f"{self.kind} {self.codec} {self.action}"
         return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"

@@ -78,7 +78,7 @@ class StreamComparison:
                     after = None  # a copied video stream with the time code in its metadata
             if before.kind == "cover":
                 kept = action != "copied" or self._has_cover(before)
-                problem = "" if kept else "the cover picture is not in the output"
+                problem = "" if kept else "the cover image is not in the output"
             elif action == "copied" and after is not None:
                 problem = self._copied_problem(index, before, after, video)
             elif action == "re-encoded" and after is not None and before.kind == "audio":
@@ -92,7 +92,7 @@ class StreamComparison:
         return reports
 
     def _has_cover(self, before: StreamPackets) -> bool:
-        """Return whether the output has the same cover picture."""
+        """Return whether the output has the same cover image."""
         return any(after.kind == "cover" and after.hashes == before.hashes for after in self._output.others.values())
 
     def _copied_problem(self, index: int, before: StreamPackets, after: StreamPackets, video: Match | None) -> str:

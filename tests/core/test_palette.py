@@ -86,11 +86,11 @@ def test_palette_file_with_lists_and_hex_colors(tmp_path: Path) -> None:
     [
         ("{", "can't be read"),
         ("[1]", "must be one JSON object"),
-        ('{"road": [1, 2]}', r"the color of 'road' is \[1, 2\]"),
-        ('{"road": [1, 2, 256]}', "each 0 to 255"),
-        ('{"road": [1, 2, true]}', "each 0 to 255"),
-        ('{"road": "#12345"}', "#rrggbb"),
-        ('{"road": "#zzzzzz"}', "#rrggbb"),
+        ('{"sky": [1, 2]}', r"the color of 'sky' is \[1, 2\]"),
+        ('{"sky": [1, 2, 256]}', "each 0 to 255"),
+        ('{"sky": [1, 2, true]}', "each 0 to 255"),
+        ('{"sky": "#12345"}', "#rrggbb"),
+        ('{"sky": "#zzzzzz"}', "#rrggbb"),
         ('{"road": [10, 10, 10], "car": [12, 10, 10]}', "'road' and 'car' look alike"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What one stream does alone: it steps back, is late, or is hidden; and parts that begin between two frames.
+"""Single streams that step back, are late or hidden, and parts that begin between two frames.
 
 The expected times are those of the file before it was changed.
 """
@@ -41,7 +41,7 @@ def _interleaved(*packets: Any) -> list[Any]:
 
 
 def test_hidden_packets_say_nothing_of_the_clock() -> None:
-    """Two edits of one track: FFmpeg goes back to the key frame before the second one and hides what lies between."""
+    """Two edits of one track: FFmpeg returns to the key frame before the second one and hides the frames between."""
     packets = [_packet(0, n * 3600, 3600) for n in range(25)]
     hidden = [_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
     for packet in hidden:
@@ -64,7 +64,7 @@ def test_a_video_that_steps_back_alone_stays_in_step_with_the_audio() -> None:
 
 
 def test_a_recording_at_another_pace_is_a_jump_and_not_a_row_of_wrong_stamps() -> None:
-    """The second has 10 frames a second, and soon says times that the first one might go on with."""
+    """The second recording has 10 FPS, and soon has times at which the first one might continue."""
     packets = [_packet(0, n * 3600, 3600) for n in range(30)] + [_packet(0, n * 9000, 3600) for n in range(60)]
     clock, times = _map(_streams()[:1], packets)
     assert [jump.seconds for jump in clock.jumps] == [pytest.approx(1.2)]
@@ -148,14 +148,14 @@ def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path
     assert steps[54] > 0.5
 
 
-@pytest.mark.parametrize(("codec", "told"), [("wavpack", True), ("ac3", False)])
-def test_audio_that_begins_later_than_the_part_is_told(tmp_path: Path, codec: str, told: bool) -> None:
+@pytest.mark.parametrize(("codec", "reported"), [("wavpack", True), ("ac3", False)])
+def test_audio_that_begins_later_than_the_part_is_reported(tmp_path: Path, codec: str, reported: bool) -> None:
     """WavPack has packets of a second, which can't be cut."""
     path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
     result = copy_video(path, tmp_path / "out.mkv", start=0.5)
     assert result.report.ok, result.report.line()
-    assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == told
-    assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if told else 0.0, abs=0.04)
+    assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == reported
+    assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if reported else 0.0, abs=0.04)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
@@ -203,7 +203,7 @@ def test_a_part_of_a_raw_stream(
 def test_a_part_of_a_raw_stream_of_fields(
     tmp_path: Path, start: float | None, duration: float | None, count: int
 ) -> None:
-    """Nothing in it says when a frame is shown: by the frame rate alone."""
+    """A raw stream has no times: they follow from the frame rate."""
     path = write_fields(tmp_path / "in.h264")
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()

@@ -1,4 +1,4 @@
-"""Clocks that wrap, jump or are wrong: audio and video move together, and the report says by how much.
+"""Clocks that wrap, jump or are wrong: audio and video move together, and the report states by how much.
 
 The expected times are those of the parts before they were joined or changed, or of a plain FFmpeg decode.
 """
@@ -92,7 +92,7 @@ def joined(path: Path, *parts: Path) -> Path:
 
 
 def offsets(path: Path) -> tuple[float, float]:
-    """How much later than the video the audio begins and ends."""
+    """Return by how many seconds the audio begins and ends after the video."""
     with av.open(str(path)) as container:
         kinds = {stream.type: stream.index for stream in container.streams}
     times = times_of(path)
@@ -181,7 +181,7 @@ def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Pat
 )
 @pytest.mark.parametrize("tone", [0.0, 440.0])
 def test_a_part_whose_audio_packets_are_all_alike(tmp_path: Path, container: str, audio: str, tone: float) -> None:
-    """A muted microphone: by their bytes nobody can tell where the part begins."""
+    """A muted microphone: bytes of silence do not show where the part begins."""
     path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0, after=[Audio(audio, seconds=3, tone=tone)])
     result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
     assert result.report.ok, result.report.line()
@@ -200,7 +200,7 @@ def test_a_part_ends_where_it_was_asked_to(tmp_path: Path, container: str) -> No
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("before", [0.2, 0.5, 70.0])
 def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: str, before: float) -> None:
-    """MPEG's clock has 33 bits at 90 kHz and begins anew after 26.5 hours."""
+    """MPEG's clock has 33 bits at 90 kHz and restarts after 26.5 hours."""
     plain = write_video(tmp_path / "plain.ts", frames=25, rate=25 if before < 1 else 1, b_frames=0, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved((1 << 33) / 90_000 - before - 0.08, range(1000), range(1000)))
     result = copy_video(path, tmp_path / f"out.{target}", sink={"preset": "ultrafast"})
@@ -246,8 +246,8 @@ def test_one_move_is_told_with_one_size_and_it_is_the_true_one(tmp_path: Path, t
     path = remux(plain, tmp_path / "in.ts", moved(3600, range(1000), range(1000)))
     out = tmp_path / f"out.{target}"
     result = copy_video(path, out)
-    told = " ".join([*result.notes, result.report.line()])
-    (seconds,) = re.findall(r"moved by ([-+][0-9.]+) s", told)
+    text = " ".join([*result.notes, result.report.line()])
+    (seconds,) = re.findall(r"moved by ([-+][0-9.]+) s", text)
     first = []
     for file in (path, out):
         with av.open(str(file)) as container:
@@ -270,7 +270,7 @@ def test_one_wrong_time_of_a_frame_is_set_between_its_neighbors(
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == list(range(30))
     steps = np.diff([frame.pts_seconds for frame in result.frames])
-    kept = number == 29 and 0 < seconds < 10  # Behind the last but one frame nothing says that it is wrong.
+    kept = number == 29 and 0 < seconds < 10  # Behind the last but one frame nothing shows that it is wrong.
     assert np.abs(steps[: 28 if kept else None] - 0.04).max() <= 0.06 + 1e-6, steps
     assert sum(np.abs(steps - 0.04) > 0.002) <= 3, steps
     if not kept:
@@ -319,7 +319,7 @@ def test_frames_of_a_program_stream_are_shown_as_ffmpeg_shows_them(tmp_path: Pat
 def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
     tmp_path: Path, container: str, b_frames: int
 ) -> None:
-    """Many pictures in a PES packet have one time, which FFmpeg gives to the one that ends in it too: frames 80 or 0 ms apart."""
+    """Many frames in a PES packet have one time, which FFmpeg gives to the one that ends in it too: frames 80 or 0 ms apart."""
     path = write_video(
         tmp_path / "in.mpg",
         frames=100,
@@ -408,7 +408,7 @@ def _segmented(frame: Frame) -> object:
 
 
 def test_a_source_that_moves_times_without_a_reason_is_seen(tmp_path: Path) -> None:
-    """What the source yields is not believed: the file is."""
+    """The file is the reference, not the frames that the source yields."""
     path = write_video(tmp_path / "in.mp4", frames=25, after=[Audio()])
     assert _processed(path, tmp_path / "a.mp4") == []
     assert _processed(path, tmp_path / "b.mp4", audio_seconds=0.015) == []

@@ -1,4 +1,4 @@
-"""Decoders and encoders: what is chosen, what is said of it, and one line where what was named is not there."""
+"""Decoders and encoders: the choice, its report, and one line for a codec that is not available."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fails(*_: str) -> str:
     ("wanted", "gpu", "there", "chosen"),
     [
         ("software", works, JETSON, "software"),
-        ("auto", works, JETSON, "auto"),  # the card decodes what it can
+        ("auto", works, JETSON, "auto"),  # NVDEC decodes what it supports
         ("auto", fails, JETSON, "gstreamer"),
         ("auto", fails, PC, "software"),
         ("nvdec", works, PC, "nvdec"),
@@ -49,9 +49,9 @@ def test_which_decoder(wanted: str, gpu: object, there: set[str], chosen: str) -
 
 
 def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
-    told = {"why_no_nvdec": fails, "has": JETSON.__contains__}
-    assert choose_decoder("auto", with_audio=True, **told) == "software"  # type: ignore[arg-type]
-    assert choose_decoder("gstreamer", with_audio=True, **told) == "gstreamer"  # type: ignore[arg-type]
+    arguments = {"why_no_nvdec": fails, "has": JETSON.__contains__}
+    assert choose_decoder("auto", with_audio=True, **arguments) == "software"  # type: ignore[arg-type]
+    assert choose_decoder("gstreamer", with_audio=True, **arguments) == "gstreamer"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_what_was_named_and_is_missing_is_an_error() -> None:
         choose_encoder("quartz")
 
 
-def test_the_card_s_encoder_gets_options_that_it_knows() -> None:
+def test_nvenc_gets_its_own_options() -> None:
     assert encoder_options("h264_nvenc", None, None, None) == {"rc": "vbr", "cq": "23", "preset": "p4"}
     assert encoder_options("hevc_nvenc", 30, "p1", "ll") == {"rc": "vbr", "cq": "30", "preset": "p1", "tune": "ll"}
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
-def test_without_a_card_the_trials_say_why() -> None:
+def test_trials_without_a_gpu_return_the_reason() -> None:
     assert try_nvdec() == "no NVIDIA GPU was detected"
     assert try_nvenc("h264_nvenc") == "no NVIDIA GPU was detected"
 
@@ -132,11 +132,11 @@ def test_a_video_through_gstreamer_alone_keeps_frames_and_times(tmp_path: Path) 
     choice = ("--decoder", "gstreamer", "--encoder", "gstreamer")
     result = rtseg("video", drive, "-o", out, "--model", MODEL, "--stats", stats, *choice)
     assert result.returncode == 0, result.stderr
-    told = json.loads(stats.read_text())
+    report = json.loads(stats.read_text())
     software = "decodebin" if not elements.has_element("nvv4l2decoder") else "nvv4l2decoder"
-    assert (told["decoder"], told["encoder"]) == (software, elements.encoder(25).name)  # type: ignore[arg-type]
-    assert told["frames"]["written"] == 24
-    assert told["fidelity"]["timestamp_error_ms"] == pytest.approx(0, abs=1)
+    assert (report["decoder"], report["encoder"]) == (software, elements.encoder(25).name)  # type: ignore[arg-type]
+    assert report["frames"]["written"] == 24
+    assert report["fidelity"]["timestamp_error_ms"] == pytest.approx(0, abs=1)
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 24
 
@@ -182,8 +182,8 @@ def test_a_live_run_through_gstreamer_says_what_decodes_and_encodes(tmp_path: Pa
         "--stats", stats, *choice,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    told = json.loads(stats.read_text())
-    assert told["encoder"] == elements.encoder(25).name  # type: ignore[arg-type]
-    assert told["decoder"] == elements.file_decoder()
+    report = json.loads(stats.read_text())
+    assert report["encoder"] == elements.encoder(25).name  # type: ignore[arg-type]
+    assert report["decoder"] == elements.file_decoder()
     with av.open(str(out)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == told["frames"]["written"] == 30
+        assert sum(1 for _ in container.decode(video=0)) == report["frames"]["written"] == 30

@@ -1,4 +1,4 @@
-"""FileSource: pictures, times and packets of files as they come, and one clear line for files that are none."""
+"""FileSource: frames, times and packets of files, and one clear line for invalid files."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_real_drives(clips: Path) -> None:
     ):
         source = FileSource(str(clips / name))
         items = list(source)
-        pictures = [item for item in items if isinstance(item, Frame)]
-        assert (len(pictures), len(items) - len(pictures)) == (frames, packets)
+        frames_read = [item for item in items if isinstance(item, Frame)]
+        assert (len(frames_read), len(items) - len(frames_read)) == (frames, packets)
         assert (source.info.width, source.info.height, source.info.frame_rate) == (*size, rate)
-        assert [frame.index for frame in pictures] == list(range(frames))
+        assert [frame.index for frame in frames_read] == list(range(frames))
         assert (source.corrupt, source.warnings, source.info.frame_count) == (0, (), frames)
-        times = [frame.pts_seconds for frame in pictures]
+        times = [frame.pts_seconds for frame in frames_read]
         assert np.allclose(np.diff(times), 1 / rate, atol=1e-9)
         source.close()
 
@@ -104,7 +104,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("pix_fmt", LAYOUTS)
 def test_every_layout_becomes_planes_of_the_right_color(pix_fmt: str, full_range: bool) -> None:
-    """From a picture as a decoder gives it: what is off is the conversion, at most four levels."""
+    """Compared with the decoded frame: the conversion differs by at most four levels."""
     decoded = to_pix_fmt(numbered_image(0), pix_fmt, 1, full_range)
     rgb = decoded.format.is_rgb
     decoded.colorspace, decoded.color_range = (0, 2) if rgb else (1, 2 if full_range else 1)
@@ -192,7 +192,7 @@ def test_other_angles_are_told_and_not_applied(tmp_path: Path) -> None:
     assert "no multiple of 90" in source.info.notes[0]
 
 
-def test_pixel_aspect_is_kept_and_turned_with_the_picture(tmp_path: Path) -> None:
+def test_pixel_aspect_is_kept_and_rotated_with_the_frame(tmp_path: Path) -> None:
     wide = write_video(tmp_path / "a.mp4", aspect=Fraction(4, 3), frames=1)
     assert FileSource(str(wide)).info.sample_aspect_ratio == Fraction(4, 3)
     turned = write_video(
@@ -225,7 +225,7 @@ def test_planes_are_the_decoders_own_numbers(tmp_path: Path) -> None:
 
 
 def test_frames_stay_what_they_were_while_decoding_goes_on(tmp_path: Path) -> None:
-    """Planes are views of the decoder's memory: none may be used again for a later picture while somebody holds it."""
+    """Planes are views of the decoder's memory: none may be reused while a frame references it."""
     path = write_video(tmp_path / "a.mp4", frames=80)
     frames = read(path)
     assert [number_of(frame) for frame in frames] == list(range(80))
@@ -299,11 +299,11 @@ def test_start_and_duration_are_exact_to_the_frame(
     assert frames[0].index == 0
     shift = round(Fraction(start or 0) / source.info.time_base)
     assert [frame.pts + shift for frame in frames] == [whole[number].pts for number in expected]
-    sound = [float(item.packet.pts * item.packet.time_base) for item in items if isinstance(item, Passthrough)]
+    audio = [float(item.packet.pts * item.packet.time_base) for item in items if isinstance(item, Passthrough)]
     first = whole[0].pts_seconds
-    assert first - 0.03 <= min(sound)
-    assert duration is None or max(sound) < first + duration
-    assert len(sound) == pytest.approx((duration or 2.4 - (start or 0)) * 48000 / 1024, abs=2)
+    assert first - 0.03 <= min(audio)
+    assert duration is None or max(audio) < first + duration
+    assert len(audio) == pytest.approx((duration or 2.4 - (start or 0)) * 48000 / 1024, abs=2)
     assert source.corrupt == 0
 
 
@@ -320,11 +320,11 @@ def test_packets_of_other_streams_come_at_any_index_and_in_any_number(tmp_path: 
     before, after = [Audio(tone=300), Audio(tone=600)], [Audio(tone=900)]
     path = write_video(tmp_path / f"a.{ending}", before=before, after=after, frames=25)
     with av.open(str(path)) as container:
-        sound = {stream.index for stream in container.streams.audio}
+        audio = {stream.index for stream in container.streams.audio}
         expected = [
             (packet.stream_index, bytes(packet))
             for packet in container.demux()
-            if packet.size and packet.stream_index in sound
+            if packet.size and packet.stream_index in audio
         ]
     got = [(item.stream_index, bytes(item.packet)) for item in FileSource(str(path)) if isinstance(item, Passthrough)]
     assert got == expected
@@ -410,9 +410,9 @@ def test_sound_alone_has_no_video(tmp_path: Path) -> None:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac", rate=48000)
         stream.codec_context.layout = "mono"
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
-        sound.rate = 48000
-        out.mux(stream.encode(sound))
+        audio = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        audio.rate = 48000
+        out.mux(stream.encode(audio))
         out.mux(stream.encode(None))
     with pytest.raises(SourceError, match=r"no video stream \(it contains: audio\)"):
         FileSource(str(path))
@@ -499,7 +499,7 @@ def test_standard_input(tmp_path: Path, ending: str) -> None:
     with path.open("rb") as file:
         done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.strip() == "7", done.stderr
-    if ending != "mp4":  # An MP4's index lies at its end: from a pipe it can't be read.
+    if ending != "mp4":  # the index of an MP4 is at its end: from a pipe it can't be read.
         done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=150, check=False)
         assert done.stdout.strip() == b"7", done.stderr
 
@@ -535,7 +535,7 @@ def test_numbers_of_the_helper_are_the_formula(tmp_path: Path) -> None:
 
 
 def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
-    """A picture that lies on its side, by `turns` of 90 degrees counterclockwise, and says so."""
+    """A frame rotated by `turns` of 90 degrees counterclockwise, with a display matrix."""
     image = np.ascontiguousarray(np.rot90(numbered_image(number), turns)[..., ::-1])
     good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert good

@@ -1,4 +1,4 @@
-"""GStreamer: frames through its pipe keep their pixels, colors and times; its end, silence and crash are told."""
+"""GStreamer: frames through its pipe keep their pixels, colors and times; its end, silence and crash are reported."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_silence_is_a_loss() -> None:
     next(frames)
     os.kill(source._process.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(Disconnected, match=r"silent for 0\.5 s"):
+        with pytest.raises(Disconnected, match=r"no data for 0\.5 s"):
             for _ in frames:
                 pass
     finally:
@@ -158,7 +158,7 @@ def test_a_new_size_in_mid_stream_is_a_loss() -> None:
 
 @needs_gstreamer
 @pytest.mark.parametrize(
-    ("pipeline", "says"),
+    ("pipeline", "message"),
     [
         ("nosuchelement", 'no element "nosuchelement"'),
         ("filesrc location=/nowhere/at-all.mp4 ! decodebin", 'No such file "/nowhere/at-all.mp4"'),
@@ -166,8 +166,8 @@ def test_a_new_size_in_mid_stream_is_a_loss() -> None:
         ("videotestsrc num-buffers=0", "no frame|the stream ended"),
     ],
 )
-def test_a_pipeline_that_fails_says_why_in_one_line(pipeline: str, says: str) -> None:
-    with pytest.raises(SourceError, match=says) as failure:
+def test_failed_pipeline_reports_the_reason_in_one_line(pipeline: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message) as failure:
         GStreamerSource(pipeline, live=False)
     assert "\n" not in str(failure.value)
 
@@ -205,7 +205,7 @@ def test_without_gstreamer_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_gst_launch_says_becomes_one_line() -> None:
-    said = [
+    output = [
         "GST_ARGUS: Creating output stream",
         "ERROR: from element /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0: Could not open resource.",
         "Additional debug info:",
@@ -213,7 +213,7 @@ def test_what_gst_launch_says_becomes_one_line() -> None:
         "Failed to connect to rtsp://me:secret@camera/1. (Generic error)",
         "ERROR: pipeline doesn't want to preroll.",
     ]
-    assert explain(said, 1) == "Could not open resource. Failed to connect to rtsp://***"
+    assert explain(output, 1) == "Could not open resource. Failed to connect to rtsp://***"
     assert explain([], -11) == "it was ended by signal 11"
     assert explain(["nvbuf_utils: dmabuf_fd -1"], 0) == "the stream ended"
 

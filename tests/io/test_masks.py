@@ -176,7 +176,7 @@ def test_folders_whose_names_leave_no_room_for_partial_are_written_and_replaced(
 @pytest.mark.parametrize("strangers", [["000000.png"], ["notes.txt", "masks.json"], ["sub/000000.png"]], ids=str)
 @pytest.mark.parametrize("folder", ["masks", "masks.partial"])
 def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, folder: str, strangers: list[str]) -> None:
-    """A data set's pictures may be named like masks: only a folder with our masks.json and nothing strange is replaced."""
+    """Images of a data set may be named like masks: only a folder with our masks.json and nothing strange is replaced."""
     for stranger in strangers:
         path = tmp_path / folder / stranger
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,8 +71,8 @@ def test_a_part_begins_between_two_key_frames(
     front, back = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
     behind = [frame.pts_seconds for frame in back[first - begins :][:25]]
     assert behind == pytest.approx([frame.pts_seconds for frame in front], abs=0.0015)
-    told = any("video stream 1 before the first visible one" in repair.what for repair in result.report.repairs)
-    assert told == (target == "mkv")
+    reported = any("video stream 1 before the first visible one" in repair.what for repair in result.report.repairs)
+    assert reported == (target == "mkv")
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
@@ -124,10 +124,10 @@ def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path
     assert times[0] == pytest.approx([number / 25 for number in range(30)])
     assert times[1] == pytest.approx(times[0], abs=0.002)
     assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
-    # AVI has no times of showing: what FFmpeg makes of the packets' is told.
+    # AVI has no times of showing: what FFmpeg makes of the packets' is reported.
     late = rendered[1][0][1] - times[1][0]
-    told = [repair for repair in result.report.repairs if "reordered frames of video stream 1" in repair.what]
-    assert [repair.seconds for repair in told] == ([pytest.approx(late)] if b_frames else [])
+    reported = [repair for repair in result.report.repairs if "reordered frames of video stream 1" in repair.what]
+    assert [repair.seconds for repair in reported] == ([pytest.approx(late)] if b_frames else [])
     assert bool(late) == bool(b_frames)
 
 
@@ -153,8 +153,8 @@ def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_fr
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)] == [*range(100 + first, 140)]
     expected = [(number + later) / 25 for number in range(first, 40)]
     assert packet_times(tmp_path / "out.avi", 1) == pytest.approx(expected, abs=0.002)
-    told = [repair.count for repair in result.report.repairs if "left out up to its next key frame" in repair.what]
-    assert told == ([20] if later < 0 else [])
+    reported = [repair.count for repair in result.report.repairs if "left out up to its next key frame" in repair.what]
+    assert reported == ([20] if later < 0 else [])
     with av.open(str(tmp_path / "out.avi")) as container:
         assert container.streams.best("video").index == 0
 
@@ -166,14 +166,14 @@ def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Pat
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 0)] == [*range(25, 50)]
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)][:10] == [*range(140, 150)]
     assert packet_times(tmp_path / "out.avi", 1)[0] == pytest.approx(0.6, abs=0.002)
-    told = "video stream 1 begins at its next key frame, as avi can't hide packets before it"
-    assert told in result.notes
+    reported = "video stream 1 begins at its next key frame, as avi can't hide packets before it"
+    assert reported in result.notes
 
 
 @pytest.mark.parametrize("start", [None, 0.4])
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "avi"])
 def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target: str, start: float | None) -> None:
-    """AVI does not say when its reordered pictures are shown."""
+    """AVI has no presentation times for reordered frames."""
     path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
     result = copy_video(path, tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
@@ -196,8 +196,8 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
     path = write_cameras(tmp_path / "in.mp4", gop=gop, b_frames=0)
     result = copy_video(path, tmp_path / "out.ts", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
-    told = "begins at its next key frame, as mpegts can't hide packets before it"
-    assert f"video stream 1 {told if first else 'is empty: none of its key frames is in the part'}" in result.notes
+    reported = "begins at its next key frame, as mpegts can't hide packets before it"
+    assert f"video stream 1 {reported if first else 'is empty: none of its key frames is in the part'}" in result.notes
     assert (
         f"{first - 25 if first else 25} packets of video stream 1 left out up to its next key" in result.report.line()
     )
@@ -210,7 +210,7 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
 
 
 def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
-    """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the picture that is shown last."""
+    """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the last displayed frame."""
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
     result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -240,7 +240,7 @@ def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp
         scale, ticks = _timescale(moov, b"mvhd"), _timescale(track, b"mdhd")
         edits = [(scale, 0), (scale, 2 * ticks)]  # a second from 0 s, a second from 2 s
         packed = b"".join(struct.pack(">IiHH", long, at, 1, 0) for long, at in edits)
-        table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index lies behind the data: no place changes
+        table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index is after the data: no position changes
     (tmp_path / "in.mp4").write_bytes(b"".join(box.encode() for box in boxes))
     result = copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -255,7 +255,7 @@ def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
     assert result.report.ok, result.report.line()
     numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]
     assert numbers[0] == list(range(23, 48))
-    assert numbers[1][:26] == [22, *numbers[0]]  # 0.5 s lies between two frames: the one before goes on
+    assert numbers[1][:26] == [22, *numbers[0]]  # 0.5 s is between two frames: the previous one continues
 
 
 def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:

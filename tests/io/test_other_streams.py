@@ -42,8 +42,8 @@ def _write_clicks(
     out = av.open(str(path), "w")
     stream: Any = out.add_stream(video, rate=25)
     stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if video == "mjpeg" else "yuv420p"
-    sound: Any = out.add_stream(codec, rate=rate)
-    context = sound.codec_context
+    audio: Any = out.add_stream(codec, rate=rate)
+    context = audio.codec_context
     context.layout, context.bit_rate = layout, 64_000
     context.options = {"strict": "-2"}
     context.open()
@@ -57,15 +57,17 @@ def _write_clicks(
     whole = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
     whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
     resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 800)
-    sounds = []
+    audio_packets = []
     for piece in [*resampler.resample(whole), *resampler.resample(None)]:
         piece.pts = (piece.pts or 0) + round(late * rate)
-        sounds += sound.encode(piece)
-    sounds += sound.encode(None)
+        audio_packets += audio.encode(piece)
+    audio_packets += audio.encode(None)
     out.start_encoding()
     if gap:
-        sounds = [packet for packet in sounds if not 1.6 <= float(packet.pts * packet.time_base) - late < 2.4]
-    for packet in sorted([*packets, *sounds], key=lambda packet: packet.dts * packet.time_base):
+        audio_packets = [
+            packet for packet in audio_packets if not 1.6 <= float(packet.pts * packet.time_base) - late < 2.4
+        ]
+    for packet in sorted([*packets, *audio_packets], key=lambda packet: packet.dts * packet.time_base):
         out.mux(packet)
     out.close()
     return path
@@ -241,8 +243,8 @@ def _write_pcm(path: Path, layout: str) -> None:
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("mjpeg", rate=25)
         video.width, video.height, video.pix_fmt = 96, 64, "yuvj420p"
-        sound: Any = out.add_stream("pcm_s16le", rate=44100)
-        sound.codec_context.layout = layout
+        audio: Any = out.add_stream("pcm_s16le", rate=44100)
+        audio.codec_context.layout = layout
         for number in range(25):
             frame = to_pix_fmt(numbered_image(number), "yuvj420p", 5, True)
             frame.pts = number
@@ -250,7 +252,7 @@ def _write_pcm(path: Path, layout: str) -> None:
             samples = np.arange(1764)[:, None] + 1000 * np.arange(channels)
             piece = av.AudioFrame.from_ndarray(samples.astype(np.int16).reshape(1, -1), format="s16", layout=layout)
             piece.sample_rate, piece.pts = 44100, 1764 * number
-            out.mux(sound.encode(piece))
+            out.mux(audio.encode(piece))
         out.mux(video.encode(None))
 
 
@@ -283,8 +285,8 @@ def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path
         out = av.open(str(tmp_path / "part.ts"), "w", container_options={"muxdelay": "0"})
         video: Any = out.add_stream("mpeg2video", rate=25)
         video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        sound: Any = out.add_stream(codec, rate=rate)
-        sound.codec_context.layout = layout
+        audio: Any = out.add_stream(codec, rate=rate)
+        audio.codec_context.layout = layout
         packets = []
         for index in range(25):
             frame = to_pix_fmt(numbered_image(index), "yuv420p", 5, False)
@@ -295,7 +297,7 @@ def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path
         wave = (12000 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)).astype(np.int16)
         whole = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
         whole.sample_rate, whole.pts, whole.time_base = rate, number * rate, Fraction(1, rate)
-        packets += [*sound.encode(whole), *sound.encode(None)]
+        packets += [*audio.encode(whole), *audio.encode(None)]
         out.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             out.mux(packet)
@@ -337,7 +339,7 @@ def _write_time_code(path: Path) -> Path:
 
 
 def _time_codes(container: Any) -> set[str]:
-    """All time codes that a file says, of the whole or of a stream."""
+    """Return all time codes of a file and of its streams."""
     everything = [container.metadata, *(stream.metadata for stream in container.streams)]
     return {value for metadata in everything for key, value in metadata.items() if key.lower() == "timecode"}
 
@@ -348,17 +350,17 @@ def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
-        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
-        said = _time_codes(container)
+        track_codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+        codes = _time_codes(container)
     if target in ("mp4", "mov"):
-        assert codes == ["10:11:12:13"]
+        assert track_codes == ["10:11:12:13"]
     if target in ("mp4", "mov", "mkv", "webm"):
-        assert said == {"10:11:12:13"}
+        assert codes == {"10:11:12:13"}
         assert result.written.left_out == {}
         assert result.notes == ()
         assert "time code kept" in result.report.line()
     else:
-        assert said == set()
+        assert codes == set()
         assert "time code left out" in result.report.line()
         format_name = {"ts": "mpegts"}.get(target, target)
         assert f"{format_name} can't hold data stream 1 (time code): dropped" in result.notes
@@ -394,7 +396,7 @@ def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: 
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
-        # PyAV 17 does not tell the muxer the frame rate of the second camera, without which there is no time code.
+        # PyAV 17 does not pass the muxer the frame rate of the second camera, without which there is no time code.
         if target == "mkv":
             kept = [s.metadata["TIMECODE"] for s in container.streams.video]
     assert kept == codes[: 1 if target != "mkv" and int(av.__version__.split(".")[0]) < 18 else 2]
@@ -426,23 +428,23 @@ def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where
     with av.open(str(tmp_path / "in.mkv"), "w") as out:
         stream: Any = out.add_stream("mpeg4", rate=25)
         stream.width, stream.height = 96, 64
-        sound: Any = out.add_stream("mp2", rate=48000)
-        tagged: Any = {"file": out, "video": stream, "audio": sound}[where]
+        audio: Any = out.add_stream("mp2", rate=48000)
+        tagged: Any = {"file": out, "video": stream, "audio": audio}[where]
         tagged.metadata["timecode"] = "10:11:12:13"
         for number in range(10):
             out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
             piece = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
             piece.sample_rate, piece.pts = 48000, 1152 * number
-            out.mux(sound.encode(piece))
+            out.mux(audio.encode(piece))
         out.mux(stream.encode(None))
     held = {"mp4": ("file", "video"), "mov": ("file", "video"), "mkv": (where,), "webm": (where,), "avi": ("file",)}
     for start in (None, 0.1):
         result = copy_video(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
         assert result.report.ok, result.report.line()
         with av.open(str(tmp_path / f"out.{target}")) as container:
-            said = _time_codes(container)
+            codes = _time_codes(container)
         kept = start is None and where in held.get(target, ())
-        assert said == ({"10:11:12:13"} if kept else set())
+        assert codes == ({"10:11:12:13"} if kept else set())
         # One line where it is lost, none where it is kept.
         assert len([note for note in result.notes if "time code" in note]) == (not kept), result.notes
 
@@ -470,9 +472,9 @@ def test_raw_dv_is_written_at_its_rate_and_with_its_time_code(tmp_path: Path, ta
 def _write_cameras(path: Path, default: int) -> Path:
     """Write audio, a front and a rear camera of one size; frames of the rear camera count from 100."""
     out = av.open(str(path), "w")
-    sound: Any = out.add_stream("aac", rate=48000)
-    sound.codec_context.layout = "mono"
-    sound.metadata["language"] = "deu"
+    audio: Any = out.add_stream("aac", rate=48000)
+    audio.codec_context.layout = "mono"
+    audio.metadata["language"] = "deu"
     cameras: list[Any] = []
     for number in range(2):
         stream = out.add_stream("libx264", rate=25)
@@ -487,7 +489,7 @@ def _write_cameras(path: Path, default: int) -> Path:
         packets += stream.encode(None)
     wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
     wave.sample_rate, wave.pts = 48000, 0
-    packets += [*sound.encode(wave), *sound.encode(None)]
+    packets += [*audio.encode(wave), *audio.encode(None)]
     out.start_encoding()
     for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
         out.mux(packet)
@@ -556,7 +558,7 @@ def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Pat
 
 
 def _write_cover(path: Path, codec: str) -> bytes:
-    """Write audio, video and a cover picture; return the picture as it is coded."""
+    """Write audio, video and a cover image; return the encoded image."""
     pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
     coder: Any = av.CodecContext.create(codec, "w")
     coder.width, coder.height, coder.pix_fmt, coder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
@@ -581,7 +583,7 @@ def _write_cover(path: Path, codec: str) -> bytes:
 
 
 def _streams(path: Path) -> list[tuple[str, bool]]:
-    """Return the type of each stream and whether it is a cover picture."""
+    """Return the type of each stream and whether it is a cover image."""
     with av.open(str(path)) as container:
         return [(stream.type, bool(stream.disposition & 0x400)) for stream in container.streams]
 
@@ -605,8 +607,8 @@ def test_a_cover_picture_is_kept_or_named(
     held = target in ("mp4", "mkv")
     assert _cover_data(tmp_path / f"out.{target}") == ([data] if held else [])
     assert sorted(_streams(tmp_path / f"out.{target}")) == others + [("video", True)] * held
-    assert f"cover picture {'kept' if held else 'left out'}" in result.report.line()
-    assert any(f"can't hold cover picture 2 ({codec}): dropped" in note for note in result.notes) != held
+    assert f"cover image {'kept' if held else 'left out'}" in result.report.line()
+    assert any(f"can't hold cover image 2 ({codec}): dropped" in note for note in result.notes) != held
     assert not any("time stamp" in note for note in result.notes), result.notes
 
 

@@ -28,7 +28,7 @@ def hls(path: Path, *names: str, end: bool = True) -> Path:
 
 
 def pieces(folder: Path) -> list[Path]:
-    """Two pieces of one video, each with pictures 0 to 19."""
+    """Two pieces of one video, each with frames 0 to 19."""
     return [
         write_video(folder / f"{part}.ts", frames=20, pts=list(range(20 * number, 20 * number + 20)))
         for number, part in enumerate(("one", "two"))

@@ -1,4 +1,4 @@
-"""What every file source and every file sink keeps, whoever decodes and encodes: the same tests for PyAV and for GStreamer."""
+"""Contract tests of file sources and sinks, the same for PyAV and GStreamer."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Sink = Callable[..., Any]
 @pytest.mark.parametrize("size", [(96, 64), (98, 66)])
 def test_every_picture_in_its_order_and_at_its_time(tmp_path: Path, decoder: str, size: tuple[int, int]) -> None:
     source = open_source(write_video(tmp_path / "a drive.mp4", frames=20, size=size), decoder=decoder)
-    told = source.info
-    assert (told.width, told.height, told.pixel_format, told.frame_rate) == (*size, "yuv420p", 25)
+    info = source.info
+    assert (info.width, info.height, info.pixel_format, info.frame_rate) == (*size, "yuv420p", 25)
     frames = [each for each in source if isinstance(each, Frame)]
     source.close()
     source.close()
@@ -47,7 +47,7 @@ def test_every_picture_in_its_order_and_at_its_time(tmp_path: Path, decoder: str
     assert seconds == pytest.approx([index / 25 for index in range(20)], abs=1e-4)
     assert all(0 < a.captured_ns <= b.captured_ns for a, b in itertools.pairwise(frames))
     assert source.corrupt == 0
-    assert told.codec
+    assert info.codec
 
 
 @sources
@@ -156,9 +156,9 @@ def test_what_can_not_be_written_is_told_before_anything_is(tmp_path: Path, kind
         (drive, info(), False),
         (drive, of_drive, True),
     ]
-    for path, told, overwrite in refused:
+    for path, stream_info, overwrite in refused:
         with pytest.raises(SinkError) as failure:
-            kind(path, told, size=(96, 64), overwrite=overwrite)
+            kind(path, stream_info, size=(96, 64), overwrite=overwrite)
         assert "\n" not in str(failure.value)
     assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
     assert drive.read_bytes() == before

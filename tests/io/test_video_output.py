@@ -1,4 +1,4 @@
-"""VideoSink: what it writes plays, what it can't write is told in one line, and nothing half-written gets the final name."""
+"""VideoSink: outputs play, errors are one line, and no incomplete file gets the final name."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ sink.close()
     assert [number_of(rendered) for rendered in read(tmp_path / "a.mkv")] == list(range(20))
 
 
-# Pictures
+# Frames
 
 
 @pytest.mark.parametrize("size", [(97, 64), (96, 65), (97, 65)])
@@ -387,7 +387,7 @@ def test_color_tags_go_out_as_they_came_in(
 
 
 def test_a_size_that_players_read_by_another_matrix_gets_a_tag(tmp_path: Path) -> None:
-    """Side by side, an untagged 640-wide picture becomes 1280 wide, which players take for BT.709."""
+    """Side by side, an untagged 640-wide frame becomes 1280 wide, which players take for BT.709."""
     sink = VideoSink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
     fill(sink, 2, (1280, 360))
     sink.close()
@@ -403,7 +403,7 @@ def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
         assert FileSource(str(tmp_path / f"out.{ending}")).info.sample_aspect_ratio == Fraction(4, 3)
 
 
-# FFmpeg's MP4 muxer refuses one or two pictures of libx265 now and then, whoever writes them: those are left out.
+# FFmpeg's MP4 muxer sometimes rejects one or two frames of libx265: those are left out.
 @pytest.mark.parametrize(
     ("frames", "codec"), [*((n, "libx264") for n in (1, 2, 3, 4, 31)), *((n, "libx265") for n in (3, 4, 31))]
 )

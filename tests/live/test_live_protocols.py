@@ -111,7 +111,7 @@ def test_rtmp_stream() -> None:
 )
 def test_timeout_applies_to_gstreamer_sources(entry: dict[str, list[str]]) -> None:
     (silent,) = find_inputs(**entry, timeout_seconds=0.4)  # type: ignore[arg-type]
-    with pytest.raises(Disconnected, match=r"silent for 0\.4 s"):
+    with pytest.raises(Disconnected, match=r"no data for 0\.4 s"):
         silent.connect()
 
 

@@ -25,16 +25,16 @@ from rtseg.models.evaluation.layouts import CITYSCAPES_CLASSES, open_dataset
     ("second", "message"),
     [
         (
-            "name,r,g,b\nother,0,0,0\nx,1,1,1\nlane,2,2,2\n",
+            "name,r,g,b\nother,0,0,0\nx,1,1,1\nrail,2,2,2\n",
             "label value 1 is 'road' in the first and 'x' in the second",
         ),
-        ("name,r,g,b\nother,0,0,0\nlane,1,1,1\nroad,2,2,2\n", "label value 1 is 'road' in the first and 'lane'"),
-        ("other 0 0 0\nroad 1 1 1\n", "label value 2 is 'lane' in the first and no class in the second"),
+        ("name,r,g,b\nother,0,0,0\nrail,1,1,1\nroad,2,2,2\n", "label value 1 is 'road' in the first and 'rail'"),
+        ("other 0 0 0\nroad 1 1 1\n", "label value 2 is 'rail' in the first and no class in the second"),
     ],
 )
 def test_names_contradictory_class_lists(tmp_path: Path, second: str, message: str) -> None:
     write_folders(tmp_path)
-    (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
+    (tmp_path / "classes.txt").write_text("other\nroad\nrail\n")
     (tmp_path / "class_dict.csv").write_text(second)
     with pytest.raises(DataError) as caught:
         open_dataset(tmp_path)
@@ -44,11 +44,11 @@ def test_names_contradictory_class_lists(tmp_path: Path, second: str, message: s
 
 def test_warns_of_class_lists_that_differ_only_in_colors(tmp_path: Path) -> None:
     write_png(write_folders(tmp_path), np.repeat(np.arange(3, dtype=np.uint8), [3, 3, 2])[:, None].repeat(16, axis=1))
-    (tmp_path / "classes.txt").write_text("other\nroad\nlane\n")
-    (tmp_path / "label_colors.txt").write_text("0 0 0 other\n1 1 1 road\n2 2 2 lane\n")
+    (tmp_path / "classes.txt").write_text("other\nroad\nrail\n")
+    (tmp_path / "label_colors.txt").write_text("0 0 0 other\n1 1 1 road\n2 2 2 rail\n")
     dataset = open_dataset(tmp_path)
     assert check_counts(dataset, count_labels(dataset), training=True) == []  # a list without colors contradicts none
-    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nOther,0,0,0\nroad,9,9,9\nlane,2,2,2\n")
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nOther,0,0,0\nroad,9,9,9\nrail,2,2,2\n")
     (tmp_path / "classes.txt").unlink()
     (warning,) = check_counts(open_dataset(tmp_path), count_labels(dataset), training=True)
     assert (
@@ -62,8 +62,8 @@ def test_warns_of_class_lists_that_differ_only_in_colors(tmp_path: Path) -> None
 @pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u2060"])
 def test_ignores_invisible_characters_in_class_names(tmp_path: Path, mark: str) -> None:
     write_folders(tmp_path)
-    (tmp_path / "classes.txt").write_text(f"other\n{mark}road\nlane{mark}\n", encoding="utf-8")
-    assert open_dataset(tmp_path).classes == ("other", "road", "lane")
+    (tmp_path / "classes.txt").write_text(f"other\n{mark}road\nrail{mark}\n", encoding="utf-8")
+    assert open_dataset(tmp_path).classes == ("other", "road", "rail")
 
 
 NAMES = ["sky", "traffic light", "2 wheeler"]
@@ -88,9 +88,9 @@ def test_reads_class_list_with_any_line_endings_and_quotes(tmp_path: Path, conte
 
 
 def test_class_names_keep_punctuation_and_numbers(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("wall (low)\nlane 1\nLane-2\ncar/truck\n")
+    (tmp_path / "classes.txt").write_text("wall (low)\nrail 1\nRail-2\ncar/truck\n")
     names = [row.name for row in read_class_list(tmp_path / "classes.txt")]
-    assert names == ["wall (low)", "lane 1", "lane-2", "car/truck"]
+    assert names == ["wall (low)", "rail 1", "rail-2", "car/truck"]
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_refuses_class_list_with_values_after_names(tmp_path: Path) -> None:
         read_class_list(file)
     file.write_text("1 road\n2 tree\n3 sky\n")
     assert [(row.value, row.name) for row in read_class_list(file)] == [(1, "road"), (2, "tree"), (3, "sky")]
-    for names in (["lane 1", "lane 2"], ["road 1", "tree"]):
+    for names in (["rail 1", "rail 2"], ["road 1", "tree"]):
         file.write_text("\n".join(names))
         assert [(row.value, row.name) for row in read_class_list(file)] == [(None, name) for name in names]
-    file.write_text("0 lane 1\n1 road 7\n")
-    assert [(row.value, row.name) for row in read_class_list(file)] == [(0, "lane 1"), (1, "road 7")]
+    file.write_text("0 rail 1\n1 road 7\n")
+    assert [(row.value, row.name) for row in read_class_list(file)] == [(0, "rail 1"), (1, "road 7")]

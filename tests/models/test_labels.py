@@ -190,18 +190,18 @@ def test_reads_masks_of_0_and_255_with_values_in_class_list(tmp_path: Path) -> N
 
 
 def test_refuses_undeclared_255_and_accepts_it_as_void(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nlane\n")
+    label = write_folders(tmp_path, "other\nroad\nrail\n")
     mask = STRIPES.copy()
     mask[:2] = 255
     write_png(label, mask)
-    with pytest.raises(DataError, match=r"no label has 'lane', and 25\.0% of the pixels are 255"):
+    with pytest.raises(DataError, match=r"no label has 'rail', and 25\.0% of the pixels are 255"):
         label_warnings(tmp_path)
-    (tmp_path / "classes.txt").write_text("other\nroad\nlane\n255 void\n")
-    assert label_warnings(tmp_path) == ["train: no label has 'lane'; they can't be learned"]
+    (tmp_path / "classes.txt").write_text("other\nroad\nrail\n255 void\n")
+    assert label_warnings(tmp_path) == ["train: no label has 'rail'; they can't be learned"]
 
 
 def test_warns_of_few_255_pixels_if_class_is_absent(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nlane\n")
+    label = write_folders(tmp_path, "other\nroad\nrail\n")
     mask = STRIPES.copy()
     mask[0, :3] = 255
     write_png(label, mask)
@@ -210,19 +210,19 @@ def test_warns_of_few_255_pixels_if_class_is_absent(tmp_path: Path) -> None:
 
 
 def test_reads_border_of_voc_as_void(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nlane\n")
+    label = write_folders(tmp_path, "other\nroad\nrail\n")
     mask = STRIPES.copy()
     mask[:2] = 255
     write_png(label, mask, palette=VOC_PALETTE)
-    assert label_warnings(tmp_path) == ["train: no label has 'lane'; they can't be learned"]
+    assert label_warnings(tmp_path) == ["train: no label has 'rail'; they can't be learned"]
 
 
 def test_reads_gray_codes_only_with_values_in_class_list(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nlane\n")
+    label = write_folders(tmp_path, "other\nroad\nrail\n")
     codes = np.repeat(np.array([[0, 128, 255, 0]], np.uint8), 4, axis=1).repeat(8, axis=0)
     write_png(label, codes)
     assert "label value 128 belongs to no class; classes.txt can" in refusal(tmp_path)
-    for classes in ("0 other\n128 road\n255 lane\n", "other 0 0 0\nroad 128 128 128\nlane 255 255 255\n"):
+    for classes in ("0 other\n128 road\n255 rail\n", "other 0 0 0\nroad 128 128 128\nrail 255 255 255\n"):
         (tmp_path / "classes.txt").write_text(classes)
         assert read_label(tmp_path)[0, ::4].tolist() == [0, 1, 2, 0]
 
@@ -236,16 +236,16 @@ def test_training_requires_two_classes(tmp_path: Path) -> None:
 
 
 def test_reports_shares_absent_classes_and_large_void(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nlane\nvoid\n")
+    label = write_folders(tmp_path, "other\nroad\nrail\nvoid\n")
     values = STRIPES.copy()
     values[:6] = 3
     write_png(label, values)
     dataset = open_dataset(tmp_path)
     counts = count_labels(dataset)
     lines = [line.split() for line in label_table(dataset, counts).splitlines()]
-    assert lines[2:] == [["images", "1"], ["other", "12.5%"], ["road", "12.5%"], ["lane", "none"], ["Void", "75.0%"]]
+    assert lines[2:] == [["images", "1"], ["other", "12.5%"], ["road", "12.5%"], ["rail", "none"], ["Void", "75.0%"]]
     absent, void = check_counts(dataset, counts, training=True)
-    assert "no label has 'lane'" in absent
+    assert "no label has 'rail'" in absent
     assert "75.0% of the pixels are Void" in void
 
 

@@ -1,7 +1,7 @@
-"""Raw H.264 and HEVC as a live stream: each packet is returned as soon as the next one begins.
+"""Reader for live streams of raw H.264 and HEVC, which returns each packet as soon as the next one begins.
 
-FFmpeg's demuxer reads up to two dozen frames before it returns the first: all would have the same arrival time, and a slow
-stream would not open within the time limit.
+FFmpeg's demuxer reads up to two dozen frames before it returns the first. All of them would have the same arrival time, and
+a slow stream would not open within the time limit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rtseg.io.inputs.timestamps import fraction
 
 _READ_BYTES = 1 << 16
 _HEVC_UNITS = {kind << 1 for kind in (0, 1, 19, 20, 21, 32, 33, 34, 35, 39)}
-"""First bytes of the HEVC units that may begin a stream: slices, parameter sets, access unit delimiter, SEI."""
+"""First byte of the HEVC units that may begin a stream: slices, parameter sets, access unit delimiter, SEI."""
 
 _UNIT = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
 
 def raw_codec(head: bytes) -> str | None:
-    """Return FFmpeg's name of raw H.264 or HEVC, detected by its first bytes; None: something else."""
+    """Return the codec of raw H.264 or HEVC, as FFmpeg names it, by the first bytes of the data; None: another format."""
     start = re.match(rb"\x00{2,3}\x01(.)(.)", head, re.DOTALL)
     if start is None:
         return None
@@ -54,8 +54,8 @@ class RawPackets:
         """Take over a byte stream of raw H.264 or HEVC.
 
         Args:
-            stream: closed by this object.
-            codec: as `raw_codec` returns it.
+            stream: the byte stream; closed by this object.
+            codec: return value of `raw_codec`.
             timeout_seconds: longest time without a complete packet.
         """
         stream.finish_opening()
@@ -71,7 +71,7 @@ class RawPackets:
 
     @property
     def aspect(self) -> Fraction:
-        """Width of a pixel divided by its height, certain once the first frame is decoded."""
+        """Width of a pixel divided by its height. It is final after the first frame is decoded."""
         return fraction(self.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def read(self) -> Packet[Any] | None:
@@ -94,7 +94,7 @@ class RawPackets:
         return packet
 
     def _is_key(self, data: bytes) -> bool:
-        """Return whether decoding can begin with a packet: it contains parameter sets, or a frame without references."""
+        """Return whether decoding can begin with a packet, because it contains parameter sets or a frame without references."""
         for match in _UNIT.finditer(data):
             first = match[1][0]
             if self.codec == "h264" and first & 0x1F in (5, 7):
@@ -104,5 +104,5 @@ class RawPackets:
         return False
 
     def close(self) -> None:
-        """Close the connection, from any thread."""
+        """Close the connection. May be called from any thread."""
         self._stream.close()

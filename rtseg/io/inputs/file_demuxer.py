@@ -41,14 +41,14 @@ class FileDemuxer:
         self._lock, self._closing, self._on_damage = lock, closing, on_damage
         self._avi_audio_times = AviAudioTimes(self._container)
         self.cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
-        """Indices of the streams that are cover pictures."""
+        """Indices of the streams that are cover images."""
         self.covers: dict[int, Packet[Any]] = {}
-        """Packets of the cover pictures so far, by stream index."""
+        """Packets of the cover images so far, by stream index."""
         self.finished = False
         """Set to end the reading after the current packet."""
 
     def __iter__(self) -> Iterator[Packet[Any]]:
-        """Yield all packets but cover pictures and the empty packets that flush a decoder."""
+        """Yield all packets but cover images and the empty packets that flush a decoder."""
         if self._container.format.name == "mpeg" and self._codec_name in ("h264", "hevc"):
             return without_duplicate_timestamps(self._packets(), self._video_index)
         return self._packets()

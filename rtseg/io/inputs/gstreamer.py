@@ -1,4 +1,4 @@
-"""Source for frames from GStreamer, whose pipeline runs in a separate process and writes raw frames to a pipe."""
+"""Source for frames from a GStreamer pipeline, which runs in a separate process and writes raw frames to a pipe."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _PIPE_BYTES = 1 << 20
 class GStreamerSource:
     """Source for one run of a pipeline. Implements `rtseg.io.inputs.Source`.
 
-    The first frame is read on construction, so that `info` describes the frames.
+    The constructor reads the first frame, so that `info` is available.
 
     Args:
         pipeline: elements in the syntax of gst-launch-1.0, ending in raw video: `v4l2src ! video/x-raw,width=1280`.
-        name: for messages; None: the pipeline.
+        name: name for messages; None: the pipeline.
         timeout: longest time without data in seconds.
-        live: whether it is a camera or network stream, whose end is a disconnect; False: a file.
+        live: True: a camera or network stream, whose end is a disconnect; False: a file.
         codec: name of the decoder, for statistics.
         notes: remarks for the user, such as what the pipeline leaves out.
 
     Raises:
         OptionError: the pipeline can't be parsed.
         SourceError: GStreamer is missing, or the pipeline outputs no raw video.
-        Disconnected: it ended or timed out before the first frame.
+        Disconnected: the pipeline ended or timed out before the first frame.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class GStreamerSource:
         finally:
             os.close(write_fd)
         self._fd = read_fd
-        with contextlib.suppress(OSError, AttributeError):  # Larger where permitted: fewer context switches.
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # A larger pipe, where permitted, needs fewer context switches.
             fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
         self._poll.register(read_fd, select.POLLIN | select.POLLHUP)
@@ -104,12 +106,12 @@ class GStreamerSource:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Always empty: nothing is repaired here."""
+        """Always empty: this source repairs nothing."""
         return ()
 
     @property
     def decode_seconds(self) -> float:
-        """Time to read the last frame from the pipe and to split its planes in seconds, without waiting for it."""
+        """Time in seconds to read the newest frame from the pipe and to split its planes, without the wait for it."""
         return self._decode_seconds
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
@@ -117,7 +119,7 @@ class GStreamerSource:
 
         Raises:
             Disconnected: a live pipeline ended, crashed or timed out, or its frames changed their format.
-            SourceError: a file's pipeline failed, or its frames changed their format.
+            SourceError: the pipeline of a file failed, or its frames changed their format.
         """
         first, self._first = self._first, None
         if first is not None:
@@ -126,7 +128,7 @@ class GStreamerSource:
             yield frame
 
     def close(self) -> None:
-        """End the process. May be called twice, and from another thread to end a blocked read."""
+        """Stop the process. May be called twice, and from another thread to end a blocked read."""
         self._closing = True
         self._process.stop()
         with self._lock:
@@ -163,25 +165,25 @@ class GStreamerSource:
 
     def _payload(self, header: Header) -> npt.NDArray[np.uint8] | None:
         if header.kind == BUFFER and (self._video is None or header.length != self._video.size):
-            expected = f"{self._video.size} bytes as {self._video.layout}" if self._video else "a format first"
+            expected = f"{self._video.size} bytes of {self._video.layout}" if self._video else "its format first"
             raise SourceError(f"{self._name}: received a frame of {header.length} bytes, expected {expected}")
         data = np.empty(header.length, np.uint8)
-        complete = self._fill(data, first=False)
+        complete = self._fill(data, is_header=False)
         return data if complete else None
 
     def _frame(self, header: Header, data: npt.NDArray[np.uint8], captured_ns: int) -> Frame:
         video = self._video
         assert video is not None
-        # A frame without a time (some cameras set none) is placed by its arrival after the last one with a time.
+        # Some cameras send frames without a time. Then the time is estimated from the arrival time.
         before_ns, arrived_ns = self._last_time or (captured_ns, captured_ns)
         nanoseconds = before_ns + captured_ns - arrived_ns if header.pts_ns is None else header.pts_ns
         self._last_time = nanoseconds, captured_ns
-        if not self._live:  # in a file with B-frames, the first time is a decoding time
+        if not self._live:  # times begin at 0; in a file with B-frames, the first one is a decoding time
             self._begin_ns = nanoseconds if self._begin_ns is None else self._begin_ns
             nanoseconds -= self._begin_ns
         pts = round(nanoseconds * NANOSECOND / LIVE_TIME_BASE)
         if not self._live:
-            # A time that does not rise is set to one tick later. For a live source, `LiveClock` does that.
+            # Times must increase by at least one tick. For a live source, `LiveClock` ensures that.
             pts = max(self._last_pts + 1, pts)
         self._last_pts = pts
         frame = Frame(
@@ -203,23 +205,25 @@ class GStreamerSource:
         except ValueError as error:
             raise SourceError(f"{self._name}: {error}") from error
         if video.width * video.height > MAX_PIXELS:
-            raise SourceError(f"{self._name}: its frames are {video.width}x{video.height}: more than {MAX_PIXELS}")
-        if self._video is not None and _shape(video) != _shape(self._video):
-            # The reader of a live source opens it again, so that all later stages get the new size.
+            raise SourceError(
+                f"{self._name}: its frames have {video.width}x{video.height} pixels, more than {MAX_PIXELS}"
+            )
+        if self._video is not None and _format_of(video) != _format_of(self._video):
+            # A live source is then opened again, so that all later stages get the new size.
             kind = Disconnected if self._live else SourceError
             old = self._video
             raise kind(f"{self._name}: frames changed from {old.width}x{old.height} to {video.width}x{video.height}")
         self._video = video
 
-    def _fill(self, data: npt.NDArray[np.uint8], *, first: bool = True) -> bool:
-        """Fill `data` and return True; return False if the source was closed, or a file ended before a `first` byte."""
+    def _fill(self, data: npt.NDArray[np.uint8], *, is_header: bool = True) -> bool:
+        """Fill `data` and return True; return False if the source was closed, or a file ended before the first byte of a packet."""
         view = memoryview(data)  # type: ignore[arg-type]
         while view:
             if not self._poll.poll(self._timeout_ms):
-                raise Disconnected(f"{self._name}: silent for {self._timeout_ms / 1000:g} s")
+                raise Disconnected(f"{self._name}: no data for {self._timeout_ms / 1000:g} s")
             count = os.readv(self._fd, [view])
             if not count:
-                return self._end(first and len(view) == len(data))
+                return self._end(is_header and len(view) == len(data))
             view = view[count:]
         return True
 
@@ -251,20 +255,20 @@ class GStreamerSource:
 
 
 def open_file(path: str) -> GStreamerSource:
-    """Open a video file that GStreamer decodes. FFmpeg checks it first, so it must be a video that FFmpeg also reads.
+    """Open a video file for decoding by GStreamer. FFmpeg opens it first, as a check, so FFmpeg must also support it.
 
     Raises:
-        SourceError: the file is missing, not a video, or GStreamer can't decode it.
+        SourceError: the file is missing or not a video, or GStreamer can't decode it.
     """
     opened = open_at(path, None, None, MAX_PIXELS)
-    others = len(opened.container.streams) > 1
+    has_other_streams = len(opened.container.streams) > 1
     opened.container.close()
-    notes = ("GStreamer decodes only the video: audio and subtitles are left out",) if others else ()
+    notes = ("GStreamer decodes only the video: audio and subtitles are left out",) if has_other_streams else ()
     return GStreamerSource(file_pipeline(path), name=path, live=False, codec=file_decoder(), notes=notes)
 
 
 def dry_run(pipeline: str) -> str:
-    """Return the command that `GStreamerSource` would run, with frames written to standard output.
+    """Return the command that `GStreamerSource` runs, but with frames written to standard output.
 
     Raises:
         OptionError: the pipeline can't be parsed.
@@ -273,5 +277,5 @@ def dry_run(pipeline: str) -> str:
     return command_line(to_pipe(pipeline, 1))
 
 
-def _shape(video: RawVideo) -> tuple[object, ...]:
+def _format_of(video: RawVideo) -> tuple[object, ...]:
     return video.layout, video.width, video.height, video.color

@@ -249,7 +249,7 @@ class JpegPackets:
         raise self._failure
 
     def close(self) -> None:
-        """Close the connection, from any thread."""
+        """Close the connection. May be called from any thread."""
         self._stream.close()
 
     def _begin(self) -> None:

@@ -14,7 +14,7 @@ _GPU_THREADS = 2
 
 
 def is_cover(stream: Stream) -> bool:
-    """Return whether a stream is a cover picture, which has no presentation time."""
+    """Return whether a stream is a cover image, which has no presentation time."""
     timed = Disposition.timed_thumbnails
     return (
         stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
@@ -28,7 +28,7 @@ def choose_video(
     videos = list(container.streams.video)
     candidates = [stream for stream in videos if not stream.disposition & Disposition.attached_pic]
     if not candidates:
-        cover = ", only a cover picture" if videos else ""
+        cover = ", only a cover image" if videos else ""
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise SourceError(f"{name} has no video stream{cover} (it contains: {kinds})")
     listed = [f"{videos.index(stream)} ({_describe(stream)})" for stream in candidates]

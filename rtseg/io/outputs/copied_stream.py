@@ -12,7 +12,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.stream import Disposition
 
-from rtseg.io.outputs.audio_transcoder import default_layout
+from rtseg.io.outputs.audio_parameters import default_layout
 from rtseg.io.outputs.avi_video import AviVideo
 from rtseg.io.outputs.containers import TEE, Container
 

@@ -11,7 +11,8 @@ from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Passthrough, StreamInfo
-from rtseg.io.outputs.audio_transcoder import Transcoded, pcm_encoder
+from rtseg.io.outputs.audio_parameters import pcm_encoder
+from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
 from rtseg.io.outputs.copied_stream import TIME_CODE, Copied, codec_name, metadata_for
 from rtseg.io.outputs.cover_images import Cover
@@ -60,7 +61,9 @@ class StreamCopier:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Changes to streams that are not copied unchanged, one line each."""
-        damaged = {source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        damaged = {
+            source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)
+        }
         lost = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
         ]
@@ -87,7 +90,7 @@ class StreamCopier:
     @property
     def reencoded(self) -> dict[int, int]:
         """The same for transcoded streams, and for time code tracks, which the muxer creates."""
-        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, Transcoded)}
+        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)}
         # Data that FFmpeg reads as audio can't be decoded; `warnings` reports it.
         indices = {
             source: stream.index for source, stream in transcoded.items() if stream.has_audio or not stream.damaged
@@ -117,7 +120,7 @@ class StreamCopier:
             if codec_name(template) in self._kind.covers:
                 self._covers.append(template)
             else:
-                what = f"cover picture {template.index} ({codec_name(template)})"
+                what = f"cover image {template.index} ({codec_name(template)})"
                 self._drop(template, f"{self._kind.format} can't hold {what}")
             return
         what = f"{template.type} stream {template.index} ({codec_name(template)})"
@@ -171,7 +174,7 @@ class StreamCopier:
         if template.type == "audio" and encoder is not None and template.codec_context is not None:
             encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
             try:
-                stream = Transcoded(self._container, template, encoder, self._kind.constant_rate)
+                stream = AudioTranscoder(self._container, template, encoder, self._kind.constant_rate)
                 stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
             except (av.FFmpegError, ValueError):
                 problem += ", which FFmpeg can't decode"

@@ -165,10 +165,10 @@ def _from_lines(file: Path, lines: list[str]) -> list[ClassRow]:
         raise DataError(f"{file}: the line '{odd}' has no label value, others have one")
     ends = [re.fullmatch(r"(.*\D)\s(\d+)", row.name) for row in parsed if row.value is None and row.color is None]
     bases, numbers = {end[1] for end in ends if end}, {end[2] for end in ends if end}
-    if not mixed and len(lines) > 1 and len(bases) == len(numbers) == len(lines):  # "lane 1", "lane 2" are names
+    if not mixed and len(lines) > 1 and len(bases) == len(numbers) == len(lines):  # "rail 1", "rail 2" are names
         raise DataError(
             f"{file}: each line ends in a number, as in '{lines[0]}'; write label values first, as in '1 road', "
-            "and give names that end in a number a value in front, as in '0 lane 1'"
+            "and give names that end in a number a value in front, as in '0 rail 1'"
         )
     if mixed:
         parsed = [ClassRow(line.strip(" ,;\"'").lower(), None, None) for line in lines]
@@ -190,7 +190,7 @@ def _parse(file: Path, line: str) -> ClassRow:
     after = [int(token) for token in tokens[words[-1] + 1 :]]
     name = " ".join(tokens[words[0] : words[-1] + 1]).lower()
     value = before.pop(0) if len(before) in (1, 4) else None
-    if len(after) == 1 and re.search(r"[,;:=\t]\s*\d+\W*$", line):  # "road,1"; "lane 1" is a name
+    if len(after) == 1 and re.search(r"[,;:=\t]\s*\d+\W*$", line):  # "road,1"; "rail 1" is a name
         value = after.pop() if value is None else value
     if color is None and 3 in (len(before), len(after)):
         numbers = before if len(before) == 3 else after
@@ -199,7 +199,7 @@ def _parse(file: Path, line: str) -> ClassRow:
     if before or len(after) > 1:
         raise DataError(f"{file}: the line '{line}' is invalid; give 'NAME', 'VALUE NAME' or 'NAME RED GREEN BLUE'")
     if value is None and color is None:
-        name = line.strip(" ,;\"'").lower()  # unchanged: "wall (low)", "lane 1"
+        name = line.strip(" ,;\"'").lower()  # unchanged: "wall (low)", "rail 1"
     elif after:
         name += f" {after[0]}"
     return ClassRow(name, value, color)
