@@ -66,7 +66,7 @@ STAGES = {
     "infer": "rtseg.inference.segmenter.Segmenter.segment",
     "overlay": "rtseg.render.overlay.Overlay.apply",
     "encode": "rtseg.io.outputs.encoder.VideoEncoder.encode",
-    "audio": "rtseg.io.outputs.stream_copy.StreamCopier.take",
+    "audio": "rtseg.io.outputs.stream_copy.StreamCopier.process",
     "recorder": "rtseg.video.verify.Recorder.observe",
 }
 

@@ -8,11 +8,11 @@ from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class Sink(Protocol):
-    """Receiver of rendered frames in presentation order. `close` or `abort` is called once, at the end."""
+    """Output for rendered frames in presentation order. Either `close` or `abort` is called once, at the end."""
 
     @property
     def name(self) -> str:
-        """Short name for statistics and messages: `out.mp4`, `window`, `web`."""
+        """Short name for statistics and messages, such as `out.mp4`, `window` or `web`."""
 
     @property
     def written(self) -> int:
@@ -22,7 +22,7 @@ class Sink(Protocol):
         """Write one frame. May raise SinkError."""
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Write a packet of another stream, in reading order. Sinks without other streams ignore it."""
+        """Write a packet of another stream, in the order of the input. Sinks that write only video ignore it."""
 
     def close(self) -> None:
         """Complete, verify and rename the output after the last frame. May raise SinkError."""

@@ -14,15 +14,17 @@ _LAYOUTS = (None, "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """Default channel layout by number of channels, for inputs without a layout."""
 
 _MAX_CHANNELS = 8
-"""More channels are mixed to stereo: FFmpeg can't decode its own 16-channel AAC from MPEG-TS."""
+"""Maximum number of channels. More are mixed to stereo, because FFmpeg can't decode its own 16-channel AAC from MPEG-TS."""
 
 DEFAULT_RATE = 48_000
+"""Sample rate for Opus, and for inputs without a sample rate, Hz."""
+
 _BITS_PER_SAMPLE = 4
 _MAX_BITS_PER_CHANNEL = 64_000
 
 
 def pcm_encoder(template: AudioStream) -> str | None:
-    """Return the PCM encoder that keeps every sample of a PCM stream, None for other codecs."""
+    """Return the encoder that stores a PCM stream without loss; None for other codecs."""
     context = template.codec_context
     if not context.name.startswith("pcm_") or context.format is None:
         return None
@@ -39,7 +41,7 @@ def default_layout(layout: Any) -> str:
 
 
 def output_rate(encoder: str, rate: int) -> int:
-    """Return the lowest supported sample rate that is not below the input's; 48 kHz for Opus and unknown rates."""
+    """Return the lowest supported sample rate that is not below `rate`, or the highest one; 48 kHz for Opus and unknown rates."""
     rates = sorted(Codec(encoder, "w").audio_rates or ())
     if encoder == "libopus" or not rate:
         return DEFAULT_RATE
@@ -47,16 +49,20 @@ def output_rate(encoder: str, rate: int) -> int:
 
 
 def output_layout(encoder: str, decoder: Any, rate: int) -> str:
-    """Return the first supported channel layout: the input's, the default of its number of channels, stereo, mono."""
+    """Return the first supported channel layout: the input's, the default for its number of channels, 5.1, stereo, mono.
+
+    Raises:
+        ValueError: the encoder supports none of them.
+    """
     channels = decoder.layout.nb_channels
-    count = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
-    # FFmpeg 9 writes eight-channel AAC to MPEG-TS that it can't read.
-    most = 7 if encoder == "aac" else _MAX_CHANNELS
-    surround = "5.1" if most < channels == 8 else None
-    for layout in (default_layout(decoder.layout), count, surround, "stereo", "mono"):
+    default = _LAYOUTS[channels] if 0 < channels < len(_LAYOUTS) else None
+    # FFmpeg 9 can't read the eight-channel AAC that it writes to MPEG-TS.
+    max_channels = 7 if encoder == "aac" else _MAX_CHANNELS
+    surround = "5.1" if max_channels < channels == 8 else None
+    for layout in (default_layout(decoder.layout), default, surround, "stereo", "mono"):
         if layout is None:
             continue
-        if not encoder.startswith("pcm_") and ("channels" in layout or AudioLayout(layout).nb_channels > most):
+        if not encoder.startswith("pcm_") and ("channels" in layout or AudioLayout(layout).nb_channels > max_channels):
             continue
         context: Any = CodecContext.create(encoder, "w")
         try:
@@ -72,4 +78,5 @@ def output_layout(encoder: str, decoder: Any, rate: int) -> str:
 
 
 def output_bit_rate(rate: int, channels: int) -> int:
+    """Return the bit rate for a sample rate and a number of channels, bits per second."""
     return min(_MAX_BITS_PER_CHANNEL, rate * _BITS_PER_SAMPLE) * channels

@@ -1,4 +1,4 @@
-"""Transcoder for audio that the output container does not support, with the same times."""
+"""Transcoder for audio that the output container does not support. Keeps timestamps."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from rtseg.io.outputs.audio_parameters import DEFAULT_RATE, output_bit_rate, out
 from rtseg.io.outputs.containers import add_global_header
 
 _JUMP_SECONDS = Fraction(1, 10)
-"""A timestamp with at least this difference is a gap or an overlap."""
+"""Smallest timestamp offset that counts as a gap or an overlap, seconds."""
 
 _DRIFT_SECONDS = Fraction(1, 100)
-"""A smaller difference counts if all timestamps of one second have it: those of network cameras jitter by more."""
+"""Smallest timestamp offset that counts as drift, seconds. All timestamps of one second must have it, because timestamps of
+network cameras jitter by more."""
 
 _MAX_SILENCE_SECONDS = 60
-"""Longest gap that is filled with silence, seconds; longer ones stay gaps."""
+"""Longest gap that is filled with silence, seconds. Longer gaps are kept."""
 
 
 class AudioTranscoder:
-    """A transcoded audio stream.
+    """Transcoder of an audio stream.
 
-    Gaps between packets become silence, overlaps are cut, and audio after a change of rate or channels is converted to the
-    parameters of the beginning.
+    Gaps between packets are filled with silence, and overlaps are cut. Audio after a change of sample rate or channels is
+    converted to the initial parameters.
 
     Args:
         container: the output, before its header is written.
         template: stream of the input.
         encoder: name of the encoder in FFmpeg.
-        starts_at_zero: the container counts samples from zero: earlier audio is cut, and a late start is filled with silence.
+        starts_at_zero: the container counts samples from zero. Audio before zero is cut, and a late start is filled with silence.
 
     Raises:
-        av.FFmpegError, ValueError: FFmpeg can't decode the stream, or the encoder supports none of its channel layouts.
+        av.FFmpegError, ValueError: FFmpeg can't decode the stream, or the encoder supports no channel layout for it.
     """
 
     def __init__(self, container: OutputContainer, template: AudioStream, encoder: str, starts_at_zero: bool) -> None:
@@ -57,7 +58,7 @@ class AudioTranscoder:
         if not encoder.startswith("pcm_"):
             context.bit_rate = output_bit_rate(self._rate, context.layout.nb_channels)
         if encoder == "libmp3lame":
-            # Without a bit reservoir each packet can be decoded without earlier ones, which may be cut.
+            # Without a bit reservoir a packet can be decoded without earlier ones, which may be cut.
             context.options = {"reservoir": "0"}
         stream.time_base = context.time_base = Fraction(1, self._rate)
         context.open()
@@ -78,17 +79,16 @@ class AudioTranscoder:
         self._expected_pts: int | None = None
         """Expected timestamp of the next packet, in ticks of the input."""
         self._packets_missing = False
-        """True if packets are after_gap before the next frame."""
+        """True if packets before the next frame are missing or damaged."""
         self._first_sample: int | None = 0 if starts_at_zero else None
         self._next_sample = 0
-        """Position of the next sample, in samples."""
+        """Expected position of the next sample, in samples."""
         self._chunks: list[NDArray[Any]] = []
-        """Samples, `(n, channels)`, that end at `_next_sample` and are not encoded yet."""
-        self._chunk_samples = 0
+        """Samples that are not encoded yet, `[n, channels]`. They end at `_next_sample`."""
+        self._unencoded = 0
         """Number of samples in `_chunks`."""
-        self._offsets: deque[tuple[int, int, int]] = deque()
-        """For each 10 ms of the last second: position, and the smallest and largest lateness of its timestamps against `_next_sample`,
-        in samples."""
+        self._recent_offsets: deque[tuple[int, int, int]] = deque()
+        """Position, smallest and largest timestamp offset for each 10 ms of the last second, in samples."""
 
     @property
     def has_audio(self) -> bool:
@@ -96,9 +96,9 @@ class AudioTranscoder:
         return self._parameters is not None
 
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return the packets that are ready after one more packet of the input; a damaged packet gives none."""
+        """Decode a packet of the input and return the encoded packets that are ready; none for a damaged packet."""
         if packet.pts is not None and packet.duration:
-            # A difference after after_gap packets is a gap, not drift.
+            # A timestamp offset after missing packets is a gap, not drift.
             self._packets_missing |= (
                 self._expected_pts is not None and packet.pts - self._expected_pts > packet.duration // 2
             )
@@ -130,7 +130,7 @@ class AudioTranscoder:
             yield from self._flush_resampler()
             self._parameters = parameters
             self._resampler = AudioResampler(self._format, layout, self._rate)
-            self._mix_to_mono = not _can_convert(frame.layout, layout)
+            self._mix_to_mono = not _can_mix(frame.layout, layout)
         assert self._resampler is not None
         if self._mix_to_mono:
             frame = _mean_of_channels(frame)
@@ -144,86 +144,88 @@ class AudioTranscoder:
                     yield from self._place_at_timestamp(chunk)
 
     def _place_at_timestamp(self, chunk: AudioFrame) -> Iterator[Packet[Any]]:
-        """Place samples at their timestamp, and encode complete frames."""
+        """Insert samples at their timestamp and encode complete frames."""
         channels = self._stream.codec_context.layout.nb_channels
         samples = chunk.to_ndarray().reshape(-1, channels)
         if chunk.pts is not None and chunk.time_base:
             position = round(Fraction(chunk.pts * chunk.time_base.numerator, chunk.time_base.denominator) * self._rate)
             if self._first_sample is None:
                 self._first_sample = self._next_sample = position
-            late = self._correction(position)
-            if late > _MAX_SILENCE_SECONDS * self._rate and not self._starts_at_zero:
-                self._append(np.zeros((-self._chunk_samples % max(1, self._frame_size), channels), samples.dtype))
+            offset = self._correction(position)
+            if offset > _MAX_SILENCE_SECONDS * self._rate and not self._starts_at_zero:
+                self._append(np.zeros((-self._unencoded % max(1, self._frame_size), channels), samples.dtype))
                 yield from self._encode()
                 self._next_sample = position
-            elif late > 0:
-                for _ in range(late // self._rate):  # one second at a time, to limit memory
+            elif offset > 0:
+                for _ in range(offset // self._rate):  # one second at a time, to limit memory
                     self._append(np.zeros((self._rate, channels), samples.dtype))
                     yield from self._encode()
-                self._append(np.zeros((late % self._rate, channels), samples.dtype))
-            elif late < 0:
-                samples = samples[-late:]
+                self._append(np.zeros((offset % self._rate, channels), samples.dtype))
+            elif offset < 0:
+                samples = samples[-offset:]
         elif self._first_sample is None:
             self._first_sample = self._next_sample = 0
         self._append(samples)
         yield from self._encode()
 
     def _correction(self, position: int) -> int:
-        """Return the number of samples of silence to insert, or to cut if negative."""
-        late = position - self._next_sample
+        """Return the number of samples of silence to insert; if negative, the number of samples to cut."""
+        offset = position - self._next_sample
         after_gap, self._packets_missing = self._packets_missing, False
-        if after_gap and late > 0:
-            self._offsets.clear()
-            return late
-        if abs(late) >= _JUMP_SECONDS * self._rate or (self._starts_at_zero and not self._next_sample):
-            self._offsets.clear()
-            return late
-        if self._offsets and self._next_sample - self._offsets[-1][0] < self._rate // 100:
-            begin, low, high = self._offsets.pop()
-            self._offsets.append((begin, min(low, late), max(high, late)))
+        if after_gap and offset > 0:
+            self._recent_offsets.clear()
+            return offset
+        if abs(offset) >= _JUMP_SECONDS * self._rate or (self._starts_at_zero and not self._next_sample):
+            self._recent_offsets.clear()
+            return offset
+        if self._recent_offsets and self._next_sample - self._recent_offsets[-1][0] < self._rate // 100:
+            begin, low, high = self._recent_offsets.pop()
+            self._recent_offsets.append((begin, min(low, offset), max(high, offset)))
         else:
-            self._offsets.append((self._next_sample, late, late))
-        complete = self._next_sample - self._offsets[0][0] >= self._rate
-        while self._next_sample - self._offsets[0][0] >= self._rate:
-            self._offsets.popleft()
-        low, high = min(low for _, low, _ in self._offsets), max(high for _, _, high in self._offsets)
+            self._recent_offsets.append((self._next_sample, offset, offset))
+        window_full = self._next_sample - self._recent_offsets[0][0] >= self._rate
+        while self._next_sample - self._recent_offsets[0][0] >= self._rate:
+            self._recent_offsets.popleft()
+        low, high = min(low for _, low, _ in self._recent_offsets), max(high for _, _, high in self._recent_offsets)
         drift = low if low > 0 else min(high, 0)
-        if not complete or abs(drift) < _DRIFT_SECONDS * self._rate:
+        if not window_full or abs(drift) < _DRIFT_SECONDS * self._rate:
             return 0
-        self._offsets.clear()
+        self._recent_offsets.clear()
         return drift
 
     def _append(self, samples: NDArray[Any]) -> None:
         if len(samples):
             self._chunks.append(samples)
-            self._chunk_samples += len(samples)
+            self._unencoded += len(samples)
             self._next_sample += len(samples)
 
     def _encode(self, last: bool = False) -> Iterator[Packet[Any]]:
-        waiting = self._chunk_samples
-        size = self._frame_size or waiting
-        if not waiting or (waiting < size and not last):
+        count = self._unencoded
+        size = self._frame_size or count
+        if not count or (count < size and not last):
             return
         samples = np.concatenate(self._chunks)
-        start = self._next_sample - waiting
-        complete = waiting if last else waiting - waiting % size
-        self._chunks, self._chunk_samples = [samples[complete:]] if complete < waiting else [], waiting - complete
+        start = self._next_sample - count
+        complete = count if last else count - count % size
+        self._chunks, self._unencoded = [samples[complete:]] if complete < count else [], count - complete
         for offset in range(0, complete, size):
-            part = samples[offset : min(offset + size, complete)].reshape(1, -1)
+            frame_samples = samples[offset : min(offset + size, complete)].reshape(1, -1)
             layout = self._stream.codec_context.layout.name
-            frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), format=self._format.name, layout=layout)
+            frame = AudioFrame.from_ndarray(
+                np.ascontiguousarray(frame_samples), format=self._format.name, layout=layout
+            )
             frame.sample_rate, frame.pts, frame.time_base = self._rate, start + offset, Fraction(1, self._rate)
             yield from self._without_encoder_delay(self._stream.encode(frame))
 
     def _without_encoder_delay(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
-        """Drop the encoder delay if the container can't mark it for skipping."""
+        """Drop the packets of the encoder delay if the container can't mark them to be skipped."""
         if not self._starts_at_zero:
             return packets
         return [packet for packet in packets if (packet.pts or 0) + (packet.duration or 0) // 2 >= 0]
 
 
-def _can_convert(before: AudioLayout, after: AudioLayout) -> bool:
-    """Return True if FFmpeg can mix one channel layout to another; it can't for nine channels without a layout."""
+def _can_mix(before: AudioLayout, after: AudioLayout) -> bool:
+    """Return True if FFmpeg can mix one channel layout to another. It can't mix nine channels without a layout."""
     try:
         AudioResampler("s16", after, DEFAULT_RATE).resample(_silence(before))
     except (av.FFmpegError, ValueError):
@@ -232,6 +234,7 @@ def _can_convert(before: AudioLayout, after: AudioLayout) -> bool:
 
 
 def _silence(layout: AudioLayout) -> AudioFrame:
+    """Return a silent frame of 16 samples."""
     frame = AudioFrame("s16", layout, 16)
     frame.planes[0].update(bytes(frame.planes[0].buffer_size))
     frame.sample_rate = DEFAULT_RATE

@@ -82,7 +82,7 @@ class Copied:
         self._held: list[Packet[Any]] = []
         self._end: int | None = None
 
-    def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
+    def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return the packets to write for a packet of the input."""
         packets = [packet]
         if self._key_first and not self.begun:
@@ -108,7 +108,7 @@ class Copied:
             return self._own(self._all_but_last(packet))
         if self._avi is not None:
             try:
-                packets = self._avi.take(packet)
+                packets = self._avi.process(packet)
             except av.FFmpegError:
                 self.damaged += 1
                 return []

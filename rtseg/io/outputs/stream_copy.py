@@ -15,7 +15,7 @@ from rtseg.io.outputs.audio_parameters import pcm_encoder
 from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
 from rtseg.io.outputs.copied_stream import TIME_CODE, Copied, codec_name, metadata_for
-from rtseg.io.outputs.cover_images import Cover
+from rtseg.io.outputs.cover_images import CoverImage
 from rtseg.io.outputs.timecodes import lost_tags, time_code_places
 
 
@@ -25,7 +25,7 @@ class OtherStream(Protocol):
     index: int
     """Index in the output."""
 
-    def take(self, packet: Packet[Any]) -> list[Packet[Any]]:
+    def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return the packets to write for a packet of the input. May raise av.FFmpegError."""
 
     def flush(self) -> list[Packet[Any]]:
@@ -85,7 +85,9 @@ class StreamCopier:
     @property
     def copied(self) -> dict[int, int]:
         """Mapping of the index in the input to the index in the output, for copied streams."""
-        return {source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | Cover)}
+        return {
+            source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | CoverImage)
+        }
 
     @property
     def reencoded(self) -> dict[int, int]:
@@ -97,10 +99,10 @@ class StreamCopier:
         }
         return indices | self._written_time_codes
 
-    def take(self, packet: Passthrough) -> list[Packet[Any]]:
+    def process(self, packet: Passthrough) -> list[Packet[Any]]:
         """Return the packets to write for a packet of the input."""
         stream = self.streams.get(packet.stream_index)
-        return [] if stream is None else stream.take(packet.packet)
+        return [] if stream is None else stream.process(packet.packet)
 
     def flush(self) -> list[Packet[Any]]:
         """Return the remaining packets at the end."""
@@ -147,7 +149,7 @@ class StreamCopier:
         self._match_time_codes(places)
         for place, template in enumerate(self._covers):
             packet = self._cover_packets[template.index]
-            self.streams[template.index] = Cover(self._container, template, packet, behind + place)
+            self.streams[template.index] = CoverImage(self._container, template, packet, behind + place)
 
     def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
         """Match each time code track with a time code of the output; report lost ones."""
@@ -165,9 +167,14 @@ class StreamCopier:
         kept = [stream for stream in self._added if stream.index in self.streams]
         self._messages += lost_tags(self._kind, self._info, kept, tracks)
 
-    def first(self) -> list[Packet[Any]]:
+    def header_packets(self) -> list[Packet[Any]]:
         """Return the packets to write directly after the header."""
-        return [packet for stream in self.streams.values() if isinstance(stream, Cover) for packet in stream.first()]
+        return [
+            packet
+            for stream in self.streams.values()
+            if isinstance(stream, CoverImage)
+            for packet in stream.header_packets()
+        ]
 
     def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
         encoder = self._kind.audio_codec

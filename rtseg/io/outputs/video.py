@@ -275,7 +275,7 @@ class VideoSink:
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
             self._guard(container.start_encoding)
-            self._guard(lambda: container.mux(others.first()))
+            self._guard(lambda: container.mux(others.header_packets()))
         except BaseException:
             container.close()
             raise
@@ -306,7 +306,7 @@ class VideoSink:
             packet = item.packet
             shift = round(self._zero / (packet.time_base or Fraction(1)))
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            for ready in self._others.take(item):
+            for ready in self._others.process(item):
                 self._container.mux(ready)
 
     def _close_container(self) -> None:
