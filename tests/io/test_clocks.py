@@ -1,4 +1,4 @@
-"""Clocks that wrap, jump or are wrong: audio and video move together, and the report states by how much.
+"""Clocks that wrap, jump or are wrong: audio and video are moved together, and the report states the amount.
 
 The expected times are those of the parts before they were joined or changed, or of a plain FFmpeg decode.
 """
@@ -30,7 +30,7 @@ Times = dict[int, list[float]]
 
 
 def times_of(path: Path) -> Times:
-    """When each packet is shown, by stream, in seconds; of video in the order of showing."""
+    """Return the presentation times of all packets by stream, seconds; those of video in display order."""
     times: Times = {}
     with av.open(str(path)) as container:
         for packet in container.demux():
@@ -42,7 +42,7 @@ def times_of(path: Path) -> Times:
 
 
 def remux(source: Path, target: Path, change: Callable[[av.Packet, int], None]) -> Path:
-    """Copy a file, each packet changed; `change` gets the packet and its number in its stream."""
+    """Copy a file and apply `change` to each packet; its arguments are the packet and its number in the stream."""
     counts: dict[int, int] = {}
     with av.open(str(source)) as before, av.open(str(target), "w") as after:
         streams = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
@@ -70,12 +70,12 @@ def moved(seconds: float, video: range = range(0), audio: range = range(0)) -> C
 
 
 def restamped(source: Path, target: Path, seconds: float, kind: str, number: int) -> Path:
-    """Copy an MPEG-TS or MPEG-PS file with one PES packet's time stamps moved, which no muxer would write."""
+    """Copy an MPEG-TS or MPEG-PS file with the timestamps of one PES packet moved, which no muxer would write."""
     data = bytearray(source.read_bytes())
     transport = source.suffix == ".ts"
     stamps = list((_pes_in_ts if transport else _pes_in_ps)(bytes(data)))
-    wanted = {"video": range(0xE0, 0xF0), "audio": range(0xC0, 0xE0)}[kind]
-    chosen = [stamp for stamp in stamps if (data[stamp.at + 3] if transport else stamp.stream) in wanted]
+    stream_ids = {"video": range(0xE0, 0xF0), "audio": range(0xC0, 0xE0)}[kind]
+    chosen = [stamp for stamp in stamps if (data[stamp.at + 3] if transport else stamp.stream) in stream_ids]
     stamp = chosen[number]
     both = stamp.dts is not None
     assert stamp.pts is not None
@@ -101,20 +101,20 @@ def offsets(path: Path) -> tuple[float, float]:
 
 
 def assert_even(result: Result, path: Path, step: float = 0.04, within: float = 0.025) -> None:
-    """All frames are there in their order, and none is far from the step."""
+    """Assert that all frames are present, in order, and at equal intervals."""
     frames = read(path)
     assert [number_of(frame) for frame in frames] == [number_of(frame) for frame in result.frames]
     assert np.abs(np.diff([frame.pts_seconds for frame in frames]) - step).max() <= within
 
 
-# Joints
+# Joined recordings
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize(
     ("first", "second"), [(0.6, 1.2), (1.2, 0.6), (1.2, 1.2), (1.8, 1.2)], ids=["shorter", "late", "as long", "longer"]
 )
-def test_audio_stays_in_step_behind_a_joint(tmp_path: Path, target: str, first: float, second: float) -> None:
+def test_audio_stays_in_sync_after_a_join(tmp_path: Path, target: str, first: float, second: float) -> None:
     """`cat a.ts b.ts`, where the audio of the first recording ends before, with or after its video."""
     parts = [
         write_video(tmp_path / f"{n}.ts", frames=30, b_frames=2, after=[Audio(seconds=seconds)])
@@ -123,7 +123,7 @@ def test_audio_stays_in_step_behind_a_joint(tmp_path: Path, target: str, first: 
     result = copy_video(joined(tmp_path / "in.ts", *parts), tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     assert len(result.frames) == 60
-    late = max(0.0, first - 1.2)  # The longer stream decides where the second recording begins.
+    late = max(0.0, first - 1.2)  # The second recording begins after the longer stream.
     assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(
         [0.04] * 29 + [0.04 + late] + [0.04] * 29, abs=0.045
     )
@@ -134,18 +134,18 @@ def test_audio_stays_in_step_behind_a_joint(tmp_path: Path, target: str, first: 
     assert all(abs(point.difference_ms) < 2 for point in result.report.sync)
 
 
-def test_three_recordings_and_a_clock_that_jumps_forward(tmp_path: Path) -> None:
+def test_forward_clock_jump_between_joined_recordings_is_removed(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.ts", frames=25, after=[Audio()]) for n in range(2)]
-    ahead = remux(parts[0], tmp_path / "ahead.ts", moved(7200, range(1000), range(1000)))
-    result = copy_video(joined(tmp_path / "in.ts", parts[0], ahead, parts[1]), tmp_path / "out.mp4")
+    later = remux(parts[0], tmp_path / "later.ts", moved(7200, range(1000), range(1000)))
+    result = copy_video(joined(tmp_path / "in.ts", parts[0], later, parts[1]), tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     assert len(result.report.repairs) == 2
     assert_even(result, tmp_path / "out.mp4")
     assert offsets(tmp_path / "out.mp4")[1] == pytest.approx(offsets(parts[1])[1], abs=0.002)
 
 
-def test_a_gap_in_one_stream_is_no_jump(tmp_path: Path) -> None:
-    """Audio that pauses for longer than clocks may jump stays where it was."""
+def test_gap_in_one_stream_is_not_a_clock_jump(tmp_path: Path) -> None:
+    """Audio that pauses for longer than the clock jump threshold keeps its times."""
 
     def paused(packet: av.Packet, number: int) -> None:
         if packet.stream.type == "audio" and number >= 20:
@@ -160,17 +160,17 @@ def test_a_gap_in_one_stream_is_no_jump(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", ["mpg", "ts"])
-def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Path, container: str) -> None:
-    """The first recording has no audio: that of the second must not lie under it."""
+def test_audio_that_begins_after_a_join_stays_with_its_recording(tmp_path: Path, container: str) -> None:
+    """The first recording has no audio: that of the second must not start during the first."""
     codec, audio = ("mpeg2video", "mp2") if container == "mpg" else ("libx264", "mp2")
     silent = write_video(tmp_path / f"a.{container}", frames=50, codec=codec, b_frames=0)
-    heard = write_video(
+    audible = write_video(
         tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)]
     )
-    result = copy_video(joined(tmp_path / f"in.{container}", silent, heard), tmp_path / "out.mkv")
+    result = copy_video(joined(tmp_path / f"in.{container}", silent, audible), tmp_path / "out.mkv")
     assert result.report.ok, result.report.line()
     assert len(result.frames) == 100
-    assert offsets(tmp_path / "out.mkv")[1] == pytest.approx(offsets(heard)[1], abs=0.05)
+    assert offsets(tmp_path / "out.mkv")[1] == pytest.approx(offsets(audible)[1], abs=0.05)
 
 
 # Parts
@@ -180,7 +180,7 @@ def test_audio_that_begins_behind_a_joint_belongs_to_its_recording(tmp_path: Pat
     ("container", "audio"), [("mp4", "aac"), ("mkv", "ac3"), ("ts", "aac"), ("avi", "pcm_s16le"), ("mkv", "pcm_s16le")]
 )
 @pytest.mark.parametrize("tone", [0.0, 440.0])
-def test_a_part_whose_audio_packets_are_all_alike(tmp_path: Path, container: str, audio: str, tone: float) -> None:
+def test_part_with_identical_audio_packets_is_verified(tmp_path: Path, container: str, audio: str, tone: float) -> None:
     """A muted microphone: bytes of silence do not show where the part begins."""
     path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0, after=[Audio(audio, seconds=3, tone=tone)])
     result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
@@ -189,17 +189,17 @@ def test_a_part_whose_audio_packets_are_all_alike(tmp_path: Path, container: str
 
 
 @pytest.mark.parametrize("container", ["avi", "mkv", "mp4"])
-def test_a_part_ends_where_it_was_asked_to(tmp_path: Path, container: str) -> None:
+def test_part_ends_at_the_requested_time(tmp_path: Path, container: str) -> None:
     path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0)
     assert [number_of(frame) for frame in read(path, start=1.0, duration=1.5)] == list(range(25, 63))
 
 
-# Wraps, negative and far times
+# Wraparounds, negative and distant times
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("before", [0.2, 0.5, 70.0])
-def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: str, before: float) -> None:
+def test_clock_wraparound_moves_all_streams_together(tmp_path: Path, target: str, before: float) -> None:
     """MPEG's clock has 33 bits at 90 kHz and restarts after 26.5 hours."""
     plain = write_video(tmp_path / "plain.ts", frames=25, rate=25 if before < 1 else 1, b_frames=0, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved((1 << 33) / 90_000 - before - 0.08, range(1000), range(1000)))
@@ -213,7 +213,7 @@ def test_a_clock_that_wraps_moves_all_streams_together(tmp_path: Path, target: s
     assert any("the clock begins at" in note for note in result.notes)
 
 
-def test_a_full_disk_is_not_blamed_for_missing_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_frames_are_not_reported_as_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.io.outputs.read_back._count", lambda _container: 2)
     with pytest.raises(Exception, match="contains 2 of 12 frames") as error:
         copy_video(write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
@@ -221,7 +221,7 @@ def test_a_full_disk_is_not_blamed_for_missing_frames(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv"])
-def test_a_recording_that_begins_before_zero_is_moved_as_a_whole(tmp_path: Path, target: str) -> None:
+def test_recording_with_negative_start_is_moved_as_a_whole(tmp_path: Path, target: str) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=25, b_frames=0, after=[Audio(start=0.2)])
     path = remux(plain, tmp_path / "in.ts", moved(-1.0, range(1000), range(1000)))
     result = copy_video(path, tmp_path / f"out.{target}")
@@ -230,7 +230,7 @@ def test_a_recording_that_begins_before_zero_is_moved_as_a_whole(tmp_path: Path,
     assert offsets(tmp_path / f"out.{target}") == pytest.approx(offsets(plain), abs=0.002)
 
 
-def test_a_clock_that_begins_far_from_zero_begins_at_zero(tmp_path: Path) -> None:
+def test_clock_that_begins_far_from_zero_is_moved_to_zero(tmp_path: Path) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=25, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved(40_000, range(1000), range(1000)))
     result = copy_video(path, tmp_path / "out.mp4")
@@ -240,8 +240,8 @@ def test_a_clock_that_begins_far_from_zero_begins_at_zero(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["ts", "mkv", "mp4"])
-def test_one_move_is_told_with_one_size_and_it_is_the_true_one(tmp_path: Path, target: str) -> None:
-    """FFmpeg lets MPEG-TS begin a little after zero: the output is moved by less than the clock's beginning."""
+def test_reported_shift_is_the_actual_shift(tmp_path: Path, target: str) -> None:
+    """FFmpeg's MPEG-TS begins slightly after zero: the output is moved by less than the start time of the clock."""
     plain = write_video(tmp_path / "plain.ts", frames=25, b_frames=0, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", moved(3600, range(1000), range(1000)))
     out = tmp_path / f"out.{target}"
@@ -255,13 +255,13 @@ def test_one_move_is_told_with_one_size_and_it_is_the_true_one(tmp_path: Path, t
     assert float(seconds) == pytest.approx(first[1] - first[0], abs=0.001)
 
 
-# Single wrong time stamps
+# Single wrong timestamps
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("seconds", [-5.0, -0.5, -0.04, 0.06, 0.5, 5.0, 3600.0])
 @pytest.mark.parametrize("number", [2, 12, 29])
-def test_one_wrong_time_of_a_frame_is_set_between_its_neighbors(
+def test_single_wrong_frame_timestamp_is_interpolated(
     tmp_path: Path, b_frames: int, seconds: float, number: int
 ) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=30, b_frames=b_frames, after=[Audio()])
@@ -270,7 +270,7 @@ def test_one_wrong_time_of_a_frame_is_set_between_its_neighbors(
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == list(range(30))
     steps = np.diff([frame.pts_seconds for frame in result.frames])
-    kept = number == 29 and 0 < seconds < 10  # Behind the last but one frame nothing shows that it is wrong.
+    kept = number == 29 and 0 < seconds < 10  # Nothing shows that the last timestamp is wrong.
     assert np.abs(steps[: 28 if kept else None] - 0.04).max() <= 0.06 + 1e-6, steps
     assert sum(np.abs(steps - 0.04) > 0.002) <= 3, steps
     if not kept:
@@ -281,8 +281,10 @@ def test_one_wrong_time_of_a_frame_is_set_between_its_neighbors(
 @pytest.mark.parametrize("seconds", [-5.0, -0.5, 0.3, 5.0, 3600.0])
 @pytest.mark.parametrize("codec", ["aac", "mp2"])
 @pytest.mark.parametrize("number", [1, 2])
-def test_one_wrong_time_of_audio_moves_nothing_else(tmp_path: Path, codec: str, seconds: float, number: int) -> None:
-    """One time stamp of MPEG-TS stands for several packets."""
+def test_single_wrong_audio_timestamp_moves_no_other_packets(
+    tmp_path: Path, codec: str, seconds: float, number: int
+) -> None:
+    """One timestamp in MPEG-TS applies to several packets."""
     plain = write_video(tmp_path / "plain.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     path = restamped(plain, tmp_path / "in.ts", seconds, "audio", number)
     result = copy_video(path, tmp_path / "out.mp4")
@@ -299,7 +301,7 @@ def test_one_wrong_time_of_audio_moves_nothing_else(tmp_path: Path, codec: str, 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
-def test_frames_of_a_program_stream_are_shown_as_ffmpeg_shows_them(tmp_path: Path, codec: str, b_frames: int) -> None:
+def test_program_stream_frames_have_the_timestamps_of_ffmpeg(tmp_path: Path, codec: str, b_frames: int) -> None:
     path = write_video(
         tmp_path / "in.mpg", frames=100, codec=codec, b_frames=b_frames, gop=15, after=[Audio("mp2", seconds=4)]
     )
@@ -316,10 +318,8 @@ def test_frames_of_a_program_stream_are_shown_as_ffmpeg_shows_them(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("container", "b_frames"), [("mpeg", 0), ("vob", 0), ("mpeg", 2), ("vob", 2), ("svcd", 2)])
-def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
-    tmp_path: Path, container: str, b_frames: int
-) -> None:
-    """Many frames in a PES packet have one time, which FFmpeg gives to the one that ends in it too: frames 80 or 0 ms apart."""
+def test_h264_in_program_stream_keeps_frame_intervals(tmp_path: Path, container: str, b_frames: int) -> None:
+    """FFmpeg gives the timestamp of a PES packet to two frames: the one that ends and the one that begins in it."""
     path = write_video(
         tmp_path / "in.mpg",
         frames=100,
@@ -337,7 +337,7 @@ def test_h264_of_a_program_stream_keeps_the_distance_of_its_frames(
     assert offsets(tmp_path / "out.mp4")[0] == pytest.approx(offsets(path)[0], abs=0.002)
 
 
-def test_a_full_avi_with_b_frames_keeps_its_rate(tmp_path: Path) -> None:
+def test_avi_with_b_frames_keeps_its_frame_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=25, b_frames=2, after=[Audio("libmp3lame")])
     result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -356,7 +356,7 @@ def test_two_fields_are_one_frame(tmp_path: Path, container: str) -> None:
 
 @pytest.mark.parametrize("container", ["ts", "mkv", "mp4"])
 @pytest.mark.parametrize(("start", "duration", "frames"), [(0.0, 0.3, range(8)), (0.1, 0.4, range(3, 13))])
-def test_a_part_that_ends_between_two_fields_has_the_frame(
+def test_part_that_ends_between_two_fields_contains_the_frame(
     tmp_path: Path, container: str, start: float, duration: float, frames: range
 ) -> None:
     result = copy_video(
@@ -366,7 +366,7 @@ def test_a_part_that_ends_between_two_fields_has_the_frame(
     assert [luma_of(frame.planes) for frame in result.frames] == list(frames)
 
 
-def test_fields_of_an_mp4_are_no_frames_of_an_avi(tmp_path: Path) -> None:
+def test_fields_of_mp4_are_not_counted_as_frames_in_avi(tmp_path: Path) -> None:
     """The average rate of MP4 counts each field."""
     result = copy_video(write_fields(tmp_path / "in.mp4", timed=True), tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
@@ -375,11 +375,11 @@ def test_fields_of_an_mp4_are_no_frames_of_an_avi(tmp_path: Path) -> None:
         assert sum(bool(packet.size) for packet in container.demux(video=0)) == 20
 
 
-# The report itself
+# The report
 
 
 def _processed(path: Path, target: Path, *, audio_seconds: float = 0.0, frame_seconds: float = 0.0) -> list[str]:
-    """The problems of an output that was written with its audio or its frames moved, by a source that knows nothing of it."""
+    """Return the problems of an output that was written with its audio or its frames moved, without a report by the source."""
     source = FileSource(str(path))
     sink = VideoSink(target, source.info, size=(source.info.width, source.info.height))
     recorder = Recorder(source.info)
@@ -407,7 +407,7 @@ def _segmented(frame: Frame) -> object:
     return item(frame)
 
 
-def test_a_source_that_moves_times_without_a_reason_is_seen(tmp_path: Path) -> None:
+def test_unexplained_timestamp_shift_of_a_source_is_detected(tmp_path: Path) -> None:
     """The file is the reference, not the frames that the source yields."""
     path = write_video(tmp_path / "in.mp4", frames=25, after=[Audio()])
     assert _processed(path, tmp_path / "a.mp4") == []
@@ -418,8 +418,8 @@ def test_a_source_that_moves_times_without_a_reason_is_seen(tmp_path: Path) -> N
     assert _processed(path, tmp_path / "d.mp4", frame_seconds=0.1) == ["the timestamp of a frame is off by 100.0 ms"]
 
 
-def test_times_in_an_output_rise_even_where_its_clock_is_coarse(tmp_path: Path) -> None:
-    """Matroska counts milliseconds: two frames within one would be shown at the same time, and that is reported."""
+def test_equal_timestamps_from_a_coarse_time_base_are_reported(tmp_path: Path) -> None:
+    """Matroska counts milliseconds: two frames within one would be displayed at the same time."""
     path = write_video(tmp_path / "in.mp4", time_base=Fraction(1, 90_000), pts=[0, 3600, 3610, 7200, 10_800], frames=5)
     assert copy_video(path, tmp_path / "out.mp4").report.ok
     problems = copy_video(path, tmp_path / "out.mkv").report.problems
@@ -440,7 +440,7 @@ def read_times(path: Path) -> list[float]:
     return [frame.pts_seconds for frame in read(path)]
 
 
-# Packets as the clock sees them
+# Clock input
 
 
 def _packet(stream: int, stamp: int, duration: int) -> Any:
@@ -448,8 +448,8 @@ def _packet(stream: int, stamp: int, duration: int) -> Any:
 
 
 @pytest.mark.parametrize("pause", [4, 100])
-def test_no_packet_is_lost_where_audio_begins_far_from_the_video(pause: int) -> None:
-    """Audio of a clock of its own begins in mid-file, with few frames between its packets, or none before the end."""
+def test_no_packet_is_lost_if_audio_begins_far_from_the_video(pause: int) -> None:
+    """Audio with a separate clock begins in the middle of the file, with few frames between its packets, or none before the end."""
     second = 90_000
     streams = [
         SimpleNamespace(index=0, type="video", time_base=Fraction(1, second), start_time=0),
@@ -460,6 +460,6 @@ def test_no_packet_is_lost_where_audio_begins_far_from_the_video(pause: int) -> 
         begin = 8 * second + n * pause * 1920
         packets += [_packet(1, begin + k * 1920, 1920) for k in range(pause)]
         packets.append(_packet(0, (10 + n) * 3600, 3600))
-    came = list(Clock(streams, 0, arbitrary=True).map(packets))
-    assert came == packets
-    assert [packet.pts for packet in came if packet.stream_index == 0] == [n * 3600 for n in range(12)]
+    mapped = list(Clock(streams, 0, arbitrary=True).map(packets))
+    assert mapped == packets
+    assert [packet.pts for packet in mapped if packet.stream_index == 0] == [n * 3600 for n in range(12)]

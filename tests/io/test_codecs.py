@@ -1,4 +1,4 @@
-"""Decoders and encoders: the choice, its report, and one line for a codec that is not available."""
+"""Choice of decoders and encoders, its report, and one-line errors for codecs that are not available."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from media import write_video
 from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.gpu.devices import find_gpus
 from rtseg.io.codecs import choose_decoder, choose_encoder, try_nvdec, try_nvenc
-from rtseg.io.gstreamer import pipelines as elements
+from rtseg.io.gstreamer import pipelines
 from rtseg.io.outputs.containers import encoder_options
 
 pytestmark = pytest.mark.timeout(180)
@@ -34,7 +34,7 @@ def fails(*_: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "gpu", "there", "chosen"),
+    ("requested", "try_gpu", "elements", "expected"),
     [
         ("software", works, JETSON, "software"),
         ("auto", works, JETSON, "auto"),  # NVDEC decodes what it supports
@@ -44,18 +44,18 @@ def fails(*_: str) -> str:
         ("gstreamer", fails, PC, "gstreamer"),
     ],
 )
-def test_which_decoder(wanted: str, gpu: object, there: set[str], chosen: str) -> None:
-    assert choose_decoder(wanted, why_no_nvdec=gpu, has=there.__contains__) == chosen  # type: ignore[arg-type]
+def test_decoder_is_chosen_by_hardware(requested: str, try_gpu: object, elements: set[str], expected: str) -> None:
+    assert choose_decoder(requested, why_no_nvdec=try_gpu, has=elements.__contains__) == expected  # type: ignore[arg-type]
 
 
-def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
+def test_auto_skips_gstreamer_if_audio_is_needed() -> None:
     arguments = {"why_no_nvdec": fails, "has": JETSON.__contains__}
     assert choose_decoder("auto", with_audio=True, **arguments) == "software"  # type: ignore[arg-type]
     assert choose_decoder("gstreamer", with_audio=True, **arguments) == "gstreamer"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "codec", "gpu", "there", "chosen"),
+    ("requested", "codec", "try_gpu", "elements", "expected"),
     [
         ("software", None, works, JETSON, None),
         ("software", "libx265", works, JETSON, "libx265"),
@@ -64,17 +64,19 @@ def test_no_choice_that_loses_the_sound_is_made_unasked() -> None:
         ("auto", None, fails, JETSON, "gstreamer"),
         ("auto", "libx265", fails, JETSON, "libx265"),
         ("auto", "ffv1", works, JETSON, "ffv1"),
-        ("auto", None, fails, ORIN_NANO, None),  # it has no encoder
+        ("auto", None, fails, ORIN_NANO, None),  # no hardware encoder
         ("auto", None, fails, PC, None),
         ("nvenc", "libsvtav1", works, PC, "av1_nvenc"),
         ("gstreamer", None, works, PC, "gstreamer"),
     ],
 )
-def test_which_encoder(wanted: str, codec: str | None, gpu: object, there: set[str], chosen: str | None) -> None:
-    assert choose_encoder(wanted, codec, why_no_nvenc=gpu, has=there.__contains__) == chosen  # type: ignore[arg-type]
+def test_encoder_is_chosen_by_hardware_and_codec(
+    requested: str, codec: str | None, try_gpu: object, elements: set[str], expected: str | None
+) -> None:
+    assert choose_encoder(requested, codec, why_no_nvenc=try_gpu, has=elements.__contains__) == expected  # type: ignore[arg-type]
 
 
-def test_what_was_named_and_is_missing_is_an_error() -> None:
+def test_named_but_unavailable_codec_is_an_error() -> None:
     nothing = set[str]().__contains__
     with pytest.raises(SourceError, match=r"--decoder nvdec: .*no such device"):
         choose_decoder("nvdec", why_no_nvdec=fails)
@@ -102,39 +104,39 @@ def test_nvenc_gets_its_own_options() -> None:
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
-def test_trials_without_a_gpu_return_the_reason() -> None:
+def test_self_checks_without_a_gpu_return_the_reason() -> None:
     assert try_nvdec() == "no NVIDIA GPU was detected"
     assert try_nvenc("h264_nvenc") == "no NVIDIA GPU was detected"
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
 @pytest.mark.parametrize(("option", "value"), [("--decoder", "nvdec"), ("--encoder", "nvenc")])
-def test_a_missing_one_is_told_in_one_line_and_nothing_is_made(tmp_path: Path, option: str, value: str) -> None:
-    drive, out = write_video(tmp_path / "drive.mp4", frames=5), tmp_path / "out.mp4"
-    result = rtseg("video", drive, "-o", out, "--model", MODEL, option, value)
+def test_missing_hardware_codec_is_a_one_line_error_without_output(tmp_path: Path, option: str, value: str) -> None:
+    video, out = write_video(tmp_path / "video.mp4", frames=5), tmp_path / "out.mp4"
+    result = rtseg("video", video, "-o", out, "--model", MODEL, option, value)
     assert result.returncode == 1
     assert_one_error_line(result, f"{option} {value}", "no NVIDIA GPU was detected", "try auto")
     assert not out.exists()
 
 
-def test_the_chain_of_a_jetson_for_rtsp() -> None:
-    chain = elements.rtsp_pipeline("rtsp://10.0.0.5/x", has=JETSON.__contains__)
+def test_rtsp_pipeline_on_jetson_uses_its_decoder() -> None:
+    chain = pipelines.rtsp_pipeline("rtsp://10.0.0.5/x", has=JETSON.__contains__)
     assert chain == "rtspsrc location=rtsp://10.0.0.5/x protocols=tcp latency=0 ! parsebin ! nvv4l2decoder"
-    assert elements.rtsp_pipeline("rtsp://a/x", "udp", PC.__contains__).endswith("protocols=udp latency=0 ! decodebin")
+    assert pipelines.rtsp_pipeline("rtsp://a/x", "udp", PC.__contains__).endswith("protocols=udp latency=0 ! decodebin")
     with pytest.raises(SourceError, match="rtspsrc is not installed"):
-        elements.rtsp_pipeline("rtsp://a/x", has=set[str]().__contains__)
+        pipelines.rtsp_pipeline("rtsp://a/x", has=set[str]().__contains__)
 
 
 @needs_gstreamer
-def test_a_video_through_gstreamer_alone_keeps_frames_and_times(tmp_path: Path) -> None:
-    drive = write_video(tmp_path / "drive.mp4", frames=24)
+def test_gstreamer_decoder_and_encoder_keep_frames_and_times(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", frames=24)
     out, stats = tmp_path / "out.mp4", tmp_path / "run.json"
-    choice = ("--decoder", "gstreamer", "--encoder", "gstreamer")
-    result = rtseg("video", drive, "-o", out, "--model", MODEL, "--stats", stats, *choice)
+    options = ("--decoder", "gstreamer", "--encoder", "gstreamer")
+    result = rtseg("video", video, "-o", out, "--model", MODEL, "--stats", stats, *options)
     assert result.returncode == 0, result.stderr
     report = json.loads(stats.read_text())
-    software = "decodebin" if not elements.has_element("nvv4l2decoder") else "nvv4l2decoder"
-    assert (report["decoder"], report["encoder"]) == (software, elements.encoder(25).name)  # type: ignore[arg-type]
+    software = "decodebin" if not pipelines.has_element("nvv4l2decoder") else "nvv4l2decoder"
+    assert (report["decoder"], report["encoder"]) == (software, pipelines.encoder(25).name)  # type: ignore[arg-type]
     assert report["frames"]["written"] == 24
     assert report["fidelity"]["timestamp_error_ms"] == pytest.approx(0, abs=1)
     with av.open(str(out)) as container:
@@ -142,10 +144,10 @@ def test_a_video_through_gstreamer_alone_keeps_frames_and_times(tmp_path: Path) 
 
 
 @needs_gstreamer
-def test_gstreamer_reads_whole_files_and_no_passwords(tmp_path: Path) -> None:
-    drive = write_video(tmp_path / "drive.mp4", frames=5)
+def test_gstreamer_rejects_start_and_passwords(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", frames=5)
     part = rtseg(
-        "video", drive, "-o", tmp_path / "out.mp4", "--model", MODEL, "--decoder", "gstreamer", "--start", "0.1"
+        "video", video, "-o", tmp_path / "out.mp4", "--model", MODEL, "--decoder", "gstreamer", "--start", "0.1"
     )
     assert part.returncode == 1
     assert_one_error_line(part, "reads whole files")
@@ -158,9 +160,9 @@ def test_gstreamer_reads_whole_files_and_no_passwords(tmp_path: Path) -> None:
 @needs_gstreamer
 def test_dry_run_prints_the_processes_of_a_live_run(tmp_path: Path) -> None:
     out = tmp_path / "out.mkv"
-    rendered = rtseg("live", "--gst", "videotestsrc", "--record", out, "--encoder", "gstreamer", "--dry-run")
-    assert rendered.returncode == 0, rendered.stderr
-    source, record = rendered.stdout.splitlines()
+    result = rtseg("live", "--gst", "videotestsrc", "--record", out, "--encoder", "gstreamer", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    source, record = result.stdout.splitlines()
     assert source.startswith("gst1: gst-launch-1.0 ")
     assert "videotestsrc" in source
     assert record.startswith("record: gst-launch-1.0 ")
@@ -173,17 +175,17 @@ def test_dry_run_prints_the_processes_of_a_live_run(tmp_path: Path) -> None:
 
 
 @needs_gstreamer
-def test_a_live_run_through_gstreamer_says_what_decodes_and_encodes(tmp_path: Path) -> None:
-    drive = write_video(tmp_path / "drive.mp4", frames=30)
+def test_live_run_with_gstreamer_reports_decoder_and_encoder(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", frames=30)
     out, stats = tmp_path / "out.mp4", tmp_path / "run.json"
-    choice = ("--decoder", "gstreamer", "--encoder", "gstreamer", "--every-frame")
+    options = ("--decoder", "gstreamer", "--encoder", "gstreamer", "--every-frame")
     result = rtseg(
-        "live", "--url", drive, "--realtime", "--show", "none", "--record", out, "--model", MODEL,
-        "--stats", stats, *choice,
+        "live", "--url", video, "--realtime", "--show", "none", "--record", out, "--model", MODEL,
+        "--stats", stats, *options,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     report = json.loads(stats.read_text())
-    assert report["encoder"] == elements.encoder(25).name  # type: ignore[arg-type]
-    assert report["decoder"] == elements.file_decoder()
+    assert report["encoder"] == pipelines.encoder(25).name  # type: ignore[arg-type]
+    assert report["decoder"] == pipelines.file_decoder()
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) == report["frames"]["written"] == 30

@@ -1,4 +1,4 @@
-"""Data outside of streams is named, and padding, damage and standard boxes are not."""
+"""Data outside of streams is reported; padding, damage and standard boxes are not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
         (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b"<NonRealTimeMeta/>")), "metadata in box 'meta/xml'"),
     ],
 )
-def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None:
+def test_box_with_data_is_reported(tmp_path: Path, box: bytes, line: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
     path.write_bytes(path.read_bytes() + box)
     notes = copy_video(path, tmp_path / "out.mp4").notes
@@ -67,7 +67,7 @@ def test_a_box_with_data_is_named(tmp_path: Path, box: bytes, line: str) -> None
         (_box(b"meta", _box(b"hdlr", bytes(24)) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
     ],
 )
-def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> None:
+def test_box_inside_moov_is_reported(tmp_path: Path, box: bytes, place: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
     _inside(path, b"moov", box)
     assert any(f"GPS data in box '{place}'" in line for line in outside_streams(path)), outside_streams(path)
@@ -92,14 +92,14 @@ def test_a_box_inside_moov_is_named(tmp_path: Path, box: bytes, place: str) -> N
         _box(b"meta", bytes(4) + _box(b"hdlr", bytes(24)) + _box(b"free", bytes(100))),
     ],
 )
-def test_padding_and_damage_are_not_data(tmp_path: Path, box: bytes) -> None:
+def test_padding_and_damage_are_not_reported(tmp_path: Path, box: bytes) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5, metadata={"title": "x", "location": "+52.2+000.1/"})
     path.write_bytes(path.read_bytes() + box)
     assert outside_streams(path) == ()
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi", "h264"])
-def test_a_location_that_ffmpeg_reads_is_kept_or_named(tmp_path: Path, target: str) -> None:
+def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str) -> None:
     import av
 
     path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
@@ -110,7 +110,7 @@ def test_a_location_that_ffmpeg_reads_is_kept_or_named(tmp_path: Path, target: s
     assert any("can't hold the location: dropped" in note for note in result.notes) == (kept is None)
 
 
-def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
+def test_extra_avi_chunks_are_reported_and_standard_ones_are_not(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
     assert outside_streams(path) == ()
     text = b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"
@@ -120,14 +120,14 @@ def test_chunks_of_avi_are_named_and_its_own_are_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("data", [b"freeGPS " + bytes(range(100)), b"", bytes(200), bytes(range(200))])
-def test_gps_between_the_samples_of_an_mp4_is_named(tmp_path: Path, data: bytes, times: int) -> None:
-    """As dashcams write it: boxes in holes of `mdat` that no track uses."""
+def test_gps_between_mp4_samples_is_reported(tmp_path: Path, data: bytes, times: int) -> None:
+    """Boxes in unused ranges of `mdat`, as dashcams write them."""
     path = write_video(tmp_path / "in.mp4", frames=5, after=[Audio()])
     whole = path.read_bytes()
     at = whole.index(b"mdat") - 4
     (size,) = struct.unpack(">I", whole[at : at + 4])
     blocks = _box(b"free", data) * times
-    # Behind the last sample, and with the index behind it no sample moves.
+    # The index is after `mdat`: boxes after the last sample move no sample.
     assert whole[at + size + 4 : at + size + 8] == b"moov"
     middle = at + 8
     grown = (
@@ -148,7 +148,7 @@ def test_gps_between_the_samples_of_an_mp4_is_named(tmp_path: Path, data: bytes,
     assert outside_streams(path) == expected
 
 
-def test_gps_among_the_metadata_of_an_avi_and_in_a_second_part_is_named(tmp_path: Path) -> None:
+def test_gps_in_avi_metadata_and_second_riff_chunk_is_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p", metadata={"title": "x"})
     whole = path.read_bytes()
     assert b"INFO" in whole
@@ -160,7 +160,7 @@ def test_gps_among_the_metadata_of_an_avi_and_in_a_second_part_is_named(tmp_path
     assert outside_streams(path) == ("GPS data in box 'GPS' (104 bytes) is not copied",)
 
 
-def test_text_behind_an_avi_is_named_and_a_chunk_that_is_cut_off_is_not(tmp_path: Path) -> None:
+def test_text_after_avi_is_reported_and_truncated_chunk_is_not(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", frames=5, codec="mjpeg", pix_fmt="yuvj420p")
     whole = path.read_bytes()
     path.write_bytes(whole + b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W")

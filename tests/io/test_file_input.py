@@ -28,7 +28,7 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 pytestmark = pytest.mark.timeout(180)
 
 
-def test_real_drives(clips: Path) -> None:
+def test_real_videos_are_read_completely(clips: Path) -> None:
     for name, frames, size, rate, packets in (
         ("cambridge_15fps.mp4", 101, (480, 360), 15, 0),
         ("highway_540p25.mp4", 221, (960, 540), 25, 415),
@@ -46,7 +46,7 @@ def test_real_drives(clips: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts", "avi", "h264"])
-def test_pictures_come_in_order_with_b_frames(tmp_path: Path, ending: str) -> None:
+def test_frames_with_b_frames_are_in_display_order(tmp_path: Path, ending: str) -> None:
     path = write_video(tmp_path / f"a.{ending}", frames=20, b_frames=3)
     frames = read(path)
     assert [number_of(frame) for frame in frames] == list(range(20))
@@ -70,7 +70,7 @@ def test_pictures_come_in_order_with_b_frames(tmp_path: Path, ending: str) -> No
         ("gif", "gif", {}),
     ],
 )
-def test_codecs(tmp_path: Path, codec: str, ending: str, options: dict[str, str]) -> None:
+def test_codec_is_decoded(tmp_path: Path, codec: str, ending: str, options: dict[str, str]) -> None:
     pix_fmt = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "gif": "rgb8"}.get(codec, "yuv420p")
     path = write_video(tmp_path / f"a.{ending}", codec=codec, options=options, pix_fmt=pix_fmt, frames=8)
     frames = read(path)
@@ -103,7 +103,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("pix_fmt", LAYOUTS)
-def test_every_layout_becomes_planes_of_the_right_color(pix_fmt: str, full_range: bool) -> None:
+def test_pixel_formats_are_converted_with_correct_color(pix_fmt: str, full_range: bool) -> None:
     """Compared with the decoded frame: the conversion differs by at most four levels."""
     decoded = to_pix_fmt(numbered_image(0), pix_fmt, 1, full_range)
     rgb = decoded.format.is_rgb
@@ -139,14 +139,16 @@ def test_gray_keeps_its_levels(tmp_path: Path, full_range: bool) -> None:
         ((2, 2, 2), (1280, 720), "bt709"),
     ],
 )
-def test_matrix_and_tags(tmp_path: Path, tags: tuple[int, int, int], size: tuple[int, int], matrix: str) -> None:
+def test_color_matrix_and_tags_are_read(
+    tmp_path: Path, tags: tuple[int, int, int], size: tuple[int, int], matrix: str
+) -> None:
     color = read(write_video(tmp_path / "a.mp4", tags=tags, size=size, frames=1))[0].color
     assert color.matrix == matrix
     assert (color.space_tag, color.primaries_tag, color.transfer_tag) == tags
 
 
 @pytest.mark.parametrize("range_tag", [0, 1, 2])
-def test_range_tag(tmp_path: Path, range_tag: int) -> None:
+def test_range_tag_is_read(tmp_path: Path, range_tag: int) -> None:
     tags = (5, 5, 6) if range_tag else (2, 2, 2)
     frame = read(write_video(tmp_path / "a.mp4", tags=tags, range_tag=range_tag, full_range=range_tag == 2, frames=1))[
         0
@@ -155,7 +157,7 @@ def test_range_tag(tmp_path: Path, range_tag: int) -> None:
     assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
 
 
-def test_full_range_jpeg_pictures_are_read_as_such(tmp_path: Path) -> None:
+def test_full_range_jpeg_frames_are_read_as_full_range(tmp_path: Path) -> None:
     frame = read(write_video(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True, frames=1))[0]
     assert (frame.color.full_range, frame.pixel_format) == (True, "yuv420p")
     assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
@@ -174,7 +176,7 @@ TURNS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[float, bool, bo
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
 @pytest.mark.parametrize("turn", TURNS)
-def test_the_display_matrix_is_applied(tmp_path: Path, turn: str, pix_fmt: str) -> None:
+def test_display_matrix_is_applied(tmp_path: Path, turn: str, pix_fmt: str) -> None:
     undo, matrix, note = TURNS[turn]
     path = write_video(tmp_path / "a.mp4", turn=undo, rotation=matrix, frames=3, pix_fmt=pix_fmt, size=(96, 64))
     source = FileSource(str(path))
@@ -186,7 +188,7 @@ def test_the_display_matrix_is_applied(tmp_path: Path, turn: str, pix_fmt: str) 
     assert all(plane.flags.c_contiguous for plane in frames[0].planes)
 
 
-def test_other_angles_are_told_and_not_applied(tmp_path: Path) -> None:
+def test_other_rotation_angles_are_reported_and_not_applied(tmp_path: Path) -> None:
     source = FileSource(str(write_video(tmp_path / "a.mp4", rotation=(30, False, False), frames=2)))
     assert corners_of(next(item for item in source if isinstance(item, Frame))) == "RGBY"
     assert "no multiple of 90" in source.info.notes[0]
@@ -195,26 +197,26 @@ def test_other_angles_are_told_and_not_applied(tmp_path: Path) -> None:
 def test_pixel_aspect_is_kept_and_rotated_with_the_frame(tmp_path: Path) -> None:
     wide = write_video(tmp_path / "a.mp4", aspect=Fraction(4, 3), frames=1)
     assert FileSource(str(wide)).info.sample_aspect_ratio == Fraction(4, 3)
-    turned = write_video(
+    rotated = write_video(
         tmp_path / "b.mp4",
         aspect=Fraction(4, 3),
         rotation=(90, False, False),
         turn=lambda image: np.rot90(image, 3),
         frames=1,
     )
-    assert FileSource(str(turned)).info.sample_aspect_ratio == Fraction(3, 4)
+    assert FileSource(str(rotated)).info.sample_aspect_ratio == Fraction(3, 4)
 
 
 @pytest.mark.parametrize("size", [(97, 64), (96, 65), (97, 65)])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "nv12", "rgb24"])
-def test_odd_sizes(tmp_path: Path, size: tuple[int, int], pix_fmt: str) -> None:
+def test_odd_sizes_are_read(tmp_path: Path, size: tuple[int, int], pix_fmt: str) -> None:
     path = write_video(tmp_path / "a.nut", codec="rawvideo", pix_fmt=pix_fmt, size=size, frames=2)
     frame = read(path)[1]
     assert (frame.width, frame.height) == size
     assert (number_of(frame), corners_of(frame)) == (1, "RGBY")
 
 
-def test_planes_are_the_decoders_own_numbers(tmp_path: Path) -> None:
+def test_planes_equal_the_decoder_output(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, size=(98, 66))
     frames = read(path)
     with av.open(str(path)) as container:
@@ -224,14 +226,14 @@ def test_planes_are_the_decoders_own_numbers(tmp_path: Path) -> None:
             assert (np.concatenate([plane.ravel() for plane in frame.planes]) == stacked.ravel()).all()
 
 
-def test_frames_stay_what_they_were_while_decoding_goes_on(tmp_path: Path) -> None:
+def test_frames_do_not_change_while_decoding_continues(tmp_path: Path) -> None:
     """Planes are views of the decoder's memory: none may be reused while a frame references it."""
     path = write_video(tmp_path / "a.mp4", frames=80)
     frames = read(path)
     assert [number_of(frame) for frame in frames] == list(range(80))
 
 
-# Time
+# Timestamps
 
 
 def test_variable_frame_rate_is_kept_exactly(tmp_path: Path) -> None:
@@ -241,25 +243,25 @@ def test_variable_frame_rate_is_kept_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(60000, 1001), Fraction(24000, 1001), Fraction(1, 2)])
-def test_rates_that_are_no_integers(tmp_path: Path, rate: Fraction) -> None:
+def test_fractional_frame_rates_are_kept(tmp_path: Path, rate: Fraction) -> None:
     source = FileSource(str(write_video(tmp_path / "a.mp4", rate=rate, frames=9)))
     frames = [item for item in source if isinstance(item, Frame)]
     assert source.info.frame_rate == rate
     assert [frame.pts * frame.time_base for frame in frames] == [index / rate for index in range(9)]
 
 
-def test_a_single_frame(tmp_path: Path) -> None:
+def test_single_frame_is_read(tmp_path: Path) -> None:
     assert len(read(write_video(tmp_path / "a.mp4", frames=1))) == 1
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_a_start_that_is_not_zero(tmp_path: Path, ending: str) -> None:
+def test_nonzero_start_time_is_kept(tmp_path: Path, ending: str) -> None:
     frames = read(write_video(tmp_path / f"a.{ending}", pts=list(range(250, 262)), b_frames=0))
     assert frames[0].pts_seconds == pytest.approx(10.0, abs=1e-3)
     assert len(frames) == 12
 
 
-def test_times_beyond_32_bits(tmp_path: Path) -> None:
+def test_timestamps_beyond_32_bits_are_kept(tmp_path: Path) -> None:
     first = 1 << 40
     frames = read(
         write_video(tmp_path / "a.mkv", pts=[first, first + 40, first + 80], frames=3, time_base=Fraction(1, 1000))
@@ -267,7 +269,7 @@ def test_times_beyond_32_bits(tmp_path: Path) -> None:
     assert [frame.pts for frame in frames] == [first, first + 40, first + 80]
 
 
-def test_a_clock_that_is_set_back_goes_on_behind(tmp_path: Path) -> None:
+def test_clock_that_is_reset_continues_after_the_join(tmp_path: Path) -> None:
     """Two recordings joined end to end, as `cat a.ts b.ts` does."""
     parts = [write_video(tmp_path / f"{n}.ts", frames=60, b_frames=0, after=[Audio(seconds=2.4)]) for n in range(2)]
     joined = tmp_path / "joined.ts"
@@ -307,7 +309,7 @@ def test_start_and_duration_are_exact_to_the_frame(
     assert source.corrupt == 0
 
 
-def test_a_start_behind_the_end_is_one_line(tmp_path: Path) -> None:
+def test_start_after_the_end_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no frame at or after 100 s"):
         FileSource(str(write_video(tmp_path / "a.mp4")), start=100)
 
@@ -316,7 +318,7 @@ def test_a_start_behind_the_end_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts"])
-def test_packets_of_other_streams_come_at_any_index_and_in_any_number(tmp_path: Path, ending: str) -> None:
+def test_packets_of_other_streams_are_returned_for_any_index(tmp_path: Path, ending: str) -> None:
     before, after = [Audio(tone=300), Audio(tone=600)], [Audio(tone=900)]
     path = write_video(tmp_path / f"a.{ending}", before=before, after=after, frames=25)
     with av.open(str(path)) as container:
@@ -331,7 +333,7 @@ def test_packets_of_other_streams_come_at_any_index_and_in_any_number(tmp_path: 
     assert len({index for index, _ in got}) == 3
 
 
-def test_subtitles_and_metadata(tmp_path: Path) -> None:
+def test_subtitles_and_metadata_are_read(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.mkv", after=[Text([(0.1, 0.3, "left"), (0.3, 0.4, "right")])], metadata={"title": "Drive"}
     )
@@ -341,7 +343,7 @@ def test_subtitles_and_metadata(tmp_path: Path) -> None:
     assert source.info.metadata["title"] == "Drive"
 
 
-def test_the_larger_of_two_pictures_is_taken_and_the_other_passed_on(tmp_path: Path) -> None:
+def test_largest_video_stream_is_decoded_and_the_other_passed_through(tmp_path: Path) -> None:
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as out:
         streams = []
@@ -360,7 +362,7 @@ def test_the_larger_of_two_pictures_is_taken_and_the_other_passed_on(tmp_path: P
     assert sum(isinstance(item, Passthrough) for item in items) == 5
 
 
-# What is no video
+# Invalid files
 
 
 def _fifo(path: Path) -> None:
@@ -385,17 +387,17 @@ NOT_VIDEOS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", NOT_VIDEOS)
-def test_what_is_no_video_is_told_in_one_line(tmp_path: Path, kind: str) -> None:
+def test_invalid_file_is_a_one_line_error(tmp_path: Path, kind: str) -> None:
     make, message = NOT_VIDEOS[kind]
-    path = tmp_path / "drive.mp4"
+    path = tmp_path / "video.mp4"
     make(path)
     with pytest.raises(SourceError, match=message) as error:
         FileSource(str(path))
     assert "\n" not in str(error.value)
-    assert "drive.mp4" in str(error.value)
+    assert "video.mp4" in str(error.value)
 
 
-def test_real_pictures_renamed(tmp_path: Path) -> None:
+def test_renamed_image_is_reported_as_an_image(tmp_path: Path) -> None:
     import cv2
 
     for ending in ("png", "jpg", "bmp", "tiff", "webp"):
@@ -405,7 +407,7 @@ def test_real_pictures_renamed(tmp_path: Path) -> None:
             FileSource(str(tmp_path / "a.mp4"))
 
 
-def test_sound_alone_has_no_video(tmp_path: Path) -> None:
+def test_audio_file_has_no_video_stream(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac", rate=48000)
@@ -418,7 +420,7 @@ def test_sound_alone_has_no_video(tmp_path: Path) -> None:
         FileSource(str(path))
 
 
-def test_an_mp4_without_its_index(tmp_path: Path) -> None:
+def test_mp4_without_index_is_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=30)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov") - 4])
@@ -426,7 +428,7 @@ def test_an_mp4_without_its_index(tmp_path: Path) -> None:
         FileSource(str(path))
 
 
-def test_unreadable_for_this_user(tmp_path: Path) -> None:
+def test_file_without_read_permission_is_an_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4")
     if os.geteuid() == 0:
         pytest.skip("root reads everything")
@@ -435,7 +437,7 @@ def test_unreadable_for_this_user(tmp_path: Path) -> None:
         FileSource(str(path))
 
 
-def test_pictures_too_large_are_refused(tmp_path: Path) -> None:
+def test_too_large_frames_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", size=(640, 480), frames=1)
     with pytest.raises(SourceError, match="640x480"):
         FileSource(str(path), max_pixels=100_000)
@@ -445,9 +447,7 @@ def test_pictures_too_large_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("mkv", "subrip"), ("mp4", "mov_text")])
-def test_too_many_streams_are_refused_and_none_is_left_out_without_a_word(
-    tmp_path: Path, ending: str, codec: str
-) -> None:
+def test_too_many_streams_are_refused(tmp_path: Path, ending: str, codec: str) -> None:
     few, many = ([Text([(0.1, 0.2, "x")], codec)] * count for count in (60, 70))
     source = FileSource(str(write_video(tmp_path / f"few.{ending}", frames=3, after=few)))
     assert len(source.info.streams) == 60
@@ -456,7 +456,7 @@ def test_too_many_streams_are_refused_and_none_is_left_out_without_a_word(
         FileSource(str(write_video(tmp_path / f"many.{ending}", frames=3, after=many)))
 
 
-def test_pictures_that_grow_too_large_in_mid_stream_are_refused(tmp_path: Path) -> None:
+def test_frames_that_become_too_large_within_a_stream_are_refused(tmp_path: Path) -> None:
     parts = [write_video(tmp_path / f"{n}.h264", size=size, frames=5) for n, size in enumerate(((96, 64), (128, 96)))]
     path = tmp_path / "in.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -467,13 +467,13 @@ def test_pictures_that_grow_too_large_in_mid_stream_are_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     "name", ["concat:a.mp4|b.mp4", "http:evil.mp4", "a b.mp4", "ünïcödé 日本.mp4", "-dash.mp4", "50%d.mp4", "x'\"y.mp4"]
 )
-def test_names_are_names_and_not_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_file_names_are_not_parsed_as_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_video(tmp_path / "plain.mp4", frames=2).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(read(name)) == 2
 
 
-def test_a_password_in_a_name_is_not_repeated() -> None:
+def test_password_in_a_name_is_not_printed() -> None:
     with pytest.raises(SourceError) as error:
         FileSource("rtsp://user:secret@camera/stream")
     assert "secret" not in str(error.value)
@@ -492,19 +492,19 @@ print(sum(isinstance(item, Frame) for item in open_source('-')))
 
 
 @pytest.mark.parametrize("ending", ["mkv", "ts", "mp4"])
-def test_standard_input(tmp_path: Path, ending: str) -> None:
+def test_standard_input_is_read(tmp_path: Path, ending: str) -> None:
     root = str(Path(__file__).parents[2])
     path = write_video(tmp_path / f"a.{ending}", frames=7)
     command = [sys.executable, "-c", CODE, root]
     with path.open("rb") as file:
         done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.strip() == "7", done.stderr
-    if ending != "mp4":  # the index of an MP4 is at its end: from a pipe it can't be read.
+    if ending != "mp4":  # The index of an MP4 is at its end, which can't be read from a pipe.
         done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=150, check=False)
         assert done.stdout.strip() == b"7", done.stderr
 
 
-def test_close_from_another_thread_ends_the_reading(tmp_path: Path) -> None:
+def test_close_from_another_thread_ends_iteration(tmp_path: Path) -> None:
     source = FileSource(str(write_video(tmp_path / "a.mp4", frames=200)))
     frames = []
     for item in source:
@@ -518,27 +518,27 @@ def test_close_from_another_thread_ends_the_reading(tmp_path: Path) -> None:
     source.close()
 
 
-def test_open_source_takes_paths(tmp_path: Path) -> None:
+def test_open_source_accepts_paths(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3)
     assert sum(isinstance(item, Frame) for item in open_source(path)) == 3
 
 
-def test_numbers_of_the_helper_are_the_formula(tmp_path: Path) -> None:
-    """The test's own yardstick: a known color through `rgb_to_yuv_matrix` and a lossless file."""
+def test_helper_colors_match_the_conversion_formula(tmp_path: Path) -> None:
+    """Check the reference colors of these tests: a known color through `rgb_to_yuv_matrix` and a lossless file."""
     frame = read(write_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv444p", tags=(1, 1, 1), frames=1))[0]
     matrix = rgb_to_yuv_matrix(frame.color)
     expected = matrix[:, :3] @ np.array(CORNERS["B"]) + matrix[:, 3]
     assert np.abs(np.array([plane[56, 12] for plane in frame.planes]) - expected).max() <= 1
 
 
-# EXIF, as cameras write it into the JPEGs of their videos.
+# EXIF in the JPEG frames of cameras
 
 
 def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
-    """A frame rotated by `turns` of 90 degrees counterclockwise, with a display matrix."""
+    """Return a JPEG of an image rotated by `turns` times 90 degrees counterclockwise, with an EXIF orientation."""
     image = np.ascontiguousarray(np.rot90(numbered_image(number), turns)[..., ::-1])
-    good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    assert good
+    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert encoded
     # A TIFF header, one directory, two entries: the maker's name and the orientation (CIPA DC-008, 4.6).
     tiff = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 2)
     tiff += struct.pack("<HHI4s", 0x010F, 2, 4, b"Cam\0") + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
@@ -549,7 +549,7 @@ def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (8, 3), (3, 2)])
 @pytest.mark.parametrize("suffix", ["avi", "mjpeg"])
-def test_pictures_with_exif_are_decoded_and_turned(tmp_path: Path, orientation: int, turns: int, suffix: str) -> None:
+def test_frames_with_exif_orientation_are_rotated(tmp_path: Path, orientation: int, turns: int, suffix: str) -> None:
     jpegs = [_jpeg_with_exif(number, orientation, turns) for number in range(6)]
     path = tmp_path / f"in.{suffix}"
     if suffix == "mjpeg":

@@ -1,4 +1,4 @@
-"""GStreamer: frames through its pipe keep their pixels, colors and times; its end, silence and crash are reported."""
+"""GStreamer: frames through its pipe keep their pixels, colors and times; its end, timeouts and crashes are reported."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from media import corners_of, number_of, numbered_image, rgb_at, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SinkError, SourceError
 from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
-from rtseg.io.gstreamer import gdp as packets
-from rtseg.io.gstreamer import pipelines as elements
+from rtseg.io.gstreamer import gdp, pipelines
 from rtseg.io.gstreamer.process import GStreamerProcess, explain, words_of
 from rtseg.io.inputs.gstreamer import GStreamerSource, dry_run
 from rtseg.io.outputs.gstreamer import GStreamerSink
@@ -27,7 +26,7 @@ from rtseg.io.outputs.gstreamer import GStreamerSink
 pytestmark = pytest.mark.timeout(180)
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
-TEST_PICTURE = "videotestsrc pattern=solid-color foreground-color=0xff3060c0 num-buffers=6 ! video/x-raw,framerate=30/1"
+TEST_SOURCE = "videotestsrc pattern=solid-color foreground-color=0xff3060c0 num-buffers=6 ! video/x-raw,framerate=30/1"
 JETSON = {"nvvidconv", "nvarguscamerasrc", "nvv4l2decoder", "nvv4l2h264enc", "srtsrc", "srtsink"}
 ORIN_NANO = JETSON - {"nvv4l2h264enc"} | {"x264enc"}
 PC = {"x264enc", "srtsrc", "srtsink"}
@@ -46,9 +45,9 @@ def frames_of(source: GStreamerSource) -> list[Frame]:
 @needs_gstreamer
 @pytest.mark.parametrize("layout", ["I420", "NV12", "YUY2", "BGRx"])
 @pytest.mark.parametrize("size", [(160, 96), (162, 98), (161, 97)])
-def test_a_color_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> None:
+def test_color_is_unchanged_for_all_layouts_and_sizes(layout: str, size: tuple[int, int]) -> None:
     width, height = size
-    pipeline = f"{TEST_PICTURE},format={layout},width={width},height={height}"
+    pipeline = f"{TEST_SOURCE},format={layout},width={width},height={height}"
     frames = frames_of(GStreamerSource(pipeline, live=False))
     assert len(frames) == 6
     for frame in frames:
@@ -58,8 +57,8 @@ def test_a_color_arrives_as_it_was_sent(layout: str, size: tuple[int, int]) -> N
 
 
 @needs_gstreamer
-def test_times_indices_and_color_tags() -> None:
-    pipeline = f"{TEST_PICTURE},width=160,height=96,format=I420,colorimetry=bt709,pixel-aspect-ratio=4/3"
+def test_times_indices_and_color_tags_are_set() -> None:
+    pipeline = f"{TEST_SOURCE},width=160,height=96,format=I420,colorimetry=bt709,pixel-aspect-ratio=4/3"
     source = GStreamerSource(pipeline, live=False, name="camera")
     info = source.info
     assert (info.name, info.width, info.height, info.frame_rate) == ("camera", 160, 96, 30)
@@ -74,9 +73,9 @@ def test_times_indices_and_color_tags() -> None:
 
 
 @needs_gstreamer
-def test_a_file_read_by_gstreamer_is_the_file(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a drive.mp4", frames=12)
-    frames = frames_of(GStreamerSource(elements.file_pipeline(str(path)), live=False))
+def test_file_is_decoded_completely(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a video.mp4", frames=12)
+    frames = frames_of(GStreamerSource(pipelines.file_pipeline(str(path)), live=False))
     assert [number_of(frame) for frame in frames] == list(range(12))
     assert all(corners_of(frame) == "RGBY" for frame in frames)
 
@@ -96,14 +95,14 @@ def test_frames_are_not_overwritten_by_later_ones() -> None:
 
 
 @needs_gstreamer
-def test_the_end_of_a_live_pipeline_is_a_loss() -> None:
-    source = GStreamerSource(f"{TEST_PICTURE},width=160,height=96")
+def test_end_of_live_pipeline_raises_disconnected() -> None:
+    source = GStreamerSource(f"{TEST_SOURCE},width=160,height=96")
     with pytest.raises(Disconnected, match="the stream ended"):
         frames_of(source)
 
 
 @needs_gstreamer
-def test_a_crash_of_gstreamer_is_a_loss_and_not_ours() -> None:
+def test_gstreamer_crash_raises_disconnected() -> None:
     source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96")
     frames = iter(source)
     next(frames)
@@ -115,7 +114,7 @@ def test_a_crash_of_gstreamer_is_a_loss_and_not_ours() -> None:
 
 
 @needs_gstreamer
-def test_silence_is_a_loss() -> None:
+def test_silent_pipeline_raises_disconnected() -> None:
     source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96", timeout=0.5)
     frames = iter(source)
     next(frames)
@@ -149,7 +148,7 @@ def test_close_from_another_thread_ends_a_blocked_read() -> None:
 
 
 @needs_gstreamer
-def test_a_new_size_in_mid_stream_is_a_loss() -> None:
+def test_size_change_within_a_stream_raises_disconnected() -> None:
     half = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,framerate=30/1,width={},height=96 ! c."
     source = GStreamerSource(f"concat name=c {half.format(160)} {half.format(192)} c.")
     with pytest.raises(Disconnected, match="changed from 160x96 to 192x96"):
@@ -188,23 +187,23 @@ def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: st
         process.wait(3)
         assert "secret" not in process.reason()
     assert b"secret" not in listed
-    assert b"launch.py" in listed or not listed  # of a process that has ended already nothing is listed
+    assert b"launch.py" in listed or not listed  # empty if the process has ended already
     assert "secret" not in dry_run(pipeline)
 
 
 @pytest.mark.parametrize("pipeline", ["", "   ", "videotestsrc ! 'video/x-raw"])
-def test_a_pipeline_that_is_none(pipeline: str) -> None:
+def test_invalid_pipeline_is_an_option_error(pipeline: str) -> None:
     with pytest.raises(OptionError, match="GStreamer pipeline"):
         words_of(pipeline)
 
 
-def test_without_gstreamer_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_gstreamer_error_contains_the_install_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceError, match=r"apt-get install gstreamer1\.0-tools"):
         GStreamerSource("videotestsrc")
 
 
-def test_what_gst_launch_says_becomes_one_line() -> None:
+def test_gst_launch_output_is_explained_in_one_line() -> None:
     output = [
         "GST_ARGUS: Creating output stream",
         "ERROR: from element /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0: Could not open resource.",
@@ -234,7 +233,7 @@ def rendered(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
     return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
 
 
-def write_many(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
+def write_frames(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
     for number in numbers:
         sink.write(rendered(number, info, 3000 * number))
 
@@ -248,11 +247,11 @@ def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
 @needs_gstreamer
 @pytest.mark.parametrize("read_whole", [True, False])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, read_whole: bool) -> None:
+def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, read_whole: bool) -> None:
     info = info_of((160, 96))
     path = tmp_path / f"out.{ending}"
     sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
-    stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # the first is not at 0, and one gap
+    stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # a nonzero start and one gap
     for number, pts in enumerate(stamps):
         sink.write(rendered(number, info, pts))
     assert sink.partial_path.exists()
@@ -271,7 +270,7 @@ def test_the_sink_writes_every_frame_at_its_time(tmp_path: Path, ending: str, re
 
 @needs_gstreamer
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
-def test_colors_survive_the_sink(tmp_path: Path, pixel_format: str) -> None:
+def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
     info = info_of((162, 98), pixel_format)
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(162, 98), crf=10)
     for number in range(3):
@@ -285,7 +284,7 @@ def test_colors_survive_the_sink(tmp_path: Path, pixel_format: str) -> None:
 
 
 @needs_gstreamer
-def test_an_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
+def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     info = info_of((160, 96))
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
     for number in range(5):
@@ -297,22 +296,22 @@ def test_an_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
 
 
 @needs_gstreamer
-def test_a_killed_encoder_is_an_error_and_the_fragments_play(tmp_path: Path) -> None:
+def test_killed_encoder_is_an_error_and_leaves_playable_fragments(tmp_path: Path) -> None:
     info = info_of((160, 96))
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
-    write_many(sink, info, range(100))
+    write_frames(sink, info, range(100))
     deadline = time.monotonic() + 120
     while sink.partial_path.stat().st_size < 3000 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(sink._pipe._process.pid, signal.SIGKILL)
     with pytest.raises(SinkError, match=r"out\.mp4: GStreamer ended: it was ended by signal 9"):
-        write_many(sink, info, range(100, 200))
+        write_frames(sink, info, range(100, 200))
     sink.abort()
     assert len(read_back(sink.partial_path)[0]) >= 25
 
 
 @needs_gstreamer
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_output_is_an_error(tmp_path: Path) -> None:
     info = info_of((160, 96))
     with pytest.raises(SinkError, match="no such folder"):
         GStreamerSink(tmp_path / "missing" / "out.mp4", info, size=(160, 96))
@@ -326,48 +325,48 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# Chains
+# Pipelines
 
 
-def test_a_csi_camera_on_a_jetson() -> None:
-    assert elements.csi_pipeline(1, (1920, 1080), 29.97, JETSON.__contains__) == (
+def test_csi_pipeline_on_jetson() -> None:
+    assert pipelines.csi_pipeline(1, (1920, 1080), 29.97, JETSON.__contains__) == (
         "nvarguscamerasrc sensor-id=1 ! "
         "'video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=2997/100'"
     )
     with pytest.raises(SourceError, match="nvarguscamerasrc"):
-        elements.csi_pipeline(0, None, None, PC.__contains__)
+        pipelines.csi_pipeline(0, None, None, PC.__contains__)
 
 
-def test_the_way_into_the_pipe() -> None:
+def test_elements_that_write_into_the_pipe() -> None:
     tail = "gdppay ! fdsink fd=7 sync=false"
-    on_jetson = elements.to_pipe("v4l2src", 7, JETSON.__contains__)
+    on_jetson = pipelines.to_pipe("v4l2src", 7, JETSON.__contains__)
     assert on_jetson == f"v4l2src ! nvvidconv ! video/x-raw,format=NV12 ! {tail}"
-    on_pc = elements.to_pipe("v4l2src ! ", 7, PC.__contains__)
+    on_pc = pipelines.to_pipe("v4l2src ! ", 7, PC.__contains__)
     assert on_pc == f"v4l2src ! videoconvert ! 'video/x-raw,format={{I420,NV12}}' ! {tail}"
 
 
-def test_decoders() -> None:
-    assert elements.file_pipeline("a b.mp4", JETSON.__contains__) == (
+def test_decoder_pipelines() -> None:
+    assert pipelines.file_pipeline("a b.mp4", JETSON.__contains__) == (
         "filesrc location='a b.mp4' ! parsebin ! nvv4l2decoder"
     )
-    assert elements.file_pipeline("a.mp4", PC.__contains__) == "filesrc location=a.mp4 ! decodebin"
-    assert elements.srt_pipeline("srt://cam:9000?latency=50", PC.__contains__) == (
+    assert pipelines.file_pipeline("a.mp4", PC.__contains__) == "filesrc location=a.mp4 ! decodebin"
+    assert pipelines.srt_pipeline("srt://cam:9000?latency=50", PC.__contains__) == (
         "srtsrc uri='srt://cam:9000?latency=50' ! tsdemux latency=0 ! decodebin"
     )
 
 
-def test_encoders() -> None:
-    jetson = elements.encoder(Fraction(30), bitrate=4_000_000, has=JETSON.__contains__)
+def test_encoder_pipelines() -> None:
+    jetson = pipelines.encoder(Fraction(30), bitrate=4_000_000, has=JETSON.__contains__)
     assert jetson.hardware
     assert jetson.chain == (
         "nvvidconv ! 'video/x-raw(memory:NVMM),format=NV12' ! nvv4l2h264enc bitrate=4000000 iframeinterval=30 "
         "idrinterval=30 insert-sps-pps=true maxperf-enable=true ! h264parse"
     )
-    nano = elements.encoder(Fraction(30), has=ORIN_NANO.__contains__)
+    nano = pipelines.encoder(Fraction(30), has=ORIN_NANO.__contains__)
     assert (nano.name, nano.hardware) == ("x264enc", False)
     with pytest.raises(SinkError, match=r"no H\.264 encoder"):
-        elements.encoder(Fraction(30), has=lambda name: False)
-    assert elements.to_file("o.mp4", jetson).startswith(
+        pipelines.encoder(Fraction(30), has=lambda name: False)
+    assert pipelines.to_file("o.mp4", jetson).startswith(
         "fdsrc fd=0 ! gdpdepay ! queue max-size-buffers=2 ! nvvidconv !"
     )
 
@@ -393,32 +392,34 @@ def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
         ("", "bt601", False, (2, 2, 2, 0)),
     ],
 )
-def test_colorimetry(colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]) -> None:
+def test_colorimetry_is_parsed_and_written(
+    colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]
+) -> None:
     text = "video/x-raw, format=(string)NV12, width=(int)640, height=(int)480, framerate=(fraction)30000/1001"
-    video = packets.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
+    video = gdp.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
     color = video.color
     assert (color.matrix, color.full_range) == (matrix, full)
     assert (color.space_tag, color.primaries_tag, color.transfer_tag, color.range_tag) == tags
     assert video.frame_rate == Fraction(30000, 1001)
-    assert packets.read_caps(video.caps()).color.matrix == matrix
+    assert gdp.read_caps(video.caps()).color.matrix == matrix
 
 
 @pytest.mark.parametrize("layout", ["I420", "Y42B", "Y444", "GBR"])
 @pytest.mark.parametrize("size", [(160, 96), (161, 97), (2, 2), (1, 1), (6, 3)])
-def test_planes_go_in_and_come_out(layout: str, size: tuple[int, int]) -> None:
-    video = packets.RawVideo(layout, *size, Color("bt709", False))
+def test_planes_round_trip(layout: str, size: tuple[int, int]) -> None:
+    video = gdp.RawVideo(layout, *size, Color("bt709", False))
     data = np.random.default_rng(1).integers(0, 255, video.size, dtype=np.uint8)
     planes = video.planes(data)
-    Frame(planes, video.pixel_format, video.color, 0, Fraction(1), 0)  # raises where a shape is wrong
+    Frame(planes, video.pixel_format, video.color, 0, Fraction(1), 0)  # raises if a shape is wrong
     copy = np.zeros_like(data)
     video.fill(copy, planes)
     assert all(np.array_equal(a, b) for a, b in zip(video.planes(copy), planes, strict=True))
 
 
-def test_what_is_no_packet_is_refused() -> None:
+def test_invalid_packets_are_refused() -> None:
     with pytest.raises(ValueError, match="Data Protocol"):
-        packets.read_header(b"GST_ARGUS: Creating output stream".ljust(62))
+        gdp.read_header(b"GST_ARGUS: Creating output stream".ljust(62))
     with pytest.raises(ValueError, match="not in raw video"):
-        packets.read_caps("video/x-h264, stream-format=(string)byte-stream")
+        gdp.read_caps("video/x-h264, stream-format=(string)byte-stream")
     with pytest.raises(ValueError, match="raw video that rtseg does not support"):
-        packets.read_caps("video/x-raw, format=(string)P010_10LE, width=(int)64, height=(int)64")
+        gdp.read_caps("video/x-raw, format=(string)P010_10LE, width=(int)64, height=(int)64")

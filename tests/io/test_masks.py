@@ -1,4 +1,4 @@
-"""Masks come back bit for bit, under their name only when they are whole, and nobody's files are deleted for them."""
+"""Masks are lossless, get their final name when they are complete, and replace no other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rtseg.io.outputs.null import NullSink
 
 SIZES = [(96, 64), (97, 61), (3, 5), (1, 1)]
 TIME_BASE = Fraction(1, 15360)
-PTS = (0, 512, 1000, 1537, 40000)  # uneven, as a phone's
+PTS = (0, 512, 1000, 1537, 40000)  # variable frame rate, as from a phone
 
 
 def info_of(size: tuple[int, int], name: str = "drive.mp4") -> StreamInfo:
@@ -36,7 +36,7 @@ def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0
 
 
 def maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:
-    """Class maps of a network, as the views that `remove_padding` gives."""
+    """Return class maps of a network: views, as `remove_padding` returns them."""
     whole = np.random.default_rng(seed).integers(0, 11, (count, 30, 40), dtype=np.uint8)
     return [one[3:27, :] for one in whole]
 
@@ -53,12 +53,12 @@ def read_video(file: Path) -> list[tuple[float, np.ndarray]]:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_folder_comes_back_bit_for_bit(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_mask_folder_is_lossless(tmp_path: Path, size: tuple[int, int]) -> None:
     target = tmp_path / "deep" / "masks"
     sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
     for index, classes in enumerate(maps()):
         sink.write(item_of(size, index * 3, classes))
-        assert not target.exists(), "not before it is whole"
+        assert not target.exists(), "the final name exists too early"
     sink.close()
     found = read_folder(target)
     assert list(found) == ["000000.png", "000003.png", "000006.png", "000009.png", "000012.png"]
@@ -74,7 +74,7 @@ def test_folder_comes_back_bit_for_bit(tmp_path: Path, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_video_comes_back_bit_for_bit_and_in_time(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_mask_video_is_lossless_and_keeps_times(tmp_path: Path, size: tuple[int, int]) -> None:
     target = tmp_path / "masks.mkv"
     sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
     for index, (classes, pts) in enumerate(zip(maps(), PTS, strict=True)):
@@ -92,7 +92,7 @@ def test_video_comes_back_bit_for_bit_and_in_time(tmp_path: Path, size: tuple[in
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
-def test_only_leaves_the_others_without_class(tmp_path: Path, name: str) -> None:
+def test_only_sets_other_classes_to_no_class(tmp_path: Path, name: str) -> None:
     size = (96, 64)
     sink = open_mask_sink(str(tmp_path / name), info_of(size), only=(3, 8))
     classes = maps(1)[0]
@@ -105,7 +105,7 @@ def test_only_leaves_the_others_without_class(tmp_path: Path, name: str) -> None
     assert (found == 255).any()
 
 
-def test_the_suffix_picks_the_sink(tmp_path: Path) -> None:
+def test_suffix_selects_the_sink(tmp_path: Path) -> None:
     for name, kind in (("a", MaskFolder), ("v1.2", MaskFolder), ("a.mkv", MaskVideo), ("a.MKV", MaskVideo)):
         sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
         assert isinstance(sink, kind)
@@ -113,11 +113,11 @@ def test_the_suffix_picks_the_sink(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.png"):
         with pytest.raises(OptionError, match=r"name an \.mkv file, or a folder"):
             open_mask_sink(str(tmp_path / name), info_of((8, 8)))
-    assert list(tmp_path.iterdir()) == [], "nothing written, nothing left"
+    assert list(tmp_path.iterdir()) == [], "files are left"
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
-def test_an_interrupted_run_keeps_its_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
+def test_interrupted_run_keeps_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
     size = (96, 64)
     sink = open_mask_sink(str(tmp_path / name), info_of(size))
     for index, classes in enumerate(maps(3)):
@@ -133,7 +133,7 @@ def test_an_interrupted_run_keeps_its_masks_under_the_partial_name(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
-def test_an_earlier_result_is_replaced_only_by_a_whole_one(tmp_path: Path, name: str) -> None:
+def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name: str) -> None:
     size, target = (96, 64), tmp_path / name
 
     def result() -> int:
@@ -148,10 +148,10 @@ def test_an_earlier_result_is_replaced_only_by_a_whole_one(tmp_path: Path, name:
     run(4).close()
     assert result() == 4
     run(2).abort()
-    assert result() == 4, "an interrupted run leaves the earlier result"
+    assert result() == 4, "an interrupted run replaced the earlier result"
     run(3).close()
     assert result() == 3
-    # A file under the temporary name may be the user's; a folder of masks is known by its masks.json, and replaced.
+    # A file with the temporary name may be the user's. A folder of masks is recognized by its masks.json and replaced.
     left = ["masks.partial.mkv"] if name.endswith("mkv") else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *left])
     with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
@@ -159,8 +159,8 @@ def test_an_earlier_result_is_replaced_only_by_a_whole_one(tmp_path: Path, name:
     assert result() == 3
 
 
-def test_folders_whose_names_leave_no_room_for_partial_are_written_and_replaced(tmp_path: Path) -> None:
-    """Names of 255 bytes that begin alike, written at the same time, twice."""
+def test_longest_folder_names_are_written_and_replaced(tmp_path: Path) -> None:
+    """Names of up to 255 bytes with a common prefix leave no space for `.partial`; they are written at the same time, twice."""
     names = ["日" * 84 + "a" * 3, "日" * 84 + "b" * 3, "x" * 251]
     for count in (3, 2):
         sinks = [open_mask_sink(str(tmp_path / name), info_of((8, 8))) for name in names]
@@ -173,20 +173,20 @@ def test_folders_whose_names_leave_no_room_for_partial_are_written_and_replaced(
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("strangers", [["000000.png"], ["notes.txt", "masks.json"], ["sub/000000.png"]], ids=str)
+@pytest.mark.parametrize("other_files", [["000000.png"], ["notes.txt", "masks.json"], ["sub/000000.png"]], ids=str)
 @pytest.mark.parametrize("folder", ["masks", "masks.partial"])
-def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, folder: str, strangers: list[str]) -> None:
-    """Images of a data set may be named like masks: only a folder with our masks.json and nothing strange is replaced."""
-    for stranger in strangers:
-        path = tmp_path / folder / stranger
+def test_folder_with_other_files_is_never_changed(tmp_path: Path, folder: str, other_files: list[str]) -> None:
+    """Images of a data set may be named like masks: only a folder with a masks.json and without other files is replaced."""
+    for name in other_files:
+        path = tmp_path / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
     with pytest.raises(SinkError, match="contains files other than masks, such as"):
         open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
-    assert all((tmp_path / folder / stranger).read_text() == "precious" for stranger in strangers)
+    assert all((tmp_path / folder / name).read_text() == "precious" for name in other_files)
 
 
-def test_a_folder_that_fills_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_folder_that_gets_other_files_during_the_run_is_not_replaced(tmp_path: Path) -> None:
     sink = open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
     sink.write(item_of((8, 8), 0, maps(1)[0]))
     (tmp_path / "masks").mkdir()
@@ -197,7 +197,7 @@ def test_a_folder_that_fills_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert len(read_folder(tmp_path / "masks.partial")) == 1
 
 
-def test_an_empty_folder_and_a_link_are_filled(tmp_path: Path) -> None:
+def test_empty_folder_behind_a_link_is_filled(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     sink = open_mask_sink(str(tmp_path / "link"), info_of((8, 8)))
@@ -207,7 +207,7 @@ def test_an_empty_folder_and_a_link_are_filled(tmp_path: Path) -> None:
     assert len(read_folder(tmp_path / "real")) == 1
 
 
-def test_places_that_can_not_be_written(tmp_path: Path) -> None:
+def test_unwritable_paths_are_one_line_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.mkv").mkdir()
     for name, message in (
@@ -224,17 +224,17 @@ def test_places_that_can_not_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
-    drive = tmp_path / "drive.mkv"
-    drive.write_bytes(b"film")
-    (tmp_path / "link.mkv").symlink_to(drive)
-    for name in ("drive.mkv", "link.mkv"):
+def test_input_is_not_overwritten(tmp_path: Path) -> None:
+    source = tmp_path / "source.mkv"
+    source.write_bytes(b"film")
+    (tmp_path / "link.mkv").symlink_to(source)
+    for name in ("source.mkv", "link.mkv"):
         with pytest.raises(SinkError, match="would overwrite the input"):
-            open_mask_sink(str(tmp_path / name), info_of((8, 8), name=str(drive)))
-    assert drive.read_bytes() == b"film"
+            open_mask_sink(str(tmp_path / name), info_of((8, 8), name=str(source)))
+    assert source.read_bytes() == b"film"
 
 
-def test_a_change_of_size_is_an_error(tmp_path: Path) -> None:
+def test_size_change_is_an_error(tmp_path: Path) -> None:
     sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
     sink.write(item_of((8, 8), 0, maps(1)[0]))
     with pytest.raises(SinkError, match="frame 1 is 16x8, not 8x8"):
@@ -242,17 +242,17 @@ def test_a_change_of_size_is_an_error(tmp_path: Path) -> None:
     sink.abort()
 
 
-def test_a_video_that_lost_a_frame_gets_no_name(tmp_path: Path) -> None:
+def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
     sink = MaskVideo(str(tmp_path / "masks.mkv"), info_of((8, 8)))
     sink.write(item_of((8, 8), 0, maps(1)[0]))
-    sink.written += 1  # as if the disk had swallowed one
+    sink.written += 1  # as if one frame was lost
     with pytest.raises(SinkError, match="contains 1 of 2 frames"):
         sink.close()
     sink.abort()
     assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
 
 
-def test_abort_after_close_leaves_the_result(tmp_path: Path) -> None:
+def test_abort_after_close_keeps_the_result(tmp_path: Path) -> None:
     for name in ("masks", "masks.mkv"):
         sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
         sink.write(item_of((8, 8), 0, maps(1)[0]))
@@ -280,10 +280,10 @@ def run_program(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are a Unix thing")
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file size")
 @pytest.mark.parametrize(("name", "count"), [("masks.mkv", 1), ("masks.mkv", 60), ("masks", 60)])
-def test_a_full_disk_is_told_and_leaves_no_result(tmp_path: Path, name: str, count: int) -> None:
-    """With one frame in a video only `close` can notice; with many, writing does."""
+def test_full_disk_is_an_error_without_result(tmp_path: Path, name: str, count: int) -> None:
+    """The error is raised by `close` for a video of one frame, by `write` for many frames."""
     done = run_program(
         tmp_path,
         f"""
@@ -298,14 +298,14 @@ except SinkError as error:
     print(error)
 """,
     )
-    assert re.search(r"(can't (write|finish) .*masks\.partial|holds)", done.stdout), done.stderr
+    assert re.search(r"(can't (write|finish) .*masks\.partial|contains)", done.stdout), done.stderr
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_kill_leaves_a_readable_video(tmp_path: Path) -> None:
-    """Of twelve seconds at 5 frames a second at most the last one is lost by SIGKILL."""
+def test_kill_leaves_a_readable_video(tmp_path: Path) -> None:
+    """At most the last of twelve seconds at 5 FPS is lost by SIGKILL."""
     run_program(
         tmp_path,
         """
@@ -320,7 +320,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert (found[5][1] == resize_classes(classes, 320, 240)).all()
 
 
-def test_null_counts() -> None:
+def test_null_sink_counts_frames() -> None:
     sink = NullSink()
     for index in range(3):
         sink.write(item_of((8, 8), index, maps(1)[0]))

@@ -1,4 +1,4 @@
-"""A second camera that is copied can be decoded from its first frame on, in a part of a file and behind an edit list."""
+"""A copied second camera is decodable from its first frame, in a part of a file and with an edit list."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def write_cameras(
 @pytest.mark.parametrize("source", ["mp4", "mkv"])
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize(("b_frames", "first"), [(0, 25), (2, 25), (2, 26), (2, 27)])
-def test_a_part_begins_between_two_key_frames(
+def test_part_that_begins_between_key_frames_is_decodable(
     tmp_path: Path, source: str, target: str, b_frames: int, first: int
 ) -> None:
-    """Of three frames in a row with B-frames, one has some before it that are decoded behind it."""
+    """With two B-frames, one of three consecutive frames follows frames that are decoded after it."""
     path = write_cameras(tmp_path / f"in.{source}", gop=250, b_frames=b_frames)
     result = copy_video(path, tmp_path / f"out.{target}", start=first / 25, duration=1.0)
     assert result.report.ok, result.report.line()
@@ -67,20 +67,20 @@ def test_a_part_begins_between_two_key_frames(
     rear = [number_of(frame) - 100 for frame in read(tmp_path / f"out.{target}", stream=1)]
     begins = first if target in ("mp4", "mov") else 0
     assert rear[: first - begins + 25] == list(range(begins, first + 25))
-    assert len(rear) <= first + 25 - begins + b_frames  # frames behind the part that others are decoded from
+    assert len(rear) <= first + 25 - begins + b_frames  # frames after the part that others are decoded from
     front, back = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
-    behind = [frame.pts_seconds for frame in back[first - begins :][:25]]
-    assert behind == pytest.approx([frame.pts_seconds for frame in front], abs=0.0015)
+    rear_seconds = [frame.pts_seconds for frame in back[first - begins :][:25]]
+    assert rear_seconds == pytest.approx([frame.pts_seconds for frame in front], abs=0.0015)
     reported = any("video stream 1 before the first visible one" in repair.what for repair in result.report.repairs)
     assert reported == (target == "mkv")
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize(("start", "rendered"), [(0.53, 13), (0.5, 12), (1.019, 25)])
-def test_a_part_that_begins_between_two_frames_is_in_step(
+def test_part_that_begins_between_two_frames_is_in_sync(
     tmp_path: Path, target: str, start: float, rendered: int
 ) -> None:
-    """The frame of the copied camera that was on show goes on at the part's beginning, as it does in the whole file."""
+    """The frame of the copied camera that is displayed at the start of the part stays, as in the whole file."""
     path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
     result = copy_video(path, tmp_path / f"out.{target}", start=start, duration=1.0)
     assert result.report.ok, result.report.line()
@@ -94,14 +94,14 @@ def test_a_part_that_begins_between_two_frames_is_in_step(
 
 
 def packet_times(path: Path, stream: int) -> list[float]:
-    """When the packets of an AVI's stream are, by a plain demuxer: the times that AVI has."""
+    """Return the decode timestamps of the packets of an AVI stream, seconds, from PyAV only."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.video[stream])
         return [float(packet.dts * packet.time_base) for packet in packets if packet.size]
 
 
 def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int, float]]:
-    """The number of each frame and when FFmpeg shows it, by PyAV alone; not `timed`: without presentation times."""
+    """Return (number, time in seconds) of each frame, from PyAV only; decode timestamps unless `timed`."""
     with av.open(str(path)) as container:
         video = container.streams.video[stream]
         video.thread_type = "NONE"
@@ -114,7 +114,7 @@ def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("source", ["mp4", "mov", "mkv", "ts"])
-def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path, source: str, b_frames: int) -> None:
+def test_copied_camera_in_avi_is_in_sync_with_the_segmented_one(tmp_path: Path, source: str, b_frames: int) -> None:
     path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
     result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
@@ -124,14 +124,14 @@ def test_a_copied_camera_in_avi_is_in_step_with_the_segmented_one(tmp_path: Path
     assert times[0] == pytest.approx([number / 25 for number in range(30)])
     assert times[1] == pytest.approx(times[0], abs=0.002)
     assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
-    # AVI has no times of showing: what FFmpeg makes of the packets' is reported.
+    # AVI has no presentation times: those that FFmpeg derives are reported.
     late = rendered[1][0][1] - times[1][0]
     reported = [repair for repair in result.report.repairs if "reordered frames of video stream 1" in repair.what]
     assert [repair.seconds for repair in reported] == ([pytest.approx(late)] if b_frames else [])
     assert bool(late) == bool(b_frames)
 
 
-def test_a_copied_camera_whose_codec_says_when_it_is_shown_is_in_step_in_avi(tmp_path: Path) -> None:
+def test_copied_mpeg4_camera_in_avi_is_in_sync(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=30, codec="mpeg4")
     result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
@@ -142,8 +142,8 @@ def test_a_copied_camera_whose_codec_says_when_it_is_shown_is_in_step_in_avi(tmp
 
 
 @pytest.mark.parametrize(("b_frames", "later"), [(0, 5), (2, 5), (0, -5), (2, -5)])
-def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_frames: int, later: int) -> None:
-    """AVI begins at zero with the segmented camera: the other one begins when it began, or at its next key frame."""
+def test_copied_camera_in_avi_keeps_its_start_time(tmp_path: Path, b_frames: int, later: int) -> None:
+    """AVI begins at zero with the segmented camera: the other one keeps its start time, or begins at its next key frame."""
     path = write_cameras(
         tmp_path / "in.mkv", gop=20, frames=40, b_frames=b_frames, rear_later=later, begins=min(0, later)
     )
@@ -159,20 +159,20 @@ def test_a_copied_camera_in_avi_that_begins_at_another_time(tmp_path: Path, b_fr
         assert container.streams.best("video").index == 0
 
 
-def test_a_part_of_two_cameras_in_avi_begins_at_the_next_key_frame(tmp_path: Path) -> None:
+def test_copied_camera_of_an_avi_part_begins_at_the_next_key_frame(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=40)
     result = copy_video(path, tmp_path / "out.avi", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 0)] == [*range(25, 50)]
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)][:10] == [*range(140, 150)]
     assert packet_times(tmp_path / "out.avi", 1)[0] == pytest.approx(0.6, abs=0.002)
-    reported = "video stream 1 begins at its next key frame, as avi can't hide packets before it"
-    assert reported in result.notes
+    message = "video stream 1 begins at its next key frame, as avi can't hide packets before it"
+    assert message in result.notes
 
 
 @pytest.mark.parametrize("start", [None, 0.4])
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "avi"])
-def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target: str, start: float | None) -> None:
+def test_copied_camera_from_avi_is_in_display_order(tmp_path: Path, target: str, start: float | None) -> None:
     """AVI has no presentation times for reordered frames."""
     path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
     result = copy_video(path, tmp_path / f"out.{target}", start=start)
@@ -191,13 +191,13 @@ def test_a_copied_camera_of_an_avi_is_shown_in_its_order(tmp_path: Path, target:
 
 
 @pytest.mark.parametrize(("gop", "first"), [(40, 40), (250, None)])
-def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
-    """It has no default stream: players open the one with more frames at the beginning."""
+def test_copied_camera_in_mpeg_ts_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
+    """MPEG-TS has no default stream: players open the one with more frames at the beginning."""
     path = write_cameras(tmp_path / "in.mp4", gop=gop, b_frames=0)
     result = copy_video(path, tmp_path / "out.ts", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
-    reported = "begins at its next key frame, as mpegts can't hide packets before it"
-    assert f"video stream 1 {reported if first else 'is empty: none of its key frames is in the part'}" in result.notes
+    message = "begins at its next key frame, as mpegts can't hide packets before it"
+    assert f"video stream 1 {message if first else 'is empty: none of its key frames is in the part'}" in result.notes
     assert (
         f"{first - 25 if first else 25} packets of video stream 1 left out up to its next key" in result.report.line()
     )
@@ -209,8 +209,8 @@ def test_in_mpeg_ts_a_copied_camera_begins_at_its_next_key_frame(tmp_path: Path,
         assert rear == list(range(first, 50))
 
 
-def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
-    """FFmpeg's muxer ends an edit list with the last fragment, which here begins behind the last displayed frame."""
+def test_last_frame_of_a_copied_camera_is_displayed(tmp_path: Path) -> None:
+    """FFmpeg's muxer ends an edit list with the last fragment, which here begins after the last displayed frame."""
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
     result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -218,9 +218,9 @@ def test_the_last_picture_of_a_copied_camera_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv"])
-def test_an_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
+def test_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=250, begins=10)
-    assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # the input is what it ought to be
+    assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # the input is as intended
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     rear = read(tmp_path / f"out.{target}", stream=1)
@@ -230,8 +230,8 @@ def test_an_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
     assert rear[hidden].pts_seconds == pytest.approx(front[0].pts_seconds, abs=0.0015)
 
 
-def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp_path: Path) -> None:
-    """FFmpeg's muxers have no place for it: frames behind the cut lack what they were decoded from."""
+def test_packets_hidden_by_an_edit_list_are_reported(tmp_path: Path) -> None:
+    """FFmpeg's muxers can't store them: frames after the cut lack their reference frames."""
     path = write_cameras(tmp_path / "whole.mp4", gop=250, b_frames=0)
     boxes = parse(path.read_bytes())
     moov = next(box for box in boxes if box.name == b"moov")
@@ -249,7 +249,7 @@ def test_what_an_edit_list_cuts_out_of_the_middle_of_a_copied_camera_is_told(tmp
     assert any("packets that an edit list hides between others left out" in note for note in result.notes)
 
 
-def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
+def test_part_of_two_cameras_with_edit_lists(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=30, begins=10)
     result = copy_video(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
     assert result.report.ok, result.report.line()
@@ -258,7 +258,7 @@ def test_a_part_of_a_cut_of_two_cameras(tmp_path: Path) -> None:
     assert numbers[1][:26] == [22, *numbers[0]]  # 0.5 s is between two frames: the previous one continues
 
 
-def test_a_camera_that_begins_with_a_key_frame_is_left_as_it_is(tmp_path: Path) -> None:
+def test_camera_that_begins_with_a_key_frame_is_unchanged(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=25, b_frames=0)
     result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.0)
     assert result.report.ok

@@ -1,4 +1,4 @@
-"""Streams next to the video stream: audio that has to be transcoded, time codes, second cameras, their times and flags."""
+"""Streams other than the segmented one: transcoded audio, time codes, second cameras, their times and flags."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _write_clicks(
     layout: str = "mono",
     *,
     gap: bool = False,
-    late: float = 0.0,
+    delay: float = 0.0,
     video: str = "mpeg4",
     clicks: Sequence[float] = CLICKS,
-    long: float = 0.01,
+    click_seconds: float = 0.01,
 ) -> Path:
-    """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `late`; `gap`: the packets from 1.6 to 2.4 s are missing."""
+    """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `delay`; `gap`: drop the packets from 1.6 to 2.4 s."""
     wave = np.zeros(rate * SECONDS, np.int16)
-    tone = (24000 * np.sin(np.arange(round(rate * long)) * 2 * np.pi * 1000 / rate)).astype(np.int16)
+    tone = (24000 * np.sin(np.arange(round(rate * click_seconds)) * 2 * np.pi * 1000 / rate)).astype(np.int16)
     for click in clicks:
         place = wave[round(click * rate) :][: len(tone)]
         place[:] = tone[: len(place)]
@@ -59,13 +59,13 @@ def _write_clicks(
     resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 800)
     audio_packets = []
     for piece in [*resampler.resample(whole), *resampler.resample(None)]:
-        piece.pts = (piece.pts or 0) + round(late * rate)
+        piece.pts = (piece.pts or 0) + round(delay * rate)
         audio_packets += audio.encode(piece)
     audio_packets += audio.encode(None)
     out.start_encoding()
     if gap:
         audio_packets = [
-            packet for packet in audio_packets if not 1.6 <= float(packet.pts * packet.time_base) - late < 2.4
+            packet for packet in audio_packets if not 1.6 <= float(packet.pts * packet.time_base) - delay < 2.4
         ]
     for packet in sorted([*packets, *audio_packets], key=lambda packet: packet.dts * packet.time_base):
         out.mux(packet)
@@ -74,7 +74,7 @@ def _write_clicks(
 
 
 def _clicks(path: Path, first: float | None = None) -> list[float]:
-    """Return when clicks begin, in seconds after the first frame (or after `first`), as PyAV decodes the file."""
+    """Return the start times of clicks, seconds after the first frame (or after `first`), as PyAV decodes the file."""
     with av.open(str(path)) as container:
         stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
         begin = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
@@ -83,7 +83,7 @@ def _clicks(path: Path, first: float | None = None) -> list[float]:
     resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
-            # Packed samples: PyAV reads beyond the end of planar frames of eight and more channels.
+            # Packed samples: PyAV reads past the end of planar frames with eight or more channels.
             form = frame.format.name, frame.layout.name, frame.sample_rate
             if form not in resamplers:
                 resamplers[form] = av.AudioResampler("flt", frame.layout, frame.sample_rate)
@@ -114,7 +114,7 @@ def _clicks(path: Path, first: float | None = None) -> list[float]:
         ("pcm_s16le", "mkv", 32000, "9 channels"),
     ],
 )
-def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
+def test_audio_of_any_codec_keeps_its_time_in_any_container(
     tmp_path: Path, codec: str, source: str, rate: int, layout: str, target: str
 ) -> None:
     video = {"flv": "flv", "asf": "wmv2"}.get(source, "mjpeg")
@@ -125,16 +125,16 @@ def test_audio_of_any_codec_is_heard_at_its_time_in_every_container(
     assert result.report.ok, result.report.line()
     assert [stream.action for stream in result.report.streams] in (["copied"], ["re-encoded"])
     assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].action == "re-encoded")
-    # PyAV asks FFmpeg to make time stamps for H.264 in AVI, which come a frame late.
+    # PyAV makes FFmpeg generate timestamps for H.264 in AVI, which are late by one frame.
     frame_late = 0.04 if target == "avi" else 0
     assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
 
 
 @pytest.mark.parametrize("start", [None, 1.0])
 @pytest.mark.parametrize("target", ["mp4", "mkv", "avi"])
-def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str, start: float | None) -> None:
+def test_g726_in_avi_has_the_times_of_its_header(tmp_path: Path, target: str, start: float | None) -> None:
     path = _write_clicks(tmp_path / "in.avi", "g726", 8000, video="mjpeg")
-    assert _clicks(path)[-1] > 60  # FFmpeg reads its own file wrongly.
+    assert _clicks(path)[-1] > 60  # FFmpeg computes wrong times from the file that it wrote.
     result = copy_video(path, tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
     frame_late = 0.04 if target == "avi" else 0
@@ -144,8 +144,8 @@ def test_g726_in_avi_is_heard_where_the_header_says(tmp_path: Path, target: str,
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
 @pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "flac"])
-def test_a_gap_and_a_late_start_of_the_audio_stay_where_they_are(tmp_path: Path, codec: str, target: str) -> None:
-    path = _write_clicks(tmp_path / "in.mkv", codec, 16000, gap=True, late=0.3)
+def test_audio_gap_and_late_start_are_kept(tmp_path: Path, codec: str, target: str) -> None:
+    path = _write_clicks(tmp_path / "in.mkv", codec, 16000, gap=True, delay=0.3)
     assert _clicks(path) == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
@@ -161,10 +161,10 @@ def _samples(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("codec", ["pcm_alaw", "pcm_mulaw"])
 @pytest.mark.parametrize("source", ["avi", "mov", "mkv"])
-def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: Path, source: str, codec: str) -> None:
+def test_g711_is_copied_to_matroska_and_keeps_its_samples_from_it(tmp_path: Path, source: str, codec: str) -> None:
     path = _write_clicks(tmp_path / f"in.{'mov' if source == 'mkv' else source}", codec, 8000, video="mjpeg")
     expected = _samples(path)
-    # A name with each character that means something to the muxer on the way.
+    # A name with all special characters of the muxer `tee`.
     first = tmp_path / "a [f=mov] b|'\\c.mkv"
     result = copy_video(path, first, sink={"strict": True})
     assert result.report.ok, result.report.line()
@@ -180,13 +180,13 @@ def test_g711_is_copied_into_matroska_and_out_of_it_keeps_its_samples(tmp_path: 
         if target == "mp4":
             assert result.notes == (f"mp4 can't hold audio stream 1 ({codec}): transcoded to aac",)
             continue
-        # Matroska alone may have gaps.
+        # Only Matroska may have gaps.
         assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
         assert np.array_equal(_samples(out), expected)
 
 
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "wmav2"])
-def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path, codec: str) -> None:
+def test_codecs_with_avi_codec_numbers_are_copied_to_matroska(tmp_path: Path, codec: str) -> None:
     path = _write_clicks(tmp_path / "in.avi", codec, 22050, video="mjpeg")
     result = copy_video(path, tmp_path / "out.mkv", sink={"strict": True})
     assert result.report.ok, result.report.line()
@@ -195,8 +195,8 @@ def test_what_avi_and_matroska_call_by_the_same_numbers_is_copied(tmp_path: Path
 
 @pytest.mark.parametrize("start", [None, 1.0])
 @pytest.mark.parametrize(("codec", "rate"), [("ac3", 48000), ("mp2", 48000), ("libmp3lame", 44100)])
-def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
-    """An AVI states a size of blocks for AC-3, by which FFmpeg's muxer would count in the copy."""
+def test_avi_audio_is_copied_to_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
+    """AVI has a block size for AC-3, from which FFmpeg's muxer would compute wrong times in the copy."""
     path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
     result = copy_video(path, tmp_path / "out.avi", start=start, sink={"strict": True})
     assert result.report.ok, result.report.line()
@@ -207,10 +207,10 @@ def test_audio_of_an_avi_is_copied_into_an_avi(tmp_path: Path, codec: str, rate:
 
 
 @pytest.mark.parametrize("start", [0.6, 0.7, 0.8, 0.9])
-def test_a_part_of_sound_that_repeats_itself_and_begins_late_is_in_step(tmp_path: Path, start: float) -> None:
-    """A blinker, in packets of 0.37 s: the part's audio begins with the first one that begins in it."""
+def test_part_with_repetitive_and_late_audio_is_in_sync(tmp_path: Path, start: float) -> None:
+    """Turn signal clicks in packets of 0.37 s: the audio of the part begins with the first packet that begins in it."""
     blinks = np.arange(0.1, SECONDS, 0.322)
-    path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), long=0.12)
+    path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), click_seconds=0.12)
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=0.9)
     assert result.report.ok, result.report.line()
     begins = _clicks(tmp_path / "out.mp4")
@@ -218,7 +218,7 @@ def test_a_part_of_sound_that_repeats_itself_and_begins_late_is_in_step(tmp_path
     assert all(min(abs(blinks - start - begin)) < 0.02 for begin in begins[1:])
 
 
-def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_path: Path) -> None:
+def test_g711_with_chapters_becomes_lossless_pcm_in_matroska(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
     with av.open(str(path)) as before, av.open(str(tmp_path / "chapter.mov"), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in before.streams}
@@ -232,13 +232,13 @@ def test_g711_beside_chapters_becomes_pcm_with_the_same_samples_in_matroska(tmp_
     assert result.report.ok, result.report.line()
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
     with av.open(str(tmp_path / "out.mkv")) as container:
-        assert [found["metadata"]["title"] for found in container.chapters()] == ["one"]
+        assert [each["metadata"]["title"] for each in container.chapters()] == ["one"]
     copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska together with chapters"
     assert f"{copied}: transcoded to pcm_s16le" in result.notes
 
 
 def _write_pcm(path: Path, layout: str) -> None:
-    """Write a second of video and of PCM whose channels differ."""
+    """Write one second of video and of PCM with different samples in each channel."""
     channels = av.AudioLayout(layout).nb_channels
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("mjpeg", rate=25)
@@ -258,7 +258,7 @@ def _write_pcm(path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("layout", ["stereo", "2 channels", "4 channels", "9 channels"])
-def test_channels_of_pcm_that_nobody_names_are_kept(tmp_path: Path, layout: str, target: str) -> None:
+def test_pcm_channels_without_a_layout_are_kept(tmp_path: Path, layout: str, target: str) -> None:
     _write_pcm(tmp_path / "in.avi", layout)
     with av.open(str(tmp_path / "in.avi")) as container:
         assert "channels" in container.streams.audio[0].layout.name
@@ -278,7 +278,7 @@ def test_channels_of_pcm_that_nobody_names_are_kept(tmp_path: Path, layout: str,
     ("codec", "target"),
     [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],
 )
-def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path, codec: str, target: str) -> None:
+def test_audio_that_changes_rate_and_channels_is_complete(tmp_path: Path, codec: str, target: str) -> None:
     path = tmp_path / "in.ts"
     parts = []
     for number, (rate, layout) in enumerate([(44100, "mono"), (48000, "stereo")]):
@@ -309,7 +309,7 @@ def test_audio_that_changes_rate_and_channels_is_heard_to_its_end(tmp_path: Path
     with av.open(str(tmp_path / f"out.{target}")) as container:
         values = np.concatenate([f.to_ndarray()[0] for f in _at_one_rate(container)])
     assert len(values) / 48000 == pytest.approx(2.0, abs=0.1)
-    for second in (0.5, 1.5):  # the same tone in both halves
+    for second in (0.5, 1.5):  # the same frequency in both halves
         part = values[round(second * 48000) - 9600 :][:19200]
         assert np.argmax(np.abs(np.fft.rfft(part))) * 48000 / len(part) == pytest.approx(500, abs=10)
         assert np.abs(part).max() > 0.1
@@ -345,7 +345,7 @@ def _time_codes(container: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
-def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None:
+def test_time_code_track_is_kept_or_reported(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
@@ -367,7 +367,7 @@ def test_a_time_code_track_is_kept_or_named(tmp_path: Path, target: str) -> None
 
 
 @pytest.mark.parametrize("target", ["mov", "mkv"])
-def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path, target: str) -> None:
+def test_time_code_of_a_part_is_dropped_and_reported(tmp_path: Path, target: str) -> None:
     path = _write_time_code(tmp_path / "in.mov")
     result = copy_video(path, tmp_path / f"out.{target}", start=0.2)
     with av.open(str(tmp_path / f"out.{target}")) as container:
@@ -378,7 +378,7 @@ def test_a_time_code_of_a_part_is_dropped_and_named(tmp_path: Path, target: str)
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
-def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: str) -> None:
+def test_time_codes_of_two_cameras_are_kept_or_reported(tmp_path: Path, target: str) -> None:
     codes = ["10:11:12:13", "20:00:00:00"]
     with av.open(str(tmp_path / "in.mov"), "w") as out:
         cameras: list[Any] = []
@@ -406,7 +406,7 @@ def test_each_time_code_of_two_cameras_is_kept_or_named(tmp_path: Path, target: 
 
 
 @pytest.mark.parametrize("start", [None, 0.2])
-def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: float | None) -> None:
+def test_time_code_of_the_whole_file_is_kept_or_reported(tmp_path: Path, start: float | None) -> None:
     with av.open(str(tmp_path / "in.mkv"), "w") as out:
         stream: Any = out.add_stream("mpeg4", rate=25)
         stream.width, stream.height = 96, 64
@@ -424,7 +424,7 @@ def test_a_time_code_of_the_whole_file_is_kept_or_named(tmp_path: Path, start: f
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
 @pytest.mark.parametrize("where", ["file", "video", "audio"])
-def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where: str, target: str) -> None:
+def test_time_code_in_a_matroska_tag_is_kept_or_reported(tmp_path: Path, where: str, target: str) -> None:
     with av.open(str(tmp_path / "in.mkv"), "w") as out:
         stream: Any = out.add_stream("mpeg4", rate=25)
         stream.width, stream.height = 96, 64
@@ -450,7 +450,7 @@ def test_a_time_code_in_a_tag_of_matroska_is_kept_or_named(tmp_path: Path, where
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
-def test_raw_dv_is_written_at_its_rate_and_with_its_time_code(tmp_path: Path, target: str) -> None:
+def test_raw_dv_keeps_its_rate_and_time_code(tmp_path: Path, target: str) -> None:
     with av.open(str(tmp_path / "in.dv"), "w") as out:
         stream: Any = out.add_stream("dvvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
@@ -498,15 +498,15 @@ def _write_cameras(path: Path, default: int) -> Path:
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
-@pytest.mark.parametrize(("default", "stream", "taken"), [(0, None, 0), (1, None, 1), (0, 1, 1), (1, 0, 0)])
-def test_the_segmented_camera_is_the_one_that_players_open(
-    tmp_path: Path, default: int, stream: int | None, taken: int, target: str
+@pytest.mark.parametrize(("default", "stream", "expected"), [(0, None, 0), (1, None, 1), (0, 1, 1), (1, 0, 0)])
+def test_players_open_the_segmented_camera(
+    tmp_path: Path, default: int, stream: int | None, expected: int, target: str
 ) -> None:
     path = _write_cameras(tmp_path / "in.mkv", default)
     result = copy_video(path, tmp_path / f"out.{target}", stream=stream)
     assert result.report.ok, result.report.line()
     assert (
-        f"video stream {taken} (96x64) of 2 is segmented; --stream N selects another: {1 - taken} (96x64)"
+        f"video stream {expected} (96x64) of 2 is segmented; --stream N selects another: {1 - expected} (96x64)"
         in result.notes
     )
     with av.open(str(tmp_path / f"out.{target}")) as container:
@@ -515,11 +515,11 @@ def test_the_segmented_camera_is_the_one_that_players_open(
             assert [s.disposition & 1 for s in container.streams.video] == [1, 0]
         assert container.streams.audio[0].language in ("deu", "ger")
         assert container.streams.best("video").index == 1
-    assert number_of(read(tmp_path / f"out.{target}", stream=0)[3]) == 3 + 100 * taken
-    assert number_of(read(tmp_path / f"out.{target}", stream=1)[3]) == 3 + 100 * (1 - taken)
+    assert number_of(read(tmp_path / f"out.{target}", stream=0)[3]) == 3 + 100 * expected
+    assert number_of(read(tmp_path / f"out.{target}", stream=1)[3]) == 3 + 100 * (1 - expected)
 
 
-def test_a_video_stream_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_missing_video_stream_is_a_one_line_error(tmp_path: Path) -> None:
     path = _write_cameras(tmp_path / "in.mkv", 0)
     with pytest.raises(SourceError, match=r"no video stream 2 \(--stream\); it has 0 \(96x64\), 1 \(96x64\)"):
         read(path, stream=2)
@@ -541,7 +541,7 @@ def test_flags_of_copied_streams_are_kept(tmp_path: Path) -> None:
         assert [int(stream.disposition) for stream in container.streams] == flags
 
 
-def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Path) -> None:
+def test_attachment_is_copied_to_matroska_and_reported_for_mp4(tmp_path: Path) -> None:
     out = av.open(str(tmp_path / "in.mkv"), "w")
     stream: Any = out.add_stream("libx264", rate=25)
     stream.width, stream.height = 96, 64
@@ -560,10 +560,10 @@ def test_an_attachment_is_copied_into_matroska_and_named_elsewhere(tmp_path: Pat
 def _write_cover(path: Path, codec: str) -> bytes:
     """Write audio, video and a cover image; return the encoded image."""
     pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
-    coder: Any = av.CodecContext.create(codec, "w")
-    coder.width, coder.height, coder.pix_fmt, coder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
-    drawn = av.VideoFrame.from_ndarray(numbered_image(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
-    data = b"".join(bytes(packet) for packet in [*coder.encode(drawn), *coder.encode(None)])
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 48, 32, pix_fmt, Fraction(1, 25)
+    image = av.VideoFrame.from_ndarray(numbered_image(7, 48, 32), format="rgb24").reformat(format=pix_fmt)
+    data = b"".join(bytes(packet) for packet in [*encoder.encode(image), *encoder.encode(None)])
     plain = write_video(path.with_name(f"plain{path.suffix}"), before=[Audio()])
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
         streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
@@ -596,7 +596,7 @@ def _cover_data(path: Path) -> list[bytes]:
 @pytest.mark.parametrize("start", [None, 0.2])
 @pytest.mark.parametrize("target", ["mp4", "mkv", "mov", "avi", "ts", "webm"])
 @pytest.mark.parametrize(("source", "codec"), [("mp4", "mjpeg"), ("mp4", "png"), ("mkv", "png")])
-def test_a_cover_picture_is_kept_or_named(
+def test_cover_image_is_kept_or_reported(
     tmp_path: Path, source: str, codec: str, target: str, start: float | None
 ) -> None:
     data = _write_cover(tmp_path / f"in.{source}", codec)
@@ -612,13 +612,13 @@ def test_a_cover_picture_is_kept_or_named(
     assert not any("time stamp" in note for note in result.notes), result.notes
 
 
-def test_a_cover_picture_is_left_out_with_all_other_streams(tmp_path: Path) -> None:
+def test_cover_image_is_left_out_with_all_other_streams(tmp_path: Path) -> None:
     _write_cover(tmp_path / "in.mp4", "png")
     assert copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4", sink={"audio": False}).report.ok
     assert _streams(tmp_path / "out.mp4") == [("video", False)]
 
 
-def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
+def test_two_frames_in_one_avi_slot_are_a_one_line_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mkv", frames=3, rate=25, time_base=Fraction(1, 1000), pts=[0, 40, 42])
     with pytest.raises(
         SinkError, match=r"avi has a constant rate of 25 FPS, and two frames are at 0.042 s: write .mp4 or"
@@ -655,7 +655,7 @@ def test_two_frames_at_one_place_of_an_avi_are_one_line(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_reason_for_transcoding_is_true(tmp_path: Path, codec: str, layout: str, target: str, note: str) -> None:
+def test_reason_for_transcoding_is_reported(tmp_path: Path, codec: str, layout: str, target: str, note: str) -> None:
     result = copy_video(_write_clicks(tmp_path / "in.mkv", codec, 16000, layout), tmp_path / f"out.{target}")
     assert note in result.notes
 
@@ -668,10 +668,8 @@ def test_strict_refuses_to_transcode(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["mp4", "mkv", "ts", "mov"])
 @pytest.mark.parametrize(("first", "count"), [(40, 3), (60, 1), (20, 6)])
-def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
-    tmp_path: Path, first: int, count: int, target: str
-) -> None:
-    """As cameras and recorders of broadcasts write them: packets of MPEG-TS are missing."""
+def test_damaged_aac_in_mpeg_ts_loses_only_its_own_packets(tmp_path: Path, first: int, count: int, target: str) -> None:
+    """MPEG-TS packets are missing, as in files of cameras and broadcast recorders."""
     path = write_video(tmp_path / "whole.ts", frames=75, gop=250, b_frames=0, after=[Audio(seconds=3)])
     data = path.read_bytes()
     (tmp_path / "in.ts").write_bytes(data[: first * 188] + data[(first + count) * 188 :])
@@ -684,9 +682,9 @@ def test_damaged_aac_in_mpeg_ts_costs_its_own_packets_alone(
             with contextlib.suppress(av.FFmpegError):
                 rendered += sum(not frame.is_corrupt for frame in packet.decode())
     assert len(result.frames) == rendered
-    heard = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
+    counts = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
     left_out = sum(int(note.split(":")[1].split()[0]) for note in result.notes if "damaged packet" in note)
-    assert heard[2] == heard[1] - left_out >= heard[0] - 8
+    assert counts[2] == counts[1] - left_out >= counts[0] - 8
 
 
 def _audio_packets(path: Path) -> list[bytes]:
@@ -695,8 +693,8 @@ def _audio_packets(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("begins", [0.5, 0.7, 0.72])
-def test_pcm_behind_an_edit_list(tmp_path: Path, begins: float) -> None:
-    """A lossless cut of a MOV: whole packets are hidden in front."""
+def test_pcm_with_an_edit_list_is_copied(tmp_path: Path, begins: float) -> None:
+    """A lossless cut of a MOV: complete packets before the start are hidden."""
     path = write_video(
         tmp_path / "whole.mov", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
     )
@@ -713,7 +711,7 @@ def test_pcm_behind_an_edit_list(tmp_path: Path, begins: float) -> None:
         assert result.report.ok, result.report.line()
 
 
-def test_audio_that_is_transcoded_keeps_a_gap_where_packets_are_missing(tmp_path: Path) -> None:
+def test_transcoded_audio_keeps_the_gap_of_missing_packets(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.mkv", frames=75, after=[Audio(seconds=3)])
     with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
@@ -728,5 +726,5 @@ def test_audio_that_is_transcoded_keeps_a_gap_where_packets_are_missing(tmp_path
     result = copy_video(tmp_path / "in.mkv", tmp_path / "out.webm")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "out.webm")) as container:
-        heard = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
-    assert heard == pytest.approx(3.0, abs=0.03)
+        audio_seconds = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    assert audio_seconds == pytest.approx(3.0, abs=0.03)

@@ -33,8 +33,10 @@ Sink = Callable[..., Any]
 
 @sources
 @pytest.mark.parametrize("size", [(96, 64), (98, 66)])
-def test_every_picture_in_its_order_and_at_its_time(tmp_path: Path, decoder: str, size: tuple[int, int]) -> None:
-    source = open_source(write_video(tmp_path / "a drive.mp4", frames=20, size=size), decoder=decoder)
+def test_source_yields_all_frames_in_order_with_their_times(
+    tmp_path: Path, decoder: str, size: tuple[int, int]
+) -> None:
+    source = open_source(write_video(tmp_path / "a video.mp4", frames=20, size=size), decoder=decoder)
     info = source.info
     assert (info.width, info.height, info.pixel_format, info.frame_rate) == (*size, "yuv420p", 25)
     frames = [each for each in source if isinstance(each, Frame)]
@@ -51,8 +53,8 @@ def test_every_picture_in_its_order_and_at_its_time(tmp_path: Path, decoder: str
 
 
 @sources
-def test_a_picture_stays_what_it_was(tmp_path: Path, decoder: str) -> None:
-    source = open_source(write_video(tmp_path / "drive.mp4", frames=12), decoder=decoder)
+def test_frames_do_not_change_after_they_are_yielded(tmp_path: Path, decoder: str) -> None:
+    source = open_source(write_video(tmp_path / "video.mp4", frames=12), decoder=decoder)
     kept = [(each, [plane.copy() for plane in each.planes]) for each in source if isinstance(each, Frame)]
     source.close()
     for frame, copies in kept:
@@ -60,15 +62,15 @@ def test_a_picture_stays_what_it_was(tmp_path: Path, decoder: str) -> None:
 
 
 @sources
-def test_the_colors_are_told(tmp_path: Path, decoder: str) -> None:
-    path = write_video(tmp_path / "drive.mp4", frames=3, tags=(1, 1, 1))
+def test_source_reports_color_tags(tmp_path: Path, decoder: str) -> None:
+    path = write_video(tmp_path / "video.mp4", frames=3, tags=(1, 1, 1))
     source = open_source(path, decoder=decoder)
     source.close()
     assert (source.info.color.matrix, source.info.color.full_range) == ("bt709", False)
 
 
 @sources
-def test_what_is_no_video_is_told_in_one_line(tmp_path: Path, decoder: str) -> None:
+def test_invalid_input_is_a_one_line_error(tmp_path: Path, decoder: str) -> None:
     (tmp_path / "notes.txt").write_text("milk, bread\n")
     (tmp_path / "list.mp4").write_text("#EXTM3U\nhttp://127.0.0.1:9/secret\n")
     for name in ("missing.mp4", "notes.txt", "list.mp4", "."):
@@ -78,8 +80,8 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path, decoder: str) -> N
 
 
 @sources
-def test_closing_from_another_thread_ends_the_reading(tmp_path: Path, decoder: str) -> None:
-    source = open_source(write_video(tmp_path / "drive.mp4", frames=200), decoder=decoder)
+def test_close_from_another_thread_ends_iteration(tmp_path: Path, decoder: str) -> None:
+    source = open_source(write_video(tmp_path / "video.mp4", frames=200), decoder=decoder)
     frames = iter(source)
     next(frames)
     closer = threading.Thread(target=source.close)
@@ -94,7 +96,7 @@ def test_closing_from_another_thread_ends_the_reading(tmp_path: Path, decoder: s
 
 @sinks
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_the_output_appears_when_it_is_complete(tmp_path: Path, kind: Sink, ending: str) -> None:
+def test_final_name_appears_when_the_output_is_complete(tmp_path: Path, kind: Sink, ending: str) -> None:
     out = tmp_path / f"out.{ending}"
     out.write_bytes(b"older")
     sink = kind(out, info(), size=(96, 64))
@@ -114,8 +116,8 @@ def test_the_output_appears_when_it_is_complete(tmp_path: Path, kind: Sink, endi
 
 
 @sinks
-def test_what_came_out_is_what_went_in(tmp_path: Path, kind: Sink) -> None:
-    source = open_source(write_video(tmp_path / "drive.mp4", frames=20))
+def test_output_passes_verification(tmp_path: Path, kind: Sink) -> None:
+    source = open_source(write_video(tmp_path / "video.mp4", frames=20))
     recorder = Recorder(source.info)
     sink = kind(tmp_path / "out.mp4", source.info, size=(96, 64))
     for each in source:
@@ -130,7 +132,7 @@ def test_what_came_out_is_what_went_in(tmp_path: Path, kind: Sink) -> None:
 
 
 @sinks
-def test_aborted_it_leaves_what_was_written_and_it_plays(tmp_path: Path, kind: Sink) -> None:
+def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path, kind: Sink) -> None:
     sink = kind(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 30)
     sink.abort()
@@ -140,32 +142,32 @@ def test_aborted_it_leaves_what_was_written_and_it_plays(tmp_path: Path, kind: S
 
 
 @sinks
-def test_aborted_before_the_first_frame_it_leaves_nothing(tmp_path: Path, kind: Sink) -> None:
+def test_sink_aborted_before_the_first_frame_leaves_nothing(tmp_path: Path, kind: Sink) -> None:
     kind(tmp_path / "out.mp4", info(), size=(96, 64)).abort()
     assert list(tmp_path.iterdir()) == []
 
 
 @sinks
-def test_what_can_not_be_written_is_told_before_anything_is(tmp_path: Path, kind: Sink) -> None:
-    drive = write_video(tmp_path / "drive.mp4", frames=2)
-    before = drive.read_bytes()
-    of_drive = replace(info(), name=str(drive))
+def test_unwritable_output_is_an_error_before_anything_is_written(tmp_path: Path, kind: Sink) -> None:
+    video = write_video(tmp_path / "video.mp4", frames=2)
+    before = video.read_bytes()
+    info_of_video = replace(info(), name=str(video))
     refused = [
         (tmp_path / "missing" / "out.mp4", info(), True),
         (tmp_path / "out.xyz", info(), True),
-        (drive, info(), False),
-        (drive, of_drive, True),
+        (video, info(), False),
+        (video, info_of_video, True),
     ]
     for path, stream_info, overwrite in refused:
         with pytest.raises(SinkError) as failure:
             kind(path, stream_info, size=(96, 64), overwrite=overwrite)
         assert "\n" not in str(failure.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["drive.mp4"]
-    assert drive.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    assert video.read_bytes() == before
 
 
 @sinks
-def test_frames_are_neither_squashed_nor_written_into(tmp_path: Path, kind: Sink) -> None:
+def test_frames_are_not_resized_and_not_modified(tmp_path: Path, kind: Sink) -> None:
     sink = kind(tmp_path / "out.mp4", info(), size=(96, 64))
     frame = numbered_frame(7)
     before = [plane.copy() for plane in frame.planes]

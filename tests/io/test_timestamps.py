@@ -1,4 +1,4 @@
-"""Time stamps that rise, and the part of a recording that was asked for."""
+"""Repair of timestamps, and the requested part of a recording."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def placed(stamps: list[int | None], step: int = 40) -> tuple[list[int], FrameTi
     return [stamp for _, stamp in ready], times
 
 
-def test_rising_stamps_are_kept() -> None:
+def test_rising_timestamps_are_kept() -> None:
     stamps, times = placed([-80, 0, 1, 2000, 1 << 50])
     assert stamps == [-80, 0, 1, 2000, 1 << 50]
     assert (times.missing, times.wrong) == (0, 0)
 
 
-def test_missing_stamps_are_set_between_their_neighbors_or_come_from_the_rate() -> None:
+def test_missing_timestamps_are_interpolated_or_extrapolated() -> None:
     assert placed([None, None, 100, None, None, 190, None])[0] == [20, 60, 100, 130, 160, 190, 230]
     stamps, times = placed([None, None, None])
     assert stamps == [0, 40, 80]
     assert times.missing == 3
 
 
-def test_no_frame_waits_where_no_frame_has_a_stamp() -> None:
+def test_frames_are_not_delayed_if_none_has_a_timestamp() -> None:
     times: FrameTimes[int] = FrameTimes(40, timed=False)
     assert [list(times.put(number, None)) for number in range(3)] == [[(0, 0)], [(1, 40)], [(2, 80)]]
 
 
-def test_one_wrong_stamp_is_set_between_its_neighbors() -> None:
+def test_single_wrong_timestamp_is_interpolated() -> None:
     for wrong in (-5000, 30, 40, 5000):
         stamps, times = placed([0, 40, wrong, 120, 160])
         assert stamps == [0, 40, 80, 120, 160]
@@ -47,12 +47,12 @@ def test_one_wrong_stamp_is_set_between_its_neighbors() -> None:
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(1 << 40), 1 << 40)), max_size=60))
-def test_stamps_always_rise(stamps: list[int | None]) -> None:
+def test_timestamps_always_rise(stamps: list[int | None]) -> None:
     result, _ = placed(stamps)
     assert all(later > earlier for earlier, later in pairwise(result))
 
 
-def test_a_span_is_the_same_for_all_streams() -> None:
+def test_span_is_the_same_for_all_time_bases() -> None:
     span = Span(Fraction(1), Fraction(1, 2), origin=Fraction(1, 10))
     assert not span.whole
     for unit in (Fraction(1, 25), Fraction(1, 1000), Fraction(1, 48_000), Fraction(1001, 30_000)):

@@ -39,10 +39,10 @@ pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[2]
 
 
-# The output's life
+# Creation, completion and abort
 
 
-def test_the_final_name_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+def test_final_name_appears_only_when_the_output_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"older")
     sink = VideoSink(out, info(), size=(96, 64))
@@ -58,7 +58,7 @@ def test_the_final_name_appears_only_when_it_is_complete(tmp_path: Path) -> None
     assert (sink.name, sink.written) == ("out.mp4", 10)
 
 
-def test_abort_leaves_a_playable_partial(tmp_path: Path) -> None:
+def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts", "avi", "mov"):
         sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64))
         fill(sink, 30)
@@ -74,7 +74,7 @@ def test_abort_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_abort_after_finish_keeps_the_complete_file_partial(tmp_path: Path) -> None:
+def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink)
     sink.finish()
@@ -83,8 +83,8 @@ def test_abort_after_finish_keeps_the_complete_file_partial(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "webm"])
-def test_killed_in_the_middle_it_still_plays(tmp_path: Path, ending: str) -> None:
-    """SIGKILL after 150 frames of 25 per second: no more than two seconds are missing."""
+def test_partial_file_plays_after_sigkill(tmp_path: Path, ending: str) -> None:
+    """SIGKILL after 150 frames at 25 FPS: at most two seconds are missing."""
     code = f"""
 import sys, os, signal
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
@@ -96,7 +96,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     numbers = [number_of(rendered) for rendered in read(tmp_path / f"out.partial.{ending}")]
-    assert numbers[:100] == list(range(100))  # At the very end B-frames may be missing between others.
+    assert numbers[:100] == list(range(100))  # At the end B-frames may be missing between others.
     assert not (tmp_path / f"out.{ending}").exists()
 
 
@@ -130,7 +130,7 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("link", ["same", "symlink", "hardlink", "dots"])
-def test_the_input_is_never_the_output(tmp_path: Path, link: str) -> None:
+def test_output_that_is_the_input_is_refused(tmp_path: Path, link: str) -> None:
     source = write_video(tmp_path / "a.mp4")
     data = source.read_bytes()
     out = {"same": source, "dots": tmp_path / ".." / tmp_path.name / "a.mp4"}.get(link, tmp_path / "b.mp4")
@@ -144,7 +144,7 @@ def test_the_input_is_never_the_output(tmp_path: Path, link: str) -> None:
     assert source.read_bytes() == data
 
 
-def test_a_partial_file_can_be_the_input_of_its_own_name(tmp_path: Path) -> None:
+def test_partial_file_can_be_the_input_of_its_final_name(tmp_path: Path) -> None:
     """`out.partial.mp4` of a killed run as input, `out.mp4` as output: another temporary name is taken."""
     source = write_video(tmp_path / "out.partial.mp4")
     opened = FileSource(str(source))
@@ -155,17 +155,17 @@ def test_a_partial_file_can_be_the_input_of_its_own_name(tmp_path: Path) -> None
     assert len(read(source)) == 12
 
 
-def test_no_overwrite_holds_until_the_end(tmp_path: Path) -> None:
+def test_no_overwrite_is_checked_again_at_the_end(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64), overwrite=False)
     fill(sink)
-    (tmp_path / "out.mp4").write_bytes(b"somebody else's")
+    (tmp_path / "out.mp4").write_bytes(b"another file")
     with pytest.raises(SinkError, match="can't be renamed"):
         sink.close()
-    assert (tmp_path / "out.mp4").read_bytes() == b"somebody else's"
+    assert (tmp_path / "out.mp4").read_bytes() == b"another file"
     assert len(read(tmp_path / "out.partial.mp4")) == 10
 
 
-def test_unwritable_folder(tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     folder = Path("/proc") if os.geteuid() == 0 else tmp_path
     if folder == tmp_path:
         folder.chmod(0o500)
@@ -173,7 +173,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         VideoSink(folder / "out.mp4", info(), size=(96, 64))
 
 
-def test_the_folder_vanishes(tmp_path: Path) -> None:
+def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     sink = VideoSink(folder / "out.mp4", info(), size=(96, 64))
@@ -186,7 +186,7 @@ def test_the_folder_vanishes(tmp_path: Path) -> None:
     sink.abort()
 
 
-def test_names_that_leave_no_room_for_partial(tmp_path: Path) -> None:
+def test_longest_file_names_are_written(tmp_path: Path) -> None:
     for stem in ("x" * 250, "日" * 83):
         sink = VideoSink(tmp_path / f"{stem}.mp4", info(), size=(96, 64))
         fill(sink, 3)
@@ -217,8 +217,8 @@ except SinkError as error:
     [(e, "whole") for e in ("mp4", "mkv", "ts", "avi")] + [(e, "end") for e in ("mp4", "mkv", "ts")],
 )
 @pytest.mark.parametrize("when", ["while writing", "at the end"])
-def test_a_full_disk(tmp_path: Path, ending: str, check: str, when: str) -> None:
-    """The file may not grow beyond a limit, which fails as a full disk does: by an error of write()."""
+def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, when: str) -> None:
+    """A limit on the file size fails in the same way as a full disk: by an error of write()."""
     out = tmp_path / f"out.{ending}"
     sink = VideoSink(out, info(), size=(96, 64), crf=1)
     frames = 120 if when == "while writing" else 10
@@ -234,17 +234,17 @@ def test_a_full_disk(tmp_path: Path, ending: str, check: str, when: str) -> None
         check=False,
     )
     assert done.returncode == 1, done
-    assert "can't write" in done.stdout or "can't be read back" in done.stdout or "holds" in done.stdout, done
+    assert "can't write" in done.stdout or "can't be read back" in done.stdout or "contains" in done.stdout, done
     assert done.stdout.count("\n") == 1
     assert not out.exists()
     if when == "while writing":
         assert len(read(tmp_path / f"out.partial.{ending}")) > 25
 
 
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nothing here counts what a process reads")
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc/self/io")
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, ending: str) -> None:
-    """A live run has two seconds to complete its files, however long they have become."""
+def test_close_of_a_long_recording_reads_only_a_part(tmp_path: Path, ending: str) -> None:
+    """A live run has two seconds to complete its files of any length."""
 
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
@@ -262,17 +262,17 @@ def test_the_end_of_a_long_recording_does_not_read_all_of_it(tmp_path: Path, end
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_a_recording_that_lost_its_end_is_told(tmp_path: Path, ending: str) -> None:
+def test_recording_with_missing_end_is_an_error(tmp_path: Path, ending: str) -> None:
     sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
     fill(sink, 300)
-    sink._last_seconds += 0.5  # as if the last frames had not come through
+    sink._last_seconds += 0.5  # as if the last frames were missing
     with pytest.raises(SinkError, match=r"contains \d+ of 300 frames"):
         sink.close()
     assert not (tmp_path / f"out.{ending}").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_standard_output_to_a_full_device() -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_standard_output_to_a_full_device_is_an_error() -> None:
     code = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
@@ -344,7 +344,7 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
         (None, "m4v"),
     ],
 )
-def test_encoders(tmp_path: Path, codec: str | None, ending: str) -> None:
+def test_encoder_writes_all_frames_at_their_times(tmp_path: Path, codec: str | None, ending: str) -> None:
     sink = VideoSink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
     for number in range(10):
         rendered = numbered_frame(number)
@@ -366,15 +366,13 @@ def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
         sizes.append((tmp_path / f"{name}.mp4").stat().st_size)
     assert sizes[0] > 1.15 * sizes[1]
     text = (tmp_path / "c.mp4").read_bytes()
-    assert b"subme=11" in text  # x264 writes its settings into the stream; placebo's is 11.
+    assert b"subme=11" in text  # x264 writes its settings into the stream; preset placebo has 11.
 
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("tags", [(1, 1, 1), (6, 6, 6), (9, 9, 16), (2, 2, 2)])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_color_tags_go_out_as_they_came_in(
-    tmp_path: Path, ending: str, tags: tuple[int, int, int], full_range: bool
-) -> None:
+def test_color_tags_are_kept(tmp_path: Path, ending: str, tags: tuple[int, int, int], full_range: bool) -> None:
     source = write_video(tmp_path / "in.mp4", tags=tags, full_range=full_range, frames=3, options={"crf": "5"})
     result = copy_video(source, tmp_path / f"out.{ending}", sink={"crf": 5})
     assert result.report.ok
@@ -386,8 +384,8 @@ def test_color_tags_go_out_as_they_came_in(
         assert np.abs(rgb_at(after, x, y) - rgb_at(before, x, y)).max() < 8
 
 
-def test_a_size_that_players_read_by_another_matrix_gets_a_tag(tmp_path: Path) -> None:
-    """Side by side, an untagged 640-wide frame becomes 1280 wide, which players take for BT.709."""
+def test_untagged_color_gets_a_tag_if_the_size_changes_the_default(tmp_path: Path) -> None:
+    """Side by side, an untagged 640-wide frame becomes 1280 wide, for which players assume BT.709."""
     sink = VideoSink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
     fill(sink, 2, (1280, 360))
     sink.close()
@@ -396,7 +394,7 @@ def test_a_size_that_players_read_by_another_matrix_gets_a_tag(tmp_path: Path) -
     assert np.abs(rgb_at(rendered, 100, 50) - CORNERS["R"]).max() < 12
 
 
-def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
+def test_pixel_aspect_is_kept(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts"):
         source = write_video(tmp_path / "in.mp4", aspect=Fraction(4, 3))
         copy_video(source, tmp_path / f"out.{ending}")
@@ -407,8 +405,8 @@ def test_pixel_aspect_goes_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frames", "codec"), [*((n, "libx264") for n in (1, 2, 3, 4, 31)), *((n, "libx265") for n in (3, 4, 31))]
 )
-def test_the_average_frame_rate_is_the_inputs(tmp_path: Path, frames: int, codec: str) -> None:
-    """Players and tools divide frames by the track's length: a last packet that lasts too long makes 15 fps 14.85."""
+def test_average_frame_rate_is_kept(tmp_path: Path, frames: int, codec: str) -> None:
+    """Players and tools divide frames by the track's length: a last packet with a too long duration turns 15 FPS into 14.85."""
     source = write_video(tmp_path / "in.mp4", frames=frames, rate=Fraction(30000, 1001))
     copy_video(source, tmp_path / "out.mp4", sink={"codec": codec})
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -417,7 +415,7 @@ def test_the_average_frame_rate_is_the_inputs(tmp_path: Path, frames: int, codec
     assert numbers == list(range(frames))
 
 
-def test_a_frame_of_another_size_is_refused_and_not_squashed(tmp_path: Path) -> None:
+def test_frame_of_another_size_is_refused(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 2)
     with pytest.raises(SinkError, match="128x64"):
@@ -425,7 +423,7 @@ def test_a_frame_of_another_size_is_refused_and_not_squashed(tmp_path: Path) -> 
     sink.abort()
 
 
-def test_frames_of_the_caller_are_not_written_into(tmp_path: Path) -> None:
+def test_frames_of_the_caller_are_not_modified(tmp_path: Path) -> None:
     rendered = numbered_frame(3)
     before = [plane.copy() for plane in rendered.planes]
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
@@ -449,11 +447,11 @@ def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
     assert late < early * 1.05
 
 
-# Partial
+# Temporary names
 
 
-def test_a_temporary_name_that_is_taken_is_left_as_it_is(tmp_path: Path) -> None:
-    """By a link, one that leads nowhere, a file or a folder; two runs of one output at a time don't share a file."""
+def test_existing_temporary_names_are_not_changed(tmp_path: Path) -> None:
+    """A link, a broken link, a file or a folder; two concurrent runs for one output don't share a file."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "out.partial.mp4").symlink_to(victim)
@@ -473,8 +471,8 @@ def test_a_temporary_name_that_is_taken_is_left_as_it_is(tmp_path: Path) -> None
     assert Partial(str(tmp_path / "other.mp4")).warnings == ()
 
 
-def test_how_long_the_final_name_is_missing(tmp_path: Path) -> None:
-    """The older file stays readable until the new one takes its place in one step."""
+def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """The older file stays readable until the new one replaces it in one step."""
     out = tmp_path / "out.mp4"
     out.write_bytes(b"older")
     partial = Partial(str(out))
@@ -485,7 +483,7 @@ def test_how_long_the_final_name_is_missing(tmp_path: Path) -> None:
     assert out.read_bytes() == b"newer"
 
 
-def test_av_can_seek_in_the_output(tmp_path: Path) -> None:
+def test_output_is_seekable(tmp_path: Path) -> None:
     """Key frames are at most two seconds apart."""
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 200)

@@ -1,4 +1,4 @@
-"""Single streams that step back, are late or hidden, and parts that begin between two frames.
+"""Clock errors of a single stream (backward steps, late or hidden packets), and parts that begin between two frames.
 
 The expected times are those of the file before it was changed.
 """
@@ -20,7 +20,7 @@ from rtseg.io.inputs.file_clock import Clock
 
 
 def _map(streams: list[Any], packets: list[Any], **options: Any) -> tuple[Clock, dict[int, list[float | None]]]:
-    """The clock, and the decoding times that it gives to each stream, in seconds."""
+    """Return the clock and the decode timestamps that it assigns to each stream, seconds."""
     clock = Clock(streams, 0, **{"arbitrary": True, **options})
     times: dict[int, list[float | None]] = {}
     units = {stream.index: stream.time_base for stream in streams}
@@ -36,12 +36,12 @@ def _streams(second: int = 90_000) -> list[Any]:
 
 
 def _interleaved(*packets: Any) -> list[Any]:
-    """Packets of two streams by the time at which they would be decoded if nothing were wrong."""
+    """Return packets of two streams, sorted by their correct decode time."""
     return [packet for _, packet in sorted(packets, key=lambda pair: pair[0])]
 
 
-def test_hidden_packets_say_nothing_of_the_clock() -> None:
-    """Two edits of one track: FFmpeg returns to the key frame before the second one and hides the frames between."""
+def test_hidden_packets_do_not_affect_the_clock() -> None:
+    """Two edits of one track: FFmpeg seeks to the key frame before the second edit and hides the packets in between."""
     packets = [_packet(0, n * 3600, 3600) for n in range(25)]
     hidden = [_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
     for packet in hidden:
@@ -54,7 +54,7 @@ def test_hidden_packets_say_nothing_of_the_clock() -> None:
     assert rendered == pytest.approx([n * 0.04 for n in range(50)])
 
 
-def test_a_video_that_steps_back_alone_stays_in_step_with_the_audio() -> None:
+def test_backward_step_of_video_only_keeps_sync() -> None:
     video = [(n * 0.04, _packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
     audio = [(n * 0.024, _packet(1, n * 2160, 2160)) for n in range(170)]
     clock, times = _map(_streams(), _interleaved(*video, *audio))
@@ -63,15 +63,15 @@ def test_a_video_that_steps_back_alone_stays_in_step_with_the_audio() -> None:
     assert times[0][50:] == pytest.approx([n * 0.04 - 0.3 for n in range(50, 100)])
 
 
-def test_a_recording_at_another_pace_is_a_jump_and_not_a_row_of_wrong_stamps() -> None:
-    """The second recording has 10 FPS, and soon has times at which the first one might continue."""
+def test_recording_at_another_frame_rate_is_a_clock_jump() -> None:
+    """The second recording has 10 FPS, and soon has timestamps that could continue the first one."""
     packets = [_packet(0, n * 3600, 3600) for n in range(30)] + [_packet(0, n * 9000, 3600) for n in range(60)]
     clock, times = _map(_streams()[:1], packets)
     assert [jump.seconds for jump in clock.jumps] == [pytest.approx(1.2)]
     assert times[0][30:] == pytest.approx([1.2 + n * 0.1 for n in range(60)])
 
 
-def test_a_stamp_behind_a_gap_that_is_too_early_is_the_wrong_one() -> None:
+def test_early_timestamp_after_a_gap_is_the_wrong_one() -> None:
     stamps = [n * 3600 for n in range(20)] + [n * 3600 + 63_000 for n in range(20, 40)]
     stamps[22] -= 63_000
     clock, times = _map(_streams()[:1], [_packet(0, stamp, 3600) for stamp in stamps])
@@ -80,18 +80,18 @@ def test_a_stamp_behind_a_gap_that_is_too_early_is_the_wrong_one() -> None:
     assert times[0][22] is None
 
 
-def test_decoding_times_that_ffmpeg_made_up_may_be_equal() -> None:
+def test_equal_decode_timestamps_guessed_by_ffmpeg_are_accepted() -> None:
     packets = [_packet(0, stamp, 40) for stamp in (0, 40, 80, 120, 120, 160, 200)]
     clock, times = _map(_streams(1000)[:1], packets, arbitrary=False, decoding_times=False)
     assert not clock.wrong_stamps
     assert None not in times[0]
 
 
-@pytest.mark.parametrize(("codec", "packets_late"), [("mp2", 0.07), ("aac", -0.2), ("aac", 0.06)])
-def test_audio_whose_packets_are_a_little_late_is_set_right(tmp_path: Path, codec: str, packets_late: float) -> None:
-    """One time stamp of MPEG-TS stands for several packets of audio: all of them are late."""
+@pytest.mark.parametrize(("codec", "shift_seconds"), [("mp2", 0.07), ("aac", -0.2), ("aac", 0.06)])
+def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str, shift_seconds: float) -> None:
+    """One timestamp in MPEG-TS applies to several audio packets: all of them are shifted."""
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
-    changed = restamped(path, tmp_path / "in.ts", packets_late, "audio", 4)
+    changed = restamped(path, tmp_path / "in.ts", shift_seconds, "audio", 4)
     assert times_of(changed)[1] != times_of(path)[1]
     result = copy_video(changed, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
@@ -99,7 +99,7 @@ def test_audio_whose_packets_are_a_little_late_is_set_right(tmp_path: Path, code
     assert np.abs(moved - moved[0]).max() < 0.02
 
 
-def test_two_wrong_stamps_far_from_each_other(tmp_path: Path) -> None:
+def test_two_distant_wrong_timestamps_are_corrected(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(seconds=3)])
     once = restamped(path, tmp_path / "once.ts", 1.0, "video", 30)
     twice = restamped(once, tmp_path / "in.ts", -1.0, "video", 50)
@@ -109,7 +109,7 @@ def test_two_wrong_stamps_far_from_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.3, 0.02), (0.5, 0.02), (0.04, 0.0), (1.0, 0.0)])
-def test_a_part_of_an_avi_begins_between_two_frames(tmp_path: Path, start: float, first: float) -> None:
+def test_avi_part_begins_between_two_frames(tmp_path: Path, start: float, first: float) -> None:
     path = write_video(
         tmp_path / "in.avi", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
     )
@@ -122,7 +122,7 @@ def test_a_part_of_an_avi_begins_between_two_frames(tmp_path: Path, start: float
 
 
 @pytest.mark.parametrize("start", [0.1, 0.3, 0.31])
-def test_a_part_of_a_field_video_begins_with_a_whole_frame(tmp_path: Path, start: float) -> None:
+def test_part_of_field_video_begins_with_a_whole_frame(tmp_path: Path, start: float) -> None:
     path = write_fields(tmp_path / "in.mkv")
     whole = copy_video(path, tmp_path / "whole.mkv").frames
     result = copy_video(path, tmp_path / "out.mp4", start=start)
@@ -133,8 +133,8 @@ def test_a_part_of_a_field_video_begins_with_a_whole_frame(tmp_path: Path, start
     assert [frame.pts_seconds for frame in result.frames] == pytest.approx(times)
 
 
-def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path: Path) -> None:
-    """A program stream whose audio is longer, and whose last frame has no time stamp."""
+def test_last_frame_before_a_join_is_displayed_before_the_gap(tmp_path: Path) -> None:
+    """A program stream with longer audio, and without a timestamp for its last frame."""
     part = write_video(
         tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
     )
@@ -149,8 +149,8 @@ def test_the_last_frame_in_front_of_a_joint_is_not_shown_behind_the_gap(tmp_path
 
 
 @pytest.mark.parametrize(("codec", "reported"), [("wavpack", True), ("ac3", False)])
-def test_audio_that_begins_later_than_the_part_is_reported(tmp_path: Path, codec: str, reported: bool) -> None:
-    """WavPack has packets of a second, which can't be cut."""
+def test_late_audio_of_a_part_is_reported(tmp_path: Path, codec: str, reported: bool) -> None:
+    """WavPack packets last one second and can't be cut."""
     path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
     result = copy_video(path, tmp_path / "out.mkv", start=0.5)
     assert result.report.ok, result.report.line()
@@ -160,10 +160,10 @@ def test_audio_that_begins_later_than_the_part_is_reported(tmp_path: Path, codec
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize(("start", "duration"), [(0.7, 1.0), (0.3, 0.5), (0.5, 0.76), (None, 1.0), (1.3, None)])
-def test_a_part_of_an_avi_with_b_frames(
+def test_part_of_avi_with_b_frames_contains_the_requested_frames(
     tmp_path: Path, codec: str, start: float | None, duration: float | None
 ) -> None:
-    """The frame that is shown last is not the one that is decoded last."""
+    """The last frame in display order is not the last one in decode order."""
     path = write_video(tmp_path / "in.avi", frames=75, codec=codec, b_frames=3, gop=30, after=[Audio("mp3", seconds=3)])
     whole = read(path)
     result = copy_video(path, tmp_path / "out.mkv", start=start, duration=duration)
@@ -174,9 +174,7 @@ def test_a_part_of_an_avi_with_b_frames(
 
 
 @pytest.mark.parametrize("start", [0.5, 0.58, 0.6, 0.62, 0.9])
-def test_a_part_of_a_program_stream_begins_with_frames_that_need_the_key_frame_before(
-    tmp_path: Path, start: float
-) -> None:
+def test_part_of_program_stream_decodes_from_the_previous_key_frame(tmp_path: Path, start: float) -> None:
     path = write_video(
         tmp_path / "in.mpg", frames=75, codec="mpeg2video", b_frames=2, gop=15, after=[Audio("mp2", seconds=3)]
     )
@@ -189,7 +187,7 @@ def test_a_part_of_a_program_stream_begins_with_frames_that_need_the_key_frame_b
 
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", "h264"), ("libx265", "hevc"), ("mpeg2video", "m2v")])
 @pytest.mark.parametrize(("start", "duration"), [(None, 0.4), (0.4, None)])
-def test_a_part_of_a_raw_stream(
+def test_part_of_raw_stream_has_the_requested_length(
     tmp_path: Path, codec: str, suffix: str, start: float | None, duration: float | None
 ) -> None:
     path = tmp_path / f"in.{suffix}"
@@ -200,17 +198,17 @@ def test_a_part_of_a_raw_stream(
 
 
 @pytest.mark.parametrize(("start", "duration", "count"), [(None, 0.4, 10), (0.2, None, 15)])
-def test_a_part_of_a_raw_stream_of_fields(
+def test_part_of_raw_field_stream_has_the_requested_length(
     tmp_path: Path, start: float | None, duration: float | None, count: int
 ) -> None:
-    """A raw stream has no times: they follow from the frame rate."""
+    """A raw stream has no timestamps: they follow from the frame rate."""
     path = write_fields(tmp_path / "in.h264")
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     assert len(result.frames) == count
 
 
-def test_a_part_across_a_joint_says_what_is_not_compared(tmp_path: Path) -> None:
+def test_part_across_a_join_reports_uncompared_timestamps(tmp_path: Path) -> None:
     part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
     path = joined(tmp_path / "in.ts", part, part)
     result = copy_video(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
