@@ -12,7 +12,7 @@ from rtseg.core.frame import Frame, Passthrough, StreamInfo
 
 
 class Source(Protocol):
-    """A stream of upright frames in presentation order, with the packets of its other streams between them."""
+    """Source of upright frames in presentation order, with the packets of the other streams between them."""
 
     @property
     def info(self) -> StreamInfo:
@@ -24,10 +24,10 @@ class Source(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Damage and repairs so far, one human-readable line each."""
+        """Warnings about damage and repairs so far, one human-readable line each."""
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Yield frames and packets until the end. May raise SourceError."""
+        """Yield frames and packets until the end. Raise SourceError if reading fails."""
 
     def close(self) -> None:
         """Release the input and the decoder. May be called twice, and from another thread to end a blocked read."""
@@ -48,22 +48,22 @@ def open_source(
     """Open an input by its name.
 
     Args:
-        uri: path of a video file, `-` for standard input, device of a camera (`/dev/video0`), or URL of a stream. A stream
-            is one connection without an end: any end raises `Disconnected`.
+        uri: path of a video file, `-` for standard input, device of a camera (`/dev/video0`), or URL of a stream. The end
+            of a live stream raises `Disconnected`.
         start: position of the first frame in seconds.
         duration: seconds to read; None: to the end.
         strict: raise SourceError at the first damage instead of counting it.
         max_pixels: largest number of pixels of a frame of a file; None: 8192x8192.
-        allow_protocols: protocols (`file`, `http`, `https`) by which a playlist in a file may open its entries; empty:
+        allow_protocols: allowed protocols (`file`, `http`, `https`) for the entries of a playlist in a file; empty:
             playlists are refused.
-        decoder: of a file or stream, as `rtseg.io.codecs.choose_decoder` returns it; `gstreamer` is for whole files.
-        gpu: number of the GPU on which decoded surfaces of a file may stay, in the CUDA context that is current in this
-            thread; None: all frames are copied to CPU memory. See `StreamInfo.on_gpu`.
-        stream: number of a file's video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
+        decoder: return value of `rtseg.io.codecs.choose_decoder`; `gstreamer` is for whole files only.
+        gpu: index of the GPU on which decoded surfaces of a file may stay, in the current CUDA context of this thread; None:
+            all frames are copied to CPU memory. See `StreamInfo.on_gpu`.
+        stream: index of the video stream in a file, as in FFmpeg's `v:N`; None: the largest one, the default one among equals.
 
     Raises:
         SourceError: the input is missing, unreadable, not a video, or refused.
-        OptionError: a protocol is unknown, or `decoder` is `gstreamer` and only a part or one stream of a file is requested.
+        OptionError: a protocol is unknown, or `gstreamer` is to decode a part of a file, one of its streams, or standard input.
     """
     name = str(uri)
     if start is None and duration is None:
@@ -77,9 +77,9 @@ def open_source(
             return open_stream(name, decoder=decoder)
     if decoder == "gstreamer":
         if name == "-" or start or duration is not None:
-            raise OptionError("--decoder gstreamer reads whole files: no part of one, and no standard input")
+            raise OptionError("--decoder gstreamer reads whole files only, neither a part of a file nor standard input")
         if stream is not None:
-            raise OptionError("--decoder gstreamer chooses the video stream itself: leave out --stream")
+            raise OptionError("--decoder gstreamer chooses the video stream: omit --stream")
         from rtseg.io.inputs.gstreamer import open_file
 
         return open_file(name)

@@ -1,4 +1,4 @@
-"""Check of HLS playlists with byte ranges. If a server sends whole files instead, FFmpeg plays wrong frames."""
+"""Check of HLS playlists with byte ranges. FFmpeg plays wrong frames if a server ignores them and sends whole files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _RANGE = b"#EXT-X-BYTERANGE:"
 
 
 def check_playlist_at(url: str, name: str, timeout_seconds: float) -> None:
-    """Read a playlist from a server, and check that byte ranges in it are supported.
+    """Read a playlist from a server, and check that the server supports the byte ranges in it.
 
-    Errors while reading are ignored: FFmpeg reports them.
+    Read errors are ignored, because FFmpeg reports them later.
 
     Raises:
         SourceError: the server sends whole files.
@@ -32,13 +32,13 @@ def check_playlist_at(url: str, name: str, timeout_seconds: float) -> None:
 def check_ranges(
     text: bytes, name: str, timeout_seconds: float, *, url: str = "", schemes: tuple[str, ...] = ("http", "https")
 ) -> None:
-    """Request a byte range from the server if a playlist contains byte ranges.
+    """Check that the server supports the byte ranges in a playlist, by one request. Nothing is checked without byte ranges.
 
     Args:
-        text: the playlist.
-        name: of the playlist, for messages.
-        timeout_seconds: for the response.
-        url: of the playlist; empty: entries without a server are local files.
+        text: content of the playlist.
+        name: name of the playlist for messages.
+        timeout_seconds: time limit for the response.
+        url: URL of the playlist; empty: entries without a server are local files.
         schemes: URL schemes that may be requested.
 
     Raises:
@@ -55,7 +55,7 @@ def check_ranges(
         return
     if not response.is_requested_range:
         raise SourceError(
-            f"{name}: the playlist names parts of files (EXT-X-BYTERANGE), and the server sends whole files instead; "
+            f"{name}: the playlist has byte ranges (EXT-X-BYTERANGE), and the server sends whole files instead; "
             "download the playlist and its files, and use `rtseg video PLAYLIST --allow-protocols file`"
         )
 
@@ -69,13 +69,13 @@ def _read(url: str, name: str, timeout_seconds: float) -> bytes:
 
 
 def _first_entry(text: bytes) -> str:
-    """Return the first address in a playlist; empty: there is none."""
+    """Return the first address in a playlist, or an empty string."""
     lines = (line.strip() for line in text.decode(errors="replace").splitlines())
     return next((line for line in lines if line and not line.startswith("#")), "")
 
 
 def _first_range_entry(text: bytes) -> str:
-    """Return the first address with a byte range that does not begin at 0; empty: there is none."""
+    """Return the first address with a byte range that does not begin at 0, or an empty string."""
     for part in text.split(_RANGE)[1:]:
         byte_range, _, rest = part.partition(b"\n")
         if not byte_range.strip().endswith(b"@0"):

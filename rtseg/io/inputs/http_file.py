@@ -1,6 +1,6 @@
-"""File-like object for a file on an HTTP server, in which a demuxer may seek.
+"""File-like objects for files on HTTP servers, in which a demuxer may seek.
 
-FFmpeg's own reader uses wrong bytes after a seek where a server closes a connection, or keeps it open, without announcing it.
+After a seek, FFmpeg's HTTP reader uses wrong bytes if a server closes a connection, or keeps it open, without announcing it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from rtseg.core.errors import Disconnected
 from rtseg.core.secrets import parse_url
 from rtseg.io.inputs.byte_stream import HttpResponse
 
-_READ_ON_BYTES = 1 << 18
-"""Longest forward seek that reads and discards bytes instead of sending a new request."""
+_MAX_DISCARDED_BYTES = 1 << 18
+"""Longest forward seek for which bytes are read and discarded. A longer one needs a new request."""
 
 _PAUSE_SECONDS = 1e6
-"""Time limit between two reads, in effect none: a file may be read as slowly as it plays."""
+"""Time limit between two reads: in effect none, because a file may be read as slowly as it plays."""
 
 _CHUNK_BYTES = 1 << 16
 
@@ -29,8 +29,8 @@ class HttpFile:
     raises the error.
 
     Args:
-        response: to a request for the whole file, not read yet; closed by this object.
-        url: of the file. The end of its path gives the demuxer a hint about the format.
+        response: unread response to a request for the whole file; closed by this object.
+        url: URL of the file. The demuxer may use the suffix of its path to detect the format.
         timeout_seconds: time limit until `set_time_limit` is called.
     """
 
@@ -44,12 +44,12 @@ class HttpFile:
         self.set_time_limit(timeout_seconds)
 
     def set_time_limit(self, seconds: float) -> None:
-        """Set the time limit for all reads from now on, in seconds from now."""
+        """Set the time limit for all following reads, in seconds from now."""
         self._deadline = time.monotonic() + seconds
         self._response.set_time_limit(_PAUSE_SECONDS)
 
     def read(self, count: int) -> bytes:
-        """Return 1 to `count` bytes; none at the end, or if the connection failed."""
+        """Block until data is available, and return 1 to `count` bytes; at the end or after a failure, none."""
         if self._position >= self._length or self._position == self._failed_at:
             return b""
         try:
@@ -58,7 +58,7 @@ class HttpFile:
             self._response.set_time_limit(_PAUSE_SECONDS)
         except Disconnected as error:
             self.failure, self._failed_at = error, self._position
-            self._response_position = self._length  # a read at another position sends a new request
+            self._response_position = self._length  # the next read at another position sends a new request
             return b""
         self.failure = self._failed_at = None
         return data
@@ -69,7 +69,7 @@ class HttpFile:
             raise self.failure
 
     def _read(self, count: int) -> bytes:
-        if not 0 <= self._position - self._response_position <= _READ_ON_BYTES:
+        if not 0 <= self._position - self._response_position <= _MAX_DISCARDED_BYTES:
             self._response.close()
             self._response = self._response.request_from(self._position, max(0.1, self._deadline - time.monotonic()))
             self._response_position = self._position
@@ -93,7 +93,7 @@ class HttpFile:
 
 
 class SeekableHttpFile(HttpFile):
-    """`HttpFile` on a server that sends byte ranges: a seek sends a new request."""
+    """`HttpFile` on a server that supports byte ranges. A seek sends a new request."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position of the next read."""

@@ -7,27 +7,27 @@ import time
 from fractions import Fraction
 
 LARGEST_DELAY_SECONDS = 1.0
-"""If a file is read and decoded so slowly that it is later than this, the timeline is shifted to the current frame."""
+"""Largest delay from slow reading or decoding. At a larger one, the timeline is shifted to the current frame."""
 
 
 class Pacer:
-    """Timer that delays each frame after the first until it is due."""
+    """Timer that delays each frame until it is due."""
 
     def __init__(self, closing: threading.Event) -> None:
-        """Create a pacer that starts at the first frame. The event `closing` ends the waiting."""
+        """Create a pacer that starts at the first frame. The event `closing` ends a wait."""
         self.shift_count = 0
-        """Number of shifts of the timeline because frames arrived more slowly than they play."""
+        """Number of shifts of the timeline, which follow from frames later than `LARGEST_DELAY_SECONDS`."""
         self._closing = closing
         self._begin: float | None = None
 
     def wait(self, seconds: Fraction) -> int | None:
-        """Wait until a frame is due.
+        """Block until a frame is due.
 
         Args:
             seconds: presentation time of the frame in the file.
 
         Returns:
-            Time at which it was due, by `time.monotonic_ns()`; None: closed.
+            Time at which the frame is due, as `time.monotonic_ns()` measures it; None: `closing` is set.
         """
         now = time.monotonic()
         if self._begin is None:

@@ -1,4 +1,4 @@
-"""Interface for the packets of one open stream, and its implementation for containers that FFmpeg demuxes."""
+"""Interface for reading the packets of an open stream, and its implementation for containers that FFmpeg demuxes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS
 from rtseg.io.inputs.safe_open import VIDEO_CODECS
 from rtseg.io.inputs.timestamps import fraction
 
-_FILES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
-"""Formats in which a live stream states no length."""
+_FORMATS_WITH_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
+"""Formats in which only a file, not a live stream, has a length in its header."""
 
 _DELAYED_CODECS = {"mpeg1video", "mpeg2video", "mpeg4"}
-"""Codecs whose frames FFmpeg would output in decoding order with the low-delay flag."""
+"""Codecs whose frames FFmpeg returns in decoding order if the low-delay flag is set."""
 
-_END_SECONDS = 1.0
-"""A file that ends this much too early is still complete."""
+_LENGTH_TOLERANCE_SECONDS = 1.0
+"""Largest difference between the stated and the real length of a complete file."""
 
 
 class Packets(Protocol):
-    """Interface for the packets of one video stream and their decoder."""
+    """Interface for reading the packets of one video stream, with their decoder."""
 
     codec_context: Any
     """Decoder."""
@@ -41,26 +41,26 @@ class Packets(Protocol):
     time_base: Fraction
     """Unit of the packets' time stamps in seconds."""
     frame_rate: Fraction | None
-    """Frames per second as the stream states it; None: not known."""
+    """Frames per second in the header of the stream; None: unknown."""
     has_clock: bool
-    """True if the packets have time stamps of the sender."""
+    """True if the packets have the sender's time stamps."""
     file_seconds: float | None
     """Length of a file, 0 if unknown; None: a live stream."""
     is_playlist: bool
-    """True if it is a playlist of finite length. FFmpeg does not report a part that breaks off."""
+    """True if the stream is a playlist of finite length. FFmpeg does not report incomplete parts of playlists."""
     warnings: tuple[str, ...]
-    """Remarks about the stream, one line each."""
+    """Warnings about the stream, one line each."""
 
     @property
     def aspect(self) -> Fraction:
-        """Width of a pixel divided by its height; certain once the first frame is decoded."""
+        """Width of a pixel divided by its height. It is final after the first frame is decoded."""
 
     @property
     def corrupt(self) -> int:
-        """Number of frames so far that were damaged before decoding."""
+        """Number of frames so far that were damaged before they were decoded."""
 
     def read(self) -> Packet[Any] | None:
-        """Return the next packet; None: the end. Raise Disconnected if the connection failed or no packet arrived in time."""
+        """Return the next packet, or None at the end. Raise Disconnected after a failure or a timeout."""
 
     def close(self) -> None:
         """Close the stream."""
@@ -86,17 +86,17 @@ class DemuxedPackets:
         """Take over an open container and choose its video stream.
 
         Args:
-            container: closed by this object.
-            name: for messages, without passwords.
-            wait_readable: called before each read; raises Disconnected if no data arrives in time. For devices, whose
-                reads FFmpeg can't interrupt.
-            decoder: decoder that the container was opened with, as `rtseg.io.codecs.choose_decoder` returns it.
-            file: whether it is a file rather than a live stream; None: it is a file if it states its length.
-            on_end: called after the last packet; raises Disconnected if the end is a failure.
-            on_close: called after the container was closed.
+            container: the open container; closed by this object.
+            name: name for messages, without passwords.
+            wait_readable: function that is called before each read, and raises Disconnected if no data arrives in time. For
+                devices, whose reads FFmpeg can't interrupt.
+            decoder: decoder of the open container, a return value of `rtseg.io.codecs.choose_decoder`.
+            file: True: a file; False: a live stream; None: a file if the header has a length.
+            on_end: function that is called after the last packet, and raises Disconnected if the end is a failure.
+            on_close: function that is called after the container is closed.
 
         Raises:
-            SourceError: it has no video stream, or rtseg does not decode its codec.
+            SourceError: the container has no video stream, or rtseg does not decode its codec.
         """
         self._container, self._name, self._wait_readable = container, name, wait_readable
         self._on_end, self._on_close = on_end, on_close
@@ -110,15 +110,15 @@ class DemuxedPackets:
         self.time_base = fraction(video.time_base) or Fraction(1, 1000)
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         self.file_seconds: float | None = None
-        if file or (file is None and container.format.name in _FILES):
+        if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
         self.is_playlist = container.format.name == "hls" and self.file_seconds is not None
         if self.file_seconds is None and video.codec_context.name not in _DELAYED_CODECS:
             video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
-        # A raw file plays at the rate that its codec states, else at FFmpeg's default of 25 frames a second.
+        # A raw file has the frame rate of its codec, else FFmpeg's default of 25 frames per second.
         self.has_clock = bool(file) or timed
-        # FFmpeg's estimated rate counts fields if it has read few frames.
+        # After few frames, FFmpeg's estimate may be the field rate.
         rates = (video.average_rate, video.codec_context.framerate)
         rate = fraction((rates[0] or rates[1]) if timed else (rates[1] or rates[0]))
         self.frame_rate = rate if rate and self.has_clock else None
@@ -127,7 +127,7 @@ class DemuxedPackets:
         self._packets: Iterator[Packet[Any]] = self._demux()
         self._clock: Clock | None = None
         if self.file_seconds is not None:
-            # A file may be joined from several with different clocks, for example an HLS playlist with discontinuities.
+            # The parts of a file may have different clocks, for example in an HLS playlist with discontinuities.
             self._clock = clock = Clock(
                 [video],
                 video.index,
@@ -138,10 +138,10 @@ class DemuxedPackets:
             self._packets = clock.map(packet for packet in self._packets if packet.size)
 
     def read(self) -> Packet[Any] | None:
-        """Return the next packet; None: the end.
+        """Return the next packet, or None at the end.
 
         Raises:
-            Disconnected: the connection failed, or a file broke off.
+            Disconnected: the connection failed, or a file is incomplete.
         """
         try:
             if self._wait_readable is not None:
@@ -155,17 +155,17 @@ class DemuxedPackets:
                 self._reached_seconds = max(self._reached_seconds, end)
             return packet
         self._on_end()
-        # If the clock jumps, FFmpeg's length is the difference of two unrelated times.
+        # After a jump of the clock, FFmpeg's length is the difference of two unrelated times.
         length = None if self._clock is None or self._clock.jumps else self.file_seconds
-        if length is not None and self._reached_seconds < length - _END_SECONDS:
+        if length is not None and self._reached_seconds < length - _LENGTH_TOLERANCE_SECONDS:
             raise Disconnected(f"{self._name}: the file broke off at {self._reached_seconds:.1f} of {length:.1f} s")
         return None
 
     def _demux(self) -> Iterator[Packet[Any]]:
         """Yield all packets.
 
-        FFmpeg reports the end of a playlist without a length as a failure, after the last part. It ignores failures in
-        the parts themselves.
+        FFmpeg reports the end of a playlist without a length as a failure, after the last part. It ignores failures within
+        parts.
         """
         try:
             yield from self._container.demux(self._video)
@@ -180,7 +180,7 @@ class DemuxedPackets:
 
 
 def safe_error_text(error: Exception) -> str:
-    """Return the system's error text. FFmpeg's own message may contain a URL with a password."""
+    """Return the error text of the operating system. FFmpeg's message may contain a URL with a password."""
     if isinstance(error, (av.ExitError, av.TimeoutError, TimeoutError)):
         return "no data arrived in time"
     text = getattr(error, "strerror", None) or type(error).__name__
@@ -201,10 +201,10 @@ def _choose_video(container: InputContainer, name: str) -> VideoStream:
     context = video.codec_context
     if context.name not in VIDEO_CODECS.split(","):
         raise SourceError(f"{name}: rtseg does not decode this kind of video ({context.name})")
-    container.flags &= ~GENERATE_PTS  # it would delay frames until their times are known
+    container.flags &= ~GENERATE_PTS  # it delays frames until their times are known
     context.thread_type = "SLICE"  # with frame threads, each thread adds a delay of one frame
     options = {"max_pixels": str(MAX_PIXELS)}
     if container.format.name in ("mjpeg", "mpjpeg"):
-        options["err_detect"] = "explode"  # otherwise half a JPEG is decoded as a whole frame, gray below
+        options["err_detect"] = "explode"  # otherwise half a JPEG is decoded as a whole frame, in part gray
     context.options = options
     return video

@@ -1,4 +1,4 @@
-"""Playlists: files that refer to other files or addresses, which are opened only by protocols that the user allowed."""
+"""Support for playlists: files that refer to other files or addresses. Those are opened only by protocols that the user allows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rtseg.core.secrets import redacted_name
 from rtseg.io.inputs.hls_byte_ranges import check_ranges
 
 _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
-"""Values of `--allow-protocols`, and the FFmpeg protocols that each needs."""
+"""Values of `--allow-protocols`, and the FFmpeg protocols for each."""
 
 _FORMATS = "hls,concat"
 _MAX_PLAYLIST_BYTES = 1 << 22
 _TIMEOUT_SECONDS = 15.0
-"""Time limit for the response of a server in a playlist, and for any silence later."""
+"""Time limit for the response of a server in a playlist, and later for each wait for data."""
 
 
 class _PlaylistText(io.BytesIO):
-    """Playlist in memory, with a file name by which FFmpeg detects its format."""
+    """Playlist in memory, with a file name from which FFmpeg detects the format."""
 
     name = ""
 
@@ -34,7 +34,7 @@ def check_protocols(names: Sequence[str]) -> None:
 
 
 def read_playlist(path: str) -> bytes | None:
-    """Return the text of a playlist (HLS, or FFmpeg's `ffconcat`); None: the file is not a playlist."""
+    """Return the content of a playlist (HLS, or FFmpeg's `ffconcat`); None: the file is not a playlist."""
     with Path(path).open("rb") as file:
         text = file.read(4096)
         if text.startswith((b"#EXTM3U", b"ffconcat")):
@@ -43,20 +43,20 @@ def read_playlist(path: str) -> bytes | None:
 
 
 def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """Return the arguments with which `av.open` opens a playlist.
+    """Return the arguments of `av.open` for a playlist.
 
-    If `file` is not among the protocols, the playlist is passed as text, so that FFmpeg can't open any file.
+    If `file` is not an allowed protocol, the playlist is passed as text, so that FFmpeg can't open any file.
 
     Args:
-        path: of the playlist.
-        text: its content.
+        path: path of the playlist.
+        text: content of the playlist.
         names: allowed protocols, each `file`, `http` or `https`.
 
     Returns:
         The source, options that replace those of a plain file, and further arguments.
 
     Raises:
-        SourceError: it is the playlist of a live stream, which has no end, or it contains byte ranges and the server does
+        SourceError: the playlist is that of a live stream, which has no end, or it contains byte ranges and the server does
             not support them.
     """
     if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
@@ -67,11 +67,11 @@ def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[An
         source = _PlaylistText(text)
         source.name = path
     protocols = ",".join(["crypto", "data", *(_PROTOCOLS[name] for name in names)])
-    # `safe` applies only to `ffconcat`: without it only names without a folder are accepted.
+    # For `ffconcat`: by default (`safe` = 1), FFmpeg refuses entries with a protocol or an absolute path.
     options = {"protocol_whitelist": protocols, "safe": "0"}
     return source, options, {"timeout": (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)}
 
 
 def with_playlists(formats: str) -> str:
-    """Return a list of demuxers, extended by those of playlists."""
+    """Add the demuxers of playlists to a comma-separated list of demuxers."""
     return f"{formats},{_FORMATS}"

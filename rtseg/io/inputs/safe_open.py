@@ -1,8 +1,8 @@
 """Safe opening of untrusted media, with a one-line message for each kind of failure.
 
-FFmpeg detects formats by content, not by name: a playlist named `c.mp4` would make it open other files or internal addresses.
-So formats, protocols and codecs are limited to lists, for the container and for every stream that is probed. A playlist is
-opened only if the user allows the protocols by which it may open its entries.
+FFmpeg detects formats by content, not by name. With a playlist named `c.mp4` it would open other files or internal addresses.
+So only listed formats, protocols and codecs are allowed, for the container and for every probed stream. A playlist is opened
+only if the user allows the protocols for its entries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
 
 STDIN = "-"
-"""Input name for standard input."""
+"""Input name of standard input."""
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,h264,hevc,m4v,mjpeg,ogg,mxf,"
@@ -41,14 +41,14 @@ VIDEO_SUFFIXES = frozenset({
     ".obu", ".av1", ".y4m", ".nut", ".dv", ".dif", ".wtv",
 })  # fmt: skip
 """Suffixes of video files in a searched folder, in lower case. (A file that is named explicitly may have any suffix.)
-They include all that FFmpeg lists for the demuxers above, but those of audio, images and subtitles."""
+They include all suffixes of the demuxers above in FFmpeg, except those of audio, images and subtitles."""
 
 VIDEO_CODECS = (
     "h264,hevc,av1,libdav1d,libaom-av1,vp8,vp9,libvpx-vp9,libvpx,mpeg4,mpeg2video,mpeg1video,mjpeg,gif,rawvideo,prores,dnxhd,ffv1,"
     "huffyuv,ffvhuff,utvideo,theora,vc1,wmv1,wmv2,wmv3,flv,h263,h263p,msmpeg4v1,msmpeg4v2,msmpeg4,dvvideo,png,qtrle,cinepak,"
     "msvideo1,svq1,svq3,wrapped_avframe"
 )
-"""Decoders that a video stream may use."""
+"""Allowed decoders for video streams."""
 
 OTHER_CODECS = (
     "8svx_exp,8svx_fib,aac,aac_fixed,aac_latm,ac3,ac3_fixed,acelp.kelvin,adpcm_4xm,adpcm_adx,adpcm_afc,adpcm_agm,"
@@ -73,13 +73,13 @@ OTHER_CODECS = (
     "xma2,"
     "subrip,srt,ass,ssa,mov_text,webvtt,text,dvdsub,dvbsub,pgssub,cc_dec"
 )
-"""Decoders that FFmpeg may open for audio (all that it has) and subtitles, to probe streams and to transcode audio."""
+"""Allowed decoders for audio (all of FFmpeg) and subtitles, to probe streams and to transcode audio."""
 
 LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
-"""Arguments of `av.open` that accept titles in invalid UTF-8. From 19.0 on PyAV accepts them by default."""
+"""Arguments of `av.open` that permit metadata in invalid UTF-8. PyAV 19.0 and later permit it by default."""
 
 _STREAMS_LIMIT = 64
-"""Files with this number of streams are refused: some demuxers silently leave out further streams."""
+"""Number of streams at which a file is refused, because some demuxers silently omit further streams."""
 
 
 def open_input(
@@ -89,13 +89,13 @@ def open_input(
 
     Args:
         path: a path, or `-`. A string like a URL is also a path.
-        allow_protocols: protocols (`file`, `http`, `https`) by which a playlist may open its entries; empty: playlists
-            are refused.
-        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
-        gpu: as for `rtseg.io.codecs.acceleration`.
+        allow_protocols: allowed protocols (`file`, `http`, `https`) for the entries of a playlist; empty: playlists are
+            refused.
+        decoder: return value of `rtseg.io.codecs.choose_decoder`.
+        gpu: see `rtseg.io.codecs.acceleration`.
 
     Raises:
-        SourceError: it is missing, not a regular file, empty, or not a video in one of the formats above.
+        SourceError: the file is missing, not a regular file, empty, or not a video in one of `FORMATS`.
         OptionError: a protocol is unknown.
     """
     check_protocols(allow_protocols)
@@ -114,7 +114,7 @@ def open_input(
     else:
         _check_file(path)
         if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and _begins_with_jpeg(path):
-            arguments["format"] = "mjpeg"  # FFmpeg reads concatenated JPEGs as a single image.
+            arguments["format"] = "mjpeg"  # by default FFmpeg reads concatenated JPEGs as a single image
         playlist = read_playlist(path) if allow_protocols else None
         if playlist is not None:
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
@@ -128,7 +128,7 @@ def open_input(
                 f"{redacted_name(path)} is a playlist, and its entries can't be opened with the allowed protocols ({allowed})"
             ) from error
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            raise SourceError(_too_many_streams(path)) from error  # FFmpeg's error when a demuxer needs more streams
+            raise SourceError(_too_many_streams(path)) from error  # FFmpeg's error if a demuxer needs more streams
         raise SourceError(_failure_text(path, error)) from error
     assert isinstance(container, InputContainer)
     if len(container.streams) >= _STREAMS_LIMIT:
@@ -158,9 +158,9 @@ def _check_file(path: str) -> None:
         if stat.S_ISDIR(mode):
             raise SourceError(f"{name} is a folder; name a video file in it")
         if stat.S_ISFIFO(mode):
-            raise SourceError(f"{name} is a named pipe; feed it by standard input: `rtseg video - < PIPE`")
+            raise SourceError(f"{name} is a named pipe; use it as standard input: `rtseg video - < PIPE`")
         if stat.S_ISCHR(mode) and name.startswith("/dev/video"):
-            raise SourceError(f"{name} is a camera; `rtseg live --camera {name}` reads it")
+            raise SourceError(f"{name} is a camera; use `rtseg live --camera {name}`")
         if not stat.S_ISREG(mode):
             raise SourceError(f"{name} is not a regular file")
         with Path(path).open("rb") as file:
