@@ -403,7 +403,7 @@ def test_renamed_image_is_reported_as_an_image(tmp_path: Path) -> None:
     for ending in ("png", "jpg", "bmp", "tiff", "webp"):
         cv2.imwrite(str(tmp_path / f"a.{ending}"), numbered_image(3))
         (tmp_path / f"a.{ending}").rename(tmp_path / "a.mp4")
-        with pytest.raises(SourceError, match="picture"):
+        with pytest.raises(SourceError, match="image"):
             FileSource(str(tmp_path / "a.mp4"))
 
 
