@@ -10,9 +10,10 @@ from av import Packet, VideoFrame
 from rtseg.io.inputs.packets import Packets
 
 _MAX_ARRIVALS = 64
+"""Largest number of packets whose arrival times are stored."""
 
 _MAX_STAMPS = 8
-"""Largest number of frames that a decoder holds back to reorder them."""
+"""Largest number of frames that a decoder delays to reorder them."""
 
 _ARRIVAL_UNIT = Fraction(1, 1_000_000)
 """Time base of streams without a clock. Their time stamps are arrival times by the monotonic clock."""
@@ -22,7 +23,7 @@ class ArrivalTimes:
     """Arrival times of packets that are still in the decoder.
 
     Args:
-        packets: the stream.
+        packets: packets of the stream.
     """
 
     def __init__(self, packets: Packets) -> None:
@@ -52,7 +53,7 @@ class ArrivalTimes:
             del self._arrivals[next(iter(self._arrivals))]
 
     def pop(self, pts: int | None, now_ns: int) -> int:
-        """Remove and return the arrival time of a frame; `now_ns` if it is not known."""
+        """Remove and return the arrival time of a frame; `now_ns` if it is unknown."""
         return now_ns if pts is None else self._arrivals.pop(pts, now_ns)
 
     def presentation_time(self, video_frame: VideoFrame, captured_ns: int) -> int:

@@ -81,9 +81,8 @@ class GStreamerSource:
         finally:
             os.close(write_fd)
         self._fd = read_fd
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # A larger pipe, where permitted, needs fewer context switches.
+        # A larger pipe, if permitted, needs fewer context switches.
+        with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
         self._poll.register(read_fd, select.POLLIN | select.POLLHUP)
