@@ -100,6 +100,7 @@ def test_data_set_with_unusual_names_is_evaluated(data: Path, tmp_path: Path) ->
 
 
 @pytest.mark.torch
+@pytest.mark.xdist_group("torch")  # torch's first export in a process takes half a minute
 def test_training_with_unusual_names_replaces_no_user_file(data: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
