@@ -17,7 +17,8 @@ from rtseg.io.gstreamer.pipelines import encoder, to_file
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import container_for
 from rtseg.io.outputs.gstreamer import GStreamerSink
-from rtseg.io.outputs.masks import check_mask_path, open_mask_sink
+from rtseg.io.outputs.mask_folder import check_mask_path
+from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.live_frame import LiveFrame

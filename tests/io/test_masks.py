@@ -17,7 +17,9 @@ import pytest
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
 from rtseg.core.letterbox import resize_classes
-from rtseg.io.outputs.masks import MaskFolder, MaskVideo, open_mask_sink
+from rtseg.io.outputs.mask_folder import MaskFolder
+from rtseg.io.outputs.mask_video import MaskVideo
+from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.null import NullSink
 
 SIZES = [(96, 64), (97, 61), (3, 5), (1, 1)]

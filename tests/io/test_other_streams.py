@@ -639,19 +639,19 @@ def test_two_frames_in_one_avi_slot_are_a_one_line_error(tmp_path: Path) -> None
             "pcm_s16le",
             "mono",
             "mov",
-            "mov has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+            "mov has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, to keep gaps",
         ),
         (
             "pcm_s16le",
             "mono",
             "avi",
-            "avi has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, so that gaps stay",
+            "avi has no times for audio stream 1 (pcm_s16le): transcoded to pcm_s16le, to keep gaps",
         ),
         (
             "mp2",
             "mono",
             "avi",
-            "avi has no times for audio stream 1 (mp2): transcoded to mp3, so that gaps stay",
+            "avi has no times for audio stream 1 (mp2): transcoded to mp3, to keep gaps",
         ),
         (
             "flac",

@@ -32,7 +32,7 @@ from media import (
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Frame
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.outputs.partial_file import Partial
+from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.video import VideoSink
 
 pytestmark = pytest.mark.timeout(180)
@@ -458,7 +458,7 @@ def test_existing_temporary_names_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "out.partial-2.mp4").symlink_to(tmp_path / "missing")
     (tmp_path / "out.partial-3.mp4").write_text("precious")
     (tmp_path / "out.partial-4.mp4").mkdir()
-    first, second = Partial(str(tmp_path / "out.mp4")), Partial(str(tmp_path / "out.mp4"))
+    first, second = PartialFile(str(tmp_path / "out.mp4")), PartialFile(str(tmp_path / "out.mp4"))
     assert [first.path.name, second.path.name] == ["out.partial-5.mp4", "out.partial-6.mp4"]
     assert "out.partial.mp4 existed before" in first.warnings[0]
     assert victim.read_text() == (tmp_path / "out.partial-3.mp4").read_text() == "precious"
@@ -468,14 +468,14 @@ def test_existing_temporary_names_are_not_changed(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == b"new"
     assert not (tmp_path / "missing").exists()
     assert len(list(tmp_path.iterdir())) == 6
-    assert Partial(str(tmp_path / "other.mp4")).warnings == ()
+    assert PartialFile(str(tmp_path / "other.mp4")).warnings == ()
 
 
 def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
     """The older file stays readable until the new one replaces it in one step."""
     out = tmp_path / "out.mp4"
     out.write_bytes(b"older")
-    partial = Partial(str(out))
+    partial = PartialFile(str(out))
     partial.path.write_bytes(b"newer")
     time.sleep(0.01)
     assert out.read_bytes() == b"older"

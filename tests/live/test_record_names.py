@@ -12,7 +12,7 @@ from test_live_sinks import item, names, open_file
 
 from rtseg.core.errors import SinkError
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.io.outputs.partial_file import Partial
+from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
@@ -104,12 +104,12 @@ def test_no_overwrite_on_file_system_without_hard_links(tmp_path: Path, monkeypa
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    partial = Partial(str(tmp_path / "a.mp4"), overwrite=False)
+    partial = PartialFile(str(tmp_path / "a.mp4"), overwrite=False)
     partial.path.write_bytes(b"new")
     partial.publish()
     assert (tmp_path / "a.mp4").read_bytes() == b"new"
     (tmp_path / "a.mp4").unlink()
-    partial = Partial(str(tmp_path / "a.mp4"), overwrite=False)
+    partial = PartialFile(str(tmp_path / "a.mp4"), overwrite=False)
     (tmp_path / "a.mp4").write_bytes(b"other")
     with pytest.raises(SinkError, match="file exists"):
         partial.publish()

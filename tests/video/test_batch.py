@@ -26,7 +26,7 @@ from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs.safe_open import FORMATS, VIDEO_SUFFIXES
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.io.outputs.partial_file import Partial
+from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.render.style import Style
 from rtseg.video.batch import BatchOptions, Item, parse_jobs, process_all
 from rtseg.video.output_names import Task, find_inputs, name_outputs, name_tasks
@@ -427,7 +427,7 @@ def test_long_names_with_a_common_prefix_in_parallel(segmenter: Segmenter, tmp_p
     totals = run_batch(segmenter, name_tasks([str(tmp_path)], f"{tmp_path / 'out'}/"), jobs=4)
     assert not any("error" in item for item in totals["items"]), totals
     assert [len(read(tmp_path / "out" / f"{stem}.mp4")) for stem in stems] == [10, 11, 12, 13]
-    names = {Partial(str(tmp_path / f"{stem}.avi")).path.name for stem in stems}
+    names = {PartialFile(str(tmp_path / f"{stem}.avi")).path.name for stem in stems}
     assert len(names) == 4
     assert all(len(os.fsencode(name)) <= 255 for name in names)
 

@@ -1,4 +1,4 @@
-"""Output containers: muxers, codecs, and options that keep a file playable while it is written."""
+"""Output containers: muxers, supported codecs, and muxer options that keep a file playable while it is written."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ STDOUT = "-"
 """Name of standard output."""
 
 TEE = "tee"
-"""Muxer that forwards packets to other muxers; see `Container.unlisted`."""
+"""Muxer that forwards packets to other muxers; see `Container.unlisted_codecs`."""
 
-_PROMPT = {
+_LOW_LATENCY = {
     "flush_packets": "1",
-    # Subtitle and data packets are rare: by default a muxer holds back all others for ten seconds to wait for them.
+    # Subtitle and data packets are rare. By default a muxer delays all other packets by up to ten seconds to wait for them.
     "max_interleave_delta": "500000",
 }
 
-# Unit of track starts in MP4. The default of one millisecond would move audio against video.
-_FINE = {"movie_timescale": "720000"}
+# Resolution of track start times in MP4, ticks per second. The default of 1000 would shift audio against video.
+_FINE_TIMESCALE = {"movie_timescale": "720000"}
 
 _FRAGMENTED = {
-    # Fragments while writing, a plain file with one index when closed. The index is written after the first packets
-    # (`delay_moov`); otherwise B-frames and early audio would be moved in time.
+    # The file consists of fragments while it is written, and gets one index when it is closed. The index is written after
+    # the first packets (`delay_moov`); otherwise times of B-frames and of early audio would change.
     "movflags": "hybrid_fragmented+delay_moov",
     "frag_duration": "500000",
-    **_FINE,
-    **_PROMPT,
+    **_FINE_TIMESCALE,
+    **_LOW_LATENCY,
 }
 
-# Clusters of one second (milliseconds). By default a cluster is written at the next key frame and not below 4 KiB.
-_CLUSTERED = {"cluster_time_limit": "1000", **_PROMPT}
+# Clusters of one second (in milliseconds). By default a cluster ends at a key frame and has at least 4 KiB.
+_CLUSTERED = {"cluster_time_limit": "1000", **_LOW_LATENCY}
 
 KEYFRAME_SECONDS = 2
-"""Seconds between key frames, to which players seek."""
+"""Seconds between key frames. Players seek to key frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,90 +56,95 @@ class Container:
     """Default video encoder."""
 
     audio_codec: str | None = "aac"
-    """Encoder for audio that the container does not support; None: the container has no audio."""
+    """Encoder for audio whose codec the container does not support; None: the container has no audio."""
 
-    options: Mapping[str, str] = field(default_factory=lambda: _PROMPT)
+    options: Mapping[str, str] = field(default_factory=lambda: _LOW_LATENCY)
     """Options of the muxer."""
 
     constant_rate: bool = False
-    """The container has a frame rate and no timestamps."""
+    """True if the container stores a frame rate and no timestamps."""
+
+    has_timestamps: bool = True
+    """True if the container stores timestamps."""
+
+    readable_codecs: frozenset[str] | None = None
+    """Codecs of other streams that players can read; None: all codecs that the muxer accepts."""
+
+    keeps_pcm: bool = False
+    """True if unsupported PCM formats are converted without loss to a supported PCM format."""
+
+    unlisted_codecs: frozenset[str] = frozenset()
+    """Audio codecs that the muxer supports but that are missing from FFmpeg's codec list, which PyAV checks. They are written
+    through the muxer `tee`, which has no such list."""
+
+    supports_location: bool = True
+    """True if the container has a metadata field for the location of a recording."""
+
+    cover_codecs: frozenset[str] = frozenset()
+    """Codecs of cover images."""
+
+    time_codes: Literal["tracks", "tags", "whole", ""] = ""
+    """Storage of time codes.
+
+    - `tracks`: a track that the muxer writes for each video stream with a `timecode`
+    - `tags`: metadata of any stream
+    - `whole`: metadata of the file only
+    - empty: none
+    """
 
     @property
     def fragmented(self) -> bool:
-        """True for MP4 and MOV."""
+        """True if the file consists of fragments while it is written (MP4 and MOV)."""
         return self.options is _FRAGMENTED
 
     @property
     def options_unfragmented(self) -> Mapping[str, str]:
         """Muxer options without fragments, for an output with MP4 subtitles or a cover image.
 
-        FFmpeg 8.1 ends a fragment at a subtitle, which moves the next frame, and aborts the process if the first subtitle is
-        late. With a cover image it writes an empty video track into a fragmented MP4.
+        FFmpeg 8.1 ends a fragment at a subtitle, which changes the time of the next frame, and aborts the process if the first
+        subtitle is late. With a cover image it writes an empty video track to a fragmented MP4.
         """
-        return {**_PROMPT, **_FINE} if self.fragmented else self.options
-
-    timed: bool = True
-    """The container stores timestamps."""
-
-    held: frozenset[str] | None = None
-    """Codecs of other streams that players can read, if the muxer accepts more; None: all that the muxer accepts."""
-
-    holds_pcm: bool = False
-    """Unsupported PCM formats are converted to a supported one without loss."""
-
-    unlisted: frozenset[str] = frozenset()
-    """Audio codecs that the muxer writes although FFmpeg's list of supported codecs, which PyAV checks, lacks them. They are
-    written through the muxer `tee`, which has no such list."""
-
-    holds_location: bool = True
-    """The container has a metadata field for the location of a recording."""
-
-    covers: frozenset[str] = frozenset()
-    """Codecs of cover images: metadata in MP4, attachments in Matroska."""
-
-    time_codes: Literal["tracks", "tags", "whole", ""] = ""
-    """Storage of timecodes: a track that the muxer writes for a video stream with a `timecode`; metadata of any stream; metadata of
-    the whole file only; none."""
+        return {**_LOW_LATENCY, **_FINE_TIMESCALE} if self.fragmented else self.options
 
     def tee(self, url: str) -> str:
-        """Return the URL by which the muxer `tee` writes this container to `url`."""
+        """Return the URL with which the muxer `tee` writes this container to `url`."""
         options = "".join(f":{key}={value}" for key, value in self.options.items())
         return f"[f={self.format}{options}]" + re.sub(r"[\\'|\s]", r"\\\g<0>", url)
 
-    def holds(self, kind: str, codec: str) -> bool:
-        """Return True if the lists allow streams of a type (`audio`, `data` ...) and codec. The muxer may reject more."""
-        if self.fragmented and kind == "data" and codec not in _MP4_DATA:
-            return False  # the muxer writes them without a description, so that no program can read them
-        if self.format == "mp4" and codec in _MP4_UNREAD:
+    def supports(self, kind: str, codec: str) -> bool:
+        """Return True if a stream type (`audio`, `data` ...) and codec are supported. The muxer may reject more codecs."""
+        if self.fragmented and kind == "data" and codec not in _MP4_DATA_CODECS:
+            return False  # the muxer writes them without a description, so no program can read them
+        if self.format == "mp4" and codec in _MP4_UNREADABLE_CODECS:
             return False
-        return self.held is None or codec in self.held
+        return self.readable_codecs is None or codec in self.readable_codecs
 
 
-_MP4_DATA = frozenset({"bin_data"})
-"""GoPro's sensor data (`gpmd`)."""
+_MP4_DATA_CODECS = frozenset({"bin_data"})
+"""Data codecs in MP4 and MOV: GoPro's sensor data (`gpmd`)."""
 
-_MP4_UNREAD = frozenset(
+_MP4_UNREADABLE_CODECS = frozenset(
     {"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"}
     | {"pcm_alaw", "pcm_mulaw"}
 )
-"""PCM that the MP4 muxer rejects, or writes since FFmpeg 6.0 in boxes that older players do not know: they play 24 and 32 bits
-as 16-bit noise."""
+"""PCM codecs that the MP4 muxer rejects, or that it writes since FFmpeg 6.0 in boxes that older players do not support: those
+play 24-bit and 32-bit samples as 16-bit noise."""
 
-# AVI has no audio timestamps: players count bytes or blocks. This fails for AAC without known block sizes, and for ADPCM and WMA,
-# whose exact rate the muxer does not know: `ffmpeg -c copy` writes ADPCM too fast.
-_AVI_HOLDS = frozenset(
+# AVI has no audio timestamps: players count bytes or blocks. This fails for AAC with unknown block sizes. It also fails for ADPCM
+# and WMA, because the muxer has no exact rate for them: ADPCM written by `ffmpeg -c copy` plays too fast.
+_AVI_CODECS = frozenset(
     {"mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_alaw", "pcm_mulaw"}
     | {"mpeg4", "mjpeg", "h264"}
 )
 
-# The MPEG-TS muxer accepts any codec as private data, which no player can read.
-_TS_HOLDS = frozenset(
+# The MPEG-TS muxer writes any other codec as private data, which no player can read.
+_TS_CODECS = frozenset(
     {"aac", "aac_latm", "mp1", "mp2", "mp3", "ac3", "eac3", "dts", "opus"}
     | {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"}
     | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"}
 )
 
-_MATROSKA_UNLISTED = frozenset(
+_MATROSKA_UNLISTED_CODECS = frozenset(
     {
         "pcm_alaw",
         "pcm_mulaw",
@@ -153,40 +158,45 @@ _MATROSKA_UNLISTED = frozenset(
         "wmav2",
     }
 )
-"""Written as `A_MS/ACM`, with their codec numbers of AVI and WAV."""
+"""Audio codecs that Matroska stores as `A_MS/ACM`, with the codec numbers of AVI and WAV."""
 
-_COVERS = frozenset({"mjpeg", "png"})
+_COVER_CODECS = frozenset({"mjpeg", "png"})
 
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
-    ".m4v": Container("mp4", options=_FRAGMENTED, time_codes="tracks", covers=_COVERS),
-    ".mov": Container("mov", options=_FRAGMENTED, holds_pcm=True, time_codes="tracks"),
+    ".mp4": Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS),
+    ".m4v": Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS),
+    ".mov": Container("mov", options=_FRAGMENTED, keeps_pcm=True, time_codes="tracks"),
     ".mkv": Container(
-        "matroska", options=_CLUSTERED, holds_pcm=True, unlisted=_MATROSKA_UNLISTED, time_codes="tags", covers=_COVERS
+        "matroska",
+        options=_CLUSTERED,
+        keeps_pcm=True,
+        unlisted_codecs=_MATROSKA_UNLISTED_CODECS,
+        time_codes="tags",
+        cover_codecs=_COVER_CODECS,
     ),
     ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED, time_codes="tags"),
-    ".ts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
-    ".m2ts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
-    ".mts": Container("mpegts", held=_TS_HOLDS, holds_location=False),
+    ".ts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
+    ".m2ts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
+    ".mts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
     ".avi": Container(
         "avi",
         audio_codec="libmp3lame",
-        # AVI begins at zero; a shift for early audio would insert an empty frame.
-        options={**_PROMPT, "avoid_negative_ts": "disabled"},
+        # AVI starts at zero. A shift for early audio would insert an empty frame.
+        options={**_LOW_LATENCY, "avoid_negative_ts": "disabled"},
         constant_rate=True,
-        holds_pcm=True,
-        held=_AVI_HOLDS,
-        holds_location=False,
+        keeps_pcm=True,
+        readable_codecs=_AVI_CODECS,
+        supports_location=False,
         time_codes="whole",
     ),
-    ".h264": Container("h264", audio_codec=None, timed=False, holds_location=False),
-    ".264": Container("h264", audio_codec=None, timed=False, holds_location=False),
+    ".h264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),
+    ".264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),
 }
-"""Containers by file suffix."""
+"""Mapping of the file suffix to the container."""
 
 
 def add_global_header(container: OutputContainer, context: CodecContext) -> None:
-    """Request a global header from an encoder for the muxer `tee`, for which PyAV does not."""
+    """Set the global header flag of an encoder for the muxer `tee`. PyAV sets it for other muxers only."""
     if container.format.name == TEE:
         context.flags |= Flags.global_header
 
@@ -207,8 +217,8 @@ def container_for(output: str) -> Container:
 
 
 _MIN_X264_THREADS = 6
-"""The default of x264, 1.5 per core, leaves two cores idle at times if a network shares them, because its threads wait for each
-other. Eight threads are slower again."""
+"""Minimum number of x264 threads. With x264's default of 1.5 per core, two cores that it shares with a network are idle at times,
+because its threads wait for each other. Eight threads are slower than six."""
 
 
 def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str | None) -> dict[str, str]:
@@ -216,8 +226,8 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str
 
     Args:
         encoder: name of the encoder in FFmpeg.
-        crf: constant rate factor on the encoder's scale; None: 23, or a similar quality on other scales.
-        preset: preset of the encoder; None: a fast one.
+        crf: constant rate factor on the encoder's scale; None: 23 for x264, and a similar quality for other encoders.
+        preset: preset of the encoder; None: a fast preset.
         tune: tuning of the encoder; None: none.
     """
     options: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Video encoder: from rendered frames to packets, with color tags, and durations that muxers expect."""
+"""Video encoder: converts rendered frames to packets with color tags and the durations that muxers expect."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from rtseg.io.outputs.containers import KEYFRAME_SECONDS, Container, add_global_
 from rtseg.io.outputs.partial_file import reason
 
 _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
-_SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
+_COLORSPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
-_REORDER = ("libx264", "libx265")
-_COPIED = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
-"""Metadata that describes the content of a video stream. The rest describes how it was encoded."""
-_CHROMA = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
+_REORDERING_ENCODERS = ("libx264", "libx265")
+_COPIED_METADATA = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
+"""Metadata keys that describe the content of a video stream. Other keys describe its encoding."""
+_CHROMA_SUBSAMPLING = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
+class EncoderSettings:
     """Encoder settings of a stream."""
 
     codec: Codec
@@ -46,33 +46,43 @@ class Coding:
     """(width, height) of the frames to encode, pixels."""
 
     size: tuple[int, int]
-    """(width, height) of the encoded frames: rounded up to even if the pixel format requires it."""
+    """(width, height) of the encoded frames, pixels: rounded up to even if the pixel format requires it."""
 
     rate: Fraction
-    """Frames per second, for rate control and for containers with a constant rate. Timestamps do not depend on it."""
+    """Frame rate in Hz, for rate control and for containers with a constant rate. Timestamps do not depend on it."""
 
     warnings: tuple[str, ...]
-    """Changes to the frames that the user should know."""
+    """Messages about changes to the frames, one line each."""
 
     @classmethod
-    def of(
+    def create(
         cls, name: str, info: StreamInfo, size: tuple[int, int], crf: int | None, preset: str | None, tune: str | None
-    ) -> Coding:
-        """Return the settings for an encoder, by its name in FFmpeg, and frames of a source at a size.
+    ) -> EncoderSettings:
+        """Return the settings for an encoder and a source.
+
+        Args:
+            name: name of the encoder in FFmpeg.
+            info: the source.
+            size: (width, height) of the rendered frames, pixels.
+            crf: constant quality; None: 23 or a similar quality.
+            preset: preset of the encoder; None: a fast preset.
+            tune: tuning of the encoder; None: none.
 
         Raises:
-            SinkError: there is no such encoder.
+            SinkError: the encoder does not exist.
         """
         codec = _find_encoder(name)
         names = [layout.name for layout in codec.video_formats or ()]
-        usual = (layout for layout in ("yuv420p", "yuvj420p", "nv12") if layout in names)
-        pixel_format = next(usual, names[0] if names else "yuv420p")
+        preferred = (layout for layout in ("yuv420p", "yuvj420p", "nv12") if layout in names)
+        pixel_format = next(preferred, names[0] if names else "yuv420p")
         width, height = size
         warnings = []
         if "420" in pixel_format or pixel_format == "nv12":
             width, height = width + width % 2, height + height % 2
-            if info.pixel_format in _CHROMA:
-                warnings.append(f"color of {_CHROMA[info.pixel_format]} frames stored at half resolution (4:2:0)")
+            if info.pixel_format in _CHROMA_SUBSAMPLING:
+                warnings.append(
+                    f"color of {_CHROMA_SUBSAMPLING[info.pixel_format]} frames stored at half resolution (4:2:0)"
+                )
         if (width, height) != size:
             warnings.append(f"{size[0]}x{size[1]} rounded up to {width}x{height} by repeating the edge")
         return cls(
@@ -93,108 +103,118 @@ class VideoEncoder:
         container: the output, before its header is written.
         kind: type of the container.
         info: the source.
-        coding: encoder settings.
+        settings: encoder settings.
 
     Raises:
         SinkError: the container does not support the codec, or the encoder rejects its settings.
     """
 
-    def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, coding: Coding) -> None:
+    def __init__(
+        self, container: OutputContainer, kind: Container, info: StreamInfo, settings: EncoderSettings
+    ) -> None:
         self._kind = kind
         self._color = info.color
-        self._coding = coding
+        self._settings = settings
         self._buffer: VideoFrame | None = None
         self._reformatter = VideoReformatter()
         # x264 and x265 reorder frames unless they are tuned for zero latency.
-        self._holds_back = (
-            coding.codec.name in _REORDER and coding.options.get("tune") != "zerolatency" and kind.fragmented
+        self._delays_last_frames = (
+            settings.codec.name in _REORDERING_ENCODERS
+            and settings.options.get("tune") != "zerolatency"
+            and kind.fragmented
         )
-        self._waiting: deque[tuple[Frame, int]] = deque()
-        self._begun = False
-        self._held: list[Packet[VideoStream]] = []
-        self._end = 0
+        self._pending_frames: deque[tuple[Frame, int]] = deque()
+        self._encoder_started = False
+        self._pending_packets: list[Packet[VideoStream]] = []
+        self._end_pts = 0
         self.started = False
-        """True once a packet was returned."""
+        """True after the first packet was returned."""
         try:
             self._stream = self._add_stream(container, info)
             with without_real_time_priority():
                 self._stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
-            settings = ", ".join(f"{name} '{value}'" for name, value in coding.options.items())
-            width, height = coding.size
-            what = (
-                f"the encoder {coding.codec.name} can't write {width}x{height} frames to {kind.format} with {settings}"
+            options = ", ".join(f"{name} '{value}'" for name, value in settings.options.items())
+            width, height = settings.size
+            message = (
+                f"the encoder {settings.codec.name} can't write {width}x{height} frames to {kind.format} with {options}"
             )
-            raise SinkError(f"{what}: {reason(error)}") from error
+            raise SinkError(f"{message}: {reason(error)}") from error
 
     def encode(self, rendered: Frame, pts: int) -> list[Packet[VideoStream]]:
-        """Encode a frame with the timestamp `pts`, in its time base, and return the packets that are ready.
+        """Encode a frame and return the packets that are ready.
 
-        If frames are reordered, the last two are held back: see `flush`.
+        If the encoder reorders frames, the last two are delayed until `flush`.
+
+        Args:
+            rendered: the frame.
+            pts: timestamp in the time base of the frame.
 
         Raises:
-            SinkError: the frame has another size than the others.
+            SinkError: the frame size changed.
             av.FFmpegError: the encoder failed.
         """
-        if (rendered.width, rendered.height) != self._coding.output_size:
-            width, height = self._coding.output_size
+        if (rendered.width, rendered.height) != self._settings.output_size:
+            width, height = self._settings.output_size
             raise SinkError(f"a frame is {rendered.width}x{rendered.height}, the others are {width}x{height}")
-        self._waiting.append((rendered, pts))
-        if len(self._waiting) <= (2 if self._holds_back else 0):
+        self._pending_frames.append((rendered, pts))
+        if len(self._pending_frames) <= (2 if self._delays_last_frames else 0):
             return []
-        self._begun = True
-        return self._ready(self._stream.encode(self._video_frame(*self._waiting.popleft())), last=False)
+        self._encoder_started = True
+        return self._finish_packets(self._stream.encode(self._video_frame(*self._pending_frames.popleft())), last=False)
 
     def flush(self) -> list[Packet[VideoStream]]:
         """Return the remaining packets at the end.
 
-        The last two frames become P frames, so that the last displayed frame is also the last decoded one. Otherwise the packet
-        decoded last would need a longer duration than its frame, and the average frame rate of the file would be wrong.
+        The last two frames become P frames, so that the last displayed frame is also the last decoded one. Otherwise the last
+        decoded packet would need a longer duration than its frame, and the average frame rate of the file would be wrong.
         """
         packets = []
-        for rendered, pts in self._waiting:
+        for rendered, pts in self._pending_frames:
             frame = self._video_frame(rendered, pts)
-            if self._begun:  # the first must be an I frame
+            if self._encoder_started:  # the first must be an I frame
                 frame.pict_type = PictureType.P
-            self._begun = True
+            self._encoder_started = True
             packets += self._stream.encode(frame)
-        self._waiting.clear()
-        return self._ready([*packets, *self._stream.encode(None)], last=True)
+        self._pending_frames.clear()
+        return self._finish_packets([*packets, *self._stream.encode(None)], last=True)
 
     def _video_frame(self, rendered: Frame, pts: int) -> VideoFrame:
-        frame = self._fill(rendered)
+        frame = self._to_encoder_format(rendered)
         frame.time_base, frame.pts, frame.pict_type = rendered.time_base, pts, PictureType.NONE
         # Players skip a last frame without a duration.
-        frame.duration = rendered.duration or max(1, round(1 / (self._coding.rate * rendered.time_base)))
+        frame.duration = rendered.duration or max(1, round(1 / (self._settings.rate * rendered.time_base)))
         return frame
 
     def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
-        coding, color = self._coding, self._color
-        stream = container.add_stream(coding.codec.name, rate=coding.rate, options=dict(coding.options))
+        settings, color = self._settings, self._color
+        stream = container.add_stream(settings.codec.name, rate=settings.rate, options=dict(settings.options))
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
-        context.width, context.height = coding.size
-        context.pix_fmt = coding.pixel_format
+        context.width, context.height = settings.size
+        context.pix_fmt = settings.pixel_format
         time_base = info.time_base
-        too_fine = coding.codec.name == "mpeg4" and time_base.denominator > _MPEG4_LARGEST_TIME_BASE
+        too_fine = settings.codec.name == "mpeg4" and time_base.denominator > _MPEG4_LARGEST_TIME_BASE
         if self._kind.constant_rate or too_fine:
-            time_base = 1 / coding.rate
+            time_base = 1 / settings.rate
         context.time_base = stream.time_base = time_base
-        context.gop_size = max(1, round(coding.rate * KEYFRAME_SECONDS))
+        context.gop_size = max(1, round(settings.rate * KEYFRAME_SECONDS))
         if self._kind.constant_rate:
             context.max_b_frames = 0
         context.flags |= Flags.frame_duration
         add_global_header(container, context)
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        # Players assume the matrix of an untagged stream by its size. If the output's size changes that assumption, it gets a tag.
-        untagged = color.space_tag == 2 and guess_matrix(*coding.size) != color.matrix
-        context.colorspace = _SPACE_TAG[color.matrix] if untagged or color.matrix == "rgb" else color.space_tag
+        # Players guess the matrix of an untagged stream from its size. If the output's size changes the guess, set a tag.
+        untagged = color.space_tag == 2 and guess_matrix(*settings.size) != color.matrix
+        context.colorspace = _COLORSPACE_TAG[color.matrix] if untagged or color.matrix == "rgb" else color.space_tag
         context.color_primaries = color.primaries_tag
         context.color_trc = color.transfer_tag
         context.color_range = self._range_tag
         template = info.template
         if template is not None:
-            stream.metadata.update({key: template.metadata[key] for key in _COPIED if key in template.metadata})
+            stream.metadata.update(
+                {key: template.metadata[key] for key in _COPIED_METADATA if key in template.metadata}
+            )
             stream.disposition = Disposition(template.disposition) | Disposition.default
         if info.time_code is not None:
             stream.metadata["timecode"] = info.time_code
@@ -206,11 +226,14 @@ class VideoEncoder:
             return 1  # RGB becomes limited-range YUV.
         return 2 if self._color.full_range else self._color.range_tag
 
-    def _fill(self, rendered: Frame) -> VideoFrame:
-        """Copy a frame into the encoder's own buffer, because a decoder may still use the frame's planes for prediction."""
+    def _to_encoder_format(self, rendered: Frame) -> VideoFrame:
+        """Copy a frame to the encoder's buffer, because a decoder may still use the frame's planes for prediction.
+
+        Pads to even sizes by repeating the edge, and converts to the encoder's pixel format.
+        """
         buffer = self._buffer
         if buffer is None or buffer.format.name != rendered.pixel_format:
-            buffer = self._buffer = VideoFrame(*self._coding.size, rendered.pixel_format)
+            buffer = self._buffer = VideoFrame(*self._settings.size, rendered.pixel_format)
         buffer.make_writable()
         for plane, source in zip(buffer.planes, rendered.planes, strict=True):
             height, width = source.shape
@@ -224,44 +247,44 @@ class VideoEncoder:
         rgb = rendered.pixel_format == "gbrp"
         buffer.colorspace, buffer.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
         buffer.color_primaries, buffer.color_trc = self._color.primaries_tag, self._color.transfer_tag
-        if rendered.pixel_format == self._coding.pixel_format:
+        if rendered.pixel_format == self._settings.pixel_format:
             return buffer
         colors = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
-        return self._reformatter.reformat(buffer, format=self._coding.pixel_format, threads=1, **colors)
+        return self._reformatter.reformat(buffer, format=self._settings.pixel_format, threads=1, **colors)
 
-    def _ready(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
+    def _finish_packets(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
         if self._kind.fragmented:
             packets = self._with_durations(packets, last)
         self.started = self.started or bool(packets)
         return packets
 
     def _with_durations(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
-        """Set durations so that each packet lasts until the next one is decoded, and the last one until the end of display.
+        """Set packet durations to the time until the next packet is decoded, and for the last packet until the end of display.
 
-        An encoder's durations are display durations. FFmpeg uses the last one of each fragment as a decode duration, which
-        moves frames at a variable rate, and ends the edit list at the packet decoded last, which hides a frame that is
-        displayed later.
+        Encoders set display durations. FFmpeg uses the last one of each fragment as a decode duration, which changes frame times
+        at a variable rate. It also ends the edit list at the last decoded packet, which hides a frame that is displayed later.
         """
         for packet in packets:
-            self._end = max(self._end, (packet.pts or 0) + (packet.duration or 0))
-        ready = [*self._held, *packets]
+            self._end_pts = max(self._end_pts, (packet.pts or 0) + (packet.duration or 0))
+        ready = [*self._pending_packets, *packets]
         for packet, following in pairwise(ready):
             packet.duration = (following.dts or 0) - (packet.dts or 0)
         if not last:
-            self._held = ready[-1:]
+            self._pending_packets = ready[-1:]
             return ready[:-1]
-        self._held = []
+        self._pending_packets = []
         if ready:
-            ready[-1].duration = max(1, self._end - (ready[-1].pts or 0))
+            ready[-1].duration = max(1, self._end_pts - (ready[-1].pts or 0))
         return ready
 
 
 def _find_encoder(name: str) -> Codec:
-    known = "try libx264, libx265, libvpx-vp9, libsvtav1 or mpeg4"
+    """Return a video encoder by its name or alias. Raise SinkError if there is none."""
+    suggestion = "try libx264, libx265, libvpx-vp9, libsvtav1 or mpeg4"
     try:
         encoder = Codec(_ALIASES.get(name, name), "w")
     except (av.FFmpegError, ValueError) as error:
-        raise SinkError(f"no encoder '{name}'; {known}") from error
+        raise SinkError(f"no encoder '{name}'; {suggestion}") from error
     if encoder.type != "video":
-        raise SinkError(f"'{name}' encodes {encoder.type}, not video; {known}")
+        raise SinkError(f"'{name}' encodes {encoder.type}, not video; {suggestion}")
     return encoder

@@ -1,4 +1,4 @@
-"""Video output encoded by GStreamer in a separate process, with the Jetson's encoder if it exists."""
+"""Video output encoded by GStreamer in a separate process, with the hardware encoder of a Jetson if available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, stream_header, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
-from rtseg.io.outputs.partial_file import Partial
+from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.video import Written
 
@@ -26,7 +26,12 @@ _ABORT_SECONDS = 1.5
 
 
 class FramePipe:
-    """A running pipeline that reads frames of one size from its standard input.
+    """Running GStreamer pipeline that reads frames of one size from its standard input.
+
+    Args:
+        pipeline: description of the pipeline; it reads from `STDIN_FD`.
+        video: format of the frames.
+        name: name of the output for messages.
 
     Raises:
         SinkError: GStreamer is missing.
@@ -42,24 +47,28 @@ class FramePipe:
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._buffer = np.zeros(video.size, np.uint8)
-        self._head = stream_header(video)
+        self._header = stream_header(video)
 
-    def send(self, frame: Frame, since: Fraction) -> None:
-        """Write one frame, with its time relative to `since`, seconds.
+    def send(self, frame: Frame, start_seconds: Fraction) -> None:
+        """Write one frame.
+
+        Args:
+            frame: the frame.
+            start_seconds: time of the first frame, which is subtracted from the frame's time.
 
         Raises:
-            SinkError: the process ended, or read nothing for ten seconds.
+            SinkError: the process ended, or did not read for ten seconds.
         """
         self._video.fill(self._buffer, frame.planes)
-        billion = 1_000_000_000
-        pts = max(0, round((frame.pts * frame.time_base - since) * billion))
-        duration = round(frame.duration * frame.time_base * billion)
-        self._write(self._head + write_header(BUFFER, self._video.size, pts, duration))
-        self._head = b""
+        ticks_per_second = 1_000_000_000
+        pts = max(0, round((frame.pts * frame.time_base - start_seconds) * ticks_per_second))
+        duration = round(frame.duration * frame.time_base * ticks_per_second)
+        self._write(self._header + write_header(BUFFER, self._video.size, pts, duration))
+        self._header = b""
         self._write(self._buffer)
 
     def finish(self, timeout_seconds: float) -> None:
-        """End the input and wait until the pipeline has written all frames.
+        """Close the input and wait until the pipeline has written all frames.
 
         Raises:
             SinkError: the pipeline failed or did not end in time.
@@ -68,12 +77,12 @@ class FramePipe:
             self._process.end_input()
         status = self._process.wait(timeout_seconds)
         if status != 0:
-            why = self._process.reason() if status is not None else f"not done after {timeout_seconds:g} s"
+            cause = self._process.reason() if status is not None else f"not done after {timeout_seconds:g} s"
             self._process.stop()
-            raise SinkError(f"{self._name}: GStreamer failed: {why}")
+            raise SinkError(f"{self._name}: GStreamer failed: {cause}")
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._process.stop()
 
     def _write(self, data: bytes | npt.NDArray[np.uint8]) -> None:
@@ -84,13 +93,13 @@ class FramePipe:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
-                continue  # the pipe had less space than the write needs; poll waits the next time
+                continue  # the pipe has less free space than the write needs
             except OSError as error:
                 raise SinkError(f"{self._name}: GStreamer ended: {self._process.reason()}") from error
 
 
 class GStreamerSink:
-    """A file that GStreamer encodes. Implements `rtseg.io.outputs.Sink`.
+    """Sink that encodes a file with GStreamer. Implements `rtseg.io.outputs.Sink`.
 
     Args:
         path: the output: `.mp4`, `.mkv` or `.ts`.
@@ -98,8 +107,8 @@ class GStreamerSink:
         size: (width, height) of the rendered frames, pixels.
         crf: constant quality, for encoders that support it; None: 23.
         overwrite: replace an existing file.
-        read_whole: read back the complete file; False: only its index and last seconds, which takes the same time for a
-            recording of hours.
+        read_whole: read back the complete file. False: read only its index and last seconds, so the duration of the check does
+            not depend on the length of the recording.
 
     Raises:
         SinkError: GStreamer or an encoder is missing, the container is unknown, or the file can't be written.
@@ -119,15 +128,15 @@ class GStreamerSink:
         self._read_whole = read_whole
         self._last_seconds = 0.0
         self._size = size
-        self._layout = info.pixel_format
+        self._pixel_format = info.pixel_format
         self._encoder = _encoder(info, crf)
         to_file(self._path, self._encoder)  # raises for an unknown suffix before a file is created
         self._written = 0
-        self._since: Fraction | None = None
-        self._done = False
+        self._start_seconds: Fraction | None = None
+        self._ended = False
         self._finished: Written | None = None
         self._omitted_streams = {stream.index: stream.type for stream in info.streams}
-        self._partial = Partial(self._path, source=info.name, overwrite=overwrite)
+        self._partial = PartialFile(self._path, source=info.name, overwrite=overwrite)
         self._warnings = ("GStreamer writes video only: audio and subtitles are left out",) if info.streams else ()
         try:
             pipeline = to_file(str(self._partial.path), self._encoder)
@@ -148,7 +157,7 @@ class GStreamerSink:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Differences between output and input, one line each."""
+        """Messages about differences between output and input, one line each."""
         return (*self._warnings, *self._partial.warnings)
 
     @property
@@ -158,25 +167,25 @@ class GStreamerSink:
 
     @property
     def partial_path(self) -> Path:
-        """Path of the file until it is complete."""
+        """Path of the file until it is renamed."""
         return self._partial.path
 
     def write(self, item: SegmentedFrame) -> None:
         """Encode one frame.
 
         Raises:
-            SinkError: GStreamer failed, or the frame has another size than the others.
+            SinkError: GStreamer failed, or the size or pixel format of the frames changed.
         """
         rendered = item.rendered
-        if (rendered.width, rendered.height) != self._size or rendered.pixel_format != self._layout:
+        if (rendered.width, rendered.height) != self._size or rendered.pixel_format != self._pixel_format:
             raise SinkError(
                 f"{self.name}: a frame is {rendered.width}x{rendered.height} {rendered.pixel_format}, the others {self._size}"
             )
-        if self._since is None:
-            self._since = rendered.pts * rendered.time_base
-        self._pipe.send(rendered, self._since)
+        if self._start_seconds is None:
+            self._start_seconds = rendered.pts * rendered.time_base
+        self._pipe.send(rendered, self._start_seconds)
         self._written += 1
-        self._last_seconds = float(rendered.pts * rendered.time_base - self._since)
+        self._last_seconds = float(rendered.pts * rendered.time_base - self._start_seconds)
 
     def pass_through(self, packet: Passthrough) -> None:
         """Ignore the packet: GStreamer writes video only."""
@@ -188,7 +197,7 @@ class GStreamerSink:
             SinkError: the file can't be written or read back.
         """
         if self._finished is None:
-            self._done = True
+            self._ended = True
             self._pipe.finish(_FINISH_SECONDS)
             read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
             self._finished = Written(self._partial.path, self._written, self._size, left_out=self._omitted_streams)
@@ -205,10 +214,10 @@ class GStreamerSink:
 
     def abort(self) -> None:
         """Keep the playable unfinished file under its `.partial` name. Does not raise."""
-        if self._done:
+        if self._ended:
             return
-        self._done = True
-        with contextlib.suppress(SinkError):  # fragments play without the end of the file
+        self._ended = True
+        with contextlib.suppress(SinkError):  # a fragmented file plays without its end
             self._pipe.finish(_ABORT_SECONDS)
         self._pipe.stop()
         if not self._written:
@@ -231,4 +240,5 @@ def dry_run(path: str | Path, info: StreamInfo, *, crf: int | None = None) -> st
 
 
 def _encoder(info: StreamInfo, crf: int | None) -> GstEncoder:
+    """Return the GStreamer encoder for a source. Raise SinkError if none is installed."""
     return encoder(info.frame_rate or Fraction(25), quality=23 if crf is None else crf)

@@ -1,4 +1,4 @@
-"""A sink that discards frames, for benchmarks."""
+"""Sink that discards frames, for benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rtseg.core.frame import Passthrough, SegmentedFrame
 
 
 class NullSink:
-    """Count frames and discard them."""
+    """Sink that counts frames and discards them."""
 
     name = "null"
 

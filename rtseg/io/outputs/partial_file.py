@@ -1,6 +1,7 @@
-"""Output files: written as `NAME.partial.EXT` next to the final name, renamed when complete and verified.
+"""Output files with a temporary name, which are renamed when they are complete and verified.
 
-If that file exists (an interrupted run or a file of the user), the name is `NAME.partial-2.EXT` and so on.
+The temporary name is `NAME.partial.EXT` in the same folder. If that file exists, from an interrupted run or the user, it is
+`NAME.partial-2.EXT` and so on.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from rtseg.core.errors import SinkError
 from rtseg.core.files import create_partial, partial_name
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""Errors of `os.link` on file systems without hard links, such as exFAT on a memory card."""
+"""Errors of `os.link` on file systems without hard links, such as exFAT."""
 
 
-class Partial:
-    """An output file under a temporary name until it is complete.
+class PartialFile:
+    """Output file with a temporary name until it is complete.
 
     Args:
         output: the final name.
         source: name of the input, which must not be overwritten.
-        overwrite: replace an existing `output`, by the rename at the end.
+        overwrite: replace an existing `output` when the file is renamed.
 
     Raises:
         SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
@@ -54,11 +55,11 @@ class Partial:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Message about an existing file with the temporary name, if any."""
-        first = self.final.with_name(partial_name(self.final))
-        if self.path == first:
+        """Message about an existing file with the default temporary name, if any."""
+        default_path = self.final.with_name(partial_name(self.final))
+        if self.path == default_path:
             return ()
-        return (f"{first} existed before and was not changed; if it is the rest of an earlier run, remove it",)
+        return (f"{default_path} existed before and was not changed; if it is the rest of an earlier run, remove it",)
 
     def publish(self) -> None:
         """Rename the complete file to its final name.
@@ -91,10 +92,10 @@ class Partial:
         try:
             self.path.unlink(missing_ok=True)
         except OSError:
-            return  # the folder was removed, and the file with it
+            return  # the folder was removed
 
 
 def reason(error: Exception) -> str:
-    """Return the system's message of an error in lower case: `no space left on device`."""
+    """Return the system's message of an error, with a lower-case first letter: `no space left on device`."""
     text = getattr(error, "strerror", None) or str(error)
     return text[:1].lower() + text[1:]

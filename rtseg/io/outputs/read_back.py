@@ -1,4 +1,4 @@
-"""Read back a completed file, because a full disk is not always reported."""
+"""Check of a completed file by reading it back, because a full disk is not always reported."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rtseg.core.errors import SinkError
 from rtseg.io.outputs.partial_file import reason
 
 _END_SECONDS = 2.0
-"""Seconds to read at the end of a file that is not read completely: more than the distance of two key frames."""
+"""Number of seconds that are read at the end of a file if `last_seconds` is set; contains a key frame."""
 
 
 def read_back(path: Path, written: int, last_seconds: float | None = None) -> None:
-    """Read a video file and compare its number of frames.
+    """Read a video file and check its number of frames.
 
     Args:
         path: the file.
         written: expected number of frames.
-        last_seconds: time of the last frame; then only the index and the last seconds are read, which takes the same time for a
-            recording of hours. None: read the complete file.
+        last_seconds: time of the last frame. Only the index and the last seconds are read, so the duration of the check does not
+            depend on the length of the file. None: read the complete file.
 
     Raises:
         SinkError: the file can't be read, or has another number of frames.
@@ -41,11 +41,11 @@ def _count(container: InputContainer) -> int:
 
 
 def _count_by_index(container: InputContainer, written: int, last_seconds: float) -> int:
-    """Return the number of frames in the index, but less than `written` if the last frame is missing."""
+    """Return the number of frames in the index, or a number below `written` if the last frame is missing."""
     video = container.streams.video[0]
     container.seek(round((last_seconds - _END_SECONDS) * 1_000_000))
-    stamps = [packet.pts for packet in container.demux(video) if packet.size and packet.pts is not None]
-    tick = float(video.time_base or 0)
-    if not stamps or max(stamps) * tick < last_seconds - max(tick, 0.001):
+    timestamps = [packet.pts for packet in container.demux(video) if packet.size and packet.pts is not None]
+    tick_seconds = float(video.time_base or 0)
+    if not timestamps or max(timestamps) * tick_seconds < last_seconds - max(tick_seconds, 0.001):
         return min(video.frames, written - 1)
     return video.frames or written  # not every container has an index

@@ -1,4 +1,4 @@
-"""All other streams of an output: copied, transcoded if the container requires it, or dropped and reported."""
+"""Output streams other than the segmented one: copied, transcoded if the container requires it, or dropped with a message."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from rtseg.core.frame import Passthrough, StreamInfo
 from rtseg.io.outputs.audio_parameters import pcm_encoder
 from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
-from rtseg.io.outputs.copied_stream import TIME_CODE, Copied, codec_name, metadata_for
+from rtseg.io.outputs.copied_stream import TIME_CODE, CopiedStream, codec_name, metadata_for
 from rtseg.io.outputs.cover_images import CoverImage
-from rtseg.io.outputs.timecodes import lost_tags, time_code_places
+from rtseg.io.outputs.timecodes import missing_time_codes, output_time_codes
 
 
 class OtherStream(Protocol):
-    """A stream of the output other than the segmented one."""
+    """Output stream other than the segmented one."""
 
     index: int
     """Index in the output."""
 
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Return the packets to write for a packet of the input. May raise av.FFmpegError."""
+        """Convert a packet of the input and return the packets to write. May raise av.FFmpegError."""
 
     def flush(self) -> list[Packet[Any]]:
         """Return the remaining packets at the end."""
 
 
 class StreamCopier:
-    """All streams of an output other than the segmented one.
+    """Copier of all input streams other than the segmented one.
 
     Args:
         container: the output, before its header is written.
@@ -60,47 +60,49 @@ class StreamCopier:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Changes to streams that are not copied unchanged, one line each."""
+        """Messages about streams that are not copied unchanged, one line each."""
         damaged = {
             source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)
         }
-        lost = [
+        messages = [
             f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
         ]
-        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, Copied)}
-        lost += [
+        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, CopiedStream)}
+        messages += [
             f"{stream.kind} stream {source}: {stream.damaged} damaged packet{'s' * (stream.damaged > 1)} left out"
             for source, stream in copied.items()
             if stream.damaged
         ]
-        lost += [
+        messages += [
             f"video stream {source} begins at its next key frame, as {self._kind.format} can't hide packets before it"
-            if stream.begun
+            if stream.started
             else f"video stream {source} is empty: none of its key frames is in the part"
             for source, stream in copied.items()
-            if stream.waited
+            if stream.dropped_leading
         ]
-        return (*self._messages, *lost)
+        return (*self._messages, *messages)
 
     @property
     def copied(self) -> dict[int, int]:
         """Mapping of the index in the input to the index in the output, for copied streams."""
         return {
-            source: stream.index for source, stream in self.streams.items() if isinstance(stream, Copied | CoverImage)
+            source: stream.index
+            for source, stream in self.streams.items()
+            if isinstance(stream, CopiedStream | CoverImage)
         }
 
     @property
     def reencoded(self) -> dict[int, int]:
-        """The same for transcoded streams, and for time code tracks, which the muxer creates."""
+        """Mapping of the index in the input to the index in the output, for transcoded streams and time code tracks."""
         transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)}
-        # Data that FFmpeg reads as audio can't be decoded; `warnings` reports it.
+        # FFmpeg detects some data as audio, which can't be decoded; `warnings` reports it.
         indices = {
             source: stream.index for source, stream in transcoded.items() if stream.has_audio or not stream.damaged
         }
         return indices | self._written_time_codes
 
     def process(self, packet: Passthrough) -> list[Packet[Any]]:
-        """Return the packets to write for a packet of the input."""
+        """Convert a packet of the input and return the packets to write."""
         stream = self.streams.get(packet.stream_index)
         return [] if stream is None else stream.process(packet.packet)
 
@@ -119,53 +121,57 @@ class StreamCopier:
             self._time_codes.append(template)
             return
         if template.index in self._cover_packets:
-            if codec_name(template) in self._kind.covers:
+            if codec_name(template) in self._kind.cover_codecs:
                 self._covers.append(template)
             else:
-                what = f"cover image {template.index} ({codec_name(template)})"
-                self._drop(template, f"{self._kind.format} can't hold {what}")
+                description = f"cover image {template.index} ({codec_name(template)})"
+                self._drop(template, f"{self._kind.format} can't hold {description}")
             return
-        what = f"{template.type} stream {template.index} ({codec_name(template)})"
-        problem = f"{self._kind.format} can't hold {what}"
+        description = f"{template.type} stream {template.index} ({codec_name(template)})"
+        problem = f"{self._kind.format} can't hold {description}"
         if template.index in self._changing and self._kind.format != "mpegts":
             self._transcode(template, f"{problem}, which changes its rate or channels")
             return
-        if _may_close_gaps(template, self._kind) and self._kind.holds(template.type, codec_name(template)):
-            self._transcode(template, f"{self._kind.format} has no times for {what}", ", so that gaps stay")
+        if _would_close_gaps(template, self._kind) and self._kind.supports(template.type, codec_name(template)):
+            self._transcode(template, f"{self._kind.format} has no times for {description}", ", to keep gaps")
             return
-        if codec_name(template) in self._kind.unlisted and self._container.format.name != TEE:
-            problem = f"{what} can't be copied to {self._kind.format} together with chapters"
+        if codec_name(template) in self._kind.unlisted_codecs and self._container.format.name != TEE:
+            problem = f"{description} can't be copied to {self._kind.format} together with chapters"
         try:
-            self.streams[template.index] = Copied(self._container, template, self._kind, bool(self._no_time_code))
+            self.streams[template.index] = CopiedStream(self._container, template, self._kind, bool(self._no_time_code))
         except (av.FFmpegError, ValueError):
             self._transcode(template, problem)
 
     def complete(self) -> None:
-        """Add the last streams, after all others, the segmented stream and the container's metadata were added."""
-        if not self._kind.holds_location and any(key.lower().startswith("location") for key in self._info.metadata):
+        """Add cover images and match time codes. Call it after adding all other streams and the container's metadata."""
+        if not self._kind.supports_location and any(key.lower().startswith("location") for key in self._info.metadata):
             self._messages.append(f"{self._kind.format} can't hold the location: dropped")
-        places = time_code_places(self._container, self._kind)
-        behind = len(self._container.streams) + (len(places) if self._kind.time_codes == "tracks" else 0)
-        self._match_time_codes(places)
-        for place, template in enumerate(self._covers):
+        time_codes = output_time_codes(self._container, self._kind)
+        first_index = len(self._container.streams) + (len(time_codes) if self._kind.time_codes == "tracks" else 0)
+        self._match_time_codes(time_codes)
+        for offset, template in enumerate(self._covers):
             packet = self._cover_packets[template.index]
-            self.streams[template.index] = CoverImage(self._container, template, packet, behind + place)
+            self.streams[template.index] = CoverImage(self._container, template, packet, first_index + offset)
 
-    def _match_time_codes(self, places: list[tuple[str, int]]) -> None:
-        """Match each time code track with a time code of the output; report lost ones."""
+    def _match_time_codes(self, time_codes: list[tuple[str, int]]) -> None:
+        """Match each time code track with a time code of the output, and report the missing ones.
+
+        Args:
+            time_codes: time code and stream index of each time code of the output.
+        """
         for template in self._time_codes:
-            place = next((place for place in places if place[0] == template.metadata["timecode"]), None)
-            what = f"data stream {template.index} ({TIME_CODE})"
+            match = next((entry for entry in time_codes if entry[0] == template.metadata["timecode"]), None)
+            description = f"data stream {template.index} ({TIME_CODE})"
             if self._no_time_code:
-                self._drop(template, f"{what} is not kept {self._no_time_code}")
-            elif place is not None:
-                places.remove(place)
-                self._written_time_codes[template.index] = place[1]
+                self._drop(template, f"{description} is not kept {self._no_time_code}")
+            elif match is not None:
+                time_codes.remove(match)
+                self._written_time_codes[template.index] = match[1]
             else:
-                self._drop(template, f"{what} belongs to no video stream")
+                self._drop(template, f"{description} belongs to no video stream")
         tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
         kept = [stream for stream in self._added if stream.index in self.streams]
-        self._messages += lost_tags(self._kind, self._info, kept, tracks)
+        self._messages += missing_time_codes(self._kind, self._info, kept, tracks)
 
     def header_packets(self) -> list[Packet[Any]]:
         """Return the packets to write directly after the header."""
@@ -179,7 +185,7 @@ class StreamCopier:
     def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
         encoder = self._kind.audio_codec
         if template.type == "audio" and encoder is not None and template.codec_context is not None:
-            encoder = (pcm_encoder(template) if self._kind.holds_pcm else None) or encoder
+            encoder = (pcm_encoder(template) if self._kind.keeps_pcm else None) or encoder
             try:
                 stream = AudioTranscoder(self._container, template, encoder, self._kind.constant_rate)
                 stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
@@ -188,25 +194,25 @@ class StreamCopier:
             else:
                 before, after = template.codec_context.layout.nb_channels, stream.channels
                 mixed = f", mixed from {before} channels to {after}" if after < before else ""
-                self._refuse(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}{purpose}")
+                self._report(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}{purpose}")
                 self.streams[template.index] = stream
                 return
         self._drop(template, problem)
 
     def _drop(self, template: Any, problem: str) -> None:
-        self._refuse(problem, "dropped")
+        self._report(problem, "dropped")
         self.left_out[template.index] = f"{template.type} stream {template.index} ({codec_name(template)})"
 
-    def _refuse(self, problem: str, consequence: str) -> None:
+    def _report(self, problem: str, consequence: str) -> None:
         if self._strict:
             raise SinkError(f"{problem}; without --strict it is {consequence}")
         self._messages.append(f"{problem}: {consequence}")
 
 
-def _may_close_gaps(template: Any, kind: Container) -> bool:
+def _would_close_gaps(template: Any, kind: Container) -> bool:
     """Return True if audio may have gaps that the container would close.
 
-    AVI counts packets or bytes, MP4 and MOV count samples of PCM. Audio from such a container has no gaps.
+    AVI counts packets or bytes; MP4 and MOV count samples of PCM. Audio from these containers has no gaps.
     """
     if template.type != "audio":
         return False

@@ -1,4 +1,4 @@
-"""Video output to a file or standard output: rendered frames are encoded, all other streams copied."""
+"""Video output to a file or standard output: encodes rendered frames and copies all other streams."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rtseg.core.errors import SinkError
 from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
-from rtseg.io.outputs.encoder import Coding, VideoEncoder
-from rtseg.io.outputs.partial_file import Partial, reason
+from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
+from rtseg.io.outputs.partial_file import PartialFile, reason
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.stream_copy import StreamCopier
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
-"""Metadata about the writing of the input file, not about its content."""
+"""Metadata keys that describe the container of the input, not its content."""
 
 _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A complete file before it gets its final name, for `rtseg.video.verify.compare`."""
+    """Description of a completed file before it is renamed to its final name, for `rtseg.video.verify.compare`."""
 
     path: Path | None
     """Path of the file; None: standard output."""
@@ -46,7 +46,7 @@ class Written:
     """Mapping of the index in the input to the index in the output, for copied streams."""
 
     reencoded: dict[int, int] = field(default_factory=dict)
-    """The same for streams that were transcoded."""
+    """Mapping of the index in the input to the index in the output, for transcoded streams."""
 
     left_out: dict[int, str] = field(default_factory=dict)
     """Description of each stream that is not in the output, by its index in the input."""
@@ -56,25 +56,25 @@ class Written:
 
 
 class VideoSink:
-    """Encoder of rendered frames with copies of all other streams. Implements `rtseg.io.outputs.Sink`.
+    """Sink that encodes rendered frames and copies all other streams. Implements `rtseg.io.outputs.Sink`.
 
-    Timestamps, time base and color tags are those of the source. Sizes are rounded up to even if the encoder requires it, by
-    repeating the last column or row.
+    The output keeps the timestamps, time base and color tags of the source. If the encoder requires even sizes, the last column
+    or row is repeated.
 
     Args:
         path: the output, with a suffix that selects the container; `-` for Matroska on standard output.
         info: the source.
         size: (width, height) of the rendered frames, pixels.
         codec: name of an encoder in FFmpeg; None: the default of the container.
-        crf: constant quality; None: 23 or similar.
-        preset: preset of the encoder; None: `veryfast` or similar.
+        crf: constant quality; None: 23 or a similar quality.
+        preset: preset of the encoder; None: `veryfast` or a similar preset.
         tune: tuning of the encoder, such as `zerolatency`.
         overwrite: replace an existing file.
-        audio: copy all other streams.
+        audio: copy all other streams: audio, subtitles, data and further video.
         strict: raise if a stream can't be copied unchanged.
-        live: recording of a live stream. Only the index and the last seconds of the finished file are read back, which takes the
-            same time for a recording of hours. In a container with a constant rate, a frame whose slot is used moves to the
-            next slot, or is dropped and counted in `dropped`. False: raise SinkError for such a frame.
+        live: record a live stream. Only the index and the last seconds of the completed file are read back, so the duration of
+            the check does not depend on the length of the recording. In a container with a constant rate, a frame whose slot is
+            used moves to the next slot, or is dropped and counted in `dropped`. False: raise SinkError for such a frame.
 
     Raises:
         SinkError: the container or encoder is unknown, or the file can't be written.
@@ -100,21 +100,21 @@ class VideoSink:
         self._strict = strict
         self._live = live
         self._kind = container_for(self._output)
-        self._coding = Coding.of(codec or self._kind.video_codec, info, size, crf, preset, tune)
+        self._settings = EncoderSettings.create(codec or self._kind.video_codec, info, size, crf, preset, tune)
         self._written = 0
-        self._zero = Fraction(0)
-        self._place = -1
+        self._start_seconds = Fraction(0)
+        self._last_slot = -1
         self.dropped = 0
-        """Number of frames dropped so far; see `live`."""
+        """Number of dropped frames so far; see `live`."""
         self._last_seconds = 0.0
-        self._waiting: list[Passthrough] = []
+        self._pending: list[Passthrough] = []
         self._finished: Written | None = None
         self._closed = False
         self._partial = None
         if self._output != STDOUT:
-            self._partial = Partial(self._output, source=info.name, overwrite=overwrite)
+            self._partial = PartialFile(self._output, source=info.name, overwrite=overwrite)
         try:
-            self._container, self._encoder, self._others = self._open(info.streams if audio else ())
+            self._container, self._encoder, self._copier = self._open(info.streams if audio else ())
         except BaseException:
             if self._partial:
                 self._partial.discard()
@@ -128,7 +128,7 @@ class VideoSink:
     @property
     def encoder(self) -> str:
         """Name of the encoder in FFmpeg, for statistics."""
-        return self._coding.codec.name
+        return self._settings.codec.name
 
     @property
     def written(self) -> int:
@@ -137,19 +137,20 @@ class VideoSink:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Differences between output and input, one line each."""
+        """Messages about differences between output and input, one line each."""
         partial = self._partial.warnings if self._partial else ()
-        left_out: tuple[str, ...] = ()
+        dropped: tuple[str, ...] = ()
         if self.dropped:
-            left_out = (
-                f"{self._kind.format} has a constant rate of {float(self._coding.rate):g} FPS, and frames arrived faster: some are "
-                "left out; write .mp4 or .mkv, which keep the time of each frame",
+            rate = float(self._settings.rate)
+            dropped = (
+                f"{self._kind.format} has a constant rate of {rate:g} FPS, and frames arrived faster: some are left out; "
+                "write .mp4 or .mkv, which keep the time of each frame",
             )
-        return (*self._coding.warnings, *self._others.warnings, *partial, *left_out)
+        return (*self._settings.warnings, *self._copier.warnings, *partial, *dropped)
 
     @property
     def partial_path(self) -> Path | None:
-        """Path of the file until it is complete; None for standard output."""
+        """Path of the file until it is renamed; None for standard output."""
         return self._partial.path if self._partial else None
 
     def write(self, item: SegmentedFrame) -> None:
@@ -160,35 +161,39 @@ class VideoSink:
         """
         rendered = item.rendered
         if self._kind.constant_rate and not self._written:
-            # A container with a constant rate begins at zero: all streams are moved by the time of the first frame.
-            self._zero = rendered.pts * rendered.time_base
-        pts = rendered.pts - round(self._zero / rendered.time_base)
+            # A container with a constant rate starts at zero: subtract the time of the first frame from all streams.
+            self._start_seconds = rendered.pts * rendered.time_base
+        pts = rendered.pts - round(self._start_seconds / rendered.time_base)
         if self._kind.constant_rate:
-            placed = self._assign_slot(pts * rendered.time_base)
-            if placed is None:
+            slot_seconds = self._assign_slot(pts * rendered.time_base)
+            if slot_seconds is None:
                 self.dropped += 1
                 return
-            pts = round(placed / rendered.time_base)
+            pts = round(slot_seconds / rendered.time_base)
         self._guard(lambda: self._container.mux(self._encoder.encode(rendered, pts)))
         self._written += 1
         self._last_seconds = float(pts * rendered.time_base)
-        if self._waiting and self._encoder.started:
-            self._guard(self._release)
+        if self._pending and self._encoder.started:
+            self._guard(self._write_pending)
 
     def _assign_slot(self, seconds: Fraction) -> Fraction | None:
-        """Return the time of a frame in a container with a constant rate; None if its slot is used."""
-        place = round(seconds * self._coding.rate)
-        if place <= self._place:
+        """Return the time of a frame in a container with a constant rate, None to drop the frame.
+
+        Raises:
+            SinkError: the slot of the frame is used, and `live` is False.
+        """
+        slot = round(seconds * self._settings.rate)
+        if slot <= self._last_slot:
             if not self._live:
                 raise SinkError(
-                    f"{self._kind.format} has a constant rate of {float(self._coding.rate):g} FPS, and two frames are at "
+                    f"{self._kind.format} has a constant rate of {float(self._settings.rate):g} FPS, and two frames are at "
                     f"{float(seconds):.3f} s: write .mp4 or .mkv, which keep the time of each frame"
                 )
-            if place < self._place:
+            if slot < self._last_slot:
                 return None
-            place = self._place + 1
-            seconds = place / self._coding.rate
-        self._place = place
+            slot = self._last_slot + 1
+            seconds = slot / self._settings.rate
+        self._last_slot = slot
         return seconds
 
     def pass_through(self, packet: Passthrough) -> None:
@@ -197,9 +202,9 @@ class VideoSink:
         Raises:
             SinkError: the packet can't be written.
         """
-        self._waiting.append(packet)
+        self._pending.append(packet)
         if self._encoder.started:
-            self._guard(self._release)
+            self._guard(self._write_pending)
 
     def finish(self) -> Written:
         """Complete the file under its `.partial` name and read it back. Further calls return the same result.
@@ -213,11 +218,11 @@ class VideoSink:
             self._finished = Written(
                 path=self._partial.path if self._partial else None,
                 frames=self._written,
-                size=self._coding.size,
-                copied=self._others.copied,
-                reencoded=self._others.reencoded,
-                left_out=self._others.left_out,
-                timed=self._kind.timed,
+                size=self._settings.size,
+                copied=self._copier.copied,
+                reencoded=self._copier.reencoded,
+                left_out=self._copier.left_out,
+                timed=self._kind.has_timestamps,
             )
             self._read_back()
         return self._finished
@@ -236,7 +241,7 @@ class VideoSink:
         """Keep the playable unfinished file under its `.partial` name. Does not raise."""
         if self._finished is not None:
             return
-        # An error here loses the frames inside the encoder, or the trailer; a fragmented file plays without both.
+        # An error here loses the frames in the encoder or the trailer. A fragmented file plays without them.
         with contextlib.suppress(SinkError):
             if self._written:
                 self._flush()
@@ -249,40 +254,44 @@ class VideoSink:
 
     def _open(self, streams: Sequence[Any]) -> tuple[OutputContainer, VideoEncoder, StreamCopier]:
         unfragmented = any(
-            codec_name(stream) in (self._kind.covers if stream.index in self._info.covers else ("mov_text", "ttml"))
+            codec_name(stream)
+            in (self._kind.cover_codecs if stream.index in self._info.covers else ("mov_text", "ttml"))
             for stream in streams
         )
         options = dict(self._kind.options_unfragmented if unfragmented else self._kind.options)
         url = "pipe:1" if self._partial is None else f"file:{self._partial.path}"
         muxer = self._kind.format
-        # `tee` forwards no chapters.
-        if not self._info.chapters and any(codec_name(stream) in self._kind.unlisted for stream in streams):
+        # `tee` does not forward chapters.
+        if not self._info.chapters and any(codec_name(stream) in self._kind.unlisted_codecs for stream in streams):
             url, muxer = self._kind.tee(url), TEE
         container = self._guard(lambda: av.open(url, "w", format=muxer, container_options=options))
         try:
-            others = StreamCopier(container, self._kind, self._info, self._strict)
+            copier = StreamCopier(container, self._kind, self._info, self._strict)
             before = [stream for stream in streams if self._is_before_video(stream, streams)]
             for stream in before:
-                others.add(stream)
-            encoder = VideoEncoder(container, self._kind, self._info, self._coding)
+                copier.add(stream)
+            encoder = VideoEncoder(container, self._kind, self._info, self._settings)
             for stream in streams:
                 if stream not in before:
-                    others.add(stream)
+                    copier.add(stream)
             container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
-            others.complete()
+            copier.complete()
             if _APPLE_LOCATION in container.metadata:  # the MP4 and MOV muxers write only `location`
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
             if not self._kind.fragmented:
                 container.set_chapters(list(self._info.chapters))
             self._guard(container.start_encoding)
-            self._guard(lambda: container.mux(others.header_packets()))
+            self._guard(lambda: container.mux(copier.header_packets()))
         except BaseException:
             container.close()
             raise
-        return container, encoder, others
+        return container, encoder, copier
 
     def _is_before_video(self, stream: Any, streams: Sequence[Any]) -> bool:
-        """Return True if a stream stays before the segmented one, which is first among video streams so that players choose it."""
+        """Return True if a stream precedes the segmented one in the output.
+
+        The segmented stream is the first video stream, because players select the first one.
+        """
         if self._info.template is None or self._kind.constant_rate:
             return False
         covers = self._info.covers
@@ -293,38 +302,40 @@ class VideoSink:
 
     def _flush(self) -> None:
         self._guard(lambda: self._container.mux(self._encoder.flush()))
-        self._guard(self._release)
-        self._guard(lambda: self._container.mux(self._others.flush()))
+        self._guard(self._write_pending)
+        self._guard(lambda: self._container.mux(self._copier.flush()))
 
-    def _release(self) -> None:
-        """Write the packets of other streams that waited for the first frame to leave the encoder.
+    def _write_pending(self) -> None:
+        """Write the pending packets of other streams.
 
-        The index of an MP4 is written with the first fragment and has the start of each track, so it needs the first frame.
+        They are pending until the encoder returns its first packet: the index of an MP4 is written with the first fragment and
+        contains the start time of each track.
         """
-        waiting, self._waiting = self._waiting, []
-        for item in waiting:
+        pending, self._pending = self._pending, []
+        for item in pending:
             packet = item.packet
-            shift = round(self._zero / (packet.time_base or Fraction(1)))
+            shift = round(self._start_seconds / (packet.time_base or Fraction(1)))
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            for ready in self._others.process(item):
+            for ready in self._copier.process(item):
                 self._container.mux(ready)
 
     def _close_container(self) -> None:
         if not self._closed:
             self._closed = True
             if self._kind.fragmented and self._info.chapters:
-                # Chapters set at the beginning would cause a fragment, and with it the index, before the first packets.
+                # Chapters that are set earlier would start a fragment, and write the index, before the first packets.
                 self._container.set_chapters(list(self._info.chapters))
             self._guard(self._container.close)
 
     def _read_back(self) -> None:
         if self._partial is not None:
-            whole = not self._live or not self._kind.timed or self._kind.constant_rate or not self._written
-            read_back(self._partial.path, self._written, None if whole else self._last_seconds)
+            read_all = not self._live or not self._kind.has_timestamps or self._kind.constant_rate or not self._written
+            read_back(self._partial.path, self._written, None if read_all else self._last_seconds)
 
-    def _guard(self, act: Callable[[], T]) -> T:
+    def _guard(self, operation: Callable[[], T]) -> T:
+        """Run an operation and convert its errors to SinkError."""
         try:
-            return act()
+            return operation()
         except (av.FFmpegError, OSError) as error:
             kept = f"; the unfinished output is {self._partial.path}" if self._partial and self._written else ""
             raise SinkError(f"can't write {self._output}: {reason(error)}{kept}") from error
