@@ -17,7 +17,8 @@ from rtseg.core.cpu import without_real_time_priority
 from rtseg.core.frame import Color, Frame, Passthrough, SegmentedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
-from rtseg.io.outputs.video import VideoSink, Written
+from rtseg.io.outputs.video import VideoSink
+from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
 from rtseg.video.verify_report import FidelityReport
 
@@ -231,7 +232,7 @@ class Result:
 
     frames: list[Frame]
     report: FidelityReport
-    written: Written
+    written: WrittenFile
     notes: tuple[str, ...]
     corrupt: int
 

@@ -18,7 +18,7 @@ from rtseg.core.frame import Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.safe_open import STDIN
 from rtseg.io.outputs.copied_stream import codec_name
-from rtseg.io.outputs.video import Written
+from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container, read_file
 from rtseg.video.verify_frames import FrameComparison
 from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems
@@ -75,7 +75,7 @@ class InputFile:
 
 
 def compare(
-    recorder: Recorder, written: Written, *, corrupt: int = 0, source: InputFile | None = None
+    recorder: Recorder, written: WrittenFile, *, corrupt: int = 0, source: InputFile | None = None
 ) -> FidelityReport:
     """Compare an output with its input by reading both files.
 
@@ -105,7 +105,7 @@ def compare(
 
 def _compare(
     recorder: Recorder,
-    written: Written,
+    written: WrittenFile,
     container: InputContainer,
     corrupt: int,
     source: InputFile | None,

@@ -8,7 +8,7 @@ from av.container import InputContainer
 
 from rtseg.core.frame import Color
 from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
-from rtseg.io.outputs.video import Written
+from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.container_reader import ContainerPackets, StreamPackets
 
 _UNSPECIFIED = 2
@@ -63,7 +63,9 @@ def frame_problems(context: Any, size: tuple[int, int], color_tags: str, upright
     return problems
 
 
-def selection_problems(before: ContainerPackets, after: ContainerPackets, written: Written, video: int) -> list[str]:
+def selection_problems(
+    before: ContainerPackets, after: ContainerPackets, written: WrittenFile, video: int
+) -> list[str]:
     """Return the problems with the order of the streams, and with the video and audio streams that players select.
 
     Args:

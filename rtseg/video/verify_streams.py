@@ -6,7 +6,7 @@ from collections.abc import Collection
 from fractions import Fraction
 
 from rtseg.io.outputs.copied_stream import TIME_CODE
-from rtseg.io.outputs.video import Written
+from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
@@ -39,7 +39,7 @@ class StreamComparison:
         self,
         before: ContainerPackets,
         after: ContainerPackets,
-        written: Written,
+        written: WrittenFile,
         video: Match | None,
         *,
         known: Collection[int],

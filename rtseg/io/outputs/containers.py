@@ -83,12 +83,12 @@ class Container:
     cover_codecs: frozenset[str] = frozenset()
     """Codecs of cover images."""
 
-    time_codes: Literal["tracks", "tags", "whole", ""] = ""
+    time_codes: Literal["tracks", "tags", "file", ""] = ""
     """Storage of time codes.
 
     - `tracks`: a track that the muxer writes for each video stream with a `timecode`
     - `tags`: metadata of any stream
-    - `whole`: metadata of the file only
+    - `file`: metadata of the file only
     - empty: none
     """
 
@@ -187,7 +187,7 @@ CONTAINERS: Mapping[str, Container] = {
         keeps_pcm=True,
         readable_codecs=_AVI_CODECS,
         supports_location=False,
-        time_codes="whole",
+        time_codes="file",
     ),
     ".h264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),
     ".264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),

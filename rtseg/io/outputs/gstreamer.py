@@ -18,7 +18,7 @@ from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, enc
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.read_back import read_back
-from rtseg.io.outputs.video import Written
+from rtseg.io.outputs.written_file import WrittenFile
 
 _STALL_SECONDS = 10.0
 _FINISH_SECONDS = 30.0
@@ -134,7 +134,7 @@ class GStreamerSink:
         self._written = 0
         self._start_seconds: Fraction | None = None
         self._ended = False
-        self._finished: Written | None = None
+        self._finished: WrittenFile | None = None
         self._omitted_streams = {stream.index: stream.type for stream in info.streams}
         self._partial = PartialFile(self._path, source=info.name, overwrite=overwrite)
         self._warnings = ("GStreamer writes video only: audio and subtitles are left out",) if info.streams else ()
@@ -190,7 +190,7 @@ class GStreamerSink:
     def pass_through(self, packet: Passthrough) -> None:
         """Ignore the packet: GStreamer writes video only."""
 
-    def finish(self) -> Written:
+    def finish(self) -> WrittenFile:
         """Complete the file under its `.partial` name and read it back. Further calls return the same result.
 
         Raises:
@@ -200,7 +200,7 @@ class GStreamerSink:
             self._ended = True
             self._pipe.finish(_FINISH_SECONDS)
             read_back(self._partial.path, self._written, None if self._read_whole else self._last_seconds)
-            self._finished = Written(self._partial.path, self._written, self._size, left_out=self._omitted_streams)
+            self._finished = WrittenFile(self._partial.path, self._written, self._size, left_out=self._omitted_streams)
         return self._finished
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
 from rtseg.io.outputs.partial_file import PartialFile, reason
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.stream_copy import StreamCopier
+from rtseg.io.outputs.written_file import WrittenFile
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata keys that describe the container of the input, not its content."""
@@ -27,32 +27,6 @@ _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_
 _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Description of a completed file before it is renamed to its final name, for `rtseg.video.verify.compare`."""
-
-    path: Path | None
-    """Path of the file; None: standard output."""
-
-    frames: int
-    """Number of encoded frames."""
-
-    size: tuple[int, int]
-    """(width, height) of the encoded frames, pixels."""
-
-    copied: dict[int, int] = field(default_factory=dict)
-    """Mapping of the index in the input to the index in the output, for copied streams."""
-
-    reencoded: dict[int, int] = field(default_factory=dict)
-    """Mapping of the index in the input to the index in the output, for transcoded streams."""
-
-    left_out: dict[int, str] = field(default_factory=dict)
-    """Description of each stream that is not in the output, by its index in the input."""
-
-    timed: bool = True
-    """True if the container stores timestamps."""
 
 
 class VideoSink:
@@ -108,7 +82,7 @@ class VideoSink:
         """Number of dropped frames so far; see `live`."""
         self._last_seconds = 0.0
         self._pending: list[Passthrough] = []
-        self._finished: Written | None = None
+        self._finished: WrittenFile | None = None
         self._closed = False
         self._partial = None
         if self._output != STDOUT:
@@ -206,7 +180,7 @@ class VideoSink:
         if self._encoder.started:
             self._guard(self._write_pending)
 
-    def finish(self) -> Written:
+    def finish(self) -> WrittenFile:
         """Complete the file under its `.partial` name and read it back. Further calls return the same result.
 
         Raises:
@@ -215,7 +189,7 @@ class VideoSink:
         if self._finished is None:
             self._flush()
             self._close_container()
-            self._finished = Written(
+            self._finished = WrittenFile(
                 path=self._partial.path if self._partial else None,
                 frames=self._written,
                 size=self._settings.size,
