@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from field_video import luma_of, write_fields
 from media import Audio, copy_video, number_of, read, write_video
-from test_clocks import _packet, assert_even, joined, restamped, times_of
+from timestamp_media import assert_equal_intervals, concatenate, fake_packet, presentation_times, shift_pes_timestamp
 
 from rtseg.io.inputs.file_clock import Clock
 
@@ -42,11 +42,11 @@ def _interleaved(*packets: Any) -> list[Any]:
 
 def test_hidden_packets_do_not_affect_the_clock() -> None:
     """Two edits of one track: FFmpeg seeks to the key frame before the second edit and hides the packets in between."""
-    packets = [_packet(0, n * 3600, 3600) for n in range(25)]
-    hidden = [_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
+    packets = [fake_packet(0, n * 3600, 3600) for n in range(25)]
+    hidden = [fake_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
     for packet in hidden:
         packet.is_discard = True
-    packets += hidden + [_packet(0, n * 3600, 3600) for n in range(25, 50)]
+    packets += hidden + [fake_packet(0, n * 3600, 3600) for n in range(25, 50)]
     clock, times = _map(_streams()[:1], packets, arbitrary=False)
     assert clock.jumps == []
     assert not clock.wrong_stamps
@@ -55,8 +55,8 @@ def test_hidden_packets_do_not_affect_the_clock() -> None:
 
 
 def test_backward_step_of_video_only_keeps_sync() -> None:
-    video = [(n * 0.04, _packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
-    audio = [(n * 0.024, _packet(1, n * 2160, 2160)) for n in range(170)]
+    video = [(n * 0.04, fake_packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
+    audio = [(n * 0.024, fake_packet(1, n * 2160, 2160)) for n in range(170)]
     clock, times = _map(_streams(), _interleaved(*video, *audio))
     assert clock.jumps == []
     assert times[1] == pytest.approx([n * 0.024 for n in range(170)])
@@ -65,7 +65,7 @@ def test_backward_step_of_video_only_keeps_sync() -> None:
 
 def test_recording_at_another_frame_rate_is_a_clock_jump() -> None:
     """The second recording has 10 FPS, and soon has timestamps that could continue the first one."""
-    packets = [_packet(0, n * 3600, 3600) for n in range(30)] + [_packet(0, n * 9000, 3600) for n in range(60)]
+    packets = [fake_packet(0, n * 3600, 3600) for n in range(30)] + [fake_packet(0, n * 9000, 3600) for n in range(60)]
     clock, times = _map(_streams()[:1], packets)
     assert [jump.seconds for jump in clock.jumps] == [pytest.approx(1.2)]
     assert times[0][30:] == pytest.approx([1.2 + n * 0.1 for n in range(60)])
@@ -74,14 +74,14 @@ def test_recording_at_another_frame_rate_is_a_clock_jump() -> None:
 def test_early_timestamp_after_a_gap_is_the_wrong_one() -> None:
     stamps = [n * 3600 for n in range(20)] + [n * 3600 + 63_000 for n in range(20, 40)]
     stamps[22] -= 63_000
-    clock, times = _map(_streams()[:1], [_packet(0, stamp, 3600) for stamp in stamps])
+    clock, times = _map(_streams()[:1], [fake_packet(0, stamp, 3600) for stamp in stamps])
     assert clock.wrong_stamps == {0: 1}
     assert times[0][21] == pytest.approx(21 * 0.04 + 0.7)
     assert times[0][22] is None
 
 
 def test_equal_decode_timestamps_guessed_by_ffmpeg_are_accepted() -> None:
-    packets = [_packet(0, stamp, 40) for stamp in (0, 40, 80, 120, 120, 160, 200)]
+    packets = [fake_packet(0, stamp, 40) for stamp in (0, 40, 80, 120, 120, 160, 200)]
     clock, times = _map(_streams(1000)[:1], packets, arbitrary=False, decoding_times=False)
     assert not clock.wrong_stamps
     assert None not in times[0]
@@ -91,21 +91,21 @@ def test_equal_decode_timestamps_guessed_by_ffmpeg_are_accepted() -> None:
 def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str, shift_seconds: float) -> None:
     """One timestamp in MPEG-TS applies to several audio packets: all of them are shifted."""
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
-    changed = restamped(path, tmp_path / "in.ts", shift_seconds, "audio", 4)
-    assert times_of(changed)[1] != times_of(path)[1]
+    changed = shift_pes_timestamp(path, tmp_path / "in.ts", shift_seconds, "audio", 4)
+    assert presentation_times(changed)[1] != presentation_times(path)[1]
     result = copy_video(changed, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
-    moved = np.subtract(times_of(tmp_path / "out.ts")[1], times_of(path)[1])
+    moved = np.subtract(presentation_times(tmp_path / "out.ts")[1], presentation_times(path)[1])
     assert np.abs(moved - moved[0]).max() < 0.02
 
 
 def test_two_distant_wrong_timestamps_are_corrected(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(seconds=3)])
-    once = restamped(path, tmp_path / "once.ts", 1.0, "video", 30)
-    twice = restamped(once, tmp_path / "in.ts", -1.0, "video", 50)
+    once = shift_pes_timestamp(path, tmp_path / "once.ts", 1.0, "video", 30)
+    twice = shift_pes_timestamp(once, tmp_path / "in.ts", -1.0, "video", 50)
     result = copy_video(twice, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
-    assert_even(result, tmp_path / "out.ts")
+    assert_equal_intervals(result, tmp_path / "out.ts")
 
 
 @pytest.mark.parametrize(("start", "first"), [(0.3, 0.02), (0.5, 0.02), (0.04, 0.0), (1.0, 0.0)])
@@ -138,7 +138,7 @@ def test_last_frame_before_a_join_is_displayed_before_the_gap(tmp_path: Path) ->
     part = write_video(
         tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
     )
-    path = joined(tmp_path / "in.mpg", part, part)
+    path = concatenate(tmp_path / "in.mpg", part, part)
     result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
     times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
@@ -155,7 +155,7 @@ def test_late_audio_of_a_part_is_reported(tmp_path: Path, codec: str, reported: 
     result = copy_video(path, tmp_path / "out.mkv", start=0.5)
     assert result.report.ok, result.report.line()
     assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == reported
-    assert times_of(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if reported else 0.0, abs=0.04)
+    assert presentation_times(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if reported else 0.0, abs=0.04)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
@@ -210,7 +210,7 @@ def test_part_of_raw_field_stream_has_the_requested_length(
 
 def test_part_across_a_join_reports_uncompared_timestamps(tmp_path: Path) -> None:
     part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
-    path = joined(tmp_path / "in.ts", part, part)
+    path = concatenate(tmp_path / "in.ts", part, part)
     result = copy_video(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]

@@ -1,0 +1,143 @@
+"""GStreamer pipelines and GStreamer Data Protocol packets. Most tests need no GStreamer."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtseg.core.errors import OptionError, SinkError, SourceError
+from rtseg.core.frame import Color, Frame
+from rtseg.io.gstreamer import gdp, pipelines
+from rtseg.io.gstreamer.process import explain, words_of
+from rtseg.io.inputs.gstreamer import dry_run
+
+pytestmark = pytest.mark.timeout(180)
+needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
+
+JETSON = {"nvvidconv", "nvarguscamerasrc", "nvv4l2decoder", "nvv4l2h264enc", "srtsrc", "srtsink"}
+ORIN_NANO = JETSON - {"nvv4l2h264enc"} | {"x264enc"}
+PC = {"x264enc", "srtsrc", "srtsink"}
+
+
+@pytest.mark.parametrize("pipeline", ["", "   ", "videotestsrc ! 'video/x-raw"])
+def test_invalid_pipeline_is_an_option_error(pipeline: str) -> None:
+    with pytest.raises(OptionError, match="GStreamer pipeline"):
+        words_of(pipeline)
+
+
+def test_gst_launch_output_is_explained_in_one_line() -> None:
+    output = [
+        "GST_ARGUS: Creating output stream",
+        "ERROR: from element /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0: Could not open resource.",
+        "Additional debug info:",
+        "../gst/rtsp/gstrtspsrc.c(7893): gst_rtspsrc_retrieve_sdp (): /GstPipeline:pipeline0/GstRTSPSrc:rtspsrc0:",
+        "Failed to connect to rtsp://me:secret@camera/1. (Generic error)",
+        "ERROR: pipeline doesn't want to preroll.",
+    ]
+    assert explain(output, 1) == "Could not open resource. Failed to connect to rtsp://***"
+    assert explain([], -11) == "it was ended by signal 11"
+    assert explain(["nvbuf_utils: dmabuf_fd -1"], 0) == "the stream ended"
+
+
+# Pipelines
+
+
+def test_csi_pipeline_on_jetson() -> None:
+    assert pipelines.csi_pipeline(1, (1920, 1080), 29.97, JETSON.__contains__) == (
+        "nvarguscamerasrc sensor-id=1 ! "
+        "'video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=2997/100'"
+    )
+    with pytest.raises(SourceError, match="nvarguscamerasrc"):
+        pipelines.csi_pipeline(0, None, None, PC.__contains__)
+
+
+def test_elements_that_write_into_the_pipe() -> None:
+    tail = "gdppay ! fdsink fd=7 sync=false"
+    on_jetson = pipelines.to_pipe("v4l2src", 7, JETSON.__contains__)
+    assert on_jetson == f"v4l2src ! nvvidconv ! video/x-raw,format=NV12 ! {tail}"
+    on_pc = pipelines.to_pipe("v4l2src ! ", 7, PC.__contains__)
+    assert on_pc == f"v4l2src ! videoconvert ! 'video/x-raw,format={{I420,NV12}}' ! {tail}"
+
+
+def test_decoder_pipelines() -> None:
+    assert pipelines.file_pipeline("a b.mp4", JETSON.__contains__) == (
+        "filesrc location='a b.mp4' ! parsebin ! nvv4l2decoder"
+    )
+    assert pipelines.file_pipeline("a.mp4", PC.__contains__) == "filesrc location=a.mp4 ! decodebin"
+    assert pipelines.srt_pipeline("srt://cam:9000?latency=50", PC.__contains__) == (
+        "srtsrc uri='srt://cam:9000?latency=50' ! tsdemux latency=0 ! decodebin"
+    )
+
+
+def test_encoder_pipelines() -> None:
+    jetson = pipelines.encoder(Fraction(30), bitrate=4_000_000, has=JETSON.__contains__)
+    assert jetson.hardware
+    assert jetson.chain == (
+        "nvvidconv ! 'video/x-raw(memory:NVMM),format=NV12' ! nvv4l2h264enc bitrate=4000000 iframeinterval=30 "
+        "idrinterval=30 insert-sps-pps=true maxperf-enable=true ! h264parse"
+    )
+    nano = pipelines.encoder(Fraction(30), has=ORIN_NANO.__contains__)
+    assert (nano.name, nano.hardware) == ("x264enc", False)
+    with pytest.raises(SinkError, match=r"no H\.264 encoder"):
+        pipelines.encoder(Fraction(30), has=lambda name: False)
+    assert pipelines.to_file("o.mp4", jetson).startswith(
+        "fdsrc fd=0 ! gdpdepay ! queue max-size-buffers=2 ! nvvidconv !"
+    )
+
+
+@needs_gstreamer
+def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
+    line = dry_run("videotestsrc num-buffers=2 ! video/x-raw,width=160,height=96")
+    assert line.startswith("gst-launch-1.0 -q --no-fault videotestsrc")
+    done = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=150)
+    assert len(done.stdout) > 2 * (160 * 96 * 3 // 2)
+
+
+# Packets
+
+
+@pytest.mark.parametrize(
+    ("colorimetry", "matrix", "full", "tags"),
+    [
+        ("bt601", "bt601", False, (6, 6, 6, 1)),
+        ("bt709", "bt709", False, (1, 1, 1, 1)),
+        ("bt2020", "bt2020", False, (9, 9, 15, 1)),
+        ("1:4:0:0", "bt601", True, (6, 2, 2, 2)),
+        ("", "bt601", False, (2, 2, 2, 0)),
+    ],
+)
+def test_colorimetry_is_parsed_and_written(
+    colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]
+) -> None:
+    text = "video/x-raw, format=(string)NV12, width=(int)640, height=(int)480, framerate=(fraction)30000/1001"
+    video = gdp.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
+    color = video.color
+    assert (color.matrix, color.full_range) == (matrix, full)
+    assert (color.space_tag, color.primaries_tag, color.transfer_tag, color.range_tag) == tags
+    assert video.frame_rate == Fraction(30000, 1001)
+    assert gdp.read_caps(video.caps()).color.matrix == matrix
+
+
+@pytest.mark.parametrize("layout", ["I420", "Y42B", "Y444", "GBR"])
+@pytest.mark.parametrize("size", [(160, 96), (161, 97), (2, 2), (1, 1), (6, 3)])
+def test_planes_round_trip(layout: str, size: tuple[int, int]) -> None:
+    video = gdp.RawVideo(layout, *size, Color("bt709", False))
+    data = np.random.default_rng(1).integers(0, 255, video.size, dtype=np.uint8)
+    planes = video.planes(data)
+    Frame(planes, video.pixel_format, video.color, 0, Fraction(1), 0)  # raises if a shape is wrong
+    copy = np.zeros_like(data)
+    video.fill(copy, planes)
+    assert all(np.array_equal(a, b) for a, b in zip(video.planes(copy), planes, strict=True))
+
+
+def test_invalid_packets_are_refused() -> None:
+    with pytest.raises(ValueError, match="Data Protocol"):
+        gdp.read_header(b"GST_ARGUS: Creating output stream".ljust(62))
+    with pytest.raises(ValueError, match="not in raw video"):
+        gdp.read_caps("video/x-h264, stream-format=(string)byte-stream")
+    with pytest.raises(ValueError, match="raw video that rtseg does not support"):
+        gdp.read_caps("video/x-raw, format=(string)P010_10LE, width=(int)64, height=(int)64")

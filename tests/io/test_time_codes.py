@@ -1,0 +1,164 @@
+"""Time codes in tracks and metadata are kept, or their loss is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media import copy_video, numbered_image, to_pix_fmt
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def _write_time_code(path: Path) -> Path:
+    out = av.open(str(path), "w")
+    stream: Any = out.add_stream("libx264", rate=25)
+    stream.width, stream.height = 96, 64
+    stream.metadata["timecode"] = "10:11:12:13"
+    for number in range(10):
+        out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
+    out.mux(stream.encode(None))
+    out.close()
+    with av.open(str(path)) as container:
+        assert [s.type for s in container.streams] == ["video", "data"]
+    return path
+
+
+def _time_codes(container: Any) -> set[str]:
+    """Return all time codes of a file and of its streams."""
+    everything = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return {value for metadata in everything for key, value in metadata.items() if key.lower() == "timecode"}
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
+def test_time_code_track_is_kept_or_reported(tmp_path: Path, target: str) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = copy_video(path, tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        track_codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+        codes = _time_codes(container)
+    if target in ("mp4", "mov"):
+        assert track_codes == ["10:11:12:13"]
+    if target in ("mp4", "mov", "mkv", "webm"):
+        assert codes == {"10:11:12:13"}
+        assert result.written.left_out == {}
+        assert result.notes == ()
+        assert "time code kept" in result.report.line()
+    else:
+        assert codes == set()
+        assert "time code left out" in result.report.line()
+        format_name = {"ts": "mpegts"}.get(target, target)
+        assert f"{format_name} can't hold data stream 1 (time code): dropped" in result.notes
+
+
+@pytest.mark.parametrize("target", ["mov", "mkv"])
+def test_time_code_of_a_part_is_dropped_and_reported(tmp_path: Path, target: str) -> None:
+    path = _write_time_code(tmp_path / "in.mov")
+    result = copy_video(path, tmp_path / f"out.{target}", start=0.2)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert _time_codes(container) == set()
+    assert "time code left out" in result.report.line()
+    assert "data stream 1 (time code) is not kept for a part of a video: dropped" in result.notes
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_time_codes_of_two_cameras_are_kept_or_reported(tmp_path: Path, target: str) -> None:
+    codes = ["10:11:12:13", "20:00:00:00"]
+    with av.open(str(tmp_path / "in.mov"), "w") as out:
+        cameras: list[Any] = []
+        for code in codes:
+            stream: Any = out.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = 96, 64
+            stream.metadata["timecode"] = code
+            cameras.append(stream)
+        for number in range(5):
+            for stream in cameras:
+                out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
+        for stream in cameras:
+            out.mux(stream.encode(None))
+    result = copy_video(tmp_path / "in.mov", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
+        # PyAV 17 does not pass the muxer the frame rate of the second camera, without which there is no time code.
+        if target == "mkv":
+            kept = [s.metadata["TIMECODE"] for s in container.streams.video]
+    assert kept == codes[: 1 if target != "mkv" and int(av.__version__.split(".")[0]) < 18 else 2]
+    assert result.report.line().count("time code kept") == len(kept)
+    assert result.report.line().count("time code left out") == 2 - len(kept)
+    assert "unknown kind" not in result.report.line()
+
+
+@pytest.mark.parametrize("start", [None, 0.2])
+def test_time_code_of_the_whole_file_is_kept_or_reported(tmp_path: Path, start: float | None) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        out.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
+        out.mux(stream.encode(None))
+    result = copy_video(tmp_path / "in.mkv", tmp_path / "out.mov", start=start)
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / "out.mov")) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams if stream.type == "data"]
+    assert codes == (["10:11:12:13"] if start is None else [])
+    assert ("the time code is not kept for a part of a video" in result.notes) == (start is not None)
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
+@pytest.mark.parametrize("where", ["file", "video", "audio"])
+def test_time_code_in_a_matroska_tag_is_kept_or_reported(tmp_path: Path, where: str, target: str) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 96, 64
+        audio: Any = out.add_stream("mp2", rate=48000)
+        tagged: Any = {"file": out, "video": stream, "audio": audio}[where]
+        tagged.metadata["timecode"] = "10:11:12:13"
+        for number in range(10):
+            out.mux(stream.encode(to_pix_fmt(numbered_image(number), "yuv420p", 5, False)))
+            piece = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
+            piece.sample_rate, piece.pts = 48000, 1152 * number
+            out.mux(audio.encode(piece))
+        out.mux(stream.encode(None))
+    supported = {
+        "mp4": ("file", "video"),
+        "mov": ("file", "video"),
+        "mkv": (where,),
+        "webm": (where,),
+        "avi": ("file",),
+    }
+    for start in (None, 0.1):
+        result = copy_video(tmp_path / "in.mkv", tmp_path / f"out.{target}", start=start)
+        assert result.report.ok, result.report.line()
+        with av.open(str(tmp_path / f"out.{target}")) as container:
+            codes = _time_codes(container)
+        kept = start is None and where in supported.get(target, ())
+        assert codes == ({"10:11:12:13"} if kept else set())
+        # One line where it is lost, none where it is kept.
+        assert len([note for note in result.notes if "time code" in note]) == (not kept), result.notes
+
+
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
+def test_raw_dv_keeps_its_rate_and_time_code(tmp_path: Path, target: str) -> None:
+    with av.open(str(tmp_path / "in.dv"), "w") as out:
+        stream: Any = out.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(5):
+            frame = to_pix_fmt(numbered_image(number, 720, 576), "yuv420p", 5, False)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    result = copy_video(tmp_path / "in.dv", tmp_path / f"out.{target}")
+    assert result.report.ok, result.report.line()
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        video = container.streams.video[0]
+        assert video.average_rate == 25
+        assert [float(frame.pts * frame.time_base) for frame in container.decode(video)] == [0, 0.04, 0.08, 0.12, 0.16]
+        codes = [s.metadata.get("timecode") for s in container.streams if s.type == "data"]
+    assert codes == ["00:00:00:00"] * (target != "mkv")
