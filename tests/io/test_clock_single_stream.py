@@ -1,4 +1,4 @@
-"""Clock errors of a single stream (backward steps, late or hidden packets), and parts that begin between two frames.
+"""Clock errors of a single stream, and parts of a video that begin between two frames.
 
 The expected times are those of the file before it was changed.
 """
@@ -19,8 +19,8 @@ from timestamp_media import assert_equal_intervals, concatenate, fake_packet, pr
 from rtseg.io.inputs.file_clock import Clock
 
 
-def _map(streams: list[Any], packets: list[Any], **options: Any) -> tuple[Clock, dict[int, list[float | None]]]:
-    """Return the clock and the decode timestamps that it assigns to each stream, seconds."""
+def _map_packets(streams: list[Any], packets: list[Any], **options: Any) -> tuple[Clock, dict[int, list[float | None]]]:
+    """Pass packets through a clock; return the clock and the decode timestamps per stream, seconds."""
     clock = Clock(streams, 0, **{"arbitrary": True, **options})
     times: dict[int, list[float | None]] = {}
     units = {stream.index: stream.time_base for stream in streams}
@@ -30,43 +30,45 @@ def _map(streams: list[Any], packets: list[Any], **options: Any) -> tuple[Clock,
     return clock, times
 
 
-def _streams(second: int = 90_000) -> list[Any]:
+def _video_and_audio(ticks_per_second: int = 90_000) -> list[Any]:
     kinds = enumerate(("video", "audio"))
-    return [SimpleNamespace(index=n, type=kind, time_base=Fraction(1, second), start_time=0) for n, kind in kinds]
+    return [
+        SimpleNamespace(index=n, type=kind, time_base=Fraction(1, ticks_per_second), start_time=0) for n, kind in kinds
+    ]
 
 
 def _interleaved(*packets: Any) -> list[Any]:
-    """Return packets of two streams, sorted by their correct decode time."""
+    """Sort (decode time, packet) pairs by time; return the packets."""
     return [packet for _, packet in sorted(packets, key=lambda pair: pair[0])]
 
 
 def test_hidden_packets_do_not_affect_the_clock() -> None:
-    """Two edits of one track: FFmpeg seeks to the key frame before the second edit and hides the packets in between."""
+    """Two edits of one track: FFmpeg seeks to the key frame before the second one and marks the packets before it as discarded."""
     packets = [fake_packet(0, n * 3600, 3600) for n in range(25)]
     hidden = [fake_packet(0, (n - 10) * 3600 + 25 * 3600, 3600) for n in range(10)]
     for packet in hidden:
         packet.is_discard = True
     packets += hidden + [fake_packet(0, n * 3600, 3600) for n in range(25, 50)]
-    clock, times = _map(_streams()[:1], packets, arbitrary=False)
+    clock, times = _map_packets(_video_and_audio()[:1], packets, arbitrary=False)
     assert clock.jumps == []
     assert not clock.wrong_stamps
-    rendered = [time for number, time in enumerate(times[0]) if not 25 <= number < 35]
-    assert rendered == pytest.approx([n * 0.04 for n in range(50)])
+    displayed = [time for number, time in enumerate(times[0]) if not 25 <= number < 35]
+    assert displayed == pytest.approx([n * 0.04 for n in range(50)])
 
 
 def test_backward_step_of_video_only_keeps_sync() -> None:
     video = [(n * 0.04, fake_packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
     audio = [(n * 0.024, fake_packet(1, n * 2160, 2160)) for n in range(170)]
-    clock, times = _map(_streams(), _interleaved(*video, *audio))
+    clock, times = _map_packets(_video_and_audio(), _interleaved(*video, *audio))
     assert clock.jumps == []
     assert times[1] == pytest.approx([n * 0.024 for n in range(170)])
     assert times[0][50:] == pytest.approx([n * 0.04 - 0.3 for n in range(50, 100)])
 
 
 def test_recording_at_another_frame_rate_is_a_clock_jump() -> None:
-    """The second recording has 10 FPS, and soon has timestamps that could continue the first one."""
+    """The second recording has 10 FPS. Its later timestamps could belong to the first one."""
     packets = [fake_packet(0, n * 3600, 3600) for n in range(30)] + [fake_packet(0, n * 9000, 3600) for n in range(60)]
-    clock, times = _map(_streams()[:1], packets)
+    clock, times = _map_packets(_video_and_audio()[:1], packets)
     assert [jump.seconds for jump in clock.jumps] == [pytest.approx(1.2)]
     assert times[0][30:] == pytest.approx([1.2 + n * 0.1 for n in range(60)])
 
@@ -74,7 +76,7 @@ def test_recording_at_another_frame_rate_is_a_clock_jump() -> None:
 def test_early_timestamp_after_a_gap_is_the_wrong_one() -> None:
     stamps = [n * 3600 for n in range(20)] + [n * 3600 + 63_000 for n in range(20, 40)]
     stamps[22] -= 63_000
-    clock, times = _map(_streams()[:1], [fake_packet(0, stamp, 3600) for stamp in stamps])
+    clock, times = _map_packets(_video_and_audio()[:1], [fake_packet(0, stamp, 3600) for stamp in stamps])
     assert clock.wrong_stamps == {0: 1}
     assert times[0][21] == pytest.approx(21 * 0.04 + 0.7)
     assert times[0][22] is None
@@ -82,14 +84,14 @@ def test_early_timestamp_after_a_gap_is_the_wrong_one() -> None:
 
 def test_equal_decode_timestamps_guessed_by_ffmpeg_are_accepted() -> None:
     packets = [fake_packet(0, stamp, 40) for stamp in (0, 40, 80, 120, 120, 160, 200)]
-    clock, times = _map(_streams(1000)[:1], packets, arbitrary=False, decoding_times=False)
+    clock, times = _map_packets(_video_and_audio(1000)[:1], packets, arbitrary=False, decoding_times=False)
     assert not clock.wrong_stamps
     assert None not in times[0]
 
 
 @pytest.mark.parametrize(("codec", "shift_seconds"), [("mp2", 0.07), ("aac", -0.2), ("aac", 0.06)])
 def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str, shift_seconds: float) -> None:
-    """One timestamp in MPEG-TS applies to several audio packets: all of them are shifted."""
+    """An MPEG-TS timestamp applies to several audio packets: all of them are shifted."""
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     changed = shift_pes_timestamp(path, tmp_path / "in.ts", shift_seconds, "audio", 4)
     assert presentation_times(changed)[1] != presentation_times(path)[1]
@@ -101,9 +103,9 @@ def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str
 
 def test_two_distant_wrong_timestamps_are_corrected(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(seconds=3)])
-    once = shift_pes_timestamp(path, tmp_path / "once.ts", 1.0, "video", 30)
-    twice = shift_pes_timestamp(once, tmp_path / "in.ts", -1.0, "video", 50)
-    result = copy_video(twice, tmp_path / "out.ts")
+    one_shift = shift_pes_timestamp(path, tmp_path / "one.ts", 1.0, "video", 30)
+    two_shifts = shift_pes_timestamp(one_shift, tmp_path / "in.ts", -1.0, "video", 50)
+    result = copy_video(two_shifts, tmp_path / "out.ts")
     assert result.report.ok, result.report.line()
     assert_equal_intervals(result, tmp_path / "out.ts")
 
@@ -134,7 +136,7 @@ def test_part_of_field_video_begins_with_a_whole_frame(tmp_path: Path, start: fl
 
 
 def test_last_frame_before_a_join_is_displayed_before_the_gap(tmp_path: Path) -> None:
-    """A program stream with longer audio, and without a timestamp for its last frame."""
+    """An MPEG program stream whose audio is longer than its video, and whose last frame has no timestamp."""
     part = write_video(
         tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
     )
@@ -201,7 +203,7 @@ def test_part_of_raw_stream_has_the_requested_length(
 def test_part_of_raw_field_stream_has_the_requested_length(
     tmp_path: Path, start: float | None, duration: float | None, count: int
 ) -> None:
-    """A raw stream has no timestamps: they follow from the frame rate."""
+    """A raw stream has no timestamps: they are computed from the frame rate."""
     path = write_fields(tmp_path / "in.h264")
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
     assert result.report.ok, result.report.line()

@@ -1,4 +1,4 @@
-"""Choice of decoders and encoders, its report, and one-line errors for codecs that are not available."""
+"""Selection of decoders and encoders, and one-line errors for codecs that are not available."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ PC = {"parsebin", "h264parse", "x264enc", "rtspsrc"}
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
 
-def works(*_: str) -> None:
+def available(*_: str) -> None:
     return None
 
 
-def fails(*_: str) -> str:
+def unavailable(*_: str) -> str:
     return "no such device"
 
 
 @pytest.mark.parametrize(
     ("requested", "try_gpu", "elements", "expected"),
     [
-        ("software", works, JETSON, "software"),
-        ("auto", works, JETSON, "auto"),  # NVDEC decodes what it supports
-        ("auto", fails, JETSON, "gstreamer"),
-        ("auto", fails, PC, "software"),
-        ("nvdec", works, PC, "nvdec"),
-        ("gstreamer", fails, PC, "gstreamer"),
+        ("software", available, JETSON, "software"),
+        ("auto", available, JETSON, "auto"),  # NVDEC decodes what it supports
+        ("auto", unavailable, JETSON, "gstreamer"),
+        ("auto", unavailable, PC, "software"),
+        ("nvdec", available, PC, "nvdec"),
+        ("gstreamer", unavailable, PC, "gstreamer"),
     ],
 )
 def test_decoder_is_chosen_by_hardware(requested: str, try_gpu: object, elements: set[str], expected: str) -> None:
@@ -49,7 +49,7 @@ def test_decoder_is_chosen_by_hardware(requested: str, try_gpu: object, elements
 
 
 def test_auto_skips_gstreamer_if_audio_is_needed() -> None:
-    arguments = {"why_no_nvdec": fails, "has": JETSON.__contains__}
+    arguments = {"why_no_nvdec": unavailable, "has": JETSON.__contains__}
     assert choose_decoder("auto", with_audio=True, **arguments) == "software"  # type: ignore[arg-type]
     assert choose_decoder("gstreamer", with_audio=True, **arguments) == "gstreamer"  # type: ignore[arg-type]
 
@@ -57,17 +57,17 @@ def test_auto_skips_gstreamer_if_audio_is_needed() -> None:
 @pytest.mark.parametrize(
     ("requested", "codec", "try_gpu", "elements", "expected"),
     [
-        ("software", None, works, JETSON, None),
-        ("software", "libx265", works, JETSON, "libx265"),
-        ("auto", None, works, JETSON, "h264_nvenc"),
-        ("auto", "libx265", works, JETSON, "hevc_nvenc"),
-        ("auto", None, fails, JETSON, "gstreamer"),
-        ("auto", "libx265", fails, JETSON, "libx265"),
-        ("auto", "ffv1", works, JETSON, "ffv1"),
-        ("auto", None, fails, ORIN_NANO, None),  # no hardware encoder
-        ("auto", None, fails, PC, None),
-        ("nvenc", "libsvtav1", works, PC, "av1_nvenc"),
-        ("gstreamer", None, works, PC, "gstreamer"),
+        ("software", None, available, JETSON, None),
+        ("software", "libx265", available, JETSON, "libx265"),
+        ("auto", None, available, JETSON, "h264_nvenc"),
+        ("auto", "libx265", available, JETSON, "hevc_nvenc"),
+        ("auto", None, unavailable, JETSON, "gstreamer"),
+        ("auto", "libx265", unavailable, JETSON, "libx265"),
+        ("auto", "ffv1", available, JETSON, "ffv1"),
+        ("auto", None, unavailable, ORIN_NANO, None),  # no hardware encoder
+        ("auto", None, unavailable, PC, None),
+        ("nvenc", "libsvtav1", available, PC, "av1_nvenc"),
+        ("gstreamer", None, available, PC, "gstreamer"),
     ],
 )
 def test_encoder_is_chosen_by_hardware_and_codec(
@@ -76,18 +76,18 @@ def test_encoder_is_chosen_by_hardware_and_codec(
     assert choose_encoder(requested, codec, why_no_nvenc=try_gpu, has=elements.__contains__) == expected  # type: ignore[arg-type]
 
 
-def test_named_but_unavailable_codec_is_an_error() -> None:
-    nothing = set[str]().__contains__
+def test_requested_but_unavailable_codec_is_an_error() -> None:
+    has_none = set[str]().__contains__
     with pytest.raises(SourceError, match=r"--decoder nvdec: .*no such device"):
-        choose_decoder("nvdec", why_no_nvdec=fails)
+        choose_decoder("nvdec", why_no_nvdec=unavailable)
     with pytest.raises(SourceError, match="GStreamer is not installed: `apt-get install"):
-        choose_decoder("gstreamer", has=nothing)
+        choose_decoder("gstreamer", has=has_none)
     with pytest.raises(SinkError, match=r"--encoder nvenc: h264_nvenc .*no such device"):
-        choose_encoder("nvenc", why_no_nvenc=fails)
+        choose_encoder("nvenc", why_no_nvenc=unavailable)
     with pytest.raises(SinkError, match="GStreamer is not installed"):
-        choose_encoder("gstreamer", has=nothing)
+        choose_encoder("gstreamer", has=has_none)
     with pytest.raises(OptionError, match="not --codec ffv1"):
-        choose_encoder("nvenc", "ffv1", why_no_nvenc=works)
+        choose_encoder("nvenc", "ffv1", why_no_nvenc=available)
     with pytest.raises(OptionError, match="not --codec libx265"):
         choose_encoder("gstreamer", "libx265", has=PC.__contains__)
     with pytest.raises(OptionError, match="--encoder gstreamer"):
@@ -98,7 +98,7 @@ def test_named_but_unavailable_codec_is_an_error() -> None:
         choose_encoder("quartz")
 
 
-def test_nvenc_gets_its_own_options() -> None:
+def test_nvenc_options_have_nvenc_names() -> None:
     assert encoder_options("h264_nvenc", None, None, None) == {"rc": "vbr", "cq": "23", "preset": "p4"}
     assert encoder_options("hevc_nvenc", 30, "p1", "ll") == {"rc": "vbr", "cq": "30", "preset": "p1", "tune": "ll"}
 
@@ -120,8 +120,8 @@ def test_missing_hardware_codec_is_a_one_line_error_without_output(tmp_path: Pat
 
 
 def test_rtsp_pipeline_on_jetson_uses_its_decoder() -> None:
-    chain = pipelines.rtsp_pipeline("rtsp://10.0.0.5/x", has=JETSON.__contains__)
-    assert chain == "rtspsrc location=rtsp://10.0.0.5/x protocols=tcp latency=0 ! parsebin ! nvv4l2decoder"
+    pipeline = pipelines.rtsp_pipeline("rtsp://10.0.0.5/x", has=JETSON.__contains__)
+    assert pipeline == "rtspsrc location=rtsp://10.0.0.5/x protocols=tcp latency=0 ! parsebin ! nvv4l2decoder"
     assert pipelines.rtsp_pipeline("rtsp://a/x", "udp", PC.__contains__).endswith("protocols=udp latency=0 ! decodebin")
     with pytest.raises(SourceError, match="rtspsrc is not installed"):
         pipelines.rtsp_pipeline("rtsp://a/x", has=set[str]().__contains__)
@@ -135,8 +135,8 @@ def test_gstreamer_decoder_and_encoder_keep_frames_and_times(tmp_path: Path) -> 
     result = rtseg("video", video, "-o", out, "--model", MODEL, "--stats", stats, *options)
     assert result.returncode == 0, result.stderr
     report = json.loads(stats.read_text())
-    software = "decodebin" if not pipelines.has_element("nvv4l2decoder") else "nvv4l2decoder"
-    assert (report["decoder"], report["encoder"]) == (software, pipelines.encoder(25).name)  # type: ignore[arg-type]
+    decoder = "decodebin" if not pipelines.has_element("nvv4l2decoder") else "nvv4l2decoder"
+    assert (report["decoder"], report["encoder"]) == (decoder, pipelines.encoder(25).name)  # type: ignore[arg-type]
     assert report["frames"]["written"] == 24
     assert report["fidelity"]["timestamp_error_ms"] == pytest.approx(0, abs=1)
     with av.open(str(out)) as container:

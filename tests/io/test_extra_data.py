@@ -1,4 +1,4 @@
-"""Data outside of streams is reported; padding, damage and standard boxes are not."""
+"""Data outside of streams is reported. Padding, damaged boxes and standard boxes are not reported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _box(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I4s", len(data) + 8, name) + data
 
 
-def _inside(path: Path, parent: bytes, box: bytes) -> None:
-    """Append a box to `moov`, which must be the last box of the file."""
+def _append_to_last_box(path: Path, name: bytes, box: bytes) -> None:
+    """Append a box inside the last box of a file. `name` is the name of the last box."""
     data = bytearray(path.read_bytes())
-    at = data.rindex(parent) - 4
+    at = data.rindex(name) - 4
     (size,) = struct.unpack(">I", data[at : at + 4])
     assert at + size == len(data)
     data[at : at + 4] = struct.pack(">I", size + len(box))
@@ -28,7 +28,7 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "line"),
+    ("box", "message"),
     [
         (_box(b"free", b"GPS " + bytes(range(100))), "GPS data in box 'free' (104 bytes)"),
         (_box(b"skip", b"$GPRMC,092750.000,A,5321.6802,N,00630.3372,W"), "GPS data in box 'skip'"),
@@ -51,11 +51,11 @@ def _inside(path: Path, parent: bytes, box: bytes) -> None:
         (_box(b"meta", bytes(4) + _box(b"xml ", bytes(4) + b"<NonRealTimeMeta/>")), "metadata in box 'meta/xml'"),
     ],
 )
-def test_box_with_data_is_reported(tmp_path: Path, box: bytes, line: str) -> None:
+def test_box_with_data_is_reported(tmp_path: Path, box: bytes, message: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
     path.write_bytes(path.read_bytes() + box)
     notes = copy_video(path, tmp_path / "out.mp4").notes
-    assert any(note.startswith(line) and note.endswith("is not copied") for note in notes), notes
+    assert any(note.startswith(message) and note.endswith("is not copied") for note in notes), notes
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_box_with_data_is_reported(tmp_path: Path, box: bytes, line: str) -> Non
 )
 def test_box_inside_moov_is_reported(tmp_path: Path, box: bytes, place: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
-    _inside(path, b"moov", box)
+    _append_to_last_box(path, b"moov", box)
     assert any(f"GPS data in box '{place}'" in line for line in outside_streams(path)), outside_streams(path)
 
 
@@ -118,31 +118,29 @@ def test_extra_avi_chunks_are_reported_and_standard_ones_are_not(tmp_path: Path)
     assert outside_streams(path) == (f"GPS data in box 'JUNK' ({len(text)} bytes) is not copied",)
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("data", [b"freeGPS " + bytes(range(100)), b"", bytes(200), bytes(range(200))])
-def test_gps_between_mp4_samples_is_reported(tmp_path: Path, data: bytes, times: int) -> None:
-    """Boxes in unused ranges of `mdat`, as dashcams write them."""
+def test_gps_between_mp4_samples_is_reported(tmp_path: Path, data: bytes, count: int) -> None:
+    """Dashcams write boxes in unused ranges of `mdat`."""
     path = write_video(tmp_path / "in.mp4", frames=5, after=[Audio()])
     whole = path.read_bytes()
     at = whole.index(b"mdat") - 4
     (size,) = struct.unpack(">I", whole[at : at + 4])
-    blocks = _box(b"free", data) * times
-    # The index is after `mdat`: boxes after the last sample move no sample.
+    blocks = _box(b"free", data) * count
+    # The index follows `mdat`, so boxes after the last sample change no offsets.
     assert whole[at + size + 4 : at + size + 8] == b"moov"
-    middle = at + 8
-    grown = (
-        whole[:at] + struct.pack(">I", size + 2 * len(blocks)) + b"mdat" + blocks + whole[middle : at + size] + blocks
+    samples = at + 8
+    before_index = (
+        whole[:at] + struct.pack(">I", size + 2 * len(blocks)) + b"mdat" + blocks + whole[samples : at + size] + blocks
     )
     moov = bytearray(whole[at + size :])
-    for name in (b"stco",):
-        place = -1
-        while (place := moov.find(name, place + 1)) >= 0:
-            (count,) = struct.unpack(">I", moov[place + 8 : place + 12])
-            for entry in range(count):
-                spot = place + 12 + 4 * entry
-                (offset,) = struct.unpack(">I", moov[spot : spot + 4])
-                moov[spot : spot + 4] = struct.pack(">I", offset + len(blocks))
-    path.write_bytes(grown + bytes(moov))
+    table = -1
+    while (table := moov.find(b"stco", table + 1)) >= 0:
+        (entries,) = struct.unpack(">I", moov[table + 8 : table + 12])
+        for entry in range(table + 12, table + 12 + 4 * entries, 4):
+            (offset,) = struct.unpack(">I", moov[entry : entry + 4])
+            moov[entry : entry + 4] = struct.pack(">I", offset + len(blocks))
+    path.write_bytes(before_index + bytes(moov))
     assert len(read(path)) == 5
     expected = (f"GPS data in box 'mdat' ({len(blocks)} bytes) is not copied",) if b"GPS" in data else ()
     assert outside_streams(path) == expected

@@ -82,7 +82,7 @@ def test_planes_equal_the_decoder_output(tmp_path: Path) -> None:
 
 
 def test_frames_do_not_change_while_decoding_continues(tmp_path: Path) -> None:
-    """Planes are views of the decoder's memory: none may be reused while a frame references it."""
+    """Planes are views of the decoder's memory, which must not be reused while a frame references it."""
     path = write_video(tmp_path / "a.mp4", frames=80)
     frames = read(path)
     assert [number_of(frame) for frame in frames] == list(range(80))
@@ -125,7 +125,7 @@ def test_timestamps_beyond_32_bits_are_kept(tmp_path: Path) -> None:
 
 
 def test_clock_that_is_reset_continues_after_the_join(tmp_path: Path) -> None:
-    """Two recordings joined end to end, as `cat a.ts b.ts` does."""
+    """The file is a concatenation of two recordings, as `cat a.ts b.ts` writes it."""
     parts = [write_video(tmp_path / f"{n}.ts", frames=60, b_frames=0, after=[Audio(seconds=2.4)]) for n in range(2)]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -135,8 +135,8 @@ def test_clock_that_is_reset_continues_after_the_join(tmp_path: Path) -> None:
     assert len(frames) == 120
     assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(119 * 0.04, abs=0.1)
-    decoding = [item.packet.dts for item in items if isinstance(item, Passthrough)]
-    assert all(later > earlier for earlier, later in pairwise(decoding))
+    decode_times = [item.packet.dts for item in items if isinstance(item, Passthrough)]
+    assert all(later > earlier for earlier, later in pairwise(decode_times))
     assert any("the clock jumps" in warning for warning in source.warnings)
 
 
@@ -178,19 +178,21 @@ def test_packets_of_other_streams_are_returned_for_any_index(tmp_path: Path, end
             for packet in container.demux()
             if packet.size and packet.stream_index in audio
         ]
-    got = [(item.stream_index, bytes(item.packet)) for item in FileSource(str(path)) if isinstance(item, Passthrough)]
-    assert got == expected
-    assert len({index for index, _ in got}) == 3
+    packets = [
+        (item.stream_index, bytes(item.packet)) for item in FileSource(str(path)) if isinstance(item, Passthrough)
+    ]
+    assert packets == expected
+    assert len({index for index, _ in packets}) == 3
 
 
 def test_subtitles_and_metadata_are_read(tmp_path: Path) -> None:
     path = write_video(
-        tmp_path / "a.mkv", after=[Text([(0.1, 0.3, "left"), (0.3, 0.4, "right")])], metadata={"title": "Drive"}
+        tmp_path / "a.mkv", after=[Text([(0.1, 0.3, "left"), (0.3, 0.4, "right")])], metadata={"title": "Test"}
     )
     source = FileSource(str(path))
     texts = [bytes(item.packet) for item in source if isinstance(item, Passthrough)]
     assert texts == [b"left", b"right"]
-    assert source.info.metadata["title"] == "Drive"
+    assert source.info.metadata["title"] == "Test"
 
 
 def test_largest_video_stream_is_decoded_and_the_other_passed_through(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_file_names_are_not_parsed_as_urls(tmp_path: Path, monkeypatch: pytest.M
 # Standard input and close
 
 
-CODE = """
+COUNT_FRAMES = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from rtseg.core.frame import Frame
@@ -237,13 +239,13 @@ print(sum(isinstance(item, Frame) for item in open_source('-')))
 def test_standard_input_is_read(tmp_path: Path, ending: str) -> None:
     root = str(Path(__file__).parents[2])
     path = write_video(tmp_path / f"a.{ending}", frames=7)
-    command = [sys.executable, "-c", CODE, root]
+    command = [sys.executable, "-c", COUNT_FRAMES, root]
     with path.open("rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=150, check=False)
-    assert done.stdout.strip() == "7", done.stderr
-    if ending != "mp4":  # The index of an MP4 is at its end, which can't be read from a pipe.
-        done = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=150, check=False)
-        assert done.stdout.strip() == b"7", done.stderr
+        process = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=150, check=False)
+    assert process.stdout.strip() == "7", process.stderr
+    if ending != "mp4":  # the index of an MP4 is at the end, and a pipe is not seekable
+        process = subprocess.run(command, input=path.read_bytes(), capture_output=True, timeout=150, check=False)
+        assert process.stdout.strip() == b"7", process.stderr
 
 
 def test_close_from_another_thread_ends_iteration(tmp_path: Path) -> None:

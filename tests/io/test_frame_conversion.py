@@ -46,16 +46,16 @@ LAYOUTS = {
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("pix_fmt", LAYOUTS)
 def test_pixel_formats_are_converted_with_correct_color(pix_fmt: str, full_range: bool) -> None:
-    """Compared with the decoded frame: the conversion differs by at most four levels."""
+    """The colors differ from the original image by at most four levels."""
     decoded = to_pix_fmt(numbered_image(0), pix_fmt, 1, full_range)
     rgb = decoded.format.is_rgb
     decoded.colorspace, decoded.color_range = (0, 2) if rgb else (1, 2 if full_range else 1)
-    reader = FrameConverter.of(decoded)
-    planes = reader.read(decoded)
-    frame = Frame(planes, reader.pixel_format, reader.color, 0, Fraction(1, 25), 0)
-    assert reader.pixel_format == LAYOUTS[pix_fmt]
-    assert reader.color.full_range is (full_range and not rgb)
-    assert reader.color.matrix == ("bt601" if rgb else "bt709")
+    converter = FrameConverter.of(decoded)
+    planes = converter.read(decoded)
+    frame = Frame(planes, converter.pixel_format, converter.color, 0, Fraction(1, 25), 0)
+    assert converter.pixel_format == LAYOUTS[pix_fmt]
+    assert converter.color.full_range is (full_range and not rgb)
+    assert converter.color.matrix == ("bt601" if rgb else "bt709")
     for name, (x, y) in zip("RGBY", ((12, 8), (84, 8), (12, 56), (84, 56)), strict=True):
         assert np.abs(rgb_at(frame, x, y) - CORNERS[name]).max() <= 4, (name, rgb_at(frame, x, y))
 
@@ -119,14 +119,14 @@ TURNS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[float, bool, bo
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
 @pytest.mark.parametrize("turn", TURNS)
 def test_display_matrix_is_applied(tmp_path: Path, turn: str, pix_fmt: str) -> None:
-    undo, matrix, note = TURNS[turn]
-    path = write_video(tmp_path / "a.mp4", turn=undo, rotation=matrix, frames=3, pix_fmt=pix_fmt, size=(96, 64))
+    inverse, matrix, message = TURNS[turn]
+    path = write_video(tmp_path / "a.mp4", turn=inverse, rotation=matrix, frames=3, pix_fmt=pix_fmt, size=(96, 64))
     source = FileSource(str(path))
     frames = [item for item in source if isinstance(item, Frame)]
     assert (source.info.width, source.info.height) == (96, 64)
     assert [corners_of(frame) for frame in frames] == ["RGBY"] * 3
     assert [number_of(frame) for frame in frames] == [0, 1, 2]
-    assert any(note in text for text in source.info.notes)
+    assert any(message in note for note in source.info.notes)
     assert all(plane.flags.c_contiguous for plane in frames[0].planes)
 
 
@@ -159,22 +159,22 @@ def test_odd_sizes_are_read(tmp_path: Path, size: tuple[int, int], pix_fmt: str)
 
 
 def test_helper_colors_match_the_conversion_formula(tmp_path: Path) -> None:
-    """Check the reference colors of these tests: a known color through `rgb_to_yuv_matrix` and a lossless file."""
+    """Check the reference colors of these tests with `rgb_to_yuv_matrix` and a lossless file."""
     frame = read(write_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv444p", tags=(1, 1, 1), frames=1))[0]
     matrix = rgb_to_yuv_matrix(frame.color)
     expected = matrix[:, :3] @ np.array(CORNERS["B"]) + matrix[:, 3]
     assert np.abs(np.array([plane[56, 12] for plane in frame.planes]) - expected).max() <= 1
 
 
-# EXIF in the JPEG frames of cameras
+# EXIF orientation in JPEG frames, as some cameras write it
 
 
 def _jpeg_with_exif(number: int, orientation: int, turns: int) -> bytes:
-    """Return a JPEG of an image rotated by `turns` times 90 degrees counterclockwise, with an EXIF orientation."""
+    """Return a JPEG with an EXIF orientation. The image is rotated counterclockwise by `turns` times 90 degrees."""
     image = np.ascontiguousarray(np.rot90(numbered_image(number), turns)[..., ::-1])
     encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert encoded
-    # A TIFF header, one directory, two entries: the maker's name and the orientation (CIPA DC-008, 4.6).
+    # A TIFF header and one directory with two entries, the manufacturer and the orientation (CIPA DC-008, 4.6).
     tiff = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 2)
     tiff += struct.pack("<HHI4s", 0x010F, 2, 4, b"Cam\0") + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     segment = b"Exif\0\0" + tiff + struct.pack("<I", 0)

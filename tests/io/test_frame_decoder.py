@@ -1,4 +1,4 @@
-"""Frames after a damaged one: the same number as in a single-threaded FFmpeg decode."""
+"""Decoding of damaged files returns the same frames as single-threaded FFmpeg."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from fuzz_boxes import _rows, _set_rows, parse
 from media import Audio, copy_video, write_video
 
-ERRORS = (av.FFmpegError, OSError)
+DECODE_ERRORS = (av.FFmpegError, OSError)
 
 
-def plain_decode(path: Path) -> list[int | None]:
+def single_threaded_decode(path: Path) -> list[int | None]:
     """Return the timestamps of all frames that FFmpeg decodes with a single thread, in ticks."""
     times: list[int | None] = []
     with av.open(str(path)) as container:
@@ -22,13 +22,13 @@ def plain_decode(path: Path) -> list[int | None]:
         for packet in container.demux(video):
             try:
                 times += [frame.pts for frame in video.codec_context.decode(packet) if not frame.is_corrupt]
-            except ERRORS:
+            except DECODE_ERRORS:
                 continue
     return times
 
 
-def damaged(path: Path, target: Path, *numbers: int) -> Path:
-    """Copy a file and replace the data of some packets by noise."""
+def copy_with_damage(path: Path, target: Path, *numbers: int) -> Path:
+    """Copy a file and replace the data of the numbered packets with noise."""
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
         ranges = [(packet.pos, packet.size) for packet in packets]
@@ -45,8 +45,8 @@ def damaged(path: Path, target: Path, *numbers: int) -> Path:
 @pytest.mark.parametrize("numbers", [(20,), (97,), (30, 31), (10, 60), tuple(range(14, 99)), tuple(range(13, 90, 2))])
 def test_damaged_frame_loses_no_other_frames(tmp_path: Path, numbers: tuple[int, ...], b_frames: int, gop: int) -> None:
     path = write_video(tmp_path / "whole.mp4", frames=100, gop=gop, b_frames=b_frames)
-    corrupt = damaged(path, tmp_path / "in.mp4", *numbers)
-    expected = plain_decode(corrupt)
+    corrupt = copy_with_damage(path, tmp_path / "in.mp4", *numbers)
+    expected = single_threaded_decode(corrupt)
     result = copy_video(corrupt, tmp_path / "out.mp4")
     assert [frame.pts for frame in result.frames] == expected
     assert result.corrupt == 100 - len(expected) > 0
@@ -55,7 +55,7 @@ def test_damaged_frame_loses_no_other_frames(tmp_path: Path, numbers: tuple[int,
 @pytest.mark.parametrize("row", [1, 5, 9, 11])
 @pytest.mark.parametrize("b_frames", [0, 3])
 def test_wrong_chunk_offsets_lose_only_their_own_frames(tmp_path: Path, b_frames: int, row: int) -> None:
-    """An index without one of its chunks: all later packets begin at wrong bytes."""
+    """The index lacks one chunk offset: all later packets begin at wrong bytes."""
     path = write_video(tmp_path / "whole.mp4", frames=30, gop=250, b_frames=b_frames, after=[Audio(seconds=1.2)])
     boxes = parse(path.read_bytes())
     table = next(box for box in boxes if box.name == b"moov").one(b"stco")
@@ -63,7 +63,7 @@ def test_wrong_chunk_offsets_lose_only_their_own_frames(tmp_path: Path, b_frames
     _set_rows(table, rows[:row] + rows[row + 1 :] + rows[:1])
     corrupt = tmp_path / "in.mp4"
     corrupt.write_bytes(b"".join(box.encode() for box in boxes))
-    expected = plain_decode(corrupt)
+    expected = single_threaded_decode(corrupt)
     result = copy_video(corrupt, tmp_path / "out.mov")
     assert len(result.frames) == len(expected)
     assert result.corrupt == 30 - len(expected)
@@ -74,14 +74,14 @@ def test_frames_without_timestamps_are_returned_once(tmp_path: Path, codec: str)
     path = write_video(
         tmp_path / "whole.avi", codec=codec, frames=90, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p"
     )
-    corrupt = damaged(path, tmp_path / "in.avi", 70)
+    corrupt = copy_with_damage(path, tmp_path / "in.avi", 70)
     result = copy_video(corrupt, tmp_path / "out.mkv")
-    assert len(result.frames) == len(plain_decode(corrupt))
+    assert len(result.frames) == len(single_threaded_decode(corrupt))
 
 
 def test_timestamps_are_compared_if_a_frame_is_missing(tmp_path: Path) -> None:
-    """Frames at intervals of 0.1 ms: Matroska gives ten of them the same timestamp."""
+    """With frame intervals of 0.1 ms, ten frames get the same timestamp in Matroska, whose time base is 1 ms."""
     path = write_video(tmp_path / "whole.mp4", frames=40, rate=10_000, b_frames=0)
-    result = copy_video(damaged(path, tmp_path / "in.mp4", 38), tmp_path / "out.mkv")
+    result = copy_video(copy_with_damage(path, tmp_path / "in.mp4", 38), tmp_path / "out.mkv")
     assert result.corrupt
     assert "the timestamp of the previous one" in "; ".join(result.report.problems)

@@ -1,4 +1,4 @@
-"""Masks are lossless, get their final name when they are complete, and replace no other files."""
+"""Mask sinks: lossless masks, final names only for complete results, and protection of other files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIME_BASE = Fraction(1, 15360)
 PTS = (0, 512, 1000, 1537, 40000)  # variable frame rate, as from a phone
 
 
-def info_of(size: tuple[int, int], name: str = "drive.mp4") -> StreamInfo:
+def info_of(size: tuple[int, int], name: str = "video.mp4") -> StreamInfo:
     return StreamInfo(name, *size, "gbrp", Color("rgb", True), TIME_BASE, Fraction(30000, 1001))
 
 
@@ -37,10 +37,10 @@ def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0
     return SegmentedFrame(frame, classes, frame)
 
 
-def maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:
-    """Return class maps of a network: views, as `remove_padding` returns them."""
-    whole = np.random.default_rng(seed).integers(0, 11, (count, 30, 40), dtype=np.uint8)
-    return [one[3:27, :] for one in whole]
+def class_maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:
+    """Return random class maps. They are views of larger arrays, like those of `remove_padding`."""
+    batch = np.random.default_rng(seed).integers(0, 11, (count, 30, 40), dtype=np.uint8)
+    return [padded[3:27, :] for padded in batch]
 
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:
@@ -58,13 +58,13 @@ def read_video(file: Path) -> list[tuple[float, np.ndarray]]:
 def test_mask_folder_is_lossless(tmp_path: Path, size: tuple[int, int]) -> None:
     target = tmp_path / "deep" / "masks"
     sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
-    for index, classes in enumerate(maps()):
+    for index, classes in enumerate(class_maps()):
         sink.write(item_of(size, index * 3, classes))
         assert not target.exists(), "the final name exists too early"
     sink.close()
-    found = read_folder(target)
-    assert list(found) == ["000000.png", "000003.png", "000006.png", "000009.png", "000012.png"]
-    for mask, classes in zip(found.values(), maps(), strict=True):
+    masks = read_folder(target)
+    assert list(masks) == ["000000.png", "000003.png", "000006.png", "000009.png", "000012.png"]
+    for mask, classes in zip(masks.values(), class_maps(), strict=True):
         assert mask.dtype == np.uint8
         assert mask.shape == (size[1], size[0])
         assert (mask == resize_classes(classes, *size)).all()
@@ -79,13 +79,13 @@ def test_mask_folder_is_lossless(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_mask_video_is_lossless_and_keeps_times(tmp_path: Path, size: tuple[int, int]) -> None:
     target = tmp_path / "masks.mkv"
     sink = open_mask_sink(str(target), info_of(size), classes=("sky", "road"))
-    for index, (classes, pts) in enumerate(zip(maps(), PTS, strict=True)):
+    for index, (classes, pts) in enumerate(zip(class_maps(), PTS, strict=True)):
         sink.write(item_of(size, index, classes, pts))
         assert not target.exists()
     sink.close()
-    found = read_video(target)
-    assert [mask.shape for _, mask in found] == [(size[1], size[0])] * 5
-    for (seconds, mask), classes, pts in zip(found, maps(), PTS, strict=True):
+    masks = read_video(target)
+    assert [mask.shape for _, mask in masks] == [(size[1], size[0])] * 5
+    for (seconds, mask), classes, pts in zip(masks, class_maps(), PTS, strict=True):
         assert (mask == resize_classes(classes, *size)).all()
         assert seconds == pytest.approx(float(pts * TIME_BASE), abs=0.000501)
     assert [path.name for path in target.parent.iterdir()] == ["masks.mkv"]
@@ -97,14 +97,14 @@ def test_mask_video_is_lossless_and_keeps_times(tmp_path: Path, size: tuple[int,
 def test_only_sets_other_classes_to_no_class(tmp_path: Path, name: str) -> None:
     size = (96, 64)
     sink = open_mask_sink(str(tmp_path / name), info_of(size), only=(3, 8))
-    classes = maps(1)[0]
+    classes = class_maps(1)[0]
     sink.write(item_of(size, 0, classes))
     sink.close()
     full = resize_classes(classes, *size)
     expected = np.where(np.isin(full, (3, 8)), full, 255)
-    found = read_video(tmp_path / name)[0][1] if name.endswith("mkv") else read_folder(tmp_path / name)["000000.png"]
-    assert (found == expected).all()
-    assert (found == 255).any()
+    mask = read_video(tmp_path / name)[0][1] if name.endswith("mkv") else read_folder(tmp_path / name)["000000.png"]
+    assert (mask == expected).all()
+    assert (mask == 255).any()
 
 
 def test_suffix_selects_the_sink(tmp_path: Path) -> None:
@@ -115,23 +115,25 @@ def test_suffix_selects_the_sink(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.png"):
         with pytest.raises(OptionError, match=r"name an \.mkv file, or a folder"):
             open_mask_sink(str(tmp_path / name), info_of((8, 8)))
-    assert list(tmp_path.iterdir()) == [], "files are left"
+    assert list(tmp_path.iterdir()) == [], "a refused sink left files"
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_interrupted_run_keeps_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
     size = (96, 64)
     sink = open_mask_sink(str(tmp_path / name), info_of(size))
-    for index, classes in enumerate(maps(3)):
+    for index, classes in enumerate(class_maps(3)):
         sink.write(item_of(size, index, classes, index * 512))
     sink.abort()
     if name.endswith("mkv"):
         assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
-        found = [mask for _, mask in read_video(tmp_path / "masks.partial.mkv")]
+        masks = [mask for _, mask in read_video(tmp_path / "masks.partial.mkv")]
     else:
         assert [path.name for path in tmp_path.iterdir()] == ["masks.partial"]
-        found = list(read_folder(tmp_path / "masks.partial").values())
-    assert all((mask == resize_classes(classes, *size)).all() for mask, classes in zip(found, maps(3), strict=True))
+        masks = list(read_folder(tmp_path / "masks.partial").values())
+    assert all(
+        (mask == resize_classes(classes, *size)).all() for mask, classes in zip(masks, class_maps(3), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
@@ -143,7 +145,7 @@ def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name:
 
     def run(count: int) -> MaskFolder | MaskVideo:
         sink = open_mask_sink(str(target), info_of(size))
-        for index, classes in enumerate(maps(count)):
+        for index, classes in enumerate(class_maps(count)):
             sink.write(item_of(size, index, classes, index * 512))
         return sink  # type: ignore[return-value]
 
@@ -153,20 +155,20 @@ def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name:
     assert result() == 4, "an interrupted run replaced the earlier result"
     run(3).close()
     assert result() == 3
-    # A file with the temporary name may be the user's. A folder of masks is recognized by its masks.json and replaced.
-    left = ["masks.partial.mkv"] if name.endswith("mkv") else []
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *left])
+    # An existing partial file may belong to the user and stays. A folder with a masks.json is replaced.
+    partial = ["masks.partial.mkv"] if name.endswith("mkv") else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *partial])
     with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
         open_mask_sink(str(target), info_of(size), overwrite=False)
     assert result() == 3
 
 
 def test_longest_folder_names_are_written_and_replaced(tmp_path: Path) -> None:
-    """Names of up to 255 bytes with a common prefix leave no space for `.partial`; they are written at the same time, twice."""
+    """Names of up to 255 bytes leave no space for `.partial`. Two have a common prefix, and all are written at the same time."""
     names = ["日" * 84 + "a" * 3, "日" * 84 + "b" * 3, "x" * 251]
     for count in (3, 2):
         sinks = [open_mask_sink(str(tmp_path / name), info_of((8, 8))) for name in names]
-        for index, classes in enumerate(maps(count)):
+        for index, classes in enumerate(class_maps(count)):
             for sink in sinks:
                 sink.write(item_of((8, 8), index, classes))
         for sink in sinks:
@@ -178,7 +180,7 @@ def test_longest_folder_names_are_written_and_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other_files", [["000000.png"], ["notes.txt", "masks.json"], ["sub/000000.png"]], ids=str)
 @pytest.mark.parametrize("folder", ["masks", "masks.partial"])
 def test_folder_with_other_files_is_never_changed(tmp_path: Path, folder: str, other_files: list[str]) -> None:
-    """Images of a data set may be named like masks: only a folder with a masks.json and without other files is replaced."""
+    """A data set can contain files named like masks: only a folder with a masks.json and no other files is replaced."""
     for name in other_files:
         path = tmp_path / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +192,7 @@ def test_folder_with_other_files_is_never_changed(tmp_path: Path, folder: str, o
 
 def test_folder_that_gets_other_files_during_the_run_is_not_replaced(tmp_path: Path) -> None:
     sink = open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "precious.txt").write_text("x")
     with pytest.raises(SinkError, match=r"such as precious\.txt"):
@@ -203,7 +205,7 @@ def test_empty_folder_behind_a_link_is_filled(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     sink = open_mask_sink(str(tmp_path / "link"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     sink.close()
     assert (tmp_path / "link").is_symlink()
     assert len(read_folder(tmp_path / "real")) == 1
@@ -228,25 +230,25 @@ def test_unwritable_paths_are_one_line_errors(tmp_path: Path) -> None:
 
 def test_input_is_not_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "source.mkv"
-    source.write_bytes(b"film")
+    source.write_bytes(b"video")
     (tmp_path / "link.mkv").symlink_to(source)
     for name in ("source.mkv", "link.mkv"):
         with pytest.raises(SinkError, match="would overwrite the input"):
             open_mask_sink(str(tmp_path / name), info_of((8, 8), name=str(source)))
-    assert source.read_bytes() == b"film"
+    assert source.read_bytes() == b"video"
 
 
 def test_size_change_is_an_error(tmp_path: Path) -> None:
     sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     with pytest.raises(SinkError, match="frame 1 is 16x8, not 8x8"):
-        sink.write(item_of((16, 8), 1, maps(1)[0], 512))
+        sink.write(item_of((16, 8), 1, class_maps(1)[0], 512))
     sink.abort()
 
 
 def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
     sink = MaskVideo(str(tmp_path / "masks.mkv"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, maps(1)[0]))
+    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     sink.written += 1  # as if one frame was lost
     with pytest.raises(SinkError, match="contains 1 of 2 frames"):
         sink.close()
@@ -257,13 +259,13 @@ def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
 def test_abort_after_close_keeps_the_result(tmp_path: Path) -> None:
     for name in ("masks", "masks.mkv"):
         sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
-        sink.write(item_of((8, 8), 0, maps(1)[0]))
+        sink.write(item_of((8, 8), 0, class_maps(1)[0]))
         sink.close()
         sink.abort()
         assert (tmp_path / name).exists()
 
 
-PROGRAM = """
+SCRIPT = """
 import os, resource, signal, sys
 sys.path[:0] = {tests!r}
 from test_masks import *
@@ -275,18 +277,18 @@ def fill(sink, count, shape, step=512):
 """
 
 
-def run_program(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
-    program = PROGRAM.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]) + body
+def run_script(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    script = SCRIPT.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]) + body
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False
     )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on file size")
 @pytest.mark.parametrize(("name", "count"), [("masks.mkv", 1), ("masks.mkv", 60), ("masks", 60)])
 def test_full_disk_is_an_error_without_result(tmp_path: Path, name: str, count: int) -> None:
-    """The error is raised by `close` for a video of one frame, by `write` for many frames."""
-    done = run_program(
+    """For a video of one frame, `close` raises the error; for many frames, `write` does."""
+    process = run_script(
         tmp_path,
         f"""
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -300,15 +302,15 @@ except SinkError as error:
     print(error)
 """,
     )
-    assert re.search(r"(can't (write|finish) .*masks\.partial|contains)", done.stdout), done.stderr
-    assert done.stdout.count("\n") == 1
+    assert re.search(r"(can't (write|finish) .*masks\.partial|contains)", process.stdout), process.stderr
+    assert process.stdout.count("\n") == 1
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_kill_leaves_a_readable_video(tmp_path: Path) -> None:
-    """At most the last of twelve seconds at 5 FPS is lost by SIGKILL."""
-    run_program(
+    """SIGKILL after 60 frames at 5 FPS loses at most 7 frames."""
+    run_script(
         tmp_path,
         """
 fill(open_mask_sink("masks.mkv", info_of(size)), 60, (1, 1), 3072)
@@ -316,16 +318,16 @@ os.kill(os.getpid(), signal.SIGKILL)
 """,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
-    found = read_video(tmp_path / "masks.partial.mkv")
-    assert len(found) >= 53
+    masks = read_video(tmp_path / "masks.partial.mkv")
+    assert len(masks) >= 53
     classes = np.random.default_rng(5).integers(0, 11, (1, 1), dtype=np.uint8)
-    assert (found[5][1] == resize_classes(classes, 320, 240)).all()
+    assert (masks[5][1] == resize_classes(classes, 320, 240)).all()
 
 
 def test_null_sink_counts_frames() -> None:
     sink = NullSink()
     for index in range(3):
-        sink.write(item_of((8, 8), index, maps(1)[0]))
+        sink.write(item_of((8, 8), index, class_maps(1)[0]))
     sink.close()
     sink.abort()
     assert (sink.written, sink.name) == (3, "null")

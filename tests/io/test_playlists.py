@@ -1,4 +1,4 @@
-"""Playlists contain paths and URLs: none is opened unless the user allowed its protocol."""
+"""Playlists: a path or URL in a playlist is opened only if the user allows its protocol."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def hls(path: Path, *names: str, end: bool = True) -> Path:
 
 
 def write_segments(folder: Path) -> list[Path]:
-    """Write two segments of one video, each with frames 0 to 19."""
+    """Write two consecutive segments, each with the numbered frames 0 to 19."""
     return [
         write_video(folder / f"{part}.ts", frames=20, pts=list(range(20 * number, 20 * number + 20)))
         for number, part in enumerate(("one", "two"))
     ]
 
 
-class Trap:
-    """Local port that must get no connection."""
+class ForbiddenPort:
+    """Local port to which no test may connect."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(0.3)
         self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
-    def assert_untouched(self) -> None:
+    def assert_no_connection(self) -> None:
         with pytest.raises(TimeoutError):
             self._socket.accept()
 
@@ -52,8 +52,8 @@ class Trap:
 
 
 @pytest.fixture
-def trap() -> Iterator[Trap]:
-    port = Trap()
+def forbidden_port() -> Iterator[ForbiddenPort]:
+    port = ForbiddenPort()
     yield port
     port.close()
 
@@ -67,31 +67,33 @@ def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: Any) -> None:
             requests.append(self.path)
 
-    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{serving.server_port}", requests
-    serving.shutdown()
-    serving.server_close()
+    yield f"http://127.0.0.1:{server.server_port}", requests
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.ffconcat", "list.mpd"])  # DASH is never opened
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "TRAP"])
-def test_playlists_are_refused_and_open_nothing(tmp_path: Path, trap: Trap, name: str, target: str) -> None:
-    named = f"{trap.address}/secret.ts" if target == "TRAP" else target
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "FORBIDDEN"])
+def test_playlists_are_refused_and_open_nothing(
+    tmp_path: Path, forbidden_port: ForbiddenPort, name: str, target: str
+) -> None:
+    entry = f"{forbidden_port.address}/secret.ts" if target == "FORBIDDEN" else target
     path = tmp_path / name
     if name.endswith("ffconcat"):
-        path.write_text(f"ffconcat version 1.0\nfile '{named}'\n")
+        path.write_text(f"ffconcat version 1.0\nfile '{entry}'\n")
     elif name.endswith("mpd"):
-        path.write_text(f'<?xml version="1.0"?><MPD><Period><BaseURL>{named}</BaseURL></Period></MPD>')
+        path.write_text(f'<?xml version="1.0"?><MPD><Period><BaseURL>{entry}</BaseURL></Period></MPD>')
     else:
-        hls(path, named)
+        hls(path, entry)
     with pytest.raises(SourceError) as error:
         FileSource(str(path))
     assert "\n" not in str(error.value)
     if not name.endswith("mpd"):
         assert "--allow-protocols" in str(error.value)
-    trap.assert_untouched()
+    forbidden_port.assert_no_connection()
 
 
 def test_files_of_a_playlist_are_read_if_allowed(tmp_path: Path) -> None:
@@ -122,26 +124,28 @@ def test_http_request_is_sent_only_if_http_is_allowed(tmp_path: Path, server: tu
     assert set(requests) == {"/one.ts", "/two.ts"}
 
 
-@pytest.mark.parametrize("named", ["file:///etc/passwd", "/etc/passwd", "one.ts"])
-def test_no_file_is_opened_if_only_http_is_allowed(tmp_path: Path, named: str) -> None:
+@pytest.mark.parametrize("entry", ["file:///etc/passwd", "/etc/passwd", "one.ts"])
+def test_no_file_is_opened_if_only_http_is_allowed(tmp_path: Path, entry: str) -> None:
     write_segments(tmp_path)
     with pytest.raises(SourceError, match=r"playlist.*allowed protocols \(http\)"):
-        read(hls(tmp_path / "list.m3u8", named), allow_protocols=["http"])
+        read(hls(tmp_path / "list.m3u8", entry), allow_protocols=["http"])
 
 
-def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, trap: Trap) -> None:
-    for path in (hls(tmp_path / "list.m3u8", f"{trap.address}/x.ts"), tmp_path / "list.ffconcat"):
+def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, forbidden_port: ForbiddenPort) -> None:
+    for path in (hls(tmp_path / "list.m3u8", f"{forbidden_port.address}/x.ts"), tmp_path / "list.ffconcat"):
         if not path.exists():
-            path.write_text(f"ffconcat version 1.0\nfile '{trap.address}/x.ts'\n")
+            path.write_text(f"ffconcat version 1.0\nfile '{forbidden_port.address}/x.ts'\n")
         with pytest.raises(SourceError, match="playlist"):
             read(path, allow_protocols=["file"])
-    trap.assert_untouched()
+    forbidden_port.assert_no_connection()
 
 
-def test_silent_server_times_out(tmp_path: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(
+    tmp_path: Path, forbidden_port: ForbiddenPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rtseg.io.inputs.playlist._TIMEOUT_SECONDS", 1.0)
     with pytest.raises(SourceError, match="playlist"):
-        read(hls(tmp_path / "list.m3u8", f"{trap.address}/x.ts"), allow_protocols=["http"])
+        read(hls(tmp_path / "list.m3u8", f"{forbidden_port.address}/x.ts"), allow_protocols=["http"])
 
 
 def test_live_playlist_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Repair of timestamps, and the requested part of a recording."""
+"""Repair of timestamps, and the time span of a part of a video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rtseg.io.inputs.timestamps import FrameTimes, Span
 
 
-def placed(stamps: list[int | None], step: int = 40) -> tuple[list[int], FrameTimes[int]]:
+def repair(stamps: list[int | None], step: int = 40) -> tuple[list[int], FrameTimes[int]]:
+    """Return the repaired timestamps, and the `FrameTimes` that counted the repairs."""
     times: FrameTimes[int] = FrameTimes(step)
     ready = [item for number, stamp in enumerate(stamps) for item in times.put(number, stamp)]
     ready += times.flush()
@@ -20,35 +21,35 @@ def placed(stamps: list[int | None], step: int = 40) -> tuple[list[int], FrameTi
 
 
 def test_rising_timestamps_are_kept() -> None:
-    stamps, times = placed([-80, 0, 1, 2000, 1 << 50])
+    stamps, times = repair([-80, 0, 1, 2000, 1 << 50])
     assert stamps == [-80, 0, 1, 2000, 1 << 50]
     assert (times.missing, times.wrong) == (0, 0)
 
 
 def test_missing_timestamps_are_interpolated_or_extrapolated() -> None:
-    assert placed([None, None, 100, None, None, 190, None])[0] == [20, 60, 100, 130, 160, 190, 230]
-    stamps, times = placed([None, None, None])
+    assert repair([None, None, 100, None, None, 190, None])[0] == [20, 60, 100, 130, 160, 190, 230]
+    stamps, times = repair([None, None, None])
     assert stamps == [0, 40, 80]
     assert times.missing == 3
 
 
-def test_frames_are_not_delayed_if_none_has_a_timestamp() -> None:
+def test_frames_without_any_timestamp_are_returned_immediately() -> None:
     times: FrameTimes[int] = FrameTimes(40, timed=False)
     assert [list(times.put(number, None)) for number in range(3)] == [[(0, 0)], [(1, 40)], [(2, 80)]]
 
 
 def test_single_wrong_timestamp_is_interpolated() -> None:
     for wrong in (-5000, 30, 40, 5000):
-        stamps, times = placed([0, 40, wrong, 120, 160])
+        stamps, times = repair([0, 40, wrong, 120, 160])
         assert stamps == [0, 40, 80, 120, 160]
         assert times.wrong == 1
-    assert placed([9000, 40, 80, 120])[0] == [0, 40, 80, 120]
-    assert placed([0, 40, 80, 20])[0] == [0, 40, 80, 120]
+    assert repair([9000, 40, 80, 120])[0] == [0, 40, 80, 120]
+    assert repair([0, 40, 80, 20])[0] == [0, 40, 80, 120]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(1 << 40), 1 << 40)), max_size=60))
 def test_timestamps_always_rise(stamps: list[int | None]) -> None:
-    result, _ = placed(stamps)
+    result, _ = repair(stamps)
     assert all(later > earlier for earlier, later in pairwise(result))
 
 
