@@ -33,12 +33,12 @@ def _write_clicks(
     clicks: Sequence[float] = CLICKS,
     click_seconds: float = 0.01,
 ) -> Path:
-    """Write 4 s of video with clicks of 10 ms at `CLICKS` plus `delay`; `gap`: drop the packets from 1.6 to 2.4 s."""
+    """Write 4 s of video with audible clicks at `clicks` plus `delay`, seconds. `gap` drops the packets from 1.6 to 2.4 s."""
     wave = np.zeros(rate * SECONDS, np.int16)
     tone = (24000 * np.sin(np.arange(round(rate * click_seconds)) * 2 * np.pi * 1000 / rate)).astype(np.int16)
     for click in clicks:
-        place = wave[round(click * rate) :][: len(tone)]
-        place[:] = tone[: len(place)]
+        target = wave[round(click * rate) :][: len(tone)]
+        target[:] = tone[: len(target)]
     out = av.open(str(path), "w")
     stream: Any = out.add_stream(video, rate=25)
     stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p" if video == "mjpeg" else "yuv420p"
@@ -54,11 +54,11 @@ def _write_clicks(
         packets += stream.encode(frame)
     packets += stream.encode(None)
     samples = np.repeat(wave[:, None], context.layout.nb_channels, 1).reshape(1, -1)
-    whole = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
-    whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+    audio_frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+    audio_frame.sample_rate, audio_frame.pts, audio_frame.time_base = rate, 0, Fraction(1, rate)
     resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 800)
     audio_packets = []
-    for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+    for piece in [*resampler.resample(audio_frame), *resampler.resample(None)]:
         piece.pts = (piece.pts or 0) + round(delay * rate)
         audio_packets += audio.encode(piece)
     audio_packets += audio.encode(None)
@@ -74,7 +74,7 @@ def _write_clicks(
 
 
 def _clicks(path: Path, first: float | None = None) -> list[float]:
-    """Return the start times of clicks, seconds after the first frame (or after `first`), as PyAV decodes the file."""
+    """Decode a file with PyAV; return the start times of clicks, seconds after the first frame or after `first`."""
     with av.open(str(path)) as container:
         stamps = [p.dts if p.pts is None else p.pts for p in container.demux(video=0) if p.size]
         begin = float(min(stamp for stamp in stamps if stamp is not None) * container.streams.video[0].time_base)
@@ -83,18 +83,18 @@ def _clicks(path: Path, first: float | None = None) -> list[float]:
     resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
-            # Packed samples: PyAV reads past the end of planar frames with eight or more channels.
-            form = frame.format.name, frame.layout.name, frame.sample_rate
-            if form not in resamplers:
-                resamplers[form] = av.AudioResampler("flt", frame.layout, frame.sample_rate)
-            (packed,) = resamplers[form].resample(frame)
+            # Packed samples, because PyAV reads past the end of planar frames with eight or more channels.
+            key = frame.format.name, frame.layout.name, frame.sample_rate
+            if key not in resamplers:
+                resamplers[key] = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+            (packed,) = resamplers[key].resample(frame)
             values = packed.to_ndarray().reshape(-1, frame.layout.nb_channels)[:, 0]
             begin = end if frame.pts is None else float(frame.pts * frame.time_base)
             times.append(begin + np.arange(len(values)) / frame.sample_rate)
             levels.append(np.abs(values))
             end = begin + len(values) / frame.sample_rate
     loud = np.concatenate(times)[np.concatenate(levels) > 0.25] - first
-    return [float(time) for place, time in enumerate(loud) if not place or time - loud[place - 1] > 0.2]
+    return [float(time) for index, time in enumerate(loud) if not index or time - loud[index - 1] > 0.2]
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
@@ -125,21 +125,21 @@ def test_audio_of_any_codec_keeps_its_time_in_any_container(
     assert result.report.ok, result.report.line()
     assert [stream.action for stream in result.report.streams] in (["copied"], ["re-encoded"])
     assert ("transcoded to" in " ".join(result.notes)) == (result.report.streams[0].action == "re-encoded")
-    # PyAV makes FFmpeg generate timestamps for H.264 in AVI, which are late by one frame.
-    frame_late = 0.04 if target == "avi" else 0
-    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
+    # For H.264 in AVI, FFmpeg generates timestamps that are one frame late.
+    avi_delay = 0.04 if target == "avi" else 0
+    assert [time + avi_delay for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(before, abs=0.02)
 
 
 @pytest.mark.parametrize("start", [None, 1.0])
 @pytest.mark.parametrize("target", ["mp4", "mkv", "avi"])
 def test_g726_in_avi_has_the_times_of_its_header(tmp_path: Path, target: str, start: float | None) -> None:
     path = _write_clicks(tmp_path / "in.avi", "g726", 8000, video="mjpeg")
-    assert _clicks(path)[-1] > 60  # FFmpeg computes wrong times from the file that it wrote.
+    assert _clicks(path)[-1] > 60  # FFmpeg computes wrong times from its own file
     result = copy_video(path, tmp_path / f"out.{target}", start=start)
     assert result.report.ok, result.report.line()
-    frame_late = 0.04 if target == "avi" else 0
+    avi_delay = 0.04 if target == "avi" else 0
     expected = [click - (start or 0) for click in CLICKS if click > (start or 0)]
-    assert [time + frame_late for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(expected, abs=0.02)
+    assert [time + avi_delay for time in _clicks(tmp_path / f"out.{target}")] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi"])
@@ -149,9 +149,9 @@ def test_audio_gap_and_late_start_are_kept(tmp_path: Path, codec: str, target: s
     assert _clicks(path) == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
-    frame_late = 0.04 if target == "avi" else 0
-    after = [time + frame_late for time in _clicks(tmp_path / f"out.{target}")]
-    assert after == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
+    avi_delay = 0.04 if target == "avi" else 0
+    clicks = [time + avi_delay for time in _clicks(tmp_path / f"out.{target}")]
+    assert clicks == pytest.approx([click + 0.3 for click in CLICKS], abs=0.02)
 
 
 def _samples(path: Path) -> np.ndarray:
@@ -164,24 +164,24 @@ def _samples(path: Path) -> np.ndarray:
 def test_g711_is_copied_to_matroska_and_keeps_its_samples_from_it(tmp_path: Path, source: str, codec: str) -> None:
     path = _write_clicks(tmp_path / f"in.{'mov' if source == 'mkv' else source}", codec, 8000, video="mjpeg")
     expected = _samples(path)
-    # A name with all special characters of the muxer `tee`.
-    first = tmp_path / "a [f=mov] b|'\\c.mkv"
-    result = copy_video(path, first, sink={"strict": True})
+    # The name contains all special characters of the muxer `tee`.
+    matroska = tmp_path / "a [f=mov] b|'\\c.mkv"
+    result = copy_video(path, matroska, sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert result.notes == ()
-    path = first if source == "mkv" else path
+    path = matroska if source == "mkv" else path
     for target in ("mkv", "mov", "avi", "mp4"):
         out = tmp_path / f"out.{target}"
         result = copy_video(path, out)
         assert result.report.ok, result.report.line()
         with av.open(str(out)) as container:
-            kept = container.streams.audio[0].codec_context.name
+            output_codec = container.streams.audio[0].codec_context.name
             assert container.streams.video[0].codec_context.extradata
         if target == "mp4":
             assert result.notes == (f"mp4 can't hold audio stream 1 ({codec}): transcoded to aac",)
             continue
-        # Only Matroska may have gaps.
-        assert kept == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
+        # Of these containers, only Matroska supports gaps in audio.
+        assert output_codec == (codec if target == "mkv" or source != "mkv" else "pcm_s16le")
         assert np.array_equal(_samples(out), expected)
 
 
@@ -196,35 +196,37 @@ def test_codecs_with_avi_codec_numbers_are_copied_to_matroska(tmp_path: Path, co
 @pytest.mark.parametrize("start", [None, 1.0])
 @pytest.mark.parametrize(("codec", "rate"), [("ac3", 48000), ("mp2", 48000), ("libmp3lame", 44100)])
 def test_avi_audio_is_copied_to_avi(tmp_path: Path, codec: str, rate: int, start: float | None) -> None:
-    """AVI has a block size for AC-3, from which FFmpeg's muxer would compute wrong times in the copy."""
+    """The AVI header of AC-3 has a block size, from which FFmpeg's muxer computes wrong times."""
     path = _write_clicks(tmp_path / "in.avi", codec, rate, video="mjpeg")
     result = copy_video(path, tmp_path / "out.avi", start=start, sink={"strict": True})
     assert result.report.ok, result.report.line()
     assert [stream.action for stream in result.report.streams] == ["copied"]
     expected = [click - (start or 0) for click in _clicks(path, 0.0) if click > (start or 0)]
-    within = 0.002 if start is None else 0.033  # AVI counts whole packets, of 32 ms in AC-3
-    assert _clicks(tmp_path / "out.avi", 0.0) == pytest.approx(expected, abs=within)
+    tolerance = 0.002 if start is None else 0.033  # AVI times have a resolution of one packet: 32 ms in AC-3
+    assert _clicks(tmp_path / "out.avi", 0.0) == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.mark.parametrize("start", [0.6, 0.7, 0.8, 0.9])
 def test_part_with_repetitive_and_late_audio_is_in_sync(tmp_path: Path, start: float) -> None:
-    """Turn signal clicks in packets of 0.37 s: the audio of the part begins with the first packet that begins in it."""
-    blinks = np.arange(0.1, SECONDS, 0.322)
-    path = _write_clicks(tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(blinks), click_seconds=0.12)
+    """Clicks of a turn signal in packets of 0.37 s. The audio begins with the first packet that begins in the part."""
+    signal_clicks = np.arange(0.1, SECONDS, 0.322)
+    path = _write_clicks(
+        tmp_path / "in.asf", "wmav2", 22050, video="wmv2", clicks=list(signal_clicks), click_seconds=0.12
+    )
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=0.9)
     assert result.report.ok, result.report.line()
-    begins = _clicks(tmp_path / "out.mp4")
-    assert begins
-    assert all(min(abs(blinks - start - begin)) < 0.02 for begin in begins[1:])
+    clicks = _clicks(tmp_path / "out.mp4")
+    assert clicks
+    assert all(min(abs(signal_clicks - start - click)) < 0.02 for click in clicks[1:])
 
 
 def test_g711_with_chapters_becomes_lossless_pcm_in_matroska(tmp_path: Path) -> None:
     path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
-    with av.open(str(path)) as before, av.open(str(tmp_path / "chapter.mov"), "w") as out:
-        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in before.streams}
+    with av.open(str(path)) as container, av.open(str(tmp_path / "chapter.mov"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in container.streams}
         chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
         out.set_chapters([chapter])
-        for packet in before.demux():
+        for packet in container.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
@@ -232,13 +234,13 @@ def test_g711_with_chapters_becomes_lossless_pcm_in_matroska(tmp_path: Path) -> 
     assert result.report.ok, result.report.line()
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
     with av.open(str(tmp_path / "out.mkv")) as container:
-        assert [each["metadata"]["title"] for each in container.chapters()] == ["one"]
-    copied = "audio stream 1 (pcm_mulaw) can't be copied to matroska together with chapters"
-    assert f"{copied}: transcoded to pcm_s16le" in result.notes
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["one"]
+    reason = "audio stream 1 (pcm_mulaw) can't be copied to matroska together with chapters"
+    assert f"{reason}: transcoded to pcm_s16le" in result.notes
 
 
 def _write_pcm(path: Path, layout: str) -> None:
-    """Write one second of video and of PCM with different samples in each channel."""
+    """Write 1 s of video with PCM audio, whose channels have different samples."""
     channels = av.AudioLayout(layout).nb_channels
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("mjpeg", rate=25)
@@ -295,9 +297,9 @@ def test_audio_that_changes_rate_and_channels_is_complete(tmp_path: Path, codec:
         packets += video.encode(None)
         channels = number + 1
         wave = (12000 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)).astype(np.int16)
-        whole = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
-        whole.sample_rate, whole.pts, whole.time_base = rate, number * rate, Fraction(1, rate)
-        packets += [*audio.encode(whole), *audio.encode(None)]
+        audio_frame = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
+        audio_frame.sample_rate, audio_frame.pts, audio_frame.time_base = rate, number * rate, Fraction(1, rate)
+        packets += [*audio.encode(audio_frame), *audio.encode(None)]
         out.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             out.mux(packet)
@@ -307,15 +309,16 @@ def test_audio_that_changes_rate_and_channels_is_complete(tmp_path: Path, codec:
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
-        values = np.concatenate([f.to_ndarray()[0] for f in _at_one_rate(container)])
+        values = np.concatenate([f.to_ndarray()[0] for f in _resample_to_48_khz(container)])
     assert len(values) / 48000 == pytest.approx(2.0, abs=0.1)
-    for second in (0.5, 1.5):  # the same frequency in both halves
+    for second in (0.5, 1.5):  # both halves have the same frequency
         part = values[round(second * 48000) - 9600 :][:19200]
         assert np.argmax(np.abs(np.fft.rfft(part))) * 48000 / len(part) == pytest.approx(500, abs=10)
         assert np.abs(part).max() > 0.1
 
 
-def _at_one_rate(container: Any) -> list[Any]:
+def _resample_to_48_khz(container: Any) -> list[Any]:
+    """Decode audio whose format may change; return mono frames at 48 kHz."""
     frames: list[Any] = []
     resamplers: dict[tuple[int, str], av.AudioResampler] = {}
     for frame in container.decode(audio=0):
@@ -375,11 +378,11 @@ def test_damaged_aac_in_mpeg_ts_loses_only_its_own_packets(tmp_path: Path, first
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / "in.ts")) as container:
         container.streams.video[0].thread_type = "NONE"
-        rendered = 0
+        decoded = 0
         for packet in container.demux(video=0):
             with contextlib.suppress(av.FFmpegError):
-                rendered += sum(not frame.is_corrupt for frame in packet.decode())
-    assert len(result.frames) == rendered
+                decoded += sum(not frame.is_corrupt for frame in packet.decode())
+    assert len(result.frames) == decoded
     counts = [len(_audio_packets(tmp_path / name)) for name in ("whole.ts", "in.ts", f"out.{target}")]
     left_out = sum(int(note.split(":")[1].split()[0]) for note in result.notes if "damaged packet" in note)
     assert counts[2] == counts[1] - left_out >= counts[0] - 8
@@ -392,7 +395,7 @@ def _audio_packets(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("begins", [0.5, 0.7, 0.72])
 def test_pcm_with_an_edit_list_is_copied(tmp_path: Path, begins: float) -> None:
-    """A lossless cut of a MOV: complete packets before the start are hidden."""
+    """A losslessly cut MOV, whose edit list hides the packets before the start."""
     path = write_video(
         tmp_path / "whole.mov", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
     )

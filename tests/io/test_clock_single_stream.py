@@ -129,9 +129,9 @@ def test_part_of_field_video_begins_with_a_whole_frame(tmp_path: Path, start: fl
     whole = copy_video(path, tmp_path / "whole.mkv").frames
     result = copy_video(path, tmp_path / "out.mp4", start=start)
     assert result.report.ok, result.report.line()
-    kept = [frame for frame in whole if frame.pts_seconds >= start]
-    assert [luma_of(frame.planes) for frame in result.frames] == [luma_of(frame.planes) for frame in kept]
-    times = [frame.pts_seconds - start for frame in kept]
+    expected = [frame for frame in whole if frame.pts_seconds >= start]
+    assert [luma_of(frame.planes) for frame in result.frames] == [luma_of(frame.planes) for frame in expected]
+    times = [frame.pts_seconds - start for frame in expected]
     assert [frame.pts_seconds for frame in result.frames] == pytest.approx(times)
 
 
@@ -171,8 +171,8 @@ def test_part_of_avi_with_b_frames_contains_the_requested_frames(
     result = copy_video(path, tmp_path / "out.mkv", start=start, duration=duration)
     assert result.report.ok, result.report.line()
     begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
-    kept = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
-    assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == kept
+    expected = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
+    assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == expected
 
 
 @pytest.mark.parametrize("start", [0.5, 0.58, 0.6, 0.62, 0.9])

@@ -59,7 +59,7 @@ def test_box_with_data_is_reported(tmp_path: Path, box: bytes, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("box", "place"),
+    ("box", "box_path"),
     [
         (_box(b"gps ", bytes(64)), "moov/gps"),
         (_box(b"udta", _box(b"gpmf", b"DEVC" * 9) + bytes(4)), "moov/udta/gpmf"),
@@ -67,10 +67,10 @@ def test_box_with_data_is_reported(tmp_path: Path, box: bytes, message: str) -> 
         (_box(b"meta", _box(b"hdlr", bytes(24)) + _box(b"xml ", bytes(4) + b'<gps lat="1"/>')), "moov/meta/xml"),
     ],
 )
-def test_box_inside_moov_is_reported(tmp_path: Path, box: bytes, place: str) -> None:
+def test_box_inside_moov_is_reported(tmp_path: Path, box: bytes, box_path: str) -> None:
     path = write_video(tmp_path / "in.mp4", frames=5)
     _append_to_last_box(path, b"moov", box)
-    assert any(f"GPS data in box '{place}'" in line for line in outside_streams(path)), outside_streams(path)
+    assert any(f"GPS data in box '{box_path}'" in line for line in outside_streams(path)), outside_streams(path)
 
 
 @pytest.mark.parametrize(

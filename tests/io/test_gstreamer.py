@@ -80,13 +80,13 @@ def test_file_is_decoded_completely(tmp_path: Path) -> None:
 def test_frames_are_not_overwritten_by_later_ones() -> None:
     pipeline = "videotestsrc pattern=ball num-buffers=5 ! video/x-raw,width=160,height=96"
     source = GStreamerSource(pipeline, live=False)
-    kept, copies = [], []
+    planes, copies = [], []
     for frame in source:
         assert isinstance(frame, Frame)
-        kept.append(frame.planes[0])
+        planes.append(frame.planes[0])
         copies.append(frame.planes[0].copy())
     source.close()
-    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(planes, copies, strict=True))
     assert not np.array_equal(copies[0], copies[-1])
 
 
@@ -145,8 +145,8 @@ def test_close_from_another_thread_ends_a_blocked_read() -> None:
 
 @needs_gstreamer
 def test_size_change_within_a_stream_raises_disconnected() -> None:
-    half = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,framerate=30/1,width={},height=96 ! c."
-    source = GStreamerSource(f"concat name=c {half.format(160)} {half.format(192)} c.")
+    part = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,framerate=30/1,width={},height=96 ! c."
+    source = GStreamerSource(f"concat name=c {part.format(160)} {part.format(192)} c.")
     with pytest.raises(Disconnected, match="changed from 160x96 to 192x96"):
         frames_of(source)
 
@@ -177,13 +177,13 @@ def test_failed_pipeline_reports_the_reason_in_one_line(pipeline: str, message: 
 )
 @needs_gstreamer
 def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: str) -> None:
-    silent = "videotestsrc is-live=true ! fakesink"
-    with GStreamerProcess(words_of(f"{silent} {pipeline} ! fakesink"), error=SourceError) as process:
-        listed = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    running = "videotestsrc is-live=true ! fakesink"
+    with GStreamerProcess(words_of(f"{running} {pipeline} ! fakesink"), error=SourceError) as process:
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.wait(3)
         assert "secret" not in process.reason()
-    assert b"secret" not in listed
-    assert b"launch.py" in listed or not listed  # empty if the process has ended already
+    assert b"secret" not in command_line
+    assert b"launch.py" in command_line or not command_line  # empty if the process has ended
     assert "secret" not in dry_run(pipeline)
 
 
@@ -201,17 +201,17 @@ def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "c
     return StreamInfo(name, *size, pixel_format, color, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
 
 
-def rendered(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
+def numbered_item(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
     rgb = av.VideoFrame.from_ndarray(numbered_image(number, info.width, info.height), "rgb24")
-    coded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
-    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]
+    encoded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in encoded.planes]
     frame = Frame(tuple(planes), info.pixel_format, info.color, pts, info.time_base, number)  # type: ignore[arg-type]
     return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
 
 
 def write_frames(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
     for number in numbers:
-        sink.write(rendered(number, info, 3000 * number))
+        sink.write(numbered_item(number, info, 3000 * number))
 
 
 def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
@@ -229,7 +229,7 @@ def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, read
     sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
     stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # a nonzero start and one gap
     for number, pts in enumerate(stamps):
-        sink.write(rendered(number, info, pts))
+        sink.write(numbered_item(number, info, pts))
     assert sink.partial_path.exists()
     assert not path.exists()
     sink.close()
@@ -250,7 +250,7 @@ def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
     info = info_of((162, 98), pixel_format)
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(162, 98), crf=10)
     for number in range(3):
-        sink.write(rendered(0, info, 3000 * number))
+        sink.write(numbered_item(0, info, 3000 * number))
     sink.close()
     frames, _ = read_back(tmp_path / "out.mp4")
     assert frames[0].colorspace == 1
@@ -264,7 +264,7 @@ def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     info = info_of((160, 96))
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
     for number in range(5):
-        sink.write(rendered(number, info, 3000 * number))
+        sink.write(numbered_item(number, info, 3000 * number))
     sink.abort()
     sink.abort()
     assert not (tmp_path / "out.mp4").exists()
@@ -296,6 +296,6 @@ def test_unwritable_output_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
     with pytest.raises(SinkError, match="192x96"):
-        sink.write(rendered(0, info_of((192, 96)), 0))
+        sink.write(numbered_item(0, info_of((192, 96)), 0))
     sink.abort()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""GStreamer pipelines and GStreamer Data Protocol packets. Most tests need no GStreamer."""
+"""GStreamer pipeline descriptions, and packets of the GStreamer Data Protocol. Most tests need no GStreamer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_gst_launch_output_is_explained_in_one_line() -> None:
 # Pipelines
 
 
-def test_csi_pipeline_on_jetson() -> None:
+def test_csi_pipeline_uses_argus_on_jetson_and_is_refused_elsewhere() -> None:
     assert pipelines.csi_pipeline(1, (1920, 1080), 29.97, JETSON.__contains__) == (
         "nvarguscamerasrc sensor-id=1 ! "
         "'video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=2997/100'"
@@ -55,15 +55,15 @@ def test_csi_pipeline_on_jetson() -> None:
         pipelines.csi_pipeline(0, None, None, PC.__contains__)
 
 
-def test_elements_that_write_into_the_pipe() -> None:
-    tail = "gdppay ! fdsink fd=7 sync=false"
+def test_pipeline_that_writes_to_a_pipe_converts_the_pixel_format() -> None:
+    pipe_sink = "gdppay ! fdsink fd=7 sync=false"
     on_jetson = pipelines.to_pipe("v4l2src", 7, JETSON.__contains__)
-    assert on_jetson == f"v4l2src ! nvvidconv ! video/x-raw,format=NV12 ! {tail}"
+    assert on_jetson == f"v4l2src ! nvvidconv ! video/x-raw,format=NV12 ! {pipe_sink}"
     on_pc = pipelines.to_pipe("v4l2src ! ", 7, PC.__contains__)
-    assert on_pc == f"v4l2src ! videoconvert ! 'video/x-raw,format={{I420,NV12}}' ! {tail}"
+    assert on_pc == f"v4l2src ! videoconvert ! 'video/x-raw,format={{I420,NV12}}' ! {pipe_sink}"
 
 
-def test_decoder_pipelines() -> None:
+def test_decoder_pipeline_uses_the_available_elements() -> None:
     assert pipelines.file_pipeline("a b.mp4", JETSON.__contains__) == (
         "filesrc location='a b.mp4' ! parsebin ! nvv4l2decoder"
     )
@@ -73,7 +73,7 @@ def test_decoder_pipelines() -> None:
     )
 
 
-def test_encoder_pipelines() -> None:
+def test_encoder_pipeline_uses_the_available_elements() -> None:
     jetson = pipelines.encoder(Fraction(30), bitrate=4_000_000, has=JETSON.__contains__)
     assert jetson.hardware
     assert jetson.chain == (
@@ -93,15 +93,15 @@ def test_encoder_pipelines() -> None:
 def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
     line = dry_run("videotestsrc num-buffers=2 ! video/x-raw,width=160,height=96")
     assert line.startswith("gst-launch-1.0 -q --no-fault videotestsrc")
-    done = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=150)
-    assert len(done.stdout) > 2 * (160 * 96 * 3 // 2)
+    process = subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=150)
+    assert len(process.stdout) > 2 * (160 * 96 * 3 // 2)
 
 
 # Packets
 
 
 @pytest.mark.parametrize(
-    ("colorimetry", "matrix", "full", "tags"),
+    ("colorimetry", "matrix", "full_range", "tags"),
     [
         ("bt601", "bt601", False, (6, 6, 6, 1)),
         ("bt709", "bt709", False, (1, 1, 1, 1)),
@@ -111,12 +111,12 @@ def test_dry_run_prints_a_command_that_runs(tmp_path: Path) -> None:
     ],
 )
 def test_colorimetry_is_parsed_and_written(
-    colorimetry: str, matrix: str, full: bool, tags: tuple[int, int, int, int]
+    colorimetry: str, matrix: str, full_range: bool, tags: tuple[int, int, int, int]
 ) -> None:
     text = "video/x-raw, format=(string)NV12, width=(int)640, height=(int)480, framerate=(fraction)30000/1001"
     video = gdp.read_caps(text + (f", colorimetry=(string){colorimetry}" if colorimetry else "") + ";\0")
     color = video.color
-    assert (color.matrix, color.full_range) == (matrix, full)
+    assert (color.matrix, color.full_range) == (matrix, full_range)
     assert (color.space_tag, color.primaries_tag, color.transfer_tag, color.range_tag) == tags
     assert video.frame_rate == Fraction(30000, 1001)
     assert gdp.read_caps(video.caps()).color.matrix == matrix

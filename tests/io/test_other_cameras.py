@@ -1,4 +1,4 @@
-"""A copied second camera is decodable from its first frame, in a part of a file and with an edit list."""
+"""A copied second camera is decodable from its first frame and in sync, also in a part of a file and with an edit list."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def write_cameras(
     *,
     gop: int,
     frames: int = 75,
-    begins: int = 0,
+    frames_before_zero: int = 0,
     b_frames: int = 2,
     codec: str = "libx264",
-    rear_later: int = 0,
+    rear_delay_frames: int = 0,
 ) -> Path:
-    """Write a front camera and a rear one, whose frames count from 100 and begin `rear_later` frames after the front's.
+    """Write a front camera and a rear camera, whose frame numbers begin at 100.
 
-    Both begin `begins` frames before zero.
+    The rear camera begins `rear_delay_frames` after the front camera. `frames_before_zero` have negative timestamps.
     """
     out = av.open(str(path), "w")
     cameras: list[Any] = []
@@ -38,16 +38,16 @@ def write_cameras(
         cameras.append(stream)
     packets = []
     for number in range(frames):
-        for place, stream in enumerate(cameras):
-            frame = to_pix_fmt(numbered_image(number + 100 * place), "yuv420p", 5, False)
-            frame.pts, frame.time_base = number + place * rear_later, Fraction(1, 25)
+        for camera, stream in enumerate(cameras):
+            frame = to_pix_fmt(numbered_image(number + 100 * camera), "yuv420p", 5, False)
+            frame.pts, frame.time_base = number + camera * rear_delay_frames, Fraction(1, 25)
             packets += stream.encode(frame)
     for stream in cameras:
         packets += stream.encode(None)
     out.start_encoding()
     for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-        moved = round(Fraction(begins, 25) / packet.time_base)
-        packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+        shift = round(Fraction(frames_before_zero, 25) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
         out.mux(packet)
     out.close()
     return path
@@ -59,49 +59,49 @@ def write_cameras(
 def test_part_that_begins_between_key_frames_is_decodable(
     tmp_path: Path, source: str, target: str, b_frames: int, first: int
 ) -> None:
-    """With two B-frames, one of three consecutive frames follows frames that are decoded after it."""
+    """With two B-frames, one of three consecutive frames is displayed after frames that are decoded later."""
     path = write_cameras(tmp_path / f"in.{source}", gop=250, b_frames=b_frames)
     result = copy_video(path, tmp_path / f"out.{target}", start=first / 25, duration=1.0)
     assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in read(tmp_path / f"out.{target}", stream=0)] == list(range(first, first + 25))
     rear = [number_of(frame) - 100 for frame in read(tmp_path / f"out.{target}", stream=1)]
-    begins = first if target in ("mp4", "mov") else 0
-    assert rear[: first - begins + 25] == list(range(begins, first + 25))
-    assert len(rear) <= first + 25 - begins + b_frames  # frames after the part that others are decoded from
-    front, back = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
-    rear_seconds = [frame.pts_seconds for frame in back[first - begins :][:25]]
-    assert rear_seconds == pytest.approx([frame.pts_seconds for frame in front], abs=0.0015)
+    rear_first = first if target in ("mp4", "mov") else 0
+    assert rear[: first - rear_first + 25] == list(range(rear_first, first + 25))
+    assert len(rear) <= first + 25 - rear_first + b_frames  # up to `b_frames` reference frames follow the part
+    front_frames, rear_frames = (read(tmp_path / f"out.{target}", stream=number) for number in (0, 1))
+    rear_seconds = [frame.pts_seconds for frame in rear_frames[first - rear_first :][:25]]
+    assert rear_seconds == pytest.approx([frame.pts_seconds for frame in front_frames], abs=0.0015)
     reported = any("video stream 1 before the first visible one" in repair.what for repair in result.report.repairs)
     assert reported == (target == "mkv")
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv"])
-@pytest.mark.parametrize(("start", "rendered"), [(0.53, 13), (0.5, 12), (1.019, 25)])
+@pytest.mark.parametrize(("start", "displayed"), [(0.53, 13), (0.5, 12), (1.019, 25)])
 def test_part_that_begins_between_two_frames_is_in_sync(
-    tmp_path: Path, target: str, start: float, rendered: int
+    tmp_path: Path, target: str, start: float, displayed: int
 ) -> None:
-    """The frame of the copied camera that is displayed at the start of the part stays, as in the whole file."""
+    """The frame of the copied camera that is displayed at the start of the part (number `displayed`) is kept."""
     path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
     result = copy_video(path, tmp_path / f"out.{target}", start=start, duration=1.0)
     assert result.report.ok, result.report.line()
     front = dict(plain_decode(tmp_path / f"out.{target}", 0, timed=True))
     rear = {number - 100: time for number, time in plain_decode(tmp_path / f"out.{target}", 1, timed=True)}
     same = sorted(front.keys() & rear.keys())
-    assert same == list(range(rendered + 1, rendered + 26))
+    assert same == list(range(displayed + 1, displayed + 26))
     assert [rear[number] for number in same] == pytest.approx([front[number] for number in same], abs=0.0015)
-    assert rear[rendered] == pytest.approx(front[rendered + 1] - (rendered + 1) / 25 + start, abs=0.0015)
-    assert (set(rear) == {rendered, *same}) == (target != "mkv")
+    assert rear[displayed] == pytest.approx(front[displayed + 1] - (displayed + 1) / 25 + start, abs=0.0015)
+    assert (set(rear) == {displayed, *same}) == (target != "mkv")
 
 
 def packet_times(path: Path, stream: int) -> list[float]:
-    """Return the decode timestamps of the packets of an AVI stream, seconds, from PyAV only."""
+    """Return the decode timestamps of the packets of an AVI stream, seconds. Reads with PyAV only."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.video[stream])
         return [float(packet.dts * packet.time_base) for packet in packets if packet.size]
 
 
 def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int, float]]:
-    """Return (number, time in seconds) of each frame, from PyAV only; decode timestamps unless `timed`."""
+    """Decode with PyAV only; return (number, seconds) of each frame: the decode timestamp, or with `timed` the presentation one."""
     with av.open(str(path)) as container:
         video = container.streams.video[stream]
         video.thread_type = "NONE"
@@ -118,17 +118,17 @@ def test_copied_camera_in_avi_is_in_sync_with_the_segmented_one(tmp_path: Path, 
     path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
     result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
-    rendered = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
-    assert [[number for number, _ in frames] for frames in rendered] == [[*range(30)], [*range(100, 130)]]
+    decoded = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
+    assert [[number for number, _ in frames] for frames in decoded] == [[*range(30)], [*range(100, 130)]]
     times = [packet_times(tmp_path / "out.avi", stream) for stream in (0, 1)]
     assert times[0] == pytest.approx([number / 25 for number in range(30)])
     assert times[1] == pytest.approx(times[0], abs=0.002)
     assert "packet" not in " ".join(repair.what for repair in result.report.repairs)
-    # AVI has no presentation times: those that FFmpeg derives are reported.
-    late = rendered[1][0][1] - times[1][0]
+    # AVI has no presentation times. The report contains the delay of those that FFmpeg derives.
+    delay = decoded[1][0][1] - times[1][0]
     reported = [repair for repair in result.report.repairs if "reordered frames of video stream 1" in repair.what]
-    assert [repair.seconds for repair in reported] == ([pytest.approx(late)] if b_frames else [])
-    assert bool(late) == bool(b_frames)
+    assert [repair.seconds for repair in reported] == ([pytest.approx(delay)] if b_frames else [])
+    assert bool(delay) == bool(b_frames)
 
 
 def test_copied_mpeg4_camera_in_avi_is_in_sync(tmp_path: Path) -> None:
@@ -136,25 +136,30 @@ def test_copied_mpeg4_camera_in_avi_is_in_sync(tmp_path: Path) -> None:
     result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
     assert not result.report.repairs
-    rendered = plain_decode(tmp_path / "out.avi", 1)
-    assert [number for number, _ in rendered] == [*range(100, 130)]
-    assert [time for _, time in rendered][:-1] == pytest.approx([number / 25 for number in range(29)], abs=0.002)
+    decoded = plain_decode(tmp_path / "out.avi", 1)
+    assert [number for number, _ in decoded] == [*range(100, 130)]
+    assert [time for _, time in decoded][:-1] == pytest.approx([number / 25 for number in range(29)], abs=0.002)
 
 
-@pytest.mark.parametrize(("b_frames", "later"), [(0, 5), (2, 5), (0, -5), (2, -5)])
-def test_copied_camera_in_avi_keeps_its_start_time(tmp_path: Path, b_frames: int, later: int) -> None:
-    """AVI begins at zero with the segmented camera: the other one keeps its start time, or begins at its next key frame."""
+@pytest.mark.parametrize(("b_frames", "rear_delay"), [(0, 5), (2, 5), (0, -5), (2, -5)])
+def test_copied_camera_in_avi_keeps_its_start_time(tmp_path: Path, b_frames: int, rear_delay: int) -> None:
+    """AVI begins at zero with the segmented camera. A later camera keeps its delay, an earlier one begins at its next key frame."""
     path = write_cameras(
-        tmp_path / "in.mkv", gop=20, frames=40, b_frames=b_frames, rear_later=later, begins=min(0, later)
+        tmp_path / "in.mkv",
+        gop=20,
+        frames=40,
+        b_frames=b_frames,
+        rear_delay_frames=rear_delay,
+        frames_before_zero=min(0, rear_delay),
     )
     result = copy_video(path, tmp_path / "out.avi")
     assert result.report.ok, result.report.line()
-    first = 0 if later > 0 else 20
+    first = 0 if rear_delay > 0 else 20
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)] == [*range(100 + first, 140)]
-    expected = [(number + later) / 25 for number in range(first, 40)]
+    expected = [(number + rear_delay) / 25 for number in range(first, 40)]
     assert packet_times(tmp_path / "out.avi", 1) == pytest.approx(expected, abs=0.002)
     reported = [repair.count for repair in result.report.repairs if "left out up to its next key frame" in repair.what]
-    assert reported == ([20] if later < 0 else [])
+    assert reported == ([20] if rear_delay < 0 else [])
     with av.open(str(tmp_path / "out.avi")) as container:
         assert container.streams.best("video").index == 0
 
@@ -186,13 +191,13 @@ def test_copied_camera_from_avi_is_in_display_order(tmp_path: Path, target: str,
         times = packet_times(tmp_path / "out.avi", 1)
     else:
         times = [float(frame.pts * frame.time_base) for frame in frames]
-    begins = result.frames[0].pts_seconds + (0.08 if target == "ts" else 0)
-    assert times == pytest.approx([begins + number / 25 for number in range(30 - first)], abs=0.002)
+    start_seconds = result.frames[0].pts_seconds + (0.08 if target == "ts" else 0)
+    assert times == pytest.approx([start_seconds + number / 25 for number in range(30 - first)], abs=0.002)
 
 
 @pytest.mark.parametrize(("gop", "first"), [(40, 40), (250, None)])
 def test_copied_camera_in_mpeg_ts_begins_at_its_next_key_frame(tmp_path: Path, gop: int, first: int | None) -> None:
-    """MPEG-TS has no default stream: players open the one with more frames at the beginning."""
+    """MPEG-TS has no default flag: players select the camera with more frames at the beginning."""
     path = write_cameras(tmp_path / "in.mp4", gop=gop, b_frames=0)
     result = copy_video(path, tmp_path / "out.ts", start=1.0, duration=1.0)
     assert result.report.ok, result.report.line()
@@ -210,7 +215,7 @@ def test_copied_camera_in_mpeg_ts_begins_at_its_next_key_frame(tmp_path: Path, g
 
 
 def test_last_frame_of_a_copied_camera_is_displayed(tmp_path: Path) -> None:
-    """FFmpeg's muxer ends an edit list with the last fragment, which here begins after the last displayed frame."""
+    """FFmpeg's muxer ends the edit list with the last fragment, which here begins after the last displayed frame."""
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
     result = copy_video(path, tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -218,9 +223,9 @@ def test_last_frame_of_a_copied_camera_is_displayed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["mp4", "mkv"])
-def test_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
-    path = write_cameras(tmp_path / "in.mp4", gop=250, begins=10)
-    assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # the input is as intended
+def test_beginning_hidden_by_an_edit_list_stays_hidden_in_mp4(tmp_path: Path, target: str) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=250, frames_before_zero=10)
+    assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # checks the input file
     result = copy_video(path, tmp_path / f"out.{target}")
     assert result.report.ok, result.report.line()
     rear = read(tmp_path / f"out.{target}", stream=1)
@@ -231,16 +236,16 @@ def test_edit_list_hides_the_beginning(tmp_path: Path, target: str) -> None:
 
 
 def test_packets_hidden_by_an_edit_list_are_reported(tmp_path: Path) -> None:
-    """FFmpeg's muxers can't store them: frames after the cut lack their reference frames."""
+    """FFmpeg's muxers can't store hidden packets: frames after the cut lack their reference frames."""
     path = write_cameras(tmp_path / "whole.mp4", gop=250, b_frames=0)
     boxes = parse(path.read_bytes())
     moov = next(box for box in boxes if box.name == b"moov")
     for track in moov.all(b"trak"):
         table = track.one(b"elst")
         scale, ticks = _timescale(moov, b"mvhd"), _timescale(track, b"mdhd")
-        edits = [(scale, 0), (scale, 2 * ticks)]  # a second from 0 s, a second from 2 s
+        edits = [(scale, 0), (scale, 2 * ticks)]  # 1 s from 0 s, then 1 s from 2 s
         packed = b"".join(struct.pack(">IiHH", long, at, 1, 0) for long, at in edits)
-        table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index is after the data: no position changes
+        table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index follows the data: no offset changes
     (tmp_path / "in.mp4").write_bytes(b"".join(box.encode() for box in boxes))
     result = copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert result.report.ok, result.report.line()
@@ -249,8 +254,8 @@ def test_packets_hidden_by_an_edit_list_are_reported(tmp_path: Path) -> None:
     assert any("packets that an edit list hides between others left out" in note for note in result.notes)
 
 
-def test_part_of_two_cameras_with_edit_lists(tmp_path: Path) -> None:
-    path = write_cameras(tmp_path / "in.mp4", gop=30, begins=10)
+def test_part_of_two_cameras_with_edit_lists_is_in_sync(tmp_path: Path) -> None:
+    path = write_cameras(tmp_path / "in.mp4", gop=30, frames_before_zero=10)
     result = copy_video(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
     assert result.report.ok, result.report.line()
     numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def _write_cameras(path: Path, default: int) -> Path:
-    """Write audio, a front and a rear camera of one size; frames of the rear camera count from 100."""
+    """Write audio, a front camera and a rear camera of the same size. Frame numbers of the rear camera begin at 100."""
     out = av.open(str(path), "w")
     audio: Any = out.add_stream("aac", rate=48000)
     audio.codec_context.layout = "mono"
@@ -30,8 +30,8 @@ def _write_cameras(path: Path, default: int) -> Path:
         cameras.append(stream)
     packets = []
     for number in range(10):
-        for place, stream in enumerate(cameras):
-            packets += stream.encode(to_pix_fmt(numbered_image(number + 100 * place), "yuv420p", 5, False))
+        for camera, stream in enumerate(cameras):
+            packets += stream.encode(to_pix_fmt(numbered_image(number + 100 * camera), "yuv420p", 5, False))
     for stream in cameras:
         packets += stream.encode(None)
     wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
@@ -46,7 +46,7 @@ def _write_cameras(path: Path, default: int) -> Path:
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize(("default", "stream", "expected"), [(0, None, 0), (1, None, 1), (0, 1, 1), (1, 0, 0)])
-def test_players_open_the_segmented_camera(
+def test_segmented_camera_is_the_default_stream(
     tmp_path: Path, default: int, stream: int | None, expected: int, target: str
 ) -> None:
     path = _write_cameras(tmp_path / "in.mkv", default)

@@ -35,8 +35,8 @@ def write_segments(folder: Path) -> list[Path]:
     ]
 
 
-class ForbiddenPort:
-    """Local port to which no test may connect."""
+class SilentServer:
+    """Local port that accepts no connection."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -52,10 +52,10 @@ class ForbiddenPort:
 
 
 @pytest.fixture
-def forbidden_port() -> Iterator[ForbiddenPort]:
-    port = ForbiddenPort()
-    yield port
-    port.close()
+def silent_server() -> Iterator[SilentServer]:
+    server = SilentServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.ffconcat", "list.mpd"])  # DASH is never opened
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "FORBIDDEN"])
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "SILENT_SERVER"])
 def test_playlists_are_refused_and_open_nothing(
-    tmp_path: Path, forbidden_port: ForbiddenPort, name: str, target: str
+    tmp_path: Path, silent_server: SilentServer, name: str, target: str
 ) -> None:
-    entry = f"{forbidden_port.address}/secret.ts" if target == "FORBIDDEN" else target
+    entry = f"{silent_server.address}/secret.ts" if target == "SILENT_SERVER" else target
     path = tmp_path / name
     if name.endswith("ffconcat"):
         path.write_text(f"ffconcat version 1.0\nfile '{entry}'\n")
@@ -93,7 +93,7 @@ def test_playlists_are_refused_and_open_nothing(
     assert "\n" not in str(error.value)
     if not name.endswith("mpd"):
         assert "--allow-protocols" in str(error.value)
-    forbidden_port.assert_no_connection()
+    silent_server.assert_no_connection()
 
 
 def test_files_of_a_playlist_are_read_if_allowed(tmp_path: Path) -> None:
@@ -131,21 +131,19 @@ def test_no_file_is_opened_if_only_http_is_allowed(tmp_path: Path, entry: str) -
         read(hls(tmp_path / "list.m3u8", entry), allow_protocols=["http"])
 
 
-def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, forbidden_port: ForbiddenPort) -> None:
-    for path in (hls(tmp_path / "list.m3u8", f"{forbidden_port.address}/x.ts"), tmp_path / "list.ffconcat"):
+def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, silent_server: SilentServer) -> None:
+    for path in (hls(tmp_path / "list.m3u8", f"{silent_server.address}/x.ts"), tmp_path / "list.ffconcat"):
         if not path.exists():
-            path.write_text(f"ffconcat version 1.0\nfile '{forbidden_port.address}/x.ts'\n")
+            path.write_text(f"ffconcat version 1.0\nfile '{silent_server.address}/x.ts'\n")
         with pytest.raises(SourceError, match="playlist"):
             read(path, allow_protocols=["file"])
-    forbidden_port.assert_no_connection()
+    silent_server.assert_no_connection()
 
 
-def test_silent_server_times_out(
-    tmp_path: Path, forbidden_port: ForbiddenPort, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_server_times_out(tmp_path: Path, silent_server: SilentServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.io.inputs.playlist._TIMEOUT_SECONDS", 1.0)
     with pytest.raises(SourceError, match="playlist"):
-        read(hls(tmp_path / "list.m3u8", f"{forbidden_port.address}/x.ts"), allow_protocols=["http"])
+        read(hls(tmp_path / "list.m3u8", f"{silent_server.address}/x.ts"), allow_protocols=["http"])
 
 
 def test_live_playlist_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Contract tests of file sources and sinks, the same for PyAV and GStreamer."""
+"""Contract tests that all file sources and all file sinks (PyAV and GStreamer) pass."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_source_yields_all_frames_in_order_with_their_times(
     source = open_source(write_video(tmp_path / "a video.mp4", frames=20, size=size), decoder=decoder)
     info = source.info
     assert (info.width, info.height, info.pixel_format, info.frame_rate) == (*size, "yuv420p", 25)
-    frames = [each for each in source if isinstance(each, Frame)]
+    frames = [item for item in source if isinstance(item, Frame)]
     source.close()
     source.close()
     assert [number_of(frame) for frame in frames] == list(range(20))
@@ -55,9 +55,9 @@ def test_source_yields_all_frames_in_order_with_their_times(
 @sources
 def test_frames_do_not_change_after_they_are_yielded(tmp_path: Path, decoder: str) -> None:
     source = open_source(write_video(tmp_path / "video.mp4", frames=12), decoder=decoder)
-    kept = [(each, [plane.copy() for plane in each.planes]) for each in source if isinstance(each, Frame)]
+    frames = [(frame, [plane.copy() for plane in frame.planes]) for frame in source if isinstance(frame, Frame)]
     source.close()
-    for frame, copies in kept:
+    for frame, copies in frames:
         assert all(np.array_equal(plane, copy) for plane, copy in zip(frame.planes, copies, strict=True))
 
 
@@ -108,9 +108,9 @@ def test_final_name_appears_when_the_output_is_complete(tmp_path: Path, kind: Si
     assert (written.path, written.frames, written.size) == (sink.partial_path, 10, (96, 64))
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    rendered = read(out)
-    assert [number_of(frame) for frame in rendered] == list(range(10))
-    assert {corners_of(frame) for frame in rendered} == {"RGBY"}
+    frames = read(out)
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    assert {corners_of(frame) for frame in frames} == {"RGBY"}
     assert (sink.name, sink.written) == (out.name, 10)
     assert sink.encoder
 
@@ -120,10 +120,10 @@ def test_output_passes_verification(tmp_path: Path, kind: Sink) -> None:
     source = open_source(write_video(tmp_path / "video.mp4", frames=20))
     recorder = Recorder(source.info)
     sink = kind(tmp_path / "out.mp4", source.info, size=(96, 64))
-    for each in source:
-        recorder.observe(each)
-        if isinstance(each, Frame):
-            sink.write(item(each))
+    for element in source:
+        recorder.observe(element)
+        if isinstance(element, Frame):
+            sink.write(item(element))
     report = compare(recorder, sink.finish(), corrupt=0)
     source.close()
     sink.close()
@@ -151,14 +151,14 @@ def test_sink_aborted_before_the_first_frame_leaves_nothing(tmp_path: Path, kind
 def test_unwritable_output_is_an_error_before_anything_is_written(tmp_path: Path, kind: Sink) -> None:
     video = write_video(tmp_path / "video.mp4", frames=2)
     before = video.read_bytes()
-    info_of_video = replace(info(), name=str(video))
-    refused = [
+    video_info = replace(info(), name=str(video))
+    refused_outputs = [
         (tmp_path / "missing" / "out.mp4", info(), True),
         (tmp_path / "out.xyz", info(), True),
         (video, info(), False),
-        (video, info_of_video, True),
+        (video, video_info, True),
     ]
-    for path, stream_info, overwrite in refused:
+    for path, stream_info, overwrite in refused_outputs:
         with pytest.raises(SinkError) as failure:
             kind(path, stream_info, size=(96, 64), overwrite=overwrite)
         assert "\n" not in str(failure.value)

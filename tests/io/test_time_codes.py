@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def _write_time_code(path: Path) -> Path:
+    """Write a MOV with a time code track."""
     out = av.open(str(path), "w")
     stream: Any = out.add_stream("libx264", rate=25)
     stream.width, stream.height = 96, 64
@@ -29,8 +30,8 @@ def _write_time_code(path: Path) -> Path:
 
 def _time_codes(container: Any) -> set[str]:
     """Return all time codes of a file and of its streams."""
-    everything = [container.metadata, *(stream.metadata for stream in container.streams)]
-    return {value for metadata in everything for key, value in metadata.items() if key.lower() == "timecode"}
+    all_metadata = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return {value for metadata in all_metadata for key, value in metadata.items() if key.lower() == "timecode"}
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts", "avi", "webm"])
@@ -85,7 +86,7 @@ def test_time_codes_of_two_cameras_are_kept_or_reported(tmp_path: Path, target: 
     assert result.report.ok, result.report.line()
     with av.open(str(tmp_path / f"out.{target}")) as container:
         kept = [s.metadata["timecode"] for s in container.streams if s.type == "data"]
-        # PyAV 17 does not pass the muxer the frame rate of the second camera, without which there is no time code.
+        # PyAV 17 does not pass the frame rate of the second camera to the muxer, which then writes no time code.
         if target == "mkv":
             kept = [s.metadata["TIMECODE"] for s in container.streams.video]
     assert kept == codes[: 1 if target != "mkv" and int(av.__version__.split(".")[0]) < 18 else 2]
@@ -140,7 +141,7 @@ def test_time_code_in_a_matroska_tag_is_kept_or_reported(tmp_path: Path, where: 
             codes = _time_codes(container)
         kept = start is None and where in supported.get(target, ())
         assert codes == ({"10:11:12:13"} if kept else set())
-        # One line where it is lost, none where it is kept.
+        # One note if the time code is lost, none if it is kept.
         assert len([note for note in result.notes if "time code" in note]) == (not kept), result.notes
 
 

@@ -51,7 +51,7 @@ def test_final_name_appears_only_when_the_output_is_complete(tmp_path: Path) -> 
     sink.finish()
     assert out.read_bytes() == b"older"
     sink.close()
-    assert [number_of(rendered) for rendered in read(out)] == list(range(10))
+    assert [number_of(frame) for frame in read(out)] == list(range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert (sink.name, sink.written) == ("out.mp4", 10)
 
@@ -61,7 +61,7 @@ def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
         sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64))
         fill(sink, 30)
         sink.abort()
-        assert [number_of(rendered) for rendered in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
+        assert [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
         assert not (tmp_path / f"out.{ending}").exists()
 
 
@@ -82,7 +82,7 @@ def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "webm"])
 def test_partial_file_plays_after_sigkill(tmp_path: Path, ending: str) -> None:
-    """SIGKILL after 150 frames at 25 FPS: at most two seconds are missing."""
+    """SIGKILL after 150 frames at 25 FPS loses at most two seconds."""
     code = f"""
 import sys, os, signal
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
@@ -91,15 +91,15 @@ sink = VideoSink({str(tmp_path / f"out.{ending}")!r}, info(), size=(96, 64))
 fill(sink, 150)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    numbers = [number_of(rendered) for rendered in read(tmp_path / f"out.partial.{ending}")]
-    assert numbers[:100] == list(range(100))  # At the end B-frames may be missing between others.
+    process = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    numbers = [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")]
+    assert numbers[:100] == list(range(100))  # B-frames may be missing near the end
     assert not (tmp_path / f"out.{ending}").exists()
 
 
 def test_partial_file_can_be_the_input_of_its_final_name(tmp_path: Path) -> None:
-    """`out.partial.mp4` of a killed run as input, `out.mp4` as output: another temporary name is taken."""
+    """The input `out.partial.mp4` of a killed run is not overwritten by the temporary file of the output `out.mp4`."""
     source = write_video(tmp_path / "out.partial.mp4")
     opened = FileSource(str(source))
     sink = VideoSink(tmp_path / "out.mp4", opened.info, size=(96, 64))
@@ -120,7 +120,7 @@ def test_longest_file_names_are_written(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc/self/io")
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_close_of_a_long_recording_reads_only_a_part(tmp_path: Path, ending: str) -> None:
-    """A live run has two seconds to complete its files of any length."""
+    """A live run has two seconds to complete its files, whatever their length."""
 
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
@@ -146,10 +146,10 @@ sink = VideoSink("-", info(), size=(96, 64))
 fill(sink, 20)
 sink.close()
 """
-    done = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=150, check=False)
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "a.mkv").write_bytes(done.stdout)
-    assert [number_of(rendered) for rendered in read(tmp_path / "a.mkv")] == list(range(20))
+    process = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=150, check=False)
+    assert process.returncode == 0, process.stderr
+    (tmp_path / "a.mkv").write_bytes(process.stdout)
+    assert [number_of(frame) for frame in read(tmp_path / "a.mkv")] == list(range(20))
 
 
 # Frames
@@ -161,11 +161,11 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
     sink = VideoSink(tmp_path / "out.mp4", info(size, pix_fmt), size=size, crf=5)
     fill(sink, 3, size, pix_fmt)
     sink.close()
-    rendered = read(tmp_path / "out.mp4")[2]
+    frame = read(tmp_path / "out.mp4")[2]
     width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
-    assert (rendered.width, rendered.height) == (width, height)
-    assert (number_of(rendered), corners_of(rendered)) == (2, "RGBY")
-    assert np.abs(rgb_at(rendered, width - 1, height - 1) - CORNERS["Y"]).max() < 25
+    assert (frame.width, frame.height) == (width, height)
+    assert (number_of(frame), corners_of(frame)) == (2, "RGBY")
+    assert np.abs(rgb_at(frame, width - 1, height - 1) - CORNERS["Y"]).max() < 25
     assert any("rounded up" in warning for warning in sink.warnings)
 
 
@@ -189,14 +189,12 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
 def test_encoder_writes_all_frames_at_their_times(tmp_path: Path, codec: str | None, ending: str) -> None:
     sink = VideoSink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
     for number in range(10):
-        rendered = numbered_frame(number)
-        sink.write(
-            item(Frame(rendered.planes, "yuv420p", rendered.color, number * 3600, Fraction(1, 90_000), number, 3600))
-        )
+        frame = numbered_frame(number)
+        sink.write(item(Frame(frame.planes, "yuv420p", frame.color, number * 3600, Fraction(1, 90_000), number, 3600)))
     sink.close()
     frames = read(tmp_path / f"out.{ending}")
-    assert [number_of(rendered) for rendered in frames] == list(range(10))
-    assert np.diff([rendered.pts_seconds for rendered in frames]) == pytest.approx(0.04, abs=0.002)
+    assert [number_of(frame) for frame in frames] == list(range(10))
+    assert np.diff([frame.pts_seconds for frame in frames]) == pytest.approx(0.04, abs=0.002)
 
 
 def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
@@ -208,7 +206,7 @@ def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
         sizes.append((tmp_path / f"{name}.mp4").stat().st_size)
     assert sizes[0] > 1.15 * sizes[1]
     text = (tmp_path / "c.mp4").read_bytes()
-    assert b"subme=11" in text  # x264 writes its settings into the stream; preset placebo has 11.
+    assert b"subme=11" in text  # x264 writes its settings into the stream: 11 is from the preset `placebo`
 
 
 @pytest.mark.parametrize("full_range", [False, True])
@@ -227,13 +225,13 @@ def test_color_tags_are_kept(tmp_path: Path, ending: str, tags: tuple[int, int, 
 
 
 def test_untagged_color_gets_a_tag_if_the_size_changes_the_default(tmp_path: Path) -> None:
-    """Side by side, an untagged 640-wide frame becomes 1280 wide, for which players assume BT.709."""
+    """A side-by-side output of untagged 640x360 frames is 1280 pixels wide, for which players assume BT.709."""
     sink = VideoSink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
     fill(sink, 2, (1280, 360))
     sink.close()
-    rendered = read(tmp_path / "out.mp4")[0]
-    assert rendered.color.matrix == "bt601"
-    assert np.abs(rgb_at(rendered, 100, 50) - CORNERS["R"]).max() < 12
+    frame = read(tmp_path / "out.mp4")[0]
+    assert frame.color.matrix == "bt601"
+    assert np.abs(rgb_at(frame, 100, 50) - CORNERS["R"]).max() < 12
 
 
 def test_pixel_aspect_is_kept(tmp_path: Path) -> None:
@@ -243,12 +241,12 @@ def test_pixel_aspect_is_kept(tmp_path: Path) -> None:
         assert FileSource(str(tmp_path / f"out.{ending}")).info.sample_aspect_ratio == Fraction(4, 3)
 
 
-# FFmpeg's MP4 muxer sometimes rejects one or two frames of libx265: those are left out.
+# libx265 is not tested with one or two frames, which FFmpeg's MP4 muxer sometimes rejects.
 @pytest.mark.parametrize(
     ("frames", "codec"), [*((n, "libx264") for n in (1, 2, 3, 4, 31)), *((n, "libx265") for n in (3, 4, 31))]
 )
 def test_average_frame_rate_is_kept(tmp_path: Path, frames: int, codec: str) -> None:
-    """Players and tools divide frames by the track's length: a last packet with a too long duration turns 15 FPS into 14.85."""
+    """The average rate is the number of frames over the duration: a last packet that is too long turns 15 FPS into 14.85."""
     source = write_video(tmp_path / "in.mp4", frames=frames, rate=Fraction(30000, 1001))
     copy_video(source, tmp_path / "out.mp4", sink={"codec": codec})
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -258,44 +256,44 @@ def test_average_frame_rate_is_kept(tmp_path: Path, frames: int, codec: str) -> 
 
 
 def test_frames_of_the_caller_are_not_modified(tmp_path: Path) -> None:
-    rendered = numbered_frame(3)
-    before = [plane.copy() for plane in rendered.planes]
+    frame = numbered_frame(3)
+    before = [plane.copy() for plane in frame.planes]
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
-    sink.write(item(rendered))
+    sink.write(item(frame))
     sink.close()
-    assert all((old == new).all() for old, new in zip(before, rendered.planes, strict=True))
+    assert all((old == new).all() for old, new in zip(before, frame.planes, strict=True))
 
 
 def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info((320, 240)), size=(320, 240), preset="ultrafast")
-    rendered = numbered_frame(1, (320, 240))
+    frame = numbered_frame(1, (320, 240))
 
     def write(numbers: range) -> int:
         for number in numbers:
-            sink.write(item(Frame(rendered.planes, "yuv420p", rendered.color, number, Fraction(1, 25), number, 1)))
+            sink.write(item(Frame(frame.planes, "yuv420p", frame.color, number, Fraction(1, 25), number, 1)))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    early = write(range(500))
-    late = write(range(500, 1500))
+    memory_before = write(range(500))
+    memory_after = write(range(500, 1500))
     sink.abort()
-    assert late < early * 1.05
+    assert memory_after < memory_before * 1.05
 
 
 # Temporary names
 
 
 def test_existing_temporary_names_are_not_changed(tmp_path: Path) -> None:
-    """A link, a broken link, a file or a folder; two concurrent runs for one output don't share a file."""
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    (tmp_path / "out.partial.mp4").symlink_to(victim)
+    """The names are a link, a broken link, a file and a folder. Two concurrent runs for one output use different names."""
+    linked = tmp_path / "linked"
+    linked.write_text("precious")
+    (tmp_path / "out.partial.mp4").symlink_to(linked)
     (tmp_path / "out.partial-2.mp4").symlink_to(tmp_path / "missing")
     (tmp_path / "out.partial-3.mp4").write_text("precious")
     (tmp_path / "out.partial-4.mp4").mkdir()
     first, second = PartialFile(str(tmp_path / "out.mp4")), PartialFile(str(tmp_path / "out.mp4"))
     assert [first.path.name, second.path.name] == ["out.partial-5.mp4", "out.partial-6.mp4"]
     assert "out.partial.mp4 existed before" in first.warnings[0]
-    assert victim.read_text() == (tmp_path / "out.partial-3.mp4").read_text() == "precious"
+    assert linked.read_text() == (tmp_path / "out.partial-3.mp4").read_text() == "precious"
     first.discard()
     second.path.write_bytes(b"new")
     second.publish()
@@ -306,7 +304,7 @@ def test_existing_temporary_names_are_not_changed(tmp_path: Path) -> None:
 
 
 def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
-    """The older file stays readable until the new one replaces it in one step."""
+    """The older file is readable until the new one replaces it in one step."""
     out = tmp_path / "out.mp4"
     out.write_bytes(b"older")
     partial = PartialFile(str(out))
@@ -317,13 +315,12 @@ def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert out.read_bytes() == b"newer"
 
 
-def test_output_is_seekable(tmp_path: Path) -> None:
-    """Key frames are at most two seconds apart."""
+def test_key_frames_are_at_most_two_seconds_apart(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 200)
     sink.close()
     with av.open(str(tmp_path / "out.mp4")) as container:
-        keys = [
+        key_times = [
             packet.pts * packet.time_base for packet in container.demux(video=0) if packet.size and packet.is_keyframe
         ]
-    assert max(np.diff([float(key) for key in [*keys, Fraction(8)]])) <= 2.0
+    assert max(np.diff([float(key) for key in [*key_times, Fraction(8)]])) <= 2.0

@@ -23,13 +23,13 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("folder.mp4").mkdir()
     Path("file").touch()
-    Path("there.mp4").write_bytes(b"older")
+    Path("existing.mp4").write_bytes(b"older")
     before = sorted(path.name for path in tmp_path.iterdir())
     for name, options, message in (
         ("folder.mp4", {}, "is a folder"),
         ("nowhere/out.mp4", {}, "no such folder: nowhere"),
         ("file/out.mp4", {}, "not a folder"),
-        ("there.mp4", {"overwrite": False}, "there.mp4 exists"),
+        ("existing.mp4", {"overwrite": False}, "existing.mp4 exists"),
         ("out.xyz", {}, r"suffix '\.xyz'"),
         ("out", {}, "suffix ''"),
         ("out.mp4", {"codec": "nonsense"}, "no encoder 'nonsense'"),
@@ -42,7 +42,7 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
             VideoSink(name, info(), size=(96, 64), **options)
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert Path("there.mp4").read_bytes() == b"older"
+    assert Path("existing.mp4").read_bytes() == b"older"
 
 
 @pytest.mark.parametrize("link", ["same", "symlink", "hardlink", "dots"])
@@ -60,7 +60,7 @@ def test_output_that_is_the_input_is_refused(tmp_path: Path, link: str) -> None:
     assert source.read_bytes() == data
 
 
-def test_no_overwrite_is_checked_again_at_the_end(tmp_path: Path) -> None:
+def test_no_overwrite_is_checked_again_by_close(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64), overwrite=False)
     fill(sink)
     (tmp_path / "out.mp4").write_bytes(b"another file")
@@ -79,7 +79,7 @@ def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
-    folder = tmp_path / "gone"
+    folder = tmp_path / "removed"
     folder.mkdir()
     sink = VideoSink(folder / "out.mp4", info(), size=(96, 64))
     fill(sink)
@@ -91,7 +91,7 @@ def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
     sink.abort()
 
 
-LIMITED = """
+WRITE_WITH_SIZE_LIMIT = """
 import resource, signal, sys
 sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from media import VideoSink, fill, info
@@ -115,7 +115,7 @@ except SinkError as error:
 )
 @pytest.mark.parametrize("when", ["while writing", "at the end"])
 def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, when: str) -> None:
-    """A limit on the file size fails in the same way as a full disk: by an error of write()."""
+    """A limit on the file size simulates a full disk: `write()` fails in both cases."""
     out = tmp_path / f"out.{ending}"
     sink = VideoSink(out, info(), size=(96, 64), crf=1)
     frames = 120 if when == "while writing" else 10
@@ -123,16 +123,18 @@ def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, 
     sink.close()
     limit = out.stat().st_size // 2 if when == "while writing" else out.stat().st_size - 200
     out.unlink()
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(out), str(ROOT), str(limit), str(frames), check],
+    process = subprocess.run(
+        [sys.executable, "-c", WRITE_WITH_SIZE_LIMIT, str(out), str(ROOT), str(limit), str(frames), check],
         capture_output=True,
         text=True,
         timeout=150,
         check=False,
     )
-    assert done.returncode == 1, done
-    assert "can't write" in done.stdout or "can't be read back" in done.stdout or "contains" in done.stdout, done
-    assert done.stdout.count("\n") == 1
+    assert process.returncode == 1, process
+    assert "can't write" in process.stdout or "can't be read back" in process.stdout or "contains" in process.stdout, (
+        process
+    )
+    assert process.stdout.count("\n") == 1
     assert not out.exists()
     if when == "while writing":
         assert len(read(tmp_path / f"out.partial.{ending}")) > 25
@@ -165,11 +167,11 @@ except SinkError as error:
     raise SystemExit(1)
 """
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, str(ROOT)], stdout=full, stderr=subprocess.PIPE, timeout=150, check=False
         )
-    assert done.returncode == 1
-    assert b"no space left" in done.stderr
+    assert process.returncode == 1
+    assert b"no space left" in process.stderr
 
 
 def test_frame_of_another_size_is_refused(tmp_path: Path) -> None:
