@@ -84,19 +84,33 @@ class _Server:
 _server: _Server | None = None
 
 
+def interpreter_command(setup: str = "pass") -> list[str]:
+    """Return a command that runs Python statements and then `rtseg` with the arguments that follow.
+
+    Use it instead of `preexec_fn`, which can deadlock in a process with threads (Python's `subprocess` documentation).
+    """
+    start = "import runpy, sys; sys.argv[0] = 'rtseg'; runpy.run_module('rtseg', run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", f"{setup}\n{start}"]
+
+
+ENABLE_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""Setup for `interpreter_command`: processes in the background ignore SIGINT."""
+
+
 def rtseg(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `rtseg ARGUMENTS` for at most `LIMIT_SECONDS`.
 
     Args:
         arguments: arguments of the command line.
-        options: `cwd` and other arguments of `subprocess.run`. Any except `cwd` starts a new interpreter.
+        options: `cwd` and other arguments of `subprocess.run`, and `setup` (see `interpreter_command`). Any except `cwd`
+            starts a new interpreter.
     """
     global _server
     words = [str(argument) for argument in arguments]
     if set(options) <= {"cwd"} and hasattr(os, "fork"):
         _server = _server or _Server()
         return _server.run(words, str(options.get("cwd", Path.cwd())))
-    command = [sys.executable, "-m", "rtseg", *words]
+    command = [*interpreter_command(options.pop("setup", "pass")), *words]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS, check=False, **options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from command import assert_one_error_line, rtseg
+from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, rtseg
 
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 
@@ -187,9 +186,7 @@ def count_frames(path: Path) -> int:
 def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
     source, out = long_drive, tmp_path / "out.mp4"
     command = [
-        sys.executable,
-        "-m",
-        "rtseg",
+        *interpreter_command(ENABLE_SIGINT),
         "video",
         str(source),
         "-o",
@@ -200,10 +197,7 @@ def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path
         "medium",
         "-q",
     ]
-    reset_sigint = functools.partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a test run in the background ignores SIGINT
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         partial = tmp_path / "out.partial.mp4"
         deadline = time.monotonic() + 120
         while (

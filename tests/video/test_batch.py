@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from command import assert_one_error_line, rtseg
+from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, rtseg
 from media import Audio, read, write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError
@@ -188,10 +187,9 @@ def test_interrupt_ends_all_jobs_and_leaves_playable_files(
     folder.mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         shutil.copy(long_video, folder / name)
-    command = [sys.executable, "-m", "rtseg", "video", str(folder), "-o", str(out), "--model", str(MODEL)]
+    command = [*interpreter_command(ENABLE_SIGINT), "video", str(folder), "-o", str(out), "--model", str(MODEL)]
     command += ["--jobs", "2", "--preset", "slow", "-q"]
-    enable_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background processes ignore SIGINT
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=enable_sigint) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         partial_files = [out / "a.partial.mp4", out / "b.partial.mp4"]
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -199,12 +197,10 @@ def test_full_disk_is_an_error_in_one_line(tmp_path: Path) -> None:
     """The file size limit of 20 kB makes write() fail as on a full disk."""
     video = write_video(tmp_path / "in.mp4", frames=200, size=(320, 240))
 
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    limit += "; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     out = tmp_path / "out.mp4"
-    result = rtseg("video", video, "-o", out, "--model", MODEL, "--crf", 1, "-q", preexec_fn=limit)
+    result = rtseg("video", video, "-o", out, "--model", MODEL, "--crf", 1, "-q", setup=limit)
     assert result.returncode == 1, result.stderr
     assert_one_error_line(result, "can't write", "out.partial.mp4")
     assert not out.exists()
