@@ -44,7 +44,7 @@ class TorchBackend:
         try:
             import torch
 
-            from rtseg.nn.load_network import open_network
+            from rtseg.nn.load_network import open_network  # imports torch
         except ImportError as error:
             raise BackendError(f'the torch backend needs {error.name}: pip install "rtseg[train]"') from error
         if model.suffix in (".onnx", ".xml", ".engine"):

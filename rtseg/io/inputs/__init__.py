@@ -66,6 +66,7 @@ def open_source(
         OptionError: a protocol is unknown, or `gstreamer` is to decode a part of a file, one of its streams, or standard input.
     """
     name = str(uri)
+    # Imported when opened: `import rtseg.io.inputs` loads neither PyAV nor OpenCV.
     if start is None and duration is None:
         if name.startswith("/dev/video"):
             from rtseg.io.inputs.camera import open_camera
