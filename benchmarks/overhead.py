@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.bench.measure import machine
-from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.progress import Progress
 from rtseg.core.stats import Stats
@@ -59,7 +59,7 @@ class DiscardingSink:
 
     name, written = "discard", 0
 
-    def write(self, item: SegmentedFrame) -> None: ...
+    def write(self, item: ProcessedFrame) -> None: ...
     def pass_through(self, packet: Passthrough) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...

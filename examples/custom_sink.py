@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from rtseg import Segmenter
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
 from rtseg.video.process import process
@@ -25,7 +25,7 @@ class PedestrianAhead:
         self.seconds: list[float] = []
         self._pedestrian, self._share = pedestrian, share
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Check one frame. `item.classes` is the class map at the network's resolution, uint8 `[h, w]`."""
         third = item.classes.shape[1] // 3
         if (item.classes[:, third : 2 * third] == self._pedestrian).mean() >= self._share:

@@ -14,7 +14,7 @@ from av.codec.context import Flags
 
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.cpu import without_real_time_priority
-from rtseg.core.frame import Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.outputs.video import VideoSink
@@ -253,7 +253,7 @@ def copy_video(
                 target.pass_through(item)
             else:
                 frames.append(item)
-                target.write(SegmentedFrame(item, classes, item))
+                target.write(ProcessedFrame(item, classes, item, video.info))
         written = target.finish()
         input_file = InputFile(
             str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
@@ -295,9 +295,10 @@ def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: 
     return StreamInfo("test", *size, pix_fmt, **{**values, **changes})
 
 
-def item(rendered: Frame) -> SegmentedFrame:
+def item(rendered: Frame) -> ProcessedFrame:
     """Return the input of a sink for a frame."""
-    return SegmentedFrame(rendered, np.zeros((4, 4), np.uint8), rendered)
+    stream = info((rendered.width, rendered.height), rendered.pixel_format)
+    return ProcessedFrame(rendered, np.zeros((4, 4), np.uint8), rendered, stream)
 
 
 def fill(sink: VideoSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.render.overlay import Overlay
 
@@ -61,11 +61,11 @@ class CollectingSink:
     name = "collecting"
 
     def __init__(self, fail_at: int | None = None) -> None:
-        self.items: list[SegmentedFrame | Passthrough] = []
+        self.items: list[ProcessedFrame | Passthrough] = []
         self.written = 0
         self._fail_at = fail_at
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         if self.written == self._fail_at:
             raise OSError("the disk is full")
         self.items.append(item)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import Frame, RenderedFrame, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Frame, ProcessedFrame, RenderedFrame, StreamInfo
 from rtseg.core.stats import Histogram
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.inference.segmenter import Segmenter
@@ -170,7 +170,7 @@ def _bench_encode(
     try:
         while True:
             chunk = list(itertools.islice(frames, _max_stored(info.width, info.height)))
-            rendered = [_segment_and_render(frame, frame_path, overlay) for frame in chunk]
+            rendered = [_segment_and_render(frame, info, frame_path, overlay) for frame in chunk]
             start, start_cpu = time.perf_counter(), time.process_time()
             for item in rendered:
                 begin = time.perf_counter()
@@ -188,10 +188,10 @@ def _bench_encode(
         source.close()
 
 
-def _segment_and_render(frame: Frame, frame_path: FramePath, overlay: Overlay) -> SegmentedFrame:
+def _segment_and_render(frame: Frame, info: StreamInfo, frame_path: FramePath, overlay: Overlay) -> ProcessedFrame:
     result = frame_path.segment(frame)
     classes = result.classes if isinstance(result, RenderedFrame) else result
-    return SegmentedFrame(frame, classes, render_frame(frame, result, overlay))
+    return ProcessedFrame(frame, classes, render_frame(frame, result, overlay), info)
 
 
 def _wait_until_idle() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtseg.core.frame import ClassMap, Passthrough, SegmentedFrame
+from rtseg.core.frame import ClassMap, Passthrough, ProcessedFrame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
 from rtseg.inference.segmenter import Segmenter
@@ -32,7 +32,7 @@ class ClassMapCollector:
         self.written = 0
         self.class_maps: dict[int, ClassMap] = {}
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Store the class map at the resolution of the network."""
         if item.frame.index % self._every == 0:
             self.class_maps[item.frame.index] = item.classes.copy()

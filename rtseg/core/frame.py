@@ -198,8 +198,8 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentedFrame:
-    """Input of every sink: a frame, its class map and the rendered frame."""
+class ProcessedFrame:
+    """Input of every sink: a frame, its class map, the rendered frame, and the times of its processing."""
 
     frame: Frame
     """The input frame."""
@@ -209,6 +209,31 @@ class SegmentedFrame:
 
     rendered: Frame
     """The output frame: with overlay, legend and performance numbers; twice as wide in the view `side-by-side`."""
+
+    info: StreamInfo
+    """Stream of the frame."""
+
+    camera: str = ""
+    """Name of the camera in a live run: `camera0`, `url1`."""
+
+    start_ns: int = 0
+    """Start of the processing, `time.monotonic_ns()`."""
+
+    infer_seconds: float = 0.0
+    """Duration of the inference, including the resize to the input size of the network."""
+
+    render_seconds: float = 0.0
+    """Duration of the rendering."""
+
+    @property
+    def age_ms(self) -> float:
+        """Time since the capture of the frame, which is independent of its timestamp in the stream."""
+        return (time.monotonic_ns() - self.frame.captured_ns) / 1e6
+
+    @property
+    def age_at_inference_ms(self) -> float:
+        """Age of the frame at the start of the processing."""
+        return (self.start_ns - self.frame.captured_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

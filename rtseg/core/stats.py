@@ -172,6 +172,12 @@ class Stats:
         }
 
 
+def class_shares(classes: ClassMap, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the share of pixels of each class that is in a class map, by class name."""
+    counts = np.bincount(classes.reshape(-1), minlength=256)
+    return {name: round(float(counts[i]) / classes.size, 4) for i, name in enumerate(names) if counts[i]}
+
+
 def peak_rss_mib() -> float:
     """Return the peak resident memory of this process in MiB; 0.0 if the system does not report it."""
     status = Path("/proc/self/status")

@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rtseg.core.errors import SourceError
-from rtseg.core.frame import ClassMap, Frame, StreamInfo
+from rtseg.core.frame import ClassMap, Frame, ProcessedFrame, StreamInfo
 from rtseg.live.camera import Camera, FrameCompletion
 from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
-from rtseg.live.live_frame import LiveFrame
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.mosaic import Mosaic
 from rtseg.live.report import LiveReport
@@ -211,7 +210,7 @@ class LiveLoop:
             return
         settings, overlay = self._current_overlay()
         rendered = overlay.apply(frame, classes, self._hud_lines)
-        result = LiveFrame(frame, classes, rendered, camera.name, item.info, start_ns, infer_seconds * 1e3)
+        result = ProcessedFrame(frame, classes, rendered, item.info, camera.name, start_ns, infer_seconds)
         shared_sinks = [] if settings.paused else self._shared_sinks
         sink_count = len(camera.sinks) + len(shared_sinks)
         completion = FrameCompletion(max(1, sink_count), frame.captured_ns, stats, self._on_frame_done)

@@ -10,9 +10,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from rtseg.core.frame import rgb_frame
+from rtseg.core.frame import ProcessedFrame, rgb_frame
 from rtseg.core.letterbox import Letterbox
-from rtseg.live.live_frame import LiveFrame
 
 MAX_SIZE = (1920, 1080)
 """Maximum width and height of the mosaic in pixels."""
@@ -47,7 +46,7 @@ class Mosaic:
         for number in range(len(names)):
             self._write(number, "no frame yet")
 
-    def update(self, camera: int, item: LiveFrame) -> LiveFrame:
+    def update(self, camera: int, item: ProcessedFrame) -> ProcessedFrame:
         """Draw the latest frame of a camera and return the item with the mosaic as its rendered frame.
 
         Args:

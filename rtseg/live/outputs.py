@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import Color, StreamInfo
+from rtseg.core.frame import Color, ProcessedFrame, StreamInfo
 from rtseg.core.palette import Palette
 from rtseg.core.path_conflicts import Output, mask_output
 from rtseg.core.secrets import parse_url, redacted_url
@@ -21,7 +21,6 @@ from rtseg.io.outputs.mask_folder import check_mask_path
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.live.controls import Controls, LiveMetrics
-from rtseg.live.live_frame import LiveFrame
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.push import PushSink
@@ -168,7 +167,7 @@ def camera_sinks(
     sinks: list[Sink] = []
     if outputs.record is not None:
 
-        def open_video(path: str, item: LiveFrame) -> Sink:
+        def open_video(path: str, item: ProcessedFrame) -> Sink:
             return _open_video(path, item, outputs)
 
         path = path_for_camera(outputs.record, camera)
@@ -183,7 +182,7 @@ def camera_sinks(
         )
     if outputs.masks is not None:
 
-        def open_masks(path: str, item: LiveFrame) -> Sink:
+        def open_masks(path: str, item: ProcessedFrame) -> Sink:
             return open_mask_sink(path, item.info, only=only, classes=classes, overwrite=outputs.overwrite)
 
         sinks.append(RecordingSink(path_for_camera(outputs.masks, camera), open_masks))
@@ -250,13 +249,13 @@ def _push(url: str) -> Sink:
     check = PushSink(url, unknown, size=(64, 64))
     check.abort()
 
-    def open_push(item: LiveFrame) -> Sink:
+    def open_push(item: ProcessedFrame) -> Sink:
         return PushSink(url, item.info, size=(item.rendered.width, item.rendered.height))
 
     return RestartingSink(check.name, open_push)
 
 
-def _open_video(path: str, item: LiveFrame, outputs: Outputs) -> Sink:
+def _open_video(path: str, item: ProcessedFrame, outputs: Outputs) -> Sink:
     """Open one file of a recording. It replaces an existing file only under the name given by the user: see `RecordingSink`."""
     size = (item.rendered.width, item.rendered.height)
     overwrite = outputs.overwrite and Path(path) == Path(outputs.record or "")

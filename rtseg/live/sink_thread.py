@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rtseg.core.errors import RtsegError
-from rtseg.core.frame import SegmentedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.core.secrets import redact
 from rtseg.io.outputs import Sink
 
@@ -57,7 +57,7 @@ class SinkThread:
         self._block_when_full = block_when_full
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[SegmentedFrame, OnDone]] = deque()
+        self._waiting: deque[tuple[ProcessedFrame, OnDone]] = deque()
         self._ending = False
         self._ended = threading.Event()
         if start_thread:
@@ -99,7 +99,7 @@ class SinkThread:
         text = redact(" ".join(str(self.failure).split()))
         return text if isinstance(self.failure, RtsegError) else f"{type(self.failure).__name__}: {text}"
 
-    def offer(self, item: SegmentedFrame, on_done: OnDone) -> None:
+    def offer(self, item: ProcessedFrame, on_done: OnDone) -> None:
         """Queue an item. Does not block, except with `block_when_full`."""
         displaced: list[OnDone] = []
         with self._changed:
@@ -153,7 +153,7 @@ class SinkThread:
         while self.run_once():
             pass
 
-    def _write(self, item: SegmentedFrame, on_done: OnDone) -> None:
+    def _write(self, item: ProcessedFrame, on_done: OnDone) -> None:
         begin = time.perf_counter()
         try:
             self._sink.write(item)

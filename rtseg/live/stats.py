@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.core.frame import ClassMap
-from rtseg.core.stats import STAGES, Stats
-from rtseg.live.live_frame import class_shares
+from rtseg.core.stats import STAGES, Stats, class_shares
 
 
 class LiveStats:

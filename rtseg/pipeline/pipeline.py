@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from rtseg.core.frame import ClassMap, Frame, Passthrough, RenderedFrame, SegmentedFrame
+from rtseg.core.frame import ClassMap, Frame, Passthrough, ProcessedFrame, RenderedFrame, StreamInfo
 from rtseg.core.stats import Stats
 from rtseg.io.inputs import Source
 from rtseg.io.outputs import Sink
@@ -50,7 +50,7 @@ def run(
     stats: Stats,
     *,
     observer: Observer | None = None,
-    on_frame: Callable[[SegmentedFrame], None] | None = None,
+    on_frame: Callable[[ProcessedFrame], None] | None = None,
     threads: bool = True,
     streams: int = 1,
 ) -> None:
@@ -77,7 +77,7 @@ def run(
     stats.streams = streams if threads else 1
     decoded = _decode(source, stats, observer)
     classify = partial(_classify, segment=segment)
-    render = partial(_render, overlay=overlay, stats=stats)
+    render = partial(_render, overlay=overlay, stats=stats, info=source.info)
     if not threads:
         try:
             _write(map(render, map(classify, decoded)), sinks, stats, on_frame)
@@ -132,14 +132,16 @@ def _classify(
     return Classified(item, segment(item), time.perf_counter() - begin)
 
 
-def _render(item: Classified | Passthrough, overlay: Overlay, stats: Stats) -> SegmentedFrame | Passthrough:
+def _render(
+    item: Classified | Passthrough, overlay: Overlay, stats: Stats, info: StreamInfo
+) -> ProcessedFrame | Passthrough:
     if isinstance(item, Passthrough):
         return item
     classes = item.result.classes if isinstance(item.result, RenderedFrame) else item.result
     stats.segmented(classes, item.seconds)
     with stats.clock("overlay"):
         rendered = render_frame(item.frame, item.result, overlay, stats.hud_lines() if overlay.hud else ())
-    return SegmentedFrame(item.frame, classes, rendered)
+    return ProcessedFrame(item.frame, classes, rendered, info)
 
 
 def render_frame(
@@ -153,10 +155,10 @@ def render_frame(
 
 
 def _write(
-    items: Iterator[SegmentedFrame | Passthrough],
+    items: Iterator[ProcessedFrame | Passthrough],
     sinks: Sequence[Sink],
     stats: Stats,
-    on_frame: Callable[[SegmentedFrame], None] | None,
+    on_frame: Callable[[ProcessedFrame], None] | None,
 ) -> None:
     for item in items:
         if isinstance(item, Passthrough):

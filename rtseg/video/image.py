@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.files import IMAGE_SUFFIXES, is_marked_image, mark_image, write_whole
-from rtseg.core.frame import ClassMap, Frame, SegmentedFrame, rgb_frame
+from rtseg.core.frame import ClassMap, Frame, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.palette import NO_CLASS
 from rtseg.core.path_conflicts import Input, Output, check_paths
@@ -180,7 +180,7 @@ def process_image(
     """
     frame = rgb_frame(read_image(path))
     network_classes = segmenter.segment(frame)
-    rendered = SegmentedFrame(frame, network_classes, overlay.apply(frame, network_classes)).rendered
+    rendered = overlay.apply(frame, network_classes)
     classes = resize_classes(network_classes, frame.width, frame.height)
     if masks is not None:
         mask = (

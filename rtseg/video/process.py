@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg.core.errors import printable_name
-from rtseg.core.frame import SegmentedFrame, StreamInfo
+from rtseg.core.frame import ProcessedFrame, StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Progress, ProgressDisplay
 from rtseg.core.run_report import run_identity
@@ -102,7 +102,7 @@ def process(
         stats.warmup_ms = segmenter.warmup_ms
         with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, display=display) as progress:
 
-            def after_frame(_: SegmentedFrame) -> None:
+            def after_frame(_: ProcessedFrame) -> None:
                 progress.advance()
                 telemetry.poll()
                 if on_frame:

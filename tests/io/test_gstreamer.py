@@ -16,7 +16,7 @@ import pytest
 from media import corners_of, number_of, numbered_image, rgb_at, write_video
 
 from rtseg.core.errors import Disconnected, SinkError, SourceError
-from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer import pipelines
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.inputs.gstreamer import GStreamerSource, dry_run
@@ -201,12 +201,12 @@ def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "c
     return StreamInfo(name, *size, pixel_format, color, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
 
 
-def numbered_item(number: int, info: StreamInfo, pts: int) -> SegmentedFrame:
+def numbered_item(number: int, info: StreamInfo, pts: int) -> ProcessedFrame:
     rgb = av.VideoFrame.from_ndarray(numbered_image(number, info.width, info.height), "rgb24")
     encoded = rgb.reformat(format=info.pixel_format, dst_colorspace=1, dst_color_range=1)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in encoded.planes]
     frame = Frame(tuple(planes), info.pixel_format, info.color, pts, info.time_base, number)  # type: ignore[arg-type]
-    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
+    return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, info)
 
 
 def write_frames(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:

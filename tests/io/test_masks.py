@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.core.letterbox import resize_classes
 from rtseg.io.outputs.mask_folder import MaskFolder
 from rtseg.io.outputs.mask_video import MaskVideo
@@ -31,10 +31,10 @@ def info_of(size: tuple[int, int], name: str = "video.mp4") -> StreamInfo:
     return StreamInfo(name, *size, "gbrp", Color("rgb", True), TIME_BASE, Fraction(30000, 1001))
 
 
-def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0) -> SegmentedFrame:
+def item_of(size: tuple[int, int], index: int, classes: np.ndarray, pts: int = 0) -> ProcessedFrame:
     plane = np.zeros((size[1], size[0]), dtype=np.uint8)
     frame = Frame((plane, plane, plane), "gbrp", Color("rgb", True), pts, TIME_BASE, index)
-    return SegmentedFrame(frame, classes, frame)
+    return ProcessedFrame(frame, classes, frame, info_of(size))
 
 
 def class_maps(count: int = 5, seed: int = 1) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.live.camera import Camera
@@ -75,12 +75,12 @@ class CollectingSink:
     def __init__(self, name: str = "sink", *, fail_at: int | None = None, blocks: bool = False) -> None:
         self.name = name
         self.written = 0
-        self.items: list[SegmentedFrame] = []
+        self.items: list[ProcessedFrame] = []
         self.ended = ""
         self.go = threading.Event()
         self._fail_at, self._blocks = fail_at, blocks
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         if self._blocks:
             self.go.wait(120)
         if self.written == self._fail_at:

@@ -18,11 +18,10 @@ import pytest
 from media import corners_of, number_of, numbered_image, read, to_pix_fmt
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Color, Frame, StreamInfo
+from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import LiveFrame
 from rtseg.live.mosaic import Mosaic
 from rtseg.live.outputs import Outputs, _open_video, parse_bytes
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
@@ -36,7 +35,7 @@ COLOR = Color("bt601", full_range=False)
 
 def item(
     number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0"
-) -> LiveFrame:
+) -> ProcessedFrame:
     """Return a frame that shows its number, as the live loop passes it to a sink."""
     coded = to_pix_fmt(numbered_image(number, *size), "yuv420p", 6, False)
     planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
@@ -45,10 +44,10 @@ def item(
     frame = Frame((planes[0], planes[1], planes[2]), "yuv420p", COLOR, ticks, TIME_BASE, number, 3000, now)
     info = StreamInfo("door", *size, "yuv420p", COLOR, TIME_BASE, Fraction(30))
     classes = np.repeat(np.array([[0, 0, 3, 10]], np.uint8), 4, axis=0)
-    return LiveFrame(frame, classes, frame, camera, info, now, 7.5)
+    return ProcessedFrame(frame, classes, frame, info, camera, now, 0.0075)
 
 
-def open_file(path: str, first: LiveFrame) -> Sink:
+def open_file(path: str, first: ProcessedFrame) -> Sink:
     return _open_video(path, first, Outputs())
 
 

@@ -16,7 +16,7 @@ import pytest
 from media import numbered_image
 
 from rtseg.core.errors import OptionError, SourceError
-from rtseg.core.frame import Color, Frame, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.io.inputs.gstreamer import GStreamerSource, srt_pipeline
 from rtseg.live.sinks import push
 from rtseg.live.sinks.push import PushSink
@@ -40,13 +40,13 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return int(free.getsockname()[1])
 
 
-def rendered(number: int, width: int = 160, height: int = 96) -> SegmentedFrame:
+def rendered(number: int, width: int = 160, height: int = 96) -> ProcessedFrame:
     coded = av.VideoFrame.from_ndarray(numbered_image(1, width, height), "rgb24").reformat(
         format="yuv420p", dst_colorspace=1, dst_color_range=1
     )
     planes = tuple(np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes)
     frame = Frame(planes, "yuv420p", INFO.color, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
-    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
+    return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, INFO)
 
 
 class Receiver:

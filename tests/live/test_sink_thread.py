@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from live_doubles import CollectingSink, frame, wait_until
+from live_doubles import INFO, CollectingSink, frame, wait_until
 
-from rtseg.core.frame import SegmentedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
 
@@ -17,7 +17,7 @@ def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
     sink = CollectingSink(blocks=True)
     sink_thread = SinkThread(sink)
     results: list[float | None] = []
-    items = [SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)) for i in range(10)]
+    items = [ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO) for i in range(10)]
     sink_thread.offer(items[0], results.append)
     wait_until(lambda: not sink_thread._waiting)
     for item in items[1:]:
@@ -36,9 +36,9 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
     results: list[float | None] = []
     for i in range(5):
-        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), results.append)
+        sink_thread.offer(ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO), results.append)
     assert sink_thread.join(60)
-    sink_thread.offer(SegmentedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9)), results.append)
+    sink_thread.offer(ProcessedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9), INFO), results.append)
     assert (sink_thread.written, sink_thread.dropped) == (1, 5)
     assert [seconds is None for seconds in results].count(True) == 5
     assert errors == ["sink: no space left on device"]
@@ -50,7 +50,7 @@ def test_blocking_offer_waits_for_space_but_not_for_failed_sink() -> None:
     sink = CollectingSink(fail_at=6)
     sink_thread = SinkThread(sink, capacity=2, block_when_full=True)
     for i in range(12):
-        sink_thread.offer(SegmentedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i)), lambda _: None)
+        sink_thread.offer(ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO), lambda _: None)
     assert sink_thread.join(60)
     assert [item.frame.index for item in sink.items] == list(range(6))
     assert (sink_thread.written, sink_thread.dropped) == (6, 6)

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser
-from web_client import HTML_NAME, REPORT, Page, Stream, item
+from web_client import HTML_NAME, REPORT, Page, Stream, item, processed
 
 from rtseg.core.color import rgb_to_planes
-from rtseg.core.frame import Color, Frame, SegmentedFrame
+from rtseg.core.frame import Color, Frame
 from rtseg.core.palette import load_palette
 from rtseg.live.sinks.prometheus import exposition
 from rtseg.live.sinks.web import MAX_CONNECTIONS, to_bgr
@@ -182,7 +182,7 @@ def test_healthz_detects_stalled_run(page: Page) -> None:
 def test_client_that_does_not_read_does_not_slow_down_others(page: Page) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3, 720, 1280), dtype=np.uint8)
     frame = Frame((noise[0], noise[1], noise[2]), "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
-    large = SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
+    large = processed(frame)
     page.sink.write(large)
     blocked, reader = Stream(page), Stream(page)
     # Half a megabyte each, more than any buffer: waiting for the client that does not read would block.

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rtseg.core.frame import Color, Frame, SegmentedFrame
+from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.sinks.web import WebSink
 
@@ -63,7 +63,7 @@ class Page:
         return result
 
 
-def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> SegmentedFrame:
+def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> ProcessedFrame:
     width, height = size
     planes = (
         np.zeros((height, width), np.uint8),
@@ -72,7 +72,12 @@ def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> SegmentedFrame:
     )
     planes[2][:] = red
     frame = Frame(planes, "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
-    return SegmentedFrame(frame, np.zeros((4, 4), np.uint8), frame)
+    return processed(frame)
+
+
+def processed(frame: Frame) -> ProcessedFrame:
+    info = StreamInfo("web", frame.width, frame.height, frame.pixel_format, frame.color, frame.time_base)
+    return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, info)
 
 
 class Stream:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness, overlay
 
-from rtseg.core.frame import ClassMap, Frame, SegmentedFrame
+from rtseg.core.frame import ClassMap, Frame, ProcessedFrame
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Histogram, Stats
 from rtseg.io.outputs.null import NullSink
@@ -38,7 +38,7 @@ def test_result_is_bit_identical_with_and_without_threads(streams: int) -> None:
     assert len(plain.items) == len(threaded.items) == 40 + 14
     for one, other in zip(plain.items, threaded.items, strict=True):
         assert type(one) is type(other)
-        if isinstance(one, SegmentedFrame) and isinstance(other, SegmentedFrame):
+        if isinstance(one, ProcessedFrame) and isinstance(other, ProcessedFrame):
             assert one.frame.pts == other.frame.pts
             assert np.array_equal(one.classes, other.classes)
             for plane, expected in zip(one.rendered.planes, other.rendered.planes, strict=True):
@@ -54,13 +54,13 @@ def test_frames_stay_in_order_when_later_ones_finish_first() -> None:
         return classes_by_brightness(frame)
 
     run(NoiseSource(30), slow_for_every_third, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
-    assert [item.frame.index for item in sink.items if isinstance(item, SegmentedFrame)] == list(range(30))
+    assert [item.frame.index for item in sink.items if isinstance(item, ProcessedFrame)] == list(range(30))
 
 
 def test_packets_keep_their_position_between_frames() -> None:
     sink = CollectingSink()
     run_pipeline(NoiseSource(7), sink)
-    order = [item.frame.index if isinstance(item, SegmentedFrame) else item.packet for item in sink.items]
+    order = [item.frame.index if isinstance(item, ProcessedFrame) else item.packet for item in sink.items]
     assert order == [0, "packet 0", 1, 2, 3, "packet 3", 4, 5, 6, "packet 6"]
 
 

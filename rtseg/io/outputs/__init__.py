@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 
 
 class Sink(Protocol):
@@ -18,7 +18,7 @@ class Sink(Protocol):
     def written(self) -> int:
         """Number of frames written so far."""
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Write one frame. May raise SinkError."""
 
     def pass_through(self, packet: Passthrough) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, stream_header, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
@@ -170,7 +170,7 @@ class GStreamerSink:
         """Path of the file until it is renamed."""
         return self._partial.path
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Encode one frame.
 
         Raises:

@@ -13,7 +13,7 @@ import cv2
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.files import shortened_name
-from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.outputs.mask_values import class_mask, filter_table
 from rtseg.io.outputs.partial_file import reason
@@ -95,7 +95,7 @@ class MaskFolder:
         except OSError as error:
             raise SinkError(f"can't create the folder {self._partial}: {reason(error)}") from error
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Write one PNG.
 
         Raises:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.frame import ClassMap, SegmentedFrame
+from rtseg.core.frame import ClassMap, ProcessedFrame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import NO_CLASS
 
@@ -22,7 +22,7 @@ def filter_table(only: Sequence[int] | None) -> npt.NDArray[np.uint8] | None:
     return table
 
 
-def class_mask(item: SegmentedFrame, table: npt.NDArray[np.uint8] | None) -> ClassMap:
+def class_mask(item: ProcessedFrame, table: npt.NDArray[np.uint8] | None) -> ClassMap:
     """Return the mask of a frame at the size of the frame."""
     classes = item.classes if table is None else cv2.LUT(item.classes, table)
     return resize_classes(classes, item.frame.width, item.frame.height)

@@ -12,7 +12,7 @@ import av
 from av.video.reformatter import ColorRange
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.outputs.mask_values import class_mask, filter_table
 from rtseg.io.outputs.partial_file import PartialFile, reason
 
@@ -74,7 +74,7 @@ class MaskVideo:
         stream.codec_context.sample_aspect_ratio = info.sample_aspect_ratio
         return stream
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Encode one mask.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 
 
 class NullSink:
@@ -13,7 +13,7 @@ class NullSink:
     def __init__(self) -> None:
         self.written = 0
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Count one frame."""
         self.written += 1
 

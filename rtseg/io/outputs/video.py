@@ -12,7 +12,7 @@ import av
 from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
@@ -127,7 +127,7 @@ class VideoSink:
         """Path of the file until it is renamed; None for standard output."""
         return self._partial.path if self._partial else None
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Encode one frame.
 
         Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, SegmentedFrame
-from rtseg.live.live_frame import LiveFrame, class_shares
+from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.stats import class_shares
 
 
 class JsonLinesFile:
@@ -59,7 +59,7 @@ class JsonLinesFile:
 
 
 class JsonLinesSink:
-    """JSON lines of one camera. Implements `rtseg.io.outputs.Sink` for `rtseg.live.live_frame.LiveFrame`.
+    """JSON lines of one camera. Implements `rtseg.io.outputs.Sink`.
 
     Fields: `camera`; `index` of the frame among the decoded ones; `pts`, stream time in seconds; `time`, UTC time of the
     line; `age_ms`, age of the frame at the start of the inference; `infer_ms`; `latency_ms`, age of the frame when the line
@@ -73,16 +73,15 @@ class JsonLinesSink:
         self._file, self._classes = file, classes
         file.add()
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Write one line. Raises SinkError."""
-        assert isinstance(item, LiveFrame)
         line = {
             "camera": item.camera,
             "index": item.frame.index,
             "pts": round(item.frame.pts_seconds, 6),
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "age_ms": round(item.age_at_inference_ms, 2),
-            "infer_ms": round(item.infer_ms, 2),
+            "infer_ms": round(item.infer_seconds * 1e3, 2),
             "latency_ms": round(item.age_ms, 2),
             "classes": class_shares(item.classes, self._classes),
         }

@@ -14,7 +14,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Frame, Passthrough, SegmentedFrame, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.secrets import parse_url
 from rtseg.io.gstreamer.gdp import LAYOUT_OF, RawVideo
 from rtseg.io.gstreamer.pipelines import encoder, to_srt
@@ -96,7 +96,7 @@ class PushSink:
             lines.append(f"{self.name}: the receiver has accepted no data for {waited_seconds:.0f} s")
         return tuple(lines)
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Send one frame, or drop it while there is no receiver.
 
         Raises:

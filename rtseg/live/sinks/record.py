@@ -14,16 +14,15 @@ from pathlib import Path
 
 from rtseg.core.errors import SinkError
 from rtseg.core.files import partial_name
-from rtseg.core.frame import Frame, Passthrough, SegmentedFrame
+from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import LiveFrame
 
-OpenFile = Callable[[str, LiveFrame], Sink]
+OpenFile = Callable[[str, ProcessedFrame], Sink]
 """Opens a file with this path for frames like this first one."""
 
 
 class RecordingSink:
-    """Recording in files that each start at time 0. Implements `rtseg.io.outputs.Sink` for `rtseg.live.live_frame.LiveFrame`.
+    """Recording in files that each start at time 0. Implements `rtseg.io.outputs.Sink`.
 
     All frames of a file have the same size. If the size changes, because of the camera or the view, a new file starts. With
     `segment_seconds` the names contain the start time, `out-20261122T144012Z.mp4`; without it they are `out.mp4`, `out-2.mp4`
@@ -91,9 +90,8 @@ class RecordingSink:
         """Differences between the files and the displayed frames, one line each, without duplicates."""
         return tuple(dict.fromkeys((*self._warnings_before, *getattr(self._file, "warnings", ()))))
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Write a frame, in a new file if necessary. Raises SinkError."""
-        assert isinstance(item, LiveFrame)
         frame, rendered = item.frame, item.rendered
         shape = (rendered.width, rendered.height, frame.width, frame.height, rendered.pixel_format, rendered.color)
         full = self._segment is not None and (frame.pts - self._begin) * frame.time_base >= self._segment

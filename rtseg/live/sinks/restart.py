@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.io.outputs import Sink
-from rtseg.live.live_frame import LiveFrame
 
 
 class RestartingSink:
     """Opens a sink at the first frame and a new one when the size or layout changes. Implements `rtseg.io.outputs.Sink`."""
 
-    def __init__(self, name: str, open_sink: Callable[[LiveFrame], Sink]) -> None:
+    def __init__(self, name: str, open_sink: Callable[[ProcessedFrame], Sink]) -> None:
         """Create the sink without opening it.
 
         Args:
@@ -46,9 +45,8 @@ class RestartingSink:
         """Message if the open sink did not end in time; None if that is not a failure."""
         return getattr(self._sink, "unfinished_message", None)
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Write a frame. Raises SinkError."""
-        assert isinstance(item, LiveFrame)
         rendered = item.rendered
         shape = rendered.width, rendered.height, rendered.pixel_format, rendered.color
         if self._sink is None or shape != self._shape:

@@ -11,7 +11,7 @@ import cv2
 
 from rtseg.core.errors import SinkError
 from rtseg.core.files import mark_image, write_whole
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 
 
@@ -25,7 +25,7 @@ class SnapshotSink:
         self.written = 0
         self._folder, self._on_saved = folder, on_saved
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Save the rendered frame. Raises SinkError."""
         rendered = item.rendered
         size = rendered.width, rendered.height

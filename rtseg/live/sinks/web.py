@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Frame, Passthrough, SegmentedFrame
+from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
 from rtseg.live.controls import Controls, LiveMetrics
@@ -106,7 +106,7 @@ class WebSink:
         url_host = f"[{host}]" if ":" in host else host
         return f"http://{url_host}:{self.port}/" + (f"?token={quote(self.token)}" if self.token else "")
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Store the frame until the next one."""
         with self._changed:
             self._frame = item.rendered

@@ -8,7 +8,7 @@ import sys
 import cv2
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, SegmentedFrame
+from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.live.controls import Controls
 
@@ -48,7 +48,7 @@ class WindowSink:
         except cv2.error as error:
             raise SinkError(f"no window can be opened ({_first_line(error)}); try --show web") from error
 
-    def write(self, item: SegmentedFrame) -> None:
+    def write(self, item: ProcessedFrame) -> None:
         """Show a frame."""
         rendered = item.rendered
         size = rendered.width, rendered.height
