@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from rtseg.core.errors import ModelError, escaped_json
 from rtseg.core.palette import Palette, Rgb, spread_colors
@@ -16,8 +16,8 @@ from rtseg.core.palette import Palette, Rgb, spread_colors
 METADATA_KEY = "rtseg"
 """Name of the ONNX metadata entry with the description."""
 
-FORMAT_VERSION = 1
-"""Incremented when the meaning of a field changes. Models of a newer format are refused."""
+FORMAT_VERSION = 2
+"""Incremented when the meaning of a field changes. Models of a newer format are refused. Models of format 1 output `classes`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,12 @@ class ModelInfo:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Measured quality, such as `{"val/miou": 0.71}`."""
 
+    output: Literal["scores", "classes"] = "scores"
+    """Output of the graph: class scores `[N, C, h, w]` before upsampling and argmax, or class maps, uint8 `[N, H, W]`."""
+
     head_stride: int = 0
-    """Input size divided by the size of the `scores` of temporal smoothing; 0 if the graph has no temporal smoothing."""
+    """Factor s by which `scores` are upsampled (bilinear, pixel centers): to s*h rows and s*w columns, whose upper left H rows and
+    W columns are the image. 0: to exactly the size of the image."""
 
     format_version: int = FORMAT_VERSION
     """`FORMAT_VERSION` of the program that wrote the description."""
@@ -64,6 +68,8 @@ class ModelInfo:
             )
         if self.colors and len(self.colors) != len(self.classes):
             raise ModelError(f"the model has {len(self.classes)} classes but {len(self.colors)} colors")
+        if self.output not in ("scores", "classes"):
+            raise ModelError(f"the model's output is '{self.output}'; scores and classes are known")
         width, height = self.input_size
         if not (8 <= width <= 8192 and 8 <= height <= 8192):
             raise ModelError(f"the model's input size is {width}x{height}; 8x8 to 8192x8192 is allowed")
@@ -94,6 +100,8 @@ class ModelInfo:
                     f"{origin}: the model is of format {data['format_version']}, "
                     f"this rtseg reads up to {FORMAT_VERSION}; upgrade rtseg"
                 )
+            if data.get("format_version") == 1:
+                data |= {"output": "classes", "head_stride": 0}
             known = {f.name for f in fields(cls)}
             values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
             values["classes"] = tuple(str(c) for c in values["classes"])

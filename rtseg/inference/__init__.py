@@ -1,4 +1,4 @@
-"""Inference backends. Every backend is the same function: uint8 RGB images in, uint8 class indices out."""
+"""Inference backends. Every backend is the same function: uint8 RGB images in, class scores out (older models: class maps)."""
 
 from __future__ import annotations
 
@@ -65,14 +65,15 @@ class Backend(Protocol):
     def batch(self) -> int:
         """Number of images of one call that are computed together; 1: in sequence."""
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the class maps of images. Thread-safe.
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images. Thread-safe.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, of `input_size` unless `free_size`.
 
         Returns:
-            uint8 `[N, H, W]`, a new array.
+            A new array, C-contiguous. If `description.output` is `scores`: float16 or float32 `[N, C, h, w]`, at the resolution of
+            the network's head, which `Segmenter` upsamples by `description.head_stride`; if `classes`: uint8 `[N, H, W]`.
 
         Raises:
             ValueError: `images` has another dtype or shape.
