@@ -75,6 +75,12 @@ def printable_name(name: str) -> str:
     return re.sub(r"[\t\n]", _escape, printable(name))
 
 
+def reason(error: BaseException) -> str:
+    """Return what failed, for a message: the system's text, which has no file name, with a small initial letter."""
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text[:1].lower() + text[1:]
+
+
 def escaped_json(text: str) -> str:
     """Escape lone surrogates in JSON text, so that it can be encoded as UTF-8.
 

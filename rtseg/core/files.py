@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg._version import __version__
-from rtseg.core.errors import SinkError, escaped_json
+from rtseg.core.errors import SinkError, escaped_json, reason
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif",
@@ -125,7 +125,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 partial.unlink()
             raise
     except (OSError, ValueError) as error:
-        raise SinkError(f"'{path}' can't be written: {getattr(error, 'strerror', None) or error}") from error
+        raise SinkError(f"'{path}' can't be written: {reason(error)}") from error
 
 
 def write_json(data: dict[str, Any], file: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.files import partial_name, shortened_name
 from rtseg.core.output_content import DESCRIPTIONS, HEAD_BYTES, Content, has_content
 from rtseg.core.path_identity import STDOUT, FileKey, file_key, is_device, is_file, local_paths, parent_keys
@@ -215,8 +215,7 @@ def _check_existing(output: Output, overwrite: bool) -> None:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        raise SinkError(f"{_described(output)} can't be written: {text[:1].lower()}{text[1:]}") from error
+        raise SinkError(f"{_described(output)} can't be written: {reason(error)}") from error
     if not overwrite:
         raise SinkError(f"{_described(output)} exists; leave out --no-overwrite to replace it, or name another file")
     if head and not has_content(path, head, output.content):

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rtseg.core.errors import EngineMismatch, ModelError, SinkError, escaped_json
+from rtseg.core.errors import EngineMismatch, ModelError, SinkError, escaped_json, reason
 from rtseg.core.model_info import ModelInfo
 
 SUFFIX = ".engine"
@@ -243,7 +243,7 @@ def sha256(path: Path) -> str:
                     while block := stream.read(1 << 20):
                         digest.update(block)
     except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror}") from error
+        raise ModelError(f"{path} can't be read: {reason(error)}") from error
     return digest.hexdigest()
 
 
@@ -266,7 +266,7 @@ def default_folder() -> Path:
         status = folder.stat()
     except OSError as error:
         raise SinkError(
-            f"the folder for engines '{folder}' can't be created: {error.strerror}; name another with -o"
+            f"the folder for engines '{folder}' can't be created: {reason(error)}; name another with -o"
         ) from error
     if os.name == "posix" and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise ModelError(

@@ -18,7 +18,7 @@ from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from rtseg.core.choices import Decoder, Encoder
-from rtseg.core.errors import OptionError, SinkError, SourceError
+from rtseg.core.errors import OptionError, SinkError, SourceError, reason
 from rtseg.gpu.devices import find_gpus
 from rtseg.io.gstreamer.process import INSTALL, has_element
 
@@ -174,7 +174,7 @@ def try_nvdec() -> str | None:
             next(container.decode(video=0))
             return None if container.streams.video[0].codec_context.is_hwaccel else "FFmpeg decodes in software"
     except (av.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError, StopIteration) as error:
-        return _reason(error)
+        return reason(error)
 
 
 @lru_cache(maxsize=8)
@@ -189,7 +189,7 @@ def try_nvenc(name: str) -> str | None:
         context.time_base, context.framerate = Fraction(1, 30), Fraction(30)
         packets = [*context.encode(_test_frame()), *context.encode(None)]
     except (av.FFmpegError, OSError, ValueError) as error:
-        return _reason(error)
+        return reason(error)
     return None if packets else "it returned no frame"
 
 
@@ -197,8 +197,3 @@ def _test_frame() -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.full((_SIDE * 3 // 2, _SIDE), 128, np.uint8), format="yuv420p")
     frame.pts, frame.time_base = 0, Fraction(1, 30)
     return frame
-
-
-def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return text[:1].lower() + text[1:]

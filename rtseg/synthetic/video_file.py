@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.progress import Progress
 from rtseg.synthetic import SyntheticDrive
 
@@ -45,4 +45,4 @@ def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool 
                 progress.advance()
             container.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
-        raise SinkError(f"the synthetic video can't be encoded to '{path}': {error.strerror}") from error
+        raise SinkError(f"the synthetic video can't be encoded to '{path}': {reason(error)}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg._version import __version__
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 
 NO_OUTPUT = "there is no output yet"
 """Reason to process an input that is not reported to the user."""
@@ -106,7 +106,7 @@ class DoneList:
                 os.fsync(file.fileno())
         except OSError as error:
             raise SinkError(
-                f"{output} is complete, but {path.parent / LIST_NAME} can't be written ({error.strerror}): "
+                f"{output} is complete, but {path.parent / LIST_NAME} can't be written ({reason(error)}): "
                 "--resume would process it again"
             ) from error
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.errors import SinkError, SourceError
+from rtseg.core.errors import SinkError, SourceError, reason
 from rtseg.core.files import IMAGE_SUFFIXES, is_marked_image, mark_image, write_whole
 from rtseg.core.frame import ClassMap, Frame, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
@@ -106,7 +106,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     except FileNotFoundError:
         raise SourceError(f"no image '{path}'") from None
     except OSError as error:
-        raise SourceError(f"'{path}' can't be read: {error.strerror}") from error
+        raise SourceError(f"'{path}' can't be read: {reason(error)}") from error
     try:
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtseg.core.errors import SourceError, printable_name
+from rtseg.core.errors import SourceError, printable_name, reason
 from rtseg.core.files import is_partial_name
 from rtseg.core.secrets import redacted_name
 
@@ -163,7 +163,7 @@ def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
             matching = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
             names = sorted(entry.name for entry in matching if not is_system_file(entry.name))
     except OSError as error:
-        raise SourceError(f"can't read the folder '{folder}': {(error.strerror or str(error)).lower()}") from error
+        raise SourceError(f"can't read the folder '{folder}': {reason(error)}") from error
     return [Path(folder) / name for name in names]
 
 

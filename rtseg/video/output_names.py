@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from rtseg.core.errors import OptionError, SinkError, SourceError, printable_name
+from rtseg.core.errors import OptionError, SinkError, SourceError, printable_name, reason
 from rtseg.core.output_content import is_mask_video
 from rtseg.core.path_conflicts import Input, Output, check_paths
 from rtseg.core.secrets import redacted_url
@@ -119,7 +119,7 @@ def name_outputs(
         try:
             Path(output).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SinkError(f"the output folder '{output}' can't be created: {error.strerror}") from error
+            raise SinkError(f"the output folder '{output}' can't be created: {reason(error)}") from error
     return names
 
 

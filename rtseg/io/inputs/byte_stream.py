@@ -10,7 +10,7 @@ from email.message import Message
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from rtseg.core.errors import Disconnected
+from rtseg.core.errors import Disconnected, reason
 from rtseg.core.secrets import parse_url
 from rtseg.io.inputs.http_request import TimeLimit, send_request
 
@@ -155,7 +155,7 @@ class ByteStream:
         if isinstance(cause, http.client.IncompleteRead) and not _has_bad_chunk_size(cause):
             return "the server closed it"
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror[:1].lower() + cause.strerror[1:]
+            return reason(cause)
         if isinstance(cause, (http.client.HTTPException, ValueError)):
             return "the response is not valid HTTP"
         return type(cause).__name__

@@ -16,12 +16,12 @@ import av
 from av import Packet, VideoFrame
 from av.video.stream import VideoStream
 
-from rtseg.core.errors import SourceError
+from rtseg.core.errors import SourceError, reason
 from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.gpu.gpu_frame import GpuFrame, LazyPlanes, gpu_surface, in_gpu_memory
 from rtseg.io.inputs.copied_streams import CopiedStreams
 from rtseg.io.inputs.file_clock import Clock
-from rtseg.io.inputs.file_demuxer import REORDERED_FRAMES, FileDemuxer, error_text, from_last_key_frame
+from rtseg.io.inputs.file_demuxer import REORDERED_FRAMES, FileDemuxer, from_last_key_frame
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.frame_decoder import FrameDecoder
 from rtseg.io.inputs.h264_fields import FieldDetector
@@ -240,7 +240,7 @@ class FileSource:
                     f"{self._name}: no GPU memory left to decode; fewer --jobs or a smaller video need less"
                 )
             self._corrupt += 1
-            self._add_damage(f"frame not decodable ({error_text(error)})")
+            self._add_damage(f"frame not decodable ({reason(error)})")
 
     def _flush_decoder(self) -> Iterator[VideoFrame]:
         """Yield the frames that are still in the decoder."""
@@ -308,7 +308,7 @@ class FileSource:
                 return converter.read(video_frame)
         except (av.FFmpegError, OSError) as error:
             format_name = video_frame.format.name
-            raise SourceError(f"{self._name}: {format_name} frames can't be converted ({error_text(error)})") from error
+            raise SourceError(f"{self._name}: {format_name} frames can't be converted ({reason(error)})") from error
 
     def _is_past_span(self, packet: Packet[Any], is_second_field: bool) -> bool:
         """Return whether a video packet is after the span and not needed; end the reading some seconds later."""

@@ -9,6 +9,7 @@ from typing import Any
 import av
 from av import Packet
 
+from rtseg.core.errors import reason
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.duplicate_timestamps import without_duplicate_timestamps
 from rtseg.io.inputs.h264_fields import FieldDetector
@@ -70,7 +71,7 @@ class FileDemuxer:
                 return
             except (av.FFmpegError, OSError) as error:
                 errors += 1
-                self._on_damage(f"unreadable data ({error_text(error)})")
+                self._on_damage(f"unreadable data ({reason(error)})")
             except IndexError:  # raised by PyAV on a packet of a stream that did not exist when the file was opened
                 errors += 1
                 self._on_damage("packet of a stream that begins inside the file")
@@ -113,9 +114,3 @@ def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span
             break
     yield from held
     yield from packets
-
-
-def error_text(error: Exception) -> str:
-    """Return the text of an error, beginning in lower case."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text[:1].lower() + text[1:]

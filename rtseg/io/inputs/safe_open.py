@@ -19,7 +19,7 @@ import av
 from av.container import InputContainer
 
 from rtseg.core import secrets
-from rtseg.core.errors import SourceError
+from rtseg.core.errors import SourceError, reason
 from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
 
@@ -168,7 +168,7 @@ def _check_file(path: str) -> None:
     except FileNotFoundError as error:
         raise SourceError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:
-        raise SourceError(f"can't read {name}: {getattr(error, 'strerror', None) or error}") from error
+        raise SourceError(f"can't read {name}: {reason(error)}") from error
     if not head:
         raise SourceError(f"{name} is empty (0 bytes)")
 
@@ -193,7 +193,7 @@ def _failure_text(path: str, error: Exception) -> str:
     name = redacted_name(path)
     if isinstance(error, PermissionError):
         return f"can't read {name}: permission denied"
-    reason = "not a video that rtseg reads"
+    problem = "not a video that rtseg reads"
     if path != STDIN:
         with Path(path).open("rb") as file:
             head = file.read(4096)
@@ -205,8 +205,8 @@ def _failure_text(path: str, error: Exception) -> str:
         if kind is None and _is_text(head):
             kind = "a text file"
         if kind is not None:
-            reason = f"not a video: it is {kind}" if "MP4" not in kind else f"unreadable: it is {kind}"
-    return f"{name} is {reason}"
+            problem = f"not a video: it is {kind}" if "MP4" not in kind else f"unreadable: it is {kind}"
+    return f"{name} is {problem}"
 
 
 def _is_text(head: bytes) -> bool:

@@ -21,10 +21,9 @@ from av.video.stream import VideoStream
 
 from rtseg.core.color import guess_matrix
 from rtseg.core.cpu import without_real_time_priority
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Frame, StreamInfo
 from rtseg.io.outputs.containers import KEYFRAME_SECONDS, Container, add_global_header, encoder_options
-from rtseg.io.outputs.partial_file import reason
 
 _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
 _COLORSPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import cv2
 
-from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.errors import OptionError, SinkError, reason
 from rtseg.core.files import shortened_name
 from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.outputs.mask_values import class_mask, filter_table
-from rtseg.io.outputs.partial_file import reason
 
 DESCRIPTION = "masks.json"
 """File that describes the masks in a folder. Of folders with content, only those with this file are replaced."""

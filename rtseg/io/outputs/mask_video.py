@@ -11,10 +11,10 @@ from typing import Any
 import av
 from av.video.reformatter import ColorRange
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.outputs.mask_values import class_mask, filter_table
-from rtseg.io.outputs.partial_file import PartialFile, reason
+from rtseg.io.outputs.partial_file import PartialFile
 
 
 class MaskVideo:

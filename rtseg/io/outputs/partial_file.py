@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.files import create_partial, partial_name
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -93,9 +93,3 @@ class PartialFile:
             self.path.unlink(missing_ok=True)
         except OSError:
             return  # the folder was removed
-
-
-def reason(error: Exception) -> str:
-    """Return the system's message of an error, with a lower-case first letter: `no space left on device`."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text[:1].lower() + text[1:]

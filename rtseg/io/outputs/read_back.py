@@ -7,8 +7,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from rtseg.core.errors import SinkError
-from rtseg.io.outputs.partial_file import reason
+from rtseg.core.errors import SinkError, reason
 
 _END_SECONDS = 2.0
 """Number of seconds that are read at the end of a file if `last_seconds` is set; contains a key frame."""

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import av
 from av.container import OutputContainer
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
-from rtseg.io.outputs.partial_file import PartialFile, reason
+from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.stream_copy import StreamCopier
 from rtseg.io.outputs.written_file import WrittenFile

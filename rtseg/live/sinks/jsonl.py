@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.core.stats import class_shares
 
@@ -31,7 +31,7 @@ class JsonLinesFile:
             # A device or a pipe has no contents to replace.
             self._truncate_first = path != "-" and Path(path).is_file()
         except OSError as error:
-            raise SinkError(f"can't write {path}: {error.strerror}") from error
+            raise SinkError(f"can't write {path}: {reason(error)}") from error
 
     def add(self) -> None:
         """Register a writer."""
@@ -47,8 +47,7 @@ class JsonLinesFile:
                 self._file.write(line + "\n")
                 self._file.flush()
         except (OSError, ValueError) as error:
-            text = getattr(error, "strerror", None) or str(error)
-            raise SinkError(f"can't write {self.path}: {text}") from error
+            raise SinkError(f"can't write {self.path}: {reason(error)}") from error
 
     def close(self) -> None:
         """Unregister a writer; the last one closes the file."""

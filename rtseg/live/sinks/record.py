@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
 
-from rtseg.core.errors import SinkError
+from rtseg.core.errors import SinkError, reason
 from rtseg.core.files import partial_name
 from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.io.outputs import Sink
@@ -163,7 +163,7 @@ class RecordingSink:
             try:
                 oldest.unlink(missing_ok=True)  # another process may have removed it
             except OSError as error:
-                raise SinkError(f"the old segment {oldest} can't be removed: {error.strerror}") from error
+                raise SinkError(f"the old segment {oldest} can't be removed: {reason(error)}") from error
             self.removed += 1
 
 

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.errors import OptionError, SinkError
+from rtseg.core.errors import OptionError, SinkError, reason
 from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
@@ -89,8 +89,9 @@ class WebSink:
         try:
             self._server = Server((host, port), self)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise SinkError(f"the web page can't be served at {address}: {reason}; give another --address") from error
+            raise SinkError(
+                f"the web page can't be served at {address}: {reason(error)}; give another --address"
+            ) from error
         self.host, self.port = host, int(self._server.server_address[1])
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="rtseg-web", daemon=True

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtseg._version import __version__
-from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError
+from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError, reason
 from rtseg.gpu.devices import platform_name
 from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
@@ -176,7 +176,7 @@ def build(
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
                 part.replace(folder / part.name)
     except OSError as error:
-        raise SinkError(f"the built file can't be written to '{folder}': {error.strerror or error}") from error
+        raise SinkError(f"the built file can't be written to '{folder}': {reason(error)}") from error
     return BuildResult(folder / name, sidecar, tuple(reasons), (*source_model.notes, *warnings))
 
 

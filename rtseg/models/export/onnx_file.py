@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from rtseg.core.errors import ModelError, OptionError
+from rtseg.core.errors import ModelError, OptionError, reason
 from rtseg.core.files import utf8_path
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference.engine_metadata import sha256
@@ -40,7 +40,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except ModelError:
         raise
     except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+        raise ModelError(f"{path} can't be read: {reason(error)}") from error
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is not a valid ONNX model: {error_summary(error)}") from error
     except Exception as error:  # protobuf's DecodeError has no public common base
@@ -217,7 +217,7 @@ def external_files(path: Path) -> list[Path]:
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+        raise ModelError(f"{path} can't be read: {reason(error)}") from error
     except Exception:  # protobuf's DecodeError has no public common base; `read_onnx` reports the damage
         return []
     names = {_location(tensor) for _, tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL}

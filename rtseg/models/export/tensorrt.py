@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError
+from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError, reason
 from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger
 from rtseg.models.export.precision import PrecisionShare, count_share
@@ -243,4 +243,4 @@ def _write_timing_cache(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise SinkError(f"the timing cache '{path}' can't be written: {error.strerror}") from error
+        raise SinkError(f"the timing cache '{path}' can't be written: {reason(error)}") from error
