@@ -103,8 +103,35 @@ def utf8_path(path: Path, siblings: Callable[[], Iterable[Path]] = tuple) -> Ite
         yield path
 
 
+@contextlib.contextmanager
+def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Provide an empty file to write, which replaces the file at `path` at the end of the block. Create its folder.
+
+    After an error no partial file remains, and an existing file is not changed.
+
+    Args:
+        path: the file.
+        sync: wait until the data is on the disk, so that a power failure loses neither file.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = create_partial(path)
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:  # KeyboardInterrupt too
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically, under a temporary name that is then renamed. Create its folder.
+    """Write a file atomically; see `whole_file`.
 
     Devices and pipes are written directly.
 
@@ -115,15 +142,8 @@ def write_whole(path: Path, data: bytes) -> None:
         if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
             path.write_bytes(data)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = create_partial(path)
-        try:
+        with whole_file(path) as partial:
             partial.write_bytes(data)
-            partial.replace(path)
-        except BaseException:  # KeyboardInterrupt too
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
     except (OSError, ValueError) as error:
         raise SinkError(f"'{path}' can't be written: {reason(error)}") from error
 

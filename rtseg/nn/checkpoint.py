@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rtseg.core.errors import ModelError
-from rtseg.core.files import create_partial, utf8_path
+from rtseg.core.files import utf8_path, whole_file
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.unet import VARIANTS, UNet
 
@@ -21,13 +20,10 @@ CHECKPOINT_FORMAT = 1
 
 def save_weights(model: UNet, description: ModelInfo, path: Path | str) -> None:
     """Write the weights and the description as safetensors. The file at `path` is replaced only when the new one is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = create_partial(path)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    # Not `save_file`: it creates a file that other users can't read.
-    partial.write_bytes(safetensors.torch.save(tensors, metadata={METADATA_KEY: description.to_json()}))
-    _rename(partial, path)
+    with whole_file(Path(path), sync=True) as partial:
+        # Not `save_file`: it creates a file that other users can't read.
+        partial.write_bytes(safetensors.torch.save(tensors, metadata={METADATA_KEY: description.to_json()}))
 
 
 def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
@@ -72,10 +68,8 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
 
 def save_checkpoint(path: Path | str, state: dict[str, Any]) -> None:
     """Write the state of a training run. If the process is killed, the old or the new file is left complete."""
-    path = Path(path)
-    partial = path.with_name(f"{path.stem}.partial.pt")
-    torch.save({"rtseg_checkpoint": CHECKPOINT_FORMAT, **state}, partial)
-    _rename(partial, path)
+    with whole_file(Path(path), sync=True) as partial:
+        torch.save({"rtseg_checkpoint": CHECKPOINT_FORMAT, **state}, partial)
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -94,9 +88,3 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or checkpoint.get("rtseg_checkpoint") != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: is not a training checkpoint of this version of rtseg")
     return checkpoint
-
-
-def _rename(partial: Path, path: Path) -> None:
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError, reason
+from rtseg.core.errors import BackendError, ModelError, OptionError
+from rtseg.core.files import write_whole
 from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger
 from rtseg.models.export.precision import PrecisionShare, count_share
@@ -161,7 +162,7 @@ def build_plan(
     if plan is None:
         raise BackendError(f"{target} can't build the engine: {logger.errors()}")
     if cache is not None and timing_cache is not None:
-        _write_timing_cache(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
+        write_whole(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
     warnings = tuple(dict.fromkeys(" ".join(text.split()) for kind, text in logger.lines if kind == "warning"))
     return Plan(bytes(memoryview(plan)), count_share(trt, network), warnings)
 
@@ -234,13 +235,3 @@ def _gpu_for_building() -> Gpu:
             "and --target tensorrt-rtx, openvino and onnx build without a GPU"
         )
     return gpus[0]
-
-
-def _write_timing_cache(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise SinkError(f"the timing cache '{path}' can't be written: {reason(error)}") from error

@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from rtseg.core.errors import ModelError, OptionError
-from rtseg.core.files import create_partial
+from rtseg.core.files import whole_file
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
 from rtseg.nn.unet import HEAD_STRIDE, UNet
@@ -77,11 +77,8 @@ def export_onnx(
 
 def save_onnx(proto: onnx.ModelProto, path: Path | str) -> None:
     """Write an ONNX file. An existing file is replaced when the new one is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = create_partial(path)
-    onnx.save(proto, partial)
-    partial.replace(path)
+    with whole_file(Path(path)) as partial:
+        onnx.save(proto, partial)
 
 
 def smoothing_graph(exported: onnx.ModelProto, origin: str) -> onnx.ModelProto:

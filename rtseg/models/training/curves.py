@@ -6,19 +6,19 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rtseg.core.files import whole_file
+
 Row = Mapping[str, float]
 """Values of one evaluation: `step`, `epoch`, `minutes`, `loss`, `pixel_accuracy`, `miou`."""
 
 
 def write_log(rows: Sequence[Row], path: Path) -> None:
     """Write the whole log. The file at `path` is replaced only when the new one is complete."""
-    partial = path.with_name(f"{path.stem}.partial.csv")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow({key: round(value, 5) for key, value in row.items()})
-    partial.replace(path)
 
 
 def write_curves(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -41,6 +41,5 @@ def write_curves(rows: Sequence[Row], path: Path, title: str) -> None:
     right.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
     figure.suptitle(title)
-    partial = path.with_name(f"{path.stem}.partial.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110)
