@@ -176,11 +176,6 @@ class LiveMetrics:
         """Latest report, read-only."""
         return self._latest
 
-    def wake(self) -> None:
-        """Wake up all calls of `wait_newer`, as after their timeout."""
-        with self._changed:
-            self._changed.notify_all()
-
     def wait_newer(self, serial: int, timeout_seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Block until there is a report newer than `serial` (0: any), at most `timeout_seconds`.
 

@@ -30,7 +30,7 @@ from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile
 from rtseg.live.stats import status_line
-from rtseg.live.systemd import heartbeat
+from rtseg.live.systemd import Watchdog, notify
 from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
@@ -145,13 +145,13 @@ def run_live(
             ready=ready,
             extra_report=extra_report,
             identity=_identity(inputs, outputs, segmenter),
-            on_report=partial(_log_status_line, status),
+            on_report=partial(_report_status, status, Watchdog()),
         )
         if not quiet:
             _log_start(status, inputs, outputs, segmenter, opened_sinks)
-        with heartbeat(metrics):
-            result = loop.run(wait=wait)
+        result = loop.run(wait=wait)
     finally:
+        notify("STOPPING=1")
         status.end()
         for sink in opened_sinks:
             sink.finish()
@@ -254,9 +254,11 @@ def _log_start(
     status.log("Ctrl-C ends the run and completes its files")
 
 
-def _log_status_line(status: Status, report: Mapping[str, Any]) -> None:
+def _report_status(status: Status, watchdog: Watchdog, report: Mapping[str, Any]) -> None:
     prefix = "" if report["disconnects"]["connected"] else "NO FRAMES; "
-    status.numbers(prefix + status_line(report["now"]))
+    line = prefix + status_line(report["now"])
+    status.numbers(line)
+    watchdog.update(report, line)
 
 
 def _log_summary(status: Status, result: Mapping[str, Any]) -> None:

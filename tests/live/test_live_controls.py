@@ -71,14 +71,3 @@ def test_wait_newer_returns_read_only_report() -> None:
     assert (serial, latest["fps"]) == (1, 3.0)
     with pytest.raises(TypeError):
         latest["fps"] = 4  # type: ignore[index]
-
-
-def test_wake_unblocks_wait_newer() -> None:
-    metrics = LiveMetrics()
-    results: list[object] = []
-    waiting = threading.Thread(target=lambda: results.append(metrics.wait_newer(0, 3600)))
-    waiting.start()
-    while waiting.is_alive():  # repeated: the thread may not wait yet at the first call
-        metrics.wake()
-        waiting.join(0.01)
-    assert results == [(0, {})]
