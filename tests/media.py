@@ -14,13 +14,13 @@ from av.codec.context import Flags
 
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.cpu import without_real_time_priority
+from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.outputs.video import VideoSink
 from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
-from rtseg.video.verify_report import FidelityReport
 
 BITS = 8
 CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220, 210, 40)}

@@ -124,6 +124,10 @@ class Passthrough:
     """Index of the input stream."""
 
 
+TIME_CODE = "time code"
+"""Codec name of a time code track, which muxers create from the `timecode` of a video stream."""
+
+
 def time_code_of(metadata: Mapping[str, str]) -> str | None:
     """Return the time code in the metadata of a container or stream (key `timecode`, as in FFmpeg); None if there is none."""
     return next((value for key, value in metadata.items() if key.lower() == "timecode"), None)

@@ -14,6 +14,7 @@ import av
 from av.container import InputContainer
 
 from rtseg.core.errors import SinkError
+from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.safe_open import STDIN
@@ -22,7 +23,6 @@ from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container, read_file
 from rtseg.video.verify_frames import FrameComparison
 from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems
-from rtseg.video.verify_report import FidelityReport
 from rtseg.video.verify_streams import StreamComparison
 
 
@@ -90,8 +90,21 @@ def compare(
         SourceError: the input can't be read.
     """
     if written.path is None:
-        frames = len(recorder.video.pts)
-        return FidelityReport(frames, written.frames, corrupt, None, None, "kept", (), (), checked=False)
+        return FidelityReport(
+            frames_in=len(recorder.video.pts),
+            frames_out=written.frames,
+            corrupt=corrupt,
+            timestamp_error_ms=None,
+            duration_difference_ms=None,
+            color_tags="kept",
+            streams=(),
+            problems=(),
+            moved_ms=0.0,
+            checked=False,
+            repairs=(),
+            not_compared=(),
+            sync=(),
+        )
     if source is not None and (source.path == STDIN or recorder.video_index is None):
         source = None
     try:
@@ -164,5 +177,6 @@ def _compare(
         moved_ms=float(frames.moved_seconds) * 1000,
         reference=frames.reference,
         repairs=(*frames.repairs, *streams.repairs),
+        not_compared=tuple(frames.not_compared),
         sync=tuple(streams.sync),
     )

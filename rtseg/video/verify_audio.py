@@ -6,9 +6,9 @@ from math import isinf
 
 import numpy as np
 
+from rtseg.core.fidelity_report import SyncPoint
 from rtseg.video.loudness_offset import CELL_SECONDS, WINDOW_SECONDS, Loudness, loudness, offset_ms
 from rtseg.video.timestamp_match import Match
-from rtseg.video.verify_sync import SyncPoint
 
 _MAX_PACKET_SECONDS = 1.0
 """Maximum duration of an audio packet. ASF packets contain some tenths of a second."""

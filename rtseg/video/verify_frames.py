@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from rtseg.core.fidelity_report import Repair
 from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import Span
 from rtseg.video.container_reader import NO_TIME, ContainerPackets
 from rtseg.video.frame_times import decoded_times
 from rtseg.video.timestamp_match import Match, match_times
-from rtseg.video.verify_report import Repair
 from rtseg.video.verify_sync import jump_sizes
 
 _SHIFTING_FORMATS = frozenset({"mpegts", "matroska,webm", "avi"})
@@ -61,6 +61,7 @@ class FrameComparison:
         self.reference = "once" if path is None else "demuxed"
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
+        self.not_compared: list[str] = []
         self.match: Match | None = None
         """Match of the frames; None: only their number was compared."""
 
@@ -132,7 +133,7 @@ class FrameComparison:
 
     def _add_not_compared(self, reason: str) -> None:
         """Report that there is no independent reference for the timestamps of a part of the input."""
-        self.repairs.append(Repair(None, f"timestamps of this part not compared, because {reason}", 0, 0.0))
+        self.not_compared.append(f"timestamps of this part not compared, because {reason}")
 
     def _has_jumps(self, times: list[int | None]) -> bool:
         known = [time for time in times if time is not None]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from rtseg.io.outputs.copied_stream import TIME_CODE
+from rtseg.core.fidelity_report import Repair, StreamReport, SyncPoint
+from rtseg.core.frame import TIME_CODE
 from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
 from rtseg.video.timestamp_match import Match, match_times
 from rtseg.video.verify_audio import reencoded_audio_sync
-from rtseg.video.verify_report import Repair, StreamReport
-from rtseg.video.verify_sync import SYNC_MS, SyncPoint, sync_points
+from rtseg.video.verify_sync import SYNC_MS, sync_points
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Maximum duration of audio before time zero that MP4 may hide: the delay of an encoder."""

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from rtseg.core.fidelity_report import SyncPoint
 from rtseg.video.timestamp_match import Match, Segment
 
 SYNC_MS = 20.0
 """Maximum change of an offset between input and output. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncPoint:
-    """Time offset of a stream to the video at one position."""
-
-    stream: int
-    """Index in the input."""
-
-    at_seconds: float
-    """Position in the output."""
-
-    in_ms: float
-    """Delay of the stream's start or end after the start or end of the video, in the input."""
-
-    out_ms: float
-    """The same in the output."""
-
-    @property
-    def difference_ms(self) -> float:
-        """Change of the offset from input to output."""
-        return self.out_ms - self.in_ms
 
 
 def sync_points(

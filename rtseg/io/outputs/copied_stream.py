@@ -12,15 +12,13 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.stream import Disposition
 
+from rtseg.core.frame import TIME_CODE
 from rtseg.io.outputs.audio_parameters import default_layout
 from rtseg.io.outputs.avi_video import AviVideo
 from rtseg.io.outputs.containers import TEE, Container
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
 """Mapping of ISO 639-2 language codes to those in FFmpeg's list of QuickTime languages."""
-
-TIME_CODE = "time code"
-"""Codec name of a time code track, which muxers create from the `timecode` of a video stream."""
 
 
 def codec_name(stream: Any) -> str:

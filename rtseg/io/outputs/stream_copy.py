@@ -10,11 +10,11 @@ from av.codec import Codec
 from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, StreamInfo
+from rtseg.core.frame import TIME_CODE, Passthrough, StreamInfo
 from rtseg.io.outputs.audio_parameters import pcm_encoder
 from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
-from rtseg.io.outputs.copied_stream import TIME_CODE, CopiedStream, codec_name, metadata_for
+from rtseg.io.outputs.copied_stream import CopiedStream, codec_name, metadata_for
 from rtseg.io.outputs.cover_images import CoverImage
 from rtseg.io.outputs.timecodes import missing_time_codes, output_time_codes
 

@@ -1,23 +1,45 @@
-"""Fidelity report: the result of comparing an output with its input, as text and as JSON for `--stats`."""
+"""Fidelity report: the result of comparing an output with its input, as text and as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rtseg.core.errors import FidelityError
-from rtseg.io.outputs.copied_stream import TIME_CODE
-from rtseg.video.verify_sync import SyncPoint
+from rtseg.core.frame import TIME_CODE
+from rtseg.core.report import Report
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReport:
+@dataclass(frozen=True)
+class SyncPoint(Report):
+    """Time offset of a stream to the video at one position."""
+
+    stream: int
+    """Index in the input."""
+
+    at_seconds: float
+    """Position in the output."""
+
+    in_ms: float
+    """Delay of the stream's start or end after the start or end of the video, in the input."""
+
+    out_ms: float
+    """The same in the output."""
+
+    @property
+    def difference_ms(self) -> float:
+        """Change of the offset from input to output."""
+        return self.out_ms - self.in_ms
+
+
+@dataclass(frozen=True)
+class StreamReport(Report):
     """Comparison of one stream other than the segmented video."""
 
     index: int
     """Stream index in the input."""
 
-    kind: str
+    type: str
     """`audio`, `subtitle`, `cover`, `data` …"""
 
     codec: str
@@ -33,17 +55,17 @@ class StreamReport:
 
     def describe(self) -> str:
         """Return a human-readable summary, without timestamps."""
-        if self.kind == "data" and self.codec == TIME_CODE:
+        if self.type == "data" and self.codec == TIME_CODE:
             return "time code " + ("kept" if self.action == "re-encoded" else self.action)
-        if self.kind == "cover" and self.equal:
+        if self.type == "cover" and self.equal:
             return "cover image " + ("kept" if self.action == "copied" else self.action)
         if self.action != "copied":
-            return f"{self.kind} {self.codec} {self.action}"
-        return f"{self.kind} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"
+            return f"{self.type} {self.codec} {self.action}"
+        return f"{self.type} {self.packets_out} packets {'equal' if self.equal else 'NOT equal'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+@dataclass(frozen=True)
+class Repair(Report):
     """Change of timestamps or packets that the input or the output container requires."""
 
     stream: int | None
@@ -59,8 +81,8 @@ class Repair:
     """Shift in seconds; 0 where single timestamps changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class FidelityReport:
+@dataclass(frozen=True, kw_only=True)
+class FidelityReport(Report):
     """Comparison of an output with its input."""
 
     frames_in: int
@@ -86,7 +108,7 @@ class FidelityReport:
     problems: tuple[str, ...]
     """Differences that make the output invalid; empty: the output is valid."""
 
-    moved_ms: float = 0.0
+    moved_ms: float
     """Shift of all streams (negative: earlier) because the container has no such timestamps."""
 
     checked: bool = True
@@ -96,10 +118,13 @@ class FidelityReport:
     """Source of the input's timestamps: `demuxed`; `decoded`, where packets do not determine the presentation times; or `once`,
     where the input can't be read again (a pipe, a deleted file) and the frames and packets of the run are used."""
 
-    repairs: tuple[Repair, ...] = ()
+    repairs: tuple[Repair, ...]
     """Changes that the input or the output container requires."""
 
-    sync: tuple[SyncPoint, ...] = ()
+    not_compared: tuple[str, ...]
+    """Properties that could not be compared, with the reason."""
+
+    sync: tuple[SyncPoint, ...]
     """Time offsets of each audio stream to the video."""
 
     @property
@@ -116,7 +141,7 @@ class FidelityReport:
         parts = [f"{self.frames_in} frames in and out"]
         if self.corrupt:
             parts[0] += f", {self.corrupt} damaged left out"
-        parts += [repair.what for repair in self.repairs]
+        parts += [*(repair.what for repair in self.repairs), *self.not_compared]
         if self.timestamp_error_ms is not None:
             other = "other " if self.repairs else ""
             parts.append(
@@ -143,9 +168,8 @@ class FidelityReport:
         return "fidelity: " + ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as a JSON object, for `--stats`."""
-        streams = [{"type" if k == "kind" else k: v for k, v in asdict(stream).items()} for stream in self.streams]
-        return {"ok": self.ok, "line": self.line(), **asdict(self), "streams": streams}
+        """Return the report as a JSON object, with `ok` and `line`."""
+        return {"ok": self.ok, "line": self.line(), **super().to_dict()}
 
     def raise_if_broken(self) -> None:
         """Raise FidelityError with all problems, if there are any."""
