@@ -2,18 +2,22 @@
 
 Source of the Jetson's sysfs paths: Jetson Linux Developer Guide, "Platform Power and Performance"
 (https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html).
-NVML: https://docs.nvidia.com/deploy/nvml-api/. It is part of the driver; no Python package is needed.
+NVML: https://docs.nvidia.com/deploy/nvml-api/.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pynvml
+
+_ROOT = Path("/")
+"""Folder that contains `sys`, `proc`, `etc` and `var`."""
 
 _GPU_DEVFREQ = re.compile(r"gpu|ga10b|gv11b")
 _LOWERS_CLOCKS = re.compile(r"throttle-alert|cpufreq|devfreq")
@@ -21,7 +25,13 @@ _LOWERS_CLOCKS = re.compile(r"throttle-alert|cpufreq|devfreq")
 
 _OVER_CURRENT = {"oc1": "under-voltage", "oc2": "over-current", "oc3": "over-current"}
 
-_NVML_TEMPERATURE_GPU, _NVML_CLOCK_GRAPHICS = 0, 0
+_NVML_READINGS: dict[str, Callable[[Any], float]] = {
+    "load_ratio": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
+    "celsius": lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+    "watts": lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
+    "hertz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_GRAPHICS) * 1e6,
+    "max_hertz": lambda gpu: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_GRAPHICS) * 1e6,
+}
 _NVML_REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 """Bits of nvmlClocksThrottleReasons that mean throttling; the others mean an idle GPU or clocks set by an application."""
 
@@ -46,18 +56,11 @@ class Telemetry:
     With several GPUs names begin with `gpu0_`, `gpu1_`, in nvidia-smi's order.
     """
 
-    def __init__(self, root: Path = Path("/"), nvml: Any = None) -> None:
-        """Detect a Jetson and open the GPUs of NVML.
-
-        Args:
-            root: folder that contains `sys`, `proc`, `etc` and `var`.
-            nvml: the loaded library; None: the driver's, if there is one.
-        """
-        self._root = root
-        compatible = root / "proc/device-tree/compatible"
+    def __init__(self) -> None:
+        """Detect a Jetson and open the GPUs of NVML."""
+        compatible = _ROOT / "proc/device-tree/compatible"
         self._jetson = compatible.exists() and b"nvidia,tegra" in compatible.read_bytes()
-        self._nvml = _load_nvml() if nvml is None else nvml
-        self._gpus = _open_gpus(self._nvml) if self._nvml is not None else []
+        self._gpus = _open_gpus()
         self._events = dict(self._over_current())
 
     @property
@@ -74,7 +77,7 @@ class Telemetry:
             reasons += self._jetson_throttling()
         for number, gpu in enumerate(self._gpus):
             prefix = f"gpu{number}_" if len(self._gpus) > 1 else "gpu_"
-            of_gpu, gpu_reasons = _gpu_readings(self._nvml, gpu)
+            of_gpu, gpu_reasons = _gpu_readings(gpu)
             # A Jetson may have an NVML with fewer readings: those of sysfs take precedence.
             readings = {**{prefix + name: value for name, value in of_gpu.items()}, **readings}
             reasons += gpu_reasons
@@ -89,7 +92,7 @@ class Telemetry:
     def _jetson_readings(self) -> Iterator[tuple[str, Any]]:
         yield from self._power_mode()
         yield from self._clocks()
-        for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
+        for zone in sorted(_ROOT.glob("sys/class/thermal/thermal_zone*")):
             name, millidegrees = _text(zone / "type"), _number(zone / "temp")
             if name and millidegrees is not None:
                 yield f"{_plain(name.removesuffix('-thermal'))}_celsius", millidegrees / 1e3
@@ -104,14 +107,14 @@ class Telemetry:
                     yield f"{_plain(_text(label) or channel)}_watts", round(millivolt * milliampere / 1e6, 3)
 
     def _power_mode(self) -> Iterator[tuple[str, str]]:
-        mode = re.search(r"pmode:0*(\d+)", _text(self._root / "var/lib/nvpmodel/status") or "")
+        mode = re.search(r"pmode:0*(\d+)", _text(_ROOT / "var/lib/nvpmodel/status") or "")
         if mode:
-            config = _text(self._root / "etc/nvpmodel.conf") or ""
+            config = _text(_ROOT / "etc/nvpmodel.conf") or ""
             name = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={mode[1]}\s+NAME=(\S+)", config, re.MULTILINE)
             yield "power_mode", name[1] if name else mode[1]
 
     def _clocks(self) -> Iterator[tuple[str, float]]:
-        devices = sorted(self._root.glob("sys/class/devfreq/*"))
+        devices = sorted(_ROOT.glob("sys/class/devfreq/*"))
         for gpu in [path for path in devices if _GPU_DEVFREQ.search(path.name)][:1]:
             load = _number(gpu / "device/load")
             if load is not None:
@@ -121,14 +124,14 @@ class Telemetry:
                 if hertz is not None:
                     yield name, hertz
         for name, file in (("cpu_hertz", "scaling_cur_freq"), ("cpu_max_hertz", "scaling_max_freq")):
-            cores = [_number(path) for path in self._root.glob(f"sys/devices/system/cpu/cpu[0-9]*/cpufreq/{file}")]
+            cores = [_number(path) for path in _ROOT.glob(f"sys/devices/system/cpu/cpu[0-9]*/cpufreq/{file}")]
             kilohertz = [core for core in cores if core is not None]
             if kilohertz:
                 yield name, max(kilohertz) * 1e3
 
     def _jetson_throttling(self) -> list[str]:
         reasons = []
-        for device in sorted(self._root.glob("sys/class/thermal/cooling_device*")):
+        for device in sorted(_ROOT.glob("sys/class/thermal/cooling_device*")):
             name = _text(device / "type") or ""
             if _LOWERS_CLOCKS.search(name) and (_number(device / "cur_state") or 0) > 0:
                 reasons.append(name)
@@ -145,7 +148,7 @@ class Telemetry:
                     yield name, count
 
     def _monitors(self, kind: str) -> list[Path]:
-        monitors = sorted(self._root.glob("sys/class/hwmon/hwmon*")) if self._jetson else []
+        monitors = sorted(_ROOT.glob("sys/class/hwmon/hwmon*")) if self._jetson else []
         return [monitor for monitor in monitors if _text(monitor / "name") == kind]
 
 
@@ -155,9 +158,9 @@ class TelemetryMonitor:
     _SILENT_SECONDS = 60.0
     """Minimum time between the end of one throttling and the warning about the next."""
 
-    def __init__(self, telemetry: Telemetry | None = None) -> None:
-        """Use `telemetry`; None: this machine's."""
-        self._telemetry = telemetry or Telemetry()
+    def __init__(self) -> None:
+        """Open this machine's sensors."""
+        self._telemetry = Telemetry()
         self._read_at = self._throttled_at = -float("inf")
         self.latest: dict[str, Any] = {}
         """The last readings, with the run's `throttled_seconds`; empty if there are none."""
@@ -172,16 +175,13 @@ class TelemetryMonitor:
         reasons = ", ".join(self._reasons)
         return (f"the device throttled for {self._throttled_seconds:.0f} s ({reasons}): {self._telemetry.hint}",)
 
-    def poll(self, now_seconds: float | None = None) -> str | None:
+    def poll(self) -> str | None:
         """Read the sensors, unless the last reading is less than a second old.
-
-        Args:
-            now_seconds: time of a monotonic clock; None: the system's.
 
         Returns:
             A human-readable warning if the device has begun to throttle, else None.
         """
-        now = time.monotonic() if now_seconds is None else now_seconds
+        now = time.monotonic()
         if now - self._read_at < 1.0:
             return None
         elapsed, self._read_at = min(now - self._read_at, 2.0), now
@@ -219,41 +219,22 @@ def _plain(name: str) -> str:
 # NVML
 
 
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
-def _load_nvml() -> Any:
+def _open_gpus() -> list[Any]:
+    """Return NVML's handles of the GPUs; empty without an NVIDIA driver."""
     try:
-        return ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
-    except OSError:
-        return None  # no NVIDIA driver
-
-
-def _open_gpus(nvml: Any) -> list[ctypes.c_void_p]:
-    count = ctypes.c_uint(0)
-    if nvml.nvmlInit_v2() != 0 or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
         return []
-    gpus = [ctypes.c_void_p() for _ in range(count.value)]
-    return [
-        gpu for number, gpu in enumerate(gpus) if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(gpu)) == 0
-    ]
 
 
-def _gpu_readings(nvml: Any, gpu: ctypes.c_void_p) -> tuple[dict[str, float], list[str]]:
+def _gpu_readings(gpu: Any) -> tuple[dict[str, float], list[str]]:
     """Return a GPU's readings and its throttle reasons, without those that the GPU does not support."""
     readings: dict[str, float] = {}
-    value, load, reasons = ctypes.c_uint(), _Utilization(), ctypes.c_ulonglong()
-    if nvml.nvmlDeviceGetUtilizationRates(gpu, ctypes.byref(load)) == 0:
-        readings["load_ratio"] = load.gpu / 100
-    if nvml.nvmlDeviceGetTemperature(gpu, _NVML_TEMPERATURE_GPU, ctypes.byref(value)) == 0:
-        readings["celsius"] = value.value
-    if nvml.nvmlDeviceGetPowerUsage(gpu, ctypes.byref(value)) == 0:
-        readings["watts"] = value.value / 1e3
-    if nvml.nvmlDeviceGetClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
-        readings["hertz"] = value.value * 1e6
-    if nvml.nvmlDeviceGetMaxClockInfo(gpu, _NVML_CLOCK_GRAPHICS, ctypes.byref(value)) == 0:
-        readings["max_hertz"] = value.value * 1e6
-    if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu, ctypes.byref(reasons)) != 0:
-        return readings, []
-    return readings, [name for bit, name in _NVML_REASONS.items() if reasons.value & bit]
+    for name, read in _NVML_READINGS.items():
+        with suppress(pynvml.NVMLError):
+            readings[name] = read(gpu)
+    reasons = 0
+    with suppress(pynvml.NVMLError):
+        reasons = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+    return readings, [name for bit, name in _NVML_REASONS.items() if reasons & bit]

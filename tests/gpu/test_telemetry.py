@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 
+from rtseg.gpu import telemetry
 from rtseg.gpu.telemetry import Telemetry, TelemetryMonitor
 from rtseg.live.sinks.prometheus import exposition
 
@@ -56,53 +59,74 @@ class Board:
 
 
 class Nvml:
-    """NVML with `gpus` GPUs; None for a value: the GPU does not support it."""
+    """`pynvml` with `gpus` GPUs; None for a value: the GPU does not support it."""
 
-    def __init__(self, gpus: int = 1, *, celsius: int | None = 64, reasons: int | None = 1, init: int = 0) -> None:
-        self.gpus, self.celsius, self.reasons, self.init = gpus, celsius, reasons, init
+    def __init__(
+        self, gpus: int = 1, *, celsius: int | None = 64, reasons: int | None = 1, driver: bool = True
+    ) -> None:
+        self._results = {
+            "nvmlInit": 0 if driver else None,
+            "nvmlDeviceGetCount": gpus,
+            "nvmlDeviceGetHandleByIndex": lambda number: number,
+            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=87),
+            "nvmlDeviceGetTemperature": celsius and (lambda gpu, sensor: celsius + gpu),
+            "nvmlDeviceGetPowerUsage": 312_500,
+            "nvmlDeviceGetClockInfo": 1410,
+            "nvmlDeviceGetMaxClockInfo": 1980,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": reasons,
+        }
 
-    @staticmethod
-    def _return(pointer: Any, value: int | None) -> int:
-        if value is None:
-            return 3  # NVML_ERROR_NOT_SUPPORTED
-        pointer._obj.value = value
-        return 0
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(pynvml, name)
+        if not name.startswith("nvml"):
+            return original  # a constant, or NVMLError
+        result = self._results[name]
 
-    def nvmlInit_v2(self) -> int:  # noqa: N802 - NVML's names
-        return self.init
+        def call(*arguments: Any) -> Any:
+            if result is None:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return result(*arguments) if callable(result) else result
 
-    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
-        return self._return(count, self.gpus)
-
-    def nvmlDeviceGetHandleByIndex_v2(self, number: int, gpu: Any) -> int:  # noqa: N802
-        return self._return(gpu, number + 1)
-
-    def nvmlDeviceGetUtilizationRates(self, gpu: Any, load: Any) -> int:  # noqa: N802
-        load._obj.gpu = 87
-        return 0
-
-    def nvmlDeviceGetTemperature(self, gpu: Any, sensor: int, value: Any) -> int:  # noqa: N802
-        return self._return(value, None if self.celsius is None else self.celsius + gpu.value)
-
-    def nvmlDeviceGetPowerUsage(self, gpu: Any, value: Any) -> int:  # noqa: N802
-        return self._return(value, 312_500)
-
-    def nvmlDeviceGetClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
-        return self._return(value, 1410)
-
-    def nvmlDeviceGetMaxClockInfo(self, gpu: Any, kind: int, value: Any) -> int:  # noqa: N802
-        return self._return(value, 1980)
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, gpu: Any, value: Any) -> int:  # noqa: N802
-        return self._return(value, self.reasons)
+        return call
 
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-NO_NVML = Nvml(init=9)  # NVML_ERROR_DRIVER_NOT_LOADED
 
 
-def test_orin_nano_readings(tmp_path: Path) -> None:
-    assert Telemetry(Board(tmp_path).root, NO_NVML).read() == {
+class Sensors:
+    """Replaces this machine's sensors and the clock of `poll`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    def use(self, root: Path, nvml: Nvml | None = None) -> None:
+        """Read a Jetson's files from `root`, and GPUs from `nvml`; None: there is no NVIDIA driver."""
+        self._patch.setattr(telemetry, "_ROOT", root)
+        self._patch.setattr(telemetry, "pynvml", nvml or Nvml(driver=False))
+
+    def read(self, root: Path, nvml: Nvml | None = None) -> dict[str, Any]:
+        self.use(root, nvml)
+        return Telemetry().read()
+
+    def poll(self, monitor: TelemetryMonitor, now_seconds: float) -> str | None:
+        self._patch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: now_seconds))
+        return monitor.poll()
+
+
+@pytest.fixture
+def sensors(monkeypatch: pytest.MonkeyPatch) -> Sensors:
+    return Sensors(monkeypatch)
+
+
+@pytest.fixture
+def board(tmp_path: Path, sensors: Sensors) -> Board:
+    board = Board(tmp_path / "board")
+    sensors.use(board.root)
+    return board
+
+
+def test_orin_nano_readings(board: Board) -> None:
+    assert Telemetry().read() == {
         "power_mode": "25W",
         "gpu_load_ratio": 0.934,
         "gpu_hertz": 612e6,
@@ -114,108 +138,100 @@ def test_orin_nano_readings(tmp_path: Path) -> None:
         "vdd_in_watts": 14.2,
         "throttled": False,
     }
-
-
-def test_power_mode_without_a_name_is_its_number(tmp_path: Path) -> None:
-    board = Board(tmp_path)
     board.write("var/lib/nvpmodel/status", "pmode:0008")
-    assert Telemetry(board.root, NO_NVML).read()["power_mode"] == "8"
+    assert Telemetry().read()["power_mode"] == "8", "a mode without a name"
 
 
-def test_throttling_is_reported_once_with_advice(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    monitor = TelemetryMonitor(Telemetry(board.root, NO_NVML))
-    assert monitor.poll(0.0) is None
+def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors) -> None:
+    monitor = TelemetryMonitor()
+
+    def poll(now_seconds: float, state: int) -> str | None:
+        board.write("sys/class/thermal/cooling_device1/cur_state", f"{state}\n")
+        return sensors.poll(monitor, now_seconds)
+
+    assert poll(0.0, 0) is None
     assert monitor.latest["throttled"] is False
-    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    warning = monitor.poll(1.0)
+    warning = poll(1.0, 1)
     assert warning is not None
-    assert "gpu-throttle-alert" in warning
-    assert "nvpmodel" in warning
-    assert "jetson_clocks" in warning
-    assert monitor.poll(2.0) is None
+    assert all(word in warning for word in ("gpu-throttle-alert", "nvpmodel", "jetson_clocks"))
+    assert poll(2.0, 1) is None
     assert monitor.latest["throttled_by"] == ["gpu-throttle-alert"]
-    board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    assert monitor.poll(3.0) is None
-    assert monitor.latest["throttled"] is False
-    assert monitor.latest["throttled_seconds"] == 2.0
-    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert monitor.poll(4.0) is None  # reported 3 seconds ago
+    assert poll(3.0, 0) is None
+    assert (monitor.latest["throttled"], monitor.latest["throttled_seconds"]) == (False, 2.0)
+    assert poll(4.0, 1) is None, "reported 3 seconds ago"
     assert monitor.notes[0].startswith("the device throttled for 3 s (gpu-throttle-alert): ")
-    board.write("sys/class/thermal/cooling_device1/cur_state", "0\n")
-    monitor.poll(5.0)
-    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    assert monitor.poll(90.0) is not None
+    poll(5.0, 0)
+    assert poll(90.0, 1) is not None
 
 
-def test_over_current_events_before_the_run_are_ignored(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    telemetry = Telemetry(board.root, NO_NVML)
-    assert telemetry.read()["throttled"] is False  # the twelve events are from before
+def test_over_current_events_before_the_run_are_ignored(board: Board) -> None:
+    reader = Telemetry()
+    assert reader.read()["throttled"] is False  # the twelve events are from before
     board.write("sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
     board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
-    assert telemetry.read()["throttled_by"] == ["under-voltage", "over-current"]
-    assert telemetry.read()["throttled"] is False
+    assert reader.read()["throttled_by"] == ["under-voltage", "over-current"]
+    assert reader.read()["throttled"] is False
 
 
-def test_sensors_are_read_at_most_once_a_second(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    monitor = TelemetryMonitor(Telemetry(board.root, NO_NVML))
-    monitor.poll(0.0)
+def test_sensors_are_read_at_most_once_a_second(board: Board, sensors: Sensors) -> None:
+    monitor = TelemetryMonitor()
+    sensors.poll(monitor, 0.0)
     board.write("sys/class/thermal/thermal_zone1/temp", "90000\n")
-    monitor.poll(0.5)
+    sensors.poll(monitor, 0.5)
     assert monitor.latest["gpu_celsius"] == 71.5
-    monitor.poll(1.0)
+    sensors.poll(monitor, 1.0)
     assert monitor.latest["gpu_celsius"] == 90.0
 
 
-def test_discrete_gpu_readings(tmp_path: Path) -> None:
-    gpu = {"load_ratio": 0.87, "celsius": 65, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
-    assert Telemetry(tmp_path, Nvml()).read() == {
+def test_discrete_gpu_readings(tmp_path: Path, sensors: Sensors) -> None:
+    gpu = {"load_ratio": 0.87, "celsius": 64, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
+    assert sensors.read(tmp_path, Nvml()) == {
         **{f"gpu_{name}": value for name, value in gpu.items()},
         "throttled": False,
     }
-    without = Telemetry(tmp_path, Nvml(celsius=None, reasons=None)).read()
+    without = sensors.read(tmp_path, Nvml(celsius=None, reasons=None))
     assert "gpu_celsius" not in without
     assert without["throttled"] is False
-    two = Telemetry(tmp_path, Nvml(2)).read()
-    assert (two["gpu0_celsius"], two["gpu1_celsius"]) == (65, 66)
+    two = sensors.read(tmp_path, Nvml(2))
+    assert (two["gpu0_celsius"], two["gpu1_celsius"]) == (64, 65)
 
 
 @pytest.mark.parametrize(
     ("bits", "reason"), [(0x20, "heat"), (0x40 | 0x8, "hardware slowdown, heat"), (0x4, "power cap")]
 )
-def test_gpu_throttling_is_reported_with_its_reason(tmp_path: Path, bits: int, reason: str) -> None:
-    warning = TelemetryMonitor(Telemetry(tmp_path, Nvml(reasons=bits))).poll(0.0)
+def test_gpu_throttling_is_reported_with_its_reason(tmp_path: Path, sensors: Sensors, bits: int, reason: str) -> None:
+    sensors.use(tmp_path, Nvml(reasons=bits))
+    warning = TelemetryMonitor().poll()
     assert warning is not None
     assert f"({reason})" in warning
     assert "nvidia-smi" in warning
     assert "nvpmodel" not in warning
 
 
-def test_sysfs_takes_precedence_over_nvml_on_a_jetson(tmp_path: Path) -> None:
-    readings = Telemetry(Board(tmp_path).root, Nvml(celsius=None, reasons=0x20)).read()
+def test_sysfs_takes_precedence_over_nvml_on_a_jetson(board: Board, sensors: Sensors) -> None:
+    readings = sensors.read(board.root, Nvml(celsius=None, reasons=0x20))
     assert (readings["gpu_load_ratio"], readings["gpu_celsius"], readings["gpu_watts"]) == (0.934, 71.5, 312.5)
     assert readings["throttled_by"] == ["heat"]
 
 
-def test_pc_without_sensors_has_no_readings(tmp_path: Path) -> None:
+def test_pc_without_sensors_has_no_readings(tmp_path: Path, sensors: Sensors) -> None:
     pc = {name: text for name, text in ORIN_NANO.items() if not name.startswith(("proc", "var", "etc"))}
-    monitor = TelemetryMonitor(Telemetry(Board(tmp_path, pc).root, NO_NVML))
-    assert monitor.poll(0.0) is None
+    sensors.use(Board(tmp_path, pc).root)
+    monitor = TelemetryMonitor()
+    assert monitor.poll() is None
     assert monitor.latest == {}
     assert monitor.notes == ()
 
 
-def test_prometheus_metrics_contain_the_readings(tmp_path: Path) -> None:
-    text = exposition({"telemetry": Telemetry(Board(tmp_path).root, NO_NVML).read()})
+def test_prometheus_metrics_contain_the_readings(board: Board) -> None:
+    text = exposition({"telemetry": Telemetry().read()})
     assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
     assert 'rtseg_device{reading="throttled"} 0' in text
     assert "power_mode" not in text
     assert "rtseg_device" not in exposition({"frames": {}})
 
 
-def test_video_statistics_contain_the_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_statistics_contain_the_readings(board: Board, sensors: Sensors, tmp_path: Path) -> None:
     """`process` with a Jetson's root in place of this machine's; without a Jetson the field is absent."""
     from rtseg.inference.segmenter import Segmenter
     from rtseg.io.options import OutputOptions
@@ -224,16 +240,15 @@ def test_video_statistics_contain_the_readings(tmp_path: Path, monkeypatch: pyte
     from rtseg.synthetic.video_file import write_video
     from rtseg.video import process as process_module
 
-    write_video(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"), quiet=True)
-    board = Board(tmp_path / "board")
+    write_video(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"))
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
 
     def run(root: Path) -> dict[str, Any]:
-        monkeypatch.setattr(process_module, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(root, NO_NVML)))
+        sensors.use(root)
         style, encoding = Style(), OutputOptions(preset="ultrafast")
         with Segmenter(MODEL, size=(128, 96)) as segmenter:
             return process_module.process(
-                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, style, encoding, quiet=True
+                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, style, encoding
             )
 
     report = run(board.root)
@@ -242,9 +257,7 @@ def test_video_statistics_contain_the_readings(tmp_path: Path, monkeypatch: pyte
     assert "telemetry" not in run(tmp_path / "pc")
 
 
-def test_live_run_logs_throttling_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from rtseg.inference.segmenter import Segmenter
     from rtseg.live import run as live_run
     from rtseg.live.controls import Controls, LiveMetrics
@@ -255,10 +268,8 @@ def test_live_run_logs_throttling_once(
     from rtseg.synthetic.video_file import write_video
 
     video = tmp_path / "drive.mp4"
-    write_video(SyntheticDrive(128, 96, frames=45), str(video), quiet=True)
-    board = Board(tmp_path / "board")
+    write_video(SyntheticDrive(128, 96, frames=45), str(video))
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    monkeypatch.setattr(live_run, "TelemetryMonitor", lambda: TelemetryMonitor(Telemetry(board.root, NO_NVML)))
     metrics = LiveMetrics()
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
