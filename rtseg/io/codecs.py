@@ -37,59 +37,42 @@ Refusal = Callable[[], str | None]
 """Returns why something does not work; None: it works."""
 
 
-def choose_decoder(
-    requested: str,
-    *,
-    with_audio: bool = False,
-    why_no_nvdec: Refusal | None = None,
-    has: Callable[[str], bool] = has_element,
-) -> str:
+def choose_decoder(requested: str, *, with_audio: bool = False) -> str:
     """Return the decoder: `software`, `gstreamer`, `nvdec`, or `auto` (NVDEC where it supports the stream, else FFmpeg).
 
     Args:
         requested: one of `DECODERS`; `auto` selects NVDEC, else a Jetson's decoder, else software.
         with_audio: audio is needed: `auto` skips GStreamer, which reads video only.
-        why_no_nvdec: returns why NVDEC does not work; None: try it.
-        has: returns True if GStreamer has an element.
 
     Raises:
         OptionError: not one of `DECODERS`.
         SourceError: the decoder that was named is not available.
     """
-    refusal = why_no_nvdec or try_nvdec
     match requested:
         case "software":
             return requested
         case "nvdec":
-            why = refusal()
+            why = try_nvdec()
             if why is not None:
                 raise SourceError(f"--decoder nvdec: NVDEC does not work on this machine ({why}); try auto")
             return requested
         case "gstreamer":
-            if not has("parsebin"):
+            if not has_element("parsebin"):
                 raise SourceError(f"--decoder gstreamer: GStreamer is not installed: `{INSTALL}`")
             return requested
         case "auto":
-            if refusal() is None:
+            if try_nvdec() is None:
                 return requested
-            return "gstreamer" if has("nvv4l2decoder") and not with_audio else "software"
+            return "gstreamer" if has_element("nvv4l2decoder") and not with_audio else "software"
     raise OptionError(f"--decoder is '{requested}'; there are {', '.join(DECODERS)}")
 
 
-def choose_encoder(
-    requested: str,
-    codec: str | None = None,
-    *,
-    why_no_nvenc: Callable[[str], str | None] | None = None,
-    has: Callable[[str], bool] = has_element,
-) -> str | None:
+def choose_encoder(requested: str, codec: str | None = None) -> str | None:
     """Return the encoder: its name in FFmpeg, `gstreamer`, or None for the software encoder of the container.
 
     Args:
         requested: one of `ENCODERS`; `auto` selects NVENC, else a Jetson's encoder, else software.
         codec: `--codec`: name of an encoder or format in FFmpeg; None: H.264.
-        why_no_nvenc: returns why the NVENC encoder of a name does not work; None: try it.
-        has: returns True if GStreamer has an element.
 
     Raises:
         OptionError: not one of `ENCODERS`, or it does not encode the codec.
@@ -97,7 +80,6 @@ def choose_encoder(
     """
     if codec == "gstreamer":
         raise OptionError("--codec is a format or encoder of FFmpeg; for GStreamer use --encoder gstreamer")
-    refusal = why_no_nvenc or try_nvenc
     family = "h264" if codec is None else _FAMILY.get(codec, codec)
     nvenc = _NVENC.get(family)
     match requested:
@@ -106,20 +88,20 @@ def choose_encoder(
         case "nvenc":
             if nvenc is None:
                 raise OptionError(f"--encoder nvenc encodes {', '.join(_NVENC)}, not --codec {codec}")
-            why = refusal(nvenc)
+            why = try_nvenc(nvenc)
             if why is not None:
                 raise SinkError(f"--encoder nvenc: {nvenc} does not work ({why}); try auto")
             return nvenc
         case "gstreamer":
             if family != "h264":
                 raise OptionError(f"--encoder gstreamer encodes h264, not --codec {codec}")
-            if not has("h264parse"):
+            if not has_element("h264parse"):
                 raise SinkError(f"--encoder gstreamer: GStreamer is not installed: `{INSTALL}`")
             return requested
         case "auto":
-            if nvenc is not None and refusal(nvenc) is None:
+            if nvenc is not None and try_nvenc(nvenc) is None:
                 return nvenc
-            return "gstreamer" if family == "h264" and has("nvv4l2h264enc") else codec
+            return "gstreamer" if family == "h264" and has_element("nvv4l2h264enc") else codec
     raise OptionError(f"--encoder is '{requested}'; there are {', '.join(ENCODERS)}")
 
 

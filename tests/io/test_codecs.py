@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from media import write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.gpu.devices import find_gpus
+from rtseg.io import codecs
 from rtseg.io.codecs import choose_decoder, choose_encoder, try_nvdec, try_nvenc
 from rtseg.io.gstreamer import pipelines
 from rtseg.io.outputs.containers import encoder_options
@@ -25,71 +27,88 @@ PC = {"parsebin", "h264parse", "x264enc", "rtspsrc"}
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
 
-def available(*_: str) -> None:
-    return None
+NO_GPU = "no such device"
 
 
-def unavailable(*_: str) -> str:
-    return "no such device"
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set what this machine has: why NVDEC and NVENC do not work (None: they do), and the elements of GStreamer."""
+
+    def set_machine(refusal: str | None, elements: set[str]) -> None:
+        monkeypatch.setattr(codecs, "try_nvdec", lambda: refusal)
+        monkeypatch.setattr(codecs, "try_nvenc", lambda name: refusal)
+        monkeypatch.setattr(codecs, "has_element", elements.__contains__)
+        monkeypatch.setattr(pipelines, "has_element", elements.__contains__)
+
+    return set_machine
 
 
 @pytest.mark.parametrize(
-    ("requested", "try_gpu", "elements", "expected"),
+    ("requested", "refusal", "elements", "expected"),
     [
-        ("software", available, JETSON, "software"),
-        ("auto", available, JETSON, "auto"),  # NVDEC decodes what it supports
-        ("auto", unavailable, JETSON, "gstreamer"),
-        ("auto", unavailable, PC, "software"),
-        ("nvdec", available, PC, "nvdec"),
-        ("gstreamer", unavailable, PC, "gstreamer"),
+        ("software", None, JETSON, "software"),
+        ("auto", None, JETSON, "auto"),  # NVDEC decodes what it supports
+        ("auto", NO_GPU, JETSON, "gstreamer"),
+        ("auto", NO_GPU, PC, "software"),
+        ("nvdec", None, PC, "nvdec"),
+        ("gstreamer", NO_GPU, PC, "gstreamer"),
     ],
 )
-def test_decoder_is_chosen_by_hardware(requested: str, try_gpu: object, elements: set[str], expected: str) -> None:
-    assert choose_decoder(requested, why_no_nvdec=try_gpu, has=elements.__contains__) == expected  # type: ignore[arg-type]
+def test_decoder_is_chosen_by_hardware(
+    machine: Callable[..., None], requested: str, refusal: str | None, elements: set[str], expected: str
+) -> None:
+    machine(refusal, elements)
+    assert choose_decoder(requested) == expected
 
 
-def test_auto_skips_gstreamer_if_audio_is_needed() -> None:
-    arguments = {"why_no_nvdec": unavailable, "has": JETSON.__contains__}
-    assert choose_decoder("auto", with_audio=True, **arguments) == "software"  # type: ignore[arg-type]
-    assert choose_decoder("gstreamer", with_audio=True, **arguments) == "gstreamer"  # type: ignore[arg-type]
+def test_auto_skips_gstreamer_if_audio_is_needed(machine: Callable[..., None]) -> None:
+    machine(NO_GPU, JETSON)
+    assert choose_decoder("auto", with_audio=True) == "software"
+    assert choose_decoder("gstreamer", with_audio=True) == "gstreamer"
 
 
 @pytest.mark.parametrize(
-    ("requested", "codec", "try_gpu", "elements", "expected"),
+    ("requested", "codec", "refusal", "elements", "expected"),
     [
-        ("software", None, available, JETSON, None),
-        ("software", "libx265", available, JETSON, "libx265"),
-        ("auto", None, available, JETSON, "h264_nvenc"),
-        ("auto", "libx265", available, JETSON, "hevc_nvenc"),
-        ("auto", None, unavailable, JETSON, "gstreamer"),
-        ("auto", "libx265", unavailable, JETSON, "libx265"),
-        ("auto", "ffv1", available, JETSON, "ffv1"),
-        ("auto", None, unavailable, ORIN_NANO, None),  # no hardware encoder
-        ("auto", None, unavailable, PC, None),
-        ("nvenc", "libsvtav1", available, PC, "av1_nvenc"),
-        ("gstreamer", None, available, PC, "gstreamer"),
+        ("software", None, None, JETSON, None),
+        ("software", "libx265", None, JETSON, "libx265"),
+        ("auto", None, None, JETSON, "h264_nvenc"),
+        ("auto", "libx265", None, JETSON, "hevc_nvenc"),
+        ("auto", None, NO_GPU, JETSON, "gstreamer"),
+        ("auto", "libx265", NO_GPU, JETSON, "libx265"),
+        ("auto", "ffv1", None, JETSON, "ffv1"),
+        ("auto", None, NO_GPU, ORIN_NANO, None),  # no hardware encoder
+        ("auto", None, NO_GPU, PC, None),
+        ("nvenc", "libsvtav1", None, PC, "av1_nvenc"),
+        ("gstreamer", None, None, PC, "gstreamer"),
     ],
 )
 def test_encoder_is_chosen_by_hardware_and_codec(
-    requested: str, codec: str | None, try_gpu: object, elements: set[str], expected: str | None
+    machine: Callable[..., None],
+    requested: str,
+    codec: str | None,
+    refusal: str | None,
+    elements: set[str],
+    expected: str | None,
 ) -> None:
-    assert choose_encoder(requested, codec, why_no_nvenc=try_gpu, has=elements.__contains__) == expected  # type: ignore[arg-type]
+    machine(refusal, elements)
+    assert choose_encoder(requested, codec) == expected
 
 
-def test_requested_but_unavailable_codec_is_an_error() -> None:
-    has_none = set[str]().__contains__
+def test_requested_but_unavailable_codec_is_an_error(machine: Callable[..., None]) -> None:
+    machine(NO_GPU, set())
     with pytest.raises(SourceError, match=r"--decoder nvdec: .*no such device"):
-        choose_decoder("nvdec", why_no_nvdec=unavailable)
+        choose_decoder("nvdec")
     with pytest.raises(SourceError, match="GStreamer is not installed: `apt-get install"):
-        choose_decoder("gstreamer", has=has_none)
+        choose_decoder("gstreamer")
     with pytest.raises(SinkError, match=r"--encoder nvenc: h264_nvenc .*no such device"):
-        choose_encoder("nvenc", why_no_nvenc=unavailable)
+        choose_encoder("nvenc")
     with pytest.raises(SinkError, match="GStreamer is not installed"):
-        choose_encoder("gstreamer", has=has_none)
+        choose_encoder("gstreamer")
     with pytest.raises(OptionError, match="not --codec ffv1"):
-        choose_encoder("nvenc", "ffv1", why_no_nvenc=available)
+        choose_encoder("nvenc", "ffv1")
     with pytest.raises(OptionError, match="not --codec libx265"):
-        choose_encoder("gstreamer", "libx265", has=PC.__contains__)
+        choose_encoder("gstreamer", "libx265")
     with pytest.raises(OptionError, match="--encoder gstreamer"):
         choose_encoder("software", "gstreamer")
     with pytest.raises(OptionError, match="there are software, auto"):
@@ -119,12 +138,15 @@ def test_missing_hardware_codec_is_a_one_line_error_without_output(tmp_path: Pat
     assert not out.exists()
 
 
-def test_rtsp_pipeline_on_jetson_uses_its_decoder() -> None:
-    pipeline = pipelines.rtsp_pipeline("rtsp://10.0.0.5/x", has=JETSON.__contains__)
+def test_rtsp_pipeline_on_jetson_uses_its_decoder(machine: Callable[..., None]) -> None:
+    machine(NO_GPU, JETSON)
+    pipeline = pipelines.rtsp_pipeline("rtsp://10.0.0.5/x")
     assert pipeline == "rtspsrc location=rtsp://10.0.0.5/x protocols=tcp latency=0 ! parsebin ! nvv4l2decoder"
-    assert pipelines.rtsp_pipeline("rtsp://a/x", "udp", PC.__contains__).endswith("protocols=udp latency=0 ! decodebin")
+    machine(NO_GPU, PC)
+    assert pipelines.rtsp_pipeline("rtsp://a/x", "udp").endswith("protocols=udp latency=0 ! decodebin")
+    machine(NO_GPU, set())
     with pytest.raises(SourceError, match="rtspsrc is not installed"):
-        pipelines.rtsp_pipeline("rtsp://a/x", has=set[str]().__contains__)
+        pipelines.rtsp_pipeline("rtsp://a/x")
 
 
 @needs_gstreamer

@@ -2,13 +2,11 @@
 
 NVIDIA's elements and their properties: Jetson Linux Developer Guide, "Accelerated GStreamer"
 (https://docs.nvidia.com/jetson/archives/r35.6.1/DeveloperGuide/SD/Multimedia/AcceleratedGstreamer.html).
-All functions take `has`, which returns True if an element exists; tests pass their own to check a Jetson's pipelines on a PC.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +14,6 @@ from pathlib import Path
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.secrets import redacted_pipeline
 from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element
-
-Has = Callable[[str], bool]
 
 STDIN_FD = 0
 """File descriptor from which a pipeline reads frames."""
@@ -40,29 +36,25 @@ class GstEncoder:
     hardware: bool
 
 
-def to_pipe(pipeline: str, fd: int, has: Has = has_element) -> str:
+def to_pipe(pipeline: str, fd: int) -> str:
     """Return the pipeline of a source with the elements that write its frames into a pipe.
 
     Args:
         pipeline: elements in the syntax of gst-launch; the last one gives raw frames.
         fd: file descriptor that frames are written to.
-        has: returns True if an element exists.
     """
     # nvvidconv reads frames from system memory and from NVMM, the memory of camera and decoder.
-    converted = "nvvidconv ! video/x-raw,format=NV12" if has("nvvidconv") else _SOFTWARE
+    converted = "nvvidconv ! video/x-raw,format=NV12" if has_element("nvvidconv") else _SOFTWARE
     return f"{pipeline.strip().rstrip('!').strip()} ! {converted} ! gdppay ! fdsink fd={fd} sync=false"
 
 
-def csi_pipeline(
-    number: int, size: tuple[int, int] | None = None, fps: float | None = None, has: Has = has_element
-) -> str:
+def csi_pipeline(number: int, size: tuple[int, int] | None = None, fps: float | None = None) -> str:
     """Return the pipeline of a camera on a CSI connector.
 
     Args:
         number: number of the camera, from 0.
         size: (width, height) requested from the sensor; None: 1280x720.
         fps: frames per second; None: 30.
-        has: returns True if an element exists.
 
     Raises:
         SourceError: no element for CSI cameras is installed.
@@ -70,9 +62,9 @@ def csi_pipeline(
     width, height = size or (1280, 720)
     rate = Fraction(fps or 30).limit_denominator(1001)
     form = f"width={width},height={height},framerate={rate.numerator}/{rate.denominator}"
-    if has("nvarguscamerasrc"):
+    if has_element("nvarguscamerasrc"):
         return f"nvarguscamerasrc sensor-id={number} ! 'video/x-raw(memory:NVMM),format=NV12,{form}'"
-    if has("libcamerasrc"):
+    if has_element("libcamerasrc"):
         return f"libcamerasrc ! video/x-raw,{form}"
     raise SourceError(
         f"--csi {number} needs nvarguscamerasrc (it comes with JetPack: nvidia-l4t-gstreamer) or libcamerasrc, and "
@@ -80,69 +72,67 @@ def csi_pipeline(
     )
 
 
-def file_decoder(has: Has = has_element) -> str:
+def file_decoder() -> str:
     """Return the decoder element: the Jetson's if it exists, else `decodebin`."""
-    return "nvv4l2decoder" if has("nvv4l2decoder") else "decodebin"
+    return "nvv4l2decoder" if has_element("nvv4l2decoder") else "decodebin"
 
 
-def file_pipeline(path: str, has: Has = has_element) -> str:
+def file_pipeline(path: str) -> str:
     """Return the pipeline that decodes a video file, on the Jetson's decoder if it exists."""
-    return f"filesrc location={shlex.quote(str(Path(path)))} ! {_decoded(has)}"
+    return f"filesrc location={shlex.quote(str(Path(path)))} ! {_decoded()}"
 
 
-def rtsp_pipeline(url: str, transport: str = "tcp", has: Has = has_element) -> str:
+def rtsp_pipeline(url: str, transport: str = "tcp") -> str:
     """Return the pipeline that reads and decodes an RTSP stream.
 
     Args:
         url: an address that begins with `rtsp://`.
         transport: `tcp` or `udp`.
-        has: returns True if an element exists.
 
     Raises:
         SourceError: GStreamer has no RTSP source.
     """
-    if not has("rtspsrc"):
+    if not has_element("rtspsrc"):
         raise SourceError(f"GStreamer's rtspsrc is not installed: `{INSTALL}`")
-    return f"rtspsrc location={shlex.quote(url)} protocols={transport} latency=0 ! {_decoded(has)}"
+    return f"rtspsrc location={shlex.quote(url)} protocols={transport} latency=0 ! {_decoded()}"
 
 
-def _decoded(has: Has) -> str:
-    return "parsebin ! nvv4l2decoder" if has("nvv4l2decoder") else "decodebin"
+def _decoded() -> str:
+    return "parsebin ! nvv4l2decoder" if has_element("nvv4l2decoder") else "decodebin"
 
 
-def srt_pipeline(url: str, has: Has = has_element) -> str:
+def srt_pipeline(url: str) -> str:
     """Return the pipeline that reads and decodes MPEG-TS over SRT.
 
     Raises:
         SourceError: GStreamer has no SRT source.
     """
-    if not has("srtsrc"):
+    if not has_element("srtsrc"):
         raise SourceError(f"SRT is read through GStreamer's srtsrc, which is not installed: `{INSTALL}`")
-    return f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0 ! {_decoded(has)}"
+    return f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0 ! {_decoded()}"
 
 
-def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000, has: Has = has_element) -> GstEncoder:
+def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000) -> GstEncoder:
     """Return the H.264 encoder: the Jetson's if it exists, else x264 or OpenH264.
 
     Args:
         frame_rate: frames per second; there is one key frame per second.
         quality: constant quality of x264.
         bitrate: bits per second, for encoders without constant quality.
-        has: returns True if an element exists.
 
     Raises:
         SinkError: no encoder is installed.
     """
     interval = max(1, round(frame_rate))
-    if has("nvv4l2h264enc"):
+    if has_element("nvv4l2h264enc"):
         # Parameter sets before each key frame, so that a player can join a stream and read a truncated file.
         options = f"bitrate={bitrate} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
         chain = f"nvvidconv ! {_NVMM} ! nvv4l2h264enc {options} maxperf-enable=true ! h264parse"
         return GstEncoder("nvv4l2h264enc", chain, hardware=True)
-    if has("x264enc"):
+    if has_element("x264enc"):
         options = f"pass=qual quantizer={quality} tune=zerolatency speed-preset=ultrafast key-int-max={interval}"
         return GstEncoder("x264enc", f"videoconvert ! video/x-raw,format=I420 ! x264enc {options} ! h264parse", False)
-    if has("openh264enc"):
+    if has_element("openh264enc"):
         options = f"bitrate={bitrate} gop-size={interval}"
         return GstEncoder(
             "openh264enc", f"videoconvert ! video/x-raw,format=I420 ! openh264enc {options} ! h264parse", False
@@ -158,7 +148,7 @@ _MUXERS = {
 }
 
 
-def to_file(path: str, encoded: GstEncoder, has: Has = has_element) -> str:
+def to_file(path: str, encoded: GstEncoder) -> str:
     """Return the pipeline from frames on standard input to an encoded file.
 
     Raises:
@@ -170,13 +160,13 @@ def to_file(path: str, encoded: GstEncoder, has: Has = has_element) -> str:
     return f"{_from_pipe()} ! {encoded.chain} ! {_MUXERS[suffix]} ! filesink location={shlex.quote(path)}"
 
 
-def to_srt(url: str, encoded: GstEncoder, has: Has = has_element) -> str:
+def to_srt(url: str, encoded: GstEncoder) -> str:
     """Return the pipeline from frames on standard input to MPEG-TS over SRT.
 
     Raises:
         SinkError: GStreamer has no SRT sink.
     """
-    if not has("srtsink"):
+    if not has_element("srtsink"):
         raise SinkError(f"SRT is sent through GStreamer's srtsink, which is not installed: `{INSTALL}`")
     return f"{_from_pipe()} ! {encoded.chain} ! mpegtsmux alignment=7 ! srtsink uri={shlex.quote(url)} wait-for-connection=false"
 
