@@ -193,9 +193,9 @@ def _hardware_codecs() -> Finding:
 def _telemetry() -> Iterator[Finding]:
     from rtseg.gpu.telemetry import Telemetry
 
-    values = Telemetry().read()
-    if values:
-        yield Finding("telemetry", "ok", ", ".join(f"{name} {value}" for name, value in values.items()))
+    report = Telemetry().read()
+    if report:
+        yield Finding("telemetry", "ok", ", ".join(f"{name} {value}" for name, value in report.to_dict().items()))
 
 
 def _display() -> Finding:

@@ -11,10 +11,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pynvml
+
+from rtseg.core.report import TelemetryReport
 
 _ROOT = Path("/")
 """Folder that contains `sys`, `proc`, `etc` and `var`."""
@@ -44,14 +47,13 @@ _GPU_HINT = "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE` shows more"
 class Telemetry:
     """Reader of this machine's sensors. `read` is cheap enough for one call a second.
 
-    Readings, each present if the device reports it:
+    Sensors, each present if the device reports it:
 
         "power_mode": "15W"                    a Jetson's nvpmodel
         "gpu_load_ratio": 0.93
         "gpu_hertz": 612000000, "gpu_max_hertz": 1020000000, "cpu_hertz": ..., "cpu_max_hertz": ...
         "gpu_celsius": 71.5, "cpu_celsius": 70.0, "tj_celsius": 72.1
         "vdd_in_watts": 14.2, "gpu_watts": 310.0
-        "throttled": true, "throttled_by": ["gpu-throttle-alert", "over-current"]
 
     With several GPUs names begin with `gpu0_`, `gpu1_`, in nvidia-smi's order.
     """
@@ -68,28 +70,26 @@ class Telemetry:
         """Advice for a device that throttles."""
         return _JETSON_HINT if self._jetson else _GPU_HINT
 
-    def read(self) -> dict[str, Any]:
-        """Return the current readings; empty if there are none. `throttled` covers the time since the last call."""
-        readings: dict[str, Any] = {}
+    def read(self) -> TelemetryReport | None:
+        """Return the current readings; None without sensors. `throttled` covers the time since the last call."""
+        sensors: dict[str, float | str] = {}
         reasons: list[str] = []
         if self._jetson:
-            readings |= dict(self._jetson_readings())
+            sensors |= dict(self._jetson_readings())
             reasons += self._jetson_throttling()
         for number, gpu in enumerate(self._gpus):
             prefix = f"gpu{number}_" if len(self._gpus) > 1 else "gpu_"
             of_gpu, gpu_reasons = _gpu_readings(gpu)
             # A Jetson may have an NVML with fewer readings: those of sysfs take precedence.
-            readings = {**{prefix + name: value for name, value in of_gpu.items()}, **readings}
+            sensors = {**{prefix + name: value for name, value in of_gpu.items()}, **sensors}
             reasons += gpu_reasons
-        if readings:
-            readings["throttled"] = bool(reasons)
-            if reasons:
-                readings["throttled_by"] = list(dict.fromkeys(reasons))
-        return readings
+        if not sensors:
+            return None
+        return TelemetryReport(sensors=sensors, throttled=bool(reasons), throttled_by=tuple(dict.fromkeys(reasons)))
 
     # Jetson
 
-    def _jetson_readings(self) -> Iterator[tuple[str, Any]]:
+    def _jetson_readings(self) -> Iterator[tuple[str, float | str]]:
         yield from self._power_mode()
         yield from self._clocks()
         for zone in sorted(_ROOT.glob("sys/class/thermal/thermal_zone*")):
@@ -162,8 +162,8 @@ class TelemetryMonitor:
         """Open this machine's sensors."""
         self._telemetry = Telemetry()
         self._read_at = self._throttled_at = -float("inf")
-        self.latest: dict[str, Any] = {}
-        """The last readings, with the run's `throttled_seconds`; empty if there are none."""
+        self.latest: TelemetryReport | None = None
+        """The last readings, with the run's `throttled_seconds`; None without sensors."""
         self._throttled_seconds = 0.0
         self._reasons: dict[str, None] = {}
 
@@ -186,16 +186,16 @@ class TelemetryMonitor:
             return None
         elapsed, self._read_at = min(now - self._read_at, 2.0), now
         readings = self._telemetry.read()
-        if not readings:
+        if readings is None:
             return None
         warning = None
-        if readings["throttled"]:
+        if readings.throttled:
             self._throttled_seconds += elapsed
             if now - self._throttled_at > self._SILENT_SECONDS:
-                warning = f"the device throttles ({', '.join(readings['throttled_by'])}): {self._telemetry.hint}"
+                warning = f"the device throttles ({', '.join(readings.throttled_by)}): {self._telemetry.hint}"
             self._throttled_at = now
-            self._reasons |= dict.fromkeys(readings["throttled_by"])
-        self.latest = {**readings, "throttled_seconds": round(self._throttled_seconds, 1)}
+            self._reasons |= dict.fromkeys(readings.throttled_by)
+        self.latest = replace(readings, throttled_seconds=round(self._throttled_seconds, 1))
         return warning
 
 

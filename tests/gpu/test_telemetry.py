@@ -9,6 +9,8 @@ from typing import Any
 import pynvml
 import pytest
 
+from rtseg.core.report import TelemetryReport
+from rtseg.core.video_report import VideoReport
 from rtseg.gpu import telemetry
 from rtseg.gpu.telemetry import Telemetry, TelemetryMonitor
 from rtseg.live.sinks.prometheus import exposition
@@ -90,6 +92,12 @@ class Nvml:
         return call
 
 
+def read() -> TelemetryReport:
+    report = Telemetry().read()
+    assert report
+    return report
+
+
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
@@ -104,9 +112,9 @@ class Sensors:
         self._patch.setattr(telemetry, "_ROOT", root)
         self._patch.setattr(telemetry, "pynvml", nvml or Nvml(driver=False))
 
-    def read(self, root: Path, nvml: Nvml | None = None) -> dict[str, Any]:
+    def read(self, root: Path, nvml: Nvml | None = None) -> TelemetryReport:
         self.use(root, nvml)
-        return Telemetry().read()
+        return read()
 
     def poll(self, monitor: TelemetryMonitor, now_seconds: float) -> str | None:
         self._patch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: now_seconds))
@@ -126,7 +134,9 @@ def board(tmp_path: Path, sensors: Sensors) -> Board:
 
 
 def test_orin_nano_readings(board: Board) -> None:
-    assert Telemetry().read() == {
+    report = read()
+    assert report.throttled is False
+    assert report.sensors == {
         "power_mode": "25W",
         "gpu_load_ratio": 0.934,
         "gpu_hertz": 612e6,
@@ -136,10 +146,9 @@ def test_orin_nano_readings(board: Board) -> None:
         "cpu_celsius": 70.25,
         "gpu_celsius": 71.5,
         "vdd_in_watts": 14.2,
-        "throttled": False,
     }
     board.write("var/lib/nvpmodel/status", "pmode:0008")
-    assert Telemetry().read()["power_mode"] == "8", "a mode without a name"
+    assert read().sensors["power_mode"] == "8", "a mode without a name"
 
 
 def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors) -> None:
@@ -150,14 +159,15 @@ def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors)
         return sensors.poll(monitor, now_seconds)
 
     assert poll(0.0, 0) is None
-    assert monitor.latest["throttled"] is False
+    assert monitor.latest
+    assert monitor.latest.throttled is False
     warning = poll(1.0, 1)
     assert warning is not None
     assert all(word in warning for word in ("gpu-throttle-alert", "nvpmodel", "jetson_clocks"))
     assert poll(2.0, 1) is None
-    assert monitor.latest["throttled_by"] == ["gpu-throttle-alert"]
+    assert monitor.latest.throttled_by == ("gpu-throttle-alert",)
     assert poll(3.0, 0) is None
-    assert (monitor.latest["throttled"], monitor.latest["throttled_seconds"]) == (False, 2.0)
+    assert (monitor.latest.throttled, monitor.latest.throttled_seconds) == (False, 2.0)
     assert poll(4.0, 1) is None, "reported 3 seconds ago"
     assert monitor.notes[0].startswith("the device throttled for 3 s (gpu-throttle-alert): ")
     poll(5.0, 0)
@@ -166,11 +176,18 @@ def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors)
 
 def test_over_current_events_before_the_run_are_ignored(board: Board) -> None:
     reader = Telemetry()
-    assert reader.read()["throttled"] is False  # the twelve events are from before
+
+    def throttled_by() -> tuple[str, ...]:
+        report = reader.read()
+        assert report
+        assert report.throttled == bool(report.throttled_by)
+        return report.throttled_by
+
+    assert throttled_by() == ()  # the twelve events are from before
     board.write("sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
     board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
-    assert reader.read()["throttled_by"] == ["under-voltage", "over-current"]
-    assert reader.read()["throttled"] is False
+    assert throttled_by() == ("under-voltage", "over-current")
+    assert throttled_by() == ()
 
 
 def test_sensors_are_read_at_most_once_a_second(board: Board, sensors: Sensors) -> None:
@@ -178,21 +195,19 @@ def test_sensors_are_read_at_most_once_a_second(board: Board, sensors: Sensors) 
     sensors.poll(monitor, 0.0)
     board.write("sys/class/thermal/thermal_zone1/temp", "90000\n")
     sensors.poll(monitor, 0.5)
-    assert monitor.latest["gpu_celsius"] == 71.5
+    assert monitor.latest
+    assert monitor.latest.sensors["gpu_celsius"] == 71.5
     sensors.poll(monitor, 1.0)
-    assert monitor.latest["gpu_celsius"] == 90.0
+    assert monitor.latest.sensors["gpu_celsius"] == 90.0
 
 
 def test_discrete_gpu_readings(tmp_path: Path, sensors: Sensors) -> None:
     gpu = {"load_ratio": 0.87, "celsius": 64, "watts": 312.5, "hertz": 1410e6, "max_hertz": 1980e6}
-    assert sensors.read(tmp_path, Nvml()) == {
-        **{f"gpu_{name}": value for name, value in gpu.items()},
-        "throttled": False,
-    }
+    assert sensors.read(tmp_path, Nvml()).sensors == {f"gpu_{name}": value for name, value in gpu.items()}
     without = sensors.read(tmp_path, Nvml(celsius=None, reasons=None))
-    assert "gpu_celsius" not in without
-    assert without["throttled"] is False
-    two = sensors.read(tmp_path, Nvml(2))
+    assert "gpu_celsius" not in without.sensors
+    assert without.throttled is False
+    two = sensors.read(tmp_path, Nvml(2)).sensors
     assert (two["gpu0_celsius"], two["gpu1_celsius"]) == (64, 65)
 
 
@@ -209,9 +224,10 @@ def test_gpu_throttling_is_reported_with_its_reason(tmp_path: Path, sensors: Sen
 
 
 def test_sysfs_takes_precedence_over_nvml_on_a_jetson(board: Board, sensors: Sensors) -> None:
-    readings = sensors.read(board.root, Nvml(celsius=None, reasons=0x20))
+    report = sensors.read(board.root, Nvml(celsius=None, reasons=0x20))
+    readings = report.sensors
     assert (readings["gpu_load_ratio"], readings["gpu_celsius"], readings["gpu_watts"]) == (0.934, 71.5, 312.5)
-    assert readings["throttled_by"] == ["heat"]
+    assert report.throttled_by == ("heat",)
 
 
 def test_pc_without_sensors_has_no_readings(tmp_path: Path, sensors: Sensors) -> None:
@@ -219,12 +235,12 @@ def test_pc_without_sensors_has_no_readings(tmp_path: Path, sensors: Sensors) ->
     sensors.use(Board(tmp_path, pc).root)
     monitor = TelemetryMonitor()
     assert monitor.poll() is None
-    assert monitor.latest == {}
+    assert monitor.latest is None
     assert monitor.notes == ()
 
 
 def test_prometheus_metrics_contain_the_readings(board: Board) -> None:
-    text = exposition({"telemetry": Telemetry().read()})
+    text = exposition({"telemetry": read().to_dict()})
     assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
     assert 'rtseg_device{reading="throttled"} 0' in text
     assert "power_mode" not in text
@@ -243,7 +259,7 @@ def test_video_statistics_contain_the_readings(board: Board, sensors: Sensors, t
     write_video(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"))
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
 
-    def run(root: Path) -> dict[str, Any]:
+    def run(root: Path) -> VideoReport:
         sensors.use(root)
         style, encoding = Style(), OutputOptions(preset="ultrafast")
         with Segmenter(MODEL, size=(128, 96)) as segmenter:
@@ -252,9 +268,10 @@ def test_video_statistics_contain_the_readings(board: Board, sensors: Sensors, t
             )
 
     report = run(board.root)
-    assert report["telemetry"]["power_mode"] == "25W"
-    assert any("jetson_clocks" in note for note in report["notes"])
-    assert "telemetry" not in run(tmp_path / "pc")
+    assert report.telemetry
+    assert report.telemetry.sensors["power_mode"] == "25W"
+    assert any("jetson_clocks" in note for note in report.notes)
+    assert run(tmp_path / "pc").telemetry is None
 
 
 def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +291,8 @@ def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, capfd: pyte
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
         report = live_run.run_live(inputs, outputs, segmenter, Style(), Controls(), metrics=metrics)
-    assert report["telemetry"]["throttled_by"] == ["gpu-throttle-alert"]
+    assert report.telemetry
+    assert report.telemetry.throttled_by == ("gpu-throttle-alert",)
     assert 'rtseg_device{reading="throttled"} 1' in exposition(metrics.latest)
     warnings = [line for line in capfd.readouterr().err.splitlines() if "the device throttles" in line]
     assert len(warnings) == 1
