@@ -19,7 +19,7 @@ from typing import Any
 from rtseg._version import __version__
 from rtseg.core.cpu import usable_cores
 from rtseg.core.errors import OptionError, RtsegError, SinkError
-from rtseg.core.progress import ProgressDisplay
+from rtseg.core.progress import NoProgress, Progress
 from rtseg.core.stats import peak_rss_mib
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
@@ -51,21 +51,15 @@ class BatchOptions:
     style: Style
     output_options: OutputOptions
     input_options: InputOptions
-    quiet: bool = False
 
     def output_settings(self) -> dict[str, Any]:
-        """Return all settings that affect the content of an output; see `rtseg.video.completed`."""
+        """Return all settings that affect the content of an output; see `rtseg.video.completed.DoneList`."""
         overlay = self.style.overlay(self.segmenter.description)
         palette = [list(color) for color in overlay.palette.colors]  # the content: a palette file may change
-        encoding = {name: value for name, value in asdict(self.output_options).items() if name != "overwrite"}
-        part: dict[str, Any] = {
-            "start": self.input_options.start,
-            "duration": self.input_options.duration,
-            "strict": self.input_options.strict,
-        }
-        if self.input_options.stream is not None:  # omitted if None: entries of earlier versions lack it
-            part["stream"] = self.input_options.stream
-        return {**asdict(self.style), "palette": palette, **encoding, **part, **self.segmenter.settings()}
+        options = asdict(self.style) | asdict(self.output_options) | asdict(self.input_options)
+        for name in ("overwrite", "max_pixels", "allow_protocols", "decoder"):
+            del options[name]  # these decide whether there is an output, not its content
+        return {**options, "palette": palette, **self.segmenter.settings()}
 
 
 def parse_jobs(text: str, tasks: int) -> int:
@@ -90,6 +84,7 @@ def process_all(
     jobs: int = 1,
     resume: bool = False,
     on_item: Callable[[Item], None] = lambda _: None,
+    new_progress: Callable[[], Progress] = NoProgress,
 ) -> Item:
     """Process all videos of a batch.
 
@@ -99,6 +94,7 @@ def process_all(
         jobs: number of videos processed at the same time.
         resume: skip videos whose output is complete and verified.
         on_item: called in the calling thread with the item of each video when it ends.
+        new_progress: returns the progress of one more video.
 
     Returns:
         The statistics of a single video, or the totals of several with `items` in the order of `tasks`.
@@ -111,49 +107,46 @@ def process_all(
     states_before: dict[Task, FileState | None] = {}
     stop = threading.Event()
     start_wall, start_cpu = time.perf_counter(), time.process_time()
-    with ProgressDisplay(quiet=options.quiet) as display:
 
-        def work(task: Task) -> Item:
-            reason = None
-            if resume:
-                if "-" in (task.source, task.output):
-                    raise OptionError("--resume needs input and output files, not stdin or stdout")
-                reason = done.reason_to_process(task.source, task.output, task.masks)
-                if reason is None:
-                    return {**_identity(task), "skipped": "already done"}
-            states_before[task] = state_of(task.source)
-            result = process(
-                task.source,
-                task.output,
-                options.segmenter,
-                options.style,
-                options.output_options,
-                options.input_options,
-                masks=task.masks,
-                quiet=options.quiet,
-                display=display,
-                on_frame=lambda: _raise_if_stopped(stop),
-            )
-            if reason not in (None, NO_OUTPUT):
-                result["notes"].insert(0, f"processed again: {reason}")
-            return result
+    def work(task: Task) -> Item:
+        reason = None
+        if resume:
+            if "-" in (task.source, task.output):
+                raise OptionError("--resume needs input and output files, not stdin or stdout")
+            reason = done.reason_to_process(task.source, task.output, task.masks)
+            if reason is None:
+                return {**_identity(task), "skipped": "already done"}
+        states_before[task] = state_of(task.source)
+        result = process(
+            task.source,
+            task.output,
+            options.segmenter,
+            options.style,
+            options.output_options,
+            options.input_options,
+            masks=task.masks,
+            progress=_StoppableProgress(new_progress(), stop),
+        )
+        if reason not in (None, NO_OUTPUT):
+            result["notes"].insert(0, f"processed again: {reason}")
+        return result
 
-        def finish(task: Task, item: Item) -> None:
-            # In later runs a listed output is no input (`output_names.find_inputs`) and may be replaced
-            # (`output_names.unused_name`). No list is written next to a single output that the user named.
-            listed = resume or len(tasks) > 1 or task.auto_named
-            if "fidelity" in item and listed and "-" not in (task.source, task.output) and Path(task.output).is_file():
-                try:
-                    done.add(task.source, states_before[task], task.output, task.masks)
-                except SinkError as error:
-                    item["notes"].append(str(error))
-            on_item(item)
+    def finish(task: Task, item: Item) -> None:
+        # In later runs a listed output is no input (`output_names.find_inputs`) and may be replaced
+        # (`output_names.unused_name`). No list is written next to a single output that the user named.
+        listed = resume or len(tasks) > 1 or task.auto_named
+        if "fidelity" in item and listed and "-" not in (task.source, task.output) and Path(task.output).is_file():
+            try:
+                done.add(task.source, states_before[task], task.output, task.masks)
+            except SinkError as error:
+                item["notes"].append(str(error))
+        on_item(item)
 
-        if len(tasks) == 1:
-            item = work(tasks[0])
-            finish(tasks[0], item)
-            return item
-        items = _run_parallel(work, tasks, jobs, stop, finish) if jobs > 1 else _run_sequential(work, tasks, finish)
+    if len(tasks) == 1:
+        item = work(tasks[0])
+        finish(tasks[0], item)
+        return item
+    items = _run_parallel(work, tasks, jobs, stop, finish) if jobs > 1 else _run_sequential(work, tasks, finish)
     if jobs == 1:
         return totals(items)
     return totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
@@ -262,6 +255,14 @@ def _identity(task: Task) -> Item:
     return {"rtseg": __version__, "command": "video", "input": task.source, "output": task.output}
 
 
-def _raise_if_stopped(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise _Stopped
+class _StoppableProgress:
+    """Progress of a video that ends at the next frame after `stop` is set."""
+
+    def __init__(self, progress: Progress, stop: threading.Event) -> None:
+        self.start, self.stop = progress.start, progress.stop
+        self._advance, self._stop = progress.advance, stop
+
+    def advance(self) -> None:
+        self._advance()
+        if self._stop.is_set():
+            raise _Stopped

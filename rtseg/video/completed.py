@@ -1,13 +1,14 @@
 """List of verified outputs, which `--resume` skips.
 
 Each output folder has a list, `.rtseg-done.jsonl`, with a line for each video that passed its fidelity check and has its final
-name. A line records name, size and modification time of output and input, and all settings that affect the output. A video
-without a line, or with a difference in any of these, is processed again. The file is append-only; for each name the last line is
-valid.
+name. A line records name, size and modification time of output and input, and a hash of all settings that affect the output. A
+video without a line, or with a difference in any of these, is processed again. The file is append-only; for each name the last
+line is valid.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ class DoneList:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._lists: dict[Path, dict[str, Any]] = {}
 
     def reason_to_process(self, source: str, output: str, masks: str | None = None) -> str | None:
@@ -60,11 +61,8 @@ class DoneList:
             return f"{output} changed after it was verified"
         if entry.get("input") != Path(source).name or not _same(entry.get("input_state"), state_of(source)):
             return "the input is not the same file"
-        old_settings = entry.get("made_with")
-        for name, value in self._settings.items():
-            old_value = old_settings.get(name) if isinstance(old_settings, dict) else None
-            if old_value != value:
-                return f"{name} was {_short(old_value)}, now {_short(value)}"
+        if entry.get("settings") != self._settings:
+            return "the settings are not the same"
         if masks is not None and (entry.get("masks") != masks or not Path(masks).exists()):
             return f"its masks {masks} are missing"
         return None
@@ -93,15 +91,17 @@ class DoneList:
             "input": Path(source).name,
             "input_state": state_before,
             "masks": masks,
-            "made_with": self._settings,
+            "settings": self._settings,
             "rtseg": __version__,
         }
         line = json.dumps(entry, ensure_ascii=True) + "\n"
         try:
             with (path.parent / LIST_NAME).open("a+b") as file:
                 # An incomplete last line (after a kill or on a full disk) must not merge with this one.
-                incomplete = file.tell() > 0 and _last_byte(file) != b"\n"
-                file.write((b"\n" if incomplete else b"") + line.encode())
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    line = line if file.read() == b"\n" else f"\n{line}"
+                file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -143,19 +143,8 @@ def state_of(file: str) -> FileState | None:
 
 
 def _same(before: Any, now: FileState | None) -> bool:
-    if now is None or not isinstance(before, list) or len(before) != 2:
-        return False
-    size, modified = before
-    if not isinstance(size, int) or not isinstance(modified, int | float):
-        return False
-    return size == now[0] and abs(modified - now[1]) <= _MTIME_TOLERANCE_SECONDS
-
-
-def _last_byte(file: Any) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return bytes(file.read(1))
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    try:
+        size, modified = before
+        return now is not None and size == now[0] and abs(modified - now[1]) <= _MTIME_TOLERANCE_SECONDS
+    except (TypeError, ValueError):
+        return False  # a damaged line, or a file that did not exist
