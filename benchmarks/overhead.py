@@ -32,6 +32,7 @@ from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.progress import Progress
 from rtseg.core.stats import Stats
+from rtseg.io.outputs import Sink
 from rtseg.pipeline.pipeline import run
 from rtseg.render.overlay import Overlay
 from rtseg.video.verify import Recorder
@@ -54,15 +55,12 @@ class ConstantSource:
     def close(self) -> None: ...
 
 
-class DiscardingSink:
+class DiscardingSink(Sink):
     """Sink that discards frames."""
 
     name, written = "discard", 0
 
     def write(self, item: ProcessedFrame) -> None: ...
-    def pass_through(self, packet: Passthrough) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
 
 
 class NoStats(Stats):

@@ -11,6 +11,7 @@ import numpy as np
 
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.io.outputs import Sink
 from rtseg.render.overlay import Overlay
 
 COLOR = Color("bt709", full_range=False)
@@ -55,14 +56,14 @@ class NoiseSource:
         self.closed.set()
 
 
-class CollectingSink:
+class CollectingSink(Sink):
     """Sink that stores its items, in order."""
 
     name = "collecting"
+    written = 0
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.items: list[ProcessedFrame | Passthrough] = []
-        self.written = 0
         self._fail_at = fail_at
 
     def write(self, item: ProcessedFrame) -> None:
@@ -73,10 +74,6 @@ class CollectingSink:
 
     def pass_through(self, packet: Passthrough) -> None:
         self.items.append(packet)
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 def classes_by_brightness(frame: Frame) -> ClassMap:

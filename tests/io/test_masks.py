@@ -20,7 +20,6 @@ from rtseg.core.letterbox import resize_classes
 from rtseg.io.outputs.mask_folder import MaskFolder
 from rtseg.io.outputs.mask_video import MaskVideo
 from rtseg.io.outputs.masks import open_mask_sink
-from rtseg.io.outputs.null import NullSink
 
 SIZES = [(96, 64), (97, 61), (3, 5), (1, 1)]
 TIME_BASE = Fraction(1, 15360)
@@ -322,12 +321,3 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(masks) >= 53
     classes = np.random.default_rng(5).integers(0, 11, (1, 1), dtype=np.uint8)
     assert (masks[5][1] == resize_classes(classes, 320, 240)).all()
-
-
-def test_null_sink_counts_frames() -> None:
-    sink = NullSink()
-    for index in range(3):
-        sink.write(item_of((8, 8), index, class_maps(1)[0]))
-    sink.close()
-    sink.abort()
-    assert (sink.written, sink.name) == (3, "null")

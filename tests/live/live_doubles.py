@@ -13,6 +13,7 @@ from rtseg.core.errors import SinkError
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.io.inputs.live_clock import TIME_BASE
+from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
 from rtseg.live.loop import LiveLoop
@@ -69,12 +70,13 @@ class FakeCamera:
         self.closed.set()
 
 
-class CollectingSink:
+class CollectingSink(Sink):
     """Sink that stores its items; may block or fail."""
+
+    written = 0
 
     def __init__(self, name: str = "sink", *, fail_at: int | None = None, blocks: bool = False) -> None:
         self.name = name
-        self.written = 0
         self.items: list[ProcessedFrame] = []
         self.ended = ""
         self.go = threading.Event()
@@ -87,8 +89,6 @@ class CollectingSink:
             raise SinkError("no space left on device")
         self.items.append(item)
         self.written += 1
-
-    def pass_through(self, packet: Passthrough) -> None: ...
 
     def close(self) -> None:
         self.ended = "closed"

@@ -13,7 +13,6 @@ from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness,
 from rtseg.core.frame import ClassMap, Frame, ProcessedFrame
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Histogram, Stats
-from rtseg.io.outputs.null import NullSink
 from rtseg.pipeline.pipeline import run
 from rtseg.pipeline.prefetch import Prefetcher
 
@@ -26,7 +25,7 @@ def rtseg_threads() -> list[str]:
 
 def run_pipeline(source: NoiseSource, sink: CollectingSink, *, threads: bool = True, streams: int = 1) -> Stats:
     stats = Stats(CAMVID_CLASSES)
-    run(source, classes_by_brightness, overlay(), [sink, NullSink()], stats, threads=threads, streams=streams)
+    run(source, classes_by_brightness, overlay(), [sink, CollectingSink()], stats, threads=threads, streams=streams)
     return stats
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, LAYOUT_OF, RawVideo, stream_header, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, command_line, encoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.read_back import read_back
 from rtseg.io.outputs.written_file import WrittenFile
@@ -98,8 +99,8 @@ class FramePipe:
                 raise SinkError(f"{self._name}: GStreamer ended: {self._process.reason()}") from error
 
 
-class GStreamerSink:
-    """Sink that encodes a file with GStreamer. Implements `rtseg.io.outputs.Sink`.
+class GStreamerSink(Sink):
+    """Sink that encodes a file with GStreamer.
 
     Args:
         path: the output: `.mp4`, `.mkv` or `.ts`.
@@ -125,6 +126,7 @@ class GStreamerSink:
         read_whole: bool = True,
     ) -> None:
         self._path = str(path)
+        self.name = Path(path).name
         self._read_whole = read_whole
         self._last_seconds = 0.0
         self._size = size
@@ -144,11 +146,6 @@ class GStreamerSink:
         except BaseException:
             self._partial.discard()
             raise
-
-    @property
-    def name(self) -> str:
-        """File name of the output."""
-        return Path(self._path).name
 
     @property
     def written(self) -> int:
@@ -186,9 +183,6 @@ class GStreamerSink:
         self._pipe.send(rendered, self._start_seconds)
         self._written += 1
         self._last_seconds = float(rendered.pts * rendered.time_base - self._start_seconds)
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore the packet: GStreamer writes video only."""
 
     def finish(self) -> WrittenFile:
         """Complete the file under its `.partial` name and read it back. Further calls return the same result.

@@ -13,8 +13,9 @@ import cv2
 
 from rtseg.core.errors import OptionError, SinkError, reason
 from rtseg.core.files import shortened_name
-from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import ProcessedFrame, StreamInfo
 from rtseg.core.palette import NO_CLASS
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.mask_values import class_mask, filter_table
 
 DESCRIPTION = "masks.json"
@@ -42,12 +43,14 @@ def check_mask_path(path: str, *, overwrite: bool = True) -> None:
         _check_replaceable(folder.with_name(shortened_name(folder.name, ending)), overwrite=True)
 
 
-class MaskFolder:
+class MaskFolder(Sink):
     """Sink that writes a folder of one-channel PNGs, named by frame number (`000000.png`), and `masks.json`.
 
     The folder is written as `NAME.partial` and renamed by `close`. An existing folder is replaced only if it is empty or contains
     nothing but an earlier result.
     """
+
+    written = 0
 
     def __init__(
         self,
@@ -71,7 +74,6 @@ class MaskFolder:
             SinkError: `path` is a file, contains other files, must not be replaced, or can't be created.
         """
         self.name = Path(path).name
-        self.written = 0
         self._lookup_table = filter_table(only)
         self._folder = Path(os.path.realpath(path))
         self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
@@ -110,9 +112,6 @@ class MaskFolder:
             file.unlink(missing_ok=True)
             raise SinkError(f"can't write {file}: {reason(error)}") from error
         self.written += 1
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore the packet: masks have no other streams."""
 
     def close(self) -> None:
         """Rename the folder to its final name, replacing an earlier result.

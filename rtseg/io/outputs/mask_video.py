@@ -12,17 +12,20 @@ import av
 from av.video.reformatter import ColorRange
 
 from rtseg.core.errors import SinkError, reason
-from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import ProcessedFrame, StreamInfo
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.mask_values import class_mask, filter_table
 from rtseg.io.outputs.partial_file import PartialFile
 
 
-class MaskVideo:
+class MaskVideo(Sink):
     """Sink that writes a video of class indices: 8-bit gray, FFV1 (lossless) in Matroska, with the source's timestamps.
 
     Timestamps are rounded to one millisecond, the resolution of Matroska. The file is written as `NAME.partial.mkv` and renamed by
     `close`. If the process is killed, all but the last second is readable.
     """
+
+    written = 0
 
     def __init__(
         self,
@@ -46,7 +49,6 @@ class MaskVideo:
             SinkError: `path` is a folder or the source itself, must not be replaced, or can't be written.
         """
         self.name = Path(path).name
-        self.written = 0
         self._lookup_table = filter_table(only)
         self._size = info.width, info.height
         self._partial = PartialFile(path, source=info.name, overwrite=overwrite)
@@ -95,9 +97,6 @@ class MaskVideo:
             self._container.mux(self._stream.encode(frame))
         except (OSError, av.FFmpegError) as error:
             raise SinkError(f"can't write {self._partial.path}: {reason(error)}") from error
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore the packet: masks have no other streams."""
 
     def close(self) -> None:
         """Complete the file, read it back, and rename it to its final name.

@@ -13,6 +13,7 @@ from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Passthrough, ProcessedFrame, StreamInfo
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import STDOUT, TEE, container_for
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
@@ -29,8 +30,8 @@ _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
 T = TypeVar("T")
 
 
-class VideoSink:
-    """Sink that encodes rendered frames and copies all other streams. Implements `rtseg.io.outputs.Sink`.
+class VideoSink(Sink):
+    """Sink that encodes rendered frames and copies all other streams.
 
     The output keeps the timestamps, time base and color tags of the source. If the encoder requires even sizes, the last column
     or row is repeated.
@@ -54,6 +55,9 @@ class VideoSink:
         SinkError: the container or encoder is unknown, or the file can't be written.
     """
 
+    dropped = 0
+    """Number of dropped frames so far; see `live`."""
+
     def __init__(
         self,
         path: str | Path,
@@ -70,6 +74,7 @@ class VideoSink:
         live: bool = False,
     ) -> None:
         self._output = str(path)
+        self.name = "standard output" if self._output == STDOUT else Path(self._output).name
         self._info = info
         self._strict = strict
         self._live = live
@@ -78,8 +83,6 @@ class VideoSink:
         self._written = 0
         self._start_seconds = Fraction(0)
         self._last_slot = -1
-        self.dropped = 0
-        """Number of dropped frames so far; see `live`."""
         self._last_seconds = 0.0
         self._pending: list[Passthrough] = []
         self._finished: WrittenFile | None = None
@@ -93,11 +96,6 @@ class VideoSink:
             if self._partial:
                 self._partial.discard()
             raise
-
-    @property
-    def name(self) -> str:
-        """File name of the output."""
-        return "standard output" if self._output == STDOUT else Path(self._output).name
 
     @property
     def encoder(self) -> str:

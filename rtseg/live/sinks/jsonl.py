@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from rtseg.core.errors import SinkError, reason
-from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.core.stats import class_shares
+from rtseg.io.outputs import Sink
 
 
 class JsonLinesFile:
@@ -57,18 +58,19 @@ class JsonLinesFile:
                 self._file.close()
 
 
-class JsonLinesSink:
-    """JSON lines of one camera. Implements `rtseg.io.outputs.Sink`.
+class JsonLinesSink(Sink):
+    """JSON lines of one camera.
 
     Fields: `camera`; `index` of the frame among the decoded ones; `pts`, stream time in seconds; `time`, UTC time of the
     line; `age_ms`, age of the frame at the start of the inference; `infer_ms`; `latency_ms`, age of the frame when the line
     is written; `classes`, the share of each class that is in the frame.
     """
 
+    written = 0
+
     def __init__(self, file: JsonLinesFile, classes: tuple[str, ...]) -> None:
         """Register as a writer of `file`; `classes` are the class names of the model."""
         self.name = "standard output" if file.path == "-" else Path(file.path).name
-        self.written = 0
         self._file, self._classes = file, classes
         file.add()
 
@@ -86,9 +88,6 @@ class JsonLinesSink:
         }
         self._file.write(json.dumps(line))
         self.written += 1
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams."""
 
     def close(self) -> None:
         """Unregister from the file, which keeps its lines."""

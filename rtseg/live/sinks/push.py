@@ -14,10 +14,11 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo
 from rtseg.core.secrets import parse_url
 from rtseg.io.gstreamer.gdp import LAYOUT_OF, RawVideo
 from rtseg.io.gstreamer.pipelines import encoder, to_srt
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.gstreamer import FramePipe
 
 _FORMATS = {"rtsp": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts"}
@@ -36,8 +37,8 @@ _PIPELINE_FRAMES = 16
 _TIME_BASE = Fraction(1, 90_000)
 
 
-class PushSink:
-    """Encoded stream to one address. Implements `rtseg.io.outputs.Sink`.
+class PushSink(Sink):
+    """Encoded stream to one address.
 
     If the receiver is missing or disconnects, the sink reconnects after a pause that doubles from half a second to half a
     minute, and drops the frames of that time. PyAV passes no timeout to RTMP and holds Python's global lock while it opens a
@@ -55,6 +56,8 @@ class PushSink:
         SinkError: software that the URL requires is not installed.
     """
 
+    written = 0
+    dropped = 0
     unfinished_message = None
     """A receiver that does not respond is not a failure of the run."""
 
@@ -67,9 +70,6 @@ class PushSink:
             raise OptionError(f"--push needs a host: {parts.scheme}://HOST...")
         # The name has no user, password or path: the path may contain a stream key.
         self.name = f"{parts.scheme}://{parts.address}"
-        self.written = 0
-        self.dropped = 0
-        """Number of frames dropped because there was no receiver."""
         self.disconnects = 0
         """Number of disconnects and failed attempts to connect."""
         self._url, self._scheme, self._info = parts.text, parts.scheme, info
@@ -119,9 +119,6 @@ class PushSink:
                 self._pause = _FIRST_PAUSE_SECONDS
         finally:
             self._waiting_since = None
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams: only video is sent."""
 
     def close(self) -> None:
         """End the stream without waiting for the receiver."""

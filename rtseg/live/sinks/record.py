@@ -14,15 +14,15 @@ from pathlib import Path
 
 from rtseg.core.errors import SinkError, reason
 from rtseg.core.files import partial_name
-from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
+from rtseg.core.frame import Frame, ProcessedFrame
 from rtseg.io.outputs import Sink
 
 OpenFile = Callable[[str, ProcessedFrame], Sink]
 """Opens a file with this path for frames like this first one."""
 
 
-class RecordingSink:
-    """Recording in files that each start at time 0. Implements `rtseg.io.outputs.Sink`.
+class RecordingSink(Sink):
+    """Recording in files that each start at time 0.
 
     All frames of a file have the same size. If the size changes, because of the camera or the view, a new file starts. With
     `segment_seconds` the names contain the start time, `out-20261122T144012Z.mp4`; without it they are `out.mp4`, `out-2.mp4`
@@ -54,6 +54,7 @@ class RecordingSink:
             SinkError: the folder does not exist.
         """
         self._path = Path(path)
+        self.name = self._path.name
         self._open_file = open_file
         self._segment = None if segment_seconds is None else Fraction(segment_seconds)
         self._keep_bytes = keep_bytes
@@ -71,11 +72,6 @@ class RecordingSink:
             raise SinkError(f"can't write {path}: no such folder: {folder}")
 
     @property
-    def name(self) -> str:
-        """File name of the recording, without its folder."""
-        return self._path.name
-
-    @property
     def written(self) -> int:
         """Number of frames written so far, in all files."""
         return self._written_before + (self._file.written if self._file else 0)
@@ -83,12 +79,12 @@ class RecordingSink:
     @property
     def dropped(self) -> int:
         """Number of frames dropped by the files."""
-        return self._dropped_before + int(getattr(self._file, "dropped", 0))
+        return self._dropped_before + (self._file.dropped if self._file else 0)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Differences between the files and the displayed frames, one line each, without duplicates."""
-        return tuple(dict.fromkeys((*self._warnings_before, *getattr(self._file, "warnings", ()))))
+        return tuple(dict.fromkeys((*self._warnings_before, *(self._file.warnings if self._file else ()))))
 
     def write(self, item: ProcessedFrame) -> None:
         """Write a frame, in a new file if necessary. Raises SinkError."""
@@ -102,9 +98,6 @@ class RecordingSink:
             self._remove_old_segments()
             self._file = self._open_file(str(self._next_name()), item)
         self._file.write(replace(item, frame=self._rebased(frame), rendered=self._rebased(rendered)))
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams: live recordings contain only video."""
 
     def close(self) -> None:
         """Complete the last file. Raises SinkError."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.io.outputs import Sink
 
 
-class RestartingSink:
-    """Opens a sink at the first frame and a new one when the size or layout changes. Implements `rtseg.io.outputs.Sink`."""
+class RestartingSink(Sink):
+    """Opens a sink at the first frame and a new one when the size or layout changes."""
 
     def __init__(self, name: str, open_sink: Callable[[ProcessedFrame], Sink]) -> None:
         """Create the sink without opening it.
@@ -33,17 +33,17 @@ class RestartingSink:
     @property
     def dropped(self) -> int:
         """Number of frames that the sinks dropped because there was no receiver."""
-        return self._dropped_before + int(getattr(self._sink, "dropped", 0))
+        return self._dropped_before + (self._sink.dropped if self._sink else 0)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems so far, one line each."""
-        return (*self._warnings_before, *getattr(self._sink, "warnings", ()))
+        return (*self._warnings_before, *(self._sink.warnings if self._sink else ()))
 
     @property
     def unfinished_message(self) -> str | None:
         """Message if the open sink did not end in time; None if that is not a failure."""
-        return getattr(self._sink, "unfinished_message", None)
+        return self._sink.unfinished_message if self._sink else None
 
     def write(self, item: ProcessedFrame) -> None:
         """Write a frame. Raises SinkError."""
@@ -54,15 +54,12 @@ class RestartingSink:
             self._sink, self._shape = self._open_sink(item), shape
         self._sink.write(item)
 
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams."""
-
     def close(self) -> None:
         """Close the open sink. Raises SinkError."""
         if self._sink is not None:
             self._sink.close()
             self._written_before += self._sink.written
-            self._dropped_before += int(getattr(self._sink, "dropped", 0))
+            self._dropped_before += self._sink.dropped
             self._warnings_before = self.warnings
             self._sink = None
 

@@ -11,18 +11,19 @@ import cv2
 
 from rtseg.core.errors import SinkError
 from rtseg.core.files import mark_image, write_whole
-from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.core.letterbox import Letterbox
+from rtseg.io.outputs import Sink
 
 
-class SnapshotSink:
-    """Saves each frame as `rtseg-20261122-144012-345.png`. Implements `rtseg.io.outputs.Sink`."""
+class SnapshotSink(Sink):
+    """Saves each frame as `rtseg-20261122-144012-345.png`."""
 
     name = "snapshots"
+    written = 0
 
     def __init__(self, folder: Path, on_saved: Callable[[Path], None] = lambda _: None) -> None:
         """Save to `folder`, which is created for the first snapshot; `on_saved` is called with the path of each file."""
-        self.written = 0
         self._folder, self._on_saved = folder, on_saved
 
     def write(self, item: ProcessedFrame) -> None:
@@ -39,12 +40,3 @@ class SnapshotSink:
         write_whole(path, mark_image(data.tobytes()))
         self.written += 1
         self._on_saved(path)
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams."""
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
-
-    def abort(self) -> None:
-        """Do nothing: no file is open."""

@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import OptionError, SinkError, reason
-from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
+from rtseg.core.frame import Frame, ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
+from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.sinks.web_handler import Handler, WebPage
 
@@ -41,8 +42,8 @@ _POLL_SECONDS = 0.1
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
-class WebSink:
-    """Web page with the latest frame. Implements `rtseg.io.outputs.Sink`; its name is `web`.
+class WebSink(Sink):
+    """Web page with the latest frame.
 
     Paths: `/` the page, `/stream.mjpg` the video as MJPEG, `/snapshot.png` the latest frame at full size, `/stats` the metrics
     as JSON, `/metrics` the metrics for Prometheus, `/controls` the display settings (GET, or POST JSON to change them),
@@ -61,6 +62,7 @@ class WebSink:
     """
 
     name = "web"
+    written = 0
 
     def __init__(
         self,
@@ -79,7 +81,6 @@ class WebSink:
         self.palette = palette
         self.is_loopback = _is_loopback(host)
         self.token = token if token or self.is_loopback else secrets.token_urlsafe(16)
-        self.written = 0
         self._changed = threading.Condition()
         self._frame: Frame | None = None
         self._serial = 0
@@ -114,9 +115,6 @@ class WebSink:
             self._serial += 1
             self.written += 1
             self._changed.notify_all()
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams."""
 
     def close(self) -> None:
         """Stop the server and close all connections."""

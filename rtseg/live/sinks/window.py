@@ -8,8 +8,9 @@ import sys
 import cv2
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.core.letterbox import Letterbox
+from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls
 
 KEYS = "q quit, space pause, m view, l legend, + and - opacity, s snapshot"
@@ -27,10 +28,11 @@ def has_display() -> bool:
     return any("NONE" not in line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:"))
 
 
-class WindowSink:
-    """Window. Implements `rtseg.io.outputs.Sink`; only the main thread may call its methods."""
+class WindowSink(Sink):
+    """Window. Only the main thread may call its methods."""
 
     name = "window"
+    written = 0
 
     def __init__(self, controls: Controls) -> None:
         """Open the window.
@@ -38,7 +40,6 @@ class WindowSink:
         Raises:
             SinkError: there is no display, or this OpenCV has no windows.
         """
-        self.written = 0
         self._controls = controls
         self._size: tuple[int, int] | None = None
         if not has_display():
@@ -82,9 +83,6 @@ class WindowSink:
             case _:
                 if self.written and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
                     controls.quit()
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore other streams."""
 
     def close(self) -> None:
         """Close the window."""
