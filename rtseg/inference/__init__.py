@@ -16,7 +16,7 @@ from rtseg.gpu.devices import find_gpus
 from rtseg.inference.engine_metadata import SUFFIX, read_sidecar
 
 Scores = npt.NDArray[np.floating[Any]]
-"""Class scores (logits) at the model's resolution and precision; rtseg's own models: float16 `[1, C, ceil(H / 2), ceil(W / 2)]`."""
+"""Class scores (logits), float16 or float32, at the resolution of the network's head."""
 
 BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx", "torch")
 """Names for `open_backend`; `auto` is resolved by `choose_backend`."""
@@ -84,28 +84,6 @@ class Backend(Protocol):
         """Free memory and device. May be called twice."""
 
 
-class SmoothBackend(Backend, Protocol):
-    """Backend with temporal smoothing: an exponential moving average of the class scores over the frames of a stream."""
-
-    def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
-    ) -> tuple[npt.NDArray[np.uint8], Scores]:
-        """Return the class map of a stream's next frame, from momentum * scores + (1 - momentum) * the frame's scores.
-
-        Args:
-            image: uint8 `[1, H, W, 3]`, RGB.
-            scores: the returned scores of the previous frame; None or another size: no previous frame, momentum counts as 0.
-            momentum: 0 to 1; 0 gives the same class map as `infer`.
-
-        Returns:
-            uint8 `[1, H, W]`, and the new scores; both are new arrays.
-
-        Raises:
-            ValueError: `image` has another dtype or shape.
-            BackendError: the runtime failed.
-        """
-
-
 @dataclass(frozen=True)
 class BackendChoice:
     """Result of `--backend auto`."""
@@ -149,28 +127,6 @@ def _installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # a parent package is missing
         return False
-
-
-def open_smooth_backend(
-    name: str, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None
-) -> SmoothBackend:
-    """Load a model with temporal smoothing, for one image at a time; see `open_backend` for arguments and further errors.
-
-    Raises:
-        BackendError: the backend has no temporal smoothing.
-    """
-    # Imported when opened: each backend loads a large library that the others do not need.
-    match name:
-        case "openvino":
-            from rtseg.inference.openvino import SmoothOpenVinoBackend
-
-            return SmoothOpenVinoBackend(model, size=size, device=device or "CPU")
-        case "torch":
-            from rtseg.inference.torch import SmoothTorchBackend
-
-            return SmoothTorchBackend(model, size=size, device=device)
-        case _:
-            raise BackendError(f"--smooth runs on openvino and torch, not on {name}: add --backend openvino")
 
 
 def open_backend(

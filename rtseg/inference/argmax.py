@@ -1,4 +1,4 @@
-"""Upsampling of class scores and argmax with OpenCV, one class at a time.
+"""Conversion of class scores to class maps, for all backends: upsampling and argmax with OpenCV, one class at a time.
 
 OpenVINO interleaves the classes for its bilinear upsampling and has to deinterleave them for its argmax: 2.5 to 3 ms for eleven
 classes at 480x288 on one core of an AMD EPYC. One class at a time, in blocks that stay in the cache, takes 0.8 ms, and computes
@@ -7,42 +7,62 @@ in FP32 where OpenVINO uses BF16. `benchmarks/argmax.py` measures both.
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rtseg.core.frame import ClassMap
+from rtseg.inference import Scores
+
+_Plane = npt.NDArray[np.float32]
+
+
+class _WorkingMemory(threading.local):
+    """Arrays of each thread: one set for each size."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[tuple[int, int], tuple[_Plane, _Plane, ClassMap]] = {}
+
+    def of_size(self, size: tuple[int, int]) -> tuple[_Plane, _Plane, ClassMap]:
+        """Return two float32 planes and a uint8 plane of a size, (width, height), with any content."""
+        if size not in self._by_size:
+            shape = size[::-1]
+            self._by_size[size] = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint8)
+        return self._by_size[size]
+
 
 class ScoresToClasses:
-    """Upsampling and argmax for scores of one size. Reuses its working memory: for one thread at a time."""
+    """Upsampling and argmax. Thread-safe: each thread has its own working memory for each size, which it reuses."""
 
-    def __init__(self, upsampled_size: tuple[int, int], size: tuple[int, int]) -> None:
-        """Allocate the working memory.
-
-        Args:
-            upsampled_size: (width, height) of the upsampled scores; bilinear, pixel centers.
-            size: (width, height) of the class map: the upper left part of the upsampled scores.
-        """
-        self._upsampled_size = upsampled_size
-        self._width, self._height = size
-        self._best = np.empty(upsampled_size[::-1], dtype=np.float32)
-        self._candidate = np.empty_like(self._best)
-        self._mask = np.empty(upsampled_size[::-1], dtype=np.uint8)
-
-    def __call__(self, scores: npt.NDArray[np.float32], classes: npt.NDArray[np.uint8]) -> None:
-        """Write the class map of `scores` into `classes`.
+    def __init__(self, head_stride: int) -> None:
+        """Set how scores are upsampled.
 
         Args:
-            scores: float32 `[classes, h, w]`, at most 256 classes.
-            classes: output, uint8 `[height, width]`: the index of the largest score; the lowest index on ties.
+            head_stride: see `ModelInfo.head_stride`.
         """
-        best, candidate, mask = self._best, self._candidate, self._mask
-        cv2.resize(scores[0], self._upsampled_size, best, interpolation=cv2.INTER_LINEAR)
-        classes[:] = 0
-        for index in range(1, len(scores)):
-            cv2.resize(scores[index], self._upsampled_size, candidate, interpolation=cv2.INTER_LINEAR)
+        self._head_stride = head_stride
+        self._memory = _WorkingMemory()
+
+    def __call__(self, scores: Scores, size: tuple[int, int]) -> ClassMap:
+        """Return the class map of an image, uint8 `[height, width]`: the index of the largest score, the lowest index on ties.
+
+        Args:
+            scores: float16 or float32 `[classes, h, w]`, at most 256 classes.
+            size: (width, height) of the image.
+        """
+        rows, columns = scores.shape[1:]
+        upsampled = (columns * self._head_stride, rows * self._head_stride) if self._head_stride else size
+        planes = scores.astype(np.float32, copy=False)  # OpenCV does not resize float16
+        best, candidate, mask = self._memory.of_size(upsampled)
+        cv2.resize(planes[0], upsampled, best, interpolation=cv2.INTER_LINEAR)
+        classes = np.zeros(size[::-1], dtype=np.uint8)
+        for index in range(1, len(planes)):
+            cv2.resize(planes[index], upsampled, candidate, interpolation=cv2.INTER_LINEAR)
             cv2.compare(candidate, best, cv2.CMP_GT, mask)
             np.maximum(best, candidate, out=best)
-            np.bitwise_and(
-                mask, index, out=mask
-            )  # 255 where the candidate is larger -> its index, which exceeds all earlier ones
-            np.maximum(classes, mask[: self._height, : self._width], out=classes)
+            # 255 where the candidate is larger -> its index, which exceeds all earlier ones
+            np.bitwise_and(mask, index, out=mask)
+            np.maximum(classes, mask[: size[1], : size[0]], out=classes)
+        return classes

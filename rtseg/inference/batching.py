@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,15 @@ from rtseg.inference import Backend, check_images
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """Images of one caller, and their class maps or error."""
+    """Images of one caller, and the result or the error."""
 
     images: npt.NDArray[np.uint8]
-    classes: npt.NDArray[np.uint8] | None = None
+    result: npt.NDArray[Any] | None = None
     error: BaseException | None = None
 
     @property
     def done(self) -> bool:
-        return self.classes is not None or self.error is not None
+        return self.result is not None or self.error is not None
 
 
 class DynamicBatcher:
@@ -44,8 +45,8 @@ class DynamicBatcher:
         """Number of callers that keep the backend busy: twice its batch, so that the next batch fills during the current one."""
         return 2 * self._backend.batch
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`.
 
         An error of the backend is raised in all callers of the batch.
 
@@ -63,8 +64,8 @@ class DynamicBatcher:
                 self._compute(self._next_batch())
         if request.error is not None:
             raise request.error
-        assert request.classes is not None
-        return request.classes
+        assert request.result is not None
+        return request.result
 
     def _next_batch(self) -> list[_Request]:
         """Take the first request, and those after it that have the same image size and fit into the batch."""
@@ -81,12 +82,12 @@ class DynamicBatcher:
     def _compute(self, requests: list[_Request]) -> None:
         try:
             if len(requests) == 1:
-                requests[0].classes = self._backend.infer(requests[0].images)
+                requests[0].result = self._backend.infer(requests[0].images)
                 return
-            classes = self._backend.infer(np.concatenate([request.images for request in requests]))
+            results = self._backend.infer(np.concatenate([request.images for request in requests]))
             begin = 0
             for request in requests:
-                request.classes = classes[begin : begin + len(request.images)]
+                request.result = results[begin : begin + len(request.images)]
                 begin += len(request.images)
         except BaseException as error:  # raised again in the thread of each caller
             for request in requests:

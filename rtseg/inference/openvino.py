@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,10 @@ import numpy.typing as npt
 from rtseg.core.cpu import run_with_low_priority, usable_cores
 from rtseg.core.errors import BackendError, ModelError
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
-from rtseg.inference import Scores, check_images
-from rtseg.inference.argmax import ScoresToClasses
-from rtseg.inference.openvino_graph import scores_graph, smoothing_graph
+from rtseg.inference import check_images
 
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """OpenVINO's names by rtseg's."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamContext:
-    """Inference request for one caller at a time."""
-
-    request: Any
-    """OpenVINO's inference request of the network compiled for one size."""
-
-    to_classes: ScoresToClasses | None
-    """Conversion of the network's scores to a class map; None: the network outputs the class map."""
-
-    def classify(self, result: Any, classes: npt.NDArray[np.uint8]) -> None:
-        """Write the class map of a result into `classes`, uint8 `[H, W]`."""
-        if self.to_classes:
-            self.to_classes(result["scores"][0], classes)
-        else:
-            classes[:] = result["classes"][0]
 
 
 class OpenVinoBackend:
@@ -77,6 +56,7 @@ class OpenVinoBackend:
         if device.split(".")[0].split(":")[0] not in {d.split(".")[0] for d in core.available_devices}:
             raise BackendError(f"OpenVINO has no device '{device}' here: there are {', '.join(core.available_devices)}")
         self._description = _description(network, str(model))
+        network = _with_float_scores(network, self._description)
         self._input_size = size or self._description.input_size
         shape = network.input("image").partial_shape
         self.free_size = size is None and shape[1].is_dynamic and shape[2].is_dynamic
@@ -97,10 +77,10 @@ class OpenVinoBackend:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
         self._lock = threading.Lock()
-        self._contexts: dict[tuple[int, int], queue.SimpleQueue[StreamContext]] = {}
+        self._requests: dict[tuple[int, int], queue.SimpleQueue[Any]] = {}
         self._precision = ""
         self._device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
-        self._contexts_for(self._input_size)
+        self._requests_for(self._input_size)
 
     @property
     def device(self) -> str:
@@ -122,45 +102,41 @@ class OpenVinoBackend:
         """(width, height) of the input."""
         return self._input_size
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`. Scores are float32.
 
         The first call with a new size compiles the network for it, which takes a fraction of a second.
         """
         check_images(images, None if self.free_size else self._input_size)
-        contexts = self._contexts_for((images.shape[2], images.shape[1]))
-        class_maps = np.empty(images.shape[:3], dtype=np.uint8)
-        context = contexts.get()
+        requests = self._requests_for((images.shape[2], images.shape[1]))
+        request = requests.get()
         try:
-            for class_map, image in zip(class_maps, images, strict=True):
-                result = context.request.infer({"image": image[None]}, share_inputs=True, share_outputs=True)
-                context.classify(result, class_map)
+            outputs = [request.infer({"image": image[None]}, share_inputs=True)[0] for image in images]
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
         finally:
-            contexts.put(context)
-        return class_maps
+            requests.put(request)
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def close(self) -> None:
         """Free the network's memory."""
         with self._lock:
             self._network = None
-            self._contexts.clear()
+            self._requests.clear()
 
-    def _contexts_for(self, size: tuple[int, int]) -> queue.SimpleQueue[StreamContext]:
-        """Return the free stream contexts for an input size. A caller takes one and puts it back; it waits if all are in use."""
+    def _requests_for(self, size: tuple[int, int]) -> queue.SimpleQueue[Any]:
+        """Return the free inference requests for an input size. A caller takes one and puts it back; it waits if all are in use."""
         with self._lock:
-            if size not in self._contexts:
-                self._contexts[size] = self._compile(*size)
-            return self._contexts[size]
+            if size not in self._requests:
+                self._requests[size] = self._compile(*size)
+            return self._requests[size]
 
-    def _compile(self, width: int, height: int) -> queue.SimpleQueue[StreamContext]:
+    def _compile(self, width: int, height: int) -> queue.SimpleQueue[Any]:
         if self._network is None:
             raise BackendError("the model was closed; open it again")
         try:
             self._network.reshape({"image": [1, height, width, 3]})
-            graph, upsampled_size = self._graph(self._network)
-            arguments = graph, self._openvino_device, self._settings
+            arguments = self._network, self._openvino_device, self._settings
             # Several streams are for throughput. The stages after the network then need priority: with frames waiting for the
             # encoder the network would stop, and the encoder cannot keep all cores busy.
             compiled = (
@@ -169,22 +145,15 @@ class OpenVinoBackend:
                 else run_with_low_priority(self._core.compile_model, *arguments)
             )
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-            contexts: queue.SimpleQueue[StreamContext] = queue.SimpleQueue()
+            requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.streams):
-                to_classes = ScoresToClasses(upsampled_size, (width, height)) if upsampled_size else None
-                contexts.put(StreamContext(compiled.create_infer_request(), to_classes))
+                requests.put(compiled.create_infer_request())
         except RuntimeError as error:
             raise ModelError(
                 f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
             ) from error
         self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == precision)
-        return contexts
-
-    def _graph(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
-        """Return the graph to compile for a network of fixed size; if its output is scores, also their upsampled size."""
-        if self._openvino_device != "CPU":  # a GPU upsamples fast, and copying the scores would cost more
-            return network, None
-        return scores_graph(network) or (network, None)
+        return requests
 
 
 def read_description(model: Path) -> ModelInfo:
@@ -218,6 +187,18 @@ def _read(model: Path) -> tuple[Any, Any]:
         raise ModelError(f"{model}: OpenVINO can't read it as a model ({first_line(error)})") from error
 
 
+def _with_float_scores(network: Any, description: ModelInfo) -> Any:
+    """Return the network with float32 scores: OpenVINO converts FP16 faster than NumPy."""
+    if description.output == "classes":
+        return network
+    from openvino import Type
+    from openvino.preprocess import PrePostProcessor
+
+    converted = PrePostProcessor(network)
+    converted.output().tensor().set_element_type(Type.f32)
+    return converted.build()
+
+
 def _quantized(network: Any) -> bool:
     return any(node.get_type_name() == "FakeQuantize" for node in network.get_ops())
 
@@ -229,50 +210,17 @@ def first_line(error: BaseException) -> str:
 
 
 def _description(network: Any, origin: str) -> ModelInfo:
-    inputs = {i.any_name for i in network.inputs}
-    outputs = {o.any_name for o in network.outputs}
-    if inputs != {"image"} or "classes" not in outputs:
-        raise ModelError(
-            f"{origin}: a model has the input `image` and the output `classes`; this one has {', '.join(sorted(inputs))} and "
-            f"{', '.join(sorted(outputs))}. `rtseg build {origin} --target onnx` converts it"
-        )
     try:
         text = network.get_rt_info(["framework", METADATA_KEY]).astype(str)
     except RuntimeError as error:
         raise ModelError(
             f"{origin}: the file has no class names; `rtseg build {origin} --classes ...` adds that"
         ) from error
-    return ModelInfo.from_json(text, origin)
-
-
-class SmoothOpenVinoBackend(OpenVinoBackend):
-    """An ONNX or OpenVINO model with temporal smoothing."""
-
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return class maps of independent images, without smoothing; see `Backend.infer`."""
-        return np.concatenate([self.infer_next(image[None], None, 0.0)[0] for image in images])
-
-    def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
-    ) -> tuple[npt.NDArray[np.uint8], Scores]:
-        """Return the class map of one image, and its scores; see `SmoothBackend.infer_next`."""
-        check_images(image, None if self.free_size else self.input_size)
-        contexts = self._contexts_for((image.shape[2], image.shape[1]))
-        context = contexts.get()
-        request = context.request
-        try:
-            tensor = request.get_tensor("scores")
-            if scores is None or scores.shape != tuple(tensor.shape):
-                scores, momentum = np.zeros(tensor.shape, tensor.element_type.to_dtype()), 0.0
-            inputs_by_name = {"image": image, "scores": scores, "momentum": np.float32(momentum)}
-            result = request.infer(inputs_by_name, share_inputs=True, share_outputs=True)
-            classes = np.empty(image.shape[:3], dtype=np.uint8)
-            context.classify(result, classes[0])
-            return classes, result["new_scores"].copy()
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
-        finally:
-            contexts.put(context)
-
-    def _graph(self, network: Any) -> tuple[Any, tuple[int, int] | None]:
-        return super()._graph(smoothing_graph(network, self._model))
+    description = ModelInfo.from_json(text, origin)
+    inputs, outputs = [i.any_name for i in network.inputs], [o.any_name for o in network.outputs]
+    if inputs != ["image"] or outputs != [description.output]:
+        raise ModelError(
+            f"{origin}: the model's description is of the input `image` and the output `{description.output}`, but it has "
+            f"{', '.join(inputs)} and {', '.join(outputs)}. `rtseg build {origin} --target onnx` converts it"
+        )
+    return description

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from rtseg.core.errors import BackendError
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference import RUNNABLE_SUFFIXES
 from rtseg.inference.tensorrt_loader import import_tensorrt
 
@@ -36,3 +38,26 @@ def runnable_file(model: Path, backend: str, size: tuple[int, int] | None, build
         f"{backend} runs {' and '.join(RUNNABLE_SUFFIXES[backend])} files, and {model.name} is another type: run `{command}` once "
         "and open the file that it writes"
     )
+
+
+def description_of_free_size(model: Path) -> ModelInfo | None:
+    """Return the metadata of a model that rtseg trained, whose input size is free; None for other models.
+
+    Raises:
+        ModelError: the metadata is damaged.
+    """
+    if model.suffix == ".onnx":
+        try:
+            import onnx  # its build needs the package too, and reports that it is missing
+
+            proto = onnx.load(model, load_external_data=False)
+        except Exception:  # protobuf's DecodeError has no public common base; the build reports a damaged file
+            return None
+        text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
+        free = proto.graph.input and not any(d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim[1:3])
+        return ModelInfo.from_json(text, str(model)) if text and free else None
+    if importlib.util.find_spec("torch") and model.suffix in (".safetensors", ".pt"):
+        from rtseg.nn.load_network import is_rtseg_checkpoint, open_network  # imports torch
+
+        return open_network(model).description if is_rtseg_checkpoint(model) else None
+    return None

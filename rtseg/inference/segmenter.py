@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
-from rtseg.inference import Backend, SmoothBackend, choose_backend, open_backend, open_smooth_backend
+from rtseg.inference import Backend, choose_backend, open_backend
+from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.bundled_models import default_for_cpu, find_model
-from rtseg.inference.runnable_file import BuildMissing, runnable_file
+from rtseg.inference.engine_per_size import EnginePerSize
+from rtseg.inference.runnable_file import BuildMissing, description_of_free_size, runnable_file
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.inference.tuning import tuned_streams
@@ -65,14 +68,14 @@ class Segmenter:
             model: a bundled model's name or a model file; None: the bundled default, in INT8 on CPUs where INT8 is fastest.
             backend: `auto`, `openvino`, `tensorrt`, `tensorrt-rtx` or `torch`.
             device: the backend's name of a device; None: its default.
-            size: (width, height) of the network's input; None: the model's own, cut to the image's aspect ratio on backends
-                with free sizes, so that no time is spent on letterbox bars.
+            size: (width, height) of the network's input; None: the model's own, cut to the image's aspect ratio, so that no time
+                is spent on letterbox bars. Models of other programs, and files built for one size, keep their size.
             fit: `letterbox` keeps the image's aspect ratio, `stretch` fills the input.
             streams: number of images computed concurrently (OpenVINO only): 1 for the lowest latency, more for throughput, 0
                 for the result of `rtseg bench --tune`, else one per core. Any number of threads may call `segment`; on an
                 engine with a batch size, simultaneous calls are computed together.
-            smooth: momentum of temporal smoothing, on OpenVINO and torch: the share of the class scores that is kept from the
-                previous frames, 0 to 0.9; see `new_smoothing`. With it, one image is computed at a time.
+            smooth: momentum of temporal smoothing: the share of the class scores that is kept from the previous frames, 0 to 0.9;
+                see `new_smoothing`. With it, one image is computed at a time.
             build_missing: called with the model file, the backend and the input size if the backend can't run the model file
                 directly; returns the file to run. `rtseg.models.export.auto_build.auto_build` builds it. None: raise
                 BackendError with the command that builds it.
@@ -93,32 +96,49 @@ class Segmenter:
         chosen = choose_backend(path) if backend == "auto" else None
         name = chosen.backend if chosen else backend
         quantized = None
-        if model is None and name == "openvino" and device in (None, "CPU") and not smooth:
+        if model is None and name == "openvino" and device in (None, "CPU"):
             quantized = default_for_cpu()
             path = self._path = quantized or path
-        self._smooth_backend: SmoothBackend | None = None
-        self._backend: Backend
-        if smooth:
-            runnable = path if name != "openvino" else runnable_file(path, name, size, build_missing)
-            self._backend = self._smooth_backend = open_smooth_backend(name, runnable, size=size, device=device)
-        else:
-            stream_count = streams or tuned_streams(path.stem) or 0
-            self._backend = open_backend(
-                name, runnable_file(path, name, size, build_missing), size=size, device=device, streams=stream_count
+        self._backend = self._open_backend(name, device, size, streams, build_missing)
+        if smooth and self.description.output == "classes":
+            raise BackendError(
+                f"--smooth averages class scores, and {path.name} outputs class maps: leave --smooth out"
+                + (
+                    ", or build it again from its source with this version"
+                    if self.description.format_version < 2
+                    else ""
+                )
             )
         self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
+        self._to_classes = ScoresToClasses(self.description.head_stride)
         self.reason = chosen.reason if chosen else "chosen by --backend"
         if quantized:
             self.reason += "; this CPU is fastest in INT8 (--model small: as trained)"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
         self._warm: set[tuple[int, int]] = set()
-        self._warm_up(self.input_size)
+        if not isinstance(self._backend, EnginePerSize):
+            self._warm_up(self.input_size)
         self.warmup_ms = (time.perf_counter() - begin) * 1e3
         """Time of loading and of the first run of each input size, milliseconds."""
         _log.info(
             "loaded %s on %s (%s, %s) in %.0f ms", path, self.backend, self.device, self.precision, self.warmup_ms
         )
+
+    def _open_backend(
+        self,
+        name: str,
+        device: str | None,
+        size: tuple[int, int] | None,
+        streams: int,
+        build_missing: BuildMissing | None,
+    ) -> Backend:
+        path = self._path
+        if name.startswith("tensorrt") and size is None and build_missing and (info := description_of_free_size(path)):
+            return EnginePerSize(path, info, name, device, build_missing)
+        stream_count = 1 if self._momentum else streams or tuned_streams(path.stem) or 0
+        runnable = runnable_file(path, name, size, build_missing)
+        return open_backend(name, runnable, size=size, device=device, streams=stream_count)
 
     @property
     def file(self) -> Path:
@@ -148,12 +168,18 @@ class Segmenter:
     @property
     def streams(self) -> int:
         """Number of threads that should call `segment` at the same time for the highest throughput."""
-        return self._batcher.streams
+        return 1 if self._momentum else self._batcher.streams
 
     @property
     def engine(self) -> TensorRtBackend | None:
-        """The TensorRT backend, for use with frames in GPU memory; None: the model runs on another backend."""
-        return self._backend if isinstance(self._backend, TensorRtBackend) else None
+        """The engine, for frames in GPU memory: without `size` that of the last `prepare`; None: none yet, or another backend."""
+        backend = self._backend.engine if isinstance(self._backend, EnginePerSize) else self._backend
+        return backend if isinstance(backend, TensorRtBackend) else None
+
+    @property
+    def gpu(self) -> int | None:
+        """CUDA device number of the GPU that TensorRT uses; None: the model runs on another backend."""
+        return self._backend.gpu if isinstance(self._backend, (TensorRtBackend, EnginePerSize)) else None
 
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """Return (width, height) of the network's input for an image size: `input_size`, or the part that the image fills.
@@ -172,9 +198,16 @@ class Segmenter:
         return across, down
 
     def prepare(self, width: int, height: int, pixel_aspect: float = 1.0) -> None:
-        """Prepare the model for images of this size, so that the first is not slower than the others."""
+        """Prepare the model for images of this size, so that the first is not slower than the others.
+
+        Raises:
+            BackendError, ModelError: the engine for this size can't be built or loaded.
+        """
         begin = time.perf_counter()
-        if self._warm_up(self.input_size_for(width, height, pixel_aspect)):
+        size = self.input_size_for(width, height, pixel_aspect)
+        if isinstance(self._backend, EnginePerSize):
+            self._backend.load(size)
+        if self._warm_up(size):
             self.warmup_ms += (time.perf_counter() - begin) * 1e3
 
     @property
@@ -235,11 +268,12 @@ class Segmenter:
         """
         box = self.letterbox(frame.width, frame.height, pixel_aspect)
         image = box.network_input(frame)
-        if smoothing is None or self._smooth_backend is None:
-            return box.remove_padding(self._checked(self._batcher.infer(image[None]), image)[0])
-        momentum = smoothing.momentum_for(frame, box.remove_padding(image))
-        classes, smoothing.scores = self._smooth_backend.infer_next(image[None], smoothing.scores, momentum)
-        return box.remove_padding(self._checked(classes, image)[0])
+        output = self._run(image[None])[0]
+        if self.description.output == "classes":
+            return box.remove_padding(output)
+        if smoothing is not None:
+            output = smoothing.smooth(frame, box.remove_padding(image), output)
+        return box.remove_padding(self._to_classes(output, box.input_size))
 
     def stream(self, source: Iterable[Frame | Passthrough]) -> Iterator[tuple[Frame, ClassMap]]:
         """Yield each frame of a source with its class map at the frame's size, uint8 `[H, W]`."""
@@ -249,8 +283,11 @@ class Segmenter:
                 yield item, resize_classes(self.segment(item, smoothing=smoothing), item.width, item.height)
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Run only the network: return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]` of an input size."""
-        return self._batcher.infer(images)
+        """Run only network and argmax: return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]` of an input size."""
+        outputs = self._run(images)
+        if self.description.output == "classes":
+            return outputs
+        return np.stack([self._to_classes(scores, (images.shape[2], images.shape[1])) for scores in outputs])
 
     def settings(self) -> dict[str, object]:
         """Return the settings that determine the class maps, to identify a result: the model, its file's hash, and the options."""
@@ -280,17 +317,26 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    def _checked(self, classes: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return a backend's result after checking its type and shape; resized, another array could pass for a class map."""
-        if not isinstance(classes, np.ndarray) or classes.dtype != np.uint8 or classes.shape != (1, *image.shape[:2]):
-            actual = (
-                f"{classes.dtype} {list(classes.shape)}" if isinstance(classes, np.ndarray) else type(classes).__name__
-            )
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return the backend's result after checking its type and shape; resized, another array could pass for a class map."""
+        result, info = self._batcher.infer(images), self.description
+        count, height, width = images.shape[:3]
+        if info.output == "classes":
+            expected = f"a class map, uint8 [{count}, {height}, {width}]"
+            fits = result.dtype == np.uint8 and result.shape == (count, height, width)
+        else:
+            expected = f"scores, float16 or float32 [{count}, {len(info.classes)}, h, w]"
+            fits = result.dtype in (np.float16, np.float32) and result.shape[:2] == (count, len(info.classes))
+            if info.head_stride:
+                rows, columns = (-(-side // info.head_stride) for side in (height, width))
+                expected = expected.replace("h, w", f"{rows}, {columns}")
+                fits = fits and result.shape[2:] == (rows, columns)
+        if not fits:
             raise BackendError(
-                f"{self.backend} returned {actual} instead of a class map, uint8 [1, {image.shape[0]}, {image.shape[1]}]: "
-                "the model does not follow rtseg's contract"
+                f"{self.backend} returned {result.dtype} {list(result.shape)} instead of {expected}: the model does not follow "
+                "rtseg's contract"
             )
-        return classes
+        return result
 
     def letterbox(self, width: int, height: int, pixel_aspect: float = 1.0) -> Letterbox:
         """Return the letterbox for images of a size."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, ModelError
 from rtseg.core.model_info import ModelInfo
-from rtseg.inference import Scores, check_images
+from rtseg.inference import check_images
 
 _log = logging.getLogger("rtseg.inference")
 
@@ -63,6 +63,8 @@ class TorchBackend:
             _log.warning("note: %s", note)
         self._description = network.description
         self._input_size = size or network.description.input_size
+        self.free_size = size is None and network.unet is not None
+        """True if `infer` accepts images of any size: networks of rtseg do; False if `size` was given."""
         self._max_images: int | None = None
         """Largest number of images per run, after a larger number ran out of memory."""
         dtype = torch.float16 if self._precision == "fp16" else torch.float32
@@ -92,11 +94,6 @@ class TorchBackend:
         return self._input_size
 
     @property
-    def free_size(self) -> bool:
-        """False: the size is fixed at load."""
-        return False
-
-    @property
     def streams(self) -> int:
         """1: torch uses all cores, or the whole GPU, for one call."""
         return 1
@@ -106,18 +103,18 @@ class TorchBackend:
         """1: the images of a call are not combined with those of others."""
         return 1
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`. Scores have the precision of the network.
 
         When the GPU runs out of memory, the number of images per run is halved, down to one, and a warning is logged.
         """
-        check_images(images, self._input_size)
-        class_maps = np.empty(images.shape[:3], dtype=np.uint8)
+        check_images(images, None if self.free_size else self._input_size)
+        parts: list[npt.NDArray[Any]] = []
         done = 0
         while done < len(images):
             part = images[done : done + (self._max_images or len(images))]
             try:
-                class_maps[done : done + len(part)] = self._run(part)
+                parts.append(self._run(part))
             except self._torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise BackendError(
@@ -133,14 +130,14 @@ class TorchBackend:
                 )
                 continue
             done += len(part)
-        return class_maps
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         torch = self._torch
         try:
             with torch.inference_mode():
-                classes = self._module(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
-                result: npt.NDArray[np.uint8] = classes.cpu().numpy()
+                output = self._module(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
+                result: npt.NDArray[Any] = output.contiguous().cpu().numpy()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -152,44 +149,3 @@ class TorchBackend:
         self._module = self._torch.nn.Identity()
         if self._device.type == "cuda":
             self._torch.cuda.empty_cache()
-
-
-class SmoothTorchBackend(TorchBackend):
-    """A checkpoint of `rtseg train` with temporal smoothing."""
-
-    def __init__(self, model: Path, *, size: tuple[int, int] | None = None, device: str | None = None) -> None:
-        """Load the checkpoint; see `TorchBackend`.
-
-        Raises:
-            BackendError: the checkpoint is another library's, or torch is not installed or has no such device.
-            ModelError: the file is missing, damaged or of another type.
-        """
-        super().__init__(model, size=size, device=device)
-        self._network: Any = self._module
-        if not hasattr(self._network, "scores"):
-            raise BackendError(
-                f"on torch, --smooth needs a checkpoint of `rtseg train`, and {model} is another library's: `rtseg build {model} "
-                "--target openvino` converts it to a model that --smooth supports"
-            )
-
-    def infer_next(
-        self, image: npt.NDArray[np.uint8], scores: Scores | None, momentum: float
-    ) -> tuple[npt.NDArray[np.uint8], Scores]:
-        """Return the class map of one image, and its scores; see `SmoothBackend.infer_next`."""
-        check_images(image, self.input_size)
-        torch = self._torch
-        try:
-            with torch.inference_mode():
-                tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
-                new = self._network.scores(tensor)
-                if scores is not None and scores.shape == tuple(new.shape):
-                    new = momentum * torch.from_numpy(scores).to(new) + (1.0 - momentum) * new
-                classes: npt.NDArray[np.uint8] = self._network.classes(new, tensor).cpu().numpy()
-                return classes, new.to(torch.float16).cpu().numpy()
-        except RuntimeError as error:
-            raise BackendError(f"torch failed while computing: {str(error).splitlines()[0]}") from error
-
-    def close(self) -> None:
-        """Free the network's memory."""
-        self._network = None
-        super().close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from rtseg.core.errors import ModelError
 from rtseg.core.files import utf8_path, whole_file
-from rtseg.core.model_info import METADATA_KEY, ModelInfo
-from rtseg.nn.unet import VARIANTS, UNet
+from rtseg.core.model_info import FORMAT_VERSION, METADATA_KEY, ModelInfo
+from rtseg.nn.unet import HEAD_STRIDE, VARIANTS, UNet
 
 CHECKPOINT_FORMAT = 1
 """Format version of training checkpoints. Increase it when a field changes its meaning."""
@@ -63,6 +64,8 @@ def load_weights(path: Path | str) -> tuple[UNet, ModelInfo]:
         raise ModelError(
             f"{path}: the weights do not fit a {description.network} of {len(description.classes)} classes"
         ) from error
+    # What a graph of the network outputs; files of format 1 describe class maps.
+    description = replace(description, output="scores", head_stride=HEAD_STRIDE, format_version=FORMAT_VERSION)
     return model.eval(), description
 
 

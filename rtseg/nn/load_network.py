@@ -15,14 +15,14 @@ from rtseg.core.errors import ModelError
 from rtseg.core.files import utf8_path
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.checkpoint import load_weights
-from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
+from rtseg.nn.image_to_scores import ImageToScores, fold_batch_norm
 from rtseg.nn.importers import Imported, import_checkpoint
 from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import UNet
 
 
-class ImportedToClasses(nn.Module):
-    """Class map of each image, from a network that `importers` built.
+class ImportedToScores(nn.Module):
+    """Class scores of each image, from a network that `importers` built.
 
     Args:
         network: normalized float `[N, 3, H, W]` -> scores `[N, classes, H, W]`. The data type of its weights is the data type of
@@ -37,11 +37,11 @@ class ImportedToClasses(nn.Module):
         self._mean, self._std = tuple(mean), tuple(std)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images, uint8 `[N, H, W, 3]` RGB, to classes, uint8 `[N, H, W]`."""
+        """Map images, uint8 `[N, H, W, 3]` RGB, to scores `[N, classes, H, W]`."""
         mean, std = (torch.tensor(v, device=image.device).reshape(1, 3, 1, 1) for v in (self._mean, self._std))
         x = (image.float().permute(0, 3, 1, 2) / 255.0 - mean) / std
         scores: Tensor = self.network(x.to(next(self.network.parameters()).dtype))
-        return scores.argmax(dim=1).to(torch.uint8)
+        return scores
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Network:
     """Network of a checkpoint, with its description."""
 
     module: nn.Module
-    """uint8 `[N, H, W, 3]` RGB -> uint8 `[N, H, W]`; FP32, on the CPU, in evaluation mode."""
+    """uint8 `[N, H, W, 3]` RGB -> scores `[N, classes, h, w]`; FP32, on the CPU, in evaluation mode."""
 
     description: ModelInfo
     """Classes, input size and other metadata of the model."""
@@ -90,7 +90,7 @@ def open_network(
         description = replace(description, classes=preprocessing.classes or description.classes)
         if len(description.classes) != model.classes:
             raise ModelError(f"{path} has {model.classes} classes, but --classes names {len(description.classes)}")
-        return Network(ImageToClasses(fold_batch_norm(model)).eval(), description, (), model, None)
+        return Network(ImageToScores(fold_batch_norm(model)).eval(), description, (), model, None)
     imported = import_checkpoint(
         path,
         classes=preprocessing.classes,
@@ -99,7 +99,7 @@ def open_network(
         size=size,
         blur=preprocessing.blur,
     )
-    module = ImportedToClasses(imported.module, imported.mean, imported.std).eval()
+    module = ImportedToScores(imported.module, imported.mean, imported.std).eval()
     return Network(module, imported.description, imported.assumptions, None, imported)
 
 

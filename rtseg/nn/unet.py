@@ -11,7 +11,7 @@
 same accuracy: skips are added after a 1x1 convolution instead of concatenated, blocks are residual, and the head is at half
 the resolution of the input. The only layers are dense convolutions with BatchNorm that folds into them, ReLU, and
 nearest-neighbor upsampling, for which every runtime has fast kernels. H and W must be multiples of 32;
-`rtseg.nn.image_to_classes` pads.
+`rtseg.nn.image_to_scores` pads.
 """
 
 from __future__ import annotations

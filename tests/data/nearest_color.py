@@ -25,15 +25,14 @@ def main() -> None:
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["pixels", "weights"], ["products"]),
-        helper.make_node("Add", ["products", "bias"], ["scores"]),
-        helper.make_node("ArgMax", ["scores"], ["indices"], axis=3, keepdims=0),
-        helper.make_node("Cast", ["indices"], ["classes"], to=TensorProto.UINT8),
+        helper.make_node("Add", ["products", "bias"], ["sums"]),
+        helper.make_node("Transpose", ["sums"], ["scores"], perm=[0, 3, 1, 2]),
     ]
     graph = helper.make_graph(
         nodes,
         "nearest-color",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info("classes", TensorProto.UINT8, ["N", "H", "W"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", len(colors), "H", "W"])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -103,6 +103,7 @@ def to_contract(
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
         precision="fp16" if is_half else "fp32",
         license="unknown",
+        output="classes",
     )
     graph = model.graph
     nodes = [*input_nodes, *graph.node, *output_nodes]

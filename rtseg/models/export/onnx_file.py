@@ -61,9 +61,10 @@ def contract_description(model: onnx.ModelProto, origin: str) -> ModelInfo | Non
     """
     inputs, outputs = [i.name for i in image_inputs(model)], [o.name for o in model.graph.output]
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
-    if text is None or inputs != ["image"] or outputs != ["classes"]:
+    if text is None or inputs != ["image"]:
         return None
-    return ModelInfo.from_json(text, origin)
+    description = ModelInfo.from_json(text, origin)
+    return description if outputs == [description.output] else None
 
 
 def write_description(model: onnx.ModelProto, description: ModelInfo) -> None:

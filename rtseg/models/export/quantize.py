@@ -163,6 +163,9 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in _tensors(converted.graph):
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for output in converted.graph.output:
+        if output.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            output.type.tensor_type.elem_type = TensorProto.FLOAT
     for node in converted.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:

@@ -24,7 +24,7 @@ from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
 from rtseg.models.export.onnx_session import create_session, onnxruntime_name
 from rtseg.models.export.protocols import ReferenceModel, SourceModel
 from rtseg.models.export.quantize import to_float32
-from rtseg.models.export.reference_model import OnnxReference
+from rtseg.models.export.reference_model import OnnxReference, upsample
 from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -63,8 +63,10 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
     )
 
 
-def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> ClassMapFunction:
-    """Return a function that runs an ONNX graph of the contract on the CPU.
+def onnx_class_map_function(
+    model: onnx.ModelProto | Path, description: ModelInfo, origin: str, batch: int = 1
+) -> ClassMapFunction:
+    """Return a function that runs an ONNX graph of the contract on the CPU, with argmax by NumPy.
 
     With a batch above 1 the image is the last of the batch, after shifted copies of it.
 
@@ -75,8 +77,14 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
 
     def run(image: RgbImage) -> ClassMap:
         images = np.stack([np.roll(image, 7 * i, axis=1) for i in reversed(range(batch))])
-        class_map: ClassMap = session.run(["classes"], {"image": images})[0][-1]
-        return class_map
+        output = session.run([description.output], {"image": images})[0][-1]
+        if description.output == "classes":
+            return np.asarray(output, np.uint8)
+        rows, columns = image.shape[:2]
+        stride = description.head_stride
+        upsampled = (output.shape[1] * stride, output.shape[2] * stride) if stride else (rows, columns)
+        scores = upsample(output.astype(np.float32), upsampled)[:, :rows, :columns]
+        return np.asarray(scores.argmax(axis=0), np.uint8)
 
     return run
 
@@ -84,8 +92,8 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
 class ContractReference:
     """An ONNX file of the contract, run by ONNX Runtime."""
 
-    def __init__(self, path: Path) -> None:
-        self._run = onnx_class_map_function(path, str(path))
+    def __init__(self, path: Path, description: ModelInfo) -> None:
+        self._run = onnx_class_map_function(path, description, str(path))
         self.label = f"{path.name}, run as it is by {onnxruntime_name()}"
 
     def __call__(self, image: RgbImage) -> ClassMap:
@@ -126,7 +134,7 @@ class _ContractOnnx:
 
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the file, run by ONNX Runtime."""
-        return ContractReference(self._path)
+        return ContractReference(self._path, self.description)
 
 
 class _ForeignOnnx:

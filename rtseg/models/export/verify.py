@@ -11,9 +11,21 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
+from rtseg.core.frame import ClassMap
+from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.devices import find_gpus
-from rtseg.inference.engine_metadata import EngineFacts, Sidecar
-from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, ClassMapFunction, compare, samples
+from rtseg.inference import Backend
+from rtseg.inference.argmax import ScoresToClasses
+from rtseg.inference.engine_metadata import Sidecar
+from rtseg.models.export.agreement import (
+    LOST_SHARE,
+    SAMPLES,
+    Agreement,
+    ClassMapFunction,
+    RgbImage,
+    compare,
+    samples,
+)
 from rtseg.models.export.onnx_file import fix_input
 from rtseg.models.export.precision import MIN_SHARE, PrecisionShare, engine_layers
 from rtseg.models.export.protocols import SourceModel
@@ -121,7 +133,7 @@ def verify_build(
     """
     facts = sidecar.facts
     results: dict[str, Any] = {}
-    executed, backend, run = _runnable(staged, facts, graph)
+    executed, backend, run = _runnable(staged, sidecar, graph)
     try:
         if backend is not None and facts.target.startswith("tensorrt"):
             half, single, int8 = engine_layers(backend.layers())
@@ -207,8 +219,9 @@ def _check_agreement(agreement: Agreement, precision: str, min_agreement: float 
         )
 
 
-def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple[str, Any, ClassMapFunction]:
+def _runnable(staged: Path, sidecar: Sidecar, graph: onnx.ModelProto) -> tuple[str, Any, ClassMapFunction]:
     """Return what this machine can run: a human-readable name, the backend (or None), and a function that runs it."""
+    facts, description = sidecar.facts, sidecar.description
     backend: Any = None
     if facts.target in ("tensorrt", "tensorrt-rtx") and find_gpus():
         from rtseg.inference.tensorrt import TensorRtBackend
@@ -219,16 +232,27 @@ def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple
 
         backend = OpenVinoBackend(staged, precision="fp32")  # compares the file, not the rounding of this CPU
     if backend is not None:
-        return (
-            f"the built file by {facts.target} on {backend.device} in {backend.precision}",
-            backend,
-            lambda image: backend.infer(image[None])[0],
-        )
+        name = f"the built file by {facts.target} on {backend.device} in {backend.precision}"
+        return name, backend, _class_map_function(backend, description)
     if facts.target == "onnx":
-        return "the built file by ONNX Runtime", None, onnx_class_map_function(staged, staged.name, facts.batch)
+        return (
+            "the built file by ONNX Runtime",
+            None,
+            onnx_class_map_function(staged, description, staged.name, facts.batch),
+        )
     fixed = fix_input(graph, facts.input_size, facts.batch)
     name = "the ONNX graph that the engine was built from (no GPU here to run the engine)"
-    return name, None, onnx_class_map_function(fixed, staged.name, facts.batch)
+    return name, None, onnx_class_map_function(fixed, description, staged.name, facts.batch)
+
+
+def _class_map_function(backend: Backend, description: ModelInfo) -> ClassMapFunction:
+    to_classes = ScoresToClasses(description.head_stride)
+
+    def run(image: RgbImage) -> ClassMap:
+        output = backend.infer(image[None])[0]
+        return output if description.output == "classes" else to_classes(output, (image.shape[1], image.shape[0]))
+
+    return run
 
 
 def _percent(value: float) -> str:

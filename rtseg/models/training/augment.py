@@ -36,7 +36,7 @@ def augment(
         scale: minimum and maximum zoom.
 
     Returns:
-        Images, float32 `[N, 3, h, w]`, normalized as in `image_to_classes.normalize`, zero outside the source image; and labels,
+        Images, float32 `[N, 3, h, w]`, normalized as in `image_to_scores.normalize`, zero outside the source image; and labels,
         int64 `[N, h / label_stride, w / label_stride]`, `IGNORE` outside.
     """
     device, count = images.device, len(images)
@@ -45,7 +45,7 @@ def augment(
     source = images.permute(0, 3, 1, 2).float().div_(255.0)
     x = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
     x = _vary_colors(x, generator)
-    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as in image_to_classes.normalize
+    x = (x - 112.0 / 255.0).mul_(255.0 / 64.0)  # as in image_to_scores.normalize
     x.mul_((grid.abs() <= 1.0).all(dim=3).unsqueeze(1))
 
     if label_stride > 1:  # the same transform, at the resolution of the network's head

@@ -20,6 +20,7 @@ import torch
 from rtseg.core.errors import OptionError, printable_name
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES
+from rtseg.core.progress import Progress, track_percent
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts, label_table
 from rtseg.models.evaluation.layouts import open_dataset
 from rtseg.models.export.to_onnx import export_onnx
@@ -31,7 +32,7 @@ from rtseg.models.training.state import TrainingState
 from rtseg.models.training.step import schedule, train_step, use_bf16
 from rtseg.models.training.validate import estimate_validation_seconds, validate
 from rtseg.nn import checkpoint
-from rtseg.nn.unet import STRIDE, UNet
+from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 
 DEFAULT_EPOCHS = 200.0
 SAVE_SECONDS = 60.0
@@ -39,9 +40,6 @@ SYNTHETIC_FRAMES = 320
 
 EXPORT_SECONDS = 15.0
 """Part of `minutes` that is reserved for startup and export, but at most a tenth of it."""
-
-Progress = Callable[[float, str], None]
-"""Function that is called with the completed share of the run, 0 to 1, and a line to display."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ def train(
     name: str | None = None,
     license: str = "",
     seed: int = 0,
+    log: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a U-Net and export it.
@@ -124,7 +123,8 @@ def train(
         name: name of the model; None: the names of the data folder and the variant.
         license: permitted use of the weights, as text; stored in the model's description.
         seed: seed of weights, batches and augmentation.
-        progress: called with the progress of the run.
+        log: called with one line for each step and evaluation.
+        progress: receives the progress in percent.
 
     Raises:
         OptionError: a value is out of range, or options exclude each other.
@@ -133,7 +133,6 @@ def train(
     """
     start = time.monotonic()
     check_options(batch, lr, class_weighting, label_smoothing, ohem, synthetic, metric, evaluations, epochs, minutes)
-    log = progress or (lambda done, line: None)
     torch_device = select_device(device)
     out = Path(out)
     last = out / "last.pt"
@@ -142,14 +141,14 @@ def train(
 
     dataset = open_dataset(data, layout)
     size = size or default_size(dataset.pairs("train")[0])
-    log(0.0, f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation images")
+    log(f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation images")
     counts = {"train": LabelCounts(len(dataset.classes)), "val": LabelCounts(len(dataset.classes))}
     counts["val"].palette = counts["train"].palette  # palette indices must have the same colors in both splits
     samples, held_out = (load(dataset, split, size, count).to(torch_device) for split, count in counts.items())
     warnings = check_counts(dataset, counts, training=True)
-    log(0.0, label_table(dataset, counts))
+    log(label_table(dataset, counts))
     for warning in warnings:
-        log(0.0, f"warning: {warning}")
+        log(f"warning: {warning}")
     extra = None
     if synthetic > 0:
         if dataset.classes != CAMVID_CLASSES:
@@ -158,7 +157,7 @@ def train(
             )
         extra = synthetic_samples(SYNTHETIC_FRAMES, size).to(torch_device)
 
-    network = _initial_network(dataset.classes, variant, from_, seed, lambda line: None if resume else log(0.0, line))
+    network = _initial_network(dataset.classes, variant, from_, seed, (lambda line: None) if resume else log)
     state = TrainingState.start(network, lr, weight_decay, torch_device)
     description = ModelInfo(
         name=printable_name(name or f"{Path(data).resolve().name}-{state.model.variant}"),
@@ -170,6 +169,7 @@ def train(
         + (", synthetic street frames" if extra else "")
         + (f"; from {printable_name(Path(from_).name)}" if from_ else ""),
         license=license,
+        head_stride=HEAD_STRIDE,
     )
     if resume:
         epochs, minutes = state.resume(last, description, epochs, minutes)
@@ -197,36 +197,37 @@ def train(
             precision, state, weight, make_batch(samples, extra, synthetic, 0, batch, crop_size(done, crop), crop, seed)
         )
         log(
-            done,
             f"{description.network}, {len(dataset.classes)} classes, {size[0]}x{size[1]}, "
             f"{'bf16' if bf16 else 'fp32'} on {torch_device}",
         )
     saved_at = time.monotonic()
-    while done < 1.0:
-        x, y = make_batch(samples, extra, synthetic, state.step, batch, crop_size(done, crop), crop, seed)
-        state.loss_sum += train_step(state, x, y, weight, schedule(done, state.step), label_smoothing, ohem, bf16)
-        state.loss_count += 1
-        if not math.isfinite(state.loss_sum):
-            raise OptionError(f"the loss is not finite at step {state.step}: try a learning rate below {lr:g}")
-        previous, done = done, share_done()
-        if int(done * evaluations) > int(previous * evaluations) or done >= 1.0:
-            row = {"step": state.step, "epoch": state.step / steps_per_epoch, "minutes": state.elapsed / 60}
-            row |= {"loss": state.loss_sum / state.loss_count, **validate(state.ema, held_out)}
-            state.loss_sum, state.loss_count = 0.0, 0
-            state.log.append(row)
-            write_log(state.log, out / "log.csv")
-            if row[metric] > state.best:
-                state.best = row[metric]
-                metrics = {"val/pixel_accuracy": row["pixel_accuracy"], "val/miou": row["miou"]}
-                checkpoint.save_weights(state.ema, replace(description, metrics=metrics), out / "model.safetensors")
-            log(done, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            saved_at = -math.inf
-        if time.monotonic() - saved_at > SAVE_SECONDS:
-            share_done()  # updates `elapsed`
-            checkpoint.save_checkpoint(last, state.snapshot(description, epochs, minutes))
-            saved_at = time.monotonic()
-            if state.loss_count:
-                log(done, f"step {state.step}: loss {state.loss_sum / state.loss_count:.3f}")
+    with track_percent(progress, "training") as update:
+        while done < 1.0:
+            x, y = make_batch(samples, extra, synthetic, state.step, batch, crop_size(done, crop), crop, seed)
+            state.loss_sum += train_step(state, x, y, weight, schedule(done, state.step), label_smoothing, ohem, bf16)
+            state.loss_count += 1
+            if not math.isfinite(state.loss_sum):
+                raise OptionError(f"the loss is not finite at step {state.step}: try a learning rate below {lr:g}")
+            previous, done = done, share_done()
+            update(done)
+            if int(done * evaluations) > int(previous * evaluations) or done >= 1.0:
+                row = {"step": state.step, "epoch": state.step / steps_per_epoch, "minutes": state.elapsed / 60}
+                row |= {"loss": state.loss_sum / state.loss_count, **validate(state.ema, held_out)}
+                state.loss_sum, state.loss_count = 0.0, 0
+                state.log.append(row)
+                write_log(state.log, out / "log.csv")
+                if row[metric] > state.best:
+                    state.best = row[metric]
+                    metrics = {"val/pixel_accuracy": row["pixel_accuracy"], "val/miou": row["miou"]}
+                    checkpoint.save_weights(state.ema, replace(description, metrics=metrics), out / "model.safetensors")
+                log("  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+                saved_at = -math.inf
+            if time.monotonic() - saved_at > SAVE_SECONDS:
+                share_done()  # updates `elapsed`
+                checkpoint.save_checkpoint(last, state.snapshot(description, epochs, minutes))
+                saved_at = time.monotonic()
+                if state.loss_count:
+                    log(f"step {state.step}: loss {state.loss_sum / state.loss_count:.3f}")
 
     weights = out / "model.safetensors"
     if minutes is not None and not weights.exists():

@@ -9,18 +9,18 @@ import torch
 from rtseg.core import metrics
 from rtseg.core.palette import NO_CLASS
 from rtseg.models.training.data import Samples
-from rtseg.nn.image_to_classes import ImageToClasses
+from rtseg.nn.image_to_scores import ImageToScores
 from rtseg.nn.unet import UNet
 
 
 @torch.inference_mode()
 def validate(model: UNet, samples: Samples, batch: int = 4) -> dict[str, float]:
     """Return pixel accuracy, without Void, and mean IoU at the size of the samples."""
-    module = ImageToClasses(model).eval()
+    module = ImageToScores(model).eval()
     classes = model.classes
     counts = torch.zeros(classes * (classes + 1), dtype=torch.long, device=samples.labels.device)
     for i in range(0, len(samples), batch):
-        predicted = module(samples.images[i : i + batch]).flatten()
+        predicted = module.classes(samples.images[i : i + batch]).flatten()
         truth = samples.labels[i : i + batch].flatten()
         cell = truth[truth != NO_CLASS].long() * (classes + 1) + predicted[truth != NO_CLASS]
         counts += torch.bincount(cell, minlength=len(counts))

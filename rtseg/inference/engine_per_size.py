@@ -1,0 +1,88 @@
+"""TensorRT for frames of any size: an engine has one input size, so each size has its own engine, built when it is missing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtseg.core.errors import BackendError
+from rtseg.core.model_info import ModelInfo
+from rtseg.inference.runnable_file import BuildMissing, runnable_file
+from rtseg.inference.tensorrt import TensorRtBackend, _choose_gpu
+from rtseg.inference.tensorrt_loader import import_tensorrt
+
+
+class EnginePerSize:
+    """The engines of one model on one GPU; implements `rtseg.inference.Backend`."""
+
+    free_size = True
+    streams = 1
+    batch = 1
+
+    def __init__(
+        self, model: Path, description: ModelInfo, target: str, device: str | None, build_missing: BuildMissing
+    ) -> None:
+        """Check that TensorRT and the GPU are available, without loading an engine.
+
+        Args:
+            model: the model file, whose input size is free.
+            description: its metadata.
+            target: `tensorrt` or `tensorrt-rtx`.
+            device: `cuda:0`, `cuda:1` or only the number; None: the first GPU.
+            build_missing: returns the engine for a size, building it if it does not exist.
+
+        Raises:
+            BackendError: the package or the GPU is missing.
+        """
+        import_tensorrt(target)
+        gpu = _choose_gpu(device, target)
+        self.name, self.description, self.input_size = target, description, description.input_size
+        self.gpu: int = gpu.index
+        self._model, self._device, self._build_missing = model, device, build_missing
+        self._gpu_name = gpu.name
+        self._lock = threading.Lock()
+        self._engines: dict[tuple[int, int], TensorRtBackend] = {}
+        self._closed = False
+        self.engine: TensorRtBackend | None = None
+        """Engine that was used last; None before the first."""
+
+    @property
+    def device(self) -> str:
+        """The GPU's name."""
+        return self.engine.device if self.engine else self._gpu_name
+
+    @property
+    def precision(self) -> str:
+        """Precision of the engine; `fp16`, the default of a build, before one is loaded."""
+        return self.engine.precision if self.engine else "fp16"
+
+    def load(self, size: tuple[int, int]) -> TensorRtBackend:
+        """Return the engine for an input size, (width, height), after building and loading it if needed.
+
+        Raises:
+            BackendError, ModelError: the engine can't be built or loaded.
+        """
+        with self._lock:
+            if self._closed:
+                raise BackendError("the model was closed; open it again")
+            if size not in self._engines:
+                engine = runnable_file(self._model, self.name, size, self._build_missing)
+                self._engines[size] = TensorRtBackend(engine, target=self.name, size=size, device=self._device)
+            self.engine = self._engines[size]
+            return self.engine
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images, uint8 `[N, H, W, 3]`, with the engine for their size; see `Backend.infer`."""
+        return self.load((images.shape[2], images.shape[1])).infer(images)
+
+    def close(self) -> None:
+        """Free the engines. May be called twice."""
+        with self._lock:
+            self._closed = True
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
