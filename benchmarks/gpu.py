@@ -77,7 +77,7 @@ def main() -> int:
         for path in args.engine or ():
             engines[path.name] = path
         result["backends"] = measure_backends(args.model, engines, args.device, result)
-        video = args.video or write_synthetic_video((1920, 1080), args.frames, folder, quiet=True)
+        video = args.video or write_synthetic_video((1920, 1080), args.frames, folder)
         if gpus:
             result["decoders"] = measure_decoders(video, result)
             result["paths"] = measure_paths(video, engines, folder, result)
@@ -212,7 +212,7 @@ def run_path(video: str, engine: Path, path: str, folder: str) -> dict[str, Any]
         Segmenter(engine, streams=0) as segmenter,
     ):
         run = process(
-            video, f"{folder}/out.mp4", segmenter, Style(), OutputOptions(preset="ultrafast"), reading, quiet=True
+            video, f"{folder}/out.mp4", segmenter, Style(), OutputOptions(preset="ultrafast"), reading
         )
     if run["path"] != path.split(",")[0]:
         raise RuntimeError(f"the run used the {run['path']} path: {run['notes']}")

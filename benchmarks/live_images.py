@@ -81,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         scene = SyntheticDrive(960, 540, frames=240, seed=2, fps=30)
-        write_video(scene, str(folder / "drive.mp4"), quiet=True)
+        write_video(scene, str(folder / "drive.mp4"))
         for name, image in (("page", page(folder)), ("window", window(folder))):
             height = round(image.shape[0] * WIDTH / image.shape[1])
             resized = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA)

@@ -49,7 +49,7 @@ def soak(
     lock = threading.Lock()
     with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
         video = Path(folder) / "drive.mp4"
-        write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(video), quiet=True)
+        write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(video))
         style, controls = Style(), Controls()
         outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
         sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _print_failure)

@@ -74,7 +74,7 @@ def by_model(size: tuple[int, int], folder: Path) -> list[dict[str, Any]]:
 def write_scene(size: tuple[int, int], frames: int, folder: Path) -> Path:
     """Write a synthetic scene to a file."""
     path = folder / f"{size[0]}x{size[1]}.mp4"
-    write_video(SyntheticDrive(*size, frames), str(path), quiet=True)
+    write_video(SyntheticDrive(*size, frames), str(path))
     return path
 
 

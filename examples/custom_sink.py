@@ -8,20 +8,21 @@ from __future__ import annotations
 import sys
 
 from rtseg import Segmenter
-from rtseg.core.frame import Passthrough, ProcessedFrame
+from rtseg.core.frame import ProcessedFrame
 from rtseg.io.options import OutputOptions
+from rtseg.io.outputs import Sink
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
 
-class PedestrianAhead:
+class PedestrianAhead(Sink):
     """A sink: it receives every segmented frame in order, next to the video that rtseg writes."""
 
     name = "pedestrian-ahead"
+    written = 0
 
     def __init__(self, pedestrian: int, share: float = 0.01) -> None:
         """Store the class index of pedestrians and the share of the middle third that counts."""
-        self.written = 0
         self.seconds: list[float] = []
         self._pedestrian, self._share = pedestrian, share
 
@@ -32,21 +33,12 @@ class PedestrianAhead:
             self.seconds.append(item.frame.pts_seconds)
         self.written += 1
 
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore audio and other streams."""
-
-    def close(self) -> None:
-        """Do nothing: there is no file to complete."""
-
-    def abort(self) -> None:
-        """Do nothing: there is no file to keep."""
-
 
 def main(video: str, output: str) -> None:
     """Process a video with the additional sink and print what it found."""
     with Segmenter(streams=0) as segmenter:
         sink = PedestrianAhead(segmenter.classes.index("pedestrian"))
-        report = process(video, output, segmenter, Style(legend=True), OutputOptions(), quiet=True, extra_sinks=[sink])
+        report = process(video, output, segmenter, Style(legend=True), OutputOptions(), extra_sinks=[sink])
     print(f"{report['frames']['written']} frames at {report['fps']:.1f} FPS")
     print("pedestrian ahead at", ", ".join(f"{second:.2f} s" for second in sink.seconds) or "no time")
 

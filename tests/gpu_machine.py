@@ -46,7 +46,6 @@ class GpuMachine:
                 style,
                 OutputOptions("ffv1"),
                 InputOptions(decoder=decoder),
-                quiet=True,
                 **options,
             )
 

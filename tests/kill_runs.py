@@ -42,14 +42,14 @@ OLDER = b"an older file of this name"
 # Runs the command line, and prints the number of each completed frame when the progress advances.
 DRIVER = """
 import os, sys
-from rtseg.core.progress import Progress
-advance, done = Progress.advance, 0
-def report(self, *values, **named):
+from rtseg.cli.progress import TaskProgress
+advance, done = TaskProgress.advance, 0
+def report(self):
     global done
-    advance(self, *values, **named)
+    advance(self)
     done += 1
     os.write(1, b"%d\\n" % done)
-Progress.advance = report
+TaskProgress.advance = report
 from rtseg.cli.app import main
 sys.argv = ["rtseg", *sys.argv[1:]]
 main()

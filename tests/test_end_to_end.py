@@ -103,7 +103,7 @@ def test_output_video_has_the_expected_class_colors(
     source, out = tmp_path / ("in.mkv" if odd else "in.mp4"), tmp_path / "out.mp4"
     encode(source, labels, space, full_range, "ffv1" if odd else "libx264")
     style = Style(view="overlay", alpha=0.5, palette="camvid")
-    result = process(str(source), str(out), segmenter, style, OutputOptions(crf=2, preset="ultrafast"), quiet=True)
+    result = process(str(source), str(out), segmenter, style, OutputOptions(crf=2, preset="ultrafast"))
     assert result["fidelity"]["ok"]
     decoded = decode(out, width, height)
     assert len(decoded) == FRAMES
@@ -127,7 +127,6 @@ def test_masks_match_the_ground_truth_in_order(segmenter: Segmenter, tmp_path: P
         Style(),
         OutputOptions(),
         masks=str(tmp_path / "masks"),
-        quiet=True,
     )
     files = sorted((tmp_path / "masks").glob("*.png"))
     assert [file.name for file in files] == [f"{index:06d}.png" for index in range(FRAMES)]
@@ -146,7 +145,6 @@ def test_side_by_side_shows_the_input_on_the_left(segmenter: Segmenter, tmp_path
         segmenter,
         Style("side-by-side"),
         OutputOptions(crf=5),
-        quiet=True,
     )
     image = decode(tmp_path / "out.mp4", 640, 192)[0]
     left = np.abs(image[:, :320] - INPUT_COLORS[labels[0]].astype(np.float64)).mean(axis=2)
@@ -163,7 +161,6 @@ def test_processing_twice_gives_identical_masks(segmenter: Segmenter, tmp_path: 
             Style(),
             OutputOptions(),
             masks=str(tmp_path / name),
-            quiet=True,
         )
     one, two = (
         [frame.to_ndarray() for frame in av.open(str(tmp_path / name)).decode(video=0)]
@@ -179,7 +176,7 @@ def test_real_videos_keep_frames_rate_and_audio(segmenter: Segmenter, clips: Pat
         ("highway_540p25.mp4", 221, (960, 540), 25),
     ):
         process(
-            str(clips / name), str(tmp_path / name), segmenter, Style(), OutputOptions(preset="ultrafast"), quiet=True
+            str(clips / name), str(tmp_path / name), segmenter, Style(), OutputOptions(preset="ultrafast")
         )
         with av.open(str(tmp_path / name)) as container:
             stream = container.streams.video[0]

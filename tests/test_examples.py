@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("examples") / "drive.mp4"
-    write_video(SyntheticDrive(160, 120, frames=FRAMES), str(path), quiet=True)
+    write_video(SyntheticDrive(160, 120, frames=FRAMES), str(path))
     return path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rtseg._version import __version__
 from rtseg.bench.measure import SECONDS, bench, machine
 from rtseg.bench.tune import tune_streams
+from rtseg.core.progress import Progress
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
 from rtseg.io.options import InputOptions, OutputOptions
@@ -96,10 +97,10 @@ def run_tune(
     return [tune_streams(video, model, Style(), output_options, device=device, log=log) for model in models]
 
 
-def write_synthetic_video(size: tuple[int, int], frames: int, folder: str, *, quiet: bool = False) -> str:
+def write_synthetic_video(size: tuple[int, int], frames: int, folder: str, progress: Progress | None = None) -> str:
     """Write a video of the synthetic scene into a folder and return its path."""
     path = str(Path(folder) / f"synthetic-{size[0]}x{size[1]}.mp4")
-    write_video(SyntheticDrive(size[0], size[1], frames), path, quiet=quiet)
+    write_video(SyntheticDrive(size[0], size[1], frames), path, progress=progress)
     return path
 
 

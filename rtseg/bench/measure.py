@@ -75,7 +75,7 @@ def bench(
                     video, output, segmenter, overlay, output_options, input_options, seconds, log
                 )
             log(f"whole pipeline, {number + 1} of {rounds}")
-            runs.append(process(video, output, segmenter, style, output_options, input_options, quiet=True))
+            runs.append(process(video, output, segmenter, style, output_options, input_options))
     runs.sort(key=lambda run: float(run["fps"]))
     accelerated = _accelerated_stages(segmenter, output_options, input_options)
     return {

@@ -61,7 +61,7 @@ def tune_streams(
         with tempfile.TemporaryDirectory(prefix="rtseg-tune-") as folder:
             for _ in range(ROUNDS):
                 for streams, segmenter in zip(candidates, segmenters, strict=True):
-                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, output_options, quiet=True)
+                    result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, output_options)
                     fps[streams].append(float(result["fps"]))
         name = segmenters[0].file.stem
     finally:

@@ -21,96 +21,46 @@ def bench(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Bundled model or model file. Repeatable.",
-            show_default="small",
-            rich_help_panel=_WORKLOAD,
-        ),
+        o.option(_WORKLOAD, "Bundled model or model file. Repeatable.", "--model", "-m", show_default="small"),
     ] = None,
     backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend", "-b", help="Inference backend. Repeatable.", show_default="auto", rich_help_panel=_WORKLOAD
-        ),
+        list[str] | None, o.option(_WORKLOAD, "Inference backend. Repeatable.", "--backend", "-b", show_default="auto")
     ] = None,
     device: o.Device = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(
-            "--size",
-            metavar="WxH",
-            help="Network input size. Repeatable.",
-            show_default="the model's default",
-            rich_help_panel=_WORKLOAD,
-        ),
+        o.option(_WORKLOAD, "Network input size. Repeatable.", metavar="WxH", show_default="the model's default"),
     ] = None,
-    frame_size: Annotated[
-        str, typer.Option("--frame-size", metavar="WxH", help="Size of the synthetic video.", rich_help_panel=_WORKLOAD)
-    ] = "1280x720",
-    frames: Annotated[
-        int, typer.Option("--frames", min=2, help="Number of frames of the synthetic video.", rich_help_panel=_WORKLOAD)
-    ] = 300,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Encoder preset.", show_default="veryfast", rich_help_panel=_WORKLOAD)
-    ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option("--codec", help="FFmpeg encoder name.", show_default="H.264", rich_help_panel=_WORKLOAD),
-    ] = None,
+    frame_size: Annotated[str, o.option(_WORKLOAD, "Size of the synthetic video.", metavar="WxH")] = "1280x720",
+    frames: Annotated[int, o.option(_WORKLOAD, "Number of frames of the synthetic video.", min=2)] = 300,
+    preset: Annotated[str | None, o.option(_WORKLOAD, "Encoder preset.", show_default="veryfast")] = None,
+    codec: Annotated[str | None, o.option(_WORKLOAD, "FFmpeg encoder name.", show_default="H.264")] = None,
     decoder: o.DecoderOption = "software",
     encoder: o.EncoderOption = "software",
-    seconds: Annotated[
-        float,
-        typer.Option(
-            "--seconds", min=0.1, help="Duration of the measurement of each stage.", rich_help_panel=_MEASUREMENT
-        ),
-    ] = 3.0,
-    rounds: Annotated[
-        int,
-        typer.Option(
-            "--rounds", min=1, help="Runs of the whole pipeline; the median is reported.", rich_help_panel=_MEASUREMENT
-        ),
-    ] = 3,
+    seconds: Annotated[float, o.option(_MEASUREMENT, "Duration of the measurement of each stage.", min=0.1)] = 3.0,
+    rounds: Annotated[int, o.option(_MEASUREMENT, "Runs of the whole pipeline; the median is reported.", min=1)] = 3,
     tune: Annotated[
         bool,
-        typer.Option(
-            "--tune",
-            help="Find the fastest number of parallel inferences on this machine, and save it.",
-            rich_help_panel=_MEASUREMENT,
+        o.option(
+            _MEASUREMENT, "Find the fastest number of parallel inferences on this machine, and save it.", "--tune"
         ),
     ] = False,
     compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Compare two result files, given in place of VIDEO.", rich_help_panel=_OUTPUT),
+        bool, o.option(_OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
     ] = False,
     estimate: Annotated[
         str | None,
-        typer.Option(
-            "--estimate",
-            metavar="BOARD",
-            help="Estimate without measurement: orin-nano, orin-nx, agx-orin or thor.",
-            rich_help_panel=_MEASUREMENT,
-        ),
+        o.option(_MEASUREMENT, "Estimate without measurement: orin-nano, orin-nx, agx-orin or thor.", metavar="BOARD"),
     ] = None,
     json_file: Annotated[
         str | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write the results as JSON; - for stdout. Replaces only JSON files.",
-            rich_help_panel=_OUTPUT,
+        o.option(
+            _OUTPUT, "Write the results as JSON; - for stdout. Replaces only JSON files.", "--json", metavar="FILE"
         ),
     ] = None,
     chart: Annotated[
         Path | None,
-        typer.Option(
-            "--chart",
-            metavar="FILE.png",
-            help="Write a bar chart of stage times. Replaces only charts of rtseg.",
-            rich_help_panel=_OUTPUT,
-        ),
+        o.option(_OUTPUT, "Write a bar chart of stage times. Replaces only charts of rtseg.", metavar="FILE.png"),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -136,6 +86,7 @@ def bench(
         from rtseg.bench import bench_folder, run_bench, run_tune, write_synthetic_video
         from rtseg.bench.report import compare as compare_results
         from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
+        from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Input, check_paths, model_inputs, side_outputs
@@ -167,7 +118,9 @@ def bench(
         models: list[str | None] = list(model) if model else [None]
         with bench_folder() as folder:
             files = videos or [
-                write_synthetic_video(o.parse_size(frame_size) or (1280, 720), frames, folder, quiet=quiet)
+                write_synthetic_video(
+                    o.parse_size(frame_size) or (1280, 720), frames, folder, ProgressDisplay(quiet=quiet).task()
+                )
             ]
             if tune:
                 tuned = run_tune(files[0], models, output_options, device=device, log=print_line)

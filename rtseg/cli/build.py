@@ -60,190 +60,102 @@ def build(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Output folder.",
-            show_default="engines/, or the user cache",
-        ),
+        o.option(None, "Output folder.", "--output", "-o", metavar="DIR", show_default="engines/, or the user cache"),
     ] = None,
     target: Annotated[
         Target,
-        typer.Option("--target", "-t", help="Target runtime. auto: the installed one of tensorrt and tensorrt-rtx."),
+        o.option(None, "Target runtime. auto: the installed one of tensorrt and tensorrt-rtx.", "--target", "-t"),
     ] = Target.auto,
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="Precision of weights and computation.")
-    ] = Precision.fp16,
+    precision: Annotated[Precision, o.option(None, "Precision of weights and computation.")] = Precision.fp16,
     calibrate: Annotated[
         Path | None,
-        typer.Option(
-            "--calibrate",
-            metavar="DATA|VIDEO",
-            help="Calibration images for int8: a data set (split train) or a video.",
-        ),
+        o.option(None, "Calibration images for int8: a data set (split train) or a video.", metavar="DATA|VIDEO"),
     ] = None,
     size: Annotated[
-        str | None,
-        typer.Option("--size", metavar="WxH", help="Network input size.", show_default="the model's default"),
+        str | None, o.option(None, "Network input size.", metavar="WxH", show_default="the model's default")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Batch size.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Build even if nothing has changed.")] = False,
+    batch: Annotated[int, o.option(None, "Batch size.", min=1, max=256)] = 1,
+    force: Annotated[bool, o.option(None, "Build even if nothing has changed.", "--force")] = False,
     workspace: Annotated[
-        int | None,
-        typer.Option(
-            "--workspace",
-            min=1,
-            metavar="MIB",
-            help="Workspace memory limit of a layer.",
-            show_default="all",
-            rich_help_panel=_ENGINE,
-        ),
+        int | None, o.option(_ENGINE, "Workspace memory limit of a layer.", min=1, metavar="MIB", show_default="all")
     ] = None,
     optimization_level: Annotated[
-        int | None,
-        typer.Option(
-            "--optimization-level",
-            min=0,
-            max=5,
-            help="Builder optimization level; 5 takes longest.",
-            show_default="3",
-            rich_help_panel=_ENGINE,
-        ),
+        int | None, o.option(_ENGINE, "Builder optimization level; 5 takes longest.", min=0, max=5, show_default="3")
     ] = None,
     hardware_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--hardware-compatible", help="Build for all GPUs since Ampere (tensorrt).", rich_help_panel=_ENGINE
-        ),
+        bool, o.option(_ENGINE, "Build for all GPUs since Ampere (tensorrt).", "--hardware-compatible")
     ] = False,
     version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="Build for later TensorRT versions too (tensorrt).", rich_help_panel=_ENGINE
-        ),
+        bool, o.option(_ENGINE, "Build for later TensorRT versions too (tensorrt).", "--version-compatible")
     ] = False,
     compute_capability: Annotated[
         str | None,
-        typer.Option(
-            "--compute-capability",
-            metavar="X.Y",
-            help="Build only for this compute capability (tensorrt-rtx).",
-            show_default="portable",
-            rich_help_panel=_ENGINE,
+        o.option(
+            _ENGINE, "Build only for this compute capability (tensorrt-rtx).", metavar="X.Y", show_default="portable"
         ),
     ] = None,
     dla: Annotated[
         int | None,
-        typer.Option(
-            "--dla",
-            min=0,
-            metavar="CORE",
-            help="Run supported layers on this DLA core of a Jetson, the others on the GPU.",
-            rich_help_panel=_ENGINE,
+        o.option(
+            _ENGINE, "Run supported layers on this DLA core of a Jetson, the others on the GPU.", min=0, metavar="CORE"
         ),
     ] = None,
     classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            metavar="NAMES",
-            help="Class names in index order, such as road,car.",
-            rich_help_panel=_METADATA,
-        ),
+        str | None, o.option(_METADATA, "Class names in index order, such as road,car.", metavar="NAMES")
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(
-            "--mean",
-            metavar="R,G,B",
-            help="Mean, subtracted from RGB of 0 to 1 (0 to 255 if a value is above 1).",
-            rich_help_panel=_METADATA,
-        ),
+        o.option(_METADATA, "Mean, subtracted from RGB of 0 to 1 (0 to 255 if a value is above 1).", metavar="R,G,B"),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(
-            "--std",
+        o.option(
+            _METADATA,
+            "Standard deviation, on the same scale; 1/255 for a network with input 0 to 255.",
             metavar="R,G,B",
-            help="Standard deviation, on the same scale; 1/255 for a network with input 0 to 255.",
-            rich_help_panel=_METADATA,
         ),
     ] = None,
     layout: Annotated[
-        Layout | None,
-        typer.Option(
-            "--layout",
-            help="Layout of the ONNX input.",
-            show_default="detected by its shape",
-            rich_help_panel=_METADATA,
-        ),
+        Layout | None, o.option(_METADATA, "Layout of the ONNX input.", show_default="detected by its shape")
     ] = None,
     onnx_output: Annotated[
         str | None,
-        typer.Option(
-            "--onnx-output",
-            metavar="NAME",
-            help="Name of the ONNX output to use.",
-            show_default="the largest map",
-            rich_help_panel=_METADATA,
-        ),
+        o.option(_METADATA, "Name of the ONNX output to use.", metavar="NAME", show_default="the largest map"),
     ] = None,
     output_kind: Annotated[
-        OutputKind | None,
-        typer.Option(
-            "--output-kind",
-            help="Content of the ONNX output.",
-            show_default="detected from the graph",
-            rich_help_panel=_METADATA,
-        ),
+        OutputKind | None, o.option(_METADATA, "Content of the ONNX output.", show_default="detected from the graph")
     ] = None,
     output_layout: Annotated[
-        Layout | None,
-        typer.Option(
-            "--output-layout",
-            help="Layout of the ONNX output.",
-            show_default="detected from the graph",
-            rich_help_panel=_METADATA,
-        ),
+        Layout | None, o.option(_METADATA, "Layout of the ONNX output.", show_default="detected from the graph")
     ] = None,
-    blur: Annotated[
-        bool, typer.Option("--blur", help="The fastai network was trained with blur=True.", rich_help_panel=_METADATA)
-    ] = False,
+    blur: Annotated[bool, o.option(_METADATA, "The fastai network was trained with blur=True.", "--blur")] = False,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify/--no-verify",
-            help="Compare the result with the original model, and measure its speed.",
-            rich_help_panel=_VERIFICATION,
+        o.option(
+            _VERIFICATION, "Compare the result with the original model, and measure its speed.", "--verify/--no-verify"
         ),
     ] = True,
     verify_on: Annotated[
         Path | None,
-        typer.Option(
-            "--verify-on",
+        o.option(
+            _VERIFICATION,
+            "Frames for the verification.",
             metavar="DATA|VIDEO",
-            help="Frames for the verification.",
             show_default="the val of --calibrate, or synthetic scenes",
-            rich_help_panel=_VERIFICATION,
         ),
     ] = None,
     min_agreement: Annotated[
         float | None,
-        typer.Option(
-            "--min-agreement",
+        o.option(
+            _VERIFICATION,
+            "Required share of pixels with the same class.",
             min=0.0,
             max=1.0,
-            help="Required share of pixels with the same class.",
             show_default="0.995; int8: 0.98",
-            rich_help_panel=_VERIFICATION,
         ),
     ] = None,
     json: Annotated[
-        str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write the sidecar as JSON; - for stdout. Replaces only JSON files."
-        ),
+        str | None, o.option(None, "Write the sidecar as JSON; - for stdout. Replaces only JSON files.", metavar="FILE")
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -266,6 +178,7 @@ def build(
         from rtseg.models.export.requirements import require
 
         require("onnx")
+        from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.path_conflicts import check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.models.export.build import TARGETS, best_target
         from rtseg.models.export.build import build as build_model
@@ -303,7 +216,7 @@ def build(
             min_agreement=min_agreement,
             verify=verify,
             force=force,
-            quiet=quiet,
+            progress=ProgressDisplay("%", quiet=quiet).task(),
             log=(lambda line: None) if quiet else print_line,
         )
         if json:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
@@ -14,21 +12,18 @@ from rtseg.cli.errors import error_handler, print_line
 def demo(
     output: Annotated[
         str | None,
-        typer.Option(
+        o.option(
+            None,
+            "Output video; - for stdout.",
             "--output",
             "-o",
             metavar="OUT",
-            help="Output video; - for stdout.",
             show_default="demo.mp4, or demo-2.mp4 if it exists",
         ),
     ] = None,
-    frame_size: Annotated[
-        str, typer.Option("--frame-size", metavar="WxH", help="Size of the synthetic video.")
-    ] = "960x540",
-    frames: Annotated[
-        int, typer.Option("--frames", min=1, max=1_000_000, help="Number of frames, at 30 per second.")
-    ] = 150,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the synthetic scene.")] = 0,
+    frame_size: Annotated[str, o.option(None, "Size of the synthetic video.", metavar="WxH")] = "960x540",
+    frames: Annotated[int, o.option(None, "Number of frames, at 30 per second.", min=1, max=1_000_000)] = 150,
+    seed: Annotated[int, o.option(None, "Seed of the synthetic scene.", min=0)] = 0,
     model: o.Model = None,
     backend: o.Backend = "auto",
     device: o.Device = None,
@@ -36,10 +31,7 @@ def demo(
     view: o.ViewOption = "side-by-side",
     alpha: o.Alpha = 0.5,
     palette: o.PaletteOption = "street",
-    legend: Annotated[
-        bool,
-        typer.Option("--legend/--no-legend", help="Draw the class names and colors.", rich_help_panel=o.APPEARANCE),
-    ] = True,
+    legend: Annotated[bool, o.option(o.APPEARANCE, "Draw the class names and colors.", "--legend/--no-legend")] = True,
     stats: o.StatsFile = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -51,6 +43,7 @@ def demo(
     """
     with error_handler(verbose):
         from rtseg.cli.demo_run import run_demo
+        from rtseg.cli.progress import ProgressDisplay
         from rtseg.cli.video import describe, print_result
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
@@ -78,7 +71,14 @@ def demo(
             style = Style(view, alpha, palette, None, legend)
             output_options = OutputOptions(overwrite=overwrite)
             result = run_demo(
-                output, segmenter, style, output_options, size=video_size, frames=frames, seed=seed, quiet=quiet
+                output,
+                segmenter,
+                style,
+                output_options,
+                size=video_size,
+                frames=frames,
+                seed=seed,
+                progress=ProgressDisplay(quiet=quiet).task(),
             )
         if stats:
             write_json(result, stats)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rtseg.core.frame import ClassMap, Passthrough, ProcessedFrame
+from rtseg.core.frame import ClassMap, ProcessedFrame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
+from rtseg.core.progress import Progress
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
+from rtseg.io.outputs import Sink
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
@@ -22,14 +24,14 @@ COMPARED_FRAMES = 300
 """Maximum number of frames, evenly spread, whose class maps are compared with the ground truth."""
 
 
-class ClassMapCollector:
+class ClassMapCollector(Sink):
     """Sink that stores every n-th class map, for a comparison after the run."""
 
     name = "truth"
+    written = 0
 
     def __init__(self, every: int) -> None:
         self._every = every
-        self.written = 0
         self.class_maps: dict[int, ClassMap] = {}
 
     def write(self, item: ProcessedFrame) -> None:
@@ -37,15 +39,6 @@ class ClassMapCollector:
         if item.frame.index % self._every == 0:
             self.class_maps[item.frame.index] = item.classes.copy()
         self.written += 1
-
-    def pass_through(self, packet: Passthrough) -> None:
-        """Ignore a packet of another stream."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def abort(self) -> None:
-        """Do nothing."""
 
 
 def run_demo(
@@ -57,7 +50,7 @@ def run_demo(
     size: tuple[int, int],
     frames: int,
     seed: int,
-    quiet: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Render a synthetic video, process it like any video, and compare the result with the ground truth.
 
@@ -72,8 +65,8 @@ def run_demo(
     collector = ClassMapCollector(every=max(1, -(-frames // COMPARED_FRAMES)))
     with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:
         source = str(Path(folder) / "synthetic-drive.mp4")
-        write_video(scene, source, quiet=quiet)
-        result = process(source, output, segmenter, style, output_options, quiet=quiet, extra_sinks=[collector])
+        write_video(scene, source, progress=progress)
+        result = process(source, output, segmenter, style, output_options, progress=progress, extra_sinks=[collector])
     classes = len(segmenter.classes)
     matrix = np.zeros((classes, classes + 1), dtype=np.int64)
     for index, predicted in collector.class_maps.items():

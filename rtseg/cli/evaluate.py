@@ -137,22 +137,21 @@ def _evaluate(
     worst: Path | None,
     quiet: bool,
 ) -> None:
+    from rtseg.cli.progress import ProgressDisplay
     from rtseg.core.files import write_json
-    from rtseg.core.progress import Progress
     from rtseg.models.evaluation.evaluate import evaluate as run
     from rtseg.models.evaluation.layouts import open_dataset
     from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
 
     dataset = open_dataset(data, layout)
-    with Progress("evaluating", len(dataset.pairs(split)), unit="images", quiet=quiet) as progress:
-        result = run(
-            partial(segmenter, smoothing=segmenter.new_smoothing()),
-            dataset,
-            split,
-            classes=segmenter.classes,
-            limit=limit,
-            progress=lambda done, of: progress.advance(),
-        )
+    result = run(
+        partial(segmenter, smoothing=segmenter.new_smoothing()),
+        dataset,
+        split,
+        classes=segmenter.classes,
+        limit=limit,
+        progress=ProgressDisplay("images", quiet=quiet).task(),
+    )
     if chart is not None:
         draw_confusion_matrix(result, chart)
     if worst is not None:
@@ -210,18 +209,19 @@ def _confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]])
 
 
 def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
+    from rtseg.cli.progress import ProgressDisplay
     from rtseg.core.files import write_json
-    from rtseg.core.progress import Progress
+    from rtseg.core.progress import track
     from rtseg.models.evaluation.evaluate import flicker as measure_flicker
     from rtseg.video.image import frame_images
 
     smoothing = segmenter.new_smoothing()
-    with Progress("frames", None, quiet=quiet) as progress:
+    with track(ProgressDisplay(quiet=quiet).task(), "frames", None) as advance:
 
         def predictions() -> Any:
             for rgb in frame_images(data):
                 yield rgb, segmenter(rgb, smoothing)
-                progress.advance()
+                advance()
 
         result = measure_flicker(predictions())
     if json:

@@ -17,11 +17,12 @@ def image(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
+        o.option(
+            None,
+            "Output file, or folder for several images.",
             "--output",
             "-o",
             metavar="OUT",
-            help="Output file, or folder for several images.",
             show_default="INPUT.rtseg.jpg",
         ),
     ] = None,
@@ -37,11 +38,8 @@ def image(
     legend: o.Legend = False,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            "--masks",
-            metavar="FOLDER",
-            help="Also write class indices as one-channel PNGs. Replaces only earlier masks.",
-            rich_help_panel="Output",
+        o.option(
+            "Output", "Also write class indices as one-channel PNGs. Replaces only earlier masks.", metavar="FOLDER"
         ),
     ] = None,
     quiet: o.Quiet = False,
@@ -59,10 +57,11 @@ def image(
         rtseg image photos/ -o colored/ --masks masks/
     """
     with error_handler(verbose):
+        from rtseg.cli.progress import ProgressDisplay
         from rtseg.cli.video import describe
         from rtseg.core.errors import RtsegError, printable_name
         from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
-        from rtseg.core.progress import Progress
+        from rtseg.core.progress import track
         from rtseg.inference.segmenter import Segmenter
         from rtseg.render.style import Style
         from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
@@ -87,7 +86,8 @@ def image(
             overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
                 print_line(describe(segmenter))
-            with Progress("images", len(paths), unit="images", quiet=quiet or len(paths) == 1) as progress:
+            display = ProgressDisplay("images", quiet=quiet or len(paths) == 1)
+            with track(display.task(), "images", len(paths)) as advance:
                 for path, target in zip(paths, outputs, strict=True):
                     try:
                         process_image(path, target, segmenter, overlay, masks=masks)
@@ -96,7 +96,7 @@ def image(
                             raise
                         print_line(f"rtseg: {one_line(str(error))}")
                         failures += 1
-                    progress.advance()
+                    advance()
         if not quiet:
             result = outputs[0] if len(paths) == 1 else outputs[0].parent
             print_line(f"{printable_name(str(result))}: {len(paths) - failures} of {len(paths)} images done")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
@@ -15,148 +13,100 @@ from rtseg.cli.live_exit import exit_process, quit_on_signal
 _LATENCY, _PAGE = "Latency and reconnect", "Web page"
 
 
-def _option(panel: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, **settings)
-
-
 def live(
-    camera: Annotated[
-        list[str] | None, _option(o.INPUT, "--camera", metavar="N|DEVICE", help="Camera. Repeatable.")
-    ] = None,
+    camera: Annotated[list[str] | None, o.option(o.INPUT, "Camera. Repeatable.", metavar="N|DEVICE")] = None,
     url: Annotated[
         list[str] | None,
-        _option(
+        o.option(
             o.INPUT,
-            "--url",
+            "Stream (rtsp, rtmp, http, HLS, tcp, udp, srt), or a file with --realtime. Repeatable.",
             metavar="URL|FILE",
             envvar="RTSEG_URL",
-            help="Stream (rtsp, rtmp, http, HLS, tcp, udp, srt), or a file with --realtime. Repeatable.",
         ),
     ] = None,
-    gst: Annotated[
-        list[str] | None, _option(o.INPUT, "--gst", metavar="PIPELINE", help="GStreamer pipeline. Repeatable.")
-    ] = None,
-    csi: Annotated[
-        list[int] | None, _option(o.INPUT, "--csi", metavar="N", help="CSI camera of a Jetson. Repeatable.")
-    ] = None,
+    gst: Annotated[list[str] | None, o.option(o.INPUT, "GStreamer pipeline. Repeatable.", metavar="PIPELINE")] = None,
+    csi: Annotated[list[int] | None, o.option(o.INPUT, "CSI camera of a Jetson. Repeatable.", metavar="N")] = None,
     list_cameras: Annotated[
-        bool, _option(o.INPUT, "--list-cameras", help="List the cameras of this machine and exit.")
+        bool, o.option(o.INPUT, "List the cameras of this machine and exit.", "--list-cameras")
     ] = False,
     camera_size: Annotated[
-        str | None,
-        _option(
-            o.INPUT, "--camera-size", metavar="WxH", show_default="the camera's default", help="Requested frame size."
-        ),
+        str | None, o.option(o.INPUT, "Requested frame size.", metavar="WxH", show_default="the camera's default")
     ] = None,
     camera_fps: Annotated[
-        float | None,
-        _option(o.INPUT, "--camera-fps", min=0.1, show_default="the camera's default", help="Requested frame rate."),
+        float | None, o.option(o.INPUT, "Requested frame rate.", min=0.1, show_default="the camera's default")
     ] = None,
     camera_format: Annotated[
         str | None,
-        _option(
-            o.INPUT,
-            "--camera-format",
-            metavar="mjpeg|yuyv|h264",
-            show_default="the camera's default",
-            help="Requested format.",
-        ),
+        o.option(o.INPUT, "Requested format.", metavar="mjpeg|yuyv|h264", show_default="the camera's default"),
     ] = None,
-    realtime: Annotated[bool, _option(o.INPUT, "--realtime", help="Play files at their frame rate.")] = False,
-    loop: Annotated[bool, _option(o.INPUT, "--loop", help="Restart files at their end.")] = False,
-    rtsp_transport: Annotated[
-        str, _option(o.INPUT, "--rtsp-transport", metavar="tcp|udp", help="Transport of RTSP.")
-    ] = "tcp",
+    realtime: Annotated[bool, o.option(o.INPUT, "Play files at their frame rate.", "--realtime")] = False,
+    loop: Annotated[bool, o.option(o.INPUT, "Restart files at their end.", "--loop")] = False,
+    rtsp_transport: Annotated[str, o.option(o.INPUT, "Transport of RTSP.", metavar="tcp|udp")] = "tcp",
     decoder: o.DecoderOption = "software",
     show: Annotated[
         list[str] | None,
-        _option(
+        o.option(
             o.OUTPUT,
-            "--show",
+            "Display of the rendered video. Repeatable.",
             metavar="window|web|none",
             show_default="window, else web",
-            help="Display of the rendered video. Repeatable.",
         ),
     ] = None,
-    record: Annotated[
-        str | None, _option(o.OUTPUT, "--record", metavar="FILE", help="Record the rendered video.")
-    ] = None,
-    split_every: Annotated[
-        str | None, _option(o.OUTPUT, "--split-every", metavar="TIME", help="Start a new file at this interval.")
-    ] = None,
+    record: Annotated[str | None, o.option(o.OUTPUT, "Record the rendered video.", metavar="FILE")] = None,
+    split_every: Annotated[str | None, o.option(o.OUTPUT, "Start a new file at this interval.", metavar="TIME")] = None,
     keep: Annotated[
-        str | None,
-        _option(o.OUTPUT, "--keep", metavar="10GB", help="Maximum total size; the oldest files are removed."),
+        str | None, o.option(o.OUTPUT, "Maximum total size; the oldest files are removed.", metavar="10GB")
     ] = None,
     encoder: o.EncoderOption = "software",
-    codec: Annotated[
-        str | None, _option(o.OUTPUT, "--codec", show_default="H.264", help="FFmpeg encoder name.")
-    ] = None,
+    codec: Annotated[str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264")] = None,
     crf: Annotated[
-        int | None,
-        _option(o.OUTPUT, "--crf", min=0, max=63, show_default="23", help="Quality; lower is better and larger."),
+        int | None, o.option(o.OUTPUT, "Quality; lower is better and larger.", min=0, max=63, show_default="23")
     ] = None,
     push: Annotated[
         list[str] | None,
-        _option(
+        o.option(
             o.OUTPUT,
-            "--push",
+            "Publish the rendered video by rtsp, rtmp, udp or srt. Repeatable.",
             metavar="URL",
             envvar="RTSEG_PUSH",
-            help="Publish the rendered video by rtsp, rtmp, udp or srt. Repeatable.",
         ),
     ] = None,
     jsonl: Annotated[
         str | None,
-        _option(
-            o.OUTPUT,
-            "--jsonl",
-            metavar="FILE",
-            help="Write a JSON line per frame; - for stdout. Replaces only JSON lines files.",
+        o.option(
+            o.OUTPUT, "Write a JSON line per frame; - for stdout. Replaces only JSON lines files.", metavar="FILE"
         ),
     ] = None,
-    snapshots: Annotated[
-        Path, _option(o.OUTPUT, "--snapshots", metavar="FOLDER", help="Folder for snapshots.")
-    ] = Path(),
-    overwrite: Annotated[bool, _option(o.OUTPUT, "--overwrite/--no-overwrite", help="Replace existing files.")] = True,
+    snapshots: Annotated[Path, o.option(o.OUTPUT, "Folder for snapshots.", metavar="FOLDER")] = Path(),
+    overwrite: Annotated[bool, o.option(o.OUTPUT, "Replace existing files.", "--overwrite/--no-overwrite")] = True,
     masks: o.Masks = None,
     stats: o.StatsFile = None,
     max_age_ms: Annotated[
-        float | None,
-        _option(_LATENCY, "--max-age-ms", min=1, help="Maximum age of a displayed frame, in milliseconds."),
+        float | None, o.option(_LATENCY, "Maximum age of a displayed frame, in milliseconds.", min=1)
     ] = None,
     every_frame: Annotated[
-        bool, _option(_LATENCY, "--every-frame", help="Process every frame and accept delay; drop none.")
+        bool, o.option(_LATENCY, "Process every frame and accept delay; drop none.", "--every-frame")
     ] = False,
     adaptive: Annotated[
-        bool, _option(_LATENCY, "--adaptive", help="Under overload use a smaller model, then process fewer frames.")
+        bool, o.option(_LATENCY, "Under overload use a smaller model, then process fewer frames.", "--adaptive")
     ] = False,
     timeout: Annotated[
         float | None,
-        _option(
+        o.option(
             _LATENCY,
-            "--timeout",
+            "Seconds without data before an input is disconnected.",
             min=0.1,
-            help="Seconds without data before an input is disconnected.",
             show_default="5; 10 with GStreamer",
         ),
     ] = None,
     reconnect_max: Annotated[
-        float,
-        _option(
-            _LATENCY,
-            "--reconnect-max",
-            min=0,
-            help="Maximum delay between reconnect attempts, in seconds; 0: do not reconnect.",
-        ),
+        float, o.option(_LATENCY, "Maximum delay between reconnect attempts, in seconds; 0: do not reconnect.", min=0)
     ] = 30,
-    wait: Annotated[bool, _option(_LATENCY, "--wait", help="Wait for cameras that are not connected yet.")] = False,
-    address: Annotated[str, _option(_PAGE, "--address", help="Address of the web page.")] = "127.0.0.1:8080",
+    wait: Annotated[bool, o.option(_LATENCY, "Wait for cameras that are not connected yet.", "--wait")] = False,
+    address: Annotated[str, o.option(_PAGE, "Address of the web page.")] = "127.0.0.1:8080",
     token: Annotated[
         str | None,
-        _option(
-            _PAGE, "--token", envvar="RTSEG_TOKEN", show_default="random", help="Access token for non-local addresses."
-        ),
+        o.option(_PAGE, "Access token for non-local addresses.", envvar="RTSEG_TOKEN", show_default="random"),
     ] = None,
     model: o.Model = None,
     backend: o.Backend = "auto",
@@ -169,9 +119,9 @@ def live(
     only: o.Only = None,
     smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
-    hud: Annotated[bool, _option(o.APPEARANCE, "--hud", help="Draw the frame rate and age.")] = False,
+    hud: Annotated[bool, o.option(o.APPEARANCE, "Draw the frame rate and age.", "--hud")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the GStreamer commands that would run, and exit.")
+        bool, o.option(None, "Print the GStreamer commands that would run, and exit.", "--dry-run")
     ] = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -201,6 +151,7 @@ def live(
         if list_cameras:
             _list_cameras()
             return
+        from rtseg.cli.live_status import LiveStatus
         from rtseg.core.cpu import usable_cores
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -282,6 +233,7 @@ def live(
             if smaller:
                 models.enter_context(smaller)
             quit_on_signal(controls)
+            status = models.enter_context(LiveStatus(quiet=quiet))
             result = run_live(
                 inputs,
                 outputs,
@@ -294,7 +246,7 @@ def live(
                 smaller=smaller,
                 reconnect_max_seconds=reconnect_max,
                 wait=wait,
-                quiet=quiet,
+                show_status=status.show,
             )
         if stats:
             write_json(result, stats)

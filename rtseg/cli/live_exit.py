@@ -16,6 +16,9 @@ _SAME_SIGNAL_SECONDS = 0.3
 """Maximum interval of two SIGINT that count as one: `timeout -s INT` sends it to the process and to its group."""
 
 
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
 def quit_on_signal(controls: Any) -> None:
     """Quit normally at SIGINT and SIGTERM. A second SIGINT exits at once with code 130."""
     times: list[float] = []
@@ -23,6 +26,8 @@ def quit_on_signal(controls: Any) -> None:
     def quit_live(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if controls.quitting and number == signal.SIGINT and (not times or now - times[0] > _SAME_SIGNAL_SECONDS):
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR)  # which the status line hides
             os._exit(130)
         times.append(now)
         controls.quit()

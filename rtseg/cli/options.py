@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,131 +20,89 @@ INPUT, OUTPUT, MODEL, APPEARANCE = "Input", "Output", "Model", "Appearance"
 """Panels of the help."""
 
 
+def option(panel: str | None, text: str, *names: str, **settings: Any) -> Any:
+    """Return an option of a command.
+
+    Args:
+        panel: panel of the help; None: `Options`.
+        text: description.
+        *names: names; none: that of the parameter.
+        **settings: other arguments of `typer.Option`.
+    """
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a labeled data set.", show_default=False)]
 LayoutOption = Annotated[
-    str,
-    typer.Option(
-        "--layout",
-        help="Layout of DATA: auto, folders, camvid, notebook, cityscapes or bdd100k.",
-        rich_help_panel="Data",
-    ),
+    str, option("Data", "Layout of DATA: auto, folders, camvid, notebook, cityscapes or bdd100k.", "--layout")
 ]
 StreamOption = Annotated[
     int | None,
-    typer.Option(
+    option(
+        INPUT,
+        "Video stream to segment, from 0 (v:N in FFmpeg).",
         "--stream",
         metavar="N",
         min=0,
-        help="Video stream to segment, from 0 (v:N in FFmpeg).",
         show_default="the largest; among equals the default stream",
-        rich_help_panel=INPUT,
     ),
 ]
-DecoderOption = Annotated[
-    Decoder,
-    typer.Option("--decoder", help="Video decoder. nvdec: NVIDIA GPU; gstreamer: Jetson.", rich_help_panel=INPUT),
-]
-EncoderOption = Annotated[
-    Encoder,
-    typer.Option("--encoder", help="Video encoder. nvenc: NVIDIA GPU; gstreamer: Jetson.", rich_help_panel=OUTPUT),
-]
+DecoderOption = Annotated[Decoder, option(INPUT, "Video decoder. nvdec: NVIDIA GPU; gstreamer: Jetson.", "--decoder")]
+EncoderOption = Annotated[Encoder, option(OUTPUT, "Video encoder. nvenc: NVIDIA GPU; gstreamer: Jetson.", "--encoder")]
 Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Bundled model (small, nano) or a model file.",
-        show_default="small",
-        rich_help_panel=MODEL,
-    ),
+    str | None, option(MODEL, "Bundled model (small, nano) or a model file.", "--model", "-m", show_default="small")
 ]
 Backend = Annotated[
     str,
-    typer.Option(
+    option(
+        MODEL,
+        "Inference backend: auto, tensorrt, tensorrt-rtx, openvino or torch. auto prints its choice.",
         "--backend",
         "-b",
-        help="Inference backend: auto, tensorrt, tensorrt-rtx, openvino or torch. auto prints its choice.",
-        rich_help_panel=MODEL,
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        "--device",
-        help="Device of the backend: CPU, GPU.0, cuda:0 ...",
-        show_default="the backend's default",
-        rich_help_panel=MODEL,
-    ),
+    option(MODEL, "Device of the backend: CPU, GPU.0, cuda:0 ...", "--device", show_default="the backend's default"),
 ]
 Size = Annotated[
-    str | None,
-    typer.Option(
-        "--size",
-        metavar="WxH",
-        help="Network input size.",
-        show_default="the model's default",
-        rich_help_panel=MODEL,
-    ),
+    str | None, option(MODEL, "Network input size.", "--size", metavar="WxH", show_default="the model's default")
 ]
 FitOption = Annotated[
-    Fit,
-    typer.Option(
-        "--fit", help="Fit of frames into the network input. letterbox keeps the aspect ratio.", rich_help_panel=MODEL
-    ),
+    Fit, option(MODEL, "Fit of frames into the network input. letterbox keeps the aspect ratio.", "--fit")
 ]
-ViewOption = Annotated[View, typer.Option("--view", help="Rendered view.", rich_help_panel=APPEARANCE)]
-Alpha = Annotated[
-    float, typer.Option("--alpha", min=0.0, max=1.0, help="Opacity of the class colors.", rich_help_panel=APPEARANCE)
-]
+ViewOption = Annotated[View, option(APPEARANCE, "Rendered view.", "--view")]
+Alpha = Annotated[float, option(APPEARANCE, "Opacity of the class colors.", "--alpha", min=0.0, max=1.0)]
 PaletteOption = Annotated[
     str,
-    typer.Option(
-        "--palette",
-        metavar="NAME|FILE",
-        help="Class colors: street, camvid, cityscapes, model, or a JSON file.",
-        rich_help_panel=APPEARANCE,
+    option(
+        APPEARANCE, "Class colors: street, camvid, cityscapes, model, or a JSON file.", "--palette", metavar="NAME|FILE"
     ),
 ]
 Only = Annotated[
     str | None,
-    typer.Option(
-        "--only",
-        metavar="CLASSES",
-        help="Color only these classes, such as road,car.",
-        show_default="all",
-        rich_help_panel=APPEARANCE,
-    ),
+    option(APPEARANCE, "Color only these classes, such as road,car.", "--only", metavar="CLASSES", show_default="all"),
 ]
 Smooth = Annotated[
     float,
-    typer.Option(
-        "--smooth",
-        metavar="0..0.9",
-        help="Temporal smoothing: momentum of the class scores; 0 is off.",
-        rich_help_panel=APPEARANCE,
-    ),
+    option(APPEARANCE, "Temporal smoothing: momentum of the class scores; 0 is off.", "--smooth", metavar="0..0.9"),
 ]
-Legend = Annotated[bool, typer.Option("--legend", help="Draw the class names and colors.", rich_help_panel=APPEARANCE)]
+Legend = Annotated[bool, option(APPEARANCE, "Draw the class names and colors.", "--legend")]
 Masks = Annotated[
     str | None,
-    typer.Option(
+    option(
+        OUTPUT,
+        "Also write class indices: a folder of PNGs, or a lossless .mkv. Replaces only earlier masks.",
         "--masks",
         metavar="PATH",
-        help="Also write class indices: a folder of PNGs, or a lossless .mkv. Replaces only earlier masks.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 StatsFile = Annotated[
     str | None,
-    typer.Option(
-        "--stats",
-        metavar="FILE.json",
-        help="Write statistics as JSON; - for stdout. Replaces only JSON files.",
-        rich_help_panel=OUTPUT,
-    ),
+    option(OUTPUT, "Write statistics as JSON; - for stdout. Replaces only JSON files.", "--stats", metavar="FILE.json"),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print debug messages and the causes of errors.")]
+Quiet = Annotated[bool, option(None, "Print only errors.", "--quiet", "-q")]
+Verbose = Annotated[bool, option(None, "Print debug messages and the causes of errors.", "--verbose", "-v")]
 
 
 def require_module(module: str, extra: str) -> None:
@@ -160,44 +117,6 @@ def require_module(module: str, extra: str) -> None:
     """
     if importlib.util.find_spec(module) is None:
         raise BackendError(f"this needs {module}, which is not installed: `pip install 'rtseg[{extra}]'`")
-
-
-class TrainingProgress:
-    """Progress of a training run: a bar with the remaining time on a terminal, else one line per message."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: Any = None
-
-    def __enter__(self) -> TrainingProgress:
-        if sys.stderr.isatty() and not self._quiet:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            columns = TextColumn("training"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-            self._bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=2)
-            self._task = self._bar.add_task("training", total=1.0)
-            self._bar.start()
-        return self
-
-    def show(self, done: float, line: str) -> None:
-        """Update the progress.
-
-        Args:
-            done: completed share of the run, 0 to 1.
-            line: message to print; empty for none.
-        """
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-        if line and not self._quiet:
-            if self._bar is not None:
-                self._bar.console.print(line, highlight=False)
-            else:
-                print(f"{done:4.0%}  {line}", file=sys.stderr, flush=True)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -280,6 +199,7 @@ def parse_protocols(text: str | None) -> tuple[str, ...]:
 
 def build_missing(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
     """Return the file that a backend runs, building it if it does not exist, and print each step of the build."""
+    from rtseg.cli.progress import ProgressDisplay
     from rtseg.models.export.auto_build import auto_build
 
-    return auto_build(model, backend, size, log=print_line)
+    return auto_build(model, backend, size, log=print_line, progress=ProgressDisplay("%").task())

@@ -18,11 +18,12 @@ def video(
     ],
     output: Annotated[
         str | None,
-        typer.Option(
+        o.option(
+            None,
+            "Output file, or folder for several inputs; - for stdout.",
             "--output",
             "-o",
             metavar="OUT",
-            help="Output file, or folder for several inputs; - for stdout.",
             show_default="INPUT.rtseg.mp4",
         ),
     ] = None,
@@ -37,88 +38,49 @@ def video(
     only: o.Only = None,
     smooth: o.Smooth = 0.0,
     legend: o.Legend = False,
-    hud: Annotated[
-        bool, typer.Option("--hud", help="Draw the frame rate and latency.", rich_help_panel=o.APPEARANCE)
-    ] = False,
-    start: Annotated[
-        str | None,
-        typer.Option("--start", metavar="TIME", help="Start time: seconds or 1:30.", rich_help_panel=o.INPUT),
-    ] = None,
-    duration: Annotated[
-        str | None,
-        typer.Option("--duration", metavar="TIME", help="Duration: seconds or 1:30.", rich_help_panel=o.INPUT),
-    ] = None,
+    hud: Annotated[bool, o.option(o.APPEARANCE, "Draw the frame rate and latency.", "--hud")] = False,
+    start: Annotated[str | None, o.option(o.INPUT, "Start time: seconds or 1:30.", metavar="TIME")] = None,
+    duration: Annotated[str | None, o.option(o.INPUT, "Duration: seconds or 1:30.", metavar="TIME")] = None,
     stream: o.StreamOption = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first damage in the input.", rich_help_panel=o.INPUT)
-    ] = False,
+    strict: Annotated[bool, o.option(o.INPUT, "Stop at the first damage in the input.", "--strict")] = False,
     max_pixels: Annotated[
         str | None,
-        typer.Option(
-            "--max-pixels",
-            metavar="N|WxH",
-            help="Maximum frame size: 8192x8192, 67000000, 67M.",
-            show_default="8192x8192",
-            rich_help_panel=o.INPUT,
-        ),
+        o.option(o.INPUT, "Maximum frame size: 8192x8192, 67000000, 67M.", metavar="N|WxH", show_default="8192x8192"),
     ] = None,
     allow_protocols: Annotated[
         str | None,
-        typer.Option(
-            "--allow-protocols",
+        o.option(
+            o.INPUT,
+            "Protocols that playlists can use: file, http, https.",
             metavar="NAMES",
-            help="Protocols that playlists can use: file, http, https.",
             show_default="none: playlists are refused",
-            rich_help_panel=o.INPUT,
         ),
     ] = None,
     decoder: o.DecoderOption = "software",
     encoder: o.EncoderOption = "software",
     codec: Annotated[
-        str | None,
-        typer.Option(
-            "--codec", help="FFmpeg encoder name.", show_default="H.264, or by container", rich_help_panel=o.OUTPUT
-        ),
+        str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264, or by container")
     ] = None,
     crf: Annotated[
-        int | None,
-        typer.Option(
-            "--crf",
-            min=0,
-            max=63,
-            help="Quality; lower is better and larger.",
-            show_default="23",
-            rich_help_panel=o.OUTPUT,
-        ),
+        int | None, o.option(o.OUTPUT, "Quality; lower is better and larger.", min=0, max=63, show_default="23")
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", help="Encoder preset.", show_default="veryfast", rich_help_panel=o.OUTPUT),
-    ] = None,
-    audio: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Copy audio and other streams.", rich_help_panel=o.OUTPUT)
-    ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing files.", rich_help_panel=o.OUTPUT)
-    ] = True,
+    preset: Annotated[str | None, o.option(o.OUTPUT, "Encoder preset.", show_default="veryfast")] = None,
+    audio: Annotated[bool, o.option(o.OUTPUT, "Copy audio and other streams.", "--audio/--no-audio")] = True,
+    overwrite: Annotated[bool, o.option(o.OUTPUT, "Replace existing files.", "--overwrite/--no-overwrite")] = True,
     masks: o.Masks = None,
     jobs: Annotated[
         str,
-        typer.Option(
+        o.option(
+            "Multiple inputs",
+            "Number of videos in parallel; auto: one per four cores.",
             "--jobs",
             "-j",
             metavar="N|auto",
-            help="Number of videos in parallel; auto: one per four cores.",
-            rich_help_panel="Multiple inputs",
         ),
     ] = "1",
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume",
-            help="Skip inputs that are done and verified with the same appearance.",
-            rich_help_panel="Multiple inputs",
-        ),
+        o.option("Multiple inputs", "Skip inputs that are done and verified with the same appearance.", "--resume"),
     ] = False,
     stats: o.StatsFile = None,
     quiet: o.Quiet = False,
@@ -137,6 +99,7 @@ def video(
         rtseg video drive.mp4 -o road.mp4 --only road,pavement --masks masks.mkv --stats run.json
     """
     with error_handler(verbose):
+        from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import (
             Input,
@@ -192,10 +155,11 @@ def video(
                 print_line(describe(segmenter))
             result = process_all(
                 tasks,
-                BatchOptions(segmenter, style, output_options, input_options, quiet),
+                BatchOptions(segmenter, style, output_options, input_options),
                 jobs=parallel_jobs,
                 resume=resume,
                 on_item=_ResultPrinter(len(tasks), quiet).print_item,
+                new_progress=ProgressDisplay(quiet=quiet).task,
             )
         if stats:
             write_json(result, stats)

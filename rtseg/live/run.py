@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -11,7 +12,6 @@ from typing import Any
 
 from rtseg.core.choices import Fit
 from rtseg.core.frame import ClassMap, Frame, StreamInfo
-from rtseg.core.progress import Status
 from rtseg.core.run_report import run_identity
 from rtseg.core.secrets import redact
 from rtseg.gpu.telemetry import TelemetryMonitor
@@ -34,6 +34,8 @@ from rtseg.live.systemd import Watchdog, notify
 from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
+_log = logging.getLogger("rtseg.live")
+
 SMALLEST = "nano"
 """Fastest bundled model."""
 
@@ -52,7 +54,7 @@ def run_live(
     smaller: Segmenter | None = None,
     reconnect_max_seconds: float = 30.0,
     wait: bool = False,
-    quiet: bool = False,
+    show_status: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Run until `controls.quit` is called or all inputs have ended.
 
@@ -69,7 +71,7 @@ def run_live(
         smaller: faster model with the same classes, for `adaptive`.
         reconnect_max_seconds: longest pause between two attempts to connect; 0: a disconnect ends that input.
         wait: keep waiting if no camera can be opened at first.
-        quiet: log only problems.
+        show_status: called once per second with the metrics of that second as one line.
 
     Returns:
         The statistics, as written by `--stats`. `failed` lists failed sinks and, without reconnecting, lost inputs.
@@ -78,17 +80,16 @@ def run_live(
         RtsegError: no camera could be opened, an output can't be created, or the model failed.
     """
     metrics = metrics or LiveMetrics()
-    status = Status(quiet=quiet)
     overlay = style.overlay(segmenter.description)
     models = [segmenter, *([smaller] if smaller else [])]
-    load_shedder = LoadShedder([model.description.name for model in models], status.log) if adaptive else None
+    load_shedder = LoadShedder([model.description.name for model in models], _log.warning) if adaptive else None
     telemetry = TelemetryMonitor()
     ready = threading.Event()
     opened_sinks: list[SinkThread] = []
     smoothings: list[TemporalSmoothing] = []
 
     def on_error(name: str, failure: BaseException) -> None:
-        status.log(f"rtseg: {name} has failed and gets no more frames: {redact(' '.join(str(failure).split()))}")
+        _log.warning("%s has failed and gets no more frames: %s", name, redact(" ".join(str(failure).split())))
 
     def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None = None) -> ClassMap:
         return models[load_shedder.level.model if load_shedder else 0].segment(frame, pixel_aspect, smoothing)
@@ -100,7 +101,7 @@ def run_live(
     def extra_report() -> dict[str, Any]:
         warning = telemetry.poll()
         if warning:
-            status.log(f"rtseg: {warning}")
+            _log.warning(warning)
         report: dict[str, Any] = {"telemetry": telemetry.latest} if telemetry.latest else {}
         if smoothings:
             cuts = sum(smoothing.cuts for smoothing in smoothings)
@@ -117,14 +118,14 @@ def run_live(
                 outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, on_error
             )
             opened_sinks += sinks
-            source = entry.source(reconnect_max_seconds, status.log, ready)
+            source = entry.source(reconnect_max_seconds, _log.warning, ready)
             smoothing = segmenter.new_smoothing()
             smoothings += [smoothing] if smoothing else []
             cameras.append(Camera(entry.name, source, sinks, partial(segment, smoothing=smoothing)))
         shared = shared_sinks(outputs, controls, metrics, overlay.palette, on_error)
         opened_sinks += shared
         window = open_window(outputs, controls, on_error)
-        snapshots = open_snapshots(outputs, status.log, on_error)
+        snapshots = open_snapshots(outputs, _log.warning, on_error)
         opened_sinks += [snapshots, *([window[0]] if window else [])]
         loop = LiveLoop(
             cameras,
@@ -145,14 +146,12 @@ def run_live(
             ready=ready,
             extra_report=extra_report,
             identity=_identity(inputs, outputs, segmenter),
-            on_report=partial(_report_status, status, Watchdog()),
+            on_report=partial(_report_status, show_status, Watchdog()),
         )
-        if not quiet:
-            _log_start(status, inputs, outputs, segmenter, opened_sinks)
+        _log_start(inputs, outputs, segmenter, opened_sinks)
         result = loop.run(wait=wait)
     finally:
         notify("STOPPING=1")
-        status.end()
         for sink in opened_sinks:
             sink.finish()
     result["warmup_ms"] = round(segmenter.warmup_ms, 1)
@@ -162,8 +161,7 @@ def run_live(
         result["failed"] += [
             disconnects.reason for disconnects in lost if disconnects.given_up or not reconnect_max_seconds
         ]
-    if not quiet:
-        _log_summary(status, result)
+    _log_summary(result)
     return result
 
 
@@ -237,46 +235,44 @@ def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -
     return identity if encoder_name is None else {**identity, "encoder": encoder_name}
 
 
-def _log_start(
-    status: Status, inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[SinkThread]
-) -> None:
+def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[SinkThread]) -> None:
     width, height = segmenter.input_size
-    status.log(
+    _log.info(
         f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
         f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
     )
     for entry in inputs:
-        status.log(f"{entry.name}: {entry.title}")
+        _log.info(f"{entry.name}: {entry.title}")
     for sink in sinks:
         if sink.url is not None:
             url = sink.url.replace(f"?token={outputs.token}", "?token=***") if outputs.token else sink.url
-            status.log(f"page: {url}")
-    status.log("Ctrl-C ends the run and completes its files")
+            _log.info(f"page: {url}")
+    _log.info("Ctrl-C ends the run and completes its files")
 
 
-def _report_status(status: Status, watchdog: Watchdog, report: Mapping[str, Any]) -> None:
+def _report_status(show_status: Callable[[str], None], watchdog: Watchdog, report: Mapping[str, Any]) -> None:
     prefix = "" if report["disconnects"]["connected"] else "NO FRAMES; "
     line = prefix + status_line(report["now"])
-    status.numbers(line)
+    show_status(line)
     watchdog.update(report, line)
 
 
-def _log_summary(status: Status, result: Mapping[str, Any]) -> None:
+def _log_summary(result: Mapping[str, Any]) -> None:
     frames, latency, disconnects = result["frames"], result["latency_ms"], result["disconnects"]
-    status.log(
+    _log.info(
         f"{result['seconds']:.0f} s: read {frames['read']}, segmented {frames['segmented']}, dropped {frames['dropped']}, "
         f"corrupt {frames['corrupt']}; age p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, "
         f"max {latency['max']:.0f} ms; limited by {result['bottleneck']}"
     )
     if disconnects["count"]:
-        status.log(f"disconnects: {disconnects['count']}, {disconnects['seconds']:.1f} s in total")
+        _log.info(f"disconnects: {disconnects['count']}, {disconnects['seconds']:.1f} s in total")
     items = result.get("items", [result])
     sinks = [entry for item in (*items, *([result] if len(items) > 1 else [])) for entry in item["sinks"].items()]
     for name, sink in sinks:
         dropped = f", {sink['dropped']} dropped" if sink["dropped"] else ""
-        status.log(f"{name}: {sink['written']} frames{dropped}")
+        _log.info(f"{name}: {sink['written']} frames{dropped}")
         for warning in sink.get("warnings", ()):
-            status.log(f"note: {warning}")
+            _log.info(f"note: {warning}")
     for item in items:
         for warning in item["warnings"]:
-            status.log(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")
+            _log.info(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")

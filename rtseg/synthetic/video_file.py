@@ -8,24 +8,24 @@ import av
 import numpy as np
 
 from rtseg.core.errors import SinkError, reason
-from rtseg.core.progress import Progress
+from rtseg.core.progress import Progress, track
 from rtseg.synthetic import SyntheticDrive
 
 
-def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool = False) -> None:
+def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, progress: Progress | None = None) -> None:
     """Encode a synthetic video as near-lossless H.264, tagged as BT.709 limited range.
 
     Args:
         drive: the video.
         path: the file.
         fps: frames per second.
-        quiet: display no progress.
+        progress: receives the progress, after each frame.
 
     Raises:
         SinkError: the file can't be written.
     """
     try:
-        with av.open(path, "w") as container, Progress("drawing", len(drive), quiet=quiet) as progress:
+        with av.open(path, "w") as container, track(progress, "drawing", len(drive)) as advance:
             stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "ultrafast"})
             stream.width, stream.height, stream.pix_fmt = (
                 drive.width + drive.width % 2,
@@ -42,7 +42,7 @@ def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, quiet: bool 
                 )
                 frame.pts, frame.time_base = index, Fraction(1, fps)
                 container.mux(stream.encode(frame))
-                progress.advance()
+                advance()
             container.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
         raise SinkError(f"the synthetic video can't be encoded to '{path}': {reason(error)}") from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rtseg.pipeline.gpu_path import FramePath, open_gpu_source, unused_gpu_decoder_note
+
 from rtseg.core.errors import printable_name
 from rtseg.core.frame import ProcessedFrame, StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
-from rtseg.core.progress import Progress, ProgressDisplay
+from rtseg.core.progress import Progress, track
 from rtseg.core.run_report import run_identity
 from rtseg.core.stats import Stats
 from rtseg.gpu.telemetry import TelemetryMonitor
@@ -21,7 +23,6 @@ from rtseg.io.outputs import Sink
 from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
-from rtseg.pipeline.gpu_path import FramePath, open_gpu_source, unused_gpu_decoder_note
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
 from rtseg.video.verify import InputFile, Recorder, compare
@@ -38,11 +39,9 @@ def process(
     input_options: InputOptions | None = None,
     *,
     masks: str | None = None,
-    quiet: bool = False,
     threads: bool = True,
     extra_sinks: Sequence[Sink] = (),
-    display: ProgressDisplay | None = None,
-    on_frame: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Process one video and verify the output against the input.
 
@@ -56,11 +55,9 @@ def process(
         output_options: encoding options.
         input_options: decoding options; None: the defaults, which read the whole file.
         masks: file or folder of the class indices; None: not written.
-        quiet: whether to hide the progress.
         threads: whether to run the stages concurrently; False runs them one after the other.
         extra_sinks: additional sinks of the frames.
-        display: progress display that is shared with other videos.
-        on_frame: called after each frame; an exception from it ends the run.
+        progress: receives the progress, after each frame; an exception from it ends the run.
 
     Returns:
         The statistics, as `--stats` writes them.
@@ -100,13 +97,11 @@ def process(
         segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
         frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, cpu_reason=cpu_reason)
         stats.warmup_ms = segmenter.warmup_ms
-        with Progress(Path(source_name).name, source.info.frame_count, quiet=quiet, display=display) as progress:
+        with track(progress, Path(source_name).name, source.info.frame_count) as advance:
 
             def after_frame(_: ProcessedFrame) -> None:
-                progress.advance()
+                advance()
                 telemetry.poll()
-                if on_frame:
-                    on_frame()
 
             run(
                 source,

@@ -33,7 +33,7 @@ QUICK = ("--model", str(MODEL), "--seconds", "0.1", "--rounds", "1", "--preset",
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bench") / "video.mp4"
-    write_video(SyntheticDrive(160, 96, 20), str(path), quiet=True)
+    write_video(SyntheticDrive(160, 96, 20), str(path))
     return path
 
 

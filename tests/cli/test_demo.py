@@ -49,7 +49,7 @@ def test_demo_result_agrees_with_known_classes(tmp_path: Path, seed: int) -> Non
     with Segmenter() as segmenter:
         result = run_demo(
             str(tmp_path / "demo.mp4"), segmenter, Style("side-by-side"), OutputOptions(preset="ultrafast"),
-            size=(480, 270), frames=12, seed=seed, quiet=True,
+            size=(480, 270), frames=12, seed=seed,
         )  # fmt: skip
     assert result["pixel_accuracy"] >= 0.95
     assert result["iou"]["road"] >= 0.95
@@ -64,8 +64,7 @@ def test_real_street_has_road_ahead_and_sky_above(clips: Path, tmp_path: Path) -
     collector = ClassMapCollector(every=10)
     with Segmenter() as segmenter:
         process(
-            str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4"), segmenter, Style(), OutputOptions(preset="ultrafast"),
-            quiet=True, extra_sinks=[collector],
+            str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4"), segmenter, Style(), OutputOptions(preset="ultrafast"), extra_sinks=[collector],
         )  # fmt: skip
         names = np.array(segmenter.classes)
     for classes in collector.class_maps.values():

@@ -104,7 +104,7 @@ def test_closed_model_raises_an_error() -> None:
 
 
 def test_stream_yields_frames_with_class_maps(segmenter: Segmenter, tmp_path: Path) -> None:
-    write_video(SyntheticDrive(128, 96, frames=5), str(tmp_path / "drive.mp4"), quiet=True)
+    write_video(SyntheticDrive(128, 96, frames=5), str(tmp_path / "drive.mp4"))
     items = list(segmenter.stream(open_source(str(tmp_path / "drive.mp4"))))
     assert [frame.index for frame, _ in items] == [0, 1, 2, 3, 4]
     assert all(classes.shape == (96, 128) for _, classes in items)

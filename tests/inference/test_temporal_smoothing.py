@@ -155,7 +155,7 @@ def test_invalid_momentum_and_unsupported_backend_are_refused() -> None:
 def test_video_command_smooths_class_maps(tmp_path: Path) -> None:
     """The masks change less, and the fidelity check passes."""
     video = tmp_path / "drive.mp4"
-    write_video(SyntheticDrive(160, 96, frames=16, fps=15), str(video), quiet=True)
+    write_video(SyntheticDrive(160, 96, frames=16, fps=15), str(video))
     mask_changes = {}
     for smooth in ("0", "0.9"):
         masks = tmp_path / f"{smooth}.mkv"

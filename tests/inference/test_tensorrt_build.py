@@ -18,6 +18,7 @@ from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import contract_model, expected_classes, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
+from rtseg.core.progress import NoProgress  # noqa: E402
 from rtseg.gpu.devices import Gpu  # noqa: E402
 from rtseg.inference import choose_backend, open_backend  # noqa: E402
 from rtseg.models.export.build import best_target, build  # noqa: E402
@@ -135,15 +136,13 @@ def test_unsupported_operators_are_named_with_their_nodes(jetson: Jetson, tmp_pa
         build(bad, target="tensorrt", out=tmp_path / "engines")
 
 
-def test_ctrl_c_ends_a_build_and_leaves_no_file(
-    jetson: Jetson, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(self: Any, count: int = 1) -> None:
-        raise KeyboardInterrupt
+def test_ctrl_c_ends_a_build_and_leaves_no_file(jetson: Jetson, model: Path, tmp_path: Path) -> None:
+    class Interrupted(NoProgress):
+        def advance(self) -> None:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("rtseg.core.progress.Progress.advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(model, target="tensorrt", out=tmp_path / "engines")
+        build(model, target="tensorrt", out=tmp_path / "engines", progress=Interrupted())
     assert not list((tmp_path / "engines").iterdir())
 
 

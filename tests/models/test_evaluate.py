@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from command import rtseg
 
 from rtseg.core.errors import DataError, SinkError
 from rtseg.core.palette import Palette
+from rtseg.core.progress import NoProgress
 from rtseg.models.evaluation.datasets import DataSet
 from rtseg.models.evaluation.evaluate import class_table, evaluate, flicker
 from rtseg.models.evaluation.layouts import open_dataset
@@ -54,7 +56,7 @@ def test_metrics_equal_manual_computation(dataset: DataSet) -> None:
     assert evaluation.miou == pytest.approx((108 / 144 + 36 / 72) / 2)
     assert evaluation.confusion[:2, :2].tolist() == [[108, 0], [36, 36]]
     assert [pair.image.name for pair in evaluation.worst(1)] == ["1.png"]
-    report = json.loads(json.dumps(evaluation.to_json()))
+    report = json.loads(json.dumps(evaluation.to_dict()))
     assert report["pixel_accuracy"] == 0.8
     assert report["miou"] == 0.625
     assert report["iou"] == {"road": 0.75, "car": 0.5}
@@ -73,7 +75,7 @@ def test_matches_classes_by_name(dataset: DataSet) -> None:
     assert evaluation.not_scored == {"car": "the model has no such class", "tree": "occurs in no label"}
     assert evaluation.miou == 1.0
     assert evaluation.miou_all_classes == 0.5
-    report = evaluation.to_json()
+    report = evaluation.to_dict()
     assert report["model_only"] == ["lorry"]
     assert report["not_scored_share"] == pytest.approx(72 / 180)
     assert report["void_share"] == pytest.approx(0.1)
@@ -87,7 +89,7 @@ def test_matches_and_reports_synonyms(dataset: DataSet) -> None:
         predict_car_only_in_first_image, open_dataset(dataset.root), classes=["pavement", "pedestrian", "tree"]
     )
     assert evaluation.iou == {"sidewalk": pytest.approx(108 / 144), "persons": pytest.approx(36 / 72)}
-    assert evaluation.to_json()["class_matches"] == [
+    assert evaluation.to_dict()["class_matches"] == [
         {"model": "pavement", "data": "sidewalk", "how": "synonym"},
         {"model": "pedestrian", "data": "persons", "how": "synonym"},
         {"model": "tree", "data": "vegetation", "how": "similar"},
@@ -107,12 +109,10 @@ def test_class_without_labels_is_not_in_mean(dataset: DataSet) -> None:
 
 
 def test_limits_images_and_reports_progress(dataset: DataSet) -> None:
-    calls = []
-    evaluation = evaluate(
-        predict_car_only_in_first_image, dataset, limit=1, progress=lambda done, of: calls.append((done, of))
-    )
+    progress = Mock(NoProgress)
+    evaluation = evaluate(predict_car_only_in_first_image, dataset, limit=1, progress=progress)
     assert evaluation.pixel_accuracy == 1.0
-    assert calls == [(1, 1)]
+    assert progress.mock_calls == [call.start("evaluating", 1), call.advance(), call.stop()]
 
 
 def test_reports_single_void_pixel(tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_flicker_counts_changes_in_still_regions() -> None:
     classes = np.zeros((60, 80), np.uint8)
     changed = classes.copy()
     changed[:, :20] = 1
-    assert flicker((frame, classes) for frame in still_frames()).share == 0.0
+    assert flicker((frame, classes) for frame in still_frames()).flicker == 0.0
     measured = flicker(zip(still_frames(), (classes, changed, classes), strict=True))
-    assert measured.share == pytest.approx(0.25, abs=0.01)
+    assert measured.flicker == pytest.approx(0.25, abs=0.01)
     assert measured.still > 0.99
     assert measured.frames == 3
 
@@ -192,7 +192,7 @@ def test_flicker_ignores_motion() -> None:
     changed = classes.copy()
     changed[:, :40] = 1
     measured = flicker([(first, classes), (second, changed)])
-    assert measured.share == 0.0
+    assert measured.flicker == 0.0
     assert 0.4 < measured.still < 0.5
 
 
@@ -206,10 +206,11 @@ def test_flicker_requires_two_frames() -> None:
 def test_bundled_models_on_camvid(camvid: Path, name: str, accuracy: float, miou: float) -> None:
     """The accuracy is above the notebook's 0.9333, and equal in OpenVINO, torch in FP32 and ONNX Runtime in FP16."""
     runtime, torch = pytest.importorskip("onnxruntime"), pytest.importorskip("torch")
+    from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
+
     from rtseg.inference.bundled_models import ASSETS
     from rtseg.inference.segmenter import Segmenter
     from rtseg.nn.checkpoint import load_weights
-    from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
 
     val = open_dataset(camvid)
     with Segmenter(name, backend="openvino") as segmenter:

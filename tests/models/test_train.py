@@ -118,8 +118,8 @@ from rtseg.models.training import train as t
 torch.set_num_threads(1)
 t.SAVE_SECONDS = 0.0
 t.export_onnx = lambda *a: None
-def report(done, line): print(done, line, flush=True)
-t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, progress=report)
+def report(line): print(line, flush=True)
+t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, log=report)
 """
     data = write_scenes(tmp_path / "scenes", (64, 64), 4)
     command = [sys.executable, "-c", script, str(data)]
@@ -210,7 +210,7 @@ def test_reports_labels_before_training(data: Path, tmp_path: Path) -> None:
     (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
     lines: list[str] = []
     with pytest.raises(OptionError, match="no network 'giant'"):  # this check follows the report
-        train(copy, out=tmp_path / "run", variant="giant", progress=lambda done, line: lines.append(line))
+        train(copy, out=tmp_path / "run", variant="giant", log=lines.append)
     assert "sky" in lines[1]
     assert lines[2:] == [
         "warning: train: no label has 'animal'; they can't be learned",

@@ -170,7 +170,7 @@ def test_two_videos_share_the_gpu(orin: GpuMachine) -> None:
 
     first, second = (write_video(orin.folder / f"{name}.mp4", frames=20, size=SMALL) for name in "ab")
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
-        run = BatchOptions(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"), quiet=True)
+        run = BatchOptions(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"))
         tasks = name_tasks([str(first), str(second)], str(orin.folder / "out"), None)
         result = process_all(tasks, run, jobs=2)
     assert [item["path"] for item in result["items"]] == ["gpu", "gpu"], [item["notes"] for item in result["items"]]
@@ -251,7 +251,7 @@ def test_real_gpu_path_renders_the_same_frames_as_the_cpu_path(on_gpu: str, tmp_
         with Segmenter(engine, backend=on_gpu) as segmenter:
             out = str(tmp_path / f"{decoder}.mkv")
             results[decoder] = process(
-                str(video), out, segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder=decoder), quiet=True
+                str(video), out, segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder=decoder)
             )
     assert results["nvdec"]["path"] == "gpu", results["nvdec"]["notes"]
     pairs = zip(read(tmp_path / "nvdec.mkv"), read(tmp_path / "software.mkv"), strict=True)

@@ -21,6 +21,7 @@ import pytest
 from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, rtseg
 from media import Audio, read, write_video
 
+from rtseg.cli.progress import ProgressDisplay
 from rtseg.core.errors import OptionError, SinkError, SourceError
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs.safe_open import FORMATS, VIDEO_SUFFIXES
@@ -61,7 +62,7 @@ def videos(tmp_path: Path) -> Path:
 
 
 def run_batch(segmenter: Segmenter, tasks: list[Task], **options: Any) -> Item:
-    return process_all(tasks, BatchOptions(segmenter, Style(), QUICK, InputOptions(), quiet=True), **options)
+    return process_all(tasks, BatchOptions(segmenter, Style(), QUICK, InputOptions()), **options)
 
 
 def read_masks(folder: Path) -> list[bytes]:
@@ -209,12 +210,9 @@ def test_interrupt_ends_all_jobs_and_leaves_playable_files(
 def test_progress_of_parallel_jobs_is_one_line(
     segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rtseg.core.progress.PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    monkeypatch.setattr("rtseg.cli.progress.PLAIN_SECONDS", 0.0)
     inputs = [str(write_video(tmp_path / name, frames=150)) for name in ("a.mp4", "c d ü.mp4")]
-    process_all(
-        name_tasks(inputs, f"{tmp_path / 'out'}/"), BatchOptions(segmenter, Style(), QUICK, InputOptions()), jobs=2
-    )
+    run_batch(segmenter, name_tasks(inputs, f"{tmp_path / 'out'}/"), jobs=2, new_progress=ProgressDisplay().task)
     lines = [line for line in capsys.readouterr().err.splitlines() if "; " in line]
     assert lines
     entry = r"(a|c d ü)\.mp4: \d+ of 150 frames, [\d.]+ frames/s"

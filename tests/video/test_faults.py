@@ -17,6 +17,7 @@ from command import assert_one_error_line, rtseg
 from media import Audio, number_of, read, write_video
 
 from rtseg.core.errors import BackendError, FidelityError, SinkError
+from rtseg.core.progress import NoProgress
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
@@ -26,6 +27,19 @@ pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 FRAMES, FAULT_AT = 60, 20
+
+
+class AtFault(NoProgress):
+    """Progress that calls a function at frame number `FAULT_AT`."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._frame = 0
+
+    def advance(self) -> None:
+        if self._frame == FAULT_AT:
+            self._function()
+        self._frame += 1
 
 
 class Bug(Exception):
@@ -44,7 +58,7 @@ def video(tmp_path: Path) -> Path:
 
 def run_video(segmenter: Segmenter, video: Path, **options: Any) -> dict[str, Any]:
     out = video.with_name("out.mp4")
-    return process(str(video), str(out), segmenter, Style(), OutputOptions(preset="ultrafast"), quiet=True, **options)
+    return process(str(video), str(out), segmenter, Style(), OutputOptions(preset="ultrafast"), **options)
 
 
 def fail_at(original: Callable[..., Any], error: Exception, at: int = FAULT_AT) -> Callable[..., Any]:
@@ -210,23 +224,15 @@ def test_full_disk_is_an_error_in_one_line(tmp_path: Path) -> None:
 def test_removed_output_folder_is_an_error(segmenter: Segmenter, video: Path) -> None:
     folder = video.with_name("out")
     folder.mkdir()
-    frames = iter(range(1_000))
-
-    def remove_folder() -> None:
-        if next(frames) == FAULT_AT:
-            shutil.rmtree(folder)
-
+    remove = AtFault(lambda: shutil.rmtree(folder))
     with pytest.raises(SinkError) as error:
-        process(
-            str(video), str(folder / "out.mp4"), segmenter, Style(), OutputOptions(), quiet=True, on_frame=remove_folder
-        )
+        process(str(video), str(folder / "out.mp4"), segmenter, Style(), OutputOptions(), progress=remove)
     assert "\n" not in str(error.value)
     assert not folder.exists()
 
 
 def test_source_that_is_deleted_during_the_run_is_processed(segmenter: Segmenter, video: Path) -> None:
-    frames = iter(range(1_000))
-    stats = run_video(segmenter, video, on_frame=lambda: video.unlink() if next(frames) == FAULT_AT else None)
+    stats = run_video(segmenter, video, progress=AtFault(video.unlink))
     assert stats["frames"]["written"] == FRAMES
     assert stats["fidelity"]["ok"]
 
@@ -234,9 +240,8 @@ def test_source_that_is_deleted_during_the_run_is_processed(segmenter: Segmenter
 def test_source_that_is_truncated_during_the_run_keeps_its_first_frames(segmenter: Segmenter, tmp_path: Path) -> None:
     """The frames that were read before the truncation are in the output, and the run does not hang."""
     video = write_video(tmp_path / "in.ts", frames=400, size=(320, 240), gop=10)
-    frames = iter(range(1_000))
     size = video.stat().st_size // 3
-    stats = run_video(segmenter, video, on_frame=lambda: os.truncate(video, size) if next(frames) == FAULT_AT else None)
+    stats = run_video(segmenter, video, progress=AtFault(lambda: os.truncate(video, size)))
     assert stats["fidelity"]["ok"]
     assert FAULT_AT < stats["frames"]["written"] < 400
 

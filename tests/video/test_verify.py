@@ -23,6 +23,7 @@ from rtseg.core.process_setup import keep_memory_flat
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.options import OutputOptions
+from rtseg.io.outputs import Sink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.render.style import Style
 from rtseg.video.process import process
@@ -592,13 +593,13 @@ def test_late_subtitles_are_kept(tmp_path: Path) -> None:
     assert texts == [(11.0, b"first"), (12.0, b"second")]
 
 
-class Meter:
+class Meter(Sink):
     """Sink that writes nothing and records memory and CPU time of the process at given frames."""
 
     name = "meter"
+    written = 0
 
     def __init__(self, frames: tuple[int, ...]) -> None:
-        self.written = 0
         self._frames = frames
         self.resident_mib: dict[int, float] = {}
         self.cpu_seconds: dict[int, float] = {}
@@ -608,12 +609,6 @@ class Meter:
         if self.written in self._frames:
             self.resident_mib[self.written] = resident_mib()
             self.cpu_seconds[self.written] = time.process_time()
-
-    def pass_through(self, _: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 @pytest.mark.proof
@@ -630,7 +625,6 @@ def test_memory_and_cpu_time_do_not_grow_over_10000_frames(tmp_path: Path) -> No
             segmenter,
             Style(legend=True),
             OutputOptions(preset="ultrafast"),
-            quiet=True,
             extra_sinks=[meter],
         )
     assert result["fidelity"]["ok"]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from rtseg.core import metrics
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS
+from rtseg.core.progress import Progress, track
 from rtseg.models.evaluation.class_names import ClassMatch, match_classes
 from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_image_and_label
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
@@ -122,7 +123,7 @@ def evaluate(
     *,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Compare a model with the labels of a data set, at the resolution of the labels.
 
@@ -132,7 +133,7 @@ def evaluate(
         split: the split to evaluate on.
         classes: the model's class names; `class_names.match_classes` matches them. None: they are the data set's.
         limit: maximum number of images, evenly spread; None for all.
-        progress: called with the number of processed images and the total.
+        progress: receives the progress, after each image.
 
     Raises:
         DataError: there is a problem with a file (one message for all), no class has a counterpart, or 255 is likely a class
@@ -151,25 +152,25 @@ def evaluate(
     labels = LabelCounts(count)
     accuracies: list[tuple[Pair, float]] = []
     problems = list(dataset.missing.get(split, []))
-    for done, pair in enumerate(pairs, 1):
-        try:
-            rgb, label = read_image_and_label(pair, dataset.table)
-            labels.add(label, pair.label)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        if not problems:
-            predicted = predict(rgb)
-            if predicted.shape != label.classes.shape:
-                raise DataError(
-                    f"{pair.image}: the model's class map is {predicted.shape[::-1]}, "
-                    f"the labels are {label.classes.shape[::-1]}"
-                )
-            counts = metrics.confusion(scored[label.classes], index[predicted], count)
-            total += counts
-            accuracies.append((pair, metrics.pixel_accuracy(counts) if counts.any() else 1.0))
-        if progress is not None:
-            progress(done, len(pairs))
+    with track(progress, "evaluating", len(pairs)) as advance:
+        for pair in pairs:
+            try:
+                rgb, label = read_image_and_label(pair, dataset.table)
+                labels.add(label, pair.label)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if not problems:
+                predicted = predict(rgb)
+                if predicted.shape != label.classes.shape:
+                    raise DataError(
+                        f"{pair.image}: the model's class map is {predicted.shape[::-1]}, "
+                        f"the labels are {label.classes.shape[::-1]}"
+                    )
+                counts = metrics.confusion(scored[label.classes], index[predicted], count)
+                total += counts
+                accuracies.append((pair, metrics.pixel_accuracy(counts) if counts.any() else 1.0))
+            advance()
     raise_problems(dataset, problems)
     warnings = check_counts(dataset, {split: labels}, training=False)
     return Evaluation(split, dataset.classes, total, tuple(accuracies), match, labels, tuple(warnings))

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rtseg.core.progress import Progress
 from rtseg.models.export.requirements import require
 
 
 def auto_build(
-    model: Path, backend: str, size: tuple[int, int] | None, *, log: Callable[[str], None] = lambda line: None
+    model: Path,
+    backend: str,
+    size: tuple[int, int] | None,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
 ) -> Path:
     """Return the file that a backend runs, building it from a model if it does not exist.
 
@@ -18,6 +24,7 @@ def auto_build(
         backend: `tensorrt`, `tensorrt-rtx` or `openvino`.
         size: (width, height) of the network's input; None: the model's own.
         log: called with one line for each step of a build, and for each note.
+        progress: receives the progress of TensorRT in percent.
 
     Raises:
         BackendError: a package that the build needs is missing, or the compiler failed.
@@ -26,7 +33,7 @@ def auto_build(
     require("onnx")
     from rtseg.models.export.build import build  # imports onnx, which running a built file does not need
 
-    built = build(model, target=backend, size=size, log=log)
+    built = build(model, target=backend, size=size, log=log, progress=progress)
     for note in built.notes if built.reasons else ():
         log(f"note: {note}")
     return built.path

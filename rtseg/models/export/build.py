@@ -20,6 +20,7 @@ from typing import Any
 
 from rtseg._version import __version__
 from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError, reason
+from rtseg.core.progress import Progress
 from rtseg.gpu.devices import platform_name
 from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
@@ -71,7 +72,7 @@ def build(
     min_agreement: float | None = None,
     verify: bool = True,
     force: bool = False,
-    quiet: bool = False,
+    progress: Progress | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> BuildResult:
     """Build a runnable file from a trained model, unless an up-to-date one exists.
@@ -92,7 +93,7 @@ def build(
             `verify.MIN_AGREEMENT`.
         verify: False skips the comparison and the timing.
         force: build even if nothing has changed.
-        quiet: show no progress.
+        progress: receives the progress of TensorRT in percent.
         log: called with a human-readable line at each step.
 
     Raises:
@@ -152,7 +153,7 @@ def build(
             staged = Path(stage) / name
             timing_cache = folder / f"timing-{engine_target.tag}.cache"
             graph, share, warnings = compile_model(
-                source_model, requested, options, calibrate, staged, timing_cache, quiet
+                source_model, requested, options, calibrate, staged, timing_cache, progress
             )
             results: dict[str, Any] = {"precision": check_share(share, precision, target)}
             log(format_share(results["precision"], precision))

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from rtseg.core.errors import ModelError
+from rtseg.core.progress import Progress
 from rtseg.inference.engine_metadata import EngineFacts
 from rtseg.models.export.onnx_file import error_summary, fix_input, write_description
 from rtseg.models.export.onnx_rewrite import cast_classes_via_float
@@ -25,7 +26,7 @@ def compile_model(
     calibrate: Path | None,
     staged: Path,
     timing_cache: Path,
-    quiet: bool,
+    progress: Progress | None,
 ) -> tuple[onnx.ModelProto, PrecisionShare, tuple[str, ...]]:
     """Compile a model and write the file.
 
@@ -36,7 +37,7 @@ def compile_model(
         calibrate: a data set or video to calibrate `int8` on; None: the model is quantized already, or is not to be `int8`.
         staged: path of the file to write.
         timing_cache: path of TensorRT's timing cache.
-        quiet: show no progress.
+        progress: receives the progress of TensorRT in percent.
 
     Returns:
         The compiled ONNX graph with a fixed input shape, its precision and warnings of the compiler.
@@ -63,7 +64,7 @@ def compile_model(
             facts.target,
             options,
             timing_cache=timing_cache,
-            quiet=quiet,
+            progress=progress,
         )
         staged.write_bytes(plan.data)
         return graph, plan.share, plan.warnings

@@ -12,10 +12,11 @@ from typing import Any
 
 from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.files import write_whole
+from rtseg.core.progress import Progress, track_percent
 from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger
 from rtseg.models.export.precision import PrecisionShare, count_share
-from rtseg.models.export.tensorrt_progress import BuildProgress
+from rtseg.models.export.tensorrt_progress import progress_monitor
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,12 @@ def resolve_engine_target(target: str, options: EngineOptions) -> EngineTarget:
 
 
 def build_plan(
-    model: bytes, target: str, options: EngineOptions, *, timing_cache: Path | None = None, quiet: bool = False
+    model: bytes,
+    target: str,
+    options: EngineOptions,
+    *,
+    timing_cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Build a plan from an ONNX model.
 
@@ -131,7 +137,7 @@ def build_plan(
         target: `tensorrt` or `tensorrt-rtx`.
         options: TensorRT's build options.
         timing_cache: path of TensorRT's timing cache, read and written, which makes later builds faster. Only for `tensorrt`.
-        quiet: show no progress.
+        progress: receives the progress in percent.
 
     Raises:
         BackendError: TensorRT is missing or failed; the message contains TensorRT's messages.
@@ -156,9 +162,12 @@ def build_plan(
         if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another GPU of this capability
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
-    with BuildProgress(trt, quiet) as progress:
-        config.progress_monitor = progress.monitor
+    with track_percent(progress, "building the engine") as update:
+        monitor = progress_monitor(trt, update)
+        config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
+    if monitor.exception is not None:
+        raise monitor.exception
     if plan is None:
         raise BackendError(f"{target} can't build the engine: {logger.errors()}")
     if cache is not None and timing_cache is not None:

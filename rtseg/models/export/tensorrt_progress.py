@@ -1,71 +1,50 @@
-"""Progress bar of a TensorRT build, which can take ten minutes."""
+"""Progress of a TensorRT build, which can take ten minutes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from rtseg.core.progress import Progress
 
+def progress_monitor(trt: Any, update: Callable[[float], None]) -> Any:
+    """Return a progress monitor of TensorRT that calls `update` with the completed share of the build, 0 to 1.
 
-class BuildProgress:
-    """Progress of a build in percent. Phases are nested: each is one step of its parent phase.
-
-    TensorRT calls the monitor from its own threads, and exceptions must not reach it. On Ctrl-C the monitor cancels the build;
-    `__exit__` raises KeyboardInterrupt after it.
+    Phases are nested: each is one step of its parent phase. TensorRT calls the monitor from its own threads, and exceptions must
+    not reach it: one of `update`, such as KeyboardInterrupt, cancels the build and is the monitor's `exception` after it.
     """
 
-    def __init__(self, trt: Any, quiet: bool) -> None:
-        self._progress = Progress("building the engine", 100, unit="%", quiet=quiet)
-        self._phases: dict[str, tuple[str | None, int, int]] = {}
-        self._percent = 0
-        self._exception: BaseException | None = None
-        progress = self
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.exception: BaseException | None = None
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, number of steps, completed steps
 
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = (parent_phase, max(1, num_steps), 0)
 
-            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-                progress._phases[phase_name] = (parent_phase, max(1, num_steps), 0)
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                if phase_name in self._phases:
+                    parent, steps, _ = self._phases[phase_name]
+                    self._phases[phase_name] = (parent, steps, step + 1)
+                    update(self._completed())
+            except BaseException as error:
+                self.exception = error
+            return self.exception is None and not sys.is_finalizing()
 
-            def step_complete(self, phase_name: str, step: int) -> bool:
-                return progress._step(phase_name, step)
+        def phase_finish(self, phase_name: str) -> None:
+            self._phases.pop(phase_name, None)
 
-            def phase_finish(self, phase_name: str) -> None:
-                progress._phases.pop(phase_name, None)
+        def _completed(self) -> float:
+            """Return the completed share of the outermost phase, 0 to 1, including the steps of nested phases."""
+            completed = 0.0
+            for parent, steps, step in list(self._phases.values()):
+                weight = min(1.0, step / steps)
+                while parent in self._phases:
+                    parent, parent_steps, _ = self._phases[parent]
+                    weight /= parent_steps
+                completed += weight
+            return min(1.0, completed)
 
-        self.monitor = Monitor()
-
-    def __enter__(self) -> BuildProgress:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self._progress.__exit__(kind, error, trace)
-        if self._exception is not None:
-            raise self._exception
-
-    def _step(self, phase: str, step: int) -> bool:
-        try:
-            if phase in self._phases:
-                parent, steps, _ = self._phases[phase]
-                self._phases[phase] = (parent, steps, step + 1)
-                now = int(100 * self._completed())
-                if now > self._percent:
-                    self._progress.advance(now - self._percent)
-                    self._percent = now
-        except BaseException as error:  # KeyboardInterrupt too must not propagate through native code
-            self._exception = error
-        return self._exception is None and sys.is_finalizing() is False
-
-    def _completed(self) -> float:
-        """Return the completed share of the outermost phase, 0 to 1, including the steps of nested phases."""
-        completed = 0.0
-        for name, (_, steps, step) in list(self._phases.items()):
-            weight, parent = 1.0, self._phases[name][0]
-            while parent in self._phases:
-                weight /= self._phases[parent][1]
-                parent = self._phases[parent][0]
-            completed += weight * min(1.0, step / steps)
-        return min(1.0, completed)
+    return Monitor()
