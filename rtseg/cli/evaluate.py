@@ -7,37 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
 
 def evaluate(
     data: o.Data,
-    split: Annotated[str, typer.Option("--split", help="Split: train, val or test.", rich_help_panel="Data")] = "val",
+    split: Annotated[str, o.option("Data", "Split: train, val or test.")] = "val",
     layout: o.LayoutOption = "auto",
     limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Maximum number of images, evenly spread.",
-            show_default="all",
-            rich_help_panel="Data",
-        ),
+        int | None, o.option("Data", "Maximum number of images, evenly spread.", min=1, show_default="all")
     ] = None,
     flicker: Annotated[
-        bool,
-        typer.Option("--flicker", help="Measure flicker instead. DATA is a video or a folder of consecutive frames."),
+        bool, o.option(None, "Measure flicker instead. DATA is a video or a folder of consecutive frames.", "--flicker")
     ] = False,
     smooth: Annotated[
         float,
-        typer.Option(
-            "--smooth",
-            metavar="0..0.9",
-            help="Temporal smoothing as in `video`. Requires consecutive frames of one video.",
-        ),
+        o.option(None, "Temporal smoothing as in `video`. Requires consecutive frames of one video.", metavar="0..0.9"),
     ] = 0.0,
     model: o.Model = None,
     backend: o.Backend = "auto",
@@ -45,29 +31,20 @@ def evaluate(
     size: o.Size = None,
     json: Annotated[
         str | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write the results as JSON; - for stdout. Replaces only JSON files.",
-            rich_help_panel="Output",
-        ),
+        o.option("Output", "Write the results as JSON; - for stdout. Replaces only JSON files.", metavar="FILE"),
     ] = None,
     chart: Annotated[
         Path | None,
-        typer.Option(
-            "--chart",
-            metavar="FILE.png",
-            help="Write the confusion matrix as an image. Replaces only charts of rtseg.",
-            rich_help_panel="Output",
+        o.option(
+            "Output", "Write the confusion matrix as an image. Replaces only charts of rtseg.", metavar="FILE.png"
         ),
     ] = None,
     worst: Annotated[
         Path | None,
-        typer.Option(
-            "--worst",
+        o.option(
+            "Output",
+            "Write the worst images with truth and prediction. Replaces only charts of rtseg.",
             metavar="FILE.png",
-            help="Write the worst images with truth and prediction. Replaces only charts of rtseg.",
-            rich_help_panel="Output",
         ),
     ] = None,
     quiet: o.Quiet = False,
@@ -158,7 +135,7 @@ def _evaluate(
         draw_worst_images(result, segmenter, dataset, segmenter.palette, worst)
     if json:
         run_info = {"model": segmenter.description.name, "backend": segmenter.backend, "precision": segmenter.precision}
-        write_json({**run_info, **result.to_json()}, json)
+        write_json({**run_info, **result.to_dict()}, json)
     if not quiet:
         for mine, theirs, kind in result.match.renamed():
             note = " (similar, not the same)" if kind == "similar" else ""
@@ -225,7 +202,7 @@ def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
 
         result = measure_flicker(predictions())
     if json:
-        write_json({"flicker": result.share, "still": result.still, "frames": result.frames}, json)
+        write_json(result.to_dict(), json)
     if json != "-":
-        print(f"flicker        {result.share:.4f} of the still pixels change class from frame to frame")
+        print(f"flicker        {result.flicker:.4f} of the still pixels change class from frame to frame")
         print(f"still pixels   {result.still:.4f} of all, over {result.frames} frames")

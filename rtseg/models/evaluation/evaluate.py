@@ -17,6 +17,7 @@ from rtseg.core import metrics
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS
 from rtseg.core.progress import Progress, track
+from rtseg.core.report import Report
 from rtseg.models.evaluation.class_names import ClassMatch, match_classes
 from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_image_and_label
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
@@ -35,7 +36,7 @@ STILL_LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Report):
     """Result of a model on one split."""
 
     split: str
@@ -95,7 +96,7 @@ class Evaluation:
         """Return the images with the lowest pixel accuracy, the lowest first."""
         return [pair for pair, _ in sorted(self.accuracies, key=lambda item: item[1])[:count]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the report of `--json`: `pixel_accuracy`, `miou`, `iou` by class, the confusion matrix, classes not scored."""
         return {
             "split": self.split,
@@ -197,10 +198,10 @@ def class_table(model: Sequence[str], dataset: Sequence[str]) -> npt.NDArray[np.
 
 
 @dataclass(frozen=True)
-class Flicker:
+class Flicker(Report):
     """Flicker of class maps in still parts of a video."""
 
-    share: float
+    flicker: float
     """Share of the still pixels whose class changes from one frame to the next, 0 to 1."""
 
     still: float
