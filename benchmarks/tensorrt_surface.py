@@ -37,7 +37,7 @@ create_timing_cache set_timing_cache get_timing_cache serialize
 progress_monitor IProgressMonitor phase_start step_complete phase_finish
 ILogger log Severity WARNING
 Runtime deserialize_cuda_engine engine_host_code_allowed
-num_io_tensors get_tensor_name get_tensor_shape create_execution_context create_engine_inspector
+num_io_tensors get_tensor_name get_tensor_shape get_tensor_dtype create_execution_context create_engine_inspector
 get_engine_information LayerInformationFormat JSON
 set_tensor_address execute_async_v3
 """.split()  # noqa: SIM905 (a list of this many literals is unreadable)

@@ -51,9 +51,9 @@ class Cudart:
             return call
         return value
 
-    def view(self, address: int, shape: tuple[int, ...]) -> Any:
-        memory = self.alive[address]
-        assert memory.nbytes == np.prod(shape), "a tensor does not have the size of its buffer"
+    def view(self, address: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> Any:
+        memory = self.alive[address].view(dtype)
+        assert memory.size == np.prod(shape), "a tensor does not have the size of its buffer"
         return memory.reshape(shape)
 
     def enqueue(self, stream: int, work: Callable[[], None]) -> bool:

@@ -37,7 +37,7 @@ def compiled_kernels(folder: Path) -> ctypes.CDLL:
 
 def launch(library: ctypes.CDLL, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], address: int) -> None:
     """Run a kernel immediately."""
-    library.launch({"scale": 0, "color": 1}[kernel], *blocks, *threads, ctypes.c_void_p(address))
+    library.launch(("scale", "argmax", "color").index(kernel), *blocks, *threads, ctypes.c_void_p(address))
 
 
 class Driver:

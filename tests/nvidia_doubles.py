@@ -1,7 +1,8 @@
 """Test double of TensorRT, to build and run engines without a GPU.
 
 `tensorrt(version)` has exactly the names of that version's Python API, as listed by benchmarks/tensorrt_surface.py from NVIDIA's
-binding wheels. Its parser reads real ONNX; its engines compute `onnx_models.expected_classes` on memory that `Cudart` owns.
+binding wheels. Its parser reads real ONNX; its engines compute `onnx_models.expected_scores` (or `expected_classes`) on memory that
+`Cudart` owns.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from cuda_runtime_double import Cudart
-from onnx_models import expected_classes
+from onnx_models import expected_classes, expected_scores
 
 SURFACE = json.loads((Path(__file__).parent / "data" / "tensorrt_surface.json").read_text())
 VERSIONS = tuple(SURFACE)
+_NUMPY_TYPES = {"UINT8": np.uint8, "HALF": np.float16, "FLOAT": np.float32}
 
 
 class ILogger:
@@ -195,13 +198,12 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             monitor.phase_finish("Building engine")
             self._logger.log(ILogger.Severity.WARNING, "a warning\nof two lines")
             tensors = {t.name: t for layer in network.layers for t in (*layer.inputs, *layer.outputs)}
-            first, last = tensors["image"], tensors["classes"]
+            output = "classes" if "classes" in tensors else "scores"
             int8 = any(layer.type is module.LayerType.DEQUANTIZE for layer in network.layers)
             return json.dumps(
                 {
                     "version": version,
-                    "image": first.shape,
-                    "classes": last.shape,
+                    "tensors": {name: (tensors[name].dtype.name, tensors[name].shape) for name in ("image", output)},
                     "settings": config.settings,
                     "int8": int8,
                 }
@@ -209,19 +211,22 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
 
     class Engine:
         def __init__(self, plan: dict[str, Any]) -> None:
-            self._shapes = {"image": tuple(plan["image"]), "classes": tuple(plan["classes"])}
+            self._tensors = plan["tensors"]
             self._input_type = "Int8" if plan["int8"] else "Half"
 
         num_io_tensors = 2
 
         def get_tensor_name(self, index: int) -> str:
-            return ["image", "classes"][index]
+            return list(self._tensors)[index]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return self._shapes[name]
+            return tuple(self._tensors[name][1])
+
+        def get_tensor_dtype(self, name: str) -> Any:
+            return module.DataType[self._tensors[name][0]]
 
         def create_execution_context(self) -> Any:
-            return Context(self._shapes)
+            return Context(self._tensors)
 
         def create_engine_inspector(self) -> Any:
 
@@ -232,8 +237,8 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             return SimpleNamespace(get_engine_information=lambda layout: json.dumps(layers))
 
     class Context:
-        def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
-            self._shapes, self._addresses, self._ran = shapes, {}, False
+        def __init__(self, tensors: dict[str, tuple[str, list[int]]]) -> None:
+            self._tensors, self._addresses, self._ran = tensors, {}, False
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             self._addresses[name] = address
@@ -244,9 +249,13 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             assert self._ran or not cudart.is_capturing(stream), "the first run can't be captured"
             self._ran = True
 
+            def memory(name: str) -> Any:
+                dtype, shape = self._tensors[name]
+                return cudart.view(self._addresses[name], tuple(shape), _NUMPY_TYPES[dtype])
+
             def compute() -> None:
-                image = cudart.view(self._addresses["image"], self._shapes["image"])
-                cudart.view(self._addresses["classes"], self._shapes["classes"])[:] = expected_classes(image)
+                image, output = (memory(name) for name in self._tensors)
+                output[:] = (expected_classes if "classes" in self._tensors else expected_scores)(image)
 
             return cudart.enqueue(stream, compute)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -21,6 +21,12 @@ def expected_classes(images: Any) -> Any:
     """Return the class maps of these networks: 0 if all channels are below 80, else the class of the strongest channel."""
     scores = np.concatenate([np.full((*images.shape[:3], 1), 79.5), images.astype(np.float64)], axis=3)
     return scores.argmax(axis=3).astype(np.uint8)
+
+
+def expected_scores(images: Any) -> Any:
+    """Return the scores of these networks, at the resolution of the images: float16 `[N, 4, H, W]`."""
+    offset = np.full((len(images), 1, *images.shape[1:3]), 79.5, np.float32)
+    return (np.concatenate([offset, images.transpose(0, 3, 1, 2)], axis=1) / np.float32(255)).astype(np.float16)
 
 
 def random_images(count: int, height: int, width: int, seed: int = 0) -> Any:
@@ -72,6 +78,7 @@ def contract_model(
     size: tuple[int, int] = (64, 48),
     name: str = "colors",
     described: bool = True,
+    output: Literal["scores", "classes"] = "scores",
     extra: Any = None,
 ) -> Path:
     """Write a network of the contract with free batch, height and width, like the exports of `rtseg train`."""
@@ -84,22 +91,28 @@ def contract_model(
         helper.make_node("Mul", ["t", "scale"], ["m"], "normalize"),
         helper.make_node("Cast", ["m"], ["x"], "cast_half", to=float_type),
     ]
-    after = [
-        helper.make_node("ArgMax", ["scores"], ["index"], "argmax", axis=1, keepdims=0),
-        helper.make_node("Cast", ["index"], ["classes"], "cast_out", to=TensorProto.UINT8),
-    ]
+    after = []
+    result = helper.make_tensor_value_info("scores", float_type, ["N", len(CLASSES), "H", "W"])
+    if output == "classes":
+        after = [
+            helper.make_node("ArgMax", ["scores"], ["index"], "argmax", axis=1, keepdims=0),
+            helper.make_node("Cast", ["index"], ["classes"], "cast_out", to=TensorProto.UINT8),
+        ]
+        result = helper.make_tensor_value_info("classes", TensorProto.UINT8, ["N", "H", "W"])
     graph = helper.make_graph(
         [*before, *nodes, *after],
         "colors",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info("classes", TensorProto.UINT8, ["N", "H", "W"])],
+        [result],
         weights,
     )
     if extra is not None:
         extra(graph)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     if described:
-        description = ModelInfo(name, CLASSES, size, network="unet-test", precision=precision, license="MIT")
+        description = ModelInfo(
+            name, CLASSES, size, network="unet-test", precision=precision, license="MIT", output=output
+        )
         model.metadata_props.add(key=METADATA_KEY, value=description.to_json())
     onnx.save(model, path)
     return path

@@ -171,11 +171,11 @@ class Cuda:
         self._owned.callback(self._free, "cudaFree", address)
         return address
 
-    def pinned_array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """Return a zeroed uint8 array in page-locked memory, for copies that overlap computation. Invalid after `close`."""
-        address, memory = self._pinned(int(np.prod(shape)))
+    def pinned_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+        """Return a zeroed array in page-locked memory, for copies that overlap computation. Invalid after `close`."""
+        address, memory = self._pinned(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         self._owned.callback(self._free, "cudaFreeHost", address)
-        array = np.frombuffer(memory, np.uint8).reshape(shape)
+        array = np.frombuffer(memory, dtype).reshape(shape)
         array.fill(0)
         return array
 
@@ -189,27 +189,15 @@ class Cuda:
         address = int(self.call("cudaHostAlloc", byte_count, self._runtime.cudaHostAllocDefault))
         return address, (ctypes.c_uint8 * byte_count).from_address(address)
 
-    def upload(self, device: int, host: npt.NDArray[np.uint8], stream: Any) -> None:
+    def upload(self, device: int, host: npt.NDArray[Any], stream: Any) -> None:
         """Start a copy to the device."""
-        self.call(
-            "cudaMemcpyAsync",
-            device,
-            host.ctypes.data,
-            host.nbytes,
-            self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice,
-            stream,
-        )
+        to_device = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self.call("cudaMemcpyAsync", device, host.ctypes.data, host.nbytes, to_device, stream)
 
-    def download(self, host: npt.NDArray[np.uint8], device: int, stream: Any) -> None:
+    def download(self, host: npt.NDArray[Any], device: int, stream: Any) -> None:
         """Start a copy from the device."""
-        self.call(
-            "cudaMemcpyAsync",
-            host.ctypes.data,
-            device,
-            host.nbytes,
-            self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost,
-            stream,
-        )
+        to_host = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self.call("cudaMemcpyAsync", host.ctypes.data, device, host.nbytes, to_host, stream)
 
     def capture_graph(self, stream: Any, enqueue: Callable[[], None]) -> Any:
         """Capture the work that `enqueue` puts on the stream, without running it.

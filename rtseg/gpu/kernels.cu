@@ -1,17 +1,20 @@
-// Kernels of the GPU path: NV12 in GPU memory to the network's input, and the class map to the rendered frame. The arithmetic is
-// that of rtseg/core/letterbox.py and rtseg/render/overlay.py, without the rounding between their steps. `make kernels` compiles
-// this file to kernels.ptx; the tests also compile it for the CPU.
+// Kernels of the GPU path: NV12 in GPU memory to the network's input, the network's scores to the class map, and the class map to
+// the rendered frame. The arithmetic is that of rtseg/core/letterbox.py, rtseg/inference/argmax.py and rtseg/render/overlay.py,
+// without the rounding between their steps. `make kernels` compiles this file to kernels.ptx; the tests also compile it for the CPU.
 
 struct Job {  // rtseg/gpu/kernels.py has the same fields in the same order
-    const unsigned char* luma;     // [height][luma_pitch]
-    const unsigned char* chroma;   // [height / 2][chroma_pitch], U and V interleaved
-    unsigned char* image;          // [input_height][input_width][3], RGB
-    const unsigned char* classes;  // [input_height][input_width]
-    const float* weights;          // [4][256]: added to Y, U and V, and the share of the source pixel
-    unsigned char* rendered;       // Y [height][width], then U and V, [height / 2][width / 2] each
+    const unsigned char* luma;    // [height][luma_pitch]
+    const unsigned char* chroma;  // [height / 2][chroma_pitch], U and V interleaved
+    unsigned char* image;         // [input_height][input_width][3], RGB
+    const void* scores;           // [class_count][scores_height][scores_width], FP16 or FP32
+    unsigned char* classes;       // [input_height][input_width]
+    const float* weights;         // [4][256]: added to Y, U and V, and the share of the source pixel
+    unsigned char* rendered;      // Y [height][width], then U and V, [height / 2][width / 2] each
     int luma_pitch, chroma_pitch, width, height;
     int input_width, input_height, left, top, inner_width, inner_height;  // the frame's rectangle in the network's input
     int luma_halvings, chroma_halvings;                                   // halvings of a plane before it is scaled
+    int scores_width, scores_height, class_count, half_scores;            // half_scores: 1 for FP16, 0 for FP32
+    int upsampled_width, upsampled_height;  // size of the upsampled scores; their upper left part is the class map
     float rgb[12];                                                        // matrix from Y, U, V to R, G, B: [3][4]
 };
 
@@ -48,6 +51,14 @@ struct LinearSample {
     }
 };
 
+// Bilinear interpolation between four pixels of a plane.
+template <class Plane>
+__device__ inline float interpolate(const Plane& plane, const LinearSample& across, const LinearSample& down) {
+    float upper = plane.at(across.low, down.low) * (1 - across.share) + plane.at(across.high, down.low) * across.share;
+    float lower = plane.at(across.low, down.high) * (1 - across.share) + plane.at(across.high, down.high) * across.share;
+    return upper * (1 - down.share) + lower * down.share;
+}
+
 __device__ inline float resample(HalvedPlane plane, int x, int y, int target_width, int target_height) {
     if (plane.width == target_width && plane.height == target_height) return plane.at(x, y);
     if (plane.width >= 2 * target_width && plane.height >= 2 * target_height) {  // no further halving possible: area average
@@ -58,10 +69,7 @@ __device__ inline float resample(HalvedPlane plane, int x, int y, int target_wid
                 sum += overlap(row, top, bottom) * overlap(column, left, right) * plane.at(column, row);
         return sum / ((right - left) * (bottom - top));
     }
-    LinearSample across(x, target_width, plane.width), down(y, target_height, plane.height);
-    float upper = plane.at(across.low, down.low) * (1 - across.share) + plane.at(across.high, down.low) * across.share;
-    float lower = plane.at(across.low, down.high) * (1 - across.share) + plane.at(across.high, down.high) * across.share;
-    return upper * (1 - down.share) + lower * down.share;
+    return interpolate(plane, LinearSample(x, target_width, plane.width), LinearSample(y, target_height, plane.height));
 }
 
 __device__ inline unsigned char to_uint8(float value) { return (unsigned char)fminf(fmaxf(value + 0.5f, 0.0f), 255.0f); }
@@ -82,6 +90,34 @@ extern "C" __global__ void scale(const Job* job) {
         const float* row = job->rgb + 4 * channel;
         pixel[channel] = to_uint8(row[0] * yuv[0] + row[1] * yuv[1] + row[2] * yuv[2] + row[3]);
     }
+}
+
+// Scores of one class.
+struct ScorePlane {
+    const Job* job;
+    int index;
+
+    __device__ float at(int x, int y) const {
+        long long offset = ((long long)index * job->scores_height + y) * job->scores_width + x;
+        if (!job->half_scores) return ((const float*)job->scores)[offset];
+        unsigned bits = ((const unsigned short*)job->scores)[offset];
+        // FP16's exponent and fraction in the fields of FP32; 2^112 is the ratio of the exponents' biases.
+        return __uint_as_float((bits & 0x8000) << 16 | (bits & 0x7fff) << 13) * 0x1p112f;
+    }
+};
+
+// One thread for each pixel of the class map: the class with the largest score, the lowest index on ties.
+extern "C" __global__ void argmax(const Job* job) {
+    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= job->input_width || y >= job->input_height) return;
+    LinearSample across(x, job->upsampled_width, job->scores_width), down(y, job->upsampled_height, job->scores_height);
+    int best = 0;
+    float best_score = interpolate(ScorePlane{job, 0}, across, down);
+    for (int index = 1; index < job->class_count; ++index) {
+        float score = interpolate(ScorePlane{job, index}, across, down);
+        if (score > best_score) best = index, best_score = score;
+    }
+    job->classes[(long long)y * job->input_width + x] = best;
 }
 
 // Blend of a pixel of a plane: the value that the class map adds, and the share of the source pixel that remains.

@@ -6,6 +6,9 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rtseg.core.color import yuv_to_rgb_matrix
 from rtseg.core.frame import Color
 from rtseg.core.letterbox import Letterbox, halvings
@@ -23,12 +26,15 @@ class Job(ctypes.Structure):
         ("luma", ctypes.c_uint64),
         ("chroma", ctypes.c_uint64),
         ("image", ctypes.c_uint64),
+        ("scores", ctypes.c_uint64),
         ("classes", ctypes.c_uint64),
         ("weights", ctypes.c_uint64),
         ("rendered", ctypes.c_uint64),
         *((name, ctypes.c_int) for name in ("luma_pitch", "chroma_pitch", "width", "height")),
         *((name, ctypes.c_int) for name in ("input_width", "input_height", "left", "top")),
         *((name, ctypes.c_int) for name in ("inner_width", "inner_height", "luma_halvings", "chroma_halvings")),
+        *((name, ctypes.c_int) for name in ("scores_width", "scores_height", "class_count", "half_scores")),
+        *((name, ctypes.c_int) for name in ("upsampled_width", "upsampled_height")),
         ("rgb", ctypes.c_float * 12),
     ]
 
@@ -42,6 +48,13 @@ class Job(ctypes.Structure):
         self.chroma_halvings = halvings((self.width // 2, self.height // 2), inner)
         self.rgb[:] = [float(value) for value in yuv_to_rgb_matrix(color).reshape(-1)]
 
+    def set_scores(self, shape: tuple[int, ...], dtype: npt.DTypeLike, head_stride: int) -> None:
+        """Set the shape of the scores, `[classes, h, w]`, and their type, float16 or float32; see `ModelInfo.head_stride`."""
+        self.class_count, self.scores_height, self.scores_width = shape
+        self.half_scores = dtype == np.float16
+        self.upsampled_width = head_stride * self.scores_width or self.input_width
+        self.upsampled_height = head_stride * self.scores_height or self.input_height
+
     def set_surface(self, surface: GpuSurface) -> None:
         """Set the addresses and pitches of the next frame."""
         self.luma, self.chroma = surface.luma, surface.chroma
@@ -49,7 +62,7 @@ class Job(ctypes.Structure):
 
 
 class Kernels:
-    """The two kernels on one GPU. Their only argument is the device address of a `Job`."""
+    """The three kernels on one GPU. Their only argument is the device address of a `Job`."""
 
     def __init__(self, cuda: Cuda, box: Letterbox) -> None:
         """Load the PTX.
@@ -59,13 +72,18 @@ class Kernels:
         """
         self._cuda = cuda
         ptx = Path(__file__).with_name("kernels.ptx").read_bytes()
-        self._scale, self._color = cuda.load_kernels(ptx, "scale", "color")
+        self._scale, self._argmax, self._color = cuda.load_kernels(ptx, "scale", "argmax", "color")
         self._scale_grid = _grid(*box.inner[2:])
+        self._argmax_grid = _grid(*box.input_size)
         self._color_grid = _grid(box.source_size[0] // 2, box.source_size[1] // 2)
 
     def scale(self, job: int, stream: Any) -> None:
         """Enqueue the kernel that scales the frame and writes it as RGB into its rectangle of the network's input."""
         self._cuda.launch(self._scale, self._scale_grid, _BLOCK, job, stream)
+
+    def argmax(self, job: int, stream: Any) -> None:
+        """Enqueue the kernel that upsamples the network's scores and writes the class map."""
+        self._cuda.launch(self._argmax, self._argmax_grid, _BLOCK, job, stream)
 
     def color(self, job: int, stream: Any) -> None:
         """Enqueue the kernel that blends the colors of the class map over the frame."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rtseg.core.errors import BackendError
 from rtseg.core.model_info import ModelInfo
 from rtseg.inference.runnable_file import BuildMissing, runnable_file
-from rtseg.inference.tensorrt import TensorRtBackend, _choose_gpu
+from rtseg.inference.tensorrt import TensorRtBackend, choose_gpu
 from rtseg.inference.tensorrt_loader import import_tensorrt
 
 
@@ -39,7 +39,7 @@ class EnginePerSize:
             BackendError: the package or the GPU is missing.
         """
         import_tensorrt(target)
-        gpu = _choose_gpu(device, target)
+        gpu = choose_gpu(device, target)
         self.name, self.description, self.input_size = target, description, description.input_size
         self.gpu: int = gpu.index
         self._model, self._device, self._build_missing = model, device, build_missing

@@ -18,16 +18,23 @@ import numpy.typing as npt
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError
 from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.cuda import Cuda, GpuOutOfMemory
-from rtseg.gpu.devices import find_gpus, platform_name
+from rtseg.gpu.devices import Gpu, find_gpus, platform_name
 from rtseg.inference import check_images
 from rtseg.inference.engine_metadata import check_engine, read_sidecar
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start_runtime
-from rtseg.inference.tensorrt_stream import BoundContext, StreamContext
+from rtseg.inference.tensorrt_stream import BoundContext, OutputTensor, StreamContext
 
 _log = logging.getLogger("rtseg.inference")
 
 STREAM_CONTEXTS = 2
 """Batches in flight: while one is computed, the next is uploaded. Each has its own stream, buffers and execution context."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "HALF": np.dtype(np.float16),
+    "FLOAT": np.dtype(np.float32),
+    "UINT8": np.dtype(np.uint8),
+}
+"""NumPy's types by TensorRT's names."""
 
 
 class TensorRtBackend:
@@ -53,7 +60,7 @@ class TensorRtBackend:
             raise ModelError(f"no engine '{engine}'; `rtseg build` builds one")
         self.name = target
         trt = import_tensorrt(target)
-        gpu = _choose_gpu(device, target)
+        gpu = choose_gpu(device, target)
         sidecar = read_sidecar(engine)
         check_engine(
             engine,
@@ -73,7 +80,8 @@ class TensorRtBackend:
             self._logger = make_logger(trt)
             self._runtime = start_runtime(trt, self._logger, target)
             self._engine = self._deserialize(engine)
-            self._check_tensors()
+            self.output = self._output_tensor()
+            """The engine's output."""
             self._stream_contexts = self._make_stream_contexts()
         except BaseException:
             self._cuda.close()
@@ -124,13 +132,13 @@ class TensorRtBackend:
         """Batch size of the engine; set by `rtseg build --batch`."""
         return self._sidecar.facts.batch
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return class maps, uint8 `[N, H, W]`, of images uint8 `[N, H, W, 3]`; see `Backend.infer`.
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`.
 
         More images than the engine's batch size alternate between the stream contexts, so that copies overlap computation.
         """
         check_images(images, self.input_size)
-        class_maps = np.empty(images.shape[:3], dtype=np.uint8)
+        outputs = np.empty((len(images), *self.output.shape[1:]), self.output.dtype)
         batch = self._sidecar.facts.batch
         with self._lock:
             if not self._stream_contexts:
@@ -140,24 +148,24 @@ class TensorRtBackend:
                 stream_context.rows = None  # left by a run that failed or was interrupted
             for number, begin in enumerate(range(0, len(images), batch)):
                 stream_context = self._stream_contexts[number % len(self._stream_contexts)]
-                stream_context.collect(class_maps)
+                stream_context.collect(outputs)
                 stream_context.rows = slice(begin, min(begin + batch, len(images)))
                 stream_context.host_images[: stream_context.rows.stop - begin] = images[stream_context.rows]
                 stream_context.start()
             for stream_context in self._stream_contexts:
-                stream_context.collect(class_maps)
-        return class_maps
+                stream_context.collect(outputs)
+        return outputs
 
     def make_gpu_current(self) -> None:
         """Make the GPU's context current in this thread."""
         self._cuda.make_current()
 
-    def bind(self, image: int, classes: int) -> BoundContext:
+    def bind(self, image: int, output: int) -> BoundContext:
         """Return an execution context bound to device memory of the caller; several can run concurrently.
 
         Args:
             image: device address of uint8 `[batch, H, W, 3]`.
-            classes: device address of uint8 `[batch, H, W]`.
+            output: device address of memory for `self.output`.
 
         Raises:
             GpuOutOfMemory: the GPU's memory is full.
@@ -168,7 +176,7 @@ class TensorRtBackend:
             raise GpuOutOfMemory(
                 f"TensorRT can't make an execution context ({self._logger.errors()}); is the GPU's memory full?"
             )
-        for name, address in (("image", image), ("classes", classes)):
+        for name, address in (("image", image), (self.output.name, output)):
             if not context.set_tensor_address(name, address):
                 raise BackendError(f"TensorRT does not take the memory for '{name}': {self._logger.errors()}")
         return BoundContext(context, self._logger)
@@ -242,16 +250,20 @@ class TensorRtBackend:
             )
         return engine
 
-    def _check_tensors(self) -> None:
-        facts = self._sidecar.facts
+    def _output_tensor(self) -> OutputTensor:
+        """Return the engine's output after checking its tensors against the sidecar."""
+        facts, model = self._sidecar.facts, self.description
         width, height = facts.input_size
-        expected = {"image": (facts.batch, height, width, 3), "classes": (facts.batch, height, width)}
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         actual = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        scores = (facts.batch, len(model.classes), *actual.get("scores", ())[2:])  # [h, w] is the network's choice
+        shape = (facts.batch, height, width) if model.output == "classes" else scores
+        expected = {"image": (facts.batch, height, width, 3), model.output: shape}
         if actual != expected:
             raise EngineMismatch(
                 f"the engine has the tensors {actual}, not {expected}; build it again: {self._sidecar.command}"
             )
+        return OutputTensor(model.output, shape, _DTYPES[self._engine.get_tensor_dtype(model.output).name])
 
     def _make_stream_contexts(self) -> list[StreamContext]:
         """Allocate up to `STREAM_CONTEXTS` stream contexts, fewer if the memory is full, but at least one."""
@@ -270,12 +282,17 @@ class TensorRtBackend:
 
     def _make_stream_context(self) -> StreamContext:
         width, height = self.input_size
-        stream_context = StreamContext(self._cuda, (self.batch, height, width, 3), self.bind)
+        stream_context = StreamContext(self._cuda, (self.batch, height, width, 3), self.output, self.bind)
         stream_context.graph = self.capture_graph(stream_context.bound, stream_context.stream, stream_context.enqueue)
         return stream_context
 
 
-def _choose_gpu(device: str | None, target: str) -> Any:
+def choose_gpu(device: str | None, target: str) -> Gpu:
+    """Return the GPU of a `--device`: `cuda:0`, `cuda:1` or only the number; None: the first.
+
+    Raises:
+        BackendError: there is no such GPU.
+    """
     gpus = find_gpus()
     if not gpus:
         raise BackendError(

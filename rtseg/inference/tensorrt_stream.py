@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,25 @@ import numpy.typing as npt
 
 from rtseg.core.errors import BackendError
 from rtseg.gpu.cuda import Cuda
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """Output of an engine."""
+
+    name: str
+    """`scores` or `classes`."""
+
+    shape: tuple[int, ...]
+    """`[batch, C, h, w]` of scores, `[batch, H, W]` of classes."""
+
+    dtype: np.dtype[Any]
+    """float16 or float32 of scores, uint8 of classes."""
+
+    @property
+    def byte_count(self) -> int:
+        """Size in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -34,14 +54,19 @@ class StreamContext:
     """Stream with host and device memory for one batch, and the captured graph of its run where capture works."""
 
     def __init__(
-        self, cuda: Cuda, image_shape: tuple[int, int, int, int], bind: Callable[[int, int], BoundContext]
+        self,
+        cuda: Cuda,
+        image_shape: tuple[int, int, int, int],
+        output: OutputTensor,
+        bind: Callable[[int, int], BoundContext],
     ) -> None:
         """Allocate and run the network once.
 
         Args:
             cuda: the GPU; its `close` frees the allocations.
             image_shape: shape of a batch, `[batch, H, W, 3]`.
-            bind: binds the engine to the device addresses of images and classes.
+            output: the engine's output.
+            bind: binds the engine to the device addresses of images and output.
 
         Raises:
             GpuOutOfMemory: the GPU's memory is full.
@@ -49,10 +74,10 @@ class StreamContext:
         """
         self._cuda = cuda
         self.host_images = cuda.pinned_array(image_shape)
-        self._host_classes = cuda.pinned_array(image_shape[:3])
+        self._host_outputs = cuda.pinned_array(output.shape, output.dtype)
         self._device_images = cuda.device_buffer(self.host_images.nbytes)
-        self._device_classes = cuda.device_buffer(self._host_classes.nbytes)
-        self.bound = bind(self._device_images, self._device_classes)
+        self._device_outputs = cuda.device_buffer(self._host_outputs.nbytes)
+        self.bound = bind(self._device_images, self._device_outputs)
         self.stream = cuda.create_stream()
         self.graph: Any = None
         """Captured graph of `enqueue`; None: `start` enqueues call by call."""
@@ -80,16 +105,16 @@ class StreamContext:
         record(1)
         self.bound.enqueue(self.stream)
         record(2)
-        self._cuda.download(self._host_classes, self._device_classes, self.stream)
+        self._cuda.download(self._host_outputs, self._device_outputs, self.stream)
         record(3)
 
     def wait(self) -> None:
         """Block until the run has finished."""
         self._cuda.call("cudaStreamSynchronize", self.stream)
 
-    def collect(self, class_maps: npt.NDArray[np.uint8]) -> None:
-        """Wait for the rows in flight, if any, and write their class maps into `class_maps`."""
+    def collect(self, outputs: npt.NDArray[Any]) -> None:
+        """Wait for the rows in flight, if any, and write their outputs into `outputs`."""
         if self.rows is not None:
             rows, self.rows = self.rows, None
             self.wait()
-            class_maps[rows] = self._host_classes[: rows.stop - rows.start]
+            outputs[rows] = self._host_outputs[: rows.stop - rows.start]

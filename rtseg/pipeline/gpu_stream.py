@@ -48,15 +48,20 @@ class GpuStream:
         self._image = cuda.device_buffer(int(np.prod(self._input_shape)))
         self._classes = cuda.device_buffer(input_height * input_width)
         self._rendered = cuda.device_buffer(width * height * 3 // 2)
+        output = engine.output
+        self._has_scores = output.name == "scores"
         self._host_job = cuda.pinned_array((ctypes.sizeof(Job),))
         self._device_job = cuda.device_buffer(self._host_job.nbytes)
         self._job = Job.from_address(self._host_job.ctypes.data)
         self._job.set_sizes(box, color)
         self._job.image, self._job.classes, self._job.rendered = self._image, self._classes, self._rendered
+        if self._has_scores:
+            self._job.scores = cuda.device_buffer(output.byte_count)
+            self._job.set_scores(output.shape[1:], output.dtype, engine.description.head_stride)
         self._job.weights = weights
         padding = cuda.pinned_array(self._input_shape)
         padding.fill(PADDING)  # the kernel overwrites only the frame's rectangle
-        self._network = engine.bind(self._image, self._classes)
+        self._network = engine.bind(self._image, self._job.scores if self._has_scores else self._classes)
         cuda.upload(self._image, padding, self._stream)
         self._network.enqueue(self._stream)  # TensorRT finishes its setup in the first run, which can't be captured
         cuda.synchronize(self._stream, self._done)
@@ -97,4 +102,6 @@ class GpuStream:
         self._cuda.upload(self._device_job, self._host_job, self._stream)
         self._kernels.scale(self._device_job, self._stream)
         self._network.enqueue(self._stream)
+        if self._has_scores:
+            self._kernels.argmax(self._device_job, self._stream)
         self._kernels.color(self._device_job, self._stream)

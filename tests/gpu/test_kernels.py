@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from gpu_doubles import compiled_kernels, launch
+from rtseg.pipeline.gpu_processor import MAX_INPUT_DIFFERENCE, MAX_RENDER_DIFFERENCE
 
 from rtseg.core.frame import Color, Frame, Plane
 from rtseg.core.letterbox import PADDING, Letterbox
@@ -23,7 +24,8 @@ from rtseg.core.palette import load_palette
 from rtseg.gpu import compile_kernels
 from rtseg.gpu.gpu_frame import GpuSurface
 from rtseg.gpu.kernels import Job, Kernels
-from rtseg.pipeline.gpu_path import MAX_INPUT_DIFFERENCE, MAX_RENDER_DIFFERENCE
+from rtseg.inference import Scores
+from rtseg.inference.argmax import ScoresToClasses
 from rtseg.render.overlay import Overlay
 
 needs_compiler = pytest.mark.system("g++")
@@ -86,6 +88,12 @@ class KernelsOnCpu:
     def scale(self) -> Plane:
         self._kernels.scale(ctypes.addressof(self.job), None)
         return self.image
+
+    def argmax(self, scores: Scores, head_stride: int) -> Plane:
+        self.job.scores = scores.ctypes.data
+        self.job.set_scores(scores.shape, scores.dtype, head_stride)
+        self._kernels.argmax(ctypes.addressof(self.job), None)
+        return self.classes
 
     def color(self, classes: Plane) -> list[Plane]:
         self.classes[:] = classes
@@ -155,16 +163,50 @@ def test_kernels_match_the_cpu_path(
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "input_size", "head_stride"),
+    [
+        ((11, 144, 256), (512, 288), 2),
+        ((3, 25, 38), (75, 49), 2),  # the last upsampled row and column are cropped
+        ((2, 30, 40), (317, 233), 0),
+        ((5, 48, 64), (64, 48), 1),
+        ((1, 8, 8), (64, 64), 8),
+    ],
+)
+def test_argmax_matches_the_cpu_path(
+    library: ctypes.CDLL, shape: tuple[int, int, int], input_size: tuple[int, int], head_stride: int, dtype: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 8, shape).astype(dtype)
+    scores[:, : shape[1] // 4] = rng.integers(-2, 2, (shape[0], shape[1] // 4, shape[2]))  # ties
+    planes = synthetic_planes(64, 48, worst_case=False)
+    frame = Frame(planes, "yuv420p", LIMITED, 0, Fraction(1, 25), 0)
+    overlay = Overlay(load_palette("street", tuple("abcdefghijk"), None))
+    kernels = KernelsOnCpu(library, frame, Letterbox((64, 48), input_size), overlay)
+    np.testing.assert_array_equal(kernels.argmax(scores, head_stride), ScoresToClasses(head_stride)(scores, input_size))
+
+
+@needs_compiler
+def test_every_fp16_number_is_read_exactly(library: ctypes.CDLL) -> None:
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    plane = np.empty(len(numbers), np.float32)
+    library.read_fp16(*(ctypes.c_void_p(array.ctypes.data) for array in (numbers, plane)), len(numbers))
+    np.testing.assert_array_equal(plane, numbers.astype(np.float32))
+
+
+@needs_compiler
 def test_job_has_the_same_layout_in_python_and_cuda(library: ctypes.CDLL) -> None:
-    fields = ("luma", "rendered", "width", "inner_width", "rgb")
+    fields = ("luma", "scores", "rendered", "width", "class_count", "rgb")
     offsets = [ctypes.sizeof(Job), *(getattr(Job, name).offset for name in fields)]
-    assert [library.layout(field) for field in range(6)] == offsets
+    assert [library.layout(field) for field in range(7)] == offsets
 
 
 def test_ptx_is_compiled_from_the_present_source() -> None:
     text = compile_kernels.PTX.read_text()
     assert text.splitlines()[0] == compile_kernels.source_mark(), "kernels.cu has changed: make kernels"
-    assert all(f".visible .entry {name}(" in text for name in ("scale", "color"))
+    assert all(f".visible .entry {name}(" in text for name in ("scale", "argmax", "color"))
 
 
 def test_nvrtc_reproduces_the_ptx() -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles  # noqa: E402
 from nvidia_machine import Jetson  # noqa: E402
-from onnx_models import contract_model, expected_classes, random_images  # noqa: E402
+from onnx_models import CLASSES, contract_model, expected_classes, expected_scores, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError  # noqa: E402
 from rtseg.inference import open_backend  # noqa: E402
@@ -65,7 +65,7 @@ def test_more_images_than_the_batch_stay_in_order(jetson: Jetson, engine: Path) 
     assert backend.uses_cuda_graph  # type: ignore[attr-defined]
     for count in (1, 2, 3, 7):
         images = random_images(count, 48, 64, seed=count)
-        np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+        np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     backend.close()
     backend.close()
     assert not jetson.cudart.alive
@@ -73,12 +73,40 @@ def test_more_images_than_the_batch_stay_in_order(jetson: Jetson, engine: Path) 
         backend.infer(images)
 
 
+@pytest.mark.parametrize(
+    ("options", "precision", "expected"),
+    [
+        ({"output": "classes"}, "fp16", expected_classes),
+        ({"precision": "fp32"}, "fp32", lambda images: expected_scores(images).astype(np.float32)),
+    ],
+    ids=["classes", "scores in FP32"],
+)
+def test_output_has_the_type_of_the_engine(
+    jetson: Jetson, tmp_path: Path, options: dict[str, Any], precision: str, expected: Any
+) -> None:
+    model = contract_model(tmp_path / "other.onnx", **options)
+    images = random_images(3, 48, 64)
+    backend = open_backend("tensorrt", build(model, target="tensorrt", precision=precision, out=tmp_path).path)
+    output = backend.infer(images)
+    assert output.dtype == expected(images).dtype
+    np.testing.assert_array_equal(output, expected(images))
+
+
+@pytest.mark.parametrize("change", [{"output": "classes"}, {"classes": CLASSES[:3], "colors": ()}])
+def test_tensors_that_differ_from_the_sidecar_are_refused(engine: Path, change: dict[str, Any]) -> None:
+    sidecar = read_sidecar(engine)
+    changed = dataclasses.replace(sidecar, description=dataclasses.replace(sidecar.description, **change))
+    sidecar_path(engine).write_text(changed.to_json())
+    with pytest.raises(EngineMismatch, match=r"the engine has the tensors .*'scores': .*; build it again: rtseg build"):
+        open_backend("tensorrt", engine)
+
+
 def test_runs_call_by_call_when_capture_fails(jetson: Jetson, engine: Path) -> None:
     jetson.cudart.capture_works = False
     backend = open_backend("tensorrt", engine)
     assert not backend.uses_cuda_graph  # type: ignore[attr-defined]
     images = random_images(5, 48, 64)
-    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     backend.close()
     assert not jetson.cudart.alive
 
@@ -90,7 +118,7 @@ def test_failed_run_does_not_affect_the_next(jetson: Jetson, engine: Path) -> No
     with pytest.raises(BackendError, match="CUDA failed in cudaGraphLaunch"):
         backend.infer(random_images(7, 48, 64))
     images = random_images(1, 48, 64, seed=5)
-    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     backend.close()
 
 
@@ -148,7 +176,7 @@ def test_full_gpu_memory_reduces_to_one_batch_in_flight(
     )
     alive = len(jetson.cudart.alive)
     images = random_images(5, 48, 64)
-    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     backend.close()
     assert not jetson.cudart.alive
     complete = open_backend("tensorrt", engine)
@@ -166,7 +194,7 @@ def test_version_compatible_engines_run_on_later_versions(
     plain = build(model, target="tensorrt", out=tmp_path / "plain", verify=False).path
     Jetson(monkeypatch, "10.16.1.11")
     images = random_images(1, 48, 64)
-    np.testing.assert_array_equal(open_backend("tensorrt", lean).infer(images), expected_classes(images))
+    np.testing.assert_array_equal(open_backend("tensorrt", lean).infer(images), expected_scores(images))
     with pytest.raises(
         EngineMismatch, match=r"TensorRT 10\.3\.0, and this is 10\.16\.1\.11; build it again: rtseg build"
     ):
@@ -256,11 +284,11 @@ def test_real_gpu_results_are_correct_and_memory_does_not_leak(on_gpu: str, mode
     engine = build(model, target=on_gpu, out=tmp_path, batch=2, verify=False).path
     backend = open_backend(on_gpu, engine)
     images = random_images(5, 48, 64)
-    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     _, free, _ = runtime.cudaMemGetInfo()
     for _ in range(2000):  # 10,000 frames
         backend.infer(images)
     _, later, _ = runtime.cudaMemGetInfo()
     assert free - later < 8 << 20
-    np.testing.assert_array_equal(backend.infer(images), expected_classes(images))
+    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
     backend.close()

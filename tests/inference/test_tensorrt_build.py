@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles  # noqa: E402
 from nvidia_machine import Jetson  # noqa: E402
-from onnx_models import contract_model, expected_classes, random_images  # noqa: E402
+from onnx_models import contract_model, expected_scores, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.core.progress import NoProgress  # noqa: E402
@@ -98,7 +98,7 @@ def test_dla_engine_runs_on_its_dla_core(jetson: Jetson, model: Path, tmp_path: 
     built = build(model, target="tensorrt", out=tmp_path, options=EngineOptions(dla_core=1), verify=False)
     assert "-sm87-dla1-trt" in built.path.name
     images = random_images(1, 48, 64)
-    np.testing.assert_array_equal(open_backend("tensorrt", built.path).infer(images), expected_classes(images))
+    np.testing.assert_array_equal(open_backend("tensorrt", built.path).infer(images), expected_scores(images))
 
 
 def test_missing_dla_core_is_refused(jetson: Jetson, model: Path, tmp_path: Path) -> None:
