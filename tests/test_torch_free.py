@@ -69,6 +69,6 @@ def test_build_from_onnx_runs_without_torch(tmp_path: Path, target: str) -> None
 
 
 def test_config_check_runs_without_torch(tmp_path: Path) -> None:
-    config = tmp_path / "rtseg.toml"
-    config.write_text('[live]\ncamera = ["/dev/video0"]\n')
-    run("config", "check", config)
+    unit = tmp_path / "rtseg.service"
+    unit.write_text("ExecStart=/opt/rtseg/bin/rtseg live --camera 0\n")
+    run("config", "check", unit)

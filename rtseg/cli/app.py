@@ -85,7 +85,9 @@ app.command("demo", rich_help_panel="Run")(demo)
 app.command("build", rich_help_panel="Build and train models")(build)
 app.command("train", rich_help_panel="Build and train models")(train)
 app.command("eval", rich_help_panel="Build and train models")(evaluate)
-app.add_typer(service, name="service", rich_help_panel="Run")
+app.command("service", rich_help_panel="Run", no_args_is_help=True, context_settings={"ignore_unknown_options": True})(
+    service
+)
 app.command("bench", rich_help_panel="Diagnostics")(bench)
 app.add_typer(config, name="config", rich_help_panel="Diagnostics")
 app.command("models", rich_help_panel="Diagnostics")(models)

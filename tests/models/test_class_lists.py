@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from label_files import STRIPES, count_labels, write_folders, write_png
 
-from rtseg.cli.config_file import read_config
 from rtseg.core.errors import DataError, OptionError
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.models.evaluation.class_list import read_class_list
@@ -140,18 +139,13 @@ def test_refuses_malformed_class_list_with_one_line(tmp_path: Path, content: byt
     assert "\n" not in str(caught.value)
 
 
-def test_palette_and_config_accept_byte_order_mark(tmp_path: Path) -> None:
-    palette, config = tmp_path / "p.json", tmp_path / "rtseg.toml"
+def test_palette_accepts_byte_order_mark(tmp_path: Path) -> None:
+    palette = tmp_path / "p.json"
     palette.write_bytes(codecs.BOM_UTF8 + b'{"road": [1, 2, 3]}')
-    config.write_bytes(codecs.BOM_UTF8 + b'[live]\r\ncamera = "0"\r\n')
     assert load_palette(str(palette), ("road",)).colors == ((1, 2, 3),)
-    assert read_config(config) == {"camera": "0"}
-    for file in (palette, config):
-        file.write_bytes("{}".encode("utf-16"))
+    palette.write_bytes("{}".encode("utf-16"))
     with pytest.raises(OptionError, match="UTF-16; save it as UTF-8"):
         load_palette(str(palette), ("road",))
-    with pytest.raises(OptionError, match="UTF-16; save it as UTF-8"):
-        read_config(config)
 
 
 def test_reads_valid_txt_with_byte_order_mark_crlf_and_spaces(tmp_path: Path) -> None:
