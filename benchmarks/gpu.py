@@ -66,7 +66,7 @@ def main() -> int:
     if not gpus and args.device != "cpu":
         print("no NVIDIA GPU was found; `rtseg doctor` shows the reason", file=sys.stderr)
         return 1
-    result: dict[str, Any] = {"machine": machine(), "gpu": vars(gpus[0]) if gpus else None, "refused": {}}
+    result: dict[str, Any] = {"machine": machine().to_dict(), "gpu": vars(gpus[0]) if gpus else None, "refused": {}}
     with tempfile.TemporaryDirectory(prefix="rtseg-gpu-") as folder:
         engines = {}
         for target in TARGETS if gpus and not args.engine else ():
@@ -211,12 +211,10 @@ def run_path(video: str, engine: Path, path: str, folder: str) -> dict[str, Any]
         nullcontext() if path == "gpu" else force_cpu_path,
         Segmenter(engine, streams=0) as segmenter,
     ):
-        run = process(
-            video, f"{folder}/out.mp4", segmenter, Style(), OutputOptions(preset="ultrafast"), reading
-        )
-    if run["path"] != path.split(",")[0]:
-        raise RuntimeError(f"the run used the {run['path']} path: {run['notes']}")
-    return {key: run[key] for key in FIELDS}
+        run = process(video, f"{folder}/out.mp4", segmenter, Style(), OutputOptions(preset="ultrafast"), reading)
+    if run.path != path.split(",")[0]:
+        raise RuntimeError(f"the run used the {run.path} path: {run.notes}")
+    return {key: value for key, value in run.to_dict().items() if key in FIELDS}
 
 
 if __name__ == "__main__":

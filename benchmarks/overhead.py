@@ -111,7 +111,7 @@ def main() -> None:
     costs = {
         name: full - part for name, part in zip(("statistics", "progress bar", "record of times"), reduced, strict=True)
     }
-    result: dict[str, Any] = {"machine": machine(), "frame_ms": frame_ms, "cpu_ms_a_frame": {}}
+    result: dict[str, Any] = {"machine": machine().to_dict(), "frame_ms": frame_ms, "cpu_ms_a_frame": {}}
     for name, cost in costs.items():
         result["cpu_ms_a_frame"][name] = round(cost, 4)
         print(f"{name:16}{cost:8.4f} ms{cost / frame_ms:8.2%}")

@@ -47,7 +47,7 @@ def main() -> None:
         separator = arguments.index("--")
         arguments, rtseg_options = arguments[:separator], arguments[separator + 1 :]
     args = parser.parse_args(arguments)
-    result = {"machine": machine(), "options": rtseg_options, **profile(args.video, rtseg_options)}
+    result = {"machine": machine().to_dict(), "options": rtseg_options, **profile(args.video, rtseg_options)}
     args.json.write_text(json.dumps(result, indent=2) + "\n")
     for name, cost in result["cpu_ms_a_frame"].items():
         print(f"{cost:8.2f} ms  {name}")

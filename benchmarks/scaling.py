@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes, lengths = (SIZES[:2], LENGTHS[:1]) if args.quick else (SIZES, LENGTHS)
     result: dict[str, Any] = json.loads(args.json.read_text()) if args.only else {}
-    result |= {"machine": machine(), "preset": "ultrafast"}
+    result |= {"machine": machine().to_dict(), "preset": "ultrafast"}
     parts = (args.only,) if args.only else ("size", "length", "jobs")
     with tempfile.TemporaryDirectory(prefix="rtseg-scaling-") as name:
         folder = Path(name)

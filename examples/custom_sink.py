@@ -39,7 +39,7 @@ def main(video: str, output: str) -> None:
     with Segmenter(streams=0) as segmenter:
         sink = PedestrianAhead(segmenter.classes.index("pedestrian"))
         report = process(video, output, segmenter, Style(legend=True), OutputOptions(), extra_sinks=[sink])
-    print(f"{report['frames']['written']} frames at {report['fps']:.1f} FPS")
+    print(f"{report.pipeline.frames.written} frames at {report.pipeline.fps:.1f} FPS")
     print("pedestrian ahead at", ", ".join(f"{second:.2f} s" for second in sink.seconds) or "no time")
 
 

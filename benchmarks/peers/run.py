@@ -71,7 +71,7 @@ def main() -> None:
         "model": args.model,
         "input_size": list(size),
         "preset": args.preset,
-        "machine": machine(),
+        "machine": machine().to_dict(),
         "peers": {name: summary(name, [row[name] for row in rounds]) for name in args.peers},
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rtseg._version import __version__
-from rtseg.bench.measure import SECONDS, bench, machine
+from rtseg.bench.measure import SECONDS, bench
+from rtseg.bench.report import BenchReport
 from rtseg.bench.tune import tune_streams
 from rtseg.core.progress import Progress
 from rtseg.inference.segmenter import Segmenter
@@ -38,9 +38,8 @@ def run_bench(
     seconds: float = SECONDS,
     rounds: int = 3,
     log: Log = lambda line: None,
-    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
-) -> dict[str, Any]:
-    """Measure every combination of videos, models, backends and sizes.
+) -> Iterator[BenchReport]:
+    """Measure every combination of videos, models, backends and sizes, and yield each result when it is complete.
 
     Args:
         videos: video files.
@@ -53,17 +52,12 @@ def run_bench(
         seconds: minimum duration of the measurement of each stage.
         rounds: number of runs of the whole pipeline.
         log: called with a progress message.
-        on_result: called with each result when it is complete.
-
-    Returns:
-        The result of `rtseg.bench.measure.bench`; for several combinations, an object with `items`.
 
     Raises:
         RtsegError: a file can't be read, or a model or backend can't be loaded.
     """
     for video in videos:
         open_source(video).close()  # report an unreadable file before anything is measured
-    items = []
     for video, model, backend, size in product(videos, models, backends, sizes):
         with Segmenter(
             model, backend=backend, device=device, size=size, streams=0, build_missing=partial(auto_build, log=log)
@@ -73,7 +67,7 @@ def run_bench(
             def log_line(line: str, name: str = name) -> None:
                 log(f"{name}: {line}")
 
-            item = bench(
+            yield bench(
                 video,
                 segmenter,
                 Style(),
@@ -83,11 +77,6 @@ def run_bench(
                 rounds=rounds,
                 log=log_line,
             )
-        items.append(item)
-        on_result(item)
-    if len(items) == 1:
-        return items[0]
-    return {"rtseg": __version__, "command": "bench", "machine": machine(), "items": items}
 
 
 def run_tune(

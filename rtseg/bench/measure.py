@@ -10,15 +10,16 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from rtseg._version import __version__
+from rtseg.bench.report import BenchReport, MachineReport, StageCostReport
 from rtseg.bench.stages import StageCost, measure_stages
 from rtseg.core.cpu import cpu_name, usable_cores
 from rtseg.core.errors import OptionError
 from rtseg.core.stats import peak_rss_mib
+from rtseg.core.video_report import VideoReport
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.render.style import Style
@@ -38,7 +39,7 @@ def bench(
     seconds: float = SECONDS,
     rounds: int = 3,
     log: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> BenchReport:
     """Measure one model on one backend with one file.
 
     Args:
@@ -51,12 +52,6 @@ def bench(
         rounds: number of runs of the whole pipeline; the result has the statistics of the run with the median frame rate.
         log: called with a progress message.
 
-    Returns:
-        The statistics of that run, as `--stats` writes them, and in addition `preset`, `alone` (each stage measured separately,
-        see `StageCost`), `engine` (the network without scaling and color conversion), `cores`, `bound_fps`, `of_bound` (`fps` /
-        `bound_fps`), `cpu_ms_a_frame` (CPU time per frame of the pipeline), `cpu_ratio` (that divided by the sum over the
-        stages), `fps_runs`, `advice` and `machine`.
-
     Raises:
         OptionError: `rounds` is less than 1, or the video has no frames.
         RtsegError: the video can't be processed, as for `rtseg.video.process.process`.
@@ -68,7 +63,7 @@ def bench(
         output = str(
             Path(folder) / ("out" + (Path(video).suffix if Path(video).suffix in {".mkv", ".webm"} else ".mp4"))
         )
-        runs = []
+        runs: list[VideoReport] = []
         for number in range(rounds):
             if number == rounds // 2:  # in the middle, because the speed of a machine drifts
                 stages, engine = measure_stages(
@@ -76,15 +71,43 @@ def bench(
                 )
             log(f"whole pipeline, {number + 1} of {rounds}")
             runs.append(process(video, output, segmenter, style, output_options, input_options))
-    runs.sort(key=lambda run: float(run["fps"]))
+    runs.sort(key=lambda run: run.pipeline.fps)
+    run, cores = runs[len(runs) // 2], usable_cores()
     accelerated = _accelerated_stages(segmenter, output_options, input_options)
-    return {
-        **_result(runs, stages, engine, video, segmenter, accelerated),
-        "preset": output_options.preset or "veryfast",
-    }
+    stages_cpu_ms = sum(stage.cpu_ms for stage in stages.values())
+    bound = min(cores * 1000 / stages_cpu_ms, *(stages[stage].fps for stage in accelerated), float("inf"))
+    pipeline_cpu_ms = (run.pipeline.cpu_seconds or 0.0) * 1000 / max(1, run.pipeline.frames.written)
+    return BenchReport(
+        video=replace(
+            run,
+            identity=replace(run.identity, command="bench", input=Path(video).name, output=""),
+            pipeline=replace(run.pipeline, peak_rss_mib=round(peak_rss_mib(), 1)),
+        ),
+        preset=output_options.preset or "veryfast",
+        alone={name: _cost_report(stage) for name, stage in stages.items()},
+        engine=replace(_cost_report(engine), streams=segmenter.streams),
+        cores=cores,
+        bound_fps=round(bound, 2),
+        of_bound=round(run.pipeline.fps / bound, 4),
+        cpu_ms_a_frame=round(pipeline_cpu_ms, 3),
+        cpu_ratio=round(pipeline_cpu_ms / stages_cpu_ms, 4),
+        fps_runs=tuple(round(each.pipeline.fps, 2) for each in runs),
+        advice=advice(stages, cores, accelerated),
+        machine=machine(),
+    )
 
 
-def machine() -> dict[str, Any]:
+def _cost_report(cost: StageCost) -> StageCostReport:
+    return StageCostReport(
+        p50=cost.wall.percentile_ms(50),
+        p95=cost.wall.percentile_ms(95),
+        p99=cost.wall.percentile_ms(99),
+        cpu_ms=round(cost.cpu_ms, 3),
+        fps=round(cost.fps, 1),
+    )
+
+
+def machine() -> MachineReport:
     """Return CPU, number of cores, operating system and versions of the machine."""
     versions = {}
     for package in (
@@ -101,13 +124,13 @@ def machine() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {
-        "processor": cpu_name(),
-        "cores": usable_cores(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": versions,
-    }
+    return MachineReport(
+        processor=cpu_name(),
+        cores=usable_cores(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        packages=versions,
+    )
 
 
 def _accelerated_stages(
@@ -121,38 +144,6 @@ def _accelerated_stages(
         and ("nvenc" in output_options.codec or output_options.codec == "gstreamer"),
     }
     return tuple(stage for stage, value in accelerated.items() if value)
-
-
-def _result(
-    runs: list[dict[str, Any]],
-    stages: dict[str, StageCost],
-    engine: StageCost,
-    video: str,
-    segmenter: Segmenter,
-    accelerated: tuple[str, ...],
-) -> dict[str, Any]:
-    run, cores = runs[len(runs) // 2], usable_cores()
-    stages_cpu_ms = sum(stage.cpu_ms for stage in stages.values())
-    bound = min(cores * 1000 / stages_cpu_ms, *(stages[stage].fps for stage in accelerated), float("inf"))
-    pipeline_cpu_ms = run["cpu_seconds"] * 1000 / max(1, run["frames"]["written"])
-    return {
-        **run,
-        "command": "bench",
-        "input": Path(video).name,
-        "output": "",
-        "alone": {name: stage.to_dict() for name, stage in stages.items()},
-        "engine": {**engine.to_dict(), "streams": segmenter.streams},
-        "cores": cores,
-        "bound_fps": round(bound, 2),
-        "of_bound": round(run["fps"] / bound, 4),
-        "cpu_ms_a_frame": round(pipeline_cpu_ms, 3),
-        "cpu_ratio": round(pipeline_cpu_ms / stages_cpu_ms, 4),
-        "fps_runs": [round(float(each["fps"]), 2) for each in runs],
-        "advice": advice(stages, cores, accelerated),
-        "peak_rss_mib": round(peak_rss_mib(), 1),
-        "machine": machine(),
-        "rtseg": __version__,
-    }
 
 
 def advice(stages: dict[str, StageCost], cores: int, accelerated: Sequence[str] = ()) -> str:

@@ -62,7 +62,7 @@ def tune_streams(
             for _ in range(ROUNDS):
                 for streams, segmenter in zip(candidates, segmenters, strict=True):
                     result = process(video, str(Path(folder) / "out.mp4"), segmenter, style, output_options)
-                    fps[streams].append(float(result["fps"]))
+                    fps[streams].append(result.pipeline.fps)
         name = segmenters[0].file.stem
     finally:
         for segmenter in segmenters:

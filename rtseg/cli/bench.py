@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,10 +47,6 @@ def bench(
     compare: Annotated[
         bool, o.option(_OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
     ] = False,
-    estimate: Annotated[
-        str | None,
-        o.option(_MEASUREMENT, "Estimate without measurement: orin-nano, orin-nx, agx-orin or thor.", metavar="BOARD"),
-    ] = None,
     json_file: Annotated[
         str | None,
         o.option(
@@ -79,13 +74,18 @@ def bench(
         rtseg bench --tune
 
         rtseg bench --compare before.json after.json
-
-        rtseg bench --estimate orin-nano --model small --size 480x288
     """
     with error_handler(verbose):
         from rtseg.bench import bench_folder, run_bench, run_tune, write_synthetic_video
         from rtseg.bench.report import compare as compare_results
-        from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
+        from rtseg.bench.report import (
+            compare_table,
+            load_results,
+            require_chart,
+            results_to_dict,
+            table,
+            write_chart,
+        )
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -99,14 +99,11 @@ def bench(
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
-            before, after = (load_result(Path(name)) for name in videos or ())
+            before, after = (load_results(Path(name)) for name in videos or ())
             rows = compare_results(before, after)
             print(compare_table(rows))
             if json_file:
-                write_json({"rows": rows}, json_file)
-            return
-        if estimate is not None:
-            _estimate(estimate, model or (), [o.parse_size(one) for one in size or ()], json_file)
+                write_json({"rows": [row.to_dict() for row in rows]}, json_file)
             return
         if chart:
             require_chart()
@@ -127,7 +124,8 @@ def bench(
                 if json_file:
                     write_json({"tuned": tuned}, json_file)
                 return
-            result: dict[str, Any] = run_bench(
+            items = []
+            for item in run_bench(
                 files,
                 models,
                 backend or ["auto"],
@@ -138,23 +136,10 @@ def bench(
                 seconds=seconds,
                 rounds=rounds,
                 log=log,
-                on_result=lambda item: print_line(table([item])),
-            )
+            ):
+                print_line(table(item))
+                items.append(item)
         if json_file:
-            write_json(result, json_file)
+            write_json(results_to_dict(items), json_file)
         if chart:
-            write_chart(items_of(result), chart)
-
-
-def _estimate(
-    board: str, models: Sequence[str], sizes: Sequence[tuple[int, int] | None], json_file: str | None
-) -> None:
-    from rtseg.bench.estimate import estimate, format_estimate
-    from rtseg.core.files import write_json
-    from rtseg.inference.bundled_models import find_model
-
-    estimates = [estimate(find_model(model), board, size) for model in models or (None,) for size in sizes or (None,)]
-    if json_file != "-":
-        print("\n".join(format_estimate(each) for each in estimates))
-    if json_file:
-        write_json({"estimates": estimates}, json_file)
+            write_chart(items, chart)

@@ -62,7 +62,7 @@ def test_figures_of_stages_pipeline_and_bound_are_consistent(video: Path, tmp_pa
 def test_each_stage_runs_at_least_once_in_a_short_time(video: Path) -> None:
     with Segmenter(str(MODEL)) as segmenter:
         result = bench(str(video), segmenter, Style(), OutputOptions(), seconds=1e-9, rounds=1)
-    assert all(result["alone"][stage]["fps"] > 0 for stage in STAGES)
+    assert all(result.alone[stage].fps > 0 for stage in STAGES)
 
 
 def test_several_results_are_items_and_have_a_chart(video: Path, tmp_path: Path) -> None:
