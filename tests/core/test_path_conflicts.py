@@ -201,7 +201,7 @@ CASES = [
     ("bench drive.mp4 --json drive.mp4", "--json", "the input"),
     ("bench drive.mp4 --chart photo.png", "--chart", "that rtseg wrote"),
     ("bench --compare s.json colors.json --json s.json", "--json", "the input"),
-    ("bench --estimate orin-nano --json clip.mp4", "--json", "not a report that rtseg wrote"),
+    ("bench --json clip.mp4", "--json", "not a report that rtseg wrote"),
     ("build net.onnx --json net.onnx.json", "--json", "the model"),
     ("build net.onnx --json clip.mp4", "--json", "not a report that rtseg wrote"),
     ("doctor --json clip.mp4", "--json", "not a report that rtseg wrote"),
