@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -78,7 +78,14 @@ def bench(
     with error_handler(verbose):
         from rtseg.bench import bench_folder, run_bench, run_tune, write_synthetic_video
         from rtseg.bench.report import compare as compare_results
-        from rtseg.bench.report import compare_table, items_of, load_result, require_chart, table, write_chart
+        from rtseg.bench.report import (
+            compare_table,
+            load_results,
+            require_chart,
+            results_to_dict,
+            table,
+            write_chart,
+        )
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -92,11 +99,11 @@ def bench(
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
-            before, after = (load_result(Path(name)) for name in videos or ())
+            before, after = (load_results(Path(name)) for name in videos or ())
             rows = compare_results(before, after)
             print(compare_table(rows))
             if json_file:
-                write_json({"rows": rows}, json_file)
+                write_json({"rows": [row.to_dict() for row in rows]}, json_file)
             return
         if chart:
             require_chart()
@@ -117,7 +124,8 @@ def bench(
                 if json_file:
                     write_json({"tuned": tuned}, json_file)
                 return
-            result: dict[str, Any] = run_bench(
+            items = []
+            for item in run_bench(
                 files,
                 models,
                 backend or ["auto"],
@@ -128,9 +136,10 @@ def bench(
                 seconds=seconds,
                 rounds=rounds,
                 log=log,
-                on_result=lambda item: print_line(table([item])),
-            )
+            ):
+                print_line(table(item))
+                items.append(item)
         if json_file:
-            write_json(result, json_file)
+            write_json(results_to_dict(items), json_file)
         if chart:
-            write_chart(items_of(result), chart)
+            write_chart(items, chart)
