@@ -33,8 +33,8 @@ class ProgressDisplay:
         self._printed = time.monotonic()
         self._lock = threading.Lock()
         self._bars = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(20),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=30)),
+            BarColumn(None),
             _CountColumn(Column(no_wrap=True)),
             TimeRemainingColumn(),
             console=Console(stderr=True),
@@ -94,8 +94,8 @@ class _CountColumn(ProgressColumn):
 
 
 def _count(task: Task) -> str:
-    """Return count, total and average rate, such as `75 of 150 frames, 25.0 frames/s`."""
+    """Return count, total and average rate, such as `75 of 150 frames, 25.0/s`."""
     unit = task.fields["unit"]
     total = f" of {task.total:.0f}" if task.total else ""
-    rate = "" if unit == "%" else f", {task.completed / max(task.elapsed or 0.0, 1e-9):.1f} {unit}/s"
+    rate = "" if unit == "%" else f", {task.completed / max(task.elapsed or 0.0, 1e-9):.1f}/s"
     return f"{task.completed:.0f}{total} {unit}{rate}"

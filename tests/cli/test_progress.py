@@ -47,7 +47,7 @@ def test_terminal_shows_a_bar_with_rate_and_remaining_time(monkeypatch: pytest.M
         print("rtseg: a warning", file=sys.stderr)
         advance()
     lines = lines_of(terminal)
-    assert re.match(r"drive\[1\]\.mp4 ━+ 0 of 4 frames, 0\.0 frames/s -:--:--", lines[0])
+    assert re.match(r"drive\[1\]\.mp4 ━+ 0 of 4 frames, 0\.0/s -:--:--", lines[0])
     assert "rtseg: a warning" in lines
     assert_cleared(terminal)
 
@@ -67,7 +67,7 @@ def test_tasks_after_each_other_and_at_the_same_time_share_a_display(monkeypatch
     ]
 
 
-@pytest.mark.parametrize(("unit", "line"), [("frames", r"a: 1 of 2 frames, [\d.]+ frames/s"), ("%", r"a: 1 of 2 %")])
+@pytest.mark.parametrize(("unit", "line"), [("frames", r"a: 1 of 2 frames, [\d.]+/s"), ("%", r"a: 1 of 2 %")])
 def test_log_file_has_plain_lines(
     unit: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,7 +215,7 @@ def test_progress_of_parallel_jobs_is_one_line(
     run_batch(segmenter, name_tasks(inputs, f"{tmp_path / 'out'}/"), jobs=2, new_progress=ProgressDisplay().task)
     lines = [line for line in capsys.readouterr().err.splitlines() if "; " in line]
     assert lines
-    entry = r"(a|c d ü)\.mp4: \d+ of 150 frames, [\d.]+ frames/s"
+    entry = r"(a|c d ü)\.mp4: \d+ of 150 frames, [\d.]+/s"
     assert all(re.fullmatch(f"{entry}; {entry}", line) for line in lines), lines
 
 
