@@ -93,19 +93,6 @@ class Driver:
         return (0,)
 
 
-class GpuPlane:
-    """Plane that exposes its memory only through DLPack."""
-
-    def __init__(self, plane: Any) -> None:
-        self._plane = plane
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
-
-    def __dlpack__(self) -> Any:
-        return self._plane.__dlpack__()
-
-
 class GpuVideoFrame:
     """PyAV's frame of NVDEC, whose pixels are written when the default stream runs."""
 
@@ -118,7 +105,7 @@ class GpuVideoFrame:
         self.format = VideoFormat("cuda", decoded.width, decoded.height)
         if has_sw_format:
             self.sw_format = self.memory.format
-        self.planes = tuple(GpuPlane(plane) for plane in self.memory.planes)
+        self.planes = self.memory.planes
         cudart.enqueue(LEGACY, self._write_pixels)
 
     def _write_pixels(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames in NVIDIA GPU memory: device addresses of their planes (DLPack), and planes that are downloaded on first access.
+"""Frames in NVIDIA GPU memory: device addresses of their planes, and planes that are downloaded on first access.
 
 NVDEC writes NV12: a luma plane, and below it one chroma plane with U and V interleaved.
 """
@@ -9,36 +9,15 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from av import VideoFrame
 from av.video.format import VideoFormat
 
 from rtseg.core.frame import Frame, Plane, Planes
 
-_CUDA = 2
-"""DLPack's kDLCUDA."""
-
-_CAPSULE_POINTER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
-
-class _DlTensor(ctypes.Structure):
-    """DLPack's DLTensor, as in `dlpack.h` of its versions 0.x and 1.x."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("dtype_code", ctypes.c_uint8),
-        ("dtype_bits", ctypes.c_uint8),
-        ("dtype_lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    ]
+_DLPACK_BITS_OFFSET = 21
+"""Offset of `dtype.bits` in DLPack's DLTensor, after the address (8 bytes), device (8), dimensions (4) and type code (1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,29 +99,6 @@ class GpuFrame(Frame):
         return Frame(**{**values, "planes": planes})
 
 
-class _PlaneTensor(NamedTuple):
-    """DLPack's description of one plane."""
-
-    device_type: int
-    address: int
-    bits: int
-    pitch: int
-    """Elements from one row to the next."""
-
-
-def _plane_tensor(frame: VideoFrame, number: int) -> _PlaneTensor:
-    # NumPy reads DLPack of CPU memory only, and PyTorch is no dependency here.
-    plane: Any = frame.planes[number]
-    capsule = plane.__dlpack__()
-    tensor = _DlTensor.from_address(_CAPSULE_POINTER(capsule, b"dltensor"))
-    return _PlaneTensor(
-        plane.__dlpack_device__()[0],
-        (tensor.data or 0) + tensor.byte_offset,
-        tensor.dtype_bits,
-        tensor.strides[0],
-    )
-
-
 def in_gpu_memory(frame: VideoFrame) -> bool:
     """Return True if a decoded frame is in GPU memory."""
     return frame.format.name == "cuda"
@@ -162,20 +118,23 @@ def _layout_in_pyav_17(frame: VideoFrame) -> str:
     """Derive the pixel format from PyAV 17's planes: the chroma resolution, and the bits where DLPack exposes the memory."""
     if len(frame.planes) == 3:
         return "yuv444p"
+    plane: Any = frame.planes[0]
     try:
-        return "nv12" if _plane_tensor(frame, 0).bits == 8 else "p010le"
-    except NotImplementedError:
+        capsule = plane.__dlpack__()
+    except NotImplementedError:  # PyAV exposes NV12, P010 and P016
         return "nv16"
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    bits = ctypes.c_uint8.from_address(pointer(capsule, b"dltensor") + _DLPACK_BITS_OFFSET).value
+    return "nv12" if bits == 8 else "p010le"
 
 
 def gpu_surface(frame: VideoFrame) -> GpuSurface | None:
     """Return the surface of a decoded frame; None unless it is in GPU memory as 8-bit NV12 of even size."""
-    if not in_gpu_memory(frame) or frame.width % 2 or frame.height % 2 or len(frame.planes) != 2:
+    if not in_gpu_memory(frame) or frame.width % 2 or frame.height % 2 or software_layout(frame).name != "nv12":
         return None
-    try:
-        luma, chroma = _plane_tensor(frame, 0), _plane_tensor(frame, 1)
-    except NotImplementedError:  # PyAV exposes NV12, P010 and P016
-        return None
-    if luma.device_type != _CUDA or luma.bits != 8:
-        return None
-    return GpuSurface(luma.address, chroma.address, luma.pitch, chroma.pitch, frame.width, frame.height, frame)
+    luma, chroma = frame.planes  # FFmpeg: data[i] of AV_PIX_FMT_CUDA are device addresses
+    return GpuSurface(
+        luma.buffer_ptr, chroma.buffer_ptr, luma.line_size, chroma.line_size, frame.width, frame.height, frame
+    )

@@ -16,7 +16,6 @@ import pytest
 pytest.importorskip("onnx")
 
 from gpu_doubles import compiled_kernels, launch
-from rtseg.pipeline.gpu_processor import MAX_INPUT_DIFFERENCE, MAX_RENDER_DIFFERENCE
 
 from rtseg.core.frame import Color, Frame, Plane
 from rtseg.core.letterbox import PADDING, Letterbox
@@ -26,6 +25,7 @@ from rtseg.gpu.gpu_frame import GpuSurface
 from rtseg.gpu.kernels import Job, Kernels
 from rtseg.inference import Scores
 from rtseg.inference.argmax import ScoresToClasses
+from rtseg.pipeline.gpu_processor import MAX_INPUT_DIFFERENCE, MAX_RENDER_DIFFERENCE
 from rtseg.render.overlay import Overlay
 
 needs_compiler = pytest.mark.system("g++")
