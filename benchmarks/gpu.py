@@ -173,7 +173,7 @@ def measure_decoders(video: str, result: dict[str, Any]) -> dict[str, float]:
 def decoded_per_second(video: str, decoder: str, on_gpu: bool) -> float:
     if on_gpu:
         Cuda(0).make_current()  # the decoder uses the current context
-    source = open_source(video, decoder=choose_decoder(decoder), gpu=0 if on_gpu else None)
+    source = open_source(video, InputOptions(decoder=choose_decoder(decoder)), gpu=0 if on_gpu else None)
     try:
         begin = time.perf_counter()
         count = sum(1 for _ in source)
@@ -206,7 +206,7 @@ def measure_paths(video: str, engines: dict[str, Path], folder: str, result: dic
 
 def run_path(video: str, engine: Path, path: str, folder: str) -> dict[str, Any]:
     reading = InputOptions(decoder=choose_decoder(PATHS[path]))
-    force_cpu_path = mock.patch("rtseg.pipeline.gpu_path.cpu_path_reason", return_value="forced by the benchmark")
+    force_cpu_path = mock.patch("rtseg.pipeline.gpu_processor.cpu_path_reason", return_value="forced by the benchmark")
     with (
         nullcontext() if path == "gpu" else force_cpu_path,
         Segmenter(engine, streams=0) as segmenter,

@@ -18,6 +18,7 @@ from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
+from rtseg.io.options import InputOptions
 from rtseg.io.outputs.video import VideoSink
 from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
@@ -241,7 +242,7 @@ def copy_video(
     source_path: str | Path, output: str | Path, *, sink: Mapping[str, Any] | None = None, **source: Any
 ) -> Result:
     """Process a file with source, sink and fidelity report like `rtseg video`, but without a model."""
-    video = FileSource(str(source_path), **source)
+    video = FileSource(str(source_path), InputOptions(**source))
     recorder = Recorder(video.info)
     target = VideoSink(output, video.info, size=(video.info.width, video.info.height), **(sink or {}))
     frames = []
@@ -271,7 +272,7 @@ def copy_video(
 
 def read(path: str | Path, **options: Any) -> list[Frame]:
     """Return all frames of a file."""
-    source = FileSource(str(path), **options)
+    source = FileSource(str(path), InputOptions(**options))
     try:
         return [item for item in source if isinstance(item, Frame)]
     finally:

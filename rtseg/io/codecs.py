@@ -7,7 +7,6 @@ The default is software.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, get_args
@@ -32,9 +31,6 @@ _NVENC = {"h264": "h264_nvenc", "hevc": "hevc_nvenc", "av1": "av1_nvenc"}
 _FAMILY = {"libx264": "h264", "x264": "h264", "h265": "hevc", "libx265": "hevc", "x265": "hevc", "libsvtav1": "av1"}
 _SIDE = 256
 """Width and height of the test frame, pixels: above the minimum of NVDEC and NVENC."""
-
-Refusal = Callable[[], str | None]
-"""Returns why something does not work; None: it works."""
 
 
 def choose_decoder(requested: str, *, with_audio: bool = False) -> str:

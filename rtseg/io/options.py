@@ -27,25 +27,30 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """Options of the input."""
+    """Options of the input; the defaults read a whole file in software."""
 
     start: float | None = None
-    """Start of the part to process, seconds from the beginning; None: 0."""
+    """Seconds from the beginning to the first frame; None: 0. Frames and packets before it are left out, and all time stamps are
+    reduced by it."""
 
     duration: float | None = None
-    """Length of the part to process, seconds; None: to the end."""
+    """Seconds to read; None: to the end."""
 
     strict: bool = False
-    """Raise at the first damage, and for a stream that can't be copied unchanged."""
+    """Raise at the first damage instead of counting it, and for a stream that can't be copied unchanged."""
 
     max_pixels: int | None = None
-    """Maximum number of pixels per frame; None: 8192x8192."""
+    """Maximum number of pixels of a frame of a file; None: 8192x8192."""
 
     allow_protocols: tuple[str, ...] = ()
-    """Protocols (`file`, `http`, `https`) that a playlist may use; none: playlists are refused."""
+    """Protocols (`file`, `http`, `https`) by which a playlist may open its entries; none: playlists are refused."""
 
     decoder: str = "software"
-    """Decoder, as `rtseg.io.codecs.choose_decoder` returns it."""
+    """Decoder, as `rtseg.io.codecs.choose_decoder` returns it; `gstreamer` is for whole files only."""
 
     stream: int | None = None
-    """Number of the video stream, as `open_source` takes it; None: the largest."""
+    """Index of the video stream in a file, as in FFmpeg's `v:N`; None: the largest one, the default one among equals."""
+
+
+DEFAULT_INPUT = InputOptions()
+"""Default options of the input."""

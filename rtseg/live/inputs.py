@@ -16,6 +16,7 @@ from rtseg.io.inputs import Source, open_source
 from rtseg.io.inputs.camera import CameraMode, camera_path, open_camera
 from rtseg.io.inputs.gstreamer import GStreamerSource
 from rtseg.io.inputs.network import TIMEOUT_SECONDS, open_stream
+from rtseg.io.options import InputOptions
 from rtseg.live.camera import LiveSource
 from rtseg.live.file_playback import FilePlayback
 from rtseg.live.reconnect import ReconnectingSource
@@ -156,7 +157,9 @@ def _from_url(
         if not Path(url).exists():
             raise OptionError(f"no such file: {url}")
         pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
-        return Input(name, url, partial(open_source, url, decoder=decoder), file=True, loop=loop, pipeline=pipeline)
+        return Input(
+            name, url, partial(open_source, url, InputOptions(decoder=decoder)), file=True, loop=loop, pipeline=pipeline
+        )
     parts, pipeline_timeout = parse_url(url), timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     if parts.scheme == "srt":
         return _from_pipeline(name, title, partial(srt_pipeline, parts.text), pipeline_timeout, file_decoder())

@@ -17,6 +17,7 @@ from media import Audio, Text, corners_of, number_of, numbered_image, read, writ
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs import open_source
 from rtseg.io.inputs.file import FileSource
+from rtseg.io.options import InputOptions
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -149,7 +150,7 @@ def test_start_and_duration_are_exact_to_the_frame(
 ) -> None:
     path = write_video(tmp_path / f"a.{ending}", frames=60, gop=20, after=[Audio(seconds=2.4)])
     whole = read(path)
-    source = FileSource(str(path), start=start, duration=duration)
+    source = FileSource(str(path), InputOptions(start=start, duration=duration))
     items = list(source)
     frames = [item for item in items if isinstance(item, Frame)]
     assert [number_of(frame) for frame in frames] == list(expected)

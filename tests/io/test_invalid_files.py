@@ -13,13 +13,14 @@ from media import Text, numbered_image, read, write_video
 
 from rtseg.core.errors import SourceError
 from rtseg.io.inputs.file import FileSource
+from rtseg.io.options import InputOptions
 
 pytestmark = pytest.mark.timeout(180)
 
 
 def test_start_after_the_end_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no frame at or after 100 s"):
-        FileSource(str(write_video(tmp_path / "a.mp4")), start=100)
+        FileSource(str(write_video(tmp_path / "a.mp4")), InputOptions(start=100))
 
 
 def _fifo(path: Path) -> None:
@@ -97,10 +98,10 @@ def test_file_without_read_permission_is_an_error(tmp_path: Path) -> None:
 def test_too_large_frames_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", size=(640, 480), frames=1)
     with pytest.raises(SourceError, match="640x480"):
-        FileSource(str(path), max_pixels=100_000)
+        FileSource(str(path), InputOptions(max_pixels=100_000))
     assert len(read(path, max_pixels=640 * 480)) == 1
     with pytest.raises(SourceError, match="307199"):
-        FileSource(str(path), max_pixels=640 * 480 - 1)
+        FileSource(str(path), InputOptions(max_pixels=640 * 480 - 1))
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("mkv", "subrip"), ("mp4", "mov_text")])

@@ -16,6 +16,7 @@ from media import corners_of, fill, info, item, number_of, numbered_frame, read,
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.frame import Frame
 from rtseg.io.inputs import open_source
+from rtseg.io.options import InputOptions
 from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.video.verify import Recorder, compare
@@ -36,7 +37,7 @@ Sink = Callable[..., Any]
 def test_source_yields_all_frames_in_order_with_their_times(
     tmp_path: Path, decoder: str, size: tuple[int, int]
 ) -> None:
-    source = open_source(write_video(tmp_path / "a video.mp4", frames=20, size=size), decoder=decoder)
+    source = open_source(write_video(tmp_path / "a video.mp4", frames=20, size=size), InputOptions(decoder=decoder))
     info = source.info
     assert (info.width, info.height, info.pixel_format, info.frame_rate) == (*size, "yuv420p", 25)
     frames = [item for item in source if isinstance(item, Frame)]
@@ -54,7 +55,7 @@ def test_source_yields_all_frames_in_order_with_their_times(
 
 @sources
 def test_frames_do_not_change_after_they_are_yielded(tmp_path: Path, decoder: str) -> None:
-    source = open_source(write_video(tmp_path / "video.mp4", frames=12), decoder=decoder)
+    source = open_source(write_video(tmp_path / "video.mp4", frames=12), InputOptions(decoder=decoder))
     frames = [(frame, [plane.copy() for plane in frame.planes]) for frame in source if isinstance(frame, Frame)]
     source.close()
     for frame, copies in frames:
@@ -64,7 +65,7 @@ def test_frames_do_not_change_after_they_are_yielded(tmp_path: Path, decoder: st
 @sources
 def test_source_reports_color_tags(tmp_path: Path, decoder: str) -> None:
     path = write_video(tmp_path / "video.mp4", frames=3, tags=(1, 1, 1))
-    source = open_source(path, decoder=decoder)
+    source = open_source(path, InputOptions(decoder=decoder))
     source.close()
     assert (source.info.color.matrix, source.info.color.full_range) == ("bt709", False)
 
@@ -75,13 +76,13 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, decoder: str) -> None
     (tmp_path / "list.mp4").write_text("#EXTM3U\nhttp://127.0.0.1:9/secret\n")
     for name in ("missing.mp4", "notes.txt", "list.mp4", "."):
         with pytest.raises(SourceError) as failure:
-            open_source(tmp_path / name, decoder=decoder)
+            open_source(tmp_path / name, InputOptions(decoder=decoder))
         assert "\n" not in str(failure.value)
 
 
 @sources
 def test_close_from_another_thread_ends_iteration(tmp_path: Path, decoder: str) -> None:
-    source = open_source(write_video(tmp_path / "video.mp4", frames=200), decoder=decoder)
+    source = open_source(write_video(tmp_path / "video.mp4", frames=200), InputOptions(decoder=decoder))
     frames = iter(source)
     next(frames)
     closer = threading.Thread(target=source.close)

@@ -6,7 +6,7 @@ import errno
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
@@ -28,6 +28,7 @@ from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
 from rtseg.io.inputs.safe_open import redacted_name
 from rtseg.io.inputs.timestamps import FrameTimes
+from rtseg.io.options import DEFAULT_INPUT, InputOptions
 
 _ONE_PACKET_PER_FRAME = {"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg", "ffv1", "prores", "dnxhd", "rawvideo"}
 """Codecs with one displayed frame in each packet, so that the number of packets gives the number of lost frames."""
@@ -43,39 +44,19 @@ class FileSource:
 
     Args:
         path: path of the file, or `-` for standard input.
-        start: position of the first frame in seconds. Frames and packets before it are left out, and all time stamps
-            are reduced by `start`.
-        duration: seconds to read; None: to the end.
-        strict: raise SourceError at the first damage instead of counting it.
-        max_pixels: largest number of pixels of a frame.
-        allow_protocols: protocols (`file`, `http`, `https`) by which a playlist may open its entries; empty: playlists
-            are refused.
-        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
+        options: the part to read, limits, and the decoder.
         gpu: number of the GPU on which decoded surfaces may stay, in the CUDA context that is current in this thread;
             None: all frames are copied to CPU memory.
-        stream: number of the video stream, counted as FFmpeg's `v:N`; None: the largest, the default one among equals.
 
     Raises:
         SourceError: the file is missing, not a video, refused, or none of its frames can be decoded.
         OptionError: a protocol is unknown.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        start: float | None = None,
-        duration: float | None = None,
-        strict: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        allow_protocols: Sequence[str] = (),
-        decoder: str = "software",
-        gpu: int | None = None,
-        stream: int | None = None,
-    ) -> None:
+    def __init__(self, path: str, options: InputOptions = DEFAULT_INPUT, *, gpu: int | None = None) -> None:
         self._name = redacted_name(path)
-        self._strict = strict
-        self._max_pixels = max_pixels
+        self._strict, self._decoder = options.strict, options.decoder
+        self._max_pixels = options.max_pixels or MAX_PIXELS
         self._damage: dict[str, int] = {}
         self._corrupt = 0
         self._expected = self._decoded = 0
@@ -84,8 +65,8 @@ class FileSource:
         self._past_span = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._opened = open_at(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
-        self._decoder, self._keep_on_gpu = decoder, gpu is not None
+        self._opened = open_at(path, options, gpu)
+        self._keep_on_gpu = gpu is not None
         self._decoded_in_software = 0
         # Surfaces on a GPU are copied to CPU memory by the thread that first reads their planes.
         self._converting = threading.Lock()

@@ -259,7 +259,7 @@ def open_file(path: str) -> GStreamerSource:
     Raises:
         SourceError: the file is missing or not a video, or GStreamer can't decode it.
     """
-    opened = open_at(path, None, None, MAX_PIXELS)
+    opened = open_at(path)
     has_other_streams = len(opened.container.streams) > 1
     opened.container.close()
     notes = ("GStreamer decodes only the video: audio and subtitles are left out",) if has_other_streams else ()

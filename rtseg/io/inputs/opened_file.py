@@ -23,6 +23,7 @@ from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.safe_open import STDIN, open_input, redacted_name
 from rtseg.io.inputs.timestamps import Span, fraction
 from rtseg.io.inputs.video_stream import choose_video
+from rtseg.io.options import DEFAULT_INPUT, InputOptions
 
 MAX_PIXELS = 1 << 26
 """Larger frames (than 8192x8192) are refused: a header of a few bytes could request gigabytes of memory."""
@@ -168,76 +169,54 @@ class OpenedFile:
                 yield {**chapter, "start": inside[0], "end": inside[1]}
 
 
-def open_at(
-    path: str,
-    start: float | None,
-    duration: float | None,
-    max_pixels: int,
-    allow_protocols: Sequence[str] = (),
-    decoder: str = "software",
-    gpu: int | None = None,
-    stream: int | None = None,
-) -> OpenedFile:
-    """Open a file, or standard input for `-`, and seek to a key frame before `start`.
+def open_at(path: str, options: InputOptions = DEFAULT_INPUT, gpu: int | None = None) -> OpenedFile:
+    """Open a file, or standard input for `-`, and seek to a key frame before the part to read.
 
-    If no key frame is found, reading begins at the beginning, and the caller has to leave out everything before `start`.
+    If no key frame is found, reading begins at the beginning, and the caller has to leave out everything before that part.
 
     Args:
         path: the file, or `-`.
-        start: seconds from the beginning; None: 0.
-        duration: seconds; None: to the end.
-        max_pixels: largest number of pixels of a frame.
-        allow_protocols: protocols by which a playlist may open its entries.
-        decoder: as `rtseg.io.codecs.choose_decoder` returns it.
+        options: the part to read, limits, and the decoder.
         gpu: see `FileSource`.
-        stream: see `FileSource`.
 
     Raises:
         SourceError: the file is missing, not a video, or refused, or `start` or `duration` is out of range.
         OptionError: a protocol is unknown.
     """
+    start, duration = options.start, options.duration
     if (start is not None and start < 0) or (duration is not None and duration <= 0):
         raise SourceError(f"start must be at least 0 and duration more than 0 seconds, not {start} and {duration}")
-    opened = _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
+    opened = _open(path, options, gpu)
     # A clock that jumps allows no seek, and AVI gives audio times only when read from the beginning.
     unseekable = arbitrary_clock(opened.container) or opened.container.format.name == "avi"
     if not start or path == STDIN or unseekable or _seek(opened):
         return opened
     opened.container.close()
-    return _open(path, start, duration, max_pixels, allow_protocols, decoder, gpu, stream)
+    return _open(path, options, gpu)
 
 
-def _open(
-    path: str,
-    start: float | None,
-    duration: float | None,
-    max_pixels: int,
-    allow_protocols: Sequence[str],
-    decoder: str,
-    gpu: int | None,
-    stream: int | None,
-) -> OpenedFile:
-    container = open_input(path, allow_protocols=allow_protocols, decoder=decoder, gpu=gpu)
+def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
+    container = open_input(path, allow_protocols=options.allow_protocols, decoder=options.decoder, gpu=gpu)
     container.flags &= ~GENERATE_PTS
     try:
-        video, notes = choose_video(redacted_name(path), container, max_pixels, stream)
+        video, notes = choose_video(redacted_name(path), container, options.max_pixels or MAX_PIXELS, options.stream)
         time_base = fraction(video.time_base)
         if not time_base:
             raise SourceError(f"{redacted_name(path)}: its video stream has no time base")
-        codec = decoder_name(video, decoder)
+        codec = decoder_name(video, options.decoder)
         if path != STDIN:
             notes += outside_streams(path)
     except BaseException:
         container.close()
         raise
     span = Span(
-        Fraction(start or 0).limit_denominator(1_000_000),
-        None if duration is None else Fraction(duration).limit_denominator(1_000_000),
+        Fraction(options.start or 0).limit_denominator(1_000_000),
+        None if options.duration is None else Fraction(options.duration).limit_denominator(1_000_000),
         (video.start_time or 0) * time_base,
     )
     changing = frozenset[int]()
     if path != STDIN and may_change(container):
-        changing = _find_changing(path, allow_protocols)
+        changing = _find_changing(path, options.allow_protocols)
     return OpenedFile(container, video, span, time_base, codec, changing, notes)
 
 
