@@ -7,17 +7,22 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rtseg._version import __version__
+from rtseg.cli.errors import one_line
 
 State = Literal["ok", "absent", "broken"]
+
+_REINSTALL = {
+    "cv2": "apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless in place of opencv-python"
+}
+"""Instructions for a package that is installed but can't be imported, by module."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def run_checks() -> list[Finding]:
         *_telemetry(),
         _display(),
         _cameras(),
-        *_models(),
+        _models(),
     ]
 
 
@@ -66,26 +71,21 @@ def _packages() -> Iterator[Finding]:
             version = getattr(importlib.import_module(module), "__version__", "") or importlib.metadata.version(package)
         except Exception as error:  # a broken native library can raise any error; the report must continue
             absent = isinstance(error, ModuleNotFoundError) and error.name == module
-            remedy = f"pip install {package}" if absent else _remedy(module, str(error))
-            yield Finding(
-                package, "absent" if absent and module == "openvino" else "broken", str(error).splitlines()[0], remedy
-            )
+            remedy = f"pip install {package}" if absent else _REINSTALL.get(module, f"reinstall {package}")
+            state: State = "absent" if absent and module == "openvino" else "broken"
+            yield Finding(package, state, one_line(str(error)), remedy)
         else:
             yield Finding(package, "ok", str(version))
-    for module in ("torch", "onnx"):
-        installed = importlib.util.find_spec(module) is not None
-        detail = (
-            importlib.metadata.version(module) if installed else "not installed; needed only for training and building"
-        )
-        yield Finding(
-            module, "ok" if installed else "absent", detail, "" if installed else 'pip install "rtseg[train]"'
-        )
+    for package in ("torch", "onnx"):
+        yield _optional(package, "needed only for training and building", "train")
 
 
-def _remedy(module: str, message: str) -> str:
-    if module == "cv2":
-        return "apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless in place of opencv-python"
-    return f"reinstall the package ({message.splitlines()[0]})"
+def _optional(package: str, purpose: str, extra: str) -> Finding:
+    """Check a package that rtseg runs without."""
+    try:
+        return Finding(package, "ok", importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(package, "absent", f"not installed; {purpose}", f'pip install "rtseg[{extra}]"')
 
 
 def _backends() -> Iterator[Finding]:
@@ -94,12 +94,14 @@ def _backends() -> Iterator[Finding]:
 
         choice = choose_backend()
     except Exception as error:  # any error is a finding
-        yield Finding("backend", "broken", str(error).splitlines()[0], "pip install openvino")
+        yield Finding("backend", "broken", one_line(str(error)), "pip install openvino")
     else:
         yield Finding("backend", "ok", f"auto selects {choice.backend}: {choice.reason}")
 
 
 def _gpu() -> Iterator[Finding]:
+    import pynvml
+
     from rtseg.gpu.devices import find_gpus
 
     gpus = find_gpus()
@@ -111,11 +113,9 @@ def _gpu() -> Iterator[Finding]:
     for gpu in gpus:
         major, minor = gpu.capability
         yield Finding("gpu", "ok", f"cuda:{gpu.index} {gpu.name}, compute capability {major}.{minor}")
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
-        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-        if result.returncode == 0 and result.stdout.strip():
-            yield Finding("gpu driver", "ok", "; ".join(sorted(set(result.stdout.strip().splitlines()))))
+    with suppress(pynvml.NVMLError):  # a Jetson may have no NVML
+        pynvml.nvmlInit()
+        yield Finding("gpu driver", "ok", str(pynvml.nvmlSystemGetDriverVersion()))
 
 
 def _tensorrt() -> Iterator[Finding]:
@@ -139,11 +139,7 @@ def _tensorrt() -> Iterator[Finding]:
         else:
             where = "on a machine with an NVIDIA GPU" if target == "tensorrt" else "to build engines, on any machine"
             yield Finding(target, "absent", "not installed", f'pip install "rtseg[{target}]" {where}')
-    installed = importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
-    detail = importlib.metadata.version("cuda-bindings") if installed else "not installed; needed to run engines"
-    yield Finding(
-        "cuda-bindings", "ok" if installed else "absent", detail, "" if installed else 'pip install "rtseg[tensorrt]"'
-    )
+    yield _optional("cuda-bindings", "needed to run engines", "tensorrt")
 
 
 def _engines() -> Finding:
@@ -155,12 +151,10 @@ def _engines() -> Finding:
         names = [path.name for path in sorted(folder.glob("*.engine")) if read_sidecar(path)]
     except RtsegError as error:
         return Finding("engines", "broken", str(error), "`rtseg build` builds engines; remove those without a sidecar")
-    return Finding(
-        "engines",
-        "ok" if names else "absent",
-        f"{', '.join(names) or 'none'} in {folder}",
-        "" if names else "`rtseg build` builds one",
-    )
+    where = f"in {folder}"
+    if not names:
+        return Finding("engines", "absent", f"none {where}", "`rtseg build` builds one")
+    return Finding("engines", "ok", f"{', '.join(names)} {where}")
 
 
 def _encoders() -> Iterator[Finding]:
@@ -168,11 +162,9 @@ def _encoders() -> Iterator[Finding]:
         import av
     except ImportError:
         return
-    software = [
-        name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1") if name in av.codecs_available
-    ]
-    missing = "" if "libx264" in software else "libx264 is required for H.264: pip install --force-reinstall av"
-    yield Finding("encoders", "ok" if "libx264" in software else "broken", ", ".join(software), missing)
+    names = [name for name in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1") if name in av.codecs_available]
+    missing = "" if "libx264" in names else "libx264 is required for H.264: pip install --force-reinstall av"
+    yield Finding("encoders", "broken" if missing else "ok", ", ".join(names), missing)
     yield _hardware_codecs()
 
 
@@ -202,12 +194,8 @@ def _display() -> Finding:
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if display or sys.platform in ("darwin", "win32"):
         return Finding("display", "ok", display or "the desktop")
-    return Finding(
-        "display",
-        "absent",
-        "neither DISPLAY nor WAYLAND_DISPLAY is set",
-        "output files work; windows are not available",
-    )
+    problem = "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    return Finding("display", "absent", problem, "output files work; windows are not available")
 
 
 def _cameras() -> Finding:
@@ -216,20 +204,15 @@ def _cameras() -> Finding:
         return Finding("cameras", "absent", "no /dev/video*", "connect one; `ls /dev/video*` lists it")
     inaccessible = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
     if inaccessible:
-        return Finding(
-            "cameras",
-            "broken",
-            f"{', '.join(inaccessible)} can't be opened",
-            "sudo usermod -aG video $USER, then log in again",
-        )
+        remedy = "sudo usermod -aG video $USER, then log in again"
+        return Finding("cameras", "broken", f"{', '.join(inaccessible)} can't be opened", remedy)
     return Finding("cameras", "ok", ", ".join(devices))
 
 
-def _models() -> Iterator[Finding]:
+def _models() -> Finding:
     from rtseg.inference.bundled_models import bundled_models
 
-    names = list(bundled_models())
-    state: State = "ok" if names else "broken"
-    yield Finding(
-        "models", state, ", ".join(names) or "none", "" if names else "reinstall rtseg: its trained models are missing"
-    )
+    names = ", ".join(bundled_models())
+    if not names:
+        return Finding("models", "broken", "none", "reinstall rtseg: its trained models are missing")
+    return Finding("models", "ok", names)
