@@ -21,7 +21,8 @@ from rtseg.core.color import rgb_to_planes
 from rtseg.core.frame import Color, Frame
 from rtseg.core.palette import load_palette
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.live.sinks.web import MAX_CONNECTIONS, to_bgr
+from rtseg.live.sinks.web import to_bgr
+from rtseg.live.sinks.web_server import MAX_CONNECTIONS
 from rtseg.synthetic import SyntheticDrive
 
 pytestmark = pytest.mark.timeout(180)

@@ -10,14 +10,11 @@ the thread of the first client that waits for it.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Mapping
-from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
@@ -31,13 +28,12 @@ from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
 from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls, LiveMetrics
-from rtseg.live.sinks.web_handler import Handler, WebPage
+from rtseg.live.sinks.web_server import Server
 
 STREAM_WIDTH = 1280
 """Maximum width of the frames on the page in pixels; `/snapshot.png` has the full size."""
 
 JPEG_QUALITY = 80
-MAX_CONNECTIONS = 32
 _POLL_SECONDS = 0.1
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -83,10 +79,9 @@ class WebSink(Sink):
         self.token = token if token or self.is_loopback else secrets.token_urlsafe(16)
         self._changed = threading.Condition()
         self._frame: Frame | None = None
-        self._serial = 0
         self._jpeg: tuple[int, bytes] = (0, b"")
         self._encoding = threading.Lock()
-        self._closed = threading.Event()
+        self.closed = False
         try:
             self._server = Server((host, port), self)
         except OSError as error:
@@ -94,10 +89,9 @@ class WebSink(Sink):
                 f"the web page can't be served at {address}: {reason(error)}; give another --address"
             ) from error
         self.host, self.port = host, int(self._server.server_address[1])
-        self._thread = threading.Thread(
+        threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="rtseg-web", daemon=True
-        )
-        self._thread.start()
+        ).start()
 
     @property
     def url(self) -> str:
@@ -112,31 +106,24 @@ class WebSink(Sink):
         """Store the frame until the next one."""
         with self._changed:
             self._frame = item.rendered
-            self._serial += 1
             self.written += 1
             self._changed.notify_all()
 
     def close(self) -> None:
         """Stop the server and close all connections."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
         with self._changed:
+            if self.closed:
+                return
+            self.closed = True
             self._changed.notify_all()
         self._server.shutdown()
         self._server.server_close()
-        self._server.close_connections()
 
     def abort(self) -> None:
         """Same as `close`."""
         self.close()
 
     # Used by the request handlers
-
-    @property
-    def closed(self) -> bool:
-        """True once the page is no longer served."""
-        return self._closed.is_set()
 
     def wait_newer_jpeg(self, serial: int, timeout_seconds: float) -> tuple[int, bytes]:
         """Block until there is a frame newer than `serial` (0: any), at most `timeout_seconds`.
@@ -145,10 +132,10 @@ class WebSink(Sink):
             The serial number and the JPEG of the latest frame; the last one again after a timeout, empty before the first.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._serial > serial or self.closed, timeout_seconds)
+            self._changed.wait_for(lambda: self.written > serial or self.closed, timeout_seconds)
         with self._encoding:
             with self._changed:
-                frame, serial = self._frame, self._serial
+                frame, serial = self._frame, self.written
             if frame is not None and self._jpeg[0] != serial:
                 self._jpeg = (serial, encode(frame, ".jpg", STREAM_WIDTH))
             return self._jpeg
@@ -175,60 +162,6 @@ class WebSink(Sink):
         machine = socket.gethostname().lower()
         own_names = {self.host.lower(), machine, machine.split(".")[0], f"{machine.split('.')[0]}.local", "localhost"}
         return name in own_names or _is_ip(name)
-
-
-class Server(ThreadingHTTPServer):
-    """HTTP server with a limited number of connections, which it can close all at once."""
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
-    def __init__(self, address: tuple[str, int], page: WebPage) -> None:
-        """Bind the address. Raises OSError."""
-        self.page = page
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, Handler)
-
-    def server_bind(self) -> None:
-        """Bind without the DNS lookup of the base class, which may take long."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a new thread, or close it if there are too many."""
-        with self._lock:
-            full = len(self._connections) >= MAX_CONNECTIONS
-            if not full:
-                self._connections.add(request)
-        if full:
-            self.shutdown_request(request)
-        else:
-            super().process_request(request, client_address)
-
-    def close_request(self, request: Any) -> None:
-        """Remove a closed connection."""
-        with self._lock:
-            self._connections.discard(request)
-        super().close_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect during a response."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-    def close_connections(self) -> None:
-        """Close all connections immediately."""
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):  # already closed
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 def parse_address(address: str) -> tuple[str, int]:

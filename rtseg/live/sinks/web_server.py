@@ -1,24 +1,32 @@
-"""HTTP request handler of the web page."""
+"""HTTP server of the web page."""
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import socket
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from http.cookies import CookieError, SimpleCookie
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from socketserver import TCPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from rtseg._version import __version__
 from rtseg.core.errors import OptionError
-from rtseg.live.controls import VIEWS, Controls, LiveMetrics
+from rtseg.live.controls import VIEWS
 from rtseg.live.sinks.prometheus import exposition
 
-COOKIE = "rtseg_token"
+if TYPE_CHECKING:
+    from rtseg.live.sinks.web import WebSink
+
+MAX_CONNECTIONS = 32
+_COOKIE = "rtseg_token"
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -41,28 +49,51 @@ _HEADERS = {
 }
 
 
-class WebPage(Protocol):
-    """State that requests read and change."""
+class Server(ThreadingHTTPServer):
+    """HTTP server with a limited number of connections, which are closed with it."""
 
-    controls: Controls
-    metrics: LiveMetrics
-    token: str | None
+    def __init__(self, address: tuple[str, int], page: WebSink) -> None:
+        """Bind the address. Raises OSError."""
+        self.page = page
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, Handler)
 
-    @property
-    def closed(self) -> bool:
-        """True once the page is no longer served."""
+    def server_bind(self) -> None:
+        """Bind without the DNS lookup of `HTTPServer`, which may take long."""
+        TCPServer.server_bind(self)
 
-    def wait_newer_jpeg(self, serial: int, timeout_seconds: float) -> tuple[int, bytes]:
-        """Return a frame newer than `serial` with its own serial number, or the last one after the timeout."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a new thread, or close it if there are too many."""
+        with self._lock:
+            full = len(self._connections) >= MAX_CONNECTIONS
+            if not full:
+                self._connections.add(request)
+        if full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
 
-    def png(self) -> bytes | None:
-        """Return the latest frame at full size, None before the first."""
+    def close_request(self, request: Any) -> None:
+        """Remove a closed connection."""
+        with self._lock:
+            self._connections.discard(request)
+        super().close_request(request)
 
-    def about(self) -> Mapping[str, Any]:
-        """Return the constant properties of the run."""
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that disconnect during a response."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
-    def accepts_host(self, host: str) -> bool:
-        """Return True if a request for this host name belongs to this page."""
+    def server_close(self) -> None:
+        """Close the server and all connections immediately."""
+        super().server_close()
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # already closed
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,10 +105,12 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 20.0
     """A connection without data in either direction is closed after this time in seconds."""
 
-    @property
-    def page(self) -> WebPage:
-        """Page that this handler serves."""
-        return self.server.page  # type: ignore[attr-defined,no-any-return]
+    server: Server
+
+    def setup(self) -> None:
+        """Prepare for the requests of a connection."""
+        super().setup()
+        self.page = self.server.page
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log no requests: their paths may contain the token."""
@@ -85,14 +118,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Serve the page, frames, metrics and settings."""
         url = urlsplit(self.path)
-        if not self._admitted(url.path, parse_qs(url.query).get("token", [""])[0]):
-            return
-        if url.path == "/" and "token" in parse_qs(url.query):
-            self._set_token_cookie()
+        if not self._is_admitted(url):
             return
         match url.path:
-            case "/" | "/page.css" | "/page.js":
-                name, content_type = _FILES[url.path]
+            case "/" if "token" in parse_qs(url.query):
+                self._set_token_cookie()
+            case path if path in _FILES:
+                name, content_type = _FILES[path]
                 self._respond(200, content_type, (files("rtseg.live.sinks") / "web_page" / name).read_bytes())
             case "/stream.mjpg":
                 self._stream()
@@ -108,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
                 text = exposition(self.page.metrics.latest)
                 self._respond(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
             case "/controls":
-                self._send_settings()
+                self._json(200, asdict(self.page.controls.settings))
             case "/about":
                 self._json(200, {"rtseg": __version__, "views": list(VIEWS), **self.page.about()})
             case "/healthz":
@@ -124,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         url = urlsplit(self.path)
-        if not self._admitted(url.path, parse_qs(url.query).get("token", [""])[0]):
+        if not self._is_admitted(url):
             return
         # A form of another site can't send this type; its scripts need a CORS preflight, which is not answered.
         if self.headers.get_content_type() != "application/json":
@@ -139,36 +171,34 @@ class Handler(BaseHTTPRequestHandler):
 
     # Access
 
-    def _admitted(self, path: str, token: str) -> bool:
+    def _is_admitted(self, url: SplitResult) -> bool:
         host = self.headers.get("Host", "")
         if not self.page.accepts_host(_without_port(host)):
             self._refuse(421, "this page is not served under that name")
             return False
         origin = self.headers.get("Origin")
-        cross_site = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and path != "/"
+        cross_site = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and url.path != "/"
         if cross_site or (origin is not None and origin != f"http://{host}"):
             self._refuse(403, "requests from other sites are refused")
             return False
-        if path == "/healthz" or self.page.token is None or self._has_token(token):
+        if url.path == "/healthz" or self.page.token is None or self._has_token(url, self.page.token):
             return True
         self._refuse(401, "the token is missing: open the link that rtseg printed")
         return False
 
-    def _has_token(self, token: str) -> bool:
-        assert self.page.token is not None
-        candidates = [token, self.headers.get("Authorization", "").removeprefix("Bearer ")]
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        candidates.append(cookie.value if cookie else "")
-        return any(hmac.compare_digest(text.encode(), self.page.token.encode()) for text in candidates)
+    def _has_token(self, url: SplitResult, token: str) -> bool:
+        given = [*parse_qs(url.query).get("token", []), self.headers.get("Authorization", "").removeprefix("Bearer ")]
+        with contextlib.suppress(CookieError):
+            given += [
+                cookie.value for name, cookie in SimpleCookie(self.headers.get("Cookie")).items() if name == _COOKIE
+            ]
+        return any(hmac.compare_digest(text.encode(), token.encode()) for text in given)
 
     def _set_token_cookie(self) -> None:
         """Move the token from the URL, which appears in the history and in screenshots, to a cookie."""
         headers = {"Location": "/"}
         if self.page.token is not None:
-            headers["Set-Cookie"] = f"{COOKIE}={self.page.token}; HttpOnly; SameSite=Strict; Path=/"
+            headers["Set-Cookie"] = f"{_COOKIE}={self.page.token}; HttpOnly; SameSite=Strict; Path=/"
         self._respond(303, "text/plain; charset=utf-8", b"", headers)
 
     # Responses
@@ -187,9 +217,6 @@ class Handler(BaseHTTPRequestHandler):
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
 
-    def _send_settings(self) -> None:
-        self._json(200, asdict(self.page.controls.settings))
-
     def _change_settings(self, body: bytes) -> None:
         try:
             changes = json.loads(body)
@@ -202,7 +229,7 @@ class Handler(BaseHTTPRequestHandler):
         except (OptionError, ValueError) as error:  # invalid JSON is a ValueError
             self._refuse(400, str(error))
         else:
-            self._send_settings()
+            self._json(200, asdict(self.page.controls.settings))
 
     def _health(self) -> None:
         """Report the state of the run: it is alive if it publishes a new report soon, as it does every second."""
