@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py --json benchmarks/results/gpu-NAME.json [--engine FILE.engine] [--video drive.mp4]
 
-1. Engines, torch FP16 and `torch.compile` with the same weights on the same GPU: images in host memory to class maps in host
-   memory, single and in batches, alternating for five rounds. Without --engine, engines are built first.
+1. Engines, torch FP16 and `torch.compile` with the same weights on the same GPU: images in host memory to class scores in
+   host memory, single and in batches, alternating for five rounds. Without --engine, engines are built first.
 2. The decoder: NVDEC with frames that stay in GPU memory, NVDEC with frames that are downloaded, and the software decoder.
 3. The whole pipeline on a 1920x1080 file: GPU path, CPU path with NVDEC, and CPU path with the software decoder. Frames per second,
    and their share of the limit, which is the slower of engine and decoder.
@@ -148,7 +148,7 @@ def compiled_torch(model: str, device: str) -> Backend:
 
 
 def images_per_second(backend: Backend, images: npt.NDArray[np.uint8]) -> float:
-    """Measure consecutive calls, from images in host memory to class maps in host memory."""
+    """Measure consecutive calls, from images in host memory to class scores in host memory."""
     count, begin = 0, time.perf_counter()
     while (now := time.perf_counter()) - begin < SECONDS / ROUNDS:
         backend.infer(images)

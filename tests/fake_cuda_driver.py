@@ -21,7 +21,7 @@ ptx = (Path(rtseg.__file__).parent / "gpu" / "kernels.ptx").read_bytes()
 scale, color = cuda.load_kernels(ptx, "scale", "color")
 cuda.launch(scale, (3, 4), (32, 8), 0x12345678, 9)
 try:
-    cuda.call_driver("cuModuleGetFunction", cuda._driver.CUmodule(7), b"missing")
+    cuda.call("cuModuleGetFunction", cuda._driver.CUmodule(7), b"missing")
 except BackendError as error:
     print(error, flush=True)
 cuda.close()

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,10 +62,10 @@ class Cuda:
 
     def make_current_for_cleanup(self) -> None:
         """Make the device current in this thread and ignore errors, since CUDA repeats the error of an earlier call."""
-        self._free("cudaSetDevice", self._device)
+        self._runtime.cudaSetDevice(self._device)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA runtime by name.
+        """Call a function of the CUDA runtime (`cuda...`) or of the driver (`cu...`) by name.
 
         Returns:
             The results after the error code: None, one value, or a tuple.
@@ -73,30 +73,22 @@ class Cuda:
         Raises:
             BackendError: the error code is not success; the message contains the function's name and CUDA's error text.
         """
-        error, *values = getattr(self._runtime, name)(*arguments)
-        if int(error) != 0:
-            self._fail(name, error, self._runtime.cudaGetErrorString(error)[1])
-        return values[0] if len(values) == 1 else tuple(values) or None
-
-    def call_driver(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA driver by name; see `call`.
-
-        Raises:
-            BackendError: the error code is not success.
-        """
-        error, *values = getattr(self._driver, name)(*arguments)
-        if int(error) != 0:
-            self._fail(name, error, self._driver.cuGetErrorString(error)[1])
-        return values[0] if len(values) == 1 else tuple(values) or None
-
-    def _fail(self, name: str, error: Any, text: Any) -> NoReturn:
-        description = text.decode() if isinstance(text, bytes) else str(text)
-        failure = f"CUDA failed in {name}: {description} (code {int(error)})"
+        in_runtime = name.startswith("cuda")
+        error, *values = getattr(self._runtime if in_runtime else self._driver, name)(*arguments)
+        if int(error) == 0:
+            return values[0] if len(values) == 1 else tuple(values) or None
+        text = (self._runtime.cudaGetErrorString if in_runtime else self._driver.cuGetErrorString)(error)[1]
+        failure = f"CUDA failed in {name}: {(text or b'unknown error').decode()} (code {int(error)})"
         if int(error) == _OUT_OF_MEMORY:
             raise GpuOutOfMemory(
                 f"{failure}; end other programs that use the GPU, or build for a smaller --size or --batch"
             )
         raise BackendError(f"{failure}; `rtseg doctor` checks the driver")
+
+    def _own(self, handle: Any, free: Callable[[Any], object]) -> Any:
+        """Return a handle that `close` frees. Error codes are ignored then: CUDA repeats those of earlier calls."""
+        self._owned.callback(free, handle)
+        return handle
 
     @contextmanager
     def free_on_error(self) -> Iterator[None]:
@@ -115,32 +107,26 @@ class Cuda:
     def create_stream(self) -> Any:
         """Create a stream that does not synchronize with the default stream."""
         stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        self._owned.callback(self._free, "cudaStreamDestroy", stream)
-        return stream
+        return self._own(stream, self._runtime.cudaStreamDestroy)
 
     def create_timing_event(self) -> Any:
         """Create an event that records its time."""
-        event = self.call("cudaEventCreate")
-        self._owned.callback(self._free, "cudaEventDestroy", event)
-        return event
+        return self._own(self.call("cudaEventCreate"), self._runtime.cudaEventDestroy)
 
     def create_sync_event(self) -> Any:
         """Create an event for `wait_for_decoder` and `synchronize`; a waiting thread sleeps and does not spin."""
         flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
-        event = self.call("cudaEventCreateWithFlags", flags)
-        self._owned.callback(self._free, "cudaEventDestroy", event)
-        return event
+        return self._own(self.call("cudaEventCreateWithFlags", flags), self._runtime.cudaEventDestroy)
 
     def load_kernels(self, ptx: bytes, *names: str) -> tuple[Any, ...]:
         """Compile PTX for this device and return its functions."""
-        module = self.call_driver("cuModuleLoadData", ptx + b"\0")
-        self._owned.callback(self._free_in_driver, "cuModuleUnload", module)
-        return tuple(self.call_driver("cuModuleGetFunction", module, name.encode()) for name in names)
+        module = self._own(self.call("cuModuleLoadData", ptx + b"\0"), self._driver.cuModuleUnload)
+        return tuple(self.call("cuModuleGetFunction", module, name.encode()) for name in names)
 
     def launch(self, kernel: Any, blocks: tuple[int, int], threads: tuple[int, int], address: int, stream: Any) -> None:
         """Enqueue a kernel whose only argument is a device address."""
         arguments = ((address,), (ctypes.c_void_p,))
-        self.call_driver("cuLaunchKernel", kernel, *blocks, 1, *threads, 1, 0, int(stream), arguments, 0)
+        self.call("cuLaunchKernel", kernel, *blocks, 1, *threads, 1, 0, int(stream), arguments, 0)
 
     def wait_for_decoder(self, stream: Any, event: Any) -> None:
         """Make later work on the stream wait for the present work of the default stream, on which FFmpeg decodes."""
@@ -154,7 +140,7 @@ class Cuda:
 
     def synchronize_for_cleanup(self, stream: Any) -> None:
         """Block until the stream has finished its present work, and ignore errors."""
-        self._free("cudaStreamSynchronize", stream)
+        self._runtime.cudaStreamSynchronize(stream)
 
     def raise_if_unusable(self) -> None:
         """Clear a recoverable error after a failure.
@@ -167,14 +153,12 @@ class Cuda:
 
     def device_buffer(self, byte_count: int) -> int:
         """Allocate device memory and return its address."""
-        address = int(self.call("cudaMalloc", byte_count))
-        self._owned.callback(self._free, "cudaFree", address)
-        return address
+        return int(self._own(self.call("cudaMalloc", byte_count), self._runtime.cudaFree))
 
     def pinned_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
         """Return a zeroed array in page-locked memory, for copies that overlap computation. Invalid after `close`."""
         address, memory = self._pinned(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        self._owned.callback(self._free, "cudaFreeHost", address)
+        self._own(address, self._runtime.cudaFreeHost)
         array = np.frombuffer(memory, dtype).reshape(shape)
         array.fill(0)
         return array
@@ -225,30 +209,22 @@ class Cuda:
             return None
         finally:
             self.call("cudaGraphDestroy", graph)
-        self._owned.callback(self._free, "cudaGraphExecDestroy", executable)
-        return executable
+        return self._own(executable, self._runtime.cudaGraphExecDestroy)
 
     def _drop_capture(self, stream: Any) -> None:
         """End a failed capture and clear its error."""
         error, *graph = self._runtime.cudaStreamEndCapture(stream)
         if int(error) == 0:  # the failure was not CUDA's: a partial graph exists
-            self._free("cudaGraphDestroy", graph[0])
+            self._runtime.cudaGraphDestroy(graph[0])
         self._runtime.cudaGetLastError()
 
     def close(self) -> None:
         """Free everything. May be called twice."""
         self._owned.close()
 
-    def _free(self, name: str, handle: Any) -> None:
-        # Ignore the error code: CUDA reports an earlier error here, which was raised where it happened.
-        getattr(self._runtime, name)(handle)
-
-    def _free_in_driver(self, name: str, handle: Any) -> None:
-        getattr(self._driver, name)(handle)
-
     def _free_pinned(self, address: int) -> None:
-        self._free("cudaSetDevice", self._device)  # any thread may drop the last reference
-        self._free("cudaFreeHost", address)
+        self.make_current_for_cleanup()  # any thread may drop the last reference
+        self._runtime.cudaFreeHost(address)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError
-from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.cuda import Cuda, GpuOutOfMemory
 from rtseg.gpu.devices import Gpu, find_gpus, platform_name
 from rtseg.inference import check_images
@@ -38,7 +37,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class TensorRtBackend:
-    """A built engine on a GPU."""
+    """A built engine on a GPU; implements `rtseg.inference.Backend`."""
+
+    free_size = False
+    """An engine is built for one size."""
+
+    streams = 1
+    """A batch uses the whole GPU."""
 
     def __init__(
         self, engine: Path, *, target: str = "tensorrt", size: tuple[int, int] | None = None, device: str | None = None
@@ -71,9 +76,13 @@ class TensorRtBackend:
             capability=gpu.capability,
             size=size,
         )
+        facts = sidecar.facts
+        self.precision, self.input_size, self.batch = facts.precision, facts.input_size, facts.batch
+        self.description = sidecar.description
+        self.device = f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+        self.gpu = gpu.index
+        """CUDA device number of the GPU."""
         self._sidecar = sidecar
-        self._device = f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
-        self._gpu: int = gpu.index
         self._lock = threading.Lock()
         self._cuda = Cuda(gpu.index)
         try:
@@ -88,49 +97,9 @@ class TensorRtBackend:
             raise
 
     @property
-    def device(self) -> str:
-        """The GPU's name and compute capability."""
-        return self._device
-
-    @property
-    def precision(self) -> str:
-        """`fp16`, `fp32` or `int8`, as verified at build time."""
-        return self._sidecar.facts.precision
-
-    @property
-    def description(self) -> ModelInfo:
-        """The model's metadata."""
-        return self._sidecar.description
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the input."""
-        return self._sidecar.facts.input_size
-
-    @property
-    def gpu(self) -> int:
-        """CUDA device number of the GPU."""
-        return self._gpu
-
-    @property
     def uses_cuda_graph(self) -> bool:
         """True if a run is one launch of a CUDA graph; not every engine can be captured."""
         return bool(self._stream_contexts) and self._stream_contexts[0].graph is not None
-
-    @property
-    def free_size(self) -> bool:
-        """False: an engine is built for one size."""
-        return False
-
-    @property
-    def streams(self) -> int:
-        """1: a batch uses the whole GPU."""
-        return 1
-
-    @property
-    def batch(self) -> int:
-        """Batch size of the engine; set by `rtseg build --batch`."""
-        return self._sidecar.facts.batch
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`.
@@ -139,17 +108,16 @@ class TensorRtBackend:
         """
         check_images(images, self.input_size)
         outputs = np.empty((len(images), *self.output.shape[1:]), self.output.dtype)
-        batch = self._sidecar.facts.batch
         with self._lock:
             if not self._stream_contexts:
                 raise BackendError("the engine was closed")
             self._cuda.make_current()
             for stream_context in self._stream_contexts:
                 stream_context.rows = None  # left by a run that failed or was interrupted
-            for number, begin in enumerate(range(0, len(images), batch)):
+            for number, begin in enumerate(range(0, len(images), self.batch)):
                 stream_context = self._stream_contexts[number % len(self._stream_contexts)]
                 stream_context.collect(outputs)
-                stream_context.rows = slice(begin, min(begin + batch, len(images)))
+                stream_context.rows = slice(begin, min(begin + self.batch, len(images)))
                 stream_context.host_images[: stream_context.rows.stop - begin] = images[stream_context.rows]
                 stream_context.start()
             for stream_context in self._stream_contexts:
@@ -252,13 +220,12 @@ class TensorRtBackend:
 
     def _output_tensor(self) -> OutputTensor:
         """Return the engine's output after checking its tensors against the sidecar."""
-        facts, model = self._sidecar.facts, self.description
-        width, height = facts.input_size
+        model, (width, height) = self.description, self.input_size
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         actual = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
-        scores = (facts.batch, len(model.classes), *actual.get("scores", ())[2:])  # [h, w] is the network's choice
-        shape = (facts.batch, height, width) if model.output == "classes" else scores
-        expected = {"image": (facts.batch, height, width, 3), model.output: shape}
+        scores = (self.batch, len(model.classes), *actual.get("scores", ())[2:])  # [h, w] is the network's choice
+        shape = (self.batch, height, width) if model.output == "classes" else scores
+        expected = {"image": (self.batch, height, width, 3), model.output: shape}
         if actual != expected:
             raise EngineMismatch(
                 f"the engine has the tensors {actual}, not {expected}; build it again: {self._sidecar.command}"
@@ -275,7 +242,7 @@ class TensorRtBackend:
             except GpuOutOfMemory:
                 self._logger.lines.clear()
                 _log.warning(
-                    "out of memory on %s for a second batch in flight; running one batch at a time", self._device
+                    "out of memory on %s for a second batch in flight; running one batch at a time", self.device
                 )
                 break
         return stream_contexts
