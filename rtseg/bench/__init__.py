@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from rtseg.bench.measure import SECONDS, bench
 from rtseg.bench.report import BenchReport
-from rtseg.bench.tune import tune_streams
 from rtseg.core.progress import Progress
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
@@ -20,10 +17,6 @@ from rtseg.models.export.auto_build import auto_build
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
-
-__all__ = ["run_bench", "run_tune", "write_synthetic_video"]
-
-Log = Callable[[str], None]
 
 
 def run_bench(
@@ -37,7 +30,7 @@ def run_bench(
     device: str | None = None,
     seconds: float = SECONDS,
     rounds: int = 3,
-    log: Log = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[BenchReport]:
     """Measure every combination of videos, models, backends and sizes, and yield each result when it is complete.
 
@@ -79,20 +72,8 @@ def run_bench(
             )
 
 
-def run_tune(
-    video: str, models: Sequence[str | None], output_options: OutputOptions, *, device: str | None = None, log: Log
-) -> list[dict[str, Any]]:
-    """Find and save the fastest number of inference streams of each model; see `rtseg.bench.tune.tune_streams`."""
-    return [tune_streams(video, model, Style(), output_options, device=device, log=log) for model in models]
-
-
 def write_synthetic_video(size: tuple[int, int], frames: int, folder: str, progress: Progress | None = None) -> str:
     """Write a video of the synthetic scene into a folder and return its path."""
     path = str(Path(folder) / f"synthetic-{size[0]}x{size[1]}.mp4")
     write_video(SyntheticDrive(size[0], size[1], frames), path, progress=progress)
     return path
-
-
-def bench_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder for the files of a benchmark."""
-    return tempfile.TemporaryDirectory(prefix="rtseg-bench-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -76,7 +77,7 @@ def bench(
         rtseg bench --compare before.json after.json
     """
     with error_handler(verbose):
-        from rtseg.bench import bench_folder, run_bench, run_tune, write_synthetic_video
+        from rtseg.bench import run_bench, write_synthetic_video
         from rtseg.bench.report import compare as compare_results
         from rtseg.bench.report import (
             compare_table,
@@ -86,6 +87,7 @@ def bench(
             table,
             write_chart,
         )
+        from rtseg.bench.tune import tune_streams
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -93,6 +95,7 @@ def bench(
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
+        from rtseg.render.style import Style
 
         model_files = [file for each in model or () for file in model_inputs(each)]
         check_paths([*map(Input, videos or ()), *model_files], side_outputs(json=json_file, chart=chart))
@@ -113,14 +116,17 @@ def bench(
         input_options = InputOptions(decoder=choose_decoder(decoder))
         log = (lambda line: None) if quiet else print_line
         models: list[str | None] = list(model) if model else [None]
-        with bench_folder() as folder:
+        with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
             files = videos or [
                 write_synthetic_video(
                     o.parse_size(frame_size) or (1280, 720), frames, folder, ProgressDisplay(quiet=quiet).task()
                 )
             ]
             if tune:
-                tuned = run_tune(files[0], models, output_options, device=device, log=print_line)
+                tuned = [
+                    tune_streams(files[0], each, Style(), output_options, device=device, log=print_line)
+                    for each in models
+                ]
                 if json_file:
                     write_json({"tuned": tuned}, json_file)
                 return
