@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 
 from rtseg.bench.measure import machine
+from rtseg.cli.progress import ProgressDisplay
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
-from rtseg.core.progress import Progress
+from rtseg.core.progress import track
 from rtseg.core.stats import Stats
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.pipeline import run
@@ -80,7 +81,7 @@ def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> 
     overlay = Overlay(load_palette("street", CAMVID_CLASSES))
     counted: Stats = (Stats if stats else NoStats)(CAMVID_CLASSES)
     begin = time.process_time()
-    with Progress("constant.mp4", FRAMES, quiet=not progress) as bar:
+    with track(ProgressDisplay(quiet=not progress).task(), "constant.mp4", FRAMES) as advance:
         run(
             ConstantSource(),
             lambda frame: classes,
@@ -88,7 +89,7 @@ def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> 
             [DiscardingSink()],
             counted,
             observer=Recorder(INFO) if recorder else None,
-            on_frame=lambda _: bar.advance(),
+            on_frame=lambda _: advance(),
             threads=False,
         )
     return (time.process_time() - begin) / FRAMES * 1e3
