@@ -49,12 +49,10 @@ def test_figures_of_stages_pipeline_and_bound_are_consistent(video: Path, tmp_pa
     assert stats["command"] == "bench"
     assert stats["input"] == "video.mp4"
     assert stats["frames"]["written"] == 20
-    assert set(stats["alone"]) == set(STAGES)
     stages_cpu_ms = sum(stats["alone"][stage]["cpu_ms"] for stage in STAGES)
     assert stats["bound_fps"] == pytest.approx(stats["cores"] * 1000 / stages_cpu_ms, rel=0.01)
     assert stats["of_bound"] == pytest.approx(stats["fps"] / stats["bound_fps"], rel=0.01)
     assert stats["cpu_ratio"] == pytest.approx(stats["cpu_ms_a_frame"] / stages_cpu_ms, rel=0.01)
-    assert {"processor", "cores", "packages"} <= set(stats["machine"])
     assert "bound" in result.output
     assert not list(tmp_path.glob("*.mp4"))  # the output file is deleted
 

@@ -81,29 +81,6 @@ def test_video_keeps_all_frames_and_writes_statistics(drive: Path, tmp_path: Pat
         assert container.streams.video[0].average_rate == 30
     report = json.loads(stats.read_text())
     assert report["frames"] == {"read": 30, "segmented": 30, "written": 30, "dropped": 0, "corrupt": 0}
-    assert set(report) >= {
-        "rtseg",
-        "command",
-        "input",
-        "output",
-        "model",
-        "backend",
-        "precision",
-        "device",
-        "seconds",
-        "fps",
-    }
-    assert set(report) >= {
-        "cpu_seconds",
-        "peak_rss_mib",
-        "latency_ms",
-        "stages",
-        "bottleneck",
-        "classes",
-        "warmup_ms",
-        "fidelity",
-    }
-    assert set(report["stages"]) == {"decode", "infer", "overlay", "encode"}
     assert list(tmp_path.glob("*.partial*")) == []
     assert result.stdout == ""
 
