@@ -13,6 +13,7 @@ import pytest
 
 from rtseg.core.errors import DataError
 from rtseg.models.evaluation.datasets import DataSet, read_image_and_label, read_pair
+from rtseg.models.evaluation.evaluate import evaluate
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
 from rtseg.models.evaluation.layouts import open_dataset
 
@@ -71,6 +72,11 @@ def refusal(root: Path) -> str:
         read_label(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def read_split(dataset: DataSet, split: str) -> None:
+    """Read all images and labels of a split, as an evaluation does."""
+    evaluate(lambda rgb: np.zeros(rgb.shape[:2], np.uint8), dataset, split)
 
 
 def count_labels(dataset: DataSet, split: str = "train") -> dict[str, LabelCounts]:

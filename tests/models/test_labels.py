@@ -13,6 +13,7 @@ from label_files import (
     count_labels,
     label_warnings,
     read_label,
+    read_split,
     refusal,
     write_folders,
     write_png,
@@ -20,7 +21,6 @@ from label_files import (
 
 from rtseg.core.errors import DataError
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.models.evaluation.datasets import check
 from rtseg.models.evaluation.label_report import check_counts, label_table
 from rtseg.models.evaluation.layouts import open_dataset
 
@@ -118,7 +118,7 @@ def test_reports_16_bit_masks_once(tmp_path: Path) -> None:
         write_png(path, values.astype(np.uint16) * 65535, 16)
     cv2.imwrite(str(tmp_path / "images/train/b.png"), np.zeros((8, 16, 3), np.uint8))
     with pytest.raises(DataError) as caught:
-        check(open_dataset(tmp_path), ["train"])
+        read_split(open_dataset(tmp_path), "train")
     message = str(caught.value)
     assert (
         message.count("contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from rtseg.core.errors import DataError
 from rtseg.models.evaluation.labels import Label, LabelTable, read_label
+
+_MOST_PROBLEMS = 8
+"""Maximum number of problems that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -84,30 +87,6 @@ def read_image_and_label(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), label
 
 
-def check(dataset: DataSet, splits: Iterable[str], each: Callable[[Pair], None] | None = None) -> None:
-    """Read all pairs of the given splits, to detect problems before a long training run.
-
-    Args:
-        dataset: the data set.
-        splits: names of splits; each must be present.
-        each: called after each pair, for progress.
-
-    Raises:
-        DataError: there is a problem with a file. The message contains the number of problems and the first of them.
-    """
-    problems: list[str] = []
-    for split in splits:
-        problems += dataset.missing.get(split, [])
-        for pair in dataset.pairs(split):
-            try:
-                read_pair(pair, dataset.table)
-            except DataError as error:
-                problems.append(str(error))
-            if each is not None:
-                each(pair)
-    raise_problems(dataset, problems)
-
-
 def raise_problems(dataset: DataSet, problems: Sequence[str]) -> None:
     """Raise DataError if there are any problems."""
     if problems:
@@ -115,16 +94,11 @@ def raise_problems(dataset: DataSet, problems: Sequence[str]) -> None:
         raise DataError(f"{dataset.root} ({dataset.layout}) has {count}: {summarize_problems(problems)}")
 
 
-def summarize_problems(problems: Sequence[str], most: int = 8) -> str:
-    """Join the first problems into one line. Files with the same problem are listed together.
-
-    Args:
-        problems: messages of the form `FILE: PROBLEM`.
-        most: maximum number of problems to list.
-    """
-    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+def summarize_problems(problems: Sequence[str]) -> str:
+    """Join the first problems, of the form `FILE: PROBLEM`, into one line. Files with the same problem are listed together."""
+    more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
     files: dict[str, list[str]] = {}  # names of files by problem
-    for problem in problems[:most]:
+    for problem in problems[:_MOST_PROBLEMS]:
         file, _, text = problem.partition(": ")
         files.setdefault(text, []).append(file)
     same = {text: f" (the same: {', '.join(names[1:])})" if names[1:] else "" for text, names in files.items()}

@@ -32,7 +32,7 @@ def describe_layouts() -> str:
 
 
 def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
-    """Find the pairs, classes and splits of a data set, without opening the images (see `datasets.check`).
+    """Find the pairs, classes and splits of a data set, without opening the images.
 
     Args:
         root: the data set's folder.
