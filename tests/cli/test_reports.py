@@ -74,7 +74,8 @@ def test_reports_of_videos(tmp_path: Path, sensors: None) -> None:
     report = validate(report_of("video", video, *options, json_file=tmp_path / "a.json"), "video")
     assert report["fidelity"]["repairs"]
     assert report["fidelity"]["sync"]
-    assert report["telemetry"]["throttled_seconds"] >= 0
+    assert report["telemetry"]["throttled_seconds"] > 0
+    assert any(note.startswith("the device throttled for") for note in report["notes"])
     part = report_of("video", video, *options, "--start", 0.5, "--duration", 1, json_file=tmp_path / "b.json")
     assert validate(part, "video")["fidelity"]["not_compared"]
 

@@ -10,7 +10,6 @@ import pynvml
 import pytest
 
 from rtseg.core.report import TelemetryReport
-from rtseg.core.video_report import VideoReport
 from rtseg.gpu import telemetry
 from rtseg.gpu.telemetry import Telemetry, TelemetryMonitor
 from rtseg.live.sinks.prometheus import exposition
@@ -247,34 +246,7 @@ def test_prometheus_metrics_contain_the_readings(board: Board) -> None:
     assert "rtseg_device" not in exposition({"frames": {}})
 
 
-def test_video_statistics_contain_the_readings(board: Board, sensors: Sensors, tmp_path: Path) -> None:
-    """`process` with a Jetson's root in place of this machine's; without a Jetson the field is absent."""
-    from rtseg.inference.segmenter import Segmenter
-    from rtseg.io.options import OutputOptions
-    from rtseg.render.style import Style
-    from rtseg.synthetic import SyntheticDrive
-    from rtseg.synthetic.video_file import write_video
-    from rtseg.video import process as process_module
-
-    write_video(SyntheticDrive(128, 96, frames=3), str(tmp_path / "drive.mp4"))
-    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-
-    def run(root: Path) -> VideoReport:
-        sensors.use(root)
-        style, encoding = Style(), OutputOptions(preset="ultrafast")
-        with Segmenter(MODEL, size=(128, 96)) as segmenter:
-            return process_module.process(
-                str(tmp_path / "drive.mp4"), str(tmp_path / "out.mp4"), segmenter, style, encoding
-            )
-
-    report = run(board.root)
-    assert report.telemetry
-    assert report.telemetry.sensors["power_mode"] == "25W"
-    assert any("jetson_clocks" in note for note in report.notes)
-    assert run(tmp_path / "pc").telemetry is None
-
-
-def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from rtseg.inference.segmenter import Segmenter
     from rtseg.live import run as live_run
     from rtseg.live.controls import Controls, LiveMetrics
@@ -290,10 +262,10 @@ def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, capfd: pyte
     metrics = LiveMetrics()
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
-        report = live_run.run_live(inputs, outputs, segmenter, Style(), Controls(), metrics=metrics)
+        report = live_run.run_live(inputs, outputs, [segmenter], Style(), Controls(), metrics=metrics)
     assert report.telemetry
     assert report.telemetry.throttled_by == ("gpu-throttle-alert",)
     assert 'rtseg_device{reading="throttled"} 1' in exposition(metrics.latest)
-    warnings = [line for line in capfd.readouterr().err.splitlines() if "the device throttles" in line]
+    warnings = [message for message in caplog.messages if "the device throttles" in message]
     assert len(warnings) == 1
     assert "nvpmodel" in warnings[0]
