@@ -40,6 +40,7 @@ class ProgressDisplay:
             console=Console(stderr=True),
             refresh_per_second=4,
             transient=True,
+            redirect_stdout=False,
             disable=quiet or self._plain,
         )
 
@@ -65,7 +66,7 @@ class ProgressDisplay:
         """End the display of a task."""
         with self._lock:
             self._bars.remove_task(task)
-            if not self._bars.tasks:
+            if not self._bars.tasks and not self._bars.disable:
                 self._bars.stop()
 
 
