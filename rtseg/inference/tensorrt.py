@@ -124,10 +124,6 @@ class TensorRtBackend:
                 stream_context.collect(outputs)
         return outputs
 
-    def make_gpu_current(self) -> None:
-        """Make the GPU's context current in this thread."""
-        self._cuda.make_current()
-
     def bind(self, image: int, output: int) -> BoundContext:
         """Return an execution context bound to device memory of the caller; several can run concurrently.
 

@@ -19,13 +19,14 @@ from command import rtseg
 from gpu_doubles import compiled_kernels
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 from media import Audio, read, write_video
+from onnx_models import contract_model
 
 from rtseg.core.errors import BackendError
 from rtseg.core.frame import Color
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.models.export.build import build
-from rtseg.pipeline.gpu_path import MAX_RENDER_DIFFERENCE, SELF_CHECK_FRAMES, unused_gpu_decoder_note
+from rtseg.pipeline.gpu_processor import MAX_RENDER_DIFFERENCE, SELF_CHECK_FRAMES, unused_gpu_decoder_note
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
@@ -84,6 +85,25 @@ def test_runs_call_by_call_when_capture_fails(orin: GpuMachine) -> None:
     assert orin.run(video, "again.mkv", threads=False)["path"] == "gpu"
     for frame, expected in zip(orin.read_output(), orin.read_output("again.mkv"), strict=True):
         np.testing.assert_array_equal(frame.planes[0], expected.planes[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [({"output": "classes"}, "fp16"), ({"precision": "fp32"}, "fp32")],
+    ids=["classes", "scores in FP32"],
+)
+def test_output_of_the_engine_does_not_change_the_frames(
+    orin: GpuMachine, options: dict[str, Any], precision: str
+) -> None:
+    video = make_video(orin.folder)
+    model = contract_model(orin.folder / "other.onnx", **options)
+    engine = build(model, target="tensorrt", precision=precision, out=orin.folder, verify=False).path
+    assert orin.run(video, threads=False)["path"] == "gpu"
+    assert orin.run(video, "other.mkv", engine=engine, threads=False)["path"] == "gpu"
+    for frame, expected in zip(orin.read_output("other.mkv"), orin.read_output(), strict=True):
+        for plane, other in zip(frame.planes, expected.planes, strict=True):
+            np.testing.assert_array_equal(plane, other)
 
 
 @needs_compiler
@@ -165,6 +185,7 @@ def test_close_frees_nothing_while_a_stream_is_busy(orin: GpuMachine, monkeypatc
 
 @needs_compiler
 def test_two_videos_share_the_gpu(orin: GpuMachine) -> None:
+    from rtseg.core.video_report import BatchReport, VideoReport
     from rtseg.video.batch import BatchOptions, process_all
     from rtseg.video.output_names import name_tasks
 
@@ -173,12 +194,14 @@ def test_two_videos_share_the_gpu(orin: GpuMachine) -> None:
         run = BatchOptions(segmenter, Style(), OutputOptions("ffv1"), InputOptions(decoder="nvdec"))
         tasks = name_tasks([str(first), str(second)], str(orin.folder / "out"), None)
         result = process_all(tasks, run, jobs=2)
-    assert [item["path"] for item in result["items"]] == ["gpu", "gpu"], [item["notes"] for item in result["items"]]
+    assert isinstance(result, BatchReport)
+    videos = [item for item in result.items if isinstance(item, VideoReport)]
+    assert [video.path for video in videos] == ["gpu", "gpu"], [video.notes for video in videos]
     assert orin.all_freed()
 
 
 @needs_compiler
-def test_unused_gpu_decoder_is_noted(orin: GpuMachine) -> None:
+def test_unused_gpu_decoder_is_noted(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     result = orin.run(make_video(orin.folder, frames=3), decoder="software")
     assert (
         "the GPU can decode too: with --decoder auto, frames stay in its memory until they are rendered"
@@ -189,9 +212,10 @@ def test_unused_gpu_decoder_is_noted(orin: GpuMachine) -> None:
             Style().overlay(segmenter.description),
             Style(view="mask").overlay(segmenter.description),
         )
-        assert unused_gpu_decoder_note(segmenter, plain, "software", lambda: "no decoder") == []
-        assert unused_gpu_decoder_note(segmenter, plain, "auto", lambda: None) == []
-        assert unused_gpu_decoder_note(segmenter, mask, "software", lambda: None) == [], "the GPU path is impossible"
+        assert unused_gpu_decoder_note(segmenter, plain, "auto") == []
+        assert unused_gpu_decoder_note(segmenter, mask, "software") == [], "the GPU path is impossible"
+        monkeypatch.setattr("rtseg.pipeline.gpu_processor.try_nvdec", lambda: "no decoder")
+        assert unused_gpu_decoder_note(segmenter, plain, "software") == []
 
 
 @needs_compiler
@@ -203,8 +227,8 @@ def test_bench_measures_the_path_in_use(orin: GpuMachine, view: str, path: str) 
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
         reading = InputOptions(decoder="nvdec")
         result = bench(str(video), segmenter, Style(view=view), OutputOptions(), reading, seconds=0.05, rounds=1)
-    assert result["path"] == path
-    assert result["bound_fps"] <= min(result["alone"][stage]["fps"] for stage in ("decode", "infer")) + 0.1
+    assert result.video.path == path
+    assert result.bound_fps <= min(result.alone[stage].fps for stage in ("decode", "infer")) + 0.1
     assert orin.all_freed()
 
 
