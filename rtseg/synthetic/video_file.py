@@ -12,18 +12,18 @@ from rtseg.core.progress import Progress, track
 from rtseg.synthetic import SyntheticDrive
 
 
-def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, progress: Progress | None = None) -> None:
+def write_video(drive: SyntheticDrive, path: str, *, progress: Progress | None = None) -> None:
     """Encode a synthetic video as near-lossless H.264, tagged as BT.709 limited range.
 
     Args:
         drive: the video.
         path: the file.
-        fps: frames per second.
         progress: receives the progress, after each frame.
 
     Raises:
         SinkError: the file can't be written.
     """
+    fps = Fraction(drive.fps).limit_denominator(1001)
     try:
         with av.open(path, "w") as container, track(progress, "drawing", len(drive)) as advance:
             stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "ultrafast"})
@@ -32,7 +32,7 @@ def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, progress: Pr
                 drive.height + drive.height % 2,
                 "yuv420p",
             )
-            stream.codec_context.time_base = Fraction(1, fps)
+            stream.codec_context.time_base = 1 / fps
             stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
             stream.codec_context.color_range = 1
             for index, (rgb, _) in enumerate(drive):
@@ -40,7 +40,7 @@ def write_video(drive: SyntheticDrive, path: str, *, fps: int = 30, progress: Pr
                 frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
                 )
-                frame.pts, frame.time_base = index, Fraction(1, fps)
+                frame.pts, frame.time_base = index, 1 / fps
                 container.mux(stream.encode(frame))
                 advance()
             container.mux(stream.encode(None))

@@ -16,7 +16,7 @@ from rtseg.models.evaluation.layouts import open_dataset  # noqa: E402
 from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
 from rtseg.models.training.data import Samples, crop_size, default_size, load, make_batch, synthetic_samples  # noqa: E402
 from rtseg.models.training.loss import class_weights, pixel_loss, total_loss  # noqa: E402
-from rtseg.nn.image_to_classes import normalize  # noqa: E402
+from rtseg.nn.image_to_scores import normalize  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -149,10 +149,10 @@ def test_synthetic_samples_have_given_share() -> None:
 
 
 def test_synthetic_samples_show_street_scenes() -> None:
-    samples = synthetic_samples(3, (160, 120), frames_per_scene=2)
-    assert samples.images.shape == (3, 120, 160, 3)
+    samples = synthetic_samples(9, (160, 120))
+    assert samples.images.shape == (9, 120, 160, 3)
     assert {0, 1, 3} <= set(samples.labels.unique().tolist())  # sky, building, road
-    assert not torch.equal(samples.images[0], samples.images[2])
+    assert not torch.equal(samples.images[0], samples.images[8])
 
 
 def test_crop_size_increases_during_training() -> None:

@@ -18,6 +18,9 @@ from rtseg.models.training.augment import augment
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE
 from rtseg.synthetic import SyntheticDrive
 
+_FRAMES_PER_SCENE = 8
+"""Number of frames of one synthetic scene, evenly spread over ten seconds."""
+
 GRAY = 112
 """Gray level of the padding of an image that does not fill its sample; 0 after normalization."""
 
@@ -100,7 +103,7 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCount
     return Samples(images, labels)
 
 
-def synthetic_samples(count: int, size: tuple[int, int], seed: int = 1000, frames_per_scene: int = 8) -> Samples:
+def synthetic_samples(count: int, size: tuple[int, int]) -> Samples:
     """Render frames of synthetic scenes with CamVid's classes.
 
     Every other scene is rendered at 16:9 and resized, which has a wider view and finer detail.
@@ -108,18 +111,16 @@ def synthetic_samples(count: int, size: tuple[int, int], seed: int = 1000, frame
     Args:
         count: number of frames.
         size: (width, height), pixels.
-        seed: seed of the first scene. Each scene has another seed.
-        frames_per_scene: number of frames of one scene, evenly spread over ten seconds.
     """
     width, height = size
     images = torch.empty((count, height, width, 3), dtype=torch.uint8)
     labels = torch.empty((count, height, width), dtype=torch.uint8)
     for i in range(count):
-        number, position = divmod(i, frames_per_scene)
+        number, position = divmod(i, _FRAMES_PER_SCENE)
         if position == 0:
             rendered_size = size if number % 2 else (height * 16 // 9 // 2 * 2, height)
-            scene = SyntheticDrive(*rendered_size, frames=300, seed=seed + number)
-        rgb, classes = scene.frame(position * 300 // frames_per_scene)
+            scene = SyntheticDrive(*rendered_size, frames=300, seed=1000 + number)
+        rgb, classes = scene.frame(position * 300 // _FRAMES_PER_SCENE)
         images[i] = torch.from_numpy(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
         labels[i] = torch.from_numpy(cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT))
     return Samples(images, labels)

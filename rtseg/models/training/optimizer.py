@@ -36,15 +36,15 @@ def make_optimizers(model: UNet, lr: float, weight_decay: float) -> list[torch.o
     return optimizers
 
 
-def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """Return approximately the nearest semi-orthogonal matrix, with singular values between 0.7 and 1.2.
 
-    Newton-Schulz iteration with the coefficients of Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
+    Five steps of the Newton-Schulz iteration with the coefficients of Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(iterations):
+    for _ in range(5):
         a = x @ x.T
         x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x.T if tall else x
@@ -56,10 +56,8 @@ class Muon(torch.optim.Optimizer):
     The update has the RMS of AdamW (Liu et al. 2025, arXiv 2502.16982), so that one learning rate fits all shapes.
     """
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": 0.95, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -14,14 +14,13 @@ from rtseg.nn.unet import UNet
 
 
 @torch.inference_mode()
-def validate(model: UNet, samples: Samples, batch: int = 4) -> dict[str, float]:
+def validate(model: UNet, samples: Samples) -> dict[str, float]:
     """Return pixel accuracy, without Void, and mean IoU at the size of the samples."""
     module = ImageToScores(model).eval()
     classes = model.classes
     counts = torch.zeros(classes * (classes + 1), dtype=torch.long, device=samples.labels.device)
-    for i in range(0, len(samples), batch):
-        predicted = module.classes(samples.images[i : i + batch]).flatten()
-        truth = samples.labels[i : i + batch].flatten()
+    for i in range(0, len(samples), 4):
+        predicted, truth = module.classes(samples.images[i : i + 4]).flatten(), samples.labels[i : i + 4].flatten()
         cell = truth[truth != NO_CLASS].long() * (classes + 1) + predicted[truth != NO_CLASS]
         counts += torch.bincount(cell, minlength=len(counts))
     table = counts.view(classes, classes + 1).cpu().numpy()
