@@ -68,10 +68,7 @@ def run_case(modified: Case, folder: Path, number: int) -> tuple[str, str, list[
         return ("unwritten" if isinstance(error, SinkError) and _has_frames(path) else "refused"), str(error), []
     if not result.report.ok:
         return "broken", result.report.line(), []
-    repairs = [
-        str(item.describe()) if hasattr(item, "describe") else str(item)
-        for item in getattr(result.report, "repairs", ())
-    ]
+    repairs = [*(repair.what for repair in result.report.repairs), *result.report.not_compared]
     notes = [note for note in result.notes if not UNRELATED.search(note)]
     reported = bool(repairs or notes or result.report.corrupt)
     omitted = any(OMITTED.search(note) for note in result.notes)
