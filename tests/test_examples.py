@@ -15,8 +15,6 @@ from rtseg.synthetic.video_file import write_video
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FRAMES = 4
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:

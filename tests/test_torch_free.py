@@ -11,8 +11,6 @@ from media import write_video
 
 from rtseg.inference.bundled_models import find_model
 
-pytestmark = pytest.mark.timeout(180)
-
 RUN = """
 import sys
 

@@ -17,8 +17,6 @@ from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, r
 
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COMMANDS = ("video", "image", "demo", "train", "eval", "models", "doctor")
 HEAVY = ("numpy", "cv2", "av", "openvino", "torch", "onnx")

@@ -19,8 +19,6 @@ from rtseg.core.report import TelemetryReport
 from rtseg.gpu.telemetry import Telemetry
 from rtseg.live.controls import LiveMetrics
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = ("--model", str(Path(__file__).parents[1] / "data" / "nearest-color.onnx"))
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "reference" / "report.schema.json").read_text())
 TELEMETRY = TelemetryReport(

@@ -20,8 +20,6 @@ from rtseg.cli.app import app
 from rtseg.cli.service import live_arguments, unit
 from rtseg.live.systemd import Watchdog, notify
 
-pytestmark = pytest.mark.timeout(180)
-
 ARGUMENTS = [
     "--camera",
     "0",

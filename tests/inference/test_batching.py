@@ -14,7 +14,6 @@ from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.inference.batching import DynamicBatcher
 
-pytestmark = pytest.mark.timeout(180)
 SIZE = (10, 8)
 
 

@@ -17,8 +17,6 @@ from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.synthetic.video_file import write_video
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 

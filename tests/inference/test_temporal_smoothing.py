@@ -23,8 +23,6 @@ from rtseg.inference.bundled_models import find_model
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.synthetic.video_file import write_video
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 Image = npt.NDArray[np.uint8]

@@ -15,8 +15,6 @@ from media import Audio, copy_video, numbered_image, to_pix_fmt, write_video
 
 from rtseg.core.errors import SinkError
 
-pytestmark = pytest.mark.timeout(120)
-
 CLICKS = (0.5, 1.2, 2.7, 3.4)
 SECONDS = 4
 

@@ -18,8 +18,6 @@ from rtseg.io.codecs import choose_decoder, choose_encoder, try_nvdec, try_nvenc
 from rtseg.io.gstreamer import pipelines
 from rtseg.io.outputs.containers import encoder_options
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 JETSON = {"nvv4l2decoder", "nvv4l2h264enc", "nvvidconv", "parsebin", "h264parse", "rtspsrc"}
 ORIN_NANO = JETSON - {"nvv4l2h264enc"} | {"x264enc"}

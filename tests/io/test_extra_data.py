@@ -10,8 +10,6 @@ from media import Audio, copy_video, read, write_video
 
 from rtseg.io.inputs.extra_data import outside_streams
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def _box(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I4s", len(data) + 8, name) + data

@@ -19,8 +19,6 @@ from rtseg.io.inputs import open_source
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.options import InputOptions
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_real_videos_are_read_completely(clips: Path) -> None:
     for name, frames, size, rate, packets in (

@@ -18,8 +18,6 @@ from rtseg.core.frame import Frame
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
 
-pytestmark = pytest.mark.timeout(180)
-
 LAYOUTS = {
     "yuv420p": "yuv420p",
     "yuv422p": "yuv422p",

@@ -22,7 +22,6 @@ from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.inputs.gstreamer import GStreamerSource, dry_run
 from rtseg.io.outputs.gstreamer import GStreamerSink
 
-pytestmark = pytest.mark.timeout(180)
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
 TEST_SOURCE = "videotestsrc pattern=solid-color foreground-color=0xff3060c0 num-buffers=6 ! video/x-raw,framerate=30/1"

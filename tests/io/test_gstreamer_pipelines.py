@@ -16,7 +16,6 @@ from rtseg.io.gstreamer import gdp, pipelines
 from rtseg.io.gstreamer.process import explain, words_of
 from rtseg.io.inputs.gstreamer import dry_run
 
-pytestmark = pytest.mark.timeout(180)
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
 JETSON = {"nvvidconv", "nvarguscamerasrc", "nvv4l2decoder", "nvv4l2h264enc", "srtsrc", "srtsink"}

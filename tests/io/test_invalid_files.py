@@ -15,8 +15,6 @@ from rtseg.core.errors import SourceError
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.options import InputOptions
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_start_after_the_end_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no frame at or after 100 s"):

@@ -13,8 +13,6 @@ from media import Audio, copy_video, number_of, numbered_image, read, to_pix_fmt
 
 from rtseg.core.errors import SinkError, SourceError
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def _write_cameras(path: Path, default: int) -> Path:
     """Write audio, a front camera and a rear camera of the same size. Frame numbers of the rear camera begin at 100."""

@@ -16,8 +16,6 @@ from media import copy_video, number_of, read, write_video
 from rtseg.core.errors import OptionError, SourceError
 from rtseg.io.inputs.file import FileSource
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def hls(path: Path, *names: str, end: bool = True) -> Path:
     """Write an HLS playlist with segments of 0.8 s."""

@@ -21,8 +21,6 @@ from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.video import VideoSink
 from rtseg.video.verify import Recorder, compare
 
-pytestmark = pytest.mark.timeout(180)
-
 gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 sources = pytest.mark.parametrize("decoder", ["software", pytest.param("gstreamer", marks=gstreamer)])
 sinks = pytest.mark.parametrize("kind", [VideoSink, pytest.param(GStreamerSink, marks=gstreamer)])

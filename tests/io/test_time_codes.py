@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from media import copy_video, numbered_image, to_pix_fmt
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def _write_time_code(path: Path) -> Path:
     """Write a MOV with a time code track."""

@@ -33,7 +33,6 @@ from rtseg.io.inputs.file import FileSource
 from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.io.outputs.video import VideoSink
 
-pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parents[2]
 
 

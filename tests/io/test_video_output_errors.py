@@ -14,8 +14,6 @@ from rtseg.core.errors import SinkError
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.outputs.video import VideoSink
 
-pytestmark = pytest.mark.timeout(180)
-
 ROOT = Path(__file__).parents[2]
 
 

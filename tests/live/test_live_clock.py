@@ -14,8 +14,6 @@ from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.reconnect import ReconnectingSource
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_pts_rise_after_stream_clock_is_set_back() -> None:
     chunks = [*encode_ts(20, start_seconds=100), *encode_ts(20, first=20, start_seconds=3)]

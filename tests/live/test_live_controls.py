@@ -11,8 +11,6 @@ from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
 from rtseg.live.controls import VIEWS, Controls, LiveMetrics
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def test_views_equal_overlay_views() -> None:
     assert get_args(View) == VIEWS

@@ -18,8 +18,6 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.inputs import find_inputs
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def write_hls(folder: Path, *, ended: bool) -> None:
     lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]

@@ -15,8 +15,6 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.reconnect import ReconnectingSource
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_http_chunks_redirect_and_basic_password() -> None:
     def answer(request: str) -> Iterator[bytes]:

@@ -21,8 +21,6 @@ from rtseg.core.frame import Frame
 from rtseg.io.inputs.mjpeg import JpegSplitter
 from rtseg.io.inputs.network import open_stream
 
-pytestmark = pytest.mark.timeout(60)
-
 TIMEOUT = 20.0
 
 

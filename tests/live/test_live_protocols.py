@@ -26,8 +26,6 @@ from rtseg.live.inputs import find_inputs
 from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.sinks.push import PushSink
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def opened(url: str) -> ReconnectingSource:
     """Open a URL like `rtseg live --url`."""

@@ -28,8 +28,6 @@ from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
 
-pytestmark = pytest.mark.timeout(180)
-
 COLOR = Color("bt601", full_range=False)
 
 

@@ -27,8 +27,6 @@ from rtseg.live.file_playback import FilePlayback
 from rtseg.live.inputs import find_inputs
 from rtseg.live.reconnect import ReconnectingSource
 
-pytestmark = pytest.mark.timeout(180)
-
 TIMEOUT = 6.0
 
 

@@ -15,8 +15,6 @@ from rtmp_server import RtmpServer
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.network import open_stream
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def trickle(data: bytes) -> Iterator[bytes]:
     """Yield one byte every 0.2 s: below any timeout, and practically without end."""

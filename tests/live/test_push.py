@@ -21,8 +21,6 @@ from rtseg.io.inputs.gstreamer import GStreamerSource, srt_pipeline
 from rtseg.live.sinks import push
 from rtseg.live.sinks.push import PushSink
 
-pytestmark = pytest.mark.timeout(180)
-
 INFO = StreamInfo("camera", 160, 96, "yuv420p", Color("bt709", False), Fraction(1, 90_000), Fraction(30))
 
 

@@ -17,8 +17,6 @@ from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class _Clock(datetime):
     """Clock that always returns the same second, as after a restart."""

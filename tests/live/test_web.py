@@ -25,9 +25,6 @@ from rtseg.live.sinks.web import to_bgr
 from rtseg.live.sinks.web_server import MAX_CONNECTIONS
 from rtseg.synthetic import SyntheticDrive
 
-pytestmark = pytest.mark.timeout(180)
-
-
 # Content
 
 

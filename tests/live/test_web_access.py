@@ -8,9 +8,6 @@ from web_client import Page
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.live.sinks.web import parse_address
 
-pytestmark = pytest.mark.timeout(180)
-
-
 ORIGIN = {"Host": "localhost", "Origin": "http://localhost"}
 
 

@@ -16,8 +16,6 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.render.style import Style
 from rtseg.video.image import find_images, name_images, name_masks, process_image, read_image, write_image
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 QUADRANTS = np.kron(np.array([[0, 3], [5, 8]], np.uint8), np.ones((96, 160), np.uint8))

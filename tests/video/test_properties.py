@@ -20,8 +20,6 @@ from rtseg.core.palette import CAMVID_CLASSES, MIN_COLOR_DISTANCE, load_palette
 from rtseg.video.batch import parse_jobs
 from rtseg.video.completed import LIST_NAME, DoneList
 
-pytestmark = pytest.mark.timeout(180)
-
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
