@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -81,19 +82,22 @@ def open_stream(
         raise OptionError(f"can't open {name}: URLs begin with {known}; a file needs --realtime")
     if rtsp_transport not in ("tcp", "udp"):
         raise OptionError(f"no RTSP transport '{rtsp_transport}': there are tcp, udp")
-    file: bool | None = False
+    is_http = scheme in ("http", "https")
+    is_playlist = is_http and parts.path.lower().endswith(".m3u8")
+    file: bool | None = None if is_http else False
     stream: ByteStream | None = None
     advice = ""
-    if scheme in ("http", "https"):
-        file = None
-        if parts.path.lower().endswith(".m3u8"):
+    unknown_length = False
+    if is_http:
+        if is_playlist:
             check_playlist_at(parts.text, name, timeout_seconds)
         else:
             stream = HttpResponse(parts.text, name, timeout_seconds)
     elif scheme == "tcp" and "?" not in parts.tail:  # FFmpeg handles URLs with options, such as `?listen`
         stream = TcpStream(parts.text, name, timeout_seconds)
     if stream is not None:
-        jpegs = _jpeg_packets(stream, name, timeout_seconds)
+        with _opening(stream, name):
+            jpegs = _jpeg_packets(stream, name, timeout_seconds)
         if jpegs is not None:
             return Connection(jpegs, name)
         if stream.length is not None:
@@ -102,14 +106,13 @@ def open_stream(
                 stream.close()
                 # The response to a range request states whether the server sends byte ranges.
                 stream = stream.request_from(0, timeout_seconds)
-        elif _check(is_live_mp4, stream, name):
-            file = False
-        if not stream.accepts_ranges and _check(has_index_last, stream, name):
-            advice = _NO_RANGES
-    # Without byte ranges FFmpeg reads only the first fragment, and returns its length as the length of the file.
-    unknown_length = (
-        bool(file) and stream is not None and not stream.accepts_ranges and _check(has_fragments, stream, name)
-    )
+        with _opening(stream, name):
+            if not file and is_live_mp4(stream):
+                file = False
+            if not stream.accepts_ranges:
+                advice = _NO_RANGES if has_index_last(stream) else ""
+                # FFmpeg reads only the first fragment then, and returns its length as the length of the file.
+                unknown_length = bool(file) and has_fragments(stream)
     protocols, formats = _PROTOCOLS[scheme]
     options = {
         "protocol_whitelist": protocols,
@@ -119,7 +122,7 @@ def open_stream(
         "analyzeduration": "2000000",
         "fpsprobesize": "0",  # by default FFmpeg reads about two dozen frames before it returns the first
     }
-    if scheme in ("http", "https") and parts.path.lower().endswith(".m3u8"):
+    if is_playlist:
         options["format_whitelist"] += _PLAYLIST
         options["protocol_whitelist"] += ",crypto"
     if file:
@@ -135,7 +138,8 @@ def open_stream(
         source = file_class(stream, parts.text, timeout_seconds)
     raw_format = None if stream is None or file else raw_codec(stream.peek(_HEAD_BYTES))
     if stream is not None and raw_format is not None and not acceleration(decoder):
-        return _open_raw(stream, raw_format, name, timeout_seconds)
+        with _opening(stream, name):
+            return Connection(RawPackets(stream, raw_format, timeout_seconds), name)
     if raw_format is not None:
         options["analyzeduration"] = "1"  # all data that is read during opening has the same arrival time
     begin = time.monotonic()
@@ -186,42 +190,32 @@ def open_stream(
         raise Disconnected(f"{error}{advice}") from None
 
 
-def _open_raw(stream: ByteStream, codec: str, name: str, timeout_seconds: float) -> Connection:
-    try:
-        return Connection(RawPackets(stream, codec, timeout_seconds), name)
-    except Disconnected as error:
-        raise _opening_error(name, error) from None
-
-
 def _jpeg_packets(stream: ByteStream, name: str, timeout_seconds: float) -> JpegPackets | None:
-    """Return the packets of a stream of JPEGs; None: FFmpeg reads the stream. Close the stream before raising an error."""
+    """Return the packets of a stream of JPEGs; None: FFmpeg reads the stream."""
+    head = stream.peek(_HEAD_BYTES)
+    if stream.content_type == "image/jpeg" and stream.length is not None:
+        raise SourceError(f"{name}: {SINGLE_IMAGE}")
+    if stream.multipart or head.startswith((b"\xff\xd8\xff", b"--", b"\r\n--", b"\n--")):
+        if stream.length is not None:
+            raise SourceError(f"{name} is an MJPEG file without time stamps; download it, and use `rtseg video`")
+        return JpegPackets(stream, name, timeout_seconds)
+    if head.lstrip().startswith(b"#EXTM3U"):
+        raise SourceError(f"{name} is a playlist; playlists are read only if the address ends in .m3u8")
+    if stream.content_type == "text/html" and head.lstrip().startswith(b"<"):
+        raise SourceError(f"{name} is a web page, not a video; give the address of the stream itself")
+    return None
+
+
+@contextmanager
+def _opening(stream: ByteStream, name: str) -> Iterator[None]:
+    """Close a stream after an error in the block."""
     try:
-        head = stream.peek(_HEAD_BYTES)
-        if stream.content_type == "image/jpeg" and stream.length is not None:
-            raise SourceError(f"{name}: {SINGLE_IMAGE}")
-        if stream.multipart or head.startswith((b"\xff\xd8\xff", b"--", b"\r\n--", b"\n--")):
-            if stream.length is not None:
-                raise SourceError(f"{name} is an MJPEG file without time stamps; download it, and use `rtseg video`")
-            return JpegPackets(stream, name, timeout_seconds)
-        if head.lstrip().startswith(b"#EXTM3U"):
-            raise SourceError(f"{name} is a playlist; playlists are read only if the address ends in .m3u8")
-        if stream.content_type == "text/html" and head.lstrip().startswith(b"<"):
-            raise SourceError(f"{name} is a web page, not a video; give the address of the stream itself")
-        return None
-    except Disconnected as error:
+        yield
+    except BaseException as error:
         stream.close()
-        raise _opening_error(name, error) from None
-    except BaseException:
-        stream.close()
+        if isinstance(error, Disconnected):
+            raise _opening_error(name, error) from None
         raise
-
-
-def _check(predicate: Callable[[ByteStream], bool], stream: ByteStream, name: str) -> bool:
-    try:
-        return predicate(stream)
-    except Disconnected as error:
-        stream.close()
-        raise _opening_error(name, error) from None
 
 
 def _opening_error(name: str, error: Disconnected) -> Disconnected:

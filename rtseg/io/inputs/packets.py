@@ -11,15 +11,14 @@ import av
 from av import Packet
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from rtseg.core.errors import Disconnected, SourceError
+from rtseg.core.errors import Disconnected
 from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock
-from rtseg.io.inputs.safe_open import VIDEO_CODECS
 from rtseg.io.inputs.timestamps import fraction
+from rtseg.io.inputs.video_stream import choose_video
 
 _FORMATS_WITH_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
 """Formats in which only a file, not a live stream, has a length in its header."""
@@ -194,13 +193,8 @@ def _length(container: InputContainer, video: VideoStream) -> float | None:
 
 
 def _choose_video(container: InputContainer, name: str) -> VideoStream:
-    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not videos:
-        raise SourceError(f"{name} has no video stream")
-    video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+    video, _ = choose_video(name, container, MAX_PIXELS, None)
     context = video.codec_context
-    if context.name not in VIDEO_CODECS.split(","):
-        raise SourceError(f"{name}: rtseg does not decode this kind of video ({context.name})")
     container.flags &= ~GENERATE_PTS  # it delays frames until their times are known
     context.thread_type = "SLICE"  # with frame threads, each thread adds a delay of one frame
     options = {"max_pixels": str(MAX_PIXELS)}
