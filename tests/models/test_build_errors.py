@@ -146,7 +146,7 @@ def test_full_disk_leaves_no_files(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(model), str(tmp_path / "built")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.stdout.startswith("SinkError the built file can't be written to"), done.stdout + done.stderr
-    assert "File too large" in done.stdout
+    assert "file too large" in done.stdout
     assert not list((tmp_path / "built").iterdir())
 
 

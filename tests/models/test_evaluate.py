@@ -205,21 +205,23 @@ def test_flicker_requires_two_frames() -> None:
 @pytest.mark.parametrize(("name", "accuracy", "miou"), [("small", 0.9333, 0.70), ("nano", 0.92, 0.0)])
 def test_bundled_models_on_camvid(camvid: Path, name: str, accuracy: float, miou: float) -> None:
     """The accuracy is above the notebook's 0.9333, and equal in OpenVINO, torch in FP32 and ONNX Runtime in FP16."""
-    runtime, torch = pytest.importorskip("onnxruntime"), pytest.importorskip("torch")
-    from rtseg.nn.image_to_classes import ImageToClasses, fold_batch_norm
+    pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    from class_maps import onnx_class_maps
 
     from rtseg.inference.bundled_models import ASSETS
     from rtseg.inference.segmenter import Segmenter
     from rtseg.nn.checkpoint import load_weights
+    from rtseg.nn.image_to_scores import ImageToScores, fold_batch_norm
 
     val = open_dataset(camvid)
     with Segmenter(name, backend="openvino") as segmenter:
         measured = [evaluate(segmenter, val, classes=segmenter.classes)]
-    session = runtime.InferenceSession(str(ASSETS / f"camvid-{name}.onnx"), providers=["CPUExecutionProvider"])
-    measured.append(evaluate(lambda rgb: session.run(None, {"image": rgb[None]})[0][0], val))
-    module = ImageToClasses(fold_batch_norm(load_weights(ASSETS / f"camvid-{name}.safetensors")[0]))
+    exported = (ASSETS / f"camvid-{name}.onnx").read_bytes()
+    measured.append(evaluate(lambda rgb: onnx_class_maps(exported, rgb[None])[0], val))
+    module = ImageToScores(fold_batch_norm(load_weights(ASSETS / f"camvid-{name}.safetensors")[0]))
     with torch.inference_mode():
-        measured.append(evaluate(lambda rgb: module(torch.from_numpy(rgb[None]))[0].numpy(), val))
+        measured.append(evaluate(lambda rgb: module.classes(torch.from_numpy(rgb[None]))[0].numpy(), val))
     assert all(evaluation.pixel_accuracy >= accuracy for evaluation in measured)
     assert all(evaluation.miou >= miou for evaluation in measured)
     accuracies = [evaluation.pixel_accuracy for evaluation in measured]

@@ -18,6 +18,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from class_maps import class_maps  # noqa: E402
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
@@ -90,7 +91,7 @@ def test_openvino_int8_file_agrees_with_model(nncf: None, model: Path, data: Pat
     backend = OpenVinoBackend(Path(report["file"]))
     assert (backend.precision, backend.description.precision) == ("int8", "int8")
     images = random_images(2, 48, 64, seed=7)
-    assert (backend.infer(images) == expected_classes(images)).mean() > 0.98
+    assert (class_maps(backend, images) == expected_classes(images)).mean() > 0.98
     backend.close()
 
 
@@ -112,7 +113,6 @@ def test_quantized_onnx_graph_meets_tensorrt_requirements(precision: str, data: 
             assert weights[dequantize.input[2]].dtype == np.int8
             assert not weights[dequantize.input[2]].any(), "TensorRT requires zero points of 0"
     assert {node.op_type for node in model.graph.node if "image" in node.input} == {"Cast"}
-    assert producers["classes"].op_type == "Cast"
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert built.sidecar.verification["precision"]["int8_share"] == 1.0
     assert built.sidecar.description.precision == "int8"

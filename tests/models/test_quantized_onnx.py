@@ -10,6 +10,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from class_maps import class_maps  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
@@ -80,7 +81,7 @@ def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> Non
     expected = scores.argmax(axis=1)
     backend = OpenVinoBackend(built.path, precision="fp32")
     try:
-        actual = backend.infer(image)
+        actual = class_maps(backend, image)
     finally:
         backend.close()
     assert np.unique(expected).size == CLASSES
@@ -90,7 +91,8 @@ def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> Non
 def test_failed_fp32_build_does_not_suggest_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write_quantized(tmp_path / "m.onnx")
     preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
-    monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: np.zeros(images.shape[:3], np.uint8))
+    zeros = np.zeros((1, CLASSES, HEIGHT, WIDTH), np.float32)
+    monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: zeros)
     with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
         build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=preprocessing)
     assert "--precision" not in str(refused.value)

@@ -17,6 +17,7 @@ from foreign_networks import (  # noqa: E402
     HEIGHT,
     NHWC,
     SIGMOID,
+    WIDE,
     WIDTH,
     build_network,
     class_map,
@@ -88,22 +89,20 @@ def _changed_output(**changes: Any) -> Any:
 
 
 def _apply_sigmoid_twice(model: Any, output: Any, size: Any, batch: int) -> Any:
-    nodes = _AFTER(model, output, size, batch)
+    nodes, result = _AFTER(model, output, size, batch)
     name = nodes[0].input[0]
     nodes[0].input[0] = "again"
-    return [helper.make_node("Sigmoid", [name], ["again"]), *nodes]
+    return [helper.make_node("Sigmoid", [name], ["again"]), *nodes], result
 
 
-def _use_asymmetric_resize(model: Any, output: Any, size: Any, batch: int) -> Any:
-    nodes = _AFTER(model, output, size, batch)
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.name == "coordinate_transformation_mode":
-                attribute.s = b"asymmetric"
-    return nodes
+def _cut_asymmetric_resize(model: Any, path: Path, output: Any, batch: int, size: Any) -> Any:
+    for attribute in model.graph.node[-1].attribute:
+        if attribute.name == "coordinate_transformation_mode":
+            attribute.s = b"half_pixel"
+    return _CUT(model, path, output, batch, size)
 
 
-_AFTER = onnx_adapter._output_nodes
+_AFTER, _CUT = onnx_adapter._output_nodes, onnx_adapter.cut_to_scores
 THREE_LOGITS = single_output(("Identity", "s", "y"), shape=[1, 3, HEIGHT, WIDTH])
 WRONG: dict[str, tuple[dict[str, Any], int, str, Any]] = {
     "channels swapped": (THREE_LOGITS, 3, "_input_nodes", _changed_input_nodes(_swap_channels)),
@@ -120,11 +119,12 @@ WRONG: dict[str, tuple[dict[str, Any], int, str, Any]] = {
     "sigmoid twice": (single_output(("Sigmoid", "s", "y")), 1, "_output_nodes", _apply_sigmoid_twice),
     "sigmoid as logits in the adapter": (single_output(("Sigmoid", "s", "y")), 1, "_output_nodes", _changed_output(threshold=0.0)),
     "upsampling from corners": (
-        single_output(("AveragePool", "s", "y", {"kernel_shape": [4, 4], "strides": [4, 4]}), shape=[1, 3, HEIGHT // 4,
-            WIDTH // 4]),
+        single_output(("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]}), ("Mul", "a k", "small"),
+            ("Resize", "small  factors", "y", {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}),
+            shape=WIDE, factors=np.array([1, 1, 4, 4], np.float32), k=np.float32([[[1.0]], [[1.1]], [[1.3]]])),  # no ties
         3,
-        "_output_nodes",
-        _use_asymmetric_resize,
+        "cut_to_scores",
+        _cut_asymmetric_resize,
     ),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ pytest.importorskip("onnxscript")
 import cv2  # noqa: E402
 import onnx  # noqa: E402
 import openvino  # noqa: E402
+from class_maps import onnx_class_maps, to_class_maps  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
 
@@ -24,7 +25,7 @@ from rtseg.inference.bundled_models import ASSETS  # noqa: E402
 from rtseg.models.export import onnx_adapter  # noqa: E402
 from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.checkpoint_source import CheckpointModel  # noqa: E402
-from rtseg.nn import image_to_classes as contract  # noqa: E402
+from rtseg.nn import image_to_scores as contract  # noqa: E402
 from rtseg.nn.importers import import_checkpoint  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
@@ -49,11 +50,10 @@ def test_fp16_class_map_in_onnx_runtime_and_openvino_equals_that_of_the_library(
     graph = origin.graph(size, 1, "fp16").SerializeToString()
     rgb, truth = image(height, width), expected(name)
 
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    by_onnx = session.run(["classes"], {"image": rgb[None]})[0][0]
+    by_onnx = onnx_class_maps(graph, rgb[None])[0]
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    by_openvino = compiled(rgb[None])[0][0]
+    by_openvino = to_class_maps(compiled(rgb[None])[0], origin.description, rgb[None])[0]
 
     maps = {"torch": origin.reference_model(size)(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
     for backend, class_map in maps.items():

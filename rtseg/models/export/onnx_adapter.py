@@ -1,4 +1,6 @@
-"""Adaptation of a foreign ONNX segmentation network to rtseg's model contract: uint8 images in, uint8 class maps out.
+"""Adaptation of a foreign ONNX segmentation network to rtseg's model contract: uint8 images in, class scores out.
+
+A class map that can't be traced back to scores is output as it is, without temporal smoothing.
 
 Files that `rtseg.models.export.to_onnx` writes follow the contract already. The graph is changed with the `onnx` package and
 converted to FP16 with ONNX Runtime's converter. The size of the input is fixed, because a foreign network's output can only be
@@ -18,6 +20,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from rtseg.core.errors import ModelError, OptionError, printable_name
 from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.onnx_branches import inline_branches
+from rtseg.models.export.onnx_cut import cut_to_scores
 from rtseg.models.export.onnx_file import FLOATS, error_summary, image_inputs, node_inputs, set_shape, write_description
 from rtseg.models.export.onnx_find_output import find_output
 from rtseg.models.export.onnx_input import normalization_constants, select_image_input
@@ -77,6 +80,8 @@ def to_contract(
     _keep_output(model, output.name)
     if precision != "fp32":
         drop_activation(model, output)
+    scores = cut_to_scores(model, path, output, batch, size)
+    _keep_output(model, scores.name)
     model = fold_batch_norm(model, path)
     source = image_inputs(model)[0]
     share = graph_share(model)
@@ -95,7 +100,7 @@ def to_contract(
         model, is_half = to_half(model), True
     add_prefix(model, _PREFIX)
     input_nodes = _input_nodes(model, layout, mean, std)
-    output_nodes = _output_nodes(model, output, size, batch)
+    output_nodes, result = _output_nodes(model, scores, size, batch)
     description = ModelInfo(
         name=printable_name(path.stem.lower()),
         classes=classes,
@@ -103,14 +108,14 @@ def to_contract(
         network=model.graph.name.removeprefix(_PREFIX) or "onnx",
         precision="fp16" if is_half else "fp32",
         license="unknown",
-        output="classes",
+        output="classes" if scores.kind == "classes" else "scores",
     )
     graph = model.graph
     nodes = [*input_nodes, *graph.node, *output_nodes]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3]))
-    graph.output.append(helper.make_tensor_value_info("classes", TensorProto.UINT8, [batch, height, width]))
+    graph.output.append(result)
     write_description(model, description)
     try:
         return _inferred(model), description, output
@@ -168,9 +173,10 @@ def _input_nodes(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> 
     return nodes
 
 
-def _output_nodes(model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int) -> list[onnx.NodeProto]:
-    """Return nodes from the network's output to `classes`: scores as `[N, C, h, w]`, upsampling if needed, and argmax."""
-    width, height = size
+def _output_nodes(
+    model: onnx.ModelProto, output: Output, size: tuple[int, int], batch: int
+) -> tuple[list[onnx.NodeProto], onnx.ValueInfoProto]:
+    """Return nodes from the network's output to `scores`, `[N, C, h, w]`, or to `classes`; and that output of the model."""
     rows, columns = output.size
     name = _PREFIX + output.name
     element = _element_type(model, name)
@@ -192,14 +198,15 @@ def _output_nodes(model: onnx.ModelProto, output: Output, size: tuple[int, int],
         add("Mul", [name, constant("step", np.array(scale, np.float32))])
         element = TensorProto.FLOAT
     if output.kind == "classes":
-        if output.shape != (batch, height, width):
-            add("Reshape", [name, constant("map", np.array([batch, height, width], np.int64))])
+        shape: tuple[int, ...] = (batch, size[1], size[0])
+        if output.shape != shape:
+            add("Reshape", [name, constant("map", np.array(shape, np.int64))])
         nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
-        return nodes
-    if element not in FLOATS:
+        return nodes, helper.make_tensor_value_info("classes", TensorProto.UINT8, shape)
+    if element not in FLOATS or output.kind != "logits":  # in FP16 several probabilities near 1 are equal
         add("Cast", [name], to=TensorProto.FLOAT)
         element = TensorProto.FLOAT
-    channels = 1
+    channels, shape = 1, output.shape
     if output.axis is not None:
         channels = output.shape[output.axis]
         others = [axis for axis in range(len(output.shape)) if axis != output.axis]
@@ -208,24 +215,16 @@ def _output_nodes(model: onnx.ModelProto, output: Output, size: tuple[int, int],
         if order != sorted(order):
             add("Transpose", [name], perm=order)
         shape = tuple(output.shape[axis] for axis in order)
-    else:
-        shape = output.shape
     if shape != (batch, channels, rows, columns):
-        add("Reshape", [name, constant("scores", np.array([batch, channels, rows, columns], np.int64))])
-    if (rows, columns) != (height, width):
-        sizes = constant("sizes", np.array([batch, channels, height, width], np.int64))
-        add("Resize", [name, "", "", sizes], mode="linear", coordinate_transformation_mode="half_pixel")
-    limit = np.array(output.threshold, FLOATS[element])
-    if channels == 1 and output.axis is None:
-        add("Greater", [name, constant("threshold", limit)])
-        add("Squeeze", [name, constant("axis", np.array([1], np.int64))])
-    else:
-        if output.kind == "multilabel":  # the score of class 0 is the threshold, and argmax prefers class 0 if equal
-            pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
-            add("Pad", [name, pads, constant("threshold", limit)])
-        add("ArgMax", [name], axis=1, keepdims=0)
-    nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
-    return nodes
+        add("Reshape", [name, constant("map", np.array([batch, channels, rows, columns], np.int64))])
+    if (
+        channels == 1 or output.kind == "multilabel"
+    ):  # the score of class 0 is the threshold, and argmax prefers it if equal
+        pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
+        add("Pad", [name, pads, constant("threshold", np.array(output.threshold, FLOATS[element]))])
+        channels += 1
+    nodes.append(helper.make_node("Identity", [name], ["scores"], "rtseg/scores"))
+    return nodes, helper.make_tensor_value_info("scores", element, [batch, channels, rows, columns])
 
 
 def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> onnx.ModelProto:

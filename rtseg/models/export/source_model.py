@@ -10,7 +10,7 @@ import onnx
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.frame import ClassMap
-from rtseg.core.model_info import ModelInfo
+from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.models.export.agreement import ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import (
@@ -63,9 +63,7 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
     )
 
 
-def onnx_class_map_function(
-    model: onnx.ModelProto | Path, description: ModelInfo, origin: str, batch: int = 1
-) -> ClassMapFunction:
+def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> ClassMapFunction:
     """Return a function that runs an ONNX graph of the contract on the CPU, with argmax by NumPy.
 
     With a batch above 1 the image is the last of the batch, after shifted copies of it.
@@ -74,6 +72,7 @@ def onnx_class_map_function(
         ModelError: ONNX Runtime can't load it; the message contains ONNX Runtime's message.
     """
     session = create_session(model if isinstance(model, Path) else model.SerializeToString(), origin)
+    description = ModelInfo.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY], origin)
 
     def run(image: RgbImage) -> ClassMap:
         images = np.stack([np.roll(image, 7 * i, axis=1) for i in reversed(range(batch))])
@@ -92,8 +91,8 @@ def onnx_class_map_function(
 class ContractReference:
     """An ONNX file of the contract, run by ONNX Runtime."""
 
-    def __init__(self, path: Path, description: ModelInfo) -> None:
-        self._run = onnx_class_map_function(path, description, str(path))
+    def __init__(self, path: Path) -> None:
+        self._run = onnx_class_map_function(path, str(path))
         self.label = f"{path.name}, run as it is by {onnxruntime_name()}"
 
     def __call__(self, image: RgbImage) -> ClassMap:
@@ -134,7 +133,7 @@ class _ContractOnnx:
 
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the file, run by ONNX Runtime."""
-        return ContractReference(self._path, self.description)
+        return ContractReference(self._path)
 
 
 class _ForeignOnnx:

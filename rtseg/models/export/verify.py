@@ -238,11 +238,11 @@ def _runnable(staged: Path, sidecar: Sidecar, graph: onnx.ModelProto) -> tuple[s
         return (
             "the built file by ONNX Runtime",
             None,
-            onnx_class_map_function(staged, description, staged.name, facts.batch),
+            onnx_class_map_function(staged, staged.name, facts.batch),
         )
     fixed = fix_input(graph, facts.input_size, facts.batch)
     name = "the ONNX graph that the engine was built from (no GPU here to run the engine)"
-    return name, None, onnx_class_map_function(fixed, description, staged.name, facts.batch)
+    return name, None, onnx_class_map_function(fixed, staged.name, facts.batch)
 
 
 def _class_map_function(backend: Backend, description: ModelInfo) -> ClassMapFunction:

@@ -1,0 +1,102 @@
+"""Cut of an ONNX network before its argmax and its final upsampling, which rtseg computes itself from the class scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from rtseg.models.export.onnx_file import FLOATS
+from rtseg.models.export.onnx_find_output import map_size, tensor_shapes
+from rtseg.models.export.onnx_output import Output
+from rtseg.models.export.onnx_trace import Trace
+
+
+def cut_to_scores(model: onnx.ModelProto, path: Path, output: Output, batch: int, size: tuple[int, int]) -> Output:
+    """Return the tensor of class scores that an output is computed from; the output itself if there is none.
+
+    Args:
+        model: a model whose only output is `output`; the returned tensor becomes its only output.
+        path: its file, for messages.
+        output: the segmentation output.
+        batch: number of images in one run.
+        size: (width, height) of the input.
+    """
+    trace = Trace(model, tensor_shapes(model, path))
+    scores = output
+    if output.kind == "classes":
+        scores = _before_argmax(trace, output, batch, size) or output
+    if scores.kind != "classes":
+        scores = _before_upsampling(trace, scores, size) or scores
+    value = next((value for value in model.graph.value_info if value.name == scores.name), None)
+    if scores.name == output.name or value is None:
+        return output
+    del model.graph.output[:]
+    model.graph.output.append(value)
+    return scores
+
+
+def _before_argmax(trace: Trace, output: Output, batch: int, size: tuple[int, int]) -> Output | None:
+    """Return the input of the argmax that computes a class map; None if it is computed in another way."""
+    name = output.name
+    while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Squeeze", "Reshape"):
+        if node.op_type == "Cast" and _attributes(node)["to"] == TensorProto.BOOL:
+            return None
+        name = node.input[0]
+    if node is None or node.op_type != "ArgMax" or _attributes(node).get("select_last_index") or output.quantized:
+        return None
+    shape, map_shape = trace.shapes.get(node.input[0], ()), trace.shapes.get(name, ())
+    if not shape or _longer_axes(map_shape) != _longer_axes(output.shape):
+        return None
+    axis = _attributes(node).get("axis", 0) % len(shape)
+    if (
+        output.indices not in (0, shape[axis])
+        or map_size([*shape[:axis], *shape[axis + 1 :]], batch, size) != output.size
+    ):
+        return None
+    return replace(output, name=node.input[0], kind="logits", shape=shape, axis=axis)
+
+
+def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> Output | None:
+    """Return the input of a final bilinear upsampling that equals OpenCV's; None if there is none."""
+    name, axis = output.name, output.axis if output.axis is not None else 1
+    while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Transpose"):
+        attributes = _attributes(node)
+        if node.op_type == "Cast" and attributes["to"] not in FLOATS:
+            return None
+        if node.op_type == "Transpose":
+            axis = attributes["perm"][axis] if "perm" in attributes else -1
+        name = node.input[0]
+    if node is None or node.op_type != "Resize" or output.quantized or output.size != size[::-1]:
+        return None
+    before, after = trace.shapes.get(node.input[0], ()), trace.shapes.get(name, ())
+    attributes = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **_attributes(node)}
+    scales = trace.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    is_bilinear = (
+        len(before) == len(after) == 4
+        and axis == 1
+        and before[:2] == after[:2]
+        and after[2:] == size[::-1]
+        and before[2] <= after[2]
+        and before[3] <= after[3]
+        and attributes["mode"] == b"linear"
+        and attributes["coordinate_transformation_mode"] in (b"half_pixel", b"pytorch_half_pixel")
+        and not attributes.get("antialias")
+        and (scales is None or bool(np.allclose(scales[-2:] * before[2:], after[2:])))
+    )
+    if not is_bilinear:
+        return None
+    channel_axis = None if output.axis is None else 1
+    return replace(output, name=node.input[0], shape=before, axis=channel_axis, size=(before[2], before[3]))
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _longer_axes(shape: tuple[int, ...]) -> list[int]:
+    return [length for length in shape if length != 1]
