@@ -246,14 +246,22 @@ def test_cuda_bindings_pass_the_arguments_to_the_driver(tmp_path: Path) -> None:
     ]
 
 
-def test_cuda_runtime_bindings_accept_the_event_arguments() -> None:
+def test_cuda_runtime_bindings_accept_the_arguments() -> None:
     """The real bindings, without a driver: each call must return an error code and not raise TypeError."""
     runtime = pytest.importorskip("cuda.bindings.runtime")
     stream, event = runtime.cudaStream_t(), runtime.cudaEvent_t()
     codes = [
+        runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking),
+        runtime.cudaHostAlloc(16, runtime.cudaHostAllocDefault),
+        runtime.cudaMemcpyAsync(16, 32, 0, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream),
+        runtime.cudaStreamBeginCapture(stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
+        runtime.cudaGraphInstantiate(runtime.cudaGraph_t(), 0),
         runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming),
         runtime.cudaEventRecord(event, 1),
         runtime.cudaStreamWaitEvent(stream, event, 0),
         runtime.cudaEventSynchronize(event),
+        runtime.cudaEventElapsedTime(event, event),
+        runtime.cudaGetErrorString(runtime.cudaError_t.cudaErrorMemoryAllocation),
     ]
     assert all(int(code[0]) >= 0 for code in codes)
+    assert codes[-1][1] == b"out of memory"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,14 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import nvidia_doubles as doubles
-from gpu_doubles import compiled_kernels
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 
 from rtseg.core.errors import BackendError, SourceError
-from rtseg.pipeline.gpu_path import MAX_RENDER_DIFFERENCE
+from rtseg.pipeline.gpu_processor import MAX_RENDER_DIFFERENCE
 
-needs_compiler = pytest.mark.system("g++")
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compiled_kernels(tmp_path_factory.getbasetemp())
+pytestmark = pytest.mark.system("g++")
 
 
-@pytest.fixture
-def orin(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, tmp_path: Path) -> GpuMachine:
-    """A machine with one TensorRT version, for tests that do not depend on the version."""
-    return GpuMachine(monkeypatch, doubles.VERSIONS[0], library, tmp_path)
-
-
-@needs_compiler
 def test_wrong_gpu_result_fails_the_self_check(orin: GpuMachine) -> None:
     video = make_video(orin.folder)
     orin.driver.darker = MAX_RENDER_DIFFERENCE + 3
@@ -50,7 +35,6 @@ def test_wrong_gpu_result_fails_the_self_check(orin: GpuMachine) -> None:
     assert orin.all_freed()
 
 
-@needs_compiler
 def test_flat_frames_do_not_count_for_the_self_check(orin: GpuMachine, tmp_path: Path) -> None:
     path = tmp_path / "flat.mkv"
     with av.open(str(path), "w") as out:
@@ -69,7 +53,6 @@ def test_flat_frames_do_not_count_for_the_self_check(orin: GpuMachine, tmp_path:
         np.testing.assert_array_equal(frame.planes[0], expected.planes[0])
 
 
-@needs_compiler
 @pytest.mark.parametrize("call", ["cuModuleLoadData", "cuLaunchKernel"])
 def test_gpu_failure_at_setup_falls_back_to_the_cpu_path(orin: GpuMachine, call: str) -> None:
     orin.driver.refuses = call
@@ -80,7 +63,6 @@ def test_gpu_failure_at_setup_falls_back_to_the_cpu_path(orin: GpuMachine, call:
     assert orin.all_freed()
 
 
-@needs_compiler
 def test_sticky_cuda_error_ends_the_run_with_one_line(orin: GpuMachine) -> None:
     """After an illegal address, CUDA does no more work in the process."""
     orin.driver.breaks = True
@@ -91,7 +73,6 @@ def test_sticky_cuda_error_ends_the_run_with_one_line(orin: GpuMachine) -> None:
     assert not (orin.folder / "out.mkv").exists()
 
 
-@needs_compiler
 def test_missing_wait_for_the_decoder_fails_the_self_check(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the wait, the kernels read the surface's previous contents."""
     monkeypatch.setattr("rtseg.gpu.cuda.Cuda.wait_for_decoder", lambda *_: None)
@@ -100,7 +81,6 @@ def test_missing_wait_for_the_decoder_fails_the_self_check(orin: GpuMachine, mon
     assert "the GPU failed the self-check" in path_note(result)
 
 
-@needs_compiler
 @pytest.mark.parametrize(("decoder", "refused"), [("nvdec", True), ("auto", False)])
 def test_gpu_that_decodes_no_frame_of_a_video(orin: GpuMachine, decoder: str, refused: bool) -> None:
     orin.nvdec.software_from = 0
@@ -113,7 +93,6 @@ def test_gpu_that_decodes_no_frame_of_a_video(orin: GpuMachine, decoder: str, re
     assert path_note(result).endswith("the GPU does not decode this h264 video")
 
 
-@needs_compiler
 def test_gpu_out_of_memory_while_decoding_ends_the_run(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames lost for lack of memory are not counted as damage of the file."""
     from rtseg.io.inputs.file import FileSource
@@ -135,31 +114,29 @@ def test_gpu_out_of_memory_while_decoding_ends_the_run(orin: GpuMachine, monkeyp
         orin.run(make_video(orin.folder))
 
 
-@needs_compiler
 def test_gpu_out_of_memory_at_setup_falls_back_to_the_cpu_path(
     orin: GpuMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtseg.video.process.FramePath", _frame_path_on_full_gpu(orin))
+    monkeypatch.setattr("rtseg.video.process.open_processor", _open_processor_on_full_gpu(orin))
     result = orin.run(make_video(orin.folder))
     assert result["path"] == "cpu"
     assert "the GPU path could not be set up (CUDA failed in cudaMalloc: out of memory" in path_note(result)
     assert orin.all_freed()
 
 
-def _frame_path_on_full_gpu(machine: GpuMachine) -> Any:
-    from rtseg.pipeline.gpu_path import FramePath
+def _open_processor_on_full_gpu(machine: GpuMachine) -> Any:
+    from rtseg.pipeline.gpu_processor import open_processor
 
-    def open_path(*arguments: Any, **options: Any) -> FramePath:
+    def open_path(*arguments: Any) -> Any:
         machine.cudart.fails = "cudaMalloc"
         try:
-            return FramePath(*arguments, **options)
+            return open_processor(*arguments)
         finally:
             machine.cudart.fails = None
 
     return open_path
 
 
-@needs_compiler
 def test_gpu_failure_during_the_run_ends_it_with_one_line(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     from rtseg.pipeline.gpu_renderer import GpuRenderer
 
@@ -179,7 +156,6 @@ def test_gpu_failure_during_the_run_ends_it_with_one_line(orin: GpuMachine, monk
     assert not (orin.folder / "out.mkv").exists()
 
 
-@needs_compiler
 def test_gpu_decoder_failure_during_the_run_loses_no_frame(orin: GpuMachine) -> None:
     orin.nvdec.software_from = 25
     result = orin.run(make_video(orin.folder))

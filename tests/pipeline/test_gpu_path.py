@@ -16,7 +16,6 @@ pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles
 from command import rtseg
-from gpu_doubles import compiled_kernels
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 from media import Audio, read, write_video
 from onnx_models import contract_model
@@ -34,22 +33,11 @@ needs_compiler = pytest.mark.system("g++")
 COLOR = Color("bt709", False)
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compiled_kernels(tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture(params=doubles.VERSIONS)
 def machine(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, tmp_path: Path
 ) -> GpuMachine:
     return GpuMachine(monkeypatch, request.param, library, tmp_path)
-
-
-@pytest.fixture
-def orin(monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, tmp_path: Path) -> GpuMachine:
-    """A machine with one TensorRT version, for tests that do not depend on the version."""
-    return GpuMachine(monkeypatch, doubles.VERSIONS[0], library, tmp_path)
 
 
 @needs_compiler
