@@ -100,15 +100,17 @@ def service(
     """
     with error_handler():
         params = parse_live_options(context, arguments)
-        secret = next(
-            (text for text, argument in zip(masked(arguments), arguments, strict=True) if text != argument), ""
-        )
-        if secret:
-            raise OptionError(f"every user can read a unit, and '{secret}' may contain a password; {_SECRETS_REMEDY}")
+        for argument, shown in zip(arguments, masked(arguments), strict=True):
+            if shown != argument:
+                raise OptionError(
+                    f"every user can read a unit, and '{shown}' may contain a password; {_SECRETS_REMEDY}"
+                )
         if re.search(r"[\x00-\x1f]", "".join(arguments)):
             raise OptionError("an option contains a line break or another control character; write it in one line")
-        print(unit(Path(sys.executable), arguments, params), end="")
-        hidden = next((path for path in Path(sys.executable).parents if not path.stat().st_mode & 0o001), None)
+        python = Path(sys.executable)  # not resolved: the link of a virtual environment selects its packages
+        print(unit(python, arguments, params), end="")
+        folders = [folder for file in (python, python.resolve(), Path(__file__)) for folder in file.parents]
+        hidden = next((folder for folder in folders if not folder.stat().st_mode & 0o001), None)
         if hidden is not None:
             print_line(f"warning: the service's user can't open {hidden}: `chmod o+x {hidden}`, or install elsewhere")
 
@@ -149,7 +151,7 @@ def unit(python: Path, arguments: list[str], params: dict[str, Any]) -> str:
     """Return the text of the unit file.
 
     Args:
-        python: interpreter with rtseg installed. A symbolic link of a virtual environment must not be resolved.
+        python: interpreter with rtseg installed.
         arguments: arguments of `rtseg live`.
         params: the same, parsed.
     """

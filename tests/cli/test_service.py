@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -169,8 +170,8 @@ def test_watchdog_notifies_with_progress_or_while_disconnected(systemd: socket.s
     watchdog = Watchdog()
 
     def notified(segmented: int, *, stale: int = 0, connected: bool = True) -> bool:
-        report = {"frames": {"segmented": segmented}, "now": {"stale": stale}, "disconnects": {"connected": connected}}
-        watchdog.update(report, "12 fps")
+        values = {"pipeline.frames.segmented": segmented, "now.stale": stale, "disconnects.connected": connected}
+        watchdog.update(Mock(**{f"totals.{name}": value for name, value in values.items()}), "12 fps")
         notify("end")
         message = systemd.recv(1000)
         assert message in (b"end", b"READY=1\nWATCHDOG=1\nSTATUS=12 fps")
