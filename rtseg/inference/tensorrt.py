@@ -20,7 +20,7 @@ from rtseg.gpu.cuda import Cuda, GpuOutOfMemory
 from rtseg.gpu.devices import Gpu, find_gpus, platform_name
 from rtseg.inference import check_images
 from rtseg.inference.engine_metadata import check_engine, read_sidecar
-from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start_runtime
+from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start
 from rtseg.inference.tensorrt_stream import BoundContext, OutputTensor, StreamContext
 
 _log = logging.getLogger("rtseg.inference")
@@ -87,7 +87,7 @@ class TensorRtBackend:
         self._cuda = Cuda(gpu.index)
         try:
             self._logger = make_logger(trt)
-            self._runtime = start_runtime(trt, self._logger, target)
+            self._runtime = start(trt.Runtime, self._logger, target)
             self._engine = self._deserialize(engine)
             self.output = self._output_tensor()
             """The engine's output."""

@@ -1,4 +1,4 @@
-"""Import of TensorRT or TensorRT for RTX, and its runtime with rtseg's logger."""
+"""Import of TensorRT or TensorRT for RTX, and its start with rtseg's logger."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def start_runtime(trt: Any, logger: Any, target: str) -> Any:
-    """Return a TensorRT runtime, which loads engines.
+def start(factory: Any, logger: Any, target: str) -> Any:
+    """Return `factory(logger)`: a runtime, which loads engines, or a builder.
 
     Raises:
-        BackendError: the runtime can't start, for example without a driver.
+        BackendError: TensorRT can't start, for example without a driver.
     """
     try:
-        return trt.Runtime(logger)
+        return factory(logger)
     except TypeError as error:  # pybind11 raises this when a factory returns null
         raise BackendError(f"{target} can't start ({logger.errors()}); `rtseg doctor` checks GPU and driver") from error
 

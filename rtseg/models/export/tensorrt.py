@@ -14,7 +14,7 @@ from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.files import write_whole
 from rtseg.core.progress import Progress, track_percent
 from rtseg.gpu.devices import Gpu, find_gpus
-from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger
+from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start
 from rtseg.models.export.precision import PrecisionShare, count_share
 from rtseg.models.export.tensorrt_progress import progress_monitor
 
@@ -146,10 +146,7 @@ def build_plan(
     """
     trt = import_tensorrt(target)
     logger = make_logger(trt)
-    try:
-        builder = trt.Builder(logger)
-    except TypeError as error:  # pybind11 raises it if the factory returns a null pointer
-        raise BackendError(f"{target} can't start ({logger.errors()}); `rtseg doctor` checks GPU and driver") from error
+    builder = start(trt.Builder, logger, target)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parse(trt, network, logger, model)
     config = builder.create_builder_config()
