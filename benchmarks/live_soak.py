@@ -28,7 +28,7 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.process_setup import keep_memory_flat
 from rtseg.inference.segmenter import Segmenter
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.loop import LiveLoop
 from rtseg.live.outputs import Outputs, camera_sinks
@@ -69,7 +69,6 @@ def soak(
             lambda _: style.overlay(segmenter.description),
             segmenter.classes,
             controls=controls,
-            metrics=LiveMetrics(),
             prepare=lambda info: segmenter.prepare(info.width, info.height),
             on_report=lambda _: memory.append((time.monotonic(), resident_mib())),
             on_frame_done=record_age,

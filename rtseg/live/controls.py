@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, get_args
+from typing import get_args
 
 from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
+from rtseg.core.live_report import LiveReport
 
 VIEWS = get_args(View)
 """Views, in the order in which a key or button selects them."""
@@ -138,51 +137,25 @@ class Controls:
 
 
 class LiveMetrics:
-    """Report of the run, replaced once per second by the live loop and read by status line, web page and Prometheus.
-
-    `latest` is the object that `--stats` writes (`frames`, `latency_ms`, `stages`, `bottleneck`, `classes` since the start,
-    `sinks.NAME.{written,dropped,error}`, and `items` with one such object per camera if there are several), and in addition:
-
-        "now": {                        the last second only
-            "capture_fps": 30.0,        frames decoded
-            "shown_fps": 16.4,          frames written by their last sink
-            "dropped": 14,              frames dropped before the network
-            "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},     capture to the output of the last sink
-            "bottleneck": "infer",      stage that worked the largest share of the second
-            "engine_ms": 60.2,          mean time of one inference
-            "work_ms": 62.9,            mean time of one inference and its overlay: the cost of a frame for the loop
-            "stale": 0,                 frames too old to be displayed
-            "classes": {"road": 0.31}   shares in the latest frame
-        },
-        "disconnects": {"count": 1, "seconds": 4.2, "connected": true}     of all cameras together; per camera in `items`
-
-    It is empty until the first second is over.
-    """
+    """Latest report of a run, replaced once per second by the live loop and read by the web page."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._serial = 0
-        self._latest: Mapping[str, Any] = MappingProxyType({})
+        self._latest: LiveReport | None = None
 
-    def publish(self, report: Mapping[str, Any]) -> None:
-        """Replace the report. The mapping must not be changed afterwards."""
+    def publish(self, report: LiveReport) -> None:
+        """Replace the report."""
         with self._changed:
-            self._serial += 1
-            self._latest = MappingProxyType(dict(report))
+            self._latest = report
             self._changed.notify_all()
 
     @property
-    def latest(self) -> Mapping[str, Any]:
-        """Latest report, read-only."""
+    def latest(self) -> LiveReport | None:
+        """Latest report; None until the first second is over."""
         return self._latest
 
-    def wait_newer(self, serial: int, timeout_seconds: float) -> tuple[int, Mapping[str, Any]]:
-        """Block until there is a report newer than `serial` (0: any), at most `timeout_seconds`.
-
-        Returns:
-            The serial number for the next call, and the latest report; the same serial number after a timeout.
-        """
+    def wait_newer(self, previous: LiveReport | None, timeout_seconds: float) -> LiveReport | None:
+        """Block until there is another report than `previous`, at most `timeout_seconds`, and return the latest."""
         with self._changed:
-            if self._serial <= serial:
-                self._changed.wait(timeout_seconds)
-            return self._serial, self._latest
+            self._changed.wait_for(lambda: self._latest is not previous, timeout_seconds)
+            return self._latest

@@ -94,7 +94,7 @@ def test_demo_report(tmp_path: Path) -> None:
 
 def test_reports_of_cameras(tmp_path: Path, sensors: None, monkeypatch: pytest.MonkeyPatch) -> None:
     published: list[dict[str, Any]] = []
-    monkeypatch.setattr(LiveMetrics, "publish", lambda self, report: published.append(report))
+    monkeypatch.setattr(LiveMetrics, "publish", lambda self, report: published.append(report.to_dict()))
     video = write_video(tmp_path / "drive.mp4", frames=40)
     options = (*MODEL, "--realtime", "--show", "none", "--adaptive")
     one = report_of("live", "--url", video, *options, "--record", tmp_path / "out.mp4", json_file=tmp_path / "a.json")

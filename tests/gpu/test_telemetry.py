@@ -238,18 +238,10 @@ def test_pc_without_sensors_has_no_readings(tmp_path: Path, sensors: Sensors) ->
     assert monitor.notes == ()
 
 
-def test_prometheus_metrics_contain_the_readings(board: Board) -> None:
-    text = exposition({"telemetry": read().to_dict()})
-    assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
-    assert 'rtseg_device{reading="throttled"} 0' in text
-    assert "power_mode" not in text
-    assert "rtseg_device" not in exposition({"frames": {}})
-
-
 def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from rtseg.inference.segmenter import Segmenter
     from rtseg.live import run as live_run
-    from rtseg.live.controls import Controls, LiveMetrics
+    from rtseg.live.controls import Controls
     from rtseg.live.inputs import find_inputs
     from rtseg.live.outputs import Outputs
     from rtseg.render.style import Style
@@ -259,13 +251,15 @@ def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pyt
     video = tmp_path / "drive.mp4"
     write_video(SyntheticDrive(128, 96, frames=45), str(video))
     board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
-    metrics = LiveMetrics()
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
-        report = live_run.run_live(inputs, outputs, [segmenter], Style(), Controls(), metrics=metrics)
+        report = live_run.run_live(inputs, outputs, [segmenter], Style(), Controls())
     assert report.telemetry
     assert report.telemetry.throttled_by == ("gpu-throttle-alert",)
-    assert 'rtseg_device{reading="throttled"} 1' in exposition(metrics.latest)
+    text = exposition(report)
+    assert 'rtseg_device{reading="gpu_celsius"} 71.5' in text
+    assert 'rtseg_device{reading="throttled"} 1' in text
+    assert "power_mode" not in text
     warnings = [message for message in caplog.messages if "the device throttles" in message]
     assert len(warnings) == 1
     assert "nvpmodel" in warnings[0]

@@ -6,6 +6,7 @@ import threading
 from typing import get_args
 
 import pytest
+from web_client import REPORT
 
 from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
@@ -61,11 +62,9 @@ def test_quit_unblocks_wait_quit() -> None:
     assert controls.quitting
 
 
-def test_wait_newer_returns_read_only_report() -> None:
+def test_wait_newer_returns_the_next_report() -> None:
     metrics = LiveMetrics()
-    assert metrics.wait_newer(0, 0.01) == (0, {})
-    threading.Timer(0.05, metrics.publish, ({"fps": 3.0},)).start()
-    serial, latest = metrics.wait_newer(0, 60)
-    assert (serial, latest["fps"]) == (1, 3.0)
-    with pytest.raises(TypeError):
-        latest["fps"] = 4  # type: ignore[index]
+    assert metrics.wait_newer(None, 0.01) is None
+    threading.Timer(0.05, metrics.publish, (REPORT,)).start()
+    assert metrics.wait_newer(None, 60) is metrics.latest is REPORT
+    assert metrics.wait_newer(REPORT, 0.01) is REPORT

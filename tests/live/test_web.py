@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser
-from web_client import HTML_NAME, REPORT, Page, Stream, item, processed
+from web_client import HTML_NAME, IDENTITY, REPORT, TOTALS, Page, Stream, item, processed
 
 from rtseg.core.color import rgb_to_planes
 from rtseg.core.frame import Color, Frame
+from rtseg.core.live_report import CameraReport, DisconnectReport
 from rtseg.core.palette import load_palette
 from rtseg.live.sinks.prometheus import exposition
 from rtseg.live.sinks.web import to_bgr
@@ -85,11 +87,10 @@ def test_stats_request_returns_report(page: Page) -> None:
     page.metrics.publish(REPORT)
     status, headers, body = page.request("/stats")
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    assert json.loads(body) == REPORT
+    assert json.loads(body) == {**REPORT.to_dict(), "input_size": [480, 360]}
     name = os.fsdecode(b"caf\xe9.mp4")  # file names may be invalid UTF-8
-    page.metrics.publish({"input": name})
-    status, _, body = page.request("/stats")
-    assert (status, json.loads(body)) == (200, {"input": name})
+    page.metrics.publish(replace(REPORT, totals=replace(TOTALS, input=name)))
+    assert json.loads(page.request("/stats")[2])["input"] == name
 
 
 def test_controls_request_reads_and_changes_settings(page: Page) -> None:
@@ -140,7 +141,7 @@ def test_large_and_unknown_requests_are_refused(page: Page) -> None:
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:
-    page.metrics.publish({**REPORT, "device": 'a "b"\\c\nd'})
+    page.metrics.publish(replace(REPORT, identity=replace(IDENTITY, device='a "b"\\c\nd')))
     status, headers, body = page.request("/metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -156,18 +157,20 @@ def test_metrics_are_prometheus_text(page: Page) -> None:
 
 
 def test_metrics_of_several_cameras() -> None:
-    items = [
-        {"camera": f"camera{i}", "frames": {"read": i}, "disconnects": {"count": i, "connected": not i}} for i in (0, 1)
-    ]
-    text = exposition({"items": items})
-    assert 'rtseg_frames_total{camera="camera1",result="read"} 1' in text
+    items = (
+        replace(TOTALS, camera="camera0"),
+        replace(TOTALS, camera="camera1", disconnects=DisconnectReport(count=1, seconds=1.0, connected=False)),
+    )
+    text = exposition(replace(REPORT, items=items))
+    assert 'rtseg_frames_total{camera="camera1",result="read"} 30' in text
     assert 'rtseg_connected{camera="camera0"} 1' in text
     assert 'rtseg_connected{camera="camera1"} 0' in text
     assert text.count("# TYPE rtseg_connected gauge") == 1
 
 
 def test_healthz_detects_stalled_run(page: Page) -> None:
-    threading.Timer(0.3, page.metrics.publish, ({"disconnects": {"connected": False}},)).start()
+    totals = replace(TOTALS, disconnects=DisconnectReport(count=1, seconds=1.0, connected=False))
+    threading.Timer(0.3, page.metrics.publish, (replace(REPORT, totals=totals),)).start()
     status, _, body = page.request("/healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok", "connected": False})
     status, _, body = page.request("/healthz")
@@ -237,7 +240,7 @@ def test_close_disconnects_clients_immediately(page: Page) -> None:
 def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> None:
     page = Page(palette=load_palette("street", SyntheticDrive.classes, None))
     stop = threading.Event()
-    more: dict[str, Any] = {}
+    items: tuple[CameraReport, ...] = ()
 
     def run() -> None:
         count = 0
@@ -245,8 +248,9 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
             page.sink.write(item(count % 2 * 255))
             count += 1
             if count % 5 == 0:
-                now = {**REPORT["now"], "shown_fps": 10 + count / 5}
-                page.metrics.publish({**REPORT, "now": now, "disconnects": {"count": 0, "connected": True}, **more})
+                now = replace(TOTALS.now, shown_fps=10 + count / 5)
+                totals = replace(TOTALS, now=now, disconnects=DisconnectReport(count=0, seconds=0.0, connected=True))
+                page.metrics.publish(replace(REPORT, totals=totals, items=items))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -265,9 +269,8 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
             first = browser.wait_for("const t = document.getElementById('shown').textContent; return t !== '–' && t")
             browser.wait_for(f"return document.getElementById('shown').textContent !== '{first}'")
             assert browser.run("return document.getElementById('state').textContent") == "live"
-            more["items"] = [
-                {"camera": name, "disconnects": {"connected": name != "door"}} for name in ("yard", "door")
-            ]
+            disconnects = DisconnectReport(count=1, seconds=1.0, connected=False)
+            items = replace(TOTALS, camera="yard"), replace(TOTALS, camera="door", disconnects=disconnects)
             browser.wait_for("return document.getElementById('state').textContent === 'live, door disconnected'")
             browser.click("[data-view='mask']")
             browser.wait_for(

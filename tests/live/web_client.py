@@ -12,32 +12,54 @@ import cv2
 import numpy as np
 
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
+from rtseg.core.live_report import CameraReport, DisconnectReport, IntervalReport, LiveReport, SinkReport
+from rtseg.core.report import FrameCounts, Percentiles, PipelineReport, RunIdentity, StageReport
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.sinks.web import WebSink
 
 HTML_NAME = '<img src=x onerror="document.title=1">'
 
 
-REPORT: dict[str, Any] = {
-    "rtseg": "0.1.0",
-    "model": "small",
-    "backend": "openvino",
-    "input": HTML_NAME,
-    "seconds": 12.5,
-    "frames": {"read": 30, "segmented": 20, "written": 20, "dropped": 10, "corrupt": 0},
-    "stages": {"infer": {"p50": 60.0, "busy": 0.9}},
-    "sinks": {"web": {"written": 20, "dropped": 3}},
-    "now": {
-        "capture_fps": 30.0,
-        "shown_fps": 16.4,
-        "dropped": 14,
-        "age_ms": {"p50": 71.0, "p99": 93.0, "max": 95.0},
-        "bottleneck": "infer",
-        "engine_ms": 60.2,
-        "classes": {"road": 0.31, HTML_NAME: 0.2},
-    },
-    "disconnects": {"count": 1, "seconds": 4.2, "connected": True},
-}
+AGE = Percentiles(p50=71.0, p95=90.0, p99=93.0, max=95.0)
+TOTALS = CameraReport(
+    input=HTML_NAME,
+    pipeline=PipelineReport(
+        frames=FrameCounts(read=30, segmented=20, written=20, dropped=10, corrupt=0),
+        seconds=12.5,
+        fps=1.6,
+        cpu_seconds=9.0,
+        peak_rss_mib=200.0,
+        warmup_ms=80.0,
+        latency_ms=AGE,
+        stages={"infer": StageReport(p50=60.0, p95=61.0, p99=62.0, busy=0.9)},
+        bottleneck="infer",
+        classes={"road": 0.31},
+    ),
+    sinks={"web": SinkReport(written=20, dropped=3, mean_ms=0.1)},
+    disconnects=DisconnectReport(count=1, seconds=4.2, connected=True),
+    now=IntervalReport(
+        capture_fps=30.0,
+        shown_fps=16.4,
+        dropped=14,
+        age_ms=AGE,
+        bottleneck="infer",
+        engine_ms=60.2,
+        work_ms=62.0,
+        stale=0,
+        classes={"road": 0.31, HTML_NAME: 0.2},
+    ),
+)
+IDENTITY = RunIdentity(
+    command="live",
+    input=HTML_NAME,
+    output="web",
+    model="small",
+    backend="openvino",
+    precision="f32",
+    device="CPU",
+    input_size=(480, 360),
+)
+REPORT = LiveReport(identity=IDENTITY, totals=TOTALS)
 
 
 class Page:

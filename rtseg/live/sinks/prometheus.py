@@ -6,7 +6,8 @@ Text exposition format 0.0.4: https://prometheus.io/docs/instrumenting/expositio
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from rtseg.core.live_report import CameraReport, LiveReport
 
 _HELP = {
     "rtseg_info": ("gauge", "Version, model, backend and device as labels; the value is 1."),
@@ -29,70 +30,49 @@ _HELP = {
 Sample = tuple[str, Mapping[str, str], float]
 
 
-def exposition(report: Mapping[str, Any]) -> str:
-    """Return the metrics of a run in the text exposition format.
-
-    Args:
-        report: report of the run, see `rtseg.live.controls.LiveMetrics`. Missing fields are omitted.
-    """
-    samples: dict[str, list[Sample]] = {}
-    for sample in _samples(report):
-        samples.setdefault(sample[0], []).append(sample)
+def exposition(report: LiveReport) -> str:
+    """Return the metrics of a run in the text exposition format."""
+    samples = list(_samples(report))
     lines = []
     for name, (metric_type, text) in _HELP.items():
-        if name in samples:
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {metric_type}"]
-            lines += [_line(*sample) for sample in samples[name]]
+        values = [_line(*sample) for sample in samples if sample[0] == name]
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {metric_type}", *values] if values else []
     return "\n".join(lines) + "\n"
 
 
-def _samples(report: Mapping[str, Any]) -> Iterator[Sample]:
-    identity = {key: str(report[key]) for key in ("model", "backend", "precision", "device") if report.get(key)}
-    if "rtseg" in report:
-        yield "rtseg_info", {"version": str(report["rtseg"]), **identity}, 1
-    items = report.get("items") or [report]
-    for number, item in enumerate(items):
-        yield from _camera_samples(item, {"camera": str(item.get("camera") or item.get("input") or number)})
-    if "seconds" in report:
-        yield "rtseg_uptime_seconds", {}, report["seconds"]
-    if "peak_rss_mib" in report:
-        yield "rtseg_peak_memory_bytes", {}, report["peak_rss_mib"] * 2**20
-    for stage, values in report.get("stages", {}).items():
-        if "busy" in values:
-            yield "rtseg_stage_busy_ratio", {"stage": stage}, values["busy"]
-    for sink, counts in report.get("sinks", {}).items():
-        for result in ("written", "dropped"):
-            if result in counts:
-                yield "rtseg_sink_frames_total", {"sink": sink, "result": result}, counts[result]
-    for name, value in _numeric_readings(report.get("telemetry", {})):
-        yield "rtseg_device", {"reading": name}, value
+def _samples(report: LiveReport) -> Iterator[Sample]:
+    run, pipeline = report.identity, report.totals.pipeline
+    identity = {"model": run.model, "backend": run.backend, "precision": run.precision, "device": run.device}
+    yield "rtseg_info", {"version": run.rtseg, **identity}, 1
+    yield "rtseg_uptime_seconds", {}, pipeline.seconds
+    if pipeline.peak_rss_mib is not None:
+        yield "rtseg_peak_memory_bytes", {}, pipeline.peak_rss_mib * 2**20
+    for stage, times in pipeline.stages.items():
+        yield "rtseg_stage_busy_ratio", {"stage": stage}, times.busy
+    for sink, counts in report.totals.sinks.items():
+        yield "rtseg_sink_frames_total", {"sink": sink, "result": "written"}, counts.written
+        yield "rtseg_sink_frames_total", {"sink": sink, "result": "dropped"}, counts.dropped
+    for name, value in (report.telemetry.to_dict() if report.telemetry else {}).items():
+        if isinstance(value, int | float):
+            yield "rtseg_device", {"reading": name}, value
+    for camera in report.cameras:
+        yield from _camera_samples(camera, {"camera": camera.camera or camera.input})
 
 
-def _camera_samples(item: Mapping[str, Any], camera: Mapping[str, str]) -> Iterator[Sample]:
-    for result, count in item.get("frames", {}).items():
+def _camera_samples(report: CameraReport, camera: Mapping[str, str]) -> Iterator[Sample]:
+    for result, count in report.pipeline.frames.to_dict().items():
         yield "rtseg_frames_total", {**camera, "result": result}, count
-    now = item.get("now", {})
-    for key in ("capture_fps", "shown_fps"):
-        if key in now:
-            yield f"rtseg_{key}", camera, now[key]
-    for quantile, key in (("0.5", "p50"), ("0.99", "p99"), ("1", "max")):
-        if key in now.get("age_ms", {}):
-            yield "rtseg_age_seconds", {**camera, "quantile": quantile}, now["age_ms"][key] / 1e3
-    if "engine_ms" in now:
-        yield "rtseg_engine_seconds", camera, now["engine_ms"] / 1e3
-    for name, share in now.get("classes", {}).items():
-        yield "rtseg_class_ratio", {**camera, "class": name}, share
-    disconnects = item.get("disconnects", {})
-    if disconnects:
-        yield "rtseg_disconnects_total", camera, disconnects.get("count", 0)
-        yield "rtseg_disconnect_seconds_total", camera, disconnects.get("seconds", 0)
-        yield "rtseg_connected", camera, float(bool(disconnects.get("connected", True)))
-
-
-def _numeric_readings(readings: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in readings.items():
-        if isinstance(value, (bool, int, float)):
-            yield name, float(value)
+    if now := report.now:
+        yield "rtseg_capture_fps", camera, now.capture_fps
+        yield "rtseg_shown_fps", camera, now.shown_fps
+        for quantile, age_ms in (("0.5", now.age_ms.p50), ("0.99", now.age_ms.p99), ("1", now.age_ms.max or 0.0)):
+            yield "rtseg_age_seconds", {**camera, "quantile": quantile}, age_ms / 1e3
+        yield "rtseg_engine_seconds", camera, now.engine_ms / 1e3
+        for name, share in now.classes.items():
+            yield "rtseg_class_ratio", {**camera, "class": name}, share
+    yield "rtseg_disconnects_total", camera, report.disconnects.count
+    yield "rtseg_disconnect_seconds_total", camera, report.disconnects.seconds
+    yield "rtseg_connected", camera, report.disconnects.connected
 
 
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:

@@ -135,9 +135,11 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     self._respond(200, "image/png", png, {"Content-Disposition": 'inline; filename="rtseg.png"'})
             case "/stats":
-                self._json(200, self.page.metrics.latest)
+                report = self.page.metrics.latest
+                self._json(200, report.to_dict() if report else {})
             case "/metrics":
-                text = exposition(self.page.metrics.latest)
+                report = self.page.metrics.latest
+                text = exposition(report) if report else ""
                 self._respond(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
             case "/controls":
                 self._json(200, asdict(self.page.controls.settings))
@@ -233,13 +235,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _health(self) -> None:
         """Report the state of the run: it is alive if it publishes a new report soon, as it does every second."""
-        before, _ = self.page.metrics.wait_newer(0, 0)
-        serial, report = self.page.metrics.wait_newer(before, _ALIVE_SECONDS)
-        if serial == before:
+        before = self.page.metrics.latest
+        report = self.page.metrics.wait_newer(before, _ALIVE_SECONDS)
+        if report is None or report is before:
             self._json(503, {"status": "stalled", "why": f"no new report for {_ALIVE_SECONDS:g} s"})
         else:
-            connected = bool(dict(report.get("disconnects", {})).get("connected", True))
-            self._json(200, {"status": "ok", "connected": connected})
+            self._json(200, {"status": "ok", "connected": report.totals.disconnects.connected})
 
     def _json(self, status: int, data: Mapping[str, Any]) -> None:
         self._respond(status, "application/json", json.dumps(dict(data)).encode())
