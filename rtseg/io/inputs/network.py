@@ -23,7 +23,7 @@ from rtseg.io.inputs.live_clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.io.inputs.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.io.inputs.mp4_streaming import has_fragments, has_index_last, is_live_mp4
 from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
-from rtseg.io.inputs.safe_open import FORMATS, LENIENT, OTHER_CODECS, VIDEO_CODECS
+from rtseg.io.inputs.safe_open import FORMATS, LENIENT, codec_whitelist
 
 TIMEOUT_SECONDS = 5.0
 """Time limit for the opening, and later for each wait for data."""
@@ -117,7 +117,7 @@ def open_stream(
     options = {
         "protocol_whitelist": protocols,
         "format_whitelist": formats,
-        "codec_whitelist": f"{VIDEO_CODECS},{OTHER_CODECS}",
+        "codec_whitelist": codec_whitelist(),
         "max_streams": "64",
         "analyzeduration": "2000000",
         "fpsprobesize": "0",  # by default FFmpeg reads about two dozen frames before it returns the first

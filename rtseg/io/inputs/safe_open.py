@@ -12,10 +12,12 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.codec import Codec, UnknownCodecError, codecs_available
 from av.container import InputContainer
 
 from rtseg.core import secrets
@@ -50,30 +52,22 @@ VIDEO_CODECS = (
 )
 """Allowed decoders for video streams."""
 
-OTHER_CODECS = (
-    "8svx_exp,8svx_fib,aac,aac_fixed,aac_latm,ac3,ac3_fixed,acelp.kelvin,adpcm_4xm,adpcm_adx,adpcm_afc,adpcm_agm,"
-    "adpcm_aica,adpcm_argo,adpcm_ct,adpcm_dtk,adpcm_ea,adpcm_ea_maxis_xa,adpcm_ea_r1,adpcm_ea_r2,adpcm_ea_r3,"
-    "adpcm_ea_xas,adpcm_ima_acorn,adpcm_ima_alp,adpcm_ima_amv,adpcm_ima_apc,adpcm_ima_apm,adpcm_ima_cunning,"
-    "adpcm_ima_dat4,adpcm_ima_dk3,adpcm_ima_dk4,adpcm_ima_ea_eacs,adpcm_ima_ea_sead,adpcm_ima_iss,adpcm_ima_moflex,"
-    "adpcm_ima_mtf,adpcm_ima_oki,adpcm_ima_qt,adpcm_ima_rad,adpcm_ima_smjpeg,adpcm_ima_ssi,adpcm_ima_wav,"
-    "adpcm_ima_ws,adpcm_ima_xbox,adpcm_ms,adpcm_mtaf,adpcm_psx,adpcm_sanyo,adpcm_sbpro_2,adpcm_sbpro_3,adpcm_sbpro_4,"
-    "adpcm_swf,adpcm_thp,adpcm_thp_le,adpcm_vima,adpcm_xa,adpcm_xmd,adpcm_yamaha,adpcm_zork,alac,als,amrnb,amrwb,"
-    "apac,ape,aptx,aptx_hd,atrac1,atrac3,atrac3al,atrac3plus,atrac3plusal,atrac9,binkaudio_dct,binkaudio_rdft,"
-    "bmv_audio,bonk,cbd2_dpcm,comfortnoise,cook,dca,derf_dpcm,dfpwm,dolby_e,dsd_lsbf,dsd_lsbf_planar,dsd_msbf,"
-    "dsd_msbf_planar,dsicinaudio,dss_sp,dst,dvaudio,eac3,evrc,fastaudio,flac,ftr,g722,g723_1,g726,g726le,g728,g729,"
-    "gremlin_dpcm,gsm,gsm_ms,hca,hcom,iac,ilbc,imc,interplay_dpcm,interplayacm,libgsm,libgsm_ms,libilbc,"
-    "libopencore_amrnb,libopencore_amrwb,libopus,libspeex,libvorbis,mace3,mace6,metasound,misc4,mlp,mp1,mp1float,mp2,"
-    "mp2float,mp3,mp3adu,mp3adufloat,mp3float,mp3on4,mp3on4float,mpc7,mpc8,msnsiren,nellymoser,on2avc,opus,osq,"
-    "paf_audio,pcm_alaw,pcm_bluray,pcm_dvd,pcm_f16le,pcm_f24le,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_lxf,"
-    "pcm_mulaw,pcm_s16be,pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,pcm_s24daud,pcm_s24le,"
-    "pcm_s24le_planar,pcm_s32be,pcm_s32le,pcm_s32le_planar,pcm_s64be,pcm_s64le,pcm_s8,pcm_s8_planar,pcm_sga,"
-    "pcm_u16be,pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,pcm_vidc,qcelp,qdm2,qdmc,qoa,ralf,real_144,"
-    "real_288,rka,roq_dpcm,s302m,sbc,sdx2_dpcm,shorten,sipr,siren,smackaud,sol_dpcm,speex,tak,truehd,truespeech,tta,"
-    "twinvq,vmdaudio,vorbis,wady_dpcm,wavarc,wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice,ws_snd1,xan_dpcm,xma1,"
-    "xma2,"
-    "subrip,srt,ass,ssa,mov_text,webvtt,text,dvdsub,dvbsub,pgssub,cc_dec"
-)
-"""Allowed decoders for audio (all of FFmpeg) and subtitles, to probe streams and to transcode audio."""
+_SUBTITLE_CODECS = "subrip,srt,ass,ssa,mov_text,webvtt,text,dvdsub,dvbsub,pgssub,cc_dec"
+
+
+@lru_cache(maxsize=1)
+def codec_whitelist() -> str:
+    """Return FFmpeg's option of this name: `VIDEO_CODECS`, all audio decoders and some of subtitles, to probe streams."""
+    decoders = (name for name in sorted(codecs_available) if _is_audio_decoder(name))
+    return ",".join([VIDEO_CODECS, *decoders, _SUBTITLE_CODECS])
+
+
+def _is_audio_decoder(name: str) -> bool:
+    try:
+        return Codec(name, "r").type == "audio"
+    except UnknownCodecError:  # an encoder
+        return False
+
 
 LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 """Arguments of `av.open` that permit metadata in invalid UTF-8. PyAV 19.0 and later permit it by default."""
@@ -102,7 +96,7 @@ def open_input(
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
-        "codec_whitelist": f"{VIDEO_CODECS},{OTHER_CODECS}",
+        "codec_whitelist": codec_whitelist(),
         "max_streams": str(_STREAMS_LIMIT),
     }
     arguments: dict[str, Any] = {}
