@@ -30,7 +30,7 @@ class GpuMachine:
         self.jetson = Jetson(patch, version, driver=lambda cudart: Driver(cudart, library))
         self.cudart, self.driver = self.jetson.cudart, self.jetson.driver
         self.nvdec = Nvdec(patch, self.cudart)
-        patch.setattr("rtseg.pipeline.gpu_path.try_nvdec", lambda: None)
+        patch.setattr("rtseg.pipeline.gpu_processor.try_nvdec", lambda: None)
         self.folder = folder
         self.model = contract_model(folder / "colors.onnx")
         self.engine = build(self.model, target="tensorrt", out=folder, verify=False).path
@@ -47,7 +47,7 @@ class GpuMachine:
                 OutputOptions("ffv1"),
                 InputOptions(decoder=decoder),
                 **options,
-            )
+            ).to_dict()
 
     def all_freed(self) -> bool:
         """Return True if all GPU memory and modules were freed."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import numpy as np
 
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.outputs import Sink
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 
 COLOR = Color("bt709", full_range=False)
@@ -82,3 +84,23 @@ def classes_by_brightness(frame: Frame) -> ClassMap:
 
 def overlay() -> Overlay:
     return Overlay(load_palette("street", CAMVID_CLASSES))
+
+
+class FakeModel:
+    """Model that segments with a function."""
+
+    def __init__(self, segment: Callable[[Frame], ClassMap] = classes_by_brightness, streams: int = 1) -> None:
+        self.streams = streams
+        self._segment = segment
+
+    def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
+        return self._segment(frame)
+
+    def prepare(self, width: int, height: int, pixel_aspect: float) -> None: ...
+
+    def new_smoothing(self) -> TemporalSmoothing | None:
+        return None
+
+
+def processor(segment: Callable[[Frame], ClassMap] = classes_by_brightness, streams: int = 1) -> FrameProcessor:
+    return FrameProcessor(FakeModel(segment, streams), overlay())

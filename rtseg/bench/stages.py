@@ -6,19 +6,19 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rtseg.core.errors import OptionError
-from rtseg.core.frame import Frame, ProcessedFrame, RenderedFrame, StreamInfo
+from rtseg.core.frame import Frame, StreamInfo
 from rtseg.core.stats import Histogram
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.pipeline.gpu_path import SELF_CHECK_FRAMES, FramePath, open_gpu_source
-from rtseg.pipeline.pipeline import render_frame
+from rtseg.pipeline.gpu_processor import SELF_CHECK_FRAMES, open_gpu_source, open_processor
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 from rtseg.video.process import open_output
 
@@ -47,10 +47,6 @@ class StageCost:
 
     fps: float
     """Frames per second."""
-
-    def to_dict(self) -> dict[str, float]:
-        """Return `p50`, `p95`, `p99` and `cpu_ms` in milliseconds, and `fps`."""
-        return {**self.wall.percentiles(), "cpu_ms": round(self.cpu_ms, 3), "fps": round(self.fps, 1)}
 
 
 def measure_stages(
@@ -84,21 +80,21 @@ def measure_stages(
     log("engine")
     size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
     engine = _bench_engine(segmenter, size, seconds)
-    frame_path = FramePath(info, segmenter, overlay, cpu_reason=cpu_reason)
+    processor = open_processor(info, segmenter, overlay, cpu_reason)
     try:
         log("infer")
         for frame in itertools.islice(
             _ping_pong(frames), 2 * SELF_CHECK_FRAMES
         ):  # until the self-check of the GPU ends
-            frame_path.segment(frame)
-        infer = _measure(frame_path.segment, _ping_pong(frames), seconds, frame_path.streams)
-        pairs = [(frame, frame_path.segment(frame)) for frame in frames]
+            processor.infer(frame, info)
+        infer = _measure(lambda frame: processor.infer(frame, info), _ping_pong(frames), seconds, segmenter.streams)
+        results = [(frame, processor.infer(frame, info)) for frame in frames]
         log("overlay")
-        rendering = _measure(lambda pair: render_frame(pair[0], pair[1], overlay), _ping_pong(pairs), seconds)
+        rendering = _measure(lambda pair: processor.render(*pair), _ping_pong(results), seconds)
         log("encode")
-        encode = _bench_encode(video, output, frame_path, overlay, output_options, input_options, segmenter)
+        encode = _bench_encode(video, output, processor, output_options, input_options, segmenter)
     finally:
-        frame_path.close()
+        processor.close()
     return {"decode": decode, "infer": infer, "overlay": rendering, "encode": encode}, engine
 
 
@@ -110,7 +106,7 @@ def _bench_decode(
     wall, count, cpu, elapsed = Histogram(), 0, 0.0, 0.0
     while not stored or elapsed < seconds:
         first = not stored
-        source, cpu_reason = open_gpu_source(video, segmenter, overlay, **asdict(input_options))
+        source, cpu_reason = open_gpu_source(video, segmenter, overlay, input_options)
         try:
             info, items = source.info, iter(source)
             start, start_cpu = time.perf_counter(), time.process_time()
@@ -154,23 +150,22 @@ def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -
 def _bench_encode(
     video: str,
     output: str,
-    frame_path: FramePath,
-    overlay: Overlay,
+    processor: FrameProcessor,
     output_options: OutputOptions,
     input_options: InputOptions,
     segmenter: Segmenter,
 ) -> StageCost:
     """Measure encoding of the rendered frames, including flushing; decoding and rendering in between are not counted."""
-    source, _ = open_gpu_source(video, segmenter, overlay, **asdict(input_options))
+    source, _ = open_gpu_source(video, segmenter, processor.overlay, input_options)
     info = source.info
-    size = overlay.output_size(info.width, info.height)
+    size = processor.overlay.output_size(info.width, info.height)
     sink = open_output(output, info, size, replace(output_options, audio=False))
     frames = itertools.islice((item for item in source if isinstance(item, Frame)), MAX_ENCODED_FRAMES)
     wall, elapsed, cpu = Histogram(), 0.0, 0.0
     try:
         while True:
             chunk = list(itertools.islice(frames, _max_stored(info.width, info.height)))
-            rendered = [_segment_and_render(frame, info, frame_path, overlay) for frame in chunk]
+            rendered = [processor.process(frame, info) for frame in chunk]
             start, start_cpu = time.perf_counter(), time.process_time()
             for item in rendered:
                 begin = time.perf_counter()
@@ -186,12 +181,6 @@ def _bench_encode(
     finally:
         sink.abort()
         source.close()
-
-
-def _segment_and_render(frame: Frame, info: StreamInfo, frame_path: FramePath, overlay: Overlay) -> ProcessedFrame:
-    result = frame_path.segment(frame)
-    classes = result.classes if isinstance(result, RenderedFrame) else result
-    return ProcessedFrame(frame, classes, render_frame(frame, result, overlay), info)
 
 
 def _wait_until_idle() -> None:

@@ -48,7 +48,6 @@ def demo(
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
-        from rtseg.inference.segmenter import Segmenter
         from rtseg.io.options import OutputOptions
         from rtseg.render.style import Style
         from rtseg.video.output_names import unused_name
@@ -63,9 +62,7 @@ def demo(
         keep_memory_flat()
         keep_opencv_single()
         video_size = o.parse_size(frame_size) or (960, 540)
-        with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), streams=0, build_missing=o.build_missing
-        ) as segmenter:
+        with o.open_segmenter(model, backend, device, size, streams=0) as segmenter:
             if not quiet:
                 print_line(describe(segmenter))
             style = Style(view, alpha, palette, None, legend)
@@ -81,8 +78,8 @@ def demo(
                 progress=ProgressDisplay(quiet=quiet).task(),
             )
         if stats:
-            write_json(result, stats)
+            write_json(result.to_dict(), stats)
         if not quiet:
-            print_result(result)
-            print_line(f"pixel accuracy against the known classes: {result['pixel_accuracy']:.4f}")
+            print_result(result.video)
+            print_line(f"pixel accuracy against the known classes: {result.pixel_accuracy:.4f}")
             print_line(f"wrote {Path(output).resolve()}" if output != "-" else "wrote the video to stdout")

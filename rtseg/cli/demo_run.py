@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from rtseg.core.frame import ClassMap, ProcessedFrame
 from rtseg.core.letterbox import resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
 from rtseg.core.progress import Progress
+from rtseg.core.video_report import DemoReport
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
 from rtseg.io.outputs import Sink
@@ -51,12 +52,11 @@ def run_demo(
     frames: int,
     seed: int,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> DemoReport:
     """Render a synthetic video, process it like any video, and compare the result with the ground truth.
 
     Returns:
-        The statistics of `process`, with `command` = `demo`, `pixel_accuracy` (0 to 1, over all pixels of the compared frames at
-        the size of the video) and `iou` by class (classes that occur).
+        The report of the video and the comparison.
 
     Raises:
         RtsegError: `process` fails.
@@ -73,14 +73,13 @@ def run_demo(
         truth = scene.frame(index)[1]
         matrix += confusion(truth, resize_classes(predicted, size[0], size[1]), classes)
     iou = per_class_iou(matrix, predicted_too=True)
-    return {
-        **result,
-        "command": "demo",
-        "input": f"synthetic drive {size[0]}x{size[1]}, {frames} frames, seed {seed}",
-        "pixel_accuracy": round(pixel_accuracy(matrix), 4),
-        "iou": {
+    title = f"synthetic drive {size[0]}x{size[1]}, {frames} frames, seed {seed}"
+    return DemoReport(
+        video=replace(result, identity=replace(result.identity, command="demo", input=title)),
+        pixel_accuracy=round(pixel_accuracy(matrix), 4),
+        iou={
             name: round(float(value), 4)
             for name, value in zip(segmenter.classes, iou, strict=True)
             if not np.isnan(value)
         },
-    }
+    )

@@ -156,11 +156,11 @@ def live(
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Input, check_paths, model_inputs, option_inputs, side_outputs
-        from rtseg.inference.segmenter import Segmenter
         from rtseg.io.codecs import choose_encoder
         from rtseg.io.inputs.camera import CameraMode
         from rtseg.live.controls import Controls
         from rtseg.live.inputs import find_inputs
+        from rtseg.live.loop import LiveOptions
         from rtseg.live.outputs import Outputs, parse_bytes
         from rtseg.live.run import open_smaller, run_live
         from rtseg.render.style import Style
@@ -214,45 +214,30 @@ def live(
             network_size = o.parse_size(size)
             streams = min(len(inputs), usable_cores())  # with one camera, all cores work on one frame, for low latency
             segmenter = models.enter_context(
-                Segmenter(
-                    model,
-                    backend=backend,
-                    device=device,
-                    size=network_size,
-                    fit=fit,
-                    streams=streams,
-                    smooth=smooth,
-                    build_missing=o.build_missing,
-                )
+                o.open_segmenter(model, backend, device, size, fit=fit, streams=streams, smooth=smooth)
             )
-            smaller = None
+            networks = [segmenter]
             if adaptive:
                 smaller = open_smaller(
                     segmenter, device=device, size=network_size, fit=fit, smooth=smooth, build_missing=o.build_missing
                 )
-            if smaller:
-                models.enter_context(smaller)
+                networks += [models.enter_context(smaller)] if smaller else []
             quit_on_signal(controls)
             status = models.enter_context(LiveStatus(quiet=quiet))
             result = run_live(
                 inputs,
                 outputs,
-                segmenter,
+                networks,
                 style,
                 controls,
-                max_age_ms=max_age_ms,
-                every_frame=every_frame,
-                adaptive=adaptive,
-                smaller=smaller,
-                reconnect_max_seconds=reconnect_max,
-                wait=wait,
+                LiveOptions(max_age_ms, every_frame, adaptive, reconnect_max, wait),
                 show_status=status.show,
             )
         if stats:
-            write_json(result, stats)
-        for line in result["failed"]:
+            write_json(result.to_dict(), stats)
+        for line in result.failed or ():
             print_line(f"rtseg: {line}")
-        exit_process(1 if result["failed"] else 0)
+        exit_process(1 if result.failed else 0)
 
 
 def _list_cameras() -> None:

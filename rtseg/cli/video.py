@@ -9,6 +9,7 @@ import typer
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, one_line, print_line
 from rtseg.core.errors import printable_name
+from rtseg.core.video_report import BatchItem, BatchReport, UnprocessedVideo, VideoReport
 
 
 def video(
@@ -111,7 +112,6 @@ def video(
             side_outputs,
         )
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
-        from rtseg.inference.segmenter import Segmenter
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
         from rtseg.render.style import Style
@@ -140,16 +140,7 @@ def video(
             overwrite=overwrite,
         )
         parallel_jobs = parse_jobs(jobs, len(tasks))
-        with Segmenter(
-            model,
-            backend=backend,
-            device=device,
-            size=o.parse_size(size),
-            fit=fit,
-            streams=0,
-            smooth=smooth,
-            build_missing=o.build_missing,
-        ) as segmenter:
+        with o.open_segmenter(model, backend, device, size, fit=fit, streams=0, smooth=smooth) as segmenter:
             style.overlay(segmenter.description)  # reports an invalid palette or class before any file is opened
             if not quiet:
                 print_line(describe(segmenter))
@@ -162,11 +153,12 @@ def video(
                 new_progress=ProgressDisplay(quiet=quiet).task,
             )
         if stats:
-            write_json(result, stats)
-        if "items" in result and not quiet:
-            print_line(summary(result))
-        if any("error" in item for item in result.get("items", ())):
-            raise typer.Exit(1)
+            write_json(result.to_dict(), stats)
+        if isinstance(result, BatchReport):
+            if not quiet:
+                print_line(summary(result))
+            if any(isinstance(item, UnprocessedVideo) and item.error is not None for item in result.items):
+                raise typer.Exit(1)
 
 
 def describe(segmenter: Any) -> str:
@@ -178,7 +170,7 @@ def describe(segmenter: Any) -> str:
     )
 
 
-def print_result(item: dict[str, Any]) -> None:
+def print_result(item: BatchItem) -> None:
     """Print the result of a single video."""
     print_line("\n".join(_result_lines(item)))
 
@@ -190,50 +182,48 @@ class _ResultPrinter:
         self._count, self._quiet = count, quiet
         self._finished = 0
 
-    def print_item(self, item: dict[str, Any]) -> None:
+    def print_item(self, item: BatchItem) -> None:
         """Print the result of one video."""
         self._finished += 1
-        if "error" in item:
-            print_line(f"rtseg: {one_line(item['error'])}")
+        if isinstance(item, UnprocessedVideo) and item.error is not None:
+            print_line(f"rtseg: {one_line(item.error)}")
         elif not self._quiet:
-            print_line(
-                "\n".join(_result_lines(item, f"[{self._finished} of {self._count}] " if self._count > 1 else ""))
-            )
+            prefix = f"[{self._finished} of {self._count}] " if self._count > 1 else ""
+            print_line("\n".join(_result_lines(item, prefix)))
 
 
-def summary(totals: dict[str, Any]) -> str:
+def summary(report: BatchReport) -> str:
     """Format the totals and the result of each input."""
-    items = totals["items"]
-    processed = [item for item in items if "frames" in item]
-    skipped = sum("skipped" in item for item in items)
+    skipped = sum(isinstance(item, UnprocessedVideo) and item.skipped is not None for item in report.items)
+    done = skipped + sum(isinstance(item, VideoReport) for item in report.items)
     lines = [
-        f"{len(processed) + skipped} of {len(items)} videos done"
+        f"{done} of {len(report.items)} videos done"
         + (f", {skipped} of them before" if skipped else "")
-        + f": {totals['frames']['written']} frames in {totals['seconds']:.1f} s, {totals['fps']:.1f} fps"
-        + (f", {totals['jobs']} at a time" if totals["jobs"] > 1 else "")
+        + f": {report.frames.written} frames in {report.seconds:.1f} s, {report.fps:.1f} fps"
+        + (f", {report.jobs} at a time" if report.jobs > 1 else "")
     ]
-    for item in items:
-        if "error" in item:
-            lines.append(f"  failed   {printable_name(item['input'])}: {one_line(item['error'])}")
-        elif "skipped" in item:
-            lines.append(f"  skipped  {printable_name(item['input'])}: {item['skipped']}")
+    for item in report.items:
+        if isinstance(item, VideoReport):
+            pipeline = item.pipeline
+            name = printable_name(item.identity.input)
+            lines.append(f"  done     {name}: {pipeline.frames.written} frames, {pipeline.fps:.1f} fps")
+        elif item.error is not None:
+            lines.append(f"  failed   {printable_name(item.input)}: {one_line(item.error)}")
         else:
-            lines.append(
-                f"  done     {printable_name(item['input'])}: {item['frames']['written']} frames, {item['fps']:.1f} fps"
-            )
+            lines.append(f"  skipped  {printable_name(item.input)}: {item.skipped}")
     return "\n".join(lines)
 
 
-def _result_lines(item: dict[str, Any], prefix: str = "") -> list[str]:
+def _result_lines(item: BatchItem, prefix: str = "") -> list[str]:
     """Format the result of a video that did not fail. `prefix` is its number among several videos."""
-    if "skipped" in item:
-        return [f"{prefix}{printable_name(item['output'])}: {item['skipped']}"]
-    frames, latency = item["frames"], item["latency_ms"]
+    if isinstance(item, UnprocessedVideo):
+        return [f"{prefix}{printable_name(item.output)}: {item.skipped}"]
+    pipeline, latency = item.pipeline, item.pipeline.latency_ms
     indent = "  " if prefix else ""
-    details = [f"{indent}note: {note}" for note in item["notes"]]
-    details += [indent + item["fidelity"]["line"]] if "fidelity" in item else []
+    details = [f"{indent}note: {note}" for note in item.notes] + [indent + item.fidelity.line()]
     result = (
-        f"{prefix}{printable_name(item['output'])}: {frames['written']} frames in {item['seconds']:.1f} s, {item['fps']:.1f} fps; "
-        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; limited by {item['bottleneck']}"
+        f"{prefix}{printable_name(item.identity.output)}: {pipeline.frames.written} frames in {pipeline.seconds:.1f} s, "
+        f"{pipeline.fps:.1f} fps; latency p50 {latency.p50:.0f} ms, p99 {latency.p99:.0f} ms; "
+        f"limited by {pipeline.bottleneck}"
     )
     return [result, *details] if prefix else [*details, result]

@@ -9,15 +9,14 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from rtseg.core.frame import ClassMap
+from rtseg.core.frame import ClassMap, ProcessedFrame
+from rtseg.core.live_report import IntervalReport
+from rtseg.core.report import FrameCounts, Percentiles, PipelineReport, StageReport
 
 STAGES = ("decode", "infer", "overlay", "encode")
 
@@ -30,6 +29,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts = np.zeros(2080, dtype=np.int64)
+        self.count = 0
         self.total_seconds = 0.0
         self.max_seconds = 0.0
 
@@ -37,18 +37,18 @@ class Histogram:
         """Add one duration."""
         bucket = int(math.log(max(seconds, self._FLOOR_SECONDS) / self._FLOOR_SECONDS) / self._STEP)
         self._counts[min(bucket, len(self._counts) - 1)] += 1
+        self.count += 1
         self.total_seconds += seconds
         self.max_seconds = max(self.max_seconds, seconds)
 
     def __len__(self) -> int:
-        return int(self._counts.sum())
+        return self.count
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile in milliseconds, with an error of up to 1 %; 0.0 if the histogram is empty."""
-        count = len(self)
-        if not count:
+        if not self.count:
             return 0.0
-        bucket = int(np.searchsorted(np.cumsum(self._counts), max(1, math.ceil(count * percent / 100))))
+        bucket = int(np.searchsorted(np.cumsum(self._counts), max(1, math.ceil(self.count * percent / 100))))
         middle = self._FLOOR_SECONDS * math.exp((bucket + 0.5) * self._STEP)
         return round(min(middle, self.max_seconds) * 1e3, 3)
 
@@ -57,119 +57,245 @@ class Histogram:
         return {f"p{p}": self.percentile_ms(p) for p in (50, 95, 99)}
 
 
-class Stats:
-    """Counters and timers of one run. Only one thread may record the durations of a stage."""
+class FrameCounter:
+    """Number of frames of a stream by state.
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self.stages = {stage: Histogram() for stage in STAGES}
-        self.latency = Histogram()
-        self.frames = {"read": 0, "segmented": 0, "written": 0, "dropped": 0, "corrupt": 0}
-        """`read` counts all decoded frames. Frames that are still being processed are in no other count."""
-        self.warmup_ms = 0.0
-        self.streams = 1
-        """Number of frames that the model processes at the same time, each in a separate thread."""
-        self._count_lock = threading.Lock()
+    A frame is in exactly one state: queued, in work, segmented, dropped or corrupt. Each method moves one frame to its next
+    state. `end` drops the frames that are queued or in work; later moves have no effect. All methods are thread-safe.
+    """
+
+    def __init__(self, total: FrameCounter | None = None) -> None:
+        """Start at zero.
+
+        Args:
+            total: counter of all streams together, which is updated too.
+        """
+        self._lock = threading.Lock()
+        self._total = total
+        self._queued = self._in_work = self.segmented = self.dropped = self.corrupt = 0
         self._ended = False
-        self._classes = classes
+
+    @property
+    def decoded(self) -> int:
+        """Number of decoded frames."""
+        return self._queued + self._in_work + self.segmented + self.dropped
+
+    def add(self) -> None:
+        """Count a decoded frame as queued."""
+        with self._lock:
+            self._queued += 1
+            if self._ended:
+                self._drop_unfinished()
+        if self._total:
+            self._total.add()
+
+    def begin(self) -> None:
+        """Move a queued frame into work."""
+        with self._lock:
+            if not self._ended:
+                self._queued -= 1
+                self._in_work += 1
+        if self._total:
+            self._total.begin()
+
+    def finish(self, *, segmented: bool = True) -> bool:
+        """Move a frame in work to segmented or dropped; return False if `end` has dropped it."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._in_work -= 1
+            self.segmented += segmented
+            self.dropped += not segmented
+        if self._total:
+            self._total.finish(segmented=segmented)
+        return True
+
+    def drop(self) -> None:
+        """Move a queued frame to dropped."""
+        with self._lock:
+            if not self._ended:
+                self._queued -= 1
+                self.dropped += 1
+        if self._total:
+            self._total.drop()
+
+    def set_corrupt(self, count: int) -> None:
+        """Set the number of frames that could not be decoded."""
+        added, self.corrupt = count - self.corrupt, count
+        if self._total:
+            self._total.set_corrupt(self._total.corrupt + added)
+
+    def end(self) -> None:
+        """Drop the frames that are queued or in work."""
+        with self._lock:
+            self._ended = True
+            self._drop_unfinished()
+
+    def report(self, written: int, stale: int | None = None) -> FrameCounts:
+        """Return the counts. `read` leaves out the frames that are queued or in work, so that it is always the sum."""
+        with self._lock:
+            segmented, dropped, corrupt = self.segmented, self.dropped, self.corrupt
+        return FrameCounts(
+            read=segmented + dropped + corrupt,
+            segmented=segmented,
+            written=written,
+            dropped=dropped,
+            corrupt=corrupt,
+            stale=stale,
+        )
+
+    def _drop_unfinished(self) -> None:
+        self.dropped += self._queued + self._in_work
+        self._queued = self._in_work = 0
+
+
+class Stats:
+    """Counters and timers of one stream, or of all streams together. All methods are thread-safe."""
+
+    def __init__(self, classes: tuple[str, ...], total: Stats | None = None) -> None:
+        """Start the timers.
+
+        Args:
+            classes: class names of the model.
+            total: statistics of all streams together, which are updated too.
+        """
+        self.frames: FrameCounter = FrameCounter(total.frames if total else None)
+        self.warmup_ms = 0.0
+        self.workers = 1
+        """Number of frames that are processed at the same time."""
+        self._classes, self._total = classes, total
+        self._lock = threading.Lock()
+        self._stages = {stage: Histogram() for stage in STAGES}
+        self._latency = Histogram()
+        self._written = self._stale = self._too_old = 0
         self._pixels = np.zeros(256, dtype=np.float64)
+        self._latest_classes: ClassMap | None = None
+        self._ages_ms: list[float] = []
+        self._interval: dict[str, float] = {}
+        self._interval_start = 0.0
         self._hud: tuple[float, tuple[str, ...]] = (0.0, ())
-        self._wall_start = self._wall_end = time.perf_counter()
-        self._cpu_start = self._cpu_end = time.process_time()
+        self.start()
 
     def start(self) -> None:
         """Start the timers, after startup and warm-up."""
         self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
+        self.interval()
         self.stop()
 
     def stop(self) -> None:
         """Stop the timers, or update them during the run."""
         self._wall_end, self._cpu_end = time.perf_counter(), time.process_time()
 
-    @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        """Measure the duration of the `with` block as one step of a stage."""
-        begin = time.perf_counter()
-        yield
-        self.stages[stage].add(time.perf_counter() - begin)
+    def add_stage(self, stage: str, seconds: float) -> None:
+        """Record the duration of one step of a stage."""
+        with self._lock:
+            self._stages[stage].add(seconds)
+        if self._total:
+            self._total.add_stage(stage, seconds)
 
-    def segmented(self, classes: ClassMap, seconds: float) -> None:
-        """Record a segmented frame and the duration of its inference in seconds. No effect after `end`."""
-        with self._count_lock:
-            if self._ended:
-                return
-            self.frames["segmented"] += 1
-        self.stages["infer"].add(seconds)
-        self.add_classes(classes)
+    def add_processed(self, item: ProcessedFrame) -> None:
+        """Record the times and the class map of a processed frame."""
+        with self._lock:
+            self._stages["infer"].add(item.infer_seconds)
+            self._stages["overlay"].add(item.render_seconds)
+            self._latest_classes = item.classes
+            self._pixels += cv2.calcHist([np.ascontiguousarray(item.classes)], [0], None, [256], [0, 256]).reshape(-1)
+        if self._total:
+            self._total.add_processed(item)
 
-    def end(self) -> None:
-        """End the counting: decoded frames that were not segmented count as dropped."""
-        with self._count_lock:
-            self._ended = True
-            self.frames["dropped"] = max(0, self.frames["read"] - self.frames["segmented"])
+    def add_stale(self, *, segmented: bool) -> None:
+        """Count a frame that was too old to be displayed (`segmented`) or for the network."""
+        with self._lock:
+            self._stale += segmented
+            self._too_old += 1
+        if self._total:
+            self._total.add_stale(segmented=segmented)
 
-    def add_classes(self, classes: ClassMap) -> None:
-        """Add a class map to the class shares."""
-        self._pixels += cv2.calcHist([np.ascontiguousarray(classes)], [0], None, [256], [0, 256]).reshape(-1)
-
-    def frame_written(self, captured_ns: int) -> None:
-        """Record a frame that the last sink has written, and its latency since `Frame.captured_ns`."""
-        self.latency.add((time.monotonic_ns() - captured_ns) / 1e9)
-        self.frames["written"] += 1
+    def add_written(self, captured_ns: int) -> None:
+        """Count a frame that its last sink has written, with its latency since `Frame.captured_ns`."""
+        age_seconds = (time.monotonic_ns() - captured_ns) / 1e9
+        with self._lock:
+            self._latency.add(age_seconds)
+            self._written += 1
+            self._ages_ms.append(age_seconds * 1e3)
+        if self._total:
+            self._total.add_written(captured_ns)
 
     def hud_lines(self) -> tuple[str, ...]:
         """Return the text of `--hud`, which changes twice a second to be readable."""
         now = time.perf_counter()
         if now - self._hud[0] > 0.5:
-            written, seconds = self.frames["written"], max(now - self._wall_start, 1e-9)
-            model_ms, latency_ms = self.stages["infer"].percentile_ms(50), self.latency.percentile_ms(50)
-            lines = (f"{written / seconds:.0f} fps", f"model {model_ms:.1f} ms", f"latency {latency_ms:.0f} ms")
+            seconds = max(now - self._wall_start, 1e-9)
+            with self._lock:
+                model_ms, latency_ms = self._stages["infer"].percentile_ms(50), self._latency.percentile_ms(50)
+            lines = (f"{self._written / seconds:.0f} fps", f"model {model_ms:.1f} ms", f"latency {latency_ms:.0f} ms")
             self._hud = (now, lines)
         return self._hud[1]
 
-    @property
-    def seconds(self) -> float:
-        """Wall time of the run in seconds, without startup."""
-        return self._wall_end - self._wall_start
-
-    @property
-    def fps(self) -> float:
-        """Number of frames written per second."""
-        return self.frames["written"] / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def bottleneck(self) -> str:
-        """Name of the stage that was busy for the largest share of the run."""
-        return max(self.stages, key=self._working_seconds)
-
     def _working_seconds(self, stage: str) -> float:
-        return self.stages[stage].total_seconds / (self.streams if stage == "infer" else 1)
+        parallel = self.workers if stage in ("infer", "overlay") else 1
+        return self._stages[stage].total_seconds / parallel
 
-    def class_shares(self) -> dict[str, float]:
-        """Return the share of all pixels by class name, 0 to 1."""
-        total = max(1.0, float(self._pixels.sum()))
-        return {name: round(float(self._pixels[i]) / total, 4) for i, name in enumerate(self._classes)}
+    def report(self, *, written: int | None = None, live: bool = False) -> PipelineReport:
+        """Return the measurements since `start`, until `stop` if it was called.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the measurements of `--stats FILE.json`. `read = segmented + dropped + corrupt`, also during the run."""
-        seconds = max(self.seconds, 1e-9)
-        with self._count_lock:
-            frames = dict(self.frames)
-        frames["read"] = frames["segmented"] + frames["dropped"] + frames["corrupt"]
-        return {
-            "frames": frames,
-            "seconds": round(seconds, 4),
-            "fps": round(self.fps, 3),
-            "cpu_seconds": round(self._cpu_end - self._cpu_start, 4),
-            "peak_rss_mib": round(peak_rss_mib(), 1),
-            "warmup_ms": round(self.warmup_ms, 1),
-            "latency_ms": {**self.latency.percentiles(), "max": round(self.latency.max_seconds * 1e3, 3)},
-            "stages": {
-                name: {**h.percentiles(), "busy": round(min(1.0, self._working_seconds(name) / seconds), 4)}
-                for name, h in self.stages.items()
-            },
-            "bottleneck": self.bottleneck,
-            "classes": self.class_shares(),
-        }
+        Args:
+            written: number of frames that the most important sink has written; None: those that all sinks have written.
+            live: whether frames can be too old to be displayed.
+        """
+        seconds = max(self._wall_end - self._wall_start, 1e-9)
+        with self._lock:
+            total_pixels = max(1.0, float(self._pixels.sum()))
+            return PipelineReport(
+                frames=self.frames.report(self._written if written is None else written, self._stale if live else None),
+                seconds=round(seconds, 4),
+                fps=round(self._written / seconds, 3),
+                cpu_seconds=round(self._cpu_end - self._cpu_start, 4),
+                peak_rss_mib=round(peak_rss_mib(), 1),
+                warmup_ms=round(self.warmup_ms, 1),
+                latency_ms=Percentiles(**self._latency.percentiles(), max=round(self._latency.max_seconds * 1e3, 3)),
+                stages={
+                    name: StageReport(
+                        **stage.percentiles(), busy=round(min(1.0, self._working_seconds(name) / seconds), 4)
+                    )
+                    for name, stage in self._stages.items()
+                },
+                bottleneck=max(self._stages, key=self._working_seconds),
+                classes={
+                    name: round(float(self._pixels[index]) / total_pixels, 4)
+                    for index, name in enumerate(self._classes)
+                },
+            )
+
+    def interval(self) -> IntervalReport:
+        """Return the measurements since the last call."""
+        with self._lock:
+            ages_ms, self._ages_ms = self._ages_ms, []
+            latest = self._latest_classes
+            totals = {
+                "read": float(self.frames.decoded),
+                "dropped": float(self.frames.dropped),
+                "segmented": float(self._stages["infer"].count),
+                "stale": float(self._too_old),
+                **{name: stage.total_seconds for name, stage in self._stages.items()},
+            }
+            end = time.perf_counter()
+            seconds, self._interval_start = max(end - self._interval_start, 1e-9), end
+            delta = {key: value - self._interval.get(key, 0.0) for key, value in totals.items()}
+            self._interval = totals
+        ages = [round(float(age), 1) for age in np.percentile(ages_ms or [0.0], (50, 95, 99, 100))]
+        segmented = max(1.0, delta["segmented"])
+        return IntervalReport(
+            capture_fps=round(delta["read"] / seconds, 1),
+            shown_fps=round(len(ages_ms) / seconds, 1),
+            dropped=int(delta["dropped"]),
+            age_ms=Percentiles(p50=ages[0], p95=ages[1], p99=ages[2], max=ages[3]),
+            bottleneck=max(STAGES, key=lambda stage: delta[stage]),
+            engine_ms=round(delta["infer"] / segmented * 1e3, 1),
+            work_ms=round((delta["infer"] + delta["overlay"]) / segmented * 1e3, 1),
+            stale=int(delta["stale"]),
+            classes={} if latest is None else class_shares(latest, self._classes),
+        )
 
 
 def class_shares(classes: ClassMap, names: tuple[str, ...]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rtseg._version import __version__
@@ -33,6 +34,18 @@ class VideoReport(Report):
     telemetry: TelemetryReport | None = None
     notes: tuple[str, ...]
     """Changes to the video, and choices of the program that the user should know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport(Report):
+    """Report of `rtseg demo`: of its synthetic video, and the comparison with the known classes."""
+
+    video: VideoReport = field(metadata=EMBEDDED)
+    pixel_accuracy: float
+    """Share of the pixels of the compared frames with the right class, 0 to 1, at the size of the video."""
+
+    iou: Mapping[str, float]
+    """Intersection over union by class, for classes that occur."""
 
 
 @dataclass(frozen=True, kw_only=True)

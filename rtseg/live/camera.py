@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rtseg.core.frame import ClassMap, Frame, Passthrough, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, StreamInfo
+from rtseg.core.stats import Stats
 from rtseg.live.reconnect import Disconnects
 from rtseg.live.sink_thread import SinkThread
-from rtseg.live.stats import LiveStats
+from rtseg.pipeline.processor import FrameProcessor
 
 
 class LiveSource(Protocol):
@@ -56,26 +56,25 @@ class Camera:
     """Name in files, logs and statistics: `camera0`, `url1`."""
 
     source: LiveSource
+    processor: FrameProcessor
+    """Processor of this camera's frames, with its temporal smoothing."""
+
     sinks: list[SinkThread] = field(default_factory=list)
     """Recording, masks, JSON lines: the recording first."""
-
-    segment: Callable[[Frame, float], ClassMap] | None = None
-    """Segmentation function with the state of this camera (temporal smoothing); None: that of the run."""
 
 
 class FrameCompletion:
     """Counter of the sinks that still have to write a frame. The frame is complete when the last one is done."""
 
-    def __init__(self, sinks: int, captured_ns: int, stats: LiveStats, on_frame_done: Callable[[float], None]) -> None:
+    def __init__(self, sinks: int, captured_ns: int, stats: Stats) -> None:
         """Start with all sinks pending.
 
         Args:
             sinks: number of sinks that get the frame.
             captured_ns: capture time of the frame, `time.monotonic_ns()`.
             stats: statistics to update when the frame is complete.
-            on_frame_done: called with the age of the complete frame in milliseconds.
         """
-        self._pending, self._captured_ns, self._stats, self._on_frame_done = sinks, captured_ns, stats, on_frame_done
+        self._pending, self._captured_ns, self._stats = sinks, captured_ns, stats
         self._slowest_seconds: float | None = None
         self._lock = threading.Lock()
 
@@ -87,6 +86,5 @@ class FrameCompletion:
                 self._slowest_seconds = max(seconds, self._slowest_seconds or 0.0)
             last = self._pending == 0
         if last and self._slowest_seconds is not None:
-            self._stats.add_stage_time("encode", self._slowest_seconds)
-            self._stats.add_completed(self._captured_ns)
-            self._on_frame_done((time.monotonic_ns() - self._captured_ns) / 1e6)
+            self._stats.add_stage("encode", self._slowest_seconds)
+            self._stats.add_written(self._captured_ns)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from rtseg.core.live_report import AdaptiveReport, IntervalReport
 
 SLOWER_SECONDS = 3
 """Number of consecutive overloaded seconds before the work is reduced."""
@@ -64,21 +65,20 @@ class LoadShedder:
         """Current load level."""
         return self._levels[self._index]
 
-    def update(self, now: Mapping[str, Any]) -> None:
+    def update(self, now: IntervalReport) -> None:
         """Select the load level from the metrics of one second.
 
         Args:
-            now: `capture_fps`, `work_ms` (mean cost of a frame) and `stale` (number of frames too old to be displayed) of
-                that second; see `rtseg.live.controls.LiveMetrics`.
+            now: measurements of that second.
         """
         self._seconds_since_faster += 1
-        if not now["work_ms"]:
+        if not now.work_ms:
             return  # no frame was processed: the camera is disconnected
         if self.level.model and not self._cost_ratio:
-            self._cost_ratio = self._cost_ms / now["work_ms"]
-        self._cost_ms = now["work_ms"]
-        overloaded = self._load(self._index, now["capture_fps"]) > 1.0 or now["stale"] > 0
-        spare = self._index > 0 and not overloaded and self._load(self._index - 1, now["capture_fps"]) <= TARGET_LOAD
+            self._cost_ratio = self._cost_ms / now.work_ms
+        self._cost_ms = now.work_ms
+        overloaded = self._load(self._index, now.capture_fps) > 1.0 or now.stale > 0
+        spare = self._index > 0 and not overloaded and self._load(self._index - 1, now.capture_fps) <= TARGET_LOAD
         self._overloaded_seconds = self._overloaded_seconds + 1 if overloaded else 0
         self._spare_seconds = self._spare_seconds + 1 if spare else 0
         if self._overloaded_seconds >= SLOWER_SECONDS and self._index + 1 < len(self._levels):
@@ -93,9 +93,11 @@ class LoadShedder:
         elif self._seconds_since_faster >= MAX_FASTER_SECONDS:
             self._faster_seconds = FASTER_SECONDS
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the statistics of the load shedding."""
-        return {"model": self._models[self.level.model], "every": self.level.frame_interval, "changes": self._changes}
+    def report(self) -> AdaptiveReport:
+        """Return the current load level."""
+        return AdaptiveReport(
+            model=self._models[self.level.model], every=self.level.frame_interval, changes=self._changes
+        )
 
     def _load(self, index: int, capture_fps: float) -> float:
         """Return the expected load at a level, as a share of the available time, from the current cost of a frame."""
@@ -115,7 +117,7 @@ class LoadShedder:
         self._log(f"{reason}: now {frames}{name}")
 
 
-def _load_text(now: Mapping[str, Any]) -> str:
-    stale = f", {now['stale']} frames too old" if now["stale"] else ""
-    interval_ms = 1e3 / max(now["capture_fps"], 0.1)
-    return f"{now['work_ms']:.0f} ms per frame, a frame every {interval_ms:.0f} ms{stale}"
+def _load_text(now: IntervalReport) -> str:
+    stale = f", {now.stale} frames too old" if now.stale else ""
+    interval_ms = 1e3 / max(now.capture_fps, 0.1)
+    return f"{now.work_ms:.0f} ms per frame, a frame every {interval_ms:.0f} ms{stale}"

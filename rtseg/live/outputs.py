@@ -200,33 +200,58 @@ def camera_sinks(
     ]
 
 
-def shared_sinks(
-    outputs: Outputs, controls: Controls, metrics: LiveMetrics, palette: Palette, on_error: OnError
-) -> list[SinkThread]:
-    """Create the sinks that show all cameras: web page and pushed streams. See `open_window` for the window.
+@dataclass(frozen=True)
+class SharedSinks:
+    """Sinks that show all cameras of a run."""
+
+    shared: tuple[SinkThread, ...] = ()
+    """Web page and pushed streams."""
+
+    window: SinkThread | None = None
+    """Window, whose `run_once` is called by the thread that runs the loop."""
+
+    poll_window: Callable[[], None] = lambda: None
+    """Called by that thread between two frames, to read keys."""
+
+    snapshots: SinkThread | None = None
+    """Sink for requested snapshots."""
+
+    page_url: str | None = None
+    """URL of the web page."""
+
+    @property
+    def all(self) -> tuple[SinkThread, ...]:
+        """Sinks that get every frame."""
+        return (*self.shared, self.window) if self.window else self.shared
+
+
+def open_shared_sinks(
+    outputs: Outputs,
+    controls: Controls,
+    metrics: LiveMetrics,
+    palette: Palette,
+    log: Callable[[str], None],
+    on_error: OnError,
+) -> SharedSinks:
+    """Create the sinks that show all cameras: web page, pushed streams, window and snapshots.
 
     Raises:
-        SinkError: the address of the web page is in use.
+        SinkError: the address of the web page is in use, or there is no display.
     """
-    sinks: list[Sink] = []
-    if "web" in outputs.display_outputs():
-        sinks.append(WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette))
-    for url in outputs.push:
-        sinks.append(_push(url))
-    return [SinkThread(sink, on_error=on_error) for sink in sinks]
-
-
-def open_window(outputs: Outputs, controls: Controls, on_error: OnError) -> tuple[SinkThread, WindowSink] | None:
-    """Open the window, if requested. Raises SinkError if there is no display."""
-    if "window" not in outputs.display_outputs():
-        return None
-    window = WindowSink(controls)
-    return SinkThread(window, start_thread=False, on_error=on_error), window
-
-
-def open_snapshots(outputs: Outputs, log: Callable[[str], None], on_error: OnError) -> SinkThread:
-    """Create the sink for snapshots."""
-    return SinkThread(SnapshotSink(outputs.snapshots, lambda path: log(f"saved {path}")), capacity=2, on_error=on_error)
+    displays = outputs.display_outputs()
+    page = None
+    if "web" in displays:
+        page = WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette)
+    window = WindowSink(controls) if "window" in displays else None
+    pushed = [_push(url) for url in outputs.push]
+    snapshots = SnapshotSink(outputs.snapshots, lambda path: log(f"saved {path}"))
+    return SharedSinks(
+        tuple(SinkThread(sink, on_error=on_error) for sink in [*([page] if page else []), *pushed]),
+        SinkThread(window, start_thread=False, on_error=on_error) if window else None,
+        window.poll if window else lambda: None,
+        SinkThread(snapshots, capacity=2, on_error=on_error),
+        page.url if page else None,
+    )
 
 
 def parse_bytes(text: str | None) -> int | None:

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Color, Frame, StreamInfo
+from rtseg.core.live_report import DisconnectReport
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, TS_WRAP_SECONDS, LiveClock
 from rtseg.io.inputs.pacing import Pacer
@@ -54,16 +54,16 @@ class Disconnects:
     since: float | None = None
     """`time.monotonic()` of the last frame before the current disconnect; None while connected."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def report(self) -> DisconnectReport:
         """Return the statistics. A current disconnect counts with its length so far."""
         since = self.since
         current_seconds = 0.0 if since is None else time.monotonic() - since
-        return {
-            "count": self.count,
-            "seconds": round(self.seconds + current_seconds, 3),
-            "connected": self.connected,
-            **({"reason": self.reason} if self.reason else {}),
-        }
+        return DisconnectReport(
+            count=self.count,
+            seconds=round(self.seconds + current_seconds, 3),
+            connected=self.connected,
+            reason=self.reason,
+        )
 
 
 class ReconnectingSource:

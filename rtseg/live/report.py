@@ -1,117 +1,121 @@
-"""Report of a live run: once per second and at its end."""
+"""Reports of a live run: once per second and at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
+from rtseg.core.live_report import CameraReport, DisconnectReport, LiveReport
+from rtseg.core.report import FrameCounts, RunIdentity, TelemetryReport
+from rtseg.core.stats import Stats
 from rtseg.live.camera import Camera
+from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.sink_thread import SinkThread
-from rtseg.live.stats import LiveStats
-from rtseg.pipeline.frame_queue import LatestFrameQueue
 
 
-class LiveReport:
-    """Statistics of a run: of each camera and of all cameras together."""
+class LiveReporter:
+    """Statistics of a run, of each camera and of all cameras together, and the reports made of them."""
+
+    telemetry: TelemetryReport | None = None
+    """Latest readings of the machine's sensors."""
 
     def __init__(
         self,
         cameras: Sequence[Camera],
         shared_sinks: Sequence[SinkThread],
-        queue: LatestFrameQueue,
         classes: tuple[str, ...],
-        identity: Mapping[str, Any],
-        extra_report: Callable[[], Mapping[str, Any]],
+        identity: RunIdentity,
+        *,
+        encoder: str | None = None,
+        load_shedder: LoadShedder | None = None,
     ) -> None:
         """Set all counts to zero.
 
         Args:
             cameras: cameras of the run.
             shared_sinks: sinks that show all cameras.
-            queue: counts the frames that were read and dropped.
             classes: class names of the model.
-            identity: constant fields, placed first: model, backend, device.
-            extra_report: returns additional fields.
+            identity: model, backend, device.
+            encoder: name of the encoder of recordings.
+            load_shedder: its load level is reported.
         """
-        self._cameras, self._shared_sinks, self._queue, self._identity = cameras, shared_sinks, queue, identity
-        self._extra_report = extra_report
-        self._total = LiveStats(classes)
+        self._cameras, self._shared_sinks, self._identity = cameras, shared_sinks, identity
+        self._encoder, self._load_shedder = encoder, load_shedder
+        self.total = Stats(classes)
+        """Clocks and counts of all cameras together."""
         several = len(cameras) > 1
-        self.camera_stats = [LiveStats(classes, self._total) if several else self._total for _ in cameras]
+        self.camera_stats = [Stats(classes, self.total) if several else self.total for _ in cameras]
         """Clocks and counts of each camera."""
 
     def start(self) -> None:
         """Start the clocks, without the start-up time and the frames read in it."""
-        for stats in {id(stats): stats for stats in (*self.camera_stats, self._total)}.values():
-            stats.stats.start()
-        self.interval_report()
+        for stats in {self.total, *self.camera_stats}:
+            stats.start()
 
-    def interval_report(self) -> dict[str, Any]:
-        """Return the current report, with the values since the last call under `now`: see `LiveMetrics`."""
-        captured = list(self._queue.captured)
-        dropped = [self._queue.counts(number)[1] for number in range(len(self._cameras))]
-        now = self._total.interval_report(sum(captured), sum(dropped))
-        several = len(self._cameras) > 1
-        camera_reports = [
-            stats.interval_report(captured[number], dropped[number]) if several else now
-            for number, stats in enumerate(self.camera_stats)
-        ]
-        report = self.to_dict()
-        report["now"] = now
-        for item, camera_report in zip(report.get("items", []), camera_reports, strict=False):
-            item["now"] = camera_report
-        return report
+    def end(self) -> None:
+        """End the counting: frames that are queued or in work are dropped."""
+        for stats in (*self.camera_stats, self.total):
+            stats.frames.end()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the current statistics since the start."""
-        items = [self._camera_to_dict(number) for number in range(len(self._cameras))]
-        shared = {sink.name: _sink_to_dict(sink) for sink in self._shared_sinks}
+    def interval_report(self) -> LiveReport:
+        """Return the current report, with the measurements since the last call in `now`."""
+        now = self.total.interval()
+        report = self.report()
+        items = (
+            replace(item, now=stats.interval()) for item, stats in zip(report.items, self.camera_stats, strict=False)
+        )
+        return replace(report, totals=replace(report.totals, now=now), items=tuple(items))
+
+    def report(self) -> LiveReport:
+        """Return the measurements since the start."""
+        items = tuple(map(self._camera_report, self._cameras, self.camera_stats))
+        shared = {sink.name: sink.report() for sink in self._shared_sinks}
+        smoothings = [smoothing for camera in self._cameras if (smoothing := camera.processor.smoothing)]
         if len(items) == 1:
-            items[0]["sinks"] |= shared
+            totals = replace(items[0], sinks={**items[0].sinks, **shared})
             if shared and not self._cameras[0].sinks:
-                items[0]["frames"]["written"] = self._shared_sinks[0].written
-            return {**self._identity, **items[0], **self._extra_report()}
-        disconnects = [item["disconnects"] for item in items]
-        frames = [item["frames"] for item in items]
-        total = self._total.to_dict(0, 0, 0)
-        total["frames"] = {key: sum(f[key] for f in frames) for key in total["frames"]}
-        return {
-            **self._identity,
-            **total,
-            "input": ", ".join(item["input"] for item in items),
-            "sinks": shared,
-            "disconnects": {
-                "count": sum(disconnect["count"] for disconnect in disconnects),
-                "seconds": round(sum(disconnect["seconds"] for disconnect in disconnects), 3),
-                "connected": any(disconnect["connected"] for disconnect in disconnects),
-            },
-            **self._extra_report(),
-            "items": items,
-        }
+                written = self._shared_sinks[0].written
+                frames = replace(totals.pipeline.frames, written=written)
+                totals = replace(totals, pipeline=replace(totals.pipeline, frames=frames))
+        else:
+            pipeline = replace(
+                self.total.report(live=True), frames=FrameCounts.total([item.pipeline.frames for item in items])
+            )
+            totals = CameraReport(
+                input=", ".join(item.input for item in items),
+                pipeline=pipeline,
+                sinks=shared,
+                disconnects=DisconnectReport(
+                    count=sum(item.disconnects.count for item in items),
+                    seconds=round(sum(item.disconnects.seconds for item in items), 3),
+                    connected=any(item.disconnects.connected for item in items),
+                ),
+            )
+        return LiveReport(
+            identity=self._identity,
+            encoder=self._encoder,
+            totals=totals,
+            telemetry=self.telemetry,
+            temporal_smoothing=replace(smoothings[0].report(), cuts=sum(smoothing.cuts for smoothing in smoothings))
+            if smoothings
+            else None,
+            adaptive=self._load_shedder.report() if self._load_shedder else None,
+            items=items if len(items) > 1 else (),
+        )
 
-    def _camera_to_dict(self, number: int) -> dict[str, Any]:
-        camera, source = self._cameras[number], self._cameras[number].source
+    def _camera_report(self, camera: Camera, stats: Stats) -> CameraReport:
         written = camera.sinks[0].written if camera.sinks else None  # read first: never larger than segmented
-        report = self.camera_stats[number].to_dict(*self._queue.counts(number), source.corrupt)
-        if written is not None:
-            report["frames"]["written"] = written
-        return {
-            "camera": camera.name,
-            "input": source.info.name,
-            "decoder": source.info.codec,
-            **report,
-            "sinks": {sink.name: _sink_to_dict(sink) for sink in camera.sinks},
-            "disconnects": source.disconnects.to_dict(),
-            "warnings": list(source.warnings),
-        }
-
-
-def _sink_to_dict(sink: SinkThread) -> dict[str, Any]:
-    mean_ms = sink.busy_seconds / sink.written * 1e3 if sink.written else 0.0
-    report: dict[str, Any] = {"written": sink.written, "dropped": sink.dropped, "mean_ms": round(mean_ms, 2)}
-    if sink.warnings:
-        report["warnings"] = list(sink.warnings)
-    return report if sink.error is None else {**report, "error": sink.error}
+        stats.frames.set_corrupt(camera.source.corrupt)
+        stats.stop()
+        return CameraReport(
+            camera=camera.name,
+            input=camera.source.info.name,
+            decoder=camera.source.info.codec,
+            pipeline=stats.report(written=written, live=True),
+            sinks={sink.name: sink.report() for sink in camera.sinks},
+            disconnects=camera.source.disconnects.report(),
+            warnings=tuple(camera.source.warnings),
+        )
 
 
 def sink_failures(sinks: Sequence[SinkThread]) -> list[str]:

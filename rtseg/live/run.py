@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
-from typing import Any
 
 from rtseg.core.choices import Fit
-from rtseg.core.frame import ClassMap, Frame, StreamInfo
-from rtseg.core.run_report import run_identity
+from rtseg.core.live_report import LiveReport
+from rtseg.core.report import RunIdentity, run_identity
 from rtseg.core.secrets import redact
 from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.segmenter import Segmenter
-from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt
 from rtseg.io.inputs.gstreamer import dry_run as source_command
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
 from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
-from rtseg.live.loop import LiveLoop
-from rtseg.live.outputs import Outputs, camera_sinks, open_snapshots, open_window, shared_sinks
-from rtseg.live.report import sink_failures
+from rtseg.live.loop import LiveLoop, LiveOptions
+from rtseg.live.outputs import Outputs, camera_sinks, open_shared_sinks
+from rtseg.live.report import LiveReporter, sink_failures
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile
-from rtseg.live.stats import status_line
 from rtseg.live.systemd import Watchdog, notify
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
 _log = logging.getLogger("rtseg.live")
+
+DEFAULT_OPTIONS = LiveOptions()
 
 SMALLEST = "nano"
 """Fastest bundled model."""
@@ -43,70 +42,54 @@ SMALLEST = "nano"
 def run_live(
     inputs: Sequence[Input],
     outputs: Outputs,
-    segmenter: Segmenter,
+    models: Sequence[Segmenter],
     style: Style,
     controls: Controls,
+    options: LiveOptions = DEFAULT_OPTIONS,
     *,
-    metrics: LiveMetrics | None = None,
-    max_age_ms: float | None = None,
-    every_frame: bool = False,
-    adaptive: bool = False,
-    smaller: Segmenter | None = None,
-    reconnect_max_seconds: float = 30.0,
-    wait: bool = False,
     show_status: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> LiveReport:
     """Run until `controls.quit` is called or all inputs have ended.
 
     Args:
         inputs: cameras, streams, files at their own frame rate.
         outputs: output options.
-        segmenter: loaded model.
+        models: loaded model, and a faster one with the same classes for `LiveOptions.adaptive` if there is one.
         style: initial display style; view, opacity and legend follow `controls`.
         controls: settings of the user; `quit` ends the run.
-        metrics: receives a report once per second, for other readers; None: no other readers.
-        max_age_ms: maximum age of a displayed frame; older frames are not displayed.
-        every_frame: drop nothing and accept delay.
-        adaptive: reduce the work if the machine can't keep up: see `rtseg.live.load_shedding.LoadShedder`.
-        smaller: faster model with the same classes, for `adaptive`.
-        reconnect_max_seconds: longest pause between two attempts to connect; 0: a disconnect ends that input.
-        wait: keep waiting if no camera can be opened at first.
+        options: further options.
         show_status: called once per second with the metrics of that second as one line.
 
     Returns:
-        The statistics, as written by `--stats`. `failed` lists failed sinks and, without reconnecting, lost inputs.
+        The report. `failed` lists failed sinks and, without reconnecting, lost inputs.
 
     Raises:
         RtsegError: no camera could be opened, an output can't be created, or the model failed.
     """
-    metrics = metrics or LiveMetrics()
+    metrics = LiveMetrics()
+    segmenter = models[0]
     overlay = style.overlay(segmenter.description)
-    models = [segmenter, *([smaller] if smaller else [])]
-    load_shedder = LoadShedder([model.description.name for model in models], _log.warning) if adaptive else None
-    telemetry = TelemetryMonitor()
+    names = [model.description.name for model in models]
+    load_shedder = LoadShedder(names, _log.warning) if options.adaptive else None
+    telemetry, watchdog = TelemetryMonitor(), Watchdog()
     ready = threading.Event()
-    opened_sinks: list[SinkThread] = []
-    smoothings: list[TemporalSmoothing] = []
+    opened: list[SinkThread] = []
 
     def on_error(name: str, failure: BaseException) -> None:
         _log.warning("%s has failed and gets no more frames: %s", name, redact(" ".join(str(failure).split())))
 
-    def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None = None) -> ClassMap:
-        return models[load_shedder.level.model if load_shedder else 0].segment(frame, pixel_aspect, smoothing)
+    def make_overlay(settings: DisplaySettings) -> Overlay:
+        changed = replace(style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
+        return changed.overlay(segmenter.description)
 
-    def prepare(info: StreamInfo) -> None:
-        for model in models:
-            model.prepare(info.width, info.height, float(info.sample_aspect_ratio))
-
-    def extra_report() -> dict[str, Any]:
-        warning = telemetry.poll()
-        if warning:
+    def on_report(report: LiveReport) -> None:
+        if warning := telemetry.poll():
             _log.warning(warning)
-        report: dict[str, Any] = {"telemetry": telemetry.latest} if telemetry.latest else {}
-        if smoothings:
-            cuts = sum(smoothing.cuts for smoothing in smoothings)
-            report["temporal_smoothing"] = {"momentum": smoothings[0].momentum, "cuts": cuts}
-        return {**report, "adaptive": load_shedder.to_dict()} if load_shedder else report
+        reporter.telemetry = telemetry.latest
+        metrics.publish(report)
+        line = status_line(report)
+        show_status(line)
+        watchdog.update(report, line)
 
     try:
         several = len(inputs) > 1
@@ -114,55 +97,50 @@ def run_live(
         only = overlay.only if style.only is not None else None
         cameras = []
         for entry in inputs:
-            sinks = camera_sinks(
-                outputs, entry.name if several else None, lines, segmenter.classes, only, every_frame, on_error
-            )
-            opened_sinks += sinks
-            source = entry.source(reconnect_max_seconds, _log.warning, ready)
-            smoothing = segmenter.new_smoothing()
-            smoothings += [smoothing] if smoothing else []
-            cameras.append(Camera(entry.name, source, sinks, partial(segment, smoothing=smoothing)))
-        shared = shared_sinks(outputs, controls, metrics, overlay.palette, on_error)
-        opened_sinks += shared
-        window = open_window(outputs, controls, on_error)
-        snapshots = open_snapshots(outputs, _log.warning, on_error)
-        opened_sinks += [snapshots, *([window[0]] if window else [])]
+            name = entry.name if several else None
+            sinks = camera_sinks(outputs, name, lines, segmenter.classes, only, options.every_frame, on_error)
+            opened += sinks
+            source = entry.source(options.reconnect_max_seconds, _log.warning, ready)
+            processor = FrameProcessor(segmenter, overlay, camera=entry.name)
+            cameras.append(Camera(entry.name, source, processor, sinks))
+        shared = open_shared_sinks(outputs, controls, metrics, overlay.palette, _log.warning, on_error)
+        opened += [*shared.all, *([shared.snapshots] if shared.snapshots else [])]
+        reporter = LiveReporter(
+            cameras,
+            shared.all,
+            segmenter.classes,
+            _identity(inputs, outputs, segmenter),
+            encoder=outputs.encoder_name(),
+            load_shedder=load_shedder,
+        )
         loop = LiveLoop(
             cameras,
-            segment,
-            partial(_make_overlay, style, segmenter),
-            segmenter.classes,
-            controls=controls,
-            metrics=metrics,
-            shared_sinks=shared,
-            window=window[0] if window else None,
-            poll_window=window[1].poll if window else lambda: None,
-            snapshots=snapshots,
-            max_age_ms=max_age_ms,
-            every_frame=every_frame,
-            streams=segmenter.streams,
+            models,
+            make_overlay,
+            reporter,
+            controls,
+            sinks=shared,
+            options=options,
             load_shedder=load_shedder,
-            prepare=prepare,
             ready=ready,
-            extra_report=extra_report,
-            identity=_identity(inputs, outputs, segmenter),
-            on_report=partial(_report_status, show_status, Watchdog()),
+            on_report=on_report,
         )
-        _log_start(inputs, outputs, segmenter, opened_sinks)
-        result = loop.run(wait=wait)
+        _log_start(inputs, outputs, segmenter, shared.page_url)
+        loop.run()
     finally:
         notify("STOPPING=1")
-        for sink in opened_sinks:
+        for sink in opened:
             sink.finish()
-    result["warmup_ms"] = round(segmenter.warmup_ms, 1)
-    result["failed"] = sink_failures(opened_sinks)
+    failed = sink_failures(opened)
     if not controls.quitting:
         lost = [camera.source.disconnects for camera in cameras if not camera.source.disconnects.connected]
-        result["failed"] += [
-            disconnects.reason for disconnects in lost if disconnects.given_up or not reconnect_max_seconds
+        failed += [
+            disconnects.reason for disconnects in lost if disconnects.given_up or not options.reconnect_max_seconds
         ]
-    _log_summary(result)
-    return result
+    reporter.total.warmup_ms = segmenter.warmup_ms
+    report = replace(reporter.report(), failed=tuple(failed))
+    _log_summary(report)
+    return report
 
 
 def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
@@ -228,14 +206,12 @@ def _make_overlay(style: Style, segmenter: Segmenter, settings: DisplaySettings)
     return style.overlay(segmenter.description)
 
 
-def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> dict[str, Any]:
+def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> RunIdentity:
     output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.display_outputs())
-    encoder_name = outputs.encoder_name()
-    identity = run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
-    return identity if encoder_name is None else {**identity, "encoder": encoder_name}
+    return run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
 
 
-def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, sinks: Sequence[SinkThread]) -> None:
+def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, page_url: str | None) -> None:
     width, height = segmenter.input_size
     _log.info(
         f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
@@ -243,36 +219,38 @@ def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, 
     )
     for entry in inputs:
         _log.info(f"{entry.name}: {entry.title}")
-    for sink in sinks:
-        if sink.url is not None:
-            url = sink.url.replace(f"?token={outputs.token}", "?token=***") if outputs.token else sink.url
-            _log.info(f"page: {url}")
+    if page_url is not None:
+        _log.info(f"page: {page_url.replace(f'?token={outputs.token}', '?token=***') if outputs.token else page_url}")
     _log.info("Ctrl-C ends the run and completes its files")
 
 
-def _report_status(show_status: Callable[[str], None], watchdog: Watchdog, report: Mapping[str, Any]) -> None:
-    prefix = "" if report["disconnects"]["connected"] else "NO FRAMES; "
-    line = prefix + status_line(report["now"])
-    show_status(line)
-    watchdog.update(report, line)
-
-
-def _log_summary(result: Mapping[str, Any]) -> None:
-    frames, latency, disconnects = result["frames"], result["latency_ms"], result["disconnects"]
-    _log.info(
-        f"{result['seconds']:.0f} s: read {frames['read']}, segmented {frames['segmented']}, dropped {frames['dropped']}, "
-        f"corrupt {frames['corrupt']}; age p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, "
-        f"max {latency['max']:.0f} ms; limited by {result['bottleneck']}"
+def status_line(report: LiveReport) -> str:
+    """Return the metrics of one second as a human-readable line."""
+    now = report.totals.now
+    assert now is not None
+    return (
+        f"{'' if report.totals.disconnects.connected else 'NO FRAMES; '}"
+        f"capture {now.capture_fps:.0f} fps, shown {now.shown_fps:.0f} fps, dropped {now.dropped}, "
+        f"age p50 {now.age_ms.p50:.0f} ms p99 {now.age_ms.p99:.0f} ms, engine {now.engine_ms:.1f} ms, "
+        f"limited by {now.bottleneck}"
     )
-    if disconnects["count"]:
-        _log.info(f"disconnects: {disconnects['count']}, {disconnects['seconds']:.1f} s in total")
-    items = result.get("items", [result])
-    sinks = [entry for item in (*items, *([result] if len(items) > 1 else [])) for entry in item["sinks"].items()]
+
+
+def _log_summary(report: LiveReport) -> None:
+    totals = report.totals
+    frames, latency, disconnects = totals.pipeline.frames, totals.pipeline.latency_ms, totals.disconnects
+    _log.info(
+        f"{totals.pipeline.seconds:.0f} s: read {frames.read}, segmented {frames.segmented}, dropped {frames.dropped}, "
+        f"corrupt {frames.corrupt}; age p50 {latency.p50:.0f} ms, p99 {latency.p99:.0f} ms, "
+        f"max {latency.max:.0f} ms; limited by {totals.pipeline.bottleneck}"
+    )
+    if disconnects.count:
+        _log.info(f"disconnects: {disconnects.count}, {disconnects.seconds:.1f} s in total")
+    sinks = [entry for part in (*report.items, totals) for entry in part.sinks.items()]
     for name, sink in sinks:
-        dropped = f", {sink['dropped']} dropped" if sink["dropped"] else ""
-        _log.info(f"{name}: {sink['written']} frames{dropped}")
-        for warning in sink.get("warnings", ()):
+        _log.info(f"{name}: {sink.written} frames" + (f", {sink.dropped} dropped" if sink.dropped else ""))
+        for warning in sink.warnings:
             _log.info(f"note: {warning}")
-    for item in items:
-        for warning in item["warnings"]:
-            _log.info(f"note: {item['camera']}: {warning}" if len(items) > 1 else f"note: {warning}")
+    for camera in report.cameras:
+        for warning in camera.warnings or ():
+            _log.info(f"note: {camera.camera}: {warning}" if report.items else f"note: {warning}")

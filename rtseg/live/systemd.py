@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
-from typing import Any
+
+from rtseg.core.live_report import LiveReport
 
 
 def notify(message: str) -> None:
@@ -30,14 +30,14 @@ class Watchdog:
     def __init__(self) -> None:
         self._segmented = -1
 
-    def update(self, report: Mapping[str, Any], status: str) -> None:
+    def update(self, report: LiveReport, status: str) -> None:
         """Notify systemd if there was progress since the last call.
 
         Args:
             report: the report of this second.
             status: line for `systemctl status`.
         """
-        segmented = report["frames"]["segmented"]
-        if segmented != self._segmented or report["now"]["stale"] or not report["disconnects"]["connected"]:
+        segmented, now = report.totals.pipeline.frames.segmented, report.totals.now
+        if segmented != self._segmented or (now and now.stale) or not report.totals.disconnects.connected:
             notify(f"READY=1\nWATCHDOG=1\nSTATUS={status}")
         self._segmented = segmented

@@ -1,146 +1,139 @@
-"""Queue between the capture threads and the network: the latest frame of each camera, cameras in round-robin order."""
+"""Bounded queues between the threads of a pipeline."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar
 
-from rtseg.core.frame import Frame, StreamInfo
+Policy = Literal["block", "latest"]
+"""What `FrameQueue.put` does when the queue is full: `block` waits for space, `latest` drops the oldest item."""
 
-MAX_WAITING_FRAMES = 32
-"""Frames of one camera that wait with `every_frame` before `put` blocks: one second of video, 45 MB at 720p."""
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedFrame:
-    """Decoded frame with its camera and stream information."""
-
-    camera: int
-    """Number of the camera in this run, from 0."""
-
-    frame: Frame
-    """The decoded frame."""
-
-    info: StreamInfo
-    """Information about the stream at the time of decoding; it changes with a reconnection."""
+T = TypeVar("T")
 
 
-class LatestFrameQueue:
-    """Queue from one capture thread per camera to the threads that run the network.
+class FrameQueue(Generic[T]):
+    """Bounded first-in-first-out queue. Thread-safe; both ends block on a condition and never poll."""
 
-    A frame that is still waiting when its camera's next frame arrives is dropped and counted: the network always gets the
-    latest frame. Cameras are served in round-robin order, so that a fast one does not starve a slow one. Frames of one camera
-    are processed one at a time, so that they stay in order.
-
-    A frame is in exactly one state: waiting, in work, segmented or dropped. It ends as segmented or dropped, exactly once:
-    a frame in another state is dropped when its work ends (`done`, `close`, `abandon`).
-    """
-
-    def __init__(self, cameras: int, *, every_frame: bool = False) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        policy: Policy = "block",
+        *,
+        on_drop: Callable[[T], None] = lambda _: None,
+        changed: threading.Condition | None = None,
+    ) -> None:
         """Open the queue.
 
         Args:
-            cameras: number of cameras.
-            every_frame: drop nothing; `put` blocks while `MAX_WAITING_FRAMES` frames of the camera wait.
+            capacity: maximum number of waiting items.
+            policy: see `Policy`.
+            on_drop: called with each item that leaves the queue without being taken, by the thread that caused it.
+            changed: condition that is notified of every change; None: one of its own.
         """
-        self._changed = threading.Condition()
-        self._waiting: list[deque[CapturedFrame]] = [deque() for _ in range(cameras)]
-        self._running = set(range(cameras))
-        self._busy: set[int] = set()
-        self._in_work: dict[int, CapturedFrame] = {}
-        self._every_frame = every_frame
-        self._next = 0
+        self._capacity, self._policy, self._on_drop = capacity, policy, on_drop
+        self._changed = changed or threading.Condition()
+        self._items: deque[T] = deque()
         self._closed = False
-        self.captured = [0] * cameras
-        """Number of frames put or skipped, by camera."""
-        self._segmented = [0] * cameras
-        self._dropped = [0] * cameras
 
-    def counts(self, camera: int) -> tuple[int, int]:
-        """Return the numbers of segmented and of dropped frames of a camera, as one consistent pair."""
-        with self._changed:
-            return self._segmented[camera], self._dropped[camera]
+    def __len__(self) -> int:
+        return len(self._items)
 
-    def put(self, item: CapturedFrame) -> bool:
-        """Add a frame; return False, without counting it, if the queue is closed."""
-        camera = item.camera
+    @property
+    def ended(self) -> bool:
+        """True if the queue is closed and empty."""
+        return self._closed and not self._items
+
+    def put(self, item: T) -> bool:
+        """Add an item; return False, without adding it, if the queue is closed."""
+        dropped = []
         with self._changed:
-            waiting = self._waiting[camera]
-            if self._every_frame:
-                self._changed.wait_for(lambda: len(waiting) < MAX_WAITING_FRAMES or self._closed)
+            if self._policy == "block":
+                self._changed.wait_for(lambda: len(self._items) < self._capacity or self._closed)
             if self._closed:
                 return False
-            self.captured[camera] += 1
-            if not self._every_frame:
-                self._dropped[camera] += len(waiting)
-                waiting.clear()
-            waiting.append(item)
+            while len(self._items) >= self._capacity:
+                dropped.append(self._items.popleft())
+            self._items.append(item)
             self._changed.notify_all()
-            return True
+        for each in dropped:
+            self._on_drop(each)
+        return True
 
-    def skip(self, camera: int) -> None:
-        """Count a frame of a camera as captured and dropped, without queueing it."""
+    def get(self, timeout_seconds: float | None = None) -> T | None:
+        """Return the oldest item, blocking until there is one; None after the timeout, or if the queue has `ended`."""
         with self._changed:
-            self.captured[camera] += 1
-            self._dropped[camera] += 1
-
-    def end(self, camera: int) -> None:
-        """Mark a camera as ended: it puts no more frames."""
-        with self._changed:
-            self._running.discard(camera)
+            self._changed.wait_for(lambda: self._items or self._closed, timeout_seconds)
+            if not self._items:
+                return None
             self._changed.notify_all()
+            return self._items.popleft()
 
-    def take(self) -> CapturedFrame | None:
-        """Block until a frame is available and return it; None after `close`, or when all cameras have ended and no frame waits.
-
-        The camera's next frame is available only after `done`.
-        """
-        with self._changed:
-            while not self._closed and (self._running or any(self._waiting)):
-                count = len(self._waiting)
-                for step in range(count):
-                    camera = (self._next + step) % count
-                    if self._waiting[camera] and camera not in self._busy:
-                        self._next = camera + 1
-                        self._busy.add(camera)
-                        self._in_work[camera] = item = self._waiting[camera].popleft()
-                        self._changed.notify_all()
-                        return item
-                self._changed.wait()
-            return None
-
-    def segmented(self, item: CapturedFrame) -> bool:
-        """Count a taken frame as segmented; return False if `abandon` has dropped it."""
-        with self._changed:
-            if self._in_work.get(item.camera) is not item:
-                return False
-            del self._in_work[item.camera]
-            self._segmented[item.camera] += 1
-            return True
-
-    def done(self, item: CapturedFrame) -> None:
-        """End the work on a frame: drop it unless it was segmented, and make its camera's next frame available."""
-        with self._changed:
-            if self._in_work.get(item.camera) is item:
-                del self._in_work[item.camera]
-                self._dropped[item.camera] += 1
-            self._busy.discard(item.camera)
-            self._changed.notify_all()
-
-    def abandon(self) -> None:
-        """Close the queue and drop the frames in work too, without waiting for their threads."""
-        self.close()
-        with self._changed:
-            for camera in self._in_work:
-                self._dropped[camera] += 1
-            self._in_work.clear()
-
-    def close(self) -> None:
-        """Drop the waiting frames and wake up both ends. May be called twice."""
+    def close(self, *, discard: bool = False) -> None:
+        """Accept no more items and, with `discard`, drop the waiting ones. May be called more than once."""
         with self._changed:
             self._closed = True
-            for camera, waiting in enumerate(self._waiting):
-                self._dropped[camera] += len(waiting)
-                waiting.clear()
+            dropped = list(self._items) if discard else []
+            if discard:
+                self._items.clear()
             self._changed.notify_all()
+        for item in dropped:
+            self._on_drop(item)
+
+
+class CameraQueues(Generic[T]):
+    """A queue for each camera, and one end that serves the cameras in round-robin order, so that none starves another.
+
+    Frames of one camera are processed one at a time, so that they stay in order.
+    """
+
+    def __init__(self, cameras: int, capacity: int, policy: Policy, on_drop: Callable[[int, T], None]) -> None:
+        """Open the queues.
+
+        Args:
+            cameras: number of cameras.
+            capacity: maximum number of waiting items of a camera.
+            policy: see `Policy`.
+            on_drop: called with the camera and the item for each item that is dropped.
+        """
+        self._changed = threading.Condition()
+
+        def open_queue(camera: int) -> FrameQueue[T]:
+            return FrameQueue(capacity, policy, on_drop=lambda item: on_drop(camera, item), changed=self._changed)
+
+        self._queues = [open_queue(camera) for camera in range(cameras)]
+        self._busy: set[int] = set()
+        self._next = 0
+
+    def put(self, camera: int, item: T) -> bool:
+        """Add an item of a camera; return False, without adding it, if the camera's queue is closed."""
+        return self._queues[camera].put(item)
+
+    def take(self) -> tuple[int, T] | None:
+        """Block until an item is available and return its camera and the item; None if all queues have ended.
+
+        The camera's next item is available only after `done`.
+        """
+        count = len(self._queues)
+        with self._changed:
+            while not all(queue.ended for queue in self._queues):
+                for step in range(count):
+                    camera = (self._next + step) % count
+                    if camera not in self._busy and (item := self._queues[camera].get(0.0)) is not None:
+                        self._next = camera + 1
+                        self._busy.add(camera)
+                        return camera, item
+                self._changed.wait()
+        return None
+
+    def done(self, camera: int) -> None:
+        """Make the next item of a camera available."""
+        with self._changed:
+            self._busy.discard(camera)
+            self._changed.notify_all()
+
+    def close(self, camera: int | None = None, *, discard: bool = False) -> None:
+        """Close the queue of a camera (None: all queues); see `FrameQueue.close`."""
+        for queue in self._queues if camera is None else [self._queues[camera]]:
+            queue.close(discard=discard)

@@ -1,174 +1,174 @@
-"""The pipeline: decode, segment, render, write to the sinks. `run` is the entry point of every run over a file."""
+"""The pipeline of a file: decode, process, write to the sinks. No frame is dropped."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from typing import Protocol
 
-from rtseg.core.frame import ClassMap, Frame, Passthrough, ProcessedFrame, RenderedFrame, StreamInfo
+from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.core.stats import Stats
 from rtseg.io.inputs import Source
 from rtseg.io.outputs import Sink
-from rtseg.pipeline.prefetch import Prefetcher
-from rtseg.render.overlay import Overlay
+from rtseg.pipeline.frame_queue import FrameQueue
+from rtseg.pipeline.processor import FrameProcessor
+from rtseg.pipeline.stage import Stage
 
 JOIN_SECONDS = 5.0
-"""Timeout for the end of a canceled stage. A decoder that is still blocked in a read then ends with the process."""
+"""Timeout for the end of a canceled thread. A decoder that is still blocked in a read then ends with the process."""
 
-PREFETCH_BYTES = 64 << 20
-"""Memory for the frames that wait before a stage: an encoder reads them in bursts, and the network should not wait for it."""
+QUEUE_BYTES = 128 << 20
+"""Memory for the frames between decoder and encoder: an encoder reads them in bursts, and the network should not wait for it."""
 
-PREFETCH_FRAMES = range(4, 17)
-"""Minimum and maximum number of waiting frames, whatever their size."""
+QUEUE_FRAMES = range(8, 33)
+"""Minimum and maximum number of these frames, whatever their size."""
+
+Item = Frame | Passthrough
+Processed = ProcessedFrame | Passthrough
 
 
 class Observer(Protocol):
     """Observer of all items of the source, in order; the fidelity report uses one."""
 
-    def observe(self, item: Frame | Passthrough) -> None:
+    def observe(self, item: Item) -> None:
         """Record one item, before any stage processes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """A frame with its class map, between the model and the overlay."""
-
-    frame: Frame
-    result: ClassMap | RenderedFrame
-    seconds: float
-    """Time that the model took."""
 
 
 def run(
     source: Source,
-    segment: Callable[[Frame], ClassMap | RenderedFrame],
-    overlay: Overlay,
+    processor: FrameProcessor,
     sinks: Sequence[Sink],
     stats: Stats,
     *,
     observer: Observer | None = None,
-    on_frame: Callable[[ProcessedFrame], None] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
     threads: bool = True,
-    streams: int = 1,
 ) -> None:
-    """Pass every frame of the source through the model and into every sink.
+    """Pass every frame of the source through the processor and into every sink.
 
-    Decoding, inference and rendering run in their own threads, encoding in the caller's. With `threads=False` the same
-    functions run in sequence; the result is bit-identical.
+    Decoding and processing run in their own threads, encoding in the caller's. With `threads=False` the same functions run in
+    sequence; the result is bit-identical.
 
     Args:
         source: source of the frames; the caller closes it.
-        segment: returns the class map of a frame, or the rendered frame with its class map where the GPU computes both.
-        overlay: renders the frame that is written.
+        processor: processor of the frames.
         sinks: outputs for the rendered frames; the caller closes or aborts them.
         stats: updated during the run.
         observer: receives the items of the source.
         on_frame: called after each frame has left the last sink, for progress.
         threads: False runs everything in the caller's thread.
-        streams: number of concurrent calls of `segment`, each in its own thread; frames stay in order.
 
     Raises:
         RtsegError: a stage failed. Every exception of a stage is raised here, after the run's threads were canceled.
     """
+    stats.workers = processor.workers if threads else 1
     stats.start()
-    stats.streams = streams if threads else 1
-    decoded = _decode(source, stats, observer)
-    classify = partial(_classify, segment=segment)
-    render = partial(_render, overlay=overlay, stats=stats, info=source.info)
-    if not threads:
-        try:
-            _write(map(render, map(classify, decoded)), sinks, stats, on_frame)
-        finally:
-            stats.end()
-        return
-    capacity = prefetch_capacity(source.info.width, source.info.height)
-    prefetched: Prefetcher[Frame | Passthrough] = Prefetcher(decoded, "decode", capacity=capacity)
-    classified = Prefetcher(prefetched, "infer", classify, workers=streams, capacity=capacity)
-    # Rendering in the caller's thread would leave a multithreaded encoder idle meanwhile.
-    rendered = Prefetcher(classified, "overlay", render, capacity=PREFETCH_FRAMES[0])
-    stages = (prefetched, classified, rendered)
+
+    def process(frame: Frame) -> ProcessedFrame:
+        stats.frames.begin()
+        return processor.process(frame, source.info, stats.hud_lines() if processor.overlay.hud else ())
+
+    items = _decode(source, stats, observer)
+    capacity = queue_capacity(source.info.width, source.info.height)
+    results = _concurrently(items, process, stats.workers, capacity) if threads else _in_sequence(items, process)
     try:
-        _write(rendered, sinks, stats, on_frame)
+        with closing(results):
+            _write(results, sinks, stats, on_frame)
     finally:
-        # Cancel all stages before joining any: each may be waiting for another.
-        for stage in stages:
-            stage.cancel()
-        for stage in stages:
-            stage.join(JOIN_SECONDS)
-        stats.end()
+        stats.frames.end()
 
 
-def prefetch_capacity(width: int, height: int) -> int:
-    """Return the number of frames of a size that may wait before a stage."""
-    return max(PREFETCH_FRAMES[0], min(PREFETCH_FRAMES[-1], PREFETCH_BYTES // max(1, width * height * 3 // 2)))
+def queue_capacity(width: int, height: int) -> int:
+    """Return the number of frames of a size between decoder and encoder."""
+    return max(QUEUE_FRAMES[0], min(QUEUE_FRAMES[-1], QUEUE_BYTES // max(1, width * height * 3 // 2)))
 
 
-def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Frame | Passthrough]:
+def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Item]:
     items = iter(source)
     while True:
+        begin = time.perf_counter()
         try:
-            with stats.clock("decode"):
-                item = next(items, None)
+            item = next(items, None)
         finally:
-            stats.frames["corrupt"] = source.corrupt
+            stats.frames.set_corrupt(source.corrupt)
+        stats.add_stage("decode", time.perf_counter() - begin)
         if item is None:
             return
         if isinstance(item, Frame):
-            stats.frames["read"] += 1
+            stats.frames.add()
         if observer:
             observer.observe(item)
         yield item
 
 
-def _classify(
-    item: Frame | Passthrough, segment: Callable[[Frame], ClassMap | RenderedFrame]
-) -> Classified | Passthrough:
-    if isinstance(item, Passthrough):
-        return item
-    begin = time.perf_counter()
-    return Classified(item, segment(item), time.perf_counter() - begin)
+def _in_sequence(items: Iterator[Item], process: Callable[[Frame], ProcessedFrame]) -> Generator[Processed, None, None]:
+    for item in items:
+        yield process(item) if isinstance(item, Frame) else item
 
 
-def _render(
-    item: Classified | Passthrough, overlay: Overlay, stats: Stats, info: StreamInfo
-) -> ProcessedFrame | Passthrough:
-    if isinstance(item, Passthrough):
-        return item
-    classes = item.result.classes if isinstance(item.result, RenderedFrame) else item.result
-    stats.segmented(classes, item.seconds)
-    with stats.clock("overlay"):
-        rendered = render_frame(item.frame, item.result, overlay, stats.hud_lines() if overlay.hud else ())
-    return ProcessedFrame(item.frame, classes, rendered, info)
+def _concurrently(
+    items: Iterator[Item], process: Callable[[Frame], ProcessedFrame], workers: int, capacity: int
+) -> Generator[Processed, None, None]:
+    """Yield the processed items in their order. An exception is raised at the position of its item."""
+    results: FrameQueue[Future[Processed]] = FrameQueue(capacity)
+    frames: FrameQueue[tuple[Frame, Future[Processed]]] = FrameQueue(capacity)
+
+    def decode() -> None:
+        failed: Future[Processed] = Future()
+        try:
+            for item in items:
+                future: Future[Processed] = Future()
+                if not results.put(future):
+                    return
+                if isinstance(item, Frame):
+                    frames.put((item, future))
+                else:
+                    future.set_result(item)
+        except BaseException as error:  # raised again by the consumer
+            failed.set_exception(error)
+            results.put(failed)
+        finally:
+            results.close()
+            frames.close()
+
+    def work(entry: tuple[Frame, Future[Processed]]) -> None:
+        frame, future = entry
+        try:
+            future.set_result(process(frame))
+        except BaseException as error:  # raised again by the consumer
+            future.set_exception(error)
+
+    def fail(error: BaseException) -> None:
+        raise error  # `work` raises nothing
+
+    decoder = threading.Thread(target=decode, name="rtseg-decode", daemon=True)
+    decoder.start()
+    processing = Stage("process", frames, work, workers=workers, on_error=fail)
+    try:
+        while (future := results.get()) is not None:
+            yield future.result()
+    finally:
+        for queue in (results, frames):
+            queue.close(discard=True)
+        decoder.join(JOIN_SECONDS)
+        processing.join(JOIN_SECONDS)
 
 
-def render_frame(
-    frame: Frame, result: ClassMap | RenderedFrame, overlay: Overlay, hud_lines: Sequence[str] = ()
-) -> Frame:
-    """Return the frame as it is displayed: rendered here, or only annotated if the GPU rendered it."""
-    if not isinstance(result, RenderedFrame):
-        return overlay.apply(frame, result, hud_lines)
-    overlay.annotate(result.rendered, result.rendered.width, hud_lines)
-    return result.rendered
-
-
-def _write(
-    items: Iterator[ProcessedFrame | Passthrough],
-    sinks: Sequence[Sink],
-    stats: Stats,
-    on_frame: Callable[[ProcessedFrame], None] | None,
-) -> None:
+def _write(items: Iterator[Processed], sinks: Sequence[Sink], stats: Stats, on_frame: Callable[[], None]) -> None:
     for item in items:
         if isinstance(item, Passthrough):
             for sink in sinks:
                 sink.pass_through(item)
             continue
-        with stats.clock("encode"):
-            for sink in sinks:
-                sink.write(item)
-        stats.frame_written(item.frame.captured_ns)
-        if on_frame:
-            on_frame(item)
+        stats.frames.finish()
+        stats.add_processed(item)
+        begin = time.perf_counter()
+        for sink in sinks:
+            sink.write(item)
+        stats.add_stage("encode", time.perf_counter() - begin)
+        stats.add_written(item.frame.captured_ns)
+        on_frame()
     stats.stop()

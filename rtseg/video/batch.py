@@ -12,15 +12,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtseg._version import __version__
 from rtseg.core.cpu import usable_cores
 from rtseg.core.errors import OptionError, RtsegError, SinkError
 from rtseg.core.progress import NoProgress, Progress
+from rtseg.core.report import FrameCounts
 from rtseg.core.stats import peak_rss_mib
+from rtseg.core.video_report import BatchItem, BatchReport, UnprocessedVideo, VideoReport
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.render.style import Style
@@ -34,9 +35,6 @@ CORES_PER_VIDEO = 4
 _MAX_JOBS = 8
 _JOIN_SECONDS = 20.0
 """Timeout for running videos to close their files after Ctrl-C."""
-
-Item = dict[str, Any]
-"""Statistics of one input, with `error` where it failed and `skipped` where it was already done."""
 
 
 class _Stopped(BaseException):
@@ -83,9 +81,9 @@ def process_all(
     *,
     jobs: int = 1,
     resume: bool = False,
-    on_item: Callable[[Item], None] = lambda _: None,
+    on_item: Callable[[BatchItem], None] = lambda _: None,
     new_progress: Callable[[], Progress] = NoProgress,
-) -> Item:
+) -> BatchItem | BatchReport:
     """Process all videos of a batch.
 
     Args:
@@ -97,7 +95,7 @@ def process_all(
         new_progress: returns the progress of one more video.
 
     Returns:
-        The statistics of a single video, or the totals of several with `items` in the order of `tasks`.
+        The report of a single video, or that of several with `items` in the order of `tasks`.
 
     Raises:
         RtsegError: the only video failed. Of several videos, each failed one is an item with an `error`.
@@ -108,14 +106,14 @@ def process_all(
     stop = threading.Event()
     start_wall, start_cpu = time.perf_counter(), time.process_time()
 
-    def work(task: Task) -> Item:
+    def work(task: Task) -> BatchItem:
         reason = None
         if resume:
             if "-" in (task.source, task.output):
                 raise OptionError("--resume needs input and output files, not stdin or stdout")
             reason = done.reason_to_process(task.source, task.output, task.masks)
             if reason is None:
-                return {**_identity(task), "skipped": "already done"}
+                return UnprocessedVideo(input=task.source, output=task.output, skipped="already done")
         states_before[task] = state_of(task.source)
         result = process(
             task.source,
@@ -128,24 +126,24 @@ def process_all(
             progress=_StoppableProgress(new_progress(), stop),
         )
         if reason not in (None, NO_OUTPUT):
-            result["notes"].insert(0, f"processed again: {reason}")
+            result = replace(result, notes=(f"processed again: {reason}", *result.notes))
         return result
 
-    def finish(task: Task, item: Item) -> None:
+    def finish(task: Task, item: BatchItem) -> BatchItem:
         # In later runs a listed output is no input (`output_names.find_inputs`) and may be replaced
         # (`output_names.unused_name`). No list is written next to a single output that the user named.
         listed = resume or len(tasks) > 1 or task.auto_named
-        if "fidelity" in item and listed and "-" not in (task.source, task.output) and Path(task.output).is_file():
+        files = "-" not in (task.source, task.output) and Path(task.output).is_file()
+        if isinstance(item, VideoReport) and listed and files:
             try:
                 done.add(task.source, states_before[task], task.output, task.masks)
             except SinkError as error:
-                item["notes"].append(str(error))
+                item = replace(item, notes=(*item.notes, str(error)))
         on_item(item)
+        return item
 
     if len(tasks) == 1:
-        item = work(tasks[0])
-        finish(tasks[0], item)
-        return item
+        return finish(tasks[0], work(tasks[0]))
     items = _run_parallel(work, tasks, jobs, stop, finish) if jobs > 1 else _run_sequential(work, tasks, finish)
     if jobs == 1:
         return totals(items)
@@ -153,62 +151,53 @@ def process_all(
 
 
 def totals(
-    items: Sequence[Item], jobs: int = 1, wall_seconds: float | None = None, cpu_seconds: float | None = None
-) -> Item:
-    """Return the statistics of several inputs as one object: the sums, and the object of each input under `items`.
+    items: Sequence[BatchItem], jobs: int = 1, wall_seconds: float | None = None, cpu_seconds: float | None = None
+) -> BatchReport:
+    """Return the report of several inputs: the sums, and the report of each input.
 
     Args:
-        items: statistics of the inputs.
+        items: reports of the inputs.
         jobs: number of videos that were processed at the same time.
         wall_seconds: wall time of the whole run; None: the sum over `items`.
         cpu_seconds: CPU time of the whole run; None: the sum over `items`.
     """
-    done = [item for item in items if "frames" in item]
-    frames = {
-        key: sum(item["frames"][key] for item in done) for key in ("read", "segmented", "written", "dropped", "corrupt")
-    }
-    seconds = sum(item["seconds"] for item in done) if wall_seconds is None else wall_seconds
-    cpu = sum(item["cpu_seconds"] for item in done) if cpu_seconds is None else cpu_seconds
-    result: Item = {
-        "rtseg": __version__,
-        "command": "video",
-        "jobs": jobs,
-        "frames": frames,
-        "seconds": round(seconds, 4),
-        "fps": round(frames["written"] / seconds, 3) if seconds else 0.0,
-        "cpu_seconds": round(cpu, 4),
-        "peak_rss_mib": round(peak_rss_mib(), 1),
-        "items": list(items),
-    }
-    if jobs > 1:
-        result["notes"] = [
-            f"{jobs} videos at a time: seconds and fps are those of the whole run, including opening and verification; "
-            "cpu_seconds and peak_rss_mib are measured for the whole process and are null in items"
-        ]
-    return result
+    done = [item.pipeline for item in items if isinstance(item, VideoReport)]
+    frames = FrameCounts.total([each.frames for each in done])
+    seconds = sum(each.seconds for each in done) if wall_seconds is None else wall_seconds
+    cpu = sum(each.cpu_seconds or 0.0 for each in done) if cpu_seconds is None else cpu_seconds
+    note = (
+        f"{jobs} videos at a time: seconds and fps are those of the whole run, including opening and verification; "
+        "cpu_seconds and peak_rss_mib are measured for the whole process and are null in items"
+    )
+    return BatchReport(
+        jobs=jobs,
+        frames=frames,
+        seconds=round(seconds, 4),
+        fps=round(frames.written / seconds, 3) if seconds else 0.0,
+        cpu_seconds=round(cpu, 4),
+        peak_rss_mib=round(peak_rss_mib(), 1),
+        items=tuple(items),
+        notes=(note,) if jobs > 1 else (),
+    )
 
 
 def _run_sequential(
-    work: Callable[[Task], Item], tasks: Sequence[Task], finish: Callable[[Task, Item], None]
-) -> list[Item]:
-    items = []
-    for task in tasks:
-        items.append(_attempt(work, task))
-        finish(task, items[-1])
-    return items
+    work: Callable[[Task], BatchItem], tasks: Sequence[Task], finish: Callable[[Task, BatchItem], BatchItem]
+) -> list[BatchItem]:
+    return [finish(task, _attempt(work, task)) for task in tasks]
 
 
 def _run_parallel(
-    work: Callable[[Task], Item],
+    work: Callable[[Task], BatchItem],
     tasks: Sequence[Task],
     jobs: int,
     stop: threading.Event,
-    finish: Callable[[Task, Item], None],
-) -> list[Item]:
+    finish: Callable[[Task, BatchItem], BatchItem],
+) -> list[BatchItem]:
     """Process the tasks in `jobs` worker threads; `finish` is called in the calling thread."""
-    items: list[Item] = [{} for _ in tasks]
+    items: dict[int, BatchItem] = {}
     pending: queue.SimpleQueue[int] = queue.SimpleQueue()
-    results: queue.SimpleQueue[tuple[int, Item] | BaseException] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[int, BatchItem] | BaseException] = queue.SimpleQueue()
     for index in range(len(tasks)):
         pending.put(index)
 
@@ -231,28 +220,26 @@ def _run_parallel(
             if isinstance(result, BaseException):
                 raise result
             index, item = result
-            items[index] = item | {name: None for name in ("cpu_seconds", "peak_rss_mib") if name in item}
-            finish(tasks[index], items[index])
+            if isinstance(item, VideoReport):
+                item = replace(item, pipeline=replace(item.pipeline, cpu_seconds=None, peak_rss_mib=None))
+            items[index] = finish(tasks[index], item)
     finally:
         stop.set()
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-    return items
+    return [items[index] for index in range(len(tasks))]
 
 
-def _attempt(work: Callable[[Task], Item], task: Task) -> Item:
+def _attempt(work: Callable[[Task], BatchItem], task: Task) -> BatchItem:
     try:
         return work(task)
     except RtsegError as error:
-        return {**_identity(task), "error": str(error)}
+        reason = str(error)
     except Exception as error:  # a bug: reported; the other videos are still processed
         traceback.print_exc(file=sys.stderr)
-        return {**_identity(task), "error": f"a bug in rtseg: {type(error).__name__}: {error}"}
-
-
-def _identity(task: Task) -> Item:
-    return {"rtseg": __version__, "command": "video", "input": task.source, "output": task.output}
+        reason = f"a bug in rtseg: {type(error).__name__}: {error}"
+    return UnprocessedVideo(input=task.source, output=task.output, error=reason)
 
 
 class _StoppableProgress:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-from rtseg.pipeline.gpu_path import FramePath, open_gpu_source, unused_gpu_decoder_note
 
 from rtseg.core.errors import printable_name
-from rtseg.core.frame import ProcessedFrame, StreamInfo
+from rtseg.core.frame import StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Progress, track
-from rtseg.core.run_report import run_identity
+from rtseg.core.report import run_identity
 from rtseg.core.stats import Stats
+from rtseg.core.video_report import VideoReport
 from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
@@ -23,6 +21,7 @@ from rtseg.io.outputs import Sink
 from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import VideoSink
+from rtseg.pipeline.gpu_processor import open_gpu_source, open_processor, unused_gpu_decoder_note
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
 from rtseg.video.verify import InputFile, Recorder, compare
@@ -42,7 +41,7 @@ def process(
     threads: bool = True,
     extra_sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> VideoReport:
     """Process one video and verify the output against the input.
 
     The output has its final name only if it passes the verification.
@@ -60,7 +59,7 @@ def process(
         progress: receives the progress, after each frame; an exception from it ends the run.
 
     Returns:
-        The statistics, as `--stats` writes them.
+        The report, which `--stats` writes.
 
     Raises:
         SourceError: the input can't be opened or read.
@@ -72,85 +71,70 @@ def process(
     mask_outputs = [] if masks is None else [mask_output(masks)]
     check_paths([Input(source_name)], [Output(output, "-o"), *mask_outputs], overwrite=output_options.overwrite)
     overlay = style.overlay(segmenter.description)
-    stats = Stats(segmenter.classes)
     input_options = input_options or InputOptions()
-    source, cpu_reason = open_gpu_source(source_name, segmenter, overlay, **asdict(input_options))
-    frame_path: FramePath | None = None
-    sinks: list[Sink] = []
-    telemetry = TelemetryMonitor()
-    recorder = Recorder(source.info)
+    stats, telemetry = Stats(segmenter.classes), TelemetryMonitor()
+    source, cpu_reason = open_gpu_source(source_name, segmenter, overlay, input_options)
+    info, sinks = source.info, list[Sink]()
+    recorder = Recorder(info)
     try:
-        size = overlay.output_size(source.info.width, source.info.height)
-        video = open_output(output, source.info, size, output_options, input_options.strict)
-        _log.info("decoding %s with %s, encoding with %s", source.info.name, source.info.codec, video.encoder)
-        _log.debug("streams copied: %d; time base %s", len(source.info.streams), source.info.time_base)
+        size = overlay.output_size(info.width, info.height)
+        video = open_output(output, info, size, output_options, input_options.strict)
         sinks.append(video)
+        _log.info("decoding %s with %s, encoding with %s", info.name, info.codec, video.encoder)
+        _log.debug("streams copied: %d; time base %s", len(info.streams), info.time_base)
         if masks is not None:
             sinks.append(
                 open_mask_sink(
-                    masks, source.info, only=overlay.only, classes=segmenter.classes, overwrite=output_options.overwrite
+                    masks, info, only=overlay.only, classes=segmenter.classes, overwrite=output_options.overwrite
                 )
             )
         sinks += extra_sinks
-        pixel_aspect = float(source.info.sample_aspect_ratio)
-        smoothing = segmenter.new_smoothing()
-        segmenter.prepare(source.info.width, source.info.height, pixel_aspect)
-        frame_path = FramePath(source.info, segmenter, overlay, smoothing=smoothing, cpu_reason=cpu_reason)
+        segmenter.prepare(info.width, info.height, float(info.sample_aspect_ratio))
         stats.warmup_ms = segmenter.warmup_ms
-        with track(progress, Path(source_name).name, source.info.frame_count) as advance:
+        with (
+            closing(open_processor(info, segmenter, overlay, cpu_reason)) as processor,
+            track(progress, Path(source_name).name, info.frame_count) as advance,
+        ):
 
-            def after_frame(_: ProcessedFrame) -> None:
+            def after_frame() -> None:
                 advance()
                 telemetry.poll()
 
-            run(
-                source,
-                frame_path.segment,
-                overlay,
-                sinks,
-                stats,
-                observer=recorder,
-                on_frame=after_frame,
-                threads=threads,
-                streams=frame_path.streams,
-            )
+            run(source, processor, sinks, stats, observer=recorder, on_frame=after_frame, threads=threads)
         written = video.finish()
         stats.stop()  # after the encoder is flushed, which is part of the run
         input_file = InputFile(source_name, input_options.start, input_options.duration, input_options.allow_protocols)
-        report = compare(recorder, written, corrupt=source.corrupt, source=input_file)
-        report.raise_if_broken()
+        fidelity = compare(recorder, written, corrupt=source.corrupt, source=input_file)
+        fidelity.raise_if_broken()
         for sink in sinks:
             sink.close()
     except BaseException as error:
         for sink in sinks:
             sink.abort()
-            partial_path = getattr(sink, "partial_path", None)
-            if partial_path is not None and Path(partial_path).exists() and str(partial_path) not in str(error):
-                _log.warning("the unfinished output is kept as %s", printable_name(str(partial_path)))
+            if sink.partial_path and sink.partial_path.exists() and str(sink.partial_path) not in str(error):
+                _log.warning("the unfinished output is kept as %s", printable_name(str(sink.partial_path)))
         raise
     finally:
         source.close()
-        if frame_path is not None:
-            frame_path.close()
-    return {
-        **run_identity("video", source_name, output, segmenter),
-        "input_size": list(segmenter.input_size_for(source.info.width, source.info.height, pixel_aspect)),
-        **({"temporal_smoothing": {"momentum": smoothing.momentum, "cuts": smoothing.cuts}} if smoothing else {}),
-        "path": frame_path.kind,
-        "decoder": source.info.codec,
-        "encoder": video.encoder,
-        **stats.to_dict(),
-        "fidelity": report.to_dict(),
-        **({"telemetry": telemetry.latest} if telemetry.latest else {}),
-        "notes": [
-            *frame_path.notes,
+    input_size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
+    return VideoReport(
+        identity=run_identity("video", source_name, output, segmenter, input_size),
+        temporal_smoothing=processor.smoothing.report() if processor.smoothing else None,
+        path=processor.path,
+        decoder=info.codec,
+        encoder=video.encoder,
+        pipeline=stats.report(),
+        fidelity=fidelity,
+        telemetry=telemetry.latest,
+        notes=(
+            *processor.notes,
             *unused_gpu_decoder_note(segmenter, overlay, input_options.decoder),
             *source.info.notes,
             *source.warnings,
             *video.warnings,
             *telemetry.notes,
-        ],
-    }
+        ),
+    )
 
 
 def open_output(

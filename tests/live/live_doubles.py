@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.live_report import IntervalReport, LiveReport
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.core.report import Percentiles, RunIdentity
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
-from rtseg.live.loop import LiveLoop
+from rtseg.live.controls import Controls, DisplaySettings
+from rtseg.live.load_shedding import LoadShedder
+from rtseg.live.loop import LiveLoop, LiveOptions
+from rtseg.live.outputs import SharedSinks
 from rtseg.live.reconnect import Disconnects
+from rtseg.live.report import LiveReporter
+from rtseg.live.sink_thread import SinkThread
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 
 COLOR = Color("bt601", full_range=False)
 
+
+IDENTITY = RunIdentity(
+    command="live", input="fake", output="", model="m", backend="b", precision="fp32", device="CPU", input_size=(64, 48)
+)
 
 INFO = StreamInfo("fake", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
 
@@ -97,6 +110,26 @@ class CollectingSink(Sink):
         self.ended = "aborted"
 
 
+Segment = Callable[[Frame, float], ClassMap]
+
+
+class FakeModel:
+    """Model that segments with a function of frame and pixel aspect ratio."""
+
+    def __init__(self, segment: Segment, streams: int = 1, prepare: Callable[[], None] = lambda: None) -> None:
+        self.streams = streams
+        self._segment, self._prepare = segment, prepare
+
+    def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
+        return self._segment(frame, pixel_aspect)
+
+    def prepare(self, width: int, height: int, pixel_aspect: float) -> None:
+        self._prepare()
+
+    def new_smoothing(self) -> TemporalSmoothing | None:
+        return None
+
+
 def classes_by_brightness(frame: Frame, aspect: float) -> ClassMap:
     return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
 
@@ -105,12 +138,63 @@ def style(settings: DisplaySettings) -> Overlay:
     return Overlay(load_palette("street", CAMVID_CLASSES), view=settings.view, alpha=settings.alpha)  # type: ignore[arg-type]
 
 
-def live(
-    *cameras: Camera, segment: Callable[[Frame, float], ClassMap] = classes_by_brightness, **options: object
-) -> LiveLoop:
-    options.setdefault("controls", Controls())
-    options.setdefault("metrics", LiveMetrics())
-    return LiveLoop(cameras, segment, style, CAMVID_CLASSES, **options)  # type: ignore[arg-type]
+def camera(
+    name: str, source: FakeCamera, sinks: Sequence[SinkThread] = (), segment: Segment = classes_by_brightness
+) -> Camera:
+    processor = FrameProcessor(FakeModel(segment), style(DisplaySettings()), camera=name)
+    return Camera(name, source, processor, list(sinks))
+
+
+class Live:
+    """A run with fake cameras, and its report as JSON."""
+
+    def __init__(
+        self,
+        *cameras: Camera,
+        segment: Segment | None = None,
+        streams: int = 1,
+        prepare: Callable[[], None] = lambda: None,
+        controls: Controls | None = None,
+        shared_sinks: Sequence[SinkThread] = (),
+        load_shedder: LoadShedder | None = None,
+        on_report: Callable[[LiveReport], None] = lambda _: None,
+        **options: Any,
+    ) -> None:
+        for each in cameras if segment else ():
+            each.processor.model = FakeModel(segment)
+        sinks = SharedSinks(tuple(shared_sinks))
+        self.reporter = LiveReporter(cameras, sinks.all, CAMVID_CLASSES, IDENTITY, load_shedder=load_shedder)
+        self.loop = LiveLoop(
+            cameras,
+            [FakeModel(segment or classes_by_brightness, streams, prepare)],
+            style,
+            self.reporter,
+            controls or Controls(),
+            sinks=sinks,
+            options=LiveOptions(**options),
+            load_shedder=load_shedder,
+            on_report=on_report,
+        )
+
+    def run(self) -> dict[str, Any]:
+        return self.loop.run().to_dict()
+
+    def report(self) -> dict[str, Any]:
+        return self.reporter.report().to_dict()
+
+
+def interval(capture_fps: float, work_ms: float, stale: int = 0) -> IntervalReport:
+    return IntervalReport(
+        capture_fps=capture_fps,
+        shown_fps=capture_fps,
+        dropped=0,
+        age_ms=Percentiles(p50=0.0, p95=0.0, p99=0.0),
+        bottleneck="infer",
+        engine_ms=work_ms,
+        work_ms=work_ms,
+        stale=stale,
+        classes={},
+    )
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

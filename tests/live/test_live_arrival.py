@@ -32,11 +32,10 @@ from rtseg.io.inputs.mjpeg import JpegPackets
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
+from rtseg.live.loop import LiveOptions
 from rtseg.live.outputs import Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
-
-pytestmark = pytest.mark.timeout(120)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 RATE = 15
@@ -167,7 +166,9 @@ def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
     with HttpServer(lambda _: mjpeg_answer(60)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/video"], timeout_seconds=30)
         outputs = Outputs(show=("none",), record=str(out))
-        report = run_live(inputs, outputs, segmenter, Style(), controls, quiet=True, reconnect_max_seconds=0)
+        report = run_live(
+            inputs, outputs, [segmenter], Style(), controls, LiveOptions(reconnect_max_seconds=0)
+        ).to_dict()
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
     assert report["frames"]["corrupt"] == 0

@@ -20,8 +20,6 @@ from rtseg.live.outputs import Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
@@ -82,8 +80,8 @@ def test_reconnects_after_camera_is_unplugged_and_plugged_in(unplugged_camera: U
     outputs = Outputs(show=("none",), record=str(out))
     with Segmenter(MODEL, size=(96, 64)) as segmenter:
         report = run_live(
-            find_inputs(cameras=["0"]), outputs, segmenter, Style(), unplugged_camera._controls, quiet=True
-        )
+            find_inputs(cameras=["0"]), outputs, [segmenter], Style(), unplugged_camera._controls
+        ).to_dict()
     assert unplugged_camera.opened == 3
     assert report["failed"] == []
     assert report["disconnects"]["count"] == 1

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_doubles import INFO, CollectingSink, FakeCamera, adds_up, classes_by_brightness, frame, live
+from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness
 from pipeline_doubles import CollectingSink as FileSink
-from pipeline_doubles import NoiseSource, overlay
+from pipeline_doubles import NoiseSource, processor
 
 from rtseg.core.errors import BackendError, SinkError
 from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.live_report import LiveReport
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.core.stats import Stats
-from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveMetrics
-from rtseg.live.loop import LiveLoop
+from rtseg.core.stats import FrameCounter, Stats
+from rtseg.live.controls import Controls
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.pipeline.frame_queue import CapturedFrame, LatestFrameQueue
 from rtseg.pipeline.pipeline import run
-
-pytestmark = pytest.mark.timeout(60)
 
 
 class BlockingModel:
@@ -49,10 +45,6 @@ class BlockingModel:
         return classes_by_brightness(frame, aspect)
 
 
-def current_report(run: LiveLoop) -> dict[str, Any]:
-    return run._report.to_dict()
-
-
 def items_add_up(report: dict[str, Any]) -> bool:
     return adds_up(report) and all(adds_up(item) for item in report.get("items", []))
 
@@ -60,8 +52,8 @@ def items_add_up(report: dict[str, Any]) -> bool:
 def test_frame_in_progress_at_end_of_run_counts_as_dropped() -> None:
     controls, sink = Controls(), CollectingSink()
     model = BlockingModel(controls, segmented=3)
-    camera = Camera("camera0", FakeCamera(50, endless=True), [SinkThread(sink, capacity=60)])
-    stopped = live(camera, segment=model, controls=controls, every_frame=True)
+    source = camera("camera0", FakeCamera(50, endless=True), [SinkThread(sink, capacity=60)])
+    stopped = Live(source, segment=model, controls=controls, every_frame=True)
     report = stopped.run()
     assert not model.go.is_set(), "the frame must be in progress until the end"
     assert report["frames"]["segmented"] == 3
@@ -69,17 +61,17 @@ def test_frame_in_progress_at_end_of_run_counts_as_dropped() -> None:
     assert adds_up(report)
     model.go.set()
     assert model.returned.wait(30)
-    for thread in stopped._inference_threads:
+    for thread in stopped.loop._processing_threads:
         thread.join(30)
-    assert current_report(stopped)["frames"] == report["frames"], "a frame was counted twice"
+    assert stopped.report()["frames"] == report["frames"], "a frame was counted twice"
     assert sink.written == 3
 
 
 def test_frames_in_progress_of_several_cameras_count_as_dropped() -> None:
     controls = Controls()
     model = BlockingModel(controls, segmented=0, blocked=2)
-    cameras = [Camera(f"camera{number}", FakeCamera(20, endless=True), []) for number in range(2)]
-    report = live(*cameras, segment=model, controls=controls, streams=2).run()
+    cameras = [camera(f"camera{number}", FakeCamera(20, endless=True), []) for number in range(2)]
+    report = Live(*cameras, segment=model, controls=controls, streams=2).run()
     model.go.set()
     assert [item["frames"]["segmented"] for item in report["items"]] == [0, 0]
     assert all(item["frames"]["dropped"] >= 1 for item in report["items"])
@@ -98,7 +90,7 @@ def test_camera_end_does_not_drop_frame_in_progress() -> None:
         assert ended.wait(30)
         return classes_by_brightness(frame, aspect)
 
-    report = live(Camera("camera0", Ending(5), []), segment=segment, controls=controls).run()
+    report = Live(camera("camera0", Ending(5), []), segment=segment, controls=controls).run()
     assert report["frames"]["read"] == 5 + 2
     assert 1 <= report["frames"]["segmented"] <= 2
     assert adds_up(report)
@@ -110,28 +102,28 @@ def test_frame_with_segmentation_error_counts_as_dropped() -> None:
             raise BackendError("the device was lost")
         return classes_by_brightness(frame, aspect)
 
-    failed = live(Camera("camera0", FakeCamera(10), []), segment=fails, every_frame=True)
+    failed = Live(camera("camera0", FakeCamera(10), []), segment=fails, every_frame=True)
     with pytest.raises(BackendError):
         failed.run()
-    frames = current_report(failed)["frames"]
+    frames = failed.report()["frames"]
     assert frames["segmented"] == 3
     assert frames["dropped"] >= 1
-    assert adds_up(current_report(failed))
+    assert adds_up(failed.report())
 
 
 def test_frame_with_overlay_error_counts_once() -> None:
     def broken(_: object) -> Any:
         raise BackendError("no such view")
 
-    failed = live(Camera("camera0", FakeCamera(1), []))
-    failed._make_overlay = broken
+    failed = Live(camera("camera0", FakeCamera(1), []))
+    failed.loop._make_overlay = broken
     with pytest.raises(BackendError):
         failed.run()
-    assert current_report(failed)["frames"] == {
+    assert failed.report()["frames"] == {
         "read": 3,
-        "segmented": 1,
+        "segmented": 0,
         "written": 0,
-        "dropped": 0,
+        "dropped": 1,
         "corrupt": 2,
         "stale": 0,
     }
@@ -139,24 +131,24 @@ def test_frame_with_overlay_error_counts_once() -> None:
 
 def test_failed_sink_does_not_change_frame_counts() -> None:
     sink = SinkThread(CollectingSink(fail_at=2), capacity=30)
-    report = live(Camera("camera0", FakeCamera(10), [sink]), every_frame=True).run()
+    report = Live(camera("camera0", FakeCamera(10), [sink]), every_frame=True).run()
     assert report["frames"]["segmented"] == 10
     assert report["frames"]["written"] == 2
     assert adds_up(report)
 
 
 def test_frame_too_old_for_network_is_dropped_once() -> None:
-    report = live(Camera("camera0", FakeCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
+    report = Live(camera("camera0", FakeCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
     assert report["frames"] == {"read": 6, "segmented": 0, "written": 0, "dropped": 4, "corrupt": 2, "stale": 0}
 
 
 def test_counts_add_up_at_every_stage_of_a_run() -> None:
     """The report is read from inside each stage."""
     seen: list[dict[str, Any]] = []
-    running: list[LiveLoop] = []
+    running: list[Live] = []
 
     def record_report() -> None:
-        report = current_report(running[0]) if running else {}
+        report = running[0].report() if running else {}
         if report:
             seen.append(report)
 
@@ -170,14 +162,14 @@ def test_counts_add_up_at_every_stage_of_a_run() -> None:
             super().write(item)
 
     cameras = [
-        Camera(
+        camera(
             f"camera{number}",
             FakeCamera(30, gate=lambda _: record_report()),
             [SinkThread(RecordingReports(), capacity=2)],
         )
         for number in range(2)
     ]
-    running.append(live(*cameras, segment=segment, streams=2))
+    running.append(Live(*cameras, segment=segment, streams=2))
     report = running[0].run()
     assert len(seen) > 60
     assert all(items_add_up(each) for each in [*seen, report])
@@ -185,45 +177,38 @@ def test_counts_add_up_at_every_stage_of_a_run() -> None:
 
 
 def test_published_report_and_prometheus_counts_add_up() -> None:
-    metrics, controls = LiveMetrics(), Controls()
-    reports: list[Mapping[str, Any]] = []
+    controls, reports = Controls(), list[dict[str, Any]]()
 
-    def on_report(latest: Mapping[str, Any]) -> None:
-        reports.append(latest)
+    def on_report(latest: LiveReport) -> None:
+        reports.append(latest.to_dict())
         controls.quit()
 
-    camera = Camera("camera0", FakeCamera(1 << 40, gate=lambda _: None), [])
-    live(camera, controls=controls, metrics=metrics, on_report=on_report).run()
-    assert adds_up(dict(reports[0]))
+    source = camera("camera0", FakeCamera(1 << 40, gate=lambda _: None), [])
+    Live(source, controls=controls, on_report=on_report).run()
+    assert adds_up(reports[0])
     assert reports[0]["frames"]["dropped"] > 0
-    values = dict(line.rsplit(" ", 1) for line in exposition(metrics.latest).splitlines() if not line.startswith("#"))
+    values = dict(line.rsplit(" ", 1) for line in exposition(reports[0]).splitlines() if not line.startswith("#"))
     counted = {name: float(value) for name, value in values.items() if "frames" in name}
     total = {key: next(v for name, v in counted.items() if key in name) for key in ("read", "segmented", "dropped")}
     corrupt = next(value for name, value in counted.items() if "corrupt" in name)
     assert total["read"] == total["segmented"] + total["dropped"] + corrupt
 
 
-def test_abandoned_frame_cannot_become_segmented() -> None:
-    queue = LatestFrameQueue(1)
-    queue.put(CapturedFrame(0, frame(0), INFO))
-    item = queue.take()
-    assert item is not None
-    queue.abandon()
-    assert queue.counts(0) == (0, 1)
-    assert not queue.segmented(item)
-    queue.done(item)
-    assert queue.counts(0) == (0, 1)
-
-
-def test_segmented_frame_is_not_dropped() -> None:
-    queue = LatestFrameQueue(1)
-    queue.put(CapturedFrame(0, frame(0), INFO))
-    item = queue.take()
-    assert item is not None
-    assert queue.segmented(item)
-    queue.abandon()
-    queue.done(item)
-    assert queue.counts(0) == (1, 0)
+def test_frame_that_is_finished_after_the_end_stays_dropped() -> None:
+    total = FrameCounter()
+    counter = FrameCounter(total)
+    for _ in range(3):
+        counter.add()
+    counter.begin()
+    counter.begin()
+    assert counter.finish()
+    counter.end()
+    total.end()
+    assert not counter.finish()
+    counter.drop()
+    counter.add()
+    for each in (counter, total):
+        assert (each.segmented, each.dropped, each.decoded) == (1, 3, 4)
 
 
 # `rtseg video`
@@ -242,11 +227,11 @@ def interrupt_at(index: int) -> Callable[[Frame], ClassMap]:
 def test_video_frames_in_progress_at_interrupt_count_as_dropped(threads: bool) -> None:
     stats = Stats(CAMVID_CLASSES)
     with pytest.raises(KeyboardInterrupt):
-        run(NoiseSource(50), interrupt_at(5), overlay(), [FileSink()], stats, threads=threads)
-    frames = stats.to_dict()["frames"]
+        run(NoiseSource(50), processor(interrupt_at(5)), [FileSink()], stats, threads=threads)
+    frames = stats.report().to_dict()["frames"]
     assert frames["segmented"] == 5
     assert frames["dropped"] >= 1
-    assert frames["read"] == stats.frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert frames["read"] == stats.frames.decoded == frames["segmented"] + frames["dropped"] + frames["corrupt"]
 
 
 @pytest.mark.parametrize("threads", [True, False])
@@ -257,9 +242,9 @@ def test_video_counts_add_up_after_sink_or_source_error(threads: bool) -> None:
     ):
         stats = Stats(CAMVID_CLASSES)
         with pytest.raises(error):
-            run(source, lambda frame: classes_by_brightness(frame, 1.0), overlay(), [sink], stats, threads=threads)
-        frames = stats.to_dict()["frames"]
-        assert frames["read"] == stats.frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+            run(source, processor(), [sink], stats, threads=threads)
+        frames = stats.report().to_dict()["frames"]
+        assert frames["read"] == stats.frames.decoded == frames["segmented"] + frames["dropped"] + frames["corrupt"]
 
 
 def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,13 +263,13 @@ def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.Monk
             raise SinkError("no space left on device")
 
     with pytest.raises(SinkError):
-        run(NoiseSource(9), segment, overlay(), [Failing()], stats)
-    before = stats.to_dict()["frames"]
+        run(NoiseSource(9), processor(segment), [Failing()], stats)
+    before = stats.report().to_dict()["frames"]
     go.set()
     for thread in threading.enumerate():
         if thread.name.startswith("rtseg-"):
             thread.join(30)
-    assert stats.to_dict()["frames"] == before
+    assert stats.report().to_dict()["frames"] == before
     assert before["read"] == before["segmented"] + before["dropped"]
 
 
@@ -293,10 +278,10 @@ def test_video_counts_add_up_during_run() -> None:
 
     class RecordingReports(FileSink):
         def write(self, item: Any) -> None:
-            seen.append(stats.to_dict()["frames"])
+            seen.append(stats.report().to_dict()["frames"])
 
-    run(NoiseSource(20), lambda frame: classes_by_brightness(frame, 1.0), overlay(), [RecordingReports()], stats)
+    run(NoiseSource(20), processor(), [RecordingReports()], stats)
     assert len(seen) == 20
     assert all(frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"] for frames in seen)
     assert all(one["segmented"] <= other["segmented"] for one, other in itertools.pairwise(seen))
-    assert stats.to_dict()["frames"]["read"] == 20
+    assert stats.report().to_dict()["frames"]["read"] == 20

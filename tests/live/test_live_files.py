@@ -30,13 +30,12 @@ from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
+from rtseg.live.loop import LiveOptions
 from rtseg.live.outputs import Outputs
 from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.run import run_live
 from rtseg.live.sinks.push import PushSink
 from rtseg.render.style import Style
-
-pytestmark = pytest.mark.timeout(120)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
@@ -270,7 +269,7 @@ def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
     ):
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
         outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
-        report = run_live(inputs, outputs, segmenter, Style(), Controls(), quiet=True, every_frame=True)
+        report = run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True)).to_dict()
     assert report["failed"] == []
     assert report["frames"]["segmented"] == report["frames"]["written"] == report["frames"]["read"] == 15
 
@@ -283,7 +282,7 @@ def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, capsys: py
     ):
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        report = run_live(inputs, outputs, segmenter, Style(), Controls(), every_frame=True)
+        report = run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True)).to_dict()
     sink = report["sinks"]["rtmp://127.0.0.1:1"]
     assert sink["written"] == 0
     assert len(sink["warnings"]) == 1
@@ -309,7 +308,7 @@ def test_push_to_unresponsive_receiver_is_reported_without_failure(
     with Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[str(path)], realtime=True)
         outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        report = run_live(inputs, outputs, segmenter, Style(), Controls())
+        report = run_live(inputs, outputs, [segmenter], Style(), Controls()).to_dict()
     over.set()
     assert report["failed"] == []
     assert report["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
@@ -344,7 +343,7 @@ def test_slow_model_start_drops_no_frames_of_a_file(
     ):
         url = str(tmp_path / name) if local else f"{server.url}/{name}"
         inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
-        report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True)
+        report = run_live(inputs, Outputs(show=("none",)), [segmenter], Style(), Controls()).to_dict()
     assert report["failed"] == []
     assert report["frames"]["read"] == 15
     assert report["frames"]["corrupt"] == 0
@@ -466,7 +465,9 @@ def test_http_file_is_given_up_after_disconnects_at_same_position(
 
     with HttpServer(answer) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
         inputs = find_inputs(urls=[f"{server.url}/x.ts"], timeout_seconds=20)
-        report = run_live(inputs, Outputs(show=("none",)), segmenter, Style(), Controls(), quiet=True, every_frame=True)
+        report = run_live(
+            inputs, Outputs(show=("none",)), [segmenter], Style(), Controls(), LiveOptions(every_frame=True)
+        ).to_dict()
     assert len(report["failed"]) == 1
     assert "x.ts: the " in report["failed"][0]
     assert 30 <= report["frames"]["read"] < 60

@@ -7,29 +7,27 @@ import time
 from collections.abc import Callable
 
 import pytest
-from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
+from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, wait_until
 
 from rtseg.core.errors import BackendError, SourceError
-from rtseg.core.frame import ClassMap, Frame, StreamInfo
-from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.live_report import LiveReport
+from rtseg.live.controls import Controls
 from rtseg.live.loop import STOP_SECONDS
 from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def test_frames_received_while_model_loads_count_as_dropped() -> None:
     sent = threading.Event()
     sink = CollectingSink()
 
-    def prepare(_: StreamInfo) -> None:
+    def prepare() -> None:
         assert sent.wait(60)
-        wait_until(lambda: run._queue.captured == [5])
+        wait_until(lambda: run.reporter.total.frames.decoded == 5)
 
     source = FakeCamera(5, gate=lambda index: sent.set() if index == 4 else None)
-    run = live(Camera("door", source, [SinkThread(sink)]), prepare=prepare)
+    run = Live(camera("door", source, [SinkThread(sink)]), prepare=prepare)
     report = run.run()
     assert report["frames"]["read"] == 5 + source.corrupt
     assert (report["frames"]["segmented"], report["frames"]["dropped"]) == (1, 4)
@@ -55,10 +53,10 @@ def test_model_runs_cameras_concurrently_and_each_camera_in_order() -> None:
 
     sinks = [CollectingSink("first"), CollectingSink("second")]
     cameras = [
-        Camera(f"camera{number}", FakeCamera(40), [SinkThread(sink, capacity=100)], segment_of(number))
+        camera(f"camera{number}", FakeCamera(40), [SinkThread(sink, capacity=100)], segment_of(number))
         for number, sink in enumerate(sinks)
     ]
-    report = live(*cameras, streams=2, every_frame=True).run()
+    report = Live(*cameras, streams=2, every_frame=True).run()
     assert seen == {0: list(range(40)), 1: list(range(40))}
     assert [[item.frame.index for item in sink.items] for sink in sinks] == [list(range(40))] * 2
     assert all(item["frames"]["segmented"] == 40 for item in report["items"])
@@ -75,8 +73,8 @@ def test_each_frame_is_segmented_dropped_or_corrupt() -> None:
         assert later_frame_captured.wait(60)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", FakeCamera(200, gate=gate), [SinkThread(sink, capacity=300)])
-    report = live(camera, segment=slow).run()
+    source = camera("camera0", FakeCamera(200, gate=gate), [SinkThread(sink, capacity=300)])
+    report = Live(source, segment=slow).run()
     frames = report["frames"]
     assert frames["read"] == 202
     assert frames["corrupt"] == 2
@@ -97,16 +95,16 @@ def test_every_frame_drops_no_frame() -> None:
         time.sleep(0.002)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", FakeCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
-    report = live(camera, segment=slow, every_frame=True).run()
+    source = camera("camera0", FakeCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
+    report = Live(source, segment=slow, every_frame=True).run()
     assert [item.frame.index for item in sink.items] == list(range(100))
     assert report["frames"] == {"read": 102, "segmented": 100, "written": 100, "dropped": 0, "corrupt": 2, "stale": 0}
 
 
 def test_frames_older_than_max_age_are_not_displayed() -> None:
     sink = CollectingSink()
-    camera = Camera("camera0", FakeCamera(20, age_seconds=60.0), [SinkThread(sink)])
-    report = live(camera, max_age_ms=30_000).run()
+    source = camera("camera0", FakeCamera(20, age_seconds=60.0), [SinkThread(sink)])
+    report = Live(source, max_age_ms=30_000).run()
     assert sink.items == []
     assert report["frames"]["segmented"] == 0
     assert adds_up(report)
@@ -119,8 +117,8 @@ def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
         time.sleep(0.3)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", FakeCamera(1), [SinkThread(sink)])
-    report = live(camera, segment=slow, max_age_ms=250).run()
+    source = camera("camera0", FakeCamera(1), [SinkThread(sink)])
+    report = Live(source, segment=slow, max_age_ms=250).run()
     assert sink.items == []
     assert adds_up(report)
     assert report["frames"]["stale"] + report["frames"]["dropped"] == 1
@@ -138,7 +136,7 @@ def test_blocked_sink_does_not_delay_other_sinks_or_the_end() -> None:
             controls.quit()
 
     sinks = [SinkThread(working, capacity=200), SinkThread(blocked)]
-    report = live(Camera("camera0", FakeCamera(100, gate=quit_at_last, endless=True), sinks), controls=controls).run()
+    report = Live(camera("camera0", FakeCamera(100, gate=quit_at_last, endless=True), sinks), controls=controls).run()
     assert working.written == report["frames"]["segmented"] > 0
     assert working.ended == "closed"
     assert report["sinks"]["blocked"]["written"] == 0
@@ -150,15 +148,15 @@ def test_quit_closes_endless_camera() -> None:
     controls = Controls()
     threading.Timer(0.3, controls.quit).start()
     source = FakeCamera(3, endless=True)
-    report = live(Camera("camera0", source, []), controls=controls).run()
+    report = Live(camera("camera0", source, []), controls=controls).run()
     assert source.closed.is_set(), "the run must close its sources"
     assert adds_up(report)
 
 
 def test_no_camera_raises_source_error_with_reasons() -> None:
-    cameras = [Camera(f"camera{i}", FakeCamera(0, fails=f"camera {i}: not found"), []) for i in range(2)]
+    cameras = [camera(f"camera{i}", FakeCamera(0, fails=f"camera {i}: not found"), []) for i in range(2)]
     with pytest.raises(SourceError, match="camera 0: not found; camera 1: not found"):
-        live(*cameras).run()
+        Live(*cameras).run()
 
 
 def test_failed_camera_does_not_stop_other_camera() -> None:
@@ -171,10 +169,10 @@ def test_failed_camera_does_not_stop_other_camera() -> None:
             controls.quit()
 
     cameras = [
-        Camera("camera0", FakeCamera(0, fails="camera 0: not found"), [SinkThread(sinks[0])]),
-        Camera("camera1", FakeCamera(30, gate=quit_at_last, endless=True), [SinkThread(sinks[1], capacity=50)]),
+        camera("camera0", FakeCamera(0, fails="camera 0: not found"), [SinkThread(sinks[0])]),
+        camera("camera1", FakeCamera(30, gate=quit_at_last, endless=True), [SinkThread(sinks[1], capacity=50)]),
     ]
-    report = live(*cameras, controls=controls, shared_sinks=[SinkThread(mosaic, capacity=50)]).run()
+    report = Live(*cameras, controls=controls, shared_sinks=[SinkThread(mosaic, capacity=50)]).run()
     assert sinks[0].written == 0
     assert sinks[1].written == report["items"][1]["frames"]["segmented"] > 0
     assert all(item.rendered.width == sinks[1].items[0].rendered.width for item in sinks[1].items)
@@ -194,10 +192,10 @@ def test_fast_camera_does_not_starve_slow_camera() -> None:
             controls.quit()
 
     cameras = [
-        Camera("fast", FakeCamera(10**9), [SinkThread(sinks[0])]),
-        Camera("slow", FakeCamera(21, gate=wait_for_previous), [SinkThread(sinks[1], capacity=50)]),
+        camera("fast", FakeCamera(10**9), [SinkThread(sinks[0])]),
+        camera("slow", FakeCamera(21, gate=wait_for_previous), [SinkThread(sinks[1], capacity=50)]),
     ]
-    live(*cameras, controls=controls).run()
+    Live(*cameras, controls=controls).run()
     assert sinks[1].written >= 20, "the fast camera starved the slow one"
     assert sinks[0].written > 0
 
@@ -212,8 +210,8 @@ def test_settings_apply_to_next_frame_and_pause_freezes_only_the_display() -> No
         if index == 20:
             controls.set(view="mask", paused=True)
 
-    camera = Camera("camera0", FakeCamera(40, gate=change_settings), [SinkThread(file, capacity=100)])
-    live(camera, controls=controls, shared_sinks=[SinkThread(screen, capacity=100)]).run()
+    source = camera("camera0", FakeCamera(40, gate=change_settings), [SinkThread(file, capacity=100)])
+    Live(source, controls=controls, shared_sinks=[SinkThread(screen, capacity=100)]).run()
     widths = [item.rendered.width for item in file.items]
     assert set(widths) == {64, 128}
     assert file.items[-1].frame.index == 39
@@ -229,34 +227,33 @@ def test_model_error_ends_run_and_closes_files() -> None:
             raise BackendError("the device was lost")
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", FakeCamera(50, gate=lambda _: time.sleep(0.005)), [SinkThread(sink, capacity=60)])
+    source = camera("camera0", FakeCamera(50, gate=lambda _: time.sleep(0.005)), [SinkThread(sink, capacity=60)])
     with pytest.raises(BackendError, match="lost"):
-        live(camera, segment=fails).run()
+        Live(source, segment=fails).run()
     assert sink.ended == "closed"
 
 
-def test_metrics_are_published_every_second() -> None:
-    metrics, controls = LiveMetrics(), Controls()
+def test_report_contains_the_last_second() -> None:
+    controls, reports = Controls(), list[LiveReport]()
 
     def gate(index: int) -> None:
         time.sleep(0.02)
-        if metrics.latest and metrics.latest["now"]["shown_fps"] > 0:
+        if reports and reports[-1].totals.now and reports[-1].totals.now.shown_fps > 0:
             controls.quit()
 
     def slow(frame: Frame, pixel_aspect: float) -> ClassMap:
         time.sleep(0.005)
         return classes_by_brightness(frame, pixel_aspect)
 
-    camera = Camera("camera0", FakeCamera(5000, gate=gate), [])
-    report = live(camera, segment=slow, controls=controls, metrics=metrics).run()
-    now = metrics.latest["now"]
-    assert 0 < now["capture_fps"] < 60
-    assert set(now) == {
-        *("capture_fps", "shown_fps", "dropped", "age_ms", "bottleneck", "engine_ms", "work_ms", "stale", "classes")
-    }
-    assert sum(now["classes"].values()) == pytest.approx(1.0, abs=0.01)
-    assert now["engine_ms"] >= 5
-    assert now["age_ms"]["max"] > 0
+    source = camera("camera0", FakeCamera(5000, gate=gate), [], slow)
+    report = Live(source, controls=controls, on_report=reports.append).run()
+    now = reports[-1].totals.now
+    assert now is not None
+    assert 0 < now.capture_fps < 60
+    assert sum(now.classes.values()) == pytest.approx(1.0, abs=0.01)
+    assert now.engine_ms >= 5
+    assert now.age_ms.max
+    assert "now" not in report
     assert set(report["stages"]) == {"decode", "infer", "overlay", "encode"}
 
 
@@ -270,8 +267,8 @@ def test_each_camera_uses_its_own_segment_function() -> None:
             seen[name].append(frame.index)
             return classes_by_brightness(frame, aspect)
 
-        cameras.append(Camera(name, FakeCamera(20, gate=lambda _: time.sleep(0.002)), [], segment))
-    report = live(*cameras).run()
+        cameras.append(camera(name, FakeCamera(20, gate=lambda _: time.sleep(0.002)), [], segment))
+    report = Live(*cameras).run()
     for item, indices in zip(report["items"], seen.values(), strict=True):
         assert len(indices) == item["frames"]["segmented"] > 0
         assert indices == sorted(set(indices))
@@ -292,6 +289,6 @@ def test_recording_may_take_longer_to_close_than_stop_limit() -> None:
             controls.quit()
 
     sinks = [SinkThread(slow, capacity=50, closing_seconds=30)]
-    live(Camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), sinks), controls=controls).run()
+    Live(camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), sinks), controls=controls).run()
     assert slow.ended == "closed"
     assert sink_failures(sinks) == []

@@ -7,19 +7,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 from command import assert_one_error_line, rtseg
-from live_doubles import CollectingSink, FakeCamera, adds_up, classes_by_brightness, live, wait_until
+from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, interval, wait_until
 
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
-from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls
 from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, LoadShedder
 from rtseg.live.run import open_smaller
 from rtseg.live.sink_thread import SinkThread
-
-pytestmark = pytest.mark.timeout(180)
 
 
 class Machine:
@@ -32,9 +28,7 @@ class Machine:
 
     def run(self, seconds: int, *, stale: int = 0, fps: float = 30.0) -> tuple[int, int]:
         for _ in range(seconds):
-            self.load_shedder.update(
-                {"capture_fps": fps, "work_ms": self.cost_ms[self.load_shedder.level.model], "stale": stale}
-            )
+            self.load_shedder.update(interval(fps, self.cost_ms[self.load_shedder.level.model], stale))
         return self.load_shedder.level.model, self.load_shedder.level.frame_interval
 
 
@@ -54,7 +48,7 @@ def test_smaller_model_is_used_before_frames_are_dropped() -> None:
         "can't keep up (90 ms per frame, a frame every 33 ms): now every frame on the model nano",
         "can't keep up (50 ms per frame, a frame every 33 ms): now one frame in 2 on the model nano",
     ]
-    assert machine.load_shedder.to_dict() == {"model": "nano", "every": 2, "changes": 2}
+    assert machine.load_shedder.report().to_dict() == {"model": "nano", "every": 2, "changes": 2}
 
 
 def test_without_smaller_model_drops_down_to_one_frame_in_four() -> None:
@@ -106,7 +100,7 @@ def test_single_overloaded_second_or_disconnect_changes_nothing() -> None:
         machine.cost_ms = (200.0,)
         machine.run(1)
         machine.cost_ms = (30.0,)
-    machine.load_shedder.update({"capture_fps": 0.0, "work_ms": 0.0, "stale": 0})
+    machine.load_shedder.update(interval(0.0, 0.0))
     assert machine.messages == []
 
 
@@ -123,13 +117,12 @@ def test_slow_model_processes_fewer_frames() -> None:
         time.sleep(0.03)
         return classes_by_brightness(frame, aspect)
 
-    camera = Camera("camera0", FakeCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
-    report = live(
-        camera,
+    source = camera("camera0", FakeCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
+    report = Live(
+        source,
         segment=slow,
         load_shedder=load_shedder,
         controls=controls,
-        extra_report=lambda: {"adaptive": load_shedder.to_dict()},
     ).run()
     assert report["adaptive"]["every"] >= 2
     assert adds_up(report)
@@ -141,13 +134,13 @@ def test_load_shedder_processes_every_nth_frame() -> None:
     load_shedder, sink = LoadShedder(["slow"]), CollectingSink()
     load_shedder.update = lambda now: None  # type: ignore[method-assign]
     while load_shedder.level.frame_interval != 3:
-        LoadShedder.update(load_shedder, {"capture_fps": 30.0, "work_ms": 500.0, "stale": 0})
+        LoadShedder.update(load_shedder, interval(30.0, 500.0))
 
     def gate(index: int) -> None:
         wait_until(lambda: sink.written == -(-index // 3))
 
-    report = live(
-        Camera("camera0", FakeCamera(31, gate=gate), [SinkThread(sink, capacity=8)]), load_shedder=load_shedder
+    report = Live(
+        camera("camera0", FakeCamera(31, gate=gate), [SinkThread(sink, capacity=8)]), load_shedder=load_shedder
     ).run()
     assert [item.frame.index for item in sink.items] == list(range(0, 31, 3))
     assert adds_up(report)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from live_doubles import INFO, CollectingSink, frame, wait_until
 
 from rtseg.core.frame import ProcessedFrame
 from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
@@ -19,7 +16,7 @@ def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
     results: list[float | None] = []
     items = [ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO) for i in range(10)]
     sink_thread.offer(items[0], results.append)
-    wait_until(lambda: not sink_thread._waiting)
+    wait_until(lambda: not sink_thread._queue)
     for item in items[1:]:
         sink_thread.offer(item, results.append)
     sink.go.set()

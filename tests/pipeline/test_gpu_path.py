@@ -35,9 +35,9 @@ COLOR = Color("bt709", False)
 
 @pytest.fixture(params=doubles.VERSIONS)
 def machine(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, library: ctypes.CDLL, tmp_path: Path
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kernel_library: ctypes.CDLL, tmp_path: Path
 ) -> GpuMachine:
-    return GpuMachine(monkeypatch, request.param, library, tmp_path)
+    return GpuMachine(monkeypatch, request.param, kernel_library, tmp_path)
 
 
 @needs_compiler
@@ -65,29 +65,20 @@ def test_gpu_path_renders_the_same_frames_as_the_cpu_path(machine: GpuMachine, t
 
 
 @needs_compiler
-def test_runs_call_by_call_when_capture_fails(orin: GpuMachine) -> None:
-    video = make_video(orin.folder)
-    # With threads, scheduling decides which frames the GPU and which the CPU renders; the two round at different steps.
-    assert orin.run(video, threads=False)["path"] == "gpu"
-    orin.cudart.capture_works = False
-    assert orin.run(video, "again.mkv", threads=False)["path"] == "gpu"
-    for frame, expected in zip(orin.read_output(), orin.read_output("again.mkv"), strict=True):
-        np.testing.assert_array_equal(frame.planes[0], expected.planes[0])
-
-
-@needs_compiler
 @pytest.mark.parametrize(
-    ("options", "precision"),
-    [({"output": "classes"}, "fp16"), ({"precision": "fp32"}, "fp32")],
-    ids=["classes", "scores in FP32"],
+    ("capture_works", "options", "precision"),
+    [(False, {}, "fp16"), (True, {"output": "classes"}, "fp16"), (True, {"precision": "fp32"}, "fp32")],
+    ids=["capture fails", "engine with classes", "scores in FP32"],
 )
-def test_output_of_the_engine_does_not_change_the_frames(
-    orin: GpuMachine, options: dict[str, Any], precision: str
+def test_frames_do_not_depend_on_capture_and_output_of_the_engine(
+    orin: GpuMachine, capture_works: bool, options: dict[str, Any], precision: str
 ) -> None:
     video = make_video(orin.folder)
     model = contract_model(orin.folder / "other.onnx", **options)
     engine = build(model, target="tensorrt", precision=precision, out=orin.folder, verify=False).path
+    # With threads, scheduling decides which frames the GPU and which the CPU renders; the two round at different steps.
     assert orin.run(video, threads=False)["path"] == "gpu"
+    orin.cudart.capture_works = capture_works
     assert orin.run(video, "other.mkv", engine=engine, threads=False)["path"] == "gpu"
     for frame, expected in zip(orin.read_output("other.mkv"), orin.read_output(), strict=True):
         for plane, other in zip(frame.planes, expected.planes, strict=True):

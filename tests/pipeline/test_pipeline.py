@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness, overlay
+from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness, processor
 
 from rtseg.core.frame import ClassMap, Frame, ProcessedFrame
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Histogram, Stats
 from rtseg.pipeline.pipeline import run
-from rtseg.pipeline.prefetch import Prefetcher
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def rtseg_threads() -> list[str]:
@@ -25,7 +21,7 @@ def rtseg_threads() -> list[str]:
 
 def run_pipeline(source: NoiseSource, sink: CollectingSink, *, threads: bool = True, streams: int = 1) -> Stats:
     stats = Stats(CAMVID_CLASSES)
-    run(source, classes_by_brightness, overlay(), [sink, CollectingSink()], stats, threads=threads, streams=streams)
+    run(source, processor(streams=streams), [sink, CollectingSink()], stats, threads=threads)
     return stats
 
 
@@ -52,7 +48,7 @@ def test_frames_stay_in_order_when_later_ones_finish_first() -> None:
         time.sleep(0.02 * (frame.index % 3 == 0))
         return classes_by_brightness(frame)
 
-    run(NoiseSource(30), slow_for_every_third, overlay(), [sink], Stats(CAMVID_CLASSES), streams=3)
+    run(NoiseSource(30), processor(slow_for_every_third, 3), [sink], Stats(CAMVID_CLASSES))
     assert [item.frame.index for item in sink.items if isinstance(item, ProcessedFrame)] == list(range(30))
 
 
@@ -70,8 +66,8 @@ def test_statistics_count_every_frame_and_name_the_slowest_stage() -> None:
         time.sleep(0.05)  # a busy machine makes the other stages slower too
         return classes_by_brightness(frame)
 
-    run(NoiseSource(20), slow, overlay(), [CollectingSink()], stats)
-    report = stats.to_dict()
+    run(NoiseSource(20), processor(slow), [CollectingSink()], stats)
+    report = stats.report().to_dict()
     assert report["frames"] == {"read": 20, "segmented": 20, "written": 20, "dropped": 0, "corrupt": 0}
     assert report["bottleneck"] == "infer"
     assert report["stages"]["infer"]["p50"] >= 10
@@ -94,7 +90,7 @@ def test_model_error_is_raised_in_the_caller(streams: int) -> None:
         raise ValueError("the model broke")
 
     with pytest.raises(ValueError, match="the model broke"):
-        run(NoiseSource(1000), broken, overlay(), [CollectingSink()], Stats(CAMVID_CLASSES), streams=streams)
+        run(NoiseSource(1000), processor(broken, streams), [CollectingSink()], Stats(CAMVID_CLASSES))
     assert not rtseg_threads()
 
 
@@ -106,7 +102,7 @@ def test_sink_error_stops_the_threads() -> None:
 
 def test_class_map_of_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="class map"):
-        run(NoiseSource(5), lambda frame: np.zeros(7, np.uint8), overlay(), [CollectingSink()], Stats(CAMVID_CLASSES))
+        run(NoiseSource(5), processor(lambda frame: np.zeros(7, np.uint8)), [CollectingSink()], Stats(CAMVID_CLASSES))
     assert not rtseg_threads()
 
 
@@ -121,25 +117,24 @@ def test_blocked_source_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) 
         return classes_by_brightness(frame)
 
     with pytest.raises(OSError, match="full"):
-        run(source, wait_until_blocked, overlay(), [CollectingSink(fail_at=2)], Stats(CAMVID_CLASSES))
+        run(source, processor(wait_until_blocked), [CollectingSink(fail_at=2)], Stats(CAMVID_CLASSES))
     assert source.blocked, "the run waited for the source"
     source.close()
 
 
-def test_prefetcher_produces_at_most_its_capacity() -> None:
-    produced: list[int] = []
+def test_decoder_is_ahead_of_a_blocked_sink_by_a_bounded_number_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtseg.pipeline.pipeline.QUEUE_FRAMES", range(3, 4))
+    stats = Stats(CAMVID_CLASSES)
 
-    def count() -> Iterator[int]:
-        for number in range(100):
-            produced.append(number)
-            yield number
+    class BlockedSink(CollectingSink):
+        def write(self, item: ProcessedFrame) -> None:
+            time.sleep(0.2)  # frames that are read in this time are too many
+            decoded.append(stats.frames.decoded)
+            super().write(item)
 
-    prefetcher = Prefetcher(count(), "count", capacity=3)
-    assert next(prefetcher) == 0
-    time.sleep(0.2)
-    assert len(produced) <= 1 + 3 + 1  # one taken, three waiting, one being produced
-    prefetcher.cancel()
-    assert prefetcher.join(60)
+    decoded: list[int] = []
+    run(NoiseSource(10), processor(), [BlockedSink()], stats)
+    assert decoded[0] <= 1 + 3 + 1  # one written, three waiting, one being put
 
 
 def test_histogram_percentiles_are_within_one_percent() -> None:

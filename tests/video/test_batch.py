@@ -23,15 +23,14 @@ from media import Audio, read, write_video
 
 from rtseg.cli.progress import ProgressDisplay
 from rtseg.core.errors import OptionError, SinkError, SourceError
+from rtseg.core.video_report import UnprocessedVideo
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs.safe_open import FORMATS, VIDEO_SUFFIXES
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs.partial_file import PartialFile
 from rtseg.render.style import Style
-from rtseg.video.batch import BatchOptions, Item, parse_jobs, process_all
+from rtseg.video.batch import BatchOptions, parse_jobs, process_all
 from rtseg.video.output_names import Task, find_inputs, name_outputs, name_tasks
-
-pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 QUICK = OutputOptions(preset="ultrafast")
@@ -61,8 +60,9 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def run_batch(segmenter: Segmenter, tasks: list[Task], **options: Any) -> Item:
-    return process_all(tasks, BatchOptions(segmenter, Style(), QUICK, InputOptions()), **options)
+def run_batch(segmenter: Segmenter, tasks: list[Task], **options: Any) -> dict[str, Any]:
+    """Return the JSON report."""
+    return process_all(tasks, BatchOptions(segmenter, Style(), QUICK, InputOptions()), **options).to_dict()
 
 
 def read_masks(folder: Path) -> list[bytes]:
@@ -142,9 +142,9 @@ def test_requested_number_of_jobs_runs_at_the_same_time(
     """Each of three jobs waits for the other two: with fewer at a time none would end."""
     barrier = threading.Barrier(3)
 
-    def work(source: str, output: str, *_: Any, **__: Any) -> Item:
+    def work(source: str, output: str, *_: Any, **__: Any) -> UnprocessedVideo:
         barrier.wait(120)
-        return {"input": source, "output": output, "notes": []}
+        return UnprocessedVideo(input=source, output=output)
 
     monkeypatch.setattr("rtseg.video.batch.process", work)
     totals = run_batch(segmenter, [Task(str(number), f"{number}.mp4") for number in range(6)], jobs=3)

@@ -16,11 +16,9 @@ from media import read, write_video
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.render.style import Style
-from rtseg.video.batch import BatchOptions, Item, process_all
+from rtseg.video.batch import BatchOptions, process_all
 from rtseg.video.completed import LIST_NAME
 from rtseg.video.output_names import Task
-
-pytestmark = pytest.mark.timeout(180)
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 QUICK = OutputOptions(preset="ultrafast")
@@ -45,11 +43,11 @@ def run_resumed(
     style: Style = STYLE,
     output_options: OutputOptions = QUICK,
     input_options: InputOptions = INPUT,
-) -> Item:
-    return process_all([task], BatchOptions(segmenter, style, output_options, input_options), resume=True)
+) -> dict[str, Any]:
+    return process_all([task], BatchOptions(segmenter, style, output_options, input_options), resume=True).to_dict()
 
 
-def reason(item: Item) -> str | None:
+def reason(item: dict[str, Any]) -> str | None:
     """Return the reported reason to process again; empty if it was the first time, None if the video was skipped."""
     if "skipped" in item:
         assert "frames" not in item

@@ -23,8 +23,6 @@ from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
-pytestmark = pytest.mark.timeout(180)
-
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 FRAMES, FAULT_AT = 60, 20
 
@@ -58,7 +56,7 @@ def video(tmp_path: Path) -> Path:
 
 def run_video(segmenter: Segmenter, video: Path, **options: Any) -> dict[str, Any]:
     out = video.with_name("out.mp4")
-    return process(str(video), str(out), segmenter, Style(), OutputOptions(preset="ultrafast"), **options)
+    return process(str(video), str(out), segmenter, Style(), OutputOptions(preset="ultrafast"), **options).to_dict()
 
 
 def fail_at(original: Callable[..., Any], error: Exception, at: int = FAULT_AT) -> Callable[..., Any]:
