@@ -12,7 +12,7 @@ from rtseg.cli.errors import error_handler, print_line
 
 Json = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout. Replaces only JSON files."),
+    o.option(None, "Write the report as JSON; - for stdout. Replaces only JSON files.", "--json", metavar="FILE"),
 ]
 
 

@@ -65,7 +65,6 @@ def evaluate(
         from rtseg.cli.video import describe
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
-        from rtseg.inference.segmenter import Segmenter
         from rtseg.models.evaluation.layouts import open_dataset
 
         if data.is_file() and not flicker:
@@ -75,9 +74,7 @@ def evaluate(
         data_files = _flicker_inputs(data) if flicker else dataset_inputs(open_dataset(data, layout))
         check_paths([*data_files, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
 
-        with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), smooth=smooth, build_missing=o.build_missing
-        ) as segmenter:
+        with o.open_segmenter(model, backend, device, size, smooth=smooth) as segmenter:
             if not quiet:
                 print_line(describe(segmenter))
             if flicker:

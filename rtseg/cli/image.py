@@ -62,7 +62,6 @@ def image(
         from rtseg.core.errors import RtsegError, printable_name
         from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
         from rtseg.core.progress import track
-        from rtseg.inference.segmenter import Segmenter
         from rtseg.render.style import Style
         from rtseg.video.image import check_suffix, find_images, name_images, name_masks, process_image
 
@@ -80,9 +79,7 @@ def image(
         for path in outputs:
             check_suffix(path)
         failures = 0
-        with Segmenter(
-            model, backend=backend, device=device, size=o.parse_size(size), fit=fit, build_missing=o.build_missing
-        ) as segmenter:
+        with o.open_segmenter(model, backend, device, size, fit=fit) as segmenter:
             overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
                 print_line(describe(segmenter))

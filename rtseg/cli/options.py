@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtseg.cli.errors import print_line
 from rtseg.core.choices import Decoder, Encoder, Fit, View
 from rtseg.core.errors import BackendError, OptionError
+
+if TYPE_CHECKING:
+    from rtseg.inference.segmenter import Segmenter
 
 _MAX_SECONDS = 1e9
 """Maximum duration, more than thirty years. Fits into 64 bits in nanoseconds."""
@@ -203,3 +206,28 @@ def build_missing(model: Path, backend: str, size: tuple[int, int] | None) -> Pa
     from rtseg.models.export.auto_build import auto_build
 
     return auto_build(model, backend, size, log=print_line, progress=ProgressDisplay("%").task())
+
+
+def open_segmenter(
+    model: str | None,
+    backend: str,
+    device: str | None,
+    size: str | None,
+    *,
+    fit: Fit = "letterbox",
+    streams: int = 1,
+    smooth: float = 0.0,
+) -> Segmenter:
+    """Load a model by the options of a command, and build the file that the backend runs if it does not exist."""
+    from rtseg.inference.segmenter import Segmenter
+
+    return Segmenter(
+        model,
+        backend=backend,
+        device=device,
+        size=parse_size(size),
+        fit=fit,
+        streams=streams,
+        smooth=smooth,
+        build_missing=build_missing,
+    )
