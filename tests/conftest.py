@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -9,9 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from gpu_machine import GpuMachine
 
 settings.register_profile(
     "rtseg", deadline=None, derandomize=True
@@ -67,6 +72,23 @@ def on_gpu(request: pytest.FixtureRequest) -> str:
             pytest.fail(f"{reason}, but RTSEG_REQUIRE_GPU=1 requires it", pytrace=False)
         pytest.skip(reason)
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Return the CUDA kernels, compiled for the CPU."""
+    from gpu_doubles import compiled_kernels
+
+    return compiled_kernels(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def orin(monkeypatch: pytest.MonkeyPatch, kernel_library: ctypes.CDLL, tmp_path: Path) -> GpuMachine:
+    """Return a machine with one TensorRT version, for tests that do not depend on the version."""
+    from gpu_machine import GpuMachine  # imports onnx
+    from nvidia_doubles import VERSIONS
+
+    return GpuMachine(monkeypatch, VERSIONS[0], kernel_library, tmp_path)
 
 
 _TORCH = ("cli_train", "export", "importers", "importers_export", "importers_refuse", "torch_backend", "train", "unet")

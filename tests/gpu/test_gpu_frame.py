@@ -9,7 +9,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from av.video.format import VideoFormat
+from cuda_runtime_double import Cudart
+from gpu_doubles import GpuVideoFrame
 from media import numbered_frame
 
 from rtseg.core.frame import Color, Frame, Planes
@@ -19,16 +20,9 @@ from rtseg.io.codecs import acceleration
 COLOR = Color("bt709", False)
 
 
-class FakeGpuVideoFrame:
-    """A `VideoFrame` in CPU memory that reports GPU memory."""
-
-    def __init__(self, layout: str, size: tuple[int, int], *, has_sw_format: bool = True) -> None:
-        self.memory = av.VideoFrame(*size, layout)
-        self.format = VideoFormat("cuda", *size)
-        self.width, self.height = size
-        if has_sw_format:
-            self.sw_format = self.memory.format
-        self.planes = self.memory.planes
+def video_frame(layout: str, size: tuple[int, int], *, has_sw_format: bool = True) -> Any:
+    """Return a double of NVDEC's frames."""
+    return GpuVideoFrame(av.VideoFrame(*size, "yuv420p"), layout, Cudart(), has_sw_format=has_sw_format)
 
 
 def gpu_frame(fetch: Any, size: tuple[int, int] = (8, 4)) -> GpuFrame:
@@ -37,8 +31,8 @@ def gpu_frame(fetch: Any, size: tuple[int, int] = (8, 4)) -> GpuFrame:
 
 
 def test_surface_has_the_addresses_and_pitches_of_nv12() -> None:
-    frame = FakeGpuVideoFrame("nv12", (100, 64))
-    surface = gpu_surface(frame)  # type: ignore[arg-type]
+    frame = video_frame("nv12", (100, 64))
+    surface = gpu_surface(frame)
     assert surface is not None
     luma, chroma = frame.memory.planes
     assert (surface.luma, surface.chroma) == (luma.buffer_ptr, chroma.buffer_ptr)
@@ -51,10 +45,10 @@ def test_surface_has_the_addresses_and_pitches_of_nv12() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        FakeGpuVideoFrame("p010le", (96, 64)),
-        FakeGpuVideoFrame("yuv444p", (96, 64)),
-        FakeGpuVideoFrame("nv12", (95, 64)),
-        FakeGpuVideoFrame("nv12", (96, 63)),
+        video_frame("p010le", (96, 64)),
+        video_frame("yuv444p", (96, 64)),
+        video_frame("nv12", (95, 64)),
+        video_frame("nv12", (96, 63)),
         av.VideoFrame(96, 64, "nv12"),
     ],
     ids=["10 bits", "4:4:4", "odd width", "odd height", "CPU memory"],
@@ -66,7 +60,7 @@ def test_unsupported_layout_has_no_surface(frame: Any) -> None:
 @pytest.mark.parametrize("has_sw_format", [True, False], ids=["PyAV 18", "PyAV 17"])
 @pytest.mark.parametrize("layout", ["nv12", "p010le", "yuv444p"])
 def test_software_layout_is_the_layout_in_gpu_memory(layout: str, has_sw_format: bool) -> None:
-    frame: Any = FakeGpuVideoFrame(layout, (96, 64), has_sw_format=has_sw_format)
+    frame = video_frame(layout, (96, 64), has_sw_format=has_sw_format)
     assert in_gpu_memory(frame)
     assert software_layout(frame).name == layout
     plain = av.VideoFrame(96, 64, "yuv422p")

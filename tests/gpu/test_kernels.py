@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from gpu_doubles import compiled_kernels, launch
+from gpu_doubles import launch
 
 from rtseg.core.frame import Color, Frame, Plane
 from rtseg.core.letterbox import PADDING, Letterbox
@@ -29,11 +29,6 @@ from rtseg.pipeline.gpu_processor import MAX_INPUT_DIFFERENCE, MAX_RENDER_DIFFER
 from rtseg.render.overlay import Overlay
 
 needs_compiler = pytest.mark.system("g++")
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compiled_kernels(tmp_path_factory.getbasetemp())
 
 
 def synthetic_planes(width: int, height: int, worst_case: bool, seed: int = 0) -> tuple[Plane, Plane, Plane]:
@@ -133,7 +128,7 @@ GEOMETRIES = [
 )
 @pytest.mark.parametrize(("size", "input_size", "aspect"), GEOMETRIES)
 def test_kernels_match_the_cpu_path(
-    library: ctypes.CDLL,
+    kernel_library: ctypes.CDLL,
     size: tuple[int, int],
     input_size: tuple[int, int],
     aspect: float,
@@ -151,7 +146,7 @@ def test_kernels_match_the_cpu_path(
         Overlay(palette, alpha=1.0),
         Overlay(palette, alpha=0.3, only=[1, 3]),
     ):
-        kernels = KernelsOnCpu(library, frame, box, overlay)
+        kernels = KernelsOnCpu(kernel_library, frame, box, overlay)
         assert max_difference(kernels.scale(), box.network_input(frame)) <= MAX_INPUT_DIFFERENCE // 2
         expected_planes = overlay.apply(frame, box.remove_padding(classes)).planes
         for actual, expected in zip(kernels.color(classes), expected_planes, strict=True):
@@ -175,7 +170,7 @@ def test_kernels_match_the_cpu_path(
     ],
 )
 def test_argmax_matches_the_cpu_path(
-    library: ctypes.CDLL, shape: tuple[int, int, int], input_size: tuple[int, int], head_stride: int, dtype: Any
+    kernel_library: ctypes.CDLL, shape: tuple[int, int, int], input_size: tuple[int, int], head_stride: int, dtype: Any
 ) -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 8, shape).astype(dtype)
@@ -183,24 +178,24 @@ def test_argmax_matches_the_cpu_path(
     planes = synthetic_planes(64, 48, worst_case=False)
     frame = Frame(planes, "yuv420p", LIMITED, 0, Fraction(1, 25), 0)
     overlay = Overlay(load_palette("street", tuple("abcdefghijk"), None))
-    kernels = KernelsOnCpu(library, frame, Letterbox((64, 48), input_size), overlay)
+    kernels = KernelsOnCpu(kernel_library, frame, Letterbox((64, 48), input_size), overlay)
     np.testing.assert_array_equal(kernels.argmax(scores, head_stride), ScoresToClasses(head_stride)(scores, input_size))
 
 
 @needs_compiler
-def test_every_fp16_number_is_read_exactly(library: ctypes.CDLL) -> None:
+def test_every_fp16_number_is_read_exactly(kernel_library: ctypes.CDLL) -> None:
     numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     numbers = numbers[np.isfinite(numbers)]
     plane = np.empty(len(numbers), np.float32)
-    library.read_fp16(*(ctypes.c_void_p(array.ctypes.data) for array in (numbers, plane)), len(numbers))
+    kernel_library.read_fp16(*(ctypes.c_void_p(array.ctypes.data) for array in (numbers, plane)), len(numbers))
     np.testing.assert_array_equal(plane, numbers.astype(np.float32))
 
 
 @needs_compiler
-def test_job_has_the_same_layout_in_python_and_cuda(library: ctypes.CDLL) -> None:
+def test_job_has_the_same_layout_in_python_and_cuda(kernel_library: ctypes.CDLL) -> None:
     fields = ("luma", "scores", "rendered", "width", "class_count", "rgb")
     offsets = [ctypes.sizeof(Job), *(getattr(Job, name).offset for name in fields)]
-    assert [library.layout(field) for field in range(7)] == offsets
+    assert [kernel_library.layout(field) for field in range(7)] == offsets
 
 
 def test_ptx_is_compiled_from_the_present_source() -> None:

@@ -60,9 +60,11 @@ def test_concurrent_calls_share_a_batch(jetson: Jetson, engine: Path) -> None:
     np.testing.assert_array_equal(np.stack(results), expected_classes(images))
 
 
-def test_more_images_than_the_batch_stay_in_order(jetson: Jetson, engine: Path) -> None:
+@pytest.mark.parametrize("capture_works", [True, False], ids=["graph", "call by call"])
+def test_more_images_than_the_batch_stay_in_order(jetson: Jetson, engine: Path, capture_works: bool) -> None:
+    jetson.cudart.capture_works = capture_works
     backend = open_backend("tensorrt", engine)
-    assert backend.uses_cuda_graph  # type: ignore[attr-defined]
+    assert backend.uses_cuda_graph is capture_works  # type: ignore[attr-defined]
     for count in (1, 2, 3, 7):
         images = random_images(count, 48, 64, seed=count)
         np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
@@ -99,16 +101,6 @@ def test_tensors_that_differ_from_the_sidecar_are_refused(engine: Path, change: 
     sidecar_path(engine).write_text(changed.to_json())
     with pytest.raises(EngineMismatch, match=r"the engine has the tensors .*'scores': .*; build it again: rtseg build"):
         open_backend("tensorrt", engine)
-
-
-def test_runs_call_by_call_when_capture_fails(jetson: Jetson, engine: Path) -> None:
-    jetson.cudart.capture_works = False
-    backend = open_backend("tensorrt", engine)
-    assert not backend.uses_cuda_graph  # type: ignore[attr-defined]
-    images = random_images(5, 48, 64)
-    np.testing.assert_array_equal(backend.infer(images), expected_scores(images))
-    backend.close()
-    assert not jetson.cudart.alive
 
 
 def test_failed_run_does_not_affect_the_next(jetson: Jetson, engine: Path) -> None:
