@@ -56,7 +56,7 @@ class LiveStatus(logging.Handler):
         if self._quiet:
             return
         if self._terminal:
-            self._line.update(Text(printable(line), no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._line.update(Text(printable(line)), refresh=True)
         elif time.monotonic() - self._shown >= PLAIN_SECONDS:
             self._shown = time.monotonic()
             self._print(line)

@@ -33,8 +33,9 @@ class ProgressDisplay:
         self._printed = time.monotonic()
         self._lock = threading.Lock()
         self._bars = RichProgress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=30)),
-            BarColumn(None),
+            # Less than 80 columns in total: at the full width, the terminal's echo of Ctrl-C would begin a new line.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=22)),
+            BarColumn(14),
             _CountColumn(Column(no_wrap=True)),
             TimeRemainingColumn(),
             console=Console(stderr=True),

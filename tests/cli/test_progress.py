@@ -99,12 +99,13 @@ def test_terminal_shows_one_status_line_below_messages(monkeypatch: pytest.Monke
     terminal = open_terminal(monkeypatch)
     with LiveStatus() as status:
         status.show("first second")
-        status.show("second second" + " and more" * 20)
+        status.show("second second, " + 11 * "longer " + "than the terminal")
         LOG.warning("camera 0: disconnected")
         status.show("third second")
     lines = [line for line in lines_of(terminal) if line]
-    assert [line.split()[0] for line in lines] == ["first", "second", "camera", "second", "third", "third"]
-    assert max(map(len, lines)) == 80, "a long status line is cut"
+    second = ["second", "longer"]  # wrapped
+    assert [line.split()[0] for line in lines] == ["first", *second, "camera", *second, "third", "third"]
+    assert terminal.getvalue().count("\x1b[1A") == 2, "each of the two lines is erased"
     assert_cleared(terminal)
 
 
