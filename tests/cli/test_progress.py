@@ -105,7 +105,7 @@ def test_terminal_shows_one_status_line_below_messages(monkeypatch: pytest.Monke
     lines = [line for line in lines_of(terminal) if line]
     second = ["second", "longer"]  # wrapped
     assert [line.split()[0] for line in lines] == ["first", *second, "camera", *second, "third", "third"]
-    assert terminal.getvalue().count("\x1b[1A") == 2, "each of the two lines is erased"
+    assert "\x1b[2K\x1b[1A\x1b[2Kthird" in terminal.getvalue(), "both lines are erased"
     assert_cleared(terminal)
 
 
