@@ -154,9 +154,9 @@ def side_outputs(**options: str | Path | None) -> list[Output]:
     ]
 
 
-def mask_output(masks: str | Path, label: str = "--masks") -> Output:
+def mask_output(masks: str | Path) -> Output:
     """Return the output of `--masks` for a video: a video if its suffix is .mkv, else a folder."""
-    return Output(str(masks), label, "mask video" if Path(masks).suffix.lower() == ".mkv" else "folder")
+    return Output(str(masks), "--masks", "mask video" if Path(masks).suffix.lower() == ".mkv" else "folder")
 
 
 def _check_stdout(outputs: Sequence[Output]) -> None:

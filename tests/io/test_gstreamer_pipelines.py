@@ -85,10 +85,10 @@ def test_decoder_pipeline_uses_the_available_elements(elements: Callable[[set[st
 
 def test_encoder_pipeline_uses_the_available_elements(elements: Callable[[set[str]], None]) -> None:
     elements(JETSON)
-    jetson = pipelines.encoder(Fraction(30), bitrate=4_000_000)
+    jetson = pipelines.encoder(Fraction(30))
     assert jetson.hardware
     assert jetson.chain == (
-        "nvvidconv ! 'video/x-raw(memory:NVMM),format=NV12' ! nvv4l2h264enc bitrate=4000000 iframeinterval=30 "
+        "nvvidconv ! 'video/x-raw(memory:NVMM),format=NV12' ! nvv4l2h264enc bitrate=8000000 iframeinterval=30 "
         "idrinterval=30 insert-sps-pps=true maxperf-enable=true ! h264parse"
     )
     elements(ORIN_NANO)

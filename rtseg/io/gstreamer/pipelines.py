@@ -23,6 +23,10 @@ _SOFTWARE = "videoconvert ! 'video/x-raw,format={I420,NV12}'"
 """`videoconvert` does nothing if frames are in one of the two formats already, as from software decoders."""
 
 
+_BITRATE = 8_000_000
+"""Bits per second of encoders without constant quality."""
+
+
 @dataclass(frozen=True)
 class GstEncoder:
     """Elements that encode raw frames to H.264."""
@@ -112,13 +116,12 @@ def srt_pipeline(url: str) -> str:
     return f"srtsrc uri={shlex.quote(url)} ! tsdemux latency=0 ! {_decoded()}"
 
 
-def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000) -> GstEncoder:
+def encoder(frame_rate: Fraction, *, quality: int = 23) -> GstEncoder:
     """Return the H.264 encoder: the Jetson's if it exists, else x264 or OpenH264.
 
     Args:
         frame_rate: frames per second; there is one key frame per second.
         quality: constant quality of x264.
-        bitrate: bits per second, for encoders without constant quality.
 
     Raises:
         SinkError: no encoder is installed.
@@ -126,14 +129,14 @@ def encoder(frame_rate: Fraction, *, quality: int = 23, bitrate: int = 8_000_000
     interval = max(1, round(frame_rate))
     if has_element("nvv4l2h264enc"):
         # Parameter sets before each key frame, so that a player can join a stream and read a truncated file.
-        options = f"bitrate={bitrate} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
+        options = f"bitrate={_BITRATE} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
         chain = f"nvvidconv ! {_NVMM} ! nvv4l2h264enc {options} maxperf-enable=true ! h264parse"
         return GstEncoder("nvv4l2h264enc", chain, hardware=True)
     if has_element("x264enc"):
         options = f"pass=qual quantizer={quality} tune=zerolatency speed-preset=ultrafast key-int-max={interval}"
         return GstEncoder("x264enc", f"videoconvert ! video/x-raw,format=I420 ! x264enc {options} ! h264parse", False)
     if has_element("openh264enc"):
-        options = f"bitrate={bitrate} gop-size={interval}"
+        options = f"bitrate={_BITRATE} gop-size={interval}"
         return GstEncoder(
             "openh264enc", f"videoconvert ! video/x-raw,format=I420 ! openh264enc {options} ! h264parse", False
         )

@@ -61,15 +61,12 @@ def camera_path(camera: str) -> str:
     raise OptionError(f"no camera '{camera}': give its number (0) or device (/dev/video0); see --list-cameras")
 
 
-def open_camera(
-    camera: str, mode: CameraMode | None = None, *, name: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
-) -> Source:
+def open_camera(camera: str, mode: CameraMode | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Source:
     """Open a camera.
 
     Args:
         camera: number of the camera, or its device on Linux.
         mode: requested mode; None: the camera's default.
-        name: name for messages; None: `camera 0`.
         timeout_seconds: longest time without a frame.
 
     Raises:
@@ -79,7 +76,7 @@ def open_camera(
     mode = mode or CameraMode()
     if mode.format is not None and mode.format not in FORMATS:
         raise OptionError(f"no camera format '{mode.format}': there are {', '.join(FORMATS)}")
-    name = name or f"camera {camera}"
+    name = f"camera {camera}"
     if _LINUX:
         return _open_v4l2(camera_path(camera), mode, name, timeout_seconds)
     if not camera.isdecimal():
