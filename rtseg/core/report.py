@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
-
-from rtseg._version import __version__
-from rtseg.core.model_info import ModelInfo
+from typing import Any
 
 EMBEDDED = {"embedded": True}
 """Metadata of a field whose members are members of the JSON object that contains it."""
@@ -35,38 +32,12 @@ def _to_json(value: Any) -> Any:
     return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
-# Every run
-
-
-class LoadedModel(Protocol):
-    """A model that is ready to run."""
-
-    @property
-    def description(self) -> ModelInfo:
-        """Description of the model, with its classes and colors."""
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-
-    @property
-    def precision(self) -> str:
-        """Precision of the arithmetic."""
-
-    @property
-    def device(self) -> str:
-        """Name of the CPU or GPU."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the network's input, pixels."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity(Report):
     """Fields that identify a run."""
 
-    rtseg: str = __version__
+    rtseg: str
+    """Version of rtseg."""
 
     command: str
     input: str
@@ -77,30 +48,6 @@ class RunIdentity(Report):
     device: str
     input_size: tuple[int, int]
     """(width, height) of the network's input, pixels."""
-
-
-def run_identity(
-    command: str, source_name: str, output: str, model: LoadedModel, input_size: tuple[int, int] | None = None
-) -> RunIdentity:
-    """Return the fields that identify a run.
-
-    Args:
-        command: subcommand of rtseg.
-        source_name: name of the input, without passwords.
-        output: name of the output; empty if there is none.
-        model: the loaded model.
-        input_size: (width, height) of the network's input for the frames of this run; None: the model's default.
-    """
-    return RunIdentity(
-        command=command,
-        input=source_name,
-        output=output,
-        model=model.description.name,
-        backend=model.backend,
-        precision=model.precision,
-        device=model.device,
-        input_size=input_size or model.input_size,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

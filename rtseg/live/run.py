@@ -10,9 +10,10 @@ from fractions import Fraction
 
 from rtseg.core.choices import Fit
 from rtseg.core.live_report import LiveReport
-from rtseg.core.report import RunIdentity, run_identity
+from rtseg.core.report import RunIdentity
 from rtseg.core.secrets import redact
 from rtseg.gpu.telemetry import TelemetryMonitor
+from rtseg.inference.run_identity import run_identity
 from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt

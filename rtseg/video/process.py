@@ -11,10 +11,10 @@ from rtseg.core.errors import printable_name
 from rtseg.core.frame import StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Progress, track
-from rtseg.core.report import run_identity
 from rtseg.core.stats import Stats
 from rtseg.core.video_report import VideoReport
 from rtseg.gpu.telemetry import TelemetryMonitor
+from rtseg.inference.run_identity import run_identity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs import Sink
