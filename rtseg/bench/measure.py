@@ -139,7 +139,7 @@ def _accelerated_stages(
     """Return the stages that run on a GPU or a hardware codec."""
     accelerated = {
         "decode": input_options.decoder != "software",
-        "infer": segmenter.engine is not None or "NVIDIA" in segmenter.device,
+        "infer": segmenter.gpu is not None or "NVIDIA" in segmenter.device,
         "encode": output_options.codec is not None
         and ("nvenc" in output_options.codec or output_options.codec == "gstreamer"),
     }

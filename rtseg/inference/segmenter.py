@@ -101,13 +101,10 @@ class Segmenter:
             path = self._path = quantized or path
         self._backend = self._open_backend(name, device, size, streams, build_missing)
         if smooth and self.description.output == "classes":
+            self._backend.close()
+            again = ", or build it again with this version" if self.description.format_version < 2 else ""
             raise BackendError(
-                f"--smooth averages class scores, and {path.name} outputs class maps: leave --smooth out"
-                + (
-                    ", or build it again from its source with this version"
-                    if self.description.format_version < 2
-                    else ""
-                )
+                f"--smooth averages class scores, and {path.name} outputs class maps: leave --smooth out{again}"
             )
         self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
         self._to_classes = ScoresToClasses(self.description.head_stride)
@@ -170,11 +167,22 @@ class Segmenter:
         """Number of threads that should call `segment` at the same time for the highest throughput."""
         return 1 if self._momentum else self._batcher.streams
 
-    @property
-    def engine(self) -> TensorRtBackend | None:
-        """The engine, for frames in GPU memory: without `size` that of the last `prepare`; None: none yet, or another backend."""
-        backend = self._backend.engine if isinstance(self._backend, EnginePerSize) else self._backend
+    def engine_for(self, size: tuple[int, int]) -> TensorRtBackend | None:
+        """Return the engine for an input size, for frames in GPU memory; None: the model runs on another backend.
+
+        Args:
+            size: (width, height), a result of `input_size_for`.
+
+        Raises:
+            BackendError, ModelError: the engine for this size can't be built or loaded.
+        """
+        backend = self._backend.load(size) if isinstance(self._backend, EnginePerSize) else self._backend
         return backend if isinstance(backend, TensorRtBackend) else None
+
+    @property
+    def batch(self) -> int:
+        """Number of images that are computed together."""
+        return self._backend.batch
 
     @property
     def gpu(self) -> int | None:
@@ -326,7 +334,8 @@ class Segmenter:
             fits = result.dtype == np.uint8 and result.shape == (count, height, width)
         else:
             expected = f"scores, float16 or float32 [{count}, {len(info.classes)}, h, w]"
-            fits = result.dtype in (np.float16, np.float32) and result.shape[:2] == (count, len(info.classes))
+            fits = result.dtype in (np.float16, np.float32) and result.ndim == 4
+            fits = fits and result.shape[:2] == (count, len(info.classes))
             if info.head_stride:
                 rows, columns = (-(-side // info.head_stride) for side in (height, width))
                 expected = expected.replace("h, w", f"{rows}, {columns}")

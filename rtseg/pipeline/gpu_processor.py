@@ -154,10 +154,10 @@ def open_processor(info: StreamInfo, segmenter: Segmenter, overlay: Overlay, cpu
         overlay: rendering of the frames.
         cpu_reason: result of `open_gpu_source`.
     """
-    engine = segmenter.engine
+    box = segmenter.letterbox(info.width, info.height, float(info.sample_aspect_ratio))
+    engine = segmenter.engine_for(box.input_size)
     if cpu_reason is None and engine is not None:
         if info.on_gpu:
-            box = segmenter.letterbox(info.width, info.height, float(info.sample_aspect_ratio))
             try:
                 return GpuFrameProcessor(segmenter, overlay, GpuRenderer(engine, box, overlay, info.color), box)
             except BackendError as error:
@@ -212,9 +212,9 @@ def cpu_path_reason(segmenter: Segmenter, overlay: Overlay, decoder: str) -> str
         return "--smooth is computed there"
     if overlay.view != "overlay":
         return f"--view {overlay.view} is rendered there"
-    if segmenter.engine is not None and segmenter.engine.batch > 1:
+    if segmenter.batch > 1:
         return (
-            f"the engine was built for batches of {segmenter.engine.batch}; "
+            f"the engine was built for batches of {segmenter.batch}; "
             "`rtseg build --batch 1` builds one for the GPU path"
         )
     return None

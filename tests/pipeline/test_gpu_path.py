@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,17 @@ from media import Audio, read, write_video
 from onnx_models import contract_model
 
 from rtseg.core.errors import BackendError
-from rtseg.core.frame import Color
+from rtseg.core.frame import Color, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.models.export.build import build
-from rtseg.pipeline.gpu_processor import MAX_RENDER_DIFFERENCE, SELF_CHECK_FRAMES, unused_gpu_decoder_note
+from rtseg.pipeline.gpu_processor import (
+    MAX_RENDER_DIFFERENCE,
+    SELF_CHECK_FRAMES,
+    open_gpu_source,
+    open_processor,
+    unused_gpu_decoder_note,
+)
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
@@ -149,13 +156,14 @@ def test_close_frees_nothing_while_a_stream_is_busy(orin: GpuMachine, monkeypatc
 
     monkeypatch.setattr("rtseg.pipeline.gpu_renderer._CLOSE_TIMEOUT_SECONDS", 0.1)
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
-        assert segmenter.engine is not None
+        engine = segmenter.engine_for(segmenter.input_size)
+        assert engine is not None
         overlay = Style().overlay(segmenter.description)
-        renderer = GpuRenderer(segmenter.engine, segmenter.letterbox(*SMALL), overlay, COLOR)
+        renderer = GpuRenderer(engine, segmenter.letterbox(*SMALL), overlay, COLOR)
         with renderer._gpu_stream():
             renderer.close()
             assert orin.driver.modules == 1
-        renderer = GpuRenderer(segmenter.engine, segmenter.letterbox(*SMALL), overlay, COLOR)
+        renderer = GpuRenderer(engine, segmenter.letterbox(*SMALL), overlay, COLOR)
         renderer.close()
         assert orin.driver.modules == 1
         with pytest.raises(BackendError, match="closed"), renderer._gpu_stream():
@@ -177,6 +185,25 @@ def test_two_videos_share_the_gpu(orin: GpuMachine) -> None:
     videos = [item for item in result.items if isinstance(item, VideoReport)]
     assert [video.path for video in videos] == ["gpu", "gpu"], [video.notes for video in videos]
     assert orin.all_freed()
+
+
+@needs_compiler
+def test_each_size_of_frames_has_its_own_engine(orin: GpuMachine) -> None:
+    def build_missing(model: Path, target: str, size: tuple[int, int] | None) -> Path:
+        return build(model, target=target, size=size, out=orin.folder, verify=False).path
+
+    videos = {size: write_video(orin.folder / f"{size}.mp4", frames=20, size=size) for size in (SMALL, (128, 40))}
+    with Segmenter(orin.model, backend="tensorrt", build_missing=build_missing) as segmenter:
+        overlay = Style().overlay(segmenter.description)
+        for size in videos:  # as several files at the same time
+            segmenter.prepare(*size)
+        for size, video in videos.items():
+            source, reason = open_gpu_source(str(video), segmenter, overlay, InputOptions(decoder="nvdec"))
+            with closing(source), closing(open_processor(source.info, segmenter, overlay, reason)) as processor:
+                frames = (item for item in source if isinstance(item, Frame))
+                shapes = {processor.process(frame, source.info).classes.shape for frame in frames}
+                assert processor.path == "gpu", processor.notes
+            assert shapes == {segmenter.letterbox(*size).inner[:1:-1]}
 
 
 @needs_compiler
