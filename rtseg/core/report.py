@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from rtseg._version import __version__
+
 EMBEDDED = {"embedded": True}
 """Metadata of a field whose members are members of the JSON object that contains it."""
 
@@ -36,9 +38,7 @@ def _to_json(value: Any) -> Any:
 class RunIdentity(Report):
     """Fields that identify a run."""
 
-    rtseg: str
-    """Version of rtseg."""
-
+    rtseg: str = __version__
     command: str
     input: str
     output: str

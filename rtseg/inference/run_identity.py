@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rtseg._version import __version__
 from rtseg.core.report import RunIdentity
 from rtseg.inference.segmenter import Segmenter
 
@@ -20,7 +19,6 @@ def run_identity(
         input_size: (width, height) of the network's input for the frames of this run; None: the model's default.
     """
     return RunIdentity(
-        rtseg=__version__,
         command=command,
         input=source_name,
         output=output,
