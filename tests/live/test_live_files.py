@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from av.video.frame import PictureType
 from http_server import HttpServer, file_response, http_response
 from live_server import TcpServer
-from media import number_of, numbered_image, to_pix_fmt, write_video
+from media import number_of, numbered_image, read, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
 from typer.testing import CliRunner
 
@@ -28,6 +29,7 @@ from rtseg.io.inputs import open_source
 from rtseg.io.inputs.byte_stream import HttpResponse
 from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.network import open_stream
+from rtseg.io.options import OutputOptions
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.loop import LiveOptions
@@ -36,6 +38,7 @@ from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.run import run_live
 from rtseg.live.sinks.push import PushSink
 from rtseg.render.style import Style
+from rtseg.video.process import process
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
@@ -272,6 +275,25 @@ def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
         report = run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True)).to_dict()
     assert report["failed"] == []
     assert report["frames"]["segmented"] == report["frames"]["written"] == report["frames"]["read"] == 15
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.3])
+def test_live_and_video_give_identical_class_maps_and_frames(tmp_path: Path, smooth: float) -> None:
+    path = write_video(tmp_path / "x.mkv", frames=25, rate=30)
+    options = OutputOptions("ffv1")
+    with Segmenter(MODEL, size=(96, 64), smooth=smooth) as segmenter:
+        process(str(path), str(tmp_path / "v.mkv"), segmenter, Style(), options, masks=str(tmp_path / "v"))
+        inputs = find_inputs(urls=[str(path)], realtime=True)
+        outputs = Outputs(show=("none",), record=str(tmp_path / "l.mkv"), codec="ffv1", masks=str(tmp_path / "l"))
+        run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True))
+    names = sorted(file.name for file in (tmp_path / "v").glob("*.png"))
+    assert len(names) == 25
+    assert names == sorted(file.name for file in (tmp_path / "l").glob("*.png"))
+    for name in names:
+        assert (tmp_path / "l" / name).read_bytes() == (tmp_path / "v" / name).read_bytes(), name
+    for one, other in zip(read(tmp_path / "v.mkv"), read(tmp_path / "l.mkv"), strict=True):
+        for plane, expected in zip(one.planes, other.planes, strict=True):
+            assert np.array_equal(plane, expected)
 
 
 def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
