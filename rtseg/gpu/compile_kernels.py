@@ -34,19 +34,11 @@ def compile_ptx() -> str:
     Raises:
         RuntimeError: this version of NVRTC is not installed, or the source does not compile.
     """
-    nvrtc = ctypes.CDLL(str(_library()))
-
-    def call(name: str, *arguments: object) -> None:
-        error = getattr(nvrtc, name)(*arguments)
-        if error and name != "nvrtcCompileProgram":
-            raise RuntimeError(f"{name} failed with {error}")
-        if error:
-            raise RuntimeError(f"NVRTC refuses {SOURCE.name}:\n{_read_output(nvrtc, 'ProgramLog', program)}")
-
-    program = ctypes.c_void_p()
-    call("nvrtcCreateProgram", ctypes.byref(program), SOURCE.read_bytes(), SOURCE.name.encode(), 0, None, None)
-    options = [f"--gpu-architecture={ARCHITECTURE}".encode()]
-    call("nvrtcCompileProgram", program, len(options), (ctypes.c_char_p * len(options))(*options))
+    nvrtc, program = ctypes.CDLL(str(_library())), ctypes.c_void_p()
+    option = ctypes.c_char_p(f"--gpu-architecture={ARCHITECTURE}".encode())
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), SOURCE.name.encode(), 0, None, None)
+    if nvrtc.nvrtcCompileProgram(program, 1, ctypes.byref(option)) != 0:
+        raise RuntimeError(f"NVRTC refuses {SOURCE.name}:\n{_read_output(nvrtc, 'ProgramLog', program)}")
     text = _read_output(nvrtc, "PTX", program)
     # NVRTC's comments contain NVIDIA's banner and build numbers; each leaves an empty line.
     code = "\n".join(line.rstrip() for line in re.sub(r"//[^\n]*", "", text).splitlines() if line.strip())

@@ -23,13 +23,7 @@ class Job(ctypes.Structure):
     """Arguments of the kernels for one frame: device addresses and sizes. `kernels.cu` has the same structure."""
 
     _fields_ = [
-        ("luma", ctypes.c_uint64),
-        ("chroma", ctypes.c_uint64),
-        ("image", ctypes.c_uint64),
-        ("scores", ctypes.c_uint64),
-        ("classes", ctypes.c_uint64),
-        ("weights", ctypes.c_uint64),
-        ("rendered", ctypes.c_uint64),
+        *((name, ctypes.c_uint64) for name in ("luma", "chroma", "image", "scores", "classes", "weights", "rendered")),
         *((name, ctypes.c_int) for name in ("luma_pitch", "chroma_pitch", "width", "height")),
         *((name, ctypes.c_int) for name in ("input_width", "input_height", "left", "top")),
         *((name, ctypes.c_int) for name in ("inner_width", "inner_height", "luma_halvings", "chroma_halvings")),

@@ -38,11 +38,8 @@ class GpuStream:
         """
         (width, height), (input_width, input_height) = box.source_size, box.input_size
         self._cuda, self._kernels, self._box = cuda, kernels, box
-        self._stream, self._done, self._decoded = (
-            cuda.create_stream(),
-            cuda.create_sync_event(),
-            cuda.create_sync_event(),
-        )
+        self._stream = cuda.create_stream()
+        self._done, self._decoded = cuda.create_sync_event(), cuda.create_sync_event()
         self._input_shape = (input_height, input_width, 3)
         self._frame_shape = (height, width)
         self._image = cuda.device_buffer(int(np.prod(self._input_shape)))
