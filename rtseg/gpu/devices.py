@@ -29,6 +29,10 @@ class Gpu:
         """Compute capability as in file names: `sm87`."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
+    def describe(self) -> str:
+        """Return name and compute capability, such as `Orin, compute capability 8.7`."""
+        return f"{self.name}, compute capability {self.capability[0]}.{self.capability[1]}"
+
 
 def find_gpus() -> tuple[Gpu, ...]:
     """Return the driver's GPUs; empty if there is no driver or it fails."""

@@ -79,7 +79,7 @@ class TensorRtBackend:
         facts = sidecar.facts
         self.precision, self.input_size, self.batch = facts.precision, facts.input_size, facts.batch
         self.description = sidecar.description
-        self.device = f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+        self.device = gpu.describe()
         self.gpu = gpu.index
         """CUDA device number of the GPU."""
         self._sidecar = sidecar
