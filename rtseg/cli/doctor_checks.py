@@ -111,8 +111,7 @@ def _gpu() -> Iterator[Finding]:
         )
         return
     for gpu in gpus:
-        major, minor = gpu.capability
-        yield Finding("gpu", "ok", f"cuda:{gpu.index} {gpu.name}, compute capability {major}.{minor}")
+        yield Finding("gpu", "ok", f"cuda:{gpu.index} {gpu.describe()}")
     with suppress(pynvml.NVMLError):  # a Jetson may have no NVML
         pynvml.nvmlInit()
         yield Finding("gpu driver", "ok", str(pynvml.nvmlSystemGetDriverVersion()))
