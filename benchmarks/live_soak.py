@@ -31,7 +31,8 @@ from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.loop import LiveLoop
-from rtseg.live.outputs import Outputs, camera_sinks
+from rtseg.live.options import Outputs
+from rtseg.live.outputs import camera_sinks
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video

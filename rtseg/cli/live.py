@@ -160,8 +160,7 @@ def live(
         from rtseg.io.inputs.camera import CameraMode
         from rtseg.live.controls import Controls
         from rtseg.live.inputs import find_inputs
-        from rtseg.live.loop import LiveOptions
-        from rtseg.live.outputs import Outputs, parse_bytes
+        from rtseg.live.options import LiveOptions, Outputs, parse_bytes
         from rtseg.live.run import open_smaller, run_live
         from rtseg.render.style import Style
 

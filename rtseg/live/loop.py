@@ -12,7 +12,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo
@@ -21,6 +21,7 @@ from rtseg.live.camera import Camera, FrameCompletion
 from rtseg.live.controls import Controls, DisplaySettings
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.mosaic import Mosaic
+from rtseg.live.options import LiveOptions
 from rtseg.live.outputs import SharedSinks
 from rtseg.live.report import LiveReporter
 from rtseg.pipeline.frame_queue import CameraQueues
@@ -39,26 +40,6 @@ DRAIN_SECONDS = 60.0
 
 WINDOW_SECONDS = 0.02
 """Interval at which a window polls for keys."""
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """Options of a live run."""
-
-    max_age_ms: float | None = None
-    """Maximum age of a displayed frame; older frames are not displayed. None: no limit."""
-
-    every_frame: bool = False
-    """Drop nothing and accept delay."""
-
-    adaptive: bool = False
-    """Reduce the work if the machine can't keep up: see `rtseg.live.load_shedding.LoadShedder`."""
-
-    reconnect_max_seconds: float = 30.0
-    """Longest pause between two attempts to connect; 0: a disconnect ends that input."""
-
-    wait: bool = False
-    """Keep waiting if no camera can be opened at first."""
 
 
 class LiveLoop:

@@ -22,8 +22,9 @@ from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
 from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
-from rtseg.live.loop import LiveLoop, LiveOptions
-from rtseg.live.outputs import Outputs, camera_sinks, open_shared_sinks
+from rtseg.live.loop import LiveLoop
+from rtseg.live.options import LiveOptions, Outputs
+from rtseg.live.outputs import camera_sinks, open_shared_sinks
 from rtseg.live.report import LiveReporter, sink_failures
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile

@@ -29,7 +29,7 @@ from rtseg.core.secrets import forget, parse_url, redact, redacted_name, redacte
 from rtseg.io.gstreamer.process import explain
 from rtseg.io.inputs.safe_open import open_input
 from rtseg.live.inputs import find_inputs
-from rtseg.live.outputs import Outputs
+from rtseg.live.options import Outputs
 from rtseg.live.sinks.push import PushSink
 from rtseg.video.output_names import find_inputs as find_files
 

@@ -243,7 +243,7 @@ def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pyt
     from rtseg.live import run as live_run
     from rtseg.live.controls import Controls
     from rtseg.live.inputs import find_inputs
-    from rtseg.live.outputs import Outputs
+    from rtseg.live.options import Outputs
     from rtseg.render.style import Style
     from rtseg.synthetic import SyntheticDrive
     from rtseg.synthetic.video_file import write_video

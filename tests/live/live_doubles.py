@@ -21,7 +21,8 @@ from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings
 from rtseg.live.load_shedding import LoadShedder
-from rtseg.live.loop import LiveLoop, LiveOptions
+from rtseg.live.loop import LiveLoop
+from rtseg.live.options import LiveOptions
 from rtseg.live.outputs import SharedSinks
 from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import LiveReporter

@@ -32,8 +32,7 @@ from rtseg.io.inputs.mjpeg import JpegPackets
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
-from rtseg.live.loop import LiveOptions
-from rtseg.live.outputs import Outputs
+from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
 

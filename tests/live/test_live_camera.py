@@ -16,7 +16,7 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import camera
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
-from rtseg.live.outputs import Outputs
+from rtseg.live.options import Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
 

@@ -14,9 +14,10 @@ from pipeline_doubles import NoiseSource, processor
 
 from rtseg.core.errors import BackendError, SinkError
 from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.frame_counter import FrameCounter
 from rtseg.core.live_report import LiveReport
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.core.stats import FrameCounter, Stats
+from rtseg.core.stats import Stats
 from rtseg.live.controls import Controls
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.prometheus import exposition

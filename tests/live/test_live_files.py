@@ -32,8 +32,7 @@ from rtseg.io.inputs.network import open_stream
 from rtseg.io.options import OutputOptions
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
-from rtseg.live.loop import LiveOptions
-from rtseg.live.outputs import Outputs
+from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.reconnect import ReconnectingSource
 from rtseg.live.run import run_live
 from rtseg.live.sinks.push import PushSink

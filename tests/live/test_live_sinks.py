@@ -23,7 +23,8 @@ from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.mosaic import Mosaic
-from rtseg.live.outputs import Outputs, _open_video, parse_bytes
+from rtseg.live.options import Outputs, parse_bytes
+from rtseg.live.outputs import _open_video
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
