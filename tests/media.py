@@ -18,8 +18,9 @@ from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
-from rtseg.io.options import InputOptions
-from rtseg.io.outputs.video import VideoSink
+from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.io.outputs.file_sink import FileSink
+from rtseg.io.outputs.video import open_video
 from rtseg.io.outputs.written_file import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
 
@@ -244,7 +245,7 @@ def copy_video(
     """Process a file with source, sink and fidelity report like `rtseg video`, but without a model."""
     video = FileSource(str(source_path), InputOptions(**source))
     recorder = Recorder(video.info)
-    target = VideoSink(output, video.info, size=(video.info.width, video.info.height), **(sink or {}))
+    target = video_sink(output, video.info, **(sink or {}))
     frames = []
     classes = np.zeros((4, 4), np.uint8)
     try:
@@ -302,7 +303,21 @@ def item(rendered: Frame) -> ProcessedFrame:
     return ProcessedFrame(rendered, np.zeros((4, 4), np.uint8), rendered, stream)
 
 
-def fill(sink: VideoSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:
+def video_sink(
+    path: str | Path,
+    stream: StreamInfo,
+    size: tuple[int, int] | None = None,
+    *,
+    strict: bool = False,
+    live: bool = False,
+    **options: Any,
+) -> FileSink:
+    """Open the sink of a video; `options` are those of `OutputOptions`, and `size` is that of the stream if not given."""
+    size = size or (stream.width, stream.height)
+    return open_video(path, stream, size, OutputOptions(**options), strict=strict, live=live)
+
+
+def fill(sink: FileSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p") -> None:
     """Write numbered frames to a sink."""
     for number in range(count):
         sink.write(item(numbered_frame(number, size, pix_fmt)))

@@ -17,10 +17,10 @@ from rtseg.core.stats import Histogram
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.io.outputs.video import open_video
 from rtseg.pipeline.gpu_processor import SELF_CHECK_FRAMES, open_gpu_source, open_processor
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
-from rtseg.video.process import open_output
 
 MAX_STORED_BYTES = 256 << 20
 """Maximum memory for the decoded frames that infer, overlay and encode use as input."""
@@ -159,7 +159,7 @@ def _bench_encode(
     source, _ = open_gpu_source(video, segmenter, processor.overlay, input_options)
     info = source.info
     size = processor.overlay.output_size(info.width, info.height)
-    sink = open_output(output, info, size, replace(output_options, audio=False))
+    sink = open_video(output, info, size, replace(output_options, audio=False))
     frames = itertools.islice((item for item in source if isinstance(item, Frame)), MAX_ENCODED_FRAMES)
     wall, elapsed, cpu = Histogram(), 0.0, 0.0
     try:

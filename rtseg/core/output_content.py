@@ -13,7 +13,7 @@ Content = Literal["any", "json", "jsonl", "image", "mask video", "folder"]
 
 `any`: a main output, which may replace any regular file. `json`, `jsonl`, `image`: a JSON object, JSON lines or an image that
 rtseg wrote. `mask video`: an .mkv that `--masks` wrote. `folder`: a folder that is replaced as a whole
-(`rtseg.io.outputs.mask_folder` checks its content).
+(`rtseg.io.outputs.masks` checks its content).
 """
 
 DESCRIPTIONS = {

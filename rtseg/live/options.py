@@ -12,7 +12,7 @@ from rtseg.core.path_conflicts import Output, mask_output
 from rtseg.core.secrets import parse_url, redacted_url
 from rtseg.io.gstreamer.pipelines import encoder, to_file
 from rtseg.io.outputs.containers import container_for
-from rtseg.io.outputs.mask_folder import check_mask_path
+from rtseg.io.outputs.masks import check_mask_path
 from rtseg.live.sinks.record import path_for_camera
 from rtseg.live.sinks.window import has_display
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-from rtseg.core.frame import Color, ProcessedFrame, StreamInfo
+from rtseg.core.frame import ProcessedFrame
 from rtseg.core.palette import Palette
+from rtseg.io.options import OutputOptions
 from rtseg.io.outputs import Sink
-from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
-from rtseg.io.outputs.video import VideoSink
+from rtseg.io.outputs.video import open_video
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.options import Outputs
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.push import PushSink
 from rtseg.live.sinks.record import RecordingSink, path_for_camera
-from rtseg.live.sinks.restart import RestartingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
 from rtseg.live.sinks.web import WebSink
 from rtseg.live.sinks.window import WindowSink
@@ -135,7 +133,7 @@ def open_shared_sinks(
     if "web" in displays:
         page = WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette)
     window = WindowSink(controls) if "window" in displays else None
-    pushed = [_push(url) for url in outputs.push]
+    pushed = [PushSink(url) for url in outputs.push]
     snapshots = SnapshotSink(outputs.snapshots, lambda path: log(f"saved {path}"))
     return SharedSinks(
         tuple(SinkThread(sink, on_error=on_error) for sink in [*([page] if page else []), *pushed]),
@@ -146,39 +144,15 @@ def open_shared_sinks(
     )
 
 
-def _push(url: str) -> Sink:
-    """Return a sink that opens the stream at the first frame, whose size it needs. A wrong URL is reported now."""
-    unknown = StreamInfo("", 64, 64, "yuv420p", Color("bt709", full_range=False), Fraction(1, 90_000))
-    check = PushSink(url, unknown, size=(64, 64))
-    check.abort()
-
-    def open_push(item: ProcessedFrame) -> Sink:
-        return PushSink(url, item.info, size=(item.rendered.width, item.rendered.height))
-
-    return RestartingSink(check.name, open_push)
-
-
 def _open_video(path: str, item: ProcessedFrame, outputs: Outputs) -> Sink:
     """Open one file of a recording. It replaces an existing file only under the name given by the user: see `RecordingSink`."""
-    size = (item.rendered.width, item.rendered.height)
-    overwrite = outputs.overwrite and Path(path) == Path(outputs.record or "")
-    if outputs.codec == "gstreamer":
-        return GStreamerSink(path, item.info, size=size, crf=outputs.crf, overwrite=overwrite, read_whole=False)
     codec = outputs.codec or "libx264"
-    preset = tune = None
-    if codec.endswith("_nvenc"):
-        preset, tune = "p1", "ll"
-    elif "264" in codec or "265" in codec:
-        preset, tune = outputs.preset, "zerolatency"
-    return VideoSink(
-        path,
-        item.info,
-        size=size,
+    has_preset = ("264" in codec or "265" in codec) and not codec.endswith("_nvenc")
+    options = OutputOptions(
         codec=outputs.codec,
         crf=outputs.crf,
-        preset=preset,
-        tune=tune,
+        preset=outputs.preset if has_preset else None,
         audio=False,
-        overwrite=overwrite,
-        live=True,
+        overwrite=outputs.overwrite and Path(path) == Path(outputs.record or ""),
     )
+    return open_video(path, item.info, (item.rendered.width, item.rendered.height), options, live=True)

@@ -16,8 +16,7 @@ from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.run_identity import run_identity
 from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.segmenter import Segmenter
-from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_srt
-from rtseg.io.inputs.gstreamer import dry_run as source_command
+from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_pipe, to_srt
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
 from rtseg.live.inputs import Input
@@ -152,7 +151,7 @@ def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
         OptionError: a pipeline can't be parsed.
         SourceError, SinkError: an element is missing.
     """
-    lines = [f"{entry.name}: {source_command(entry.pipeline())}" for entry in inputs if entry.pipeline]
+    lines = [f"{entry.name}: {command_line(to_pipe(entry.pipeline(), 1))}" for entry in inputs if entry.pipeline]
     if outputs.record is not None and outputs.codec == "gstreamer":
         quality = 23 if outputs.crf is None else outputs.crf
         lines.append(f"record: {command_line(to_file(outputs.record, encoder(Fraction(25), quality=quality)))}")

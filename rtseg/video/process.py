@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 from rtseg.core.errors import printable_name
-from rtseg.core.frame import StreamInfo
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output
 from rtseg.core.progress import Progress, track
 from rtseg.core.stats import Stats
@@ -18,9 +17,8 @@ from rtseg.inference.run_identity import run_identity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs import Sink
-from rtseg.io.outputs.gstreamer import GStreamerSink
 from rtseg.io.outputs.masks import open_mask_sink
-from rtseg.io.outputs.video import VideoSink
+from rtseg.io.outputs.video import open_video
 from rtseg.pipeline.gpu_processor import open_gpu_source, open_processor, unused_gpu_decoder_note
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
@@ -78,7 +76,7 @@ def process(
     recorder = Recorder(info)
     try:
         size = overlay.output_size(info.width, info.height)
-        video = open_output(output, info, size, output_options, input_options.strict)
+        video = open_video(output, info, size, output_options, strict=input_options.strict)
         sinks.append(video)
         _log.info("decoding %s with %s, encoding with %s", info.name, info.codec, video.encoder)
         _log.debug("streams copied: %d; time base %s", len(info.streams), info.time_base)
@@ -134,35 +132,4 @@ def process(
             *video.warnings,
             *telemetry.notes,
         ),
-    )
-
-
-def open_output(
-    output: str, info: StreamInfo, size: tuple[int, int], output_options: OutputOptions, strict: bool = False
-) -> VideoSink | GStreamerSink:
-    """Open the sink that encodes a video.
-
-    Args:
-        output: file, or `-` for stdout.
-        info: description of the source's streams.
-        size: (width, height) of the rendered frames.
-        output_options: encoding options.
-        strict: whether to raise for a stream that can't be copied.
-
-    Raises:
-        SinkError: the output can't be opened, or with `strict` a stream can't be copied.
-        OptionError: the codec or one of its options is invalid.
-    """
-    if output_options.codec == "gstreamer":
-        return GStreamerSink(output, info, size=size, crf=output_options.crf, overwrite=output_options.overwrite)
-    return VideoSink(
-        output,
-        info,
-        size=size,
-        codec=output_options.codec,
-        crf=output_options.crf,
-        preset=output_options.preset,
-        audio=output_options.audio,
-        overwrite=output_options.overwrite,
-        strict=strict,
     )

@@ -81,7 +81,7 @@ def compare(
 
     Args:
         recorder: recorder of all that the source yielded.
-        written: result of `VideoSink.finish`.
+        written: result of `FileSink.finish`.
         corrupt: number of frames that the source could not decode.
         source: the input, to be read again; None or standard input: compare with the recorder's data.
 

@@ -9,11 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from media import info, item, numbered_frame
+from media import info, item, numbered_frame, video_sink
 
 from rtseg.core.cpu import run_with_low_priority, without_real_time_priority
 from rtseg.inference import open_backend
-from rtseg.io.outputs.video import VideoSink
 
 MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has per-thread priorities")
@@ -110,7 +109,7 @@ def test_real_time_priority_set_by_a_library_is_reset() -> None:
 @linux
 def test_svt_av1_encodes_without_real_time_priority(tmp_path: Path) -> None:
     """As root, SVT-AV1 would give real-time priority to all threads and child processes that are started later."""
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64), codec="libsvtav1", preset="12")
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64), codec="libsvtav1", preset="12")
     sink.write(item(numbered_frame(0)))
     remaining = real_time_threads()
     sink.close()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from media import Audio, copy_video, number_of, read, write_video
+from media import Audio, copy_video, number_of, read, video_sink, write_video
 from media import item as segmented
 from timestamp_media import (
     assert_equal_intervals,
@@ -31,7 +31,6 @@ from timestamp_media import (
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.file_clock import Clock
-from rtseg.io.outputs.video import VideoSink
 from rtseg.video.verify import InputFile, Recorder, compare
 
 # Joined recordings
@@ -145,7 +144,7 @@ def test_clock_wraparound_moves_all_streams_together(tmp_path: Path, target: str
 
 
 def test_missing_frames_are_not_reported_as_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtseg.io.outputs.read_back._count", lambda _container: 2)
+    monkeypatch.setattr("rtseg.io.outputs.file_sink._count", lambda _container: 2)
     with pytest.raises(Exception, match="contains 2 of 12 frames") as error:
         copy_video(write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert "the disk" not in str(error.value)
@@ -235,7 +234,7 @@ def _problems_of_shifted_copy(
 ) -> list[str]:
     """Copy a file with its audio or its later frames moved, unknown to the source; return the reported problems."""
     source = FileSource(str(path))
-    sink = VideoSink(target, source.info, size=(source.info.width, source.info.height))
+    sink = video_sink(target, source.info)
     recorder = Recorder(source.info)
     for item in source:
         if isinstance(item, Passthrough):

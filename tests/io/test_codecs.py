@@ -116,8 +116,8 @@ def test_requested_but_unavailable_codec_is_an_error(machine: Callable[..., None
 
 
 def test_nvenc_options_have_nvenc_names() -> None:
-    assert encoder_options("h264_nvenc", None, None, None) == {"rc": "vbr", "cq": "23", "preset": "p4"}
-    assert encoder_options("hevc_nvenc", 30, "p1", "ll") == {"rc": "vbr", "cq": "30", "preset": "p1", "tune": "ll"}
+    assert encoder_options("h264_nvenc", None, None) == {"rc": "vbr", "cq": "23", "preset": "p4"}
+    assert encoder_options("hevc_nvenc", 30, None, live=True) == {"rc": "vbr", "cq": "30", "preset": "p1", "tune": "ll"}
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")

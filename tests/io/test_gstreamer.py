@@ -9,18 +9,19 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from media import corners_of, number_of, numbered_image, rgb_at, write_video
+from media import corners_of, number_of, numbered_image, rgb_at, video_sink, write_video
 
 from rtseg.core.errors import Disconnected, SinkError, SourceError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer import pipelines
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
-from rtseg.io.inputs.gstreamer import GStreamerSource, dry_run
-from rtseg.io.outputs.gstreamer import GStreamerSink
+from rtseg.io.inputs.gstreamer import GStreamerSource
+from rtseg.io.outputs.file_sink import FileSink
 
 needs_gstreamer = pytest.mark.system("gst-launch-1.0", "gst-inspect-1.0")
 
@@ -183,7 +184,7 @@ def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: st
         assert "secret" not in process.reason()
     assert b"secret" not in command_line
     assert b"launch.py" in command_line or not command_line  # empty if the process has ended
-    assert "secret" not in dry_run(pipeline)
+    assert "secret" not in pipelines.command_line(pipelines.to_pipe(pipeline, 1))
 
 
 def test_missing_gstreamer_error_contains_the_install_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -193,6 +194,10 @@ def test_missing_gstreamer_error_contains_the_install_command(monkeypatch: pytes
 
 
 # Sink
+
+
+def gstreamer_sink(path: Path, info: StreamInfo, **options: Any) -> FileSink:
+    return video_sink(path, info, codec="gstreamer", **options)
 
 
 def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "camera") -> StreamInfo:
@@ -208,7 +213,7 @@ def numbered_item(number: int, info: StreamInfo, pts: int) -> ProcessedFrame:
     return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, info)
 
 
-def write_frames(sink: GStreamerSink, info: StreamInfo, numbers: range) -> None:
+def write_frames(sink: FileSink, info: StreamInfo, numbers: range) -> None:
     for number in numbers:
         sink.write(numbered_item(number, info, 3000 * number))
 
@@ -220,12 +225,12 @@ def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
 
 
 @needs_gstreamer
-@pytest.mark.parametrize("read_whole", [True, False])
+@pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, read_whole: bool) -> None:
+def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, live: bool) -> None:
     info = info_of((160, 96))
     path = tmp_path / f"out.{ending}"
-    sink = GStreamerSink(path, info, size=(160, 96), read_whole=read_whole)
+    sink = gstreamer_sink(path, info, live=live)
     stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # a nonzero start and one gap
     for number, pts in enumerate(stamps):
         sink.write(numbered_item(number, info, pts))
@@ -247,7 +252,7 @@ def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, read
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
 def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
     info = info_of((162, 98), pixel_format)
-    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(162, 98), crf=10)
+    sink = gstreamer_sink(tmp_path / "out.mp4", info, crf=10)
     for number in range(3):
         sink.write(numbered_item(0, info, 3000 * number))
     sink.close()
@@ -261,7 +266,7 @@ def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
 @needs_gstreamer
 def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     info = info_of((160, 96))
-    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    sink = gstreamer_sink(tmp_path / "out.mp4", info)
     for number in range(5):
         sink.write(numbered_item(number, info, 3000 * number))
     sink.abort()
@@ -273,12 +278,12 @@ def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path) -> None:
 @needs_gstreamer
 def test_killed_encoder_is_an_error_and_leaves_playable_fragments(tmp_path: Path) -> None:
     info = info_of((160, 96))
-    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    sink = gstreamer_sink(tmp_path / "out.mp4", info)
     write_frames(sink, info, range(100))
     deadline = time.monotonic() + 120
     while sink.partial_path.stat().st_size < 3000 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(sink._pipe._process.pid, signal.SIGKILL)
+    os.kill(sink._writer._pipe._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
     with pytest.raises(SinkError, match=r"out\.mp4: GStreamer ended: it was ended by signal 9"):
         write_frames(sink, info, range(100, 200))
     sink.abort()
@@ -289,11 +294,11 @@ def test_killed_encoder_is_an_error_and_leaves_playable_fragments(tmp_path: Path
 def test_unwritable_output_is_an_error(tmp_path: Path) -> None:
     info = info_of((160, 96))
     with pytest.raises(SinkError, match="no such folder"):
-        GStreamerSink(tmp_path / "missing" / "out.mp4", info, size=(160, 96))
+        gstreamer_sink(tmp_path / "missing" / "out.mp4", info)
     with pytest.raises(SinkError, match=r"not '\.avi'"):
-        GStreamerSink(tmp_path / "out.avi", info, size=(160, 96))
+        gstreamer_sink(tmp_path / "out.avi", info)
     assert list(tmp_path.iterdir()) == []
-    sink = GStreamerSink(tmp_path / "out.mp4", info, size=(160, 96))
+    sink = gstreamer_sink(tmp_path / "out.mp4", info)
     with pytest.raises(SinkError, match="192x96"):
         sink.write(numbered_item(0, info_of((192, 96)), 0))
     sink.abort()

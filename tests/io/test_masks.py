@@ -17,9 +17,9 @@ import pytest
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.core.letterbox import resize_classes
-from rtseg.io.outputs.mask_folder import MaskFolder
-from rtseg.io.outputs.mask_video import MaskVideo
-from rtseg.io.outputs.masks import open_mask_sink
+from rtseg.io.outputs import Sink
+from rtseg.io.outputs.file_sink import FileSink
+from rtseg.io.outputs.masks import MaskFolder, open_mask_sink
 
 SIZES = [(96, 64), (97, 61), (3, 5), (1, 1)]
 TIME_BASE = Fraction(1, 15360)
@@ -107,7 +107,7 @@ def test_only_sets_other_classes_to_no_class(tmp_path: Path, name: str) -> None:
 
 
 def test_suffix_selects_the_sink(tmp_path: Path) -> None:
-    for name, kind in (("a", MaskFolder), ("v1.2", MaskFolder), ("a.mkv", MaskVideo), ("a.MKV", MaskVideo)):
+    for name, kind in (("a", MaskFolder), ("v1.2", MaskFolder), ("a.mkv", FileSink), ("a.MKV", FileSink)):
         sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
         assert isinstance(sink, kind)
         sink.abort()
@@ -142,11 +142,11 @@ def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name:
     def result() -> int:
         return len(read_video(target)) if name.endswith("mkv") else len(read_folder(target))
 
-    def run(count: int) -> MaskFolder | MaskVideo:
+    def run(count: int) -> Sink:
         sink = open_mask_sink(str(target), info_of(size))
         for index, classes in enumerate(class_maps(count)):
             sink.write(item_of(size, index, classes, index * 512))
-        return sink  # type: ignore[return-value]
+        return sink
 
     run(4).close()
     assert result() == 4
@@ -246,7 +246,8 @@ def test_size_change_is_an_error(tmp_path: Path) -> None:
 
 
 def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
-    sink = MaskVideo(str(tmp_path / "masks.mkv"), info_of((8, 8)))
+    sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
+    assert isinstance(sink, FileSink)
     sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     sink.written += 1  # as if one frame was lost
     with pytest.raises(SinkError, match="contains 1 of 2 frames"):

@@ -1,4 +1,4 @@
-"""`VideoSink`: complete and partial files, frames, color tags and temporary names."""
+"""`FileSink`: complete and partial files, frames, color tags and temporary names."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from media import (
     numbered_frame,
     read,
     rgb_at,
+    video_sink,
     write_video,
 )
 
 from rtseg.core.frame import Frame
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.outputs.partial_file import PartialFile
-from rtseg.io.outputs.video import VideoSink
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 def test_final_name_appears_only_when_the_output_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"older")
-    sink = VideoSink(out, info(), size=(96, 64))
+    sink = video_sink(out, info(), size=(96, 64))
     fill(sink)
     assert sink.partial_path == tmp_path / "out.partial.mp4"
     assert sink.partial_path.exists()
@@ -57,7 +57,7 @@ def test_final_name_appears_only_when_the_output_is_complete(tmp_path: Path) -> 
 
 def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts", "avi", "mov"):
-        sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64))
+        sink = video_sink(tmp_path / f"out.{ending}", info(), size=(96, 64))
         fill(sink, 30)
         sink.abort()
         assert [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
@@ -65,14 +65,14 @@ def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
 
 
 def test_abort_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
     sink.abort()
     sink.abort()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink)
     sink.finish()
     sink.abort()
@@ -85,8 +85,8 @@ def test_partial_file_plays_after_sigkill(tmp_path: Path, ending: str) -> None:
     code = f"""
 import sys, os, signal
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from media import VideoSink, fill, info
-sink = VideoSink({str(tmp_path / f"out.{ending}")!r}, info(), size=(96, 64))
+from media import fill, info, video_sink
+sink = video_sink({str(tmp_path / f"out.{ending}")!r}, info(), size=(96, 64))
 fill(sink, 150)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -101,7 +101,7 @@ def test_partial_file_can_be_the_input_of_its_final_name(tmp_path: Path) -> None
     """The input `out.partial.mp4` of a killed run is not overwritten by the temporary file of the output `out.mp4`."""
     source = write_video(tmp_path / "out.partial.mp4")
     opened = FileSource(str(source))
-    sink = VideoSink(tmp_path / "out.mp4", opened.info, size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", opened.info, size=(96, 64))
     fill(sink, 3)
     sink.close()
     assert len(read(tmp_path / "out.mp4")) == 3
@@ -110,7 +110,7 @@ def test_partial_file_can_be_the_input_of_its_final_name(tmp_path: Path) -> None
 
 def test_longest_file_names_are_written(tmp_path: Path) -> None:
     for stem in ("x" * 250, "日" * 83):
-        sink = VideoSink(tmp_path / f"{stem}.mp4", info(), size=(96, 64))
+        sink = video_sink(tmp_path / f"{stem}.mp4", info(), size=(96, 64))
         fill(sink, 3)
         sink.close()
         assert len(read(tmp_path / f"{stem}.mp4")) == 3
@@ -124,7 +124,7 @@ def test_close_of_a_long_recording_reads_only_a_part(tmp_path: Path, ending: str
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", live=True)
+    sink = video_sink(tmp_path / f"out.{ending}", info(), size=(64, 48), crf=1, preset="ultrafast", live=True)
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
     for number in range(1800):
         planes = (np.roll(noise, number * 7, 1), *numbered_frame(number, (64, 48)).planes[1:])
@@ -140,8 +140,8 @@ def test_standard_output_is_matroska(tmp_path: Path) -> None:
     code = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from media import VideoSink, fill, info
-sink = VideoSink("-", info(), size=(96, 64))
+from media import fill, info, video_sink
+sink = video_sink("-", info(), size=(96, 64))
 fill(sink, 20)
 sink.close()
 """
@@ -157,7 +157,7 @@ sink.close()
 @pytest.mark.parametrize("size", [(97, 64), (96, 65), (97, 65)])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p"])
 def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tuple[int, int], pix_fmt: str) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(size, pix_fmt), size=size, crf=5)
+    sink = video_sink(tmp_path / "out.mp4", info(size, pix_fmt), size=size, crf=5)
     fill(sink, 3, size, pix_fmt)
     sink.close()
     frame = read(tmp_path / "out.mp4")[2]
@@ -186,7 +186,7 @@ def test_odd_sizes_are_rounded_up_by_repeating_the_edge(tmp_path: Path, size: tu
     ],
 )
 def test_encoder_writes_all_frames_at_their_times(tmp_path: Path, codec: str | None, ending: str) -> None:
-    sink = VideoSink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
+    sink = video_sink(tmp_path / f"out.{ending}", info(time_base=Fraction(1, 90_000)), size=(96, 64), codec=codec)
     for number in range(10):
         frame = numbered_frame(number)
         sink.write(item(Frame(frame.planes, "yuv420p", frame.color, number * 3600, Fraction(1, 90_000), number, 3600)))
@@ -198,8 +198,8 @@ def test_encoder_writes_all_frames_at_their_times(tmp_path: Path, codec: str | N
 
 def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
     sizes = []
-    for name, options in (("a", {"crf": 5}), ("b", {"crf": 45}), ("c", {"preset": "placebo", "tune": "psnr"})):
-        sink = VideoSink(tmp_path / f"{name}.mp4", info(), size=(96, 64), **options)
+    for name, options in (("a", {"crf": 5}), ("b", {"crf": 45}), ("c", {"preset": "placebo"})):
+        sink = video_sink(tmp_path / f"{name}.mp4", info(), size=(96, 64), **options)
         fill(sink, 20)
         sink.close()
         sizes.append((tmp_path / f"{name}.mp4").stat().st_size)
@@ -225,7 +225,7 @@ def test_color_tags_are_kept(tmp_path: Path, ending: str, tags: tuple[int, int, 
 
 def test_untagged_color_gets_a_tag_if_the_size_changes_the_default(tmp_path: Path) -> None:
     """A side-by-side output of untagged 640x360 frames is 1280 pixels wide, for which players assume BT.709."""
-    sink = VideoSink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
+    sink = video_sink(tmp_path / "out.mp4", info((640, 360)), size=(1280, 360))
     fill(sink, 2, (1280, 360))
     sink.close()
     frame = read(tmp_path / "out.mp4")[0]
@@ -257,14 +257,14 @@ def test_average_frame_rate_is_kept(tmp_path: Path, frames: int, codec: str) -> 
 def test_frames_of_the_caller_are_not_modified(tmp_path: Path) -> None:
     frame = numbered_frame(3)
     before = [plane.copy() for plane in frame.planes]
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
     sink.write(item(frame))
     sink.close()
     assert all((old == new).all() for old, new in zip(before, frame.planes, strict=True))
 
 
 def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info((320, 240)), size=(320, 240), preset="ultrafast")
+    sink = video_sink(tmp_path / "out.mp4", info((320, 240)), size=(320, 240), preset="ultrafast")
     frame = numbered_frame(1, (320, 240))
 
     def write(numbers: range) -> int:
@@ -315,7 +315,7 @@ def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
 
 
 def test_key_frames_are_at_most_two_seconds_apart(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 200)
     sink.close()
     with av.open(str(tmp_path / "out.mp4")) as container:

@@ -1,4 +1,4 @@
-"""`VideoSink` raises one-line errors, and no incomplete file gets the final name."""
+"""`FileSink` raises one-line errors, and no incomplete file gets the final name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from media import fill, info, item, numbered_frame, read, write_video
+from media import fill, info, item, numbered_frame, read, video_sink, write_video
 
 from rtseg.core.errors import SinkError
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.outputs.video import VideoSink
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +36,7 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
         ("o\0ut.mp4", {}, "null"),
     ):
         with pytest.raises(SinkError, match=message) as error:
-            VideoSink(name, info(), size=(96, 64), **options)
+            video_sink(name, info(), size=(96, 64), **options)
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert Path("existing.mp4").read_bytes() == b"older"
@@ -54,12 +53,12 @@ def test_output_that_is_the_input_is_refused(tmp_path: Path, link: str) -> None:
         os.link(source, out)
     opened = FileSource(str(source))
     with pytest.raises(SinkError, match="would overwrite the input"):
-        VideoSink(out, opened.info, size=(96, 64))
+        video_sink(out, opened.info, size=(96, 64))
     assert source.read_bytes() == data
 
 
 def test_no_overwrite_is_checked_again_by_close(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64), overwrite=False)
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64), overwrite=False)
     fill(sink)
     (tmp_path / "out.mp4").write_bytes(b"another file")
     with pytest.raises(SinkError, match="can't be renamed"):
@@ -73,13 +72,13 @@ def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     if folder == tmp_path:
         folder.chmod(0o500)
     with pytest.raises(SinkError, match=r"can't write"):
-        VideoSink(folder / "out.mp4", info(), size=(96, 64))
+        video_sink(folder / "out.mp4", info(), size=(96, 64))
 
 
 def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
     folder = tmp_path / "removed"
     folder.mkdir()
-    sink = VideoSink(folder / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(folder / "out.mp4", info(), size=(96, 64))
     fill(sink)
     (folder / "out.partial.mp4").unlink()
     folder.rmdir()
@@ -92,10 +91,10 @@ def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
 WRITE_WITH_SIZE_LIMIT = """
 import resource, signal, sys
 sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
-from media import VideoSink, fill, info
+from media import fill, info, video_sink
 from rtseg.core.errors import SinkError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = VideoSink(sys.argv[1], info(), size=(96, 64), crf=1, live=sys.argv[5] != "whole")
+sink = video_sink(sys.argv[1], info(), size=(96, 64), crf=1, live=sys.argv[5] != "whole")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     fill(sink, int(sys.argv[4]))
@@ -115,7 +114,7 @@ except SinkError as error:
 def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, when: str) -> None:
     """A limit on the file size simulates a full disk: `write()` fails in both cases."""
     out = tmp_path / f"out.{ending}"
-    sink = VideoSink(out, info(), size=(96, 64), crf=1)
+    sink = video_sink(out, info(), size=(96, 64), crf=1)
     frames = 120 if when == "while writing" else 10
     fill(sink, frames)
     sink.close()
@@ -140,9 +139,9 @@ def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_recording_with_missing_end_is_an_error(tmp_path: Path, ending: str) -> None:
-    sink = VideoSink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
+    sink = video_sink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
     fill(sink, 300)
-    sink._last_seconds += 0.5  # as if the last frames were missing
+    sink._writer._last_seconds += 0.5  # as if the last frames were missing
     with pytest.raises(SinkError, match=r"contains \d+ of 300 frames"):
         sink.close()
     assert not (tmp_path / f"out.{ending}").exists()
@@ -153,10 +152,10 @@ def test_standard_output_to_a_full_device_is_an_error() -> None:
     code = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from media import VideoSink, fill, info
+from media import fill, info, video_sink
 from rtseg.core.errors import SinkError
 try:
-    sink = VideoSink("-", info(), size=(96, 64))
+    sink = video_sink("-", info(), size=(96, 64))
     fill(sink, 300)
     sink.close()
 except SinkError as error:
@@ -173,7 +172,7 @@ except SinkError as error:
 
 
 def test_frame_of_another_size_is_refused(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
     fill(sink, 2)
     with pytest.raises(SinkError, match="128x64"):
         sink.write(item(numbered_frame(2, (128, 64))))

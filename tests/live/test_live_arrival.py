@@ -305,7 +305,7 @@ def test_gstreamer_frames_without_timestamp_use_arrival_time() -> None:
     """Frames with and without timestamps may be mixed in one stream."""
     source = GStreamerSource.__new__(GStreamerSource)
     source._live, source._last_time, source._begin_ns, source._last_pts, source._index = True, None, None, -1, 0
-    source._video = video = RawVideo("I420", 16, 16, Color("bt601", full_range=False))
+    source._video = video = RawVideo(16, 16, Color("bt601", full_range=False))
     data = np.zeros(video.size, np.uint8)
     times = [None, None, 500, 600, None, 800, 900]
     frames = [

@@ -17,7 +17,7 @@ import pytest
 from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, rgb_at
 from rtmp_server import RtmpServer, encode_flv
-from test_push import INFO, rendered
+from test_push import rendered
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame
@@ -118,7 +118,7 @@ def test_srt_through_gstreamer() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    sink, stop = PushSink(f"srt://127.0.0.1:{port}?mode=listener", INFO, size=(160, 96)), threading.Event()
+    sink, stop = PushSink(f"srt://127.0.0.1:{port}?mode=listener"), threading.Event()
 
     def send() -> None:
         number = 0

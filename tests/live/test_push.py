@@ -17,7 +17,8 @@ from media import numbered_image
 
 from rtseg.core.errors import OptionError, SourceError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
-from rtseg.io.inputs.gstreamer import GStreamerSource, srt_pipeline
+from rtseg.io.gstreamer.pipelines import srt_pipeline
+from rtseg.io.inputs.gstreamer import GStreamerSource
 from rtseg.live.sinks import push
 from rtseg.live.sinks.push import PushSink
 
@@ -95,10 +96,10 @@ def test_receiver_gets_frames(kind: str) -> None:
         "udp": {"probesize": "20000", "analyzeduration": "500000"},
     }[kind]
     receiver = Receiver(url, **listen)
-    sink = PushSink(url, INFO, size=(161, 97))
+    sink = PushSink(url)
     send_until(sink, lambda: len(receiver.times) >= 20, (161, 97))
     sink.close()
-    assert receiver.images[5].shape == (96, 160, 3)
+    assert receiver.images[5].shape == (98, 162, 3)
     check_colors(receiver.images[5])
     steps = np.diff(receiver.times[2:20])
     assert (steps > 0).all()
@@ -110,7 +111,7 @@ def test_receiver_gets_frames(kind: str) -> None:
 @pytest.mark.parametrize(("mode", "reads"), [("listener", "caller"), ("caller", "listener")])
 def test_srt_push(secret: str, mode: str, reads: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
-    sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}", INFO, size=(160, 96))
+    sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}")
     frames: list[Frame] = []
     stopped = threading.Event()
 
@@ -140,7 +141,7 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
 @pytest.mark.system("gst-launch-1.0")
 def test_srt_without_receiver_counts_no_frame_as_written() -> None:
     """GStreamer accepts frames while it connects."""
-    sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", INFO, size=(160, 96))
+    sink = PushSink(f"srt://127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
     offered = itertools.count()
     send_until(sink, lambda: sink.disconnects or next(offered) < 0)
     assert sink.written == 0
@@ -154,7 +155,7 @@ def test_push_connects_to_late_receiver_and_reconnects(monkeypatch: pytest.Monke
     monkeypatch.setattr(push, "_LONGEST_PAUSE_SECONDS", 0.5)
     port = free_port()
     url = f"rtmp://127.0.0.1:{port}/live/street"
-    sink = PushSink(url, INFO, size=(160, 96))
+    sink = PushSink(url)
     sink.write(rendered(0))
     sink.write(rendered(1))
     assert (sink.written, sink.dropped, sink.disconnects) == (0, 2, 1)  # no attempt for the second frame
@@ -170,14 +171,14 @@ def test_push_connects_to_late_receiver_and_reconnects(monkeypatch: pytest.Monke
 def test_push_times_out_on_unresponsive_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        sink = PushSink(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live/x", INFO, size=(160, 96))
+        sink = PushSink(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live/x")
         sink.write(rendered(0))
         assert (sink.written, sink.disconnects) == (0, 1)
         sink.close()
 
 
 def test_push_name_and_warnings_contain_no_secrets() -> None:
-    sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey", INFO, size=(160, 96))
+    sink = PushSink(f"rtmp://me:secret@127.0.0.1:{free_port()}/live/streamkey")
     sink.write(rendered(0))
     text = sink.name + "".join(sink.warnings)
     assert "1 disconnect;" in text
@@ -188,4 +189,4 @@ def test_push_name_and_warnings_contain_no_secrets() -> None:
 @pytest.mark.parametrize("url", ["http://host/x", "rtsp:///x", "file.mp4", ""])
 def test_unsupported_push_urls_are_refused(url: str) -> None:
     with pytest.raises(OptionError, match="--push"):
-        PushSink(url, INFO, size=(160, 96))
+        PushSink(url)

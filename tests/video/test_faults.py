@@ -127,10 +127,10 @@ def test_exception_in_verification_keeps_the_partial_file(
 
 def test_lost_frame_fails_verification(segmenter: Segmenter, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fidelity report detects a frame that a stage drops silently, and the file keeps its partial name."""
-    from rtseg.io.outputs.video import VideoSink
+    from rtseg.io.outputs.file_sink import FileSink
 
-    write = VideoSink.write
-    monkeypatch.setattr(VideoSink, "write", lambda self, item: None if item.frame.index == 7 else write(self, item))
+    write = FileSink.write
+    monkeypatch.setattr(FileSink, "write", lambda self, item: None if item.frame.index == 7 else write(self, item))
     with pytest.raises(FidelityError, match="60 frames in the input, 59 in the output"):
         run_video(segmenter, video)
     assert not video.with_name("out.mp4").exists()

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from iso_media import tracks
-from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, write_video
+from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, video_sink, write_video
 from proofs import keep_proof, resident_mib
 
 from rtseg.core.errors import FidelityError, SinkError, SourceError
@@ -24,7 +24,6 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.options import OutputOptions
 from rtseg.io.outputs import Sink
-from rtseg.io.outputs.video import VideoSink
 from rtseg.render.style import Style
 from rtseg.video.process import process
 from rtseg.video.verify import Recorder, compare
@@ -399,7 +398,7 @@ def _write_output(tmp_path: Path, **changes: Any) -> tuple[Recorder, Any]:
     path = write_video(tmp_path / "in.mp4", frames=20, after=[Audio()], tags=(1, 1, 1))
     source = FileSource(str(path))
     recorder = Recorder(source.info)
-    sink = VideoSink(tmp_path / "out.mp4", source.info, size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", source.info, size=(96, 64))
     packets = 0
     for entry in source:
         recorder.observe(entry)

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.color import guess_matrix
-from rtseg.core.frame import Color, Matrix, PixelFormat, Plane
+from rtseg.core.frame import Color, Matrix, Planes
 
 HEADER = struct.Struct(">BBBBHIQQQQHQ6xHH")
 """Version major and minor, flags, padding, type, payload length, pts, duration, offset and its end, flags, dts, checksums."""
@@ -73,10 +72,7 @@ def write_header(kind: int, length: int, pts_ns: int = 0, duration_ns: int = 0) 
 
 @dataclass(frozen=True)
 class RawVideo:
-    """Format of raw video (`video/x-raw`) in GStreamer's layout: rows are padded to four bytes."""
-
-    layout: str
-    """Name of the layout in GStreamer: `NV12`, `I420`, `Y42B`, `Y444`, `GBR`."""
+    """Format of raw video (`video/x-raw`) in GStreamer's layout `I420`: three planes, 4:2:0, with rows padded to four bytes."""
 
     width: int
     height: int
@@ -87,103 +83,52 @@ class RawVideo:
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel divided by its height."""
 
-    def __post_init__(self) -> None:
-        if self.layout not in _LAYOUTS or self.width < 1 or self.height < 1:
-            raise ValueError(f"raw video that rtseg does not support: {self.layout} {self.width}x{self.height}")
-
-    @property
-    def pixel_format(self) -> PixelFormat:
-        """Pixel format of the planes that `planes` returns."""
-        return _LAYOUTS[self.layout]
-
-    @property
-    def rows(self) -> list[tuple[int, int, int]]:
-        """(bytes between rows, rows in memory, bytes used of each row) of each plane in memory.
-
-        As in `gst_video_info_set_format`.
-        """
-        width, height = self.width, self.height
-        even_width, even_height = _up(width, 2), _up(height, 2)
-        match self.layout:
-            case "NV12":
-                return [(_up(width, 4), even_height, width), (_up(width, 4), even_height // 2, even_width)]
-            case "I420":
-                half = even_width // 2
-                return [(_up(width, 4), even_height, width)] + [(_up(half, 4), even_height // 2, half)] * 2
-            case "Y42B":
-                half = even_width // 2
-                return [(_up(width, 4), height, width)] + [(_up(half, 4), height, half)] * 2
-            case _:
-                return [(_up(width, 4), height, width)] * 3
-
     @property
     def size(self) -> int:
         """Length of a frame, bytes."""
-        return sum(stride * rows for stride, rows, _ in self.rows)
+        return sum(stride * rows for stride, rows, _, _ in self._layout)
 
-    def planes(self, data: npt.NDArray[np.uint8]) -> tuple[Plane, Plane, Plane]:
-        """Return the three planes of a frame, as views of `data` if possible.
-
-        Args:
-            data: uint8 `[size]`; must not be changed afterwards.
-        """
-        inside = self._inside(data)
-        if self.layout == "NV12":
-            both = inside[1][: -(-self.height // 2)]
-            u, v = cv2.split(both.reshape(both.shape[0], -1, 2))
-            return inside[0][: self.height], u, v
-        across, down = (self.height, -(-self.height // 2)) if self.layout == "I420" else (self.height, self.height)
-        return inside[0][:across], inside[1][:down], inside[2][:down]
-
-    def fill(self, data: npt.NDArray[np.uint8], planes: tuple[Plane, Plane, Plane]) -> None:
-        """Copy three planes into the bytes of a frame, cropped to its size: the inverse of `planes`. Not for `NV12`."""
-        for target, plane in zip(self._inside(data), planes, strict=True):
-            height, width = min(plane.shape[0], target.shape[0]), min(plane.shape[1], target.shape[1])
-            target[:height, :width] = plane[:height, :width]
+    def planes(self, data: npt.NDArray[np.uint8]) -> Planes:
+        """Return the three planes of a frame, as views of its bytes, uint8 `[size]`."""
+        planes, offset = [], 0
+        for stride, rows, height, width in self._layout:
+            planes.append(data[offset : offset + stride * rows].reshape(rows, stride)[:height, :width])
+            offset += stride * rows
+        return planes[0], planes[1], planes[2]
 
     def caps(self) -> str:
         """Return the caps of the format as text."""
         rate = self.frame_rate or Fraction(0)
         aspect = self.pixel_aspect
         return (
-            f"video/x-raw, format=(string){self.layout}, width=(int){self.width}, height=(int){self.height}, "
+            f"video/x-raw, format=(string)I420, width=(int){self.width}, height=(int){self.height}, "
             f"framerate=(fraction){rate.numerator}/{rate.denominator}, "
             f"pixel-aspect-ratio=(fraction){aspect.numerator}/{aspect.denominator}, interlace-mode=(string)progressive, "
             f"colorimetry=(string){_colorimetry(self.color)}"
         )
 
-    def _inside(self, data: npt.NDArray[np.uint8]) -> list[Plane]:
-        parts, offset = [], 0
-        for stride, rows, used in self.rows:
-            parts.append(data[offset : offset + stride * rows].reshape(rows, stride)[:, :used])
-            offset += stride * rows
-        return parts
-
-
-_LAYOUTS: dict[str, PixelFormat] = {
-    "NV12": "yuv420p",
-    "I420": "yuv420p",
-    "Y42B": "yuv422p",
-    "Y444": "yuv444p",
-    "GBR": "gbrp",
-}
-LAYOUT_OF: dict[str, str] = {"yuv420p": "I420", "yuv422p": "Y42B", "yuv444p": "Y444", "gbrp": "GBR"}
-"""Layout in GStreamer by pixel format."""
+    @property
+    def _layout(self) -> list[tuple[int, int, int, int]]:
+        """(bytes between rows, rows in memory, height, width) of each plane, as in `gst_video_info_set_format`."""
+        half_width, half_height = -(-self.width // 2), -(-self.height // 2)
+        chroma = (-(-half_width // 4) * 4, half_height, half_height, half_width)
+        return [(-(-self.width // 4) * 4, 2 * half_height, self.height, self.width), chroma, chroma]
 
 
 def read_caps(text: str) -> RawVideo:
     """Parse caps such as `video/x-raw, ...`.
 
     Raises:
-        ValueError: not raw video, or an unsupported layout.
+        ValueError: not raw video in the layout I420.
     """
     fields = dict(re.findall(r"([\w-]+)=(?:\([\w.]+\))?\"?([^,;\"\0]+)", text))
     if not text.startswith("video/x-raw") or "memory:" in text.split(",")[0]:
         raise ValueError(f"the pipeline ends in {text.split(',')[0]}, not in raw video")
-    width, height = int(fields.get("width", 0)), int(fields.get("height", 0))
+    layout, width, height = fields.get("format", "").strip(), int(fields.get("width", 0)), int(fields.get("height", 0))
+    if layout != "I420" or width < 1 or height < 1:
+        raise ValueError(f"raw video that rtseg does not support: {layout} {width}x{height}")
     rate = Fraction(fields.get("framerate", "0/1"))
     return RawVideo(
-        layout=fields.get("format", "").strip(),
         width=width,
         height=height,
         color=_color(fields.get("colorimetry", ""), width, height),
@@ -239,14 +184,8 @@ def _color(text: str, width: int, height: int) -> Color:
 def _colorimetry(color: Color) -> str:
     """Return the colorimetry of a frame. Missing matrix and range tags are replaced by the values that rtseg uses."""
     limits = 1 if color.full_range else 2
-    if color.matrix == "rgb":
-        return "1:1:7:1"
     matrix = next((k for k, tag in _SPACE_TAG.items() if tag == color.space_tag), None)
     matrix = matrix or {"bt709": 3, "bt601": 4, "bt2020": 6}[color.matrix]
     transfer = next((k for k, tag in _TRANSFER_TAG.items() if tag == color.transfer_tag), 0)
     primaries = next((k for k, tag in _PRIMARIES_TAG.items() if tag == color.primaries_tag), 0)
     return f"{limits}:{matrix}:{transfer}:{primaries}"
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

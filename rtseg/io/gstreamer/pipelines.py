@@ -13,14 +13,12 @@ from pathlib import Path
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.secrets import redacted_pipeline
-from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element
+from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element, words_of
 
 STDIN_FD = 0
 """File descriptor from which a pipeline reads frames."""
 
 _NVMM = "'video/x-raw(memory:NVMM),format=NV12'"
-_SOFTWARE = "videoconvert ! 'video/x-raw,format={I420,NV12}'"
-"""`videoconvert` does nothing if frames are in one of the two formats already, as from software decoders."""
 
 
 _BITRATE = 8_000_000
@@ -46,10 +44,16 @@ def to_pipe(pipeline: str, fd: int) -> str:
     Args:
         pipeline: elements in the syntax of gst-launch; the last one gives raw frames.
         fd: file descriptor that frames are written to.
+
+    Raises:
+        OptionError: the pipeline can't be parsed.
     """
-    # nvvidconv reads frames from system memory and from NVMM, the memory of camera and decoder.
-    converted = "nvvidconv ! video/x-raw,format=NV12" if has_element("nvvidconv") else _SOFTWARE
-    return f"{pipeline.strip().rstrip('!').strip()} ! {converted} ! gdppay ! fdsink fd={fd} sync=false"
+    words_of(pipeline)
+    # nvvidconv reads frames from system memory and from NVMM, the memory of camera and decoder. videoconvert does nothing if frames
+    # are I420 already, as from software decoders.
+    converter = "nvvidconv" if has_element("nvvidconv") else "videoconvert"
+    elements = pipeline.strip().rstrip("!").strip()
+    return f"{elements} ! {converter} ! video/x-raw,format=I420 ! gdppay ! fdsink fd={fd} sync=false"
 
 
 def csi_pipeline(number: int, size: tuple[int, int] | None = None, fps: float | None = None) -> str:

@@ -18,11 +18,9 @@ from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.core.secrets import redacted_pipeline
 from rtseg.io.gstreamer.gdp import BUFFER, CAPS, HEADER, NANOSECOND, Header, RawVideo, read_caps, read_header
-from rtseg.io.gstreamer.pipelines import command_line, csi_pipeline, file_decoder, file_pipeline, srt_pipeline, to_pipe
+from rtseg.io.gstreamer.pipelines import file_decoder, file_pipeline, to_pipe
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
 from rtseg.io.inputs.opened_file import MAX_PIXELS, open_at
-
-__all__ = ["GStreamerSource", "csi_pipeline", "dry_run", "file_pipeline", "srt_pipeline"]
 
 LIVE_TIME_BASE = Fraction(1, 90_000)
 _PIPE_BYTES = 1 << 20
@@ -164,7 +162,7 @@ class GStreamerSource:
 
     def _payload(self, header: Header) -> npt.NDArray[np.uint8] | None:
         if header.kind == BUFFER and (self._video is None or header.length != self._video.size):
-            expected = f"{self._video.size} bytes of {self._video.layout}" if self._video else "its format first"
+            expected = f"{self._video.size} bytes" if self._video else "its format first"
             raise SourceError(f"{self._name}: received a frame of {header.length} bytes, expected {expected}")
         data = np.empty(header.length, np.uint8)
         complete = self._fill(data, is_header=False)
@@ -187,7 +185,7 @@ class GStreamerSource:
         self._last_pts = pts
         frame = Frame(
             planes=video.planes(data),
-            pixel_format=video.pixel_format,
+            pixel_format="yuv420p",
             color=video.color,
             pts=pts,
             time_base=LIVE_TIME_BASE,
@@ -243,7 +241,7 @@ class GStreamerSource:
             name=self._name,
             width=video.width,
             height=video.height,
-            pixel_format=video.pixel_format,
+            pixel_format="yuv420p",
             color=video.color,
             time_base=LIVE_TIME_BASE,
             frame_rate=video.frame_rate,
@@ -266,15 +264,5 @@ def open_file(path: str) -> GStreamerSource:
     return GStreamerSource(file_pipeline(path), name=path, live=False, codec=file_decoder(), notes=notes)
 
 
-def dry_run(pipeline: str) -> str:
-    """Return the command that `GStreamerSource` runs, but with frames written to standard output.
-
-    Raises:
-        OptionError: the pipeline can't be parsed.
-    """
-    words_of(pipeline)
-    return command_line(to_pipe(pipeline, 1))
-
-
 def _format_of(video: RawVideo) -> tuple[object, ...]:
-    return video.layout, video.width, video.height, video.color
+    return video.width, video.height, video.color

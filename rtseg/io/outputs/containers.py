@@ -41,9 +41,6 @@ _FRAGMENTED = {
 # Clusters of one second (in milliseconds). By default a cluster ends at a key frame and has at least 4 KiB.
 _CLUSTERED = {"cluster_time_limit": "1000", **_LOW_LATENCY}
 
-KEYFRAME_SECONDS = 2
-"""Seconds between key frames. Players seek to key frames."""
-
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -221,20 +218,22 @@ _MIN_X264_THREADS = 6
 because its threads wait for each other. Eight threads are slower than six."""
 
 
-def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str | None) -> dict[str, str]:
+def encoder_options(encoder: str, crf: int | None, preset: str | None, *, live: bool = False) -> dict[str, str]:
     """Return the options of an encoder for constant quality.
 
     Args:
         encoder: name of the encoder in FFmpeg.
         crf: constant rate factor on the encoder's scale; None: 23 for x264, and a similar quality for other encoders.
         preset: preset of the encoder; None: a fast preset.
-        tune: tuning of the encoder; None: none.
+        live: encode with low latency: no frame waits for later ones.
     """
     options: dict[str, str] = {}
     match encoder:
         case "libx264" | "libx264rgb" | "libx265":
             options = {"crf": str(23 if crf is None else crf), "preset": preset or "veryfast"}
-            if encoder != "libx265" and tune is None:
+            if live:
+                options["tune"] = "zerolatency"
+            elif encoder != "libx265":
                 options["threads"] = str(max(_MIN_X264_THREADS, usable_cores() * 3 // 2))
             if encoder == "libx265":
                 options["x265-params"] = "log-level=error"
@@ -244,7 +243,9 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str
         case "libsvtav1":
             options = {"crf": str(35 if crf is None else crf), "preset": preset or "10"}
         case "h264_nvenc" | "hevc_nvenc" | "av1_nvenc":
-            options = {"rc": "vbr", "cq": str(23 if crf is None else crf), "preset": preset or "p4"}
+            options = {"rc": "vbr", "cq": str(23 if crf is None else crf), "preset": preset or ("p1" if live else "p4")}
+            if live:
+                options["tune"] = "ll"
         case "mpeg4" | "mjpeg":
             options = {"flags": "+qscale", "global_quality": str(118 * (4 if crf is None else crf))}
         case _:
@@ -252,6 +253,4 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, tune: str
                 options["crf"] = str(crf)
             if preset is not None:
                 options["preset"] = preset
-    if tune is not None:
-        options["tune"] = tune
     return options

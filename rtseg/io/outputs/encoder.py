@@ -5,33 +5,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 
 import av
-import numpy as np
 from av import Packet, VideoFrame
 from av.codec import Codec
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.stream import Disposition
 from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from rtseg.core.color import guess_matrix
 from rtseg.core.cpu import without_real_time_priority
 from rtseg.core.errors import SinkError, reason
 from rtseg.core.frame import Frame, StreamInfo
-from rtseg.io.outputs.containers import KEYFRAME_SECONDS, Container, add_global_header, encoder_options
+from rtseg.io.options import OutputOptions
+from rtseg.io.outputs.containers import Container, add_global_header, encoder_options
+from rtseg.io.outputs.frame_format import FrameFormat, FrameFormatter
 
 _ALIASES = {"h265": "hevc", "x264": "libx264", "x265": "libx265", "vp9": "libvpx-vp9"}
-_COLORSPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _MPEG4_LARGEST_TIME_BASE = 65535
 _REORDERING_ENCODERS = ("libx264", "libx265")
 _COPIED_METADATA = ("language", "title", "handler_name", "creation_time", "reel_name", "comment")
 """Metadata keys that describe the content of a video stream. Other keys describe its encoding."""
-_CHROMA_SUBSAMPLING = {"yuv422p": "4:2:2", "yuv444p": "4:4:4", "gbrp": "RGB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +36,13 @@ class EncoderSettings:
 
     codec: Codec
     options: Mapping[str, str]
-    pixel_format: str
-    output_size: tuple[int, int]
-    """(width, height) of the frames to encode, pixels."""
-
-    size: tuple[int, int]
-    """(width, height) of the encoded frames, pixels: rounded up to even if the pixel format requires it."""
-
-    rate: Fraction
-    """Frame rate in Hz, for rate control and for containers with a constant rate. Timestamps do not depend on it."""
-
-    warnings: tuple[str, ...]
-    """Messages about changes to the frames, one line each."""
+    frame_format: FrameFormat
+    keyframe_seconds: int = 2
+    """Seconds between key frames. Players seek to key frames."""
 
     @classmethod
     def create(
-        cls, name: str, info: StreamInfo, size: tuple[int, int], crf: int | None, preset: str | None, tune: str | None
+        cls, name: str, info: StreamInfo, size: tuple[int, int], options: OutputOptions, *, live: bool = False
     ) -> EncoderSettings:
         """Return the settings for an encoder and a source.
 
@@ -63,9 +50,8 @@ class EncoderSettings:
             name: name of the encoder in FFmpeg.
             info: the source.
             size: (width, height) of the rendered frames, pixels.
-            crf: constant quality; None: 23 or a similar quality.
-            preset: preset of the encoder; None: a fast preset.
-            tune: tuning of the encoder; None: none.
+            options: quality and preset.
+            live: encode with low latency.
 
         Raises:
             SinkError: the encoder does not exist.
@@ -73,26 +59,8 @@ class EncoderSettings:
         codec = _find_encoder(name)
         names = [layout.name for layout in codec.video_formats or ()]
         preferred = (layout for layout in ("yuv420p", "yuvj420p", "nv12") if layout in names)
-        pixel_format = next(preferred, names[0] if names else "yuv420p")
-        width, height = size
-        warnings = []
-        if "420" in pixel_format or pixel_format == "nv12":
-            width, height = width + width % 2, height + height % 2
-            if info.pixel_format in _CHROMA_SUBSAMPLING:
-                warnings.append(
-                    f"color of {_CHROMA_SUBSAMPLING[info.pixel_format]} frames stored at half resolution (4:2:0)"
-                )
-        if (width, height) != size:
-            warnings.append(f"{size[0]}x{size[1]} rounded up to {width}x{height} by repeating the edge")
-        return cls(
-            codec=codec,
-            options=encoder_options(codec.name, crf, preset, tune),
-            pixel_format=pixel_format,
-            output_size=size,
-            size=(width, height),
-            rate=(info.frame_rate or Fraction(25)).limit_denominator(10_000),
-            warnings=tuple(warnings),
-        )
+        frame_format = FrameFormat.create(info, size, next(preferred, names[0] if names else "yuv420p"))
+        return cls(codec, encoder_options(codec.name, options.crf, options.preset, live=live), frame_format)
 
 
 class VideoEncoder:
@@ -112,10 +80,8 @@ class VideoEncoder:
         self, container: OutputContainer, kind: Container, info: StreamInfo, settings: EncoderSettings
     ) -> None:
         self._kind = kind
-        self._color = info.color
         self._settings = settings
-        self._buffer: VideoFrame | None = None
-        self._reformatter = VideoReformatter()
+        self._formatter = FrameFormatter(settings.frame_format)
         # x264 and x265 reorder frames unless they are tuned for zero latency.
         self._delays_last_frames = (
             settings.codec.name in _REORDERING_ENCODERS
@@ -134,7 +100,7 @@ class VideoEncoder:
                 self._stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
             options = ", ".join(f"{name} '{value}'" for name, value in settings.options.items())
-            width, height = settings.size
+            width, height = settings.frame_format.size
             message = (
                 f"the encoder {settings.codec.name} can't write {width}x{height} frames to {kind.format} with {options}"
             )
@@ -153,9 +119,7 @@ class VideoEncoder:
             SinkError: the frame size changed.
             av.FFmpegError: the encoder failed.
         """
-        if (rendered.width, rendered.height) != self._settings.output_size:
-            width, height = self._settings.output_size
-            raise SinkError(f"a frame is {rendered.width}x{rendered.height}, the others are {width}x{height}")
+        self._formatter.check_size(rendered)
         self._pending_frames.append((rendered, pts))
         if len(self._pending_frames) <= (2 if self._delays_last_frames else 0):
             return []
@@ -168,6 +132,8 @@ class VideoEncoder:
         The last two frames become P frames, so that the last displayed frame is also the last decoded one. Otherwise the last
         decoded packet would need a longer duration than its frame, and the average frame rate of the file would be wrong.
         """
+        if not self._encoder_started and not self._pending_frames:
+            return []
         packets = []
         for rendered, pts in self._pending_frames:
             frame = self._video_frame(rendered, pts)
@@ -179,36 +145,32 @@ class VideoEncoder:
         return self._finish_packets([*packets, *self._stream.encode(None)], last=True)
 
     def _video_frame(self, rendered: Frame, pts: int) -> VideoFrame:
-        frame = self._to_encoder_format(rendered)
+        frame = self._formatter.convert(rendered)
         frame.time_base, frame.pts, frame.pict_type = rendered.time_base, pts, PictureType.NONE
         # Players skip a last frame without a duration.
-        frame.duration = rendered.duration or max(1, round(1 / (self._settings.rate * rendered.time_base)))
+        frame.duration = rendered.duration or max(1, round(1 / (self._settings.frame_format.rate * rendered.time_base)))
         return frame
 
     def _add_stream(self, container: OutputContainer, info: StreamInfo) -> VideoStream:
-        settings, color = self._settings, self._color
-        stream = container.add_stream(settings.codec.name, rate=settings.rate, options=dict(settings.options))
+        settings, frame_format = self._settings, self._settings.frame_format
+        stream = container.add_stream(settings.codec.name, rate=frame_format.rate, options=dict(settings.options))
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
-        context.width, context.height = settings.size
-        context.pix_fmt = settings.pixel_format
+        context.width, context.height = frame_format.size
+        context.pix_fmt = frame_format.pixel_format
         time_base = info.time_base
         too_fine = settings.codec.name == "mpeg4" and time_base.denominator > _MPEG4_LARGEST_TIME_BASE
         if self._kind.constant_rate or too_fine:
-            time_base = 1 / settings.rate
+            time_base = 1 / frame_format.rate
         context.time_base = stream.time_base = time_base
-        context.gop_size = max(1, round(settings.rate * KEYFRAME_SECONDS))
+        context.gop_size = max(1, round(frame_format.rate * settings.keyframe_seconds))
         if self._kind.constant_rate:
             context.max_b_frames = 0
         context.flags |= Flags.frame_duration
         add_global_header(container, context)
         context.sample_aspect_ratio = info.sample_aspect_ratio
-        # Players guess the matrix of an untagged stream from its size. If the output's size changes the guess, set a tag.
-        untagged = color.space_tag == 2 and guess_matrix(*settings.size) != color.matrix
-        context.colorspace = _COLORSPACE_TAG[color.matrix] if untagged or color.matrix == "rgb" else color.space_tag
-        context.color_primaries = color.primaries_tag
-        context.color_trc = color.transfer_tag
-        context.color_range = self._range_tag
+        context.colorspace, context.color_range = frame_format.color.space_tag, frame_format.color.range_tag
+        context.color_primaries, context.color_trc = frame_format.color.primaries_tag, frame_format.color.transfer_tag
         template = info.template
         if template is not None:
             stream.metadata.update(
@@ -218,38 +180,6 @@ class VideoEncoder:
         if info.time_code is not None:
             stream.metadata["timecode"] = info.time_code
         return stream
-
-    @property
-    def _range_tag(self) -> int:
-        if self._color.matrix == "rgb":
-            return 1  # RGB becomes limited-range YUV.
-        return 2 if self._color.full_range else self._color.range_tag
-
-    def _to_encoder_format(self, rendered: Frame) -> VideoFrame:
-        """Copy a frame to the encoder's buffer, because a decoder may still use the frame's planes for prediction.
-
-        Pads to even sizes by repeating the edge, and converts to the encoder's pixel format.
-        """
-        buffer = self._buffer
-        if buffer is None or buffer.format.name != rendered.pixel_format:
-            buffer = self._buffer = VideoFrame(*self._settings.size, rendered.pixel_format)
-        buffer.make_writable()
-        for plane, source in zip(buffer.planes, rendered.planes, strict=True):
-            height, width = source.shape
-            target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
-            target[:height, :width] = source
-            if plane.width > width:
-                target[:height, width : plane.width] = source[:, -1:]
-            if plane.height > height:
-                target[height:] = target[height - 1]
-        space_tag = self._stream.codec_context.colorspace
-        rgb = rendered.pixel_format == "gbrp"
-        buffer.colorspace, buffer.color_range = (0, 2) if rgb else (space_tag, self._range_tag)
-        buffer.color_primaries, buffer.color_trc = self._color.primaries_tag, self._color.transfer_tag
-        if rendered.pixel_format == self._settings.pixel_format:
-            return buffer
-        colors = {"dst_colorspace": space_tag, "dst_color_range": 1} if rgb else {}
-        return self._reformatter.reformat(buffer, format=self._settings.pixel_format, threads=1, **colors)
 
     def _finish_packets(self, packets: list[Packet[VideoStream]], last: bool) -> list[Packet[VideoStream]]:
         if self._kind.fragmented:

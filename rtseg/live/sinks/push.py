@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import av
-import numpy as np
-from av import VideoFrame
-from av.container import OutputContainer
-from av.video.stream import VideoStream
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo
 from rtseg.core.secrets import parse_url
-from rtseg.io.gstreamer.gdp import LAYOUT_OF, RawVideo
 from rtseg.io.gstreamer.pipelines import encoder, to_srt
+from rtseg.io.options import OutputOptions
 from rtseg.io.outputs import Sink
+from rtseg.io.outputs.containers import Container
+from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
+from rtseg.io.outputs.frame_format import FrameFormat
 from rtseg.io.outputs.gstreamer import FramePipe
 
 _FORMATS = {"rtsp": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts"}
-_SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9, "rgb": 1}
 _TIMEOUT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _PATIENCE_SECONDS = 1.0
@@ -35,10 +34,11 @@ _PIPELINE_FRAMES = 16
 """Upper bound of the number of frames inside the encoder and its queues."""
 
 _TIME_BASE = Fraction(1, 90_000)
+_DEFAULT_RATE = Fraction(25)
 
 
 class PushSink(Sink):
-    """Encoded stream to one address.
+    """Encoded stream to one address. Connects at the first frame, and again when the size or colors of the frames change.
 
     If the receiver is missing or disconnects, the sink reconnects after a pause that doubles from half a second to half a
     minute, and drops the frames of that time. PyAV passes no timeout to RTMP and holds Python's global lock while it opens a
@@ -48,8 +48,6 @@ class PushSink(Sink):
 
     Args:
         url: `rtsp://`, `rtmp://`, `rtmps://`, `udp://` (MPEG-TS) or `srt://` (MPEG-TS, through GStreamer).
-        info: stream of the source.
-        size: width and height of the rendered frames; an odd last column or row is cut off.
 
     Raises:
         OptionError: the URL has another scheme or no host.
@@ -61,7 +59,7 @@ class PushSink(Sink):
     unfinished_message = None
     """A receiver that does not respond is not a failure of the run."""
 
-    def __init__(self, url: str, info: StreamInfo, *, size: tuple[int, int]) -> None:
+    def __init__(self, url: str) -> None:
         parts = parse_url(url, "--push")
         known = ", ".join(f"{scheme}://" for scheme in (*_FORMATS, "srt"))
         if parts.scheme not in _FORMATS and parts.scheme != "srt":
@@ -72,16 +70,16 @@ class PushSink(Sink):
         self.name = f"{parts.scheme}://{parts.address}"
         self.disconnects = 0
         """Number of disconnects and failed attempts to connect."""
-        self._url, self._scheme, self._info = parts.text, parts.scheme, info
-        self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
+        self._url, self._scheme = parts.text, parts.scheme
         self._pause = _FIRST_PAUSE_SECONDS
         self._next_attempt = 0.0
         self._reason = ""
         self._unconfirmed = 0  # frames sent on a connection that may not have a receiver yet
         self._waiting_since: float | None = None
+        self._shape: object = None
         self._connection: _Connection | _SrtConnection | None = None
         if parts.scheme == "srt":
-            to_srt(self._url, encoder(self._rate))  # reports missing programs now, not at the first frame
+            to_srt(self._url, encoder(_DEFAULT_RATE))  # reports missing programs now, not at the first frame
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -102,14 +100,19 @@ class PushSink(Sink):
         Raises:
             SinkError: the encoder is missing.
         """
+        rendered = item.rendered
+        shape = rendered.width, rendered.height, rendered.pixel_format, rendered.color
+        if shape != self._shape:
+            self.close()
+            self._shape = shape
         if self._connection is None and time.monotonic() < self._next_attempt:
             self.dropped += 1
             return
         self._waiting_since = time.monotonic()
         try:
             if self._connection is None:
-                self._connection = self._connect()
-            self._connection.send(item.rendered)
+                self._connection = self._connect(item)
+            self._connection.send(rendered)
         except (av.FFmpegError, OSError, SinkError) as error:
             self._disconnected(error)
         else:
@@ -132,14 +135,13 @@ class PushSink(Sink):
         """Same as `close`."""
         self.close()
 
-    @property
-    def _rate(self) -> Fraction:
-        return self._info.frame_rate or Fraction(25)
-
-    def _connect(self) -> _Connection | _SrtConnection:
+    def _connect(self, item: ProcessedFrame) -> _Connection | _SrtConnection:
+        rendered = item.rendered
+        info = replace(item.info, pixel_format=rendered.pixel_format, color=rendered.color, time_base=_TIME_BASE)
+        size = rendered.width, rendered.height
         if self._scheme == "srt":
-            return _SrtConnection(self._url, self._info, self._size, self._rate, self.name)
-        return _Connection(self._url, _FORMATS[self._scheme], self._info, self._size, self._rate)
+            return _SrtConnection(self._url, info, size, self.name)
+        return _Connection(self._url, _FORMATS[self._scheme], info, size)
 
     def _disconnected(self, error: Exception) -> None:
         self.disconnects += 1
@@ -157,15 +159,17 @@ class _Connection:
 
     has_receiver = True
 
-    def __init__(self, url: str, form: str, info: StreamInfo, size: tuple[int, int], rate: Fraction) -> None:
+    def __init__(self, url: str, form: str, info: StreamInfo, size: tuple[int, int]) -> None:
         options = {}
         if form == "rtsp":
             options = {"rtsp_transport": "tcp", "timeout": str(round(_TIMEOUT_SECONDS * 1e6))}
         if form == "mpegts" and "pkt_size" not in url:
             url += ("&" if "?" in url else "?") + "pkt_size=1316"
-        self._container: OutputContainer = av.open(url, "w", format=form, options=options)
+        settings = EncoderSettings.create("libx264", info, size, OutputOptions(preset="ultrafast"), live=True)
+        settings = replace(settings, keyframe_seconds=1)  # so that new receivers can start
+        self._container = av.open(url, "w", format=form, options=options)
         try:
-            self._stream = self._add_stream(info, size, rate)
+            self._encoder = VideoEncoder(self._container, Container(form), info, settings)
             self._container.start_encoding()
         except BaseException:
             with contextlib.suppress(av.FFmpegError, OSError):
@@ -174,32 +178,15 @@ class _Connection:
         self._start_seconds: Fraction | None = None
         self._last_pts = -1
 
-    def _add_stream(self, info: StreamInfo, size: tuple[int, int], rate: Fraction) -> VideoStream:
-        options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"}
-        stream = self._container.add_stream("libx264", rate=rate.limit_denominator(10_000), options=options)
-        assert isinstance(stream, VideoStream)
-        context = stream.codec_context
-        context.width, context.height = size
-        context.pix_fmt = "yuv420p"
-        context.time_base = _TIME_BASE
-        context.gop_size = max(1, round(rate))  # a key frame per second, so that new receivers can start
-        context.colorspace = _SPACE_TAG[info.color.matrix]
-        context.color_range = 2 if info.color.full_range and info.color.matrix != "rgb" else 1
-        return stream
-
     def send(self, rendered: Frame) -> None:
         """Encode and send one frame. Raises the exceptions of PyAV."""
-        pts_seconds = rendered.pts * rendered.time_base
+        seconds = rendered.pts * rendered.time_base
         if self._start_seconds is None:
-            self._start_seconds = pts_seconds
-        context = self._stream.codec_context
-        frame = to_video_frame(rendered, (context.width, context.height))
-        if frame.format.name != "yuv420p":
-            frame = frame.reformat(format="yuv420p", dst_colorspace=1 if rendered.pixel_format == "gbrp" else None)
-        frame.pts = self._last_pts = max(self._last_pts + 1, round((pts_seconds - self._start_seconds) / _TIME_BASE))
-        frame.time_base = _TIME_BASE
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+            self._start_seconds = seconds
+        # Several cameras in one frame have different clocks.
+        pts = self._last_pts = max(self._last_pts + 1, round((seconds - self._start_seconds) / _TIME_BASE))
+        duration = round(rendered.duration * rendered.time_base / _TIME_BASE)
+        self._container.mux(self._encoder.encode(replace(rendered, time_base=_TIME_BASE, duration=duration), pts))
 
     def close(self) -> None:
         """End the stream. Raises the exceptions of PyAV."""
@@ -209,12 +196,10 @@ class _Connection:
 class _SrtConnection:
     """Connection through GStreamer's srtsink: PyAV's FFmpeg has no SRT."""
 
-    def __init__(self, url: str, info: StreamInfo, size: tuple[int, int], rate: Fraction, name: str) -> None:
-        video = RawVideo(LAYOUT_OF[info.pixel_format], *size, info.color, info.frame_rate, info.sample_aspect_ratio)
-        self._size = size
-        self._pipe = FramePipe(to_srt(url, encoder(rate)), video, name)
-        self._start_seconds: Fraction | None = None
-        self._buffer_frames = _PIPE_BYTES // video.size + _PIPELINE_FRAMES
+    def __init__(self, url: str, info: StreamInfo, size: tuple[int, int], name: str) -> None:
+        pipeline = to_srt(url, encoder(info.frame_rate or _DEFAULT_RATE))
+        self._pipe = FramePipe(pipeline, info, FrameFormat.create(info, size), name)
+        self._buffer_frames = _PIPE_BYTES // self._pipe.frame_bytes + _PIPELINE_FRAMES
 
     @property
     def has_receiver(self) -> bool:
@@ -223,22 +208,9 @@ class _SrtConnection:
 
     def send(self, rendered: Frame) -> None:
         """Send one frame to the process. Raises SinkError."""
-        if self._start_seconds is None:
-            self._start_seconds = rendered.pts * rendered.time_base
-        self._pipe.send(rendered, self._start_seconds)
+        self._pipe.send(rendered)
         self._buffer_frames -= 1
 
     def close(self) -> None:
         """End the process."""
         self._pipe.stop()
-
-
-def to_video_frame(rendered: Frame, size: tuple[int, int]) -> VideoFrame:
-    """Return the frame as a PyAV frame, cropped to `size`, which is at most one column and row smaller."""
-    frame = VideoFrame(*size, rendered.pixel_format)
-    for plane, source in zip(frame.planes, rendered.planes, strict=True):
-        target = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
-        target[:, : plane.width] = source[: plane.height, : plane.width]
-    frame.colorspace = _SPACE_TAG[rendered.color.matrix] if rendered.color.matrix != "rgb" else 0
-    frame.color_range = 2 if rendered.color.full_range else 1
-    return frame
