@@ -25,8 +25,11 @@ from typing import Any
 import numpy as np
 
 from rtseg.core.frame import ClassMap, Frame
+from rtseg.core.live_report import LiveReport
 from rtseg.core.process_setup import keep_memory_flat
+from rtseg.core.report import Percentiles, run_identity
 from rtseg.inference.segmenter import Segmenter
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
@@ -45,9 +48,8 @@ def soak(
     minutes: float, frame_size: tuple[int, int], slow_ms: float, model: str | None, input_size: tuple[int, int] | None
 ) -> dict[str, Any]:
     """Run for `minutes` and return the measurements."""
-    ages: list[tuple[float, float]] = []
+    ages: list[tuple[float, Percentiles]] = []
     memory: list[tuple[float, float]] = []
-    lock = threading.Lock()
     with tempfile.TemporaryDirectory() as folder, Segmenter(model, size=input_size) as segmenter:
         video = Path(folder) / "drive.mp4"
         write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(video))
@@ -56,28 +58,32 @@ def soak(
         sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _print_failure)
         source = find_inputs(urls=[str(video)], realtime=True, loop=True)[0].source(0, print)
 
-        def segment(frame: Frame, aspect: float) -> ClassMap:
+        def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
             time.sleep(slow_ms / 1e3)
-            return segmenter.segment(frame, aspect)
+            return original(frame, pixel_aspect, smoothing)
 
-        def record_age(age_ms: float) -> None:
-            with lock:
-                ages.append((time.monotonic(), age_ms))
+        def on_report(report: LiveReport) -> None:
+            assert report.totals.now is not None
+            ages.append((time.monotonic(), report.totals.now.age_ms))
+            memory.append((time.monotonic(), resident_mib()))
 
+        original, segmenter.segment = segmenter.segment, segment  # type: ignore[method-assign]
+        overlay = style.overlay(segmenter.description)
+        cameras = [Camera("soak", source, FrameProcessor(segmenter, overlay), sinks)]
         run = LiveLoop(
-            [Camera("soak", source, sinks)],
-            segment,
-            lambda _: style.overlay(segmenter.description),
-            segmenter.classes,
-            controls=controls,
-            prepare=lambda info: segmenter.prepare(info.width, info.height),
-            on_report=lambda _: memory.append((time.monotonic(), resident_mib())),
-            on_frame_done=record_age,
+            cameras,
+            [segmenter],
+            lambda _: overlay,
+            LiveReporter(cameras, [], segmenter.classes, run_identity("live", "soak", "", segmenter)),
+            controls,
+            sinks=SharedSinks(),
+            options=LiveOptions(),
+            on_report=on_report,
         )
         begin = time.monotonic()
         timer = threading.Timer(minutes * 60, controls.quit)
         timer.start()
-        report = run.run()
+        report = run.run().to_dict()
         timer.cancel()
         return {
             "machine": f"{segmenter.device}, {os.cpu_count()} cores",
@@ -104,20 +110,22 @@ def soak(
 
 
 def compare(
-    ages: list[tuple[float, float]], memory: list[tuple[float, float]], begin: float, seconds: float
+    ages: list[tuple[float, Percentiles]], memory: list[tuple[float, float]], begin: float, seconds: float
 ) -> dict[str, Any]:
-    """Return ages at the beginning (from the tenth second) and at the end, and the memory growth after the start phase."""
+    """Return ages (medians of the percentiles of each second) at the beginning (from the tenth second) and at the end, and the memory growth after the start phase."""
     window = min(60.0, (seconds - 10) / 2)
     early = [age for at, age in ages if 10 <= at - begin < 10 + window]
     late = [age for at, age in ages if seconds - window <= at - begin < seconds]
     settled = min(60.0, seconds / 3)
     before = [mib for at, mib in memory if settled * 0.9 <= at - begin < settled * 1.1]
     after = [mib for at, mib in memory if at - begin >= seconds - max(5.0, seconds / 60)]
-    p99 = [float(np.percentile(part, 99)) for part in (early, late)]
+    p50, p99 = (
+        [float(np.median([getattr(age, name) for age in part])) for part in (early, late)] for name in ("p50", "p99")
+    )
     return {
         "window_seconds": window,
-        "early_age_ms": {"p50": round(float(np.median(early)), 1), "p99": round(p99[0], 1)},
-        "late_age_ms": {"p50": round(float(np.median(late)), 1), "p99": round(p99[1], 1)},
+        "early_age_ms": {"p50": round(p50[0], 1), "p99": round(p99[0], 1)},
+        "late_age_ms": {"p50": round(p50[1], 1), "p99": round(p99[1], 1)},
         "p99_change": round(p99[1] / p99[0] - 1, 4),
         "memory_by_minute_mib": [
             round(float(np.median([mib for at, mib in memory if minute <= (at - begin) / 60 < minute + 1] or [0])), 1)

@@ -178,16 +178,16 @@ def test_counts_add_up_at_every_stage_of_a_run() -> None:
 
 
 def test_published_report_and_prometheus_counts_add_up() -> None:
-    controls, reports = Controls(), list[dict[str, Any]]()
+    controls, reports = Controls(), list[LiveReport]()
 
     def on_report(latest: LiveReport) -> None:
-        reports.append(latest.to_dict())
+        reports.append(latest)
         controls.quit()
 
     source = camera("camera0", FakeCamera(1 << 40, gate=lambda _: None), [])
     Live(source, controls=controls, on_report=on_report).run()
-    assert adds_up(reports[0])
-    assert reports[0]["frames"]["dropped"] > 0
+    assert adds_up(reports[0].to_dict())
+    assert reports[0].totals.pipeline.frames.dropped > 0
     values = dict(line.rsplit(" ", 1) for line in exposition(reports[0]).splitlines() if not line.startswith("#"))
     counted = {name: float(value) for name, value in values.items() if "frames" in name}
     total = {key: next(v for name, v in counted.items() if key in name) for key in ("read", "segmented", "dropped")}
