@@ -43,22 +43,12 @@ class EnginePerSize:
         self.name, self.description, self.input_size = target, description, description.input_size
         self.gpu: int = gpu.index
         self._model, self._device, self._build_missing = model, device, build_missing
-        self._gpu_name = gpu.name
+        self.device = gpu.describe()
+        self.precision = "fp16"
+        """Precision of the engines; before one is loaded, the default of a build."""
         self._lock = threading.Lock()
         self._engines: dict[tuple[int, int], TensorRtBackend] = {}
         self._closed = False
-        self.engine: TensorRtBackend | None = None
-        """Engine that was used last; None before the first."""
-
-    @property
-    def device(self) -> str:
-        """The GPU's name."""
-        return self.engine.device if self.engine else self._gpu_name
-
-    @property
-    def precision(self) -> str:
-        """Precision of the engine; `fp16`, the default of a build, before one is loaded."""
-        return self.engine.precision if self.engine else "fp16"
 
     def load(self, size: tuple[int, int]) -> TensorRtBackend:
         """Return the engine for an input size, (width, height), after building and loading it if needed.
@@ -72,8 +62,8 @@ class EnginePerSize:
             if size not in self._engines:
                 engine = runnable_file(self._model, self.name, size, self._build_missing)
                 self._engines[size] = TensorRtBackend(engine, target=self.name, size=size, device=self._device)
-            self.engine = self._engines[size]
-            return self.engine
+                self.precision = self._engines[size].precision
+            return self._engines[size]
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images, uint8 `[N, H, W, 3]`, with the engine for their size; see `Backend.infer`."""

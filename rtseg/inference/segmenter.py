@@ -213,8 +213,6 @@ class Segmenter:
         """
         begin = time.perf_counter()
         size = self.input_size_for(width, height, pixel_aspect)
-        if isinstance(self._backend, EnginePerSize):
-            self._backend.load(size)
         if self._warm_up(size):
             self.warmup_ms += (time.perf_counter() - begin) * 1e3
 

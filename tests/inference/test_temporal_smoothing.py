@@ -18,7 +18,6 @@ from rtseg.cli.app import app
 from rtseg.core.errors import BackendError, OptionError
 from rtseg.core.frame import Frame, rgb_frame
 from rtseg.core.palette import CAMVID_CLASSES, STREET
-from rtseg.inference import open_backend, open_smooth_backend
 from rtseg.inference.bundled_models import find_model
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.synthetic.video_file import write_video
@@ -54,29 +53,74 @@ def changes(maps: list[Image]) -> float:
     return float(np.mean([(current != previous).mean() for previous, current in itertools.pairwise(maps)]))
 
 
-@pytest.mark.parametrize("model", [MODEL, find_model("nano")], ids=["nearest-color", "nano"])
-def test_momentum_0_is_bit_identical_to_the_plain_model(model: Path) -> None:
-    plain = open_backend("openvino", model, size=(160, 96))
-    smooth = open_smooth_backend("openvino", model, size=(160, 96))
-    noise = np.random.default_rng(1).integers(0, 256, (96, 160, 3), np.uint8)
-    scores = None
-    for image in (scene(), noise, scene(3)):
-        expected = plain.infer(image[None])
-        assert np.array_equal(smooth.infer(image[None]), expected)
-        classes, scores = smooth.infer_next(image[None], scores, 0.0)
-        assert np.array_equal(classes, expected)
-    assert scores is not None
-    assert scores.dtype == (np.float32 if model == MODEL else np.float16)
+def smooth_over(smoothing: TemporalSmoothing, scores: list[float]) -> npt.NDArray[np.float32]:
+    """Return the average after frames without a cut, each with the same score everywhere."""
+    for frame, score in zip(frames([scene()] * len(scores)), scores, strict=True):
+        average = smoothing.smooth(frame, scene(), np.full((3, 6, 10), score, np.float16))
+    return average
 
 
 def test_scores_are_the_exponential_moving_average() -> None:
-    smooth = open_smooth_backend("openvino", MODEL, size=(64, 64))
-    dark, bright = (np.full((1, 64, 64, 3), level, np.uint8) for level in (20, 200))
-    _, first = smooth.infer_next(dark, None, 0.0)
-    _, second = smooth.infer_next(bright, None, 0.0)
-    _, mixed = smooth.infer_next(bright, first, 0.75)
-    expected = 0.75 * first.astype(np.float32) + 0.25 * second.astype(np.float32)
-    assert np.allclose(mixed, expected, rtol=0.02, atol=0.02 * float(np.abs(expected).max()))
+    average = smooth_over(TemporalSmoothing(0.75), [8.0, 16.0, 0.0])
+    assert (average.dtype, average.shape) == (np.float32, (3, 6, 10))
+    np.testing.assert_allclose(average, 0.75 * (0.75 * 8 + 0.25 * 16) + 0.25 * 0)
+
+
+def test_scores_of_another_size_start_again() -> None:
+    smoothing = TemporalSmoothing(0.5)
+    smooth_over(smoothing, [8.0, 8.0])
+    other = np.ones((3, 4, 10), np.float32)
+    np.testing.assert_array_equal(smoothing.smooth(frames([scene()])[0], scene(), other), other)
+
+
+def test_momentum_0_is_bit_identical_to_no_smoothing(segmenter: Segmenter) -> None:
+    smoothing = TemporalSmoothing(0.0)
+    for frame in frames(noisy(scene(), 3)):
+        assert np.array_equal(segmenter.segment(frame, smoothing=smoothing), segmenter.segment(frame))
+
+
+@pytest.fixture(params=["openvino", "torch", "tensorrt"])
+def any_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Segmenter:
+    """A segmenter with temporal smoothing on each backend, TensorRT as a test double."""
+    model: str | Path = MODEL
+    if request.param == "torch":
+        pytest.importorskip("torch")
+        model = find_model("nano").with_suffix(".safetensors")
+    elif request.param == "tensorrt":
+        pytest.importorskip("onnxruntime")
+        from nvidia_doubles import VERSIONS
+        from nvidia_machine import Jetson
+        from onnx_models import contract_model
+
+        from rtseg.models.export.build import build
+
+        Jetson(monkeypatch, VERSIONS[0])
+        colors = contract_model(tmp_path / "colors.onnx", size=(160, 96))
+        model = build(colors, target="tensorrt", out=tmp_path, batch=2, verify=False).path
+    return Segmenter(model, backend=request.param, smooth=0.8)
+
+
+def test_noise_is_reduced_on_every_backend(any_backend: Segmenter) -> None:
+    smoothing = any_backend.new_smoothing()
+    assert any_backend.streams == 1
+    unsmoothed = [any_backend.segment(frame) for frame in frames(noisy(scene(), 8))]
+    smoothed = [any_backend.segment(frame, smoothing=smoothing) for frame in frames(noisy(scene(), 8))]
+    assert np.array_equal(smoothed[0], unsmoothed[0])
+    assert changes(smoothed[4:]) < changes(unsmoothed) / 2
+
+
+def test_model_that_outputs_class_maps_is_refused(tmp_path: Path) -> None:
+    """A file of an earlier version runs as before, without temporal smoothing."""
+    pytest.importorskip("onnx")
+    from onnx_models import contract_model, expected_classes, random_images
+
+    old = contract_model(tmp_path / "old.onnx", output="classes")
+    old.write_bytes(old.read_bytes().replace(b'"format_version": 2', b'"format_version": 1'))
+    (image,) = random_images(1, 48, 64)
+    with Segmenter(old, backend="openvino") as segmenter:
+        assert np.array_equal(segmenter(image), expected_classes(image[None])[0])
+    with pytest.raises(BackendError, match=r"old\.onnx outputs class maps: .*, or build it again with this version$"):
+        Segmenter(old, backend="openvino", smooth=0.3)
 
 
 def test_constant_scene_is_not_reset(segmenter: Segmenter) -> None:
@@ -138,15 +182,14 @@ def test_streams_are_independent(segmenter: Segmenter) -> None:
 def test_synthetic_video_has_no_cuts() -> None:
     smoothing = TemporalSmoothing(0.5)
     for number, (image, _) in enumerate(SyntheticDrive(160, 96, frames=30, fps=15)):
-        smoothing.momentum_for(replace(rgb_frame(image, number), time_base=Fraction(1, 15)), image)
+        frame = replace(rgb_frame(image, number), time_base=Fraction(1, 15))
+        smoothing.smooth(frame, image, np.zeros((2, 3, 5), np.float32))
     assert smoothing.cuts == 0
 
 
-def test_invalid_momentum_and_unsupported_backend_are_refused() -> None:
+def test_invalid_momentum_is_refused() -> None:
     with pytest.raises(OptionError, match=r"--smooth is 0\.95; give 0 \(off\) to 0\.9"):
         Segmenter(MODEL, smooth=0.95)
-    with pytest.raises(BackendError, match="--backend openvino"):
-        open_smooth_backend("tensorrt", MODEL)
     assert Segmenter(MODEL).new_smoothing() is None
 
 

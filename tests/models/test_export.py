@@ -13,12 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from class_maps import class_maps, onnx_class_maps  # noqa: E402
+
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.core.model_info import METADATA_KEY, ModelInfo  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
-from rtseg.models.export.to_onnx import check_contract, export_onnx, save_onnx, smoothing_graph  # noqa: E402
+from rtseg.models.export.to_onnx import check_contract, export_onnx  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights  # noqa: E402
-from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses  # noqa: E402
+from rtseg.nn.image_to_scores import ImageToScores  # noqa: E402
 from rtseg.nn.unet import UNet  # noqa: E402
 from rtseg.synthetic import SyntheticDrive  # noqa: E402
 
@@ -37,6 +39,7 @@ def make_description(model: UNet, **changes: Any) -> ModelInfo:
         "input_size": (96, 64),
         "network": f"unet-{model.variant}",
         "precision": "fp32",
+        "head_stride": 2,
     }
     return ModelInfo(**{**fields, **changes})
 
@@ -63,20 +66,13 @@ def onnx_file(bundled: tuple[UNet, ModelInfo], tmp_path_factory: pytest.TempPath
     return path
 
 
-@pytest.fixture(scope="module")
-def smoothing_file(onnx_file: Path) -> Path:
-    path = onnx_file.with_name("smoothing.onnx")
-    save_onnx(smoothing_graph(onnx.load(onnx_file), "plain.onnx"), path)
-    return path
-
-
 def test_export_follows_contract(onnx_file: Path, bundled: tuple[UNet, ModelInfo]) -> None:
     proto = onnx.load(onnx_file)
     check_contract(proto, "plain.onnx")
     assert [value.name for value in proto.graph.input] == ["image"]
-    assert [value.name for value in proto.graph.output] == ["classes"]
+    assert [value.name for value in proto.graph.output] == ["scores"]
     description = ModelInfo.from_json({p.key: p.value for p in proto.metadata_props}[METADATA_KEY], "plain.onnx")
-    assert description == dataclasses.replace(bundled[1], precision="fp16", head_stride=0)
+    assert description == dataclasses.replace(bundled[1], precision="fp16")
     weights = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4]
     assert len(weights) > 20
     assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in weights)
@@ -86,13 +82,11 @@ def test_export_follows_contract(onnx_file: Path, bundled: tuple[UNet, ModelInfo
 
 @pytest.mark.parametrize("size", SIZES)
 def test_export_in_onnx_runtime_agrees_with_network(onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
+    pytest.importorskip("onnxruntime")
     image = np.concatenate([synthetic_frame(*size), synthetic_frame(*size)[:, :, ::-1]])  # N is free too
-    (classes,) = session.run(["classes"], {"image": image})
+    classes = onnx_class_maps(onnx_file, image)
     with torch.inference_mode():
-        expected = ImageToClasses(network)(torch.from_numpy(image)).numpy()
-    assert classes.dtype == np.uint8
+        expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
     assert classes.shape == (2, *size)
     assert len(np.unique(expected)) >= 5
     assert (classes == expected).mean() > 0.999  # FP16 against FP32
@@ -100,95 +94,14 @@ def test_export_in_onnx_runtime_agrees_with_network(onnx_file: Path, network: UN
 
 @pytest.mark.parametrize("size", SIZES)
 def test_export_in_openvino_agrees_with_network(onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    model = core.read_model(onnx_file)
-    model.reshape({"image": [1, *size, 3]})
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
-    image = synthetic_frame(*size)
-    classes = compiled({"image": image})["classes"]
-    with torch.inference_mode():
-        expected = ImageToClasses(network)(torch.from_numpy(image)).numpy()
-    assert classes.dtype == np.uint8
-    assert (classes == expected).mean() > 0.999
-
-
-def test_smoothing_graph_averages_scores(smoothing_file: Path, network: UNet) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(str(smoothing_file), providers=["CPUExecutionProvider"])
-    image, other = synthetic_frame(75, 101), synthetic_frame(75, 101)[:, :, ::-1].copy()
-    scores = np.zeros((1, 11, 38, 51), np.float16)
-
-    def run(image: Array, scores: Array, momentum: float) -> tuple[Array, Array]:
-        classes, new = session.run(
-            ["classes", "new_scores"], {"image": image, "scores": scores, "momentum": np.array(momentum, np.float32)}
-        )
-        return classes, new
-
-    first, kept = run(image, scores, 0.0)
-    assert kept.dtype == np.float16
-    assert kept.shape == scores.shape
-    again, _ = run(other, kept, 1.0)
-    assert (again == first).all()
-    _, mixed = run(other, kept, 0.75)
-    _, unsmoothed = run(other, scores, 0.0)
-    np.testing.assert_allclose(mixed, 0.75 * kept.astype(np.float32) + 0.25 * unsmoothed, rtol=2e-2, atol=2e-2)
-    with torch.inference_mode():
-        expected, _ = SmoothImageToClasses(network)(
-            torch.from_numpy(image), torch.from_numpy(scores), torch.tensor(0.0)
-        )
-    assert (first == expected.numpy()).mean() > 0.999
-    description = ModelInfo.from_json(onnx.load(smoothing_file).metadata_props[0].value, "smoothing.onnx")
-    assert description.head_stride == 2
-
-
-def test_smoothing_graph_with_momentum_0_equals_plain_graph(onnx_file: Path, smoothing_file: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    sessions = [
-        runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in (onnx_file, smoothing_file)
-    ]
-    image = synthetic_frame(64, 96)
-    (first,) = sessions[0].run(["classes"], {"image": image})
-    inputs = {"image": image, "scores": np.zeros((1, 11, 32, 48), np.float16), "momentum": np.array(0, np.float32)}
-    assert (sessions[1].run(["classes"], inputs)[0] == first).all()
-
-
-def test_smoothing_in_openvino_agrees_with_network(onnx_file: Path, network: UNet) -> None:
     pytest.importorskip("openvino")
-    from rtseg.inference.openvino import SmoothOpenVinoBackend
+    from rtseg.inference.openvino import OpenVinoBackend
 
-    backend = SmoothOpenVinoBackend(onnx_file, size=(101, 75), precision="fp32")
-    reference = SmoothImageToClasses(network)
-    kept, scores = None, torch.zeros((1, 11, 38, 51), dtype=torch.float16)
-    for momentum, image in (
-        (0.0, synthetic_frame(75, 101)),
-        (0.6, synthetic_frame(75, 101)[:, :, ::-1].copy()),
-        (0.9, synthetic_frame(75, 101)),
-    ):
-        classes, kept = backend.infer_next(image, kept, momentum)
-        with torch.inference_mode():
-            expected, scores = reference(torch.from_numpy(image), scores, torch.tensor(momentum))
-        assert kept.dtype == np.float16
-        assert kept.shape == tuple(scores.shape)
-        np.testing.assert_allclose(kept, scores.numpy(), rtol=2e-2, atol=5e-2)
-        assert (classes == expected.numpy()).mean() > 0.998
-
-
-def test_smoothing_in_torch_agrees_with_network(network: UNet) -> None:
-    from rtseg.inference.torch import SmoothTorchBackend
-
-    backend = SmoothTorchBackend(ASSETS / f"camvid-{BUNDLED}.safetensors", size=(101, 75), device="cpu")
-    image, other = synthetic_frame(75, 101), synthetic_frame(75, 101)[:, :, ::-1].copy()
-    classes, first = backend.infer_next(image, None, 0.7)
-    assert np.array_equal(classes, backend.infer(image))
-    mixed, second = backend.infer_next(other, first, 0.7)
+    image = synthetic_frame(*size)
+    classes = class_maps(OpenVinoBackend(onnx_file, precision="fp32", threads=1), image)
     with torch.inference_mode():
-        expected, scores = SmoothImageToClasses(network)(
-            torch.from_numpy(other), torch.from_numpy(first), torch.tensor(0.7)
-        )
-    np.testing.assert_allclose(second, scores.numpy(), rtol=2e-2, atol=2e-2)
-    assert (mixed == expected.numpy()).mean() > 0.999
-    assert second.dtype == np.float16
+        expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
+    assert (classes == expected).mean() > 0.999
 
 
 def test_refuses_graphs_that_violate_contract(onnx_file: Path) -> None:
@@ -198,18 +111,9 @@ def test_refuses_graphs_that_violate_contract(onnx_file: Path) -> None:
         check_contract(fixed, "x.onnx")
     renamed = onnx.load(onnx_file)
     renamed.graph.output[0].name = "mask"
-    next(node for node in renamed.graph.node if "classes" in node.output).output[0] = "mask"
+    next(node for node in renamed.graph.node if "scores" in node.output).output[0] = "mask"
     with pytest.raises(ModelError, match="not 'image' and 'mask'"):
         check_contract(renamed, "x.onnx")
-
-
-def test_refuses_smoothing_graph_of_other_models(onnx_file: Path, smoothing_file: Path) -> None:
-    with pytest.raises(ModelError, match=r"x\.onnx: temporal smoothing needs a model that rtseg exported"):
-        smoothing_graph(onnx.load(smoothing_file), "x.onnx")
-    foreign = onnx.load(onnx_file)
-    del foreign.metadata_props[:]
-    with pytest.raises(ModelError, match=r"x\.onnx: temporal smoothing needs a model that rtseg exported"):
-        smoothing_graph(foreign, "x.onnx")
 
 
 def test_export_refuses_wrong_arguments(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtseg.core.errors import OptionError  # noqa: E402
-from rtseg.nn.image_to_classes import ImageToClasses, SmoothImageToClasses, fold_batch_norm, normalize  # noqa: E402
+from rtseg.nn.image_to_scores import ImageToScores, fold_batch_norm, normalize  # noqa: E402
 from rtseg.nn.unet import VARIANTS, UNet  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -99,10 +99,10 @@ def test_normalize_centers_and_scales_pixel_values() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (90, 120), (75, 101), (33, 31), (8, 8)])
 def test_class_map_has_the_size_of_the_image(size: tuple[int, int]) -> None:
-    module = ImageToClasses(make_trained())
+    module = ImageToScores(make_trained())
     with torch.inference_mode():
-        classes = module(make_image(*size, count=2))
-        assert module.scores(make_image(*size)).shape[2:] == ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        classes = module.classes(make_image(*size, count=2))
+        assert module(make_image(*size)).shape[2:] == ((size[0] + 1) // 2, (size[1] + 1) // 2)
     assert classes.shape == (2, *size)
     assert classes.dtype == torch.uint8
     assert int(classes.max()) < 5
@@ -110,26 +110,10 @@ def test_class_map_has_the_size_of_the_image(size: tuple[int, int]) -> None:
 
 def test_padding_equals_mean_gray() -> None:
     """An image that is extended with gray to a multiple of 32 has the same class map in its original part."""
-    module = ImageToClasses(make_trained())
+    module = ImageToScores(make_trained())
     gray = torch.full((1, 96, 128, 3), 112, dtype=torch.uint8)
     gray[:, :90, :120] = make_image(90, 120)
     with torch.inference_mode():
-        padded, extended = module(make_image(90, 120)), module(gray)[:, :90, :120]
+        padded, extended = module.classes(make_image(90, 120)), module.classes(gray)[:, :90, :120]
     inside = slice(0, 89), slice(0, 119)  # upsampling mixes the border into the last row and column
     assert torch.equal(padded[0][inside], extended[0][inside])
-
-
-def test_smoothing_mixes_scores_by_momentum() -> None:
-    plain, smooth = ImageToClasses(make_trained()), SmoothImageToClasses(make_trained())
-    one, other = make_image(64, 96), make_image(64, 96).flip(1)
-    zeros = torch.zeros((1, 5, 32, 48), dtype=torch.float16)
-    with torch.inference_mode():
-        classes, scores = smooth(one, zeros, torch.tensor(0.0))
-        assert scores.dtype == torch.float16
-        assert (classes == plain(one)).float().mean() > 0.999
-        frozen, same = smooth(other, scores, torch.tensor(1.0))
-        assert torch.equal(same, scores)
-        assert (frozen == classes).float().mean() > 0.999
-        _, half = smooth(other, scores, torch.tensor(0.5))
-        expected = (scores.float() + plain.scores(other)) / 2
-    torch.testing.assert_close(half.float(), expected, rtol=5e-3, atol=5e-3)
