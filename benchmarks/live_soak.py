@@ -27,15 +27,18 @@ import numpy as np
 from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.live_report import LiveReport
 from rtseg.core.process_setup import keep_memory_flat
-from rtseg.core.report import Percentiles, run_identity
+from rtseg.core.report import Percentiles
+from rtseg.inference.run_identity import run_identity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.loop import LiveLoop
-from rtseg.live.options import Outputs
-from rtseg.live.outputs import camera_sinks
+from rtseg.live.options import LiveOptions, Outputs
+from rtseg.live.outputs import SharedSinks, camera_sinks
+from rtseg.live.report import LiveReporter
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
@@ -112,7 +115,10 @@ def soak(
 def compare(
     ages: list[tuple[float, Percentiles]], memory: list[tuple[float, float]], begin: float, seconds: float
 ) -> dict[str, Any]:
-    """Return ages (medians of the percentiles of each second) at the beginning (from the tenth second) and at the end, and the memory growth after the start phase."""
+    """Return ages at the beginning (from the tenth second) and at the end, and the memory growth after the start phase.
+
+    The ages are medians of the percentiles of each second.
+    """
     window = min(60.0, (seconds - 10) / 2)
     early = [age for at, age in ages if 10 <= at - begin < 10 + window]
     late = [age for at, age in ages if seconds - window <= at - begin < seconds]

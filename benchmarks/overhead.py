@@ -11,7 +11,6 @@ in all threads, median of the rounds. The last column is its share of the frame 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -33,8 +32,10 @@ from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.progress import track
 from rtseg.core.stats import Stats
+from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.pipeline import run
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 from rtseg.video.verify import Recorder
 
@@ -67,29 +68,39 @@ class DiscardingSink(Sink):
 class NoStats(Stats):
     """Statistics that count nothing."""
 
-    @contextlib.contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        yield
+    def add_stage(self, stage: str, seconds: float) -> None: ...
+    def add_processed(self, item: ProcessedFrame) -> None: ...
+    def add_written(self, captured_ns: int) -> None: ...
 
-    def segmented(self, classes: ClassMap, seconds: float) -> None: ...
-    def left(self, captured_ns: int) -> None: ...
+
+class ConstantModel:
+    """Model with one class map, of the size of the network's for 16:9."""
+
+    streams = 1
+    _classes = np.zeros((270, 480), np.uint8)
+
+    def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
+        return self._classes
+
+    def prepare(self, width: int, height: int, pixel_aspect: float) -> None: ...
+
+    def new_smoothing(self) -> None:
+        return None
 
 
 def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> float:
     """Measure the CPU time per frame."""
-    classes = np.zeros((270, 480), np.uint8)  # the size of the network's class map for 16:9
     overlay = Overlay(load_palette("street", CAMVID_CLASSES))
     counted: Stats = (Stats if stats else NoStats)(CAMVID_CLASSES)
     begin = time.process_time()
     with track(ProgressDisplay(quiet=not progress).task(), "constant.mp4", FRAMES) as advance:
         run(
             ConstantSource(),
-            lambda frame: classes,
-            overlay,
+            FrameProcessor(ConstantModel(), overlay),
             [DiscardingSink()],
             counted,
             observer=Recorder(INFO) if recorder else None,
-            on_frame=lambda _: advance(),
+            on_frame=advance,
             threads=False,
         )
     return (time.process_time() - begin) / FRAMES * 1e3
