@@ -11,6 +11,7 @@ in all threads, median of the rounds. The last column is its share of the frame 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
