@@ -12,6 +12,7 @@ import numpy as np
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
+from rtseg.io.inputs import Source
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
@@ -20,13 +21,12 @@ COLOR = Color("bt709", full_range=False)
 TIME_BASE = Fraction(1, 30)
 
 
-class NoiseSource:
+class NoiseSource(Source):
     """Source of frames whose pixels depend on their number, with a packet after every third frame."""
 
+    info = StreamInfo("noise", 64, 48, "yuv420p", COLOR, TIME_BASE)
+
     def __init__(self, frames: int, fail_at: int | None = None, block_at: int | None = None) -> None:
-        self.info = StreamInfo("noise", 64, 48, "yuv420p", COLOR, TIME_BASE)
-        self.corrupt = 0
-        self.warnings: tuple[str, ...] = ()
         self._frames, self._fail_at, self._block_at = frames, fail_at, block_at
         self.closed = threading.Event()
         self.blocked = False

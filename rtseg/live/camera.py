@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.core.stats import Stats
+from rtseg.io.inputs import Source
 from rtseg.live.reconnect import Disconnects
 from rtseg.live.sink_thread import SinkThread
 from rtseg.pipeline.processor import FrameProcessor
 
 
-class LiveSource(Protocol):
+class LiveSource(Source, Protocol):
     """Source of a live run: a stream that reconnects, or a file at its own frame rate."""
-
-    @property
-    def info(self) -> StreamInfo:
-        """Stream of the latest frame."""
-
-    @property
-    def corrupt(self) -> int:
-        """Number of frames so far that could not be decoded."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Problems that were detected and handled so far, one line each."""
-
-    @property
-    def decode_seconds(self) -> float:
-        """Decoding time of the latest frame."""
 
     @property
     def disconnects(self) -> Disconnects:
@@ -40,12 +23,6 @@ class LiveSource(Protocol):
     @property
     def connect_attempted(self) -> threading.Event:
         """Set after the first frame, or after the first failed attempt to connect."""
-
-    def __iter__(self) -> Iterator[Frame | Passthrough]:
-        """Yield frames with rising `pts`."""
-
-    def close(self) -> None:
-        """End the iteration. May be called from any thread."""
 
 
 @dataclass

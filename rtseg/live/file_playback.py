@@ -16,11 +16,13 @@ from rtseg.io.inputs.pacing import Pacer
 from rtseg.live.reconnect import Disconnects
 
 
-class FilePlayback:
+class FilePlayback(Source):
     """Source that yields the frames of a file when they are due. Implements `rtseg.live.camera.LiveSource`.
 
     The capture time of a frame is the time when it was due. Slow decoding therefore adds to its age.
     """
+
+    decode_seconds = 0.0
 
     def __init__(
         self, open_file: Callable[[], Source], *, loop: bool = False, ready: threading.Event | None = None
@@ -41,7 +43,6 @@ class FilePlayback:
         self._closing = threading.Event()
         self._corrupt_before = 0
         self._pacer = Pacer(self._closing)
-        self.decode_seconds = 0.0
         self.disconnects = Disconnects(connected=True)
         self.connect_attempted = threading.Event()
         self.connect_attempted.set()

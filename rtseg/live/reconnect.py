@@ -16,7 +16,7 @@ from rtseg.core.errors import SourceError
 from rtseg.core.frame import Color, Frame, StreamInfo
 from rtseg.core.live_report import DisconnectReport
 from rtseg.io.inputs import Source
-from rtseg.io.inputs.live_clock import TIME_BASE, TS_WRAP_SECONDS, LiveClock
+from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -66,13 +66,15 @@ class Disconnects:
         )
 
 
-class ReconnectingSource:
+class ReconnectingSource(Source):
     """Source that is opened again whenever it ends or fails. Implements `rtseg.live.camera.LiveSource`.
 
     Any end of a live stream is a disconnect; the end of a file behind a URL ends the source. The pause between two attempts
     starts at half a second and doubles, minus random jitter so that many clients do not reconnect at the same time. No frames
     are invented for the gap.
     """
+
+    decode_seconds = 0.0
 
     def __init__(
         self,
@@ -108,7 +110,6 @@ class ReconnectingSource:
         self._finished = False
         self._file_opened = False
         self._attempts = 0
-        self.decode_seconds = 0.0
         self.disconnects = Disconnects()
         self.connect_attempted = threading.Event()
 
@@ -175,14 +176,13 @@ class ReconnectingSource:
         if self._closing.is_set():
             source.close()
             return
-        self._clock.restart(getattr(source, "wrap_seconds", TS_WRAP_SECONDS))
-        file_seconds: float | None = getattr(source, "file_seconds", None)
-        if file_seconds is not None:
-            yield from self._play_file(source, file_seconds)
+        self._clock.restart(source.wrap_seconds)
+        if source.file_seconds is not None:
+            yield from self._play_file(source, source.file_seconds)
             return
         for item in source:
             if isinstance(item, Frame):
-                self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+                self.decode_seconds = source.decode_seconds
                 self._log_warnings(source.warnings)
                 yield self._timestamped(item, source.info)
             if self._closing.is_set():
@@ -222,7 +222,7 @@ class ReconnectingSource:
             if due_ns is None:
                 return
             self._played = position
-            self.decode_seconds = getattr(source, "decode_seconds", 0.0)
+            self.decode_seconds = source.decode_seconds
             yield self._timestamped(replace(item, captured_ns=due_ns), source.info)
         self._finished = not self._closing.is_set()
 

@@ -16,6 +16,7 @@ from rtseg.core.live_report import IntervalReport, LiveReport
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.report import Percentiles, RunIdentity
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
+from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
@@ -47,8 +48,10 @@ def frame(index: int, age_seconds: float = 0.0) -> Frame:
     return Frame((luma, chroma, chroma), "yuv420p", COLOR, index * 3000, TIME_BASE, index, captured_ns=captured)
 
 
-class FakeCamera:
+class FakeCamera(Source):
     """Camera of `frames` frames that calls `gate` before each, then ends (or waits for `close`)."""
+
+    info, corrupt, decode_seconds = INFO, 2, 0.001
 
     def __init__(
         self,
@@ -59,10 +62,6 @@ class FakeCamera:
         endless: bool = False,
         fails: str | None = None,
     ) -> None:
-        self.info = INFO
-        self.corrupt = 2
-        self.warnings: tuple[str, ...] = ()
-        self.decode_seconds = 0.001
         self.disconnects = Disconnects(connected=fails is None, reason=fails or "")
         self.connect_attempted = threading.Event()
         self.closed = threading.Event()

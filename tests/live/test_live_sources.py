@@ -18,7 +18,7 @@ from media import number_of, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SourceError
 from rtseg.core.frame import Color, Frame, StreamInfo
-from rtseg.io.inputs import open_source
+from rtseg.io.inputs import Source, open_source
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.inputs.network import open_stream
@@ -333,12 +333,10 @@ def test_reconnect_pauses_grow_and_close_interrupts_them() -> None:
     assert pauses[2] >= 1.0
 
 
-class TimedSource:
-    """Source of frames captured at these times in seconds. Implements `rtseg.io.inputs.Source`."""
+class TimedSource(Source):
+    """Source of frames captured at these times in seconds."""
 
     info = StreamInfo("door", 2, 2, "yuv420p", Color("bt709", False), TIME_BASE)
-    corrupt = 0
-    warnings: tuple[str, ...] = ()
 
     def __init__(self, seconds: Iterable[float]) -> None:
         self._seconds = seconds

@@ -9,11 +9,15 @@ from typing import Protocol
 
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
+from rtseg.io.inputs.live_clock import TS_WRAP_SECONDS
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
 
 
 class Source(Protocol):
-    """Source of upright frames in presentation order, with the packets of the other streams between them."""
+    """Source of upright frames in presentation order, with the packets of the other streams between them.
+
+    Sources inherit from it, because most of its members have a default.
+    """
 
     @property
     def info(self) -> StreamInfo:
@@ -22,10 +26,27 @@ class Source(Protocol):
     @property
     def corrupt(self) -> int:
         """Number of frames so far that could not be decoded. They are not yielded."""
+        return 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about damage and repairs so far, one human-readable line each."""
+        return ()
+
+    @property
+    def decode_seconds(self) -> float:
+        """Time to decode and convert the newest frame of a live stream, in seconds."""
+        return 0.0
+
+    @property
+    def file_seconds(self) -> float | None:
+        """Length in seconds of a file behind a URL, 0 if unknown; None: any other source."""
+        return None
+
+    @property
+    def wrap_seconds(self) -> float:
+        """Period after which the clock of a live stream wraps, in seconds."""
+        return TS_WRAP_SECONDS
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames and packets until the end. Raise SourceError if reading fails."""

@@ -17,6 +17,7 @@ from av.codec.context import Flags
 
 from rtseg.io.inputs.byte_stream import ByteStream
 from rtseg.io.inputs.opened_file import MAX_PIXELS
+from rtseg.io.inputs.packets import Packets
 from rtseg.io.inputs.timestamps import fraction
 
 _READ_BYTES = 1 << 16
@@ -39,16 +40,8 @@ def raw_codec(head: bytes) -> str | None:
     return None
 
 
-class RawPackets:
-    """Reader for the packets of a raw stream. Implements `rtseg.io.inputs.packets.Packets`."""
-
-    time_base = Fraction(1, 1_000_000)
-    frame_rate: Fraction | None = None
-    has_clock = False
-    file_seconds: float | None = None
-    is_playlist = False
-    corrupt = 0
-    warnings: tuple[str, ...] = ()
+class RawPackets(Packets):
+    """Reader for the packets of a raw stream."""
 
     def __init__(self, stream: ByteStream, codec: str, timeout_seconds: float) -> None:
         """Take over a byte stream of raw H.264 or HEVC.

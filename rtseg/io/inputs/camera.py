@@ -186,10 +186,10 @@ def _captures_video(path: Path) -> bool:
 # Other platforms
 
 
-class OpenCvCamera:
-    """Source for a camera that OpenCV reads. Implements `rtseg.io.inputs.Source`."""
+class OpenCvCamera(Source):
+    """Source for a camera that OpenCV reads."""
 
-    warnings: tuple[str, ...] = ()
+    decode_seconds = 0.0
 
     def __init__(self, number: int, mode: CameraMode, name: str) -> None:
         """Open the camera and read its first frame. Raise Disconnected if no frame is available."""
@@ -198,8 +198,6 @@ class OpenCvCamera:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._index = 0
-        self.corrupt = 0
-        self.decode_seconds = 0.0
         if mode.format is not None:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*_FOURCC[mode.format]))
         if mode.size is not None:

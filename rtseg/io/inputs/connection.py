@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.gpu.gpu_frame import software_layout
+from rtseg.io.inputs import Source
 from rtseg.io.inputs.arrival_times import ArrivalTimes
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.live_clock import TS_WRAP_SECONDS
@@ -38,12 +39,15 @@ _DEFAULT_RATE = Fraction(25)
 """Frame rate of files without one, as in FFmpeg."""
 
 
-class Connection:
-    """Source for the frames of one connection. Implements `rtseg.io.inputs.Source`.
+class Connection(Source):
+    """Source for the frames of one connection.
 
     The end of a live stream raises `Disconnected`; the end of a file at a URL does not. Frames may change their size and
     format within the stream; `info` describes the newest frame. Audio is not read.
     """
+
+    decode_seconds = 0.0
+    wrap_seconds = TS_WRAP_SECONDS
 
     def __init__(
         self,
@@ -76,8 +80,6 @@ class Connection:
         self._arrival_times = ArrivalTimes(packets)
         self._converter: FrameConverter | None = None
         self._format: tuple[int, int, str, int, int] | None = None
-        self.decode_seconds = 0.0
-        """Time to decode and convert the newest frame, in seconds."""
         self._copies_planes = copies_raw_frames and packets.codec == "rawvideo"
         self._time_base = self._arrival_times.time_base
         # Presentation times of a file, computed as in `rtseg video`.

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from rtseg.core.errors import SourceError, reason
 from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.gpu.gpu_frame import GpuFrame, LazyPlanes, gpu_surface, in_gpu_memory
+from rtseg.io.inputs import Source
 from rtseg.io.inputs.copied_streams import CopiedStreams
 from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.file_demuxer import REORDERED_FRAMES, FileDemuxer, from_last_key_frame
@@ -37,8 +38,8 @@ _TAIL_SECONDS = 5
 """Time after the end of `--duration` in which packets of other streams are still read."""
 
 
-class FileSource:
-    """Source for a video file. Implements `rtseg.io.inputs.Source`.
+class FileSource(Source):
+    """Source for a video file.
 
     The first frame is decoded on construction, so that `info` describes the decoded frames and not a header.
 

@@ -20,14 +20,15 @@ from rtseg.core.secrets import redacted_pipeline
 from rtseg.io.gstreamer.gdp import BUFFER, CAPS, HEADER, NANOSECOND, Header, RawVideo, read_caps, read_header
 from rtseg.io.gstreamer.pipelines import file_decoder, file_pipeline, to_pipe
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
+from rtseg.io.inputs import Source
 from rtseg.io.inputs.opened_file import MAX_PIXELS, open_at
 
 LIVE_TIME_BASE = Fraction(1, 90_000)
 _PIPE_BYTES = 1 << 20
 
 
-class GStreamerSource:
-    """Source for one run of a pipeline. Implements `rtseg.io.inputs.Source`.
+class GStreamerSource(Source):
+    """Source for one run of a pipeline.
 
     The constructor reads the first frame, so that `info` is available.
 
@@ -44,6 +45,8 @@ class GStreamerSource:
         SourceError: GStreamer is missing, or the pipeline outputs no raw video.
         Disconnected: the pipeline ended or timed out before the first frame.
     """
+
+    decode_seconds = 0.0
 
     def __init__(
         self,
@@ -67,7 +70,6 @@ class GStreamerSource:
         self._last_pts = -1
         self._begin_ns: int | None = None
         self._last_time: tuple[int, int] | None = None
-        self._decode_seconds = 0.0
         read_fd, write_fd = os.pipe()
         try:
             self._process = GStreamerProcess(
@@ -95,21 +97,6 @@ class GStreamerSource:
     def info(self) -> StreamInfo:
         """Properties of the stream."""
         return self._info
-
-    @property
-    def corrupt(self) -> int:
-        """Always 0: GStreamer neither passes on nor counts frames that it can't decode."""
-        return 0
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Always empty: this source repairs nothing."""
-        return ()
-
-    @property
-    def decode_seconds(self) -> float:
-        """Time in seconds to read the newest frame from the pipe and to split its planes, without the wait for it."""
-        return self._decode_seconds
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames until the pipeline ends.
@@ -147,7 +134,7 @@ class GStreamerSource:
                     self._set_caps(payload.tobytes().decode(errors="replace"))
                 elif header.kind == BUFFER:
                     frame = self._frame(header, payload, captured_ns)
-                    self._decode_seconds = time.perf_counter() - begin
+                    self.decode_seconds = time.perf_counter() - begin
                     return frame
         return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -17,6 +16,7 @@ from av import Packet
 
 from rtseg.core.errors import Disconnected, SourceError
 from rtseg.io.inputs.byte_stream import ByteStream
+from rtseg.io.inputs.packets import Packets
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _START = b"\xff\xd8\xff"
@@ -184,17 +184,10 @@ class JpegSplitter:
         return True
 
 
-class JpegPackets:
-    """Reader for the packets of an MJPEG stream. Implements `rtseg.io.inputs.packets.Packets`."""
+class JpegPackets(Packets):
+    """Reader for the packets of an MJPEG stream."""
 
     codec = "mjpeg"
-    time_base = Fraction(1, 1_000_000)
-    aspect = Fraction(1)
-    frame_rate: Fraction | None = None
-    has_clock = False
-    file_seconds: float | None = None
-    is_playlist = False
-    warnings: tuple[str, ...] = ()
 
     def __init__(self, stream: ByteStream, name: str, timeout_seconds: float) -> None:
         """Take over a byte stream of JPEGs. `timeout_seconds` is the longest time without a new part."""

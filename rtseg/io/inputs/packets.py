@@ -31,32 +31,34 @@ _LENGTH_TOLERANCE_SECONDS = 1.0
 
 
 class Packets(Protocol):
-    """Interface for reading the packets of one video stream, with their decoder."""
+    """Interface for reading the packets of one video stream, with their decoder. Readers inherit its defaults."""
 
     codec_context: Any
     """Decoder."""
     codec: str
     """Name of the decoder."""
-    time_base: Fraction
+    time_base: Fraction = Fraction(1, 1_000_000)
     """Unit of the packets' time stamps in seconds."""
-    frame_rate: Fraction | None
+    frame_rate: Fraction | None = None
     """Frames per second in the header of the stream; None: unknown."""
-    has_clock: bool
+    has_clock: bool = False
     """True if the packets have the sender's time stamps."""
-    file_seconds: float | None
+    file_seconds: float | None = None
     """Length of a file, 0 if unknown; None: a live stream."""
-    is_playlist: bool
+    is_playlist: bool = False
     """True if the stream is a playlist of finite length. FFmpeg does not report incomplete parts of playlists."""
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     """Warnings about the stream, one line each."""
 
     @property
     def aspect(self) -> Fraction:
         """Width of a pixel divided by its height. It is final after the first frame is decoded."""
+        return Fraction(1)
 
     @property
     def corrupt(self) -> int:
         """Number of frames so far that were damaged before they were decoded."""
+        return 0
 
     def read(self) -> Packet[Any] | None:
         """Return the next packet, or None at the end. Raise Disconnected after a failure or a timeout."""
@@ -65,11 +67,10 @@ class Packets(Protocol):
         """Close the stream."""
 
 
-class DemuxedPackets:
-    """Reader for the packets of an open container. Implements `Packets`."""
+class DemuxedPackets(Packets):
+    """Reader for the packets of an open container."""
 
-    corrupt = 0
-    warnings: tuple[str, ...] = ()
+    aspect = Fraction(1)
 
     def __init__(
         self,
@@ -108,7 +109,6 @@ class DemuxedPackets:
         self.codec_context = video.codec_context
         self.time_base = fraction(video.time_base) or Fraction(1, 1000)
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
-        self.file_seconds: float | None = None
         if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
             self.file_seconds = _length(container, video) or (0.0 if file else None)
         self.is_playlist = container.format.name == "hls" and self.file_seconds is not None
