@@ -21,7 +21,7 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs.file_sink import FileSink
 from rtseg.io.outputs.video import open_video
-from rtseg.io.outputs.written_file import WrittenFile
+from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
 
 BITS = 8

@@ -19,7 +19,7 @@ from rtseg.core.frame import Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.safe_open import STDIN
 from rtseg.io.outputs.copied_stream import codec_name
-from rtseg.io.outputs.written_file import WrittenFile
+from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container, read_file
 from rtseg.video.verify_frames import FrameComparison
 from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems

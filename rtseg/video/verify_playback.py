@@ -8,7 +8,7 @@ from av.container import InputContainer
 
 from rtseg.core.frame import Color
 from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
-from rtseg.io.outputs.written_file import WrittenFile
+from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import ContainerPackets, StreamPackets
 
 _UNSPECIFIED = 2

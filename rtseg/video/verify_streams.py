@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from rtseg.core.fidelity_report import Repair, StreamReport, SyncPoint
 from rtseg.core.frame import TIME_CODE
-from rtseg.io.outputs.written_file import WrittenFile
+from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance

@@ -137,7 +137,9 @@ def test_aborted_sink_leaves_a_playable_partial_file(tmp_path: Path, codec: str 
 
 @sinks
 def test_sink_aborted_before_the_first_frame_leaves_nothing(tmp_path: Path, codec: str | None) -> None:
-    video_sink(tmp_path / "out.mp4", info(), codec=codec).abort()
+    sink = video_sink(tmp_path / "out.mp4", info(), codec=codec)
+    sink.abort()
+    sink.abort()
     assert list(tmp_path.iterdir()) == []
 
 

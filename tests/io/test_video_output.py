@@ -39,22 +39,6 @@ ROOT = Path(__file__).parents[2]
 # Creation, completion and abort
 
 
-def test_final_name_appears_only_when_the_output_is_complete(tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    out.write_bytes(b"older")
-    sink = video_sink(out, info(), size=(96, 64))
-    fill(sink)
-    assert sink.partial_path == tmp_path / "out.partial.mp4"
-    assert sink.partial_path.exists()
-    assert out.read_bytes() == b"older"
-    sink.finish()
-    assert out.read_bytes() == b"older"
-    sink.close()
-    assert [number_of(frame) for frame in read(out)] == list(range(10))
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
-    assert (sink.name, sink.written) == ("out.mp4", 10)
-
-
 def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts", "avi", "mov"):
         sink = video_sink(tmp_path / f"out.{ending}", info(), size=(96, 64))
@@ -62,13 +46,6 @@ def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
         sink.abort()
         assert [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
         assert not (tmp_path / f"out.{ending}").exists()
-
-
-def test_abort_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
-    sink.abort()
-    sink.abort()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
@@ -252,15 +229,6 @@ def test_average_frame_rate_is_kept(tmp_path: Path, frames: int, codec: str) -> 
         assert container.streams.video[0].average_rate == Fraction(30000, 1001)
     numbers = [number_of(frame) for frame in FileSource(str(tmp_path / "out.mp4")) if isinstance(frame, Frame)]
     assert numbers == list(range(frames))
-
-
-def test_frames_of_the_caller_are_not_modified(tmp_path: Path) -> None:
-    frame = numbered_frame(3)
-    before = [plane.copy() for plane in frame.planes]
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
-    sink.write(item(frame))
-    sink.close()
-    assert all((old == new).all() for old, new in zip(before, frame.planes, strict=True))
 
 
 def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from media import fill, info, item, numbered_frame, read, video_sink, write_video
+from media import fill, info, read, video_sink, write_video
 
 from rtseg.core.errors import SinkError
 from rtseg.io.inputs.file import FileSource
@@ -169,11 +169,3 @@ except SinkError as error:
         )
     assert process.returncode == 1
     assert b"no space left" in process.stderr
-
-
-def test_frame_of_another_size_is_refused(tmp_path: Path) -> None:
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
-    fill(sink, 2)
-    with pytest.raises(SinkError, match="128x64"):
-        sink.write(item(numbered_frame(2, (128, 64))))
-    sink.abort()

@@ -7,13 +7,14 @@ import itertools
 import socket
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from media import numbered_image
+from media import numbered_image, rgb_at
 
 from rtseg.core.errors import OptionError, SourceError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
@@ -39,13 +40,17 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return int(free.getsockname()[1])
 
 
-def rendered(number: int, width: int = 160, height: int = 96) -> ProcessedFrame:
+def rendered(number: int, width: int = 160, height: int = 96, pixel_format: str = "yuv420p") -> ProcessedFrame:
+    """Return a frame of a BT.709 camera; in `gbrp` a mosaic of BT.601 cameras."""
     coded = av.VideoFrame.from_ndarray(numbered_image(1, width, height), "rgb24").reformat(
-        format="yuv420p", dst_colorspace=1, dst_color_range=1
+        format=pixel_format, dst_colorspace=1, dst_color_range=1
     )
     planes = tuple(np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes)
-    frame = Frame(planes, "yuv420p", INFO.color, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
-    return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, INFO)
+    color, stream = INFO.color, INFO
+    if pixel_format == "gbrp":
+        color, stream = Color("rgb", True, 0, range_tag=2), replace(INFO, color=Color("bt601", False))
+    frame = Frame(planes, pixel_format, color, 9000 + 3000 * number, INFO.time_base, number)  # type: ignore[arg-type]
+    return ProcessedFrame(frame, np.zeros((4, 4), np.uint8), frame, stream)
 
 
 class Receiver:
@@ -71,12 +76,14 @@ class Receiver:
             return  # the sender has disconnected
 
 
-def send_until(sink: PushSink, enough: object, size: tuple[int, int] = (160, 96)) -> None:
+def send_until(
+    sink: PushSink, enough: object, size: tuple[int, int] = (160, 96), pixel_format: str = "yuv420p"
+) -> None:
     deadline = time.monotonic() + 120
     number = 0
     while not enough():  # type: ignore[operator]
         assert time.monotonic() < deadline, sink.warnings
-        sink.write(rendered(number, *size))
+        sink.write(rendered(number, *size, pixel_format))
         number += 1
         time.sleep(0.02)
 
@@ -86,8 +93,10 @@ def check_colors(rgb: np.ndarray) -> None:
         assert np.abs(rgb[y, x].astype(int) - color).max() < 14
 
 
-@pytest.mark.parametrize("kind", ["rtmp", "rtsp", "udp"])
-def test_receiver_gets_frames(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "pixel_format"), [("rtmp", "yuv420p"), ("rtmp", "gbrp"), ("rtsp", "yuv420p"), ("udp", "yuv420p")]
+)
+def test_receiver_gets_frames(kind: str, pixel_format: str) -> None:
     port = free_port(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     url = f"{kind}://127.0.0.1:{port}" + ("" if kind == "udp" else "/live/street")
     listen = {
@@ -97,7 +106,7 @@ def test_receiver_gets_frames(kind: str) -> None:
     }[kind]
     receiver = Receiver(url, **listen)
     sink = PushSink(url)
-    send_until(sink, lambda: len(receiver.times) >= 20, (161, 97))
+    send_until(sink, lambda: len(receiver.times) >= 20, (161, 97), pixel_format)
     sink.close()
     assert receiver.images[5].shape == (98, 162, 3)
     check_colors(receiver.images[5])
@@ -108,8 +117,10 @@ def test_receiver_gets_frames(kind: str) -> None:
 
 @pytest.mark.system("gst-launch-1.0")
 @pytest.mark.parametrize("secret", ["", "&passphrase=s3cret-passphrase&streamid=s3cret"])
-@pytest.mark.parametrize(("mode", "reads"), [("listener", "caller"), ("caller", "listener")])
-def test_srt_push(secret: str, mode: str, reads: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "reads", "pixel_format"), [("listener", "caller", "yuv420p"), ("caller", "listener", "gbrp")]
+)
+def test_srt_push(secret: str, mode: str, reads: str, pixel_format: str) -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = PushSink(f"srt://127.0.0.1:{port}?mode={mode}{secret}")
     frames: list[Frame] = []
@@ -127,7 +138,7 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        send_until(sink, lambda: len(frames) >= 5 and sink.written)
+        send_until(sink, lambda: len(frames) >= 5 and sink.written, pixel_format=pixel_format)
         listed = b"".join(path.read_bytes() for path in children())
     finally:
         stopped.set()
@@ -136,6 +147,8 @@ def test_srt_push(secret: str, mode: str, reads: str) -> None:
     assert b"srtsink" in listed or secret
     assert b"s3cret" not in listed
     assert (frames[0].width, frames[0].height) == (160, 96)
+    for (x, y), color in {(20, 12): (200, 30, 30), (140, 12): (30, 180, 40), (20, 85): (40, 50, 200)}.items():
+        assert np.abs(rgb_at(frames[4], x, y) - color).max() < 16
 
 
 @pytest.mark.system("gst-launch-1.0")
@@ -166,6 +179,25 @@ def test_push_connects_to_late_receiver_and_reconnects(monkeypatch: pytest.Monke
     send_until(sink, lambda: len(second.times) >= 5)
     sink.close()
     assert "disconnects" in sink.warnings[0]
+
+
+def test_push_connects_again_for_frames_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = []
+
+    class Connection:
+        has_receiver = True
+
+        def send(self, frame: Frame) -> None:
+            connections[-1].append(frame.width)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(PushSink, "_connect", lambda *_: connections.append([]) or Connection())
+    sink = PushSink("rtmp://127.0.0.1/live/street")
+    for width in (160, 160, 192, 160):
+        sink.write(rendered(0, width))
+    assert connections == [[160, 160], [192], [160]]
+    assert (sink.written, sink.dropped, sink.warnings) == (4, 0, ())
 
 
 def test_push_times_out_on_unresponsive_receiver(monkeypatch: pytest.MonkeyPatch) -> None:

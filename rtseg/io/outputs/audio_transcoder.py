@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtseg.io.outputs.audio_parameters import DEFAULT_RATE, output_bit_rate, output_layout, output_rate
 from rtseg.io.outputs.containers import add_global_header
+from rtseg.io.outputs.copied_stream import OtherStream
 
 _JUMP_SECONDS = Fraction(1, 10)
 """Smallest timestamp offset that counts as a gap or an overlap, seconds."""
@@ -28,7 +29,7 @@ _MAX_SILENCE_SECONDS = 60
 """Longest gap that is filled with silence, seconds. Longer gaps are kept."""
 
 
-class AudioTranscoder:
+class AudioTranscoder(OtherStream):
     """Transcoder of an audio stream.
 
     Gaps between packets are filled with silence, and overlaps are cut. Audio after a change of sample rate or channels is
@@ -67,7 +68,7 @@ class AudioTranscoder:
         self._format = context.format.packed
         self._frame_size = context.frame_size
         stream.disposition = template.disposition
-        self.index: int = stream.index
+        self.index = stream.index
         self.metadata: dict[str, str] = stream.metadata
         self.channels: int = context.layout.nb_channels
         self.damaged = 0
@@ -94,6 +95,10 @@ class AudioTranscoder:
     def has_audio(self) -> bool:
         """True if any audio was decoded."""
         return self._parameters is not None
+
+    def problems(self, source: int) -> list[str]:
+        """Return a message if packets could not be decoded; `source` is the index of the stream in the input."""
+        return [f"audio stream {source}: {self.damaged} packets can't be decoded"] if self.damaged else []
 
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Decode a packet of the input and return the encoded packets that are ready; none for a damaged packet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from av import Packet
@@ -19,6 +19,9 @@ from rtseg.io.outputs.containers import TEE, Container
 
 _BIBLIOGRAPHIC = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "swe": "sve", "fas": "per"}
 """Mapping of ISO 639-2 language codes to those in FFmpeg's list of QuickTime languages."""
+
+_COVER_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""File names of cover images from the Matroska specification, and MIME types."""
 
 
 def codec_name(stream: Any) -> str:
@@ -46,7 +49,26 @@ def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str
     return metadata
 
 
-class CopiedStream:
+class OtherStream(Protocol):
+    """Output stream other than the segmented one."""
+
+    index: int
+    """Index in the output."""
+
+    def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """Convert a packet of the input and return the packets to write. May raise av.FFmpegError."""
+        return []
+
+    def flush(self) -> list[Packet[Any]]:
+        """Return the remaining packets at the end."""
+        return []
+
+    def problems(self, source: int) -> list[str]:
+        """Return messages about packets that were not copied, one line each; `source` is the index in the input."""
+        return []
+
+
+class CopiedStream(OtherStream):
     """Copy of an input stream.
 
     Args:
@@ -70,46 +92,60 @@ class CopiedStream:
         if template.type == "video":
             disposition &= ~Disposition.default  # players open the default stream, which is the segmented one
         self._stream.disposition = disposition
-        self.index: int = self._stream.index
-        self.kind = str(template.type)
+        self.index = self._stream.index
+        self._kind, self._format = str(template.type), kind.format
         context = template.codec_context
         # AAC has its parameters in every packet in MPEG-TS (ADTS), and once in the header in other containers.
         self._adts = context is not None and context.name == "aac" and not context.extradata
         needs_header = self._adts and kind.format != "mpegts"
         self._filter = BitStreamFilterContext("aac_adtstoasc", template) if needs_header else None
-        self.damaged = 0
-        """Number of dropped damaged packets."""
+        self._damaged = 0
+        """Number of damaged packets, which are dropped."""
         is_avi_video = template.type == "video" and kind.constant_rate
         self._avi_video = AviVideo(template, codec_name(template), self._stream) if is_avi_video else None
         # AVI and MPEG-TS have no default stream: FFmpeg opens the video stream with more frames.
         self._starts_at_key_frame = is_avi_video or (template.type == "video" and kind.format == "mpegts")
-        self.started = False
-        self.dropped_leading = False
+        self._started = False
+        self._dropped_leading = False
         """True if video packets were dropped that precede the first key frame, or that only decoding needs."""
         # In MP4 the edit list ends at the packets of the last fragment, which hides frames that are displayed later.
         self._extends_last_packet = template.type == "video" and kind.fragmented
         self._delayed: list[Packet[Any]] = []
         self._end_pts: int | None = None
 
+    def problems(self, source: int) -> list[str]:
+        """Return messages about dropped packets, one line each; `source` is the index of the stream in the input."""
+        messages = []
+        if self._damaged:
+            packets = "packet" if self._damaged == 1 else "packets"
+            messages.append(f"{self._kind} stream {source}: {self._damaged} damaged {packets} left out")
+        if self._dropped_leading:
+            messages.append(
+                f"video stream {source} begins at its next key frame, as {self._format} can't hide packets before it"
+                if self._started
+                else f"video stream {source} is empty: none of its key frames is in the part"
+            )
+        return messages
+
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Convert a packet of the input and return the packets to write."""
         packets = [packet]
-        if self._starts_at_key_frame and not self.started:
+        if self._starts_at_key_frame and not self._started:
             # The first packet is the one that is displayed at time zero.
             before_zero = packet.pts is not None and packet.pts < 0 and packet.pts + (packet.duration or 0) <= 0
-            if before_zero or (self.dropped_leading and not packet.is_keyframe):
-                self.dropped_leading = True
+            if before_zero or (self._dropped_leading and not packet.is_keyframe):
+                self._dropped_leading = True
                 return []
-            self.started = True
+            self._started = True
         if self._adts and not _begins_with_adts(packet):
-            self.damaged += 1
+            self._damaged += 1
             return []
         if self._filter is not None:
             time_base = packet.time_base
             try:
                 packets = self._filter.filter(packet)
             except av.FFmpegError:
-                self.damaged += 1
+                self._damaged += 1
                 return []
             for filtered in packets:
                 filtered.time_base = time_base or Fraction(1)
@@ -119,7 +155,7 @@ class CopiedStream:
             try:
                 packets = self._avi_video.process(packet)
             except av.FFmpegError:
-                self.damaged += 1
+                self._damaged += 1
                 return []
         return self._set_stream(packets)
 
@@ -143,6 +179,34 @@ class CopiedStream:
         for packet in packets:
             packet.stream = self._stream
         return packets
+
+
+class CoverImage(OtherStream):
+    """Cover image of an output: metadata in MP4, an attachment in Matroska. Add it after all other streams.
+
+    Args:
+        container: the output, before its header is written.
+        template: stream of the input.
+        packet: the encoded image.
+        index: index of its stream in the completed file.
+    """
+
+    def __init__(self, container: OutputContainer, template: Any, packet: Packet[Any], index: int) -> None:
+        self.index = index
+        self.header_packets: list[Packet[Any]] = []
+        """Packets to write directly after the header."""
+        if container.format.name == "mp4":
+            stream = container.add_stream_from_template(template, opaque=True)
+            stream.disposition = Disposition.attached_pic
+            copy = Packet(bytes(packet))
+            copy.pts = copy.dts = 0
+            copy.time_base, copy.stream = template.time_base, stream
+            self.header_packets = [copy]
+        else:
+            name, mime_type = _COVER_TYPES[codec_name(template)]
+            attachment = container.add_attachment(template.metadata.get("filename", name), mime_type, bytes(packet))
+            if "title" in template.metadata:
+                attachment.metadata["title"] = template.metadata["title"]
 
 
 def _begins_with_adts(packet: Packet[Any]) -> bool:

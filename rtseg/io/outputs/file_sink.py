@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,13 +16,38 @@ from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import STDOUT
 from rtseg.io.outputs.partial_file import PartialFile
-from rtseg.io.outputs.written_file import WrittenFile
 
 _FINISH_SECONDS, _ABORT_SECONDS = 30.0, 1.5
 """Time limits for an encoder in another process to write its last frames."""
 
 _END_SECONDS = 2.0
 """Number of seconds that are read at the end of a file if `last_seconds` is set; contains a key frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """Completed file before it is renamed to its final name, for `rtseg.video.verify.compare`."""
+
+    path: Path | None
+    """Path of the file; None: standard output."""
+
+    frames: int
+    """Number of encoded frames."""
+
+    size: tuple[int, int]
+    """(width, height) of the encoded frames, pixels."""
+
+    copied: dict[int, int] = field(default_factory=dict)
+    """Mapping of the index in the input to the index in the output, for copied streams."""
+
+    reencoded: dict[int, int] = field(default_factory=dict)
+    """Mapping of the index in the input to the index in the output, for transcoded streams."""
+
+    left_out: dict[int, str] = field(default_factory=dict)
+    """Description of each stream that is not in the output, by its index in the input."""
+
+    timed: bool = True
+    """True if the container stores timestamps."""
 
 
 class FileWriter(Protocol):

@@ -16,9 +16,8 @@ from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, NANOSECOND, RawVideo, stream_header, write_header
 from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
-from rtseg.io.outputs.file_sink import FileWriter
+from rtseg.io.outputs.file_sink import FileWriter, WrittenFile
 from rtseg.io.outputs.frame_format import FrameFormat, FrameFormatter
-from rtseg.io.outputs.written_file import WrittenFile
 
 _STALL_SECONDS = 10.0
 

@@ -27,8 +27,7 @@ from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import CONTAINERS
-from rtseg.io.outputs.file_sink import FileSink, FileWriter
-from rtseg.io.outputs.written_file import WrittenFile
+from rtseg.io.outputs.file_sink import FileSink, FileWriter, WrittenFile
 
 DESCRIPTION = "masks.json"
 """File that describes the masks in a folder. Of folders with content, only those with this file are replaced."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import av
 from av import Packet
@@ -14,22 +14,8 @@ from rtseg.core.frame import TIME_CODE, Passthrough, StreamInfo
 from rtseg.io.outputs.audio_parameters import pcm_encoder
 from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
-from rtseg.io.outputs.copied_stream import CopiedStream, codec_name, metadata_for
-from rtseg.io.outputs.cover_images import CoverImage
+from rtseg.io.outputs.copied_stream import CopiedStream, CoverImage, OtherStream, codec_name, metadata_for
 from rtseg.io.outputs.timecodes import missing_time_codes, output_time_codes
-
-
-class OtherStream(Protocol):
-    """Output stream other than the segmented one."""
-
-    index: int
-    """Index in the output."""
-
-    def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Convert a packet of the input and return the packets to write. May raise av.FFmpegError."""
-
-    def flush(self) -> list[Packet[Any]]:
-        """Return the remaining packets at the end."""
 
 
 class StreamCopier:
@@ -61,26 +47,8 @@ class StreamCopier:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Messages about streams that are not copied unchanged, one line each."""
-        damaged = {
-            source: stream.damaged for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)
-        }
-        messages = [
-            f"audio stream {source}: {count} packets can't be decoded" for source, count in damaged.items() if count
-        ]
-        copied = {source: stream for source, stream in self.streams.items() if isinstance(stream, CopiedStream)}
-        messages += [
-            f"{stream.kind} stream {source}: {stream.damaged} damaged packet{'s' * (stream.damaged > 1)} left out"
-            for source, stream in copied.items()
-            if stream.damaged
-        ]
-        messages += [
-            f"video stream {source} begins at its next key frame, as {self._kind.format} can't hide packets before it"
-            if stream.started
-            else f"video stream {source} is empty: none of its key frames is in the part"
-            for source, stream in copied.items()
-            if stream.dropped_leading
-        ]
-        return (*self._messages, *messages)
+        problems = [problem for source, stream in self.streams.items() for problem in stream.problems(source)]
+        return (*self._messages, *problems)
 
     @property
     def copied(self) -> dict[int, int]:
@@ -175,12 +143,8 @@ class StreamCopier:
 
     def header_packets(self) -> list[Packet[Any]]:
         """Return the packets to write directly after the header."""
-        return [
-            packet
-            for stream in self.streams.values()
-            if isinstance(stream, CoverImage)
-            for packet in stream.header_packets()
-        ]
+        covers = [stream for stream in self.streams.values() if isinstance(stream, CoverImage)]
+        return [packet for cover in covers for packet in cover.header_packets]
 
     def _transcode(self, template: Any, problem: str, purpose: str = "") -> None:
         encoder = self._kind.audio_codec

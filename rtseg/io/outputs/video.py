@@ -17,11 +17,10 @@ from rtseg.io.options import OutputOptions
 from rtseg.io.outputs.containers import TEE, Container, container_for
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.encoder import EncoderSettings, VideoEncoder
-from rtseg.io.outputs.file_sink import FileSink, FileWriter
+from rtseg.io.outputs.file_sink import FileSink, FileWriter, WrittenFile
 from rtseg.io.outputs.frame_format import FrameFormat
 from rtseg.io.outputs.gstreamer import GStreamerWriter
 from rtseg.io.outputs.stream_copy import StreamCopier
-from rtseg.io.outputs.written_file import WrittenFile
 
 _NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata keys that describe the container of the input, not its content."""
