@@ -96,8 +96,9 @@ class _CountColumn(ProgressColumn):
 
 
 def _count(task: Task) -> str:
-    """Return count, total and average rate, such as `75 of 150 frames, 25.0/s`."""
-    unit = task.fields["unit"]
+    """Return count, total and average rate, such as `75 of 150 frames, 25.0/s`, or `50 %`."""
+    unit: str = task.fields["unit"]
+    if unit == "%":
+        return f"{task.completed:.0f} %"
     total = f" of {task.total:.0f}" if task.total else ""
-    rate = "" if unit == "%" else f", {task.completed / max(task.elapsed or 0.0, 1e-9):.1f}/s"
-    return f"{task.completed:.0f}{total} {unit}{rate}"
+    return f"{task.completed:.0f}{total} {unit}, {task.completed / max(task.elapsed or 0.0, 1e-9):.1f}/s"

@@ -1,16 +1,20 @@
-"""Controls and metrics of a live run: atomic changes from any thread."""
+"""Controls and metrics of a live run: atomic changes from any thread, and the measurements of each second."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import get_args
 
 import pytest
-from web_client import REPORT
+from web_client import REPORT, TOTALS
 
 from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
+from rtseg.core.palette import CAMVID_CLASSES
+from rtseg.core.stats import Stats
 from rtseg.live.controls import VIEWS, Controls, LiveMetrics
+from rtseg.live.run import status_line
 
 
 def test_views_equal_overlay_views() -> None:
@@ -68,3 +72,18 @@ def test_wait_newer_returns_the_next_report() -> None:
     threading.Timer(0.05, metrics.publish, (REPORT,)).start()
     assert metrics.wait_newer(None, 60) is metrics.latest is REPORT
     assert metrics.wait_newer(REPORT, 0.01) is REPORT
+
+
+def test_interval_has_only_the_changes_since_the_last_call() -> None:
+    stats = Stats(CAMVID_CLASSES)
+    intervals = []
+    for stage, dropped in (("infer", 4), ("decode", 7)):
+        stats.add_stage(stage, 0.1)
+        for _ in range(dropped):
+            stats.frames.add()
+            stats.frames.drop()
+        intervals.append(stats.interval())
+    assert [(each.bottleneck, each.dropped) for each in intervals] == [("infer", 4), ("decode", 7)]
+    line = status_line(replace(REPORT, totals=replace(TOTALS, now=intervals[1])))
+    assert "dropped 7, age p50 0 ms p99 0 ms" in line
+    assert line.endswith("limited by decode")
