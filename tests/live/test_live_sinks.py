@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import corners_of, number_of, numbered_image, read, to_pix_fmt
+from media import number_of, numbered_image, read, to_pix_fmt
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
@@ -250,10 +250,6 @@ def test_mosaic_shows_each_camera_in_its_cell() -> None:
     mosaic.mark_disconnected(1, "no frames for 3 s")
     dark = mosaic.update(0, item(4)).rendered.planes[0][90:100, 300:380]
     assert dark.mean() < whole.rendered.planes[0][90:100, 300:380].mean() / 2
-
-
-def test_corners_helper_agrees() -> None:
-    assert corners_of(item(0).frame) == "RGBY"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only on Linux a process can change its title")
