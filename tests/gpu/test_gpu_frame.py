@@ -98,13 +98,8 @@ def test_with_planes_returns_a_cpu_frame() -> None:
     rendered = frame.with_planes(planes)
     assert type(rendered) is Frame
     assert rendered.planes is planes
-    assert (rendered.pts, rendered.time_base, rendered.index, rendered.duration, rendered.captured_ns) == (
-        7,
-        Fraction(1, 25),
-        3,
-        1,
-        99,
-    )
+    assert (rendered.pts, rendered.time_base, rendered.index) == (7, Fraction(1, 25), 3)
+    assert (rendered.duration, rendered.captured_ns) == (1, 99)
 
 
 def test_gpu_frame_refuses_other_layouts_than_420() -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 
 from rtseg.core.errors import BackendError, SourceError
+from rtseg.gpu.cuda import Cuda
 from rtseg.pipeline.gpu_processor import MAX_RENDER_DIFFERENCE
 
 pytestmark = pytest.mark.system("g++")
@@ -117,24 +118,15 @@ def test_gpu_out_of_memory_while_decoding_ends_the_run(orin: GpuMachine, monkeyp
 def test_gpu_out_of_memory_at_setup_falls_back_to_the_cpu_path(
     orin: GpuMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtseg.video.process.open_processor", _open_processor_on_full_gpu(orin))
+    def full(cuda: Cuda, *arguments: Any) -> None:
+        orin.cudart.fails = "cudaMalloc"
+        cuda.device_buffer(1)
+
+    monkeypatch.setattr("rtseg.pipeline.gpu_renderer.GpuStream", full)
     result = orin.run(make_video(orin.folder))
     assert result["path"] == "cpu"
     assert "the GPU path could not be set up (CUDA failed in cudaMalloc: out of memory" in path_note(result)
     assert orin.all_freed()
-
-
-def _open_processor_on_full_gpu(machine: GpuMachine) -> Any:
-    from rtseg.pipeline.gpu_processor import open_processor
-
-    def open_path(*arguments: Any) -> Any:
-        machine.cudart.fails = "cudaMalloc"
-        try:
-            return open_processor(*arguments)
-        finally:
-            machine.cudart.fails = None
-
-    return open_path
 
 
 def test_gpu_failure_during_the_run_ends_it_with_one_line(orin: GpuMachine, monkeypatch: pytest.MonkeyPatch) -> None:
