@@ -44,7 +44,7 @@ def demo(
     with error_handler(verbose):
         from rtseg.cli.demo_run import run_demo
         from rtseg.cli.progress import ProgressDisplay
-        from rtseg.cli.video import describe, print_result
+        from rtseg.cli.video_result import print_result
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
@@ -64,7 +64,7 @@ def demo(
         video_size = o.parse_size(frame_size) or (960, 540)
         with o.open_segmenter(model, backend, device, size, streams=0) as segmenter:
             if not quiet:
-                print_line(describe(segmenter))
+                print_line(o.describe(segmenter))
             style = Style(view, alpha, palette, None, legend)
             output_options = OutputOptions(overwrite=overwrite)
             result = run_demo(

@@ -62,7 +62,6 @@ def evaluate(
         rtseg eval drive.mp4 --flicker
     """
     with error_handler(verbose):
-        from rtseg.cli.video import describe
         from rtseg.core.errors import OptionError
         from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
         from rtseg.models.evaluation.layouts import open_dataset
@@ -76,7 +75,7 @@ def evaluate(
 
         with o.open_segmenter(model, backend, device, size, smooth=smooth) as segmenter:
             if not quiet:
-                print_line(describe(segmenter))
+                print_line(o.describe(segmenter))
             if flicker:
                 _flicker(data, segmenter, json, quiet)
             else:

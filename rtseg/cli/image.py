@@ -58,7 +58,6 @@ def image(
     """
     with error_handler(verbose):
         from rtseg.cli.progress import ProgressDisplay
-        from rtseg.cli.video import describe
         from rtseg.core.errors import RtsegError, printable_name
         from rtseg.core.path_conflicts import Input, Output, check_paths, model_inputs, option_inputs
         from rtseg.core.progress import track
@@ -82,7 +81,7 @@ def image(
         with o.open_segmenter(model, backend, device, size, fit=fit) as segmenter:
             overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
-                print_line(describe(segmenter))
+                print_line(o.describe(segmenter))
             display = ProgressDisplay("images", quiet=quiet or len(paths) == 1)
             with track(display.task(), "images", len(paths)) as advance:
                 for path, target in zip(paths, outputs, strict=True):
