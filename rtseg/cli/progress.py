@@ -7,13 +7,14 @@ import threading
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
 from rtseg.cli.errors import print_line
 from rtseg.core.errors import printable_name
+from rtseg.core.progress import Progress
 
 PLAIN_SECONDS = 10.0
 """Interval of the plain lines that are printed without a terminal."""
@@ -28,11 +29,11 @@ class ProgressDisplay:
     """
 
     def __init__(self, unit: str = "frames", *, quiet: bool = False) -> None:
-        self._unit = unit
+        self.unit = unit
         self._plain = not quiet and not sys.stderr.isatty()
         self._printed = time.monotonic()
-        self._lock = threading.Lock()
-        self._bars = RichProgress(
+        self.lock = threading.Lock()
+        self.bars = RichProgress(
             # Less than 80 columns in total: at the full width, the terminal's echo of Ctrl-C would begin a new line.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=22)),
             BarColumn(14),
@@ -49,45 +50,36 @@ class ProgressDisplay:
         """Return the progress of one task."""
         return TaskProgress(self)
 
-    def add(self, title: str, total: int | None) -> TaskID:
-        """Begin to display a task."""
-        with self._lock:
-            task = self._bars.add_task(printable_name(title), total=total, unit=self._unit)
-            self._bars.start()
-        return task
-
-    def advance(self, task: TaskID) -> None:
-        """Count one completed unit of a task."""
-        self._bars.advance(task)
+    def print_plain_line(self) -> None:
+        """Print the line of all tasks if it is due."""
         if self._plain and time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
-            print_line("; ".join(f"{task.description}: {_count(task)}" for task in self._bars.tasks))
-
-    def remove(self, task: TaskID) -> None:
-        """End the display of a task."""
-        with self._lock:
-            self._bars.remove_task(task)
-            if not self._bars.tasks and not self._bars.disable:
-                self._bars.stop()
+            print_line("; ".join(f"{task.description}: {_count(task)}" for task in self.bars.tasks))
 
 
-class TaskProgress:
-    """Progress of one task on a display. Implements `rtseg.core.progress.Progress`."""
+class TaskProgress(Progress):
+    """Progress of one task on a display."""
 
     def __init__(self, display: ProgressDisplay) -> None:
-        self._display = display
+        self._display, self._bars = display, display.bars
 
     def start(self, title: str, total: int | None) -> None:
         """Begin to display the task."""
-        self._task = self._display.add(title, total)
+        with self._display.lock:
+            self._task = self._bars.add_task(printable_name(title), total=total, unit=self._display.unit)
+            self._bars.start()
 
     def advance(self) -> None:
         """Count one completed unit."""
-        self._display.advance(self._task)
+        self._bars.advance(self._task)
+        self._display.print_plain_line()
 
     def stop(self) -> None:
         """End the display of the task."""
-        self._display.remove(self._task)
+        with self._display.lock:
+            self._bars.remove_task(self._task)
+            if not self._bars.tasks and not self._bars.disable:
+                self._bars.stop()
 
 
 class _CountColumn(ProgressColumn):

@@ -12,25 +12,19 @@ class Progress(Protocol):
 
     def start(self, title: str, total: int | None) -> None:
         """Begin a task. `total` is the expected number of units, such as frames; None if unknown."""
+        return
 
     def advance(self) -> None:
         """Count one completed unit. An exception ends the task."""
+        return
 
     def stop(self) -> None:
         """End the task, complete or not."""
+        return
 
 
-class NoProgress:
+class NoProgress(Progress):
     """Progress that is not displayed."""
-
-    def start(self, title: str, total: int | None) -> None:
-        """Do nothing."""
-
-    def advance(self) -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
 
 
 @contextmanager

@@ -59,12 +59,8 @@ def test_tasks_after_each_other_and_at_the_same_time_share_a_display(monkeypatch
         pass
     with track(display.task(), "second", None), track(display.task(), "third", 3):
         pass
-    assert [line.split()[0] for line in lines_of(terminal) if "images" in line] == [
-        "first",
-        "second",
-        "second",
-        "third",
-    ]
+    assert {line.split()[0] for line in lines_of(terminal) if "images" in line} == {"first", "second", "third"}
+    assert terminal.getvalue().count("\x1b[?25l") == 2, "displayed only while there is a task"
 
 
 @pytest.mark.parametrize(("unit", "line"), [("frames", r"a: 1 of 2 frames, [\d.]+/s"), ("%", "a: 1 %")])
@@ -92,7 +88,7 @@ def test_percent_advances_to_the_completed_share(monkeypatch: pytest.MonkeyPatch
     with track_percent(display.task(), "training") as update:
         for share in (0.1, 0.105, 0.5):
             update(share)
-        assert display._bars.tasks[0].completed == 50
+        assert display.bars.tasks[0].completed == 50
 
 
 def test_terminal_shows_one_status_line_below_messages(monkeypatch: pytest.MonkeyPatch) -> None:
