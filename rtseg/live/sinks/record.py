@@ -30,6 +30,7 @@ class RecordingSink(Sink):
     name.
     """
 
+    written = dropped = 0
     unfinished_message = "not complete in time; the frames written so far are in the partial file"
 
     def __init__(
@@ -63,23 +64,12 @@ class RecordingSink(Sink):
         self._shape: object = None
         self._begin = 0
         self._files = 0
-        self._written_before = self._dropped_before = 0
         self._warnings_before: tuple[str, ...] = ()
         self.removed = 0
         """Number of old segments removed so far."""
         folder = self._path.parent
         if not folder.is_dir():
             raise SinkError(f"can't write {path}: no such folder: {folder}")
-
-    @property
-    def written(self) -> int:
-        """Number of frames written so far, in all files."""
-        return self._written_before + (self._file.written if self._file else 0)
-
-    @property
-    def dropped(self) -> int:
-        """Number of frames dropped by the files."""
-        return self._dropped_before + (self._file.dropped if self._file else 0)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -92,16 +82,25 @@ class RecordingSink(Sink):
         shape = (rendered.width, rendered.height, frame.width, frame.height, rendered.pixel_format, rendered.color)
         full = self._segment is not None and (frame.pts - self._begin) * frame.time_base >= self._segment
         if self._file is None or shape != self._shape or full:
-            self._close_file()
+            self.close()
             self._begin, self._shape = frame.pts, shape
             self._files += 1
             self._remove_old_segments()
             self._file = self._open_file(str(self._next_name()), item)
+        dropped_before = self._file.dropped
         self._file.write(replace(item, frame=self._rebased(frame), rendered=self._rebased(rendered)))
+        if self._file.dropped > dropped_before:
+            self.dropped += 1
+        else:
+            self.written += 1
 
     def close(self) -> None:
-        """Complete the last file. Raises SinkError."""
-        self._close_file()
+        """Complete the open file. Raises SinkError."""
+        if self._file is not None:
+            self._file.close()
+            self._warnings_before = self.warnings
+            self._file = None
+            gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
 
     def abort(self) -> None:
         """Keep the last file under its partial name."""
@@ -110,15 +109,6 @@ class RecordingSink(Sink):
 
     def _rebased(self, frame: Frame) -> Frame:
         return replace(frame, pts=frame.pts - self._begin)
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._written_before += self._file.written
-            self._dropped_before = self.dropped
-            self._warnings_before = self.warnings
-            self._file = None
-            gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
 
     def _next_name(self) -> Path:
         if self._segment is None:
