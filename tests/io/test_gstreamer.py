@@ -156,10 +156,11 @@ def test_failed_pipeline_reports_the_reason_in_one_line(pipeline: str, message: 
 @needs_gstreamer
 def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: str) -> None:
     running = "videotestsrc is-live=true ! fakesink"
-    with GStreamerProcess(words_of(f"{running} {pipeline} ! fakesink"), error=SourceError) as process:
-        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        process.wait(3)
-        assert "secret" not in process.reason()
+    process = GStreamerProcess(words_of(f"{running} {pipeline} ! fakesink"), error=SourceError)
+    command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    process.wait(3)
+    assert "secret" not in process.reason()
+    process.stop()
     assert b"secret" not in command_line
     assert b"launch.py" in command_line or not command_line  # empty if the process has ended
     assert "secret" not in pipelines.command_line(pipelines.to_pipe(pipeline, 1))

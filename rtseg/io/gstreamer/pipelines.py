@@ -33,9 +33,7 @@ class GstEncoder:
     """Name of the encoder element, for statistics."""
 
     chain: str
-    """Elements from raw frames in system memory to `h264parse`."""
-
-    hardware: bool
+    """Elements from I420 frames in system memory to `h264parse`."""
 
 
 def to_pipe(pipeline: str, fd: int) -> str:
@@ -106,7 +104,8 @@ def rtsp_pipeline(url: str, transport: str = "tcp") -> str:
 
 
 def _decoded() -> str:
-    return "parsebin ! nvv4l2decoder" if has_element("nvv4l2decoder") else "decodebin"
+    decoder = file_decoder()
+    return f"parsebin ! {decoder}" if decoder == "nvv4l2decoder" else decoder
 
 
 def srt_pipeline(url: str) -> str:
@@ -131,19 +130,16 @@ def encoder(frame_rate: Fraction, *, quality: int = 23) -> GstEncoder:
         SinkError: no encoder is installed.
     """
     interval = max(1, round(frame_rate))
-    if has_element("nvv4l2h264enc"):
+    chains = {
         # Parameter sets before each key frame, so that a player can join a stream and read a truncated file.
-        options = f"bitrate={_BITRATE} iframeinterval={interval} idrinterval={interval} insert-sps-pps=true"
-        chain = f"nvvidconv ! {_NVMM} ! nvv4l2h264enc {options} maxperf-enable=true ! h264parse"
-        return GstEncoder("nvv4l2h264enc", chain, hardware=True)
-    if has_element("x264enc"):
-        options = f"pass=qual quantizer={quality} tune=zerolatency speed-preset=ultrafast key-int-max={interval}"
-        return GstEncoder("x264enc", f"videoconvert ! video/x-raw,format=I420 ! x264enc {options} ! h264parse", False)
-    if has_element("openh264enc"):
-        options = f"bitrate={_BITRATE} gop-size={interval}"
-        return GstEncoder(
-            "openh264enc", f"videoconvert ! video/x-raw,format=I420 ! openh264enc {options} ! h264parse", False
-        )
+        "nvv4l2h264enc": f"nvvidconv ! {_NVMM} ! nvv4l2h264enc bitrate={_BITRATE} iframeinterval={interval} "
+        f"idrinterval={interval} insert-sps-pps=true maxperf-enable=true",
+        "x264enc": f"x264enc pass=qual quantizer={quality} tune=zerolatency speed-preset=ultrafast key-int-max={interval}",
+        "openh264enc": f"openh264enc bitrate={_BITRATE} gop-size={interval}",
+    }
+    for name, chain in chains.items():
+        if has_element(name):
+            return GstEncoder(name, f"{chain} ! h264parse")
     raise SinkError(f"GStreamer has no H.264 encoder (nvv4l2h264enc, x264enc, openh264enc): `{INSTALL}`")
 
 

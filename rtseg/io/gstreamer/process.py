@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from types import TracebackType
 
 from rtseg.core.errors import OptionError, RtsegError
 from rtseg.core.secrets import contains_secret, redacted_pipeline, remember_pipeline, without_urls
@@ -157,14 +156,6 @@ class GStreamerProcess:
         status = self.wait(1.0)
         self._listener.join(1.0)
         return explain(list(self._output), status)
-
-    def __enter__(self) -> GStreamerProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -192,10 +192,10 @@ class GStreamerSource(Source):
             raise SourceError(
                 f"{self._name}: its frames have {video.width}x{video.height} pixels, more than {MAX_PIXELS}"
             )
-        if self._video is not None and _format_of(video) != _format_of(self._video):
+        old = self._video
+        if old is not None and (video.width, video.height, video.color) != (old.width, old.height, old.color):
             # A live source is then opened again, so that all later stages get the new size.
             kind = Disconnected if self._live else SourceError
-            old = self._video
             raise kind(f"{self._name}: frames changed from {old.width}x{old.height} to {video.width}x{video.height}")
         self._video = video
 
@@ -249,7 +249,3 @@ def open_file(path: str) -> GStreamerSource:
     opened.container.close()
     notes = ("GStreamer decodes only the video: audio and subtitles are left out",) if has_other_streams else ()
     return GStreamerSource(file_pipeline(path), name=path, live=False, codec=file_decoder(), notes=notes)
-
-
-def _format_of(video: RawVideo) -> tuple[object, ...]:
-    return video.width, video.height, video.color
