@@ -74,6 +74,7 @@ def train(
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs
         from rtseg.inference.bundled_models import find_weights
         from rtseg.models.evaluation.layouts import open_dataset
+        from rtseg.models.training.options import TrainOptions
         from rtseg.models.training.train import train as run
 
         results = [out / result for result in _RUN_FILES]
@@ -92,33 +93,30 @@ def train(
             [*data_files, *model_inputs(from_, "--from")],
             [Output(str(path), "--out") for path in results],
         )
-        result = run(
-            data,
-            out=out,
-            layout=layout,
+        options = TrainOptions(
             variant=variant,
-            epochs=epochs,
-            minutes=minutes,
-            resume=resume,
             from_=None if from_ is None else find_weights(from_),
             size=o.parse_size(size),
+            name=name,
+            license=license,
+            layout=layout,
+            synthetic=synthetic,
+            epochs=epochs,
+            minutes=minutes,
+            evaluations=evaluations,
+            metric=metric,
             batch=batch,
             lr=lr,
             weight_decay=weight_decay,
             class_weighting=class_weighting,
             label_smoothing=label_smoothing,
             ohem=ohem,
-            synthetic=synthetic,
-            metric=metric,
-            evaluations=evaluations,
+            seed=seed,
             device=device,
             precision=precision,
-            name=name,
-            license=license,
-            seed=seed,
-            log=(lambda line: None) if quiet else print_line,
-            progress=ProgressDisplay("%", quiet=quiet).task(),
         )
+        log = (lambda line: None) if quiet else print_line
+        result = run(data, out, options, resume=resume, log=log, progress=ProgressDisplay("%", quiet=quiet).task())
         if not quiet:
             metrics = ", ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
             print_line(f"{result.onnx}: {metrics} after {result.steps} steps; log and curves are in the same folder")

@@ -200,6 +200,14 @@ def test_rebuilds_for_other_version_or_machine(
     assert quick(model, tmp_path).reasons == ()
 
 
+def test_rebuilds_file_of_earlier_model_format(model: Path, tmp_path: Path) -> None:
+    built = quick(model, tmp_path)
+    description = dataclasses.replace(built.sidecar.description, format_version=1)
+    sidecar_path(built.path).write_text(dataclasses.replace(built.sidecar, description=description).to_json())
+    assert quick(model, tmp_path).reasons == ("model format was 1 and is now 2",)
+    assert quick(model, tmp_path).reasons == ()
+
+
 def test_rebuilds_damaged_file_or_sidecar(model: Path, tmp_path: Path) -> None:
     built = quick(model, tmp_path)
     built.path.write_bytes(built.path.read_bytes()[:100])

@@ -24,6 +24,7 @@ from class_maps import onnx_class_maps  # noqa: E402
 from rtseg.core.errors import DataError, ModelError, OptionError  # noqa: E402
 from rtseg.models.training import train as training  # noqa: E402
 from rtseg.models.training.optimizer import Muon, orthogonalize  # noqa: E402
+from rtseg.models.training.options import TrainOptions  # noqa: E402
 from rtseg.models.training.step import schedule  # noqa: E402
 from rtseg.models.training.train import TrainResult, train  # noqa: E402
 from rtseg.nn.checkpoint import load_checkpoint, load_weights, save_weights  # noqa: E402
@@ -71,7 +72,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rtseg.models.training.data.SCALE", (0.95, 1.4))  # small scales need longer training
         return train(
-            data, out=out, variant="nano", epochs=200, batch=2, lr=2e-2, evaluations=4, class_weighting=0.0, precision="fp32"
+            data, out, TrainOptions("nano", epochs=200, batch=2, lr=2e-2, evaluations=4, class_weighting=0.0, precision="fp32")
         )  # fmt: skip
 
 
@@ -120,12 +121,13 @@ torch.set_num_threads(1)
 t.SAVE_SECONDS = 0.0
 t.export_onnx = lambda *a: None
 def report(line): print(line, flush=True)
-t.train(sys.argv[1], out=sys.argv[2], resume=sys.argv[3] == "resume", {options}, log=report)
+options = t.TrainOptions({options})
+t.train(sys.argv[1], sys.argv[2], options, resume=sys.argv[3] == "resume", log=report)
 """
     data = write_scenes(tmp_path / "scenes", (64, 64), 4)
     command = [sys.executable, "-c", script, str(data)]
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
-    train(data, out=tmp_path / "uninterrupted", variant="nano", epochs=8, batch=2, evaluations=2, precision="fp32")
+    train(data, tmp_path / "uninterrupted", TrainOptions("nano", epochs=8, batch=2, evaluations=2, precision="fp32"))
     with subprocess.Popen([*command, str(tmp_path / "killed"), "new"], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         deadline = time.monotonic() + 150
@@ -153,7 +155,8 @@ def test_minutes_limit_duration_of_run(data: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
     monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 10.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
-    result = train(data, out=tmp_path / "run", variant="nano", minutes=1, batch=2, evaluations=1, precision="fp32")
+    options = TrainOptions("nano", minutes=1, batch=2, evaluations=1, precision="fp32")
+    result = train(data, tmp_path / "run", options)
     saved = load_checkpoint(tmp_path / "run/last.pt")
     assert 44.0 <= saved["elapsed"] <= 49.0  # of 60: the last evaluation takes ten, the export six
     assert 20 < result.steps == saved["step"] < 50
@@ -190,9 +193,8 @@ def test_fine_tuning_starts_with_accuracy_of_source(
     trained: TrainResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "export_onnx", lambda *arguments: None)
-    result = train(
-        data, out=tmp_path / "tuned", from_=trained.weights, epochs=2, batch=2, lr=1e-4, evaluations=1, precision="fp32"
-    )
+    options = TrainOptions(from_=trained.weights, epochs=2, batch=2, lr=1e-4, evaluations=1, precision="fp32")
+    result = train(data, tmp_path / "tuned", options)
     assert result.metrics["pixel_accuracy"] > trained.metrics["pixel_accuracy"] - 0.02
 
 
@@ -201,7 +203,7 @@ def test_refuses_bad_labels_before_training(data: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
     cv2.imwrite(str(copy / "labels/val/1.png"), np.full((SIZE[1], SIZE[0]), 77, np.uint8))
     with pytest.raises(DataError, match=r"labels/val/1\.png: label value 77"):
-        train(copy, out=tmp_path / "run", epochs=1)
+        train(copy, tmp_path / "run", TrainOptions(epochs=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -211,7 +213,7 @@ def test_reports_labels_before_training(data: Path, tmp_path: Path) -> None:
     (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
     lines: list[str] = []
     with pytest.raises(OptionError, match="no network 'giant'"):  # this check follows the report
-        train(copy, out=tmp_path / "run", variant="giant", log=lines.append)
+        train(copy, tmp_path / "run", TrainOptions("giant"), log=lines.append)
     assert "sky" in lines[1]
     assert lines[2:] == [
         "warning: train: no label has 'animal'; they can't be learned",
@@ -227,7 +229,7 @@ def test_refuses_masks_of_0_and_255_before_training(data: Path, tmp_path: Path) 
         mask = np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)) == 0
         cv2.imwrite(str(label), mask.astype(np.uint8) * 255)
     with pytest.raises(DataError, match="'255 sky'"):
-        train(copy, out=tmp_path / "run", epochs=1)
+        train(copy, tmp_path / "run", TrainOptions(epochs=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -245,22 +247,22 @@ def test_refuses_masks_of_0_and_255_before_training(data: Path, tmp_path: Path) 
 )  # fmt: skip
 def test_training_refuses_invalid_options(data: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        train(data, out=tmp_path / "run", **options)  # type: ignore[arg-type]
+        train(data, tmp_path / "run", TrainOptions(**options))  # type: ignore[arg-type]
 
 
 def test_refuses_minutes_too_short_for_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "estimate_validation_seconds", lambda *arguments: 90.0)
     with pytest.raises(OptionError, match=r"--minutes 1 is too short: reading and evaluation take 1\.5"):
-        train(data, out=tmp_path / "run", variant="nano", minutes=1, precision="fp32")
+        train(data, tmp_path / "run", TrainOptions("nano", minutes=1, precision="fp32"))
 
 
 def test_resume_requires_matching_checkpoint(trained: TrainResult, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such checkpoint"):
-        train(data, out=tmp_path / "none", resume=True)
+        train(data, tmp_path / "none", resume=True)
     with pytest.raises(OptionError, match="--resume"):
-        train(data, out=trained.weights.parent)
+        train(data, trained.weights.parent)
     with pytest.raises(OptionError, match="network is unet-nano, not unet-small"):
-        train(data, out=trained.weights.parent, resume=True, variant="small")
+        train(data, trained.weights.parent, TrainOptions("small"), resume=True)
 
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:

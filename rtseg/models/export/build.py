@@ -20,6 +20,7 @@ from typing import Any
 
 from rtseg._version import __version__
 from rtseg.core.errors import BackendError, ModelError, OptionError, SinkError, reason
+from rtseg.core.model_info import FORMAT_VERSION
 from rtseg.core.progress import Progress
 from rtseg.gpu.devices import platform_name
 from rtseg.inference.bundled_models import ASSETS, find_model
@@ -206,6 +207,8 @@ def find_built(folder: Path, requested: EngineFacts, source: str) -> tuple[Path 
             continue
         size = sidecar.own_size if requested.input_size == (0, 0) else requested.input_size
         differences = facts.differences(replace(requested, input_size=size))
+        if not differences and sidecar.description.format_version < FORMAT_VERSION:
+            differences = [f"model format was {sidecar.description.format_version} and is now {FORMAT_VERSION}"]
         if not differences and not (file.is_file() and sha256(file) == sidecar.file_sha256):
             differences = [f"{file.name} is missing or was changed"]
         if not differences:

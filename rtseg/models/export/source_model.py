@@ -10,7 +10,7 @@ import onnx
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.frame import ClassMap
-from rtseg.core.model_info import METADATA_KEY, ModelInfo
+from rtseg.core.model_info import FORMAT_VERSION, METADATA_KEY, ModelInfo
 from rtseg.models.export.agreement import ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import (
@@ -48,7 +48,7 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
         model = read_onnx(path)
         description = contract_description(model, str(path))
         if description is not None:
-            return _ContractOnnx(model, description, path)
+            return _ContractOnnx(model, replace(description, format_version=FORMAT_VERSION), path)
         return _ForeignOnnx(model, path, preprocessing, size)
     if path.is_dir() or path.suffix in CHECKPOINTS:
         require("torch", "onnxscript", "safetensors")

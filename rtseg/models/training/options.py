@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
 from rtseg.core.errors import BackendError, OptionError
@@ -10,22 +13,86 @@ METRICS = ("miou", "pixel_accuracy")
 """Metrics that can select the best weights."""
 
 
-def check_options(
-    batch: int, lr: float, class_weighting: float, label_smoothing: float, ohem: float, synthetic: float, metric: str,
-    evaluations: int, epochs: float | None, minutes: float | None,
-) -> None:  # fmt: skip
-    """Raise OptionError if a value is out of range, the metric is unknown, or `epochs` and `minutes` are both given."""
-    if epochs is not None and minutes is not None:
-        raise OptionError("give either --epochs or --minutes, not both")
-    for name, value, low, high in (
-        ("--batch", batch, 2, 4096), ("--lr", lr, 1e-7, 1.0), ("--class-weighting", class_weighting, 0.0, 5.0),
-        ("--label-smoothing", label_smoothing, 0.0, 0.9), ("--ohem", ohem, 0.001, 1.0), ("--synthetic", synthetic, 0.0, 1.0),
-        ("--evaluations", evaluations, 1, 100_000), ("--epochs", epochs, 0.001, 1e6), ("--minutes", minutes, 0.01, 1e6),
-    ):  # fmt: skip
-        if value is not None and not low <= value <= high:
-            raise OptionError(f"{name} is {value}; {low:g} to {high:g} makes sense")
-    if metric not in METRICS:
-        raise OptionError(f"no metric '{metric}'; there are {', '.join(METRICS)}")
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of a training run."""
+
+    variant: str | None = None
+    """A name in `unet.VARIANTS`; None: that of `from_`, else `small`."""
+
+    from_: Path | str | None = None
+    """Weights to start from, `.safetensors` or `.pt`. If the classes differ, the heads are initialized randomly."""
+
+    size: tuple[int, int] | None = None
+    """(width, height) of the scaled images and of the model's input; None: the size of the first image, reduced to the number of
+    pixels of 480x360 if it is larger."""
+
+    name: str | None = None
+    """Name of the model; None: the names of the data folder and the variant."""
+
+    license: str = ""
+    """Permitted use of the weights, as text; stored in the model's description."""
+
+    layout: str = "auto"
+    """A name in `layouts.LAYOUTS`, or `auto`."""
+
+    synthetic: float = 0.0
+    """Share of training images from synthetic scenes, 0 to 1; only for CamVid's classes."""
+
+    epochs: float | None = None
+    """Length of the run in passes over the training images."""
+
+    minutes: float | None = None
+    """Length of the run in minutes, including reading, the last evaluation and the export. Excludes `epochs`. With neither, the
+    length is that of the resumed run, else 200 epochs."""
+
+    evaluations: int = 20
+    """Number of evaluations on `val`, evenly over the run."""
+
+    metric: str = "miou"
+    """One of `METRICS`, on `val`; selects the weights to save."""
+
+    batch: int = 8
+    """Number of images per step."""
+
+    lr: float = 1e-2
+    """Peak learning rate of Muon; that of AdamW is a quarter."""
+
+    weight_decay: float = 0.02
+    """Weight decay of convolutions."""
+
+    class_weighting: float = 0.7
+    """Exponent of the class weights, which increase the weight of rare classes; 0 for equal weights."""
+
+    label_smoothing: float = 0.0
+    """Label smoothing, 0 to 1."""
+
+    ohem: float = 1.0
+    """Share of the pixels that counts, those with the largest loss; 1 for all."""
+
+    seed: int = 0
+    """Seed of weights, batches and augmentation."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    precision: str = "auto"
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU, and the faster of the two on a CPU."""
+
+    def check(self) -> None:
+        """Raise OptionError if a value is out of range, the metric is unknown, or `epochs` and `minutes` are both given."""
+        if self.epochs is not None and self.minutes is not None:
+            raise OptionError("give either --epochs or --minutes, not both")
+        for name, low, high in (
+            ("batch", 2, 4096), ("lr", 1e-7, 1.0), ("class_weighting", 0.0, 5.0), ("label_smoothing", 0.0, 0.9),
+            ("ohem", 0.001, 1.0), ("synthetic", 0.0, 1.0), ("evaluations", 1, 100_000), ("epochs", 0.001, 1e6),
+            ("minutes", 0.01, 1e6),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"--{name.replace('_', '-')} is {value}; {low:g} to {high:g} makes sense")
+        if self.metric not in METRICS:
+            raise OptionError(f"no metric '{self.metric}'; there are {', '.join(METRICS)}")
 
 
 def select_device(name: str) -> torch.device:

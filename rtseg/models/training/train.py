@@ -27,7 +27,7 @@ from rtseg.models.export.to_onnx import export_onnx
 from rtseg.models.training.curves import write_curves, write_log
 from rtseg.models.training.data import crop_size, default_size, load, make_batch, synthetic_samples
 from rtseg.models.training.loss import class_weights
-from rtseg.models.training.options import check_options, select_device
+from rtseg.models.training.options import TrainOptions, select_device
 from rtseg.models.training.state import TrainingState
 from rtseg.models.training.step import schedule, train_step, use_bf16
 from rtseg.models.training.validate import estimate_validation_seconds, validate
@@ -37,6 +37,8 @@ from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 DEFAULT_EPOCHS = 200.0
 SAVE_SECONDS = 60.0
 SYNTHETIC_FRAMES = 320
+
+DEFAULT_OPTIONS = TrainOptions()
 
 EXPORT_SECONDS = 15.0
 """Part of `minutes` that is reserved for startup and export, but at most a tenth of it."""
@@ -69,29 +71,10 @@ class TrainResult:
 
 def train(
     data: Path | str,
-    *,
     out: Path | str,
-    layout: str = "auto",
-    variant: str | None = None,
-    epochs: float | None = None,
-    minutes: float | None = None,
+    options: TrainOptions = DEFAULT_OPTIONS,
+    *,
     resume: bool = False,
-    from_: Path | str | None = None,
-    size: tuple[int, int] | None = None,
-    batch: int = 8,
-    lr: float = 1e-2,
-    weight_decay: float = 0.02,
-    class_weighting: float = 0.7,
-    label_smoothing: float = 0.0,
-    ohem: float = 1.0,
-    synthetic: float = 0.0,
-    metric: str = "miou",
-    evaluations: int = 20,
-    device: str = "auto",
-    precision: str = "auto",
-    name: str | None = None,
-    license: str = "",
-    seed: int = 0,
     log: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> TrainResult:
@@ -100,29 +83,8 @@ def train(
     Args:
         data: the data set's folder.
         out: folder for the results; created if missing.
-        layout: a name in `layouts.LAYOUTS`, or `auto`.
-        variant: a name in `unet.VARIANTS`; None: that of `from_`, else `small`.
-        epochs: length of the run in passes over the training images.
-        minutes: length of the run in minutes, including reading, the last evaluation and the export. Excludes `epochs`. With
-            neither, the length is that of the resumed run, else 200 epochs.
+        options: options of the network, the run and the optimization.
         resume: resume from `out/last.pt`.
-        from_: weights to start from, `.safetensors` or `.pt`. If the classes differ, the heads are initialized randomly.
-        size: (width, height) of the scaled images and of the model's input; None: the size of the first image, reduced to the
-            number of pixels of 480x360 if it is larger.
-        batch: number of images per step.
-        lr: peak learning rate of Muon; that of AdamW is a quarter.
-        weight_decay: of convolutions.
-        class_weighting: exponent of the class weights, which increase the weight of rare classes; 0 for equal weights.
-        label_smoothing: 0 to 1.
-        ohem: share of the pixels that counts, those with the largest loss; 1 for all.
-        synthetic: share of training images from synthetic scenes, 0 to 1; only for CamVid's classes.
-        metric: one of `options.METRICS`, on `val`; selects the weights to save.
-        evaluations: number of evaluations on `val`, evenly over the run.
-        device: `cpu`, `cuda`, or `auto`.
-        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU, and the faster of the two on a CPU.
-        name: name of the model; None: the names of the data folder and the variant.
-        license: permitted use of the weights, as text; stored in the model's description.
-        seed: seed of weights, batches and augmentation.
         log: called with one line for each step and evaluation.
         progress: receives the progress in percent.
 
@@ -132,15 +94,15 @@ def train(
         ModelError: `from_` or the checkpoint of `resume` can't be used.
     """
     start = time.monotonic()
-    check_options(batch, lr, class_weighting, label_smoothing, ohem, synthetic, metric, evaluations, epochs, minutes)
-    torch_device = select_device(device)
+    options.check()
+    torch_device = select_device(options.device)
     out = Path(out)
     last = out / "last.pt"
     if not resume and last.exists():
         raise OptionError(f"{last} exists: resume that run with --resume, or give another folder")
 
-    dataset = open_dataset(data, layout)
-    size = size or default_size(dataset.pairs("train")[0])
+    dataset = open_dataset(data, options.layout)
+    size = options.size or default_size(dataset.pairs("train")[0])
     log(f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation images")
     counts = {"train": LabelCounts(len(dataset.classes)), "val": LabelCounts(len(dataset.classes))}
     counts["val"].palette = counts["train"].palette  # palette indices must have the same colors in both splits
@@ -150,27 +112,28 @@ def train(
     for warning in warnings:
         log(f"warning: {warning}")
     extra = None
-    if synthetic > 0:
+    if options.synthetic > 0:
         if dataset.classes != CAMVID_CLASSES:
             raise OptionError(
                 f"synthetic frames have CamVid's classes, this data set has others: {', '.join(dataset.classes[:5])} …"
             )
         extra = synthetic_samples(SYNTHETIC_FRAMES, size).to(torch_device)
 
-    network = _initial_network(dataset.classes, variant, from_, seed, (lambda line: None) if resume else log)
-    state = TrainingState.start(network, lr, weight_decay, torch_device)
+    network = _initial_network(dataset.classes, options, (lambda line: None) if resume else log)
+    state = TrainingState.start(network, options.lr, options.weight_decay, torch_device)
     description = ModelInfo(
-        name=printable_name(name or f"{Path(data).resolve().name}-{state.model.variant}"),
+        name=printable_name(options.name or f"{Path(data).resolve().name}-{state.model.variant}"),
         classes=dataset.classes,
         input_size=size,
         network=f"unet-{state.model.variant}",
         precision="fp32",
         trained_on=f"{len(samples)} images of {printable_name(Path(data).resolve().name)} ({dataset.layout})"
         + (", synthetic street frames" if extra else "")
-        + (f"; from {printable_name(Path(from_).name)}" if from_ else ""),
-        license=license,
+        + (f"; from {printable_name(Path(options.from_).name)}" if options.from_ else ""),
+        license=options.license,
         head_stride=HEAD_STRIDE,
     )
+    epochs, minutes = options.epochs, options.minutes
     if resume:
         epochs, minutes = state.resume(last, description, epochs, minutes)
     elif epochs is None and minutes is None:
@@ -178,8 +141,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
 
     crop = (max(STRIDE, size[1] // STRIDE * STRIDE), max(STRIDE, size[0] // STRIDE * STRIDE))
-    weight = class_weights(samples.labels, len(dataset.classes), class_weighting).to(torch_device)
-    steps_per_epoch = max(1, len(samples) // batch)
+    weight = class_weights(samples.labels, len(dataset.classes), options.class_weighting).to(torch_device)
+    steps_per_epoch = max(1, len(samples) // options.batch)
     elapsed_before = state.elapsed  # by the earlier parts of a resumed run
     validation_seconds = estimate_validation_seconds(state.ema, held_out)  # part of --minutes
 
@@ -191,11 +154,14 @@ def train(
         reserved_seconds = validation_seconds + min(EXPORT_SECONDS, total_seconds / 10)
         return min(1.0, (state.elapsed + reserved_seconds) / total_seconds)
 
+    def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return make_batch(
+            samples, extra, options.synthetic, step, options.batch, crop_size(done, crop), crop, options.seed
+        )
+
     done = share_done()
     if done < 1.0:
-        bf16 = use_bf16(
-            precision, state, weight, make_batch(samples, extra, synthetic, 0, batch, crop_size(done, crop), crop, seed)
-        )
+        bf16 = use_bf16(options.precision, state, weight, next_batch(0))
         log(
             f"{description.network}, {len(dataset.classes)} classes, {size[0]}x{size[1]}, "
             f"{'bf16' if bf16 else 'fp32'} on {torch_device}",
@@ -203,21 +169,25 @@ def train(
     saved_at = time.monotonic()
     with track_percent(progress, "training") as update:
         while done < 1.0:
-            x, y = make_batch(samples, extra, synthetic, state.step, batch, crop_size(done, crop), crop, seed)
-            state.loss_sum += train_step(state, x, y, weight, schedule(done, state.step), label_smoothing, ohem, bf16)
+            x, y = next_batch(state.step)
+            state.loss_sum += train_step(
+                state, x, y, weight, schedule(done, state.step), options.label_smoothing, options.ohem, bf16
+            )
             state.loss_count += 1
             if not math.isfinite(state.loss_sum):
-                raise OptionError(f"the loss is not finite at step {state.step}: try a learning rate below {lr:g}")
+                raise OptionError(
+                    f"the loss is not finite at step {state.step}: try a learning rate below {options.lr:g}"
+                )
             previous, done = done, share_done()
             update(done)
-            if int(done * evaluations) > int(previous * evaluations) or done >= 1.0:
+            if int(done * options.evaluations) > int(previous * options.evaluations) or done >= 1.0:
                 row = {"step": state.step, "epoch": state.step / steps_per_epoch, "minutes": state.elapsed / 60}
                 row |= {"loss": state.loss_sum / state.loss_count, **validate(state.ema, held_out)}
                 state.loss_sum, state.loss_count = 0.0, 0
                 state.log.append(row)
                 write_log(state.log, out / "log.csv")
-                if row[metric] > state.best:
-                    state.best = row[metric]
+                if row[options.metric] > state.best:
+                    state.best = row[options.metric]
                     metrics = {"val/pixel_accuracy": row["pixel_accuracy"], "val/miou": row["miou"]}
                     checkpoint.save_weights(state.ema, replace(description, metrics=metrics), out / "model.safetensors")
                 log("  ".join(f"{key} {value:.4g}" for key, value in row.items()))
@@ -242,11 +212,10 @@ def train(
     )
 
 
-def _initial_network(
-    classes: tuple[str, ...], variant: str | None, from_: Path | str | None, seed: int, log: Callable[[str], None]
-) -> UNet:
+def _initial_network(classes: tuple[str, ...], options: TrainOptions, log: Callable[[str], None]) -> UNet:
     """Return a new network or that of `from_`, with new heads if its classes differ. Logs the choice."""
-    torch.manual_seed(seed)
+    variant, from_ = options.variant, options.from_
+    torch.manual_seed(options.seed)
     if from_ is None:
         return UNet(len(classes), variant or "small")
     model, description = checkpoint.load_weights(from_)
