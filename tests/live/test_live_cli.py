@@ -88,7 +88,6 @@ def test_file_plays_at_its_own_frame_rate_and_ends(drive: Path, tmp_path: Path) 
     assert report["input"] == str(drive)
     assert report["sinks"]["out.mp4"] | {"mean_ms": 0} == {"written": 60, "dropped": 0, "mean_ms": 0}
     assert report["seconds"] >= 59 / 30 - 0.2
-    assert set(report) >= {"latency_ms", "stages", "bottleneck", "classes", "warmup_ms", "disconnects", "cpu_seconds"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
