@@ -121,6 +121,7 @@ def test_controls_request_reads_and_changes_settings(page: Page) -> None:
         {},
         [],
         b"{",
+        b"[" * 500,
         b"\xff",
     ],
 )
@@ -138,6 +139,9 @@ def test_large_and_unknown_requests_are_refused(page: Page) -> None:
     assert page.request("/controls", method="PUT")[0] == 501
     assert page.request("/controls", {"Content-Type": "text/plain"}, {"view": "mask"})[0] == 415
     assert page.controls.settings.view == "overlay"
+    with socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) as connection:
+        connection.sendall(b"GET http://[ HTTP/1.1\r\n\r\n")  # a URL that can't be parsed
+        assert connection.recv(12) == b"HTTP/1.1 400"
 
 
 def test_metrics_are_prometheus_text(page: Page) -> None:

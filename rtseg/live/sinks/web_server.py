@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from rtseg._version import __version__
 from rtseg.core.errors import OptionError
@@ -32,7 +32,7 @@ _FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
-_MAX_BODY_BYTES = 4096
+_MAX_BODY_BYTES = 512  # more than all settings, and too few for nested JSON to exceed the recursion limit
 _REPEAT_SECONDS = 5.0
 _ALIVE_SECONDS = 3.0
 _SEND_BUFFER = 1 << 17
@@ -115,13 +115,24 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Log no requests: their paths may contain the token."""
 
+    def parse_request(self) -> bool:
+        """Parse request line, headers and URL. Returns False if one of them is invalid."""
+        if not super().parse_request():
+            return False
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            self._refuse(400, "the URL is invalid")
+            return False
+        self._path, self._tokens = url.path, parse_qs(url.query).get("token", [])
+        return True
+
     def do_GET(self) -> None:
         """Serve the page, frames, metrics and settings."""
-        url = urlsplit(self.path)
-        if not self._is_admitted(url):
+        if not self._is_admitted():
             return
-        match url.path:
-            case "/" if "token" in parse_qs(url.query):
+        match self._path:
+            case "/" if self._tokens:
                 self._set_token_cookie()
             case path if path in _FILES:
                 name, content_type = _FILES[path]
@@ -157,15 +168,14 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(413, "the request is too large")
             return
         body = self.rfile.read(int(length))
-        url = urlsplit(self.path)
-        if not self._is_admitted(url):
+        if not self._is_admitted():
             return
         # A form of another site can't send this type; its scripts need a CORS preflight, which is not answered.
         if self.headers.get_content_type() != "application/json":
             self._refuse(415, "send JSON")
-        elif url.path == "/controls":
+        elif self._path == "/controls":
             self._change_settings(body)
-        elif url.path == "/controls/snapshot":
+        elif self._path == "/controls/snapshot":
             self.page.controls.request_snapshot()
             self._json(202, {"snapshot": "requested"})
         else:
@@ -173,23 +183,23 @@ class Handler(BaseHTTPRequestHandler):
 
     # Access
 
-    def _is_admitted(self, url: SplitResult) -> bool:
+    def _is_admitted(self) -> bool:
         host = self.headers.get("Host", "")
         if not self.page.accepts_host(_without_port(host)):
             self._refuse(421, "this page is not served under that name")
             return False
         origin = self.headers.get("Origin")
-        cross_site = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and url.path != "/"
+        cross_site = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and self._path != "/"
         if cross_site or (origin is not None and origin != f"http://{host}"):
             self._refuse(403, "requests from other sites are refused")
             return False
-        if url.path == "/healthz" or self.page.token is None or self._has_token(url, self.page.token):
+        if self._path == "/healthz" or self.page.token is None or self._has_token(self.page.token):
             return True
         self._refuse(401, "the token is missing: open the link that rtseg printed")
         return False
 
-    def _has_token(self, url: SplitResult, token: str) -> bool:
-        given = [*parse_qs(url.query).get("token", []), self.headers.get("Authorization", "").removeprefix("Bearer ")]
+    def _has_token(self, token: str) -> bool:
+        given = [*self._tokens, self.headers.get("Authorization", "").removeprefix("Bearer ")]
         with contextlib.suppress(CookieError):
             given += [
                 cookie.value for name, cookie in SimpleCookie(self.headers.get("Cookie")).items() if name == _COOKIE
