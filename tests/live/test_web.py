@@ -91,6 +91,7 @@ def test_stats_request_returns_report(page: Page) -> None:
     name = os.fsdecode(b"caf\xe9.mp4")  # file names may be invalid UTF-8
     page.metrics.publish(replace(REPORT, totals=replace(TOTALS, input=name)))
     assert json.loads(page.request("/stats")[2])["input"] == name
+    assert b'camera="caf?.mp4"' in page.request("/metrics")[2]
 
 
 def test_controls_request_reads_and_changes_settings(page: Page) -> None:

@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
             case "/metrics":
                 report = self.page.metrics.latest
                 text = exposition(report) if report else ""
-                self._respond(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
+                self._respond(200, "text/plain; version=0.0.4; charset=utf-8", text.encode(errors="replace"))
             case "/controls":
                 self._json(200, asdict(self.page.controls.settings))
             case "/about":
