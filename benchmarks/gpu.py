@@ -41,6 +41,7 @@ from rtseg.io.codecs import choose_decoder
 from rtseg.io.inputs import open_source
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.models.export.build import build
+from rtseg.models.export.build_options import BuildOptions
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
@@ -71,7 +72,9 @@ def main() -> int:
         engines = {}
         for target in TARGETS if gpus and not args.engine else ():
             engine = attempt(
-                result, target, lambda t=target: build(args.model, target=t, out=Path(folder), verify=False).path
+                result,
+                target,
+                lambda t=target: build(args.model, BuildOptions(t), out=Path(folder), verification=None).path,
             )
             engines |= {target: engine} if engine else {}
         for path in args.engine or ():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from building import build
 from gpu_doubles import Driver, Nvdec
 from media import read, write_video
 from nvidia_machine import Jetson
@@ -16,7 +17,6 @@ from onnx_models import contract_model
 from rtseg.core.frame import Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.models.export.build import build
 from rtseg.render.style import Style
 from rtseg.video.process import process
 

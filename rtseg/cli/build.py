@@ -180,8 +180,9 @@ def build(
         require("onnx")
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.path_conflicts import check_paths, model_inputs, option_inputs, side_outputs
-        from rtseg.models.export.build import TARGETS, best_target
+        from rtseg.models.export.build import best_target
         from rtseg.models.export.build import build as build_model
+        from rtseg.models.export.build_options import BuildOptions, Verification
         from rtseg.models.export.tensorrt import EngineOptions
         from rtseg.nn.preprocessing import Preprocessing
 
@@ -190,19 +191,16 @@ def build(
             side_outputs(json=json),
         )
         selected = best_target() if target is Target.auto else target.value
-        assert selected in TARGETS
-        built = build_model(
-            model,
-            target=selected,
-            out=out,
-            size=o.parse_size(size),
-            batch=batch,
-            precision=precision.value,
-            calibrate=calibrate,
-            options=EngineOptions(
+        options = BuildOptions(
+            selected,
+            o.parse_size(size),
+            batch,
+            precision.value,
+            calibrate,
+            EngineOptions(
                 workspace, optimization_level, hardware_compatible, version_compatible, compute_capability, dla
             ),
-            preprocessing=Preprocessing(
+            Preprocessing(
                 o.parse_names(classes),
                 _triple(mean, "--mean"),
                 _triple(std, "--std"),
@@ -212,9 +210,12 @@ def build(
                 output_layout.value if output_layout else None,
                 blur,
             ),
-            verify_on=verify_on,
-            min_agreement=min_agreement,
-            verify=verify,
+        )
+        built = build_model(
+            model,
+            options,
+            out=out,
+            verification=Verification(verify_on, min_agreement) if verify else None,
             force=force,
             progress=ProgressDisplay("%", quiet=quiet).task(),
             log=(lambda line: None) if quiet else print_line,

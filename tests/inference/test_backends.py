@@ -95,7 +95,7 @@ def _needs_gpu(missing: str | None = None) -> None:
 def _engine(target: str, module: str) -> Callable[[tuple[int, int], Path], Backend]:
     def make(size: tuple[int, int], folder: Path) -> Backend:
         _needs_gpu(module)
-        from rtseg.models.export.build import build
+        from building import build
 
         built = build(MODEL, target=target, precision="fp32", size=size, out=folder, batch=2, verify=False)
         return open_backend(target, built.path, size=size)

@@ -10,6 +10,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from nvidia_doubles import VERSIONS  # noqa: E402
 from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model, random_images  # noqa: E402
@@ -17,7 +18,6 @@ from onnx_models import CLASSES, contract_model, foreign_model, random_images  #
 from rtseg.core.errors import BackendError  # noqa: E402
 from rtseg.inference.runnable_file import description_of_free_size  # noqa: E402
 from rtseg.inference.segmenter import Segmenter  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 
 SIZE, WIDE = (128, 96), (128, 32)
 

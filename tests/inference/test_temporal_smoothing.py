@@ -88,11 +88,10 @@ def any_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
         model = find_model("nano").with_suffix(".safetensors")
     elif request.param == "tensorrt":
         pytest.importorskip("onnxruntime")
+        from building import build
         from nvidia_doubles import VERSIONS
         from nvidia_machine import Jetson
         from onnx_models import contract_model
-
-        from rtseg.models.export.build import build
 
         Jetson(monkeypatch, VERSIONS[0])
         colors = contract_model(tmp_path / "colors.onnx", size=(160, 96))

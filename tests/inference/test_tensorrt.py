@@ -15,13 +15,13 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles  # noqa: E402
+from building import build  # noqa: E402
 from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, expected_scores, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError  # noqa: E402
 from rtseg.inference import open_backend  # noqa: E402
 from rtseg.inference.engine_metadata import read_sidecar, sidecar_path  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
 
 

@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles  # noqa: E402
+from building import build  # noqa: E402
 from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import contract_model, expected_scores, random_images  # noqa: E402
 
@@ -21,7 +22,7 @@ from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E40
 from rtseg.core.progress import NoProgress  # noqa: E402
 from rtseg.gpu.devices import Gpu  # noqa: E402
 from rtseg.inference import choose_backend, open_backend  # noqa: E402
-from rtseg.models.export.build import best_target, build  # noqa: E402
+from rtseg.models.export.build import best_target  # noqa: E402
 from rtseg.models.export.precision import engine_layers  # noqa: E402
 from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
 

@@ -12,12 +12,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.inference import choose_backend, describe_model, open_backend  # noqa: E402
 from rtseg.inference.engine_metadata import read_sidecar, sha256  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 

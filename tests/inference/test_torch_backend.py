@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from class_maps import class_maps  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
@@ -29,7 +30,6 @@ from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.inference.segmenter import Segmenter  # noqa: E402
 from rtseg.inference.torch import TorchBackend  # noqa: E402
 from rtseg.models.export.auto_build import auto_build  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.nn.checkpoint import save_checkpoint, save_weights  # noqa: E402
 from rtseg.nn.load_network import is_rtseg_checkpoint, open_network  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402

@@ -10,9 +10,10 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
+from building import build  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from rtseg.models.export.build import BuildResult, build  # noqa: E402
+from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402

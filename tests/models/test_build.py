@@ -14,6 +14,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from class_maps import class_maps  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
@@ -24,7 +25,7 @@ from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
 from rtseg.inference.engine_metadata import default_folder, read_sidecar, sidecar_path  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.agreement import compare, samples  # noqa: E402
-from rtseg.models.export.build import BuildResult, build  # noqa: E402
+from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.requirements import require  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402

@@ -14,11 +14,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
-from rtseg.models.export.build import BuildResult, build  # noqa: E402
+from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
@@ -137,10 +138,10 @@ def test_full_disk_leaves_no_files(model: Path, tmp_path: Path) -> None:
     """The operating system limits files to 500 bytes in this process."""
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "import onnx, onnxruntime; from rtseg.models.export.build import build\n"
+        "import onnx, onnxruntime; from rtseg.models.export.build import BuildOptions, build\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
-        "try: build(sys.argv[1], target='onnx', out=Path(sys.argv[2]), verify=False)\n"
+        "try: build(sys.argv[1], BuildOptions('onnx'), out=Path(sys.argv[2]), verification=None)\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     command = [sys.executable, "-c", script, str(model), str(tmp_path / "built")]

@@ -11,11 +11,12 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 import cv2  # noqa: E402
+from building import build  # noqa: E402
 from class_maps import onnx_class_maps  # noqa: E402
 from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
-from rtseg.models.export.build import BuildResult, build  # noqa: E402
+from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT = 64, 48

@@ -18,6 +18,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from class_maps import class_maps  # noqa: E402
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
@@ -27,7 +28,6 @@ from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E40
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export import quantize, verify  # noqa: E402
 from rtseg.models.export.agreement import Agreement  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402

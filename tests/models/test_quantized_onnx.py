@@ -10,12 +10,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from building import build  # noqa: E402
 from class_maps import class_maps  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 WIDTH, HEIGHT, CLASSES = 64, 48, 4

@@ -16,6 +16,7 @@ pytest.importorskip("onnxscript")
 import cv2  # noqa: E402
 import onnx  # noqa: E402
 import openvino  # noqa: E402
+from building import build  # noqa: E402
 from class_maps import onnx_class_maps, to_class_maps  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
@@ -23,7 +24,6 @@ from importer_weights import image  # noqa: E402
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.bundled_models import ASSETS  # noqa: E402
 from rtseg.models.export import onnx_adapter  # noqa: E402
-from rtseg.models.export.build import build  # noqa: E402
 from rtseg.models.export.checkpoint_source import CheckpointModel  # noqa: E402
 from rtseg.nn import image_to_scores as contract  # noqa: E402
 from rtseg.nn.importers import import_checkpoint  # noqa: E402

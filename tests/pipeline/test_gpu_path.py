@@ -16,6 +16,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles
+from building import build
 from command import rtseg
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 from media import Audio, read, write_video
@@ -25,7 +26,6 @@ from rtseg.core.errors import BackendError
 from rtseg.core.frame import Color, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.models.export.build import build
 from rtseg.pipeline.gpu_processor import (
     MAX_RENDER_DIFFERENCE,
     SELF_CHECK_FRAMES,

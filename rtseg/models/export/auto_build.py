@@ -31,9 +31,11 @@ def auto_build(
         OptionError, ModelError, SinkError: see `rtseg.models.export.build.build`.
     """
     require("onnx")
-    from rtseg.models.export.build import build  # imports onnx, which running a built file does not need
+    # Both import onnx, which running a built file does not need.
+    from rtseg.models.export.build import build
+    from rtseg.models.export.build_options import BuildOptions
 
-    built = build(model, target=backend, size=size, log=log, progress=progress)
+    built = build(model, BuildOptions(backend, size), log=log, progress=progress)
     for note in built.notes if built.reasons else ():
         log(f"note: {note}")
     return built.path

@@ -9,7 +9,6 @@ All files are written to a temporary folder inside the output folder, and moved 
 from __future__ import annotations
 
 import platform
-import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,20 +24,15 @@ from rtseg.core.progress import Progress
 from rtseg.gpu.devices import platform_name
 from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder, read_sidecar, sha256, sidecar_path
+from rtseg.models.export.build_options import TARGETS, BuildOptions, Verification
 from rtseg.models.export.compile import compile_model
 from rtseg.models.export.onnx_file import source_hash
 from rtseg.models.export.protocols import SourceModel
-from rtseg.models.export.quantize import fingerprint
 from rtseg.models.export.source_model import open_source_model
-from rtseg.models.export.tensorrt import EngineOptions, EngineTarget, resolve_engine_target
+from rtseg.models.export.tensorrt import EngineTarget, resolve_engine_target
 from rtseg.models.export.verify import check_share, format_share, verify_build
-from rtseg.nn.preprocessing import Preprocessing
 
-TARGETS = {"tensorrt": ".engine", "tensorrt-rtx": ".engine", "openvino": ".xml", "onnx": ".onnx"}
-"""Build targets and the suffixes of their files."""
-
-DEFAULT_OPTIONS = EngineOptions()
-DEFAULT_PREPROCESSING = Preprocessing()
+DEFAULT_OPTIONS, DEFAULT_VERIFICATION = BuildOptions(), Verification()
 
 
 @dataclass(frozen=True)
@@ -60,18 +54,10 @@ class BuildResult:
 
 def build(
     model: str | Path | None = None,
+    options: BuildOptions = DEFAULT_OPTIONS,
     *,
-    target: str = "tensorrt",
     out: Path | None = None,
-    size: tuple[int, int] | None = None,
-    batch: int = 1,
-    precision: str = "fp16",
-    calibrate: Path | None = None,
-    options: EngineOptions = DEFAULT_OPTIONS,
-    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
-    verify_on: Path | None = None,
-    min_agreement: float | None = None,
-    verify: bool = True,
+    verification: Verification | None = DEFAULT_VERIFICATION,
     force: bool = False,
     progress: Progress | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -80,21 +66,11 @@ def build(
 
     Args:
         model: name of a bundled model, an ONNX file or a checkpoint; None: the bundled default.
-        target: one of `TARGETS`.
+        options: target, size, precision and further options of the file.
         out: the output folder; None: `rtseg.inference.engine_metadata.default_folder`.
-        size: (width, height) of the network's input; None: the model's own size.
-        batch: number of images in one run, at least 1.
-        precision: `fp16`, `fp32` or `int8`.
-        calibrate: a data set (its split `train`) or a video with real images, from which the ranges for `int8` are measured.
-        options: TensorRT's build options.
-        preprocessing: metadata that a foreign file does not contain.
-        verify_on: frames for the comparison: a data set, images or a video; None: other frames of `calibrate`, or synthetic
-            scenes without `calibrate`.
-        min_agreement: share of pixels that must keep the original's class, else the build fails; None:
-            `verify.MIN_AGREEMENT`.
-        verify: False skips the comparison and the timing.
+        verification: comparison with the original; None: no comparison and no measurement of the latency.
         force: build even if nothing has changed.
-        progress: receives the progress of TensorRT in percent.
+        progress: receives the progress of TensorRT's builder.
         log: called with a human-readable line at each step.
 
     Raises:
@@ -103,50 +79,38 @@ def build(
         BackendError: a required package or GPU is missing, or the compiler failed.
         SinkError: the file can't be written.
     """
-    if target not in TARGETS:
-        raise OptionError(f"no target '{target}': there are {', '.join(TARGETS)}")
-    if precision not in ("fp16", "fp32", "int8"):
-        raise OptionError(f"precision is '{precision}'; fp16, fp32 or int8 can be built")
-    if calibrate is not None and precision != "int8":
-        raise OptionError(f"--calibrate is only for --precision int8; {precision} needs no calibration")
-    if batch < 1:
-        raise OptionError(f"the batch is {batch}; it must be at least 1 image")
-    _check_names(preprocessing.classes)
-    preprocessing.check()
-    if target in ("openvino", "onnx") and options != DEFAULT_OPTIONS:
-        raise OptionError(f"{options.arguments().split()[0]} is for TensorRT, not for --target {target}")
+    options.check()
     source = find_model(model)
     folder = out if out is not None else default_folder()
-    engine_target = _engine_target(target, options)
+    engine_target = _engine_target(options)
     requested = EngineFacts(
-        target=target,
+        target=options.target,
         tool=engine_target.tool,
         rtseg=__version__,
         source_sha256=source_hash(source),
-        precision=precision,
-        input_size=size or (0, 0),
-        batch=batch,
-        platform=platform_name() if target.startswith("tensorrt") else "",
+        precision=options.precision,
+        input_size=options.size or (0, 0),
+        batch=options.batch,
+        platform=platform_name() if options.target.startswith("tensorrt") else "",
         gpu=engine_target.gpu,
         capabilities=engine_target.capabilities,
-        options={**options.chosen(), **preprocessing.chosen(), **_calibration(calibrate)},
+        options=options.chosen(),
     )
     existing, reasons = find_built(folder, requested, source.name)
     if existing is not None and not force:
         return BuildResult(existing, read_sidecar(existing), ())
     reasons = reasons or (("requested with --force",) if existing else ("it was not built yet",))
-    log(f"building {source.name} for {target}: {'; '.join(reasons)}")
+    log(f"building {source.name} for {options.target}: {'; '.join(reasons)}")
 
-    source_model = open_source_model(source, preprocessing, size)
-    if precision == "int8" and (calibrate is None) != (source_model.description.precision == "int8"):
+    source_model = open_source_model(source, options.preprocessing, options.size)
+    if options.precision == "int8" and (options.calibrate is None) != (source_model.description.precision == "int8"):
         raise OptionError(
             f"{source.name} is int8 already and needs no --calibrate"
-            if calibrate
+            if options.calibrate
             else "int8 needs real images, from which the ranges of values are measured: --calibrate DATA or VIDEO"
         )
-    size = size or source_model.description.input_size
+    size = options.size or source_model.description.input_size
     requested = replace(requested, input_size=size)
-    command = _command(model, source, target, size, batch, precision, calibrate, options, preprocessing)
     name = _file_name(source_model, source, requested, engine_target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,25 +118,24 @@ def build(
             staged = Path(stage) / name
             timing_cache = folder / f"timing-{engine_target.tag}.cache"
             graph, share, warnings = compile_model(
-                source_model, requested, options, calibrate, staged, timing_cache, progress
+                source_model, requested, options.engine, options.calibrate, staged, timing_cache, progress
             )
-            results: dict[str, Any] = {"precision": check_share(share, precision, target)}
-            log(format_share(results["precision"], precision))
+            results: dict[str, Any] = {"precision": check_share(share, options.precision, options.target)}
+            log(format_share(results["precision"], options.precision))
             sidecar = Sidecar(
                 facts=requested,
-                description=replace(source_model.description, precision=precision, input_size=size),
+                description=replace(source_model.description, precision=options.precision, input_size=size),
                 file_sha256=sha256(staged),
-                command=command,
+                command=options.command(str(model if model is not None else source.stem), size),
                 source=source.name,
                 own_size=source_model.description.input_size,
                 built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 tools=_tool_versions(),
             )
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
-            if verify:
-                results.update(
-                    verify_build(source_model, graph, staged, sidecar, verify_on or calibrate, min_agreement, log)
-                )
+            if verification is not None:
+                frames = verification.on or options.calibrate
+                results |= verify_build(source_model, graph, staged, sidecar, frames, verification.min_agreement, log)
             sidecar = replace(sidecar, verification=results)
             sidecar_path(staged).write_text(sidecar.to_json(), encoding="utf-8")
             for part in sorted(Path(stage).iterdir(), key=lambda file: file.suffix == ".json"):  # the sidecar last
@@ -219,10 +182,11 @@ def find_built(folder: Path, requested: EngineFacts, source: str) -> tuple[Path 
     return None, tuple(nearest)
 
 
-def _engine_target(target: str, options: EngineOptions) -> EngineTarget:
+def _engine_target(options: BuildOptions) -> EngineTarget:
     """Return the hardware that the file will run on and the version of the compiler."""
+    target = options.target
     if target in ("tensorrt", "tensorrt-rtx"):
-        return resolve_engine_target(target, options)
+        return resolve_engine_target(target, options.engine)
     try:
         return EngineTarget(metadata.version(target), "", "", ())
     except metadata.PackageNotFoundError as error:
@@ -239,42 +203,6 @@ def _file_name(source_model: SourceModel, source: Path, facts: EngineFacts, engi
     batch = f"-b{facts.batch}" if facts.batch > 1 else ""
     tag = f"-{engine_target.tag}" if engine_target.tag else ""
     return f"{safe_name}{digest}-{width}x{height}{batch}-{facts.precision}{tag}{TARGETS[facts.target]}"
-
-
-def _command(
-    model: str | Path | None,
-    source: Path,
-    target: str,
-    size: tuple[int, int],
-    batch: int,
-    precision: str,
-    calibrate: Path | None,
-    options: EngineOptions,
-    preprocessing: Preprocessing,
-) -> str:
-    """Return the command line that repeats this build."""
-    name = shlex.quote(str(model if model is not None else source.stem))
-    parts = [f"rtseg build {name} --target {target} --size {size[0]}x{size[1]}"]
-    if batch != 1:
-        parts.append(f"--batch {batch}")
-    if precision != "fp16":
-        parts.append(f"--precision {precision}")
-    if calibrate is not None:
-        parts.append(f"--calibrate {shlex.quote(str(calibrate))}")
-    return " ".join(parts) + preprocessing.arguments() + options.arguments()
-
-
-def _check_names(names: tuple[str, ...] | None) -> None:
-    """Raise OptionError if a class name occurs twice, ignoring case."""
-    lower = [name.lower() for name in names or ()]
-    duplicates = sorted({name for name in lower if lower.count(name) > 1})
-    if duplicates:
-        raise OptionError(f"--classes contains {', '.join(duplicates)} more than once; each class needs its own name")
-
-
-def _calibration(calibrate: Path | None) -> dict[str, str]:
-    """Return the name and fingerprint of the calibration images, for the sidecar."""
-    return {} if calibrate is None else {"calibrate": f"{calibrate.resolve().name} {fingerprint(calibrate)}"}
 
 
 def _tool_versions() -> dict[str, str]:
@@ -297,7 +225,7 @@ def best_target() -> str:
     problems = []
     for target in ("tensorrt", "tensorrt-rtx"):
         try:
-            resolve_engine_target(target, DEFAULT_OPTIONS)
+            resolve_engine_target(target, DEFAULT_OPTIONS.engine)
         except BackendError as error:
             problems.append(str(error))
         else:
