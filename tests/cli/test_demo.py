@@ -59,9 +59,9 @@ def test_real_street_has_road_ahead_and_sky_above(clips: Path, tmp_path: Path) -
     """Check that the area ahead of the hood is road, and the top of the frame is sky, tree or building."""
     collector = ClassMapCollector(every=10)
     with Segmenter() as segmenter:
-        process(
-            str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4"), segmenter, Style(), OutputOptions(preset="ultrafast"), extra_sinks=[collector],
-        )  # fmt: skip
+        output = OutputOptions(preset="ultrafast")
+        source, target = str(clips / "cambridge_15fps.mp4"), str(tmp_path / "out.mp4")
+        process(source, target, segmenter, Style(), output, extra_sinks=[collector])
         names = np.array(segmenter.classes)
     for classes in collector.class_maps.values():
         height, width = classes.shape
