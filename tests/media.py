@@ -19,9 +19,8 @@ from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamIn
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.options import InputOptions, OutputOptions
-from rtseg.io.outputs.file_sink import FileSink
+from rtseg.io.outputs.file_sink import FileSink, WrittenFile
 from rtseg.io.outputs.video import open_video
-from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.verify import InputFile, Recorder, compare
 
 BITS = 8
@@ -240,9 +239,17 @@ class Result:
 
 
 def copy_video(
-    source_path: str | Path, output: str | Path, *, sink: Mapping[str, Any] | None = None, **source: Any
+    source_path: str | Path,
+    output: str | Path,
+    *,
+    sink: Mapping[str, Any] | None = None,
+    verified: bool = True,
+    **source: Any,
 ) -> Result:
-    """Process a file with source, sink and fidelity report like `rtseg video`, but without a model."""
+    """Process a file with source, sink and fidelity report like `rtseg video`, but without a model.
+
+    With `verified`, the output must be the same as the input.
+    """
     video = FileSource(str(source_path), InputOptions(**source))
     recorder = Recorder(video.info)
     target = video_sink(output, video.info, **(sink or {}))
@@ -261,6 +268,7 @@ def copy_video(
             str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
         )
         report = compare(recorder, written, corrupt=video.corrupt, source=input_file)
+        assert report.ok or not verified, report.line()
         if report.ok:
             target.close()
         return Result(frames, report, written, (*video.info.notes, *video.warnings, *target.warnings), video.corrupt)

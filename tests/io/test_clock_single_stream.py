@@ -95,8 +95,7 @@ def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str
     path = write_video(tmp_path / "whole.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     changed = shift_pes_timestamp(path, tmp_path / "in.ts", shift_seconds, "audio", 4)
     assert presentation_times(changed)[1] != presentation_times(path)[1]
-    result = copy_video(changed, tmp_path / "out.ts")
-    assert result.report.ok, result.report.line()
+    copy_video(changed, tmp_path / "out.ts")
     moved = np.subtract(presentation_times(tmp_path / "out.ts")[1], presentation_times(path)[1])
     assert np.abs(moved - moved[0]).max() < 0.02
 
@@ -106,7 +105,6 @@ def test_two_distant_wrong_timestamps_are_corrected(tmp_path: Path) -> None:
     one_shift = shift_pes_timestamp(path, tmp_path / "one.ts", 1.0, "video", 30)
     two_shifts = shift_pes_timestamp(one_shift, tmp_path / "in.ts", -1.0, "video", 50)
     result = copy_video(two_shifts, tmp_path / "out.ts")
-    assert result.report.ok, result.report.line()
     assert_equal_intervals(result, tmp_path / "out.ts")
 
 
@@ -115,8 +113,7 @@ def test_avi_part_begins_between_two_frames(tmp_path: Path, start: float, first:
     path = write_video(
         tmp_path / "in.avi", frames=75, codec="mjpeg", pix_fmt="yuvj420p", after=[Audio("pcm_s16le", seconds=3)]
     )
-    result = copy_video(path, tmp_path / "out.mkv", start=start, duration=1.2)
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / "out.mkv", start=start, duration=1.2)
     frames = read(tmp_path / "out.mkv")
     expected = [number * 0.04 - start for number in range(75) if start <= number * 0.04 < start + 1.2]
     assert [frame.pts_seconds for frame in frames] == pytest.approx(expected, abs=0.001)
@@ -128,7 +125,6 @@ def test_part_of_field_video_begins_with_a_whole_frame(tmp_path: Path, start: fl
     path = write_fields(tmp_path / "in.mkv")
     whole = copy_video(path, tmp_path / "whole.mkv").frames
     result = copy_video(path, tmp_path / "out.mp4", start=start)
-    assert result.report.ok, result.report.line()
     expected = [frame for frame in whole if frame.pts_seconds >= start]
     assert [luma_of(frame.planes) for frame in result.frames] == [luma_of(frame.planes) for frame in expected]
     times = [frame.pts_seconds - start for frame in expected]
@@ -141,8 +137,7 @@ def test_last_frame_before_a_join_is_displayed_before_the_gap(tmp_path: Path) ->
         tmp_path / "part.mpg", frames=55, codec="mpeg2video", b_frames=2, after=[Audio("mp2", seconds=3)]
     )
     path = concatenate(tmp_path / "in.mpg", part, part)
-    result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / "out.mp4")
     times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
     assert len(times) == 110
     steps = np.diff(times)
@@ -155,7 +150,6 @@ def test_late_audio_of_a_part_is_reported(tmp_path: Path, codec: str, reported: 
     """WavPack packets last one second and can't be cut."""
     path = write_video(tmp_path / "in.mkv", frames=75, after=[Audio(codec, seconds=3)])
     result = copy_video(path, tmp_path / "out.mkv", start=0.5)
-    assert result.report.ok, result.report.line()
     assert any("audio stream 1 begins 0.50 s later than the part" in note for note in result.notes) == reported
     assert presentation_times(tmp_path / "out.mkv")[1][0] == pytest.approx(0.5 if reported else 0.0, abs=0.04)
 
@@ -168,8 +162,7 @@ def test_part_of_avi_with_b_frames_contains_the_requested_frames(
     """The last frame in display order is not the last one in decode order."""
     path = write_video(tmp_path / "in.avi", frames=75, codec=codec, b_frames=3, gop=30, after=[Audio("mp3", seconds=3)])
     whole = read(path)
-    result = copy_video(path, tmp_path / "out.mkv", start=start, duration=duration)
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / "out.mkv", start=start, duration=duration)
     begin, end = start or 0.0, (start or 0.0) + (duration or 9.0)
     expected = [number_of(frame) for frame in whole if begin - 1e-6 <= frame.pts_seconds < end - 1e-6]
     assert [number_of(frame) for frame in read(tmp_path / "out.mkv")] == expected
@@ -182,7 +175,6 @@ def test_part_of_program_stream_decodes_from_the_previous_key_frame(tmp_path: Pa
     )
     whole = read(path)
     result = copy_video(path, tmp_path / "out.mp4", start=start)
-    assert result.report.ok, result.report.line()
     begin = whole[0].pts_seconds + start
     assert [number_of(f) for f in result.frames] == [number_of(f) for f in whole if f.pts_seconds >= begin - 1e-6]
 
@@ -195,7 +187,6 @@ def test_part_of_raw_stream_has_the_requested_length(
     path = tmp_path / f"in.{suffix}"
     write_video(path, frames=50, codec=codec, b_frames=2, container="mpeg2video" if suffix == "m2v" else suffix)
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
-    assert result.report.ok, result.report.line()
     assert len(result.frames) == pytest.approx(10 if start is None else 40, abs=2)
 
 
@@ -206,7 +197,6 @@ def test_part_of_raw_field_stream_has_the_requested_length(
     """A raw stream has no timestamps: they are computed from the frame rate."""
     path = write_fields(tmp_path / "in.h264")
     result = copy_video(path, tmp_path / "out.mp4", start=start, duration=duration)
-    assert result.report.ok, result.report.line()
     assert len(result.frames) == count
 
 
@@ -214,7 +204,6 @@ def test_part_across_a_join_reports_uncompared_timestamps(tmp_path: Path) -> Non
     part = write_video(tmp_path / "part.ts", frames=50, b_frames=0, after=[Audio(seconds=2)])
     path = concatenate(tmp_path / "in.ts", part, part)
     result = copy_video(path, tmp_path / "out.mp4", start=1.0, duration=2.0)
-    assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25, 50), *range(25)]
     reason = "timestamps of this part not compared, because the input's clock jumps"
     assert (result.report.not_compared, result.report.repairs) == ((reason,), ())

@@ -49,7 +49,6 @@ def test_audio_stays_in_sync_after_a_join(tmp_path: Path, target: str, first: fl
         for n, seconds in enumerate((first, second))
     ]
     result = copy_video(concatenate(tmp_path / "in.ts", *parts), tmp_path / f"out.{target}")
-    assert result.report.ok, result.report.line()
     assert len(result.frames) == 60
     gap = max(0.0, first - 1.2)  # The second recording begins after the longer stream.
     assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(
@@ -66,7 +65,6 @@ def test_forward_clock_jump_between_joined_recordings_is_removed(tmp_path: Path)
     parts = [write_video(tmp_path / f"{n}.ts", frames=25, after=[Audio()]) for n in range(2)]
     later = remux(parts[0], tmp_path / "later.ts", shift_timestamps(7200, range(1000), range(1000)))
     result = copy_video(concatenate(tmp_path / "in.ts", parts[0], later, parts[1]), tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     assert len(result.report.repairs) == 2
     assert_equal_intervals(result, tmp_path / "out.mp4")
     assert audio_offsets(tmp_path / "out.mp4")[1] == pytest.approx(audio_offsets(parts[1])[1], abs=0.002)
@@ -82,7 +80,6 @@ def test_gap_in_one_stream_is_not_a_clock_jump(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.ts", frames=400, rate=25, after=[Audio(seconds=1.2)], gop=50)
     path = remux(whole, tmp_path / "in.ts", add_pause)
     result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     assert not result.report.repairs
     assert audio_offsets(tmp_path / "out.mp4") == pytest.approx(audio_offsets(path), abs=0.002)
 
@@ -96,7 +93,6 @@ def test_audio_that_begins_after_a_join_stays_with_its_recording(tmp_path: Path,
         tmp_path / f"b.{container}", frames=50, codec=codec, b_frames=0, after=[Audio(audio, seconds=2)]
     )
     result = copy_video(concatenate(tmp_path / f"in.{container}", without_audio, with_audio), tmp_path / "out.mkv")
-    assert result.report.ok, result.report.line()
     assert len(result.frames) == 100
     assert audio_offsets(tmp_path / "out.mkv")[1] == pytest.approx(audio_offsets(with_audio)[1], abs=0.05)
 
@@ -112,7 +108,6 @@ def test_part_with_identical_audio_packets_is_verified(tmp_path: Path, container
     """With a muted microphone (`tone` 0) all audio packets have equal bytes, which do not identify the first one of the part."""
     path = write_video(tmp_path / f"in.{container}", frames=75, b_frames=0, after=[Audio(audio, seconds=3, tone=tone)])
     result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.5)
-    assert result.report.ok, result.report.line()
     assert 37 <= len(result.frames) <= 38
 
 
@@ -134,7 +129,6 @@ def test_clock_wraparound_moves_all_streams_together(tmp_path: Path, target: str
         plain, tmp_path / "in.ts", shift_timestamps((1 << 33) / 90_000 - before - 0.08, range(1000), range(1000))
     )
     result = copy_video(path, tmp_path / f"out.{target}", sink={"preset": "ultrafast"})
-    assert result.report.ok, result.report.line()
     assert result.report.frames_out == 25
     assert audio_offsets(tmp_path / f"out.{target}")[0] == pytest.approx(audio_offsets(plain)[0], abs=0.05)
     out = presentation_times(tmp_path / f"out.{target}")
@@ -154,8 +148,7 @@ def test_missing_frames_are_not_reported_as_a_full_disk(tmp_path: Path, monkeypa
 def test_recording_with_negative_start_is_moved_as_a_whole(tmp_path: Path, target: str) -> None:
     plain = write_video(tmp_path / "plain.ts", frames=25, b_frames=0, after=[Audio(start=0.2)])
     path = remux(plain, tmp_path / "in.ts", shift_timestamps(-1.0, range(1000), range(1000)))
-    result = copy_video(path, tmp_path / f"out.{target}")
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / f"out.{target}")
     assert len(read(tmp_path / f"out.{target}")) == 25
     assert audio_offsets(tmp_path / f"out.{target}") == pytest.approx(audio_offsets(plain), abs=0.002)
 
@@ -164,7 +157,6 @@ def test_clock_that_begins_far_from_zero_is_moved_to_zero(tmp_path: Path) -> Non
     plain = write_video(tmp_path / "plain.ts", frames=25, after=[Audio()])
     path = remux(plain, tmp_path / "in.ts", shift_timestamps(40_000, range(1000), range(1000)))
     result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     assert min(frame.pts_seconds for frame in result.frames) < 1
     assert any("the clock begins at +40000" in note for note in result.notes)
 
@@ -197,7 +189,6 @@ def test_single_wrong_frame_timestamp_is_interpolated(
     plain = write_video(tmp_path / "plain.ts", frames=30, b_frames=b_frames, after=[Audio()])
     path = shift_pes_timestamp(plain, tmp_path / "in.ts", seconds, "video", number)
     result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == list(range(30))
     steps = np.diff([frame.pts_seconds for frame in result.frames])
     undetectable = number == 29 and 0 < seconds < 10  # a later timestamp of the last frame is plausible
@@ -218,7 +209,6 @@ def test_single_wrong_audio_timestamp_moves_no_other_packets(
     plain = write_video(tmp_path / "plain.ts", frames=75, b_frames=0, after=[Audio(codec, seconds=3)])
     path = shift_pes_timestamp(plain, tmp_path / "in.ts", seconds, "audio", number)
     result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     out, before = presentation_times(tmp_path / "out.mp4")[1], presentation_times(plain)[1]
     assert out == pytest.approx(before[-len(out) :], abs=0.025)
     assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(0.04)
@@ -270,8 +260,8 @@ def test_unexplained_timestamp_shift_of_a_source_is_detected(tmp_path: Path) -> 
 def test_equal_timestamps_from_a_coarse_time_base_are_reported(tmp_path: Path) -> None:
     """The time base of Matroska is 1 ms: two frames within 1 ms get the same timestamp."""
     path = write_video(tmp_path / "in.mp4", time_base=Fraction(1, 90_000), pts=[0, 3600, 3610, 7200, 10_800], frames=5)
-    assert copy_video(path, tmp_path / "out.mp4").report.ok
-    problems = copy_video(path, tmp_path / "out.mkv").report.problems
+    copy_video(path, tmp_path / "out.mp4")
+    problems = copy_video(path, tmp_path / "out.mkv", verified=False).report.problems
     assert problems == ("1 frame has the timestamp of the previous one: the container's time base is 1 ms",)
 
 

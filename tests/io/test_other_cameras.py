@@ -62,7 +62,6 @@ def test_part_that_begins_between_key_frames_is_decodable(
     """With two B-frames, one of three consecutive frames is displayed after frames that are decoded later."""
     path = write_cameras(tmp_path / f"in.{source}", gop=250, b_frames=b_frames)
     result = copy_video(path, tmp_path / f"out.{target}", start=first / 25, duration=1.0)
-    assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in read(tmp_path / f"out.{target}", stream=0)] == list(range(first, first + 25))
     rear = [number_of(frame) - 100 for frame in read(tmp_path / f"out.{target}", stream=1)]
     rear_first = first if target in ("mp4", "mov") else 0
@@ -82,8 +81,7 @@ def test_part_that_begins_between_two_frames_is_in_sync(
 ) -> None:
     """The frame of the copied camera that is displayed at the start of the part (number `displayed`) is kept."""
     path = write_cameras(tmp_path / "in.mp4", gop=30, b_frames=0)
-    result = copy_video(path, tmp_path / f"out.{target}", start=start, duration=1.0)
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / f"out.{target}", start=start, duration=1.0)
     front = dict(plain_decode(tmp_path / f"out.{target}", 0, timed=True))
     rear = {number - 100: time for number, time in plain_decode(tmp_path / f"out.{target}", 1, timed=True)}
     same = sorted(front.keys() & rear.keys())
@@ -117,7 +115,6 @@ def plain_decode(path: Path, stream: int, timed: bool = False) -> list[tuple[int
 def test_copied_camera_in_avi_is_in_sync_with_the_segmented_one(tmp_path: Path, source: str, b_frames: int) -> None:
     path = write_cameras(tmp_path / f"in.{source}", gop=25, frames=30, b_frames=b_frames)
     result = copy_video(path, tmp_path / "out.avi")
-    assert result.report.ok, result.report.line()
     decoded = [plain_decode(tmp_path / "out.avi", stream) for stream in (0, 1)]
     assert [[number for number, _ in frames] for frames in decoded] == [[*range(30)], [*range(100, 130)]]
     times = [packet_times(tmp_path / "out.avi", stream) for stream in (0, 1)]
@@ -134,7 +131,6 @@ def test_copied_camera_in_avi_is_in_sync_with_the_segmented_one(tmp_path: Path, 
 def test_copied_mpeg4_camera_in_avi_is_in_sync(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=30, codec="mpeg4")
     result = copy_video(path, tmp_path / "out.avi")
-    assert result.report.ok, result.report.line()
     assert not result.report.repairs
     decoded = plain_decode(tmp_path / "out.avi", 1)
     assert [number for number, _ in decoded] == [*range(100, 130)]
@@ -153,7 +149,6 @@ def test_copied_camera_in_avi_keeps_its_start_time(tmp_path: Path, b_frames: int
         frames_before_zero=min(0, rear_delay),
     )
     result = copy_video(path, tmp_path / "out.avi")
-    assert result.report.ok, result.report.line()
     first = 0 if rear_delay > 0 else 20
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)] == [*range(100 + first, 140)]
     expected = [(number + rear_delay) / 25 for number in range(first, 40)]
@@ -167,7 +162,6 @@ def test_copied_camera_in_avi_keeps_its_start_time(tmp_path: Path, b_frames: int
 def test_copied_camera_of_an_avi_part_begins_at_the_next_key_frame(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=40)
     result = copy_video(path, tmp_path / "out.avi", start=1.0, duration=1.0)
-    assert result.report.ok, result.report.line()
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 0)] == [*range(25, 50)]
     assert [number for number, _ in plain_decode(tmp_path / "out.avi", 1)][:10] == [*range(140, 150)]
     assert packet_times(tmp_path / "out.avi", 1)[0] == pytest.approx(0.6, abs=0.002)
@@ -181,7 +175,6 @@ def test_copied_camera_from_avi_is_in_display_order(tmp_path: Path, target: str,
     """AVI has no presentation times for reordered frames."""
     path = write_cameras(tmp_path / "in.avi", gop=10, frames=30)
     result = copy_video(path, tmp_path / f"out.{target}", start=start)
-    assert result.report.ok, result.report.line()
     first = round((start or 0) * 25)
     with av.open(str(tmp_path / f"out.{target}")) as container:
         frames = list(container.decode(container.streams.video[1]))
@@ -200,7 +193,6 @@ def test_copied_camera_in_mpeg_ts_begins_at_its_next_key_frame(tmp_path: Path, g
     """MPEG-TS has no default flag: players select the camera with more frames at the beginning."""
     path = write_cameras(tmp_path / "in.mp4", gop=gop, b_frames=0)
     result = copy_video(path, tmp_path / "out.ts", start=1.0, duration=1.0)
-    assert result.report.ok, result.report.line()
     message = "begins at its next key frame, as mpegts can't hide packets before it"
     assert f"video stream 1 {message if first else 'is empty: none of its key frames is in the part'}" in result.notes
     assert (
@@ -217,8 +209,7 @@ def test_copied_camera_in_mpeg_ts_begins_at_its_next_key_frame(tmp_path: Path, g
 def test_last_frame_of_a_copied_camera_is_displayed(tmp_path: Path) -> None:
     """FFmpeg's muxer ends the edit list with the last fragment, which here begins after the last displayed frame."""
     path = write_cameras(tmp_path / "in.mp4", gop=12, frames=48)
-    result = copy_video(path, tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / "out.mp4")
     assert [number for number, _ in plain_decode(tmp_path / "out.mp4", 1)] == [*range(100, 148)]
 
 
@@ -226,8 +217,7 @@ def test_last_frame_of_a_copied_camera_is_displayed(tmp_path: Path) -> None:
 def test_beginning_hidden_by_an_edit_list_stays_hidden_in_mp4(tmp_path: Path, target: str) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=250, frames_before_zero=10)
     assert [number_of(frame) for frame in read(path)] == list(range(10, 75))  # checks the input file
-    result = copy_video(path, tmp_path / f"out.{target}")
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / f"out.{target}")
     rear = read(tmp_path / f"out.{target}", stream=1)
     hidden = 0 if target == "mp4" else 10
     assert [number_of(frame) - 100 for frame in rear] == list(range(10 - hidden, 75))
@@ -248,7 +238,6 @@ def test_packets_hidden_by_an_edit_list_are_reported(tmp_path: Path) -> None:
         table.payload = struct.pack(">II", 0, len(edits)) + packed  # the index follows the data: no offset changes
     (tmp_path / "in.mp4").write_bytes(b"".join(box.encode() for box in boxes))
     result = copy_video(tmp_path / "in.mp4", tmp_path / "out.mp4")
-    assert result.report.ok, result.report.line()
     assert [number_of(frame) for frame in result.frames] == [*range(25), *range(50, 75)]
     assert np.diff([frame.pts_seconds for frame in result.frames]) == pytest.approx(0.04)
     assert any("packets that an edit list hides between others left out" in note for note in result.notes)
@@ -256,8 +245,7 @@ def test_packets_hidden_by_an_edit_list_are_reported(tmp_path: Path) -> None:
 
 def test_part_of_two_cameras_with_edit_lists_is_in_sync(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=30, frames_before_zero=10)
-    result = copy_video(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
-    assert result.report.ok, result.report.line()
+    copy_video(path, tmp_path / "out.mp4", start=0.5, duration=1.0)
     numbers = [[number_of(frame) % 100 for frame in read(tmp_path / "out.mp4", stream=stream)] for stream in (0, 1)]
     assert numbers[0] == list(range(23, 48))
     assert numbers[1][:26] == [22, *numbers[0]]  # 0.5 s is between two frames: the previous one continues
@@ -266,6 +254,5 @@ def test_part_of_two_cameras_with_edit_lists_is_in_sync(tmp_path: Path) -> None:
 def test_camera_that_begins_with_a_key_frame_is_unchanged(tmp_path: Path) -> None:
     path = write_cameras(tmp_path / "in.mp4", gop=25, b_frames=0)
     result = copy_video(path, tmp_path / "out.mkv", start=1.0, duration=1.0)
-    assert result.report.ok
     assert not result.report.repairs
     assert [number_of(frame) - 100 for frame in read(tmp_path / "out.mkv", stream=1)] == list(range(25, 50))

