@@ -13,6 +13,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
+"""Model without weights: the class of a pixel is that of the nearest color."""
+
 LIMIT_SECONDS = 160
 
 _SERVER = """

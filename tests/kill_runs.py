@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from command import MODEL
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -24,7 +25,6 @@ import av  # noqa: E402
 from fuzz_reading import read  # noqa: E402
 from media import Audio, write_video  # noqa: E402
 
-MODEL = ROOT / "tests" / "data" / "nearest-color.onnx"
 FRAMES = 500
 RATE = 25
 LIVE_FRAMES, LIVE_RATE = 300, 100

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command import MODEL
 
 from rtseg.core.palette import CAMVID, CAMVID_CLASSES, STREET
 from rtseg.inference.segmenter import Segmenter
@@ -22,7 +23,6 @@ from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.video.process import process
 
-MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 FRAMES = 6
 STEP = 4  # every 4th frame of the synthetic video, so that consecutive frames differ
 TOLERANCE = 6.0
@@ -173,9 +173,7 @@ def test_real_videos_keep_frames_rate_and_audio(segmenter: Segmenter, clips: Pat
         ("cambridge_15fps.mp4", 101, (480, 360), 15),
         ("highway_540p25.mp4", 221, (960, 540), 25),
     ):
-        process(
-            str(clips / name), str(tmp_path / name), segmenter, Style(), OutputOptions(preset="ultrafast")
-        )
+        process(str(clips / name), str(tmp_path / name), segmenter, Style(), OutputOptions(preset="ultrafast"))
         with av.open(str(tmp_path / name)) as container:
             stream = container.streams.video[0]
             assert (stream.width, stream.height) == size

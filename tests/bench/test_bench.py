@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import MODEL
 from typer.testing import CliRunner
 
 from rtseg.bench.measure import advice, bench
@@ -23,7 +24,6 @@ from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
 from rtseg.synthetic.video_file import write_video
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 QUICK = ("--model", str(MODEL), "--seconds", "0.1", "--rounds", "1", "--preset", "ultrafast")
 
 

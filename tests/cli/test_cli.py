@@ -13,11 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, rtseg
+from command import ENABLE_SIGINT, MODEL, assert_one_error_line, interpreter_command, rtseg
 
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COMMANDS = ("video", "image", "demo", "train", "eval", "models", "doctor")
 HEAVY = ("numpy", "cv2", "av", "openvino", "torch", "onnx")
 

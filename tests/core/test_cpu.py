@@ -9,12 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from command import MODEL
 from media import info, item, numbered_frame, video_sink
 
 from rtseg.core.cpu import run_with_low_priority, without_real_time_priority
 from rtseg.inference import open_backend
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has per-thread priorities")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command import MODEL
 from media import write_video
 from typer.testing import CliRunner
 
@@ -19,8 +20,6 @@ from rtseg.core.files import is_marked_image, mark_image
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output, side_outputs
 
 pytestmark = pytest.mark.timeout(300)
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
+from command import MODEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_server import RtspServer, encode_rtp, paced
@@ -30,8 +31,6 @@ from rtseg.live.inputs import find_inputs
 from rtseg.live.options import Outputs
 from rtseg.live.sinks.push import PushSink
 from rtseg.video.output_names import find_inputs as find_files
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 @pytest.fixture(autouse=True)

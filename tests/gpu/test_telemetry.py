@@ -8,6 +8,7 @@ from typing import Any
 
 import pynvml
 import pytest
+from command import MODEL
 
 from rtseg.core.report import TelemetryReport
 from rtseg.gpu import telemetry
@@ -95,9 +96,6 @@ def read() -> TelemetryReport:
     report = Telemetry().read()
     assert report
     return report
-
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 class Sensors:

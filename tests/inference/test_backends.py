@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from class_maps import class_maps
+from command import MODEL
 
 from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.model_info import ModelInfo
@@ -20,7 +21,6 @@ from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference import BACKENDS, Backend, check_images, choose_backend, open_backend
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 SIZE = (64, 48)
 

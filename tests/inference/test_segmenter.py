@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command import MODEL
 
 import rtseg
 from rtseg import RtsegError, Segmenter, SyntheticDrive, open_source
@@ -17,7 +18,6 @@ from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.synthetic.video_file import write_video
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command import MODEL
 from typer.testing import CliRunner
 
 from rtseg import Segmenter, SyntheticDrive
@@ -22,7 +23,6 @@ from rtseg.inference.bundled_models import find_model
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.synthetic.video_file import write_video
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 Image = npt.NDArray[np.uint8]
 NOISE = 90.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from command import assert_one_error_line, rtseg
+from command import MODEL, assert_one_error_line, rtseg
 from media import write_video
 
 from rtseg.core.errors import OptionError, SinkError, SourceError
@@ -18,7 +18,6 @@ from rtseg.io.codecs import choose_decoder, choose_encoder, try_nvdec, try_nvenc
 from rtseg.io.gstreamer import pipelines
 from rtseg.io.outputs.containers import encoder_options
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 JETSON = {"nvv4l2decoder", "nvv4l2h264enc", "nvvidconv", "parsebin", "h264parse", "rtspsrc"}
 ORIN_NANO = JETSON - {"nvv4l2h264enc"} | {"x264enc"}
 PC = {"parsebin", "h264parse", "x264enc", "rtspsrc"}

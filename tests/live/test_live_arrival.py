@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from command import MODEL
 from http_server import HttpServer, http_response
 from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, to_pix_fmt
@@ -36,7 +37,6 @@ from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 RATE = 15
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import pytest
+from command import MODEL
 from media import number_of, write_video
 
 from rtseg.core.errors import SourceError
@@ -19,8 +20,6 @@ from rtseg.live.inputs import find_inputs
 from rtseg.live.options import Outputs
 from rtseg.live.run import run_live
 from rtseg.render.style import Style
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 class UnpluggedCamera:

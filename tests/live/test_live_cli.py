@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import pytest
+from command import MODEL
 from live_server import TcpServer, encode_ts, paced
 from media import write_video
 from typer.testing import CliRunner
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
 ]
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 SMALL = ("--model", str(MODEL), "--size", "96x64", "--show", "none")
 
 

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import PictureType
+from command import MODEL
 from http_server import HttpServer, file_response, http_response
 from live_server import TcpServer
 from media import number_of, numbered_image, read, to_pix_fmt, write_video
@@ -38,8 +39,6 @@ from rtseg.live.run import run_live
 from rtseg.live.sinks.push import PushSink
 from rtseg.render.style import Style
 from rtseg.video.process import process
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 def read_all(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], ReconnectingSource]:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import MODEL
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "tests" / "data" / "nearest-color.onnx"
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 

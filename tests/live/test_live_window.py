@@ -12,11 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command import MODEL
 from media import write_video
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.system("Xvfb", "xdotool")]
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 SCREEN = (400, 300)
 
 

@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from command import ENABLE_SIGINT, assert_one_error_line, interpreter_command, rtseg
+from command import ENABLE_SIGINT, MODEL, assert_one_error_line, interpreter_command, rtseg
 from media import Audio, read, write_video
 
 from rtseg.cli.progress import ProgressDisplay
@@ -32,7 +32,6 @@ from rtseg.render.style import Style
 from rtseg.video.batch import BatchOptions, parse_jobs, process_all
 from rtseg.video.output_names import Task, find_inputs, name_outputs, name_tasks
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 QUICK = OutputOptions(preset="ultrafast")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import assert_one_error_line, rtseg
+from command import MODEL, assert_one_error_line, rtseg
 from media import read, write_video
 
 from rtseg.inference.segmenter import Segmenter
@@ -20,7 +20,6 @@ from rtseg.video.batch import BatchOptions, process_all
 from rtseg.video.completed import LIST_NAME
 from rtseg.video.output_names import Task
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 QUICK = OutputOptions(preset="ultrafast")
 STYLE, INPUT = Style(), InputOptions()
 OTHER_SETTINGS = "the settings are not the same"

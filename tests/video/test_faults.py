@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import assert_one_error_line, rtseg
+from command import MODEL, assert_one_error_line, rtseg
 from media import Audio, number_of, read, write_video
 
 from rtseg.core.errors import BackendError, FidelityError, SinkError
@@ -23,7 +23,6 @@ from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 FRAMES, FAULT_AT = 60, 20
 
 
@@ -160,7 +159,9 @@ def test_wrong_output_of_a_backend_is_an_error(
     monkeypatch.setattr(
         segmenter._backend, "infer", lambda images: infer(images) if next(calls) < FAULT_AT else change(infer(images))
     )
-    with pytest.raises(BackendError, match=r"openvino returned .* instead of scores, float16 or float32 \[1, ") as error:
+    with pytest.raises(
+        BackendError, match=r"openvino returned .* instead of scores, float16 or float32 \[1, "
+    ) as error:
         run_video(segmenter, video)
     assert "\n" not in str(error.value)
     assert 0 < len(read(video.with_name("out.partial.mp4"))) < FRAMES

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import rtseg
+from command import MODEL, rtseg
 from media import read, write_video
 
 from rtseg.core.errors import printable, printable_name
@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are UTF-16 there"),
 ]
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 CAFE = os.fsdecode(b"caf\xe9")
 
 

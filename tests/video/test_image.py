@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import assert_one_error_line, rtseg
+from command import MODEL, assert_one_error_line, rtseg
 
 from rtseg.core.errors import SinkError, SourceError
 from rtseg.core.palette import CAMVID_CLASSES, NO_CLASS, STREET
@@ -16,7 +16,6 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.render.style import Style
 from rtseg.video.image import find_images, name_images, name_masks, process_image, read_image, write_image
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 QUADRANTS = np.kron(np.array([[0, 3], [5, 8]], np.uint8), np.ones((96, 160), np.uint8))
 """Class map, 320x192, with sky, road, tree and car in one quadrant each."""

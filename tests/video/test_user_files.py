@@ -7,12 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import assert_one_error_line, rtseg
+from command import MODEL, assert_one_error_line, rtseg
 from media import read, write_video
 
 pytestmark = pytest.mark.timeout(300)
 
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 SMALL = ("--model", MODEL, "-q")
 LIVE = ("--realtime", "--every-frame", "--size", "96x64", "--show", "none", *SMALL)
 

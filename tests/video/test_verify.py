@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from command import MODEL
 from iso_media import tracks
 from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, video_sink, write_video
 from proofs import keep_proof, resident_mib
@@ -27,8 +28,6 @@ from rtseg.io.outputs import Sink
 from rtseg.render.style import Style
 from rtseg.video.process import process
 from rtseg.video.verify import Recorder, compare
-
-MODEL = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
 
 
 def test_real_recordings(clips: Path, tmp_path: Path) -> None:
