@@ -144,9 +144,9 @@ def process_all(
 
     if len(tasks) == 1:
         return finish(tasks[0], work(tasks[0]))
-    items = _run_parallel(work, tasks, jobs, stop, finish) if jobs > 1 else _run_sequential(work, tasks, finish)
     if jobs == 1:
-        return totals(items)
+        return totals([finish(task, _attempt(work, task)) for task in tasks])
+    items = _run_parallel(work, tasks, jobs, stop, finish)
     return totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
 
 
@@ -179,12 +179,6 @@ def totals(
         items=tuple(items),
         notes=(note,) if jobs > 1 else (),
     )
-
-
-def _run_sequential(
-    work: Callable[[Task], BatchItem], tasks: Sequence[Task], finish: Callable[[Task, BatchItem], BatchItem]
-) -> list[BatchItem]:
-    return [finish(task, _attempt(work, task)) for task in tasks]
 
 
 def _run_parallel(

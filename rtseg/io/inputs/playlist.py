@@ -14,7 +14,9 @@ from rtseg.io.inputs.hls_byte_ranges import check_ranges
 _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
 """Values of `--allow-protocols`, and the FFmpeg protocols for each."""
 
-_FORMATS = "hls,concat"
+PLAYLIST_FORMATS = "hls,concat"
+"""Demuxers of playlists."""
+
 _MAX_PLAYLIST_BYTES = 1 << 22
 _TIMEOUT_SECONDS = 15.0
 """Time limit for the response of a server in a playlist, and later for each wait for data."""
@@ -70,8 +72,3 @@ def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[An
     # For `ffconcat`: by default (`safe` = 1), FFmpeg refuses entries with a protocol or an absolute path.
     options = {"protocol_whitelist": protocols, "safe": "0"}
     return source, options, {"timeout": (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)}
-
-
-def with_playlists(formats: str) -> str:
-    """Add the demuxers of playlists to a comma-separated list of demuxers."""
-    return f"{formats},{_FORMATS}"

@@ -23,7 +23,7 @@ from av.container import InputContainer
 from rtseg.core import secrets
 from rtseg.core.errors import SourceError, reason
 from rtseg.io.codecs import acceleration
-from rtseg.io.inputs.playlist import check_protocols, playlist_arguments, read_playlist, with_playlists
+from rtseg.io.inputs.playlist import PLAYLIST_FORMATS, check_protocols, playlist_arguments, read_playlist
 
 STDIN = "-"
 """Input name of standard input."""
@@ -112,7 +112,7 @@ def open_input(
         playlist = read_playlist(path) if allow_protocols else None
         if playlist is not None:
             source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
-            options |= replaced | {"format_whitelist": with_playlists(FORMATS)}
+            options |= replaced | {"format_whitelist": f"{FORMATS},{PLAYLIST_FORMATS}"}
     try:
         container = av.open(source, options=options, **arguments, **acceleration(decoder, gpu), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
