@@ -55,9 +55,9 @@ class OpenVinoBackend:
         core, network = _read(model)
         if device.split(".")[0].split(":")[0] not in {d.split(".")[0] for d in core.available_devices}:
             raise BackendError(f"OpenVINO has no device '{device}' here: there are {', '.join(core.available_devices)}")
-        self._description = _description(network, str(model))
-        network = _with_float_scores(network, self._description)
-        self._input_size = size or self._description.input_size
+        self.description = _description(network, str(model))
+        network = _with_float_scores(network, self.description)
+        self.input_size = size or self.description.input_size
         shape = network.input("image").partial_shape
         self.free_size = size is None and shape[1].is_dynamic and shape[2].is_dynamic
         """True if `infer` accepts images of any size, compiled at the first use of each; False if `size` was given."""
@@ -69,7 +69,7 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
             "NUM_STREAMS": self.streams,
         }
-        if device == "CPU" and self._description.precision != "int8" and _quantized(network):
+        if device == "CPU" and self.description.precision != "int8" and _quantized(network):
             # OpenVINO would compute it in INT8, and 2026.4 is wrong for a convolution after a Concat whose output is quantized
             # again, a pattern of ONNX Runtime's quantization.
             self._settings["LP_TRANSFORMS_MODE"] = "NO"
@@ -79,35 +79,20 @@ class OpenVinoBackend:
         self._lock = threading.Lock()
         self._requests: dict[tuple[int, int], queue.SimpleQueue[Any]] = {}
         self._precision = ""
-        self._device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
-        self._requests_for(self._input_size)
-
-    @property
-    def device(self) -> str:
-        """Name of the CPU."""
-        return self._device
+        self.device = str(core.get_property(device, "FULL_DEVICE_NAME")).strip()
+        self._requests_for(self.input_size)
 
     @property
     def precision(self) -> str:
         """`bf16` or `fp32`, as reported by OpenVINO; `int8` for a quantized model."""
-        return "int8" if self._description.precision == "int8" else self._precision
-
-    @property
-    def description(self) -> ModelInfo:
-        """The model's metadata."""
-        return self._description
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the input."""
-        return self._input_size
+        return "int8" if self.description.precision == "int8" else self._precision
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`. Scores are float32.
 
         The first call with a new size compiles the network for it, which takes a fraction of a second.
         """
-        check_images(images, None if self.free_size else self._input_size)
+        check_images(images, None if self.free_size else self.input_size)
         requests = self._requests_for((images.shape[2], images.shape[1]))
         request = requests.get()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from rtseg.inference import Backend, choose_backend, open_backend
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.bundled_models import default_for_cpu, find_model
+from rtseg.inference.engine_metadata import sha256
 from rtseg.inference.engine_per_size import EnginePerSize
 from rtseg.inference.runnable_file import BuildMissing, description_of_free_size, runnable_file
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
@@ -297,13 +297,9 @@ class Segmenter:
 
     def settings(self) -> dict[str, object]:
         """Return the settings that determine the class maps, to identify a result: the model, its file's hash, and the options."""
-        digest = hashlib.sha256()
-        for file in (self._path, self._path.with_suffix(".bin") if self._path.suffix == ".xml" else None):
-            if file is not None and file.is_file():
-                digest.update(file.read_bytes())
         return {
             "model": self.description.name,
-            "model_sha256": digest.hexdigest(),
+            "model_sha256": sha256(self._path),
             "backend": self.backend,
             "precision": self.precision,
             "size": list(self.input_size),

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, ModelError
-from rtseg.core.model_info import ModelInfo
 from rtseg.inference import check_images
 
 _log = logging.getLogger("rtseg.inference")
@@ -20,6 +19,10 @@ class TorchBackend:
     """A checkpoint on the CPU (FP32) or on a CUDA device (FP16)."""
 
     name = "torch"
+    streams = 1
+    """torch uses all cores, or the whole GPU, for one call."""
+    batch = 1
+    """The images of a call are not combined with those of others."""
 
     def __init__(
         self,
@@ -57,58 +60,29 @@ class TorchBackend:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(f"torch has no device '{device}' here: {str(error).splitlines()[0]}") from error
-        self._precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
+        self.device = f"CPU, {torch.get_num_threads()} threads"
+        if self._device.type == "cuda":
+            self.device = torch.cuda.get_device_name(self._device)
+        self.precision = precision or ("fp32" if self._device.type == "cpu" else "fp16")
         network = open_network(model, size)
         for note in network.notes:
             _log.warning("note: %s", note)
-        self._description = network.description
-        self._input_size = size or network.description.input_size
+        self.description = network.description
+        self.input_size = size or network.description.input_size
         self.free_size = size is None and network.unet is not None
         """True if `infer` accepts images of any size: networks of rtseg do; False if `size` was given."""
         self._max_images: int | None = None
         """Largest number of images per run, after a larger number ran out of memory."""
-        dtype = torch.float16 if self._precision == "fp16" else torch.float32
+        dtype = torch.float16 if self.precision == "fp16" else torch.float32
         self._module = network.module.to(self._device, dtype)
         self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-
-    @property
-    def device(self) -> str:
-        """Name of the GPU, or `CPU` with the number of threads."""
-        if self._device.type == "cuda":
-            return str(self._torch.cuda.get_device_name(self._device))
-        return f"CPU, {self._torch.get_num_threads()} threads"
-
-    @property
-    def precision(self) -> str:
-        """`fp32` or `fp16`."""
-        return self._precision
-
-    @property
-    def description(self) -> ModelInfo:
-        """The model's metadata."""
-        return self._description
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the input."""
-        return self._input_size
-
-    @property
-    def streams(self) -> int:
-        """1: torch uses all cores, or the whole GPU, for one call."""
-        return 1
-
-    @property
-    def batch(self) -> int:
-        """1: the images of a call are not combined with those of others."""
-        return 1
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`. Scores have the precision of the network.
 
         When the GPU runs out of memory, the number of images per run is halved, down to one, and a warning is logged.
         """
-        check_images(images, None if self.free_size else self._input_size)
+        check_images(images, None if self.free_size else self.input_size)
         parts: list[npt.NDArray[Any]] = []
         done = 0
         while done < len(images):

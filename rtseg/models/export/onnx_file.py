@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import graphlib
 import hashlib
-import heapq
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,33 +141,23 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Sort the nodes of a graph topologically, in place.
 
     ONNX requires this order, but some converters don't write it, such as ONNX Runtime's FP16 converter. A sorted graph is not
-    changed. Nodes in a cycle are placed last, and the check of the model then fails.
+    changed. A graph with a cycle is not changed either, and the check of the model then fails.
     """
     for node in graph.node:
         for inner in inner_graphs(node):
             _sort_nodes(inner)
     producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    pending = [{producers[name] for name in node_inputs(node) if name in producers} for node in graph.node]
-    if all(producer < i for i, needed in enumerate(pending) for producer in needed):
+    needed = {
+        i: {producers[name] for name in node_inputs(node) if name in producers} for i, node in enumerate(graph.node)
+    }
+    if all(producer < i for i, sources in needed.items() for producer in sources):
         return
-    consumers: list[list[int]] = [[] for _ in pending]
-    for i, needed in enumerate(pending):
-        for producer in needed:
-            consumers[producer].append(i)
-    ready = [i for i, needed in enumerate(pending) if not needed]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        order.append(heapq.heappop(ready))
-        for i in consumers[order[-1]]:
-            pending[i].remove(order[-1])
-            if not pending[i]:
-                heapq.heappush(ready, i)
-    cyclic = set(range(len(pending))) - set(order)
-    copy = onnx.GraphProto()
-    copy.node.extend(graph.node[i] for i in (*order, *sorted(cyclic)))
-    del graph.node[:]
-    graph.node.extend(copy.node)
+    with contextlib.suppress(graphlib.CycleError):
+        order = list(graphlib.TopologicalSorter(needed).static_order())
+        copy = onnx.GraphProto()
+        copy.node.extend(graph.node[i] for i in order)
+        del graph.node[:]
+        graph.node.extend(copy.node)
 
 
 def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
