@@ -22,7 +22,7 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.safe_open import STDIN, open_input, redacted_name
 from rtseg.io.inputs.timestamps import Span, fraction
-from rtseg.io.inputs.video_stream import choose_video
+from rtseg.io.inputs.video_stream import choose_video, duration_seconds
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
 
 MAX_PIXELS = 1 << 26
@@ -112,11 +112,7 @@ class OpenedFile:
         """
         video, container = self.video, self.container
         rate = self.frame_rate
-        seconds = None
-        if video.duration:
-            seconds = float(video.duration * self.time_base)
-        elif container.duration:
-            seconds = container.duration / av.time_base
+        seconds = duration_seconds(container, video)
         count: int | None = None if self._counts_fields else video.frames or None
         if not self.span.whole:
             remaining = None if seconds is None else max(0.0, seconds - float(self.span.start))

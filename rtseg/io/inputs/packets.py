@@ -18,7 +18,7 @@ from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock
 from rtseg.io.inputs.timestamps import fraction
-from rtseg.io.inputs.video_stream import choose_video
+from rtseg.io.inputs.video_stream import choose_video, duration_seconds
 
 _FORMATS_WITH_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "hls", "flv", "ogg", "nut"}
 """Formats in which only a file, not a live stream, has a length in its header."""
@@ -110,7 +110,7 @@ class DemuxedPackets(Packets):
         self.time_base = fraction(video.time_base) or Fraction(1, 1000)
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
-            self.file_seconds = _length(container, video) or (0.0 if file else None)
+            self.file_seconds = duration_seconds(container, video) or (0.0 if file else None)
         self.is_playlist = container.format.name == "hls" and self.file_seconds is not None
         if self.file_seconds is None and video.codec_context.name not in _DELAYED_CODECS:
             video.codec_context.flags |= Flags.low_delay
@@ -184,12 +184,6 @@ def safe_error_text(error: Exception) -> str:
         return "no data arrived in time"
     text = getattr(error, "strerror", None) or type(error).__name__
     return str(text)[:1].lower() + str(text)[1:]
-
-
-def _length(container: InputContainer, video: VideoStream) -> float | None:
-    if video.duration and video.time_base:
-        return float(video.duration * fraction(video.time_base))
-    return container.duration / av.time_base if container.duration else None
 
 
 def _choose_video(container: InputContainer, name: str) -> VideoStream:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
 from rtseg.io.inputs.safe_open import VIDEO_CODECS
+from rtseg.io.inputs.timestamps import fraction
 
 _GPU_THREADS = 2
 """Number of FFmpeg's threads if the GPU decodes."""
@@ -58,6 +60,13 @@ def choose_video(
     # FFmpeg counts the padding that it adds to a frame, up to 127 pixels across.
     context.options = {"max_pixels": str(max_pixels + max_pixels // 4 + (1 << 16))}
     return video, tuple(notes)
+
+
+def duration_seconds(container: InputContainer, video: VideoStream) -> float | None:
+    """Return the stated length of a video stream, else that of its container; None: not stated."""
+    if video.duration and video.time_base:
+        return float(video.duration * fraction(video.time_base))
+    return container.duration / av.time_base if container.duration else None
 
 
 def _describe(stream: VideoStream) -> str:
