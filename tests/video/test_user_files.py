@@ -200,15 +200,6 @@ def test_results_are_skipped_among_several_names_but_not_as_the_only_one(tmp_pat
     assert_one_error_line(failed, "no videos but 2 results of rtseg", "name a single one")
 
 
-def test_duplicate_output_name_leaves_no_empty_folder(tmp_path: Path) -> None:
-    for folder in ("front", "rear"):
-        (tmp_path / folder).mkdir()
-    videos = [make_video(tmp_path / folder / "1.mp4") for folder in ("front", "rear")]
-    failed = rtseg("video", *videos, "-o", tmp_path / "out", "--model", MODEL)
-    assert_one_error_line(failed, "would both be written to")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("quoted", [True, False])
 def test_sidecar_files_of_cameras_are_skipped(tmp_path: Path, quoted: bool) -> None:
     folder = tmp_path / "DCIM"
