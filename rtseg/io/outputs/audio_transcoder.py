@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av import AudioFrame, AudioLayout, AudioResampler, Packet
+from av import AudioFifo, AudioFrame, AudioLayout, AudioResampler, Packet
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
@@ -84,10 +84,8 @@ class AudioTranscoder(OtherStream):
         self._first_sample: int | None = 0 if starts_at_zero else None
         self._next_sample = 0
         """Expected position of the next sample, in samples."""
-        self._chunks: list[NDArray[Any]] = []
-        """Samples that are not encoded yet, `[n, channels]`. They end at `_next_sample`."""
-        self._unencoded = 0
-        """Number of samples in `_chunks`."""
+        self._fifo = AudioFifo()
+        """Samples that are not encoded yet. They end at `_next_sample`."""
         self._recent_offsets: deque[tuple[int, int, int]] = deque()
         """Position, smallest and largest timestamp offset for each 10 ms of the last second, in samples."""
 
@@ -158,7 +156,7 @@ class AudioTranscoder(OtherStream):
                 self._first_sample = self._next_sample = position
             offset = self._correction(position)
             if offset > _MAX_SILENCE_SECONDS * self._rate and not self._starts_at_zero:
-                self._append(np.zeros((-self._unencoded % max(1, self._frame_size), channels), samples.dtype))
+                self._append(np.zeros((-self._fifo.samples % max(1, self._frame_size), channels), samples.dtype))
                 yield from self._encode()
                 self._next_sample = position
             elif offset > 0:
@@ -200,26 +198,17 @@ class AudioTranscoder(OtherStream):
 
     def _append(self, samples: NDArray[Any]) -> None:
         if len(samples):
-            self._chunks.append(samples)
-            self._unencoded += len(samples)
+            layout = self._stream.codec_context.layout.name
+            packed = np.ascontiguousarray(samples).reshape(1, -1)
+            frame = AudioFrame.from_ndarray(packed, format=self._format.name, layout=layout)
+            frame.sample_rate = self._rate
+            self._fifo.write(frame)
             self._next_sample += len(samples)
 
     def _encode(self, last: bool = False) -> Iterator[Packet[Any]]:
-        count = self._unencoded
-        size = self._frame_size or count
-        if not count or (count < size and not last):
-            return
-        samples = np.concatenate(self._chunks)
-        start = self._next_sample - count
-        complete = count if last else count - count % size
-        self._chunks, self._unencoded = [samples[complete:]] if complete < count else [], count - complete
-        for offset in range(0, complete, size):
-            frame_samples = samples[offset : min(offset + size, complete)].reshape(1, -1)
-            layout = self._stream.codec_context.layout.name
-            frame = AudioFrame.from_ndarray(
-                np.ascontiguousarray(frame_samples), format=self._format.name, layout=layout
-            )
-            frame.sample_rate, frame.pts, frame.time_base = self._rate, start + offset, Fraction(1, self._rate)
+        while frame := self._fifo.read(self._frame_size, partial=last):
+            frame.pts = self._next_sample - self._fifo.samples - frame.samples
+            frame.time_base = Fraction(1, self._rate)
             yield from self._without_encoder_delay(self._stream.encode(frame))
 
     def _without_encoder_delay(self, packets: list[Packet[Any]]) -> list[Packet[Any]]:
