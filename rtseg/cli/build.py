@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,39 +13,10 @@ from rtseg.cli.errors import error_handler, print_line
 _ENGINE, _METADATA, _VERIFICATION = "TensorRT", "Model metadata", "Verification"
 
 
-class Target(str, Enum):
-    """Runtime that a model is built for."""
-
-    auto = "auto"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-class Precision(str, Enum):
-    """Precision of a built model."""
-
-    fp16 = "fp16"
-    fp32 = "fp32"
-    int8 = "int8"
-
-
-class Layout(str, Enum):
-    """Layout of an ONNX input or output."""
-
-    nchw = "nchw"
-    nhwc = "nhwc"
-
-
-class OutputKind(str, Enum):
-    """Content of an ONNX output."""
-
-    logits = "logits"
-    probabilities = "probabilities"
-    multilabel = "multilabel"
-    classes = "classes"
-    mask = "mask"
+Target = Literal["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnx"]
+Precision = Literal["fp16", "fp32", "int8"]
+Layout = Literal["nchw", "nhwc"]
+OutputKind = Literal["logits", "probabilities", "multilabel", "classes", "mask"]
 
 
 def build(
@@ -65,8 +35,8 @@ def build(
     target: Annotated[
         Target,
         o.option(None, "Target runtime. auto: the installed one of tensorrt and tensorrt-rtx.", "--target", "-t"),
-    ] = Target.auto,
-    precision: Annotated[Precision, o.option(None, "Precision of weights and computation.")] = Precision.fp16,
+    ] = "auto",
+    precision: Annotated[Precision, o.option(None, "Precision of weights and computation.")] = "fp16",
     calibrate: Annotated[
         Path | None,
         o.option(None, "Calibration images for int8: a data set (split train) or a video.", metavar="DATA|VIDEO"),
@@ -190,12 +160,12 @@ def build(
             [*model_inputs(model, "the model"), *option_inputs(calibrate=calibrate, verify_on=verify_on)],
             side_outputs(json=json),
         )
-        selected = best_target() if target is Target.auto else target.value
+        selected = best_target() if target == "auto" else target
         options = BuildOptions(
             selected,
             o.parse_size(size),
             batch,
-            precision.value,
+            precision,
             calibrate,
             EngineOptions(
                 workspace, optimization_level, hardware_compatible, version_compatible, compute_capability, dla
@@ -204,10 +174,10 @@ def build(
                 o.parse_names(classes),
                 _triple(mean, "--mean"),
                 _triple(std, "--std"),
-                layout.value if layout else None,
+                layout,
                 onnx_output,
-                output_kind.value if output_kind else None,
-                output_layout.value if output_layout else None,
+                output_kind,
+                output_layout,
                 blur,
             ),
         )
