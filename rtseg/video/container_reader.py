@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -17,18 +17,17 @@ from typing import Any
 import av
 from av import Packet
 from av.container import InputContainer
+from av.stream import Stream
 
 from rtseg.core.frame import time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.file_clock import MPEG_TICK, unwrapped
 from rtseg.io.inputs.opened_file import GENERATE_PTS, NO_TIME_STAMPS, arbitrary_clock
-from rtseg.io.inputs.safe_open import open_input
 from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import fraction
 from rtseg.io.inputs.video_stream import is_cover
 from rtseg.io.outputs.copied_stream import codec_name
-from rtseg.video.packet_content import packet_content
 
 NO_TIME = -(1 << 62)
 """Value of a missing timestamp."""
@@ -94,7 +93,7 @@ class StreamPackets:
             hashed: whether to hash its content.
         """
         if hashed:
-            content = packet_content(self.codec, packet, self.adts)
+            content = _content(self.codec, packet, self.adts)
             if content is None:
                 return
             self.stream_hash.update(content)
@@ -129,6 +128,10 @@ class StreamPackets:
     def visible_times(self) -> list[int | None]:
         """Return `time` of each packet that is not hidden, in file order."""
         return [time for number, time in enumerate(self.times()) if number not in self.hidden]
+
+    def known_times(self) -> list[int]:
+        """Return the visible times without missing ones, in file order."""
+        return [time for time in self.visible_times() if time is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,38 +178,34 @@ class ContainerPackets:
         return None if any(later == earlier for earlier, later in pairwise(times)) else times
 
 
-def read_file(path: str, video: int, *, allow_protocols: Sequence[str] = ()) -> ContainerPackets:
-    """Read all packets of a file.
-
-    Args:
-        path: the file.
-        video: index of the segmented video stream.
-        allow_protocols: additional protocols, as for `open_input`.
-
-    Raises:
-        SourceError: the file can't be opened.
-    """
-    with open_input(path, allow_protocols=allow_protocols) as container:
-        return read_container(container, video)
+def readable_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """Yield all packets of some streams that have content; unreadable parts are skipped."""
+    errors = 0
+    while errors < MAX_CONSECUTIVE_ERRORS:
+        try:
+            for packet in container.demux(*streams):
+                errors = 0
+                if packet.size:
+                    yield packet
+            return
+        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in the middle of a file
+            errors += 1
 
 
 def read_container(container: InputContainer, video: int) -> ContainerPackets:
-    """Read all packets of an open file; unreadable parts are skipped."""
+    """Read all packets of an open file.
+
+    Args:
+        container: the file.
+        video: index of the segmented video stream.
+    """
     container.flags &= ~GENERATE_PTS
     streams = {stream.index: _empty_packets(stream) for stream in container.streams}
     avi_times = AviAudioTimes(container)
-    errors = position = 0
-    while errors < MAX_CONSECUTIVE_ERRORS:
-        try:
-            for packet in container.demux(list(container.streams)):
-                errors = 0
-                position += 1
-                avi_times.correct(packet)
-                if packet.size and packet.stream_index in streams:
-                    streams[packet.stream_index].add(packet, position, packet.stream_index != video)
-            break
-        except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV, where a stream begins in the middle of a file
-            errors += 1
+    for position, packet in enumerate(readable_packets(container, *container.streams)):
+        avi_times.correct(packet)
+        if packet.stream_index in streams:
+            streams[packet.stream_index].add(packet, position, packet.stream_index != video)
     if arbitrary_clock(container):
         _unwrap_streams(streams, streams[video])
     video_packets = streams.pop(video)
@@ -214,13 +213,13 @@ def read_container(container: InputContainer, video: int) -> ContainerPackets:
     return ContainerPackets(video_packets, streams, arbitrary_clock(container), timed, time_code_of(container.metadata))
 
 
-def unwrap_times(times: Sequence[int | None], reference: int) -> list[int | None]:
-    """Unwrap times of the MPEG clock: each is within half a clock period of the one before it.
+def optional_times(times: Sequence[int]) -> list[int | None]:
+    """Return times with None in place of `NO_TIME`."""
+    return [None if time == NO_TIME else time for time in times]
 
-    Args:
-        times: times in ticks of the MPEG clock; None: missing.
-        reference: time to which the first one is near.
-    """
+
+def unwrap_times(times: Sequence[int | None], reference: int) -> list[int | None]:
+    """Unwrap times of the MPEG clock in ticks: each is within half a period of the one before it, the first of `reference`."""
     result: list[int | None] = []
     for time in times:
         reference = reference if time is None else unwrapped(time, reference)
@@ -234,8 +233,8 @@ def _unwrap_streams(streams: dict[int, StreamPackets], video: StreamPackets) -> 
     for stream in streams.values():
         if stream.time_base == MPEG_TICK:
             for times in (stream.pts, stream.dts):
-                known = [None if time == NO_TIME else time for time in times]
-                times[:] = array("q", [NO_TIME if time is None else time for time in unwrap_times(known, first)])
+                known = unwrap_times(optional_times(times), first)
+                times[:] = array("q", [NO_TIME if time is None else time for time in known])
 
 
 def _empty_packets(stream: Any) -> StreamPackets:
@@ -243,3 +242,37 @@ def _empty_packets(stream: Any) -> StreamPackets:
     kind = "cover" if is_cover(stream) else stream.type
     time_base = fraction(stream.time_base) or Fraction(1)
     return StreamPackets(codec_name(stream), kind, time_base, default, has_adts(stream), time_code_of(stream.metadata))
+
+
+def _content(codec: str, packet: Packet[Any], adts: bool) -> bytes | None:
+    """Return the part of a packet that no container adds or changes; None if it contains nothing usable."""
+    payload = bytes(packet)
+    if codec in ("mov_text", "text", "subrip") and payload == b"\0\0":
+        return None  # MP4 fills the gaps between subtitles with empty ones.
+    if codec == "aac" and len(payload) > 7 and payload[0] == 0xFF and payload[1] & 0xF6 == 0xF0:
+        # MPEG-TS puts an ADTS header before each packet (ISO/IEC 13818-7, 6.2): 7 bytes, 9 with a checksum.
+        known_rate = payload[2] >> 2 & 15 < 13
+        return payload[7 if payload[1] & 1 else 9 :] if known_rate or not adts else None
+    if adts:
+        return None
+    if codec in ("h264", "hevc"):
+        return _slices(payload, codec)
+    return payload
+
+
+def _slices(payload: bytes, codec: str) -> bytes:
+    """Return the slices of an H.264 or HEVC packet, with 4-byte lengths (MP4, Matroska) or start codes (MPEG-TS).
+
+    Parameter sets, delimiters and similar units are left out: some containers repeat them, others store them elsewhere.
+    """
+    units: list[bytes] = []
+    position = 0
+    while position + 4 <= len(payload):
+        size = int.from_bytes(payload[position : position + 4], "big")
+        units.append(payload[position + 4 : position + 4 + size].rstrip(b"\0"))
+        position += 4 + size
+    if position != len(payload):
+        units = [unit.rstrip(b"\0") for unit in payload.split(b"\0\0\1")[1:]]
+    # ITU-T H.264, table 7-1; H.265, table 7-1.
+    types, mask, shift = (range(1, 6), 31, 0) if codec == "h264" else (range(32), 63, 1)
+    return b"".join(unit for unit in units if unit and unit[0] >> shift & mask in types)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import av
-from av import Packet
-from av.container import InputContainer
 
 from rtseg.io.inputs.file_clock import MPEG_TICK
 from rtseg.io.inputs.opened_file import GENERATE_PTS, arbitrary_clock
 from rtseg.io.inputs.safe_open import open_input
 from rtseg.io.inputs.timestamps import fraction
-from rtseg.video.container_reader import MAX_CONSECUTIVE_ERRORS, unwrap_times
+from rtseg.video.container_reader import MAX_CONSECUTIVE_ERRORS, readable_packets, unwrap_times
 
 _MAX_STEP_SECONDS = Fraction(1, 2)
 """Maximum step from the previous frame to one without a presentation time."""
@@ -53,7 +51,7 @@ def first_decoded(path: str, video: int) -> Fraction | None:
         stream = container.streams[video]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "NONE"
-        for packet in _video_packets(container, stream):
+        for packet in readable_packets(container, stream):
             with suppress(av.FFmpegError, OSError):
                 for frame in stream.codec_context.decode(packet):
                     return None if frame.dts is None else frame.dts * (fraction(stream.time_base) or Fraction(1))
@@ -71,7 +69,7 @@ def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str)
         stream.thread_type = threads
         max_step = int(_MAX_STEP_SECONDS / (fraction(stream.time_base) or 1))
         wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
-        packets = _video_packets(container, stream)
+        packets = readable_packets(container, stream)
         flushes = 0
         while flushes < MAX_CONSECUTIVE_ERRORS:
             packet = next(packets, None)
@@ -90,20 +88,6 @@ def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str)
                 if not frame.is_corrupt:
                     times.append(_frame_time(frame, times, max_step))
     return unwrap_times(times, next((time for time in times if time is not None), 0)) if wraps else times, clean
-
-
-def _video_packets(container: InputContainer, stream: av.VideoStream) -> Iterator[Packet[Any]]:
-    """Yield all packets of a stream; unreadable parts are skipped."""
-    errors = 0
-    while errors < MAX_CONSECUTIVE_ERRORS:
-        try:
-            for packet in container.demux(stream):
-                errors = 0
-                if packet.size:
-                    yield packet
-            return
-        except (av.FFmpegError, OSError, IndexError):
-            errors += 1
 
 
 def _frame_time(frame: Any, times: Sequence[int | None], max_step: int) -> int | None:

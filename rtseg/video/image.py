@@ -57,7 +57,8 @@ def name_images(inputs: Sequence[Path], output: Path | None) -> list[Path]:
         raise SinkError(f"{len(inputs)} images but one output file '{output}'; name a folder instead")
     else:
         names = [output / f"{path.stem}{_written_suffix(path)}" for path in inputs]
-    _check(inputs, [Output(str(name), str(path)) for path, name in zip(inputs, names, strict=True)])
+    outputs = [Output(str(name), str(path)) for path, name in zip(inputs, names, strict=True)]
+    check_paths([Input(str(path)) for path in inputs], outputs)
     return names
 
 
@@ -71,13 +72,9 @@ def name_masks(inputs: Sequence[Path], folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise SinkError(f"{folder} is a file; --masks takes a folder here")
     names = [folder / f"{path.stem}.png" for path in inputs]
-    labels = [f"the class map of {path}" for path in inputs]
-    _check(inputs, [Output(str(name), label, "image") for label, name in zip(labels, names, strict=True)])
-    return names
-
-
-def _check(inputs: Sequence[Path], outputs: Sequence[Output]) -> None:
+    outputs = [Output(str(n), f"the class map of {path}", "image") for path, n in zip(inputs, names, strict=True)]
     check_paths([Input(str(path)) for path in inputs], outputs)
+    return names
 
 
 def _written_suffix(path: Path) -> str:
@@ -175,20 +172,16 @@ def process_image(
         The class map at the image's size, uint8 `[H, W]`.
 
     Raises:
-        SourceError: the image can't be read.
-        SinkError: an output can't be written.
-        BackendError: inference failed.
+        SourceError, SinkError, BackendError: reading, writing or inference failed.
     """
     frame = rgb_frame(read_image(path))
     info = StreamInfo(path.name, frame.width, frame.height, frame.pixel_format, frame.color, frame.time_base)
     item = FrameProcessor(segmenter, overlay).process(frame, info)
     classes = resize_classes(item.classes, frame.width, frame.height)
     if masks is not None:
-        mask = (
-            classes
-            if overlay.only is None
-            else np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
-        )
+        mask = classes
+        if overlay.only is not None:
+            mask = np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
         write_image(masks / f"{path.stem}.png", mask, mark=True)
     write_image(output, frame_rgb(item.rendered), mark=True)
     return classes

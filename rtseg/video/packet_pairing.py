@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from rtseg.video.container_reader import NO_TIME, StreamPackets
+from rtseg.video.container_reader import NO_TIME, StreamPackets, optional_times
 from rtseg.video.timestamp_match import Match
 
 _MAX_CANDIDATES = 3
@@ -71,7 +71,7 @@ def comparable_times(
     """
     times, times_out = before.times(), after.times()
     if before.kind == "video" and before.codec != "h264" and NO_TIME in after.pts:
-        times, times_out = _optional_times(before.dts), _optional_times(after.dts)
+        times, times_out = optional_times(before.dts), optional_times(after.dts)
     times_in = [times[number] for number in numbers]
     if before.kind == "video" and {NO_TIME} in (set(before.pts), set(after.pts)):
         known = iter(sorted(time for time in times_in if time is not None))
@@ -81,7 +81,3 @@ def comparable_times(
     visible = [place for place in range(len(numbers)) if place not in preparing]
     visible_out = [time for place, time in enumerate(times_out) if place not in preparing]
     return [times_in[place] for place in visible], [time for time in visible_out if time is not None]
-
-
-def _optional_times(times: Sequence[int]) -> list[int | None]:
-    return [None if time == NO_TIME else time for time in times]

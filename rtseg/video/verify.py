@@ -17,11 +17,12 @@ from rtseg.core.errors import SinkError
 from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Frame, Passthrough, StreamInfo, time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
-from rtseg.io.inputs.safe_open import STDIN
+from rtseg.io.inputs.safe_open import STDIN, open_input
+from rtseg.io.inputs.timestamps import Span
 from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.file_sink import WrittenFile
-from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container, read_file
-from rtseg.video.verify_frames import FrameComparison
+from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container
+from rtseg.video.verify_frames import ComparedInput, ComparedOutput, FrameComparison
 from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems
 from rtseg.video.verify_streams import StreamComparison
 
@@ -73,6 +74,12 @@ class InputFile:
     duration: float | None = None
     allow_protocols: Sequence[str] = ()
 
+    @property
+    def span(self) -> Span:
+        """Processed range."""
+        end = None if self.duration is None else Fraction(self.duration).limit_denominator(1_000_000)
+        return Span(Fraction(self.start or 0).limit_denominator(1_000_000), end)
+
 
 def compare(
     recorder: Recorder, written: WrittenFile, *, corrupt: int = 0, source: InputFile | None = None
@@ -109,57 +116,23 @@ def compare(
         source = None
     try:
         with av.open(f"file:{written.path}") as container:
-            upright = is_upright(container)
-        with av.open(f"file:{written.path}") as container:
-            return _compare(recorder, written, container, corrupt, source, upright)
+            return _compare(recorder, written, container, corrupt, source)
     except (av.FFmpegError, OSError) as error:
         raise SinkError(f"{written.path} can't be read back: {error}") from error
 
 
 def _compare(
-    recorder: Recorder,
-    written: WrittenFile,
-    container: InputContainer,
-    corrupt: int,
-    source: InputFile | None,
-    upright: bool,
+    recorder: Recorder, written: WrittenFile, container: InputContainer, corrupt: int, source: InputFile | None
 ) -> FidelityReport:
     """Compare an open output with its input."""
-    video_stream = container.streams.video[0]
-    after = read_container(container, video_stream.index)
-    path = source.path if source is not None and Path(source.path).exists() else None
-    allow_protocols = () if source is None else source.allow_protocols
-    if path is None:
-        before = recorder.packets()
-    else:
-        before = read_file(path, recorder.video_index or 0, allow_protocols=allow_protocols)
-    frames = FrameComparison(
-        before,
-        after,
-        path=path,
-        video=recorder.video_index,
-        allow_protocols=allow_protocols,
-        recorded_times=recorder.video.pts,
-        span=(None, None) if source is None else (source.start, source.duration),
-        corrupt=corrupt,
-        timed=written.timed,
-        output_format=container.format.name,
-    )
+    video = container.streams.video[0]
+    after = ComparedOutput(read_container(container, video.index), written, container.format.name)
+    before = _read_input(recorder, corrupt, source)
+    frames = FrameComparison(before, after)
     frames.run()
-    streams = StreamComparison(
-        before,
-        after,
-        written,
-        frames.match,
-        known=recorder.streams,
-        source=path,
-        begin=frames.begin,
-        input_jumps=frames.input_jumps,
-        gap=frames.gap,
-        rounding=after.video.time_base if container.format.name == "avi" else Fraction(0),
-    )
+    streams = StreamComparison(before, after, frames.match)
     stream_reports = tuple(streams.reports())
-    color_tags = compare_color_tags(recorder.info.color, video_stream.codec_context)
+    color_tags = compare_color_tags(recorder.info.color, video.codec_context)
     return FidelityReport(
         frames_in=frames.frames_in,
         frames_out=frames.frames_out,
@@ -171,8 +144,8 @@ def _compare(
         problems=(
             *frames.problems,
             *streams.problems,
-            *frame_problems(video_stream.codec_context, written.size, color_tags, upright),
-            *selection_problems(before, after, written, video_stream.index),
+            *frame_problems(video.codec_context, written.size, color_tags, is_upright(f"file:{written.path}")),
+            *selection_problems(before.packets, after.packets, written, video.index),
         ),
         moved_ms=float(frames.moved_seconds) * 1000,
         reference=frames.reference,
@@ -180,3 +153,15 @@ def _compare(
         not_compared=tuple(frames.not_compared),
         sync=tuple(streams.sync),
     )
+
+
+def _read_input(recorder: Recorder, corrupt: int, source: InputFile | None) -> ComparedInput:
+    """Read the input again, or return the recorder's data if this is not possible."""
+    known = recorder.video_index, recorder.streams, corrupt
+    if source is None:
+        return ComparedInput(recorder.packets(), *known, None, (), Span(Fraction(0), None))
+    if recorder.video_index is None or not Path(source.path).exists():
+        return ComparedInput(recorder.packets(), *known, None, source.allow_protocols, source.span)
+    with open_input(source.path, allow_protocols=source.allow_protocols) as container:
+        packets = read_container(container, recorder.video_index)
+    return ComparedInput(packets, *known, source.path, source.allow_protocols, source.span)

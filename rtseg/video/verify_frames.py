@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,54 +12,73 @@ import numpy as np
 from rtseg.core.fidelity_report import Repair
 from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import Span
+from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets
 from rtseg.video.frame_times import decoded_times
 from rtseg.video.timestamp_match import Match, match_times
-from rtseg.video.verify_sync import jump_sizes
 
 _SHIFTING_FORMATS = frozenset({"mpegts", "matroska,webm", "avi"})
 """Formats without negative timestamps, where B-frames or early audio shift all streams by the same amount."""
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedInput:
+    """Input of a run, to be compared with the output."""
+
+    packets: ContainerPackets
+    video: int | None
+    """Index of the segmented video stream; None: unknown."""
+
+    streams: Collection[int]
+    """Indices of the other streams that the source yielded."""
+
+    corrupt: int
+    """Number of frames that the source could not decode."""
+
+    path: str | None
+    """Path for decoding; None: the input can't be read again, and `packets` are those of the run."""
+
+    allow_protocols: Sequence[str]
+    """Additional protocols, as for `open_input`."""
+
+    span: Span
+    """Range that was processed."""
+
+    @property
+    def gap(self) -> Fraction:
+        """Seconds; a longer forward step is a jump of the clock."""
+        return Fraction(GAP_SECONDS if self.packets.arbitrary_clock else LONGEST_GAP_SECONDS)
+
+    @property
+    def begin(self) -> Fraction:
+        """Time in seconds, by the input's clock, at which the range begins."""
+        first = min(self.packets.video.known_times(), default=0)
+        return first * self.packets.video.time_base + self.span.start
+
+    def has_jumps(self, times: Sequence[int | None]) -> bool:
+        """Return whether the clock jumps, by times in ticks of the video stream."""
+        known = [time for time in times if time is not None]
+        limit = self.gap / self.packets.video.time_base
+        return any(not 0 < later - earlier <= limit for earlier, later in pairwise(known))
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedOutput:
+    """Output of a run."""
+
+    packets: ContainerPackets
+    written: WrittenFile
+    format: str
+    """FFmpeg's name of the container format."""
+
+
 class FrameComparison:
-    """Comparison of the frames of an output with those of its input.
+    """Comparison of the frames of an output with those of its input."""
 
-    Args:
-        before: the input.
-        after: the output.
-        path: path of the input, for a plain decode; None: the input can't be read again.
-        video: index of the segmented video stream in the input; None: unknown.
-        allow_protocols: additional protocols, as for `open_input`.
-        recorded_times: timestamps of the frames of the run, which are compared if `path` is None.
-        span: range of the input that was processed.
-        corrupt: number of frames that the source could not decode.
-        timed: whether the output has timestamps.
-        output_format: FFmpeg's name of the output's format.
-    """
-
-    def __init__(
-        self,
-        before: ContainerPackets,
-        after: ContainerPackets,
-        *,
-        path: str | None,
-        video: int | None,
-        allow_protocols: Sequence[str],
-        recorded_times: Sequence[int],
-        span: tuple[float | None, float | None],
-        corrupt: int,
-        timed: bool,
-        output_format: str,
-    ) -> None:
-        self._input, self._output, self._path, self._video = before, after, path, video
-        self._allow_protocols, self._recorded_times = allow_protocols, recorded_times
-        self._corrupt, self._timed, self._format = corrupt, timed, output_format
-        start, duration = span
-        self._span = Span(
-            Fraction(start or 0).limit_denominator(1_000_000),
-            None if duration is None else Fraction(duration).limit_denominator(1_000_000),
-        )
-        self.reference = "once" if path is None else "demuxed"
+    def __init__(self, before: ComparedInput, after: ComparedOutput) -> None:
+        self._before, self._after = before, after
+        self._input, self._output, self._span = before.packets, after.packets, before.span
+        self.reference = "once" if before.path is None else "demuxed"
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.not_compared: list[str] = []
@@ -75,54 +95,39 @@ class FrameComparison:
     def run(self) -> None:
         """Compare the frames and set all results."""
         visible = self._output.video.visible_times()
-        times_out = sorted(time if time is not None else number for number, time in enumerate(visible))
+        times_out = sorted(number if time is None else time for number, time in enumerate(visible))
         self.match, self.frames_in = self._match_frames(times_out)
         self.frames_out = len(times_out)
-        if self._timed and self.match is not None and self.match.segments and not self.problems:
+        if self._after.written.timed and self.match is not None and self.match.segments and not self.problems:
             self.moved_seconds = self._check_timestamps(self.match)
             self.timestamp_error_ms = float(self.match.max_error * self.match.unit) * 1000
             self.duration_difference_ms = self._duration_difference_ms(self.match)
 
-    @property
-    def begin(self) -> Fraction | None:
-        """Time in seconds, by the input's clock, at which the processed range begins; None: the whole input."""
-        return None if self._span.whole else self._begin()
-
-    @property
-    def input_jumps(self) -> bool:
-        """True if the input's clock jumps."""
-        return self._has_jumps([time if time != NO_TIME else None for time in self._input.video.dts])
-
-    @property
-    def gap(self) -> Fraction:
-        """Seconds; a longer forward step is a jump of the input's clock."""
-        return Fraction(GAP_SECONDS if self._input.arbitrary_clock else LONGEST_GAP_SECONDS)
-
     def _match_frames(self, times_out: list[int]) -> tuple[Match | None, int]:
         """Return the match of the frames (None: only their number can be compared) and the number of input frames."""
-        times: list[int | None] | None = None
-        if self._path is None:
-            times = list(self._recorded_times)
+        times: list[int | None]
+        if self._before.path is None:
+            times = list(self._input.video.pts)
         elif not self._input.timed and not self._span.whole:
             self._add_not_compared("the input has no timestamps")
             return None, len(times_out)
         else:
             demuxed = self._input.presentation_times()
             if demuxed is not None:
-                in_span = self._in_span(list(demuxed))
+                in_span = self._in_span(demuxed)
                 match = self._match(in_span, times_out)
                 exact = match.max_error * match.unit <= self._output.video.time_base and not match.interpolated
-                if exact and not match.extra and match.lost == self._corrupt:
+                if exact and not match.extra and match.lost == self._before.corrupt:
                     return match, len(in_span) - match.lost
             # The packets are not sufficient, or frames are missing: compare with a plain decode, as in a player.
             self.reference = "decoded"
             decoded = decoded_times(
-                self._path,
-                self._video or 0,
-                allow_protocols=self._allow_protocols,
-                damaged=self._corrupt > 0,
+                self._before.path,
+                self._before.video or 0,
+                allow_protocols=self._before.allow_protocols,
+                damaged=self._before.corrupt > 0,
             )
-            if demuxed is None and not self._span.whole and self._has_jumps(decoded):
+            if demuxed is None and not self._span.whole and self._before.has_jumps(decoded):
                 self._add_not_compared("the input's clock jumps")
                 return None, len(times_out)
             times = self._in_span(decoded)
@@ -135,31 +140,22 @@ class FrameComparison:
         """Report that there is no independent reference for the timestamps of a part of the input."""
         self.not_compared.append(f"timestamps of this part not compared, because {reason}")
 
-    def _has_jumps(self, times: list[int | None]) -> bool:
-        known = [time for time in times if time is not None]
-        limit = self.gap / self._input.video.time_base
-        return any(not 0 < later - earlier <= limit for earlier, later in pairwise(known))
-
-    def _in_span(self, times: list[int | None]) -> list[int | None]:
+    def _in_span(self, times: Sequence[int | None]) -> list[int | None]:
         if self._span.whole:
-            return times
+            return list(times)
         tick = self._input.video.time_base
         first = next((time for time in times if time is not None), 0)
         # An AVI with B-frames begins at its first decoding time, and its first frame is displayed later.
-        begin = first * tick if self._input.arbitrary_clock else self._begin() - self._span.start
+        begin = first * tick if self._input.arbitrary_clock else self._before.begin - self._span.start
         span = Span(self._span.start, self._span.duration, begin)
         interpolated = _interpolate(times)
         return [time for time, position in zip(times, interpolated, strict=True) if span.contains(position, tick)]
 
-    def _begin(self) -> Fraction:
-        first = min((time for time in self._input.video.visible_times() if time is not None), default=0)
-        return first * self._input.video.time_base + self._span.start
-
     def _match(self, times_in: list[int | None], times_out: list[int]) -> Match:
-        if not self._timed:
+        if not self._after.written.timed:
             times_in = [None] * len(times_in)  # The output has no timestamps: compare the number of frames only.
         tick_in, tick_out = self._input.video.time_base, self._output.video.time_base
-        return match_times(times_in, times_out, tick_in, tick_out, tolerance=tick_out, gap=self.gap)
+        return match_times(times_in, times_out, tick_in, tick_out, tolerance=tick_out, gap=self._before.gap)
 
     def _check_timestamps(self, match: Match) -> Fraction:
         """Add problems and repairs of the timestamps; return the shift of all frames by the container in seconds."""
@@ -170,36 +166,35 @@ class FrameComparison:
         if abs(shift) >= tick:
             if self._start_needs_shift(first.first_in * match.unit):
                 self.repairs.append(Repair(None, f"all streams moved by {float(shift):+.3f} s", 0, float(shift)))
-            elif self._format in _SHIFTING_FORMATS or set(self._input.video.pts) == {NO_TIME}:
+            elif self._after.format in _SHIFTING_FORMATS or set(self._input.video.pts) == {NO_TIME}:
                 moved = shift
             else:
                 self.problems.append(f"the timestamps of all frames are off by {float(shift) * 1000:+.1f} ms")
-        times_out = sorted(time for time in self._output.video.visible_times() if time is not None)
+        times_out = sorted(self._output.video.known_times())
         if duplicates := sum(later == earlier for earlier, later in pairwise(times_out)):
             frames = "1 frame has" if duplicates == 1 else f"{duplicates} frames have"
-            message = (
-                f"{frames} the timestamp of the previous one: the container's time base is {float(tick) * 1000:g} ms"
-            )
-            self.problems.append(message)
+            same = f"{frames} the timestamp of the previous one"
+            self.problems.append(f"{same}: the container's time base is {float(tick) * 1000:g} ms")
         if match.max_error * match.unit > tick:
             error_ms = float(match.max_error * match.unit) * 1000
             self.problems.append(f"the timestamp of a frame is off by {error_ms:.1f} ms")
-        for at_seconds, seconds in jump_sizes(match.segments, match.unit):
+        for earlier, later in pairwise(match.segments):
+            at_seconds, seconds = float(later.first_out * match.unit), float((later.shift - earlier.shift) * match.unit)
             message = f"the input's clock jumps at {at_seconds:.3f} s: {seconds:+.3f} s for all streams from there on"
             self.repairs.append(Repair(None, message, 0, seconds))
         if match.interpolated:
             timestamps = f"timestamp{'s' * (match.interpolated > 1)}"
             message = f"{match.interpolated} missing or wrong frame {timestamps} interpolated"
-            self.repairs.append(Repair(self._video, message, match.interpolated, 0.0))
+            self.repairs.append(Repair(self._before.video, message, match.interpolated, 0.0))
         return moved
 
     def _start_needs_shift(self, video_start: Fraction) -> bool:
         """Return whether the input starts before zero, or by an arbitrary clock far from zero."""
-        starts = []
-        for packets in (self._input.video, *self._input.others.values()):
-            times = [time for time in packets.visible_times() if time is not None]
-            if packets.kind in ("video", "audio") and times:
-                starts.append(min(times) * packets.time_base)
+        starts = [
+            min(times) * packets.time_base
+            for packets in (self._input.video, *self._input.others.values())
+            if packets.kind in ("video", "audio") and (times := packets.known_times())
+        ]
         return min(starts, default=video_start) < 0 or (self._input.arbitrary_clock and video_start > GAP_SECONDS)
 
     def _duration_difference_ms(self, match: Match) -> float | None:

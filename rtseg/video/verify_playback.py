@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from av.container import InputContainer
+import av
 
 from rtseg.core.frame import Color
 from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
 from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import ContainerPackets, StreamPackets
 
-_UNSPECIFIED = 2
+_UNSPECIFIED = 2  # value of H.273
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
-def is_upright(container: InputContainer) -> bool:
-    """Return whether the first frame has no display matrix that rotates or mirrors it."""
-    video = container.streams.video[0]
-    for packet in container.demux(video):
-        for frame in video.codec_context.decode(packet if packet.size else None):
-            return orientation_of(frame) == UPRIGHT
-    return False
+def is_upright(path: str) -> bool:
+    """Return whether the first frame of a file has no display matrix that rotates or mirrors it."""
+    with av.open(path) as container:
+        frame = next(container.decode(video=0), None)
+        return frame is not None and orientation_of(frame) == UPRIGHT
 
 
 def compare_color_tags(color: Color, context: Any) -> str:
@@ -34,14 +33,12 @@ def compare_color_tags(color: Color, context: Any) -> str:
         (color.space_tag, context.colorspace, _UNSPECIFIED),
         (color.primaries_tag, context.color_primaries, _UNSPECIFIED),
         (color.transfer_tag, context.color_trc, _UNSPECIFIED),
-        (2 if color.full_range else 0, context.color_range if context.color_range == 2 else 0, 0),
+        (color.full_range, context.color_range == _FULL_RANGE, False),
     ]
-    specified = [(tag_in, tag_out, unset) for tag_in, tag_out, unset in tags if tag_in != unset]
-    if all(tag_in == tag_out for tag_in, tag_out, _ in specified):
+    changed = [(tag_out, unset) for tag_in, tag_out, unset in tags if tag_in not in (unset, tag_out)]
+    if not changed:
         return "kept"
-    if all(tag_out in (tag_in, unset) for tag_in, tag_out, unset in specified):
-        return "not held by the format"
-    return "changed"
+    return "not held by the format" if all(tag_out == unset for tag_out, unset in changed) else "changed"
 
 
 def frame_problems(context: Any, size: tuple[int, int], color_tags: str, upright: bool) -> list[str]:
@@ -78,7 +75,7 @@ def selection_problems(
     selected = _selected("video", {video: after.video, **after.others})
     if selected != video:
         problems.append(f"players would show video stream {selected} instead of the segmented one")
-    indices = {**written.copied, **written.reencoded}
+    indices = written.copied | written.reencoded
     # Time codes and cover images are written after all other streams.
     kinds = {index: packets.kind for index, packets in sorted(before.others.items()) if index in indices}
     order = [indices[index] for index, kind in kinds.items() if kind not in ("data", "cover")]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from fractions import Fraction
+from itertools import count, takewhile
 
 from rtseg.core.fidelity_report import Repair, StreamReport, SyncPoint
 from rtseg.core.frame import TIME_CODE
-from rtseg.io.outputs.file_sink import WrittenFile
-from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets
+from rtseg.video.container_reader import NO_TIME, StreamPackets, optional_times
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
 from rtseg.video.timestamp_match import Match, match_times
 from rtseg.video.verify_audio import reencoded_audio_sync
+from rtseg.video.verify_frames import ComparedInput, ComparedOutput
 from rtseg.video.verify_sync import SYNC_MS, sync_points
 
 _PREROLL_SECONDS = Fraction(1, 10)
@@ -25,48 +25,30 @@ class StreamComparison:
     Args:
         before: the input.
         after: the output.
-        written: result of the sink.
         video: match of the frames; None: unknown, and timestamps are not compared.
-        known: indices of the streams that the source yields.
-        source: path of the input, to decode audio again; None: the input can't be read again.
-        begin: time in seconds at which the processed range of the input begins; None: the whole input.
-        input_jumps: whether the input's clock jumps. Then timestamps do not show whether a packet is before the range.
-        gap: seconds; a longer forward step is a jump of the input's clock.
-        rounding: rounding by the output's container in seconds, in addition to its time base.
     """
 
-    def __init__(
-        self,
-        before: ContainerPackets,
-        after: ContainerPackets,
-        written: WrittenFile,
-        video: Match | None,
-        *,
-        known: Collection[int],
-        source: str | None,
-        begin: Fraction | None,
-        input_jumps: bool,
-        gap: Fraction,
-        rounding: Fraction,
-    ) -> None:
-        self._input, self._output, self._written, self._video = before, after, written, video
-        self._known, self._source, self._gap, self._rounding = known, source, gap, rounding
-        self._whole, self._begin, self._jumps = begin is None, begin or Fraction(0), input_jumps
+    def __init__(self, before: ComparedInput, after: ComparedOutput, video: Match | None) -> None:
+        self._before, self._input, self._output, self._written = before, before.packets, after.packets, after.written
+        self._video, self._segments = video, [] if video is None else video.segments
+        self._unit = Fraction(1) if video is None else video.unit
+        self._whole = before.span.whole
+        self._begin = Fraction(0) if self._whole else before.begin
+        # Where the input's clock jumps, timestamps do not show whether a packet is before the range.
+        self._jumps = before.has_jumps(optional_times(self._input.video.dts))
+        # AVI rounds the times of all streams, in addition to their time bases.
+        self._rounding = self._output.video.time_base if after.format == "avi" else Fraction(0)
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.sync: list[SyncPoint] = []
 
     def reports(self) -> list[StreamReport]:
         """Compare each stream of the input; differences are added to `problems`."""
-        video = self._video
-        actions = {
-            **dict.fromkeys(self._written.copied, "copied"),
-            **dict.fromkeys(self._written.reencoded, "re-encoded"),
-        }
-        indices = {**self._written.copied, **self._written.reencoded}
+        actions = dict.fromkeys(self._written.copied, "copied") | dict.fromkeys(self._written.reencoded, "re-encoded")
+        indices = self._written.copied | self._written.reencoded
         reports = []
         for index, before in self._input.others.items():
-            if index not in self._known:
+            if index not in self._before.streams:
                 continue  # The chapter track of an MP4, which FFmpeg reads as chapters.
             action = actions.get(index, "left out")
             after = self._output.others.get(indices[index]) if index in indices else None
@@ -80,9 +62,9 @@ class StreamComparison:
                 kept = action != "copied" or self._has_cover(before)
                 problem = "" if kept else "the cover image is not in the output"
             elif action == "copied" and after is not None:
-                problem = self._copied_problem(index, before, after, video)
+                problem = self._copied_problem(index, before, after)
             elif action == "re-encoded" and after is not None and before.kind == "audio":
-                problem = self._reencoded_problem(index, before, after, indices[index], video)
+                problem = self._reencoded_problem(index, before, after, indices[index])
             if problem:
                 self.problems.append(f"{before.kind} stream {index}: {problem}")
             packets_out = 0 if after is None else len(after.pts)
@@ -95,15 +77,13 @@ class StreamComparison:
         """Return whether the output has the same cover image."""
         return any(after.kind == "cover" and after.hashes == before.hashes for after in self._output.others.values())
 
-    def _copied_problem(self, index: int, before: StreamPackets, after: StreamPackets, video: Match | None) -> str:
+    def _copied_problem(self, index: int, before: StreamPackets, after: StreamPackets) -> str:
         """Return the difference between a copied stream and the input's, in content or synchronization; empty if none."""
-        times = before.times()
-        numbers: list[int] = []
+        video, times = self._video, before.times()
+        preparing: set[int] = set()
         if before.is_pcm:
-            if self._whole and after.stream_hash.digest() not in (
-                before.stream_hash.digest(),
-                before.visible_hash.digest(),
-            ):
+            hashes_in = before.stream_hash.digest(), before.visible_hash.digest()
+            if self._whole and after.stream_hash.digest() not in hashes_in:
                 return "the samples are not the same"
             numbers = list(range(len(times)))
         else:
@@ -111,19 +91,21 @@ class StreamComparison:
             if isinstance(paired, str):
                 return paired
             numbers = paired
+            preparing = self._preparing_places(before, after, numbers)
+            if before.kind == "video":
+                self._note_missing_start(index, before, numbers)
+            self._note_early(index, before, after, preparing)
+            if problem := self._hidden_problem(before, after, preparing):
+                return problem
         times_out = [time for time in after.times() if time is not None]
-        self._note_missing_start(index, before, numbers)
-        early = self._count_early(index, before, after, numbers)
-        if problem := self._hidden_problem(before, after, numbers, early):
-            return problem
-        if not numbers or not times_out or video is None or not video.segments or not self._written.timed:
+        if not numbers or not times_out or video is None or not self._segments or not self._written.timed:
             return ""
         if before.is_pcm:
             times_in: list[int | None] = [times[sort_by_distance(before, after, range(len(times)), video)[0]]]
             times_out = times_out[:1]
         else:
             # Packets that only prepare the decoder have other timestamps.
-            preparing = self._preparing_places(before, after, numbers) if before.kind == "video" else set()
+            preparing = preparing if before.kind == "video" else set()
             times_in, times_out = comparable_times(before, after, numbers, preparing)
             numbers = [number for place, number in enumerate(numbers) if place not in preparing]
             if before.kind == "video" and set(after.pts) == {NO_TIME} != set(before.pts):
@@ -134,11 +116,15 @@ class StreamComparison:
                 if known != sorted(known):
                     return "its frames are not in presentation order"
         tolerance = max(after.time_base, before.time_base) + self._rounding
-        match = match_times(times_in, times_out, before.time_base, after.time_base, tolerance=tolerance, gap=self._gap)
+        match = match_times(
+            times_in, times_out, before.time_base, after.time_base, tolerance=tolerance, gap=self._before.gap
+        )
         if match.max_error * match.unit > tolerance + self._output.video.time_base:
             return f"the timestamp of a packet is off by {float(match.max_error * match.unit) * 1000:.1f} ms"
         if match.interpolated:
-            timestamps = _count(match.interpolated, f"missing or wrong timestamp{{s}} of {before.kind} stream {index}")
+            timestamps = _counted(
+                match.interpolated, f"missing or wrong timestamp{{s}} of {before.kind} stream {index}"
+            )
             self.repairs.append(Repair(index, f"{timestamps} interpolated", match.interpolated, 0.0))
         positions: list[int] = []
         if self._input.arbitrary_clock and self._whole and not before.is_pcm:
@@ -146,55 +132,45 @@ class StreamComparison:
         points = sync_points(index, match, video, positions, self._input.video.positions)
         return self._sync_problem(points, before.kind, float(tolerance) * 1000)
 
-    def _hidden_problem(self, before: StreamPackets, after: StreamPackets, numbers: list[int], early: int) -> str:
+    def _hidden_problem(self, before: StreamPackets, after: StreamPackets, preparing: set[int]) -> str:
         """Return the problem that visible packets of the input are hidden in the output; empty if there is none.
 
         The first packets of audio may be hidden, as the delay of an encoder.
         """
-        if before.is_pcm:
-            return ""
         times = after.times()
-        preparing = self._preparing_places(before, after, numbers)
-        hidden = [place for place in sorted(after.hidden) if place >= early and place not in preparing]
+        hidden = [place for place in sorted(after.hidden) if place not in preparing]
         if not hidden:
             return ""
         first, last = times[hidden[0]], times[hidden[-1]]
         long = first is None or last is None or (last - first) * after.time_base >= _PREROLL_SECONDS
         if before.kind == "audio" and hidden[-1] < len(times) - 1 and not long:
             return ""
-        return f"{_count(len(hidden), 'visible packet{s}')} of the input hidden in the output"
+        return f"{_counted(len(hidden), 'visible packet{s}')} of the input hidden in the output"
 
-    def _count_early(self, index: int, before: StreamPackets, after: StreamPackets, numbers: list[int]) -> int:
-        """Return the number of leading packets before the processed range, and report the visible ones as a repair."""
-        if before.is_pcm:
-            return 0
-        preparing = self._preparing_places(before, after, numbers)
-        early = next((place for place in range(len(numbers)) if place not in preparing), len(numbers))
-        visible = sum(place not in after.hidden for place in range(early))
+    def _note_early(self, index: int, before: StreamPackets, after: StreamPackets, preparing: set[int]) -> None:
+        """Report the visible packets of a copied stream that are before the processed range."""
+        visible = sum(place not in after.hidden for place in takewhile(preparing.__contains__, count()))
         if before.kind == "video":
             # The frame that is displayed when the range begins stays displayed at its beginning.
-            segments = self._video.segments if self._video is not None else []
-            shift = segments[0].shift * self._video.unit if segments and self._video is not None else Fraction(0)
+            shift = self._segments[0].shift * self._unit if self._segments else Fraction(0)
             begin = self._begin + shift - after.time_base / 2
             times = [after.time(place) for place in preparing if place not in after.hidden]
             visible = sum(time is None or time * after.time_base < begin for time in times)
         if visible > (before.kind == "audio"):  # the first audio packet of an encoder is silence
-            packets = _count(visible, f"packet{{s}} of {before.kind} stream {index}")
+            packets = _counted(visible, f"packet{{s}} of {before.kind} stream {index}")
             message = f"{packets} before the first visible one: the container can't hide them"
             self.repairs.append(Repair(index, message, visible, 0.0))
-        return early if before.kind == "video" else 0
 
     def _note_missing_start(self, index: int, before: StreamPackets, numbers: list[int]) -> None:
         """Report the visible packets of a copied video stream that precede its first packet in the output."""
-        if before.kind != "video" or (self._jumps and not self._whole):
+        if self._jumps and not self._whole:
             return
         first = numbers[0] if numbers else len(before.pts)
-        segments = self._video.segments if self._video is not None and not self._whole else []
-        end = segments[-1].last_in * self._video.unit if segments and self._video is not None else None
+        end = self._segments[-1].last_in * self._unit if self._segments and not self._whole else None
         times = [before.time(number) for number in range(first) if not self._is_preparing(before, number)]
         missing = sum(time is None or end is None or time * before.time_base <= end for time in times)
         if missing:
-            packets = _count(missing, f"packet{{s}} of video stream {index}")
+            packets = _counted(missing, f"packet{{s}} of video stream {index}")
             self.repairs.append(Repair(index, f"{packets} left out up to its next key frame", missing, 0.0))
 
     def _note_delay(self, index: int, after: StreamPackets) -> None:
@@ -231,20 +207,18 @@ class StreamComparison:
             return ""
         return f"{worst.difference_ms:+.0f} ms out of sync with the video at {worst.at_seconds:.2f} s"
 
-    def _reencoded_problem(
-        self, index: int, before: StreamPackets, after: StreamPackets, index_out: int, video: Match | None
-    ) -> str:
+    def _reencoded_problem(self, index: int, before: StreamPackets, after: StreamPackets, index_out: int) -> str:
         """Return the difference between re-encoded audio and the input's; empty if there is none or it can't be measured."""
         if before.pts and not after.pts:
             return "re-encoded, it is empty"
-        if self._source is None or video is None or not self._written.timed:
+        path_in, path_out = self._before.path, str(self._written.path)
+        if path_in is None or self._video is None or not self._segments or not self._written.timed:
             return ""
-        path_out = str(self._written.path)
-        points = reencoded_audio_sync(index, self._source, path_out, index_out, video, whole=self._whole)
+        points = reencoded_audio_sync(index, path_in, path_out, index_out, self._video, whole=self._whole)
         if points is None:
             return "re-encoded, it is not the input's audio"
         return self._sync_problem(points, before.kind, 0.0)
 
 
-def _count(count: int, label: str) -> str:
-    return f"{count} {label.format(s='' if count == 1 else 's')}"
+def _counted(number: int, label: str) -> str:
+    return f"{number} {label.format(s='' if number == 1 else 's')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
 
 from rtseg.core.fidelity_report import SyncPoint
 from rtseg.video.timestamp_match import Match, Segment
@@ -24,20 +23,17 @@ def sync_points(
     Args:
         stream: index in the input.
         match: match of the stream's timestamps.
-        video: match of the frame timestamps.
+        video: match of the frame timestamps, with a segment at least.
         positions: position in the file of each packet of `match`; may be empty.
         video_positions: positions in the file of the video packets.
     """
     points = []
     for segment in match.segments:
-        video_segment = None
         if positions and video_positions and len(video.segments) > 1:
             middle = positions[(segment.first + segment.last) // 2]
             video_segment = min(video.segments, key=lambda other: _file_distance(middle, other, video_positions))
         else:
             video_segment = _overlapping_segment(segment, match.unit, video)
-        if video_segment is None:
-            continue
         ends = (
             (segment.first_in, segment.first_out, video_segment.first_in, video_segment.first_out),
             (segment.last_in, segment.last_out, video_segment.last_in, video_segment.last_out),
@@ -49,21 +45,13 @@ def sync_points(
     return points
 
 
-def jump_sizes(segments: Sequence[Segment], unit: Fraction) -> list[tuple[float, float]]:
-    """Return (position in the output, change of the shift) in seconds for each segment after the first."""
-    return [
-        (float(later.first_out * unit), float((later.shift - earlier.shift) * unit))
-        for earlier, later in pairwise(segments)
-    ]
-
-
 def _file_distance(position: int, segment: Segment, positions: Sequence[int]) -> int:
     """Return the distance in the file from a position to a segment; 0 inside of it."""
     first, last = (positions[min(index, len(positions) - 1)] for index in (segment.first, segment.last))
     return max(first - position, position - last, 0)
 
 
-def _overlapping_segment(segment: Segment, unit: Fraction, video: Match) -> Segment | None:
+def _overlapping_segment(segment: Segment, unit: Fraction, video: Match) -> Segment:
     """Return the segment of the video with the largest overlap in time, or the nearest one."""
 
     def distance(other: Segment) -> Fraction:
@@ -71,4 +59,4 @@ def _overlapping_segment(segment: Segment, unit: Fraction, video: Match) -> Segm
         end = min(segment.last_out * unit, other.last_out * video.unit)
         return begin - end  # negative: the length of the overlap
 
-    return min(video.segments, key=distance, default=None)
+    return min(video.segments, key=distance)
