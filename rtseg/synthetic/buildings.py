@@ -32,14 +32,10 @@ def draw_house(canvas: Canvas, view: CameraView, materials: Materials, item: Ite
             panes = (feet[:, None] + _PANE).reshape(-1, 2)
             points = view.project(item.x + side * panes[:, 0], panes[:, 1], np.full(len(panes), near))
             glass = np.tile((70.0, 80.0, 92.0), (len(panes) // 4, 1))
-            canvas.polygons(points, range(4, len(panes) + 1, 4), glass, BUILDING, near)
+            canvas.polygons(points, range(4, len(panes) + 1, 4), glass, BUILDING, [near])
     depth = (start + far) / 2
-    x, y, z = (
-        np.array([item.x, ridge_x, ridge_x, item.x]),
-        np.array([height, ridge, ridge, height]),
-        np.array([start, start, far, far]),
-    )
-    canvas.fill(view.project(x, y, z), _TILES if item.variant % 3 else _SLATE, BUILDING, depth)
-    canvas.paste(
-        facade.texture, view.wall(item.x, start, far, height), BUILDING, depth, ((start - near) / item.length, 1.0)
-    )
+    x, y = np.array([item.x, ridge_x, ridge_x, item.x]), np.array([height, ridge, ridge, height])
+    slope = view.project(x, y, np.array([start, start, far, far]))
+    canvas.fill(slope, _TILES if item.variant % 3 else _SLATE, BUILDING, depth)
+    span = ((start - near) / item.length, 1.0)
+    canvas.paste(facade.texture, view.wall(item.x, start, far, height), BUILDING, depth, span)

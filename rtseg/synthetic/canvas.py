@@ -67,19 +67,14 @@ def fixed(points: Points) -> npt.NDArray[np.int32]:
     return np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
+@dataclass
 class Haze:
     """Atmospheric haze, which blends distant objects with its color."""
 
-    def __init__(self, color: Color, meters: float) -> None:
-        """Create haze of a color.
-
-        Args:
-            color: color of the haze.
-            meters: distance at which the haze replaces about half of an object's color.
-        """
-        self.color = color
-        self.meters = meters
-        self._tables: dict[tuple[int, int], Image] = {}
+    color: Color
+    meters: float
+    """Distance at which the haze replaces about half of an object's color."""
+    _tables: dict[tuple[int, int], Image] = field(default_factory=dict)
 
     def share(self, depth: float) -> float:
         """Return the share of an object's color that is replaced: 0 near the camera, at most 0.85."""
@@ -96,27 +91,20 @@ class Haze:
         return self._tables[label, step]
 
 
+@dataclass
 class Canvas:
     """Canvas of one frame."""
 
-    def __init__(self, pixels: Image, haze: Haze) -> None:
-        """Create a canvas.
-
-        Args:
-            pixels: uint8 `[H, W, 4]`, modified in place.
-            haze: haze for all shapes.
-        """
-        self.pixels = pixels
-        self.haze = haze
+    pixels: Image
+    """uint8 `[H, W, 4]`, modified in place."""
+    haze: Haze
 
     def fill(self, points: Points, color: Color, label: int, depth: float = 0.0) -> None:
         """Fill a convex polygon, float `[N, 2]` in pixels, with a color and a class, at a depth in meters."""
-        k = self.haze.share(depth)
-        r, g, b = (c * (1.0 - k) + h * k for c, h in zip(color, self.haze.color, strict=True))
-        cv2.fillConvexPoly(self.pixels, fixed(points), (r, g, b, label), cv2.LINE_8, _SUBPIXEL_BITS)
+        self.polygons(points, [len(points)], np.array([color]), label, [depth])
 
     def polygons(
-        self, points: Points, ends: Sequence[int], colors: Points, label: int, depth: float | Sequence[float]
+        self, points: Points, ends: Sequence[int], colors: Points, label: int, depths: Sequence[float]
     ) -> None:
         """Fill convex polygons of one class.
 
@@ -125,13 +113,9 @@ class Canvas:
             ends: end index in `points` of each polygon.
             colors: `[polygons, 3]`.
             label: class index.
-            depth: distance from the camera in meters, for the haze; one for all polygons or one per polygon.
+            depths: distance of each polygon from the camera in meters, for the haze; a single one is that of all.
         """
-        k = (
-            self.haze.share(depth)
-            if isinstance(depth, (int, float))
-            else np.array([self.haze.share(d) for d in depth])[:, None]
-        )
+        k = np.array([self.haze.share(depth) for depth in depths])[:, None]
         tones = (np.minimum(colors, 255.0) * (1.0 - k) + np.array(self.haze.color) * k).tolist()
         corners = fixed(points)
         start = 0
@@ -152,13 +136,8 @@ class Canvas:
             span: horizontal part of the texture that is visible, 0 to 1.
         """
         height, width = self.pixels.shape[:2]
-        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad.tolist()
-        low_x, high_x, low_y, high_y = (
-            min(x0, x1, x2, x3),
-            max(x0, x1, x2, x3),
-            min(y0, y1, y2, y3),
-            max(y0, y1, y2, y3),
-        )
+        low_x, low_y = quad.min(axis=0).tolist()
+        high_x, high_y = quad.max(axis=0).tolist()
         left, top = max(math.floor(low_x), 0), max(math.floor(low_y), 0)
         right, bottom = min(math.ceil(high_x) + 1, width), min(math.ceil(high_y) + 1, height)
         if right <= left or bottom <= top:
@@ -167,7 +146,8 @@ class Canvas:
             self.fill(quad, texture.mean, label, depth)
             return
         share = max(span[1] - span[0], 1e-3)
-        source = texture.level((high_x - low_x) / share, max(abs(y3 - y0), abs(y2 - y1)))
+        edges = np.abs(quad[:2, 1] - quad[:1:-1, 1])  # heights of the left and right edges
+        source = texture.level((high_x - low_x) / share, float(edges.max()))
         rows, columns = source.shape[:2]
         u0, u1 = span[0] * columns - 0.5, span[1] * columns - 0.5
         corners = np.array([[u0, -0.5], [u1, -0.5], [u1, rows - 0.5], [u0, rows - 0.5]], dtype=np.float32)

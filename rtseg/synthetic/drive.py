@@ -139,7 +139,7 @@ class SyntheticDrive:
         y = view.horizon - np.array((0.7, 1.0, 0.8, 0.0, 0.0)) * rise[:, None] + np.array((0, 0, 0, 2, 2))
         points = np.stack([x, y], axis=-1).reshape(-1, 2)
         greens = np.array((70.0, 92.0, 60.0)) * (0.9 + 0.2 * ((k * 31) % 7) / 7)[:, None]
-        canvas.polygons(points, range(5, len(points) + 1, 5), greens, TREE, _SIGHT_METERS * 0.8)
+        canvas.polygons(points, range(5, len(points) + 1, 5), greens, TREE, [_SIGHT_METERS * 0.8])
 
     def _visible_items(self, view: CameraView, seconds: float) -> list[Item]:
         """Return all visible objects in drawing order."""

@@ -14,6 +14,7 @@ from rtseg.synthetic.scene import CAR_COLORS, CLOTHES, SKIN, Item
 from rtseg.synthetic.view import CameraView
 
 Point = tuple[float, float]
+Corner = tuple[float, float, float]
 
 _CIRCLE = [(math.cos(math.tau * k / 14), math.sin(math.tau * k / 14)) for k in range(14)]
 _ROUGH_PIXELS_PER_METER = 22.0
@@ -44,24 +45,24 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
         flank: visible side, -1 left or 1 right.
         fine: include details.
     """
-    points: list[tuple[float, float, float]] = []
+    points: list[Corner] = []
     ends: list[int] = []
     fixed: list[Color] = []
     body: list[float] = []
 
-    def face(corners: list[tuple[float, float, float]], color: Color | float) -> None:
+    def face(corners: list[Corner], color: Color | float) -> None:
         points.extend(corners)
         ends.append(len(points))
         fixed.append(color if isinstance(color, tuple) else (0.0, 0.0, 0.0))
         body.append(0.0 if isinstance(color, tuple) else color)
 
-    def across(
-        half_low: float, low: float, z_low: float, half_high: float, high: float, z_high: float, color: Color | float
-    ) -> None:
-        face(
-            [(-half_low, low, z_low), (half_low, low, z_low), (half_high, high, z_high), (-half_high, high, z_high)],
-            color,
-        )
+    def across(bottom: Corner, top: Corner, color: Color | float) -> None:
+        """Add a face between two edges of equal distance to the left and right. An edge is (half its width, y, z)."""
+        (x0, y0, z0), (x1, y1, z1) = bottom, top
+        face([(-x0, y0, z0), (x0, y0, z0), (x1, y1, z1), (-x1, y1, z1)], color)
+
+    def upright(x: float, width: float, low: float, high: float, z: float, color: Color) -> None:
+        face([(x, low, z), (x + width, low, z), (x + width, high, z), (x, high, z)], color)
 
     length = 4.2
     roof, belt, sill = (2.05, 1.15, 0.32) if van else (1.46, 0.92, 0.3)
@@ -94,33 +95,23 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
         for radius, color in ((0.33, (22.0, 22.0, 24.0)), (0.2, (124.0, 126.0, 130.0)))[: 2 if fine else 1]:
             face([(side, 0.33 + radius * y, wheel + radius * z) for z, y in _CIRCLE], color)
     for x in (-half + 0.12, half - 0.32):  # tires below the body
-        face([(x, 0.0, 0.3), (x + 0.2, 0.0, 0.3), (x + 0.2, 0.4, 0.3), (x, 0.4, 0.3)], (20, 20, 22))
-    across(half, sill - 0.08, 0, half, near_end, 0, 1.0)
+        upright(x, 0.2, 0.0, 0.4, 0.3, (20, 20, 22))
+    across((half, sill - 0.08, 0), (half, near_end, 0), 1.0)
     if nose:
-        across(half, near_end, 0, half, belt, foot, 1.2)
-    across(half, belt, foot, top_half, roof, top, 0.95)
-    across(half - 0.1, belt + 0.05, foot, top_half - 0.08, roof - 0.1, top, glass)
+        across((half, near_end, 0), (half, belt, foot), 1.2)
+    across((half, belt, foot), (top_half, roof, top), 0.95)
+    across((half - 0.1, belt + 0.05, foot), (top_half - 0.08, roof - 0.1, top), glass)
     if fine:  # a reflection in the glass, the mirrors
-        shine = [
-            (-half + 0.25, belt + 0.05, foot),
-            (-half + 0.5, belt + 0.05, foot),
-            (-0.1, roof - 0.1, top),
-            (-0.3, roof - 0.1, top),
-        ]
+        bottom, upper = belt + 0.05, roof - 0.1
+        shine = [(-half + 0.25, bottom, foot), (-half + 0.5, bottom, foot), (-0.1, upper, top), (-0.3, upper, top)]
         face(shine, (74, 88, 102))
-    across(half, sill - 0.1, 0, half, sill + 0.14, 0, 0.55)
+    across((half, sill - 0.1, 0), (half, sill + 0.14, 0), 0.55)
     if fine:
-        across(0.26, 0.44, 0, 0.26, 0.56, 0, (226, 226, 220) if nose else (220, 186, 60))
+        across((0.26, 0.44, 0), (0.26, 0.56, 0), (226, 226, 220) if nose else (220, 186, 60))
         if nose:
-            across(0.42, 0.59, 0, 0.42, near_end - 0.07, 0, (30, 30, 34))
+            across((0.42, 0.59, 0), (0.42, near_end - 0.07, 0), (30, 30, 34))
     for x in (-half + 0.03, half - 0.3):
-        corners = [
-            (x, near_end - 0.23, 0),
-            (x + 0.27, near_end - 0.23, 0),
-            (x + 0.27, near_end - 0.06, 0),
-            (x, near_end - 0.06, 0),
-        ]
-        face([(a, b, float(c)) for a, b, c in corners], (250, 246, 226) if nose else (206, 32, 30))
+        upright(x, 0.27, near_end - 0.23, near_end - 0.06, 0, (250, 246, 226) if nose else (206, 32, 30))
     return _CarModel(np.array(points), tuple(ends), np.array(fixed), np.array(body)[:, None])
 
 
@@ -132,7 +123,7 @@ def draw_car(canvas: Canvas, view: CameraView, item: Item) -> None:
     body_color = np.array(CAR_COLORS[item.variant % len(CAR_COLORS)])
     depths = np.maximum(near + model.points[:, 2], view.near)
     points = view.project(item.x + model.points[:, 0], model.points[:, 1], depths)
-    canvas.polygons(points, model.ends, model.fixed + model.body * body_color, CAR, max(near, 0.0))
+    canvas.polygons(points, model.ends, model.fixed + model.body * body_color, CAR, [max(near, 0.0)])
 
 
 class _Figure:
@@ -152,6 +143,10 @@ class _Figure:
         self.ends.append(len(self.points))
         self.colors.append(color)
 
+    def symmetric(self, right: list[Point], color: Color) -> None:
+        """Add a part whose left half mirrors the right one, which is given from the bottom up."""
+        self.part([*right, *((-x, y) for x, y in reversed(right))], color)
+
     def box(self, left: float, bottom: float, right: float, top: float, color: Color) -> None:
         self.part([(left, bottom), (right, bottom), (right, top), (left, top)], color)
 
@@ -167,7 +162,7 @@ class _Figure:
 
     def draw(self, canvas: Canvas, label: int) -> None:
         pixels = np.array(self.points) * (self.scale, -self.scale) + self.foot
-        canvas.polygons(pixels, self.ends, np.array(self.colors), label, self.depth)
+        canvas.polygons(pixels, self.ends, np.array(self.colors), label, [self.depth])
 
 
 def _outfit(variant: int) -> tuple[Color, Color, Color, Color]:
@@ -197,22 +192,12 @@ def draw_pedestrian(canvas: Canvas, view: CameraView, item: Item) -> None:
             hand = (arm * 0.27 - 0.05 * swing, 0.86 + 0.05 * swing * arm)
             figure.limb((arm * 0.21, 1.4), hand, 0.13, scaled(coat, 0.8))
             figure.disc(*hand, 0.05, skin)
-    chest: list[Point] = [
-        (-0.18, 0.84),
-        (0.18, 0.84),
-        (0.21, 1.2),
-        (0.22, 1.42),
-        (0.1, 1.5),
-        (-0.1, 1.5),
-        (-0.22, 1.42),
-        (-0.21, 1.2),
-    ]
-    figure.part(chest, coat)
+    figure.symmetric([(0.18, 0.84), (0.21, 1.2), (0.22, 1.42), (0.1, 1.5)], coat)
     if item.variant % 3 == 0 and not item.towards:  # a rucksack
         figure.box(-0.14, 1.02, 0.14, 1.4, CLOTHES[(item.variant + 4) % 9])
     figure.disc(0, 1.64, 0.12, skin if item.towards else hair, 1.2)
     if item.towards:
-        figure.part([(-0.12, 1.68), (0.12, 1.68), (0.1, 1.77), (0, 1.8), (-0.1, 1.77)], hair)
+        figure.symmetric([(0.12, 1.68), (0.1, 1.77), (0, 1.8)], hair)
     figure.draw(canvas, PEDESTRIAN)
 
 
@@ -234,10 +219,10 @@ def draw_cyclist(canvas: Canvas, view: CameraView, item: Item) -> None:
     figure.box(-0.3, 1.06, 0.3, 1.11, (40, 40, 44))
     for arm in (-1, 1):
         figure.limb((arm * 0.2, 1.45), (arm * 0.29, 1.1), 0.12, scaled(coat, 0.82))
-    figure.part([(-0.16, 0.92), (0.16, 0.92), (0.23, 1.4), (0.12, 1.52), (-0.12, 1.52), (-0.23, 1.4)], coat)
+    figure.symmetric([(0.16, 0.92), (0.23, 1.4), (0.12, 1.52)], coat)
     figure.disc(0, 1.66, 0.115, skin if item.towards else hair, 1.15)
     helmet = CAR_COLORS[item.variant % len(CAR_COLORS)]
-    figure.part([(-0.135, 1.68), (0.135, 1.68), (0.12, 1.78), (0.05, 1.83), (-0.05, 1.83), (-0.12, 1.78)], helmet)
+    figure.symmetric([(0.135, 1.68), (0.12, 1.78), (0.05, 1.83)], helmet)
     if item.towards:
         figure.disc(0, 0.98, 0.04, (250, 246, 220))
     else:

@@ -114,7 +114,7 @@ def asphalt() -> tuple[Image, Image, Image]:
     return tiles[0], tiles[1], tiles[2]
 
 
-def clouds(rng: np.random.Generator, width: int, height: int, octaves: int = 5) -> Noise:
+def clouds(rng: np.random.Generator, width: int, height: int, octaves: int) -> Noise:
     """Return smooth noise, float32 `[height, width]`, 0 to 1: a sum of random grids of increasing resolution."""
     total = np.zeros((height, width), dtype=np.float32)
     weight_sum = 0.0
@@ -150,19 +150,17 @@ def make_facade(rng: np.random.Generator, light: float, floors: int) -> Facade:
     high, wide = float(rng.uniform(0.5, 0.66)), float(rng.uniform(0.4, 0.58))
     for floor in range(floors):
         top = size - story * (floor + 1)
-        shop = floor == 0 and rng.random() < 0.45
-        if shop:
+        if floor == 0 and rng.random() < 0.45:
             _shop(image, rng, top, story, light)
             continue
         for column in range(columns):
             pitch = size / columns
             x = pitch * (column + 0.5 - wide / 2)
             door = floor == 0 and column == columns // 2
-            glass = (
-                scaled(_ACCENTS[rng.integers(len(_ACCENTS))], light)
-                if door
-                else scaled((62, 76, 92), light * rng.uniform(0.6, 1.7))
-            )
+            if door:
+                glass = scaled(_ACCENTS[rng.integers(len(_ACCENTS))], light)
+            else:
+                glass = scaled((62, 76, 92), light * rng.uniform(0.6, 1.7))
             y, bottom = top + story * 0.2, (size if door else top + story * (0.2 + high))
             _pane(image, x - 4, y - 4, x + pitch * wide + 4, bottom + 3, trim)
             _pane(image, x, y, x + pitch * wide, bottom, glass)
@@ -181,41 +179,25 @@ def _pane(image: Noise, left: float, top: float, right: float, bottom: float, co
 
 def _shop(image: Noise, rng: np.random.Generator, top: float, story: float, light: float) -> None:
     size = image.shape[1]
+
+    def pane(left: float, high: float, right: float, low: float, color: Color) -> None:
+        """Fill a rectangle between two heights, in stories below the top of the shop."""
+        _pane(image, left, top + story * high, right, top + story * low, color)
+
     accent = scaled(_ACCENTS[rng.integers(len(_ACCENTS))], light * rng.uniform(0.9, 1.5))
     _pane(image, 0, top + story * 0.08, size, size, scaled(accent, 0.8))
-    _pane(image, 0, top + story * 0.08, size, top + story * 0.3, accent)
+    pane(0, 0.08, size, 0.3, accent)
     for start in np.arange(0.3, 0.7, 0.06):  # shop sign: a row of bright blocks
-        _pane(
-            image,
-            size * start,
-            top + story * 0.13,
-            size * (start + 0.035),
-            top + story * 0.25,
-            scaled((240, 230, 200), light),
-        )
+        pane(size * start, 0.13, size * (start + 0.035), 0.25, scaled((240, 230, 200), light))
     panes = int(rng.integers(2, 4))
-    for pane in range(panes):
-        left, right = size * (pane + 0.06) / panes, size * (pane + 0.94) / panes
-        _pane(
-            image,
-            left,
-            top + story * 0.38,
-            right,
-            top + story * 0.88,
-            scaled((92, 104, 108), light * rng.uniform(0.6, 1.4)),
-        )
-        _pane(
-            image,
-            left,
-            top + story * 0.6,
-            right,
-            top + story * 0.88,
-            scaled((120, 108, 84), light * rng.uniform(0.5, 1.2)),
-        )
+    for k in range(panes):
+        left, right = size * (k + 0.06) / panes, size * (k + 0.94) / panes
+        pane(left, 0.38, right, 0.88, scaled((92, 104, 108), light * rng.uniform(0.6, 1.4)))
+        pane(left, 0.6, right, 0.88, scaled((120, 108, 84), light * rng.uniform(0.5, 1.2)))
     if rng.random() < 0.6:  # striped awning
         for stripe in range(16):
             color = scaled((236, 232, 220), light) if stripe % 2 else accent
-            _pane(image, size * stripe / 16, top + story * 0.3, size * (stripe + 1) / 16, top + story * 0.44, color)
+            pane(size * stripe / 16, 0.3, size * (stripe + 1) / 16, 0.44, color)
 
 
 def make_hedge(rng: np.random.Generator, light: float) -> Texture:

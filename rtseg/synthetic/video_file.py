@@ -15,11 +15,6 @@ from rtseg.synthetic import SyntheticDrive
 def write_video(drive: SyntheticDrive, path: str, *, progress: Progress | None = None) -> None:
     """Encode a synthetic video as near-lossless H.264, tagged as BT.709 limited range.
 
-    Args:
-        drive: the video.
-        path: the file.
-        progress: receives the progress, after each frame.
-
     Raises:
         SinkError: the file can't be written.
     """
@@ -27,11 +22,8 @@ def write_video(drive: SyntheticDrive, path: str, *, progress: Progress | None =
     try:
         with av.open(path, "w") as container, track(progress, "drawing", len(drive)) as advance:
             stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "ultrafast"})
-            stream.width, stream.height, stream.pix_fmt = (
-                drive.width + drive.width % 2,
-                drive.height + drive.height % 2,
-                "yuv420p",
-            )
+            stream.width, stream.height = drive.width + drive.width % 2, drive.height + drive.height % 2
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.time_base = 1 / fps
             stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
             stream.codec_context.color_range = 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Points = npt.NDArray[np.float64]
+from rtseg.synthetic.canvas import Points
 
 CAMERA_HEIGHT = 1.45
 """Height of the camera above the road, in meters."""
@@ -67,7 +66,7 @@ class CameraView:
             np.array([x - half, x + half, x + half, x - half]), np.array([height, height, 0.0, 0.0]), np.full(4, z)
         )
 
-    def to_ground(self, per_meter: float, top: int, period: int) -> npt.NDArray[np.float64]:
+    def to_ground(self, per_meter: float, top: int, period: int) -> Points:
         """Return the 3x3 transform from pixels below row `top` to a texture of the ground.
 
         Args:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from rtseg.synthetic.canvas import SKY, Color, Haze, Image
 from rtseg.synthetic.textures import clouds
@@ -76,5 +75,5 @@ class Weather:
 
 
 def _blend(gray: Color, clear: Color, share: float) -> Color:
-    mixed: npt.NDArray[np.float64] = np.array(gray) * (1 - share) + np.array(clear) * share
-    return (float(mixed[0]), float(mixed[1]), float(mixed[2]))
+    red, green, blue = (a * (1 - share) + b * share for a, b in zip(gray, clear, strict=True))
+    return red, green, blue
