@@ -1,24 +1,17 @@
-"""Class maps of a backend or an ONNX file of the contract, without a `Segmenter`."""
+"""Class maps of ONNX files of the contract, computed by ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
-from rtseg.inference import Backend
-from rtseg.inference.argmax import ScoresToClasses
-
-
-def class_maps(backend: Backend, images: Any) -> Any:
-    """Return class maps, uint8 `[N, H, W]`, of images, uint8 `[N, H, W, 3]`."""
-    return to_class_maps(backend.infer(images), backend.description, images)
+from rtseg.inference.argmax import class_maps
 
 
 def onnx_class_maps(model: Path | bytes, images: Any) -> Any:
-    """Return class maps of images, computed by ONNX Runtime."""
+    """Return class maps, uint8 `[N, H, W]`, of images, uint8 `[N, H, W, 3]`."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -28,7 +21,4 @@ def onnx_class_maps(model: Path | bytes, images: Any) -> Any:
 
 def to_class_maps(output: Any, description: ModelInfo, images: Any) -> Any:
     """Return the class maps of images from the output of a model."""
-    if description.output == "classes":
-        return output
-    to_classes = ScoresToClasses(description.head_stride)
-    return np.stack([to_classes(scores, (images.shape[2], images.shape[1])) for scores in output])
+    return class_maps(SimpleNamespace(infer=lambda _: output, description=description), images)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.frame import ClassMap
-from rtseg.inference import Scores
+from rtseg.inference import Backend, Scores
 
 _Plane = npt.NDArray[np.float32]
 
@@ -66,3 +66,19 @@ class ScoresToClasses:
             np.bitwise_and(mask, index, out=mask)
             np.maximum(classes, mask[: size[1], : size[0]], out=classes)
         return classes
+
+
+def class_maps(backend: Backend, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the class maps of images of a backend's input size, without letterbox and temporal smoothing.
+
+    Args:
+        backend: the loaded model.
+        images: uint8 `[N, H, W, 3]`, RGB.
+
+    Returns:
+        uint8 `[N, H, W]`.
+    """
+    output, to_classes = backend.infer(images), ScoresToClasses(backend.description.head_stride)
+    if backend.description.output == "classes":
+        return output
+    return np.stack([to_classes(scores, (images.shape[2], images.shape[1])) for scores in output])

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from class_maps import class_maps
 from command import MODEL
 
 from rtseg.core.errors import BackendError, ModelError, OptionError
@@ -20,6 +19,7 @@ from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference import BACKENDS, Backend, check_images, choose_backend, open_backend
+from rtseg.inference.argmax import class_maps
 
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 SIZE = (64, 48)

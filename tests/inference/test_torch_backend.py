@@ -18,7 +18,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
-from class_maps import class_maps  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -26,6 +25,7 @@ from safetensors.torch import save_file  # noqa: E402
 from rtseg.core.errors import BackendError, ModelError  # noqa: E402
 from rtseg.core.model_info import ModelInfo  # noqa: E402
 from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
+from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.inference.segmenter import Segmenter  # noqa: E402
 from rtseg.inference.torch import TorchBackend  # noqa: E402

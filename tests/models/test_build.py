@@ -15,13 +15,13 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
-from class_maps import class_maps  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, RtsegError  # noqa: E402
 from rtseg.core.palette import CAMVID_CLASSES  # noqa: E402
+from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.engine_metadata import default_folder, read_sidecar, sidecar_path  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.agreement import compare, samples  # noqa: E402

@@ -15,11 +15,12 @@ pytest.importorskip("openvino")
 
 import cv2  # noqa: E402
 from building import build  # noqa: E402
-from class_maps import class_maps, onnx_class_maps  # noqa: E402
+from class_maps import onnx_class_maps  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402

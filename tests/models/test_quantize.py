@@ -19,12 +19,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
-from class_maps import class_maps  # noqa: E402
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
+from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export import quantize, verify  # noqa: E402
 from rtseg.models.export.agreement import Agreement  # noqa: E402

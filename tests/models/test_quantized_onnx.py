@@ -11,10 +11,10 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
-from class_maps import class_maps  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 

@@ -12,7 +12,7 @@ from rtseg.models.export.agreement import RgbImage
 
 
 class ReferenceModel(Protocol):
-    """The user's model, run without rtseg's graph, to compare a built file with."""
+    """The user's model, run without rtseg's graph, to compare a built file with. Implementations inherit from it."""
 
     label: str
     """Human-readable name of the model and of the library that runs it."""
@@ -21,7 +21,8 @@ class ReferenceModel(Protocol):
         """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
 
     def check(self) -> None:
-        """Raise ModelError if the observed output values contradict the detected kind of output."""
+        """Raise ModelError if the observed output values contradict the detected kind of output, if it was detected."""
+        return
 
 
 class SourceModel(Protocol):

@@ -22,12 +22,13 @@ from rtseg.models.export.onnx_file import error_summary, format_shape
 from rtseg.models.export.onnx_input import input_layout
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_session import create_session, onnxruntime_name
+from rtseg.models.export.protocols import ReferenceModel
 from rtseg.nn.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
 
 
-class ScoresReference:
+class ScoresReference(ReferenceModel):
     """A model that maps normalized images to scores.
 
     Args:
@@ -54,11 +55,8 @@ class ScoresReference:
         scores = self._run(normalized.transpose(2, 0, 1)[None])[0]
         return _class_map(upsample(scores, image.shape[:2]).argmax(axis=0))
 
-    def check(self) -> None:
-        """Do nothing: the kind of output is known."""
 
-
-class OnnxReference:
+class OnnxReference(ReferenceModel):
     """An unchanged ONNX file of another program, run by ONNX Runtime.
 
     Args:

@@ -88,7 +88,7 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
     return run
 
 
-class ContractReference:
+class ContractReference(ReferenceModel):
     """An ONNX file of the contract, run by ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
@@ -98,9 +98,6 @@ class ContractReference:
     def __call__(self, image: RgbImage) -> ClassMap:
         """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
         return self._run(image)
-
-    def check(self) -> None:
-        """Do nothing: the kind of output is given by the contract."""
 
 
 class _ContractOnnx:

@@ -11,18 +11,16 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
-from rtseg.core.frame import ClassMap
-from rtseg.core.model_info import ModelInfo
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference import Backend
-from rtseg.inference.argmax import ScoresToClasses
-from rtseg.inference.engine_metadata import Sidecar
+from rtseg.inference.argmax import class_maps
+from rtseg.inference.engine_metadata import EngineFacts, Sidecar
+from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.models.export.agreement import (
     LOST_SHARE,
     SAMPLES,
     Agreement,
     ClassMapFunction,
-    RgbImage,
     compare,
     samples,
 )
@@ -133,7 +131,7 @@ def verify_build(
     """
     facts = sidecar.facts
     results: dict[str, Any] = {}
-    executed, backend, run = _runnable(staged, sidecar, graph)
+    executed, backend, run = _runnable(staged, facts, graph)
     try:
         if backend is not None and facts.target.startswith("tensorrt"):
             half, single, int8 = engine_layers(backend.layers())
@@ -219,13 +217,10 @@ def _check_agreement(agreement: Agreement, precision: str, min_agreement: float 
         )
 
 
-def _runnable(staged: Path, sidecar: Sidecar, graph: onnx.ModelProto) -> tuple[str, Any, ClassMapFunction]:
+def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple[str, Any, ClassMapFunction]:
     """Return what this machine can run: a human-readable name, the backend (or None), and a function that runs it."""
-    facts, description = sidecar.facts, sidecar.description
     backend: Any = None
     if facts.target in ("tensorrt", "tensorrt-rtx") and find_gpus():
-        from rtseg.inference.tensorrt import TensorRtBackend
-
         backend = TensorRtBackend(staged, target=facts.target)
     elif facts.target == "openvino":
         from rtseg.inference.openvino import OpenVinoBackend  # imports openvino
@@ -233,26 +228,12 @@ def _runnable(staged: Path, sidecar: Sidecar, graph: onnx.ModelProto) -> tuple[s
         backend = OpenVinoBackend(staged, precision="fp32")  # compares the file, not the rounding of this CPU
     if backend is not None:
         name = f"the built file by {facts.target} on {backend.device} in {backend.precision}"
-        return name, backend, _class_map_function(backend, description)
+        return name, backend, lambda image: class_maps(backend, image[None])[0]
     if facts.target == "onnx":
-        return (
-            "the built file by ONNX Runtime",
-            None,
-            onnx_class_map_function(staged, staged.name, facts.batch),
-        )
+        return "the built file by ONNX Runtime", None, onnx_class_map_function(staged, staged.name, facts.batch)
     fixed = fix_input(graph, facts.input_size, facts.batch)
     name = "the ONNX graph that the engine was built from (no GPU here to run the engine)"
     return name, None, onnx_class_map_function(fixed, staged.name, facts.batch)
-
-
-def _class_map_function(backend: Backend, description: ModelInfo) -> ClassMapFunction:
-    to_classes = ScoresToClasses(description.head_stride)
-
-    def run(image: RgbImage) -> ClassMap:
-        output = backend.infer(image[None])[0]
-        return output if description.output == "classes" else to_classes(output, (image.shape[1], image.shape[0]))
-
-    return run
 
 
 def _percent(value: float) -> str:
@@ -283,7 +264,9 @@ MEASURE_SECONDS, WARMUP_SECONDS = 2.0, 0.5
 """Duration of the latency measurement of a build, and of the warm-up before it."""
 
 
-def measure_latency(backend: Any, seconds: float | None = None, warmup_seconds: float | None = None) -> dict[str, Any]:
+def measure_latency(
+    backend: Backend, seconds: float | None = None, warmup_seconds: float | None = None
+) -> dict[str, Any]:
     """Measure the latency of a loaded backend, as percentiles in milliseconds, and its throughput.
 
     `total` is one call of the backend. A GPU backend adds `h2d`, `compute` and `d2h`, measured with CUDA events.
@@ -292,7 +275,7 @@ def measure_latency(backend: Any, seconds: float | None = None, warmup_seconds: 
     warmup_seconds = WARMUP_SECONDS if warmup_seconds is None else warmup_seconds
     width, height = backend.input_size
     times: dict[str, list[float]]
-    if hasattr(backend, "measure"):
+    if isinstance(backend, TensorRtBackend):
         times = backend.measure(seconds, warmup_seconds)
     else:
         image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
