@@ -143,24 +143,17 @@ class FidelityReport(Report):
             parts[0] += f", {self.corrupt} damaged left out"
         parts += [*(repair.what for repair in self.repairs), *self.not_compared]
         if self.timestamp_error_ms is not None:
-            other = "other " if self.repairs else ""
-            parts.append(
-                f"{other}timestamps equal"
-                if self.timestamp_error_ms == 0
-                else f"{other}timestamps within {self.timestamp_error_ms:.1f} ms"
-            )
+            error = f"within {self.timestamp_error_ms:.1f} ms" if self.timestamp_error_ms else "equal"
+            parts.append(f"{'other ' if self.repairs else ''}timestamps {error}")
         if self.moved_ms:
-            direction = (
-                "later, because the container has no negative timestamps"
-                if self.moved_ms > 0
-                else "earlier, because the container starts at zero"
-            )
-            parts.append(f"all streams {abs(self.moved_ms):.0f} ms {direction}")
+            reason = "has no negative timestamps" if self.moved_ms > 0 else "starts at zero"
+            direction = "later" if self.moved_ms > 0 else "earlier"
+            parts.append(f"all streams {abs(self.moved_ms):.0f} ms {direction}, because the container {reason}")
         if self.duration_difference_ms is not None:
             parts.append(f"length {self.duration_difference_ms:+.0f} ms")
         parts += [stream.describe() for stream in self.streams]
         if self.sync and self.repairs:
-            worst = max((abs(point.difference_ms) for point in self.sync), default=0.0)
+            worst = max(abs(point.difference_ms) for point in self.sync)
             parts.append(f"audio in sync within {worst:.1f} ms")
         parts.append(f"color tags {self.color_tags}")
         if self.reference == "once":

@@ -17,7 +17,7 @@ from typing import Any
 import av
 from av import Packet
 from av.container import InputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from rtseg.core.frame import time_code_of
 from rtseg.io.inputs.audio_changes import has_adts
@@ -200,7 +200,7 @@ def read_container(container: InputContainer, video: int) -> ContainerPackets:
         video: index of the segmented video stream.
     """
     container.flags &= ~GENERATE_PTS
-    streams = {stream.index: _empty_packets(stream) for stream in container.streams}
+    streams = {stream.index: empty_packets(stream) for stream in container.streams}
     avi_times = AviAudioTimes(container)
     for position, packet in enumerate(readable_packets(container, *container.streams)):
         avi_times.correct(packet)
@@ -237,8 +237,9 @@ def _unwrap_streams(streams: dict[int, StreamPackets], video: StreamPackets) -> 
                 times[:] = array("q", [NO_TIME if time is None else time for time in known])
 
 
-def _empty_packets(stream: Any) -> StreamPackets:
-    default = bool(stream.disposition & 1)  # AV_DISPOSITION_DEFAULT
+def empty_packets(stream: Stream) -> StreamPackets:
+    """Return the properties of a stream, without packets."""
+    default = bool(stream.disposition & Disposition.default)
     kind = "cover" if is_cover(stream) else stream.type
     time_base = fraction(stream.time_base) or Fraction(1)
     return StreamPackets(codec_name(stream), kind, time_base, default, has_adts(stream), time_code_of(stream.metadata))

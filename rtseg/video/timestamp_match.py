@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from math import gcd
+from math import gcd, lcm
 
 _LOOKAHEAD = 65
 """Number of timestamps that are checked to separate single wrong ones from a jump of the clock. MPEG-TS has one timestamp for up
@@ -39,6 +39,8 @@ class Match:
     """Result of matching output timestamps with input timestamps. All times are in units of `unit` seconds."""
 
     unit: Fraction
+    """The largest one of which both time bases are integer multiples."""
+
     segments: list[Segment] = field(default_factory=list)
     """In presentation order; more than one where the input's clock jumps."""
 
@@ -53,12 +55,6 @@ class Match:
 
     max_error: int = 0
     """Largest deviation from the shift of a segment."""
-
-
-def common_unit(first: Fraction, second: Fraction) -> Fraction:
-    """Return the largest unit of which both time bases are integer multiples."""
-    denominator = first.denominator * second.denominator
-    return Fraction(gcd(first.numerator * second.denominator, second.numerator * first.denominator), denominator)
 
 
 def match_times(
@@ -80,7 +76,8 @@ def match_times(
         tolerance: rounding of the container in seconds.
         gap: a longer forward step in the input, in seconds, is a jump of its clock.
     """
-    unit = common_unit(base_in, base_out)
+    denominator = lcm(base_in.denominator, base_out.denominator)
+    unit = Fraction(gcd(int(base_in * denominator), int(base_out * denominator)), denominator)
     scale_in, scale_out = int(base_in / unit), int(base_out / unit)
     ins = [None if time is None else time * scale_in for time in times_in]
     outs = [time * scale_out for time in times_out]
@@ -95,7 +92,9 @@ class _Matcher:
     outs: list[int]
     tolerance: int
     gap: int
-    shift: int | None = None
+    shift: int = 0
+    """That of the current segment."""
+
     highest: int = 0
     """Latest input time of the current segment."""
 
@@ -109,14 +108,15 @@ class _Matcher:
             time = self.ins[i]
             if time is None:
                 self.match.interpolated += 1
-            elif self.shift is None or self._fits(i, j, self.shift):
-                self._add(i, time, self.outs[j])
+            elif not self.match.segments:
+                self._begin_segment(i, time, self.outs[j])
+            elif self._fits(i, j, self.shift):
+                self._continue_segment(i, time, self.outs[j])
+            elif skipped := self._count_skipped(i, j):
+                self.match.lost += skipped
+                i += skipped
+                continue
             else:
-                skipped = self._count_skipped(i, j)
-                if skipped:
-                    self.match.lost += skipped
-                    i += skipped
-                    continue
                 self._handle_mismatch(i, j, time)
             i += 1
             j += 1
@@ -144,32 +144,28 @@ class _Matcher:
 
     def _count_skipped(self, i: int, j: int) -> int:
         """Return the number of input timestamps to skip so that the next output timestamp fits; 0 if there is none."""
-        assert self.shift is not None
         max_skipped = (len(self.ins) - i) - (len(self.outs) - j)
         return next((n for n in range(1, max_skipped + 1) if self._fits(i + n, j, self.shift)), 0)
 
     def _handle_mismatch(self, i: int, j: int, time: int) -> None:
         """Handle a timestamp with another shift: a jump of the clock, a repaired timestamp, or an error."""
-        assert self.shift is not None
         shift = self.outs[j] - time
         known = [t for t in self.ins[i : i + _LOOKAHEAD] if t is not None]
         steps_back = any(after <= before for before, after in pairwise(known))
         jumps = time <= self.highest or time - self.highest > self.gap
         returns = i + 1 == len(self.ins) or any(self._fits(i + n, j + n, self.shift) for n in range(1, _LOOKAHEAD))
         if jumps and not returns:
-            self.match.segments.append(Segment(shift, time, self.outs[j], time, self.outs[j], i, i))
-            self.shift, self.highest = shift, time
+            self._begin_segment(i, time, self.outs[j])
         elif jumps or steps_back:
             self.match.interpolated += 1
         else:
             self.match.max_error = max(self.match.max_error, abs(shift - self.shift))
 
-    def _add(self, i: int, time: int, out: int) -> None:
-        if self.shift is None:
-            self.shift = out - time
-            self.match.segments.append(Segment(self.shift, time, out, time, out, i, i))
-            self.highest = time
-            return
+    def _begin_segment(self, i: int, time: int, out: int) -> None:
+        self.shift, self.highest = out - time, time
+        self.match.segments.append(Segment(self.shift, time, out, time, out, i, i))
+
+    def _continue_segment(self, i: int, time: int, out: int) -> None:
         self.match.max_error = max(self.match.max_error, abs(out - time - self.shift))
         segment = self.match.segments[-1]
         self.highest = max(self.highest, time)

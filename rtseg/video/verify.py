@@ -15,13 +15,11 @@ from av.container import InputContainer
 
 from rtseg.core.errors import SinkError
 from rtseg.core.fidelity_report import FidelityReport
-from rtseg.core.frame import Frame, Passthrough, StreamInfo, time_code_of
-from rtseg.io.inputs.audio_changes import has_adts
+from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.io.inputs.safe_open import STDIN, open_input
 from rtseg.io.inputs.timestamps import Span
-from rtseg.io.outputs.copied_stream import codec_name
 from rtseg.io.outputs.file_sink import WrittenFile
-from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, read_container
+from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, empty_packets, read_container
 from rtseg.video.verify_frames import ComparedInput, ComparedOutput, FrameComparison
 from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems
 from rtseg.video.verify_streams import StreamComparison
@@ -41,14 +39,8 @@ class Recorder:
         # Stored now: a stream must not be accessed after its container is closed.
         self.video_index: int | None = None if info.template is None else info.template.index
         self.video = StreamPackets("", "video", info.time_base)
-        self.streams = {
-            stream.index: StreamPackets(
-                codec_name(stream), stream.type, adts=has_adts(stream), time_code=time_code_of(stream.metadata)
-            )
-            for stream in info.streams
-        }
+        self.streams = {stream.index: empty_packets(stream) for stream in info.streams}
         for index, cover in info.covers.items():
-            self.streams[index].kind = "cover"
             self.streams[index].add(cover, 0)
 
     def observe(self, item: Frame | Passthrough) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from command import MODEL
 from iso_media import tracks
 from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, video_sink, write_video
@@ -370,9 +371,12 @@ def test_second_video_stream_is_copied(tmp_path: Path) -> None:
 # Detection of differences
 
 
-def _write_output(tmp_path: Path, **changes: Any) -> tuple[Recorder, Any]:
-    path = write_video(tmp_path / "in.mp4", frames=20, after=[Audio()], tags=(1, 1, 1))
+def _write_output(tmp_path: Path, default_audio: int = 1, **changes: Any) -> tuple[Recorder, Any]:
+    """Write an output with changes at the frames or packets with these numbers, and audio up to the default stream."""
+    path = write_video(tmp_path / "in.mp4", frames=20, after=[Audio()] * default_audio, tags=(1, 1, 1))
     source = FileSource(str(path))
+    for stream in source.info.streams:
+        stream.disposition = Disposition.default if stream.index == default_audio else Disposition(0)
     recorder = Recorder(source.info)
     sink = video_sink(tmp_path / "out.mp4", source.info, size=(96, 64))
     packets = 0
@@ -422,8 +426,9 @@ def test_every_difference_is_detected(tmp_path: Path, change: dict[str, int], re
     assert json.loads(json.dumps(report.to_dict()))["problems"] == [reason]
 
 
-def test_intact_output_has_no_problem(tmp_path: Path) -> None:
-    recorder, written = _write_output(tmp_path)
+@pytest.mark.parametrize("default_audio", [1, 2])
+def test_intact_output_has_no_problem(tmp_path: Path, default_audio: int) -> None:
+    recorder, written = _write_output(tmp_path, default_audio)
     report = compare(recorder, written)
     report.raise_if_broken()
     stats = json.loads(json.dumps(report.to_dict()))
