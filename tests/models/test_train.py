@@ -172,21 +172,23 @@ def test_fine_tuning_with_other_classes_reinitializes_only_heads(data: Path, tmp
     description = ModelInfo(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
     save_weights(other, description, tmp_path / "other.safetensors")
     messages: list[str] = []
-    start = training._initial_network(CLASSES, None, tmp_path / "other.safetensors", 0, messages.append)
+    start = training._initial_network(CLASSES, TrainOptions(None, tmp_path / "other.safetensors"), messages.append)
     assert messages == [
         "starting from other with new last layers: its 9 classes are not these 4, and classes are not matched by name"
     ]
     assert start.variant == "nano"
     assert start.head.out_channels == 4
     assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
-    same = training._initial_network(names, "nano", tmp_path / "other.safetensors", 0, messages.append)
+    same = training._initial_network(names, TrainOptions("nano", tmp_path / "other.safetensors"), messages.append)
     assert torch.equal(same.head.weight, other.head.weight)
     assert messages[1] == "starting from other with all weights: it has the same 9 classes"
-    reordered = training._initial_network(names[::-1], "nano", tmp_path / "other.safetensors", 0, messages.append)
+    reordered = training._initial_network(
+        names[::-1], TrainOptions("nano", tmp_path / "other.safetensors"), messages.append
+    )
     assert not any(torch.equal(one, two) for one, two in zip(reordered.head.weight, other.head.weight, strict=True))
     assert "its 9 classes are in another order, and classes are not matched by name" in messages[2]
     with pytest.raises(OptionError, match="is a unet-nano"):
-        training._initial_network(CLASSES, "small", tmp_path / "other.safetensors", 0, messages.append)
+        training._initial_network(CLASSES, TrainOptions("small", tmp_path / "other.safetensors"), messages.append)
 
 
 def test_fine_tuning_starts_with_accuracy_of_source(
