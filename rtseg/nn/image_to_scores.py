@@ -48,7 +48,7 @@ class ImageToScores(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images, uint8 `[N, H, W, 3]` RGB, to scores (logits), `[N, classes, ceil(H / 2), ceil(W / 2)]`. All sizes are free."""
+        """Map images, uint8 `[N, H, W, 3]` RGB, of any size to scores (logits), `[N, classes, ceil(H / 2), ceil(W / 2)]`."""
         height, width = image.shape[1], image.shape[2]
         x = normalize(image).to(self.model.head.weight.dtype)  # normalization is always FP32
         x = F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))  # right and bottom, with the mean gray

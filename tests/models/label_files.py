@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from rtseg.core.errors import DataError
-from rtseg.models.evaluation.datasets import DataSet, read_image_and_label, read_pair
+from rtseg.models.evaluation.datasets import DataSet, read_pair
 from rtseg.models.evaluation.evaluate import evaluate
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
 from rtseg.models.evaluation.layouts import open_dataset
@@ -63,7 +63,7 @@ def write_folders(root: Path, classes: str | bytes = "other\nroad\n", name: str 
 def read_label(root: Path) -> Array:
     """Return the class map of the first training label."""
     dataset = open_dataset(root)
-    return read_pair(dataset.pairs("train")[0], dataset.table)[1]
+    return read_pair(dataset.pairs("train")[0], dataset.table)[1].classes
 
 
 def refusal(root: Path) -> str:
@@ -83,7 +83,7 @@ def count_labels(dataset: DataSet, split: str = "train") -> dict[str, LabelCount
     """Count the label values of a split."""
     counts = LabelCounts(len(dataset.classes))
     for pair in dataset.pairs(split):
-        counts.add(read_image_and_label(pair, dataset.table)[1], pair.label)
+        counts.add(read_pair(pair, dataset.table)[1], pair.label)
     return {split: counts}
 
 

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rtseg.core.errors import DataError  # noqa: E402
-from rtseg.models.evaluation.datasets import Pair  # noqa: E402
 from rtseg.models.evaluation.layouts import open_dataset  # noqa: E402
 from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
 from rtseg.models.training.data import Samples, crop_size, default_size, load, make_batch, synthetic_samples  # noqa: E402
@@ -56,7 +55,7 @@ def test_load_names_all_bad_files(tmp_path: Path) -> None:
 def test_default_size(tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
     file = tmp_path / "a.png"
     cv2.imwrite(str(file), np.zeros((size[1], size[0], 3), np.uint8))
-    assert default_size(Pair(file, file)) == expected
+    assert default_size(file) == expected
 
 
 def stripes() -> Samples:

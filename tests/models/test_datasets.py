@@ -127,10 +127,10 @@ def test_detects_and_reads_layout(tmp_path: Path, kind: str, named: bool) -> Non
     assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 2, "val": 1}
     read_split(dataset, "train")
     read_split(dataset, "val")
-    rgb, classes = read_pair(dataset.pairs("train")[0], dataset.table)
+    rgb, label = read_pair(dataset.pairs("train")[0], dataset.table)
     assert rgb.shape == (16, 24, 3)
     assert rgb[..., 0].mean() > 150 > rgb[..., 2].mean()  # RGB, not BGR
-    assert np.unique(classes).tolist() == indices
+    assert np.unique(label.classes).tolist() == indices
 
 
 def problem(dataset: DataSet, split: str = "train") -> str:

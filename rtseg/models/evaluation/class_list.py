@@ -81,7 +81,7 @@ def compare_class_lists(file: Path) -> str | None:
             )
         odd = next((row for row in others if row.color and row.color != colors.get(row.name, row.color)), None)
         if odd and odd.color:
-            used, unused = _rgb(colors[odd.name]), _rgb(odd.color)
+            used, unused = format_rgb(colors[odd.name]), format_rgb(odd.color)
             difference = f"'{odd.name}' is {unused} there and {used} here"
             warning = f"{other.name} has other colors than {file.name}, which is used: {difference}"
     return warning
@@ -91,7 +91,8 @@ def _class_lists(folder: Path) -> list[Path]:
     return [folder / name for name in CLASS_FILES if (folder / name).is_file()]
 
 
-def _rgb(color: Rgb) -> str:
+def format_rgb(color: Rgb) -> str:
+    """Return a color as in a class list: `128 64 128`."""
     return "{} {} {}".format(*color)
 
 

@@ -61,23 +61,13 @@ class DataSet:
         return self.splits[split]
 
 
-def read_pair(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Read an image, uint8 `[H, W, 3]` RGB, and its class map, uint8 `[H, W]`, `NO_CLASS` where Void.
+def read_pair(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.uint8], Label]:
+    """Read an image, uint8 `[H, W, 3]` RGB, and its labels.
 
     Raises:
         DataError: a file can't be read, the sizes differ, or a label value belongs to no class. The message names the file.
     """
-    rgb, label = read_image_and_label(pair, table)
-    return rgb, label.classes
-
-
-def read_image_and_label(pair: Pair, table: LabelTable) -> tuple[npt.NDArray[np.uint8], Label]:
-    """Read an image, uint8 `[H, W, 3]` RGB, and its labels with their metadata.
-
-    Raises:
-        DataError: a file can't be read, the sizes differ, or a label value belongs to no class. The message names the file.
-    """
-    bgr = _read_image(pair.image)
+    bgr = read_image(pair.image)
     label = read_label(pair.label, table)
     height, width = label.classes.shape
     if (height, width) != bgr.shape[:2]:
@@ -105,7 +95,12 @@ def summarize_problems(problems: Sequence[str]) -> str:
     return "; ".join(f"{names[0]}: {text}{same[text]}" for text, names in files.items()) + more
 
 
-def _read_image(path: Path) -> npt.NDArray[np.uint8]:
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image file, uint8 `[H, W, 3]`, BGR.
+
+    Raises:
+        DataError: the file can't be read.
+    """
     # From bytes: imread does not distinguish missing files, folders and damaged images, and can't open some names on Windows.
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)

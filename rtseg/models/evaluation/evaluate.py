@@ -19,7 +19,7 @@ from rtseg.core.palette import NO_CLASS
 from rtseg.core.progress import Progress, track
 from rtseg.core.report import Report
 from rtseg.models.evaluation.class_names import ClassMatch, match_classes
-from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_image_and_label
+from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_pair
 from rtseg.models.evaluation.label_report import LabelCounts, check_counts
 
 Image = npt.NDArray[np.uint8]
@@ -156,7 +156,7 @@ def evaluate(
     with track(progress, "evaluating", len(pairs)) as advance:
         for pair in pairs:
             try:
-                rgb, label = read_image_and_label(pair, dataset.table)
+                rgb, label = read_pair(pair, dataset.table)
                 labels.add(label, pair.label)
             except DataError as error:
                 problems.append(str(error))

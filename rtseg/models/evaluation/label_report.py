@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS, Rgb
-from rtseg.models.evaluation.class_list import compare_class_lists
+from rtseg.models.evaluation.class_list import compare_class_lists, format_rgb
 from rtseg.models.evaluation.datasets import DataSet
 from rtseg.models.evaluation.labels import Label
 
@@ -67,8 +67,8 @@ class LabelCounts:
             first, file = self.palette.setdefault(index, (color, path))
             if first != color:
                 raise DataError(
-                    f"{path}: palette index {index} is {_rgb(color)}, in {file.name} it is {_rgb(first)}; give the color of each "
-                    "class in the class list ('road 128 64 128'), or save the indices as gray PNG"
+                    f"{path}: palette index {index} is {format_rgb(color)}, in {file.name} it is {format_rgb(first)}; give the "
+                    "color of each class in the class list ('road 128 64 128'), or save the indices as gray PNG"
                 )
         counts = np.bincount(label.classes.ravel(), minlength=256)
         self.images += 1
@@ -83,11 +83,9 @@ class LabelCounts:
     def _count_borders(self, classes: npt.NDArray[np.uint8]) -> None:
         before, middle, after = classes[:, :-2], classes[:, 1:-1], classes[:, 2:]
         border = (before != after) & (before != NO_CLASS) & (after != NO_CLASS)
-        before, middle, after = before[border], middle[border], after[border]
-        self.borders += len(middle)
-        self.interpolated += int(
-            np.count_nonzero((np.minimum(before, after) < middle) & (middle < np.maximum(before, after)))
-        )
+        between = (np.minimum(before, after) < middle) & (middle < np.maximum(before, after))
+        self.borders += int(np.count_nonzero(border))
+        self.interpolated += int(np.count_nonzero(between & border))
 
     @property
     def total(self) -> int:
@@ -102,10 +100,6 @@ class LabelCounts:
     def absent(self, names: Sequence[str]) -> list[str]:
         """Return the names of the classes that occur in no label."""
         return [name for name, pixels in zip(names, self.pixels, strict=True) if not pixels]
-
-
-def _rgb(color: Rgb) -> str:
-    return "{} {} {}".format(*color)
 
 
 def check_counts(dataset: DataSet, counts: Mapping[str, LabelCounts], training: bool) -> list[str]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS, Rgb
+from rtseg.models.evaluation.class_list import format_rgb
 
 UNASSIGNED = -1
 """Entry of label values that must not occur, in `LabelTable.values`."""
@@ -82,7 +83,7 @@ def read_label(path: Path, table: LabelTable) -> Label:
     occurring = [int(value) for value in np.flatnonzero(counts)]
     used = {value: palette[value] for value in occurring if value < len(palette)}
     if table.colors:
-        colors: dict[int, Rgb] = used
+        colors = used
         if not palette and all(r == g == b for r, g, b in table.colors):
             colors = {value: (value * expansion, value * expansion, value * expansion) for value in occurring}
         known = [value for value, color in colors.items() if color in table.colors]
@@ -116,11 +117,10 @@ def _too_large(stored: npt.NDArray[Any]) -> str:
 def _hint(unassigned: list[int], table: LabelTable) -> str:
     if len(unassigned) > 5:
         return f" (and {len(unassigned) - 5} more values do not); resize labels with nearest neighbor, and save them without loss"
-    return (
-        f"; {table.source} can give each class its label value: lines such as '{unassigned[0]} NAME' or '{unassigned[0]} void'"
-        if table.source
-        else ""
-    )
+    if not table.source:
+        return ""
+    lines = f"'{unassigned[0]} NAME' or '{unassigned[0]} void'"
+    return f"; {table.source} can give each class its label value: lines such as {lines}"
 
 
 def _one_channel(path: Path, stored: npt.NDArray[np.uint8], table: LabelTable) -> npt.NDArray[np.uint8]:
@@ -130,16 +130,14 @@ def _one_channel(path: Path, stored: npt.NDArray[np.uint8], table: LabelTable) -
             raise DataError(f"{path}: has transparent pixels; save labels without alpha, Void as 255")
         stored = stored[..., :3]
     blue, green, red = stored[..., 0], stored[..., 1], stored[..., 2]
-    if not table.colors or stored.dtype != np.uint8:
-        if not (np.array_equal(red, green) and np.array_equal(red, blue)):
-            where = f"in {table.source}, such as 'road 128 64 128'" if table.source else "as class indices instead"
-            raise DataError(
-                f"{path}: contains {stored.shape[2]} channels of colors; give the color of each class {where}"
-                if stored.dtype == np.uint8
-                else f"{path}: contains colors of 16 bits; save labels with 8 bits"
-            )
+    if table.colors and stored.dtype == np.uint8:
+        return stored[..., ::-1]
+    if np.array_equal(red, green) and np.array_equal(red, blue):
         return red
-    return stored[..., ::-1]
+    if stored.dtype != np.uint8:
+        raise DataError(f"{path}: contains colors of 16 bits; save labels with 8 bits")
+    where = f"in {table.source}, such as 'road 128 64 128'" if table.source else "as class indices instead"
+    raise DataError(f"{path}: contains {stored.shape[2]} channels of colors; give the color of each class {where}")
 
 
 def _from_colors(path: Path, rgb: npt.NDArray[np.uint8], table: LabelTable) -> npt.NDArray[np.uint8]:
@@ -159,7 +157,7 @@ def _refuse_colors(path: Path, unknown: dict[Rgb, int], table: LabelTable) -> No
     if not unknown:
         return
     few = sorted(unknown.items(), key=lambda item: -item[1])[:3]
-    named = ", ".join(f"{r} {g} {b} ({count} pixels)" for (r, g, b), count in few)
+    named = ", ".join(f"{format_rgb(color)} ({count} pixels)" for color, count in few)
     more = f" and {len(unknown) - len(few)} more" if len(unknown) > len(few) else ""
     lossy = "; resize labels with nearest neighbor, and save them without loss" if len(unknown) > 8 else ""
     raise DataError(f"{path}: the color {named}{more} belongs to no class of {table.source}{lossy}")
@@ -232,11 +230,8 @@ def _plain_png(path: Path, data: bytes) -> tuple[bytes, list[Rgb], int]:
             raise DataError(f"{path}: is damaged")
         header[9] = _GRAY
     plain_chunks = [(b"IHDR", bytes(header)), *(chunk for chunk in chunks if chunk[0] == b"IDAT"), (b"IEND", b"")]
-    plain = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in plain_chunks
-    )
-    return _PNG + plain, palette, 255 // (2**depth - 1) if depth < 8 else 1
+    plain = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in plain_chunks]
+    return b"".join([_PNG, *plain]), palette, 255 // (2**depth - 1) if depth < 8 else 1
 
 
 def _is_plain_bmp(data: bytes) -> bool:

@@ -6,7 +6,7 @@ folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,11 @@ from rtseg.core.text_file import read_text
 from rtseg.models.evaluation.class_list import CLASS_FILES, compare_class_lists, find_class_list, read_class_list
 from rtseg.models.evaluation.datasets import DataSet, Pair, summarize_problems
 from rtseg.models.evaluation.labels import UNASSIGNED, LabelTable
+
+Splits = dict[str, list[Pair]]
+Missing = dict[str, list[str]]
+LabelNames = Callable[[Path], Sequence[str]]
+"""Function from an image to the possible names of its label file, without suffix."""
 
 
 def detect_layout(root: Path) -> str | None:
@@ -56,35 +61,32 @@ def open_dataset(root: Path | str, layout: str = "auto") -> DataSet:
     dataset = LAYOUTS[layout][1](root)
     if not any(dataset.splits.values()):
         problems = [problem for messages in dataset.missing.values() for problem in messages]
-        raise DataError(
-            f"{root}: no image with labels in the {layout} layout"
-            + (f"; {summarize_problems(problems)}" if problems else "")
-        )
+        reason = f"; {summarize_problems(problems)}" if problems else ""
+        raise DataError(f"{root}: no image with labels in the {layout} layout{reason}")
     return dataset
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder, sorted by name. Empty if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+def _image_files(root: Path, pattern: str) -> list[Path]:
+    """Return the image files that match a glob pattern, sorted by name. Empty if there is no such folder."""
+    files = (path for path in root.glob(pattern) if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _match(
-    images: Iterable[Path], labels: Iterable[Path], label_names: Callable[[Path], Sequence[str]]
-) -> tuple[list[Pair], list[str]]:
-    """Pair images and labels by name. Returns the pairs, and messages about files without a partner.
+def _match_splits(root: Path, images: str, labels: str, label_names: LabelNames) -> tuple[Splits, Missing]:
+    """Match the files of each split that has any. `SPLIT` in the glob patterns is replaced by its name."""
+    splits, missing = {}, {}
+    for split in ("train", "val", "test"):
+        files = [_image_files(root, pattern.replace("SPLIT", split)) for pattern in (images, labels)]
+        if any(files):
+            splits[split], missing[split] = _match(*files, label_names)
+    return splits, missing
 
-    Args:
-        images: image files.
-        labels: label files.
-        label_names: function from an image to the possible names of its label file, without suffix.
-    """
+
+def _match(images: Sequence[Path], labels: Sequence[Path], label_names: LabelNames) -> tuple[list[Pair], list[str]]:
+    """Pair images and labels by name. Returns the pairs, and messages about files without a partner."""
     unused: dict[str, Path] = {}
     paired: dict[str, Pair] = {}
-    pairs, missing = [], []
+    missing = []
     for label in labels:
         if label.stem in unused:
             missing.append(f"{label}: {unused[label.stem].name} has the same name; keep one of them")
@@ -94,7 +96,6 @@ def _match(
         match = next((name for name in names if name in unused), None)
         if match is not None:
             paired[match] = Pair(image, unused.pop(match))
-            pairs.append(paired[match])
         elif (other := next((paired[name] for name in names if name in paired), None)) is not None:
             missing.append(
                 f"{image}: {other.image.name} has the same labels, {other.label.name}; keep one of the two images"
@@ -102,7 +103,7 @@ def _match(
         else:
             missing.append(f"{image}: has no labels (a file named {names[0]}.png is expected)")
     missing += [f"{label}: has no image" for label in unused.values()]
-    return pairs, missing
+    return list(paired.values()), missing
 
 
 def _stem(image: Path) -> tuple[str, str]:
@@ -116,8 +117,7 @@ def _listed_classes(file: Path) -> tuple[tuple[str, ...], LabelTable]:
     rows = read_class_list(file)
     classes = tuple(row.name for row in rows if not row.is_void)
     index = {row: NO_CLASS if row.is_void else classes.index(row.name) for row in rows}
-    in_order = [row for row in rows if row.value is None]
-    values = dict(enumerate(index[row] for row in in_order))
+    values = dict(enumerate(index[row] for row in rows if row.value is None))
     values |= {row.value: index[row] for row in rows if row.value is not None}
     colors = {row.color: index[row] for row in rows if row.color is not None}
     is_255_void = any(row.value == NO_CLASS and row.is_void for row in rows)
@@ -138,13 +138,9 @@ def _folders(root: Path) -> DataSet:
     In the second case `val` is the last tenth of the files by name.
     """
     classes, table = _listed_classes(find_class_list(root) or root / CLASS_FILES[0])
-    splits, missing = {}, {}
-    for split in ("train", "val", "test"):
-        images, labels = _image_files(root / "images" / split), _image_files(root / "labels" / split)
-        if images or labels:
-            splits[split], missing[split] = _match(images, labels, _stem)
+    splits, missing = _match_splits(root, "images/SPLIT/*", "labels/SPLIT/*", _stem)
     if not splits:
-        pairs, missing["train"] = _match(_image_files(root / "images"), _image_files(root / "labels"), _stem)
+        pairs, missing["train"] = _match(_image_files(root, "images/*"), _image_files(root, "labels/*"), _stem)
         # A block of images, not every tenth: neighbors by name are often neighbors in a video and nearly equal.
         last = len(pairs) - max(1, len(pairs) // 10)
         splits = {"train": pairs[:last], "val": pairs[last:]}
@@ -156,27 +152,23 @@ def _camvid(root: Path) -> DataSet:
 
     The classes are those of the class list (`class_dict.csv`). Without one they are the 11 classes of SegNet, and 11 is Void.
     """
-    splits, missing = {}, {}
-    for split in ("train", "val", "test"):
-        images, labels = _image_files(root / split), _image_files(root / f"{split}_labels")
-        if images or labels:
-            splits[split], missing[split] = _match(images, labels, _stem)
+    splits, missing = _match_splits(root, "SPLIT/*", "SPLIT_labels/*", _stem)
     count = len(CAMVID_CLASSES)
-    classes, table = CAMVID_CLASSES, LabelTable(_value_table({**{i: i for i in range(count)}, count: NO_CLASS}))
     file = find_class_list(root)
     if file is not None:
         classes, table = _listed_classes(file)
-        if classes == CAMVID_CLASSES and table.values[count] == UNASSIGNED:
-            table.values[count] = NO_CLASS
+    else:
+        classes, table = CAMVID_CLASSES, LabelTable(_value_table({i: i for i in range(count)}))
+    if classes == CAMVID_CLASSES and table.values[count] == UNASSIGNED:
+        table.values[count] = NO_CLASS
     return DataSet("camvid", root, classes, table, splits, missing)
 
 
 def _notebook(root: Path) -> DataSet:
     """Open CamVid of fast.ai: `images/NAME.png`, `labels/NAME_P.png`, classes in `codes.txt`, files of `val` in `valid.txt`."""
     classes, table = _listed_classes(root / "codes.txt")
-    pairs, missing = _match(
-        _image_files(root / "images"), _image_files(root / "labels"), lambda image: [f"{image.stem}_P"]
-    )
+    files = _image_files(root, "images/*"), _image_files(root, "labels/*")
+    pairs, missing = _match(*files, lambda image: [f"{image.stem}_P"])
     try:
         lines = (line.strip() for line in read_text(root / "valid.txt", "surrogateescape").split("\n"))
         listed = [line for line in lines if line and not line.startswith("#")]
@@ -210,14 +202,10 @@ def _cityscapes(root: Path) -> DataSet:
     """Open Cityscapes: `leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png`, `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`."""
     assigned = dict.fromkeys(range(34), NO_CLASS) | {value: i for i, value in enumerate(CITYSCAPES_CLASSES)}
     table = LabelTable(_value_table(assigned), is_255_void=True)
-    splits, missing = {}, {}
-    for split in ("train", "val", "test"):
-        images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
-        labels = sorted((root / "gtFine" / split).glob("*/*_gtFine_labelIds.png"))
-        if images or labels:
-            splits[split], missing[split] = _match(
-                images, labels, lambda image: [image.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds"]
-            )
+    files = "leftImg8bit/SPLIT/*/*_leftImg8bit.png", "gtFine/SPLIT/*/*_gtFine_labelIds.png"
+    splits, missing = _match_splits(
+        root, *files, lambda image: [image.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds"]
+    )
     return DataSet("cityscapes", root, tuple(CITYSCAPES_CLASSES.values()), table, splits, missing)
 
 
@@ -228,14 +216,13 @@ def _bdd100k(root: Path) -> DataSet:
     """
     old = (root / "seg").is_dir()
     classes = tuple(CITYSCAPES_CLASSES.values())  # BDD100K uses Cityscapes' train ids
-    splits, missing = {}, {}
-    for split in ("train", "val", "test"):
-        images = _image_files(root / ("seg/images" if old else "images/10k") / split)
-        labels = _image_files(root / ("seg/labels" if old else "labels/sem_seg/masks") / split)
-        if split == "test" and not labels:
-            continue  # the test labels are not public
-        if images or labels:
-            splits[split], missing[split] = _match(images, labels, lambda image: [image.stem + "_train_id" * old])
+    images, labels = ("seg/images", "seg/labels") if old else ("images/10k", "labels/sem_seg/masks")
+    splits, missing = _match_splits(
+        root, f"{images}/SPLIT/*", f"{labels}/SPLIT/*", lambda image: [image.stem + "_train_id" * old]
+    )
+    if not splits.get("test"):  # the test labels are not public
+        splits.pop("test", None)
+        missing.pop("test", None)
     table = LabelTable(_value_table({i: i for i in range(len(classes))}), is_255_void=True)
     return DataSet("bdd100k", root, classes, table, splits, missing)
 

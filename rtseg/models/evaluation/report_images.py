@@ -41,11 +41,9 @@ def draw_confusion_matrix(evaluation: Evaluation, path: Path | str) -> None:
         for column in range(columns):
             share = float(shares[row, column])
             x, y = left + column * cell, top + row * cell
-            tone = (
-                np.array([255, 255, 255]) * (1 - share)
-                + np.array([20, 80, 160] if row == column else [190, 40, 30]) * share
-            )
-            cv2.rectangle(canvas, (x, y), (x + cell - 2, y + cell - 2), tuple(int(v) for v in tone), -1)
+            tone = np.array([20, 80, 160] if row == column else [190, 40, 30])
+            tone = (255 * (1 - share) + tone * share).astype(int)
+            cv2.rectangle(canvas, (x, y), (x + cell - 2, y + cell - 2), tone.tolist(), -1)
             if share >= 0.0005:
                 _text(canvas, f"{share * 100:.1f}", (x + 8, y + cell // 2 + 5), WHITE if share > 0.5 else BLACK)
     title = f"rows: truth, columns: prediction, percent; accuracy {evaluation.pixel_accuracy:.4f}, mean IoU {evaluation.miou:.4f}"
@@ -79,21 +77,17 @@ def draw_worst_images(
     accuracies = dict(evaluation.accuracies)
     rows = []
     for pair in evaluation.worst(count):
-        rgb, truth = read_pair(pair, dataset.table)
-        predicted = to_dataset[predict(rgb)]
+        rgb, label = read_pair(pair, dataset.table)
+        truth, predicted = label.classes, to_dataset[predict(rgb)]
         wrong = (predicted != truth) & scored[truth]
         errors = rgb // 2 + 64
         errors[wrong] = (255, 30, 30)
         row = np.hstack([rgb, _blend(rgb, table[truth]), _blend(rgb, table[predicted]), errors])
-        row = np.asarray(
-            cv2.resize(row, (1600, round(row.shape[0] * 1600 / row.shape[1])), interpolation=cv2.INTER_AREA)
-        )
+        size = (1600, round(row.shape[0] * 1600 / row.shape[1]))
+        row = np.asarray(cv2.resize(row, size, interpolation=cv2.INTER_AREA))
         strip = np.full((24, 1600, 3), 255, np.uint8)
-        _text(
-            strip,
-            f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}   (image, truth, prediction, errors)",
-            (8, 17),
-        )
+        accuracy = f"{printable_name(pair.image.name)}: pixel accuracy {accuracies[pair]:.3f}"
+        _text(strip, f"{accuracy}   (image, truth, prediction, errors)", (8, 17))
         rows += [strip, row]
     _write(np.vstack([*rows, _legend(dataset_palette)]), path)
 

@@ -222,9 +222,9 @@ def _images(
     split = split if split in data.splits else next(iter(data.splits))
     known = tuple(data.classes) == tuple(classes)
     for pair in _evenly_spaced(data.splits[split], count):
-        rgb, labels = read_pair(pair, data.table)
+        rgb, label = read_pair(pair, data.table)
         image, box = _letterboxed(rgb_frame(rgb), size)
-        yield image, _letterboxed_labels(labels, box) if known else None
+        yield image, _letterboxed_labels(label.classes, box) if known else None
 
 
 def _video(size: tuple[int, int], path: Path, count: int, split: str) -> Iterator[tuple[RgbImage, ClassMap | None]]:

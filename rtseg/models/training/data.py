@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from rtseg.core.errors import DataError
 from rtseg.core.palette import NO_CLASS
-from rtseg.models.evaluation.datasets import DataSet, Pair, raise_problems, read_image_and_label
+from rtseg.models.evaluation.datasets import DataSet, raise_problems, read_image, read_pair
 from rtseg.models.evaluation.label_report import LabelCounts
 from rtseg.models.training.augment import augment
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE
@@ -49,17 +49,13 @@ class Samples:
         return Samples(self.images.to(device), self.labels.to(device))
 
 
-def default_size(pair: Pair) -> tuple[int, int]:
+def default_size(image: Path) -> tuple[int, int]:
     """Return the (width, height) of an image, reduced to `DEFAULT_AREA` if it is larger, in steps of 8 pixels.
 
     Raises:
         DataError: the file is not an image.
     """
-    data = np.fromfile(pair.image, np.uint8)  # OpenCV crashes on names that are not UTF-8
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f"{pair.image}: is not an image, or is damaged")
-    height, width = image.shape[:2]
+    height, width = read_image(image).shape[:2]
     scale = min(1.0, sqrt(DEFAULT_AREA / (width * height)))
     return max(32, round(width * scale / 8) * 8), max(32, round(height * scale / 8) * 8)
 
@@ -85,7 +81,7 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCount
     problems = list(dataset.missing.get(split, []))
     for i, pair in enumerate(pairs):
         try:
-            rgb, label = read_image_and_label(pair, dataset.table)
+            rgb, label = read_pair(pair, dataset.table)
             if counts is not None:
                 counts.add(label, pair.label)
         except DataError as error:

@@ -102,7 +102,7 @@ def train(
         raise OptionError(f"{last} exists: resume that run with --resume, or give another folder")
 
     dataset = open_dataset(data, options.layout)
-    size = options.size or default_size(dataset.pairs("train")[0])
+    size = options.size or default_size(dataset.pairs("train")[0].image)
     log(f"reading {len(dataset.pairs('train'))} training and {len(dataset.pairs('val'))} validation images")
     counts = {"train": LabelCounts(len(dataset.classes)), "val": LabelCounts(len(dataset.classes))}
     counts["val"].palette = counts["train"].palette  # palette indices must have the same colors in both splits
