@@ -47,20 +47,13 @@ class _Bits:
 
 def _parameter_sets(timed: bool = False) -> bytes:
     sps = _Bits()
-    sps.write(77, 8)  # Main profile, which allows field pictures
-    sps.write(0, 8)
-    sps.write(30, 8)
-    sps.unsigned(0)
-    sps.unsigned(4)  # frame_num has 8 bits
-    sps.unsigned(2)  # display order is decoding order
-    sps.unsigned(1)
+    sps.write(77 << 16 | 30, 24)  # Main profile, which allows field pictures
+    for value in (0, 4, 2, 1):  # frame_num has 8 bits; display order is decoding order
+        sps.unsigned(value)
     sps.write(0, 1)
     sps.unsigned(WIDTH // 16 - 1)
     sps.unsigned(HEIGHT // 32 - 1)
-    sps.write(0, 1)  # frame_mbs_only_flag
-    sps.write(0, 1)
-    sps.write(1, 1)
-    sps.write(0, 1)
+    sps.write(0b0010, 4)  # the first one is frame_mbs_only_flag
     sps.write(timed, 1)
     if timed:
         sps.write(0b00001, 5)  # of the VUI parameters only the timing
@@ -68,17 +61,7 @@ def _parameter_sets(timed: bool = False) -> bytes:
         sps.write(50, 32)  # fields a second
         sps.write(0b10000, 5)
     pps = _Bits()
-    pps.unsigned(0)
-    pps.unsigned(0)
-    pps.write(0, 2)
-    pps.unsigned(0)
-    pps.unsigned(0)
-    pps.unsigned(0)
-    pps.write(0, 3)
-    pps.unsigned(0)
-    pps.unsigned(0)
-    pps.unsigned(0)
-    pps.write(0b100, 3)  # deblocking control present
+    pps.write(0b11_00_111_000_111_100, 16)  # numbers are 0, coded as 1; the last 1 is deblocking control present
     return sps.unit(0x67) + pps.unit(0x68)
 
 
