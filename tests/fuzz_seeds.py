@@ -42,7 +42,7 @@ def seeds(folder: Path) -> list[Path]:
         video("b-frames.ts", after=[Audio("mp2", seconds=1.2)], options=_PRECISE),
         video("mpeg2.ts", codec="mpeg2video", b_frames=2, after=[Audio("ac3")]),
         video("rear.mp4", turn=_inverted, after=[audio], options=_PRECISE),
-        video("rear-small.mkv", size=(64, 48), turn=_inverted, options=_QUICK),
+        video("rear-small.mkv", gop=None, size=(64, 48), turn=_inverted, options=_QUICK),
         video("rear-large.ts", size=(128, 96), turn=_inverted, options=_QUICK),
         video("plain.avi", codec="mpeg4", after=[Audio("libmp3lame")]),
         video("plain.mpg", codec="mpeg2video", after=[Audio("mp2")]),
