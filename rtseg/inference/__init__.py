@@ -192,3 +192,34 @@ def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int] | No
     width, height = input_size or (images.shape[2:0:-1] if images.ndim == 4 else (0, 0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
         raise ValueError(f"images must be uint8 [N, {height}, {width}, 3], not {images.dtype} {list(images.shape)}")
+
+
+def check_output(output: npt.NDArray[Any], backend: Backend, images: npt.NDArray[np.uint8]) -> None:
+    """Check the result of `infer`: resized, another array could pass for a class map.
+
+    Args:
+        output: the result.
+        backend: the backend.
+        images: the argument of `infer`.
+
+    Raises:
+        BackendError: the output has another dtype or shape than the metadata says.
+    """
+    info = backend.description
+    count, height, width = images.shape[:3]
+    if info.output == "classes":
+        expected = f"a class map, uint8 [{count}, {height}, {width}]"
+        fits = output.dtype == np.uint8 and output.shape == (count, height, width)
+    else:
+        expected = f"scores, float16 or float32 [{count}, {len(info.classes)}, h, w]"
+        fits = output.dtype in (np.float16, np.float32) and output.ndim == 4
+        fits = fits and output.shape[:2] == (count, len(info.classes))
+        if info.head_stride:
+            rows, columns = (-(-side // info.head_stride) for side in (height, width))
+            expected = expected.replace("h, w", f"{rows}, {columns}")
+            fits = fits and output.shape[2:] == (rows, columns)
+    if not fits:
+        raise BackendError(
+            f"{backend.name} returned {output.dtype} {list(output.shape)} instead of {expected}: the model does not "
+            "follow rtseg's contract"
+        )

@@ -18,7 +18,7 @@ from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
-from rtseg.inference import Backend, choose_backend, open_backend
+from rtseg.inference import Backend, check_output, choose_backend, open_backend
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.bundled_models import default_for_cpu, find_model
@@ -320,25 +320,8 @@ class Segmenter:
         self.close()
 
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Return the backend's result after checking its type and shape; resized, another array could pass for a class map."""
-        result, info = self._batcher.infer(images), self.description
-        count, height, width = images.shape[:3]
-        if info.output == "classes":
-            expected = f"a class map, uint8 [{count}, {height}, {width}]"
-            fits = result.dtype == np.uint8 and result.shape == (count, height, width)
-        else:
-            expected = f"scores, float16 or float32 [{count}, {len(info.classes)}, h, w]"
-            fits = result.dtype in (np.float16, np.float32) and result.ndim == 4
-            fits = fits and result.shape[:2] == (count, len(info.classes))
-            if info.head_stride:
-                rows, columns = (-(-side // info.head_stride) for side in (height, width))
-                expected = expected.replace("h, w", f"{rows}, {columns}")
-                fits = fits and result.shape[2:] == (rows, columns)
-        if not fits:
-            raise BackendError(
-                f"{self.backend} returned {result.dtype} {list(result.shape)} instead of {expected}: the model does not follow "
-                "rtseg's contract"
-            )
+        result = self._batcher.infer(images)
+        check_output(result, self._backend, images)
         return result
 
     def letterbox(self, width: int, height: int, pixel_aspect: float = 1.0) -> Letterbox:

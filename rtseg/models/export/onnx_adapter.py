@@ -217,9 +217,8 @@ def _output_nodes(
         shape = tuple(output.shape[axis] for axis in order)
     if shape != (batch, channels, rows, columns):
         add("Reshape", [name, constant("map", np.array([batch, channels, rows, columns], np.int64))])
-    if (
-        channels == 1 or output.kind == "multilabel"
-    ):  # the score of class 0 is the threshold, and argmax prefers it if equal
+    if channels == 1 or output.kind == "multilabel":
+        # The score of class 0 is the threshold, and argmax prefers class 0 if equal.
         pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
         add("Pad", [name, pads, constant("threshold", np.array(output.threshold, FLOATS[element]))])
         channels += 1
