@@ -49,7 +49,7 @@ class LiveReporter:
 
     def start(self) -> None:
         """Start the clocks, without the start-up time and the frames read in it."""
-        for stats in {self.total, *self.camera_stats}:
+        for stats in (self.total, *self.camera_stats):
             stats.start()
 
     def end(self) -> None:
@@ -78,6 +78,7 @@ class LiveReporter:
                 frames = replace(totals.pipeline.frames, written=written)
                 totals = replace(totals, pipeline=replace(totals.pipeline, frames=frames))
         else:
+            self.total.stop()
             pipeline = replace(
                 self.total.report(live=True), frames=FrameCounts.total([item.pipeline.frames for item in items])
             )

@@ -29,7 +29,8 @@ class FrameQueue(Generic[T]):
         Args:
             capacity: maximum number of waiting items.
             policy: see `Policy`.
-            on_drop: called with each item that leaves the queue without being taken, by the thread that caused it.
+            on_drop: called with each item that leaves the queue without being taken, by the thread that caused it. Must not
+                block: the queue is locked meanwhile.
             changed: condition that is notified of every change; None: one of its own.
         """
         self._capacity, self._policy, self._on_drop = capacity, policy, on_drop
@@ -47,24 +48,22 @@ class FrameQueue(Generic[T]):
 
     def put(self, item: T) -> bool:
         """Add an item; return False, without adding it, if the queue is closed."""
-        dropped = []
         with self._changed:
             if self._policy == "block":
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._closed)
             if self._closed:
                 return False
-            while len(self._items) >= self._capacity:
-                dropped.append(self._items.popleft())
+            if len(self._items) == self._capacity:
+                self._on_drop(self._items.popleft())
             self._items.append(item)
             self._changed.notify_all()
-        for each in dropped:
-            self._on_drop(each)
         return True
 
     def get(self, timeout_seconds: float | None = None) -> T | None:
         """Return the oldest item, blocking until there is one; None after the timeout, or if the queue has `ended`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed, timeout_seconds)
+            if timeout_seconds != 0.0:  # a wait of no length unlocks too: `CameraQueues.take` would miss items
+                self._changed.wait_for(lambda: self._items or self._closed, timeout_seconds)
             if not self._items:
                 return None
             self._changed.notify_all()
@@ -74,12 +73,9 @@ class FrameQueue(Generic[T]):
         """Accept no more items and, with `discard`, drop the waiting ones. May be called more than once."""
         with self._changed:
             self._closed = True
-            dropped = list(self._items) if discard else []
-            if discard:
-                self._items.clear()
+            while discard and self._items:
+                self._on_drop(self._items.popleft())
             self._changed.notify_all()
-        for item in dropped:
-            self._on_drop(item)
 
 
 class CameraQueues(Generic[T]):

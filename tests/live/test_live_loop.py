@@ -60,6 +60,7 @@ def test_model_runs_cameras_concurrently_and_each_camera_in_order() -> None:
     assert seen == {0: list(range(40)), 1: list(range(40))}
     assert [[item.frame.index for item in sink.items] for sink in sinks] == [list(range(40))] * 2
     assert all(item["frames"]["segmented"] == 40 for item in report["items"])
+    assert report["seconds"] >= max(item["seconds"] for item in report["items"]) > 0
 
 
 def test_each_frame_is_segmented_dropped_or_corrupt() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
+
+import pytest
 
 from rtseg.pipeline.frame_queue import CameraQueues, FrameQueue
 
@@ -103,3 +107,30 @@ def test_take_ends_when_all_cameras_are_closed() -> None:
     assert ends in ([(1, 5), None], [None, None])
     assert (dropped == [(1, 5)]) == (ends[0] is None)
     assert not queues.put(0, 6)
+
+
+@pytest.fixture
+def frequent_thread_switches() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_take_misses_no_item_that_is_put_during_its_search() -> None:
+    queues, _ = camera_queues(8)
+    taken = threading.Semaphore(0)
+
+    def take_all() -> None:
+        while (entry := queues.take()) is not None:
+            queues.done(entry[0])
+            taken.release()
+
+    thread = threading.Thread(target=take_all, daemon=True)
+    thread.start()
+    for number in range(5000):  # each is put while the search for the next one begins
+        queues.put(number % 8, number)
+        assert taken.acquire(timeout=60), f"item {number} was missed"
+    queues.close()
+    thread.join(60)
