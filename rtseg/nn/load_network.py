@@ -80,25 +80,16 @@ def open_network(
     preprocessing = preprocessing or Preprocessing()
     if path.is_file() and is_rtseg_checkpoint(path):
         model, description = load_weights(path)
-        broken = next(
-            (name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())), None
-        )
-        if broken is not None:
-            raise ModelError(
-                f"{path}: the weights '{broken}' are not finite; the training diverged, use an earlier checkpoint"
-            )
+        for name, tensor in model.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelError(
+                    f"{path}: the weights '{name}' are not finite; the training diverged, use an earlier checkpoint"
+                )
         description = replace(description, classes=preprocessing.classes or description.classes)
         if len(description.classes) != model.classes:
             raise ModelError(f"{path} has {model.classes} classes, but --classes names {len(description.classes)}")
         return Network(ImageToScores(fold_batch_norm(model)).eval(), description, (), model, None)
-    imported = import_checkpoint(
-        path,
-        classes=preprocessing.classes,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        size=size,
-        blur=preprocessing.blur,
-    )
+    imported = import_checkpoint(path, size, preprocessing)
     module = ImportedToScores(imported.module, imported.mean, imported.std).eval()
     return Network(module, imported.description, imported.assumptions, None, imported)
 

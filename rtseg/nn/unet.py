@@ -113,9 +113,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map `[N, in, h, w]` and the skip connection `[N, skip, 2h, 2w]` to `[N, out, 2h, 2w]`."""
-        x = F.interpolate(
-            self.reduce(x), scale_factor=2.0, mode="nearest"
-        )  # reduced before upsampling: a quarter of the work
+        x = self.reduce(x)  # before upsampling: a quarter of the work
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = F.relu(x + self.lateral(skip))
         return F.relu(self.mix(x))
 

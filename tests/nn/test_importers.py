@@ -16,6 +16,7 @@ from importer_weights import image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from rtseg.nn.importers import import_checkpoint  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
 FULL_SIZE = ("fastai1-resnet", "fastai2-resnet", "classic-64", "smp-res")
@@ -46,7 +47,7 @@ def names() -> list[object]:
 def test_class_map_equals_that_of_the_library(name: str, tmp_path: Path) -> None:
     fixture = load(name)
     width, height = fixture["size"]
-    imported = import_checkpoint(save(name, tmp_path), size=(width, height), **fixture["options"])
+    imported = import_checkpoint(save(name, tmp_path), (width, height), Preprocessing(**fixture["options"]))
     agreement = (class_map(imported, (width, height)) == expected(name)).mean()
     assert agreement >= 0.999
     assert len(imported.description.classes) == max(2, fixture["scores"])
@@ -57,7 +58,7 @@ def test_class_map_equals_that_of_the_library(name: str, tmp_path: Path) -> None
 def test_reads_learn_save_with_optimizer_state(version: str, tmp_path: Path) -> None:
     path = tmp_path / "stage-2.pth"
     path.write_bytes(gzip.decompress((FOLDER / f"{version}-learn-save.pth.gz").read_bytes()))
-    imported = import_checkpoint(path, size=(96, 64), classes=["Road", "car", "sky", "tree"])
+    imported = import_checkpoint(path, (96, 64), Preprocessing(classes=("Road", "car", "sky", "tree")))
     np.testing.assert_array_equal(class_map(imported, (96, 64)), expected(f"{version}-learn-save"))
     assert imported.description.classes == ("road", "car", "sky", "tree")
     assert imported.description.name == "stage-2"
@@ -67,7 +68,7 @@ def test_reads_learn_save_with_optimizer_state(version: str, tmp_path: Path) -> 
 def test_ignores_prefixes_of_wrapped_networks(prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "wrapped.pt"
     torch.save({prefix + key: tensor for key, tensor in weights(load(SMALL[2])).items()}, path)
-    assert (class_map(import_checkpoint(path, size=(75, 101)), (75, 101)) == expected(SMALL[2])).mean() >= 0.999
+    assert (class_map(import_checkpoint(path, (75, 101)), (75, 101)) == expected(SMALL[2])).mean() >= 0.999
 
 
 @pytest.mark.parametrize(
@@ -97,44 +98,44 @@ def test_reads_each_file_form(form: str, tmp_path: Path) -> None:
             for key, tensor in state.items()
         }
         torch.save(old, path)
-    agreement = (class_map(import_checkpoint(path, size=(75, 101)), (75, 101)) == expected(SMALL[2])).mean()
+    agreement = (class_map(import_checkpoint(path, (75, 101)), (75, 101)) == expected(SMALL[2])).mean()
     assert agreement >= (0.99 if form == "half" else 0.999)
 
 
 def test_blur_and_normalization_options_replace_assumptions(tmp_path: Path) -> None:
     path = save("fastai2-narrow-batch-norm", tmp_path)
-    plain = import_checkpoint(path, size=(128, 96))
-    blurred = import_checkpoint(path, size=(128, 96), blur=True)
+    plain = import_checkpoint(path, (128, 96))
+    blurred = import_checkpoint(path, (128, 96), Preprocessing(blur=True))
     assert (class_map(plain, (128, 96)) != class_map(blurred, (128, 96))).mean() > 0.01
     assert any("blur" in sentence for sentence in plain.assumptions)
     assert not any("blur" in sentence for sentence in blurred.assumptions)
-    shifted = import_checkpoint(path, size=(128, 96), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    shifted = import_checkpoint(path, (128, 96), Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
     assert (shifted.mean, shifted.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert not any("normalization" in sentence for sentence in shifted.assumptions)
 
 
 def test_normalization_on_the_255_scale_equals_that_on_the_unit_scale(tmp_path: Path) -> None:
     path = save(SMALL[2], tmp_path)
-    small = import_checkpoint(path, size=(64, 64), mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25))
-    large = import_checkpoint(path, size=(64, 64), mean=(127.5, 102, 76.5), std=(63.75, 63.75, 63.75))
+    small = import_checkpoint(path, (64, 64), Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25)))
+    large = import_checkpoint(path, (64, 64), Preprocessing(mean=(127.5, 102, 76.5), std=(63.75, 63.75, 63.75)))
     np.testing.assert_allclose(small.mean + small.std, large.mean + large.std)
 
 
 def test_each_family_has_its_default_normalization(tmp_path: Path) -> None:
-    means = {name: import_checkpoint(save(name, tmp_path), size=(64, 64)).mean for name in SMALL}
+    means = {name: import_checkpoint(save(name, tmp_path), (64, 64)).mean for name in SMALL}
     assert means[SMALL[2]] == (0.0, 0.0, 0.0)
     assert {means[SMALL[0]], means[SMALL[1]], means[SMALL[3]]} == {(0.485, 0.456, 0.406)}
 
 
 def test_single_score_becomes_two_classes(tmp_path: Path) -> None:
-    imported = import_checkpoint(save("classic-12-transposed-binary", tmp_path), size=(128, 96))
+    imported = import_checkpoint(save("classic-12-transposed-binary", tmp_path), (128, 96))
     assert imported.description.classes == ("background", "foreground")
     assert set(np.unique(class_map(imported, (128, 96)))) == {0, 1}
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_scores_have_the_size_of_the_image(name: str, tmp_path: Path) -> None:
-    module = import_checkpoint(save(name, tmp_path), size=(64, 64)).module
+    module = import_checkpoint(save(name, tmp_path), (64, 64)).module
     for height, width in ((33, 65), (64, 32), (47, 50)):
         x = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255
         assert module(x).shape[2:] == (height, width)
@@ -146,7 +147,7 @@ def test_note_names_used_network_and_command_for_the_other(tmp_path: Path, monke
     optimizer = {"state": {i: {"exp_avg": tensor} for i, tensor in enumerate(state.values())}}
     path = tmp_path / "both.pth"
     torch.save({"model": zeros, "ema": {"shadow": state, "decay": 0.999}, "optimizer": optimizer}, path)
-    imported = import_checkpoint(path, size=(75, 101))
+    imported = import_checkpoint(path, (75, 101))
     assert set(np.unique(class_map(imported, (75, 101)))) == {0}
     (note,) = [sentence for sentence in imported.assumptions if "networks in the file" in sentence]
     assert note.startswith(
@@ -154,16 +155,18 @@ def test_note_names_used_network_and_command_for_the_other(tmp_path: Path, monke
     )
     monkeypatch.chdir(tmp_path)
     exec(note.partition("save it to its own file: ")[2], {"torch": torch})
-    other = import_checkpoint(tmp_path / "other.pth", size=(75, 101))
+    other = import_checkpoint(tmp_path / "other.pth", (75, 101))
     assert (class_map(other, (75, 101)) == expected(SMALL[2])).mean() >= 0.999
     assert not any("networks in the file" in sentence for sentence in other.assumptions)
     torch.save({"model": state, "optimizer": optimizer, "best": {"miou": torch.tensor(0.5)}}, path)
-    assert import_checkpoint(path, size=(75, 101)).assumptions == other.assumptions
+    assert import_checkpoint(path, (75, 101)).assumptions == other.assumptions
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_note_lists_assumptions_that_weights_do_not_show(name: str, tmp_path: Path) -> None:
-    assumptions = import_checkpoint(save(name, tmp_path), size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)).assumptions
+    assumptions = import_checkpoint(
+        save(name, tmp_path), (64, 64), Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
+    ).assumptions
     (note,) = [sentence for sentence in assumptions if sentence.startswith("a checkpoint contains only weights")]
     assert "with ReLU, max pooling" in note
     assert ("the encoder's features first" in note) == name.startswith("classic")

@@ -112,7 +112,7 @@ def free_size_session(module: Any) -> Any:
 @pytest.mark.proof
 @pytest.mark.parametrize("name", ["fastai2-narrow-no-cross", "classic-16-bilinear-odd", "smp-narrow-odd"])
 def test_exported_graph_has_free_height_and_width(name: str, tmp_path: Path) -> None:
-    module = import_checkpoint(save(name, tmp_path), size=(64, 64)).module
+    module = import_checkpoint(save(name, tmp_path), (64, 64)).module
     session = free_size_session(module)
     for height, width in ((64, 96), (47, 50)):
         x = torch.from_numpy(image(height, width)).permute(2, 0, 1)[None] / 255

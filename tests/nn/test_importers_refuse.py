@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,17 +19,18 @@ torch = pytest.importorskip("torch")
 from importer_fixtures import load, weights  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.nn.importers import import_checkpoint  # noqa: E402
 from rtseg.nn.importers.weights import Weights  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 FASTAI, CLASSIC, SMP = "fastai2-narrow-batch-norm", "classic-16-bilinear-odd", "smp-narrow-odd"
 
 
-def refused(path: Path, **options: object) -> str:
+def refused(path: Path, size: tuple[int, int] | None = (64, 64), **options: Any) -> str:
     """Return the one-line message with which a file is refused."""
     with pytest.raises(ModelError) as caught:
-        import_checkpoint(path, **{"size": (64, 64), **options})  # type: ignore[arg-type]
+        import_checkpoint(path, size, Preprocessing(**options))
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(str(path))
@@ -69,7 +71,7 @@ def test_changed_bytes_raise_only_model_error(tmp_path: Path) -> None:
         data[position] ^= 0xFF
         path.write_bytes(data)
         with contextlib.suppress(ModelError):  # some bytes have no effect
-            import_checkpoint(path, size=(64, 64))
+            import_checkpoint(path, (64, 64))
 
 
 def test_refuses_weight_with_changed_bytes(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_reads_file_saved_without_checksums(tmp_path: Path) -> None:
         torch.save(weights(load(CLASSIC)), tmp_path / "unet.pth")
     finally:
         torch.serialization.set_crc32_options(True)
-    import_checkpoint(tmp_path / "unet.pth", size=(64, 64))
+    import_checkpoint(tmp_path / "unet.pth", (64, 64))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 50, bytes(4096), b"\x80\x02}q\x00."])
@@ -283,7 +285,7 @@ def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
     save_file(weights(load(SMP)), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json can't be read"):
-        import_checkpoint(tmp_path, size=(64, 64))
+        import_checkpoint(tmp_path, (64, 64))
     (tmp_path / "config.json").write_text(json.dumps({"_model_class": "UnetPlusPlus"}))
     assert "UnetPlusPlus" in refused(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_model_class": "Unet", "decoder_interpolation": "lanczos"}))
@@ -293,10 +295,10 @@ def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
 def test_refuses_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
     path = file(weights(load(CLASSIC)))
     assert "--size" in refused(path, size=None)
-    assert "has 5 classes, but 2 names" in refused(path, classes=["a", "b"])
-    assert "above 0" in refused(path, std=(0.2, 0.0, 0.2))
-    assert "three numbers" in refused(path, mean=(0.5,))
+    assert "has 5 classes, but 2 names" in refused(path, classes=("a", "b"))
     assert "blur" in refused(path, blur=True)
+    with pytest.raises(OptionError, match="above 0"):
+        import_checkpoint(path, (64, 64), Preprocessing(std=(0.2, 0.0, 0.2)))
 
 
 def test_refuses_missing_file(tmp_path: Path) -> None:

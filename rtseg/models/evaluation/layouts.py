@@ -76,9 +76,10 @@ def _match_splits(root: Path, images: str, labels: str, label_names: LabelNames)
     """Match the files of each split that has any. `SPLIT` in the glob patterns is replaced by its name."""
     splits, missing = {}, {}
     for split in ("train", "val", "test"):
-        files = [_image_files(root, pattern.replace("SPLIT", split)) for pattern in (images, labels)]
-        if any(files):
-            splits[split], missing[split] = _match(*files, label_names)
+        image_files = _image_files(root, images.replace("SPLIT", split))
+        label_files = _image_files(root, labels.replace("SPLIT", split))
+        if image_files or label_files:
+            splits[split], missing[split] = _match(image_files, label_files, label_names)
     return splits, missing
 
 

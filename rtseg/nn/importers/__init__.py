@@ -10,9 +10,8 @@ weights.py     layers from tensors
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +22,11 @@ from rtseg.core.errors import ModelError
 from rtseg.core.model_info import ModelInfo
 from rtseg.nn.importers.classic import ClassicUNet, rename_legacy_keys
 from rtseg.nn.importers.fastai import DynamicUnet
-from rtseg.nn.importers.load import Stored, load
+from rtseg.nn.importers.load import Stored, load, one_line
 from rtseg.nn.importers.recognize import Family, export_hint, recognize
 from rtseg.nn.importers.smp import SmpUnet
 from rtseg.nn.importers.weights import BATCH_NORM_EPS, Weights
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Imported", "import_checkpoint"]
+from rtseg.nn.preprocessing import Preprocessing
 
 Triple = tuple[float, float, float]
 
@@ -37,7 +35,6 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 """Standard deviation of ImageNet's RGB."""
-
 
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError)
 """Errors of torch for weights whose shapes do not fit together."""
@@ -60,72 +57,52 @@ class Imported:
     std: Triple
     """Divisor of the difference."""
 
-    family: Family
-    """Library that trained the network."""
-
     assumptions: tuple[str, ...]
     """Assumptions about properties that the file does not record, one sentence each, to be shown to the user."""
 
 
-def import_checkpoint(
-    path: str | Path,
-    *,
-    classes: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    size: tuple[int, int] | None = None,
-    blur: bool = False,
-) -> Imported:
+def import_checkpoint(path: Path, size: tuple[int, int] | None, preprocessing: Preprocessing | None = None) -> Imported:
     """Build the U-Net whose weights a file contains.
 
     Args:
         path: a file of `torch.save` or safetensors, or a `save_pretrained` folder, of fastai's DynamicUnet, the classic U-Net,
             or segmentation_models.pytorch's Unet with a ResNet encoder.
-        classes: class names in index order; None: `class-0`, `class-1`, …
-        mean: subtracted from RGB of range 0 to 1 (of range 0 to 255 if a value of `mean` or `std` is above 1); None: the default of
-            the family.
-        std: divisor of the difference; None: the default of the family.
         size: the network's default input size, (width, height) in pixels. Required, because checkpoints do not record it.
-        blur: True if a fastai network was trained with `unet_learner(…, blur=True)`, which the file does not record.
+        preprocessing: class names, normalization and `blur`; None: `class-0`, `class-1` … and the defaults of the family.
 
     Raises:
         ModelError: the file is damaged, of another architecture, or contains code or weights that are not finite; or an
             argument does not fit the network. The message is one line that starts with the file's name.
+        OptionError: mean or standard deviation is invalid.
     """
-    path = Path(path)
+    given = preprocessing or Preprocessing()
+    given.check()
     stored = load(path)
     family, tensors = recognize(stored.tensors, str(path))
-    if blur and family is not Family.FASTAI:
+    if given.blur and family is not Family.FASTAI:
         raise ModelError(f"{path}: `blur` is an option of fastai's DynamicUnet; this is a {family.value}")
     if size is None:
         raise ModelError(f"{path} does not record the size it was trained at; give it (--size WIDTHxHEIGHT)")
-    module, network = _build(family, tensors, stored, path, blur)
+    module, network = _build(family, tensors, stored, path, given.blur)
     scores = _count_scores(module, path)
+    classes = given.classes
     if scores == 1:  # one score per pixel, of the foreground: sigmoid(score) > 0.5 is equivalent to score > 0
         module, scores = Binary(module), 2
         classes = classes or ("background", "foreground")
     names = tuple(name.lower() for name in classes) if classes else tuple(f"class-{i}" for i in range(scores))
     if len(names) != scores:
         raise ModelError(f"{path} has {scores} classes, but {len(names)} names were given: {', '.join(names)}")
-    default_mean, default_std = ((0.0,) * 3, (1.0,) * 3) if family is Family.CLASSIC else (IMAGENET_MEAN, IMAGENET_STD)
-    is_default = mean is None and std is None
-    mean, std = _triple(mean, default_mean, "mean", path), _triple(std, default_std, "std", path)
-    if max(*mean, *std) > 1:  # both are on the scale of 0 to 255
+    default = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if family is Family.CLASSIC else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = given.mean or default[0], given.std or default[1]
+    if given.uses_255_scale:
         mean, std = _by_255(mean), _by_255(std)
-    return Imported(
-        module=module,
-        description=ModelInfo(
-            name=_name(path), classes=names, input_size=size, network=network, precision="fp32", license="unknown"
-        ),
-        mean=mean,
-        std=std,
-        family=family,
-        assumptions=(
-            *([stored.choice] if stored.choice else []),
-            _network_assumption(family, tensors),
-            *_assumptions(family, stored, default_normalization=is_default, default_names=classes is None, blur=blur),
-        ),
+    description = ModelInfo(
+        name=_name(path), classes=names, input_size=size, network=network, precision="fp32", license="unknown"
     )
+    assumptions = _assumptions(family, tensors, stored, given)
+    if classes is None:
+        assumptions.append("the classes have no names (--classes)")
+    return Imported(module, description, mean, std, tuple(assumptions))
 
 
 class Binary(nn.Module):
@@ -190,16 +167,9 @@ def _count_scores(module: nn.Module, path: Path) -> int:
 
 
 def _does_not_fit(path: Path, error: Exception) -> ModelError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return ModelError(f"{path}: its weights do not fit together ({line}); it is damaged or of another architecture")
-
-
-def _triple(given: Sequence[float] | None, default: Sequence[float], name: str, path: Path) -> Triple:
-    values = tuple(default if given is None else given)
-    if len(values) != 3 or not all(math.isfinite(v) for v in values) or (name == "std" and min(values) <= 0):
-        expected = "three numbers for red, green and blue of 0 to 1" + (", above 0" if name == "std" else "")
-        raise ModelError(f"{path}: {name} must be {expected}, not {', '.join(map(str, values))}")
-    return values
+    return ModelError(
+        f"{path}: its weights do not fit together ({one_line(error)}); it is damaged or of another architecture"
+    )
 
 
 def _by_255(values: Triple) -> Triple:
@@ -207,35 +177,26 @@ def _by_255(values: Triple) -> Triple:
     return red / 255, green / 255, blue / 255
 
 
-def _network_assumption(family: Family, names: Collection[str]) -> str:
-    """Return one sentence about the properties of a network that its weights do not show."""
+def _assumptions(family: Family, names: Collection[str], stored: Stored, given: Preprocessing) -> list[str]:
+    """Return sentences about the properties of a network that neither its weights show nor the user gave."""
     has_norms = any(name.endswith(".running_mean") for name in names)
     properties = ["ReLU", "max pooling", f"BatchNorm's eps of {BATCH_NORM_EPS:g}" if has_norms else "no BatchNorm"]
     if family is Family.CLASSIC:
         properties.append("the encoder's features first in each concatenation")
         if "up1.up.weight" not in names:
             properties.append("bilinear upsampling with align_corners")
-    return (
+    assumptions = [stored.choice] if stored.choice else []
+    assumptions.append(
         f"a checkpoint contains only weights: a {family.value} with {', '.join(properties[:-1])} and {properties[-1]} is assumed; "
         f"if yours differs, {export_hint()}"
     )
-
-
-def _assumptions(
-    family: Family, stored: Stored, *, default_normalization: bool, default_names: bool, blur: bool
-) -> list[str]:
-    assumptions = []
-    if default_normalization:
-        normalization = (
-            "only to the range 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"
-        )
-        assumptions.append(f"normalization: {normalization}, the default of {family.value} (--mean, --std)")
-    if family is Family.FASTAI and not blur:
+    if given.mean is None and given.std is None:
+        usual = "only to the range 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"
+        assumptions.append(f"normalization: {usual}, the default of {family.value} (--mean, --std)")
+    if family is Family.FASTAI and not given.blur:
         assumptions.append("trained without blur=True (--blur)")
     if family is Family.SMP and not stored.config:
         assumptions.append("decoder_interpolation is the default, nearest; only a save_pretrained folder records it")
-    if default_names:
-        assumptions.append("the classes have no names (--classes)")
     return assumptions
 
 

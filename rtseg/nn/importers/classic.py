@@ -27,7 +27,6 @@ _OLD_NAMES = (
     (re.compile(r"^(up\d+)\.conv\.conv\."), r"\1.conv.double_conv."),
 )
 
-
 _LAYERS = re.compile(r"(?P<module>.+\.double_conv|up\d+\.up)\.(?P<name>(\d+\.)?(weight|bias|running_mean|running_var))")
 """Layers that have the same tensors at all depths."""
 
@@ -37,8 +36,7 @@ class DoubleConv(nn.Sequential):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        names = weights.children()
-        for i in names:
+        for i in weights.children():
             # Peek only: a weight of another layer, such as PReLU, must be reported as unused.
             if f"{i}.weight" in weights and weights.peek(f"{i}.weight").ndim == 4:
                 following = str(int(i) + 1)

@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from rtseg.nn.importers.resnet import ResNet
 from rtseg.nn.importers.weights import Weights
 
-DECODER = ("4", "5", "6", "7")
-"""Names of the decoder blocks, deepest first: one for each downsampling of a ResNet except the first."""
-
 
 class ConvLayer(nn.Module):
     """Convolution, activation, and optional normalization or self-attention."""
@@ -32,9 +29,7 @@ class ConvLayer(nn.Module):
         has_norm = any(i != "0" and not weights.has(f"{i}.query") for i in weights.children())
         self.conv = weights.conv("0", norm=before_relu, biased=not has_norm)
         self.relu = relu
-        self.norm: nn.Module = (
-            nn.Identity()
-        )  # between convolution and ReLU: only InstanceNorm, because BatchNorm is folded
+        self.norm: nn.Module = nn.Identity()  # before the ReLU: only InstanceNorm, because BatchNorm is folded
         self.rest = nn.Sequential()
         for i in weights.children():
             if i == "0" or i == before_relu:
@@ -138,7 +133,7 @@ class DynamicUnet(nn.Module):
         self.encoder = ResNet(layers.below("0"), stem=("0", "1"), stages=("4", "5", "6", "7"))
         self.encoder_norm = layers.norm("1")
         self.middle = nn.Sequential(ConvLayer(layers.below("3.0")), ConvLayer(layers.below("3.1")))
-        self.decoder = nn.ModuleList([DecoderBlock(layers.below(i), blur=blur) for i in DECODER])
+        self.decoder = nn.ModuleList([DecoderBlock(layers.below(i), blur=blur) for i in "4567"])
         self.last_up = PixelShuffle(layers.below("8"), blur=False)
         *cross, head = [i for i in layers.children() if int(i) > 8]
         self.cross = ResidualBlock(layers.below(cross[0])) if cross else None

@@ -7,11 +7,13 @@ import pickle
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rtseg.core.errors import ModelError, printable_name
@@ -71,19 +73,15 @@ def _load_folder(folder: Path) -> Stored:
         raise ModelError(f"{config_file} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{config_file} must contain one JSON object, not a {type(config).__name__}")
-    stored = load(weights_file)
-    return Stored(stored.tensors, config, stored.choice)
+    return replace(load(weights_file), config=config)
 
 
 def _load_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         with utf8_path(path) as file:
             return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: damaged or not a safetensors file ({_one_line(error)})") from error
+        raise ModelError(f"{path}: damaged or not a safetensors file ({one_line(error)})") from error
 
 
 def _load_torch(path: Path) -> Any:
@@ -95,13 +93,8 @@ def _load_torch(path: Path) -> Any:
             f"{path} is a Keras or HDF5 file; export the model to ONNX (tf2onnx) and give rtseg the .onnx file"
         )
     is_zip = zipfile.is_zipfile(path)
-    if is_zip and _is_torchscript(path):
-        raise ModelError(
-            f"{path} is a TorchScript program, not a checkpoint; load it with `torch.jit.load`, export it to ONNX with "
-            "`torch.onnx.export`, and give rtseg the .onnx file"
-        )
     if is_zip:
-        _check_sums(path)
+        _check_zip(path)
     pickled = read_instructions(path)
     stand_ins: list[Any] = [(kind, name) for name, kind in pickled.stand_ins().items()]
     try:
@@ -113,19 +106,11 @@ def _load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_describe_refusal(pickled, error)}") from error
     except Exception as error:  # torch's reader raises almost any error for damaged files
-        raise ModelError(f"{path}: damaged, cut short, or not a torch checkpoint ({_one_line(error)})") from error
+        raise ModelError(f"{path}: damaged, cut short, or not a torch checkpoint ({one_line(error)})") from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except DAMAGE as error:
-        raise ModelError(f"{path}: damaged or cut short ({_one_line(error)})") from error
-
-
-def _check_sums(path: Path) -> None:
-    """Raise ModelError if a checksum of the zip file is wrong. torch writes the checksums, but does not verify them.
+def _check_zip(path: Path) -> None:
+    """Raise ModelError for a TorchScript program, and for a file with a wrong checksum, which torch does not verify.
 
     In a file that was saved without them (`torch.serialization.set_crc32_options(False)`) every checksum is wrong; such a
     file is accepted.
@@ -133,6 +118,11 @@ def _check_sums(path: Path) -> None:
     right, wrong = 0, ""
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ModelError(
+                    f"{path} is a TorchScript program, not a checkpoint; load it with `torch.jit.load`, export it to ONNX with "
+                    "`torch.onnx.export`, and give rtseg the .onnx file"
+                )
             for entry in archive.infolist():
                 try:
                     with archive.open(entry) as file:
@@ -142,7 +132,7 @@ def _check_sums(path: Path) -> None:
                 except zipfile.BadZipFile:
                     wrong = entry.filename
     except DAMAGE as error:
-        raise ModelError(f"{path}: damaged or cut short ({_one_line(error)})") from error
+        raise ModelError(f"{path}: damaged or cut short ({one_line(error)})") from error
     if right and wrong:
         raise ModelError(f"{path}: damaged: '{wrong}' in it is not what was saved; copy or download the file again")
 
@@ -165,7 +155,7 @@ def _describe_refusal(pickled: Pickled, error: Exception) -> str:
     if unknown:
         return f"contains objects that are not weights ({listed}), which are not read; {_SAVE_HINT}"
     if pickled.root is not None and names:
-        return f"contains objects that `torch.load(weights_only=True)` does not read ({_one_line(error)}); {_SAVE_HINT}"
+        return f"contains objects that `torch.load(weights_only=True)` does not read ({one_line(error)}); {_SAVE_HINT}"
     return f"is not a torch checkpoint, or is damaged; {_SAVE_HINT}"
 
 
@@ -223,7 +213,7 @@ def _check(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return checked
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return the first sentence of the first line of an error message. Messages of torch have many lines."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.split(". ")[0][:160]

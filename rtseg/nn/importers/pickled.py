@@ -42,18 +42,9 @@ REACHES_CODE = re.compile(
 """Attributes that are never pickled: they lead from a harmless object to functions that run code."""
 
 STATE_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "state_dict_ema",
-    "model",
-    "net",
-    "network",
-    "network_weights",
-    "module",
-    "weights",
-    "params",
-)
+    "state_dict", "model_state_dict", "model_state", "state_dict_ema", "model", "net", "network", "network_weights", "module",
+    "weights", "params",
+)  # fmt: skip
 """Keys under which training programs store the weights in a checkpoint, in the order of search."""
 
 DAMAGE = (OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -138,10 +129,9 @@ class Part:
                     self.full_name = f"{target.full_name}.{self.attribute}"
             return
         else:
-            if self.kind == "BINPERSID" and [part.value for part in self.operands[0].operands[:1]] == [
-                "module"
-            ]:  # torch's old format
-                self.full_name = self.operands[0].operands[1].full_name
+            operands = self.operands[0].operands if self.kind == "BINPERSID" else []
+            if operands and operands[0].value == "module":  # torch's old format
+                self.full_name = operands[1].full_name
             return
         self.named = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         self.full_name = ".".join(self.named)
@@ -225,9 +215,8 @@ class Pickled:
                 if any(map(REACHES_CODE.fullmatch, part.attribute.split("."))):
                     return part.full_name
                 # A class or a method of a class creates an object of the checkpoint. An attribute of a module can be any function.
-                if id(part) in called and not any(
-                    name.lstrip("_")[:1].isupper() for name in part.full_name.split(".")[-2:]
-                ):
+                owner_and_name = part.full_name.split(".")[-2:]
+                if id(part) in called and not any(name.lstrip("_")[:1].isupper() for name in owner_and_name):
                     return part.full_name
         return ""
 

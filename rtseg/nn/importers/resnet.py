@@ -51,9 +51,8 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = weights.conv(stem[0], norm=stem[1], stride=2)
         if self.stem.in_channels != 3:
-            raise ModelError(
-                f"the network takes images of {self.stem.in_channels} channels; rtseg provides RGB, 3 channels"
-            )
+            channels = self.stem.in_channels
+            raise ModelError(f"the network takes images of {channels} channels; rtseg provides RGB, 3 channels")
         self.stages = nn.ModuleList()
         for i, stage in enumerate(stages):
             blocks = weights.below(stage)

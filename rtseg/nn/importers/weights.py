@@ -34,8 +34,7 @@ class Weights:
 
     def has(self, name: str) -> bool:
         """Return True if there is a tensor below `name`."""
-        start = f"{self._prefix}{name}."
-        return any(key.startswith(start) for key in self._tensors)
+        return bool(self.below(name).names())
 
     def names(self) -> list[str]:
         """Return the names below this prefix."""
@@ -43,8 +42,7 @@ class Weights:
 
     def children(self) -> list[str]:
         """Return the first part of each name below this prefix, in natural order: 2 before 10."""
-        start = len(self._prefix)
-        parts = {key[start:].split(".", 1)[0] for key in self._tensors if key.startswith(self._prefix)}
+        parts = {name.split(".", 1)[0] for name in self.names()}
         return sorted(parts, key=lambda part: (not part.isdigit(), int(part) if part.isdigit() else 0, part))
 
     def take(self, name: str) -> Tensor:
@@ -69,8 +67,7 @@ class Weights:
 
     def ignore(self, name: str) -> None:
         """Mark all tensors below `name` as taken."""
-        start = f"{self._prefix}{name}."
-        self._taken.update(key for key in self._tensors if key.startswith(start))
+        self._taken.update(f"{self._prefix}{name}.{rest}" for rest in self.below(name).names())
 
     def unused(self) -> list[str]:
         """Return the names in the whole checkpoint that were never taken. Inference does not need BatchNorm's counters."""
