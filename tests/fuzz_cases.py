@@ -11,6 +11,9 @@ from fuzz_boxes import change_mp4
 from fuzz_remux import remux
 from fuzz_stamps import CHANGES
 
+FAMILIES = {"bytes": 0.25, "stamps": 0.25, "tables": 0.15, "remux": 0.25, "joined": 0.07, "cut": 0.03}
+"""Kinds of modification and their shares of the cases."""
+
 TRIES = 8
 """Maximum number of attempts if a muxer refuses a change."""
 
@@ -20,7 +23,7 @@ class Case:
     """One modified file."""
 
     family: str
-    """`healthy`, `bytes`, `stamps`, `tables`, `remux`, `joined` or `cut`."""
+    """One of `FAMILIES`, or `healthy`."""
 
     change: str
     """Description of the modification."""
@@ -36,11 +39,7 @@ def case(files: list[Path], seed: int, number: int) -> Case:
         return Case("healthy", source.name, source.suffix, source.read_bytes())
     random = np.random.default_rng([seed, number])
     for _ in range(TRIES):
-        family = str(
-            random.choice(
-                ["bytes", "stamps", "tables", "remux", "joined", "cut"], p=[0.25, 0.25, 0.15, 0.25, 0.07, 0.03]
-            )
-        )
+        family = str(random.choice(list(FAMILIES), p=list(FAMILIES.values())))
         try:
             return _make_case(files, family, random)
         except (av.FFmpegError, OSError, ValueError, StopIteration, OverflowError, IndexError):
@@ -93,11 +92,8 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
             break
         # Headers are small and matter most: half of the changes are in the first kilobyte or the last two.
         near = int(random.integers(0, min(1024, len(changed))))
-        positions = (
-            near,
-            len(changed) - 1 - min(2 * near, len(changed) - 1),
-            *random.integers(0, len(changed), 2).tolist(),
-        )
+        near_end = max(0, len(changed) - 1 - 2 * near)
+        positions = (near, near_end, *random.integers(0, len(changed), 2).tolist())
         at = int(positions[int(random.integers(0, 4))])
         length = int(random.choice([1, 2, 4, 16, 188, 1000]))
         match int(random.integers(0, 8)):

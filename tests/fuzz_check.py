@@ -86,9 +86,8 @@ def _frames(before: Reading, after: Reading, *, damaged: bool) -> list[str]:
         if damaged and None not in around and len(around) == 3 and 2 * around[1] != around[0] + around[2]:
             continue  # The missing parts of a damaged frame contain arbitrary memory of the decoder.
         if None not in (expected.number, actual.number) and expected.number != actual.number and not uniform:
-            problems.append(
-                f"frames: in place {index} the input shows number {expected.number}, the output {actual.number}"
-            )
+            shown = f"the input shows number {expected.number}, the output {actual.number}"
+            problems.append(f"frames: in place {index} {shown}")
             break
     times = [frame.time for frame in after.frames]
     if any(now is not None and last is not None and now <= last for last, now in itertools.pairwise(times)):
@@ -121,9 +120,8 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
     if _has_many_wrong_times(before):
         return []
     # If only the video clock steps back, frames have shorter intervals until the clock catches up with the audio.
-    clock_sections = len(sections([(time, time) for time in times_in if time is not None]))
-    only_video_jumps = clock_sections > 1 and any(
-        len(sections([(time, time) for time in track.times if time is not None])) == 1 for track in before.tracks
+    only_video_jumps = len(_sections_of(times_in)) > 1 and any(
+        len(_sections_of(track.times)) == 1 for track in before.tracks
     )
     for index in range(1, len(times_in) - 2):
         around = times_in[index - 1 : index + 3]
@@ -140,10 +138,8 @@ def _times_repaired(before: Reading, after: Reading, _wrap: Fraction | None) -> 
             continue
         step_out = times_out[index + 1] - times_out[index]
         if abs(step_out - steps[1]) > max(Fraction(2, 1000), before.tick, 2 * after.tick):
-            return [
-                f"times: frames {index} and {index + 1} are {float(steps[1]) * 1000:.0f} ms apart in the input, "
-                f"{float(step_out) * 1000:.0f} ms in the output"
-            ]
+            apart = f"{float(steps[1]) * 1000:.0f} ms apart in the input, {float(step_out) * 1000:.0f} ms in the output"
+            return [f"times: frames {index} and {index + 1} are {apart}"]
     return []
 
 
@@ -168,8 +164,8 @@ def _longest(times: Sequence[tuple[int, Fraction]]) -> dict[int, int]:
 
 def _has_many_wrong_times(reading: Reading) -> bool:
     """Return whether too many times are missing or wrong: then the correct times of the other frames are not defined."""
-    times = [(frame.time, frame.time) for frame in reading.frames if frame.time is not None]
-    valid = sum(len(section) for section in sections(times) if len(section) > MAX_WRONG_TIMES)
+    clock_sections = _sections_of([frame.time for frame in reading.frames])
+    valid = sum(len(section) for section in clock_sections if len(section) > MAX_WRONG_TIMES)
     uncertain = sum(not frame.certain for frame in reading.frames)
     return max(len(reading.frames) - valid, uncertain) > MAX_WRONG_TIMES
 
@@ -211,20 +207,20 @@ def _tracks(before: Reading, after: Reading, *, reported: bool, omitted: bool, w
         if equal is None and reported and track_in.kind == "video":
             # Packets of another camera that an edit list hides are needed for decoding; their presence was reported.
             equal = _equal_with_priming(track_in, track_out, MAX_STEP * 1000)
-            equal = equal and (_last(equal[0], len(track_in.packets)), _last(equal[1], len(track_in.packets)))
+            visible = slice(-len(track_in.packets), None)
+            equal = equal and (_part(equal[0], visible), _part(equal[1], visible))
         if equal is not None:
-            is_pcm = track_in.codec.startswith("pcm_")
-            compared_in, compared_out = (_first(track_in), _first(track_out)) if is_pcm else equal
-            problems += _offset(before, after, compared_in, compared_out, reported, wrap)
+            if track_in.codec.startswith("pcm_"):  # Containers split PCM differently: compare the first packet.
+                equal = _part(track_in, slice(1)), _part(track_out, slice(1))
+            problems += _offset(before, after, *equal, reported, wrap)
         elif not omitted:
             problems.append(f"{name}: {len(track_in.packets)} packets in, {len(track_out.packets)} out, not the same")
     order = [pairs[index][1].index for index in sorted(pairs)]
     if order != sorted(order) and not omitted:
         problems.append("order: the streams are in another order")
-    flagged = [
-        track_out.index for track_in, track_out in pairs.values() if track_in.default and track_in.kind == "audio"
-    ]
-    actual = [track_out.index for _, track_out in pairs.values() if track_out.default and track_out.kind == "audio"]
+    audio = [(track_in, track_out) for track_in, track_out in pairs.values() if track_in.kind == "audio"]
+    flagged = [track_out.index for track_in, track_out in audio if track_in.default]
+    actual = [track_out.index for _, track_out in audio if track_out.default]
     if flagged and after.format != "mpegts" and sorted(actual) != sorted(flagged):
         problems.append(f"default: audio streams {flagged} should have the flag, {actual} have it")
     return problems
@@ -254,12 +250,9 @@ def _with_priming(track: Track, limit: Fraction) -> list[Track]:
         limit *= 2  # The beginning is not defined.
     priming = [(data, time) for data, time in track.hidden if time is not None and begin - limit <= time < begin]
     count = len(priming)
+    packets, times = [data for data, _ in priming] + track.packets, [time for _, time in priming] + track.times
     return [
-        replace(
-            track,
-            packets=[data for data, _ in priming[first:]] + track.packets,
-            times=[time for _, time in priming[first:]] + track.times,
-        )
+        replace(track, packets=packets[first:], times=times[first:])
         for first in (range(count, -1, -1) if count < MAX_PRIMING_PACKETS else (count, 0))
     ]
 
@@ -277,14 +270,8 @@ def _is_regular(reading: Reading, index: int) -> bool:
     return all(frame.certain for frame in neighbors) and _sane(times, None)
 
 
-def _last(track: Track, count: int) -> Track:
-    """Return the track with its last packets only."""
-    return replace(track, packets=track.packets[-count:], times=track.times[-count:])
-
-
-def _first(track: Track) -> Track:
-    """Return a PCM track with its first packet only, because containers split PCM differently."""
-    return replace(track, packets=track.packets[:1], times=track.times[:1])
+def _part(track: Track, part: slice) -> Track:
+    return replace(track, packets=track.packets[part], times=track.times[part])
 
 
 def _offset(
@@ -322,11 +309,13 @@ def _offset(
             nearest = min(frame_section, key=lambda pair: abs(pair[0] - a))
             error = near((b - a) - (nearest[1] - nearest[0]), wrap)
             if abs(nearest[0] - a) < MAX_STEP / 2 and abs(error) > limit:
-                return [
-                    f"offset: in section {number} of {len(frame_sections)} {name} moved by {float(error) * 1000:+.0f} ms "
-                    f"(at {float(a):.2f} s)"
-                ]
+                moved = f"{name} moved by {float(error) * 1000:+.0f} ms (at {float(a):.2f} s)"
+                return [f"offset: in section {number} of {len(frame_sections)} {moved}"]
     return []
+
+
+def _sections_of(times: Sequence[Fraction | None]) -> list[list[tuple[Fraction, Fraction]]]:
+    return sections([(time, time) for time in times if time is not None])
 
 
 def sections(pairs: Sequence[tuple[Fraction, Fraction]]) -> list[list[tuple[Fraction, Fraction]]]:

@@ -97,16 +97,7 @@ def _has_frames(path: Path) -> bool:
 
 
 def run(files: list[Path], current: Path, keep: Path | None, seed: int, first: int, count: int) -> None:
-    """Run a batch of cases.
-
-    Args:
-        files: the seed files.
-        current: folder for the file of the running case.
-        keep: folder for the files of failed cases.
-        seed: random seed.
-        first: number of the first case.
-        count: number of cases.
-    """
+    """Run a batch of cases: the running one has its file in `current`, and files of failed cases are copied to `keep`."""
 
     def too_long(_signal: int, _frame: FrameType | None) -> None:
         raise Hang
@@ -119,9 +110,8 @@ def run(files: list[Path], current: Path, keep: Path | None, seed: int, first: i
         for number in range(first, first + count):
             for old in current.iterdir():
                 old.unlink()
-            _print_json(
-                make=number
-            )  # FFmpeg's muxers abort the process for some packets, which is not a failure of rtseg
+            # FFmpeg's muxers abort the process for some packets, which is not a failure of rtseg.
+            _print_json(make=number)
             modified = case(files, seed, number)
             (current / f"{seed}-{number}{modified.suffix}").write_bytes(modified.data)
             _print_json(begin=number, family=modified.family, change=modified.change)

@@ -36,6 +36,8 @@ from fuzz_child import GOOD, MEMORY_MIB, SECONDS_PER_CASE  # noqa: E402
 from fuzz_seeds import seeds  # noqa: E402
 from proofs import keep_proof  # noqa: E402
 
+from rtseg.core.files import write_whole  # noqa: E402
+
 BATCH_CASES = 200
 WARM_UP_CASES = 60
 """Number of cases after which a process has allocated its permanent memory: codecs, tables, pools."""
@@ -45,7 +47,6 @@ GROWTH_MIB = 16
 
 REPORTED_FAILURES = {"broken", "unwritten"}
 """Results without an output, which are reported as such, although plain FFmpeg reads the input. They are listed separately."""
-
 
 MAX_LISTED = 200
 """Maximum number of lines of each list in the stored figures; all lines are printed."""
@@ -81,29 +82,16 @@ class Outcome:
 
     cpu_seconds: float = 0.0
 
-    def add(self, other: dict[str, Any]) -> None:
+    def add(self, other: Outcome) -> None:
         """Add the results of a batch."""
-        self.kinds.update(other["kinds"])
-        self.families.update(other["families"])
-        self.differs.update(other["differs"])
-        self.failures += other["failures"]
-        self.honest += other["honest"]
-        self.peak_mib = max(self.peak_mib, other["peak_mib"])
-        self.growth_mib += other["growth_mib"]
-        self.cpu_seconds += other["cpu_seconds"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results for the file of complete batches."""
-        return {
-            "kinds": dict(self.kinds),
-            "families": dict(self.families),
-            "differs": dict(self.differs),
-            "failures": self.failures,
-            "honest": self.honest,
-            "peak_mib": self.peak_mib,
-            "growth_mib": self.growth_mib,
-            "cpu_seconds": self.cpu_seconds,
-        }
+        self.kinds.update(other.kinds)
+        self.families.update(other.families)
+        self.differs.update(other.differs)
+        self.failures += other.failures
+        self.honest += other.honest
+        self.peak_mib = max(self.peak_mib, other.peak_mib)
+        self.growth_mib += other.growth_mib
+        self.cpu_seconds += other.cpu_seconds
 
 
 def growth(resident: list[float]) -> float | None:
@@ -207,23 +195,19 @@ def fuzz(
         waiting = []
         for begin in range(first, first + cases, BATCH_CASES):
             count = min(BATCH_CASES, first + cases - begin)
-            finished = done.get(f"{begin}+{count}")
-            if finished:
-                outcome.add(finished)
+            if finished := done.get(f"{begin}+{count}"):
+                outcome.add(Outcome(**finished))
             else:
                 waiting.append((begin, count))
         with ThreadPoolExecutor(jobs) as pool:
             running = {pool.submit(run_batch, folder, seed, *part, keep): part for part in waiting}
             try:
                 for future in as_completed(running):
-                    result = future.result().to_dict()
-                    outcome.add(result)
+                    outcome.add(future.result())
                     begin, count = running[future]
-                    done[f"{begin}+{count}"] = result
+                    done[f"{begin}+{count}"] = vars(future.result())
                     if done_file is not None:
-                        new_file = done_file.with_suffix(".new")
-                        new_file.write_text(json.dumps(done))
-                        new_file.replace(done_file)
+                        write_whole(done_file, json.dumps(done).encode())
                     if show:
                         total = sum(outcome.kinds.values())
                         print(f"{total} of {cases} cases: {dict(outcome.kinds)}", file=sys.stderr, flush=True)
@@ -267,9 +251,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="repeat complete batches")
     options = parser.parse_args()
     began = time.monotonic()
-    outcome = fuzz(
-        options.cases, options.seed, options.keep, options.first, options.jobs, show=True, fresh=options.fresh
-    )
+    outcome = fuzz(**vars(options), show=True)
     for line in (*outcome.honest, *outcome.failures):
         print(line)
     max_growth = max(outcome.growth_mib, default=None)

@@ -25,16 +25,10 @@ class TimedPacket:
     packet: Any
     pts: Fraction
     dts: Fraction
-    key: bool
 
 
 def remux(path: Path, files: Sequence[Path], random: np.random.Generator) -> tuple[str, str, bytes]:
-    """Remux a file with random changes.
-
-    Args:
-        path: the file.
-        files: seed files; those of the rear camera may be added as further streams.
-        random: random generator.
+    """Remux a file with random changes; streams of a rear camera in `files` may be added.
 
     Returns:
         Description of the changes, suffix of the new file, and its bytes.
@@ -102,9 +96,7 @@ def _items(source: Any, indices: dict[int, int]) -> list[TimedPacket]:
         if packet.size and packet.dts is not None:
             tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
             pts = packet.pts if packet.pts is not None else packet.dts
-            items.append(
-                TimedPacket(indices[packet.stream_index], packet, pts * tick, packet.dts * tick, packet.is_keyframe)
-            )
+            items.append(TimedPacket(indices[packet.stream_index], packet, pts * tick, packet.dts * tick))
     return items
 
 
@@ -118,11 +110,8 @@ def _ordered(items: list[TimedPacket], random: np.random.Generator) -> tuple[lis
         case 2:
             delayed = int(random.integers(0, 2))
             delay = Fraction(int(random.integers(1, 12)), 10)
-            delays = {delayed: delay}
-            return (
-                sorted(items, key=lambda item: item.dts + delays.get(item.stream, 0)),
-                f"stream {delayed} written {float(delay)} s late",
-            )
+            ordered = sorted(items, key=lambda item: item.dts + delay * (item.stream == delayed))
+            return ordered, f"stream {delayed} written {float(delay)} s late"
         case _:
             return sorted(items, key=lambda item: item.dts), ""
 

@@ -24,38 +24,16 @@ class Stamp:
     dts: int | None
 
 
+_CHANGES = "offset", "jump", "jump in one", "outlier", "swap", "same", "missing", "jitter", "late dts", "wrap", "slow"
+
+
 def restamp(stamps: list[Stamp], second: int, random: np.random.Generator) -> str:
-    """Change the timestamps of one or all streams.
-
-    Args:
-        stamps: the timestamps in file order.
-        second: ticks per second.
-        random: random generator.
-
-    Returns:
-        Description of the change.
-    """
+    """Change timestamps, which are in file order with `second` ticks per second. Return a description of the change."""
     streams = sorted({stamp.stream for stamp in stamps})
     one = int(random.choice(streams))
     chosen = [stamp for stamp in stamps if stamp.stream == one]
     at = int(random.integers(1, max(2, len(chosen) - 1)))
-    change = str(
-        random.choice(
-            [
-                "offset",
-                "jump",
-                "jump in one",
-                "outlier",
-                "swap",
-                "same",
-                "missing",
-                "jitter",
-                "late dts",
-                "wrap",
-                "slow",
-            ]
-        )
-    )
+    change = str(random.choice(_CHANGES))
     ticks = round(second * float(random.choice([0.04, 0.3, 0.9, 1.5, 5, 30, 3600])) * int(random.choice([-1, 1])))
     location = f"stream {one} from packet {at}"
     match change:
@@ -129,9 +107,8 @@ def _clock(data: bytes, at: int) -> int:
 
 def _clock_bytes(value: int, mark: int) -> bytes:
     value %= WRAP
-    return struct.pack(
-        ">BHH", mark << 4 | value >> 30 << 1 | 1, (value >> 15 & 0x7FFF) << 1 | 1, (value & 0x7FFF) << 1 | 1
-    )
+    high, middle, low = value >> 30, value >> 15 & 0x7FFF, value & 0x7FFF
+    return struct.pack(">BHH", mark << 4 | high << 1 | 1, middle << 1 | 1, low << 1 | 1)
 
 
 def _write_pes(data: bytearray, stamp: Stamp, had_both: bool) -> None:
@@ -170,10 +147,7 @@ def _pes_in_ps(data: bytes) -> Iterator[Stamp]:
 
 
 def change_mpeg(data: bytes, random: np.random.Generator, transport: bool) -> tuple[str, bytes]:
-    """Change the timestamps of an MPEG-TS or MPEG-PS. If all of them move, the system clock moves too.
-
-    Returns:
-        Description of the change, and the changed file.
+    """Return a description of a change and an MPEG-TS or MPEG-PS with it. If all times move, the system clock moves too.
 
     Raises:
         ValueError: the file has fewer than three timestamps.
@@ -204,10 +178,7 @@ def _move_pcr(data: bytearray, ticks: int) -> None:
 
 
 def change_matroska(data: bytes, random: np.random.Generator) -> tuple[str, bytes]:
-    """Change the block times of a Matroska or WebM file.
-
-    Returns:
-        Description of the change, and the changed file.
+    """Return a description of a change and a Matroska or WebM file with it in its block times.
 
     Raises:
         ValueError: the file has fewer than three blocks.

@@ -213,10 +213,9 @@ def _packets(track: Audio | Text, stream: Any) -> list[av.Packet]:
             packets.append(packet)
         return packets
     context = stream.codec_context
-    wave = (np.sin(np.arange(int(track.rate * track.seconds)) * 2 * np.pi * track.tone / track.rate) * 12000).astype(
-        np.int16
-    )
-    audio = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    times = np.arange(int(track.rate * track.seconds)) / track.rate
+    wave = np.sin(times * 2 * np.pi * track.tone) * 12000
+    audio = av.AudioFrame.from_ndarray(wave[None].astype(np.int16), format="s16", layout="mono")
     audio.rate, audio.pts, audio.time_base = track.rate, 0, Fraction(1, track.rate)
     resampler = av.AudioResampler(context.format, context.layout, track.rate, frame_size=context.frame_size or 1024)
     frames = [*resampler.resample(audio), *resampler.resample(None)]
@@ -297,12 +296,8 @@ def numbered_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str =
 
 def info(size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **changes: Any) -> StreamInfo:
     """Return the properties of a stream of `numbered_frame`s."""
-    values: dict[str, Any] = {
-        "color": Color("bt601", False),
-        "time_base": Fraction(1, 25),
-        "frame_rate": Fraction(25),
-    }
-    return StreamInfo("test", *size, pix_fmt, **{**values, **changes})
+    usual = {"color": Color("bt601", False), "time_base": Fraction(1, 25), "frame_rate": Fraction(25)}
+    return StreamInfo("test", *size, pix_fmt, **{**usual, **changes})
 
 
 def item(rendered: Frame) -> ProcessedFrame:
