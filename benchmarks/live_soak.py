@@ -73,11 +73,12 @@ def soak(
         original, segmenter.segment = segmenter.segment, segment  # type: ignore[method-assign]
         overlay = style.overlay(segmenter.description)
         cameras = [Camera("soak", source, FrameProcessor(segmenter, overlay), sinks)]
+        reporter = LiveReporter(cameras, [], segmenter.classes, run_identity("live", "soak", "", segmenter))
         run = LiveLoop(
             cameras,
             [segmenter],
             lambda _: overlay,
-            LiveReporter(cameras, [], segmenter.classes, run_identity("live", "soak", "", segmenter)),
+            reporter,
             controls,
             sinks=SharedSinks(),
             options=LiveOptions(),
@@ -86,7 +87,8 @@ def soak(
         begin = time.monotonic()
         timer = threading.Timer(minutes * 60, controls.quit)
         timer.start()
-        report = run.run().to_dict()
+        run.run()
+        report = reporter.report().to_dict()
         timer.cancel()
         return {
             "machine": f"{segmenter.device}, {os.cpu_count()} cores",

@@ -98,11 +98,8 @@ class LiveLoop:
         ]
         self._display_lock = threading.Lock()
 
-    def run(self) -> LiveReport:
+    def run(self) -> None:
         """Run until `controls.quit` is called or all inputs have ended.
-
-        Returns:
-            The report, as written by `--stats`.
 
         Raises:
             SourceError: no camera could be opened.
@@ -124,7 +121,6 @@ class LiveLoop:
             gc.unfreeze()
         if self._failure is not None:
             raise self._failure
-        return self._reporter.report()
 
     def _warm_up(self) -> None:
         """Prepare the model for the connected cameras. Frames that can't wait meanwhile are dropped and counted."""
@@ -287,6 +283,8 @@ class LiveLoop:
             while not sink.join(0.05) and time.monotonic() - begin < max(limit_seconds, sink.closing_seconds):
                 if self._controls.quitting:
                     limit_seconds = min(limit_seconds, time.monotonic() - begin + STOP_SECONDS)
+        for thread in self._capture_threads:
+            thread.join(max(0.0, begin + STOP_SECONDS - time.monotonic()))
 
 
 def has_running_threads() -> bool:

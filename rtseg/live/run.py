@@ -202,11 +202,6 @@ def open_smaller(
     return None
 
 
-def _make_overlay(style: Style, segmenter: Segmenter, settings: DisplaySettings) -> Overlay:
-    style = replace(style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
-    return style.overlay(segmenter.description)
-
-
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> RunIdentity:
     output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.display_outputs())
     return run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,6 @@ from rtseg.core.live_report import SinkReport
 from rtseg.core.secrets import redact
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.frame_queue import FrameQueue
-from rtseg.pipeline.stage import Stage
 
 OnDone = Callable[[float | None], None]
 """Called once for each offered item with the time in seconds that the sink took to write it, None if it was dropped."""
@@ -52,9 +52,10 @@ class SinkThread:
         self._queue: FrameQueue[tuple[ProcessedFrame, OnDone]] = FrameQueue(
             capacity, "block" if block_when_full else "latest", on_drop=self._drop
         )
-        self._stage = Stage(
-            sink.name, self._queue, self._write, workers=int(start_thread), on_end=sink.close, on_error=self._fail
-        )
+        self._ended = threading.Event()
+        if start_thread:
+            # A daemon: one that is blocked by a disk or a socket does not keep the process alive.
+            threading.Thread(target=self._run, name=f"rtseg-{sink.name}", daemon=True).start()
 
     @property
     def written(self) -> int:
@@ -100,19 +101,37 @@ class SinkThread:
 
     def join(self, timeout_seconds: float) -> bool:
         """Block until the sink is closed or has failed; return False after the timeout."""
-        return self._stage.join(timeout_seconds)
+        return self._ended.wait(timeout_seconds)
 
     def run_once(self, timeout_seconds: float | None = None) -> bool:
         """Write one item, blocking at most `timeout_seconds` for it; return False once the sink is closed or has failed."""
-        return self._stage.run_once(timeout_seconds)
+        if self._ended.is_set():
+            return False
+        try:
+            entry = self._queue.get(timeout_seconds)
+            if entry is not None:
+                self._write(*entry)
+            elif self._queue.ended:
+                self._sink.close()
+                self._ended.set()
+        except BaseException as failure:  # reported by `error`
+            self.failure = failure
+            self._queue.close(discard=True)
+            self._sink.abort()
+            self._on_error(self.name, failure)
+            self._ended.set()
+        return not self._ended.is_set()
 
-    def _write(self, entry: tuple[ProcessedFrame, OnDone]) -> None:
-        item, on_done = entry
+    def _run(self) -> None:
+        while self.run_once():
+            pass
+
+    def _write(self, item: ProcessedFrame, on_done: OnDone) -> None:
         begin = time.perf_counter()
         try:
             self._sink.write(item)
         except BaseException:
-            self._drop(entry)
+            self._drop((item, on_done))
             raise
         seconds = time.perf_counter() - begin
         self._busy_seconds += seconds
@@ -121,8 +140,3 @@ class SinkThread:
     def _drop(self, entry: tuple[ProcessedFrame, OnDone]) -> None:
         self._dropped += 1
         entry[1](None)
-
-    def _fail(self, failure: BaseException) -> None:
-        self.failure = failure
-        self._sink.abort()
-        self._on_error(self.name, failure)

@@ -15,10 +15,9 @@ from rtseg.io.inputs import Source
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.frame_queue import FrameQueue
 from rtseg.pipeline.processor import FrameProcessor
-from rtseg.pipeline.stage import Stage
 
 JOIN_SECONDS = 5.0
-"""Timeout for the end of a canceled thread. A decoder that is still blocked in a read then ends with the process."""
+"""Timeout for the end of the canceled threads. A decoder that is still blocked in a read then ends with the process."""
 
 QUEUE_BYTES = 128 << 20
 """Memory for the frames between decoder and encoder: an encoder reads them in bursts, and the network should not wait for it."""
@@ -134,27 +133,27 @@ def _concurrently(
             results.close()
             frames.close()
 
-    def work(entry: tuple[Frame, Future[Processed]]) -> None:
-        frame, future = entry
-        try:
-            future.set_result(process(frame))
-        except BaseException as error:  # raised again by the consumer
-            future.set_exception(error)
+    def process_all() -> None:
+        while (entry := frames.get()) is not None:
+            frame, future = entry
+            try:
+                future.set_result(process(frame))
+            except BaseException as error:  # raised again by the consumer
+                future.set_exception(error)
 
-    def fail(error: BaseException) -> None:
-        raise error  # `work` raises nothing
-
-    decoder = threading.Thread(target=decode, name="rtseg-decode", daemon=True)
-    decoder.start()
-    processing = Stage("process", frames, work, workers=workers, on_error=fail)
+    threads = [threading.Thread(target=decode, name="rtseg-decode", daemon=True)]
+    threads += [threading.Thread(target=process_all, name="rtseg-process", daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
     try:
         while (future := results.get()) is not None:
             yield future.result()
     finally:
         for queue in (results, frames):
             queue.close(discard=True)
-        decoder.join(JOIN_SECONDS)
-        processing.join(JOIN_SECONDS)
+        deadline = time.monotonic() + JOIN_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _write(items: Iterator[Processed], sinks: Sequence[Sink], stats: Stats, on_frame: Callable[[], None]) -> None:

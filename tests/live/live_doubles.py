@@ -177,7 +177,8 @@ class Live:
         )
 
     def run(self) -> dict[str, Any]:
-        return self.loop.run().to_dict()
+        self.loop.run()
+        return self.report()
 
     def report(self) -> dict[str, Any]:
         return self.reporter.report().to_dict()

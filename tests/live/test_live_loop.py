@@ -145,12 +145,15 @@ def test_blocked_sink_does_not_delay_other_sinks_or_the_end() -> None:
     blocked.go.set()
 
 
-def test_quit_closes_endless_camera() -> None:
+def test_quit_closes_endless_camera_and_ends_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtseg.live.loop.STOP_SECONDS", 60)
     controls = Controls()
     threading.Timer(0.3, controls.quit).start()
     source = FakeCamera(3, endless=True)
-    report = Live(camera("camera0", source, []), controls=controls).run()
+    run = Live(camera("camera0", source, []), controls=controls)
+    report = run.run()
     assert source.closed.is_set(), "the run must close its sources"
+    assert not any(thread.is_alive() for thread in run.loop._capture_threads + run.loop._processing_threads)
     assert adds_up(report)
 
 
