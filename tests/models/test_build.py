@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -99,33 +99,6 @@ def test_normalizes_with_given_mean_and_std(tmp_path: Path) -> None:
     np.testing.assert_array_equal(class_maps[0], class_maps[1])
     assert (class_maps[0] == 0).all()
     assert (expected_classes(image[None]) != 0).all(), "the class is different without normalization"
-
-
-def test_upsamples_small_scores_to_input_size(tmp_path: Path) -> None:
-    path = foreign_model(tmp_path / "theirs.onnx", reduce=4)
-    built = quick(path, tmp_path / "built", size=(64, 48), preprocessing=PLAIN)
-    image = np.zeros((48, 64, 3), np.uint8)
-    image[:, :32, 0], image[:, 32:, 2] = 250, 250
-    class_map = onnx_class_map_function(read_onnx(built.path), "")(image)
-    assert (class_map[:, :30] == 1).all()
-    assert (class_map[:, 34:] == 3).all()
-
-
-def test_reads_one_score_per_pixel_as_two_classes(tmp_path: Path) -> None:
-    def single_channel(graph: Any) -> None:
-        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "channel"))
-        graph.node.append(helper.make_node("Gather", ["scores", "channel"], ["red"], "gather", axis=1))
-        graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
-        graph.node.append(helper.make_node("Sub", ["red", "half"], ["logit"], "shift"))
-        graph.node.append(helper.make_node("Sigmoid", ["logit"], ["probability"], "sigmoid"))
-        graph.output[0].name = "probability"
-
-    path = foreign_model(tmp_path / "theirs.onnx", extra=single_channel)
-    built = quick(path, tmp_path, size=(64, 48), preprocessing=dataclasses.replace(PLAIN, classes=("other", "red")))
-    image = np.zeros((48, 64, 3), np.uint8)
-    image[:, 20:, 0] = 200
-    class_map = onnx_class_map_function(read_onnx(built.path), "")(image)
-    np.testing.assert_array_equal(class_map, (image[..., 0] > 127).astype(np.uint8))
 
 
 # Conditions of a rebuild.

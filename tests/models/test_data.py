@@ -15,6 +15,7 @@ from rtseg.models.evaluation.layouts import open_dataset  # noqa: E402
 from rtseg.models.training.augment import IGNORE, augment  # noqa: E402
 from rtseg.models.training.data import Samples, crop_size, default_size, load, make_batch, synthetic_samples  # noqa: E402
 from rtseg.models.training.loss import class_weights, pixel_loss, total_loss  # noqa: E402
+from rtseg.models.training.options import TrainOptions  # noqa: E402
 from rtseg.nn.image_to_scores import normalize  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -133,7 +134,7 @@ def test_each_sample_occurs_once_per_epoch() -> None:
     for epoch in range(2):
         seen = []
         for step in range(epoch * 3, epoch * 3 + 3):
-            _, y = make_batch(samples, None, 0.0, step, 4, (32, 32), (32, 32), seed=5)
+            _, y = make_batch(samples, None, TrainOptions(batch=4, seed=5), step, (32, 32), (32, 32))
             seen += [int(label[label != IGNORE][0]) for label in y]
         assert sorted(seen) == list(range(12))
 
@@ -141,7 +142,8 @@ def test_each_sample_occurs_once_per_epoch() -> None:
 def test_synthetic_samples_have_given_share() -> None:
     samples = Samples(torch.zeros((8, 32, 32, 3), dtype=torch.uint8), torch.zeros((8, 32, 32), dtype=torch.uint8))
     extra = Samples(torch.zeros((2, 32, 32, 3), dtype=torch.uint8), torch.ones((2, 32, 32), dtype=torch.uint8))
-    batches = [make_batch(samples, extra, 0.25, step, 8, (32, 32), (32, 32), seed=0)[1] for step in range(40)]
+    options = TrainOptions(synthetic=0.25)
+    batches = [make_batch(samples, extra, options, step, (32, 32), (32, 32))[1] for step in range(40)]
     swapped = sum(int(1 in label) for y in batches for label in y)
     assert 40 <= swapped <= 120  # 80 of 320 expected
     assert (samples.labels == 0).all()
