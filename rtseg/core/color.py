@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.core.frame import Color
+from rtseg.core.frame import Color, Matrix
 
 LUMA: dict[str, tuple[float, float]] = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 """Kr and Kb of ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance)."""
@@ -57,6 +57,6 @@ def rgb_to_planes(table: npt.NDArray[np.uint8], color: Color) -> npt.NDArray[np.
     return planes
 
 
-def guess_matrix(width: int, height: int) -> str:
+def guess_matrix(width: int, height: int) -> Matrix:
     """Return the matrix that players assume for a stream without a matrix tag: BT.709 from 720p up, BT.601 below."""
     return "bt709" if width >= 1280 or height > 576 else "bt601"

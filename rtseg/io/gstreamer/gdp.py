@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +172,7 @@ def _color(text: str, width: int, height: int) -> Color:
     numbers = _NAMED.get(text, text).split(":")
     limits, matrix, transfer, primaries = (int(n) for n in numbers) if len(numbers) == 4 else (0, 0, 0, 0)
     return Color(
-        matrix=_MATRIX.get(matrix, cast(Matrix, guess_matrix(width, height))),
+        matrix=_MATRIX.get(matrix, guess_matrix(width, height)),
         full_range=limits == 1,
         space_tag=_SPACE_TAG.get(matrix, 2),
         primaries_tag=_PRIMARIES_TAG.get(primaries, 2),

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 from av import Packet
@@ -81,11 +82,11 @@ class ClockSegments:
         state = video.last, video.step, video.display_end, video.segment
         position = self._next_video_jump(ahead)
         if position is not None:
-            rest = Lookahead(ahead.packets, deque(list(ahead.queue)[position:]))
+            rest = Lookahead(ahead.packets, deque(islice(ahead.queue, position, None)))
             if not is_wrong_stamp(self._streams, rest):
                 self.begin(rest)
                 stream.segment = video.segment
-            ahead.queue.extend(list(rest.queue)[len(ahead.queue) - position :])
+            ahead.queue.extend(islice(rest.queue, len(ahead.queue) - position, None))
         video.last, video.step, video.display_end, video.segment = state
 
     def _next_video_jump(self, ahead: Lookahead) -> int | None:
@@ -94,11 +95,8 @@ class ClockSegments:
         The state of the video is advanced up to that packet.
         """
         video = self._video
-        seen = position = 0
-        while seen < NEAR_PACKETS and position <= CONFIRM_PACKETS:
-            packet = ahead.get(position)
-            if packet is None:
-                return None
+        seen, position = 0, 1
+        while seen < NEAR_PACKETS and position <= CONFIRM_PACKETS + 1 and (packet := ahead.get(position)) is not None:
             stamp = stamp_of(packet)
             if packet.stream_index == video.index and stamp is not None:
                 seen += 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,19 @@ _UUIDS = {
 }
 
 
+class _Block(NamedTuple):
+    """Data that may be outside the streams."""
+
+    name: str
+    """Name of the box or chunk, or `_AFTER_LAST`."""
+    parent: str
+    """Names of the boxes around it: `moov/udta/`."""
+    begin: int
+    stop: int
+    only_gps: bool = False
+    """True if other data than GPS data is not reported."""
+
+
 def outside_streams(path: str | Path) -> tuple[str, ...]:
     """Return one line for each kind of box or chunk with data outside the streams of an MP4, MOV or AVI file.
 
@@ -78,13 +92,15 @@ def outside_streams(path: str | Path) -> tuple[str, ...]:
             blocks = _mp4(file, end)
         else:
             return ()
-        lines: dict[str, int] = {}
-        for line, size in blocks:
-            lines[line] = lines.get(line, 0) + size
-    return tuple(f"{line} ({size} bytes) is not copied" for line, size in lines.items())
+        sizes = Counter[str]()
+        for block in blocks:
+            line = _describe(file, block)
+            if line and (line.startswith("GPS") or not block.only_gps):
+                sizes[line] += block.stop - block.begin
+    return tuple(f"{line} ({size} bytes) is not copied" for line, size in sizes.items())
 
 
-def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
+def _mp4(file: BinaryIO, end: int) -> Iterator[_Block]:
     areas = [("", 0, end)]
     mdats: list[tuple[int, int]] = []
     fragmented = False
@@ -102,31 +118,25 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[tuple[str, int]]:
             elif name == "meta":
                 areas.append((f"{parent}{name}/", begin + _version_bytes(file, begin), stop))
             elif name == _AFTER_LAST or not _is_read(name, parent):
-                line = _describe(file, name, parent, begin, stop)
-                if line:
-                    yield line, stop - begin
+                yield _Block(name, parent, begin, stop)
     if fragmented:
         return
     chunks = np.concatenate([np.zeros((0, 2), np.int64), *_chunks(file, 0, end, _SAMPLES)])
     for begin, stop in mdats:
         inside = chunks[(chunks[:, 0] >= begin) & (chunks[:, 0] < stop)]
         if len(inside):
-            yield from _gps_in_gaps(file, inside, stop)
+            yield from _gaps(inside, stop)
         elif len(mdats) > 1:
-            line = _describe(file, "mdat", "", begin, stop)
-            if line:
-                yield line, stop - begin
+            yield _Block("mdat", "", begin, stop)
 
 
-def _gps_in_gaps(file: BinaryIO, chunks: NDArray[np.int64], stop: int) -> Iterator[tuple[str, int]]:
-    """Yield description and size of GPS data between the chunks of an `mdat`. `chunks` are pairs of begin and end."""
+def _gaps(chunks: NDArray[np.int64], stop: int) -> Iterator[_Block]:
+    """Yield the gaps between the chunks of an `mdat`. `chunks` are pairs of begin and end."""
     chunks = chunks[np.argsort(chunks[:, 0])]
     ends = np.maximum.accumulate(chunks[:, 1])
     begins = np.append(chunks[1:, 0], stop)
     for gap in np.flatnonzero(begins - ends >= _MIN_GAP_BYTES)[:_MAX_GAPS]:
-        line = _describe(file, "mdat", "", int(ends[gap]), int(begins[gap]))
-        if line.startswith("GPS"):
-            yield line, int(begins[gap] - ends[gap])
+        yield _Block("mdat", "", int(ends[gap]), int(begins[gap]), only_gps=True)
 
 
 def _version_bytes(file: BinaryIO, begin: int) -> int:
@@ -189,7 +199,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int
         start = stop
 
 
-def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
+def _avi(file: BinaryIO, start: int, end: int) -> Iterator[_Block]:
     areas = [("", start, end)]
     count = 0
     for parent, begin, after in areas:
@@ -200,10 +210,8 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             name, size = header[:4].decode("latin1"), int.from_bytes(header[4:8], "little")
             stop = begin + 8 + size
             if stop > end:
-                rest = "" if name in ("LIST", "RIFF") or _is_read(name.lower(), parent) else _AFTER_LAST
-                line = _describe(file, rest, parent, begin, end) if rest else ""
-                if line:
-                    yield line, end - begin
+                if name not in ("LIST", "RIFF") and not _is_read(name.lower(), parent):
+                    yield _Block(_AFTER_LAST, parent, begin, end)
                 break
             kind = header[8:12].decode("latin1") if name in ("LIST", "RIFF") else name
             if name == "LIST" and kind in ("hdrl", "strl", "odml", "INFO"):
@@ -211,13 +219,10 @@ def _avi(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int]]:
             elif (name, kind) == ("RIFF", "AVIX"):
                 areas.append((parent, begin + 12, stop))
             elif parent.endswith("INFO/"):
-                line = _describe(file, kind, parent, begin + 8, stop)
-                if line.startswith("GPS"):  # FFmpeg reads these as metadata; MP4 and others can't store this one.
-                    yield line, size
+                # FFmpeg reads these as metadata; MP4 and others can't store GPS data.
+                yield _Block(kind, parent, begin + 8, stop, only_gps=True)
             elif name not in ("strh", "strf", "strd", "strn", "avih", "dmlh") and not _is_read(kind.lower(), parent):
-                line = _describe(file, kind, parent, begin + 8, stop)
-                if line:
-                    yield line, size
+                yield _Block(kind, parent, begin + 8, stop)
             begin = stop + size % 2
 
 
@@ -231,16 +236,16 @@ def _is_read(name: str, parent: str) -> bool:
     return name in _STANDARD
 
 
-def _describe(file: BinaryIO, name: str, parent: str, begin: int, stop: int) -> str:
-    """Return a description of a box's content and position; empty for padding."""
-    file.seek(begin)
-    data = file.read(min(stop - begin, _MAX_CONTENT_BYTES))
-    gps = name.lower() in _GPS_NAMES or _GPS.search(data) is not None
+def _describe(file: BinaryIO, block: _Block) -> str:
+    """Return a description of a block's content and position; empty for padding."""
+    name, parent = block.name, block.parent
+    file.seek(block.begin)
+    data = file.read(min(block.stop - block.begin, _MAX_CONTENT_BYTES))
     printable = "".join(letter if letter.isprintable() else "?" for letter in name).strip() or "?"
     location = f"in box '{parent}{printable}'"
     if name == _AFTER_LAST:
         location = f"{_AFTER_LAST} of '{parent[:-1]}'" if parent else _AFTER_LAST
-    if gps:
+    if name.lower() in _GPS_NAMES or _GPS.search(data):
         return f"GPS data {location}"
     if parent.endswith("trak/"):
         return ""  # FFmpeg reads the boxes of a track.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 from av import Packet
@@ -97,49 +98,46 @@ class Clock:
         Packets are held back only where a time stamp is out of order.
         """
         ahead = Lookahead(self._unwrap(packets))
-        segments = self._segments
-        while (packet := ahead.pop()) is not None:
-            stream = self._streams.get(packet.stream_index)
-            if stream is not None and packet.is_discard:
-                self._move(packet, stream)  # An edit list hides it: its times may step back, and are not evidence.
-                yield packet
-                continue
-            stamp = stamp_of(packet)
-            if stream is None or stamp is None:
-                yield packet
-                continue
-            if not stream.is_reference:
-                segments.follow(stream, stamp)
-                self._move(packet, stream)
-                yield packet
-                continue
-            if stream.last is None:
-                if is_wrong_first_stamp(stream, packet, ahead):
-                    self._count_wrong(packet)
-                    packet.pts = packet.dts = None
-                    yield packet
-                    continue
-                segments.place_late_stream(stream, stamp, ahead)
-            if is_wrong_leap(stream, stamp, packet, ahead):
-                self._repair(packet, stream, ahead)
-                yield packet
-                continue
-            if not (
-                stream.continues(stamp, stream.last_is_pts or packet.dts is None)
-                or segments.enter(stream, stamp)
-                or segments.is_gap(stream, stamp)
-            ):
-                ahead.queue.appendleft(packet)
-                if is_wrong_stamp(self._streams, ahead):
-                    self._repair(ahead.queue.popleft(), stream, ahead)
-                    yield packet
-                    continue
-                segments.begin(ahead)
-                ahead.queue.popleft()
-            stream.last, stream.last_is_pts, stream.stepped_back = stamp, packet.dts is None, False
-            stream.step = max(1, packet.duration or stream.step)
+        while ahead.get(0) is not None:
+            self._set_stamps(ahead)
+            yield ahead.queue.popleft()
+
+    def _set_stamps(self, ahead: Lookahead) -> None:
+        """Set the time stamps of the first packet."""
+        packet, segments = ahead.queue[0], self._segments
+        stream, stamp = self._streams.get(packet.stream_index), stamp_of(packet)
+        if stream is None:
+            return
+        if packet.is_discard:
+            self._move(packet, stream)  # An edit list hides it: its times may step back, and are not evidence.
+            return
+        if stamp is None:
+            return
+        if not stream.is_reference:
+            segments.follow(stream, stamp)
             self._move(packet, stream)
-            yield packet
+            return
+        if stream.last is None:
+            if is_wrong_first_stamp(stream, packet, ahead):
+                self._count_wrong(packet)
+                packet.pts = packet.dts = None
+                return
+            segments.place_late_stream(stream, stamp, ahead)
+        if is_wrong_leap(stream, stamp, packet, ahead):
+            self._repair(packet, stream, ahead)
+            return
+        if not (
+            stream.continues(stamp, stream.last_is_pts or packet.dts is None)
+            or segments.enter(stream, stamp)
+            or segments.is_gap(stream, stamp)
+        ):
+            if is_wrong_stamp(self._streams, ahead):
+                self._repair(packet, stream, ahead)
+                return
+            segments.begin(ahead)
+        stream.last, stream.last_is_pts, stream.stepped_back = stamp, packet.dts is None, False
+        stream.step = max(1, packet.duration or stream.step)
+        self._move(packet, stream)
 
     def _unwrap(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
         """Yield all packets, without the wraps of MPEG's clock that FFmpeg leaves."""
@@ -175,7 +173,7 @@ class Clock:
             return
         later = (
             stamp
-            for other in ahead.queue
+            for other in islice(ahead.queue, 1, None)
             if other.stream_index == packet.stream_index
             and (stamp := stamp_of(other)) is not None
             and stream.continues(stamp, False)

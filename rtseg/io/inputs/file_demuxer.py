@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import av
@@ -11,7 +11,6 @@ from av import Packet
 
 from rtseg.core.errors import reason
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
-from rtseg.io.inputs.duplicate_timestamps import without_duplicate_timestamps
 from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.opened_file import OpenedFile
 from rtseg.io.inputs.timestamps import Span
@@ -19,6 +18,9 @@ from rtseg.io.inputs.video_stream import is_cover
 
 _MAX_CONSECUTIVE_ERRORS = 64
 """Reading stops after this number of container errors without a packet between them."""
+
+_MAX_HELD = 64
+"""Largest number of packets of other streams that wait for the next frame."""
 
 REORDERED_FRAMES = 16
 """Largest number of frames that a codec holds back to output them in presentation order (H.264, HEVC)."""
@@ -51,7 +53,7 @@ class FileDemuxer:
     def __iter__(self) -> Iterator[Packet[Any]]:
         """Yield all packets but cover images and the empty packets that flush a decoder."""
         if self._container.format.name == "mpeg" and self._codec_name in ("h264", "hevc"):
-            return without_duplicate_timestamps(self._packets(), self._video_index)
+            return _without_duplicate_timestamps(self._packets(), self._video_index)
         return self._packets()
 
     def _packets(self) -> Iterator[Packet[Any]]:
@@ -114,3 +116,25 @@ def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span
             break
     yield from held
     yield from packets
+
+
+def _without_duplicate_timestamps(packets: Iterable[Packet[Any]], video: int) -> Iterator[Packet[Any]]:
+    """Yield all packets; of two packets of the stream `video` with the same time, the first one loses it.
+
+    The time of a PES packet in a program stream is that of the first frame that begins in it (ISO/IEC 13818-1, 2.4.3.7).
+    For H.264 and HEVC, FFmpeg also gives it to the frame that ends in it.
+    """
+    held: list[Packet[Any]] = []
+    for packet in packets:
+        if packet.stream_index == video:
+            if held and packet.pts is not None and packet.pts == held[0].pts:
+                held[0].pts = held[0].dts = None
+            yield from held
+            held = [packet]
+        elif held and len(held) < _MAX_HELD:
+            held.append(packet)
+        else:
+            yield from held
+            held = []
+            yield packet
+    yield from held

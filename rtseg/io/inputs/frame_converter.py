@@ -16,25 +16,7 @@ from rtseg.core.color import guess_matrix
 from rtseg.core.frame import SUBSAMPLING, Color, Matrix, PixelFormat, Plane
 from rtseg.gpu.gpu_frame import in_gpu_memory, software_layout
 
-_FAST: dict[str, PixelFormat] = {
-    "yuv420p": "yuv420p",
-    "yuvj420p": "yuv420p",
-    "yuv422p": "yuv422p",
-    "yuvj422p": "yuv422p",
-    "yuv444p": "yuv444p",
-    "yuvj444p": "yuv444p",
-}
-"""Formats whose planes are used without conversion. swscale converts all others, and keeps matrix and range."""
-
-_MATRIX: dict[int, Matrix] = {
-    1: "bt709",
-    4: "bt601",
-    5: "bt601",
-    6: "bt601",
-    7: "bt709",
-    9: "bt2020",
-    10: "bt2020",
-}
+_MATRIX: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 """Matrix for each H.273 MatrixCoefficients value. FCC (4) and SMPTE 240M (7) differ from theirs by a few levels."""
 
 _TRANSFER = {16: "HDR10 (PQ)", 18: "HLG"}
@@ -51,23 +33,16 @@ class Orientation(NamedTuple):
 
     def describe(self) -> str:
         """Return a human-readable description; empty for the identity."""
-        match self:
-            case (False, False, False):
-                return ""
-            case (False, True, True):
-                return "turned by 180 degrees"
-            case (True, True, False):
-                return "turned by 90 degrees clockwise"
-            case (True, False, True):
-                return "turned by 90 degrees counterclockwise"
-            case (False, True, False):
-                return "mirrored left to right"
-            case (False, False, True):
-                return "mirrored top to bottom"
-            case (True, False, False):
-                return "mirrored left to right and turned by 90 degrees counterclockwise"
-            case _:
-                return "mirrored left to right and turned by 90 degrees clockwise"
+        return {
+            (False, False, False): "",
+            (False, True, True): "turned by 180 degrees",
+            (True, True, False): "turned by 90 degrees clockwise",
+            (True, False, True): "turned by 90 degrees counterclockwise",
+            (False, True, False): "mirrored left to right",
+            (False, False, True): "mirrored top to bottom",
+            (True, False, False): "mirrored left to right and turned by 90 degrees counterclockwise",
+            (True, True, True): "mirrored left to right and turned by 90 degrees clockwise",
+        }[self]
 
     def apply(self, plane: Plane) -> Plane:
         """Return the plane upright and contiguous."""
@@ -114,11 +89,11 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
 
 def target_format(layout: VideoFormat, transposed: bool) -> PixelFormat:
     """Return the `Frame` format that loses least of `layout`: the same chroma resolution, or the next finer one."""
-    chroma = layout.components[1] if len(layout.components) > 2 and not layout.is_rgb else None
     if _is_rgb(layout):
         return "yuv444p"
-    if chroma is None:
+    if len(layout.components) <= 2:
         return "yuv420p"
+    chroma = layout.components[1]
     across, down = chroma.width < layout.width, chroma.height < layout.height
     if across and down:
         return "yuv420p"
@@ -158,7 +133,8 @@ class FrameConverter:
         pixel_format = target_format(layout, orientation.transpose)
         color = _color_of(first)
         if _is_rgb(layout):
-            notes.append(f"{layout.name} frames converted to YUV 4:4:4 ({_standard(color)}, limited range)")
+            standard = "BT.709" if color.matrix == "bt709" else "BT.601"
+            notes.append(f"{layout.name} frames converted to YUV 4:4:4 ({standard}, limited range)")
         elif max(component.bits for component in layout.components) > 8:
             notes.append(f"{layout.name} reduced to 8 bits, matrix, range and transfer unchanged")
         if first.color_trc in _TRANSFER:
@@ -195,11 +171,11 @@ class FrameConverter:
     def _coded_planes(self, frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
         if in_gpu_memory(frame):
             frame = self._convert(frame, self.pixel_format)  # PyAV copies it to CPU memory first
-        name = frame.format.name
         if len(frame.format.components) <= 2 and not frame.format.has_palette:
             return self._gray_planes(frame)
-        ready = _FAST.get(name) == self.pixel_format and self.fits(frame) and all(p.line_size > 0 for p in frame.planes)
-        if not ready:
+        # swscale converts all other formats, and keeps matrix and range.
+        has_format = frame.format.name.replace("yuvj", "yuv") == self.pixel_format
+        if not (has_format and self.fits(frame) and all(plane.line_size > 0 for plane in frame.planes)):
             frame = self._reformat(frame)
         y, u, v = (_view(frame, number) for number in range(3))
         return y, u, v
@@ -242,18 +218,13 @@ def _color_of(frame: VideoFrame) -> Color:
     guess = guess_matrix(frame.width, frame.height)
     layout = software_layout(frame)
     if _is_rgb(layout):
-        matrix: Matrix = "bt709" if guess == "bt709" else "bt601"
-        return Color(matrix, False, 1 if matrix == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)
+        return Color(guess, False, 1 if guess == "bt709" else 6, frame.color_primaries, frame.color_trc, 1)
     full_range = frame.color_range == 2 or layout.name.startswith("yuvj")
     return Color(
-        matrix=_MATRIX.get(frame.colorspace, cast(Matrix, guess)),
+        matrix=_MATRIX.get(frame.colorspace, guess),
         full_range=full_range,
         space_tag=frame.colorspace,
         primaries_tag=frame.color_primaries,
         transfer_tag=frame.color_trc,
         range_tag=2 if full_range else frame.color_range,
     )
-
-
-def _standard(color: Color) -> str:
-    return {"bt601": "BT.601", "bt709": "BT.709", "bt2020": "BT.2020", "rgb": "RGB"}[color.matrix]

@@ -41,24 +41,29 @@ def send_request(url: str, timeout_seconds: float, limit: TimeLimit, *, first: i
     query = parts.tail[len(parts.path) :].partition("#")[0].removeprefix("?")
     plain = urlunsplit((parts.scheme, parts.address, quote(parts.path, safe="/%:=&~+!$,;'@()*"), query, ""))
     opener = OpenerDirector()
-    handlers: list[Any] = [
+    for handler in (
         ProxyHandler(),
         UnknownHandler(),
         _Handler(limit),
         HTTPDefaultErrorHandler(),
         _RedirectHandler(),
         HTTPErrorProcessor(),
-    ]
-    if parts.user_info is not None:
-        user, _, password = parts.user_info.partition(":")
-        passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, f"{parts.scheme}://{parts.address}/", unquote(user), unquote(password))
-        handlers += [HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)]
-    for handler in handlers:
+    ):
         opener.add_handler(handler)
+    if parts.user_info is not None:
+        _add_password(opener, parts.user_info, f"{parts.scheme}://{parts.address}/")
     headers = {"User-Agent": "rtseg", "Accept": "*/*"} | ({} if first is None else {"Range": f"bytes={first}-"})
     request = Request(plain.replace(" ", "%20"), headers=headers)
     return opener.open(request, timeout=timeout_seconds)
+
+
+def _add_password(opener: OpenerDirector, user_info: str, root: str) -> None:
+    """Let an opener send a quoted `user:password` to the server at the URL `root` if it requests them."""
+    user, _, password = user_info.partition(":")
+    passwords = HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, root, unquote(user), unquote(password))
+    opener.add_handler(HTTPDigestAuthHandler(passwords))
+    opener.add_handler(HTTPBasicAuthHandler(passwords))
 
 
 class _RedirectHandler(HTTPRedirectHandler):
@@ -68,11 +73,7 @@ class _RedirectHandler(HTTPRedirectHandler):
         parts = urlsplit(newurl)
         user_info, _, address = parts.netloc.rpartition("@")
         if user_info:
-            user, _, password = user_info.partition(":")
-            passwords = HTTPPasswordMgrWithDefaultRealm()
-            passwords.add_password(None, f"{parts.scheme}://{address}/", unquote(user), unquote(password))
-            for handler in (HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords)):
-                self.parent.add_handler(handler)
+            _add_password(self.parent, user_info, f"{parts.scheme}://{address}/")
             newurl = urlunsplit(parts._replace(netloc=address))
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -130,18 +131,6 @@ class TimeLimit:
         self._sockets.clear()
 
 
-class _HttpConnection(http.client.HTTPConnection):
-    def __init__(self, *arguments: Any, limit: TimeLimit, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = limit.connect
-
-
-class _HttpsConnection(http.client.HTTPSConnection):
-    def __init__(self, *arguments: Any, limit: TimeLimit, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._create_connection = limit.connect
-
-
 class _Handler(AbstractHTTPHandler):
     """Handler for http:// and https://. Like FFmpeg, it does not check certificates: those of cameras are self-signed."""
 
@@ -153,9 +142,14 @@ class _Handler(AbstractHTTPHandler):
         self._tls.verify_mode = ssl.CERT_NONE
 
     def http_open(self, request: Request) -> Any:
-        return self.do_open(partial(_HttpConnection, limit=self._limit), request)
+        return self.do_open(partial(self._connection, http.client.HTTPConnection), request)
 
     def https_open(self, request: Request) -> Any:
-        return self.do_open(partial(_HttpsConnection, limit=self._limit, context=self._tls), request)
+        return self.do_open(partial(self._connection, http.client.HTTPSConnection, context=self._tls), request)
+
+    def _connection(self, kind: Any, host: str, **options: Any) -> Any:
+        connection = kind(host, **options)
+        connection._create_connection = self._limit.connect
+        return connection
 
     http_request = https_request = AbstractHTTPHandler.do_request_

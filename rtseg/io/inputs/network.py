@@ -17,12 +17,12 @@ from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.annexb import RawPackets, raw_codec
 from rtseg.io.inputs.byte_stream import ByteStream, HttpResponse, TcpStream
 from rtseg.io.inputs.connection import Connection
-from rtseg.io.inputs.hls_byte_ranges import check_playlist_at
 from rtseg.io.inputs.http_file import HttpFile, SeekableHttpFile
 from rtseg.io.inputs.live_clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.io.inputs.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.io.inputs.mp4_streaming import has_fragments, has_index_last, is_live_mp4
 from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
+from rtseg.io.inputs.playlist import check_playlist_at
 from rtseg.io.inputs.safe_open import FORMATS, LENIENT, codec_whitelist
 
 TIMEOUT_SECONDS = 5.0

@@ -87,7 +87,7 @@ class StreamState:
 
 
 class Lookahead:
-    """Queue of packets that were read ahead.
+    """Queue of packets that were read ahead, from the current packet on.
 
     Args:
         packets: all further packets in reading order.
@@ -97,10 +97,6 @@ class Lookahead:
     def __init__(self, packets: Iterator[Packet[Any]], queue: deque[Packet[Any]] | None = None) -> None:
         self.packets = packets
         self.queue: deque[Packet[Any]] = deque() if queue is None else queue
-
-    def pop(self) -> Packet[Any] | None:
-        """Remove and return the next packet; None at the end."""
-        return self.queue.popleft() if self.queue else next(self.packets, None)
 
     def get(self, position: int) -> Packet[Any] | None:
         """Return the packet at a position of the queue, or read one more packet; None at the end."""
@@ -113,17 +109,16 @@ class Lookahead:
 
     def stamps(self, count: int) -> list[int]:
         """Return up to `count` stamps of the first packet's stream, starting with the first packet."""
-        index = self.queue[0].stream_index
-        stamps = [
-            stamp for packet in self.queue if packet.stream_index == index and (stamp := stamp_of(packet)) is not None
-        ]
-        while len(stamps) < count and len(self.queue) < LOOKAHEAD_PACKETS:
-            packet = self.get(len(self.queue))
+        stamps: list[int] = []
+        position = 0
+        while len(stamps) < count and position < max(LOOKAHEAD_PACKETS, len(self.queue)):
+            packet = self.get(position)
             if packet is None:
                 break
-            if packet.stream_index == index and (stamp := stamp_of(packet)) is not None:
+            if packet.stream_index == self.queue[0].stream_index and (stamp := stamp_of(packet)) is not None:
                 stamps.append(stamp)
-        return stamps[:count]
+            position += 1
+        return stamps
 
 
 def stamp_of(packet: Packet[Any]) -> int | None:

@@ -1,6 +1,6 @@
 """Detection of single wrong time stamps: those after them continue from the stamps before them, so the clock has no jump.
 
-Each function takes a `Lookahead` whose packets after the tested one decide.
+Each function takes a `Lookahead` that begins with the tested packet; the packets after it decide.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ _STEPS = 4
 
 def is_wrong_first_stamp(stream: StreamState, packet: Packet[Any], ahead: Lookahead) -> bool:
     """Return whether the first stamp of a stream is wrong: the next ones are far from it and continue there."""
-    ahead.queue.appendleft(packet)
     stamps = ahead.stamps(3)
-    ahead.queue.popleft()
     reordered = packet.dts is None
     if len(stamps) < 3 or stream.is_audio:
         return False
@@ -57,9 +55,7 @@ def is_wrong_leap(stream: StreamState, stamp: int, packet: Packet[Any], ahead: L
         sure = stream.step + max(2 * stream.step, int(_SURE_SECONDS / stream.tick))
     if stamp - stream.last <= longest:
         return False
-    ahead.queue.appendleft(packet)
     following = ahead.stamps(CONFIRM_PACKETS)[1:]
-    ahead.queue.popleft()
     if not following:
         return False
     if stamp - stream.last <= noticed:
