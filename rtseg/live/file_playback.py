@@ -85,7 +85,7 @@ class FilePlayback(Source):
                 captured_ns = self._pacer.wait(offset + position)
                 if captured_ns is None:
                     return
-                end = position + (frame.duration * frame.time_base or self._nominal_seconds)
+                end = position + (frame.duration * frame.time_base or 1 / (self._info.frame_rate or Fraction(25)))
                 yield replace(
                     frame,
                     pts=clock.place(offset + position, captured_ns),
@@ -101,25 +101,16 @@ class FilePlayback(Source):
             self._reopen()
 
     def _timed_frames(self) -> Iterator[Frame]:
-        items = iter(self._source)
-        while True:
-            begin = time.perf_counter()
-            item = next(items, None)
-            while item is not None and not isinstance(item, Frame):
-                item = next(items, None)
-            if item is None:
-                return
+        frames = (item for item in self._source if isinstance(item, Frame))
+        begin = time.perf_counter()
+        for frame in frames:
             self.decode_seconds = time.perf_counter() - begin
-            yield item
+            yield frame
+            begin = time.perf_counter()
 
     def _reopen(self) -> None:
-        opened = self._open_file()
-        before, self._source = self._source, opened
+        before, self._source = self._source, self._open_file()
         self._corrupt_before += before.corrupt
         before.close()
         del before
         gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
-
-    @property
-    def _nominal_seconds(self) -> Fraction:
-        return 1 / (self._info.frame_rate or Fraction(25))

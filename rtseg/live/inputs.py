@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,9 +125,8 @@ def find_inputs(
     for number in csi:
         pipeline = partial(csi_pipeline, number, mode.size, mode.fps)
         inputs.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, pipeline_timeout))
-    names = [entry.name for entry in inputs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(entry.name for entry in inputs).items():
+        if count > 1:
             raise OptionError(f"{name} is given twice; give each input once")
     if not inputs:
         raise OptionError("no input: give --camera 0, --url rtsp://..., --gst 'PIPELINE' or --url FILE --realtime")
@@ -188,8 +188,7 @@ def _camera_name(camera: str) -> str:
 def _from_pipeline(
     name: str, title: str, pipeline: Callable[[], str], timeout_seconds: float, codec: str = "rawvideo"
 ) -> Input:
-    return Input(name, title, partial(_open_pipeline, pipeline, title, timeout_seconds, codec), pipeline=pipeline)
+    def connect() -> Source:
+        return GStreamerSource(pipeline(), name=title, timeout=timeout_seconds, codec=codec)
 
-
-def _open_pipeline(pipeline: Callable[[], str], title: str, timeout_seconds: float, codec: str) -> Source:
-    return GStreamerSource(pipeline(), name=title, timeout=timeout_seconds, codec=codec)
+    return Input(name, title, connect, pipeline=pipeline)

@@ -25,21 +25,14 @@ class Mosaic:
     A disconnected camera keeps its last frame, darkened, with its name and the duration of the disconnect.
     """
 
-    def __init__(self, names: Sequence[str], cell: tuple[int, int] | None = None) -> None:
-        """Create the grid.
-
-        Args:
-            names: names of the cameras.
-            cell: (width, height) of each cell, even; None: the largest 16:9 cell that fits `MAX_SIZE`.
-        """
+    def __init__(self, names: Sequence[str]) -> None:
+        """Create the grid for cameras with these names, with the largest even 16:9 cells that fit `MAX_SIZE`."""
         self._names = names
-        self.columns = math.ceil(math.sqrt(len(names)))
-        self.rows = math.ceil(len(names) / self.columns)
-        if cell is None:
-            width = min(MAX_SIZE[0] // self.columns, MAX_SIZE[1] // self.rows * 16 // 9)
-            cell = width // 2 * 2, width * 9 // 16 // 2 * 2
-        self.cell = cell
-        self._canvas = np.zeros((self.rows * cell[1], self.columns * cell[0], 3), dtype=np.uint8)
+        self._columns = math.ceil(math.sqrt(len(names)))
+        rows = math.ceil(len(names) / self._columns)
+        width = min(MAX_SIZE[0] // self._columns, MAX_SIZE[1] // rows * 16 // 9)
+        self._cell_size = width // 2 * 2, width * 9 // 16 // 2 * 2
+        self._canvas = np.zeros((rows * self._cell_size[1], self._columns * self._cell_size[0], 3), dtype=np.uint8)
         self._disconnected: set[int] = set()
         self._count = 0
         self._lock = threading.Lock()
@@ -54,7 +47,7 @@ class Mosaic:
             item: latest frame of the camera.
         """
         rendered, aspect = item.rendered, float(item.info.sample_aspect_ratio)
-        box = Letterbox((rendered.width, rendered.height), self.cell, pixel_aspect=aspect)
+        box = Letterbox((rendered.width, rendered.height), self._cell_size, pixel_aspect=aspect)
         with self._lock:
             self._disconnected.discard(camera)
             cell = self._cell(camera)
@@ -75,13 +68,13 @@ class Mosaic:
             self._write(camera, text)
 
     def _cell(self, camera: int) -> np.ndarray:
-        width, height = self.cell
-        top, left = camera // self.columns * height, camera % self.columns * width
+        width, height = self._cell_size
+        top, left = camera // self._columns * height, camera % self._columns * width
         return self._canvas[top : top + height, left : left + width]
 
     def _write(self, camera: int, text: str) -> None:
         cell = np.ascontiguousarray(self._cell(camera))
-        scale = max(0.3, self.cell[1] / 540)
+        scale = max(0.3, self._cell_size[1] / 540)
         baseline = round(34 * scale)
         cell[: baseline + baseline // 2] = 0
         for color, thickness in ((_OUTLINE, 3), (_TEXT, 1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rtseg.core.frame import ProcessedFrame
@@ -56,15 +57,10 @@ def camera_sinks(
     """
     sinks: list[Sink] = []
     if outputs.record is not None:
-
-        def open_video(path: str, item: ProcessedFrame) -> Sink:
-            return _open_video(path, item, outputs)
-
-        path = path_for_camera(outputs.record, camera)
         sinks.append(
             RecordingSink(
-                path,
-                open_video,
+                path_for_camera(outputs.record, camera),
+                partial(_open_video, outputs=outputs),
                 segment_seconds=outputs.segment_seconds,
                 keep_bytes=outputs.keep_bytes,
                 replace_first=camera is None,
@@ -129,18 +125,20 @@ def open_shared_sinks(
         SinkError: the address of the web page is in use, or there is no display.
     """
     displays = outputs.display_outputs()
-    page = None
+    sinks: list[Sink] = []
+    page_url = None
     if "web" in displays:
         page = WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette)
+        sinks, page_url = [page], page.url
     window = WindowSink(controls) if "window" in displays else None
-    pushed = [PushSink(url) for url in outputs.push]
+    sinks += map(PushSink, outputs.push)
     snapshots = SnapshotSink(outputs.snapshots, lambda path: log(f"saved {path}"))
     return SharedSinks(
-        tuple(SinkThread(sink, on_error=on_error) for sink in [*([page] if page else []), *pushed]),
+        tuple(SinkThread(sink, on_error=on_error) for sink in sinks),
         SinkThread(window, start_thread=False, on_error=on_error) if window else None,
         window.poll if window else lambda: None,
         SinkThread(snapshots, capacity=2, on_error=on_error),
-        page.url if page else None,
+        page_url,
     )
 
 

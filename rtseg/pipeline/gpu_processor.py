@@ -15,7 +15,7 @@ from rtseg.inference.segmenter import Segmenter
 from rtseg.io.codecs import try_nvdec
 from rtseg.io.inputs import Source, open_source
 from rtseg.io.options import InputOptions
-from rtseg.pipeline.gpu_renderer import GpuRenderer
+from rtseg.pipeline.gpu_renderer import GPU_STREAMS, GpuRenderer
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 
@@ -76,7 +76,7 @@ class GpuFrameProcessor(FrameProcessor):
     @property
     def workers(self) -> int:
         """Number of threads that should call `process` at the same time."""
-        return self._renderer.streams
+        return GPU_STREAMS
 
     def infer(self, frame: Frame, info: StreamInfo) -> ClassMap | RenderedFrame:
         """Return the rendered frame with its class map; the class map if the CPU has to compute it.

@@ -59,11 +59,6 @@ class GpuRenderer:
             raise
         self._memory = BufferPool(self._cuda.pinned_block)
 
-    @property
-    def streams(self) -> int:
-        """Number of threads that should call `render` at the same time."""
-        return GPU_STREAMS
-
     def render(self, frame: GpuFrame) -> RenderedFrame:
         """Return the frame's class map and the rendered frame, in CPU memory.
 

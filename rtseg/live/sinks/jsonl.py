@@ -93,6 +93,4 @@ class JsonLinesSink(Sink):
         """Unregister from the file, which keeps its lines."""
         self._file.close()
 
-    def abort(self) -> None:
-        """Unregister from the file, which keeps its lines."""
-        self._file.close()
+    abort = close

@@ -131,9 +131,7 @@ class PushSink(Sink):
             with contextlib.suppress(av.FFmpegError, OSError, SinkError):  # the receiver is already gone
                 connection.close()
 
-    def abort(self) -> None:
-        """Same as `close`."""
-        self.close()
+    abort = close
 
     def _connect(self, item: ProcessedFrame) -> _Connection | _SrtConnection:
         rendered = item.rendered

@@ -65,8 +65,6 @@ class RecordingSink(Sink):
         self._begin = 0
         self._files = 0
         self._warnings_before: tuple[str, ...] = ()
-        self.removed = 0
-        """Number of old segments removed so far."""
         folder = self._path.parent
         if not folder.is_dir():
             raise SinkError(f"can't write {path}: no such folder: {folder}")
@@ -147,7 +145,6 @@ class RecordingSink(Sink):
                 oldest.unlink(missing_ok=True)  # another process may have removed it
             except OSError as error:
                 raise SinkError(f"the old segment {oldest} can't be removed: {reason(error)}") from error
-            self.removed += 1
 
 
 def _is_free(path: Path) -> bool:

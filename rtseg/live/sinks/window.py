@@ -13,9 +13,6 @@ from rtseg.core.letterbox import Letterbox
 from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls
 
-KEYS = "q quit, space pause, m view, l legend, + and - opacity, s snapshot"
-"""Description of the keys, for the help and the log."""
-
 _TITLE = "rtseg live"
 _MAX_INITIAL_SIZE = (1280, 720)
 """Maximum initial size of the window in pixels; larger frames are scaled down. The user may resize it."""
@@ -47,7 +44,9 @@ class WindowSink(Sink):
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
-            raise SinkError(f"no window can be opened ({_first_line(error)}); try --show web") from error
+            raise SinkError(
+                f"no window can be opened ({str(error).strip().splitlines()[0]}); try --show web"
+            ) from error
 
     def write(self, item: ProcessedFrame) -> None:
         """Show a frame."""
@@ -88,10 +87,4 @@ class WindowSink(Sink):
         """Close the window."""
         cv2.destroyAllWindows()
 
-    def abort(self) -> None:
-        """Close the window."""
-        cv2.destroyAllWindows()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    abort = close
