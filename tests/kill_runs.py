@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import queue
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from command import MODEL
@@ -65,14 +67,14 @@ class Kind:
     audio: bool = False
     segments: bool = False
     runs: int = 0
-    moments: dict[str, int] = field(default_factory=dict)
+    moments: Counter[str] = field(default_factory=Counter)
     playable: int = 0
     """Number of runs whose remaining file is playable, or that had not completed a frame."""
 
     lost: list[float] = field(default_factory=list)
     """Duration in seconds of the frames that were reported as complete and are not playable, for each run."""
 
-    leftovers: dict[str, int] = field(default_factory=dict)
+    leftovers: Counter[str] = field(default_factory=Counter)
     """Number of runs that left a file other than complete ones, by its description."""
 
     incomplete_finals: int = 0
@@ -96,6 +98,58 @@ class Kind:
             "problems": self.problems,
         }
 
+    def kill(
+        self, number: int, command: Sequence[str], target: int, delay: float, total: int
+    ) -> tuple[int, str] | None:
+        """Run a command until it reports frame `target`, wait for `delay` seconds, and kill it.
+
+        Returns:
+            Number of reported frames, and description of the moment. None if the command ended before, which is a problem.
+        """
+        with tempfile.TemporaryFile() as errors, _running(command, errors) as (process, lines):
+            reported = sum(1 for _ in itertools.islice(lines, target))
+            if reported == target:
+                time.sleep(delay)
+            process.kill()
+            reported += sum(1 for _ in lines)
+            if reported < target:
+                errors.seek(0)
+                error = errors.read().decode()[-500:]
+                self.problems.append(f"run {number}: reported {reported} of {target} frames: {error}")
+                return None
+        self.runs += 1
+        return reported, "while it encodes" if reported < total else "after the last frame"
+
+    def add_incomplete(self, problem: str) -> None:
+        """Add an incomplete file with a final name."""
+        self.incomplete_finals += 1
+        self.problems.append(problem)
+
+    def add_playable(self, number: int, reported: int, playable: Sequence[int | None], rate: int) -> None:
+        """Add the frames of the files that run `number` left."""
+        wrong = _wrong_frame(playable, ignore_last=REORDERED)
+        lost = max(0, reported - len(playable)) / rate
+        self.lost.append(lost)
+        if wrong is not None:
+            self.problems.append(f"run {number}: frame {wrong} of the remaining file is wrong")
+        elif lost > LOST_SECONDS:
+            frames = f"{reported} frames reported, {len(playable)} playable"
+            self.problems.append(f"run {number}: {lost:.2f} s lost: {frames}")
+        else:
+            self.playable += 1
+
+    def finish(self, command: Sequence[str], seconds: float, check: Callable[[], str]) -> None:
+        """Run the command to its end and set `resumed`; `check` returns what it did not do, or nothing."""
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=_environment())
+        except subprocess.TimeoutExpired:
+            self.problems.append("the next run did not end")
+            return
+        missing = check()
+        self.resumed = done.returncode == 0 and not missing
+        if not self.resumed:
+            self.problems.append(f"the next run: code {done.returncode}, {missing}: {done.stderr.decode()[-300:]}")
+
 
 def _command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", DRIVER, *map(str, arguments)]
@@ -105,48 +159,18 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def _run_and_kill(command: Sequence[str], target: int, delay: float, total: int) -> tuple[int, str]:
-    """Run a command until it reports frame `target`, wait for `delay` seconds, and kill it.
-
-    Returns:
-        Number of reported frames, and description of the moment.
-
-    Raises:
-        RuntimeError: the command stopped reporting, or failed, before it was killed.
-    """
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment())
-        lines: queue.Queue[bytes | None] = queue.Queue()
-        reader = threading.Thread(target=_forward, args=(process, lines), daemon=True)
-        reader.start()
-        reported = 0
+@contextmanager
+def _running(command: Sequence[str], errors: IO[bytes] | None) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a command, for `LIMIT_SECONDS` at most. Yield the process and its standard output."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment()) as process:
+        assert process.stdout is not None
+        watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
+        watchdog.start()
         try:
-            while reported < target:
-                line = lines.get(timeout=LIMIT_SECONDS)
-                if line is None:
-                    break
-                reported += 1
-            if reported >= target and delay:
-                time.sleep(delay)
-        except queue.Empty:
-            pass
+            yield process, process.stdout
         finally:
+            watchdog.cancel()
             process.kill()
-            process.wait(LIMIT_SECONDS)
-        reader.join(LIMIT_SECONDS)
-        while not lines.empty():
-            reported += lines.get() is not None
-        if reported < target:
-            errors.seek(0)
-            raise RuntimeError(f"reported {reported} of {target} frames: {errors.read().decode()[-500:]}")
-    return reported, "while it encodes" if reported < total else "after the last frame"
-
-
-def _forward(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put(None)
 
 
 def _numbers(path: Path) -> list[int | None]:
@@ -170,19 +194,13 @@ def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator)
     inputs.mkdir()
     outputs.mkdir()
     first = inputs / f"0{kind.suffix}"
-    write_video(
-        first,
-        frames=FRAMES,
-        gop=25,
-        options={"preset": "ultrafast"},
-        after=[Audio(seconds=FRAMES / RATE)] if kind.audio else [],
-    )
+    audio = [Audio(seconds=FRAMES / RATE)] if kind.audio else []
+    write_video(first, frames=FRAMES, gop=25, options={"preset": "ultrafast"}, after=audio)
     options = ("--model", MODEL, "--alpha", 0, "--preset", "ultrafast", "--quiet", "--resume")
     for number in range(1, runs):
         (inputs / f"{number}{kind.suffix}").write_bytes(first.read_bytes())
-    completion_seconds = _completion_seconds(
-        _command("video", first, "-o", folder / f"reference{kind.suffix}", *options)
-    )
+    reference = _command("video", first, "-o", folder / f"reference{kind.suffix}", *options)
+    completion_seconds = _completion_seconds(reference)
     for number in range(runs):
         out = outputs / f"{number}{kind.suffix}"
         if number % 2:
@@ -190,77 +208,40 @@ def kill_video(kind: Kind, runs: int, folder: Path, random: np.random.Generator)
         late = number % 5 in (1, 3)
         target = FRAMES if late else int(random.integers(5, FRAMES - 20))
         delay = float(random.uniform(0, 1.2 * completion_seconds)) if late else 0.0
-        command = _command("video", inputs / out.name, "-o", out, *options)
-        try:
-            reported, moment = _run_and_kill(command, target, delay, FRAMES)
-        except RuntimeError as error:
-            kind.problems.append(f"run {number}: {error}")
+        killed = kind.kill(number, _command("video", inputs / out.name, "-o", out, *options), target, delay, FRAMES)
+        if killed is None:
             continue
-        kind.runs += 1
+        reported, moment = killed
         partial = out.with_name(f"{number}.partial{kind.suffix}")
+        playable = _numbers(partial)
         if out.exists() and out.read_bytes() != OLDER:
-            moment = "after the rename"
-            if len(_numbers(out)) != FRAMES or _wrong_frame(_numbers(out)) is not None:
-                kind.incomplete_finals += 1
-                kind.problems.append(f"run {number}: {out.name} contains {len(_numbers(out))} of {FRAMES} frames")
-            playable = _numbers(out)
-        else:
-            playable = _numbers(partial)
-        kind.moments[moment] = kind.moments.get(moment, 0) + 1
-        _count_lost(kind, number, reported, playable, RATE)
-        if partial.exists():
-            kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
-        allowed = {out.name, partial.name, ".rtseg-done.jsonl"}
-        for path in outputs.iterdir():
-            if path.name not in allowed and path.stem.split(".")[0] == str(number):
-                kind.leftovers[path.name] = kind.leftovers.get(path.name, 0) + 1
-    _resume(kind, _command("video", inputs, "-o", outputs, *options), inputs, outputs, runs)
+            moment, playable = "after the rename", _numbers(out)
+            if len(playable) != FRAMES or _wrong_frame(playable) is not None:
+                kind.add_incomplete(f"run {number}: {out.name} contains {len(playable)} of {FRAMES} frames")
+        kind.moments[moment] += 1
+        kind.add_playable(number, reported, playable, RATE)
+        for path in outputs.glob(f"{number}.*"):
+            if path != out:
+                kind.leftovers["a partial file" if path == partial else path.name] += 1
+    partials = set(outputs.glob("*.partial*"))
+
+    def incomplete() -> str:
+        complete = sum(len(_numbers(outputs / path.name)) == FRAMES for path in inputs.iterdir())
+        new = [path.name for path in set(outputs.glob("*.partial*")) - partials]
+        return f"{complete} of {runs} complete, {new}" if complete < runs or new else ""
+
+    kind.finish(_command("video", inputs, "-o", outputs, *options), LIMIT_SECONDS + 20 * runs, incomplete)
 
 
 def _completion_seconds(command: Sequence[str]) -> float:
     """Return the time from the last frame to the end of a run that is not killed."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=_environment())
-    watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
-    watchdog.start()
-    assert process.stdout is not None
-    last = time.monotonic()
-    for _ in process.stdout:
+    with _running(command, None) as (process, lines):
         last = time.monotonic()
-    code = process.wait(LIMIT_SECONDS)
-    watchdog.cancel()
-    if code != 0:
-        raise RuntimeError(f"the reference run ended with {code}")
-    return time.monotonic() - last
-
-
-def _count_lost(kind: Kind, number: int, reported: int, playable: Sequence[int | None], rate: int) -> None:
-    wrong = _wrong_frame(playable, ignore_last=REORDERED)
-    lost = max(0, reported - len(playable)) / rate
-    kind.lost.append(lost)
-    if wrong is not None:
-        kind.problems.append(f"run {number}: frame {wrong} of the remaining file is wrong")
-    elif lost > LOST_SECONDS:
-        kind.problems.append(f"run {number}: {lost:.2f} s lost: {reported} frames reported, {len(playable)} playable")
-    else:
-        kind.playable += 1
-
-
-def _resume(kind: Kind, command: Sequence[str], inputs: Path, outputs: Path, runs: int) -> None:
-    before = {path.name for path in outputs.iterdir() if ".partial" in path.name}
-    try:
-        limit = LIMIT_SECONDS + 20 * runs
-        done = subprocess.run(command, capture_output=True, timeout=limit, check=False, env=_environment())
-    except subprocess.TimeoutExpired:
-        kind.problems.append("the next run did not end")
-        return
-    complete = [len(_numbers(outputs / path.name)) == FRAMES for path in inputs.iterdir()]
-    partial = [path.name for path in outputs.iterdir() if ".partial" in path.name and path.name not in before]
-    kind.resumed = done.returncode == 0 and all(complete) and not partial
-    if not kind.resumed:
-        error = done.stderr.decode()[-300:]
-        kind.problems.append(
-            f"the next run: code {done.returncode}, {sum(complete)} of {runs} complete, {partial}: {error}"
-        )
+        for _ in lines:
+            last = time.monotonic()
+        if code := process.wait():
+            raise RuntimeError(f"the reference run ended with {code}")
+        return time.monotonic() - last
 
 
 def kill_live(kind: Kind, runs: int, folder: Path, random: np.random.Generator) -> None:
@@ -274,48 +255,37 @@ def kill_live(kind: Kind, runs: int, folder: Path, random: np.random.Generator) 
         late = number % 5 == 4
         target = LIVE_FRAMES if late else int(random.integers(5, LIVE_FRAMES - 20))
         delay = float(random.uniform(0, 0.3)) if late else float(random.uniform(0, 0.02))
-        try:
-            reported, moment = _run_and_kill(command, target, delay, LIVE_FRAMES)
-        except RuntimeError as error:
-            kind.problems.append(f"run {number}: {error}")
+        killed = kind.kill(number, command, target, delay, LIVE_FRAMES)
+        if killed is None:
             continue
-        kind.runs += 1
-        kind.moments[moment] = kind.moments.get(moment, 0) + 1
+        reported, moment = killed
+        kind.moments[moment] += 1
         # Names contain the second, and a number if there are several files in one second.
         files = sorted((path for path in run_folder.iterdir() if path.suffix == kind.suffix), key=segment_order)
         playable: list[int | None] = []
         for path in files:
             numbers = _numbers(path)
-            final = ".partial" not in path.name
-            if not final:
-                kind.leftovers["a partial file"] = kind.leftovers.get("a partial file", 0) + 1
-            if final and (not numbers or _wrong_frame(numbers, len(playable)) is not None or not _has_index(path)):
-                kind.incomplete_finals += 1
-                kind.problems.append(f"run {number}: {path.name} is not complete: {len(numbers)} frames")
+            if ".partial" in path.name:
+                kind.leftovers["a partial file"] += 1
+            elif not numbers or _wrong_frame(numbers, len(playable)) is not None or not _has_index(path):
+                kind.add_incomplete(f"run {number}: {path.name} is not complete: {len(numbers)} frames")
             playable += numbers
-        _count_lost(kind, number, reported, playable, LIVE_RATE)
-    before = {path: path.read_bytes() for path in (folder / "0").iterdir() if ".partial" not in path.name}
-    try:
-        done = subprocess.run(
-            _live(kind, source, folder / "0"),
-            capture_output=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-            env=_environment(),
-        )
-    except subprocess.TimeoutExpired:
-        kind.problems.append("the next run did not end")
-        return
-    unchanged = all(path.read_bytes() == data for path, data in before.items()) if kind.segments else True
-    new = [path for path in (folder / "0").iterdir() if path not in before and ".partial" not in path.name]
-    new = new or [path for path in before if not kind.segments]
-    recorded = sum(len(_numbers(path)) for path in new)
-    kind.resumed = done.returncode == 0 and unchanged and recorded == LIVE_FRAMES
-    if not kind.resumed:
-        error = done.stderr.decode()[-300:]
-        kind.problems.append(
-            f"the next run: code {done.returncode}, earlier files unchanged {unchanged}, {recorded} frames: {error}"
-        )
+        kind.add_playable(number, reported, playable, LIVE_RATE)
+    before = {path: path.read_bytes() for path in _final_files(folder / "0")}
+
+    def incomplete() -> str:
+        files = set(_final_files(folder / "0"))
+        unchanged = not kind.segments or all(path.read_bytes() == data for path, data in before.items())
+        new = files - before.keys() if kind.segments else files
+        recorded = sum(len(_numbers(path)) for path in new)
+        complete = unchanged and recorded == LIVE_FRAMES
+        return "" if complete else f"earlier files unchanged {unchanged}, {recorded} frames"
+
+    kind.finish(_live(kind, source, folder / "0"), LIMIT_SECONDS, incomplete)
+
+
+def _final_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".partial" not in path.name]
 
 
 def segment_order(path: Path) -> tuple[str, int, int]:

@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import pytest
 from av.stream import Disposition
 from command import MODEL
 from iso_media import tracks
-from media import Audio, Text, copy_video, corners_of, item, number_of, numbered_image, read, video_sink, write_video
+from media import Audio, Text, copy_video, corners_of, item, number_of, read, video_sink, write_video
 from proofs import keep_proof, resident_mib
+from timestamp_media import concatenate, presentation_times
 
 from rtseg.core.errors import FidelityError, SinkError, SourceError
 from rtseg.core.frame import Frame, Passthrough
@@ -144,17 +144,6 @@ def test_edit_lists_and_negative_decoding_times(tmp_path: Path) -> None:
     assert read(tmp_path / "out.mp4")[0].pts == 0
 
 
-def test_concatenated_recordings(tmp_path: Path) -> None:
-    parts = [write_video(tmp_path / f"{n}.ts", frames=60, after=[Audio(seconds=2.4)]) for n in range(2)]
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    result = copy_video(joined, tmp_path / "out.mp4")
-    assert result.report.frames_out == 120
-    assert any("the clock jumps" in note for note in result.notes)
-    times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
-    assert max(later - earlier for earlier, later in pairwise(times)) < 0.2
-
-
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_range_is_compared_with_the_same_range(tmp_path: Path, ending: str) -> None:
     path = write_video(tmp_path / f"in.{ending}", frames=60, gop=20, after=[Audio(seconds=2.4)])
@@ -179,17 +168,12 @@ def test_range_is_compared_with_the_same_range(tmp_path: Path, ending: str) -> N
 def test_mp4_index_has_the_input_times(tmp_path: Path, pts: Any, start: float, time_base: Fraction) -> None:
     """The index of the MP4, parsed according to the standard, has the presentation times of the input."""
     pts = [round(number / 25 / time_base + 0.3) for number in pts]
-    path = write_video(
-        tmp_path / "in.mkv", pts=pts, frames=len(pts), time_base=time_base, after=[Audio(start=start + 0.1, seconds=2)]
-    )
-    with av.open(str(path)) as container:
-        expected: dict[str, list[Fraction]] = {"vide": [], "soun": []}
-        for packet in container.demux():
-            if packet.size:
-                expected["vide" if packet.stream_index == 0 else "soun"].append(packet.pts * packet.time_base)
+    audio = Audio(start=start + 0.1, seconds=2)
+    path = write_video(tmp_path / "in.mkv", pts=pts, time_base=time_base, after=[audio])
+    expected = presentation_times(path)
     copy_video(path, tmp_path / "out.mp4")
     for track in tracks(tmp_path / "out.mp4"):
-        assert track.times == sorted(expected[track.kind])
+        assert [float(time) for time in track.times] == expected[["vide", "soun"].index(track.kind)]
 
 
 # Frames
@@ -197,12 +181,8 @@ def test_mp4_index_has_the_input_times(tmp_path: Path, pts: Any, start: float, t
 
 @pytest.mark.parametrize(("rotation", "quarter_turns"), [(-90, 1), (180, 2), (90, 3)])
 def test_rotated_video_becomes_upright(tmp_path: Path, rotation: int, quarter_turns: int) -> None:
-    path = write_video(
-        tmp_path / "in.mp4",
-        turn=lambda image: np.rot90(image, quarter_turns),
-        rotation=(rotation, False, False),
-        frames=5,
-    )
+    path = tmp_path / "turned.mp4"
+    write_video(path, turn=lambda image: np.rot90(image, quarter_turns), rotation=(rotation, False, False), frames=5)
     copy_video(path, tmp_path / "out.mp4")
     source = FileSource(str(tmp_path / "out.mp4"))
     assert (source.info.width, source.info.height, source.info.notes) == (96, 64, ())
@@ -235,25 +215,22 @@ def test_hdr_becomes_8_bit_and_keeps_its_tags(tmp_path: Path, transfer: int, nam
     assert (color.space_tag, color.primaries_tag, color.transfer_tag) == (9, 9, transfer)
 
 
-def test_interlaced_video_is_not_deinterlaced_and_reported(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "in.mp4", frames=6, options={"x264-params": "tff=1"}, interlaced=True)
-    result = copy_video(path, tmp_path / "out.mp4")
-    assert any("not deinterlaced" in note for note in result.notes)
-
-
-def test_transparency_is_ignored_and_reported(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "in.mkv", codec="ffv1", pix_fmt="yuva420p", frames=3)
-    result = copy_video(path, tmp_path / "out.mp4")
-    assert "transparency ignored" in result.notes
+@pytest.mark.parametrize(
+    ("ending", "options", "expected"),
+    [
+        ("mp4", {"options": {"x264-params": "tff=1"}, "interlaced": True}, "not deinterlaced"),
+        ("mkv", {"codec": "ffv1", "pix_fmt": "yuva420p"}, "transparency ignored"),
+    ],
+)
+def test_ignored_property_is_reported(tmp_path: Path, ending: str, options: dict[str, Any], expected: str) -> None:
+    path = write_video(tmp_path / f"in.{ending}", frames=6, **options)
+    assert any(expected in note for note in copy_video(path, tmp_path / "out.mp4").notes)
 
 
 def test_size_change_within_a_stream_is_stretched_and_reported(tmp_path: Path) -> None:
-    parts = []
-    for number, size in enumerate(((96, 64), (192, 128))):
-        path = write_video(tmp_path / f"{number}.h264", size=size, frames=10)
-        parts.append(path.read_bytes())
-    joined = tmp_path / "in.h264"
-    joined.write_bytes(b"".join(parts))
+    sizes = (96, 64), (192, 128)
+    parts = [write_video(tmp_path / f"{width}.h264", size=(width, height), frames=10) for width, height in sizes]
+    joined = concatenate(tmp_path / "in.h264", *parts)
     result = copy_video(joined, tmp_path / "out.mp4")
     assert {(frame.width, frame.height) for frame in result.frames} == {(96, 64)}
     assert [number_of(frame) for frame in read(tmp_path / "out.mp4")] == [*range(10), *range(10)]
@@ -348,19 +325,16 @@ def test_gps_track_is_copied(tmp_path: Path) -> None:
 
 
 def test_second_video_stream_is_copied(tmp_path: Path) -> None:
+    sizes = (96, 64), (192, 128)
+    parts = [write_video(tmp_path / f"{width}.mp4", frames=15, size=(width, height)) for width, height in sizes]
     path = tmp_path / "two.mp4"
-    with av.open(str(path), "w") as out:
-        streams = []
-        for size in ((96, 64), (192, 128)):
-            stream = out.add_stream("libx264", rate=25)
-            stream.width, stream.height = size
-            streams.append(stream)
-        for number in range(15):
-            for stream in streams:
-                frame = av.VideoFrame.from_ndarray(numbered_image(number, stream.width, stream.height), format="rgb24")
-                out.mux(stream.encode(frame.reformat(format="yuv420p")))
-        for stream in streams:
-            out.mux(stream.encode(None))
+    with av.open(str(parts[0])) as first, av.open(str(parts[1])) as second, av.open(str(path), "w") as out:
+        streams = {source: out.add_stream_from_template(source.streams.video[0]) for source in (first, second)}
+        for source, stream in streams.items():
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
     copy_video(path, tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sorted(stream.width for stream in container.streams.video) == [96, 192]
@@ -438,9 +412,8 @@ def test_intact_output_has_no_problem(tmp_path: Path, default_audio: int) -> Non
 
 def test_changed_color_tags_and_display_matrix_are_detected(tmp_path: Path) -> None:
     recorder, written = _write_output(tmp_path)
-    other = write_video(
-        tmp_path / "other.mp4", frames=20, after=[Audio()], tags=(9, 9, 16), rotation=(90, False, False)
-    )
+    changed = {"tags": (9, 9, 16), "rotation": (90, False, False)}
+    other = write_video(tmp_path / "other.mp4", frames=20, after=[Audio()], **changed)
     report = compare(recorder, replace(written, path=other))
     assert "the color tags differ from the input's" in report.problems
     assert "players would rotate the video: the output has a display matrix" in report.problems
@@ -456,25 +429,15 @@ def test_standard_output_is_reported_as_not_verified(tmp_path: Path) -> None:
 # Damage
 
 
-def _corrupt(path: Path, first: float, length: int) -> Path:
-    data = bytearray(path.read_bytes())
-    start = int(len(data) * first)
-    data[start : start + length] = np.random.default_rng(3).bytes(length)
-    path.write_bytes(data)
-    return path
-
-
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
 def test_corrupt_data_in_the_middle(tmp_path: Path, ending: str) -> None:
-    path = write_video(
-        tmp_path / f"in.{ending}",
-        frames=100,
-        gop=10,
-        size=(192, 128),
-        options={"crf": "5"},
-        after=[Audio("libmp3lame", seconds=4)],
-    )
-    _corrupt(path, 0.4, 3000)
+    audio = Audio("libmp3lame", seconds=4)
+    path = tmp_path / f"in.{ending}"
+    write_video(path, frames=100, gop=10, size=(192, 128), options={"crf": "5"}, after=[audio])
+    data = bytearray(path.read_bytes())
+    start = int(0.4 * len(data))
+    data[start : start + 3000] = np.random.default_rng(3).bytes(3000)
+    path.write_bytes(data)
     result = copy_video(path, tmp_path / "out.mp4")
     assert 60 <= result.report.frames_out < 100 or result.corrupt == 0
     assert result.report.frames_out == len(result.frames)
@@ -488,9 +451,9 @@ def test_corrupt_data_in_the_middle(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("fraction", [0.9, 0.5])
 def test_truncated_file(tmp_path: Path, ending: str, fraction: float) -> None:
     options = {"movflags": "faststart"} if ending == "mp4" else {}
-    path = write_video(
-        tmp_path / f"in.{ending}", frames=100, gop=10, after=[Audio("libmp3lame", seconds=4)], container_options=options
-    )
+    audio = Audio("libmp3lame", seconds=4)
+    path = tmp_path / f"in.{ending}"
+    write_video(path, frames=100, gop=10, after=[audio], container_options=options)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     result = copy_video(path, tmp_path / "out.mp4")
@@ -520,7 +483,7 @@ def test_damaged_audio_is_copied_unchanged(tmp_path: Path) -> None:
         if len(packet) > 8:
             data = data.replace(packet, bytes(len(packet)))
     path.write_bytes(data)
-    result = copy_video(path, tmp_path / "out.mp4")
+    copy_video(path, tmp_path / "out.mp4")
     result = copy_video(path, tmp_path / "out.webm")
     assert result.report.frames_out == 50
     assert any("audio stream 1: " in note and "can't be decoded" in note for note in result.notes)
@@ -589,14 +552,8 @@ def test_memory_and_cpu_time_do_not_grow_over_10000_frames(tmp_path: Path) -> No
     path = write_video(tmp_path / "in.mp4", size=(320, 240), frames=10_000, after=[Audio(seconds=400)])
     meter = Meter((500, 2500, 8000, 10_000))
     with Segmenter(MODEL) as segmenter:
-        result = process(
-            str(path),
-            str(tmp_path / "out.mp4"),
-            segmenter,
-            Style(legend=True),
-            OutputOptions(preset="ultrafast"),
-            extra_sinks=[meter],
-        )
+        options, out = OutputOptions(preset="ultrafast"), str(tmp_path / "out.mp4")
+        result = process(str(path), out, segmenter, Style(legend=True), options, extra_sinks=[meter])
     assert result.fidelity.ok
     memory, clock = meter.resident_mib, meter.cpu_seconds
     early, late = (clock[2500] - clock[500]) / 2000, (clock[10_000] - clock[8000]) / 2000
