@@ -23,20 +23,11 @@ _RING = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 
 def draw_ground(canvas: Canvas, view: CameraView, layout: Layout, weather: Weather, zebras: int) -> None:
-    """Draw the ground up to the horizon.
-
-    Args:
-        canvas: the canvas.
-        view: the camera.
-        layout: cross-section of the street.
-        weather: the colors.
-        zebras: 0 to 3; every fourth chunk of the street, from this one, has a zebra crossing.
-    """
+    """Draw the ground up to the horizon. Every fourth chunk of the street, from `zebras` (0 to 3), has a zebra crossing."""
     left, right = layout.curb_left, layout.curb_right
-    r, g, b = weather.paving
-    paving = (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT)
-    r, g, b = weather.asphalt
-    tarmac = (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT)
+    paving, tarmac = (
+        (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT) for r, g, b in (weather.paving, weather.asphalt)
+    )
     bands = list(itertools.pairwise((view.near, *_DEPTHS)))[::-1]
     middles = [(near + min(far, 200.0)) / 2 for near, far in bands]
     _strips(canvas, [view.flat(-60, 60, *band) for band in bands], paving, PAVEMENT, middles)

@@ -23,11 +23,7 @@ from rtseg.models.evaluation.layouts import CITYSCAPES_CLASSES, open_dataset
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (
-            "name,r,g,b\nother,0,0,0\nx,1,1,1\nrail,2,2,2\n",
-            "label value 1 is 'road' in the first and 'x' in the second",
-        ),
-        ("name,r,g,b\nother,0,0,0\nrail,1,1,1\nroad,2,2,2\n", "label value 1 is 'road' in the first and 'rail'"),
+        ("name,r,g,b\nother,0,0,0\nrail,1,1,1\nroad,2,2,2\n", "label value 1 is 'road' in the first and 'rail' in"),
         ("other 0 0 0\nroad 1 1 1\n", "label value 2 is 'rail' in the first and no class in the second"),
     ],
 )
@@ -49,11 +45,9 @@ def test_warns_of_class_lists_that_differ_only_in_colors(tmp_path: Path) -> None
     assert check_counts(dataset, count_labels(dataset), training=True) == []  # a list without colors contradicts none
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nOther,0,0,0\nroad,9,9,9\nrail,2,2,2\n")
     (tmp_path / "classes.txt").unlink()
-    (warning,) = check_counts(open_dataset(tmp_path), count_labels(dataset), training=True)
-    assert (
-        warning
-        == "label_colors.txt has other colors than class_dict.csv, which is used: 'road' is 1 1 1 there and 9 9 9 here"
-    )
+    assert check_counts(open_dataset(tmp_path), count_labels(dataset), training=True) == [
+        "label_colors.txt has other colors than class_dict.csv, which is used: 'road' is 1 1 1 there and 9 9 9 here"
+    ]
     (tmp_path / "labelmap.txt").write_text("# not a list\nroad 1 2\n")
     open_dataset(tmp_path)
 
@@ -65,48 +59,32 @@ def test_ignores_invisible_characters_in_class_names(tmp_path: Path, mark: str) 
     assert open_dataset(tmp_path).classes == ("other", "road", "rail")
 
 
-NAMES = ["sky", "traffic light", "2 wheeler"]
+NAMES = [(None, "sky"), (None, "traffic light"), (None, "2 wheeler")]
+VALUES = [(7, "sky"), (11, "traffic light")]
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "rows"),
     [
-        "sky\ntraffic light\n2 wheeler\n",
-        "\ufeffsky\ntraffic light\n2 wheeler\n",
-        "Sky\r\nTraffic light \r\n2 wheeler\r\n\r\n\r\n",
-        "# classes\n\nsky  # above\n  traffic light\t\n2 wheeler\n",
-        '"sky",\n"traffic light",\n"2 wheeler"\n',
-        "sky\rtraffic light\r2 wheeler\r",
+        ("sky\ntraffic light\n2 wheeler\n", NAMES),
+        ("\ufeffsky\ntraffic light\n2 wheeler\n", NAMES),
+        ("Sky\r\nTraffic light \r\n2 wheeler\r\n\r\n\r\n", NAMES),
+        ("# classes\n\nsky  # above\n  traffic light\t\n2 wheeler\n", NAMES),
+        ('"sky",\n"traffic light",\n"2 wheeler"\n', NAMES),
+        ("sky\rtraffic light\r2 wheeler\r", NAMES),
+        ("wall (low)\nRail-2\ncar/truck\n", [(None, "wall (low)"), (None, "rail-2"), (None, "car/truck")]),
+        ("7 sky\n11 traffic light\n", VALUES),
+        ("7: sky\n11: traffic light\n", VALUES),
+        ("sky,7\ntraffic light,11\n", VALUES),
+        ("id;name\n7;Sky\n11;Traffic light\n", VALUES),
+        ("rail 1\nrail 2\n", [(None, "rail 1"), (None, "rail 2")]),
+        ("road 1\ntree\n", [(None, "road 1"), (None, "tree")]),
+        ("0 rail 1\n1 road 7\n", [(0, "rail 1"), (1, "road 7")]),
     ],
 )
-def test_reads_class_list_with_any_line_endings_and_quotes(tmp_path: Path, content: str) -> None:
+def test_reads_names_and_values_of_class_list(tmp_path: Path, content: str, rows: list[tuple[int | None, str]]) -> None:
     (tmp_path / "classes.txt").write_bytes(content.encode())
-    rows = read_class_list(tmp_path / "classes.txt")
-    assert [row.name for row in rows] == NAMES
-    assert {row.value for row in rows} == {None}
-
-
-def test_class_names_keep_punctuation_and_numbers(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("wall (low)\nrail 1\nRail-2\ncar/truck\n")
-    names = [row.name for row in read_class_list(tmp_path / "classes.txt")]
-    assert names == ["wall (low)", "rail 1", "rail-2", "car/truck"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "7 sky\n11 traffic light\n",
-        "7: sky\n11: traffic light\n",
-        "sky,7\ntraffic light,11\n",
-        "id;name\n7;Sky\n11;Traffic light\n",
-    ],
-)
-def test_reads_class_list_with_values(tmp_path: Path, content: str) -> None:
-    (tmp_path / "classes.txt").write_text(content)
-    assert [(row.value, row.name) for row in read_class_list(tmp_path / "classes.txt")] == [
-        (7, "sky"),
-        (11, "traffic light"),
-    ]
+    assert [(row.value, row.name) for row in read_class_list(tmp_path / "classes.txt")] == rows
 
 
 @pytest.mark.parametrize(
@@ -130,6 +108,7 @@ def test_reads_class_list_with_colors(tmp_path: Path, content: str) -> None:
         (b"0 sky\n0 road\n", "twice"),
         (b"sky 1 2 300\n", "out of range"),
         (b"name,r,g,b\nsky,1,2\n", "does not fit the header"),
+        (b"road 1\ntree 2\nsky 3\n", "each line ends in a number, as in 'road 1'; write label values first"),
     ],
 )
 def test_refuses_malformed_class_list_with_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -182,23 +161,16 @@ def test_reads_valid_txt_with_non_utf8_names(tmp_path: Path) -> None:
 
 def test_matches_classes_of_cityscapes_and_camvid() -> None:
     match = match_classes(CAMVID_CLASSES, tuple(CITYSCAPES_CLASSES.values()))
-    pairs = {model_name: (data_name, how) for model_name, data_name, how in match.pairs}
-    assert pairs["pavement"] == ("sidewalk", "synonym")
-    assert pairs["pedestrian"] == ("person", "synonym")
-    assert pairs["sign"] == ("traffic sign", "synonym")
-    assert pairs["tree"] == ("vegetation", "similar")
-    assert pairs["bicyclist"] == ("rider", "similar")
-    assert pairs["road"] == ("road", "same name")
-    assert set(match.data_only) == {
-        "wall",
-        "traffic light",
-        "terrain",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
+    assert set(match.pairs) >= {
+        ("pavement", "sidewalk", "synonym"),
+        ("pedestrian", "person", "synonym"),
+        ("sign", "traffic sign", "synonym"),
+        ("tree", "vegetation", "similar"),
+        ("bicyclist", "rider", "similar"),
+        ("road", "road", "same name"),
     }
+    unmatched = {"wall", "traffic light", "terrain", "truck", "bus", "train", "motorcycle", "bicycle"}
+    assert set(match.data_only) == unmatched
     assert match.model_only == ()
 
 
@@ -216,17 +188,3 @@ def test_matches_each_class_once() -> None:
     assert match.pairs == (("pedestrian", "pedestrian", "same name"),)
     assert match.data_only == ("rider", "cyclist", "person")
     assert match.ambiguous == ("'rider' or 'cyclist' of the labels could be 'bicyclist' of the model",)
-
-
-def test_refuses_class_list_with_values_after_names(tmp_path: Path) -> None:
-    file = tmp_path / "classes.txt"
-    file.write_text("road 1\ntree 2\nsky 3\n")
-    with pytest.raises(DataError, match="each line ends in a number, as in 'road 1'; write label values first"):
-        read_class_list(file)
-    file.write_text("1 road\n2 tree\n3 sky\n")
-    assert [(row.value, row.name) for row in read_class_list(file)] == [(1, "road"), (2, "tree"), (3, "sky")]
-    for names in (["rail 1", "rail 2"], ["road 1", "tree"]):
-        file.write_text("\n".join(names))
-        assert [(row.value, row.name) for row in read_class_list(file)] == [(None, name) for name in names]
-    file.write_text("0 rail 1\n1 road 7\n")
-    assert [(row.value, row.name) for row in read_class_list(file)] == [(0, "rail 1"), (1, "road 7")]

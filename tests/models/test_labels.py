@@ -25,21 +25,14 @@ from rtseg.models.evaluation.label_report import check_counts, label_table
 from rtseg.models.evaluation.layouts import open_dataset
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_reads_gray_indices_of_any_depth(tmp_path: Path, depth: int) -> None:
+@pytest.mark.parametrize(
+    ("depth", "palette"), [*((depth, b"") for depth in (1, 2, 4, 8, 16)), *((d, VOC_PALETTE) for d in (1, 2, 4, 8))]
+)
+def test_reads_gray_and_palette_indices_of_any_depth(tmp_path: Path, depth: int, palette: bytes) -> None:
     values = (np.arange(128).reshape(8, 16) % min(2**depth, 11)).astype(np.uint8)
-    label = write_folders(tmp_path, "\n".join(CAMVID_CLASSES))
-    write_png(label, values, depth)
-    assert (read_label(tmp_path) == values).all()
-
-
-@pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_reads_palette_indices_of_any_depth(tmp_path: Path, depth: int) -> None:
-    values = (np.arange(128).reshape(8, 16) % min(2**depth, 11)).astype(np.uint8)
-    label = write_folders(tmp_path, "\n".join(CAMVID_CLASSES))
     if depth == 8:
         values[0, 0] = 255  # the border of Pascal VOC
-    write_png(label, values, depth, VOC_PALETTE)
+    write_png(write_folders(tmp_path, "\n".join(CAMVID_CLASSES)), values, depth, palette)
     assert (read_label(tmp_path) == values).all()
 
 
@@ -81,9 +74,7 @@ def test_names_unknown_color_and_file(tmp_path: Path) -> None:
     rgb = COLORS[COLORED]
     rgb[0, :3] = 1, 2, 3
     write_png(label, rgb)
-    message = refusal(tmp_path)
-    assert str(label) in message
-    assert "the color 1 2 3 (3 pixels) belongs to no class of classes.txt" in message
+    assert refusal(tmp_path) == f"{label}: the color 1 2 3 (3 pixels) belongs to no class of classes.txt"
 
 
 def test_reads_camvid_of_kaggle(tmp_path: Path) -> None:
@@ -120,12 +111,8 @@ def test_reports_16_bit_masks_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_split(open_dataset(tmp_path), "train")
     message = str(caught.value)
-    assert (
-        message.count("contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1") == 1
-    )
-    assert "has 2 problems" in message
-    assert message.endswith(f"(the same: {label.with_name('b.png')})")
-    assert "instance" not in message
+    mask = "contains a mask of 16 bits, 0 and 65535; save labels with 8 bits, as class indices 0 and 1"
+    assert message.endswith(f"has 2 problems: {label}: {mask} (the same: {label.with_name('b.png')})")
 
 
 def test_refuses_instance_ids(tmp_path: Path) -> None:
@@ -196,6 +183,9 @@ def test_refuses_undeclared_255_and_accepts_it_as_void(tmp_path: Path) -> None:
     write_png(label, mask)
     with pytest.raises(DataError, match=r"no label has 'rail', and 25\.0% of the pixels are 255"):
         label_warnings(tmp_path)
+    write_png(label, mask, palette=VOC_PALETTE)  # in which 255 has the color of a border
+    assert label_warnings(tmp_path) == ["train: no label has 'rail'; they can't be learned"]
+    write_png(label, mask)
     (tmp_path / "classes.txt").write_text("other\nroad\nrail\n255 void\n")
     assert label_warnings(tmp_path) == ["train: no label has 'rail'; they can't be learned"]
 
@@ -207,14 +197,6 @@ def test_warns_of_few_255_pixels_if_class_is_absent(tmp_path: Path) -> None:
     write_png(label, mask)
     (warning,) = label_warnings(tmp_path)
     assert "2.3% of the pixels are 255, which is Void: is it a class?" in warning
-
-
-def test_reads_border_of_voc_as_void(tmp_path: Path) -> None:
-    label = write_folders(tmp_path, "other\nroad\nrail\n")
-    mask = STRIPES.copy()
-    mask[:2] = 255
-    write_png(label, mask, palette=VOC_PALETTE)
-    assert label_warnings(tmp_path) == ["train: no label has 'rail'; they can't be learned"]
 
 
 def test_reads_gray_codes_only_with_values_in_class_list(tmp_path: Path) -> None:
@@ -263,10 +245,3 @@ def test_names_two_images_of_one_label_file(tmp_path: Path) -> None:
     (message,) = open_dataset(tmp_path).missing["train"]
     first, second = sorted((image, other))
     assert message == f"{second}: {first.name} has the same labels, a.png; keep one of the two images"
-
-
-def test_names_file_and_both_sizes_of_mismatch(tmp_path: Path) -> None:
-    label = write_folders(tmp_path)
-    write_png(label, STRIPES[:4], 1)
-    message = refusal(tmp_path)
-    assert all(words in message for words in (str(label), "16x4", "16x8"))

@@ -15,6 +15,7 @@ from rtseg.core.palette import NO_CLASS
 from rtseg.models.evaluation.datasets import DataSet, raise_problems, read_image, read_pair
 from rtseg.models.evaluation.label_report import LabelCounts
 from rtseg.models.training.augment import augment
+from rtseg.models.training.options import TrainOptions
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE
 from rtseg.synthetic import SyntheticDrive
 
@@ -63,13 +64,8 @@ def default_size(image: Path) -> tuple[int, int]:
 def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCounts | None = None) -> Samples:
     """Read a split into memory and fit its images into one size. The aspect ratio is kept, the rest is gray and Void.
 
-    Memory use is width * height * 4 bytes per image: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360.
-
-    Args:
-        dataset: the data set.
-        split: name of the split.
-        size: (width, height), pixels.
-        counts: counter to which the labels are added at their original size.
+    Memory use is width * height * 4 bytes per image: 0.25 GB for CamVid, 2 GB for Cityscapes at 480x360. The labels are added
+    to `counts` at their original size.
 
     Raises:
         DataError: there is a problem with a file. The message contains the number of problems and the first of them.
@@ -100,13 +96,9 @@ def load(dataset: DataSet, split: str, size: tuple[int, int], counts: LabelCount
 
 
 def synthetic_samples(count: int, size: tuple[int, int]) -> Samples:
-    """Render frames of synthetic scenes with CamVid's classes.
+    """Render `count` frames of synthetic scenes with CamVid's classes.
 
     Every other scene is rendered at 16:9 and resized, which has a wider view and finer detail.
-
-    Args:
-        count: number of frames.
-        size: (width, height), pixels.
     """
     width, height = size
     images = torch.empty((count, height, width, 3), dtype=torch.uint8)
@@ -125,25 +117,23 @@ def synthetic_samples(count: int, size: tuple[int, int]) -> Samples:
 def make_batch(
     samples: Samples,
     extra: Samples | None,
-    share: float,
+    options: TrainOptions,
     step: int,
-    batch: int,
     crop: tuple[int, int],
     full_crop: tuple[int, int],
-    seed: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the augmented batch of a step, which depends only on the number of the step and the seed.
 
-    Each sample is used once per epoch, in random order, and replaced by a synthetic one with probability `share`.
+    Each sample is used once per epoch, in random order, and replaced by an `extra` one with probability `options.synthetic`.
     """
-    steps_per_epoch = max(1, len(samples) // batch)
-    epoch, position = divmod(step, steps_per_epoch)
+    batch, seed = options.batch, options.seed
+    epoch, position = divmod(step, max(1, len(samples) // batch))
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed + epoch))
     index = order[position * batch : (position + 1) * batch].to(samples.images.device)
     images, labels = samples.images[index], samples.labels[index]  # copies
     generator = torch.Generator().manual_seed(seed + 1_000_003 * (step + 1))
     if extra is not None:
-        replaced = torch.rand(len(index), generator=generator) < share
+        replaced = torch.rand(len(index), generator=generator) < options.synthetic
         chosen = torch.randint(len(extra), (len(index),), generator=generator)[replaced].to(index.device)
         images[replaced.to(index.device)] = extra.images[chosen]
         labels[replaced.to(index.device)] = extra.labels[chosen]
@@ -152,13 +142,9 @@ def make_batch(
 
 
 def crop_size(done: float, crop: tuple[int, int]) -> tuple[int, int]:
-    """Return the crop size at a point of the run: small crops first, the full size in the last fifth.
+    """Return the crop size, (height, width), after a share of the run, 0 to 1: the full size only in the last fifth.
 
     Small crops allow more steps in the same time.
-
-    Args:
-        done: completed share of the run, 0 to 1.
-        crop: (height, width) of the full crop.
     """
     share = 0.6 if done < 0.5 else 0.8 if done < 0.8 else 1.0
     height, width = (max(STRIDE, int(side * share + STRIDE / 2) // STRIDE * STRIDE) for side in crop)

@@ -72,23 +72,12 @@ class TrainingState:
             **{name: getattr(self, name) for name in COUNTERS},
         }
 
-    def resume(
-        self, path: Path, description: ModelInfo, epochs: float | None, minutes: float | None
-    ) -> tuple[float | None, float | None]:
-        """Load a snapshot into this state.
-
-        Args:
-            path: the checkpoint.
-            description: description of the model; classes, network and size must equal those of the checkpoint.
-            epochs: the user's `epochs`.
-            minutes: the user's `minutes`.
-
-        Returns:
-            The schedule, (epochs, minutes): the user's if given, else that of the checkpoint.
+    def resume(self, path: Path, description: ModelInfo) -> tuple[float | None, float | None]:
+        """Load a snapshot into this state and return its `epochs` and `minutes`.
 
         Raises:
             ModelError: the checkpoint is missing or damaged.
-            OptionError: the checkpoint is of another model.
+            OptionError: the checkpoint has other classes, another network or another size than the description.
         """
         checkpoint = load_checkpoint(path)
         saved = ModelInfo.from_json(checkpoint["description"], str(path))
@@ -109,9 +98,7 @@ class TrainingState:
                 setattr(self, name, checkpoint[name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ModelError(f"{path}: the checkpoint does not fit this version of rtseg ({error!r})") from error
-        if epochs is None and minutes is None:
-            return checkpoint["schedule"]["epochs"], checkpoint["schedule"]["minutes"]
-        return epochs, minutes
+        return checkpoint["schedule"]["epochs"], checkpoint["schedule"]["minutes"]
 
 
 COUNTERS = ("step", "elapsed", "best", "loss_sum", "loss_count", "log")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rtseg.models.training.loss import total_loss
+from rtseg.models.training.options import TrainOptions
 from rtseg.models.training.state import TrainingState
 
 WARMUP_STEPS = 200
@@ -22,27 +23,26 @@ def schedule(done: float, step: int) -> float:
 
 
 def train_step(
-    state: TrainingState, x: Tensor, y: Tensor, weight: Tensor, factor: float, smoothing: float, ohem: float, bf16: bool
+    state: TrainingState, batch: tuple[Tensor, Tensor], weight: Tensor, factor: float, options: TrainOptions, bf16: bool
 ) -> float:
     """Run one training step and return the loss of the main head.
 
     Args:
         state: the training state, updated in place.
-        x: normalized images, float32 `[N, 3, h, w]`.
-        y: labels, int64 `[N, h / 2, w / 2]`.
+        batch: normalized images, float32 `[N, 3, h, w]`, and labels, int64 `[N, h / 2, w / 2]`.
         weight: weight of each class.
         factor: learning rate as a share of its peak.
-        smoothing: label smoothing, 0 to 1.
-        ohem: share of the pixels that counts, those with the largest loss.
+        options: label smoothing and `ohem`.
         bf16: True for mixed precision, False for FP32.
     """
+    x, y = batch
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
     state.model.train()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         scores, aux = state.model.forward_with_aux(x)
-    total, main = total_loss(scores, aux, y, weight, smoothing, ohem)
+    total, main = total_loss(scores, aux, y, weight, options.label_smoothing, options.ohem)
     state.model.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), GRADIENT_NORM)
@@ -53,19 +53,19 @@ def train_step(
     return float(main.detach())
 
 
-def use_bf16(precision: str, state: TrainingState, weight: Tensor, batch: tuple[Tensor, Tensor]) -> bool:
+def use_bf16(options: TrainOptions, state: TrainingState, weight: Tensor, batch: tuple[Tensor, Tensor]) -> bool:
     """Return True to train in mixed precision.
 
     With `auto` on a CPU both precisions are measured: bf16 is twice as fast with AMX, and can be slower without it.
     """
-    x, y = batch
-    if precision != "auto" or x.device.type == "cuda":
-        return precision != "fp32"
+    device = batch[0].device
+    if options.precision != "auto" or device.type == "cuda":
+        return options.precision != "fp32"
     seconds = {}
     for bf16 in (False, True):
         for _ in range(2):  # the first is warm-up
-            copied = TrainingState.start(copy.deepcopy(state.model), 0.0, 0.0, x.device)
+            copied = TrainingState.start(copy.deepcopy(state.model), 0.0, 0.0, device)
             start = time.perf_counter()
-            train_step(copied, x, y, weight, 0.0, 0.0, 1.0, bf16)
+            train_step(copied, batch, weight, 0.0, options, bf16)
             seconds[bf16] = time.perf_counter() - start
     return seconds[True] < seconds[False]

@@ -65,9 +65,6 @@ class TrainResult:
 
     steps: int
 
-    warnings: tuple[str, ...] = ()
-    """Warnings about the labels."""
-
 
 def train(
     data: Path | str,
@@ -85,7 +82,7 @@ def train(
         out: folder for the results; created if missing.
         options: options of the network, the run and the optimization.
         resume: resume from `out/last.pt`.
-        log: called with one line for each step and evaluation.
+        log: called with each line of the run's log.
         progress: receives the progress in percent.
 
     Raises:
@@ -133,11 +130,9 @@ def train(
         license=options.license,
         head_stride=HEAD_STRIDE,
     )
-    epochs, minutes = options.epochs, options.minutes
-    if resume:
-        epochs, minutes = state.resume(last, description, epochs, minutes)
-    elif epochs is None and minutes is None:
-        epochs = DEFAULT_EPOCHS
+    epochs, minutes = state.resume(last, description) if resume else (DEFAULT_EPOCHS, None)
+    if options.epochs is not None or options.minutes is not None:
+        epochs, minutes = options.epochs, options.minutes
     out.mkdir(parents=True, exist_ok=True)
 
     crop = (max(STRIDE, size[1] // STRIDE * STRIDE), max(STRIDE, size[0] // STRIDE * STRIDE))
@@ -155,24 +150,19 @@ def train(
         return min(1.0, (state.elapsed + reserved_seconds) / total_seconds)
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return make_batch(
-            samples, extra, options.synthetic, step, options.batch, crop_size(done, crop), crop, options.seed
-        )
+        return make_batch(samples, extra, options, step, crop_size(done, crop), crop)
 
     done = share_done()
     if done < 1.0:
-        bf16 = use_bf16(options.precision, state, weight, next_batch(0))
-        log(
-            f"{description.network}, {len(dataset.classes)} classes, {size[0]}x{size[1]}, "
-            f"{'bf16' if bf16 else 'fp32'} on {torch_device}",
-        )
+        bf16 = use_bf16(options, state, weight, next_batch(0))
+        precision = "bf16" if bf16 else "fp32"
+        network_and_classes = f"{description.network}, {len(dataset.classes)} classes"
+        log(f"{network_and_classes}, {size[0]}x{size[1]}, {precision} on {torch_device}")
     saved_at = time.monotonic()
     with track_percent(progress, "training") as update:
         while done < 1.0:
-            x, y = next_batch(state.step)
-            state.loss_sum += train_step(
-                state, x, y, weight, schedule(done, state.step), options.label_smoothing, options.ohem, bf16
-            )
+            rate = schedule(done, state.step)
+            state.loss_sum += train_step(state, next_batch(state.step), weight, rate, options, bf16)
             state.loss_count += 1
             if not math.isfinite(state.loss_sum):
                 raise OptionError(
@@ -207,9 +197,7 @@ def train(
     export_onnx(best, description, out / "model.onnx")
     write_curves(state.log, out / "curves.png", description.name)
     best_metrics = {key.removeprefix("val/"): value for key, value in description.metrics.items()}
-    return TrainResult(
-        weights, out / "model.onnx", out / "log.csv", out / "curves.png", best_metrics, state.step, tuple(warnings)
-    )
+    return TrainResult(weights, out / "model.onnx", out / "log.csv", out / "curves.png", best_metrics, state.step)
 
 
 def _initial_network(classes: tuple[str, ...], options: TrainOptions, log: Callable[[str], None]) -> UNet:
@@ -224,9 +212,8 @@ def _initial_network(classes: tuple[str, ...], options: TrainOptions, log: Calla
     if description.classes == classes:
         log(f"starting from {description.name} with all weights: it has the same {len(classes)} classes")
         return model
-    differ = (
-        "are in another order" if sorted(description.classes) == sorted(classes) else f"are not these {len(classes)}"
-    )
+    reordered = sorted(description.classes) == sorted(classes)
+    differ = "are in another order" if reordered else f"are not these {len(classes)}"
     log(
         f"starting from {description.name} with new last layers: its {len(description.classes)} classes {differ}, "
         "and classes are not matched by name"

@@ -66,11 +66,7 @@ class Up(nn.Module):
 
 
 class ClassicUNet(nn.Module):
-    """Classic U-Net.
-
-    Args:
-        weights: the checkpoint, prefixes stripped, under the names above (see `rename_legacy_keys`).
-    """
+    """Classic U-Net, from a checkpoint without prefixes and with the names above (see `rename_legacy_keys`)."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()

@@ -120,12 +120,7 @@ class ResidualBlock(nn.Module):
 
 
 class DynamicUnet(nn.Module):
-    """DynamicUnet of fastai.
-
-    Args:
-        weights: the checkpoint, prefixes stripped.
-        blur: True if it was trained with `blur=True`.
-    """
+    """DynamicUnet of fastai, from a checkpoint without prefixes."""
 
     def __init__(self, weights: Weights, *, blur: bool = False) -> None:
         super().__init__()

@@ -61,10 +61,6 @@ _LOOKS_LIKE = (
 def recognize(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[str, Tensor]]:
     """Return the family of a state dict, and its tensors without the prefix (`module.`, `model.`, `_orig_mod.`, …).
 
-    Args:
-        tensors: the state dict.
-        origin: the file's name, for messages.
-
     Raises:
         ModelError: the network is not of a supported family. The message names the likely library and explains the ONNX export.
     """

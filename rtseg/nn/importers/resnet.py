@@ -39,13 +39,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet as the encoder of a U-Net.
-
-    Args:
-        weights: the checkpoint.
-        stem: names of the first convolution and its BatchNorm.
-        stages: names of the four stages.
-    """
+    """ResNet as the encoder of a U-Net. `stem` names the first convolution and its BatchNorm."""
 
     def __init__(self, weights: Weights, stem: tuple[str, str], stages: Sequence[str]) -> None:
         super().__init__()

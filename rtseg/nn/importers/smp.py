@@ -70,12 +70,7 @@ class DecoderBlock(nn.Module):
 
 
 class SmpUnet(nn.Module):
-    """U-Net of segmentation_models.pytorch.
-
-    Args:
-        weights: the checkpoint, prefixes stripped.
-        interpolation: one of `INTERPOLATIONS`.
-    """
+    """U-Net of segmentation_models.pytorch, from a checkpoint without prefixes. `interpolation` is one of `INTERPOLATIONS`."""
 
     def __init__(self, weights: Weights, *, interpolation: str = "nearest") -> None:
         super().__init__()
