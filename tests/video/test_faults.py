@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from rtseg.core.errors import BackendError, FidelityError, SinkError
 from rtseg.core.progress import NoProgress
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
+from rtseg.io.outputs.file_sink import FileSink
 from rtseg.render.style import Style
 from rtseg.video.process import process
 
@@ -60,7 +63,7 @@ def run_video(segmenter: Segmenter, video: Path, **options: Any) -> dict[str, An
 
 def fail_at(original: Callable[..., Any], error: Exception, at: int = FAULT_AT) -> Callable[..., Any]:
     """Return a wrapper of `original` whose call number `at` raises."""
-    calls = iter(range(1, 1_000_000))
+    calls = itertools.count(1)
 
     def call(*arguments: Any, **options: Any) -> Any:
         if next(calls) == at:
@@ -81,11 +84,7 @@ STAGES = {
 
 
 def _patch(monkeypatch: pytest.MonkeyPatch, target: str, error: Exception, at: int = FAULT_AT) -> None:
-    import importlib
-
-    module, class_name, method = target.rsplit(".", 2)
-    owner = getattr(importlib.import_module(module), class_name)
-    monkeypatch.setattr(owner, method, fail_at(getattr(owner, method), error, at))
+    monkeypatch.setattr(target, fail_at(pkgutil.resolve_name(target), error, at))
 
 
 @pytest.mark.parametrize("error", [Bug("unexpected"), BackendError("expected")], ids=["a bug", "an error"])
@@ -126,8 +125,6 @@ def test_exception_in_verification_keeps_the_partial_file(
 
 def test_lost_frame_fails_verification(segmenter: Segmenter, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fidelity report detects a frame that a stage drops silently, and the file keeps its partial name."""
-    from rtseg.io.outputs.file_sink import FileSink
-
     write = FileSink.write
     monkeypatch.setattr(FileSink, "write", lambda self, item: None if item.frame.index == 7 else write(self, item))
     with pytest.raises(FidelityError, match="60 frames in the input, 59 in the output"):
@@ -238,22 +235,18 @@ def test_source_that_is_truncated_during_the_run_keeps_its_first_frames(segmente
 
 def test_pixel_limit_and_protocols_of_the_command_line(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    assert_one_error_line(
-        rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "64x64"), "96x64", "4096"
-    )
-    assert_one_error_line(
-        rtseg("video", video, "-o", out, "--model", MODEL, "-q", "--max-pixels", "many"), "--max-pixels"
-    )
+
+    def run(source: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return rtseg("video", source, "-o", out, "--model", MODEL, "-q", *options)
+
+    assert_one_error_line(run(video, "--max-pixels", "64x64"), "96x64", "4096")
+    assert_one_error_line(run(video, "--max-pixels", "many"), "--max-pixels")
     playlist = tmp_path / "list.m3u8"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:2.4,\nin.ts\n#EXT-X-ENDLIST\n")
     write_video(tmp_path / "in.ts", frames=FRAMES)
-    assert_one_error_line(rtseg("video", playlist, "-o", out, "--model", MODEL, "-q"), "playlist", "--allow-protocols")
-    assert_one_error_line(
-        rtseg("video", playlist, "-o", out, "--model", MODEL, "-q", "--allow-protocols", "ftp"), "ftp", "https"
-    )
+    assert_one_error_line(run(playlist), "playlist", "--allow-protocols")
+    assert_one_error_line(run(playlist, "--allow-protocols", "ftp"), "ftp", "https")
     assert not out.exists()
-    result = rtseg(
-        "video", playlist, "-o", out, "--model", MODEL, "-q", "--allow-protocols", "file", "--max-pixels", "6144"
-    )
+    result = run(playlist, "--allow-protocols", "file", "--max-pixels", "6144")
     assert (result.returncode, result.stderr) == (0, "")
     assert len(read(out)) == FRAMES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,21 +27,19 @@ def segmenter() -> Segmenter:
     return Segmenter(MODEL)
 
 
+def read_mask(path: Path) -> Any:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_image_formats_are_read_and_written(segmenter: Segmenter, tmp_path: Path, suffix: str) -> None:
     source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     write_image(source, COLORS[QUADRANTS])
-    classes = process_image(
-        source,
-        out,
-        segmenter,
-        Style(alpha=1.0).overlay(segmenter.description),
-        masks=tmp_path / "masks",
-    )
+    overlay = Style(alpha=1.0).overlay(segmenter.description)
+    classes = process_image(source, out, segmenter, overlay, masks=tmp_path / "masks")
     assert (classes == QUADRANTS).mean() > 0.97
     assert np.abs(read_image(out).astype(int) - COLORS[classes]).mean() < 4
-    mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(mask, classes)
+    assert np.array_equal(read_mask(tmp_path / "masks" / "in.png"), classes)
 
 
 def test_only_colors_the_selected_classes(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -50,8 +49,7 @@ def test_only_colors_the_selected_classes(segmenter: Segmenter, tmp_path: Path) 
     rendered = read_image(tmp_path / "out.png")
     assert rendered[40, 240].tolist() == [128, 64, 128]
     assert rendered[40, 40].tolist() == COLORS[0].tolist()
-    mask = cv2.imread(str(tmp_path / "masks" / "in.png"), cv2.IMREAD_UNCHANGED)
-    assert set(np.unique(mask)) == {3, NO_CLASS}
+    assert set(np.unique(read_mask(tmp_path / "masks" / "in.png"))) == {3, NO_CLASS}
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -67,10 +65,13 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 
 def test_alpha_gray_and_16_bit_images_are_read(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "alpha.png"), np.full((20, 30, 4), 128, np.uint8))
-    cv2.imwrite(str(tmp_path / "gray.png"), np.full((20, 30), 128, np.uint8))
-    cv2.imwrite(str(tmp_path / "deep.png"), np.full((20, 30, 3), 128 * 257, np.uint16))
-    for name in ("alpha.png", "gray.png", "deep.png"):
+    images = {
+        "alpha.png": np.full((20, 30, 4), 128, np.uint8),
+        "gray.png": np.full((20, 30), 128, np.uint8),
+        "deep.png": np.full((20, 30, 3), 128 * 257, np.uint16),
+    }
+    for name, data in images.items():
+        cv2.imwrite(str(tmp_path / name), data)
         image = read_image(tmp_path / name)
         assert image.shape == (20, 30, 3)
         assert image.dtype == np.uint8
@@ -200,8 +201,7 @@ def test_folder_search_reads_every_ending_and_reports_skipped_files(tmp_path: Pa
     kept_suffixes = (".jpeg", ".JPG", ".png", ".webp")
     assert written == {name if Path(name).suffix in kept_suffixes else f"{Path(name).stem}.png" for name in names}
     for name in names:
-        mask = cv2.imread(str(tmp_path / "masks" / f"{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED)
-        assert (mask == QUADRANTS).mean() > 0.97, name
+        assert (read_mask(tmp_path / "masks" / f"{Path(name).stem}.png") == QUADRANTS).mean() > 0.97, name
 
 
 def test_image_in_unwritable_format_becomes_png(tmp_path: Path) -> None:
