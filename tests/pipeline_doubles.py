@@ -78,6 +78,9 @@ class CollectingSink(Sink):
         self.items.append(packet)
 
 
+Segment = Callable[[Frame], ClassMap]
+
+
 def classes_by_brightness(frame: Frame) -> ClassMap:
     return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
 
@@ -89,18 +92,21 @@ def overlay() -> Overlay:
 class FakeModel:
     """Model that segments with a function."""
 
-    def __init__(self, segment: Callable[[Frame], ClassMap] = classes_by_brightness, streams: int = 1) -> None:
+    def __init__(
+        self, segment: Segment = classes_by_brightness, streams: int = 1, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self.streams = streams
-        self._segment = segment
+        self._segment, self._prepare = segment, prepare
 
     def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
         return self._segment(frame)
 
-    def prepare(self, width: int, height: int, pixel_aspect: float) -> None: ...
+    def prepare(self, width: int, height: int, pixel_aspect: float) -> None:
+        self._prepare()
 
     def new_smoothing(self) -> TemporalSmoothing | None:
         return None
 
 
-def processor(segment: Callable[[Frame], ClassMap] = classes_by_brightness, streams: int = 1) -> FrameProcessor:
+def processor(segment: Segment = classes_by_brightness, streams: int = 1) -> FrameProcessor:
     return FrameProcessor(FakeModel(segment, streams), overlay())

@@ -9,13 +9,13 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from pipeline_doubles import FakeModel, Segment, classes_by_brightness, processor
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.live_report import IntervalReport, LiveReport
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.report import Percentiles, RunIdentity
-from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
@@ -28,7 +28,6 @@ from rtseg.live.outputs import SharedSinks
 from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import LiveReporter
 from rtseg.live.sink_thread import SinkThread
-from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 
 COLOR = Color("bt601", full_range=False)
@@ -110,30 +109,6 @@ class CollectingSink(Sink):
         self.ended = "aborted"
 
 
-Segment = Callable[[Frame, float], ClassMap]
-
-
-class FakeModel:
-    """Model that segments with a function of frame and pixel aspect ratio."""
-
-    def __init__(self, segment: Segment, streams: int = 1, prepare: Callable[[], None] = lambda: None) -> None:
-        self.streams = streams
-        self._segment, self._prepare = segment, prepare
-
-    def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
-        return self._segment(frame, pixel_aspect)
-
-    def prepare(self, width: int, height: int, pixel_aspect: float) -> None:
-        self._prepare()
-
-    def new_smoothing(self) -> TemporalSmoothing | None:
-        return None
-
-
-def classes_by_brightness(frame: Frame, aspect: float) -> ClassMap:
-    return (frame.planes[0][::2, ::2] // 24).astype(np.uint8)
-
-
 def style(settings: DisplaySettings) -> Overlay:
     return Overlay(load_palette("street", CAMVID_CLASSES), view=settings.view, alpha=settings.alpha)  # type: ignore[arg-type]
 
@@ -141,8 +116,7 @@ def style(settings: DisplaySettings) -> Overlay:
 def camera(
     name: str, source: FakeCamera, sinks: Sequence[SinkThread] = (), segment: Segment = classes_by_brightness
 ) -> Camera:
-    processor = FrameProcessor(FakeModel(segment), style(DisplaySettings()), camera=name)
-    return Camera(name, source, processor, list(sinks))
+    return Camera(name, source, processor(segment), list(sinks))
 
 
 class Live:

@@ -339,6 +339,8 @@ def test_two_cameras_are_recorded_when_one_fails(drive: Path, tmp_path: Path) ->
         (("--url", "rtsp://me:s3cret@127.0.0.1:1/x", "--reconnect-max", "0"), 1, "rtsp://127.0.0.1:1/x"),
         (("--camera", "0", "--keep", "10GB", "--record", "x.mp4"), 1, "--split-every"),
         (("--camera", "0", "--record", "no/such/x.mp4"), 1, "no/such"),
+        (("--camera", "0", "--adaptive", "--every-frame"), 1, "--adaptive drops frames"),
+        (("--url", "http://127.0.0.1:1/x.mp4", "--loop"), 1, "--loop"),
         (("--camera", "0", "--max-age-ms", "0"), 2, "--max-age-ms"),
     ],
     ids=lambda value: "-".join(value)[:30].replace("/", "_") if isinstance(value, tuple) else None,

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from web_client import REPORT, TOTALS
 
-from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Stats
 from rtseg.live.controls import VIEWS, Controls, LiveMetrics
 from rtseg.live.run import status_line
-
-
-def test_views_equal_overlay_views() -> None:
-    assert get_args(View) == VIEWS
 
 
 def test_invalid_value_changes_no_setting() -> None:

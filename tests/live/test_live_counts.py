@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,7 +32,7 @@ class BlockingModel:
         self._all_blocked = threading.Barrier(blocked)
         self._lock = threading.Lock()
 
-    def __call__(self, frame: Frame, aspect: float) -> ClassMap:
+    def __call__(self, frame: Frame) -> ClassMap:
         with self._lock:
             self.seen.append(frame.index)
             blocks = len(self.seen) > self._segmented
@@ -43,7 +41,7 @@ class BlockingModel:
             self._controls.quit()
             assert self.go.wait(30)
             self.returned.set()
-        return classes_by_brightness(frame, aspect)
+        return classes_by_brightness(frame)
 
 
 def items_add_up(report: dict[str, Any]) -> bool:
@@ -87,9 +85,9 @@ def test_camera_end_does_not_drop_frame_in_progress() -> None:
             yield from super().__iter__()
             ended.set()
 
-    def segment(frame: Frame, aspect: float) -> ClassMap:
+    def segment(frame: Frame) -> ClassMap:
         assert ended.wait(30)
-        return classes_by_brightness(frame, aspect)
+        return classes_by_brightness(frame)
 
     report = Live(camera("camera0", Ending(5), []), segment=segment, controls=controls).run()
     assert report["frames"]["read"] == 5 + 2
@@ -97,15 +95,19 @@ def test_camera_end_does_not_drop_frame_in_progress() -> None:
     assert adds_up(report)
 
 
-def test_frame_with_segmentation_error_counts_as_dropped() -> None:
-    def fails(frame: Frame, aspect: float) -> ClassMap:
+def test_frame_with_segmentation_error_counts_as_dropped_and_files_are_closed() -> None:
+    sink = CollectingSink()
+
+    def fails(frame: Frame) -> ClassMap:
         if frame.index == 3:
             raise BackendError("the device was lost")
-        return classes_by_brightness(frame, aspect)
+        return classes_by_brightness(frame)
 
-    failed = Live(camera("camera0", FakeCamera(10), []), segment=fails, every_frame=True)
-    with pytest.raises(BackendError):
+    source = camera("camera0", FakeCamera(10), [SinkThread(sink, capacity=10)])
+    failed = Live(source, segment=fails, every_frame=True)
+    with pytest.raises(BackendError, match="lost"):
         failed.run()
+    assert (sink.written, sink.ended) == (3, "closed")
     frames = failed.report()["frames"]
     assert frames["segmented"] == 3
     assert frames["dropped"] >= 1
@@ -138,8 +140,11 @@ def test_failed_sink_does_not_change_frame_counts() -> None:
     assert adds_up(report)
 
 
-def test_frame_too_old_for_network_is_dropped_once() -> None:
-    report = Live(camera("camera0", FakeCamera(4, age_seconds=60.0), []), max_age_ms=1000, every_frame=True).run()
+def test_frame_too_old_for_network_is_dropped_once_and_not_displayed() -> None:
+    sink = CollectingSink()
+    source = camera("camera0", FakeCamera(4, age_seconds=60.0), [SinkThread(sink)])
+    report = Live(source, max_age_ms=30_000, every_frame=True).run()
+    assert sink.items == []
     assert report["frames"] == {"read": 6, "segmented": 0, "written": 0, "dropped": 4, "corrupt": 2, "stale": 0}
 
 
@@ -153,9 +158,9 @@ def test_counts_add_up_at_every_stage_of_a_run() -> None:
         if report:
             seen.append(report)
 
-    def segment(frame: Frame, aspect: float) -> ClassMap:
+    def segment(frame: Frame) -> ClassMap:
         record_report()
-        return classes_by_brightness(frame, aspect)
+        return classes_by_brightness(frame)
 
     class RecordingReports(CollectingSink):
         def write(self, item: Any) -> None:
@@ -215,37 +220,35 @@ def test_frame_that_is_finished_after_the_end_stays_dropped() -> None:
 # `rtseg video`
 
 
-def interrupt_at(index: int) -> Callable[[Frame], ClassMap]:
-    def segment(frame: Frame) -> ClassMap:
-        if frame.index == index:
-            raise KeyboardInterrupt
-        return classes_by_brightness(frame, 1.0)
-
-    return segment
+def interrupt_at_5(frame: Frame) -> ClassMap:
+    if frame.index == 5:
+        raise KeyboardInterrupt
+    return classes_by_brightness(frame)
 
 
 @pytest.mark.parametrize("threads", [True, False])
-def test_video_frames_in_progress_at_interrupt_count_as_dropped(threads: bool) -> None:
+@pytest.mark.parametrize(
+    ("end", "segmented", "error"), [("model", 5, KeyboardInterrupt), ("sink", 4, OSError), ("source", 9, RuntimeError)]
+)
+def test_video_counts_add_up_after_an_error(
+    end: str, segmented: int, error: type[BaseException], threads: bool
+) -> None:
     stats = Stats(CAMVID_CLASSES)
-    with pytest.raises(KeyboardInterrupt):
-        run(NoiseSource(50), processor(interrupt_at(5)), [FileSink()], stats, threads=threads)
-    frames = stats.report().to_dict()["frames"]
-    assert frames["segmented"] == 5
-    assert frames["dropped"] >= 1
-    assert frames["read"] == stats.frames.decoded == frames["segmented"] + frames["dropped"] + frames["corrupt"]
-
-
-@pytest.mark.parametrize("threads", [True, False])
-def test_video_counts_add_up_after_sink_or_source_error(threads: bool) -> None:
-    for source, sink, error in (
-        (NoiseSource(50), FileSink(fail_at=3), OSError),
-        (NoiseSource(50, fail_at=9), FileSink(), RuntimeError),
-    ):
-        stats = Stats(CAMVID_CLASSES)
-        with pytest.raises(error):
-            run(source, processor(), [sink], stats, threads=threads)
-        frames = stats.report().to_dict()["frames"]
-        assert frames["read"] == stats.frames.decoded == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    source = NoiseSource(50, fail_at=9 if end == "source" else None)
+    sink = FileSink(fail_at=3 if end == "sink" else None)
+    with pytest.raises(error):
+        run(
+            source,
+            processor(interrupt_at_5 if end == "model" else classes_by_brightness),
+            [sink],
+            stats,
+            threads=threads,
+        )
+    report = stats.report().to_dict()
+    assert report["frames"]["segmented"] == segmented
+    assert report["frames"]["dropped"] >= (end == "model")
+    assert report["frames"]["read"] == stats.frames.decoded
+    assert adds_up(report)
 
 
 def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +259,7 @@ def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.Monk
         if frame.index == 2:
             blocked.set()
             assert go.wait(30)
-        return classes_by_brightness(frame, 1.0)
+        return classes_by_brightness(frame)
 
     class Failing(FileSink):
         def write(self, item: Any) -> None:
@@ -265,13 +268,13 @@ def test_video_frame_segmented_after_end_is_not_counted(monkeypatch: pytest.Monk
 
     with pytest.raises(SinkError):
         run(NoiseSource(9), processor(segment), [Failing()], stats)
-    before = stats.report().to_dict()["frames"]
+    before = stats.report().to_dict()
     go.set()
     for thread in threading.enumerate():
         if thread.name.startswith("rtseg-"):
             thread.join(30)
-    assert stats.report().to_dict()["frames"] == before
-    assert before["read"] == before["segmented"] + before["dropped"]
+    assert stats.report().to_dict()["frames"] == before["frames"]
+    assert adds_up(before)
 
 
 def test_video_counts_add_up_during_run() -> None:
@@ -279,10 +282,11 @@ def test_video_counts_add_up_during_run() -> None:
 
     class RecordingReports(FileSink):
         def write(self, item: Any) -> None:
-            seen.append(stats.report().to_dict()["frames"])
+            seen.append(stats.report().to_dict())
 
     run(NoiseSource(20), processor(), [RecordingReports()], stats)
     assert len(seen) == 20
-    assert all(frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"] for frames in seen)
-    assert all(one["segmented"] <= other["segmented"] for one, other in itertools.pairwise(seen))
+    assert all(map(adds_up, seen))
+    segmented = [report["frames"]["segmented"] for report in seen]
+    assert segmented == sorted(segmented)
     assert stats.report().to_dict()["frames"]["read"] == 20

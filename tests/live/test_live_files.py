@@ -495,13 +495,6 @@ def test_http_file_is_given_up_after_disconnects_at_same_position(
     assert 30 <= report["frames"]["read"] < 60
 
 
-def test_realtime_is_valid_for_http_files_and_loop_is_not() -> None:
-    assert len(find_inputs(urls=["http://127.0.0.1:1/x.mp4"], realtime=True)) == 1
-    result = CliRunner().invoke(app, ["live", "--url", "http://127.0.0.1:1/x.mp4", "--loop"])
-    assert result.exit_code == 1
-    assert "--loop" in result.output
-
-
 def test_video_command_with_url_suggests_live_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["video", "http://me:s3cret@127.0.0.1:1/x.mp4", "--model", str(MODEL)])

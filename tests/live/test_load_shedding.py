@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from command import assert_one_error_line, rtseg
 from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, interval, wait_until
 
 from rtseg.core.frame import ClassMap, Frame
@@ -113,9 +112,9 @@ def test_slow_model_processes_fewer_frames() -> None:
         if load_shedder.level.frame_interval >= 2:
             controls.quit()
 
-    def slow(frame: Frame, aspect: float) -> ClassMap:
+    def slow(frame: Frame) -> ClassMap:
         time.sleep(0.03)
-        return classes_by_brightness(frame, aspect)
+        return classes_by_brightness(frame)
 
     source = camera("camera0", FakeCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
     report = Live(
@@ -144,12 +143,6 @@ def test_load_shedder_processes_every_nth_frame() -> None:
     ).run()
     assert [item.frame.index for item in sink.items] == list(range(0, 31, 3))
     assert adds_up(report)
-
-
-def test_adaptive_with_every_frame_is_refused() -> None:
-    result = rtseg("live", "--camera", "0", "--adaptive", "--every-frame")
-    assert result.returncode == 1
-    assert_one_error_line(result, "--adaptive drops frames")
 
 
 def test_open_smaller_selects_model_with_same_classes() -> None:

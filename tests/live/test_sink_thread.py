@@ -10,19 +10,22 @@ from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
 
 
+def item(index: int) -> ProcessedFrame:
+    return ProcessedFrame(frame(index), np.zeros((2, 2), np.uint8), frame(index), INFO)
+
+
 def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
     sink = CollectingSink(blocks=True)
     sink_thread = SinkThread(sink)
     results: list[float | None] = []
-    items = [ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO) for i in range(10)]
-    sink_thread.offer(items[0], results.append)
+    sink_thread.offer(item(0), results.append)
     wait_until(lambda: not sink_thread._queue)
-    for item in items[1:]:
-        sink_thread.offer(item, results.append)
+    for index in range(1, 10):
+        sink_thread.offer(item(index), results.append)
     sink.go.set()
     sink_thread.finish()
     assert sink_thread.join(60)
-    assert [item.frame.index for item in sink.items] == [0, 9]
+    assert [each.frame.index for each in sink.items] == [0, 9]
     assert (sink_thread.written, sink_thread.dropped, len(results)) == (2, 8, 10)
     assert sink.ended == "closed"
 
@@ -32,10 +35,10 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     sink = CollectingSink(fail_at=1)
     sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
     results: list[float | None] = []
-    for i in range(5):
-        sink_thread.offer(ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO), results.append)
+    for index in range(5):
+        sink_thread.offer(item(index), results.append)
     assert sink_thread.join(60)
-    sink_thread.offer(ProcessedFrame(frame(9), np.zeros((2, 2), np.uint8), frame(9), INFO), results.append)
+    sink_thread.offer(item(9), results.append)
     assert (sink_thread.written, sink_thread.dropped) == (1, 5)
     assert [seconds is None for seconds in results].count(True) == 5
     assert errors == ["sink: no space left on device"]
@@ -46,8 +49,8 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
 def test_blocking_offer_waits_for_space_but_not_for_failed_sink() -> None:
     sink = CollectingSink(fail_at=6)
     sink_thread = SinkThread(sink, capacity=2, block_when_full=True)
-    for i in range(12):
-        sink_thread.offer(ProcessedFrame(frame(i), np.zeros((2, 2), np.uint8), frame(i), INFO), lambda _: None)
+    for index in range(12):
+        sink_thread.offer(item(index), lambda _: None)
     assert sink_thread.join(60)
-    assert [item.frame.index for item in sink.items] == list(range(6))
+    assert [each.frame.index for each in sink.items] == list(range(6))
     assert (sink_thread.written, sink_thread.dropped) == (6, 6)
