@@ -58,12 +58,6 @@ class ClockSegments:
         self.jumps: list[Jump] = []
         self._ends: list[Fraction] = []  # the end of each segment but the last one, in seconds of the file's clock
 
-    def offset_ticks(self, stream: StreamState) -> int:
-        """Return the offset of a stream's segment in ticks of the stream."""
-        while len(stream.offsets) < len(self.offsets):
-            stream.offsets.append(round(self.offsets[len(stream.offsets)] / stream.tick))
-        return stream.offsets[stream.segment]
-
     def place_late_stream(self, stream: StreamState, stamp: int, ahead: Lookahead) -> None:
         """Set the segment of a stream that begins inside the file: the video's segment, or the one that it enters next."""
         video = self._video

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -87,8 +86,6 @@ class Connection(Source):
         timed_file = packets.file_seconds is not None and packets.has_clock
         self._times: FrameTimes[Frame] | None = FrameTimes(step) if timed_file else None
         self._missing = MissingFrames() if packets.is_playlist else None
-        # If a format has no presentation times (AVI), the decoder outputs frames in the order of the decoding times.
-        self._decoding_times: deque[int | None] | None = deque()
         try:
             self._frames = self._read()
             self._first: Frame | None = next(self._frames)
@@ -199,11 +196,8 @@ class Connection(Source):
 
     def _record_arrival(self, packet: Packet[Any], now_ns: int) -> None:
         self._arrival_times.set_stamps(packet, now_ns)
-        if packet.pts is not None:
-            self._decoding_times = None
         if self._times is not None:
-            if self._decoding_times is not None:
-                self._decoding_times.append(packet.dts)
+            self._times.expect(packet)
         elif packet.pts is not None:
             self._arrival_times.add(packet.pts, now_ns)
 
@@ -212,13 +206,12 @@ class Connection(Source):
             if self._closing.is_set():
                 return []
             try:
-                frames: list[VideoFrame] = self._packets.codec_context.decode(packet)
+                return list(self._packets.codec_context.decode(packet))
             except av.EOFError:
                 return []
             except (av.FFmpegError, OSError):
                 self._corrupt += 1
                 return []
-            return frames
 
     def _add(self, video_frame: VideoFrame, now_ns: int) -> Iterator[Frame]:
         """Add a decoded frame, and yield the frames whose times are final: for a live stream, the same frame."""
@@ -227,12 +220,7 @@ class Connection(Source):
             if frame is not None:
                 yield frame
             return
-        stamp, guessed = video_frame.pts, video_frame.pts is None and self._decoding_times is None
-        if guessed:
-            # FFmpeg's best effort: the stamp of the packet after which the decoder returned this frame.
-            stamp = video_frame.dts
-        elif stamp is None:
-            stamp = self._decoding_times.popleft() if self._decoding_times else None
+        stamp, guessed = self._times.stamp_of(video_frame)
         frame = self._to_frame(video_frame, now_ns)
         if frame is not None:
             yield from self._with_pts(self._times.put(frame, stamp, guessed=guessed))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -90,8 +89,6 @@ class FileSource(Source):
         self._times: FrameTimes[VideoFrame] = FrameTimes(self._opened.nominal_ticks, timed=timed)
         self._demuxer = FileDemuxer(self._opened, self._lock, self._closing, self._add_damage)
         self._copied = CopiedStreams(self._container, self._video_index, self._span)
-        # Where a format has no presentation times (AVI), the decoder outputs frames in the order of the decoding times.
-        self._decoding_times: deque[int | None] | None = deque()
         self._converter: FrameConverter | None = None
         self._items = self._read()
         self._head: list[Frame | Passthrough] = []
@@ -188,10 +185,7 @@ class FileSource(Source):
                 continue
             if not packet.is_discard and not is_second_field:
                 self._expected += 1
-                if packet.pts is not None:
-                    self._decoding_times = None
-                if self._decoding_times is not None:
-                    self._decoding_times.append(packet.dts)
+                self._times.expect(packet)
             for video_frame in self._decode(packet):
                 yield from self._place(video_frame)
         if self._closing.is_set():
@@ -235,13 +229,7 @@ class FileSource(Source):
     def _place(self, video_frame: VideoFrame) -> Iterator[Frame]:
         """Take a decoded frame and yield the frames whose times are now certain."""
         self._decoded += 1
-        stamp = video_frame.pts
-        guessed = stamp is None and self._decoding_times is None
-        if stamp is None and self._clock.sparse:
-            # FFmpeg's best effort: the decoding time of the packet after which the decoder output this frame.
-            stamp = video_frame.dts
-            if self._decoding_times is not None:
-                stamp = self._decoding_times.popleft() if self._decoding_times else None
+        stamp, guessed = self._times.stamp_of(video_frame, sparse=self._clock.sparse)
         if video_frame.is_corrupt:
             if not (self._span.start and stamp is not None and stamp < self._span.first(self._time_base)):
                 self._corrupt += 1
@@ -297,7 +285,7 @@ class FileSource(Source):
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None or is_second_field:
             return self._past_span  # Both fields of a frame are read, or none.
-        if self._decoding_times is not None:
+        if not self._times.has_presentation_times:
             # Its frame may be presented before the decoding time.
             stamp -= REORDERED_FRAMES * self._opened.nominal_ticks
         self._past_span = self._span.ended(stamp, self._time_base)

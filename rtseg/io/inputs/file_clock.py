@@ -188,7 +188,8 @@ class Clock:
 
     def _move(self, packet: Packet[Any], stream: StreamState) -> None:
         """Set a packet's stamps on the output timeline."""
-        pts, dts, offset = packet.pts, packet.dts, self._segments.offset_ticks(stream)
+        pts, dts = packet.pts, packet.dts
+        offset = round(self._segments.offsets[stream.segment] / stream.tick)
         if pts != plausible_pts(packet, stream.tick):
             self._count_wrong(packet)
             pts = packet.pts = None if packet.stream_index == self._video else dts

@@ -99,15 +99,16 @@ def open_input(
         "codec_whitelist": codec_whitelist(),
         "max_streams": str(_STREAMS_LIMIT),
     }
+    name, head, playlist = redacted_name(path), b"", None
+    too_many_streams = f"{name} has {_STREAMS_LIMIT} streams or more, or needs too much memory: it is refused"
     arguments: dict[str, Any] = {}
     source: Any = f"file:{path}"
-    playlist = None
     if path == STDIN:
         regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
         source, options["protocol_whitelist"] = ("fd:", "fd") if regular else ("pipe:0", "pipe")
     else:
-        _check_file(path)
-        if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and _begins_with_jpeg(path):
+        head = _read_head(path)
+        if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and head.startswith(_JPEG):
             arguments["format"] = "mjpeg"  # by default FFmpeg reads concatenated JPEGs as a single image
         playlist = read_playlist(path) if allow_protocols else None
         if playlist is not None:
@@ -119,20 +120,16 @@ def open_input(
         if playlist is not None:
             allowed = ", ".join(allow_protocols)
             raise SourceError(
-                f"{redacted_name(path)} is a playlist, and its entries can't be opened with the allowed protocols ({allowed})"
+                f"{name} is a playlist, and its entries can't be opened with the allowed protocols ({allowed})"
             ) from error
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            raise SourceError(_too_many_streams(path)) from error  # FFmpeg's error if a demuxer needs more streams
-        raise SourceError(_failure_text(path, error)) from error
+            raise SourceError(too_many_streams) from error  # FFmpeg's error if a demuxer needs more streams
+        raise SourceError(_failure_text(name, head, error)) from error
     assert isinstance(container, InputContainer)
     if len(container.streams) >= _STREAMS_LIMIT:
         container.close()
-        raise SourceError(_too_many_streams(path))
+        raise SourceError(too_many_streams)
     return container
-
-
-def _too_many_streams(path: str) -> str:
-    return f"{redacted_name(path)} has {_STREAMS_LIMIT} streams or more, or needs too much memory: it is refused"
 
 
 def redacted_name(path: str) -> str:
@@ -140,12 +137,8 @@ def redacted_name(path: str) -> str:
     return "standard input" if path == STDIN else secrets.redacted_name(path)
 
 
-def _begins_with_jpeg(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(3) == b"\xff\xd8\xff"
-
-
-def _check_file(path: str) -> None:
+def _read_head(path: str) -> bytes:
+    """Return the first bytes of a regular file."""
     name = redacted_name(path)
     try:
         mode = Path(path).stat().st_mode
@@ -158,18 +151,21 @@ def _check_file(path: str) -> None:
         if not stat.S_ISREG(mode):
             raise SourceError(f"{name} is not a regular file")
         with Path(path).open("rb") as file:
-            head = file.read(1)
+            head = file.read(_HEAD_BYTES)
     except FileNotFoundError as error:
         raise SourceError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"can't read {name}: {reason(error)}") from error
     if not head:
         raise SourceError(f"{name} is empty (0 bytes)")
+    return head
 
 
+_HEAD_BYTES = 4096
+_JPEG = b"\xff\xd8\xff"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "a PNG image; use `rtseg image`"),
-    (b"\xff\xd8\xff", "a JPEG image; use `rtseg image`"),
+    (_JPEG, "a JPEG image; use `rtseg image`"),
     (b"BM", "a BMP image; use `rtseg image`"),
     (b"II*\0", "a TIFF image; use `rtseg image`"),
     (b"MM\0*", "a TIFF image; use `rtseg image`"),
@@ -183,29 +179,24 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _failure_text(path: str, error: Exception) -> str:
-    name = redacted_name(path)
+def _failure_text(name: str, head: bytes, error: Exception) -> str:
+    """Return the message for a file that FFmpeg refused. `head` are its first bytes, none for standard input."""
     if isinstance(error, PermissionError):
         return f"can't read {name}: permission denied"
-    problem = "not a video that rtseg reads"
-    if path != STDIN:
-        with Path(path).open("rb") as file:
-            head = file.read(4096)
-        kind = next((text for magic, text in _MAGIC if head.startswith(magic)), None)
-        if kind is None and head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-            kind = "a WebP image; use `rtseg image`"
-        if kind is None and head[4:8] == b"ftyp":
-            kind = "an MP4 file whose index (moov) is missing or damaged: the recording was probably cut off"
-        if kind is None and _is_text(head):
-            kind = "a text file"
-        if kind is not None:
-            problem = f"not a video: it is {kind}" if "MP4" not in kind else f"unreadable: it is {kind}"
-    return f"{name} is {problem}"
+    if head[4:8] == b"ftyp":
+        index = "whose index (moov) is missing or damaged: the recording was probably cut off"
+        return f"{name} is unreadable: it is an MP4 file {index}"
+    kind = next((text for magic, text in _MAGIC if head.startswith(magic)), "")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        kind = "a WebP image; use `rtseg image`"
+    elif not kind and head and _is_text(head):
+        kind = "a text file"
+    return f"{name} is not a video: it is {kind}" if kind else f"{name} is not a video that rtseg reads"
 
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = head.decode("utf-8", errors="strict" if len(head) < 4096 else "ignore")
+        text = head.decode("utf-8", errors="strict" if len(head) < _HEAD_BYTES else "ignore")
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character in "\r\n\t" for character in text)

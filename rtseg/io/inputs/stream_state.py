@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -54,9 +54,6 @@ class StreamState:
 
     step: int = 1
     """Duration of the last packet in ticks."""
-
-    offsets: list[int] = field(default_factory=list)
-    """Offset of each segment in ticks."""
 
     display_end: int | None = None
     """Latest end of presentation so far."""

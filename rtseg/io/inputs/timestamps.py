@@ -9,7 +9,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any, Generic, TypeVar
 
-from av import Packet
+from av import Packet, VideoFrame
 
 T = TypeVar("T")
 
@@ -102,10 +102,32 @@ class FrameTimes(Generic[T]):
         self._step, self._timed = step, timed
         self._held: deque[tuple[T, int | None]] = deque()
         self._last: int | None = None
+        self._decoding_times: deque[int | None] = deque()
+        self.has_presentation_times = False
+        """True if a packet had one. If a format has none (AVI), the decoder outputs frames in the order of the decoding times."""
         self.missing = 0
         """Number of frames without a time stamp."""
         self.wrong = 0
         """Number of frames whose time stamp was out of order."""
+
+    def expect(self, packet: Packet[Any]) -> None:
+        """Take a packet before it is decoded to a frame."""
+        self.has_presentation_times |= packet.pts is not None
+        self._decoding_times.append(None if self.has_presentation_times else packet.dts)
+
+    def stamp_of(self, frame: VideoFrame, *, sparse: bool = True) -> tuple[int | None, bool]:
+        """Return the time stamp of the next decoded frame, and whether it is guessed; see `put`.
+
+        Args:
+            frame: next frame of the decoder.
+            sparse: whether decoding times may replace missing presentation times.
+        """
+        decoding_time = self._decoding_times.popleft() if self._decoding_times else None
+        guessed = frame.pts is None and self.has_presentation_times
+        if frame.pts is not None or not sparse:
+            return frame.pts, guessed
+        # FFmpeg's best effort: the decoding time of the packet after which the decoder output this frame.
+        return frame.dts if guessed else decoding_time, guessed
 
     def put(self, frame: T, stamp: int | None, *, guessed: bool = False) -> Iterator[tuple[T, int]]:
         """Take a frame and yield those whose times are certain. Most frames are held until the next one.
@@ -234,7 +256,7 @@ class Span:
 
     def contains(self, stamp: int, time_base: Fraction) -> bool:
         """Return whether a time stamp is in it."""
-        return self.whole or (not (self.start and stamp < self.first(time_base)) and not self.ended(stamp, time_base))
+        return not (self.start and stamp < self.first(time_base)) and not self.ended(stamp, time_base)
 
     def ended(self, stamp: int, time_base: Fraction, tail_seconds: int = 0) -> bool:
         """Return whether a time stamp is at or after its end plus `tail_seconds`."""
