@@ -85,11 +85,8 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
     """
     with av.open(f"file:{path}", **LENIENT) as container:
         container.flags &= ~GENERATE_PTS
-        videos = [
-            stream
-            for stream in container.streams.video
-            if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
-        ]
+        known = [stream for stream in container.streams.video if stream.codec_context is not None]
+        videos = [stream for stream in known if not stream.disposition & Disposition.attached_pic]
         if not videos:
             raise ValueError("no video")
         if largest:
@@ -150,9 +147,7 @@ class BestEffort:
             self._last_pts = pts
         elif dts is not None:
             self._last_pts = dts
-        if pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None):
-            return pts
-        return dts
+        return pts if pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None) else dts
 
 
 def _packets(container: Any, reading: Reading) -> Iterator[Any]:

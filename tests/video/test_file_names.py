@@ -63,9 +63,8 @@ def test_json_keeps_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_temporary_names_are_unique() -> None:
     names = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", b"caf.mp4")]
-    names += ["日" * 82 + end + ".mp4" for end in "本国"] + [
-        os.fsdecode(b"\xe9" * 250 + end) + ".mp4" for end in (b"a", b"b")
-    ]
+    names += ["日" * 82 + end + ".mp4" for end in "本国"]
+    names += [os.fsdecode(b"\xe9" * 250 + end) + ".mp4" for end in (b"a", b"b")]
     temporary = [partial_name(Path(name)) for name in names]
     assert len(set(temporary)) == len(names)
     assert all(len(os.fsencode(name)) <= 255 for name in temporary)

@@ -34,14 +34,8 @@ def run(*arguments: object) -> str:
 
 def test_files_with_names_of_temporary_files_are_kept(tmp_path: Path) -> None:
     video, photo = make_video(tmp_path / "video.mp4"), make_image(tmp_path / "photo.png")
-    names = (
-        "o.partial.mp4",
-        "m.partial.mkv",
-        "s.partial.json",
-        "p.partial.png",
-        "c/photo.partial.png",
-        "r.partial.mp4",
-    )
+    videos, others = ["o.partial.mp4", "m.partial.mkv", "r.partial.mp4"], ["s.partial.json", "c/photo.partial.png"]
+    names = (*videos, *others, "p.partial.png")
     (tmp_path / "c").mkdir()
     for name in names:
         (tmp_path / name).write_bytes(b"the user's " + name.encode())
@@ -53,7 +47,7 @@ def test_files_with_names_of_temporary_files_are_kept(tmp_path: Path) -> None:
     for name in names:
         assert (tmp_path / name).read_bytes() == b"the user's " + name.encode()
         assert (tmp_path / name.replace(".partial", "")).stat().st_size > 0
-    assert len(read(tmp_path / "o.mp4")) == len(read(tmp_path / "m.mkv")) == len(read(tmp_path / "r.mp4")) == 4
+    assert [len(read(tmp_path / name.replace(".partial", ""))) for name in videos] == [4, 4, 4]
     partial_files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.partial*")}
     assert partial_files == set(names)
 
@@ -186,9 +180,7 @@ def test_results_are_skipped_among_several_names_but_not_as_the_only_one(tmp_pat
     messages = run("video", tmp_path / "*.mp4", "-o", tmp_path / "out2", "--model", MODEL)
     assert "left out 1 result of rtseg, 1 file named like a result of rtseg (mine.rtseg.mp4)\n" in messages
     assert {path.name for path in (tmp_path / "out2").glob("*.mp4")} == {"a.mp4"}
-    messages = run(
-        "video", video, result, "-o", tmp_path / "out3", "--model", MODEL
-    )  # one input is left: the output is still a folder
+    run("video", video, result, "-o", tmp_path / "out3", "--model", MODEL)  # one input is left: still a folder
     assert {path.name for path in (tmp_path / "out3").glob("*.mp4")} == {"a.mp4"}
     (folder := tmp_path / "single").mkdir()
     run("video", result, "-o", folder / "twice.mp4", *SMALL)
