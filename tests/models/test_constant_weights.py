@@ -13,36 +13,14 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-import cv2  # noqa: E402
-from building import build  # noqa: E402
 from class_maps import onnx_class_maps  # noqa: E402
+from foreign_networks import HEIGHT, WIDTH, build_network  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.models.export.build import BuildResult  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
-
-WIDTH, HEIGHT = 64, 48
-
-
-def build_onnx(
-    path: Path, folder: Path, lines: list[str], classes: tuple[str, ...] = CLASSES, **options: Any
-) -> BuildResult:
-    (folder / "frames").mkdir()
-    cv2.imwrite(str(folder / "frames/0.png"), random_images(1, HEIGHT, WIDTH, seed=3)[0][:, :, ::-1])
-    preprocessing = Preprocessing(classes=classes, mean=(0, 0, 0), std=(1, 1, 1))
-    options = {"target": "onnx", **options}
-    return build(
-        path,
-        out=folder / "built",
-        verify_on=folder / "frames",
-        preprocessing=preprocessing,
-        log=lines.append,
-        **options,
-    )
 
 
 def create_session(model: Any) -> Any:
@@ -71,7 +49,7 @@ def store(storage: str, array: Any, name: str) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("storage", ["constant", "float16", "transposed", "scaled", "identity"])
 @pytest.mark.parametrize(("precision", "opset", "ir"), [("fp16", 17, 8), ("fp32", 17, 8), ("fp16", 12, 3)])
 def test_builds_weights_that_are_not_initializers(
-    storage: str, precision: str, opset: int, ir: int, tmp_path: Path
+    storage: str, precision: str, opset: int, ir: int, frames: Path, tmp_path: Path
 ) -> None:
     model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT), opset=opset))
     original = create_session(model)
@@ -93,7 +71,8 @@ def test_builds_weights_that_are_not_initializers(
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
     lines: list[str] = []
-    built = build_onnx(tmp_path / "theirs.onnx", tmp_path, lines, precision=precision)
+    theirs, out = tmp_path / "theirs.onnx", tmp_path / "built"
+    built = build_network(theirs, frames, out, lines, classes=CLASSES, precision=precision)
     images = random_images(2, HEIGHT, WIDTH)
     for image in images:
         np.testing.assert_array_equal(onnx_class_maps(built.path, image[None]), expected_classes(image[None]))
@@ -104,21 +83,21 @@ def test_builds_weights_that_are_not_initializers(
     assert onnx.TensorProto.FLOAT16 in stored or precision == "fp32"
 
 
-def test_openvino_builds_weights_in_constant_nodes(tmp_path: Path) -> None:
+def test_openvino_builds_weights_in_constant_nodes(frames: Path, tmp_path: Path) -> None:
     model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT)))
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
     nodes += model.graph.node
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     onnx.save(model, tmp_path / "theirs.onnx")
-    built = build_onnx(tmp_path / "theirs.onnx", tmp_path, [], target="openvino")
+    built = build_network(tmp_path / "theirs.onnx", frames, tmp_path / "built", classes=CLASSES, target="openvino")
     backend = OpenVinoBackend(built.path)
     images = random_images(1, HEIGHT, WIDTH)
     np.testing.assert_array_equal(class_maps(backend, images), expected_classes(images))
     backend.close()
 
 
-def test_network_without_weights_builds_only_as_fp32(tmp_path: Path) -> None:
+def test_network_without_weights_builds_only_as_fp32(frames: Path, tmp_path: Path) -> None:
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "red"], ["r"], axis=1),
@@ -131,13 +110,11 @@ def test_network_without_weights_builds_only_as_fp32(tmp_path: Path) -> None:
         [numpy_helper.from_array(np.array([0]), "red"), numpy_helper.from_array(np.float32(0.5), "half")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "theirs.onnx")
-    names = ("other", "red")
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
+    theirs, out, names = tmp_path / "theirs.onnx", tmp_path / "built", ("other", "red")
     with pytest.raises(ModelError, match=r"no convolution or matrix product with stored weights.*--precision fp32"):
-        build_onnx(tmp_path / "theirs.onnx", tmp_path / "a", [], names)
+        build_network(theirs, frames, out, classes=names)
     lines: list[str] = []
-    built = build_onnx(tmp_path / "theirs.onnx", tmp_path / "b", lines, names, precision="fp32")
+    built = build_network(theirs, frames, out, lines, classes=names, precision="fp32")
     image = random_images(1, HEIGHT, WIDTH)
     class_map = onnx_class_maps(built.path, image)
     np.testing.assert_array_equal(class_map, image[..., 0] > 127)

@@ -7,6 +7,7 @@ import collections
 import enum
 import io
 import os
+import pickle
 import sys
 import types
 import typing
@@ -58,18 +59,15 @@ class Made:
 
 
 @pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+def library(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Subclasses of dict and list in a library of training programs."""
     module = types.ModuleType("lightning.fabric.data")
-    classes = types.SimpleNamespace()
     for name, base in (("AttributeDict", dict), ("Items", list)):
-        kind = type(name, (base,), {"__module__": module.__name__})
-        setattr(module, name, kind)
-        setattr(classes, name, kind)
+        setattr(module, name, type(name, (base,), {"__module__": module.__name__}))
     for name in ("lightning", "lightning.fabric"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    return classes
+    return module
 
 
 def save_file(path: Path, content: object, form: str = "zip") -> Path:
@@ -114,14 +112,14 @@ def test_reads_weights_next_to_objects_of_the_standard_library(extra: object, fo
     check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form), "state_dict")
 
 
-def test_reads_weights_next_to_dict_and_list_subclasses(library: types.SimpleNamespace, tmp_path: Path) -> None:
+def test_reads_weights_next_to_dict_and_list_subclasses(library: Any, tmp_path: Path) -> None:
     settings = library.AttributeDict(rate=0.1, inner=library.AttributeDict(width=3), widths=library.Items([8, 16]))
     settings.frozen = True  # state in addition to the entries
     check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "settings": settings}), "state_dict")
     check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": library.AttributeDict(STATE)}), "state_dict")
 
 
-def test_names_list_subclass_with_state(library: types.SimpleNamespace, tmp_path: Path) -> None:
+def test_names_list_subclass_with_state(library: Any, tmp_path: Path) -> None:
     items = library.Items([8, 16])
     items.frozen = True
     message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "items": items}))
@@ -170,17 +168,16 @@ def test_refuses_whole_pickled_network(wrap: Any, form: str, tmp_path: Path) -> 
     net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(4)))
     message = refused(save_file(tmp_path / "unet.pth", wrap(net), form))
     assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
+    assert "save `model.state_dict()`" in message
 
 
-def test_names_objects_as_in_python_3(tmp_path: Path) -> None:
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": [zip, map, Trainer()]}))
-    assert "builtins.zip, builtins.map" in message
-
-
-def test_names_function_of_torch(tmp_path: Path) -> None:
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": torch.load}))
-    assert "torch.serialization.load" in message
-    assert "next to the weights" in message
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [([zip, map, Trainer()], "builtins.zip, builtins.map"), (torch.load, "torch.serialization.load")],
+)
+def test_names_functions_as_in_python_3(extra: object, names: str, tmp_path: Path) -> None:
+    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}))
+    assert f"next to the weights ({names}" in message
 
 
 class Calls:
@@ -241,6 +238,10 @@ def test_refuses_code_without_running_it(
     call: object, name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if form == "old":  # plain pickles too
+        for protocol in (0, 2, 4):
+            (tmp_path / "unet.pkl").write_bytes(pickle.dumps({"model": call}, protocol=protocol))
+            assert f"would run `{name}`" in refused(tmp_path / "unet.pkl")
     path = save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": call}, form)
     message = refused(path)
     assert not Path(MARKER).exists()
@@ -297,12 +298,5 @@ def test_stand_in_never_calls_the_real_function(tmp_path: Path, monkeypatch: pyt
 def test_refuses_deep_or_damaged_pickle(tmp_path: Path) -> None:
     deep = b"\x80\x02cargparse\nNamespace\n" + b")\x81" * 20000 + b"."
     assert refused(as_checkpoint(tmp_path / "unet.pth", deep))
-    for damaged in (
-        b"\x80\x02R.",
-        b"\x80\x02(o.",
-        b"\x80\x02h\x07.",
-        b"\x80\x02u.",
-        b"\x80\x02cbuiltins\ngetattr\n.",
-        b"\x80\x02.",
-    ):
-        assert refused(as_checkpoint(tmp_path / "unet.pth", damaged))
+    for damaged in (b"R.", b"(o.", b"h\x07.", b"u.", b"cbuiltins\ngetattr\n.", b"."):
+        assert refused(as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + damaged))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,8 +55,7 @@ def test_refuses_truncated_file(form: str, share: float, tmp_path: Path) -> None
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    message = refused(path)
-    assert "damaged" in message or "cut short" in message or "not a torch checkpoint" in message
+    assert any(words in refused(path) for words in ("damaged", "cut short", "not a torch checkpoint"))
 
 
 def test_changed_bytes_raise_only_model_error(tmp_path: Path) -> None:
@@ -92,19 +89,26 @@ def test_reads_file_saved_without_checksums(tmp_path: Path) -> None:
     import_checkpoint(tmp_path / "unet.pth", (64, 64))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 50, bytes(4096), b"\x80\x02}q\x00."])
-def test_refuses_file_that_is_not_a_checkpoint(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "damaged"),
+        (b"not a checkpoint at all" * 50, "not a torch checkpoint"),
+        (bytes(4096), "not a torch checkpoint"),
+        (b"\x80\x02}q\x00.", "damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras"),
+    ],
+)
+def test_refuses_file_that_is_not_a_checkpoint(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "unet.pth"
     path.write_bytes(content)
-    refused(path)
+    assert words in refused(path)
 
 
 def test_refuses_weights_that_are_not_finite(file: Callable[[object], Path]) -> None:
     state = weights(load(FASTAI))
     state["layers.5.conv1.0.weight"][0, 0, 1, 1] = float("nan")
-    message = refused(file({"model": state}))
-    assert "layers.5.conv1.0.weight" in message
-    assert "NaN" in message
+    assert "'layers.5.conv1.0.weight' contains 1 values that are NaN" in refused(file({"model": state}))
 
 
 @pytest.mark.parametrize(
@@ -119,9 +123,7 @@ def test_refuses_missing_or_resized_weight(name: str, key: str, file: Callable[[
     state = weights(load(name))
     without = {k: tensor for k, tensor in state.items() if k != key}
     assert key in refused(file(without))
-    wider = state[key]
-    message = refused(file({**state, key: torch.cat([wider, wider])}))
-    assert "do not fit together" in message
+    assert "do not fit together" in refused(file({**state, key: torch.cat([state[key], state[key]])}))
 
 
 @pytest.mark.parametrize(
@@ -165,27 +167,21 @@ def test_batch_norm_without_weights_equals_torch() -> None:
     torch.testing.assert_close(ours(x), theirs.eval()(x))
 
 
-def test_refuses_unused_weights(file: Callable[[object], Path]) -> None:
-    message = refused(file({**weights(load(SMP)), "decoder.blocks.1.gate.weight": torch.ones(3, 3, 3, 3)}))
-    assert "decoder.blocks.1.gate.weight" in message
-
-
 @pytest.mark.parametrize(
-    "extra",
+    ("name", "module", "extra"),
     [
-        {"inc.double_conv.2.weight": torch.full((1,), 0.25)},  # PReLU
-        {"up1.conv.double_conv.5.weight": torch.full((8,), 0.25)},  # PReLU with a slope for each channel
-        {
-            "down1.maxpool_conv.1.double_conv.6.weight": torch.ones(8),
-            "down1.maxpool_conv.1.double_conv.6.bias": torch.ones(8),
-        },
+        (SMP, "decoder.blocks.1.gate", {"weight": torch.ones(3, 3, 3, 3)}),
+        (CLASSIC, "inc.double_conv.2", {"weight": torch.full((1,), 0.25)}),
+        (CLASSIC, "up1.conv.double_conv.5", {"weight": torch.full((8,), 0.25)}),
+        (CLASSIC, "down1.maxpool_conv.1.double_conv.6", {"weight": torch.ones(8), "bias": torch.ones(8)}),
     ],
-    ids=["PReLU", "PReLU by channel", "GroupNorm"],
+    ids=["convolution", "PReLU", "PReLU by channel", "GroupNorm"],
 )
 def test_names_parameters_that_the_network_does_not_have(
-    extra: dict[str, torch.Tensor], file: Callable[[object], Path]
+    name: str, module: str, extra: dict[str, torch.Tensor], file: Callable[[object], Path]
 ) -> None:
-    assert next(iter(extra)) in refused(file({**weights(load(CLASSIC)), **extra}))
+    added = {f"{module}.{key}": tensor for key, tensor in extra.items()}
+    assert f"{module}.weight" in refused(file({**weights(load(name)), **added}))
 
 
 def test_refuses_norms_without_statistics(file: Callable[[object], Path]) -> None:
@@ -195,8 +191,7 @@ def test_refuses_norms_without_statistics(file: Callable[[object], Path]) -> Non
 
 def test_refuses_two_networks_in_one_file(file: Callable[[object], Path]) -> None:
     state = {f"student.{key}": tensor for key, tensor in weights(load(CLASSIC)).items()}
-    message = refused(file({**state, "teacher.conv.weight": torch.ones(8, 3, 3, 3)}))
-    assert "more than one network" in message
+    assert "more than one network" in refused(file({**state, "teacher.conv.weight": torch.ones(8, 3, 3, 3)}))
 
 
 @pytest.mark.parametrize(
@@ -211,19 +206,14 @@ def test_refuses_two_networks_in_one_file(file: Callable[[object], Path]) -> Non
         ("dconv_down1.0.weight", "custom layer names"),
         ("layer1.0.conv1.weight", "image classifier"),
         ("something.else.weight", "does not support"),
+        ("segmentation_head.0.weight", "segmentation_models.pytorch network with an encoder"),
     ],
 )
 def test_names_likely_library_of_unsupported_network(key: str, expected: str, file: Callable[[object], Path]) -> None:
-    message = refused(
-        file({key.replace("weight", f"{i}.weight" if i else "weight"): torch.ones(4, 4) for i in range(6)})
-    )
+    names = [key, *(key.replace("weight", f"{i}.weight") for i in range(1, 6))]
+    message = refused(file(dict.fromkeys(names, torch.ones(4, 4))))
     assert expected in message
     assert "torch.onnx.export" in message
-
-
-def test_refuses_smp_network_with_unsupported_encoder(file: Callable[[object], Path]) -> None:
-    state = {key.replace("encoder.layer", "encoder.features"): tensor for key, tensor in weights(load(SMP)).items()}
-    assert "segmentation_models.pytorch network with an encoder" in refused(file(state))
 
 
 def test_refuses_network_for_gray_images(file: Callable[[object], Path]) -> None:
@@ -232,47 +222,12 @@ def test_refuses_network_for_gray_images(file: Callable[[object], Path]) -> None
     assert "images of 1 channels" in refused(file(state))
 
 
-class RunsCode:
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.system, ("touch was-run",)
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_refuses_pickle_that_would_run_code(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    state = {**weights(load(CLASSIC)), "opt": RunsCode()}
-    torch.save(state, tmp_path / "unet.pth", _use_new_zipfile_serialization=not old)
-    message = refused(tmp_path / "unet.pth")
-    assert "would run `posix.system`" in message
-    assert not (tmp_path / "was-run").exists()
-
-
-def test_refuses_plain_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for protocol in (0, 2, 4):
-        (tmp_path / "unet.pkl").write_bytes(pickle.dumps({"model": RunsCode()}, protocol=protocol))
-        refused(tmp_path / "unet.pkl")
-    assert not (tmp_path / "was-run").exists()
-
-
-def test_refuses_whole_pickled_module(file: Callable[[object], Path]) -> None:
-    message = refused(file(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())))
-    assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
-    assert "state_dict()" in message
-
-
 def test_refuses_torchscript_program(tmp_path: Path) -> None:
     path = tmp_path / "unet.pt"
     with zipfile.ZipFile(path, "w") as archive:  # the layout of torch.jit.save
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
             archive.writestr(f"unet/{name}", b"\x80\x02}q\x00.")
     assert "TorchScript" in refused(path)
-
-
-def test_refuses_keras_file(tmp_path: Path) -> None:
-    path = tmp_path / "unet.h5"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert "Keras" in refused(path)
 
 
 def test_refuses_checkpoint_without_weights(file: Callable[[object], Path]) -> None:
@@ -292,6 +247,10 @@ def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
     assert "lanczos" in refused(tmp_path)
 
 
+def test_refuses_missing_file(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "unet.pth")
+
+
 def test_refuses_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
     path = file(weights(load(CLASSIC)))
     assert "--size" in refused(path, size=None)
@@ -299,7 +258,3 @@ def test_refuses_arguments_that_do_not_fit(file: Callable[[object], Path]) -> No
     assert "blur" in refused(path, blur=True)
     with pytest.raises(OptionError, match="above 0"):
         import_checkpoint(path, (64, 64), Preprocessing(std=(0.2, 0.0, 0.2)))
-
-
-def test_refuses_missing_file(tmp_path: Path) -> None:
-    assert "no such file" in refused(tmp_path / "unet.pth")
