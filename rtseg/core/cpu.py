@@ -29,13 +29,6 @@ def run_with_low_priority(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function such that the threads it starts have a lower priority than the other threads of this process.
 
     Only Linux has per-thread priorities that new threads inherit. On other systems the function is called directly.
-
-    Args:
-        function: the function to call, in a separate thread on Linux.
-        arguments: its arguments.
-
-    Returns:
-        The function's result.
     """
     if sys.platform != "linux":
         return function(*arguments)
@@ -80,18 +73,16 @@ def _real_time_threads() -> set[int]:
 
 def has_vnni() -> bool:
     """Return whether the CPU has VNNI (fast INT8 dot products, Intel and AMD). False without `/proc/cpuinfo`."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return False
-    flags = next((line for line in info.read_text(errors="replace").splitlines() if line.startswith("flags")), "")
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags.split())
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_cpu_info("flags").split())
 
 
 def cpu_name() -> str:
     """Return the name of the CPU as reported by the operating system."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_info(name: str) -> str:
+    """Return a field of the first core in `/proc/cpuinfo`; empty if it is missing."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

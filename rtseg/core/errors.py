@@ -1,15 +1,4 @@
-"""Errors that a user can fix. Each message is one line with the wrong value and the remedy.
-
-    RtsegError
-    ├── OptionError      an invalid option, palette or class name                         exit 1
-    ├── SourceError      the input is missing, unreadable, not a video, or refused        exit 1
-    │   └── Disconnected     a live source is disconnected; reconnecting may help
-    ├── SinkError        the output can't be written: folder, disk, codec, container      exit 1
-    ├── ModelError       the model file is missing, damaged or violates the contract      exit 1
-    │   └── EngineMismatch   an engine built for another version, GPU or program
-    ├── BackendError     the runtime is not installed, finds no device, or failed         exit 1
-    ├── DataError        unusable training or evaluation data                             exit 1
-    └── FidelityError    the output does not match the input                              exit 1
+"""Errors that a user can fix. Each message is one line with the wrong value and the remedy; the commands exit with code 1.
 
 Code that calls another library (PyAV, OpenVINO, TensorRT, torch, OSError) converts its errors to these with
 `raise ... from error`, so that `-v` can show the cause. All other exceptions are bugs and end in a traceback.

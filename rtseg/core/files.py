@@ -66,9 +66,6 @@ def create_partial(final: Path) -> Path:
     """Create an empty file under the first unused temporary name of an output.
 
     Existing files with such names are not touched: they may belong to the user or to another run.
-
-    Raises:
-        OSError: the file can't be created.
     """
     for number in count(1):
         path = final.with_name(partial_name(final, number))
@@ -107,14 +104,8 @@ def utf8_path(path: Path, siblings: Callable[[], Iterable[Path]] = tuple) -> Ite
 def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Provide an empty file to write, which replaces the file at `path` at the end of the block. Create its folder.
 
-    After an error no partial file remains, and an existing file is not changed.
-
-    Args:
-        path: the file.
-        sync: wait until the data is on the disk, so that a power failure loses neither file.
-
-    Raises:
-        OSError: the file can't be written.
+    After an error no partial file remains, and an existing file is not changed. `sync` waits until the data is on the disk, so
+    that a power failure loses neither file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = create_partial(path)
@@ -131,13 +122,7 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically; see `whole_file`.
-
-    Devices and pipes are written directly.
-
-    Raises:
-        SinkError: the file can't be written. No partial file remains, and an existing file is not changed.
-    """
+    """Write a file atomically, as `whole_file` does; devices and pipes directly. Raises SinkError if it can't be written."""
     try:
         if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
             path.write_bytes(data)
@@ -151,11 +136,8 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_json(data: dict[str, Any], file: str) -> None:
     """Write a JSON object to a file, with the version of rtseg as the field `rtseg`.
 
-    Bytes of a file name that are not UTF-8 are written as lone surrogates, `"caf\\udce9.mp4"`; `os.fsencode` restores them.
-
-    Args:
-        data: the object.
-        file: name of the file. `-` is stdout, in ASCII, which every terminal encoding contains.
+    The file `-` is stdout, in ASCII, which every terminal encoding contains. Bytes of a file name that are not UTF-8 are written
+    as lone surrogates, `"caf\\udce9.mp4"`; `os.fsencode` restores them.
 
     Raises:
         SinkError: the file can't be written.

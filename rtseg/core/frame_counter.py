@@ -15,11 +15,7 @@ class FrameCounter:
     """
 
     def __init__(self, total: FrameCounter | None = None) -> None:
-        """Start at zero.
-
-        Args:
-            total: counter of all streams together, which is updated too.
-        """
+        """Start at zero. `total` is the counter of all streams together, which is updated too."""
         self._lock = threading.Lock()
         self._total = total
         self._queued = self._in_work = self.segmented = self.dropped = self.corrupt = 0

@@ -57,10 +57,10 @@ class Letterbox:
         Returns:
             uint8 `[input height, input width, 3]`, RGB.
         """
-        left, top, width, height = self.inner
+        _, _, width, height = self.inner
         planes = [_scale(plane, width, height) for plane in frame.planes]
         image = self._padded_image()
-        inner = image[top : top + height, left : left + width]
+        inner = self.remove_padding(image)
         if frame.color.matrix == "rgb":
             cv2.merge([planes[2], planes[0], planes[1]], inner)
         else:
@@ -77,11 +77,7 @@ class Letterbox:
         return image
 
     def remove_padding(self, classes: ClassMap) -> ClassMap:
-        """Return the part of a class map (or image) of the network's input size that belongs to the frame.
-
-        Returns:
-            A view, uint8 `[inner height, inner width]`.
-        """
+        """Return the frame's part of a class map of the input's size: a view, uint8 `[inner height, inner width]`."""
         left, top, width, height = self.inner
         return classes[top : top + height, left : left + width]
 
@@ -110,11 +106,7 @@ def _nearest(source: int, target: int) -> npt.NDArray[np.intp]:
 def halvings(size: tuple[int, int], target: tuple[int, int]) -> int:
     """Return the number of times that a plane is halved before it is scaled to the target size.
 
-    It is halved while its width and height are even and at least twice the target's.
-
-    Args:
-        size: (width, height) of the plane.
-        target: (width, height) after scaling.
+    It is halved while its width and height are even and at least twice the target's. Sizes are (width, height).
     """
     (width, height), count = size, 0
     while width >= 2 * target[0] and height >= 2 * target[1] and width % 2 == height % 2 == 0:

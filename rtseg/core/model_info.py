@@ -84,11 +84,7 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> ModelInfo:
-        """Parse the JSON of `to_json`. Unknown fields are ignored, for compatibility with newer versions.
-
-        Args:
-            text: the JSON.
-            origin: name of the file, for messages.
+        """Parse the JSON of `to_json` in the file `origin`. Unknown fields are ignored, for compatibility with newer versions.
 
         Raises:
             ModelError: the text is not JSON, a field is missing or has the wrong type, or the format is newer.

@@ -31,16 +31,7 @@ _MAX_JSON_BYTES = 256 * 2**20
 
 
 def has_content(path: Path, head: bytes, content: Content) -> bool:
-    """Return whether an existing file has a content of `DESCRIPTIONS`.
-
-    Args:
-        path: the file.
-        head: its first `HEAD_BYTES` bytes.
-        content: the expected content.
-
-    Raises:
-        OSError: the file can't be read.
-    """
+    """Return whether an existing file, whose first `HEAD_BYTES` bytes are `head`, has a content of `DESCRIPTIONS`."""
     if content == "image":
         return is_marked_image(path)
     if content == "mask video":

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,6 @@ from rtseg.core.errors import OptionError
 from rtseg.core.text_file import read_text
 
 Rgb = tuple[int, int, int]
-
-CAMVID_CLASSES: tuple[str, ...] = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-)
-"""The 11 classes of CamVid in the order of the data set. Label 11 is Void and is not a class."""
 
 NO_CLASS = 255
 """Value of pixels without a class in class maps and masks: excluded by `--only`, or Void in labels."""
@@ -65,7 +51,10 @@ CAMVID: dict[str, Rgb] = {
     "pedestrian": (64, 64, 0),
     "bicyclist": (0, 128, 192),
 }
-"""Colors of the CamVid data set (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet)."""
+"""Colors of the CamVid data set (Brostow, Fauqueur, Cipolla 2009, in the 11-class form of SegNet), in the order of its labels."""
+
+CAMVID_CLASSES = tuple(CAMVID)
+"""The 11 classes of CamVid in the order of the data set. Label 11 is Void and is not a class."""
 
 CITYSCAPES: dict[str, Rgb] = {
     "road": (128, 64, 128),
@@ -139,23 +128,14 @@ class Palette:
             raise OptionError(f"no class '{name}' in this model; {hint}its classes are {known}") from None
 
     def indices(self, names: Sequence[str]) -> tuple[int, ...]:
-        """Return the class indices of several names in ascending order.
-
-        Raises:
-            OptionError: a class does not exist.
-        """
+        """Return the class indices of several names in ascending order. Raises OptionError as `index` does."""
         return tuple(sorted({self.index(name) for name in names}))
 
     def similar_colors(self) -> list[tuple[str, str, float]]:
         """Return the pairs of classes with a color distance below `MIN_COLOR_DISTANCE`, and the distances in CIE Lab."""
-        lab = _to_lab(self.table())
-        pairs = []
-        for i, first in enumerate(self.classes):
-            for j in range(i + 1, len(self.classes)):
-                distance = float(np.linalg.norm(lab[i] - lab[j]))
-                if distance < MIN_COLOR_DISTANCE:
-                    pairs.append((first, self.classes[j], distance))
-        return pairs
+        pairs = combinations(zip(self.classes, _to_lab(self.table()), strict=True), 2)
+        distances = ((first, second, float(np.linalg.norm(a - b))) for (first, a), (second, b) in pairs)
+        return [entry for entry in distances if entry[2] < MIN_COLOR_DISTANCE]
 
 
 def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[Rgb] | None = None) -> Palette:
@@ -174,28 +154,18 @@ def load_palette(name_or_file: str, classes: Sequence[str], fallback: Sequence[R
     if name_or_file == "model":
         return Palette(names, tuple(fallback) if fallback else spread_colors(len(names)))
     if name_or_file in BUILT_IN:
-        known = BUILT_IN[name_or_file]
-        palette = Palette(names, _complete(names, known))
-    else:
-        palette = Palette(names, _complete(names, _read_palette_file(name_or_file)))
-        for first, second, distance in palette.similar_colors():
-            raise OptionError(
-                f"palette {name_or_file}: the colors of '{first}' and '{second}' look alike "
-                f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOR_DISTANCE:.0f} is needed); change one"
-            )
+        return Palette(names, _complete(names, BUILT_IN[name_or_file]))
+    palette = Palette(names, _complete(names, _read_palette_file(name_or_file)))
+    for first, second, distance in palette.similar_colors():
+        raise OptionError(
+            f"palette {name_or_file}: the colors of '{first}' and '{second}' look alike "
+            f"(distance {distance:.0f} in CIE Lab, at least {MIN_COLOR_DISTANCE:.0f} is needed); change one"
+        )
     return palette
 
 
 def spread_colors(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
-    """Return colors that differ as much as possible from each other and from existing ones.
-
-    Args:
-        count: number of colors.
-        taken: existing colors.
-
-    Returns:
-        `count` different colors from a coarse RGB grid.
-    """
+    """Return `count` colors from a coarse RGB grid that differ as much as possible from each other and from those `taken`."""
     steps = (20, 75, 130, 190, 245) if count + len(taken) <= 100 else (10, 50, 90, 130, 170, 210, 250)
     grid = np.array([(r, g, b) for r in steps for g in steps for b in steps], dtype=np.uint8)
     lab = _to_lab(grid)
@@ -204,7 +174,8 @@ def spread_colors(count: int, taken: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
     for _ in range(count):
         distance = np.linalg.norm(lab[:, None] - chosen[None], axis=2).min(axis=1) if len(chosen) else lab[:, 0]
         best = int(np.argmax(distance))
-        result.append((int(grid[best, 0]), int(grid[best, 1]), int(grid[best, 2])))
+        red, green, blue = grid[best].tolist()
+        result.append((red, green, blue))
         chosen = np.concatenate([chosen, lab[best : best + 1]])
     return tuple(result)
 

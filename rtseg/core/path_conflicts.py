@@ -49,11 +49,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     """Check that the outputs of a command destroy no data. Writes no files.
 
     Two paths are equal if they refer to the same file: through links, another spelling, or a file system that ignores case.
-
-    Args:
-        inputs: all files that the command reads.
-        outputs: all files and folders that it writes.
-        overwrite: False refuses every existing output, except for content `any`, which its sink checks.
+    `overwrite=False` refuses every existing output, except for content `any`, which its sink checks.
 
     Raises:
         SinkError: an output is an input, another output, its temporary name, or in a folder that is replaced; or it would
@@ -204,14 +200,14 @@ def _check_folder(output: Output) -> None:
 
 
 def _check_existing(output: Output, overwrite: bool) -> None:
-    path = Path(output.path)
     if output.content in ("any", "folder"):
         return
+    path = Path(output.path)
     try:
         if path.is_dir():
             raise SinkError(f"{_described(output)} is a folder; name a file in it")
-        if not path.exists() or not path.is_file():
-            return  # a device or a pipe
+        if not path.is_file():
+            return  # new, a device or a pipe
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
@@ -245,7 +241,8 @@ def _remedy(output: Output) -> str:
 
 def _temporary_names(output: Output) -> list[str]:
     path = Path(output.path)
+    if not path.name:
+        return []
     if output.content == "folder":
-        endings = (".partial", ".earlier.partial")
-        return [str(path.with_name(shortened_name(path.name, ending))) for ending in endings] if path.name else []
-    return [str(path.with_name(partial_name(path)))] if path.name else []
+        return [str(path.with_name(shortened_name(path.name, end))) for end in (".partial", ".earlier.partial")]
+    return [str(path.with_name(partial_name(path)))]

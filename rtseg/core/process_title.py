@@ -42,8 +42,7 @@ def remember_arguments(arguments: Sequence[str]) -> None:
 def hide_passwords() -> bool:
     """Overwrite the secrets in this process's arguments, which other users can see in the process list.
 
-    Returns:
-        True if no secret is visible now. This works on Linux only; elsewhere pass the URL as an environment variable.
+    Returns True if no secret is visible now. This works on Linux only; elsewhere pass the URL as an environment variable.
     """
     try:
         arguments = Path("/proc/self/cmdline").read_bytes()

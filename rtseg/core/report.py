@@ -69,15 +69,12 @@ class FrameCounts(Report):
     @classmethod
     def total(cls, counts: Sequence[FrameCounts]) -> FrameCounts:
         """Return the sum over several inputs."""
-        stale = [each.stale for each in counts if each.stale is not None]
-        return cls(
-            read=sum(each.read for each in counts),
-            segmented=sum(each.segmented for each in counts),
-            written=sum(each.written for each in counts),
-            dropped=sum(each.dropped for each in counts),
-            corrupt=sum(each.corrupt for each in counts),
-            stale=sum(stale) if stale else None,
-        )
+        sums: dict[str, Any] = {
+            entry.name: sum(getattr(each, entry.name) or 0 for each in counts) for entry in fields(cls)
+        }
+        if all(each.stale is None for each in counts):
+            sums["stale"] = None
+        return cls(**sums)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,11 +116,7 @@ class Url:
 
 
 def parse_url(text: str, option: str = "--url") -> Url:
-    """Split a URL.
-
-    Args:
-        text: the URL.
-        option: option that contained the URL, for the message.
+    """Split a URL. `option` is the option that contained it, for the message.
 
     Raises:
         OptionError: the text is not a URL, or the end of its user name and password is ambiguous. The message does not
@@ -226,14 +222,9 @@ def remember_pipeline(pipeline: str) -> None:
 
 
 def redact(text: str, *, words: bool = True) -> str:
-    """Replace the registered secrets and their parts in a traceback or a message of another library.
+    """Return a traceback or a message of another library without the registered secrets and their parts.
 
-    Args:
-        text: the text.
-        words: also replace parts that may be ordinary words.
-
-    Returns:
-        The text without secrets.
+    `words=False` keeps the parts that may be ordinary words.
     """
     for piece in sorted(_known_secrets, key=len, reverse=True):
         if words or not re.fullmatch(r"[A-Za-z]?[a-z]*", piece):

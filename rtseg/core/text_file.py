@@ -9,12 +9,9 @@ from pathlib import Path
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a UTF-8 file without its byte order mark, with `\\n` as line end.
 
-    Args:
-        path: the file.
-        errors: error handler of the decoder. `surrogateescape` keeps bytes that are not UTF-8, as in Python's file names.
+    `errors` is the decoder's error handler: `surrogateescape` keeps bytes that are not UTF-8, as in Python's file names.
 
     Raises:
-        OSError: the file can't be read.
         ValueError: the file is not UTF-8. The message contains the encoding, if it is detected, and the remedy.
     """
     data = path.read_bytes()
