@@ -29,8 +29,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from rtseg.bench import write_synthetic_video
-from rtseg.bench.measure import machine
+from rtseg.bench.measure import machine, write_synthetic_video
 from rtseg.core.errors import RtsegError
 from rtseg.gpu.cuda import Cuda
 from rtseg.gpu.devices import find_gpus

@@ -9,24 +9,83 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 from rtseg.bench.report import BenchReport, MachineReport, StageCostReport
 from rtseg.bench.stages import StageCost, measure_stages
 from rtseg.core.cpu import cpu_name, usable_cores
-from rtseg.core.errors import OptionError
+from rtseg.core.progress import Progress
 from rtseg.core.stats import peak_rss_mib
 from rtseg.core.video_report import VideoReport
 from rtseg.inference.segmenter import Segmenter
+from rtseg.io.inputs import open_source
 from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.models.export.auto_build import auto_build
 from rtseg.render.style import Style
+from rtseg.synthetic import SyntheticDrive
+from rtseg.synthetic.video_file import write_video
 from rtseg.video.process import process
 
-SECONDS = 3.0
-"""Default of the minimum duration of the measurement of a stage."""
+_PACKAGES = (
+    "numpy av opencv-python opencv-python-headless openvino torch tensorrt tensorrt-rtx".split()  # noqa: SIM905
+)
+"""Packages that affect the speed."""
+
+
+def run_bench(
+    videos: Sequence[str],
+    models: Sequence[str | None],
+    backends: Sequence[str],
+    sizes: Sequence[tuple[int, int] | None],
+    output_options: OutputOptions,
+    input_options: InputOptions,
+    *,
+    device: str | None,
+    seconds: float,
+    rounds: int,
+    log: Callable[[str], None],
+) -> Iterator[BenchReport]:
+    """Measure every combination of videos, models, backends and sizes with `bench`, and yield each result when it is complete.
+
+    None in `models` and `sizes` means the default.
+
+    Raises:
+        RtsegError: a file can't be read, or a model or backend can't be loaded.
+    """
+    for video in videos:
+        open_source(video).close()  # report an unreadable file before anything is measured
+    for video, model, backend, size in product(videos, models, backends, sizes):
+        with Segmenter(
+            model, backend=backend, device=device, size=size, streams=0, build_missing=partial(auto_build, log=log)
+        ) as segmenter:
+            name = f"{segmenter.description.name} on {segmenter.backend}, {Path(video).name}"
+
+            def log_line(line: str, name: str = name) -> None:
+                log(f"{name}: {line}")
+
+            yield bench(
+                video,
+                segmenter,
+                Style(),
+                output_options,
+                input_options,
+                seconds=seconds,
+                rounds=rounds,
+                log=log_line,
+            )
+
+
+def write_synthetic_video(size: tuple[int, int], frames: int, folder: str, progress: Progress | None = None) -> str:
+    """Write a video of the synthetic scene into a folder and return its path."""
+    path = str(Path(folder) / f"synthetic-{size[0]}x{size[1]}.mp4")
+    write_video(SyntheticDrive(size[0], size[1], frames), path, progress=progress)
+    return path
 
 
 def bench(
@@ -36,7 +95,7 @@ def bench(
     output_options: OutputOptions,
     input_options: InputOptions | None = None,
     *,
-    seconds: float = SECONDS,
+    seconds: float = 3.0,
     rounds: int = 3,
     log: Callable[[str], None] = lambda line: None,
 ) -> BenchReport:
@@ -53,16 +112,13 @@ def bench(
         log: called with a progress message.
 
     Raises:
-        OptionError: `rounds` is less than 1, or the video has no frames.
+        OptionError: the video has no frames.
         RtsegError: the video can't be processed, as for `rtseg.video.process.process`.
     """
-    if rounds < 1:
-        raise OptionError(f"rounds is {rounds}; give 1 or more")
     overlay, input_options = style.overlay(segmenter.description), input_options or InputOptions()
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
-        output = str(
-            Path(folder) / ("out" + (Path(video).suffix if Path(video).suffix in {".mkv", ".webm"} else ".mp4"))
-        )
+        suffix = Path(video).suffix
+        output = str(Path(folder) / f"out{suffix if suffix in ('.mkv', '.webm') else '.mp4'}")
         runs: list[VideoReport] = []
         for number in range(rounds):
             if number == rounds // 2:  # in the middle, because the speed of a machine drifts
@@ -98,32 +154,16 @@ def bench(
 
 
 def _cost_report(cost: StageCost) -> StageCostReport:
-    return StageCostReport(
-        p50=cost.wall.percentile_ms(50),
-        p95=cost.wall.percentile_ms(95),
-        p99=cost.wall.percentile_ms(99),
-        cpu_ms=round(cost.cpu_ms, 3),
-        fps=round(cost.fps, 1),
-    )
+    p50, p95, p99 = cost.wall.percentiles().values()
+    return StageCostReport(p50=p50, p95=p95, p99=p99, cpu_ms=round(cost.cpu_ms, 3), fps=round(cost.fps, 1))
 
 
 def machine() -> MachineReport:
     """Return CPU, number of cores, operating system and versions of the machine."""
     versions = {}
-    for package in (
-        "numpy",
-        "av",
-        "opencv-python",
-        "opencv-python-headless",
-        "openvino",
-        "torch",
-        "tensorrt",
-        "tensorrt-rtx",
-    ):
-        try:
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return MachineReport(
         processor=cpu_name(),
         cores=usable_cores(),
@@ -147,13 +187,7 @@ def _accelerated_stages(
 
 
 def advice(stages: dict[str, StageCost], cores: int, accelerated: Sequence[str] = ()) -> str:
-    """Return the bottleneck and its remedy in one line.
-
-    Args:
-        stages: cost of each stage, measured separately.
-        cores: number of CPU cores.
-        accelerated: stages that run on a GPU or a hardware codec.
-    """
+    """Return the bottleneck and its remedy in one line. The stages `accelerated` run on a GPU or a hardware codec."""
     total = sum(stage.cpu_ms for stage in stages.values())
     slowest = min(accelerated, key=lambda name: stages[name].fps, default="")
     if slowest and stages[slowest].fps < cores * 1000 / total:

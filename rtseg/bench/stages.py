@@ -61,15 +61,7 @@ def measure_stages(
 ) -> tuple[dict[str, StageCost], StageCost]:
     """Return the cost of each stage, and of the network without preprocessing.
 
-    Args:
-        video: the file to decode.
-        output: path of the output, which is deleted.
-        segmenter: the loaded model.
-        overlay: rendering of the classes.
-        output_options: encoding options.
-        input_options: decoding options.
-        seconds: minimum duration of the measurement of each stage, except for encoding.
-        log: called with a progress message.
+    Each stage except for encoding is measured for at least `seconds`. `log` is called with the name of each stage.
 
     Raises:
         OptionError: the video has no frames.
@@ -83,9 +75,7 @@ def measure_stages(
     processor = open_processor(info, segmenter, overlay, cpu_reason)
     try:
         log("infer")
-        for frame in itertools.islice(
-            _ping_pong(frames), 2 * SELF_CHECK_FRAMES
-        ):  # until the self-check of the GPU ends
+        for frame in itertools.islice(_ping_pong(frames), 2 * SELF_CHECK_FRAMES):  # ends the self-check of the GPU
             processor.infer(frame, info)
         infer = _measure(lambda frame: processor.infer(frame, info), _ping_pong(frames), seconds, segmenter.streams)
         results = [(frame, processor.infer(frame, info)) for frame in frames]
@@ -177,7 +167,7 @@ def _bench_encode(
             _wait_until_idle()
             cpu += time.process_time() - start_cpu
             if not rendered:
-                return StageCost(wall, cpu * 1000 / len(wall), len(wall) / elapsed)
+                return StageCost(wall, cpu * 1000 / wall.count, wall.count / elapsed)
     finally:
         sink.abort()
         source.close()
@@ -222,7 +212,7 @@ def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float
     for worker in workers:
         worker.join()
     elapsed, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    return StageCost(wall, cpu * 1000 / len(wall), len(wall) / elapsed)
+    return StageCost(wall, cpu * 1000 / wall.count, wall.count / elapsed)
 
 
 def _ping_pong(items: Sequence[Any]) -> Iterator[Any]:

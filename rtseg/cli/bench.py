@@ -11,7 +11,7 @@ import typer
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
 
-_WORKLOAD, _MEASUREMENT, _OUTPUT = "Workload", "Measurement", "Output"
+_WORKLOAD, _MEASUREMENT = "Workload", "Measurement"
 
 
 def bench(
@@ -46,17 +46,12 @@ def bench(
         ),
     ] = False,
     compare: Annotated[
-        bool, o.option(_OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
+        bool, o.option(o.OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
     ] = False,
-    json_file: Annotated[
-        str | None,
-        o.option(
-            _OUTPUT, "Write the results as JSON; - for stdout. Replaces only JSON files.", "--json", metavar="FILE"
-        ),
-    ] = None,
+    json_file: o.ResultsFile = None,
     chart: Annotated[
         Path | None,
-        o.option(_OUTPUT, "Write a bar chart of stage times. Replaces only charts of rtseg.", metavar="FILE.png"),
+        o.option(o.OUTPUT, "Write a bar chart of stage times. Replaces only charts of rtseg.", metavar="FILE.png"),
     ] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -77,22 +72,14 @@ def bench(
         rtseg bench --compare before.json after.json
     """
     with error_handler(verbose):
-        from rtseg.bench import run_bench, write_synthetic_video
-        from rtseg.bench.report import compare as compare_results
-        from rtseg.bench.report import (
-            compare_table,
-            load_results,
-            require_chart,
-            results_to_dict,
-            table,
-            write_chart,
-        )
+        from rtseg.bench import report
+        from rtseg.bench.measure import run_bench, write_synthetic_video
         from rtseg.bench.tune import tune_streams
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Input, check_paths, model_inputs, side_outputs
-        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.core.process_setup import set_up_pipeline
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
         from rtseg.render.style import Style
@@ -102,16 +89,15 @@ def bench(
         if compare:
             if len(videos or ()) != 2:
                 raise OptionError(f"--compare takes two files that --json wrote, not {len(videos or ())}")
-            before, after = (load_results(Path(name)) for name in videos or ())
-            rows = compare_results(before, after)
-            print(compare_table(rows))
+            before, after = (report.load_results(Path(name)) for name in videos or ())
+            rows = report.compare(before, after)
+            print(report.compare_table(rows))
             if json_file:
                 write_json({"rows": [row.to_dict() for row in rows]}, json_file)
             return
         if chart:
-            require_chart()
-        keep_memory_flat()  # as in `rtseg video`
-        keep_opencv_single()
+            report.require_chart()
+        set_up_pipeline()
         output_options = OutputOptions(choose_encoder(encoder, codec), None, preset)
         input_options = InputOptions(decoder=choose_decoder(decoder))
         log = (lambda line: None) if quiet else print_line
@@ -143,9 +129,9 @@ def bench(
                 rounds=rounds,
                 log=log,
             ):
-                print_line(table(item))
+                print_line(report.table(item))
                 items.append(item)
         if json_file:
-            write_json(results_to_dict(items), json_file)
+            write_json(report.results_to_dict(items), json_file)
         if chart:
-            write_chart(items, chart)
+            report.write_chart(items, chart)

@@ -44,10 +44,10 @@ def demo(
     with error_handler(verbose):
         from rtseg.cli.demo_run import run_demo
         from rtseg.cli.progress import ProgressDisplay
-        from rtseg.cli.video_result import print_result
+        from rtseg.cli.video_result import ResultPrinter
         from rtseg.core.files import write_json
         from rtseg.core.path_conflicts import Output, check_paths, model_inputs, option_inputs, side_outputs
-        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.core.process_setup import set_up_pipeline
         from rtseg.io.options import OutputOptions
         from rtseg.render.style import Style
         from rtseg.video.output_names import unused_name
@@ -59,19 +59,16 @@ def demo(
             [*model_inputs(model), *option_inputs(palette=palette)],
             [Output(output, "-o"), *side_outputs(stats=stats)],
         )
-        keep_memory_flat()
-        keep_opencv_single()
+        set_up_pipeline()
         video_size = o.parse_size(frame_size) or (960, 540)
         with o.open_segmenter(model, backend, device, size, streams=0) as segmenter:
             if not quiet:
                 print_line(o.describe(segmenter))
-            style = Style(view, alpha, palette, None, legend)
-            output_options = OutputOptions(overwrite=overwrite)
             result = run_demo(
                 output,
                 segmenter,
-                style,
-                output_options,
+                Style(view, alpha, palette, None, legend),
+                OutputOptions(overwrite=overwrite),
                 size=video_size,
                 frames=frames,
                 seed=seed,
@@ -80,6 +77,6 @@ def demo(
         if stats:
             write_json(result.to_dict(), stats)
         if not quiet:
-            print_result(result.video)
+            ResultPrinter(1, quiet).print_item(result.video)
             print_line(f"pixel accuracy against the known classes: {result.pixel_accuracy:.4f}")
             print_line(f"wrote {Path(output).resolve()}" if output != "-" else "wrote the video to stdout")

@@ -53,14 +53,7 @@ def run_demo(
     seed: int,
     progress: Progress | None = None,
 ) -> DemoReport:
-    """Render a synthetic video, process it like any video, and compare the result with the ground truth.
-
-    Returns:
-        The report of the video and the comparison.
-
-    Raises:
-        RtsegError: `process` fails.
-    """
+    """Render a synthetic video, process it like any video, and compare the result with the ground truth."""
     scene = SyntheticDrive(size[0], size[1], frames, seed)
     collector = ClassMapCollector(every=max(1, -(-frames // COMPARED_FRAMES)))
     with tempfile.TemporaryDirectory(prefix="rtseg-demo-") as folder:

@@ -29,10 +29,7 @@ def evaluate(
     backend: o.Backend = "auto",
     device: o.Device = None,
     size: o.Size = None,
-    json: Annotated[
-        str | None,
-        o.option("Output", "Write the results as JSON; - for stdout. Replaces only JSON files.", metavar="FILE"),
-    ] = None,
+    json: o.ResultsFile = None,
     chart: Annotated[
         Path | None,
         o.option(

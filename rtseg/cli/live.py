@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
-from rtseg.cli.live_exit import exit_process, quit_on_signal
 
 _LATENCY, _PAGE = "Latency and reconnect", "Web page"
+
+_SAME_SIGNAL_SECONDS = 0.3
+"""Maximum interval of two SIGINT that count as one: `timeout -s INT` sends it to the process and to its group."""
+
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 def live(
@@ -59,9 +71,7 @@ def live(
     ] = None,
     encoder: o.EncoderOption = "software",
     codec: Annotated[str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264")] = None,
-    crf: Annotated[
-        int | None, o.option(o.OUTPUT, "Quality; lower is better and larger.", min=0, max=63, show_default="23")
-    ] = None,
+    crf: o.Crf = None,
     push: Annotated[
         list[str] | None,
         o.option(
@@ -78,7 +88,7 @@ def live(
         ),
     ] = None,
     snapshots: Annotated[Path, o.option(o.OUTPUT, "Folder for snapshots.", metavar="FOLDER")] = Path(),
-    overwrite: Annotated[bool, o.option(o.OUTPUT, "Replace existing files.", "--overwrite/--no-overwrite")] = True,
+    overwrite: o.Overwrite = True,
     masks: o.Masks = None,
     stats: o.StatsFile = None,
     max_age_ms: Annotated[
@@ -144,10 +154,9 @@ def live(
         # Before PyAV: both contain an X11 library of the same name, and with that of PyAV a window of OpenCV hangs.
         import cv2  # noqa: F401
 
-        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.core.process_setup import set_up_pipeline
 
-        keep_memory_flat()
-        keep_opencv_single()
+        set_up_pipeline()
         if list_cameras:
             _list_cameras()
             return
@@ -221,7 +230,7 @@ def live(
                     segmenter, device=device, size=network_size, fit=fit, smooth=smooth, build_missing=o.build_missing
                 )
                 networks += [models.enter_context(smaller)] if smaller else []
-            quit_on_signal(controls)
+            _quit_on_signal(controls)
             status = models.enter_context(LiveStatus(quiet=quiet))
             result = run_live(
                 inputs,
@@ -236,7 +245,7 @@ def live(
             write_json(result.to_dict(), stats)
         for line in result.failed or ():
             print_line(f"rtseg: {line}")
-        exit_process(1 if result.failed else 0)
+        _exit_process(1 if result.failed else 0)
 
 
 def _list_cameras() -> None:
@@ -247,3 +256,33 @@ def _list_cameras() -> None:
         print(f"{path}  {name}")
     if not cameras:
         print_line("no cameras: none is connected, or this user has no access (group `video`)")
+
+
+def _quit_on_signal(controls: Any) -> None:
+    """Quit normally at SIGINT and SIGTERM. A second SIGINT exits at once with code 130."""
+    times: list[float] = []
+
+    def quit_live(number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if controls.quitting and number == signal.SIGINT and (not times or now - times[0] > _SAME_SIGNAL_SECONDS):
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR)  # which the status line hides
+            os._exit(130)
+        times.append(now)
+        controls.quit()
+
+    signal.signal(signal.SIGINT, quit_live)
+    signal.signal(signal.SIGTERM, quit_live)
+    # Python removes its handlers at exit. An interrupt at that time, when all files are complete, must not look like a failure.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+
+def _exit_process(code: int) -> None:
+    """Exit with a code, without waiting for threads that are blocked by a disk or a socket."""
+    from rtseg.live.loop import has_running_threads
+
+    if has_running_threads():
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        raise typer.Exit(code)

@@ -104,30 +104,27 @@ StatsFile = Annotated[
     str | None,
     option(OUTPUT, "Write statistics as JSON; - for stdout. Replaces only JSON files.", "--stats", metavar="FILE.json"),
 ]
+ResultsFile = Annotated[
+    str | None,
+    option(OUTPUT, "Write the results as JSON; - for stdout. Replaces only JSON files.", "--json", metavar="FILE"),
+]
+Overwrite = Annotated[bool, option(OUTPUT, "Replace existing files.", "--overwrite/--no-overwrite")]
+Crf = Annotated[
+    int | None,
+    option(OUTPUT, "Quality; lower is better and larger.", "--crf", min=0, max=63, show_default="23"),
+]
 Quiet = Annotated[bool, option(None, "Print only errors.", "--quiet", "-q")]
 Verbose = Annotated[bool, option(None, "Print debug messages and the causes of errors.", "--verbose", "-v")]
 
 
 def require_module(module: str, extra: str) -> None:
-    """Check that a module is installed.
-
-    Args:
-        module: name of the module.
-        extra: extra of rtseg that installs it.
-
-    Raises:
-        BackendError: the module is missing. The message names the extra.
-    """
+    """Raise BackendError if a module is not installed. The message names the extra of rtseg that installs it."""
     if importlib.util.find_spec(module) is None:
         raise BackendError(f"this needs {module}, which is not installed: `pip install 'rtseg[{extra}]'`")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Parse `640x480` as (640, 480). None returns None.
-
-    Raises:
-        OptionError: the text has another form.
-    """
+    """Parse `640x480` as (640, 480). None returns None. Raises OptionError for another form."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
@@ -137,11 +134,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_seconds(text: str | None, option: str) -> float | None:
-    """Parse `90`, `1:30` or `0:01:30.5` as seconds. None returns None.
-
-    Raises:
-        OptionError: the text has another form, or the time is too long.
-    """
+    """Parse `90`, `1:30` or `0:01:30.5` as seconds. None returns None. Raises OptionError for another form or too long a time."""
     if text is None:
         return None
     if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text.strip()):
@@ -155,11 +148,7 @@ def parse_seconds(text: str | None, option: str) -> float | None:
 
 
 def parse_names(text: str | None) -> tuple[str, ...] | None:
-    """Parse `road, car` as ("road", "car"). None returns None.
-
-    Raises:
-        OptionError: the text contains no name.
-    """
+    """Parse `road, car` as ("road", "car"). None returns None. Raises OptionError if there is no name."""
     if text is None:
         return None
     names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -169,11 +158,7 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def parse_pixels(text: str | None) -> int | None:
-    """Parse `8192x8192`, `67000000` or `67M` as a number of pixels. None returns None.
-
-    Raises:
-        OptionError: the text has another form.
-    """
+    """Parse `8192x8192`, `67000000` or `67M` as a number of pixels. None returns None. Raises OptionError for another form."""
     if text is None:
         return None
     match = re.fullmatch(r"([1-9][0-9]{0,17})(?:[xX]([1-9][0-9]{0,8})|([kKmMgG]))?", text.strip())
@@ -184,11 +169,7 @@ def parse_pixels(text: str | None) -> int | None:
 
 
 def parse_protocols(text: str | None) -> tuple[str, ...]:
-    """Parse `file, http` as ("file", "http"). None returns an empty tuple.
-
-    Raises:
-        OptionError: a protocol is unknown, or the text contains none.
-    """
+    """Parse `file, http` as ("file", "http"). None returns (). Raises OptionError if one is unknown or there is none."""
     if text is None:
         return ()
     from rtseg.io.inputs.playlist import check_protocols

@@ -60,12 +60,10 @@ def video(
     codec: Annotated[
         str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264, or by container")
     ] = None,
-    crf: Annotated[
-        int | None, o.option(o.OUTPUT, "Quality; lower is better and larger.", min=0, max=63, show_default="23")
-    ] = None,
+    crf: o.Crf = None,
     preset: Annotated[str | None, o.option(o.OUTPUT, "Encoder preset.", show_default="veryfast")] = None,
     audio: Annotated[bool, o.option(o.OUTPUT, "Copy audio and other streams.", "--audio/--no-audio")] = True,
-    overwrite: Annotated[bool, o.option(o.OUTPUT, "Replace existing files.", "--overwrite/--no-overwrite")] = True,
+    overwrite: o.Overwrite = True,
     masks: o.Masks = None,
     jobs: Annotated[
         str,
@@ -110,7 +108,7 @@ def video(
             option_inputs,
             side_outputs,
         )
-        from rtseg.core.process_setup import keep_memory_flat, keep_opencv_single
+        from rtseg.core.process_setup import set_up_pipeline
         from rtseg.core.video_report import BatchReport, UnprocessedVideo
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
@@ -118,8 +116,7 @@ def video(
         from rtseg.video.batch import BatchOptions, parse_jobs, process_all
         from rtseg.video.output_names import name_tasks
 
-        keep_memory_flat()
-        keep_opencv_single()
+        set_up_pipeline()
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
         output_options = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
         start_seconds = o.parse_seconds(start, "--start")

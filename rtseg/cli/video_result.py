@@ -7,13 +7,8 @@ from rtseg.core.errors import printable_name
 from rtseg.core.video_report import BatchItem, BatchReport, UnprocessedVideo, VideoReport
 
 
-def print_result(item: BatchItem) -> None:
-    """Print the result of a single video."""
-    print_line("\n".join(_result_lines(item)))
-
-
 class ResultPrinter:
-    """Printer of the results of several videos. The lines of one video stay together."""
+    """Printer of the results of one or several videos. The lines of one video stay together."""
 
     def __init__(self, count: int, quiet: bool) -> None:
         self._count, self._quiet = count, quiet

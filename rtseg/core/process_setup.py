@@ -12,26 +12,23 @@ _FRAME_BYTES = 256 * 1024
 """Minimum size of the blocks that are returned to the system as soon as they are freed: the frames."""
 
 
-def keep_memory_flat() -> bool:
+def keep_memory_flat() -> None:
     """Configure the C library to return every freed frame to the system at once. For long-running processes; glibc only.
 
     Otherwise the heap of each thread keeps frame-sized holes, and their number grows for minutes:
     `benchmarks/live_soak.py --no-keep-flat` shows it.
-
-    Returns:
-        True if the C library accepted the setting.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _FRAME_BYTES))
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _FRAME_BYTES)
 
 
-def keep_opencv_single() -> None:
-    """Disable OpenCV's thread pool.
+def set_up_pipeline() -> None:
+    """Configure the process to run a pipeline: `keep_memory_flat`, and no thread pool of OpenCV.
 
     The pipeline stages have their own threads. OpenCV's pool would compete with them for the cores: 5 % of the throughput of
     the whole pipeline on two cores.
     """
     import cv2
 
+    keep_memory_flat()
     cv2.setNumThreads(1)

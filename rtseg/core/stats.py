@@ -6,6 +6,7 @@ Memory use is constant: durations are stored in histograms with buckets of 1 %.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 import time
@@ -42,9 +43,6 @@ class Histogram:
         self.total_seconds += seconds
         self.max_seconds = max(self.max_seconds, seconds)
 
-    def __len__(self) -> int:
-        return self.count
-
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile in milliseconds, with an error of up to 1 %; 0.0 if the histogram is empty."""
         if not self.count:
@@ -62,12 +60,7 @@ class Stats:
     """Counters and timers of one stream, or of all streams together. All methods are thread-safe."""
 
     def __init__(self, classes: tuple[str, ...], total: Stats | None = None) -> None:
-        """Start the timers.
-
-        Args:
-            classes: class names of the model.
-            total: statistics of all streams together, which are updated too.
-        """
+        """Start the timers. `total` are the statistics of all streams together, which are updated too."""
         self.frames: FrameCounter = FrameCounter(total.frames if total else None)
         self.warmup_ms = 0.0
         self.workers = 1
@@ -215,11 +208,12 @@ def class_shares(classes: ClassMap, names: tuple[str, ...]) -> dict[str, float]:
 
 def peak_rss_mib() -> float:
     """Return the peak resident memory of this process in MiB; 0.0 if the system does not report it."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage may return the parent's peak, which Linux inherits across fork and exec
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
+    status = Path(
+        "/proc/self/status"
+    )  # getrusage may return the parent's peak, which Linux inherits across fork and exec
+    peak_kib = re.search(r"^VmHWM:\s*(\d+)", status.read_text() if status.exists() else "", re.MULTILINE)
+    if peak_kib:
+        return int(peak_kib[1]) / 2**10
     if sys.platform == "win32":
         return 0.0
     import resource
