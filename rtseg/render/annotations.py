@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -77,8 +77,7 @@ def hud_patch(
         width: width of the frame in pixels.
         height: height of the frame in pixels. Width and height determine the text size.
         right: first column that is not available, such as that of the legend, or the width of the frame.
-        pixel_format: pixel layout of the frame.
-        color: color matrix and range of the frame.
+        pixel_format, color: those of the frame.
 
     Returns:
         The patch; None if the frame is too small for text.
@@ -105,8 +104,7 @@ def legend_patch(
         width: width of the input frame in pixels.
         height: height of the input frame in pixels. Width and height determine the text size and the number of columns.
         left: first column of the annotated half in the rendered frame, even; not 0 in `side-by-side`.
-        pixel_format: pixel layout of the frame.
-        color: color matrix and range of the frame.
+        pixel_format, color: those of the frame.
 
     Returns:
         The patch; None if there are no entries or the frame is too small for text.
@@ -191,10 +189,10 @@ class _Layout:
         return rgb, opacity
 
 
-def _capitals(width: int, height: int) -> Iterator[int]:
-    """Return an iterator over text sizes (heights of a capital letter in pixels), from the preferred to the smallest."""
+def _capitals(width: int, height: int) -> range:
+    """Return the text sizes (heights of a capital letter in pixels), from the preferred to the smallest."""
     preferred = max(LEGIBLE_CAPITAL, round(min(width, height) * CAPITAL_SHARE))
-    return iter(range(preferred, MIN_CAPITAL - 1, -1))
+    return range(preferred, MIN_CAPITAL - 1, -1)
 
 
 def _margin(width: int, height: int) -> int:

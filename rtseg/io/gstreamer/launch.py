@@ -25,11 +25,7 @@ class _Error(ctypes.Structure):
 
 
 def main() -> int:
-    """Run the pipeline to its end.
-
-    Returns:
-        The exit code: 0 at the end of the stream, 1 after an error.
-    """
+    """Run the pipeline to its end. Return the exit code: 0 at the end of the stream, 1 after an error."""
     words = json.loads(os.environ.pop(VARIABLE))
     gst = _library()
     if gst is None:

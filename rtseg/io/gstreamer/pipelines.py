@@ -20,7 +20,6 @@ STDIN_FD = 0
 
 _NVMM = "'video/x-raw(memory:NVMM),format=NV12'"
 
-
 _BITRATE = 8_000_000
 """Bits per second of encoders without constant quality."""
 
@@ -37,11 +36,7 @@ class GstEncoder:
 
 
 def to_pipe(pipeline: str, fd: int) -> str:
-    """Return the pipeline of a source with the elements that write its frames into a pipe.
-
-    Args:
-        pipeline: elements in the syntax of gst-launch; the last one gives raw frames.
-        fd: file descriptor that frames are written to.
+    """Return the pipeline of a source, whose last element gives raw frames, with elements that write them into a pipe.
 
     Raises:
         OptionError: the pipeline can't be parsed.
@@ -89,11 +84,7 @@ def file_pipeline(path: str) -> str:
 
 
 def rtsp_pipeline(url: str, transport: str = "tcp") -> str:
-    """Return the pipeline that reads and decodes an RTSP stream.
-
-    Args:
-        url: an address that begins with `rtsp://`.
-        transport: `tcp` or `udp`.
+    """Return the pipeline that reads and decodes an RTSP stream over the transport `tcp` or `udp`.
 
     Raises:
         SourceError: GStreamer has no RTSP source.
@@ -120,11 +111,9 @@ def srt_pipeline(url: str) -> str:
 
 
 def encoder(frame_rate: Fraction, *, quality: int = 23) -> GstEncoder:
-    """Return the H.264 encoder: the Jetson's if it exists, else x264 or OpenH264.
+    """Return the H.264 encoder: the Jetson's if it exists, else x264, with this constant quality, or OpenH264.
 
-    Args:
-        frame_rate: frames per second; there is one key frame per second.
-        quality: constant quality of x264.
+    There is one key frame per second.
 
     Raises:
         SinkError: no encoder is installed.

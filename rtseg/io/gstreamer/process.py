@@ -88,12 +88,9 @@ class GStreamerProcess:
 
         Args:
             words: the pipeline, as `words_of` returns it.
-            error: class of the exception that is raised if GStreamer is missing.
+            error: class of the exception that is raised if GStreamer is not installed.
             reads_stdin: open a pipe to its standard input.
             output_fd: file descriptor that the process inherits under the same number.
-
-        Raises:
-            RtsegError: (as `error`) GStreamer is not installed.
         """
         launcher = shutil.which(LAUNCHER)
         if launcher is None:
@@ -165,26 +162,14 @@ class GStreamerProcess:
 
 
 def explain(output: Sequence[str], status: int | None) -> str:
-    """Return the error of gst-launch-1.0 in one line.
-
-    Args:
-        output: lines that it printed.
-        status: exit status, negative for a signal; None: the process still runs.
-    """
+    """Return the error in the lines that gst-launch-1.0 printed, or its exit status (see `wait`), in one line."""
     for number, line in enumerate(output):
         if _ERROR_LINE.match(line):
             text = _ERROR_LINE.sub("", line)
             details = output[number + 1 : number + 4]
             if details[:1] == ["Additional debug info:"]:
-                detail = next(
-                    (
-                        each
-                        for each in details[1:]
-                        if each and not (_SOURCE_LINE.match(each) or _ERROR_LINE.match(each))
-                    ),
-                    "",
-                )
-                text = f"{text} {detail}" if detail else text
+                useful = (each for each in details[1:] if not (_SOURCE_LINE.match(each) or _ERROR_LINE.match(each)))
+                text += " " + next(filter(None, useful), "")
             return without_urls(" ".join(text.split()))
     if status is None:
         return "it does not respond"

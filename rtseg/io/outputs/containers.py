@@ -142,26 +142,20 @@ _TS_CODECS = frozenset(
 )
 
 _MATROSKA_UNLISTED_CODECS = frozenset(
-    {
-        "pcm_alaw",
-        "pcm_mulaw",
-        "adpcm_ms",
-        "adpcm_ima_wav",
-        "adpcm_yamaha",
-        "adpcm_g722",
-        "gsm_ms",
-        "g723_1",
-        "wmav1",
-        "wmav2",
-    }
+    {"pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav", "adpcm_yamaha", "adpcm_g722"}
+    | {"gsm_ms", "g723_1", "wmav1", "wmav2"}
 )
 """Audio codecs that Matroska stores as `A_MS/ACM`, with the codec numbers of AVI and WAV."""
 
 _COVER_CODECS = frozenset({"mjpeg", "png"})
 
+_MP4 = Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS)
+_MPEG_TS = Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False)
+_H264 = Container("h264", audio_codec=None, has_timestamps=False, supports_location=False)
+
 CONTAINERS: Mapping[str, Container] = {
-    ".mp4": Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS),
-    ".m4v": Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS),
+    ".mp4": _MP4,
+    ".m4v": _MP4,
     ".mov": Container("mov", options=_FRAGMENTED, keeps_pcm=True, time_codes="tracks"),
     ".mkv": Container(
         "matroska",
@@ -172,9 +166,9 @@ CONTAINERS: Mapping[str, Container] = {
         cover_codecs=_COVER_CODECS,
     ),
     ".webm": Container("webm", "libvpx-vp9", "libopus", options=_CLUSTERED, time_codes="tags"),
-    ".ts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
-    ".m2ts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
-    ".mts": Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False),
+    ".ts": _MPEG_TS,
+    ".m2ts": _MPEG_TS,
+    ".mts": _MPEG_TS,
     ".avi": Container(
         "avi",
         audio_codec="libmp3lame",
@@ -186,8 +180,8 @@ CONTAINERS: Mapping[str, Container] = {
         supports_location=False,
         time_codes="file",
     ),
-    ".h264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),
-    ".264": Container("h264", audio_codec=None, has_timestamps=False, supports_location=False),
+    ".h264": _H264,
+    ".264": _H264,
 }
 """Mapping of the file suffix to the container."""
 
@@ -227,30 +221,27 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, *, live: 
         preset: preset of the encoder; None: a fast preset.
         live: encode with low latency: no frame waits for later ones.
     """
-    options: dict[str, str] = {}
+
+    def quality(default: int) -> int:
+        return default if crf is None else crf
+
     match encoder:
         case "libx264" | "libx264rgb" | "libx265":
-            options = {"crf": str(23 if crf is None else crf), "preset": preset or "veryfast"}
+            options = {"crf": f"{quality(23)}", "preset": preset or "veryfast"}
             if live:
                 options["tune"] = "zerolatency"
             elif encoder != "libx265":
                 options["threads"] = str(max(_MIN_X264_THREADS, usable_cores() * 3 // 2))
-            if encoder == "libx265":
-                options["x265-params"] = "log-level=error"
+            return options | ({"x265-params": "log-level=error"} if encoder == "libx265" else {})
         case "libvpx-vp9" | "libvpx":
-            options = {"crf": str(33 if crf is None else crf), "b:v": "0", "deadline": "realtime", "row-mt": "1"}
-            options["cpu-used"] = preset or "7"
+            options = {"crf": f"{quality(33)}", "b:v": "0", "deadline": "realtime", "row-mt": "1"}
+            return options | {"cpu-used": preset or "7"}
         case "libsvtav1":
-            options = {"crf": str(35 if crf is None else crf), "preset": preset or "10"}
+            return {"crf": f"{quality(35)}", "preset": preset or "10"}
         case "h264_nvenc" | "hevc_nvenc" | "av1_nvenc":
-            options = {"rc": "vbr", "cq": str(23 if crf is None else crf), "preset": preset or ("p1" if live else "p4")}
-            if live:
-                options["tune"] = "ll"
+            options = {"rc": "vbr", "cq": f"{quality(23)}", "preset": preset or ("p1" if live else "p4")}
+            return options | ({"tune": "ll"} if live else {})
         case "mpeg4" | "mjpeg":
-            options = {"flags": "+qscale", "global_quality": str(118 * (4 if crf is None else crf))}
-        case _:
-            if crf is not None:
-                options["crf"] = str(crf)
-            if preset is not None:
-                options["preset"] = preset
-    return options
+            return {"flags": "+qscale", "global_quality": f"{118 * quality(4)}"}
+    given = {"crf": None if crf is None else str(crf), "preset": preset}
+    return {name: value for name, value in given.items() if value is not None}

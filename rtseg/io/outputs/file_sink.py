@@ -129,11 +129,7 @@ class FileSink(Sink):
         return self._partial.path if self._partial else None
 
     def write(self, item: ProcessedFrame) -> None:
-        """Encode one frame.
-
-        Raises:
-            SinkError: the frame can't be encoded or written.
-        """
+        """Encode one frame."""
         with self._sink_errors():
             if self._writer.write(item):
                 self.written += 1
@@ -141,11 +137,7 @@ class FileSink(Sink):
                 self.dropped += 1
 
     def pass_through(self, packet: Passthrough) -> None:
-        """Copy a packet of another stream.
-
-        Raises:
-            SinkError: the packet can't be written.
-        """
+        """Copy a packet of another stream."""
         with self._sink_errors():
             self._writer.pass_through(packet)
 
@@ -165,11 +157,7 @@ class FileSink(Sink):
         return self._finished
 
     def close(self) -> None:
-        """Complete the file, read it back, and rename it to its final name.
-
-        Raises:
-            SinkError: the file can't be written, read back or renamed.
-        """
+        """Complete the file, read it back, and rename it to its final name."""
         self.finish()
         if self._partial:
             self._partial.publish()
@@ -211,16 +199,15 @@ def read_back(path: Path, written: int, last_seconds: float | None) -> None:
     """
     try:
         with av.open(f"file:{path}") as container:
-            count = _count(container) if last_seconds is None else _count_by_index(container, written, last_seconds)
+            if last_seconds is None:
+                packets = container.demux(video=0)
+                count = sum(1 for packet in packets if packet.size and not packet.is_discard)
+            else:
+                count = _count_by_index(container, written, last_seconds)
     except (av.FFmpegError, OSError, IndexError) as error:
         raise SinkError(f"{path} was written but can't be read back: {reason(error)}") from error
     if count != written:
         raise SinkError(f"{path} contains {count} of {written} frames")
-
-
-def _count(container: InputContainer) -> int:
-    video = container.streams.video[0]
-    return sum(1 for packet in container.demux(video) if packet.size and not packet.is_discard)
 
 
 def _count_by_index(container: InputContainer, written: int, last_seconds: float) -> int:

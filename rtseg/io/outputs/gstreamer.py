@@ -104,9 +104,8 @@ class FramePipe:
             if not self._poll.poll(_STALL_SECONDS * 1000):
                 raise SinkError(f"{self._name}: GStreamer read no frame for {_STALL_SECONDS:g} s")
             try:
-                view = view[os.write(self._fd, view) :]
-            except BlockingIOError:
-                continue  # the pipe has less free space than the write needs
+                with contextlib.suppress(BlockingIOError):  # the pipe has less free space than the write needs
+                    view = view[os.write(self._fd, view) :]
             except OSError as error:
                 raise SinkError(f"{self._name}: GStreamer ended: {self._process.reason()}") from error
 
@@ -126,6 +125,8 @@ class GStreamerWriter(FileWriter):
         SinkError: GStreamer is missing.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(
         self, path: Path, name: str, info: StreamInfo, frame_format: FrameFormat, element: GstEncoder, *, live: bool
     ) -> None:
@@ -134,13 +135,8 @@ class GStreamerWriter(FileWriter):
         self._live = live
         self._omitted_streams = {stream.index: stream.type for stream in info.streams}
         video_only = ("GStreamer writes video only: audio and subtitles are left out",) if info.streams else ()
-        self._warnings = (*video_only, *frame_format.warnings)
+        self.warnings = (*video_only, *frame_format.warnings)
         self._pipe = FramePipe(to_file(str(path), element), info, frame_format, name)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Messages about differences between output and input, one line each."""
-        return self._warnings
 
     @property
     def last_seconds(self) -> float | None:

@@ -47,7 +47,7 @@ def open_mask_sink(
     """Open the sink for `--masks PATH`: a video for .mkv, a folder for a name without a file suffix.
 
     Args:
-        path: file or folder.
+        path: file or folder. Missing parent folders of a folder are created.
         info: the source.
         only: class indices to keep; all others become 255. None: keep all classes.
         classes: class names of the model, stored with the masks.
@@ -64,7 +64,7 @@ def open_mask_sink(
 
         return FileSink(path, open_writer, source=info.name, overwrite=overwrite)
     check_mask_path(path, overwrite=overwrite)
-    return MaskFolder(path, info, only=only, classes=classes, overwrite=overwrite)
+    return MaskFolder(path, info, only, classes)
 
 
 def check_mask_path(path: str, *, overwrite: bool = True) -> None:
@@ -164,33 +164,16 @@ class MaskFolder(Sink):
 
     written = 0
 
-    def __init__(
-        self,
-        path: str,
-        info: StreamInfo,
-        *,
-        only: Sequence[int] | None = None,
-        classes: Sequence[str] = (),
-        overwrite: bool = True,
-    ) -> None:
-        """Create the folder with its temporary name.
-
-        Args:
-            path: the folder. Missing parent folders are created.
-            info: the source.
-            only: class indices to keep; None: keep all classes.
-            classes: class names of the model, for `masks.json`.
-            overwrite: replace an earlier result at `path`.
+    def __init__(self, path: str, info: StreamInfo, only: Sequence[int] | None, classes: Sequence[str]) -> None:
+        """Create the folder with its temporary name, after `check_mask_path`; see `open_mask_sink`.
 
         Raises:
-            SinkError: `path` is a file, contains other files, must not be replaced, or can't be created.
+            SinkError: the folder can't be created.
         """
         self.name = Path(path).name
         self._only = only
         self._folder = Path(os.path.realpath(path))
         self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
-        _check_replaceable(self._folder, overwrite)
-        _check_replaceable(self._partial, overwrite=True)
         description = {
             "format": "rtseg masks",
             "version": 1,
@@ -214,11 +197,7 @@ class MaskFolder(Sink):
         return self._partial
 
     def write(self, item: ProcessedFrame) -> None:
-        """Write one PNG.
-
-        Raises:
-            SinkError: the file can't be written.
-        """
+        """Write one PNG."""
         file = self._partial / f"{item.frame.index:06d}.png"
         encoded, data = cv2.imencode(".png", class_mask(item, self._only))
         if not encoded:
@@ -231,11 +210,7 @@ class MaskFolder(Sink):
         self.written += 1
 
     def close(self) -> None:
-        """Rename the folder to its final name, replacing an earlier result.
-
-        Raises:
-            SinkError: the folder contains new files that are not masks, or can't be renamed.
-        """
+        """Rename the folder to its final name, replacing an earlier result without new files that are not masks."""
         _check_replaceable(self._folder, overwrite=True)
         earlier = self._folder.with_name(shortened_name(self._folder.name, ".earlier.partial"))
         _check_replaceable(earlier, overwrite=True)

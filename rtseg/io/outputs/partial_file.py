@@ -6,6 +6,7 @@ The temporary name is `NAME.partial.EXT` in the same folder. If that file exists
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -89,7 +90,5 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove the temporary file. Does not raise."""
-        try:
+        with contextlib.suppress(OSError):  # the folder was removed
             self.path.unlink(missing_ok=True)
-        except OSError:
-            return  # the folder was removed

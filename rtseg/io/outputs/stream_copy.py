@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import av
@@ -10,12 +11,11 @@ from av.codec import Codec
 from av.container import OutputContainer
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import TIME_CODE, Passthrough, StreamInfo
+from rtseg.core.frame import TIME_CODE, Passthrough, StreamInfo, time_code_of
 from rtseg.io.outputs.audio_parameters import pcm_encoder
 from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
 from rtseg.io.outputs.copied_stream import CopiedStream, CoverImage, OtherStream, codec_name, metadata_for
-from rtseg.io.outputs.timecodes import missing_time_codes, output_time_codes
 
 
 class StreamCopier:
@@ -32,9 +32,6 @@ class StreamCopier:
         self._container = container
         self._kind = kind
         self._info = info
-        self._no_time_code = info.no_time_code
-        self._changing = info.changing
-        self._cover_packets = info.covers
         self._covers: list[Any] = []
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
@@ -88,7 +85,7 @@ class StreamCopier:
         if codec_name(template) == TIME_CODE and self._kind.time_codes in ("tracks", "tags"):
             self._time_codes.append(template)
             return
-        if template.index in self._cover_packets:
+        if template.index in self._info.covers:
             if codec_name(template) in self._kind.cover_codecs:
                 self._covers.append(template)
             else:
@@ -97,7 +94,7 @@ class StreamCopier:
             return
         description = f"{template.type} stream {template.index} ({codec_name(template)})"
         problem = f"{self._kind.format} can't hold {description}"
-        if template.index in self._changing and self._kind.format != "mpegts":
+        if template.index in self._info.changing and self._kind.format != "mpegts":
             self._transcode(template, f"{problem}, which changes its rate or channels")
             return
         if _would_close_gaps(template, self._kind) and self._kind.supports(template.type, codec_name(template)):
@@ -106,7 +103,9 @@ class StreamCopier:
         if codec_name(template) in self._kind.unlisted_codecs and self._container.format.name != TEE:
             problem = f"{description} can't be copied to {self._kind.format} together with chapters"
         try:
-            self.streams[template.index] = CopiedStream(self._container, template, self._kind, bool(self._no_time_code))
+            self.streams[template.index] = CopiedStream(
+                self._container, template, self._kind, bool(self._info.no_time_code)
+            )
         except (av.FFmpegError, ValueError):
             self._transcode(template, problem)
 
@@ -114,11 +113,11 @@ class StreamCopier:
         """Add cover images and match time codes. Call it after adding all other streams and the container's metadata."""
         if not self._kind.supports_location and any(key.lower().startswith("location") for key in self._info.metadata):
             self._messages.append(f"{self._kind.format} can't hold the location: dropped")
-        time_codes = output_time_codes(self._container, self._kind)
+        time_codes = _output_time_codes(self._container, self._kind)
         first_index = len(self._container.streams) + (len(time_codes) if self._kind.time_codes == "tracks" else 0)
         self._match_time_codes(time_codes)
         for offset, template in enumerate(self._covers):
-            packet = self._cover_packets[template.index]
+            packet = self._info.covers[template.index]
             self.streams[template.index] = CoverImage(self._container, template, packet, first_index + offset)
 
     def _match_time_codes(self, time_codes: list[tuple[str, int]]) -> None:
@@ -130,8 +129,8 @@ class StreamCopier:
         for template in self._time_codes:
             match = next((entry for entry in time_codes if entry[0] == template.metadata["timecode"]), None)
             description = f"data stream {template.index} ({TIME_CODE})"
-            if self._no_time_code:
-                self._drop(template, f"{description} is not kept {self._no_time_code}")
+            if self._info.no_time_code:
+                self._drop(template, f"{description} is not kept {self._info.no_time_code}")
             elif match is not None:
                 time_codes.remove(match)
                 self._written_time_codes[template.index] = match[1]
@@ -139,7 +138,7 @@ class StreamCopier:
                 self._drop(template, f"{description} belongs to no video stream")
         tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
         kept = [stream for stream in self._added if stream.index in self.streams]
-        self._messages += missing_time_codes(self._kind, self._info, kept, tracks)
+        self._messages += _missing_time_codes(self._kind, self._info, kept, tracks)
 
     def header_packets(self) -> list[Packet[Any]]:
         """Return the packets to write directly after the header."""
@@ -152,7 +151,7 @@ class StreamCopier:
             encoder = (pcm_encoder(template) if self._kind.keeps_pcm else None) or encoder
             try:
                 stream = AudioTranscoder(self._container, template, encoder, self._kind.constant_rate)
-                stream.metadata.update(metadata_for(self._kind, template, bool(self._no_time_code)))
+                stream.metadata.update(metadata_for(self._kind, template, bool(self._info.no_time_code)))
             except (av.FFmpegError, ValueError):
                 problem += ", which FFmpeg can't decode"
             else:
@@ -185,3 +184,46 @@ def _would_close_gaps(template: Any, kind: Container) -> bool:
     if kind.constant_rate:
         return not ("avi" in source or (pcm and "mov" in source))
     return pcm and kind.fragmented and not {"avi", "mov"} & source
+
+
+def _output_time_codes(container: OutputContainer, kind: Container) -> list[tuple[str, int]]:
+    """Return the time codes of the output that can replace tracks of the input, with their stream indices.
+
+    Args:
+        container: the output, with all its streams and metadata, before its header is written.
+        kind: type of the container.
+    """
+    videos = container.streams.video
+    codes = [time_code_of(video.metadata) for video in videos]
+    if kind.time_codes == "tags":
+        return [(code, video.index) for code, video in zip(codes, videos, strict=True) if code]
+    if kind.time_codes == "tracks":
+        file_code = time_code_of(container.metadata)
+        track_codes = [file_code or code for code in codes]
+        # The muxer adds its tracks after all streams.
+        return [(code, index) for index, code in enumerate(filter(None, track_codes), len(container.streams))]
+    return []
+
+
+def _missing_time_codes(
+    kind: Container, info: StreamInfo, kept: Sequence[Any], tracks: Collection[str]
+) -> Iterator[str]:
+    """Yield a message for each time code in the input's metadata that is missing from the output's.
+
+    Args:
+        kind: type of the output container.
+        info: the source. Its notes already report that the time code of the file does not apply to a part.
+        kept: streams of the input that are in the output, without the segmented one.
+        tracks: time codes of the input's tracks, which are reported separately.
+    """
+    if not kind.time_codes and time_code_of(info.metadata):
+        yield f"{kind.format} can't hold the time code: dropped"
+    for stream in [*([] if info.template is None else [info.template]), *kept]:
+        code = time_code_of(stream.metadata)
+        if code is None or code in tracks:
+            continue
+        description = f"the time code of {stream.type} stream {stream.index}"
+        if info.no_time_code:
+            yield f"{description} is not kept {info.no_time_code}"
+        elif not (kind.time_codes == "tags" or (kind.time_codes == "tracks" and stream.type == "video")):
+            yield f"{kind.format} can't hold {description}: dropped"
