@@ -58,10 +58,13 @@ def error_handler(verbose: bool = False) -> Iterator[None]:
 
 
 class _LogHandler(logging.Handler):
-    """Print records of the library to stderr, one line each."""
+    """Print records of the library to stderr, one line each; of a bug, whose message is printed as a result, its traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
+        if record.exc_info:
+            sys.stderr.write(redact(logging.Formatter().formatException(record.exc_info)) + "\n")
+            return
         name = "rtseg" if record.levelno >= logging.WARNING else record.name
         print_line(f"{name}: {one_line(record.getMessage())}")
 

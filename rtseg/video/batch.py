@@ -6,11 +6,10 @@ not stop the others.
 
 from __future__ import annotations
 
+import logging
 import queue
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,8 @@ from rtseg.render.style import Style
 from rtseg.video.completed import NO_OUTPUT, DoneList, FileState, state_of
 from rtseg.video.output_names import Task
 from rtseg.video.process import process
+
+_log = logging.getLogger("rtseg.video")
 
 CORES_PER_VIDEO = 4
 """Number of cores that decoding and encoding of one video use; `--jobs auto` processes one video for each such group."""
@@ -231,8 +232,8 @@ def _attempt(work: Callable[[Task], BatchItem], task: Task) -> BatchItem:
     except RtsegError as error:
         reason = str(error)
     except Exception as error:  # a bug: reported; the other videos are still processed
-        traceback.print_exc(file=sys.stderr)
         reason = f"a bug in rtseg: {type(error).__name__}: {error}"
+        _log.exception(reason)
     return UnprocessedVideo(input=task.source, output=task.output, error=reason)
 
 

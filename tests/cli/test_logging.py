@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
 from command import rtseg
 from media import write_video
 
+from rtseg.cli.errors import error_handler
+from rtseg.core.secrets import forget, remember
 from rtseg.inference.segmenter import Segmenter
 
 
@@ -27,6 +30,19 @@ def test_verbose_shows_info_and_debug_records(command: list[str]) -> None:
 
 def test_default_shows_no_info_records(command: list[str]) -> None:
     assert not [line for line in rtseg(*command).stderr.splitlines() if line.startswith("rtseg.")]
+
+
+def test_commands_print_the_traceback_of_a_bug_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    remember("hunter2")
+    with error_handler():
+        try:
+            raise ZeroDivisionError("hunter2")
+        except ZeroDivisionError:
+            logging.getLogger("rtseg.video").exception("printed as the result of the video")
+    forget()
+    assert re.fullmatch(
+        r"Traceback \(most recent call last\):\n.*ZeroDivisionError: \*\*\*\n", capsys.readouterr().err, re.DOTALL
+    )
 
 
 def test_library_logs_and_prints_nothing(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
