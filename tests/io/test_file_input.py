@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,7 +14,6 @@ import pytest
 from media import Audio, Text, corners_of, number_of, numbered_image, read, write_video
 
 from rtseg.core.frame import Frame, Passthrough
-from rtseg.io.inputs import open_source
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.options import InputOptions
 
@@ -104,10 +102,6 @@ def test_fractional_frame_rates_are_kept(tmp_path: Path, rate: Fraction) -> None
     assert [frame.pts * frame.time_base for frame in frames] == [index / rate for index in range(9)]
 
 
-def test_single_frame_is_read(tmp_path: Path) -> None:
-    assert len(read(write_video(tmp_path / "a.mp4", frames=1))) == 1
-
-
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_nonzero_start_time_is_kept(tmp_path: Path, ending: str) -> None:
     frames = read(write_video(tmp_path / f"a.{ending}", pts=list(range(250, 262)), b_frames=0))
@@ -121,22 +115,6 @@ def test_timestamps_beyond_32_bits_are_kept(tmp_path: Path) -> None:
         write_video(tmp_path / "a.mkv", pts=[first, first + 40, first + 80], frames=3, time_base=Fraction(1, 1000))
     )
     assert [frame.pts for frame in frames] == [first, first + 40, first + 80]
-
-
-def test_clock_that_is_reset_continues_after_the_join(tmp_path: Path) -> None:
-    """The file is a concatenation of two recordings, as `cat a.ts b.ts` writes it."""
-    parts = [write_video(tmp_path / f"{n}.ts", frames=60, b_frames=0, after=[Audio(seconds=2.4)]) for n in range(2)]
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    source = FileSource(str(joined))
-    items = list(source)
-    frames = [item for item in items if isinstance(item, Frame)]
-    assert len(frames) == 120
-    assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
-    assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(119 * 0.04, abs=0.1)
-    decode_times = [item.packet.dts for item in items if isinstance(item, Passthrough)]
-    assert all(later > earlier for earlier, later in pairwise(decode_times))
-    assert any("the clock jumps" in warning for warning in source.warnings)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
@@ -259,8 +237,3 @@ def test_close_from_another_thread_ends_iteration(tmp_path: Path) -> None:
             assert not closer.is_alive()
     assert 20 <= len(frames) < 200
     source.close()
-
-
-def test_open_source_accepts_paths(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", frames=3)
-    assert sum(isinstance(item, Frame) for item in open_source(path)) == 3

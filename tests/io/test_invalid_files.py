@@ -21,10 +21,6 @@ def test_start_after_the_end_is_a_one_line_error(tmp_path: Path) -> None:
         FileSource(str(write_video(tmp_path / "a.mp4")), InputOptions(start=100))
 
 
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 NOT_VIDEOS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
@@ -36,7 +32,7 @@ NOT_VIDEOS: dict[str, tuple[Callable[[Path], object], str]] = {
     "jpeg": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "a JPEG image"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)), "not a video"),
     "zeros": (lambda path: path.write_bytes(bytes(100_000)), "not a video"),
-    "fifo": (_fifo, "named pipe"),
+    "fifo": (os.mkfifo, "named pipe"),
     "playlist": (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"), "a playlist"),
     "concat": (lambda path: path.write_text("ffconcat version 1.0\nfile '/etc/passwd'\n"), "a list of files"),
 }

@@ -23,20 +23,30 @@ def write_cameras(
     b_frames: int = 2,
     codec: str = "libx264",
     rear_delay_frames: int = 0,
+    default: int | None = None,
 ) -> Path:
     """Write a front camera and a rear camera, whose frame numbers begin at 100.
 
     The rear camera begins `rear_delay_frames` after the front camera. `frames_before_zero` have negative timestamps.
+    With the number of the `default` camera, German audio is written before both.
     """
     out = av.open(str(path), "w")
+    packets = []
+    if default is not None:
+        audio: Any = out.add_stream("aac", rate=48000)
+        audio.codec_context.layout, audio.metadata["language"] = "mono", "deu"
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
+        wave.sample_rate, wave.pts = 48000, 0
+        packets += [*audio.encode(wave), *audio.encode(None)]
     cameras: list[Any] = []
-    for _ in range(2):
+    for number in range(2):
         options = {"bf": str(b_frames), "sc_threshold": "0", "x264-params": f"bframes={b_frames}:b-adapt=0"}
         stream = out.add_stream(codec, rate=25, options=options if codec == "libx264" else {})
         stream.width, stream.height, stream.codec_context.gop_size = 96, 64, gop
         stream.codec_context.max_b_frames = b_frames
+        if default is not None:
+            stream.disposition = int(number == default)
         cameras.append(stream)
-    packets = []
     for number in range(frames):
         for camera, stream in enumerate(cameras):
             frame = to_pix_fmt(numbered_image(number + 100 * camera), "yuv420p", 5, False)

@@ -7,39 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 from media import Audio, copy_video, number_of, numbered_image, read, to_pix_fmt, write_video
+from test_other_cameras import write_cameras
 
 from rtseg.core.errors import SinkError, SourceError
-
-
-def _write_cameras(path: Path, default: int) -> Path:
-    """Write audio, a front camera and a rear camera of the same size. Frame numbers of the rear camera begin at 100."""
-    out = av.open(str(path), "w")
-    audio: Any = out.add_stream("aac", rate=48000)
-    audio.codec_context.layout = "mono"
-    audio.metadata["language"] = "deu"
-    cameras: list[Any] = []
-    for number in range(2):
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height = 96, 64
-        stream.disposition = int(number == default)
-        cameras.append(stream)
-    packets = []
-    for number in range(10):
-        for camera, stream in enumerate(cameras):
-            packets += stream.encode(to_pix_fmt(numbered_image(number + 100 * camera), "yuv420p", 5, False))
-    for stream in cameras:
-        packets += stream.encode(None)
-    wave = av.AudioFrame.from_ndarray(np.zeros((1, 19200), np.int16), format="s16", layout="mono")
-    wave.sample_rate, wave.pts = 48000, 0
-    packets += [*audio.encode(wave), *audio.encode(None)]
-    out.start_encoding()
-    for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-        out.mux(packet)
-    out.close()
-    return path
 
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "ts"])
@@ -47,7 +19,7 @@ def _write_cameras(path: Path, default: int) -> Path:
 def test_segmented_camera_is_the_default_stream(
     tmp_path: Path, default: int, stream: int | None, expected: int, target: str
 ) -> None:
-    path = _write_cameras(tmp_path / "in.mkv", default)
+    path = write_cameras(tmp_path / "in.mkv", gop=12, frames=10, default=default)
     result = copy_video(path, tmp_path / f"out.{target}", stream=stream)
     assert (
         f"video stream {expected} (96x64) of 2 is segmented; --stream N selects another: {1 - expected} (96x64)"
@@ -64,7 +36,7 @@ def test_segmented_camera_is_the_default_stream(
 
 
 def test_missing_video_stream_is_a_one_line_error(tmp_path: Path) -> None:
-    path = _write_cameras(tmp_path / "in.mkv", 0)
+    path = write_cameras(tmp_path / "in.mkv", gop=12, frames=10, default=0)
     with pytest.raises(SourceError, match=r"no video stream 2 \(--stream\); it has 0 \(96x64\), 1 \(96x64\)"):
         read(path, stream=2)
 

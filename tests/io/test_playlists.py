@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from http_server import HttpServer, http_response
 from media import copy_video, number_of, read, write_video
 
 from rtseg.core.errors import OptionError, SourceError
@@ -33,55 +30,37 @@ def write_segments(folder: Path) -> list[Path]:
     ]
 
 
-class SilentServer:
+def ffconcat(path: Path, *names: str) -> Path:
+    path.write_text("ffconcat version 1.0\n" + "".join(f"file '{name}'\n" for name in names))
+    return path
+
+
+@pytest.fixture
+def silent_server() -> Iterator[socket.socket]:
     """Local port that accepts no connection."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(0.3)
-        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def assert_no_connection(self) -> None:
-        with pytest.raises(TimeoutError):
-            self._socket.accept()
-
-    def close(self) -> None:
-        self._socket.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.3)
+        yield server
 
 
-@pytest.fixture
-def silent_server() -> Iterator[SilentServer]:
-    server = SilentServer()
-    yield server
-    server.close()
+def address_of(server: socket.socket) -> str:
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the folder of the test over HTTP; yield the address and the list of requested paths."""
-    requests: list[str] = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            requests.append(self.path)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", requests
-    server.shutdown()
-    server.server_close()
+def assert_no_connection(server: socket.socket) -> None:
+    with pytest.raises(TimeoutError):
+        server.accept()
 
 
 @pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.ffconcat", "list.mpd"])  # DASH is never opened
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "SILENT_SERVER"])
 def test_playlists_are_refused_and_open_nothing(
-    tmp_path: Path, silent_server: SilentServer, name: str, target: str
+    tmp_path: Path, silent_server: socket.socket, name: str, target: str
 ) -> None:
-    entry = f"{silent_server.address}/secret.ts" if target == "SILENT_SERVER" else target
+    entry = f"{address_of(silent_server)}/secret.ts" if target == "SILENT_SERVER" else target
     path = tmp_path / name
     if name.endswith("ffconcat"):
-        path.write_text(f"ffconcat version 1.0\nfile '{entry}'\n")
+        ffconcat(path, entry)
     elif name.endswith("mpd"):
         path.write_text(f'<?xml version="1.0"?><MPD><Period><BaseURL>{entry}</BaseURL></Period></MPD>')
     else:
@@ -91,17 +70,15 @@ def test_playlists_are_refused_and_open_nothing(
     assert "\n" not in str(error.value)
     if not name.endswith("mpd"):
         assert "--allow-protocols" in str(error.value)
-    silent_server.assert_no_connection()
+    assert_no_connection(silent_server)
 
 
 def test_files_of_a_playlist_are_read_if_allowed(tmp_path: Path) -> None:
     write_segments(tmp_path)
     for path in (
         hls(tmp_path / "list.m3u8", "one.ts", "two.ts"),
-        tmp_path / "list.ffconcat",
+        ffconcat(tmp_path / "list.ffconcat", "one.ts", str(tmp_path / "two.ts")),
     ):
-        if not path.exists():
-            path.write_text(f"ffconcat version 1.0\nfile one.ts\nfile '{tmp_path / 'two.ts'}'\n")
         frames = read(path, allow_protocols=["file"])
         assert [number_of(frame) for frame in frames] == [*range(20), *range(20)]
         with pytest.raises(SourceError, match="playlist"):
@@ -109,16 +86,21 @@ def test_files_of_a_playlist_are_read_if_allowed(tmp_path: Path) -> None:
     copy_video(tmp_path / "list.m3u8", tmp_path / "out.mp4", allow_protocols=["file"])
 
 
-def test_http_request_is_sent_only_if_http_is_allowed(tmp_path: Path, server: tuple[str, list[str]]) -> None:
-    address, requests = server
+def test_http_request_is_sent_only_if_http_is_allowed(tmp_path: Path) -> None:
+
+    def answer(request: str) -> Iterator[bytes]:
+        yield http_response("video/mp2t")
+        yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
+
     write_segments(tmp_path)
-    path = hls(tmp_path / "list.m3u8", f"{address}/one.ts", f"{address}/two.ts")
-    for allowed in ([], ["file"], ["https"]):
-        with pytest.raises(SourceError, match="playlist"):
-            read(path, allow_protocols=allowed)
-    assert requests == []
-    assert len(read(path, allow_protocols=["http"])) == 40
-    assert set(requests) == {"/one.ts", "/two.ts"}
+    with HttpServer(answer) as server:
+        path = hls(tmp_path / "list.m3u8", f"{server.url}/one.ts", f"{server.url}/two.ts")
+        for allowed in ([], ["file"], ["https"]):
+            with pytest.raises(SourceError, match="playlist"):
+                read(path, allow_protocols=allowed)
+        assert server.requests == []
+        assert len(read(path, allow_protocols=["http"])) == 40
+    assert {request.split()[1] for request in server.requests} == {"/one.ts", "/two.ts"}
 
 
 @pytest.mark.parametrize("entry", ["file:///etc/passwd", "/etc/passwd", "one.ts"])
@@ -128,19 +110,18 @@ def test_no_file_is_opened_if_only_http_is_allowed(tmp_path: Path, entry: str) -
         read(hls(tmp_path / "list.m3u8", entry), allow_protocols=["http"])
 
 
-def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, silent_server: SilentServer) -> None:
-    for path in (hls(tmp_path / "list.m3u8", f"{silent_server.address}/x.ts"), tmp_path / "list.ffconcat"):
-        if not path.exists():
-            path.write_text(f"ffconcat version 1.0\nfile '{silent_server.address}/x.ts'\n")
+def test_no_request_is_sent_if_only_files_are_allowed(tmp_path: Path, silent_server: socket.socket) -> None:
+    entry = f"{address_of(silent_server)}/x.ts"
+    for path in (hls(tmp_path / "list.m3u8", entry), ffconcat(tmp_path / "list.ffconcat", entry)):
         with pytest.raises(SourceError, match="playlist"):
             read(path, allow_protocols=["file"])
-    silent_server.assert_no_connection()
+    assert_no_connection(silent_server)
 
 
-def test_silent_server_times_out(tmp_path: Path, silent_server: SilentServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(tmp_path: Path, silent_server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.io.inputs.playlist._TIMEOUT_SECONDS", 1.0)
     with pytest.raises(SourceError, match="playlist"):
-        read(hls(tmp_path / "list.m3u8", f"{silent_server.address}/x.ts"), allow_protocols=["http"])
+        read(hls(tmp_path / "list.m3u8", f"{address_of(silent_server)}/x.ts"), allow_protocols=["http"])
 
 
 def test_live_playlist_is_refused(tmp_path: Path) -> None:
