@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from command import MODEL
 from pipeline_doubles import FakeModel, Segment, classes_by_brightness, processor
 
 from rtseg.core.errors import SinkError
@@ -16,19 +17,23 @@ from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamIn
 from rtseg.core.live_report import IntervalReport, LiveReport
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.core.report import Percentiles, RunIdentity
+from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls, DisplaySettings
+from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.loop import LiveLoop
-from rtseg.live.options import LiveOptions
+from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.outputs import SharedSinks
 from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import LiveReporter
+from rtseg.live.run import DEFAULT_OPTIONS, run_live
 from rtseg.live.sink_thread import SinkThread
 from rtseg.render.overlay import Overlay
+from rtseg.render.style import Style
 
 COLOR = Color("bt601", full_range=False)
 
@@ -156,6 +161,20 @@ class Live:
 
     def report(self) -> dict[str, Any]:
         return self.reporter.report().to_dict()
+
+
+NO_OUTPUT = Outputs(show=("none",))
+
+
+def run_inputs(
+    inputs: Sequence[Input],
+    outputs: Outputs = NO_OUTPUT,
+    options: LiveOptions = DEFAULT_OPTIONS,
+    controls: Controls | None = None,
+) -> dict[str, Any]:
+    """Run `run_live` with the test model and return its report as JSON."""
+    with Segmenter(MODEL, size=(96, 64)) as segmenter:
+        return run_live(inputs, outputs, [segmenter], Style(), controls or Controls(), options).to_dict()
 
 
 def interval(capture_fps: float, work_ms: float, stale: int = 0) -> IntervalReport:

@@ -13,15 +13,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from command import MODEL
 from http_server import HttpServer, http_response
+from live_doubles import run_inputs
 from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, to_pix_fmt
 from test_live_mjpeg import jpeg, part
 
 from rtseg.core.errors import Disconnected
 from rtseg.core.frame import Color, Frame
-from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.gdp import BUFFER, Header, RawVideo
 from rtseg.io.inputs import byte_stream as transport
 from rtseg.io.inputs import connection, network
@@ -31,11 +30,8 @@ from rtseg.io.inputs.gstreamer import GStreamerSource
 from rtseg.io.inputs.live_clock import LiveClock
 from rtseg.io.inputs.mjpeg import JpegPackets
 from rtseg.io.inputs.network import open_stream
-from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.options import LiveOptions, Outputs
-from rtseg.live.run import run_live
-from rtseg.render.style import Style
 
 RATE = 15
 
@@ -161,13 +157,10 @@ def mjpeg_answer(count: int) -> Iterator[bytes]:
 
 
 def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
-    out, controls = tmp_path / "out.mp4", Controls()
-    with HttpServer(lambda _: mjpeg_answer(60)) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    out = tmp_path / "out.mp4"
+    with HttpServer(lambda _: mjpeg_answer(60)) as server:
         inputs = find_inputs(urls=[f"{server.url}/video"], timeout_seconds=30)
-        outputs = Outputs(show=("none",), record=str(out))
-        report = run_live(
-            inputs, outputs, [segmenter], Style(), controls, LiveOptions(reconnect_max_seconds=0)
-        ).to_dict()
+        report = run_inputs(inputs, Outputs(record=str(out)), LiveOptions(reconnect_max_seconds=0))
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
     assert report["frames"]["corrupt"] == 0

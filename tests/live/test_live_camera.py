@@ -9,17 +9,14 @@ from pathlib import Path
 import av
 import cv2
 import pytest
-from command import MODEL
+from live_doubles import adds_up, run_inputs
 from media import number_of, write_video
 
 from rtseg.core.errors import SourceError
-from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import camera
 from rtseg.live.controls import Controls
 from rtseg.live.inputs import find_inputs
 from rtseg.live.options import Outputs
-from rtseg.live.run import run_live
-from rtseg.render.style import Style
 
 
 class UnpluggedCamera:
@@ -76,20 +73,16 @@ def test_opencv_camera_yields_all_frames(unplugged_camera: UnpluggedCamera) -> N
 
 def test_reconnects_after_camera_is_unplugged_and_plugged_in(unplugged_camera: UnpluggedCamera, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    outputs = Outputs(show=("none",), record=str(out))
-    with Segmenter(MODEL, size=(96, 64)) as segmenter:
-        report = run_live(
-            find_inputs(cameras=["0"]), outputs, [segmenter], Style(), unplugged_camera._controls
-        ).to_dict()
+    inputs, outputs = find_inputs(cameras=["0"]), Outputs(record=str(out))
+    report = run_inputs(inputs, outputs, controls=unplugged_camera._controls)
     assert unplugged_camera.opened == 3
     assert report["failed"] == []
     assert report["disconnects"]["count"] == 1
     assert report["disconnects"]["seconds"] > 0.5
-    frames = report["frames"]
-    assert frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+    assert adds_up(report)
     with av.open(str(out)) as container:
         seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
-    assert len(seconds) == frames["written"] > 5
+    assert len(seconds) == report["frames"]["written"] > 5
     assert all(before < after for before, after in itertools.pairwise(seconds))
     assert max(after - before for before, after in itertools.pairwise(seconds)) > 0.5, "the recording keeps the gap"
 

@@ -17,6 +17,7 @@ import pytest
 from av.video.frame import PictureType
 from command import MODEL
 from http_server import HttpServer, file_response, http_response
+from live_doubles import run_inputs
 from live_server import TcpServer
 from media import number_of, numbered_image, read, to_pix_fmt, write_video
 from test_live_arrival import raw_h264
@@ -48,9 +49,11 @@ def read_all(url: str, log: list[str], pause: float = 30) -> tuple[list[Frame], 
     return frames, source
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
-def test_http_file_plays_once_at_its_own_frame_rate(tmp_path: Path, kind: str) -> None:
-    data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20).read_bytes()
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("ts", "libx264"), ("wmv", "mpeg4")]
+)
+def test_http_file_plays_once_at_its_own_frame_rate(tmp_path: Path, kind: str, codec: str) -> None:
+    data = write_video(tmp_path / f"x.{kind}", frames=30, rate=20, codec=codec).read_bytes()
     log: list[str] = []
     with HttpServer(lambda request: file_response(request, data)) as server:
         begin = time.monotonic()
@@ -264,13 +267,9 @@ def test_fragmented_mp4_without_length_is_live(tmp_path: Path, length: bool) -> 
 
 def test_run_on_http_file_ends_without_failure(tmp_path: Path) -> None:
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with (
-        HttpServer(lambda request: file_response(request, data)) as server,
-        Segmenter(MODEL, size=(96, 64)) as segmenter,
-    ):
+    with HttpServer(lambda request: file_response(request, data)) as server:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], realtime=True, timeout_seconds=20)
-        outputs = Outputs(show=("none",), record=str(tmp_path / "out.mp4"))
-        report = run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True)).to_dict()
+        report = run_inputs(inputs, Outputs(record=str(tmp_path / "out.mp4")), LiveOptions(every_frame=True))
     assert report["failed"] == []
     assert report["frames"]["segmented"] == report["frames"]["written"] == report["frames"]["read"] == 15
 
@@ -297,13 +296,10 @@ def test_live_and_video_give_identical_class_maps_and_frames(tmp_path: Path, smo
 def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "rtseg.live")
     data = write_video(tmp_path / "x.mp4", frames=15, rate=30).read_bytes()
-    with (
-        HttpServer(lambda request: file_response(request, data)) as server,
-        Segmenter(MODEL, size=(96, 64)) as segmenter,
-    ):
+    with HttpServer(lambda request: file_response(request, data)) as server:
         inputs = find_inputs(urls=[f"{server.url}/x.mp4"], timeout_seconds=20)
-        outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        report = run_live(inputs, outputs, [segmenter], Style(), Controls(), LiveOptions(every_frame=True)).to_dict()
+        outputs = Outputs(push=("rtmp://127.0.0.1:1/live/s3cret",))
+        report = run_inputs(inputs, outputs, LiveOptions(every_frame=True))
     sink = report["sinks"]["rtmp://127.0.0.1:1"]
     assert sink["written"] == 0
     assert len(sink["warnings"]) == 1
@@ -327,10 +323,8 @@ def test_push_to_unresponsive_receiver_is_reported_without_failure(
     monkeypatch.setattr(PushSink, "_connect", connect)
     monkeypatch.setattr("rtseg.live.loop.DRAIN_SECONDS", 1.2)
     path = write_video(tmp_path / "x.mp4", frames=5, rate=30)
-    with Segmenter(MODEL, size=(96, 64)) as segmenter:
-        inputs = find_inputs(urls=[str(path)], realtime=True)
-        outputs = Outputs(show=("none",), push=("rtmp://127.0.0.1:1/live/s3cret",))
-        report = run_live(inputs, outputs, [segmenter], Style(), Controls()).to_dict()
+    inputs = find_inputs(urls=[str(path)], realtime=True)
+    report = run_inputs(inputs, Outputs(push=("rtmp://127.0.0.1:1/live/s3cret",)))
     over.set()
     assert report["failed"] == []
     assert report["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
@@ -349,35 +343,34 @@ def write_form(path: Path, frames: int, rate: int) -> Path:
     return write_video(path, frames=frames, rate=rate)
 
 
-@pytest.mark.parametrize(("name", "local"), FORMS)
-def test_slow_model_start_drops_no_frames_of_a_file(
-    tmp_path: Path, name: str, local: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = write_form(tmp_path / name, 15, 30).read_bytes()
+def test_run_starts_file_after_the_model_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "x.mp4", frames=15, rate=30)
+    prepared_ns, captured_ns = [], []
+    segment = Segmenter.segment
 
     def prepare(*_: object) -> None:
-        time.sleep(1.0)  # longer than the file
+        time.sleep(0.3)  # a file that plays meanwhile fails the test
+        prepared_ns.append(time.monotonic_ns())
+
+    def record_segment(segmenter: Segmenter, frame: Frame, *options: Any) -> Any:
+        captured_ns.append(frame.captured_ns)
+        return segment(segmenter, frame, *options)
 
     monkeypatch.setattr(Segmenter, "prepare", prepare)
-    with (
-        HttpServer(lambda request: file_response(request, data)) as server,
-        Segmenter(MODEL, size=(96, 64)) as segmenter,
-    ):
-        url = str(tmp_path / name) if local else f"{server.url}/{name}"
-        inputs = find_inputs(urls=[url], realtime=True, timeout_seconds=20)
-        report = run_live(inputs, Outputs(show=("none",)), [segmenter], Style(), Controls()).to_dict()
+    monkeypatch.setattr(Segmenter, "segment", record_segment)
+    report = run_inputs(find_inputs(urls=[str(path)], realtime=True), options=LiveOptions(every_frame=True))
     assert report["failed"] == []
-    assert report["frames"]["read"] == 15
-    assert report["frames"]["corrupt"] == 0
+    assert report["frames"]["segmented"] == len(captured_ns) == 15
+    assert min(captured_ns) > max(prepared_ns)
 
 
-@pytest.mark.parametrize("local", [True, False])
-def test_file_starts_when_model_is_ready(tmp_path: Path, local: bool) -> None:
-    data = write_video(tmp_path / "x.mp4", frames=5, rate=30).read_bytes()
+@pytest.mark.parametrize(("name", "local"), FORMS)
+def test_file_starts_when_model_is_ready(tmp_path: Path, name: str, local: bool) -> None:
+    data = write_form(tmp_path / name, 5, 30).read_bytes()
     ready = threading.Event()
     frames: list[Any] = []
     with HttpServer(lambda request: file_response(request, data)) as server:
-        url = str(tmp_path / "x.mp4") if local else f"{server.url}/x.mp4"
+        url = str(tmp_path / name) if local else f"{server.url}/{name}"
         source = find_inputs(urls=[url], realtime=True, timeout_seconds=20)[0].source(30, lambda _: None, ready)
         reading = threading.Thread(target=lambda: frames.extend(source), daemon=True)
         reading.start()
@@ -405,18 +398,6 @@ def test_raw_h264_file_plays_at_rate_in_its_headers(tmp_path: Path, rate: int, b
             assert [number_of(frame) for frame in frames] == list(range(20))
             assert source.info.frame_rate == rate
             assert [round(frame.pts_seconds * rate, 3) for frame in frames] == list(range(20))
-
-
-@pytest.mark.parametrize("suffix", ["avi", "mpg", "wmv"])
-def test_older_containers_over_http_play_like_local_files(tmp_path: Path, suffix: str) -> None:
-    path = write_video(tmp_path / f"x.{suffix}", frames=20, rate=25, codec="mpeg2video" if suffix == "mpg" else "mpeg4")
-    data = path.read_bytes()
-    with HttpServer(lambda request: file_response(request, data)) as server:
-        source = open_stream(f"{server.url}/{path.name}", timeout_seconds=30)
-        frames = [frame for frame in source if isinstance(frame, Frame)]
-        source.close()
-    assert [number_of(frame) for frame in frames] == list(range(20))
-    assert [round((frame.pts_seconds - frames[0].pts_seconds) * 25, 1) for frame in frames] == list(range(20))
 
 
 def test_avi_without_length_is_refused_with_advice(tmp_path: Path) -> None:
@@ -485,11 +466,9 @@ def test_http_file_is_given_up_after_disconnects_at_same_position(
         yield head
         yield body[: max(0, len(data) // 2 - (len(data) - len(body)))]  # never more than the first half
 
-    with HttpServer(answer) as server, Segmenter(MODEL, size=(96, 64)) as segmenter:
+    with HttpServer(answer) as server:
         inputs = find_inputs(urls=[f"{server.url}/x.ts"], timeout_seconds=20)
-        report = run_live(
-            inputs, Outputs(show=("none",)), [segmenter], Style(), Controls(), LiveOptions(every_frame=True)
-        ).to_dict()
+        report = run_inputs(inputs, options=LiveOptions(every_frame=True))
     assert len(report["failed"]) == 1
     assert "x.ts: the " in report["failed"][0]
     assert 30 <= report["frames"]["read"] < 60

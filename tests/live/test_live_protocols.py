@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from live_server import TcpServer, encode_ts, paced
-from media import number_of, numbered_image, rgb_at
+from media import number_of, rgb_at
 from rtmp_server import RtmpServer, encode_flv
 from test_push import rendered
 
@@ -45,17 +44,6 @@ def test_mpeg_ts_over_http() -> None:
     answer = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
     with TcpServer(lambda _: itertools.chain([answer], paced(encode_ts(40), 2))) as server:
         assert numbers(opened(f"http://127.0.0.1:{server.port}/cam"), 30) == list(range(30))
-
-
-def test_mjpeg_over_http() -> None:
-    def jpegs(_: int) -> Iterator[bytes]:
-        yield b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
-        for number in range(40):
-            data = cv2.imencode(".jpg", numbered_image(number, 160, 96)[..., ::-1])[1].tobytes()
-            yield b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data)
-
-    with TcpServer(lambda number: paced(jpegs(number), 2)) as server:
-        assert numbers(opened(f"http://127.0.0.1:{server.port}/cam.mjpg"), 30) == list(range(30))
 
 
 @contextmanager

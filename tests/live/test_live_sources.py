@@ -46,6 +46,15 @@ def read_until_disconnected(source: Iterable[object]) -> tuple[list[Frame], str]
     pytest.fail("a live source must end with Disconnected")
 
 
+def read_stream(chunks: list[bytes]) -> tuple[list[Frame], str, Source]:
+    """Return all frames of a TCP stream, the message of its disconnect, and the closed source."""
+    with TcpServer(lambda _: paced(chunks, 4)) as server:
+        source = open_stream(server.url, timeout_seconds=TIMEOUT)
+        frames, message = read_until_disconnected(source)
+        source.close()
+    return frames, message, source
+
+
 def rising(frames: list[Frame]) -> bool:
     return all(before.pts < after.pts for before, after in itertools.pairwise(frames))
 
@@ -60,11 +69,7 @@ def reconnecting(server: TcpServer, log: list[str], **options: float) -> Reconne
 
 
 def test_tcp_stream_yields_all_frames_with_timestamps() -> None:
-    chunks = encode_ts(40)
-    with TcpServer(lambda _: paced(chunks, 4)) as server:
-        source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, message = read_until_disconnected(source)
-        source.close()
+    frames, message, source = read_stream(encode_ts(40))
     assert [number_of(frame) for frame in frames] == list(range(40))
     assert (source.info.width, source.info.height, source.info.codec) == (96, 64, "h264")
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(39 / 30, abs=0.001)
@@ -72,7 +77,7 @@ def test_tcp_stream_yields_all_frames_with_timestamps() -> None:
     assert "ended" in message
     assert source.corrupt == 0
     assert source.info.frame_rate == 30
-    assert source.info.name == f"tcp://127.0.0.1:{server.port}"
+    assert source.info.name.startswith("tcp://127.0.0.1:")
 
 
 def test_udp_stream_yields_frames_and_ends_after_silence() -> None:
@@ -134,11 +139,7 @@ def test_damaged_packets_lose_only_affected_frames() -> None:
     broken = [
         chunk if index not in (23, 24) else chunk[:188] + b"\x47\x1f\xff\x10" * 47 for index, chunk in enumerate(chunks)
     ]
-    with TcpServer(lambda _: paced(broken, 4)) as server:
-        source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, _ = read_until_disconnected(source)
-        source.close()
-    numbers = [number_of(frame) for frame in frames]
+    numbers = [number_of(frame) for frame in read_stream(broken)[0]]
     assert set(numbers) >= {*range(23), *range(30, 60)}
     assert 60 - len(numbers) >= 1
 
@@ -146,34 +147,20 @@ def test_damaged_packets_lose_only_affected_frames() -> None:
 def test_undecodable_frame_counts_as_corrupt() -> None:
     chunks = encode_ts(60)
     chunks[14] = chunks[14][:120] + bytes(len(chunks[14]) - 120)
-    with TcpServer(lambda _: paced(chunks, 4)) as server:
-        source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, _ = read_until_disconnected(source)
-        source.close()
+    frames, _, source = read_stream(chunks)
     assert source.corrupt == 1
     assert {number_of(frame) for frame in frames} >= {*range(14), *range(20, 60)}
     assert len(frames) + source.corrupt == 60
 
 
-def test_size_change_within_stream_changes_frames() -> None:
-    chunks = [*encode_ts(10), *encode_ts(10, size=(128, 96), first=10, start_seconds=1 / 3)]
-    with TcpServer(lambda _: paced(chunks, 4)) as server:
-        source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames = take(source, 20)
-        info = source.info
-        source.close()
-    assert [(frame.width, frame.height) for frame in frames] == [(96, 64)] * 10 + [(128, 96)] * 10
+@pytest.mark.parametrize(("size", "pix_fmt"), [((128, 96), "yuv420p"), ((96, 64), "yuv444p")])
+def test_format_change_within_stream_changes_frames(size: tuple[int, int], pix_fmt: str) -> None:
+    second = encode_ts(10, size=size, first=10, start_seconds=1 / 3, pix_fmt=pix_fmt)
+    frames, _, source = read_stream([*encode_ts(10), *second])
+    formats = [(frame.width, frame.height, frame.pixel_format) for frame in frames]
+    assert formats == [(96, 64, "yuv420p")] * 10 + [(*size, pix_fmt)] * 10
     assert [number_of(frame) for frame in frames] == list(range(20))
-    assert (info.width, info.height) == (128, 96)
-
-
-def test_pixel_format_change_within_stream_changes_frames() -> None:
-    chunks = [*encode_ts(10), *encode_ts(10, first=10, start_seconds=1 / 3, pix_fmt="yuv444p")]
-    with TcpServer(lambda _: paced(chunks, 4)) as server:
-        source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames = take(source, 20)
-        source.close()
-    assert [frame.pixel_format for frame in frames] == ["yuv420p"] * 10 + ["yuv444p"] * 10
+    assert (source.info.width, source.info.height) == size
 
 
 def test_close_from_another_thread_ends_iteration() -> None:
