@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "live")]
 
 from browser import Browser  # noqa: E402  # the WebDriver client of the page's test
-from test_live_window import pixels  # noqa: E402
+from test_live_window import pixels, virtual_display  # noqa: E402
 
 PAGE, SCREEN = (1280, 880), (1000, 600)
 WIDTH = 960
@@ -36,10 +36,10 @@ SETTLED_SECONDS = 20
 
 
 @contextmanager
-def live(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def live(folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[str]]:
     """Run `rtseg live` on the video in `folder`."""
     command = [sys.executable, "-m", "rtseg", "live", "--url", "drive.mp4", "--realtime", "--loop", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    env = {**environment, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as process:
         yield process
         process.terminate()
@@ -60,17 +60,12 @@ def page(folder: Path) -> np.ndarray:
 
 def window(folder: Path) -> np.ndarray:
     """Return the window on a virtual screen, uint8 BGR."""
-    read_end, write_end = os.pipe()
-    screen = f"{SCREEN[0]}x{SCREEN[1]}x24"
-    command = ["Xvfb", "-displayfd", str(write_end), "-screen", "0", screen, "-fbdir", str(folder), "-nocursor"]
-    with subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL) as server:
-        os.close(write_end)
-        with os.fdopen(read_end) as output:
-            number = output.readline().strip()
-        with live(folder, "--show", "window", "--legend", "--hud", DISPLAY=f":{number}", QT_X11_NO_MITSHM="1"):
-            time.sleep(SETTLED_SECONDS)
-            rendered = pixels(folder)[..., ::-1].copy()
-        server.terminate()
+    with (
+        virtual_display(folder, *SCREEN) as environment,
+        live(folder, "--show", "window", "--legend", "--hud", environment=environment),
+    ):
+        time.sleep(SETTLED_SECONDS)
+        rendered = pixels(folder)[..., ::-1].copy()
     nonzero = np.argwhere(rendered.any(axis=2))
     (top, left), (bottom, right) = nonzero.min(axis=0), nonzero.max(axis=0)
     return rendered[top : bottom + 1, left : right + 1]

@@ -7,6 +7,7 @@ import gc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from building import build
 from gpu_doubles import Driver, Nvdec
@@ -56,6 +57,12 @@ class GpuMachine:
 
     def read_output(self, out: str = "out.mkv") -> list[Frame]:
         return read(self.folder / out)
+
+    def assert_output_equals(self, other: str) -> None:
+        """Compare all pixels of `out.mkv` with those of another output."""
+        for frame, expected in zip(self.read_output(), self.read_output(other), strict=True):
+            for plane, expected_plane in zip(frame.planes, expected.planes, strict=True):
+                np.testing.assert_array_equal(plane, expected_plane)
 
 
 def make_video(folder: Path, **options: Any) -> Path:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -17,30 +18,26 @@ from media import write_video
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.system("Xvfb", "xdotool")]
 
-SCREEN = (400, 300)
 
-
-@pytest.fixture
-def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Yield the environment of a virtual display, whose pixels are in `tmp_path/Xvfb_screen0`."""
+@contextmanager
+def virtual_display(folder: Path, width: int, height: int) -> Iterator[dict[str, str]]:
+    """Yield the environment of a virtual display, whose pixels are in `folder/Xvfb_screen0`."""
     read_end, write_end = os.pipe()
-    command = [
-        "Xvfb",
-        f":{100 + os.getpid() % 20_000}",  # explicit: two servers that start together may select the same number
-        "-displayfd",
-        str(write_end),
-        "-screen",
-        "0",
-        f"{SCREEN[0]}x{SCREEN[1]}x24",
-        "-fbdir",
-        str(tmp_path),
-    ]
+    explicit = f":{100 + os.getpid() % 20_000}"  # two servers that start together may select the same number
+    command = ["Xvfb", explicit, "-displayfd", str(write_end), "-screen", "0", f"{width}x{height}x24"]
+    command += ["-fbdir", str(folder), "-nocursor"]
     with subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL) as server:
         os.close(write_end)
         with os.fdopen(read_end) as display_pipe:
             number = display_pipe.readline().strip()
         yield {**os.environ, "DISPLAY": f":{number}", "QT_X11_NO_MITSHM": "1"}
         server.terminate()
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with virtual_display(tmp_path, 400, 300) as environment:
+        yield environment
 
 
 def pixels(folder: Path) -> np.ndarray:
@@ -79,21 +76,9 @@ def test_window_shows_frames_and_handles_keys(screen: dict[str, str], tmp_path: 
     from rtseg.live.sinks.window import has_display
 
     drive = write_video(tmp_path / "drive.mp4", size=(192, 128), frames=50)
-    command = [
-        sys.executable,
-        "-m",
-        "rtseg",
-        "live",
-        "--url",
-        str(drive),
-        "--realtime",
-        "--loop",
-        "--model",
-        str(MODEL),
-    ]
-    command += ["--size", "96x64", "--alpha", "0", "--snapshots", str(tmp_path / "snapshots")]
-    build = cv2.getBuildInformation()
-    if "GUI:                           NONE" in build:
+    command = [sys.executable, "-m", "rtseg", "live", "--url", str(drive), "--realtime", "--loop"]
+    command += ["--model", str(MODEL), "--size", "96x64", "--alpha", "0", "--snapshots", str(tmp_path / "snapshots")]
+    if "GUI:                           NONE" in cv2.getBuildInformation():
         pytest.skip("this OpenCV is headless")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=screen) as process:
         try:
