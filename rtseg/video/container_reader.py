@@ -85,13 +85,7 @@ class StreamPackets:
     _end: int = NO_TIME
 
     def add(self, packet: Packet[Any], position: int, hashed: bool = True) -> None:
-        """Add a packet.
-
-        Args:
-            packet: the packet.
-            position: its position among all packets of the file.
-            hashed: whether to hash its content.
-        """
+        """Add a packet, which has a position among all packets of the file; `hashed` adds the hash of its content."""
         if hashed:
             content = _content(self.codec, packet, self.adts)
             if content is None:
@@ -193,12 +187,7 @@ def readable_packets(container: InputContainer, *streams: Stream) -> Iterator[Pa
 
 
 def read_container(container: InputContainer, video: int) -> ContainerPackets:
-    """Read all packets of an open file.
-
-    Args:
-        container: the file.
-        video: index of the segmented video stream.
-    """
+    """Read all packets of an open file, in which `video` is the index of the segmented video stream."""
     container.flags &= ~GENERATE_PTS
     streams = {stream.index: empty_packets(stream) for stream in container.streams}
     avi_times = AviAudioTimes(container)

@@ -30,7 +30,7 @@ def decoded_times(
     Args:
         path: the file.
         video: index of the stream.
-        allow_protocols: additional protocols, as for `open_input`.
+        allow_protocols: as for `open_input`.
         damaged: whether to expect errors. If False, frame threads are used, which are faster; with these PyAV loses frames
             after an error at the end, so the decode is repeated without them if there is an error.
 

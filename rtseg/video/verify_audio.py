@@ -52,7 +52,7 @@ def reencoded_audio_sync(
         path_in: path of the input.
         path_out: path of the output.
         index_out: index of the stream in the output.
-        video: match of the frames, with a segment at least.
+        video: match of the frames, with at least one segment.
         whole: whether the whole input was processed.
     """
     parts, parts_out = _loudness(path_in, index), _loudness(path_out, index_out)

@@ -23,12 +23,7 @@ def is_upright(path: str) -> bool:
 
 
 def compare_color_tags(color: Color, context: Any) -> str:
-    """Return `kept`, `not held by the format` or `changed`.
-
-    Args:
-        color: color description of the input.
-        context: codec context of the output.
-    """
+    """Return `kept`, `not held by the format` or `changed`, by the input's color and the output's codec context."""
     tags = [
         (color.space_tag, context.colorspace, _UNSPECIFIED),
         (color.primaries_tag, context.color_primaries, _UNSPECIFIED),
@@ -47,8 +42,8 @@ def frame_problems(context: Any, size: tuple[int, int], color_tags: str, upright
     Args:
         context: codec context of the output.
         size: expected (width, height).
-        color_tags: as `compare_color_tags` returns it.
-        upright: as `is_upright` returns it.
+        color_tags: result of `compare_color_tags`.
+        upright: result of `is_upright`.
     """
     problems = []
     if color_tags == "changed":
@@ -65,11 +60,7 @@ def selection_problems(
 ) -> list[str]:
     """Return the problems with the order of the streams, and with the video and audio streams that players select.
 
-    Args:
-        before: the input.
-        after: the output.
-        written: result of the sink.
-        video: index of the segmented video stream in the output.
+    `video` is the index of the segmented video stream in the output.
     """
     problems = []
     selected = _selected("video", {video: after.video, **after.others})

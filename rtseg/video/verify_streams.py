@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import count, takewhile
 
@@ -10,10 +11,12 @@ from rtseg.core.frame import TIME_CODE
 from rtseg.video.container_reader import NO_TIME, StreamPackets, optional_times
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
-from rtseg.video.timestamp_match import Match, match_times
+from rtseg.video.timestamp_match import Match, Segment, match_times
 from rtseg.video.verify_audio import reencoded_audio_sync
 from rtseg.video.verify_frames import ComparedInput, ComparedOutput
-from rtseg.video.verify_sync import SYNC_MS, sync_points
+
+_SYNC_MS = 20.0
+"""Maximum change of an offset to the video between input and output. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
 
 _PREROLL_SECONDS = Fraction(1, 10)
 """Maximum duration of audio before time zero that MP4 may hide: the delay of an encoder."""
@@ -129,7 +132,7 @@ class StreamComparison:
         positions: list[int] = []
         if self._input.arbitrary_clock and self._whole and not before.is_pcm:
             positions = [before.positions[number] for number in numbers]
-        points = sync_points(index, match, video, positions, self._input.video.positions)
+        points = _sync_points(index, match, video, positions, self._input.video.positions)
         return self._sync_problem(points, before.kind, float(tolerance) * 1000)
 
     def _hidden_problem(self, before: StreamPackets, after: StreamPackets, preparing: set[int]) -> str:
@@ -203,7 +206,7 @@ class StreamComparison:
         if kind == "audio":
             self.sync += points
         worst = max(points, key=lambda point: abs(point.difference_ms), default=None)
-        if worst is None or abs(worst.difference_ms) <= max(SYNC_MS, tolerance_ms):
+        if worst is None or abs(worst.difference_ms) <= max(_SYNC_MS, tolerance_ms):
             return ""
         return f"{worst.difference_ms:+.0f} ms out of sync with the video at {worst.at_seconds:.2f} s"
 
@@ -222,3 +225,46 @@ class StreamComparison:
 
 def _counted(number: int, label: str) -> str:
     return f"{number} {label.format(s='' if number == 1 else 's')}"
+
+
+def _sync_points(
+    stream: int, match: Match, video: Match, positions: Sequence[int], video_positions: Sequence[int]
+) -> list[SyncPoint]:
+    """Return the offsets of a stream to the video at its start, its end, and on both sides of each jump of the clock.
+
+    Each segment of the stream is compared with one segment of the video: the nearest one in the file if the file positions of
+    the packets are given (interleaved streams with an arbitrary clock), else the one with the largest overlap in time.
+    """
+    points = []
+    for segment in match.segments:
+        if positions and video_positions and len(video.segments) > 1:
+            middle = positions[(segment.first + segment.last) // 2]
+            video_segment = min(video.segments, key=lambda other: _file_distance(middle, other, video_positions))
+        else:
+            video_segment = _overlapping_segment(segment, match.unit, video)
+        ends = (
+            (segment.first_in, segment.first_out, video_segment.first_in, video_segment.first_out),
+            (segment.last_in, segment.last_out, video_segment.last_in, video_segment.last_out),
+        )
+        for time_in, time_out, video_in, video_out in ends:
+            in_ms = float(time_in * match.unit - video_in * video.unit) * 1000
+            out_ms = float(time_out * match.unit - video_out * video.unit) * 1000
+            points.append(SyncPoint(stream, float(time_out * match.unit), in_ms, out_ms))
+    return points
+
+
+def _file_distance(position: int, segment: Segment, positions: Sequence[int]) -> int:
+    """Return the distance in the file from a position to a segment; 0 inside of it."""
+    first, last = (positions[min(index, len(positions) - 1)] for index in (segment.first, segment.last))
+    return max(first - position, position - last, 0)
+
+
+def _overlapping_segment(segment: Segment, unit: Fraction, video: Match) -> Segment:
+    """Return the segment of the video with the largest overlap in time, or the nearest one."""
+
+    def distance(other: Segment) -> Fraction:
+        begin = max(segment.first_out * unit, other.first_out * video.unit)
+        end = min(segment.last_out * unit, other.last_out * video.unit)
+        return begin - end  # negative: the length of the overlap
+
+    return min(video.segments, key=distance)
