@@ -92,17 +92,16 @@ def test_augmentation_pads_with_gray_and_ignored_labels() -> None:
     x, y = augment(samples.images, samples.labels, (192, 256), 1, torch.Generator().manual_seed(1), (0.7, 0.8))
     outside = y == IGNORE
     assert outside.float().mean() > 0.5
-    assert (
-        x.abs().amax(dim=1)[outside] == 0
-    ).float().mean() > 0.98  # the edges of image and labels differ by at most half a pixel
-    assert (x.abs().amax(dim=1)[~outside] > 0).float().mean() > 0.95
+    gray = x.abs().amax(dim=1) == 0
+    assert gray[outside].float().mean() > 0.98  # the edges of image and labels differ by at most half a pixel
+    assert gray[~outside].float().mean() < 0.05
 
 
 def test_augmentation_is_random_and_reproducible() -> None:
     samples = stripes()
-    one = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
-    same = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(7))
-    other = augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(8))
+    one, same, other = (
+        augment(samples.images, samples.labels, (64, 96), 2, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
+    )
     assert torch.equal(one[0], same[0])
     assert torch.equal(one[1], same[1])
     assert not torch.equal(one[0], other[0])

@@ -144,10 +144,7 @@ def test_draws_confusion_matrix_and_worst_images(dataset: DataSet, tmp_path: Pat
     draw_confusion_matrix(evaluation, tmp_path / "confusion.png")
     palette = Palette(("road", "car", "tree"), ((110, 60, 170), (20, 70, 255), (40, 150, 40)))
     draw_worst_images(evaluation, predict_car_only_in_first_image, dataset, palette, tmp_path / "worst.png", count=1)
-    matrix = cv2.imread(str(tmp_path / "confusion.png"))
-    sheet = cv2.imread(str(tmp_path / "worst.png"))
-    assert matrix is not None
-    assert sheet is not None
+    matrix, sheet = (np.asarray(cv2.imread(str(tmp_path / name))) for name in ("confusion.png", "worst.png"))
     # Columns: image (gray 50), truth (road left, car right), prediction (all road), errors (red at the car).
     row = sheet[24 + 100, :, ::-1].astype(int)
     assert np.abs(row[150] - 50).max() <= 2
@@ -168,9 +165,8 @@ def test_draws_confusion_matrix_and_worst_images(dataset: DataSet, tmp_path: Pat
 def still_frames(count: int = 3) -> list[Array]:
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (80, 60), interpolation=cv2.INTER_LINEAR)
-    return [
-        np.clip(image.astype(int) + rng.integers(-3, 4, image.shape), 0, 255).astype(np.uint8) for _ in range(count)
-    ]
+    noise = rng.integers(-3, 4, (count, *image.shape))
+    return list(np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8))
 
 
 def test_flicker_counts_changes_in_still_regions() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ pytest.importorskip("onnx")
 from class_maps import onnx_class_maps  # noqa: E402
 
 from rtseg.core.errors import DataError, ModelError, OptionError  # noqa: E402
+from rtseg.core.model_info import ModelInfo  # noqa: E402
 from rtseg.models.training import train as training  # noqa: E402
 from rtseg.models.training.optimizer import Muon, orthogonalize  # noqa: E402
 from rtseg.models.training.options import TrainOptions  # noqa: E402
@@ -163,32 +165,30 @@ def test_minutes_limit_duration_of_run(data: Path, tmp_path: Path, monkeypatch: 
     assert load_weights(result.weights)[1].metrics["val/miou"] == result.metrics["miou"]
 
 
-def test_fine_tuning_with_other_classes_reinitializes_only_heads(data: Path, tmp_path: Path) -> None:
+def test_fine_tuning_with_other_classes_reinitializes_only_heads(tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = UNet(9, "nano")
     names = tuple(f"c{i}" for i in range(9))
-    from rtseg.core.model_info import ModelInfo
-
+    file = tmp_path / "other.safetensors"
     description = ModelInfo(name="other", classes=names, input_size=SIZE, network="unet-nano", precision="fp32")
-    save_weights(other, description, tmp_path / "other.safetensors")
+    save_weights(other, description, file)
     messages: list[str] = []
-    start = training._initial_network(CLASSES, TrainOptions(None, tmp_path / "other.safetensors"), messages.append)
+
+    start = training._initial_network(CLASSES, TrainOptions(None, file), messages.append)
     assert messages == [
         "starting from other with new last layers: its 9 classes are not these 4, and classes are not matched by name"
     ]
     assert start.variant == "nano"
     assert start.head.out_channels == 4
     assert torch.equal(start.encoder[1].down[0].weight, other.encoder[1].down[0].weight)
-    same = training._initial_network(names, TrainOptions("nano", tmp_path / "other.safetensors"), messages.append)
+    same = training._initial_network(names, TrainOptions("nano", file), messages.append)
     assert torch.equal(same.head.weight, other.head.weight)
     assert messages[1] == "starting from other with all weights: it has the same 9 classes"
-    reordered = training._initial_network(
-        names[::-1], TrainOptions("nano", tmp_path / "other.safetensors"), messages.append
-    )
+    reordered = training._initial_network(names[::-1], TrainOptions("nano", file), messages.append)
     assert not any(torch.equal(one, two) for one, two in zip(reordered.head.weight, other.head.weight, strict=True))
     assert "its 9 classes are in another order, and classes are not matched by name" in messages[2]
     with pytest.raises(OptionError, match="is a unet-nano"):
-        training._initial_network(CLASSES, TrainOptions("small", tmp_path / "other.safetensors"), messages.append)
+        training._initial_network(CLASSES, TrainOptions("small", file), messages.append)
 
 
 def test_fine_tuning_starts_with_accuracy_of_source(
@@ -200,18 +200,27 @@ def test_fine_tuning_starts_with_accuracy_of_source(
     assert result.metrics["pixel_accuracy"] > trained.metrics["pixel_accuracy"] - 0.02
 
 
-def test_refuses_bad_labels_before_training(data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
-    cv2.imwrite(str(copy / "labels/val/1.png"), np.full((SIZE[1], SIZE[0]), 77, np.uint8))
+@pytest.fixture
+def copy(data: Path, tmp_path: Path) -> Path:
+    """A copy of the data set, to be changed."""
+    return Path(shutil.copytree(data, tmp_path / "copy"))
+
+
+def test_refuses_bad_labels_before_training(copy: Path, tmp_path: Path) -> None:
+    label = copy / "labels/val/1.png"
+    cv2.imwrite(str(label), np.full((SIZE[1], SIZE[0]), 77, np.uint8))
     with pytest.raises(DataError, match=r"labels/val/1\.png: label value 77"):
+        train(copy, tmp_path / "run", TrainOptions(epochs=1))
+    (copy / "classes.txt").write_text("other\nsky\n")
+    for label in (copy / "labels").glob("*/*.png"):  # masks of 0 and 255
+        mask = np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)) == 0
+        cv2.imwrite(str(label), mask.astype(np.uint8) * 255)
+    with pytest.raises(DataError, match="'255 sky'"):
         train(copy, tmp_path / "run", TrainOptions(epochs=1))
     assert not (tmp_path / "run").exists()
 
 
-def test_reports_labels_before_training(data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
+def test_reports_labels_before_training(copy: Path, tmp_path: Path) -> None:
     (copy / "classes.txt").write_text("\n".join([*CLASSES, "animal"]))
     lines: list[str] = []
     with pytest.raises(OptionError, match="no network 'giant'"):  # this check follows the report
@@ -221,18 +230,6 @@ def test_reports_labels_before_training(data: Path, tmp_path: Path) -> None:
         "warning: train: no label has 'animal'; they can't be learned",
         "warning: val: no label has 'animal'; they don't count in the mean IoU",
     ]
-
-
-def test_refuses_masks_of_0_and_255_before_training(data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(data), str(copy)], check=True)
-    (copy / "classes.txt").write_text("other\nsky\n")
-    for label in (copy / "labels").glob("*/*.png"):
-        mask = np.asarray(cv2.imread(str(label), cv2.IMREAD_UNCHANGED)) == 0
-        cv2.imwrite(str(label), mask.astype(np.uint8) * 255)
-    with pytest.raises(DataError, match="'255 sky'"):
-        train(copy, tmp_path / "run", TrainOptions(epochs=1))
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

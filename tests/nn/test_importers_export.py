@@ -98,6 +98,7 @@ def test_report_names_rtsegs_reading_of_weights_as_reference(tmp_path: Path) -> 
 
 
 @pytest.mark.proof
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["fastai2-narrow-no-cross", "classic-16-bilinear-odd", "smp-narrow-odd"])
 def test_exported_graph_has_free_height_and_width(name: str, tmp_path: Path) -> None:
     module = import_checkpoint(save(name, tmp_path), (64, 64)).module
