@@ -58,7 +58,7 @@ def soak(
         write_video(SyntheticDrive(*frame_size, frames=60, fps=30), str(video))
         style, controls = Style(), Controls()
         outputs = Outputs(record=str(Path(folder) / "out.mp4"), segment_seconds=60, keep_bytes=200_000_000)
-        sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False, _print_failure)
+        sinks = camera_sinks(outputs, None, None, segmenter.classes, None, False)
         source = find_inputs(urls=[str(video)], realtime=True, loop=True)[0].source(0, print)
 
         def segment(frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
@@ -148,10 +148,6 @@ def resident_mib() -> float:
     """Return the resident memory of this process; 0.0 if the system does not report it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if statm.exists() else 0.0
-
-
-def _print_failure(name: str, failure: BaseException) -> None:
-    print(f"{name} failed: {failure}", file=sys.stderr)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -25,10 +25,12 @@ def encode_ts(
     first: int = 0,
     start_seconds: float = 0.0,
     pix_fmt: str = "yuv420p",
+    container_format: str = "mpegts",
 ) -> list[bytes]:
-    """Encode numbered frames (from `first`) to MPEG-TS, one chunk per frame, with a key frame every ten frames."""
+    """Encode numbered frames (from `first`), by default to MPEG-TS, one chunk per frame, with a key frame every ten frames."""
     sink = ChunkWriter()
-    container = av.open(sink, "w", format="mpegts", options={"flush_packets": "1"})
+    muxer_options = {"flush_packets": "1"} | ({"flvflags": "no_duration_filesize"} if container_format == "flv" else {})
+    container = av.open(sink, "w", format=container_format, options=muxer_options)
     options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "scenecut=0"}
     stream = container.add_stream("libx264", rate=RATE, options=options)
     stream.width, stream.height, stream.pix_fmt = *size, pix_fmt

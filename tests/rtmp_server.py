@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from fractions import Fraction
 
-import av
-from live_server import RATE, ChunkWriter, TcpServer, raise_disconnected
-from media import numbered_image, to_pix_fmt
+from live_server import TcpServer, encode_ts, raise_disconnected
 
 
 class RtmpServer(TcpServer):
@@ -44,24 +41,10 @@ class RtmpServer(TcpServer):
                 chunk = chunk[15 + size :]
 
 
-def encode_flv(frames: int, size: tuple[int, int] = (96, 64)) -> list[bytes]:
+def encode_flv(frames: int) -> list[bytes]:
     """Encode numbered frames to FLV tags without the file header, one chunk per frame."""
-    sink = ChunkWriter()
-    container = av.open(sink, "w", format="flv", options={"flush_packets": "1", "flvflags": "no_duration_filesize"})
-    options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "scenecut=0"}
-    stream = container.add_stream("libx264", rate=RATE, options=options)
-    stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-    stream.codec_context.gop_size = 10
-    chunks = []
-    for number in range(frames):
-        frame = to_pix_fmt(numbered_image(number, *size), "yuv420p", 6, False)
-        frame.pts, frame.time_base = number, Fraction(1, RATE)
-        for packet in stream.encode(frame):
-            container.mux(packet)
-        chunks.append(sink.take())
-    container.close()
-    chunks[0] = chunks[0][13:]
-    return chunks
+    first, *others = encode_ts(frames, container_format="flv")
+    return [first[13:], *others]
 
 
 def _rtmp(kind: int, payload: bytes, stamp: int = 0) -> bytes:

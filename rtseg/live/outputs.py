@@ -29,8 +29,6 @@ FILE_QUEUE_FRAMES = 8
 CLOSING_SECONDS = 8.0
 """Time limit for completing a recording after q or a signal. A tenth of a second is usual; a busy machine needs more."""
 
-OnError = Callable[[str, BaseException], None]
-
 
 def camera_sinks(
     outputs: Outputs,
@@ -39,7 +37,6 @@ def camera_sinks(
     classes: tuple[str, ...],
     only: tuple[int, ...] | None,
     every_frame: bool,
-    on_error: OnError,
 ) -> list[SinkThread]:
     """Create the sinks of one camera: recording, masks, JSON lines.
 
@@ -50,7 +47,6 @@ def camera_sinks(
         classes: class names of the model.
         only: indices of the classes to keep in masks; None: all.
         every_frame: the loop waits for these sinks instead of dropping frames.
-        on_error: called with the name and the exception of a sink that fails.
 
     Raises:
         SinkError: a folder is missing or can't be written.
@@ -80,7 +76,6 @@ def camera_sinks(
             capacity=FILE_QUEUE_FRAMES,
             block_when_full=every_frame,
             closing_seconds=CLOSING_SECONDS if isinstance(sink, RecordingSink) else 0.0,
-            on_error=on_error,
         )
         for sink in sinks
     ]
@@ -111,14 +106,7 @@ class SharedSinks:
         return (*self.shared, self.window) if self.window else self.shared
 
 
-def open_shared_sinks(
-    outputs: Outputs,
-    controls: Controls,
-    metrics: LiveMetrics,
-    palette: Palette,
-    log: Callable[[str], None],
-    on_error: OnError,
-) -> SharedSinks:
+def open_shared_sinks(outputs: Outputs, controls: Controls, metrics: LiveMetrics, palette: Palette) -> SharedSinks:
     """Create the sinks that show all cameras: web page, pushed streams, window and snapshots.
 
     Raises:
@@ -132,12 +120,11 @@ def open_shared_sinks(
         sinks, page_url = [page], page.url
     window = WindowSink(controls) if "window" in displays else None
     sinks += map(PushSink, outputs.push)
-    snapshots = SnapshotSink(outputs.snapshots, lambda path: log(f"saved {path}"))
     return SharedSinks(
-        tuple(SinkThread(sink, on_error=on_error) for sink in sinks),
-        SinkThread(window, start_thread=False, on_error=on_error) if window else None,
+        tuple(SinkThread(sink) for sink in sinks),
+        SinkThread(window, start_thread=False) if window else None,
         window.poll if window else lambda: None,
-        SinkThread(snapshots, capacity=2, on_error=on_error),
+        SinkThread(SnapshotSink(outputs.snapshots), capacity=2),
         page_url,
     )
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 from rtseg.core.choices import Fit
 from rtseg.core.live_report import LiveReport
 from rtseg.core.report import RunIdentity
-from rtseg.core.secrets import redact
 from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.run_identity import run_identity
 from rtseg.inference.runnable_file import BuildMissing
@@ -76,9 +75,6 @@ def run_live(
     ready = threading.Event()
     opened: list[SinkThread] = []
 
-    def on_error(name: str, failure: BaseException) -> None:
-        _log.warning("%s has failed and gets no more frames: %s", name, redact(" ".join(str(failure).split())))
-
     def make_overlay(settings: DisplaySettings) -> Overlay:
         changed = replace(style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
         return changed.overlay(segmenter.description)
@@ -99,12 +95,12 @@ def run_live(
         cameras = []
         for entry in inputs:
             name = entry.name if several else None
-            sinks = camera_sinks(outputs, name, lines, segmenter.classes, only, options.every_frame, on_error)
+            sinks = camera_sinks(outputs, name, lines, segmenter.classes, only, options.every_frame)
             opened += sinks
             source = entry.source(options.reconnect_max_seconds, _log.warning, ready)
             processor = FrameProcessor(segmenter, overlay, camera=entry.name)
             cameras.append(Camera(entry.name, source, processor, sinks))
-        shared = open_shared_sinks(outputs, controls, metrics, overlay.palette, _log.warning, on_error)
+        shared = open_shared_sinks(outputs, controls, metrics, overlay.palette)
         opened += [*shared.all, *([shared.snapshots] if shared.snapshots else [])]
         reporter = LiveReporter(
             cameras,

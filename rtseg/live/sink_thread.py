@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from rtseg.core.live_report import SinkReport
 from rtseg.core.secrets import redact
 from rtseg.io.outputs import Sink
 from rtseg.pipeline.frame_queue import FrameQueue
+
+_log = logging.getLogger("rtseg.live")
 
 OnDone = Callable[[float | None], None]
 """Called once for each offered item with the time in seconds that the sink took to write it, None if it was dropped."""
@@ -28,7 +31,6 @@ class SinkThread:
         block_when_full: bool = False,
         start_thread: bool = True,
         closing_seconds: float = 0.0,
-        on_error: Callable[[str, BaseException], None] = lambda name, failure: None,
     ) -> None:
         """Start the thread.
 
@@ -39,14 +41,13 @@ class SinkThread:
                 failed. For runs that need every frame.
             start_thread: False for a window, which belongs to the main thread: that calls `run_once` repeatedly.
             closing_seconds: time limit for closing the sink on a busy machine, even if the run ends in a hurry.
-            on_error: called once with the sink's name and its exception, in the sink's thread.
         """
         self.name = sink.name
         self.closing_seconds = closing_seconds
         """Time limit for closing the sink at the end of the run."""
         self.failure: BaseException | None = None
         """Exception that ended the sink; None while it works."""
-        self._sink, self._on_error = sink, on_error
+        self._sink = sink
         self._dropped = 0
         self._busy_seconds = 0.0
         self._queue: FrameQueue[tuple[ProcessedFrame, OnDone]] = FrameQueue(
@@ -118,7 +119,7 @@ class SinkThread:
             self.failure = failure
             self._queue.close(discard=True)
             self._sink.abort()
-            self._on_error(self.name, failure)
+            _log.warning("%s has failed and gets no more frames: %s", self.name, self.error)
             self._ended.set()
         return not self._ended.is_set()
 

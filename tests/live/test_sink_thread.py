@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from live_doubles import INFO, CollectingSink, frame, wait_until
 
 from rtseg.core.frame import ProcessedFrame
@@ -30,10 +31,9 @@ def test_slow_sink_gets_latest_frame_and_counts_dropped() -> None:
     assert sink.ended == "closed"
 
 
-def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
-    errors: list[str] = []
+def test_failed_sink_is_aborted_and_its_frames_count_as_dropped(caplog: pytest.LogCaptureFixture) -> None:
     sink = CollectingSink(fail_at=1)
-    sink_thread = SinkThread(sink, capacity=100, on_error=lambda name, failure: errors.append(f"{name}: {failure}"))
+    sink_thread = SinkThread(sink, capacity=100)
     results: list[float | None] = []
     for index in range(5):
         sink_thread.offer(item(index), results.append)
@@ -41,8 +41,8 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped() -> None:
     sink_thread.offer(item(9), results.append)
     assert (sink_thread.written, sink_thread.dropped) == (1, 5)
     assert [seconds is None for seconds in results].count(True) == 5
-    assert errors == ["sink: no space left on device"]
-    assert sink_failures([sink_thread]) == errors
+    assert caplog.messages == ["sink has failed and gets no more frames: no space left on device"]
+    assert sink_failures([sink_thread]) == ["sink: no space left on device"]
     assert sink.ended == "aborted"
 
 

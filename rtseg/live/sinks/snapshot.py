@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -15,6 +15,8 @@ from rtseg.core.frame import ProcessedFrame
 from rtseg.core.letterbox import Letterbox
 from rtseg.io.outputs import Sink
 
+_log = logging.getLogger("rtseg.live")
+
 
 class SnapshotSink(Sink):
     """Saves each frame as `rtseg-20261122-144012-345.png`."""
@@ -22,9 +24,9 @@ class SnapshotSink(Sink):
     name = "snapshots"
     written = 0
 
-    def __init__(self, folder: Path, on_saved: Callable[[Path], None] = lambda _: None) -> None:
-        """Save to `folder`, which is created for the first snapshot; `on_saved` is called with the path of each file."""
-        self._folder, self._on_saved = folder, on_saved
+    def __init__(self, folder: Path) -> None:
+        """Save to `folder`, which is created for the first snapshot."""
+        self._folder = folder
 
     def write(self, item: ProcessedFrame) -> None:
         """Save the rendered frame. Raises SinkError."""
@@ -39,4 +41,4 @@ class SnapshotSink(Sink):
             raise SinkError(f"'{path}' can't be encoded as PNG")
         write_whole(path, mark_image(data.tobytes()))
         self.written += 1
-        self._on_saved(path)
+        _log.warning("saved %s", path)
