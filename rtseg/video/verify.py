@@ -69,8 +69,8 @@ class InputFile:
     @property
     def span(self) -> Span:
         """Processed range."""
-        end = None if self.duration is None else Fraction(self.duration).limit_denominator(1_000_000)
-        return Span(Fraction(self.start or 0).limit_denominator(1_000_000), end)
+        duration = None if self.duration is None else Fraction(self.duration).limit_denominator(1_000_000)
+        return Span(Fraction(self.start or 0).limit_denominator(1_000_000), duration)
 
 
 def compare(
@@ -149,11 +149,14 @@ def _compare(
 
 def _read_input(recorder: Recorder, corrupt: int, source: InputFile | None) -> ComparedInput:
     """Read the input again, or return the recorder's data if this is not possible."""
-    known = recorder.video_index, recorder.streams, corrupt
-    if source is None:
-        return ComparedInput(recorder.packets(), *known, None, (), Span(Fraction(0), None))
-    if recorder.video_index is None or not Path(source.path).exists():
-        return ComparedInput(recorder.packets(), *known, None, source.allow_protocols, source.span)
-    with open_input(source.path, allow_protocols=source.allow_protocols) as container:
-        packets = read_container(container, recorder.video_index)
-    return ComparedInput(packets, *known, source.path, source.allow_protocols, source.span)
+    path, span = None, Span(Fraction(0), None)
+    protocols: Sequence[str] = ()
+    if source is not None:
+        path = source.path if Path(source.path).exists() else None
+        protocols, span = source.allow_protocols, source.span
+    if path is None or recorder.video_index is None:
+        packets = recorder.packets()
+    else:
+        with open_input(path, allow_protocols=protocols) as container:
+            packets = read_container(container, recorder.video_index)
+    return ComparedInput(packets, recorder.video_index, recorder.streams, corrupt, path, protocols, span)
