@@ -181,9 +181,7 @@ class HttpResponse(ByteStream):
     """Response to a GET request.
 
     Args:
-        url: URL, which may contain user and password.
-        name: name for messages, without passwords.
-        timeout_seconds: limit up to the first byte of the body; see `set_time_limit` for later reads.
+        url, name, timeout_seconds: as for `ByteStream`.
         first: first byte of the requested range; None: the request has no range.
     """
 

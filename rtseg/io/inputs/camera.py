@@ -8,9 +8,10 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
         text = safe_error_text(error) + (f" (requested {requested})" if requested else "")
         raise Disconnected(f"can't open {name}: {text}") from error
     own_descriptors = sorted(_descriptors(path) - before)
-    wait = _frame_waiter(own_descriptors, name, timeout_seconds) if own_descriptors else None
+    wait = partial(_wait_for_frame, own_descriptors[0], name, timeout_seconds) if own_descriptors else None
     return Connection(DemuxedPackets(container, name, wait_readable=wait), name, copies_raw_frames=True)
 
 
@@ -143,15 +144,11 @@ def _descriptors(path: str) -> set[int]:
     return descriptors
 
 
-def _frame_waiter(descriptors: list[int], name: str, timeout_seconds: float) -> Callable[[], None]:
-    """Return a function that waits for a frame. FFmpeg's read of a device has no timeout and can't be interrupted."""
-
-    def wait() -> None:
-        ready, _, _ = select.select(descriptors[:1], [], [], timeout_seconds)
-        if not ready:
-            raise Disconnected(f"{name}: no frame for {timeout_seconds:g} s")
-
-    return wait
+def _wait_for_frame(descriptor: int, name: str, timeout_seconds: float) -> None:
+    """Wait for a frame. FFmpeg's read of a device has no timeout and can't be interrupted."""
+    ready, _, _ = select.select([descriptor], [], [], timeout_seconds)
+    if not ready:
+        raise Disconnected(f"{name}: no frame for {timeout_seconds:g} s")
 
 
 def _name_of(path: Path) -> str:

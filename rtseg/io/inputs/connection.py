@@ -189,9 +189,9 @@ class Connection(Source):
                     return
                 packet = self._packets.read()
             yield packet
-            if packet is None and self.file_seconds is None:
-                raise Disconnected(f"{self._name}: the stream ended")
             if packet is None:
+                if self.file_seconds is None:
+                    raise Disconnected(f"{self._name}: the stream ended")
                 return
 
     def _record_arrival(self, packet: Packet[Any], now_ns: int) -> None:
@@ -279,11 +279,5 @@ class Connection(Source):
         )
 
 
-def _frame_format(video_frame: VideoFrame) -> tuple[int, int, str, int, int]:
-    return (
-        video_frame.width,
-        video_frame.height,
-        software_layout(video_frame).name,
-        video_frame.colorspace,
-        video_frame.color_range,
-    )
+def _frame_format(frame: VideoFrame) -> tuple[int, int, str, int, int]:
+    return frame.width, frame.height, software_layout(frame).name, frame.colorspace, frame.color_range

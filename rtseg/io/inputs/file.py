@@ -40,17 +40,8 @@ _TAIL_SECONDS = 5
 class FileSource(Source):
     """Source for a video file.
 
-    The first frame is decoded on construction, so that `info` describes the decoded frames and not a header.
-
-    Args:
-        path: path of the file, or `-` for standard input.
-        options: the part to read, limits, and the decoder.
-        gpu: number of the GPU on which decoded surfaces may stay, in the CUDA context that is current in this thread;
-            None: all frames are copied to CPU memory.
-
-    Raises:
-        SourceError: the file is missing, not a video, refused, or none of its frames can be decoded.
-        OptionError: a protocol is unknown.
+    The first frame is decoded on construction, so that `info` describes the decoded frames and not a header. Arguments and
+    errors are those of `open_source`; a file of which no frame can be decoded is a SourceError too.
     """
 
     def __init__(self, path: str, options: InputOptions = DEFAULT_INPUT, *, gpu: int | None = None) -> None:

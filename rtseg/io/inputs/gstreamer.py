@@ -139,8 +139,8 @@ class GStreamerSource(Source):
         return None
 
     def _header(self) -> Header | None:
-        data = np.empty(HEADER.size, np.uint8)
-        if not self._fill(data):
+        data = self._read(HEADER.size, is_header=True)
+        if data is None:
             return None
         try:
             return read_header(data.tobytes())
@@ -151,9 +151,7 @@ class GStreamerSource(Source):
         if header.kind == BUFFER and (self._video is None or header.length != self._video.size):
             expected = f"{self._video.size} bytes" if self._video else "its format first"
             raise SourceError(f"{self._name}: received a frame of {header.length} bytes, expected {expected}")
-        data = np.empty(header.length, np.uint8)
-        complete = self._fill(data, is_header=False)
-        return data if complete else None
+        return self._read(header.length)
 
     def _frame(self, header: Header, data: npt.NDArray[np.uint8], captured_ns: int) -> Frame:
         video = self._video
@@ -199,24 +197,27 @@ class GStreamerSource(Source):
             raise kind(f"{self._name}: frames changed from {old.width}x{old.height} to {video.width}x{video.height}")
         self._video = video
 
-    def _fill(self, data: npt.NDArray[np.uint8], *, is_header: bool = True) -> bool:
-        """Fill `data` and return True; return False if the source was closed, or a file ended before the first byte of a packet."""
+    def _read(self, count: int, *, is_header: bool = False) -> npt.NDArray[np.uint8] | None:
+        """Return `count` bytes; None: the source was closed, or a file ended before the first byte of a header."""
+        data = np.empty(count, np.uint8)
         view = memoryview(data)  # type: ignore[arg-type]
         while view:
             if not self._poll.poll(self._timeout_ms):
                 raise Disconnected(f"{self._name}: no data for {self._timeout_ms / 1000:g} s")
-            count = os.readv(self._fd, [view])
-            if not count:
-                return self._end(is_header and len(view) == len(data))
-            view = view[count:]
-        return True
+            received = os.readv(self._fd, [view])
+            if not received:
+                self._check_end(is_header and len(view) == count)
+                return None
+            view = view[received:]
+        return data
 
-    def _end(self, between_packets: bool) -> bool:
+    def _check_end(self, between_packets: bool) -> None:
+        """Raise an error unless the source was closed or a file ended between two packets."""
         if self._closing:
-            return False
+            return
         status = self._process.wait(1.0)
         if status == 0 and between_packets and not self._live:
-            return False
+            return
         kind = Disconnected if self._live or status is None else SourceError
         raise kind(f"{self._name}: {self._process.reason()}")
 

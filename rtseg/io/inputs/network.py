@@ -158,9 +158,8 @@ def open_stream(
             raise
         # The cause is left out: its text contains the URL with the password.
         text = safe_error_text(error)
-        if (
-            getattr(error, "errno", None) == errno.EINVAL
-        ):  # FFmpeg's error for a format that is not in `format_whitelist`
+        # FFmpeg's error for a format that is not in `format_whitelist`.
+        if getattr(error, "errno", None) == errno.EINVAL:
             text = f"the data is not a video that rtseg reads over {scheme}"
             if stream is not None:
                 text += "; download it, and use `rtseg video`"
@@ -172,8 +171,7 @@ def open_stream(
             if stream is not None or time.monotonic() - begin < timeout_seconds / 2:
                 text = "the data is not a video that rtseg reads"
         raise Disconnected(f"can't open {name}: {text}{advice}") from None
-    if not isinstance(container, av.container.InputContainer):
-        raise SourceError(f"can't open {name}")
+    assert isinstance(container, av.container.InputContainer)
     if stream is None:
         wrap = RTP_WRAP_SECONDS if scheme in ("rtsp", "rtsps") else TS_WRAP_SECONDS
         return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name, wrap_seconds=wrap)

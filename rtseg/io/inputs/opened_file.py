@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,7 +16,7 @@ from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo, time_code_of
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.io.codecs import decoder_name
-from rtseg.io.inputs.audio_changes import changing_audio, may_change
+from rtseg.io.inputs.audio_changes import changing_audio, has_adts
 from rtseg.io.inputs.extra_data import outside_streams
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.h264_fields import FieldDetector
@@ -211,17 +211,10 @@ def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
         (video.start_time or 0) * time_base,
     )
     changing = frozenset[int]()
-    if path != STDIN and may_change(container):
-        changing = _find_changing(path, options.allow_protocols)
+    if path != STDIN and any(map(has_adts, container.streams.audio)):
+        with open_input(path, allow_protocols=options.allow_protocols) as other:
+            changing = changing_audio(other)
     return OpenedFile(container, video, span, time_base, codec, changing, notes)
-
-
-def _find_changing(path: str, allow_protocols: Sequence[str]) -> frozenset[int]:
-    with open_input(path, allow_protocols=allow_protocols) as container:
-        try:
-            return changing_audio(container)
-        except av.FFmpegError:
-            return frozenset()  # Decoding the video meets the same damage and reports it.
 
 
 def arbitrary_clock(container: InputContainer) -> bool:

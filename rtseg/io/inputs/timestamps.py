@@ -80,14 +80,12 @@ class PacketTimes:
         packet.pts = stamp if pts is None else max(stamp, pts + (0 if dts is None else stamp - dts))
         self.last, self.step = stamp, max(1, packet.duration or 1)
 
-    def warnings(self, subject: str) -> tuple[str, ...]:
-        """Return one line for each kind of repair so far; `subject` is such as `packets of audio stream 1`."""
-        lines = []
+    def warnings(self, subject: str) -> Iterator[str]:
+        """Yield one line for each kind of repair so far; `subject` is such as `packets of audio stream 1`."""
         if self.missing:
-            lines.append(f"{subject} without a time stamp: {self.missing}, set from the durations")
+            yield f"{subject} without a time stamp: {self.missing}, set from the durations"
         if self.moved:
-            lines.append(f"{subject} with a time stamp not later than the one before: {self.moved}, set right after it")
-        return tuple(lines)
+            yield f"{subject} with a time stamp not later than the one before: {self.moved}, set right after it"
 
 
 class FrameTimes(Generic[T]):
