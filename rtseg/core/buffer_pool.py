@@ -19,17 +19,16 @@ _MAX_FREE_BLOCKS = 32
 """Number of unused blocks per size: more than the stages of a run have in their queues."""
 
 
+def _allocate(size: int) -> npt.NDArray[np.uint8]:
+    return np.empty(size, dtype=np.uint8)
+
+
 class BufferPool:
     """Pool of uint8 arrays. A buffer returns to the pool when its last view is deleted. Thread-safe."""
 
-    def __init__(self, allocate: Callable[[int], npt.NDArray[np.uint8]] | None = None) -> None:
-        """Create an empty pool.
-
-        Args:
-            allocate: returns a block of the given number of bytes, which must stay valid while a view of it exists.
-                Default: NumPy's allocator.
-        """
-        self._allocate = allocate or _allocate
+    def __init__(self, allocate: Callable[[int], npt.NDArray[np.uint8]] = _allocate) -> None:
+        """Create an empty pool. A block of `allocate`, which gets a number of bytes, must stay valid while a view of it exists."""
+        self._allocate = allocate
         self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
 
     def empty(self, *shape: int) -> npt.NDArray[np.uint8]:
@@ -48,10 +47,6 @@ class BufferPool:
         array = np.frombuffer(memoryview(block), dtype=np.uint8)  # type: ignore[arg-type]
         weakref.finalize(array, _release, free, block).atexit = False
         return array.reshape(shape)
-
-
-def _allocate(size: int) -> npt.NDArray[np.uint8]:
-    return np.empty(size, dtype=np.uint8)
 
 
 def _release(free: list[npt.NDArray[np.uint8]], block: npt.NDArray[np.uint8]) -> None:

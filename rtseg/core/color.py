@@ -12,14 +12,7 @@ LUMA: dict[str, tuple[float, float]] = {"bt601": (0.299, 0.114), "bt709": (0.212
 
 
 def rgb_to_yuv_matrix(color: Color) -> npt.NDArray[np.float64]:
-    """Return the affine map from RGB to YUV.
-
-    Args:
-        color: matrix and range of the frame.
-
-    Returns:
-        float64 `[3, 4]`, from R, G, B (0 to 255) to Y, U, V (0 to 255). The last column contains the offsets.
-    """
+    """Return the affine map from RGB to YUV: float64 `[3, 4]`, all values 0 to 255. The last column contains the offsets."""
     kr, kb = LUMA[color.matrix]
     kg = 1.0 - kr - kb
     y = np.array([kr, kg, kb])
@@ -40,11 +33,7 @@ def yuv_to_rgb_matrix(color: Color) -> npt.NDArray[np.float64]:
 
 
 def rgb_to_planes(table: npt.NDArray[np.uint8], color: Color) -> npt.NDArray[np.uint8]:
-    """Convert RGB colors to the plane values of a frame.
-
-    Args:
-        table: uint8 `[n, 3]`, red, green, blue.
-        color: matrix and range of the frame.
+    """Convert RGB colors, uint8 `[n, 3]`, to the plane values of a frame.
 
     Returns:
         uint8 `[n, 3]` in the order of the frame's planes: Y, U, V, or green, blue, red for the matrix `rgb`.

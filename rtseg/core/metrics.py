@@ -36,11 +36,8 @@ def pixel_accuracy(matrix: Confusion) -> float:
 def per_class_iou(matrix: Confusion, *, predicted_too: bool = False) -> npt.NDArray[np.float64]:
     """Return the intersection over union of each class, float64 `[classes]`.
 
-    A class without pixels in the ground truth has NaN: its false predictions count against the true classes.
-
-    Args:
-        matrix: a result of `confusion`, or a sum of such matrices.
-        predicted_too: a class that is predicted but does not occur in the ground truth has 0 instead of NaN.
+    A class without pixels in the ground truth has NaN: its false predictions count against the true classes. With
+    `predicted_too`, it has 0 if it is predicted.
     """
     hits = np.diagonal(matrix).astype(np.float64)
     in_truth, predicted = matrix.sum(axis=1), matrix[:, : len(matrix)].sum(axis=0)

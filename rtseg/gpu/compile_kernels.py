@@ -27,9 +27,7 @@ def source_mark() -> str:
 
 
 def compile_ptx() -> str:
-    """Return the PTX of kernels.cu.
-
-    NVRTC changes the locale of the calling process.
+    """Return the PTX of kernels.cu. NVRTC changes the locale of the calling process.
 
     Raises:
         RuntimeError: this version of NVRTC is not installed, or the source does not compile.

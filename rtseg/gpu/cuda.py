@@ -53,11 +53,7 @@ class Cuda:
         self.make_current()
 
     def make_current(self) -> None:
-        """Make the device current in this thread; CUDA's current device is per thread.
-
-        Raises:
-            BackendError: CUDA failed.
-        """
+        """Make the device current in this thread; CUDA's current device is per thread."""
         self.call("cudaSetDevice", self._device)
 
     def make_current_for_cleanup(self) -> None:

@@ -59,11 +59,7 @@ class Kernels:
     """The three kernels on one GPU. Their only argument is the device address of a `Job`."""
 
     def __init__(self, cuda: Cuda, box: Letterbox) -> None:
-        """Load the PTX.
-
-        Raises:
-            BackendError: the driver refuses it.
-        """
+        """Load the PTX. Raises BackendError if the driver refuses it."""
         self._cuda = cuda
         ptx = Path(__file__).with_name("kernels.ptx").read_bytes()
         self._scale, self._argmax, self._color = cuda.load_kernels(ptx, "scale", "argmax", "color")

@@ -28,16 +28,16 @@ from rtseg.render.annotations import hud_patch, legend_patch
 
 @dataclass(frozen=True)
 class Tables:
-    """Lookup tables of a palette for one stream, uint8 `[256]` by class. Read-only, because threads share them."""
+    """Lookup tables of a palette for one stream by plane and class, uint8. Read-only, because threads share them."""
 
-    solid: tuple[Plane, Plane, Plane]
-    """Colors; black for hidden classes."""
+    solid: Plane
+    """Colors, `[3, 256]`; black for hidden classes."""
 
-    premultiplied: tuple[Plane, Plane, Plane]
-    """Colors times alpha; 0 for hidden classes."""
+    premultiplied: Plane
+    """Colors times alpha, `[3, 256]`; 0 for hidden classes."""
 
     frame_weight: Plane
-    """Weight of the frame, 0 to 255; 255 for hidden classes."""
+    """Weight of the frame, `[256]`, 0 to 255; 255 for hidden classes."""
 
 
 class Overlay:
@@ -173,10 +173,9 @@ class Overlay:
                 patch.blend_into(rendered.planes)
 
     def weights(self, color: Color) -> npt.NDArray[np.float32]:
-        """Return the blending weights by class, for blending on the GPU.
+        """Return the blending weights by class for the GPU, float32 `[4, 256]`.
 
-        Returns:
-            float32 `[4, 256]`. Rows 0 to 2 are added to each plane, 0 to 255; row 3 is the weight of the frame, 0 to 1.
+        Rows 0 to 2 are added to each plane, 0 to 255; row 3 is the weight of the frame, 0 to 1.
         """
         tables = _tables(self.palette, self.alpha, self.only, color)
         return np.stack([*tables.premultiplied, tables.frame_weight / 255.0]).astype(np.float32)
@@ -189,14 +188,9 @@ def _tables(palette: Palette, alpha: float, only: tuple[int, ...], color: Color)
     rgb[list(only)] = palette.table()[list(only)]
     weight = np.zeros(256)
     weight[list(only)] = alpha
-    solid = rgb_to_planes(rgb, color)
-    premultiplied = np.rint(solid * weight[:, None]).astype(np.uint8)
-    return Tables(_columns(solid), _columns(premultiplied), np.rint(255.0 * (1.0 - weight)).astype(np.uint8))
-
-
-def _columns(table: Plane) -> tuple[Plane, Plane, Plane]:
-    first, second, third = (np.ascontiguousarray(table[:, index]) for index in range(3))
-    return first, second, third
+    solid = np.ascontiguousarray(rgb_to_planes(rgb, color).T)
+    premultiplied = np.rint(solid * weight).astype(np.uint8)
+    return Tables(solid, premultiplied, np.rint(255.0 * (1.0 - weight)).astype(np.uint8))
 
 
 def _subsample(full: Plane, frame: Frame, index: int) -> Plane:

@@ -30,16 +30,11 @@ _MAX_SILENCE_SECONDS = 60
 
 
 class AudioTranscoder(OtherStream):
-    """Transcoder of an audio stream.
+    """Transcoder of an audio stream. Create it before the header of the container is written.
 
     Gaps between packets are filled with silence, and overlaps are cut. Audio after a change of sample rate or channels is
-    converted to the initial parameters.
-
-    Args:
-        container: the output, before its header is written.
-        template: stream of the input.
-        encoder: name of the encoder in FFmpeg.
-        starts_at_zero: the container counts samples from zero. Audio before zero is cut, and a late start is filled with silence.
+    converted to the initial parameters. In a container that counts samples from zero (`starts_at_zero`), audio before zero is
+    cut, and a late start is filled with silence.
 
     Raises:
         av.FFmpegError, ValueError: FFmpeg can't decode the stream, or the encoder supports no channel layout for it.
@@ -220,19 +215,13 @@ class AudioTranscoder(OtherStream):
 
 def _can_mix(before: AudioLayout, after: AudioLayout) -> bool:
     """Return True if FFmpeg can mix one channel layout to another. It can't mix nine channels without a layout."""
+    frame = AudioFrame("s16", before, 16)  # of any content
+    frame.sample_rate = DEFAULT_RATE
     try:
-        AudioResampler("s16", after, DEFAULT_RATE).resample(_silence(before))
+        AudioResampler("s16", after, DEFAULT_RATE).resample(frame)
     except (av.FFmpegError, ValueError):
         return False
     return True
-
-
-def _silence(layout: AudioLayout) -> AudioFrame:
-    """Return a silent frame of 16 samples."""
-    frame = AudioFrame("s16", layout, 16)
-    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
-    frame.sample_rate = DEFAULT_RATE
-    return frame
 
 
 def _mean_of_channels(frame: AudioFrame) -> AudioFrame:

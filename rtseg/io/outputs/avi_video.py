@@ -20,12 +20,8 @@ class AviVideo:
 
     H.264 packets get start codes, and the n-th packet gets the n-th presentation time. AVI stores no presentation times, and
     players that support reordering display the n-th frame at the time of the n-th packet. For other codecs FFmpeg and players
-    derive presentation times from decode times, which are kept.
-
-    Args:
-        template: stream of the input.
-        codec: name of its codec in FFmpeg.
-        stream: stream of the output; receives the parameters of the converted packets.
+    derive presentation times from decode times, which are kept. The stream of the output gets the parameters of the converted
+    packets.
     """
 
     def __init__(self, template: Any, codec: str, stream: Any) -> None:
@@ -41,11 +37,7 @@ class AviVideo:
         self._started = False
 
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Add a packet of the input and return the packets whose time is final.
-
-        Raises:
-            av.FFmpegError: the packet can't be converted to start codes.
-        """
+        """Add a packet of the input and return the packets whose time is final. May raise av.FFmpegError."""
         time_base = packet.time_base or Fraction(1)
         for filtered in [packet] if self._filter is None else self._filter.filter(packet):
             filtered.time_base = time_base

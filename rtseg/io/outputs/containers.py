@@ -216,7 +216,7 @@ def encoder_options(encoder: str, crf: int | None, preset: str | None, *, live: 
     """Return the options of an encoder for constant quality.
 
     Args:
-        encoder: name of the encoder in FFmpeg.
+        encoder: its name in FFmpeg.
         crf: constant rate factor on the encoder's scale; None: 23 for x264, and a similar quality for other encoders.
         preset: preset of the encoder; None: a fast preset.
         live: encode with low latency: no frame waits for later ones.

@@ -36,13 +36,7 @@ def codec_name(stream: Any) -> str:
 
 
 def metadata_for(kind: Container, template: Any, no_time_code: bool) -> dict[str, str]:
-    """Return the metadata for the copy of a stream, with the bibliographic language codes that MOV needs.
-
-    Args:
-        kind: type of the output container.
-        template: stream of the input.
-        no_time_code: omit the time code.
-    """
+    """Return the metadata for the copy of a stream, with the bibliographic language codes that MOV needs."""
     metadata = {k: v for k, v in template.metadata.items() if not no_time_code or k.lower() != "timecode"}
     if kind.format == "mov" and metadata.get("language") in _BIBLIOGRAPHIC:
         metadata["language"] = _BIBLIOGRAPHIC[metadata["language"]]
@@ -69,13 +63,9 @@ class OtherStream(Protocol):
 
 
 class CopiedStream(OtherStream):
-    """Copy of an input stream.
+    """Copy of an input stream. Create it before the header of the container is written.
 
-    Args:
-        container: the output, before its header is written.
-        template: stream of the input.
-        kind: type of the output container.
-        no_time_code: omit the time code, because it does not apply to the start of the output.
+    `no_time_code` omits the time code, because it does not apply to the start of the output.
 
     Raises:
         av.FFmpegError, ValueError: the container does not support the stream.
@@ -129,7 +119,6 @@ class CopiedStream(OtherStream):
 
     def process(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Convert a packet of the input and return the packets to write."""
-        packets = [packet]
         if self._starts_at_key_frame and not self._started:
             # The first packet is the one that is displayed at time zero.
             before_zero = packet.pts is not None and packet.pts < 0 and packet.pts + (packet.duration or 0) <= 0
@@ -140,23 +129,20 @@ class CopiedStream(OtherStream):
         if self._adts and not _begins_with_adts(packet):
             self._damaged += 1
             return []
-        if self._filter is not None:
-            time_base = packet.time_base
-            try:
+        packets = [packet]
+        try:
+            if self._filter is not None:
+                time_base = packet.time_base
                 packets = self._filter.filter(packet)
-            except av.FFmpegError:
-                self._damaged += 1
-                return []
-            for filtered in packets:
-                filtered.time_base = time_base or Fraction(1)
-        if self._extends_last_packet:
-            return self._set_stream(self._delay_last_packet(packet))
-        if self._avi_video is not None:
-            try:
+                for filtered in packets:
+                    filtered.time_base = time_base or Fraction(1)
+            elif self._avi_video is not None:
                 packets = self._avi_video.process(packet)
-            except av.FFmpegError:
-                self._damaged += 1
-                return []
+            elif self._extends_last_packet:
+                packets = self._delay_last_packet(packet)
+        except av.FFmpegError:
+            self._damaged += 1
+            return []
         return self._set_stream(packets)
 
     def flush(self) -> list[Packet[Any]]:
@@ -184,11 +170,7 @@ class CopiedStream(OtherStream):
 class CoverImage(OtherStream):
     """Cover image of an output: metadata in MP4, an attachment in Matroska. Add it after all other streams.
 
-    Args:
-        container: the output, before its header is written.
-        template: stream of the input.
-        packet: the encoded image.
-        index: index of its stream in the completed file.
+    `index` is the index of its stream in the completed file.
     """
 
     def __init__(self, container: OutputContainer, template: Any, packet: Packet[Any], index: int) -> None:

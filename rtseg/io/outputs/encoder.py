@@ -44,14 +44,9 @@ class EncoderSettings:
     def create(
         cls, name: str, info: StreamInfo, size: tuple[int, int], options: OutputOptions, *, live: bool = False
     ) -> EncoderSettings:
-        """Return the settings for an encoder and a source.
+        """Return the settings for an encoder in FFmpeg and a source. `live` encodes with low latency.
 
-        Args:
-            name: name of the encoder in FFmpeg.
-            info: the source.
-            size: (width, height) of the rendered frames, pixels.
-            options: quality and preset.
-            live: encode with low latency.
+        The size of the rendered frames is (width, height) in pixels.
 
         Raises:
             SinkError: the encoder does not exist.
@@ -64,13 +59,7 @@ class EncoderSettings:
 
 
 class VideoEncoder:
-    """Encoder of the segmented video stream of an output.
-
-    Args:
-        container: the output, before its header is written.
-        kind: type of the container.
-        info: the source.
-        settings: encoder settings.
+    """Encoder of the segmented video stream of an output. Create it before the header of the container is written.
 
     Raises:
         SinkError: the container does not support the codec, or the encoder rejects its settings.
@@ -107,13 +96,9 @@ class VideoEncoder:
             raise SinkError(f"{message}: {reason(error)}") from error
 
     def encode(self, rendered: Frame, pts: int) -> list[Packet[VideoStream]]:
-        """Encode a frame and return the packets that are ready.
+        """Encode a frame and return the packets that are ready. `pts` is in the time base of the frame.
 
         If the encoder reorders frames, the last two are delayed until `flush`.
-
-        Args:
-            rendered: the frame.
-            pts: timestamp in the time base of the frame.
 
         Raises:
             SinkError: the frame size changed.

@@ -23,13 +23,9 @@ _STALL_SECONDS = 10.0
 
 
 class FramePipe:
-    """Running GStreamer pipeline that reads frames of one size from its standard input.
+    """Running GStreamer pipeline that reads frames of one size, in `yuv420p`, from its standard input, `STDIN_FD`.
 
-    Args:
-        pipeline: description of the pipeline; it reads from `STDIN_FD`.
-        info: the source.
-        frame_format: format of the frames, in `yuv420p`.
-        name: name of the output for messages.
+    `name` is the name of the output for messages.
 
     Raises:
         SinkError: GStreamer is missing.
@@ -111,15 +107,9 @@ class FramePipe:
 
 
 class GStreamerWriter(FileWriter):
-    """Writer that encodes a file with GStreamer.
+    """Writer that encodes a file with GStreamer: `.mp4`, `.mkv` or `.ts`.
 
-    Args:
-        path: the temporary name of the output: `.mp4`, `.mkv` or `.ts`.
-        name: name of the output for messages.
-        info: the source.
-        frame_format: format of the encoded frames.
-        element: the encoder.
-        live: read back only the index and the last seconds of the file.
+    `name` is the name of the output for messages. `live` reads back only the index and the last seconds of the file.
 
     Raises:
         SinkError: GStreamer is missing.

@@ -99,13 +99,7 @@ class MaskVideoWriter(FileWriter):
     """Writer of a video of class indices: 8-bit gray, FFV1 (lossless) in Matroska, with the source's timestamps.
 
     Timestamps are rounded to one millisecond, the resolution of Matroska. If the process is killed, all but the last second is
-    readable.
-
-    Args:
-        url: the file, with the protocol `file:`.
-        info: the source: size, time base, frame rate.
-        only: class indices to keep; None: keep all classes.
-        classes: class names of the model, for the tag CLASSES.
+    readable. The class names are in the tag CLASSES.
 
     Raises:
         av.FFmpegError, OSError: the file can't be written.

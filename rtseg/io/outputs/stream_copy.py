@@ -19,14 +19,7 @@ from rtseg.io.outputs.copied_stream import CopiedStream, CoverImage, OtherStream
 
 
 class StreamCopier:
-    """Copier of all input streams other than the segmented one.
-
-    Args:
-        container: the output, before its header is written.
-        kind: type of the container.
-        info: the source.
-        strict: raise if a stream can't be copied unchanged.
-    """
+    """Copier of all input streams other than the segmented one. `strict` raises if one can't be copied unchanged."""
 
     def __init__(self, container: OutputContainer, kind: Container, info: StreamInfo, strict: bool = False) -> None:
         self._container = container
@@ -121,11 +114,7 @@ class StreamCopier:
             self.streams[template.index] = CoverImage(self._container, template, packet, first_index + offset)
 
     def _match_time_codes(self, time_codes: list[tuple[str, int]]) -> None:
-        """Match each time code track with a time code of the output, and report the missing ones.
-
-        Args:
-            time_codes: time code and stream index of each time code of the output.
-        """
+        """Match each time code track with a time code of the output and its stream index, and report the missing ones."""
         for template in self._time_codes:
             match = next((entry for entry in time_codes if entry[0] == template.metadata["timecode"]), None)
             description = f"data stream {template.index} ({TIME_CODE})"
@@ -189,9 +178,7 @@ def _would_close_gaps(template: Any, kind: Container) -> bool:
 def _output_time_codes(container: OutputContainer, kind: Container) -> list[tuple[str, int]]:
     """Return the time codes of the output that can replace tracks of the input, with their stream indices.
 
-    Args:
-        container: the output, with all its streams and metadata, before its header is written.
-        kind: type of the container.
+    The output has all its streams and metadata; its header is not written.
     """
     videos = container.streams.video
     codes = [time_code_of(video.metadata) for video in videos]
@@ -210,11 +197,8 @@ def _missing_time_codes(
 ) -> Iterator[str]:
     """Yield a message for each time code in the input's metadata that is missing from the output's.
 
-    Args:
-        kind: type of the output container.
-        info: the source. Its notes already report that the time code of the file does not apply to a part.
-        kept: streams of the input that are in the output, without the segmented one.
-        tracks: time codes of the input's tracks, which are reported separately.
+    `kept` are the streams of the input that are in the output, without the segmented one. Time codes of `tracks` are reported
+    separately. The notes of `info` already report that the time code of the file does not apply to a part.
     """
     if not kind.time_codes and time_code_of(info.metadata):
         yield f"{kind.format} can't hold the time code: dropped"

@@ -31,16 +31,8 @@ _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
 class FFmpegWriter(FileWriter):
     """Writer that encodes rendered frames and copies all other streams.
 
-    The output keeps the timestamps, time base and color tags of the source.
-
-    Args:
-        path: the file; None: standard output.
-        kind: type of the container.
-        info: the source.
-        settings: encoder settings.
-        audio: copy all other streams: audio, subtitles, data and further video.
-        strict: raise if a stream can't be copied unchanged.
-        live: record a live stream; see `open_video`.
+    The output keeps the timestamps, time base and color tags of the source. A path of None is standard output. `audio` copies all
+    other streams: audio, subtitles, data and further video. For `strict` and `live` see `open_video`.
 
     Raises:
         SinkError: the encoder rejects its settings, or a stream can't be copied and `strict` is set.
