@@ -44,13 +44,7 @@ class FrameCompletion:
     """Counter of the sinks that still have to write a frame. The frame is complete when the last one is done."""
 
     def __init__(self, sinks: int, captured_ns: int, stats: Stats) -> None:
-        """Start with all sinks pending.
-
-        Args:
-            sinks: number of sinks that get the frame.
-            captured_ns: capture time of the frame, `time.monotonic_ns()`.
-            stats: statistics to update when the frame is complete.
-        """
+        """Start with this number of pending sinks. `stats` are updated when the frame is complete."""
         self._pending, self._captured_ns, self._stats = sinks, captured_ns, stats
         self._slowest_seconds: float | None = None
         self._lock = threading.Lock()

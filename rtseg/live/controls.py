@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 from rtseg.core.choices import View
 from rtseg.core.errors import OptionError
@@ -78,13 +78,9 @@ class Controls:
         if alpha is not None and not 0.0 <= alpha <= 1.0:
             raise OptionError(f"alpha is {alpha:g}; give a number from 0 (frame only) to 1 (colors only)")
         with self._lock:
-            before = self._settings
-            self._settings = DisplaySettings(
-                before.view if view is None else view,
-                before.alpha if alpha is None else alpha,
-                before.legend if legend is None else legend,
-                before.paused if paused is None else paused,
-            )
+            given = {"view": view, "alpha": alpha, "legend": legend, "paused": paused}
+            changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+            self._settings = replace(self._settings, **changes)
             return self._settings
 
     def next_view(self) -> None:
@@ -117,10 +113,10 @@ class Controls:
     def take_snapshot_request(self) -> bool:
         """Return True once for each requested snapshot. For the live loop."""
         with self._lock:
-            if not self._snapshots:
-                return False
-            self._snapshots -= 1
-            return True
+            requested = self._snapshots > 0
+            if requested:
+                self._snapshots -= 1
+            return requested
 
     def quit(self) -> None:
         """End the run (key q, a signal, the end of the last input)."""

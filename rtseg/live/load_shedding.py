@@ -66,11 +66,7 @@ class LoadShedder:
         return self._levels[self._index]
 
     def update(self, now: IntervalReport) -> None:
-        """Select the load level from the metrics of one second.
-
-        Args:
-            now: measurements of that second.
-        """
+        """Select the load level from the metrics of one second."""
         self._seconds_since_faster += 1
         if not now.work_ms:
             return  # no frame was processed: the camera is disconnected

@@ -40,12 +40,7 @@ class Mosaic:
             self._write(number, "no frame yet")
 
     def update(self, camera: int, item: ProcessedFrame) -> ProcessedFrame:
-        """Draw the latest frame of a camera and return the item with the mosaic as its rendered frame.
-
-        Args:
-            camera: number of the camera, from 0.
-            item: latest frame of the camera.
-        """
+        """Draw the latest frame of a camera (from 0) and return the item with the mosaic as its rendered frame."""
         rendered, aspect = item.rendered, float(item.info.sample_aspect_ratio)
         box = Letterbox((rendered.width, rendered.height), self._cell_size, pixel_aspect=aspect)
         with self._lock:

@@ -35,8 +35,8 @@ class LiveReporter:
             cameras: cameras of the run.
             shared_sinks: sinks that show all cameras.
             classes: class names of the model.
-            identity: model, backend, device.
-            encoder: name of the encoder of recordings.
+            identity: input, output, model and device of the run.
+            encoder: encoder of recordings.
             load_shedder: its load level is reported.
         """
         self._cameras, self._shared_sinks, self._identity = cameras, shared_sinks, identity

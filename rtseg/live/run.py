@@ -67,7 +67,7 @@ def run_live(
         RtsegError: no camera could be opened, an output can't be created, or the model failed.
     """
     metrics = LiveMetrics()
-    segmenter = models[0]
+    segmenter, several = models[0], len(inputs) > 1
     overlay = style.overlay(segmenter.description)
     names = [model.description.name for model in models]
     load_shedder = LoadShedder(names, _log.warning) if options.adaptive else None
@@ -89,7 +89,6 @@ def run_live(
         watchdog.update(report, line)
 
     try:
-        several = len(inputs) > 1
         lines = JsonLinesFile(outputs.jsonl) if outputs.jsonl is not None else None
         only = overlay.only if style.only is not None else None
         cameras = []
@@ -172,11 +171,7 @@ def open_smaller(
 
     Args:
         segmenter: requested model.
-        device: device of `Segmenter`.
-        size: (width, height) of the network's input; None: the size of the model.
-        fit: `letterbox` or `stretch`.
-        smooth: momentum of the temporal smoothing.
-        build_missing: `build_missing` of `Segmenter`.
+        device, size, fit, smooth, build_missing: as for `Segmenter`.
 
     Returns:
         None if there is no such model: the requested model is the fastest, has other classes, or runs on torch.

@@ -31,12 +31,7 @@ class Watchdog:
         self._segmented = -1
 
     def update(self, report: LiveReport, status: str) -> None:
-        """Notify systemd if there was progress since the last call.
-
-        Args:
-            report: the report of this second.
-            status: line for `systemctl status`.
-        """
+        """Notify systemd if there was progress since the last call; `status` is the line for `systemctl status`."""
         segmented, now = report.totals.pipeline.frames.segmented, report.totals.now
         if segmented != self._segmented or (now and now.stale) or not report.totals.disconnects.connected:
             notify(f"READY=1\nWATCHDOG=1\nSTATUS={status}")

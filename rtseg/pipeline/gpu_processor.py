@@ -48,7 +48,7 @@ class GpuFrameProcessor(FrameProcessor):
         Args:
             segmenter: the loaded model.
             overlay: rendering of the frames.
-            renderer: network and overlay on the GPU; closed by `close`.
+            renderer: the same on the GPU; closed by `close`.
             box: letterbox from the frames to the network's input.
         """
         super().__init__(segmenter, overlay)
@@ -149,10 +149,10 @@ def open_processor(info: StreamInfo, segmenter: Segmenter, overlay: Overlay, cpu
     """Return the processor of a stream: on the GPU where that is possible, else on the CPU.
 
     Args:
-        info: stream information of the source.
-        segmenter: the loaded model, prepared for the size of the frames.
+        info: stream of the source.
+        segmenter: the model, prepared for the size of the frames.
         overlay: rendering of the frames.
-        cpu_reason: result of `open_gpu_source`.
+        cpu_reason: from `open_gpu_source`.
     """
     box = segmenter.letterbox(info.width, info.height, float(info.sample_aspect_ratio))
     engine = segmenter.engine_for(box.input_size)
@@ -178,17 +178,11 @@ def open_gpu_source(
 ) -> tuple[Source, str | None]:
     """Open a file whose frames stay in GPU memory if the GPU path is possible.
 
-    Args:
-        name: file, or `-` for stdin.
-        segmenter: the loaded model.
-        overlay: rendering of the frames.
-        options: options of the input.
-
     Returns:
         The source, and the result of `cpu_path_reason`.
 
     Raises:
-        SourceError: the file can't be opened.
+        SourceError: the file (`-`: stdin) can't be opened.
         OptionError: an option does not fit the file.
     """
     cpu_reason = cpu_path_reason(segmenter, overlay, options.decoder)
@@ -201,10 +195,7 @@ def open_gpu_source(
 def cpu_path_reason(segmenter: Segmenter, overlay: Overlay, decoder: str) -> str | None:
     """Return the reason for the CPU path; empty if the settings do not suggest the GPU path; None if it is possible.
 
-    Args:
-        segmenter: the loaded model.
-        overlay: rendering of the frames.
-        decoder: as from `rtseg.io.codecs.choose_decoder`.
+    `decoder` is as from `rtseg.io.codecs.choose_decoder`.
     """
     if segmenter.gpu is None or decoder not in ("nvdec", "auto"):
         return ""

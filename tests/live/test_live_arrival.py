@@ -104,26 +104,18 @@ def distances_ms(frames: list[Frame]) -> list[int]:
     return [round((after.pts_seconds - before.pts_seconds) * 1e3) for before, after in itertools.pairwise(frames)]
 
 
-def test_jpegs_have_arrival_times_at_any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [0, 66, 67, 200, 10, 66, 1500, 66]
-    frames = with_arrivals([jpeg(number) for number in range(8)], steps, monkeypatch, "mjpeg")
-    assert [number_of(frame) for frame in frames] == list(range(8))
-    assert distances_ms(frames) == steps[1:]
-
-
-def test_raw_h264_has_arrival_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [0, *[100, 50] * 10]
-    frames = with_arrivals(raw_h264(20), steps, monkeypatch, "h264")
-    assert [number_of(frame) for frame in frames] == list(range(20))
-    assert distances_ms(frames) == steps[1:20]
-
-
-def test_raw_h264_with_b_frames_has_arrival_times_in_display_order(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("codec", "b_frames", "steps"),
+    [("mjpeg", 0, [0, 66, 67, 200, 10, 66, 1500, 66]), ("h264", 0, [0, *[100, 50] * 10]), ("h264", 2, [50] * 30)],
+)
+def test_streams_without_timestamps_have_arrival_times_in_display_order(
+    codec: str, b_frames: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames = with_arrivals(raw_h264(30, b_frames=2), [50] * 30, monkeypatch, "h264")
-    assert [number_of(frame) for frame in frames] == list(range(30))
-    assert set(distances_ms(frames)) == {50}
+    count = len(steps)
+    packets = [jpeg(number) for number in range(count)] if codec == "mjpeg" else raw_h264(count, b_frames=b_frames)
+    frames = with_arrivals(packets, steps, monkeypatch, codec)
+    assert [number_of(frame) for frame in frames] == list(range(count))
+    assert distances_ms(frames) == steps[1:]
 
 
 def test_damaged_frame_does_not_shift_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:
