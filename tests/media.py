@@ -76,6 +76,7 @@ class Audio:
     seconds: float = 1.0
     start: float = 0.0
     tone: float = 440.0
+    layout: str = "mono"
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -192,7 +193,7 @@ def _add_track(out: Any, track: Audio | Text) -> Any:
         stream = out.add_mux_stream(track.codec, time_base=Fraction(1, 1000))
     else:
         stream = out.add_stream(track.codec, rate=track.rate)
-        stream.codec_context.layout = "mono"
+        stream.codec_context.layout = track.layout
         if track.codec == "libopus":
             stream.codec_context.format = "s16"
     stream.metadata.update(track.metadata)

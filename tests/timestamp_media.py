@@ -27,8 +27,11 @@ def presentation_times(path: Path) -> Times:
     return times
 
 
-def remux(source: Path, target: Path, change: Callable[[av.Packet, int], None]) -> Path:
-    """Copy a file and call `change(packet, number)` for each packet. `number` counts the packets of its stream."""
+def remux(source: Path, target: Path, change: Callable[[av.Packet, int], bool | None]) -> Path:
+    """Copy a file and call `change(packet, number)` for each packet. `number` counts the packets of its stream.
+
+    Packets for which it returns False are left out.
+    """
     counts: dict[int, int] = {}
     with av.open(str(source)) as container, av.open(str(target), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in container.streams}
@@ -37,9 +40,9 @@ def remux(source: Path, target: Path, change: Callable[[av.Packet, int], None]) 
                 continue
             number = counts[packet.stream_index] = counts.get(packet.stream_index, -1) + 1
             index = packet.stream_index
-            change(packet, number)
-            packet.stream = streams[index]
-            out.mux(packet)
+            if change(packet, number) is not False:
+                packet.stream = streams[index]
+                out.mux(packet)
     return target
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from media import Audio, copy_video, numbered_image, to_pix_fmt, write_video
-from timestamp_media import remux, shift_timestamps
+from timestamp_media import concatenate, remux, shift_timestamps
 
 from rtseg.core.errors import SinkError
 
@@ -212,16 +212,16 @@ def test_part_with_repetitive_and_late_audio_is_in_sync(tmp_path: Path, start: f
 
 
 def test_g711_with_chapters_becomes_lossless_pcm_in_matroska(tmp_path: Path) -> None:
-    path = _write_clicks(tmp_path / "in.mov", "pcm_mulaw", 8000, video="mjpeg")
-    with av.open(str(path)) as container, av.open(str(tmp_path / "chapter.mov"), "w") as out:
-        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in container.streams}
-        chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
-        out.set_chapters([chapter])
-        for packet in container.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    result = copy_video(tmp_path / "chapter.mov", tmp_path / "out.mkv")
+    chapter = {"id": 1, "start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+    path = write_video(
+        tmp_path / "in.mov",
+        codec="mjpeg",
+        pix_fmt="yuvj420p",
+        frames=25,
+        after=[Audio("pcm_mulaw", 8000)],
+        chapters=[chapter],
+    )
+    result = copy_video(path, tmp_path / "out.mkv")
     assert np.array_equal(_samples(tmp_path / "out.mkv"), _samples(path))
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["one"]
@@ -270,31 +270,19 @@ def test_pcm_channels_without_a_layout_are_kept(tmp_path: Path, layout: str, tar
     [("mp2", "webm"), ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "ts")],
 )
 def test_audio_that_changes_rate_and_channels_is_complete(tmp_path: Path, codec: str, target: str) -> None:
-    path = tmp_path / "in.ts"
-    parts = []
-    for number, (rate, layout) in enumerate([(44100, "mono"), (48000, "stereo")]):
-        out = av.open(str(tmp_path / "part.ts"), "w", container_options={"muxdelay": "0"})
-        video: Any = out.add_stream("mpeg2video", rate=25)
-        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        audio: Any = out.add_stream(codec, rate=rate)
-        audio.codec_context.layout = layout
-        packets = []
-        for index in range(25):
-            frame = to_pix_fmt(numbered_image(index), "yuv420p", 5, False)
-            frame.pts = index + 25 * number
-            packets += video.encode(frame)
-        packets += video.encode(None)
-        channels = number + 1
-        wave = (12000 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)).astype(np.int16)
-        audio_frame = av.AudioFrame.from_ndarray(np.repeat(wave[:, None], channels, 1).reshape(1, -1), "s16", layout)
-        audio_frame.sample_rate, audio_frame.pts, audio_frame.time_base = rate, number * rate, Fraction(1, rate)
-        packets += [*audio.encode(audio_frame), *audio.encode(None)]
-        out.start_encoding()
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-            out.mux(packet)
-        out.close()
-        parts.append((tmp_path / "part.ts").read_bytes())
-    path.write_bytes(b"".join(parts))
+    parts = [
+        write_video(
+            tmp_path / f"{number}.ts",
+            frames=25,
+            pts=range(25 * number, 25 * number + 25),
+            codec="mpeg2video",
+            b_frames=0,
+            container_options={"muxdelay": "0"},
+            after=[Audio(codec, rate, start=number, tone=500, layout=layout)],
+        )
+        for number, (rate, layout) in enumerate([(44100, "mono"), (48000, "stereo")])
+    ]
+    path = concatenate(tmp_path / "in.ts", *parts)
     copy_video(path, tmp_path / f"out.{target}")
     with av.open(str(tmp_path / f"out.{target}")) as container:
         values = np.concatenate([f.to_ndarray()[0] for f in _resample_to_48_khz(container)])
@@ -383,16 +371,7 @@ def test_pcm_with_an_edit_list_is_copied(tmp_path: Path, begins: float) -> None:
 
 def test_transcoded_audio_keeps_the_gap_of_missing_packets(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.mkv", frames=75, after=[Audio(seconds=3)])
-    with av.open(str(path)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
-        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
-        counts = dict.fromkeys(streams, 0)
-        for packet in source.demux():
-            if packet.size:
-                counts[packet.stream_index] += 1
-                if packet.stream.type == "audio" and counts[packet.stream_index] in (60, 61, 62):
-                    continue
-                packet.stream = streams[packet.stream_index]
-                out.mux(packet)
+    remux(path, tmp_path / "in.mkv", lambda packet, number: packet.stream.type == "video" or not 59 <= number < 62)
     copy_video(tmp_path / "in.mkv", tmp_path / "out.webm")
     with av.open(str(tmp_path / "out.webm")) as container:
         audio_seconds = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))

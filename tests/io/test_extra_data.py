@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import av
 import pytest
+from fuzz_boxes import _rows, _set_rows, parse
 from media import Audio, copy_video, read, write_video
 
 from rtseg.io.inputs.extra_data import outside_streams
@@ -98,8 +100,6 @@ def test_padding_and_damage_are_not_reported(tmp_path: Path, box: bytes) -> None
 
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi", "h264"])
 def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str) -> None:
-    import av
-
     path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
     result = copy_video(path, tmp_path / f"out.{target}")
     with av.open(str(tmp_path / f"out.{target}")) as container:
@@ -121,24 +121,14 @@ def test_extra_avi_chunks_are_reported_and_standard_ones_are_not(tmp_path: Path)
 def test_gps_between_mp4_samples_is_reported(tmp_path: Path, data: bytes, count: int) -> None:
     """Dashcams write boxes in unused ranges of `mdat`."""
     path = write_video(tmp_path / "in.mp4", frames=5, after=[Audio()])
-    whole = path.read_bytes()
-    at = whole.index(b"mdat") - 4
-    (size,) = struct.unpack(">I", whole[at : at + 4])
+    boxes = parse(path.read_bytes())
+    mdat, moov = boxes[-2:]
+    assert (mdat.name, moov.name) == (b"mdat", b"moov")
     blocks = _box(b"free", data) * count
-    # The index follows `mdat`, so boxes after the last sample change no offsets.
-    assert whole[at + size + 4 : at + size + 8] == b"moov"
-    samples = at + 8
-    before_index = (
-        whole[:at] + struct.pack(">I", size + 2 * len(blocks)) + b"mdat" + blocks + whole[samples : at + size] + blocks
-    )
-    moov = bytearray(whole[at + size :])
-    table = -1
-    while (table := moov.find(b"stco", table + 1)) >= 0:
-        (entries,) = struct.unpack(">I", moov[table + 8 : table + 12])
-        for entry in range(table + 12, table + 12 + 4 * entries, 4):
-            (offset,) = struct.unpack(">I", moov[entry : entry + 4])
-            moov[entry : entry + 4] = struct.pack(">I", offset + len(blocks))
-    path.write_bytes(before_index + bytes(moov))
+    mdat.payload = blocks + mdat.payload + blocks
+    for table in moov.all(b"stco"):
+        _set_rows(table, [[offset + len(blocks)] for (offset,) in _rows(table)])
+    path.write_bytes(b"".join(box.encode() for box in boxes))
     assert len(read(path)) == 5
     expected = (f"GPS data in box 'mdat' ({len(blocks)} bytes) is not copied",) if b"GPS" in data else ()
     assert outside_streams(path) == expected
