@@ -88,13 +88,10 @@ class RawPackets(Packets):
 
     def _is_key(self, data: bytes) -> bool:
         """Return whether decoding can begin with a packet, because it contains parameter sets or a frame without references."""
-        for match in _UNIT.finditer(data):
-            first = match[1][0]
-            if self.codec == "h264" and first & 0x1F in (5, 7):
-                return True
-            if self.codec == "hevc" and (16 <= (first >> 1 & 0x3F) <= 23 or first >> 1 & 0x3F in (32, 33)):
-                return True
-        return False
+        headers = (match[1][0] for match in _UNIT.finditer(data))
+        if self.codec == "h264":
+            return any(header & 0x1F in (5, 7) for header in headers)
+        return any((header >> 1 & 0x3F) in (*range(16, 24), 32, 33) for header in headers)
 
     def close(self) -> None:
         """Close the connection. May be called from any thread."""

@@ -20,11 +20,7 @@ _ARRIVAL_UNIT = Fraction(1, 1_000_000)
 
 
 class ArrivalTimes:
-    """Arrival times of packets that are still in the decoder.
-
-    Args:
-        packets: packets of the stream.
-    """
+    """Arrival times of packets that are still in the decoder."""
 
     def __init__(self, packets: Packets) -> None:
         self._packets = packets

@@ -13,9 +13,6 @@ class AviAudioTimes:
 
     FFmpeg writes G.726 that way. Because of the block size of one byte, its demuxer counts each byte as a tick, so that
     packets of a quarter of a second seem minutes apart.
-
-    Args:
-        container: any input.
     """
 
     def __init__(self, container: InputContainer) -> None:

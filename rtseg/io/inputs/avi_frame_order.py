@@ -10,19 +10,16 @@ import av
 from av import CodecContext, Packet
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 
 _MAX_HELD = 32
 """Largest number of packets that wait for their frame. Larger than the reorder delay of H.264 (16)."""
 
 
 class AviFrameOrder:
-    """Buffer that sets the presentation times of packets: the n-th displayed frame has the n-th time of the stream.
+    """Buffer that sets the presentation times of packets: the n-th displayed frame has the n-th time of the stream."""
 
-    Args:
-        template: video stream.
-    """
-
-    def __init__(self, template: Any) -> None:
+    def __init__(self, template: VideoStream) -> None:
         decoder = CodecContext.create("h264", "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.extradata = template.codec_context.extradata

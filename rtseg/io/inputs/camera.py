@@ -63,12 +63,7 @@ def camera_path(camera: str) -> str:
 
 
 def open_camera(camera: str, mode: CameraMode | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Source:
-    """Open a camera.
-
-    Args:
-        camera: number of the camera, or its device on Linux.
-        mode: requested mode; None: the camera's default.
-        timeout_seconds: longest time without a frame.
+    """Open a camera by its number, or on Linux by its device. `timeout_seconds` is the longest time without a frame.
 
     Raises:
         OptionError: the camera or the format is unknown.

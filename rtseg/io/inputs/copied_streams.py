@@ -22,13 +22,7 @@ _NOTICED_SECONDS = Fraction(6, 100)
 
 
 class CopiedStreams:
-    """Filter that restricts the packets of all streams but one to a span, and makes their time stamps rise.
-
-    Args:
-        container: an open file.
-        video: index of the stream that is not copied.
-        span: part of the file that is read.
-    """
+    """Filter that restricts the packets of all streams but `video` to a span, and makes their time stamps rise."""
 
     def __init__(self, container: InputContainer, video: int, span: Span) -> None:
         self._span = span
@@ -106,13 +100,9 @@ class CopiedStreams:
     def _in_span(
         self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction, *, is_lead_in: bool = False
     ) -> Iterator[Passthrough]:
-        """Yield the packets that are within the span.
+        """Yield the packets that are within the span; all of them if they lead in, needed to decode the span.
 
-        Args:
-            packets: of the stream.
-            stream: its index.
-            unit: seconds per tick.
-            is_lead_in: whether the packets are before the span and needed to decode it: they are all yielded.
+        `unit` is the length of a tick in seconds.
         """
         for packet in packets:
             assert packet.pts is not None

@@ -92,8 +92,8 @@ class CopiedVideo:
             return
         step = ceil(_MIN_DURATION_SECONDS / self._unit)
         begin = self._start if self._first is None else self._first
-        stamps = {number: held[number][0].pts or held[number][0].dts or 0 for number in lead_in}
-        ranks = {number: rank for rank, number in enumerate(sorted(lead_in, key=lambda number: stamps[number]))}
+        in_order = sorted(lead_in, key=lambda number: held[number][0].pts or held[number][0].dts or 0)
+        ranks = {number: rank for rank, number in enumerate(in_order)}
         displayed = min((packet.pts for packet, hidden in held if not hidden and packet.pts is not None), default=begin)
         extends_into_part = self._first is not None and displayed > begin
         # Matroska's first packets have no decoding times.

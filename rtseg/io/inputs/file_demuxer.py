@@ -29,11 +29,8 @@ REORDERED_FRAMES = 16
 class FileDemuxer:
     """Demuxer of an open file.
 
-    Args:
-        opened: the file.
-        lock: held while the container is used.
-        closing: ends the reading and closes the container.
-        on_damage: called with a description of each error.
+    It holds `lock` while it uses the container; the event `closing` ends the reading and closes the container. `on_damage` is
+    called with a description of each error.
     """
 
     def __init__(

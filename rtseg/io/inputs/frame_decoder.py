@@ -27,9 +27,8 @@ class FrameDecoder:
     together with it and, at the end of a file, those after it. So after an error the last packets are decoded once more,
     starting at a key frame, by a decoder without threads, which then decodes the rest of the stream.
 
-    Args:
-        context: of the stream, not used yet.
-        accelerated: whether it decodes on a GPU: errors are counted, and nothing is decoded again.
+    The decoder of the stream must not have been used. If it is `accelerated` by a GPU, errors are counted, and nothing is
+    decoded again.
     """
 
     def __init__(self, context: VideoCodecContext, *, accelerated: bool) -> None:

@@ -37,8 +37,7 @@ class GStreamerSource(Source):
         name: name for messages; None: the pipeline.
         timeout: longest time without data in seconds.
         live: True: a camera or network stream, whose end is a disconnect; False: a file.
-        codec: name of the decoder, for statistics.
-        notes: remarks for the user, such as what the pipeline leaves out.
+        codec, notes: for `StreamInfo`.
 
     Raises:
         OptionError: the pipeline can't be parsed.

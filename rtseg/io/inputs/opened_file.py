@@ -104,11 +104,7 @@ class OpenedFile:
     def describe(self, name: str, first: Frame, converter: FrameConverter, *, in_software: bool = False) -> StreamInfo:
         """Return the properties of the video stream.
 
-        Args:
-            name: of the input.
-            first: first frame of the stream.
-            converter: of the stream.
-            in_software: whether FFmpeg decodes in software because the GPU decoder refused the stream.
+        `in_software` is True if FFmpeg decodes in software because the GPU decoder refused the stream.
         """
         video, container = self.video, self.container
         rate = self.frame_rate
@@ -169,11 +165,6 @@ def open_at(path: str, options: InputOptions = DEFAULT_INPUT, gpu: int | None = 
     """Open a file, or standard input for `-`, and seek to a key frame before the part to read.
 
     If no key frame is found, reading begins at the beginning, and the caller has to leave out everything before that part.
-
-    Args:
-        path: the file, or `-`.
-        options: the part to read, limits, and the decoder.
-        gpu: see `FileSource`.
 
     Raises:
         SourceError: the file is missing, not a video, or refused, or `start` or `duration` is out of range.

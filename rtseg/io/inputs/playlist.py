@@ -53,12 +53,7 @@ def read_playlist(path: str) -> bytes | None:
 def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, Any]]:
     """Return the arguments of `av.open` for a playlist.
 
-    If `file` is not an allowed protocol, the playlist is passed as text, so that FFmpeg can't open any file.
-
-    Args:
-        path: path of the playlist.
-        text: content of the playlist.
-        names: allowed protocols, each `file`, `http` or `https`.
+    If `file` is not in `names`, the allowed protocols, the playlist is passed as text, so that FFmpeg can't open any file.
 
     Returns:
         The source, options that replace those of a plain file, and further arguments.
@@ -105,8 +100,7 @@ def _check_ranges(
 
     Args:
         text: content of the playlist.
-        name: name of the playlist for messages.
-        timeout_seconds: time limit for the response.
+        name, timeout_seconds: as for `check_playlist_at`.
         url: URL of the playlist; empty: entries without a server are local files.
         schemes: URL schemes that may be requested.
 

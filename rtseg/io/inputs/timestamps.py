@@ -44,9 +44,7 @@ class PacketTimes:
     def place(self, packet: Packet[Any], reordered: bool = False) -> list[Packet[Any]]:
         """Give a packet time stamps later than those of the last one, and return the packets that are ready.
 
-        Args:
-            packet: of the stream.
-            reordered: whether presentation times may decrease from packet to packet, as in video.
+        `reordered`: presentation times may decrease from packet to packet, as in video.
         """
         if reordered and packet.dts is None and packet.pts is not None and self.last is None and len(self.held) < 32:
             self.held.append(packet)
