@@ -103,7 +103,7 @@ def test_frame_with_segmentation_error_counts_as_dropped_and_files_are_closed() 
             raise BackendError("the device was lost")
         return classes_by_brightness(frame)
 
-    source = camera("camera0", FakeCamera(10), [SinkThread(sink, capacity=10)])
+    source = camera("camera0", FakeCamera(10), [SinkThread(sink, capacity=10, closing_seconds=60)])
     failed = Live(source, segment=fails, every_frame=True)
     with pytest.raises(BackendError, match="lost"):
         failed.run()

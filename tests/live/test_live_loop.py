@@ -127,7 +127,7 @@ def test_blocked_sink_does_not_delay_other_sinks_or_the_end() -> None:
             wait_until(lambda: working.written > 0)
             controls.quit()
 
-    sinks = [SinkThread(working, capacity=200), SinkThread(blocked)]
+    sinks = [SinkThread(working, capacity=200, closing_seconds=60), SinkThread(blocked)]
     report = Live(camera("camera0", FakeCamera(100, gate=quit_at_last, endless=True), sinks), controls=controls).run()
     assert working.written == report["frames"]["segmented"] > 0
     assert working.ended == "closed"
@@ -163,9 +163,10 @@ def test_failed_camera_does_not_stop_other_camera() -> None:
             wait_until(lambda: sinks[1].written > 0 and mosaic.written > 0)
             controls.quit()
 
+    sink_thread = SinkThread(sinks[1], capacity=50, closing_seconds=60)
     cameras = [
         camera("camera0", FakeCamera(0, fails="camera 0: not found"), [SinkThread(sinks[0])]),
-        camera("camera1", FakeCamera(30, gate=quit_at_last, endless=True), [SinkThread(sinks[1], capacity=50)]),
+        camera("camera1", FakeCamera(30, gate=quit_at_last, endless=True), [sink_thread]),
     ]
     report = Live(*cameras, controls=controls, shared_sinks=[SinkThread(mosaic, capacity=50)]).run()
     assert sinks[0].written == 0
