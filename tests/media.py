@@ -214,8 +214,8 @@ def _packets(track: Audio | Text, stream: Any) -> list[av.Packet]:
             packets.append(packet)
         return packets
     context = stream.codec_context
-    times = np.arange(int(track.rate * track.seconds)) / track.rate
-    wave = np.sin(times * 2 * np.pi * track.tone) * 12000
+    samples = np.arange(int(track.rate * track.seconds))
+    wave = np.sin(samples * 2 * np.pi * track.tone / track.rate) * 12000
     audio = av.AudioFrame.from_ndarray(wave[None].astype(np.int16), format="s16", layout="mono")
     audio.rate, audio.pts, audio.time_base = track.rate, 0, Fraction(1, track.rate)
     resampler = av.AudioResampler(context.format, context.layout, track.rate, frame_size=context.frame_size or 1024)
