@@ -154,8 +154,7 @@ class UNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for module in self.modules():
-            if isinstance(module, Residual):  # a residual block starts as the identity
+            elif isinstance(module, Residual):  # starts as the identity
                 nn.init.zeros_(next(module.conv[1].parameters()))
         for head in (self.head, *self.aux_heads):
             nn.init.normal_(head.weight, std=0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import cv2
@@ -43,42 +43,38 @@ class Facade:
     floors: int
 
 
+@dataclass
 class Materials:
     """Textures of one street. Each texture has its own seed, so that it does not depend on the order of access."""
 
-    def __init__(self, seed: int, lights: dict[int, float], tree_light: float, sun: float) -> None:
-        """Create an empty set of textures.
-
-        Args:
-            seed: random seed.
-            lights: brightness of the objects on the left (-1) and right (1) side of the street.
-            tree_light: brightness of trees.
-            sun: side of the image with the sun, -1 left or 1 right.
-        """
-        self._seed, self._lights, self._tree_light, self._sun = seed, lights, tree_light, sun
-        self._cache: dict[tuple[str, int, int], object] = {}
+    seed: int
+    lights: dict[int, float]
+    """Brightness of the objects on the left (-1) and right (1) side of the street."""
+    tree_light: float
+    sun: float
+    """Side of the image with the sun: -1 left, 1 right."""
+    _cache: dict[tuple[int, int, int], object] = field(default_factory=dict)
 
     def facade(self, side: int, variant: int) -> Facade:
         """Return one of eight facades."""
-        return self._get("facade", side, variant % 8, lambda rng, k: make_facade(rng, self._lights[side], _FLOORS[k]))
+        floors = _FLOORS[variant % 8]
+        return self._get((0, side + 1, variant % 8), lambda rng: make_facade(rng, self.lights[side], floors))
 
     def hedge(self, side: int, variant: int) -> Texture:
         """Return one of three hedges."""
-        return self._get("hedge", side, variant % 3, lambda rng, _: make_hedge(rng, self._lights[side]))
+        return self._get((1, side + 1, variant % 3), lambda rng: make_hedge(rng, self.lights[side]))
 
     def fence(self, side: int, variant: int) -> Texture:
         """Return one of four fences."""
-        return self._get("fence", side, variant % 4, lambda rng, _: make_fence(rng, self._lights[side]))
+        return self._get((2, side + 1, variant % 4), lambda rng: make_fence(rng, self.lights[side]))
 
     def tree(self, variant: int) -> Texture:
         """Return one of six trees."""
-        return self._get("tree", 0, variant % 6, lambda rng, _: make_tree(rng, self._tree_light, self._sun))
+        return self._get((3, 1, variant % 6), lambda rng: make_tree(rng, self.tree_light, self.sun))
 
-    def _get(self, kind: str, side: int, k: int, make: Callable[[np.random.Generator, int], T]) -> T:
-        key = (kind, side, k)
+    def _get(self, key: tuple[int, int, int], make: Callable[[np.random.Generator], T]) -> T:
         if key not in self._cache:
-            number = ("facade", "hedge", "fence", "tree").index(kind)
-            self._cache[key] = make(np.random.default_rng((self._seed, 3, number, side + 1, k)), k)
+            self._cache[key] = make(np.random.default_rng((self.seed, 3, *key)))
         return self._cache[key]  # type: ignore[return-value]
 
 
@@ -99,7 +95,7 @@ def _noise(rng: np.random.Generator, width: int, height: int, sigma: float) -> N
 
 
 @functools.lru_cache(maxsize=1)
-def asphalt() -> tuple[Image, Image, Image]:
+def asphalt() -> tuple[Image, ...]:
     """Return three seamless tiles to be added to the ground, uint8 `[TILE, TILE, 4]`, each smoother than the one before."""
     patches = np.pad(_noise_field(TILE // 4, 7.0), 4, mode="wrap")
     patches = cv2.resize(patches, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)[16:-16, 16:-16]
@@ -111,7 +107,7 @@ def asphalt() -> tuple[Image, Image, Image]:
         tile = np.zeros((TILE, TILE, 4), dtype=np.uint8)
         tile[..., :3] = np.clip(ASPHALT_LIFT + smooth, 0, 60)[..., None]
         tiles.append(tile)
-    return tiles[0], tiles[1], tiles[2]
+    return tuple(tiles)
 
 
 def clouds(rng: np.random.Generator, width: int, height: int, octaves: int) -> Noise:

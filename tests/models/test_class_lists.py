@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from label_files import STRIPES, count_labels, write_folders, write_png
@@ -127,13 +126,17 @@ def test_palette_accepts_byte_order_mark(tmp_path: Path) -> None:
         load_palette(str(palette), ("road",))
 
 
+def write_notebook(root: Path, *names: str) -> None:
+    """Write images and labels in the layout `notebook`, without OpenCV's functions for files, which need UTF-8 names."""
+    for name in names:
+        write_png(root / "images" / f"{name}.png", np.zeros((8, 16, 3), np.uint8))
+        write_png(root / "labels" / f"{name}_P.png", STRIPES)
+
+
 def test_reads_valid_txt_with_byte_order_mark_crlf_and_spaces(tmp_path: Path) -> None:
     (tmp_path / "codes.txt").write_bytes(codecs.BOM_UTF8 + b"Sky\r\nRoad\r\n")
     (tmp_path / "valid.txt").write_bytes(codecs.BOM_UTF8 + b"b 1.png\r\n\r\n")
-    for name in ("a", "b 1"):
-        (tmp_path / "images").mkdir(exist_ok=True)
-        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.zeros((8, 16, 3), np.uint8))
-        write_png(tmp_path / "labels" / f"{name}_P.png", STRIPES)
+    write_notebook(tmp_path, "a", "b 1")
     dataset = open_dataset(tmp_path)
     assert dataset.classes == ("sky", "road")
     assert [pair.image.name for pair in dataset.pairs("val")] == ["b 1.png"]
@@ -145,12 +148,7 @@ def test_reads_valid_txt_with_non_utf8_names(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xe9")
     (tmp_path / "codes.txt").write_text("Sky\nRoad\n")
     (tmp_path / "valid.txt").write_bytes(b"b\xe9.png\n")
-    (tmp_path / "images").mkdir()
-    for i, stem in enumerate(("a", name)):
-        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), np.zeros((8, 16, 3), np.uint8))
-        write_png(tmp_path / "labels" / f"{i}_P.png", STRIPES)
-        (tmp_path / "images" / f"{i}.png").rename(tmp_path / "images" / f"{stem}.png")
-        (tmp_path / "labels" / f"{i}_P.png").rename(tmp_path / "labels" / f"{stem}_P.png")
+    write_notebook(tmp_path, "a", name)
     dataset = open_dataset(tmp_path)
     assert [pair.image.name for pair in dataset.pairs("val")] == [f"{name}.png"]
     assert dataset.missing["val"] == []

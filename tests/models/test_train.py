@@ -241,7 +241,7 @@ def test_reports_labels_before_training(copy: Path, tmp_path: Path) -> None:
         ({"metric": "dice"}, "no metric 'dice'; there are miou"),
         ({"synthetic": 0.5}, "CamVid's classes"),
         ({"device": "tpu"}, "no device 'tpu'"),
-        ({"variant": "giant"}, "no network 'giant'"),
+        ({"variant": "giant"}, "no network 'giant'; there are nano, small, medium"),
     ],
 )  # fmt: skip
 def test_training_refuses_invalid_options(data: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rtseg.core.errors import OptionError  # noqa: E402
 from rtseg.nn.image_to_scores import ImageToScores, fold_batch_norm, normalize  # noqa: E402
 from rtseg.nn.unet import VARIANTS, UNet  # noqa: E402
 
@@ -65,11 +64,6 @@ def test_inference_does_not_use_auxiliary_heads() -> None:
         assert [other.shape[2] for other in aux] == [4, 8]
         assert torch.equal(scores, model(x))
     assert not any("aux" in name for name, _ in fold_batch_norm(model).named_parameters())
-
-
-def test_unknown_variant_is_refused() -> None:
-    with pytest.raises(OptionError, match="no network 'huge'; there are nano, small, medium"):
-        UNet(3, "huge")
 
 
 def test_folding_batch_norm_changes_scores_only_by_rounding() -> None:

@@ -66,12 +66,14 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
         ("synonym", _group_of(SYNONYMS)),
         ("similar", _group_of(SIMILAR)),
     ):
-        for mine, theirs in _candidates(model_left, data_left, key):
+        candidates = _by_key(data_left, key)
+        for group, mine in _by_key(model_left, key).items():
+            theirs = candidates.get(group, [])
             if len(mine) == len(theirs) == 1:
                 pairs.append((mine[0], theirs[0], kind))
                 model_left.remove(mine[0])
                 data_left.remove(theirs[0])
-            else:
+            elif theirs:
                 ambiguous.append(f"{_either(theirs)} of the labels could be {_either(mine)} of the model")
     pairs.sort(key=lambda pair: list(data).index(pair[1]))
     return ClassMatch(tuple(pairs), tuple(model_left), tuple(data_left), tuple(dict.fromkeys(ambiguous)))
@@ -81,17 +83,13 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(f"'{name}'" for name in names)
 
 
-def _candidates(
-    model: Sequence[str], data: Sequence[str], key: Callable[[str], str | None]
-) -> list[tuple[list[str], list[str]]]:
-    """Return the groups of classes of the model and of the data set that have the same key."""
-    mine: dict[str, list[str]] = {}
-    theirs: dict[str, list[str]] = {}
-    for names, by_key in ((model, mine), (data, theirs)):
-        for name in names:
-            if group := key(name):
-                by_key.setdefault(group, []).append(name)
-    return [(mine[group], theirs[group]) for group in mine if group in theirs]
+def _by_key(names: Sequence[str], key: Callable[[str], str | None]) -> dict[str, list[str]]:
+    """Return the names that have the same key, by key."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if group := key(name):
+            groups.setdefault(group, []).append(name)
+    return groups
 
 
 def _spelling(name: str) -> str:

@@ -29,8 +29,7 @@ from rtseg.models.training.data import crop_size, default_size, load, make_batch
 from rtseg.models.training.loss import class_weights
 from rtseg.models.training.options import TrainOptions, select_device
 from rtseg.models.training.state import TrainingState
-from rtseg.models.training.step import schedule, train_step, use_bf16
-from rtseg.models.training.validate import estimate_validation_seconds, validate
+from rtseg.models.training.step import estimate_validation_seconds, schedule, train_step, use_bf16, validate
 from rtseg.nn import checkpoint
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
 

@@ -50,15 +50,14 @@ class Up(nn.Module):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.up = weights.transposed_conv("up") if "up.weight" in weights else None
+        self.up: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        if "up.weight" in weights:
+            self.up = weights.transposed_conv("up")
         self.conv = DoubleConv(weights.below("conv.double_conv"))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map `[N, in, h, w]` and `[N, s, 2h or 2h+1, 2w or 2w+1]` to `[N, out, …]` with the size of the second."""
-        if self.up is None:
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
-        else:
-            x = self.up(x)
+        x = self.up(x)
         missing_rows, missing_columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]  # 0 or 1
         x = F.pad(x, (0, missing_columns, 0, missing_rows))
         x = self.conv(torch.cat([skip, x], dim=1))
@@ -88,7 +87,7 @@ class ClassicUNet(nn.Module):
     def name(self) -> str:
         """Name such as `classic-unet-64-bilinear`, with the width of the first convolution."""
         width = self.first[0].out_channels
-        return f"classic-unet-{width}-{'bilinear' if self.up[0].up is None else 'transposed'}"
+        return f"classic-unet-{width}-{'bilinear' if isinstance(self.up[0].up, nn.Upsample) else 'transposed'}"
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image `[N, 3, H, W]` of range 0 to 1 to scores `[N, classes, H, W]`. H and W are at least 2 ** depth."""
