@@ -81,6 +81,13 @@ def inner(classes: npt.NDArray[np.uint8], margin: int = 9) -> npt.NDArray[np.boo
     return same
 
 
+def run(segmenter: Segmenter, folder: Path, style: Style, output: OutputOptions, masks: str | None = None) -> Path:
+    """Segment `in.mp4` of a folder and return the output."""
+    out = folder / "out.mp4"
+    process(str(folder / "in.mp4"), str(out), segmenter, style, output, masks=masks and str(folder / masks))
+    return out
+
+
 CASES = [
     (320, 192, 1, False),
     (320, 192, 6, True),
@@ -118,14 +125,7 @@ def test_output_video_has_the_expected_class_colors(
 def test_masks_match_the_ground_truth_in_order(segmenter: Segmenter, tmp_path: Path) -> None:
     labels = ground_truth(320, 192)
     encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
-    process(
-        str(tmp_path / "in.mp4"),
-        str(tmp_path / "out.mp4"),
-        segmenter,
-        Style(),
-        OutputOptions(),
-        masks=str(tmp_path / "masks"),
-    )
+    run(segmenter, tmp_path, Style(), OutputOptions(), masks="masks")
     files = sorted((tmp_path / "masks").glob("*.png"))
     assert [file.name for file in files] == [f"{index:06d}.png" for index in range(FRAMES)]
     for file, truth in zip(files, labels, strict=True):
@@ -137,14 +137,7 @@ def test_masks_match_the_ground_truth_in_order(segmenter: Segmenter, tmp_path: P
 def test_side_by_side_shows_the_input_on_the_left(segmenter: Segmenter, tmp_path: Path) -> None:
     labels = ground_truth(320, 192)
     encode(tmp_path / "in.mp4", labels, 1, False, "libx264")
-    process(
-        str(tmp_path / "in.mp4"),
-        str(tmp_path / "out.mp4"),
-        segmenter,
-        Style("side-by-side"),
-        OutputOptions(crf=5),
-    )
-    image = decode(tmp_path / "out.mp4", 640, 192)[0]
+    image = decode(run(segmenter, tmp_path, Style("side-by-side"), OutputOptions(crf=5)), 640, 192)[0]
     left = np.abs(image[:, :320] - INPUT_COLORS[labels[0]].astype(np.float64)).mean(axis=2)
     assert left[inner(labels[0])].mean() < TOLERANCE
 
@@ -152,14 +145,7 @@ def test_side_by_side_shows_the_input_on_the_left(segmenter: Segmenter, tmp_path
 def test_processing_twice_gives_identical_masks(segmenter: Segmenter, tmp_path: Path) -> None:
     encode(tmp_path / "in.mp4", ground_truth(320, 192), 1, False, "libx264")
     for name in ("one.mkv", "two.mkv"):
-        process(
-            str(tmp_path / "in.mp4"),
-            str(tmp_path / "o.mp4"),
-            segmenter,
-            Style(),
-            OutputOptions(),
-            masks=str(tmp_path / name),
-        )
+        run(segmenter, tmp_path, Style(), OutputOptions(), masks=name)
     one, two = (
         [frame.to_ndarray() for frame in av.open(str(tmp_path / name)).decode(video=0)]
         for name in ("one.mkv", "two.mkv")

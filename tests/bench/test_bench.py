@@ -68,9 +68,6 @@ def test_several_results_are_items_and_have_a_chart(video: Path, tmp_path: Path)
     items = json.loads(file.read_text())["items"]
     assert [item["input_size"] for item in items] == [[64, 32], [96, 64]]
     assert chart.read_bytes().startswith(b"\x89PNG")
-    result = invoke(video, *QUICK, "--chart", chart / "x.png")
-    assert result.exit_code == 1
-    assert f"{chart} is a file and not a folder" in result.output
 
 
 def test_synthetic_video_is_the_default(tmp_path: Path) -> None:

@@ -100,9 +100,7 @@ def test_stdout_contains_only_statistics(drive: Path, tmp_path: Path) -> None:
         (("video", "DRIVE", "--start", "noon"), ("noon",)),
         (("video", "DRIVE", "-o", "no/such/folder/out.mp4"), ("no/such/folder",)),
         (("video", "DRIVE", "-o", "out.xyz"), ("out.xyz",)),
-        (("video", "DRIVE", "-o", "DRIVE"), ("drive.mp4",)),
         (("video", "DRIVE", "--codec", "no-such-codec"), ("no-such-codec",)),
-        (("video", "DRIVE", "-o", "out.mkv", "--masks", "out.mkv"), ("out.mkv", "name two")),
         (("video", "rtsp://me:secret@camera/stream"), ("rtsp://camera/stream", "rtseg live --url")),
         (("video", "nothing*.mp4"), ("nothing*.mp4",)),
         (("image", "missing.jpg"), ("missing.jpg",)),
@@ -158,27 +156,14 @@ def count_frames(path: Path) -> int:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
-    source, out = long_drive, tmp_path / "out.mp4"
-    command = [
-        *interpreter_command(ENABLE_SIGINT),
-        "video",
-        str(source),
-        "-o",
-        str(out),
-        "--model",
-        str(MODEL),
-        "--preset",
-        "medium",
-        "-q",
-    ]
+    out = tmp_path / "out.mp4"
+    options = ("-o", str(out), "--model", str(MODEL), "--preset", "medium", "-q")
+    command = [*interpreter_command(ENABLE_SIGINT), "video", str(long_drive), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         partial = tmp_path / "out.partial.mp4"
         deadline = time.monotonic() + 120
-        while (
-            time.monotonic() < deadline
-            and process.poll() is None
-            and not (partial.exists() and partial.stat().st_size > 20_000)
-        ):
+        while process.poll() is None and not (partial.exists() and partial.stat().st_size > 20_000):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=120)

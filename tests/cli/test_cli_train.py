@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from command import assert_one_error_line
+from command import MODEL, assert_one_error_line
 from typer.testing import CliRunner
 
 from rtseg.cli.app import app
@@ -97,8 +97,7 @@ def test_eval_reports_class_matches_and_unscored_classes(data: Path, tmp_path: P
     shutil.copytree(data, copy)
     other = {"pavement": "sidewalk", "pedestrian": "Person", "building": "wall"}
     (copy / "classes.txt").write_text("\n".join(other.get(name, name) for name in CAMVID_CLASSES))
-    model = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-    result = run_in_process("eval", copy, "--model", model, "--json", tmp_path / "val.json")
+    result = run_in_process("eval", copy, "--model", MODEL, "--json", tmp_path / "val.json")
     assert result.returncode == 0, result.stderr
     assert "'sidewalk' of the labels is 'pavement' of the model" in result.stderr
     assert "'person' of the labels is 'pedestrian' of the model" in result.stderr
@@ -111,8 +110,7 @@ def test_eval_reports_class_matches_and_unscored_classes(data: Path, tmp_path: P
 
 
 def test_eval_measures_flicker_of_a_folder(data: Path) -> None:
-    model = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-    result = run_in_process("eval", data / "images" / "train", "--flicker", "--model", model, "--json", "-", "-q")
+    result = run_in_process("eval", data / "images" / "train", "--flicker", "--model", MODEL, "--json", "-", "-q")
     report = json.loads(result.stdout)
     assert 0 <= report["flicker"] <= 1
     assert report["frames"] == 4

@@ -11,6 +11,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+from command import MODEL as NEAREST_COLOR
 from media import Audio, write_video
 from typer.testing import CliRunner
 
@@ -19,19 +20,10 @@ from rtseg.core.report import TelemetryReport
 from rtseg.gpu.telemetry import Telemetry
 from rtseg.live.controls import LiveMetrics
 
-MODEL = ("--model", str(Path(__file__).parents[1] / "data" / "nearest-color.onnx"))
+MODEL = ("--model", str(NEAREST_COLOR))
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "reference" / "report.schema.json").read_text())
-TELEMETRY = TelemetryReport(
-    sensors={
-        "power_mode": "25W",
-        "gpu0_celsius": 71.5,
-        "vdd_in_watts": 14.2,
-        "gpu_load_ratio": 0.9,
-        "cpu_max_hertz": 1e9,
-    },
-    throttled=True,
-    throttled_by=("heat",),
-)
+SENSORS = {"power_mode": "25W", "gpu0_celsius": 71.5, "vdd_in_watts": 14.2, "gpu_load_ratio": 0.9, "cpu_max_hertz": 1e9}
+TELEMETRY = TelemetryReport(sensors=SENSORS, throttled=True, throttled_by=("heat",))
 
 
 @pytest.fixture

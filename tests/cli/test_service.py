@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from command import MODEL
 from typer.testing import CliRunner, Result
 
 from rtseg.cli.app import app
@@ -22,17 +23,8 @@ from rtseg.cli.service import live_arguments, unit
 from rtseg.live.systemd import Watchdog, notify
 
 ARGUMENTS = [
-    "--camera",
-    "0",
-    "--camera",
-    "/dev/video2",
-    "--record",
-    "drive.mp4",
-    "--alpha",
-    "0.4",
-    "--no-overwrite",
-    "-v",
-]
+    "--camera", "0", "--camera", "/dev/video2", "--record", "drive.mp4", "--alpha", "0.4", "--no-overwrite", "-v"
+]  # fmt: skip
 
 
 def rtseg(*arguments: object) -> Result:
@@ -201,9 +193,8 @@ def test_notify_supports_abstract_sockets_and_ignores_errors(monkeypatch: pytest
 
 @pytest.mark.system("gst-launch-1.0")
 def test_live_notifies_systemd_while_running_and_when_stopping(tmp_path: Path, systemd: socket.socket) -> None:
-    model = next((Path(__file__).parents[1] / "data").glob("nearest*.onnx"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "rtseg", "live", "--model", str(model), "--show", "none", "--record", "drive.mp4",
+        [sys.executable, "-m", "rtseg", "live", "--model", str(MODEL), "--show", "none", "--record", "drive.mp4",
          "--gst", "videotestsrc is-live=true ! video/x-raw,width=160,height=96,framerate=10/1"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -41,11 +41,8 @@ def test_frame_fits_into_the_input_without_distortion(source: tuple[int, int], t
     assert abs(height - source[1] * scale) <= max(0.5, 1 - source[1] * scale)
 
 
-def test_stretch_fills_the_input() -> None:
+def test_stretched_frame_and_frame_of_its_shape_fill_the_input() -> None:
     assert Letterbox((480, 360), (512, 288), "stretch").inner == (0, 0, 512, 288)
-
-
-def test_non_square_pixels_become_square() -> None:
     # PAL widescreen: 720x576 with a pixel aspect ratio of 64:45 is displayed as 1024x576, which is 16:9.
     assert Letterbox((720, 576), (512, 288), pixel_aspect=64 / 45).inner == (0, 0, 512, 288)
 
@@ -87,10 +84,7 @@ def test_scaling_does_not_shift_objects(size: tuple[int, int], pixel_format: Pix
     redness = np.clip(image[:, :, 0] - image[:, :, 1], 0, None)
     redness[redness < 10] = 0
     rows, columns = np.indices(redness.shape)
-    center = (
-        (redness * (columns + 0.5)).sum() / redness.sum(),
-        (redness * (rows + 0.5)).sum() / redness.sum(),
-    )
+    center = tuple((redness * (position + 0.5)).sum() / redness.sum() for position in (columns, rows))
     expected = (left + (x + w / 2) * inner_width / width, top + (y + h / 2) * inner_height / height)
     assert center == pytest.approx(expected, abs=0.75)
 

@@ -55,8 +55,10 @@ def test_similar_colors_returns_the_classes_and_their_distance() -> None:
     assert 0 < distance < MIN_COLOR_DISTANCE
 
 
-def test_error_for_an_unknown_class_suggests_a_similar_name() -> None:
+def test_errors_for_unknown_names_list_the_known_ones() -> None:
     palette = load_palette("street", CAMVID_CLASSES)
+    with pytest.raises(OptionError, match="no palette 'stret': built in are street, camvid, cityscapes"):
+        load_palette("stret", CAMVID_CLASSES)
     with pytest.raises(OptionError, match="no class 'pedestrain' in this model; did you mean 'pedestrian'"):
         palette.index("pedestrain")
     with pytest.raises(OptionError, match="its classes are sky, building"):
@@ -66,11 +68,6 @@ def test_error_for_an_unknown_class_suggests_a_similar_name() -> None:
 def test_indices_ignores_case_spaces_order_and_duplicates() -> None:
     palette = load_palette("street", CAMVID_CLASSES)
     assert palette.indices([" Car", "road", "car"]) == (3, 8)
-
-
-def test_error_for_an_unknown_palette_lists_the_built_in_ones() -> None:
-    with pytest.raises(OptionError, match="no palette 'stret': built in are street, camvid, cityscapes"):
-        load_palette("stret", CAMVID_CLASSES)
 
 
 def test_palette_file_with_lists_and_hex_colors(tmp_path: Path) -> None:

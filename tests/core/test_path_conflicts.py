@@ -107,12 +107,9 @@ def _png(path: Path, mark: bool) -> None:
 
 def test_output_below_an_existing_file_is_refused(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "f.txt").write_text("the user's")
-    for output in (
-        Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o"),
-        *side_outputs(stats=tmp_path / "f.txt" / "s.json"),
-    ):
-        with pytest.raises(SinkError, match=r"f\.txt is a file and not a folder"):
-            check_paths([Input(str(drive))], [output])
+    main = Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o")
+    for output in (main, *side_outputs(stats=tmp_path / "f.txt" / "s.json")):
+        assert_refused([Input(str(drive))], [output], "f.txt is a file and not a folder")
 
 
 def test_side_outputs_replace_only_files_with_the_same_content(tmp_path: Path) -> None:
@@ -163,6 +160,7 @@ CASES = [
     ("video drive.mp4 --masks other.mkv", "--masks", "an .mkv that --masks wrote"),
     ("video drive.mp4 -o out.mp4 --stats out.mp4", "-o", "--stats"),
     ("video drive.mp4 -o out.mp4 --stats out.partial.mp4", "--stats", "temporary name"),
+    ("video drive.mp4 -o drive.mp4", "would overwrite the input", "drive.mp4"),
     ("video drive.mp4 -o out.mkv --masks out.mkv", "-o", "--masks"),
     ("video drive.mp4 -o m/out.mp4 --masks m", "m/out.mp4", "--masks"),
     ("video drive.mp4 --masks m --stats m/s.json", "--stats", "--masks"),

@@ -92,13 +92,8 @@ def test_invalid_port_is_reported_without_the_url() -> None:
 
 def test_percent_encoded_password_is_not_modified() -> None:
     url = parse_url("RTSP://me:p%2Fa%5Bs%40s@cam:8554/x?y=1")
-    assert (url.scheme, url.user_info, url.host, url.port, url.tail) == (
-        "rtsp",
-        "me:p%2Fa%5Bs%40s",
-        "cam",
-        8554,
-        "/x?y=1",
-    )
+    parts = (url.scheme, url.user_info, url.host, url.port, url.tail)
+    assert parts == ("rtsp", "me:p%2Fa%5Bs%40s", "cam", 8554, "/x?y=1")
     assert url.text == "rtsp://me:p%2Fa%5Bs%40s@cam:8554/x?y=1"
 
 

@@ -141,11 +141,7 @@ def test_kernels_match_the_cpu_path(
     rng = np.random.default_rng(1)
     blobs = rng.integers(0, 4, (-(-input_size[1] // 12), -(-input_size[0] // 12))).astype(np.uint8)
     classes = blobs.repeat(12, axis=0).repeat(12, axis=1)[: input_size[1], : input_size[0]].copy()
-    for overlay in (
-        Overlay(palette),
-        Overlay(palette, alpha=1.0),
-        Overlay(palette, alpha=0.3, only=[1, 3]),
-    ):
+    for overlay in (Overlay(palette), Overlay(palette, alpha=1.0), Overlay(palette, alpha=0.3, only=[1, 3])):
         kernels = KernelsOnCpu(kernel_library, frame, box, overlay)
         assert max_difference(kernels.scale(), box.network_input(frame)) <= MAX_INPUT_DIFFERENCE // 2
         expected_planes = overlay.apply(frame, box.remove_padding(classes)).planes
@@ -223,13 +219,8 @@ def test_cuda_bindings_pass_the_arguments_to_the_driver(tmp_path: Path) -> None:
     command = ["g++", "-std=c++17", "-shared", "-fPIC", "-Wall", "-Werror", str(tests / "fake_cuda_driver.cpp")]
     subprocess.run([*command, "-ldl", "-o", str(library)], check=True, timeout=120)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, str(tests / "fake_cuda_driver.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-    )
+    command = [sys.executable, str(tests / "fake_cuda_driver.py")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
         f"cuModuleLoadData {compile_kernels.source_mark()}",

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -76,30 +77,21 @@ def test_end_of_live_pipeline_raises_disconnected() -> None:
 
 
 @needs_gstreamer
-def test_gstreamer_crash_raises_disconnected() -> None:
-    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96")
+@pytest.mark.parametrize(
+    ("number", "timeout", "message"),
+    [(signal.SIGSEGV, 60, "ended by signal 11"), (signal.SIGSTOP, 0.5, r"no data for 0\.5 s")],
+    ids=["crash", "silence"],
+)
+def test_failed_gstreamer_raises_disconnected(number: int, timeout: float, message: str) -> None:
+    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96", timeout=timeout)
     frames = iter(source)
     next(frames)
-    os.kill(source._process.pid, signal.SIGSEGV)
-    with pytest.raises(Disconnected, match="ended by signal 11"):
-        for _ in frames:
-            pass
-    source.close()
-
-
-@needs_gstreamer
-def test_silent_pipeline_raises_disconnected() -> None:
-    source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96", timeout=0.5)
-    frames = iter(source)
-    next(frames)
-    os.kill(source._process.pid, signal.SIGSTOP)
+    os.kill(source._process.pid, number)
     try:
-        with pytest.raises(Disconnected, match=r"no data for 0\.5 s"):
-            for _ in frames:
-                pass
+        with pytest.raises(Disconnected, match=message):
+            deque(frames)
     finally:
-        os.kill(source._process.pid, signal.SIGCONT)
-        source.close()
+        source.close()  # ends a stopped process too
 
 
 @needs_gstreamer

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -53,6 +54,14 @@ def read_video(file: Path) -> list[tuple[float, np.ndarray]]:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="gray")) for f in container.decode(video=0)]
 
 
+def filled_sink(path: Path, frames: int = 1, size: tuple[int, int] = (8, 8), **options: Any) -> Sink:
+    """Return an open sink with the first frames of `class_maps`, one every 512 ticks."""
+    sink = open_mask_sink(str(path), info_of(size), **options)
+    for index, classes in enumerate(class_maps(frames)):
+        sink.write(item_of(size, index, classes, index * 512))
+    return sink
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_mask_folder_is_lossless(tmp_path: Path, size: tuple[int, int]) -> None:
     target = tmp_path / "deep" / "masks"
@@ -94,12 +103,8 @@ def test_mask_video_is_lossless_and_keeps_times(tmp_path: Path, size: tuple[int,
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_only_sets_other_classes_to_no_class(tmp_path: Path, name: str) -> None:
-    size = (96, 64)
-    sink = open_mask_sink(str(tmp_path / name), info_of(size), only=(3, 8))
-    classes = class_maps(1)[0]
-    sink.write(item_of(size, 0, classes))
-    sink.close()
-    full = resize_classes(classes, *size)
+    filled_sink(tmp_path / name, size=(96, 64), only=(3, 8)).close()
+    full = resize_classes(class_maps(1)[0], 96, 64)
     expected = np.where(np.isin(full, (3, 8)), full, 255)
     mask = read_video(tmp_path / name)[0][1] if name.endswith("mkv") else read_folder(tmp_path / name)["000000.png"]
     assert (mask == expected).all()
@@ -119,11 +124,7 @@ def test_suffix_selects_the_sink(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_interrupted_run_keeps_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
-    size = (96, 64)
-    sink = open_mask_sink(str(tmp_path / name), info_of(size))
-    for index, classes in enumerate(class_maps(3)):
-        sink.write(item_of(size, index, classes, index * 512))
-    sink.abort()
+    filled_sink(tmp_path / name, 3, (96, 64)).abort()
     if name.endswith("mkv"):
         assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
         masks = [mask for _, mask in read_video(tmp_path / "masks.partial.mkv")]
@@ -131,34 +132,28 @@ def test_interrupted_run_keeps_masks_under_the_partial_name(tmp_path: Path, name
         assert [path.name for path in tmp_path.iterdir()] == ["masks.partial"]
         masks = list(read_folder(tmp_path / "masks.partial").values())
     assert all(
-        (mask == resize_classes(classes, *size)).all() for mask, classes in zip(masks, class_maps(3), strict=True)
+        (mask == resize_classes(classes, 96, 64)).all() for mask, classes in zip(masks, class_maps(3), strict=True)
     )
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name: str) -> None:
-    size, target = (96, 64), tmp_path / name
+    target = tmp_path / name
 
     def result() -> int:
         return len(read_video(target)) if name.endswith("mkv") else len(read_folder(target))
 
-    def run(count: int) -> Sink:
-        sink = open_mask_sink(str(target), info_of(size))
-        for index, classes in enumerate(class_maps(count)):
-            sink.write(item_of(size, index, classes, index * 512))
-        return sink
-
-    run(4).close()
+    filled_sink(target, 4).close()
     assert result() == 4
-    run(2).abort()
+    filled_sink(target, 2).abort()
     assert result() == 4, "an interrupted run replaced the earlier result"
-    run(3).close()
+    filled_sink(target, 3).close()
     assert result() == 3
     # An existing partial file may belong to the user and stays. A folder with a masks.json is replaced.
     partial = ["masks.partial.mkv"] if name.endswith("mkv") else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *partial])
     with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
-        open_mask_sink(str(target), info_of(size), overwrite=False)
+        filled_sink(target, overwrite=False)
     assert result() == 3
 
 
@@ -190,8 +185,7 @@ def test_folder_with_other_files_is_never_changed(tmp_path: Path, folder: str, o
 
 
 def test_folder_that_gets_other_files_during_the_run_is_not_replaced(tmp_path: Path) -> None:
-    sink = open_mask_sink(str(tmp_path / "masks"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
+    sink = filled_sink(tmp_path / "masks")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "precious.txt").write_text("x")
     with pytest.raises(SinkError, match=r"such as precious\.txt"):
@@ -203,9 +197,7 @@ def test_folder_that_gets_other_files_during_the_run_is_not_replaced(tmp_path: P
 def test_empty_folder_behind_a_link_is_filled(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    sink = open_mask_sink(str(tmp_path / "link"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
-    sink.close()
+    filled_sink(tmp_path / "link").close()
     assert (tmp_path / "link").is_symlink()
     assert len(read_folder(tmp_path / "real")) == 1
 
@@ -238,17 +230,15 @@ def test_input_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_size_change_is_an_error(tmp_path: Path) -> None:
-    sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
-    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
+    sink = filled_sink(tmp_path / "masks.mkv")
     with pytest.raises(SinkError, match="frame 1 is 16x8, not 8x8"):
         sink.write(item_of((16, 8), 1, class_maps(1)[0], 512))
     sink.abort()
 
 
 def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
-    sink = open_mask_sink(str(tmp_path / "masks.mkv"), info_of((8, 8)))
+    sink = filled_sink(tmp_path / "masks.mkv")
     assert isinstance(sink, FileSink)
-    sink.write(item_of((8, 8), 0, class_maps(1)[0]))
     sink.written += 1  # as if one frame was lost
     with pytest.raises(SinkError, match="contains 1 of 2 frames"):
         sink.close()
@@ -258,8 +248,7 @@ def test_mask_video_with_a_missing_frame_is_not_renamed(tmp_path: Path) -> None:
 
 def test_abort_after_close_keeps_the_result(tmp_path: Path) -> None:
     for name in ("masks", "masks.mkv"):
-        sink = open_mask_sink(str(tmp_path / name), info_of((8, 8)))
-        sink.write(item_of((8, 8), 0, class_maps(1)[0]))
+        sink = filled_sink(tmp_path / name)
         sink.close()
         sink.abort()
         assert (tmp_path / name).exists()

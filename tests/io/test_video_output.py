@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -34,6 +35,13 @@ from rtseg.io.inputs.file import FileSource
 from rtseg.io.outputs.partial_file import PartialFile
 
 ROOT = Path(__file__).parents[2]
+
+
+def write_file(path: Path, frames: int, **options: Any) -> Path:
+    sink = video_sink(path, info(), size=(96, 64), **options)
+    fill(sink, frames)
+    sink.close()
+    return path
 
 
 # Creation, completion and abort
@@ -87,10 +95,7 @@ def test_partial_file_can_be_the_input_of_its_final_name(tmp_path: Path) -> None
 
 def test_longest_file_names_are_written(tmp_path: Path) -> None:
     for stem in ("x" * 250, "日" * 83):
-        sink = video_sink(tmp_path / f"{stem}.mp4", info(), size=(96, 64))
-        fill(sink, 3)
-        sink.close()
-        assert len(read(tmp_path / f"{stem}.mp4")) == 3
+        assert len(read(write_file(tmp_path / f"{stem}.mp4", 3))) == 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc/self/io")
@@ -176,13 +181,11 @@ def test_encoder_writes_all_frames_at_their_times(tmp_path: Path, codec: str | N
 def test_crf_and_preset_reach_the_encoder(tmp_path: Path) -> None:
     sizes = []
     for name, options in (("a", {"crf": 5}), ("b", {"crf": 45}), ("c", {"preset": "placebo"})):
-        sink = video_sink(tmp_path / f"{name}.mp4", info(), size=(96, 64), **options)
-        fill(sink, 20)
-        sink.close()
-        sizes.append((tmp_path / f"{name}.mp4").stat().st_size)
+        sizes.append(write_file(tmp_path / f"{name}.mp4", 20, **options).stat().st_size)
     assert sizes[0] > 1.15 * sizes[1]
-    text = (tmp_path / "c.mp4").read_bytes()
-    assert b"subme=11" in text  # x264 writes its settings into the stream: 11 is from the preset `placebo`
+    assert (
+        b"subme=11" in (tmp_path / "c.mp4").read_bytes()
+    )  # settings in the x264 stream; 11 is from the preset `placebo`
 
 
 @pytest.mark.parametrize("full_range", [False, True])
@@ -282,11 +285,7 @@ def test_existing_file_is_replaced_atomically(tmp_path: Path) -> None:
 
 
 def test_key_frames_are_at_most_two_seconds_apart(tmp_path: Path) -> None:
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
-    fill(sink, 200)
-    sink.close()
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        key_times = [
-            packet.pts * packet.time_base for packet in container.demux(video=0) if packet.size and packet.is_keyframe
-        ]
-    assert max(np.diff([float(key) for key in [*key_times, Fraction(8)]])) <= 2.0
+    with av.open(str(write_file(tmp_path / "out.mp4", 200))) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size and packet.is_keyframe]
+        key_seconds = [float(packet.pts * packet.time_base) for packet in packets]
+    assert max(np.diff([*key_seconds, 8.0])) <= 2.0
