@@ -45,8 +45,8 @@ class SinkThread:
         self.name = sink.name
         self.closing_seconds = closing_seconds
         """Time limit for closing the sink at the end of the run."""
-        self.failure: BaseException | None = None
-        """Exception that ended the sink; None while it works."""
+        self.error: str | None = None
+        """Reason for the failure of the sink, in one line; None while it works."""
         self._sink = sink
         self._dropped = 0
         self._busy_seconds = 0.0
@@ -72,14 +72,6 @@ class SinkThread:
     def unfinished_message(self) -> str | None:
         """Message for a sink that did not end in time; None if that is not a failure."""
         return self._sink.unfinished_message
-
-    @property
-    def error(self) -> str | None:
-        """Reason for the failure of the sink, in one line; None while it works."""
-        if self.failure is None:
-            return None
-        text = redact(" ".join(str(self.failure).split()))
-        return text if isinstance(self.failure, RtsegError) else f"{type(self.failure).__name__}: {text}"
 
     def report(self) -> SinkReport:
         """Return the counts of the sink."""
@@ -116,7 +108,8 @@ class SinkThread:
                 self._sink.close()
                 self._ended.set()
         except BaseException as failure:  # reported by `error`
-            self.failure = failure
+            text = redact(" ".join(str(failure).split()))
+            self.error = text if isinstance(failure, RtsegError) else f"{type(failure).__name__}: {text}"
             self._queue.close(discard=True)
             self._sink.abort()
             _log.warning("%s has failed and gets no more frames: %s", self.name, self.error)
