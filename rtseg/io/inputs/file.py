@@ -168,7 +168,7 @@ class FileSource(Source):
     def _read(self) -> Iterator[Frame | Passthrough]:
         fields = FieldDetector.of(self._video.codec_context)
         for packet in from_last_key_frame(self._clock.map(self._demuxer), self._opened, self._span):
-            if packet.stream_index != self._video.index:
+            if packet.stream_index != self._video_index:
                 yield from self._copied.take(packet)
                 continue
             is_second_field = fields is not None and fields.is_second_field(bytes(packet))

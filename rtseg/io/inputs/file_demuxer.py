@@ -95,15 +95,16 @@ def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span
         return
     held: list[Packet[Any]] = []
     fields = FieldDetector.of(opened.video.codec_context)
-    first = span.first(opened.time_base)
+    # Kept here because PyAV crashes if a stream object is used after its container is closed.
+    video_index, nominal_ticks, first = opened.video.index, opened.nominal_ticks, span.first(opened.time_base)
     for packet in packets:
-        if packet.stream_index != opened.video.index:
+        if packet.stream_index != video_index:
             yield packet  # `CopiedStreams` applies the span.
             continue
         stamp = packet.pts
         if stamp is None and packet.dts is not None:
             # It may be presented this much later than it is decoded; frames before it may need the previous key frame.
-            stamp = packet.dts + REORDERED_FRAMES * opened.nominal_ticks
+            stamp = packet.dts + REORDERED_FRAMES * nominal_ticks
         second = fields is not None and fields.is_second_field(bytes(packet))
         if packet.is_keyframe and not second and (stamp is None or stamp <= first or not held):
             held.clear()
