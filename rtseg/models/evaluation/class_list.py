@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,10 @@ def format_rgb(color: Rgb) -> str:
 
 def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
     """Describe the first class or label value in which two lists differ; empty if there is none."""
-    one, two = _classes_by_value(first), _classes_by_value(other)
+    one, two = (
+        {value: f"'{row.name}'" for value, row in rows_by_value(rows).items() if not row.is_void}
+        for rows in (first, other)
+    )
     for value in sorted(one.keys() | two.keys()):
         mine, theirs = one.get(value, "no class"), two.get(value, "no class")
         if mine != theirs:
@@ -106,11 +110,10 @@ def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
     return ""
 
 
-def _classes_by_value(rows: list[ClassRow]) -> dict[int, str]:
-    """Return the class of each label value. Void is left out."""
-    explicit = {row.value: row.name for row in rows if row.value is not None}
-    in_order = dict(enumerate(row.name for row in rows if row.value is None))
-    return {value: f"'{name}'" for value, name in (in_order | explicit).items() if name not in VOID_NAMES}
+def rows_by_value(rows: Sequence[ClassRow]) -> dict[int, ClassRow]:
+    """Return the row of each label value. Rows without a value have the values 0, 1, 2 … in their order."""
+    in_order = dict(enumerate(row for row in rows if row.value is None))
+    return in_order | {row.value: row for row in rows if row.value is not None}
 
 
 def read_class_list(file: Path) -> list[ClassRow]:

@@ -16,7 +16,13 @@ from rtseg.core.errors import DataError
 from rtseg.core.files import IMAGE_SUFFIXES
 from rtseg.core.palette import CAMVID_CLASSES, NO_CLASS
 from rtseg.core.text_file import read_text
-from rtseg.models.evaluation.class_list import CLASS_FILES, compare_class_lists, find_class_list, read_class_list
+from rtseg.models.evaluation.class_list import (
+    CLASS_FILES,
+    compare_class_lists,
+    find_class_list,
+    read_class_list,
+    rows_by_value,
+)
 from rtseg.models.evaluation.datasets import DataSet, Pair, summarize_problems
 from rtseg.models.evaluation.labels import UNASSIGNED, LabelTable
 
@@ -118,8 +124,7 @@ def _listed_classes(file: Path) -> tuple[tuple[str, ...], LabelTable]:
     rows = read_class_list(file)
     classes = tuple(row.name for row in rows if not row.is_void)
     index = {row: NO_CLASS if row.is_void else classes.index(row.name) for row in rows}
-    values = dict(enumerate(index[row] for row in rows if row.value is None))
-    values |= {row.value: index[row] for row in rows if row.value is not None}
+    values = {value: index[row] for value, row in rows_by_value(rows).items()}
     colors = {row.color: index[row] for row in rows if row.color is not None}
     is_255_void = any(row.value == NO_CLASS and row.is_void for row in rows)
     return classes, LabelTable(_value_table(values), colors, file.name, is_255_void)
