@@ -8,7 +8,6 @@ from typing import Any
 
 import av
 from av import CodecContext, Packet
-from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -86,11 +85,3 @@ class AviFrameOrder:
         inside = min(max(position, 0), len(self._times) - 1)
         step = self._times[1] - self._times[0] if len(self._times) > 1 else 1
         return self._times[inside] + (position - inside) * step
-
-
-def avi_frame_orders(container: InputContainer, video: int) -> dict[int, AviFrameOrder]:
-    """Return the frame order of each H.264 stream of an AVI but the segmented video, by stream index."""
-    if container.format.name != "avi":
-        return {}
-    streams = [stream for stream in container.streams.video if stream.index != video]
-    return {stream.index: AviFrameOrder(stream) for stream in streams if stream.codec_context.name == "h264"}

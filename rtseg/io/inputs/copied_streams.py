@@ -10,7 +10,7 @@ from av import Packet
 from av.container import InputContainer
 
 from rtseg.core.frame import Passthrough
-from rtseg.io.inputs.avi_frame_order import avi_frame_orders
+from rtseg.io.inputs.avi_frame_order import AviFrameOrder
 from rtseg.io.inputs.copied_video import CopiedVideo
 from rtseg.io.inputs.timestamps import PacketTimes, Span, fraction
 
@@ -34,7 +34,11 @@ class CopiedStreams:
         """Type of each stream by its index."""
         self._times: dict[int, PacketTimes] = {}
         self._videos: dict[int, CopiedVideo] = {}
-        self._avi_orders = avi_frame_orders(container, video)
+        self._avi_orders = {
+            stream.index: AviFrameOrder(stream)
+            for stream in container.streams.video
+            if container.format.name == "avi" and stream.index != video and stream.codec_context.name == "h264"
+        }
         self._begun: set[int] = set()
         self._silent_seconds: dict[int, Fraction] = {}
         """Time from the start of the span to its first audio packet, where an earlier packet was left out."""

@@ -88,11 +88,10 @@ def open_stream(
     stream: ByteStream | None = None
     advice = ""
     unknown_length = False
-    if is_http:
-        if is_playlist:
-            check_playlist_at(parts.text, name, timeout_seconds)
-        else:
-            stream = HttpResponse(parts.text, name, timeout_seconds)
+    if is_playlist:
+        check_playlist_at(parts.text, name, timeout_seconds)
+    elif is_http:
+        stream = HttpResponse(parts.text, name, timeout_seconds)
     elif scheme == "tcp" and "?" not in parts.tail:  # FFmpeg handles URLs with options, such as `?listen`
         stream = TcpStream(parts.text, name, timeout_seconds)
     if stream is not None:
@@ -115,38 +114,32 @@ def open_stream(
                 unknown_length = bool(file) and has_fragments(stream)
     protocols, formats = _PROTOCOLS[scheme]
     options = {
-        "protocol_whitelist": protocols,
-        "format_whitelist": formats,
+        "protocol_whitelist": protocols + (",crypto" if is_playlist else ""),
+        "format_whitelist": formats + (_PLAYLIST if is_playlist else "") + (f",{FORMATS}" if file else ""),
         "codec_whitelist": codec_whitelist(),
         "max_streams": "64",
         "analyzeduration": "2000000",
         "fpsprobesize": "0",  # by default FFmpeg reads about two dozen frames before it returns the first
     }
-    if is_playlist:
-        options["format_whitelist"] += _PLAYLIST
-        options["protocol_whitelist"] += ",crypto"
-    if file:
-        options["format_whitelist"] += f",{FORMATS}"
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = rtsp_transport
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
-    arguments = {**LENIENT, **acceleration(decoder)}
+    hardware = acceleration(decoder)
     source: Any = parts.text if stream is None else stream
     if file and isinstance(stream, HttpResponse):
         file_class = SeekableHttpFile if stream.accepts_ranges else HttpFile
         source = file_class(stream, parts.text, timeout_seconds)
     raw_format = None if stream is None or file else raw_codec(stream.peek(_HEAD_BYTES))
-    if stream is not None and raw_format is not None and not acceleration(decoder):
+    if stream is not None and raw_format is not None and not hardware:
         with _opening(stream, name):
             return Connection(RawPackets(stream, raw_format, timeout_seconds), name)
     if raw_format is not None:
         options["analyzeduration"] = "1"  # all data that is read during opening has the same arrival time
     begin = time.monotonic()
     try:
-        container = av.open(
-            source, format=raw_format, options=options, timeout=(timeout_seconds, timeout_seconds), **arguments
-        )
+        limits = (timeout_seconds, timeout_seconds)
+        container = av.open(source, format=raw_format, options=options, timeout=limits, **LENIENT, **hardware)
     except BaseException as error:
         if stream is not None:
             source.close()
