@@ -25,7 +25,7 @@ from rtseg.core.stats import peak_rss_mib
 from rtseg.core.video_report import VideoReport
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
-from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.io.options import DEFAULT_INPUT, InputOptions, OutputOptions
 from rtseg.models.export.auto_build import auto_build
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
@@ -93,7 +93,7 @@ def bench(
     segmenter: Segmenter,
     style: Style,
     output_options: OutputOptions,
-    input_options: InputOptions | None = None,
+    input_options: InputOptions = DEFAULT_INPUT,
     *,
     seconds: float = 3.0,
     rounds: int = 3,
@@ -106,7 +106,7 @@ def bench(
         segmenter: the loaded model.
         style: rendering options.
         output_options: encoding options; the output file is deleted.
-        input_options: decoding options; None: the whole file, decoded in software.
+        input_options: decoding options.
         seconds: minimum duration of the measurement of each stage.
         rounds: number of runs of the whole pipeline; the result has the statistics of the run with the median frame rate.
         log: called with a progress message.
@@ -115,7 +115,7 @@ def bench(
         OptionError: the video has no frames.
         RtsegError: the video can't be processed, as for `rtseg.video.process.process`.
     """
-    overlay, input_options = style.overlay(segmenter.description), input_options or InputOptions()
+    overlay = style.overlay(segmenter.description)
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
         suffix = Path(video).suffix
         output = str(Path(folder) / f"out{suffix if suffix in ('.mkv', '.webm') else '.mp4'}")

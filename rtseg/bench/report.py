@@ -119,19 +119,13 @@ def table(item: BenchReport) -> str:
 
 
 def require_chart() -> None:
-    """Raise BackendError if matplotlib, which `write_chart` needs, is not installed."""
+    """Raise BackendError if matplotlib is not installed. Call it before the measurements for `write_chart`."""
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendError('a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out')
 
 
 def write_chart(items: Sequence[BenchReport], path: Path) -> None:
-    """Write a PNG with a bar of stage times, the frame rate and its bound for each result.
-
-    Raises:
-        BackendError: matplotlib is not installed.
-        SinkError: the file can't be written.
-    """
-    require_chart()
+    """Write a PNG with a bar of stage times, the frame rate and its bound for each result."""
     from matplotlib.figure import Figure  # not pyplot, which needs a display
 
     figure = Figure(figsize=(9, 1.6 + 0.8 * len(items)), layout="constrained")

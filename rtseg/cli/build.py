@@ -9,6 +9,8 @@ import typer
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
+from rtseg.core.errors import OptionError
+from rtseg.core.files import write_json
 
 _ENGINE, _METADATA, _VERIFICATION = "TensorRT", "Model metadata", "Verification"
 
@@ -191,8 +193,6 @@ def build(
             log=(lambda line: None) if quiet else print_line,
         )
         if json:
-            from rtseg.core.files import write_json
-
             write_json(
                 {"file": str(built.path), "reasons": list(built.reasons), **json_module.loads(built.sidecar.to_json())},
                 json,
@@ -207,8 +207,6 @@ def build(
 
 def _triple(text: str | None, option: str) -> tuple[float, float, float] | None:
     """Parse `0.5,0.4,0.3` as three numbers. None returns None. Raises OptionError for any other text."""
-    from rtseg.core.errors import OptionError
-
     if text is None:
         return None
     try:

@@ -9,6 +9,9 @@ import typer
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
+from rtseg.core.errors import printable
+from rtseg.core.files import write_json
+from rtseg.core.path_conflicts import check_paths, side_outputs
 
 Json = Annotated[
     str | None,
@@ -20,14 +23,10 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
     """Check this machine: report components, missing parts and how to fix them. Exit code 1 if something is broken."""
     with error_handler(verbose):
         from rtseg.cli.doctor_checks import run_checks
-        from rtseg.core.errors import printable
-        from rtseg.core.path_conflicts import check_paths, side_outputs
 
         check_paths((), side_outputs(json=json))
         findings = run_checks()
         if json:
-            from rtseg.core.files import write_json
-
             write_json({"findings": [asdict(finding) for finding in findings]}, json)
         if json != "-":
             marks = {"ok": "ok    ", "absent": "-     ", "broken": "BROKEN"}
@@ -42,15 +41,12 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
 def models(json: Json = None, verbose: o.Verbose = False) -> None:
     """List the bundled models with their metadata."""
     with error_handler(verbose):
-        from rtseg.core.path_conflicts import check_paths, side_outputs
         from rtseg.inference import describe_model
         from rtseg.inference.bundled_models import bundled_models
 
         check_paths((), side_outputs(json=json))
         known = {name: (path, describe_model(path)) for name, path in bundled_models().items()}
         if json:
-            from rtseg.core.files import write_json
-
             write_json(
                 {name: {"file": str(path), **asdict(description)} for name, (path, description) in known.items()}, json
             )

@@ -9,6 +9,10 @@ from typing import Annotated, Any
 
 from rtseg.cli import options as o
 from rtseg.cli.errors import error_handler, print_line
+from rtseg.core.errors import OptionError
+from rtseg.core.files import write_json
+from rtseg.core.path_conflicts import Input, check_paths, model_inputs, side_outputs
+from rtseg.core.progress import track
 
 
 def evaluate(
@@ -59,8 +63,6 @@ def evaluate(
         rtseg eval drive.mp4 --flicker
     """
     with error_handler(verbose):
-        from rtseg.core.errors import OptionError
-        from rtseg.core.path_conflicts import check_paths, model_inputs, side_outputs
         from rtseg.models.evaluation.layouts import open_dataset
 
         if data.is_file() and not flicker:
@@ -79,20 +81,16 @@ def evaluate(
                 _evaluate(data, split, layout, limit, segmenter, json, chart, worst, quiet)
 
 
-def dataset_inputs(dataset: Any) -> list[Any]:
-    """Return all files of a data set as `rtseg.core.path_conflicts.Input`."""
-    from rtseg.core.path_conflicts import Input
-
+def dataset_inputs(dataset: Any) -> list[Input]:
+    """Return all files of a data set."""
     pairs = [pair for split in dataset.splits.values() for pair in split]
     lists = [dataset.root / name for name in ("classes.txt", "codes.txt", "valid.txt")]
     files = [*lists, *(pair.image for pair in pairs), *(pair.label for pair in pairs)]
     return [Input(str(path), "the data set's") for path in files]
 
 
-def _flicker_inputs(data: Path) -> list[Any]:
-    """Return the files that `--flicker` reads, a video or the images in a folder, as `rtseg.core.path_conflicts.Input`."""
-    from rtseg.core.path_conflicts import Input
-
+def _flicker_inputs(data: Path) -> list[Input]:
+    """Return the files that `--flicker` reads: a video, or the images in a folder."""
     return [Input(str(path)) for path in (sorted(data.iterdir()) if data.is_dir() else [data])]
 
 
@@ -108,7 +106,6 @@ def _evaluate(
     quiet: bool,
 ) -> None:
     from rtseg.cli.progress import ProgressDisplay
-    from rtseg.core.files import write_json
     from rtseg.models.evaluation.evaluate import evaluate as run
     from rtseg.models.evaluation.layouts import open_dataset
     from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
@@ -180,8 +177,6 @@ def _confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]])
 
 def _flicker(data: Path, segmenter: Any, json: str | None, quiet: bool) -> None:
     from rtseg.cli.progress import ProgressDisplay
-    from rtseg.core.files import write_json
-    from rtseg.core.progress import track
     from rtseg.models.evaluation.evaluate import flicker as measure_flicker
     from rtseg.video.image import frame_images
 

@@ -98,16 +98,8 @@ def video(
     with error_handler(verbose):
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.cli.video_result import ResultPrinter, summary
+        from rtseg.core import path_conflicts as paths
         from rtseg.core.files import write_json
-        from rtseg.core.path_conflicts import (
-            Input,
-            Output,
-            check_paths,
-            mask_output,
-            model_inputs,
-            option_inputs,
-            side_outputs,
-        )
         from rtseg.core.process_setup import set_up_pipeline
         from rtseg.core.video_report import BatchReport, UnprocessedVideo
         from rtseg.io.codecs import choose_decoder, choose_encoder
@@ -119,20 +111,23 @@ def video(
         set_up_pipeline()
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
         output_options = OutputOptions(choose_encoder(encoder, codec), crf, preset, audio, overwrite)
-        start_seconds = o.parse_seconds(start, "--start")
-        duration_seconds = o.parse_seconds(duration, "--duration")
-        video_decoder = choose_decoder(decoder, with_audio=audio)
-        protocols = o.parse_protocols(allow_protocols)
         input_options = InputOptions(
-            start_seconds, duration_seconds, strict, o.parse_pixels(max_pixels), protocols, video_decoder, stream
+            o.parse_seconds(start, "--start"),
+            o.parse_seconds(duration, "--duration"),
+            strict,
+            decoder=choose_decoder(decoder, with_audio=audio),
+            allow_protocols=o.parse_protocols(allow_protocols),
+            max_pixels=o.parse_pixels(max_pixels),
+            stream=stream,
         )
         tasks = name_tasks(inputs, output, masks, (lambda line: None) if quiet else print_line)
-        check_paths(
-            [*(Input(task.source) for task in tasks), *model_inputs(model), *option_inputs(palette=palette)],
+        sources = [paths.Input(task.source) for task in tasks]
+        paths.check_paths(
+            [*sources, *paths.model_inputs(model), *paths.option_inputs(palette=palette)],
             [
-                *(Output(task.output, "-o") for task in tasks),
-                *(mask_output(task.masks) for task in tasks if task.masks),
-                *side_outputs(stats=stats),
+                *(paths.Output(task.output, "-o") for task in tasks),
+                *(paths.mask_output(task.masks) for task in tasks if task.masks),
+                *paths.side_outputs(stats=stats),
             ],
             overwrite=overwrite,
         )

@@ -81,11 +81,7 @@ def create_partial(final: Path) -> Path:
 def utf8_path(path: Path, siblings: Callable[[], Iterable[Path]] = tuple) -> Iterator[Path]:
     """Provide a UTF-8 path of a file or folder, for libraries that accept no other encoding.
 
-    Yields the path, or a temporary symbolic link to it if its name is not valid UTF-8.
-
-    Args:
-        path: the file or folder.
-        siblings: returns further files that must be in the same folder.
+    Yields the path, or a temporary symbolic link to it if its name is not valid UTF-8, next to links to its `siblings`.
     """
     try:
         str(path).encode()

@@ -57,23 +57,17 @@ class Letterbox:
         Returns:
             uint8 `[input height, input width, 3]`, RGB.
         """
-        _, _, width, height = self.inner
+        left, top, width, height = self.inner
         planes = [_scale(plane, width, height) for plane in frame.planes]
-        image = self._padded_image()
+        image = self._buffers.empty(self.input_size[1], self.input_size[0], 3)
+        for bar in (image[:top], image[top + height :], image[:, :left], image[:, left + width :]):
+            bar[:] = PADDING
         inner = self.remove_padding(image)
         if frame.color.matrix == "rgb":
             cv2.merge([planes[2], planes[0], planes[1]], inner)
         else:
             merged = cv2.merge(planes, self._buffers.empty(height, width, 3))
             cv2.transform(merged, yuv_to_rgb_matrix(frame.color), inner)
-        return image
-
-    def _padded_image(self) -> npt.NDArray[np.uint8]:
-        """Return an input image with initialized padding and uninitialized content."""
-        left, top, width, height = self.inner
-        image = self._buffers.empty(self.input_size[1], self.input_size[0], 3)
-        for bar in (image[:top], image[top + height :], image[:, :left], image[:, left + width :]):
-            bar[:] = PADDING
         return image
 
     def remove_padding(self, classes: ClassMap) -> ClassMap:

@@ -8,7 +8,7 @@ content: see `Content`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,9 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
             replace an existing file with other content; or two outputs are standard output.
     """
     outputs = list(dict.fromkeys(outputs))
-    _check_stdout(outputs)
+    to_stdout = [output.label for output in outputs if output.path == STDOUT]
+    if len(to_stdout) > 1:
+        raise SinkError(f"{to_stdout[0]} and {to_stdout[1]} both write to standard output; name a file for one of them")
     files = [output for output in outputs if output.path != STDOUT]
     read: dict[FileKey, Input] = {}
     for entry in _with_playlist_files(inputs):
@@ -153,12 +155,6 @@ def side_outputs(**options: str | Path | None) -> list[Output]:
 def mask_output(masks: str | Path) -> Output:
     """Return the output of `--masks` for a video: a video if its suffix is .mkv, else a folder."""
     return Output(str(masks), "--masks", "mask video" if Path(masks).suffix.lower() == ".mkv" else "folder")
-
-
-def _check_stdout(outputs: Sequence[Output]) -> None:
-    labels = [output.label for output in outputs if output.path == STDOUT]
-    if len(labels) > 1:
-        raise SinkError(f"{labels[0]} and {labels[1]} both write to standard output; name a file for one of them")
 
 
 def _check_nesting(read: dict[FileKey, Input], written: dict[FileKey, Output]) -> None:

@@ -141,9 +141,8 @@ class Stats:
     def report(self, *, written: int | None = None, live: bool = False) -> PipelineReport:
         """Return the measurements since `start`, until `stop` if it was called.
 
-        Args:
-            written: number of frames that the most important sink has written; None: those that all sinks have written.
-            live: whether frames can be too old to be displayed.
+        `written` is the number of frames that the most important sink has written; None: those that all sinks have written. In a
+        `live` run frames can be too old to be displayed.
         """
         seconds = max(self._wall_end - self._wall_start, 1e-9)
         with self._lock:

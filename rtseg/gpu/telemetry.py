@@ -75,7 +75,7 @@ class Telemetry:
         sensors: dict[str, float | str] = {}
         reasons: list[str] = []
         if self._jetson:
-            sensors |= dict(self._jetson_readings())
+            sensors |= {name: value for name, value in self._jetson_readings() if value is not None}
             reasons += self._jetson_throttling()
         for number, gpu in enumerate(self._gpus):
             prefix = f"gpu{number}_" if len(self._gpus) > 1 else "gpu_"
@@ -89,45 +89,38 @@ class Telemetry:
 
     # Jetson
 
-    def _jetson_readings(self) -> Iterator[tuple[str, float | str]]:
-        yield from self._power_mode()
+    def _jetson_readings(self) -> Iterator[tuple[str, float | str | None]]:
+        """Yield name and value of each sensor; None: the sensor is missing or switched off."""
+        yield "power_mode", self._power_mode()
         yield from self._clocks()
         for zone in sorted(_ROOT.glob("sys/class/thermal/thermal_zone*")):
-            name, millidegrees = _text(zone / "type"), _number(zone / "temp")
-            if name and millidegrees is not None:
-                yield f"{_plain(name.removesuffix('-thermal'))}_celsius", millidegrees / 1e3
+            if name := _text(zone / "type"):
+                yield f"{_plain(name.removesuffix('-thermal'))}_celsius", _thousandths(zone / "temp")
         for monitor in self._monitors("ina3221"):
             for label in sorted(monitor.glob("in*_label")):
                 channel = label.name.removeprefix("in").removesuffix("_label")
-                millivolt, milliampere = (
-                    _number(monitor / f"in{channel}_input"),
-                    _number(monitor / f"curr{channel}_input"),
-                )
+                millivolt, milliampere = (_number(monitor / f"{kind}{channel}_input") for kind in ("in", "curr"))
                 if millivolt is not None and milliampere is not None:
                     yield f"{_plain(_text(label) or channel)}_watts", round(millivolt * milliampere / 1e6, 3)
 
-    def _power_mode(self) -> Iterator[tuple[str, str]]:
+    def _power_mode(self) -> str | None:
         mode = re.search(r"pmode:0*(\d+)", _text(_ROOT / "var/lib/nvpmodel/status") or "")
-        if mode:
-            config = _text(_ROOT / "etc/nvpmodel.conf") or ""
-            name = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={mode[1]}\s+NAME=(\S+)", config, re.MULTILINE)
-            yield "power_mode", name[1] if name else mode[1]
+        if mode is None:
+            return None
+        config = _text(_ROOT / "etc/nvpmodel.conf") or ""
+        name = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={mode[1]}\s+NAME=(\S+)", config, re.MULTILINE)
+        return name[1] if name else mode[1]
 
-    def _clocks(self) -> Iterator[tuple[str, float]]:
+    def _clocks(self) -> Iterator[tuple[str, float | None]]:
         devices = sorted(_ROOT.glob("sys/class/devfreq/*"))
         for gpu in [path for path in devices if _GPU_DEVFREQ.search(path.name)][:1]:
-            load = _number(gpu / "device/load")
-            if load is not None:
-                yield "gpu_load_ratio", load / 1e3
-            for name, file in (("gpu_hertz", "cur_freq"), ("gpu_max_hertz", "max_freq")):
-                hertz = _number(gpu / file)
-                if hertz is not None:
-                    yield name, hertz
+            yield "gpu_load_ratio", _thousandths(gpu / "device/load")
+            yield "gpu_hertz", _number(gpu / "cur_freq")
+            yield "gpu_max_hertz", _number(gpu / "max_freq")
         for name, file in (("cpu_hertz", "scaling_cur_freq"), ("cpu_max_hertz", "scaling_max_freq")):
             cores = [_number(path) for path in _ROOT.glob(f"sys/devices/system/cpu/cpu[0-9]*/cpufreq/{file}")]
-            kilohertz = [core for core in cores if core is not None]
-            if kilohertz:
-                yield name, max(kilohertz) * 1e3
+            kilohertz = max((core for core in cores if core is not None), default=None)
+            yield name, None if kilohertz is None else kilohertz * 1e3
 
     def _jetson_throttling(self) -> list[str]:
         reasons = []
@@ -210,6 +203,11 @@ def _text(path: Path) -> str | None:
 def _number(path: Path) -> int | None:
     text = _text(path)
     return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def _thousandths(path: Path) -> float | None:
+    number = _number(path)
+    return None if number is None else number / 1e3
 
 
 def _plain(name: str) -> str:

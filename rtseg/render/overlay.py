@@ -87,9 +87,7 @@ class Overlay:
         `side-by-side` doubles the width. The right half begins at an even column for chroma alignment: an odd width is padded
         by one column.
         """
-        if self.view == "side-by-side":
-            return _even(width) + width, height
-        return width, height
+        return (_even(width) + width if self.view == "side-by-side" else width), height
 
     def apply(self, frame: Frame, classes: ClassMap, hud_lines: Sequence[str] = ()) -> Frame:
         """Render a frame into new planes. The input frame is not modified.
@@ -151,12 +149,9 @@ class Overlay:
         return [_subsample(plane, frame, index) for index, plane in enumerate(full)]
 
     def annotate(self, rendered: Frame, frame_width: int, hud_lines: Sequence[str] = ()) -> None:
-        """Draw the legend and the performance numbers into a rendered frame, if they are enabled.
+        """Draw the legend and the performance numbers into a rendered frame in place, if they are enabled.
 
-        Args:
-            rendered: the frame, modified in place.
-            frame_width: width in pixels of the input frame, which is the right part of the rendered frame.
-            hud_lines: see `apply`.
+        `frame_width` is the width in pixels of the input frame, which is the right part of the rendered frame.
         """
         height, width, right = rendered.height, rendered.width, rendered.width
         if self.legend:

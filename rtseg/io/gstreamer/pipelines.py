@@ -50,12 +50,9 @@ def to_pipe(pipeline: str, fd: int) -> str:
 
 
 def csi_pipeline(number: int, size: tuple[int, int] | None = None, fps: float | None = None) -> str:
-    """Return the pipeline of a camera on a CSI connector.
+    """Return the pipeline of a camera on a CSI connector, by its number from 0.
 
-    Args:
-        number: number of the camera, from 0.
-        size: (width, height) requested from the sensor; None: 1280x720.
-        fps: frames per second; None: 30.
+    The size requested from the sensor is (width, height); None: 1280x720 and 30 frames per second.
 
     Raises:
         SourceError: no element for CSI cameras is installed.

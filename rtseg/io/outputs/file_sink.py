@@ -84,13 +84,9 @@ class FileWriter(Protocol):
 
 
 class FileSink(Sink):
-    """Sink that writes one file.
+    """Sink that writes one file; `-` is standard output. The input `source` is not overwritten.
 
-    Args:
-        output: the file; `-` for standard output.
-        open_writer: opens the encoder for the temporary name; None: for standard output.
-        source: name of the input, which must not be overwritten.
-        overwrite: replace an existing file.
+    `open_writer` opens the encoder for the temporary name, or None for standard output.
 
     Raises:
         SinkError: the file or the encoder can't be opened.
@@ -188,11 +184,8 @@ class FileSink(Sink):
 def read_back(path: Path, written: int, last_seconds: float | None) -> None:
     """Read a video file and check its number of frames, because a full disk is not always reported.
 
-    Args:
-        path: the file.
-        written: expected number of frames.
-        last_seconds: time of the last frame. Only the index and the last seconds are read, so the duration of the check does not
-            depend on the length of the file. None: read the complete file.
+    With `last_seconds`, the time of the last frame, only the index and the last seconds are read, so the duration of the check
+    does not depend on the length of the file.
 
     Raises:
         SinkError: the file can't be read, or has another number of frames.

@@ -19,12 +19,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 class PartialFile:
-    """Output file with a temporary name until it is complete.
-
-    Args:
-        output: the final name.
-        source: name of the input, which must not be overwritten.
-        overwrite: replace an existing `output` when the file is renamed.
+    """Output file with a temporary name until it is complete. The input `source` is not overwritten.
 
     Raises:
         SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
