@@ -57,7 +57,7 @@ from rtseg.io.inputs import open_source
 from rtseg.core.stats import Stats
 from rtseg.synthetic import SyntheticDrive
 
-write_video(SyntheticDrive(160, 96, frames=10), "/root/drive.mp4", quiet=True)
+write_video(SyntheticDrive(160, 96, frames=10), "/root/drive.mp4")
 source = open_source("/root/drive.mp4")
 sink, recorder = VideoSink("/root/out.mp4", source.info, size=(160, 96)), Recorder(source.info)
 overlay = Overlay(load_palette("street", CAMVID_CLASSES))

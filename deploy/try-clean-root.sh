@@ -49,7 +49,7 @@ step "rtseg video"
 in_root /opt/rtseg/bin/python - <<'PY'
 from rtseg.synthetic.video_file import write_video
 from rtseg.synthetic import SyntheticDrive
-write_video(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4", quiet=True)
+write_video(SyntheticDrive(320, 240, frames=30), "/root/drive.mp4")
 PY
 in_root /opt/rtseg/bin/rtseg video /root/drive.mp4 -o /root/out.mp4 --size 160x128
 
