@@ -98,13 +98,11 @@ def format_rgb(color: Rgb) -> str:
 
 
 def _difference(first: list[ClassRow], other: list[ClassRow]) -> str:
-    """Describe the first class or label value in which two lists differ; empty if there is none."""
-    one, two = (
-        {value: f"'{row.name}'" for value, row in rows_by_value(rows).items() if not row.is_void}
-        for rows in (first, other)
-    )
+    """Describe the first class or label value in which two lists differ; empty if there is none. Void is no class."""
+    one, two = rows_by_value(first), rows_by_value(other)
     for value in sorted(one.keys() | two.keys()):
-        mine, theirs = one.get(value, "no class"), two.get(value, "no class")
+        rows = one.get(value), two.get(value)
+        mine, theirs = (f"'{row.name}'" if row and not row.is_void else "no class" for row in rows)
         if mine != theirs:
             return f"label value {value} is {mine} in the first and {theirs} in the second"
     return ""
