@@ -32,8 +32,8 @@ class FrameCounter:
             self._queued += 1
             if self._ended:
                 self._drop_unfinished()
-        if self._total:
-            self._total.add()
+            if self._total:
+                self._total.add()
 
     def begin(self) -> None:
         """Move a queued frame into work."""
@@ -41,8 +41,8 @@ class FrameCounter:
             if not self._ended:
                 self._queued -= 1
                 self._in_work += 1
-        if self._total:
-            self._total.begin()
+            if self._total:
+                self._total.begin()
 
     def finish(self, *, segmented: bool = True) -> bool:
         """Move a frame in work to segmented or dropped; return False if `end` has dropped it."""
@@ -52,8 +52,8 @@ class FrameCounter:
             self._in_work -= 1
             self.segmented += segmented
             self.dropped += not segmented
-        if self._total:
-            self._total.finish(segmented=segmented)
+            if self._total:
+                self._total.finish(segmented=segmented)
         return True
 
     def drop(self) -> None:
@@ -62,14 +62,15 @@ class FrameCounter:
             if not self._ended:
                 self._queued -= 1
                 self.dropped += 1
-        if self._total:
-            self._total.drop()
+            if self._total:
+                self._total.drop()
 
     def set_corrupt(self, count: int) -> None:
         """Set the number of frames that could not be decoded."""
-        added, self.corrupt = count - self.corrupt, count
-        if self._total:
-            self._total.set_corrupt(self._total.corrupt + added)
+        with self._lock:
+            added, self.corrupt = count - self.corrupt, count
+            if self._total:
+                self._total.set_corrupt(self._total.corrupt + added)
 
     def end(self) -> None:
         """Drop the frames that are queued or in work."""
